@@ -1,0 +1,1 @@
+//! The HTTP API. Owns routes, authentication, the envelope and the error codes.

@@ -1,0 +1,1 @@
+//! Aligned blocks of memory and their way between threads.

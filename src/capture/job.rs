@@ -1,0 +1,185 @@
+//! A capture's durable record: what was asked for and what became of it. Owns the types and the legal state changes.
+//!
+//! Invariant: a status only moves along `pending → running → conversion_pending → conversion_running → success | failed`.
+
+use super::Ledger;
+use crate::matcher::FilterV1;
+use crate::upload::Destination;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A capture's id: 32 lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CaptureId(String);
+
+impl CaptureId {
+    /// A new random id (UUID version 4 without dashes).
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().simple().to_string())
+    }
+
+    /// Reads an id as it stands in a path or file name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        hex.then(|| Self(text.to_owned()))
+    }
+
+    /// The 32 digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CaptureId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An account's id as it stands in the path; at most 32 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AccountId(pub String);
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `type` of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The first 160 bytes of each packet; kept on the host.
+    Simple,
+    /// Whole packets, into the customer's bucket.
+    Full,
+}
+
+/// How the request named the data centre; answers echo it (`colo_name` alone is what the Go SDK can decode).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColoStyle {
+    /// `colo_name`: OpenAPI and the SDKs.
+    ColoName,
+    /// `colo`: the documentation page's curl.
+    Colo,
+}
+
+/// A validated request for a capture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Whose capture it is.
+    pub account: AccountId,
+    /// `simple` or `full`.
+    pub kind: Kind,
+    /// As sent; `{}` takes every packet.
+    pub filter: FilterV1,
+    /// Seconds; echoed as sent.
+    pub time_limit: f64,
+    /// Packets, if limited.
+    pub packet_limit: Option<u64>,
+    /// Captured frame bytes, if limited.
+    pub byte_limit: Option<u64>,
+    /// The data centre as sent; `full` only.
+    pub colo: Option<String>,
+    /// Which member carried it.
+    pub colo_style: ColoStyle,
+    /// Where the objects go; none for `simple`.
+    pub destination: Option<Destination>,
+}
+
+/// `status` of a capture, in Cloudflare's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Accepted; not yet attached to the queues.
+    Pending,
+    /// Packets are being captured.
+    Running,
+    /// Packets are in the spool; nothing is merged yet.
+    ConversionPending,
+    /// Objects are being merged and uploaded.
+    ConversionRunning,
+    /// Every object and the manifest are in the bucket.
+    Success,
+    /// Ended without; `error_message` says why.
+    Failed,
+}
+
+impl Status {
+    /// Whether nothing more will happen.
+    #[must_use]
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Success | Self::Failed)
+    }
+}
+
+/// Why a capture stopped taking packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// `time_limit` seconds passed.
+    TimeLimit,
+    /// `packet_limit` packets are captured.
+    PacketLimit,
+    /// The next packet would have passed `byte_limit`.
+    ByteLimit,
+    /// Somebody asked for it.
+    StopRequested,
+    /// The process was asked to end.
+    Shutdown,
+    /// `spool.bytes_max` or the disk was used up.
+    SpoolFull,
+    /// The disk refused a write.
+    IoError,
+    /// The process died while the capture was running.
+    Interrupted,
+}
+
+/// One object in the bucket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectInfo {
+    /// File name below the destination's directory.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Packets in it.
+    pub packets: u64,
+    /// Time stamp of its first packet, ns since the UNIX epoch; zero if it has none.
+    pub first_ns: u64,
+    /// Time stamp of its last packet.
+    pub last_ns: u64,
+    /// SHA-256 of the object, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// The durable record of one capture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: CaptureId,
+    /// What was asked for.
+    pub request: Request,
+    /// When it was accepted.
+    pub submitted: Timestamp,
+    /// Where it stands.
+    pub status: Status,
+    /// When a stop was first requested.
+    pub stop_requested: Option<Timestamp>,
+    /// Why it stopped taking packets, once it did.
+    pub stop_reason: Option<StopReason>,
+    /// Why it failed.
+    pub error_message: Option<String>,
+    /// Its counts; final once it ended.
+    pub ledger: Ledger,
+    /// Complete objects.
+    pub objects: Vec<ObjectInfo>,
+}

@@ -1,0 +1,137 @@
+//! The counts of one capture and the equations that they must obey. Owns the arithmetic; the counters live in `worker`.
+//!
+//! Invariant: [`Ledger::check`] holds at every moment that a ledger is read.
+
+use serde::{Deserialize, Serialize};
+
+/// Frames that a port lost before a worker could see them, over the time that the capture was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortDrops {
+    /// No free RX descriptor (`rte_eth_stats.imissed`).
+    pub imissed: u64,
+    /// No free mbuf (`rte_eth_stats.rx_nombuf`).
+    pub rx_nombuf: u64,
+    /// Frames received with an error (`rte_eth_stats.ierrors`).
+    pub ierrors: u64,
+}
+
+/// Matching frames that are not in the files, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropped {
+    /// No free block: the writers did not keep up.
+    pub no_block: u64,
+    /// The capture's own time, packet or byte limit.
+    pub limit: u64,
+    /// Left out by sampling.
+    pub sampled: u64,
+    /// The spool's quota was used up or the disk was full.
+    pub spool: u64,
+    /// A disk error.
+    pub io: u64,
+}
+
+impl Dropped {
+    /// The sum of all causes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.no_block + self.limit + self.sampled + self.spool + self.io
+    }
+}
+
+/// Everything that was counted for one capture. Counts are frames unless named otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    /// Frames that the ports saw: `rx` and all of `port`.
+    pub offered: u64,
+    /// Lost in the ports.
+    pub port: PortDrops,
+    /// Frames that the workers received while the capture was attached.
+    pub rx: u64,
+    /// Of `rx`: not taken by the filter.
+    pub unmatched: u64,
+    /// Of `rx`: taken by the filter.
+    pub matched: u64,
+    /// Of `matched`: in the files.
+    pub captured: u64,
+    /// Frame bytes in the files, without pcap headers.
+    pub captured_bytes: u64,
+    /// Of `matched`: not in the files.
+    pub dropped: Dropped,
+}
+
+/// An equation that does not hold: a bug of ours, never the network's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the counters do not agree: {equation}: {left} is not {right}")]
+pub struct Imbalance {
+    /// The equation, in words.
+    pub equation: &'static str,
+    /// Its left side.
+    pub left: u64,
+    /// Its right side.
+    pub right: u64,
+}
+
+impl Ledger {
+    /// Holds the ledger against its equations.
+    ///
+    /// # Errors
+    /// The first equation that does not hold, with both sides.
+    pub fn check(&self) -> Result<(), Imbalance> {
+        let port = self.port.imissed + self.port.rx_nombuf + self.port.ierrors;
+        for (equation, left, right) in [
+            ("offered = rx + imissed + rx_nombuf + ierrors", self.offered, self.rx + port),
+            ("rx = unmatched + matched", self.rx, self.unmatched + self.matched),
+            ("matched = captured + dropped", self.matched, self.captured + self.dropped.total()),
+        ] {
+            if left != right {
+                return Err(Imbalance { equation, left, right });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A running or ended capture's view for people: what `GET …/progress` shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The capture.
+    pub id: super::CaptureId,
+    /// Its state.
+    pub status: super::Status,
+    /// Why it stopped taking packets, once it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<super::StopReason>,
+    /// Its counts up to now.
+    pub ledger: Ledger,
+    /// Seconds until the time limit; zero once the capture stopped.
+    pub seconds_left: f64,
+    /// The packet limit, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packet_limit: Option<u64>,
+    /// The byte limit, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub byte_limit: Option<u64>,
+    /// Objects that are complete in the bucket.
+    pub objects: Vec<super::ObjectInfo>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_packet_is_named_with_its_equation() {
+        let mut ledger =
+            Ledger { offered: 10, rx: 9, unmatched: 4, matched: 5, captured: 5, ..Ledger::default() };
+        ledger.port.imissed = 1;
+        assert_eq!(ledger.check(), Ok(()));
+        ledger.captured = 4;
+        let imbalance = ledger.check().unwrap_err();
+        assert_eq!((imbalance.left, imbalance.right), (5, 4));
+        ledger.dropped.no_block = 1;
+        assert_eq!(ledger.check(), Ok(()));
+    }
+}

@@ -1,0 +1,12 @@
+//! A capture from the request to the last object. Owns the job, its state machine, its budget and its ledger; not the
+//! threads that move packets.
+//!
+//! Invariant: a capture's state changes in one place, the engine.
+
+mod handle;
+mod job;
+mod ledger;
+
+pub use handle::{Action, Handle, Refusal};
+pub use job::{AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, Request, Status, StopReason};
+pub use ledger::{Dropped, Imbalance, Ledger, PortDrops, Progress};

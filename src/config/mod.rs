@@ -1,0 +1,1 @@
+//! The config file: as written, as resolved, and held against the host.

@@ -1,0 +1,1 @@
+//! DPDK behind safe types. Owns every call into it; nothing else names `sys`.

@@ -1,0 +1,26 @@
+//! The library behind the `trawl` binary: from a DPDK port to an object in the customer's bucket.
+//!
+//! ```text
+//! NIC queue ─▶ worker ─▶ block ─▶ writer ─▶ segment ─▶ merge ─▶ upload ─▶ bucket
+//! ```
+//!
+//! Modules stand in the order that data flows; `ARCHITECTURE.md` has the map and the invariants.
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod limits;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod packet;
+pub mod matcher;
+pub mod pcap;
+pub mod worker;
+pub mod block;
+pub mod spool;
+pub mod merge;
+pub mod upload;
+pub mod capture;
+pub mod store;
+pub mod api;
+pub mod observe;

@@ -1,0 +1,56 @@
+//! Every bound of the program, with its reason. Owns no behaviour.
+//!
+//! Invariant: what one bound needs from another is asserted at compile time at the end of this file.
+
+/// Frames that one receive call returns at most. 32 to 64 amortise the call and the counters' publication while a
+/// burst's frame heads still fit the L1 cache; 64 also makes a burst one machine word of match bits.
+pub const BURST: usize = 64;
+
+/// Captures that can be attached at once: one bit of a machine word each.
+pub const CAPTURES_MAX: usize = 64;
+
+/// Unit of every direct write: the largest logical block size of the disks that we know.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Size of a block. 1 MiB keeps the hand-over cost per byte negligible and is a whole number of disk stripes.
+pub const BLOCK_BYTES: usize = 1 << 20;
+
+/// The largest frame that a port can deliver: IPv4's and IPv6's 65535-byte payload with link headers (RFC 791, RFC 8200).
+pub const FRAME_BYTES_MAX: usize = 65535 + 64;
+
+/// Bytes of the classic pcap file header (draft-ietf-opsawg-pcap, section 4).
+pub const PCAP_FILE_HEADER_BYTES: usize = 24;
+
+/// Bytes of a classic pcap record header (draft-ietf-opsawg-pcap, section 5).
+pub const PCAP_RECORD_HEADER_BYTES: usize = 16;
+
+/// Bytes that a `simple` capture keeps of each packet (Cloudflare's PCAPs documentation).
+pub const SIMPLE_SNAPLEN: u32 = 160;
+
+/// Snap length written into the pcap header of `full` captures; no frame is longer.
+pub const FULL_SNAPLEN: u32 = 262_144;
+
+/// Captures in one list answer (Cloudflare's PCAPs documentation).
+pub const LIST_CAPTURES_MAX: usize = 50;
+
+/// Smallest file that a segment may be rotated at; below it the file system's work outweighs the data's.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+
+/// What the spool allocates at a time for a segment: the quota is charged in this unit while the segment is open.
+pub const EXTENT_BYTES: u64 = 4 << 20;
+
+/// Parts of a multipart upload: S3 refuses smaller ones (except the last) and more than 10 000 of them.
+pub const PART_BYTES_MIN: u64 = 5 << 20;
+/// See [`PART_BYTES_MIN`].
+pub const PARTS_MAX: u64 = 10_000;
+
+/// RX queues of one port.
+pub const QUEUES_MAX: u16 = 64;
+
+const _: () = assert!(CAPTURES_MAX <= u64::BITS as usize && BURST <= u64::BITS as usize);
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(PAGE_BYTES));
+const _: () =
+    assert!(BLOCK_BYTES >= PAGE_BYTES + PCAP_FILE_HEADER_BYTES + PCAP_RECORD_HEADER_BYTES + FRAME_BYTES_MAX);
+const _: () =
+    assert!(SEGMENT_BYTES_MIN >= 2 * BLOCK_BYTES as u64 && SEGMENT_BYTES_MIN.is_multiple_of(EXTENT_BYTES));
+const _: () = assert!(FULL_SNAPLEN as usize >= FRAME_BYTES_MAX);

@@ -1,0 +1,60 @@
+//! Streams joined by time. Owns the k-way merge, live and offline.
+//!
+//! Invariant: records leave in time order; records of one stream with equal times keep their order.
+
+use bytes::Bytes;
+use std::path::PathBuf;
+
+/// One published segment of one queue's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The file: a complete classic pcap with nanosecond time stamps.
+    pub path: PathBuf,
+    /// Place in its stream, from 0.
+    pub sequence: u64,
+    /// File size in bytes, headers included.
+    pub bytes: u64,
+    /// Records in it.
+    pub packets: u64,
+    /// Time of the first record, ns since the UNIX epoch; zero if it has none.
+    pub first_ns: u64,
+    /// Time of the last record.
+    pub last_ns: u64,
+}
+
+/// What the live merge of one capture is told. `queue` counts from 0 over all ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The stream's next segment is published.
+    Segment(usize, Segment),
+    /// Whatever this queue publishes from now on is not older than this many ns since the UNIX epoch.
+    Watermark(usize, u64),
+    /// The queue's stream is complete.
+    End(usize),
+}
+
+/// What an object holds, known once it is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Records in it.
+    pub packets: u64,
+    /// Time of its first record, ns since the UNIX epoch; zero if it has none.
+    pub first_ns: u64,
+    /// Time of its last record.
+    pub last_ns: u64,
+    /// SHA-256, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// What the live merge produces, in order: for each object `Begin`, its `Chunk`s, `End`. At least one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Object number `n`, from 0, begins.
+    Begin(u32),
+    /// The object's next bytes.
+    Chunk(Bytes),
+    /// The object is complete; the segment files listed are wholly contained in it and those before it.
+    End(Summary, Vec<PathBuf>),
+}

@@ -1,0 +1,1 @@
+//! Segments on disk. Owns writing, publishing, and the quota.

@@ -1,0 +1,1 @@
+//! Durable jobs. Owns the `JobStore` trait and the embedded database behind it.

@@ -1,0 +1,1 @@
+//! The poll loop of one core. Owns what happens to a frame between the burst and the block.
