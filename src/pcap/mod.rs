@@ -14,6 +14,6 @@ mod writer;
 
 pub use error::ReadError;
 pub use format::{file_header, record_header};
-pub(crate) use reader::{Place, Run};
+pub(crate) use reader::Place;
 pub use reader::{Reader, Record};
 pub use writer::Writer;

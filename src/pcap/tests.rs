@@ -30,12 +30,15 @@ fn classic(packets: &[Packet], big_endian: bool, magic: u32) -> Vec<u8> {
     };
     put(&mut file, magic);
     file.extend(if big_endian { [0, 2, 0, 4] } else { [2, 0, 4, 0] });
-    [0, 0, 65535, 1].map(|value| put(&mut file, value));
+    for value in [0, 0, 65535, 1] {
+        put(&mut file, value);
+    }
     for (ns, wire_len, data) in packets {
         let unit_ns = if magic == MAGIC_NS { 1 } else { 1000 };
         let fraction = (ns % 1_000_000_000) / unit_ns;
-        [(ns / 1_000_000_000) as u32, fraction as u32, data.len() as u32, *wire_len]
-            .map(|value| put(&mut file, value));
+        for value in [(ns / 1_000_000_000) as u32, fraction as u32, data.len() as u32, *wire_len] {
+            put(&mut file, value);
+        }
         file.extend(data);
     }
     file
