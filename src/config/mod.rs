@@ -1,1 +1,19 @@
-//! The config file: as written, as resolved, and held against the host.
+//! The config file: as written, as resolved, and held against the host. Owns the keys and their rules; not what the rooms
+//! do with them.
+//!
+//! Invariant: whatever leaves as a [`Plan`] is valid, and everything that keeps it from being one is reported at once.
+
+mod accounts;
+pub mod check;
+mod file;
+mod plan;
+mod problem;
+mod resolve;
+mod size;
+
+pub use plan::{
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, Credential, CredentialKind, HostPlan, Hugepages,
+    LogFormat, LogPlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan, UploadPlan, WriteMode,
+};
+pub use problem::{Problem, Problems};
+pub use size::ByteSize;

@@ -3,5 +3,14 @@
 //! Invariant: evaluation depends on the key alone and never allocates.
 
 mod filter;
+mod valid;
+mod rule;
+mod bits;
+mod program;
+#[cfg(test)]
+mod tests;
 
+pub use bits::Bits;
 pub use filter::FilterV1;
+pub use program::Program;
+pub use valid::{Filter, FilterError};

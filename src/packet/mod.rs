@@ -4,7 +4,13 @@
 //! Invariant: any bytes are a legal frame; parsing never reads past them and never panics.
 
 mod key;
+mod parse;
+#[cfg(test)]
+pub(crate) mod frames;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use key::offset;
 pub use key::{Key, flags};
 
 /// One received burst, at most [`crate::limits::BURST`] frames. Dropping it gives the frames back to the port.

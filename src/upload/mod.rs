@@ -1,7 +1,19 @@
-//! From merged bytes to objects in the customer's bucket. Owns destinations, stores, the manifest and its verification.
+//! From merged bytes to objects in the customer's bucket. Owns destinations, stores, the manifest and the delivery.
 //!
 //! Invariant: an object is visible under its name only when it is complete.
 
 mod destination;
+mod error;
+mod store;
+mod file;
+mod s3;
+mod manifest;
+mod deliver;
 
-pub use destination::Destination;
+pub use deliver::deliver;
+pub use destination::{Destination, DestinationError};
+pub use error::UploadError;
+pub use file::FileStore;
+pub use manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name};
+pub use s3::{S3Config, S3Credentials};
+pub use store::{ObjectStore, ObjectWriter, Pending, Stored, Stores, StoresConfig};

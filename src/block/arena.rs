@@ -1,0 +1,224 @@
+//! The arena: memory that is mapped, touched and locked before the first packet, cut into blocks. Owns the mapping;
+//! not the blocks' contents.
+//!
+//! Invariant: every [`Block`] of an arena covers its own bytes and no other's, and the mapping outlives them all.
+#![allow(unsafe_code)]
+
+use crate::limits::{BLOCK_BYTES, PAGE_BYTES};
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Whether the arena lies in hugepages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Where the host has enough free ones; ordinary pages otherwise.
+    Auto,
+    /// Ordinary pages.
+    Never,
+    /// Fail without.
+    Require,
+}
+
+/// Why no arena could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ArenaError {
+    /// The kernel gave no memory.
+    #[error(
+        "cannot map {bytes} bytes for blocks in {kind}: {source}; lower blocks.bytes_max or free memory (hugepages: /proc/sys/vm/nr_hugepages)"
+    )]
+    Map {
+        /// Size asked for.
+        bytes: usize,
+        /// "hugepages" or "ordinary pages".
+        kind: &'static str,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+}
+
+/// What the arena turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArenaFacts {
+    /// Whether it lies in hugepages.
+    pub hugepages: bool,
+    /// Whether it is locked into memory.
+    pub locked: bool,
+    /// Its size in bytes.
+    pub bytes: usize,
+}
+
+struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping is plain memory; all access goes through `Block`s, which cover disjoint ranges.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `Mapping` itself hands out no access.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        unmap(self.base, self.bytes);
+    }
+}
+
+/// Maps arenas.
+#[derive(Debug)]
+pub struct Arena;
+
+impl Arena {
+    /// Maps, touches and, where the limits allow, locks `blocks` blocks.
+    ///
+    /// # Errors
+    /// [`ArenaError::Map`] when there is no memory.
+    pub fn map(blocks: usize, hugepages: Hugepages) -> Result<(Vec<Block>, ArenaFacts), ArenaError> {
+        // A whole number of 2 MiB hugepages: a hugetlb mapping must be one to be unmapped again.
+        let bytes = (blocks * BLOCK_BYTES).next_multiple_of(2 << 20);
+        let (base, huge) = match hugepages {
+            Hugepages::Never => (map(bytes, false), false),
+            Hugepages::Require => (map(bytes, true), true),
+            Hugepages::Auto => match map(bytes, true) {
+                Ok(base) => (Ok(base), true),
+                Err(_) => (map(bytes, false), false),
+            },
+        };
+        let kind = if huge { "hugepages" } else { "ordinary pages" };
+        let base = base.map_err(|source| ArenaError::Map { bytes, kind, source })?;
+        let mapping = Arc::new(Mapping { base, bytes });
+        let locked = lock(base, bytes);
+        let blocks = (0..blocks)
+            .map(|i| {
+                // SAFETY: i < blocks, so base + i * BLOCK_BYTES lies inside the mapping of at least blocks * BLOCK_BYTES bytes.
+                let start = unsafe { base.add(i * BLOCK_BYTES) };
+                // SAFETY: the range is inside the mapping, nobody else has it, and writing makes it initialised and resident.
+                unsafe { start.write_bytes(0, BLOCK_BYTES) };
+                Block { start, _mapping: Arc::clone(&mapping) }
+            })
+            .collect();
+        Ok((blocks, ArenaFacts { hugepages: huge, locked, bytes }))
+    }
+}
+
+/// One block: [`BLOCK_BYTES`] bytes, aligned to [`PAGE_BYTES`]. Not `Clone`: who holds it owns its bytes.
+pub struct Block {
+    start: NonNull<u8>,
+    _mapping: Arc<Mapping>,
+}
+
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(PAGE_BYTES));
+
+// SAFETY: a block is the only owner of its range of plain memory, so it may move to another thread like a `Vec<u8>`.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// The whole block.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `start` is valid and initialised for BLOCK_BYTES (`Arena::map` wrote them), `&self` excludes writers.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), BLOCK_BYTES) }
+    }
+
+    /// The whole block, to be written.
+    #[inline]
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; `&mut self` excludes every other access.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), BLOCK_BYTES) }
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Block({:p})", self.start)
+    }
+}
+
+#[cfg(not(miri))]
+fn map(bytes: usize, huge: bool) -> std::io::Result<NonNull<u8>> {
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+    let huge_flag = if huge { MapFlags::HUGETLB } else { MapFlags::empty() };
+    // SAFETY: a null hint and no FIXED flag: the kernel picks a free range, so no existing memory is touched.
+    let base = unsafe {
+        mmap_anonymous(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE | MapFlags::POPULATE | huge_flag,
+        )
+    }?;
+    if !huge {
+        // SAFETY: base..base+bytes was mapped just above; the advice changes no contents.
+        let _refusal_costs_speed_only = unsafe { madvise(base, bytes, Advice::LinuxHugepage) };
+    }
+    NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mmap returned null"))
+}
+
+#[cfg(not(miri))]
+fn unmap(base: NonNull<u8>, bytes: usize) {
+    // SAFETY: `base` and `bytes` are those of a mapping by `map`, and the last block that pointed into it is gone.
+    let _cannot_fail_for_a_whole_mapping = unsafe { rustix::mm::munmap(base.as_ptr().cast(), bytes) };
+}
+
+#[cfg(not(miri))]
+fn lock(base: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the range is mapped; locking changes no contents.
+    unsafe { rustix::mm::mlock(base.as_ptr().cast(), bytes) }.is_ok()
+}
+
+#[cfg(miri)]
+fn layout(bytes: usize) -> std::alloc::Layout {
+    std::alloc::Layout::from_size_align(bytes, PAGE_BYTES).expect("sizes are whole pages")
+}
+
+#[cfg(miri)]
+fn map(bytes: usize, huge: bool) -> std::io::Result<NonNull<u8>> {
+    if huge {
+        return Err(std::io::Error::other("no hugepages under miri"));
+    }
+    // SAFETY: the layout has a size of at least one page.
+    NonNull::new(unsafe { std::alloc::alloc(layout(bytes)) })
+        .ok_or_else(|| std::io::Error::other("no memory"))
+}
+
+#[cfg(miri)]
+fn unmap(base: NonNull<u8>, bytes: usize) {
+    // SAFETY: allocated by `map` with the same layout.
+    unsafe { std::alloc::dealloc(base.as_ptr(), layout(bytes)) };
+}
+
+#[cfg(miri)]
+fn lock(_: NonNull<u8>, _: usize) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_zeroed_and_disjoint() {
+        let (mut blocks, facts) = Arena::map(3, Hugepages::Never).unwrap();
+        assert!(!facts.hugepages && facts.bytes >= 3 * BLOCK_BYTES);
+        for (i, block) in blocks.iter_mut().enumerate() {
+            assert_eq!(block.bytes().as_ptr() as usize % PAGE_BYTES, 0);
+            assert_eq!(block.bytes()[BLOCK_BYTES - 1], 0);
+            block.bytes_mut()[0] = u8::try_from(i).unwrap() + 1;
+            block.bytes_mut()[BLOCK_BYTES - 1] = u8::try_from(i).unwrap() + 1;
+        }
+        for (i, block) in blocks.iter().enumerate() {
+            assert_eq!(usize::from(block.bytes()[0]), i + 1);
+            assert_eq!(usize::from(block.bytes()[BLOCK_BYTES - 1]), i + 1);
+        }
+    }
+
+    #[test]
+    fn a_block_may_outlive_its_brothers_and_cross_threads() {
+        let (mut blocks, _) = Arena::map(2, Hugepages::Never).unwrap();
+        let mut last = blocks.pop().unwrap();
+        drop(blocks);
+        std::thread::spawn(move || last.bytes_mut()[7] = 1).join().unwrap();
+    }
+}

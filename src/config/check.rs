@@ -1,0 +1,214 @@
+//! The config held against the host: everything that would keep `trawl serve` from working, and what to do about it.
+//! Owns the findings and their order; the parts look at one subject each.
+//!
+//! Invariant: nothing is changed on the host, apart from a probe file that has no name and a socket that is closed at once.
+
+mod memory;
+mod network;
+mod ports;
+mod storage;
+
+use super::plan::{Plan, covered};
+use super::{PortPlan, Problem};
+use serde::Serialize;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// `trawl serve` would not start, or would break a promise.
+    Error,
+    /// It works, but not as somebody may expect.
+    Warning,
+    /// Good to know.
+    Notice,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+        })
+    }
+}
+
+/// One thing that somebody should know or change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The config key that it concerns.
+    pub subject: String,
+    /// What is so.
+    pub text: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl Finding {
+    fn new(severity: Severity, subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { severity, subject: subject.to_owned(), text: text.into(), advice: advice.into() }
+    }
+
+    fn error(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Severity::Error, subject, text, advice)
+    }
+
+    fn warning(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, subject, text, advice)
+    }
+
+    fn notice(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Severity::Notice, subject, text, advice)
+    }
+}
+
+impl From<&Problem> for Finding {
+    fn from(problem: &Problem) -> Self {
+        match problem {
+            Problem::Unreadable { path, source } => {
+                let text = format!("cannot read {}: {source}", path.display());
+                Self::error("config", text, "name the config file with --config")
+            }
+            Problem::Syntax { text } => {
+                Self::error("config", format!("not TOML: {}", text.trim_end()), "correct the line")
+            }
+            Problem::Key { key, value, text } => Self::error(key, format!("is {value}"), text),
+            Problem::Range { key, value, min, max, why } => {
+                Self::error(key, format!("is {value}"), format!("use {min} to {max}: {why}"))
+            }
+            Problem::Value { key, value, advice } => Self::error(key, format!("is {value}"), advice),
+            Problem::Missing { key, advice } => Self::error(key, "is missing", advice),
+        }
+    }
+}
+
+/// Where the kernel's view of the host is read: below `root`, which is `/` except in tests.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// This host.
+    #[must_use]
+    pub fn real() -> Self {
+        Self::below("/")
+    }
+
+    /// A host whose `proc`, `sys` and `etc` lie below `root`.
+    #[must_use]
+    pub fn below(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn read(&self, path: &str) -> io::Result<String> {
+        std::fs::read_to_string(self.path(path))
+    }
+
+    fn read_number(&self, path: &str) -> Option<u64> {
+        self.read(path).ok()?.trim().parse().ok()
+    }
+
+    /// Names in a directory; none if there is no such directory.
+    fn names(&self, path: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(path)).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// What DPDK itself says about one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortFacts {
+    /// Most RX queues that the device can have.
+    pub rx_queues_max: u16,
+    /// Most RX descriptors of a queue.
+    pub rx_descriptors_max: u16,
+    /// Longest frame that the device takes, in bytes.
+    pub frame_bytes_max: u32,
+}
+
+/// Starts EAL with its arguments and asks for the ports, in the config's order; an error says why that failed. Injected,
+/// because everything else here works without DPDK.
+pub type ProbePorts<'a> = &'a dyn Fn(&[String], &[PortPlan]) -> Result<Vec<PortFacts>, String>;
+
+/// Checks the config file at `path` and this host, worst findings first.
+#[must_use]
+pub fn check(path: &Path, host: &Host, probe: Option<ProbePorts<'_>>) -> Vec<Finding> {
+    let (plan, problems) = Plan::draft(path);
+    let mut findings: Vec<Finding> = problems.iter().map(Finding::from).collect();
+    if let Some(plan) = plan {
+        let on_host = check_host(&plan, host, probe);
+        // Where the config is wrong the plan holds a stand-in, whose fit to the host says nothing.
+        findings.extend(on_host.into_iter().filter(|finding| !covered(Some(&finding.subject), &problems)));
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// Checks a valid plan against the host.
+#[must_use]
+pub fn check_host(plan: &Plan, host: &Host, probe: Option<ProbePorts<'_>>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    memory::check(plan, host, &mut findings);
+    cores(plan, host, &mut findings);
+    ports::check(plan, host, &mut findings);
+    storage::check(plan, host, &mut findings);
+    network::check(plan, &mut findings);
+    if plan.accounts.is_empty() {
+        let advice = "add an [[account]] with a credential, or nobody can ask for a capture";
+        findings.push(Finding::warning("account", "there is none", advice));
+    }
+    // EAL is only started on a host that looks sound: it aborts or hangs on much of what is found above.
+    if let Some(probe) = probe
+        && !findings.iter().any(|finding| finding.severity == Severity::Error)
+    {
+        ports::check_probed(plan, probe, &mut findings);
+    }
+    findings
+}
+
+/// Cores that this process may not run on, and workers that would get no queue.
+fn cores(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
+    let status = host.read("/proc/self/status").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(str::trim);
+    if let Some(allowed) = allowed {
+        for (key, list) in [("cores.workers", &plan.cores.workers), ("cores.writers", &plan.cores.writers)] {
+            for core in list.iter().filter(|core| !in_list(allowed, **core)) {
+                let text = format!("core {core} does not exist or is not allowed to this process");
+                findings.push(Finding::error(key, text, format!("choose from {allowed}")));
+            }
+        }
+    }
+    let queues: usize = plan.ports.iter().map(|port| usize::from(port.queues)).sum();
+    let workers = plan.cores.workers.len();
+    if workers > queues {
+        let text =
+            format!("{workers} workers for {queues} queues: {} would have nothing to poll", workers - queues);
+        findings.push(Finding::warning("cores.workers", text, "raise port.queues or remove cores"));
+    }
+}
+
+/// Whether a kernel CPU list such as `0-3,8` holds `core`.
+fn in_list(list: &str, core: usize) -> bool {
+    list.split(',').any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        matches!((first.trim().parse::<usize>(), last.trim().parse::<usize>()), (Ok(first), Ok(last)) if (first..=last).contains(&core))
+    })
+}
+
+#[cfg(test)]
+#[path = "check/tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+//! Hugepages: what EAL and the block arena will take against what is free. Owns that arithmetic.
+//!
+//! Invariant: an estimate is called one; what `-m` fixes is exact.
+
+use super::{Finding, Host};
+use crate::config::{Hugepages, Plan, PortPlan};
+
+const PAGE_2M: u64 = 2 << 20;
+const PAGE_1G: u64 = 1 << 30;
+
+/// `struct rte_mbuf` and RTE_PKTMBUF_HEADROOM, 128 bytes each, and the mempool's own header and padding of an object.
+const MBUF_OVERHEAD_BYTES: u64 = 128 + 128 + 128;
+
+/// Data room of an mbuf that holds no longer frames (RTE_MBUF_DEFAULT_DATAROOM).
+const MBUF_DATA_BYTES: u64 = 2048;
+
+/// What EAL needs beside the pools: rings, tables, the device drivers' own.
+const EAL_BASE_BYTES: u64 = 64 << 20;
+
+pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
+    let free = |kb| {
+        host.read_number(&format!("/sys/kernel/mm/hugepages/hugepages-{kb}kB/free_hugepages")).unwrap_or(0)
+    };
+    let free_2m = free(2048) * PAGE_2M;
+    let free_1g = free(1_048_576) * PAGE_1G;
+    let has = |flag: &str| plan.eal.iter().any(|argument| argument == flag);
+    let eal =
+        if has("--no-huge") { 0 } else { eal_bytes(&plan.eal).unwrap_or_else(|| pools_bytes(&plan.ports)) };
+    let arena = match plan.blocks.hugepages {
+        Hugepages::Never => 0,
+        Hugepages::Auto | Hugepages::Require => plan.blocks.bytes().next_multiple_of(PAGE_2M),
+    };
+    let pages = |bytes: u64| bytes.div_ceil(PAGE_2M);
+    let advice = |bytes_short: u64| {
+        let total = host.read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages").unwrap_or(0);
+        format!("sysctl -w vm.nr_hugepages={}", total + pages(bytes_short))
+    };
+    if eal > free_2m + free_1g {
+        let text = format!(
+            "EAL needs {} MiB of hugepages ({}), {} MiB are free",
+            eal >> 20,
+            if eal_bytes(&plan.eal).is_some() { "-m" } else { "an estimate from port.mbufs" },
+            (free_2m + free_1g) >> 20
+        );
+        findings.push(Finding::error("dpdk.eal", text, advice(eal + arena - free_2m - free_1g)));
+    } else {
+        // The arena's pages are of 2 MiB; EAL takes the larger ones first.
+        let left = free_2m - eal.saturating_sub(free_1g);
+        if arena > left {
+            let text = format!(
+                "the block arena needs {} hugepages of 2 MiB, {} are left beside EAL's",
+                pages(arena),
+                left / PAGE_2M
+            );
+            let advice = advice(arena - left);
+            findings.push(match plan.blocks.hugepages {
+                Hugepages::Require => Finding::error("blocks.hugepages", text, advice),
+                _ => Finding::warning(
+                    "blocks.hugepages",
+                    format!("{text}; ordinary pages will be used"),
+                    advice,
+                ),
+            });
+        }
+    }
+    let mounts = host.read("/proc/mounts").unwrap_or_default();
+    let mounted = mounts.lines().any(|line| line.split(' ').nth(2) == Some("hugetlbfs"));
+    if eal > 0 && !has("--in-memory") && !mounted {
+        let advice =
+            "add \"--in-memory\", or: mkdir -p /dev/hugepages && mount -t hugetlbfs nodev /dev/hugepages";
+        findings.push(Finding::error("dpdk.eal", "no hugetlbfs is mounted", advice));
+    }
+}
+
+/// What the arguments reserve at start: `-m 1024`, `-m1024`, `--socket-mem 512,512`, `--socket-mem=512`, in MiB.
+fn eal_bytes(arguments: &[String]) -> Option<u64> {
+    let mut bytes = None;
+    let mut arguments = arguments.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        let value = match argument {
+            "-m" | "--socket-mem" | "--numa-mem" => arguments.next(),
+            _ => argument
+                .strip_prefix("--socket-mem=")
+                .or_else(|| argument.strip_prefix("--numa-mem="))
+                .or_else(|| argument.strip_prefix("-m")),
+        };
+        let sum = value
+            .and_then(|list| list.split(',').map(|mib| mib.trim().parse::<u64>().ok()).sum::<Option<u64>>());
+        bytes = sum.and_then(|mib| mib.checked_mul(1 << 20)).or(bytes);
+    }
+    bytes
+}
+
+/// An estimate of the packet pools and what EAL takes beside them.
+fn pools_bytes(ports: &[PortPlan]) -> u64 {
+    let pool = |port: &PortPlan| {
+        u64::from(port.queues) * u64::from(port.mbufs) * (MBUF_OVERHEAD_BYTES + MBUF_DATA_BYTES)
+    };
+    EAL_BASE_BYTES + ports.iter().map(pool).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_write_the_reservation_is_read() {
+        let bytes = |arguments: &[&str]| {
+            eal_bytes(&arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(bytes(&["--no-pci", "-m", "1024"]), Some(1 << 30));
+        assert_eq!(bytes(&["-m64", "--in-memory"]), Some(64 << 20));
+        assert_eq!(bytes(&["--socket-mem", "512,256"]), Some(768 << 20));
+        assert_eq!(bytes(&["--socket-mem=512"]), Some(512 << 20));
+        assert_eq!(bytes(&["--no-pci", "-m"]), None);
+        assert_eq!(bytes(&["--match-allocations"]), None);
+    }
+}

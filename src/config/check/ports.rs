@@ -1,0 +1,145 @@
+//! Ports: whether the devices exist, are free for DPDK, and have the queues. Owns what sysfs and vdev strings say.
+//!
+//! Invariant: a device whose limits are not known here is left to EAL's own probe.
+
+use super::{Finding, Host, ProbePorts};
+use crate::config::{Plan, PortPlan};
+use std::path::Path;
+
+/// Kernel drivers that DPDK uses beside their own network interface: such devices stay bound.
+const BIFURCATED: [&str; 4] = ["mlx4_core", "mlx5_core", "mana", "gve"];
+
+/// Kernel drivers that hand a device to user space.
+const USERSPACE: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "vfio_pci"];
+
+pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
+    for (at, port) in plan.ports.iter().enumerate() {
+        let key = format!("port[{at}].device");
+        match port.pci_address() {
+            Some(address) => pci(plan, port, &address, &key, host, findings),
+            None => vdev(port, &key, host, findings),
+        }
+    }
+}
+
+fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, findings: &mut Vec<Finding>) {
+    if plan.eal.iter().any(|argument| argument == "--no-pci") {
+        let advice = "remove \"--no-pci\" from dpdk.eal";
+        findings.push(Finding::error("dpdk.eal", format!("--no-pci hides port {address}"), advice));
+    }
+    let device = format!("/sys/bus/pci/devices/{address}");
+    if !host.path(&device).exists() {
+        let advice = "list the devices with `dpdk-devbind.py --status-dev net` and correct the address";
+        findings.push(Finding::error(key, format!("there is no PCI device {address}"), advice));
+        return;
+    }
+    let class = host.read(&format!("{device}/class")).unwrap_or_default();
+    if !class.is_empty() && !class.starts_with("0x02") {
+        let text = format!("{address} is no network device (PCI class {})", class.trim());
+        findings.push(Finding::error(key, text, "list the devices with `dpdk-devbind.py --status-dev net`"));
+        return;
+    }
+    let driver = std::fs::read_link(host.path(&format!("{device}/driver"))).ok();
+    let driver = driver.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let bind = format!("modprobe vfio-pci && dpdk-devbind.py --bind=vfio-pci {address}");
+    match driver.as_deref() {
+        None => findings.push(Finding::error(key, format!("{address} is bound to no driver"), bind)),
+        Some(driver) if BIFURCATED.contains(&driver) => kernel_queues(port, &device, key, host, findings),
+        Some(driver) if USERSPACE.contains(&driver) => {}
+        Some(driver) => {
+            let interfaces = host.names(&format!("{device}/net")).join(", ");
+            let text = format!("{address} is bound to the kernel driver {driver}");
+            let text = if interfaces.is_empty() { text } else { format!("{text} as {interfaces}") };
+            findings.push(Finding::error(key, text, format!("{bind} (the kernel loses the interface)")));
+        }
+    }
+}
+
+/// The kernel's queue count of a device that it shares with DPDK: not DPDK's limit, but the usual reason for too few.
+fn kernel_queues(port: &PortPlan, device: &str, key: &str, host: &Host, findings: &mut Vec<Finding>) {
+    for interface in host.names(&format!("{device}/net")) {
+        let queues = host.names(&format!("{device}/net/{interface}/queues"));
+        let rx = queues.iter().filter(|name| name.starts_with("rx-")).count();
+        if rx > 0 && rx < usize::from(port.queues) {
+            let text =
+                format!("{interface} has {rx} RX queues in the kernel, port.queues asks for {}", port.queues);
+            let advice =
+                format!("compare with `ethtool -l {interface}`; lower port.queues if the device has no more");
+            findings.push(Finding::warning(key, text, advice));
+        }
+    }
+}
+
+/// A software device: its queues by its own arguments, and the files and interfaces that these name.
+fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
+    let driver = port.name().trim_end_matches(|c: char| c.is_ascii_digit());
+    let number =
+        |name| port.arguments(name).last().and_then(|value| value.parse::<usize>().ok()).unwrap_or(1);
+    // Sources: the DPDK manual's chapters on the libpcap, AF_PACKET, AF_XDP and virtio-user drivers.
+    let queues = match driver {
+        "net_pcap" => {
+            let given = ["rx_pcap", "rx_iface", "rx_iface_in"].map(|name| port.arguments(name).count());
+            let queues = given.iter().sum::<usize>() + port.arguments("iface").count();
+            Some((queues, "add one rx_pcap= or rx_iface= for each queue"))
+        }
+        "net_af_packet" => Some((number("qpairs"), "raise qpairs= in the device")),
+        "net_af_xdp" => Some((number("queue_count"), "raise queue_count= in the device")),
+        "net_virtio_user" | "virtio_user" => Some((number("queues"), "raise queues= in the device")),
+        name if name.starts_with("net_") || name.starts_with("eth_") => None,
+        _ => {
+            let text = format!("{:?} is neither a PCI address nor a DPDK vdev", port.device);
+            let advice = "write an address such as 0000:03:00.0 or a vdev such as net_af_packet0,iface=eth0";
+            findings.push(Finding::error(key, text, advice));
+            return;
+        }
+    };
+    if let Some((has, advice)) = queues
+        && has < usize::from(port.queues)
+    {
+        let text = format!("{} has {has} RX queues, queues asks for {}", port.name(), port.queues);
+        findings.push(Finding::error(
+            &key.replace("device", "queues"),
+            text,
+            format!("{advice}, or lower port.queues"),
+        ));
+    }
+    for file in port.arguments("rx_pcap").filter(|file| !Path::new(file).is_file()) {
+        findings.push(Finding::error(key, format!("there is no file {file}"), "correct rx_pcap="));
+    }
+    let interfaces = ["iface", "rx_iface", "rx_iface_in"].into_iter().flat_map(|name| port.arguments(name));
+    let by_interface = matches!(driver, "net_pcap" | "net_af_packet" | "net_af_xdp");
+    for interface in
+        interfaces.filter(|name| by_interface && !host.path(&format!("/sys/class/net/{name}")).exists())
+    {
+        let advice = "list the interfaces with `ip link` and correct the name";
+        findings.push(Finding::error(key, format!("there is no network interface {interface}"), advice));
+    }
+}
+
+/// What DPDK itself says of the ports.
+pub(super) fn check_probed(plan: &Plan, probe: ProbePorts<'_>, findings: &mut Vec<Finding>) {
+    let facts = match probe(&plan.eal, &plan.ports) {
+        Ok(facts) => facts,
+        Err(text) => {
+            let advice = "correct dpdk.eal or port.device until DPDK finds the port";
+            findings.push(Finding::error("dpdk.eal", text, advice));
+            return;
+        }
+    };
+    for (at, (port, facts)) in plan.ports.iter().zip(facts).enumerate() {
+        for (name, wanted, has) in [
+            ("queues", u32::from(port.queues), u32::from(facts.rx_queues_max)),
+            ("rx_descriptors", u32::from(port.rx_descriptors), u32::from(facts.rx_descriptors_max)),
+            ("frame_bytes_max", port.frame_bytes_max, facts.frame_bytes_max),
+        ] {
+            if wanted > has {
+                let text = format!("is {wanted}, but {} has at most {has}", port.name());
+                findings.push(Finding::error(
+                    &format!("port[{at}].{name}"),
+                    text,
+                    format!("lower it to {has}"),
+                ));
+            }
+        }
+    }
+}

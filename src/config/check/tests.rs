@@ -1,0 +1,221 @@
+//! The host check against made-up hosts.
+
+use super::*;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+/// A sound host below a directory: two cores, 512 hugepages, one NIC each for vfio, the kernel and mlx5.
+struct Made {
+    root: tempfile::TempDir,
+}
+
+impl Made {
+    fn sound() -> Self {
+        let made = Self { root: tempfile::tempdir().unwrap() };
+        made.write("proc/self/status", "Name:\ttrawl\nCpus_allowed_list:\t0-1\n");
+        made.write("proc/mounts", "nodev /dev/hugepages hugetlbfs rw 0 0\n/dev/sda1 / ext4 rw 0 0\n");
+        made.write("etc/fstab", "# comment\n/dev/sda1 / ext4 defaults 0 1\n");
+        made.write("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "512\n");
+        made.write("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "512\n");
+        made.write("sys/class/net/eth0/mtu", "1500\n");
+        for (address, driver, interface) in [
+            ("0000:03:00.0", "vfio-pci", None),
+            ("0000:04:00.0", "ixgbe", Some("eth1")),
+            ("0000:05:00.0", "mlx5_core", Some("eth2")),
+        ] {
+            let device = format!("sys/bus/pci/devices/{address}");
+            made.write(&format!("{device}/class"), "0x020000\n");
+            symlink(
+                format!("../../../../bus/pci/drivers/{driver}"),
+                made.host().path(&format!("{device}/driver")),
+            )
+            .unwrap();
+            if let Some(interface) = interface {
+                made.write(&format!("{device}/net/{interface}/queues/rx-0/rps_cpus"), "0\n");
+            }
+        }
+        made
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn host(&self) -> Host {
+        Host::below(self.root.path())
+    }
+
+    /// A config that is sound on this host, with sections added or replaced.
+    fn config(&self, port: &str, more: &str) -> PathBuf {
+        let dir = self.root.path().display();
+        let text = format!(
+            "[[port]]\n{port}\n[store]\npath = \"{dir}/trawl.db\"\n[api]\nlisten = \"127.0.0.1:0\"\n{more}\n[spool]\ndir = \"{dir}/spool\"\nbytes_max = \"4MiB\"\nsegment_bytes = \"4MiB\"\n[[account]]\nid = \"a\"\n[[account.credential]]\ntoken_sha256 = \"{:064}\"\n",
+            0
+        );
+        let path = self.root.path().join("trawl.toml");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Errors and warnings as `subject: text | advice`.
+    fn findings(&self, port: &str, more: &str) -> Vec<String> {
+        let findings = check(&self.config(port, more), &self.host(), None);
+        let bad = findings.into_iter().filter(|finding| finding.severity < Severity::Notice);
+        bad.map(|finding| format!("{}: {} | {}", finding.subject, finding.text, finding.advice)).collect()
+    }
+}
+
+#[track_caller]
+fn assert_one(findings: &[String], parts: &[&str]) {
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    for part in parts {
+        assert!(findings[0].contains(part), "{part:?} is not in {findings:#?}");
+    }
+}
+
+const VFIO: &str = "device = \"0000:03:00.0\"";
+
+#[test]
+fn a_sound_host_is_told_nothing() {
+    assert_eq!(Made::sound().findings(VFIO, ""), [""; 0]);
+}
+
+#[test]
+fn too_few_hugepages_come_with_the_command_that_makes_enough() {
+    let made = Made::sound();
+    let found = made.findings(VFIO, "[dpdk]\neal = [\"-m\", \"2048\"]");
+    // 1024 for EAL and 128 for the arena, of which 512 exist.
+    assert_one(
+        &found,
+        &["dpdk.eal: EAL needs 2048 MiB", "1024 MiB are free", "sysctl -w vm.nr_hugepages=1152"],
+    );
+    let found = made.findings(VFIO, "[dpdk]\neal = [\"-m\", \"1024\"]\n[blocks]\nhugepages = \"require\"");
+    assert_one(&found, &["blocks.hugepages: the block arena needs 128", "0 are left", "vm.nr_hugepages=640"]);
+    let found = made.findings(VFIO, "[dpdk]\neal = [\"-m\", \"1024\"]");
+    assert_one(&found, &["ordinary pages will be used"]);
+    assert_eq!(made.findings(VFIO, "[dpdk]\neal = [\"-m\", \"1024\", \"--no-huge\"]"), [""; 0]);
+}
+
+#[test]
+fn hugepages_without_a_mount_need_in_memory() {
+    let made = Made::sound();
+    made.write("proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+    assert_one(&made.findings(VFIO, ""), &["no hugetlbfs", "--in-memory"]);
+    assert_eq!(made.findings(VFIO, "[dpdk]\neal = [\"--in-memory\"]"), [""; 0]);
+}
+
+#[test]
+fn cores_that_do_not_exist_and_cores_without_work_are_named() {
+    let made = Made::sound();
+    assert_one(&made.findings(VFIO, "[cores]\nworkers = [7]"), &["cores.workers: core 7", "choose from 0-1"]);
+    assert_one(&made.findings(VFIO, "[cores]\nworkers = [1, 1]"), &["cores.workers: is 1", "twice"]);
+    let found = made.findings(VFIO, "[cores]\nworkers = [1, 0]\nwriters = [2]");
+    assert!(
+        found[0].contains("cores.writers: core 2") && found[1].contains("2 workers for 1 queues"),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_pci_port_must_exist_and_be_free_for_dpdk() {
+    let made = Made::sound();
+    assert_one(
+        &made.findings("device = \"0000:09:00.0\"", ""),
+        &["no PCI device 0000:09:00.0", "dpdk-devbind.py --status"],
+    );
+    let kernel = made.findings("device = \"04:00.0\"", "");
+    assert_one(&kernel, &["kernel driver ixgbe as eth1", "dpdk-devbind.py --bind=vfio-pci 0000:04:00.0"]);
+    assert_eq!(made.findings("device = \"0000:05:00.0\"", ""), [""; 0], "mlx5 stays bound");
+    assert_one(
+        &made.findings("device = \"0000:05:00.0\"\nqueues = 4", ""),
+        &["eth2 has 1 RX queues", "ethtool -l eth2"],
+    );
+    assert_one(&made.findings(VFIO, "[dpdk]\neal = [\"--no-pci\"]"), &["--no-pci hides"]);
+    made.write("sys/bus/pci/devices/0000:03:00.0/class", "0x010802\n");
+    assert_one(&made.findings(VFIO, ""), &["no network device"]);
+}
+
+#[test]
+fn a_software_port_has_the_queues_that_its_arguments_give() {
+    let made = Made::sound();
+    let found = made.findings("device = \"net_pcap0,rx_iface=eth0\"\nqueues = 2", "");
+    assert_one(&found, &["port[0].queues: net_pcap0 has 1 RX queues, queues asks for 2", "add one rx_pcap="]);
+    assert_one(
+        &made.findings("device = \"net_pcap0,rx_pcap=/nowhere.pcap\"", ""),
+        &["no file /nowhere.pcap"],
+    );
+    assert_one(&made.findings("device = \"net_af_packet0,iface=eth9\"", ""), &["no network interface eth9"]);
+    assert_one(&made.findings("device = \"eth0\"", ""), &["neither a PCI address nor a DPDK vdev"]);
+    assert_eq!(made.findings("device = \"net_af_packet0,iface=eth0,qpairs=2\"\nqueues = 2", ""), [""; 0]);
+    assert_eq!(made.findings("device = \"net_null0\"\nqueues = 8", ""), [""; 0]);
+}
+
+#[test]
+fn a_spool_on_a_disk_that_is_not_mounted_or_too_small_is_refused() {
+    let made = Made::sound();
+    made.write("etc/fstab", &format!("/dev/nvme0n1 {} xfs defaults 0 2\n", made.root.path().display()));
+    assert_one(&made.findings(VFIO, ""), &["spool.dir: ", "nothing is mounted", "mount /"]);
+    let made = Made::sound();
+    let config = made.config(VFIO, "");
+    let text =
+        fs::read_to_string(&config).unwrap().replace("bytes_max = \"4MiB\"", "bytes_max = \"900000TiB\"");
+    fs::write(&config, text).unwrap();
+    let found = check(&config, &made.host(), None);
+    assert_eq!(found[0].subject, "spool.bytes_max");
+    assert!(found[0].advice.contains("lower spool.bytes_max to"), "{found:#?}");
+}
+
+#[test]
+fn a_spool_or_store_that_cannot_be_is_refused() {
+    let made = Made::sound();
+    made.write("spool", "a file");
+    fs::create_dir(made.root.path().join("trawl.db")).unwrap();
+    let found = made.findings(VFIO, "");
+    assert!(
+        found[0].contains("is not a directory") && found[1].contains("trawl.db is a directory"),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn an_address_in_use_is_found() {
+    let made = Made::sound();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let config = made.config(VFIO, "");
+    fs::write(&config, fs::read_to_string(&config).unwrap().replace("127.0.0.1:0", &address)).unwrap();
+    let found = check(&config, &made.host(), None);
+    assert_eq!(
+        (found[0].subject.as_str(), found[0].text.clone()),
+        ("api.listen", format!("{address} is in use"))
+    );
+}
+
+#[test]
+fn a_wrong_config_is_reported_together_with_the_host() {
+    let made = Made::sound();
+    let found = made
+        .findings("device = \"0000:09:00.0\"\nqueues = 0", "[cores]\nworkers = [7]\n[log]\nlevel = \"loud\"");
+    let subjects: Vec<&str> = found.iter().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(subjects, ["port[0].queues", "log.level", "cores.workers", "port[0].device"]);
+}
+
+#[test]
+fn dpdk_is_asked_only_on_a_sound_host_and_its_limits_count() {
+    let made = Made::sound();
+    let probe = |_: &[String], ports: &[PortPlan]| {
+        Ok(vec![PortFacts { rx_queues_max: 1, rx_descriptors_max: 512, frame_bytes_max: 1518 }; ports.len()])
+    };
+    let found = check(&made.config(VFIO, ""), &made.host(), Some(&probe));
+    let subjects: Vec<&str> =
+        found.iter().map(|finding| finding.subject.as_str()).filter(|s| s.starts_with("port")).collect();
+    assert_eq!(subjects, ["port[0].rx_descriptors", "port[0].frame_bytes_max"]);
+    let fails = |_: &[String], _: &[PortPlan]| Err("no such port".to_owned());
+    assert!(
+        check(&made.config(VFIO, ""), &made.host(), Some(&fails)).iter().any(|f| f.text == "no such port")
+    );
+    let never = |_: &[String], _: &[PortPlan]| unreachable!();
+    let _ = check(&made.config("device = \"0000:09:00.0\"", ""), &made.host(), Some(&never));
+}

@@ -1,0 +1,286 @@
+//! The config file as written. Owns the keys, their defaults, and the reading of TOML; not what the values mean.
+//!
+//! Invariant: every key is optional here, so a file is legal when each of its keys alone is; [`read`] reports all
+//! that are not, not the first.
+
+use super::{Problem, size::ByteSize};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use toml::{Table, Value};
+
+/// Declares sections: each field with its default, none with an unknown key.
+macro_rules! sections {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    )*};
+}
+
+sections! {
+    /// The whole file. `config/trawl.toml` explains each key to operators.
+    File {
+        /// `[host]`
+        host: Host = Host::default(),
+        /// `[dpdk]`
+        dpdk: Dpdk = Dpdk::default(),
+        /// `[[port]]`
+        port: Vec<Port> = Vec::new(),
+        /// `[cores]`
+        cores: Cores = Cores::default(),
+        /// `[blocks]`
+        blocks: Blocks = Blocks::default(),
+        /// `[spool]`
+        spool: Spool = Spool::default(),
+        /// `[store]`
+        store: Store = Store::default(),
+        /// `[capture]`
+        capture: Capture = Capture::default(),
+        /// `[upload]`
+        upload: Upload = Upload::default(),
+        /// `[api]`
+        api: Api = Api::default(),
+        /// `[log]`
+        log: Log = Log::default(),
+        /// `[[account]]`
+        account: Vec<Account> = Vec::new(),
+    }
+    /// `[host]`
+    Host {
+        /// Name of this host in manifests and objects; the host name when absent.
+        id: Option<String> = None,
+        /// The data centre that requests address.
+        colo: String = "local".to_owned(),
+    }
+    /// `[dpdk]`
+    Dpdk {
+        /// Arguments of `rte_eal_init`.
+        eal: Vec<String> = Vec::new(),
+    }
+    /// `[[port]]`
+    Port {
+        /// A vdev string or a PCI address.
+        device: String = String::new(),
+        /// RX queues.
+        queues: u64 = 1,
+        /// RX descriptors of each queue.
+        rx_descriptors: u64 = 1024,
+        /// Packet buffers of each queue.
+        mbufs: u64 = 4096,
+        /// The longest frame that is received.
+        frame_bytes_max: u64 = 9018,
+    }
+    /// `[cores]`
+    Cores {
+        /// Cores that poll.
+        workers: Vec<u64> = vec![1],
+        /// Cores that write to disk.
+        writers: Vec<u64> = vec![0],
+    }
+    /// `[blocks]`
+    Blocks {
+        /// The arena between workers and writers.
+        bytes_max: ByteSize = ByteSize(256 << 20),
+        /// `auto`, `never` or `require`.
+        hugepages: String = "auto".to_owned(),
+    }
+    /// `[spool]`
+    Spool {
+        /// Where segments wait for their upload.
+        dir: PathBuf = PathBuf::from("/var/lib/trawl/spool"),
+        /// Quota.
+        bytes_max: ByteSize = ByteSize(200 << 30),
+        /// Size at which segments and objects are cut.
+        segment_bytes: ByteSize = ByteSize(256 << 20),
+        /// `auto`, `direct` or `mapped`.
+        write: String = "auto".to_owned(),
+        /// Most that a host crash can cost.
+        fsync_interval_ms: u64 = 1000,
+        /// How long a frame waits in a block that fills slowly.
+        flush_interval_ms: u64 = 200,
+        /// Age at which a segment is cut.
+        rotate_seconds: u64 = 10,
+    }
+    /// `[store]`
+    Store {
+        /// The database of jobs.
+        path: PathBuf = PathBuf::from("/var/lib/trawl/trawl.db"),
+    }
+    /// `[capture]`
+    Capture {
+        /// Largest `time_limit`.
+        time_limit_seconds_max: u64 = 86_400,
+        /// Largest `packet_limit`; any when absent.
+        packet_limit_max: Option<u64> = None,
+        /// Largest `byte_limit`; any when absent.
+        byte_limit_max: Option<ByteSize> = None,
+        /// Captures at once.
+        captures_max: u64 = 64,
+        /// How long a `simple` capture can be downloaded.
+        simple_retention_seconds: u64 = 86_400,
+    }
+    /// `[upload]`
+    Upload {
+        /// Whether `file:///dir` is a destination.
+        allow_file: bool = false,
+        /// Size of a multipart part.
+        part_bytes: ByteSize = ByteSize(8 << 20),
+        /// Parts of one object on their way at once.
+        parts_in_flight: u64 = 4,
+        /// How long a failing store is tried again.
+        retry_seconds_max: u64 = 900,
+        /// `[upload.s3]`
+        s3: S3 = S3::default(),
+    }
+    /// `[upload.s3]`
+    S3 {
+        /// Replaces AWS's endpoint.
+        endpoint: Option<String> = None,
+        /// Bucket in the path instead of the host name; with an `endpoint` when absent.
+        path_style: Option<bool> = None,
+    }
+    /// `[api]`
+    Api {
+        /// Address and port.
+        listen: String = "127.0.0.1:8080".to_owned(),
+        /// Largest request body.
+        request_bytes_max: ByteSize = ByteSize(64 << 10),
+        /// Longest time for one request.
+        request_timeout_seconds: u64 = 10,
+        /// Connections at once.
+        connections_max: u64 = 1024,
+    }
+    /// `[log]`
+    Log {
+        /// `text` or `json`.
+        format: String = "text".to_owned(),
+        /// A level or filter directives.
+        level: String = "info".to_owned(),
+    }
+    /// `[[account]]`
+    Account {
+        /// The account in the API's paths.
+        id: String = String::new(),
+        /// What it may see; empty for every packet.
+        prefixes: Vec<String> = Vec::new(),
+        /// `[[account.credential]]`
+        credential: Vec<Credential> = Vec::new(),
+    }
+    /// `[[account.credential]]`
+    Credential {
+        /// With `key_sha256`.
+        email: Option<String> = None,
+        /// SHA-256 of the key, hexadecimal.
+        key_sha256: Option<String> = None,
+        /// SHA-256 of the token, hexadecimal.
+        token_sha256: Option<String> = None,
+        /// `read` or `write`.
+        role: String = "write".to_owned(),
+    }
+}
+
+/// Reads a config file's text. Keys that are unknown or of the wrong type are reported and left out.
+pub(super) fn read(text: &str) -> (File, Vec<Problem>) {
+    let table: Table = match toml::from_str(text) {
+        Ok(table) => table,
+        Err(error) => return (File::default(), vec![Problem::Syntax { text: error.to_string() }]),
+    };
+    if let Ok(file) = Value::Table(table.clone()).try_into() {
+        return (file, Vec::new());
+    }
+    let mut problems = Vec::new();
+    let kept = keep_legal(&table, &mut Vec::new(), &mut problems);
+    let file = Value::Table(kept).try_into().unwrap_or_else(|error: toml::de::Error| {
+        problems.push(Problem::Syntax { text: error.message().to_owned() });
+        File::default()
+    });
+    (file, problems)
+}
+
+/// One step from the root of a file to a key.
+#[derive(Clone)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// A copy of `table` with the legal keys only; a key is legal when a file with nothing else in it is.
+fn keep_legal(table: &Table, path: &mut Vec<Step>, problems: &mut Vec<Problem>) -> Table {
+    let mut kept = Table::new();
+    for (key, value) in table {
+        path.push(Step::Key(key.clone()));
+        if let Some(value) = keep_legal_value(value, path, problems) {
+            kept.insert(key.clone(), value);
+        }
+        path.pop();
+    }
+    kept
+}
+
+fn keep_legal_value(value: &Value, path: &mut Vec<Step>, problems: &mut Vec<Problem>) -> Option<Value> {
+    // The container is tried empty first: a section of an unknown name is one problem, not one for each of its keys.
+    let container = match value {
+        Value::Table(_) => Value::Table(Table::new()),
+        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_table) => {
+            Value::Array(vec![Value::Table(Table::new())])
+        }
+        leaf => leaf.clone(),
+    };
+    if let Err(error) = alone(container, path).try_into::<File>() {
+        problems.push(Problem::Key {
+            key: display(path),
+            value: shown(path, value),
+            text: error.message().trim_end().to_owned(),
+        });
+        return None;
+    }
+    match value {
+        Value::Table(table) => Some(Value::Table(keep_legal(table, path, problems))),
+        Value::Array(items) if items.iter().all(Value::is_table) => {
+            let keep = |(index, item): (usize, &Value)| {
+                path.push(Step::Index(index));
+                let kept = item.as_table().map(|table| keep_legal(table, path, problems));
+                path.pop();
+                kept.map(Value::Table)
+            };
+            Some(Value::Array(items.iter().enumerate().filter_map(keep).collect()))
+        }
+        leaf => Some(leaf.clone()),
+    }
+}
+
+/// A file that holds `value` at `path` and nothing else.
+fn alone(value: Value, path: &[Step]) -> Value {
+    path.iter().rev().fold(value, |value, step| match step {
+        Step::Key(key) => Value::Table(Table::from_iter([(key.clone(), value)])),
+        Step::Index(_) => Value::Array(vec![value]),
+    })
+}
+
+/// `account[0].credential[1].role`; indices count from 0.
+fn display(path: &[Step]) -> String {
+    path.iter().fold(String::new(), |text, step| match step {
+        Step::Key(key) if text.is_empty() => key.clone(),
+        Step::Key(key) => format!("{text}.{key}"),
+        Step::Index(index) => format!("{text}[{index}]"),
+    })
+}
+
+/// The value for an error message. Below `account` it is left out: somebody may have put a secret under a wrong name.
+fn shown(path: &[Step], value: &Value) -> String {
+    match path.first() {
+        Some(Step::Key(key)) if key == "account" => format!("({}, not shown)", value.type_str()),
+        _ => value.to_string().trim_end().to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

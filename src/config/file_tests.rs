@@ -1,0 +1,158 @@
+//! Reading the file: the shipped one, any one, and wrong ones.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const SHIPPED: &str = include_str!("../../config/trawl.toml");
+
+/// A file in which every key is present.
+fn full() -> File {
+    let credential = Credential {
+        email: Some(String::new()),
+        key_sha256: Some(String::new()),
+        token_sha256: Some(String::new()),
+        role: String::new(),
+    };
+    let mut file = File {
+        port: vec![Port::default()],
+        account: vec![Account { credential: vec![credential], ..Account::default() }],
+        ..File::default()
+    };
+    file.host.id = Some(String::new());
+    file.capture.packet_limit_max = Some(1);
+    file.capture.byte_limit_max = Some(ByteSize(1));
+    file.upload.s3 = S3 { endpoint: Some(String::new()), path_style: Some(true) };
+    file
+}
+
+fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Table(table) => {
+            table.iter().for_each(|(key, value)| keys(value, &format!("{path}.{key}"), found))
+        }
+        Value::Array(items) if items.iter().any(Value::is_table) => {
+            items.iter().for_each(|item| keys(item, path, found));
+        }
+        _ => {
+            found.insert(path.to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_shipped_file_names_every_key_and_no_other() {
+    let uncommented: String = SHIPPED
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let (_, problems) = read(&uncommented);
+    assert!(problems.is_empty(), "{problems:?}");
+    let (mut shipped, mut declared) = (BTreeSet::new(), BTreeSet::new());
+    keys(&Value::Table(uncommented.parse().unwrap()), "", &mut shipped);
+    keys(&Value::try_from(full()).unwrap(), "", &mut declared);
+    assert_eq!(shipped, declared);
+}
+
+#[test]
+fn the_shipped_file_shows_the_defaults() {
+    let (file, problems) = read(SHIPPED);
+    assert!(problems.is_empty(), "{problems:?}");
+    let port = Port { device: "0000:03:00.0".to_owned(), ..Port::default() };
+    let account = Account { id: "023e105f4ecef8ad9ca31a8372d0c353".to_owned(), ..Account::default() };
+    let credentials = file.account[0].credential.clone();
+    assert_eq!(credentials.len(), 2);
+    let defaults = File {
+        port: vec![port],
+        account: vec![Account { credential: credentials, ..account }],
+        ..File::default()
+    };
+    assert_eq!(file, defaults);
+}
+
+#[test]
+fn every_illegal_key_is_reported_with_path_and_value_and_the_legal_ones_are_kept() {
+    let (file, problems) = read(
+        r#"
+        [host]
+        id = 7
+        colo = "ord02"
+        [spool]
+        bytes_max = "2 gigs"
+        segment_byte = "8MiB"
+        [ports]
+        device = "x"
+        queues = 3
+        [[port]]
+        device = "net_null0"
+        queues = -1
+        [[port]]
+        device = "net_null1"
+        mbufs = 9000
+        [upload.s3]
+        path_style = "yes"
+        [[account]]
+        token = "hunter2"
+        "#,
+    );
+    let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(shown.join("\n"));
+    assert_eq!((file.host.colo.as_str(), file.port[1].mbufs), ("ord02", 9000));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_one_problem_with_its_place() {
+    let (_, problems) = read("[host]\nid = \n");
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].to_string().contains("line 2"), "{}", problems[0]);
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,12}"
+}
+
+prop_compose! {
+    fn port()(device in text(), queues in 0..1u64 << 40, mbufs in 0..1u64 << 40, frame in 0..1u64 << 40) -> Port {
+        Port { device, queues, mbufs, frame_bytes_max: frame, ..Port::default() }
+    }
+}
+
+prop_compose! {
+    fn account()(id in text(), prefixes in prop::collection::vec(text(), 0..3), email in prop::option::of(text()),
+                 token in prop::option::of(text()), role in text()) -> Account {
+        let credential = Credential { email, token_sha256: token, role, ..Credential::default() };
+        Account { id, prefixes, credential: vec![credential] }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_written_reads_back(
+        id in prop::option::of(text()),
+        eal in prop::collection::vec(text(), 0..4),
+        port in prop::collection::vec(port(), 0..3),
+        workers in prop::collection::vec(0..1u64 << 40, 0..4),
+        bytes_max in 0..u64::MAX,
+        limit in prop::option::of(0..1u64 << 60),
+        account in prop::collection::vec(account(), 0..3),
+    ) {
+        let mut file = File { port, account, ..File::default() };
+        file.host.id = id;
+        file.dpdk.eal = eal;
+        file.cores.workers = workers;
+        file.spool.bytes_max = ByteSize(bytes_max);
+        file.capture.packet_limit_max = limit;
+        file.capture.byte_limit_max = limit.map(ByteSize);
+        let (read, problems) = read(&toml::to_string(&file).unwrap());
+        prop_assert!(problems.is_empty(), "{:?}", problems);
+        prop_assert_eq!(read, file);
+    }
+
+    #[test]
+    fn no_text_makes_reading_panic(text in "(\\[[a-z.]{1,8}\\]\n|\\[\\[(port|account)\\]\\]\n|[a-z_]{1,12} = (1|-1|true|\"x\"|\\[\\]|\\{\\}|\\[\\{\\}\\])\n){0,8}") {
+        let _ = read(&text);
+    }
+}

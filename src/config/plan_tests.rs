@@ -1,0 +1,143 @@
+//! From text to plan: the manual's example, and everything that is refused.
+
+use super::*;
+
+/// The keys that scripts rely on, all at once.
+const EXAMPLE: &str = r#"
+[host]
+id   = "cap1"
+colo = "ord02"
+[dpdk]
+eal = ["--no-pci", "--in-memory", "-m", "1024"]
+[[port]]
+device = "net_pcap0,rx_pcap=/path/mix.pcap,infinite_rx=1"
+queues = 1
+[cores]
+workers = [1]
+writers = [0]
+[spool]
+dir = "/var/lib/trawl/spool"
+bytes_max = "200GiB"
+segment_bytes = "256MiB"
+[store]
+path = "/var/lib/trawl/trawl.db"
+[api]
+listen = "127.0.0.1:8080"
+[upload]
+allow_file = true
+[upload.s3]
+endpoint = "http://127.0.0.1:9000/"
+[[account]]
+id = "023e105f4ecef8ad9ca31a8372d0c353"
+prefixes = ["192.0.2.0/24", "2001:db8::/32"]
+[[account.credential]]
+email = "user@example.com"
+key_sha256 = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+[[account.credential]]
+token_sha256 = "FFfefdfcfbfaf9f8f7f6f5f4f3f2f1f0efeeedecebeae9e8e7e6e5e4e3e2e1e0"
+role = "read"
+"#;
+
+#[test]
+fn the_example_resolves() {
+    insta::assert_debug_snapshot!(Plan::parse(EXAMPLE).unwrap());
+}
+
+#[test]
+fn the_files_that_are_shipped_are_valid() {
+    for text in [include_str!("../../config/trawl.toml"), include_str!("../../config/demo.toml")] {
+        Plan::parse(text).unwrap();
+    }
+}
+
+#[test]
+fn everything_wrong_is_said_at_once() {
+    let text = r#"
+[host]
+id = "Cap 1"
+colo = ""
+[dpdk]
+eal = [""]
+[[port]]
+queues = 65
+mbufs = 1024
+frame_bytes_max = 65536
+[[port]]
+device = "03:00.0"
+[[port]]
+device = "0000:03:00.0"
+rx_descriptors = 3
+[cores]
+workers = [1, 1, 2, 9999]
+writers = [2]
+[blocks]
+bytes_max = "1MiB"
+hugepages = "maybe"
+[spool]
+bytes_max = "8MiB"
+segment_bytes = "1MiB"
+write = "fast"
+fsync_interval_ms = 0
+[capture]
+captures_max = 65
+packet_limit_max = 0
+[upload]
+part_bytes = "1MiB"
+parts_in_flight = 0
+[upload.s3]
+endpoint = "s3://user:secret@host"
+[api]
+listen = "localhost"
+[log]
+level = "loud"
+format = "xml"
+[[account]]
+id = "a b"
+prefixes = ["10.1.2.3/8", "10.0.0.1", "x"]
+[[account]]
+id = "a"
+[[account.credential]]
+token_sha256 = "my secret token"
+[[account.credential]]
+email = "x"
+[[account]]
+id = "a"
+[[account.credential]]
+email = "not an address"
+key_sha256 = "0"
+role = "admin"
+"#;
+    let problems = Plan::parse(text).unwrap_err().to_string();
+    assert!(!problems.contains("secret@") && !problems.contains("my secret"), "{problems}");
+    insta::assert_snapshot!(problems);
+}
+
+#[test]
+fn an_empty_file_lacks_only_a_port() {
+    let problems = Plan::parse("").unwrap_err().0;
+    assert_eq!(problems.iter().map(Problem::key).collect::<Vec<_>>(), [Some("port")]);
+}
+
+#[test]
+fn a_key_of_the_wrong_type_is_not_reported_twice() {
+    let problems = Plan::parse("[port]\ndevice = \"net_null0\"\n[cores]\nworkers = \"1\"\n").unwrap_err().0;
+    assert_eq!(problems.iter().map(Problem::key).collect::<Vec<_>>(), [Some("cores.workers"), Some("port")]);
+}
+
+#[test]
+fn a_missing_file_names_the_flag() {
+    let problems = Plan::load(Path::new("/nowhere/trawl.toml")).unwrap_err().to_string();
+    assert!(problems.contains("/nowhere/trawl.toml") && problems.contains("--config"), "{problems}");
+}
+
+#[test]
+fn pci_addresses_are_told_from_vdevs() {
+    let address = |device: &str| {
+        let plan = Plan::parse(&format!("[[port]]\ndevice = {device:?}\n")).unwrap();
+        plan.ports[0].pci_address()
+    };
+    assert_eq!(address("0000:03:00.0").as_deref(), Some("0000:03:00.0"));
+    assert_eq!(address("AF:00.1,mprq_en=1").as_deref(), Some("0000:af:00.1"));
+    assert_eq!(address("net_pcap0,rx_pcap=/a:b.c"), None);
+    assert_eq!(address("net_né0"), None);
+}

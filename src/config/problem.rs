@@ -1,0 +1,94 @@
+//! What can be wrong with a config file. Owns the messages; each names the key, the value and what to do.
+//!
+//! Invariant: no message repeats a value that could be a secret.
+
+use std::{fmt, io, path::PathBuf};
+
+/// One thing that is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}; name the config file with --config", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not TOML.
+    #[error("not a TOML file: {}; correct the line and run `trawl check` again", text.trim_end())]
+    Syntax {
+        /// The parser's words, with the place.
+        text: String,
+    },
+    /// There is no such key, or its value is of the wrong type.
+    #[error("{key} = {value}: {text}")]
+    Key {
+        /// Path of the key.
+        key: String,
+        /// As written.
+        value: String,
+        /// What was expected.
+        text: String,
+    },
+    /// A number outside its bounds.
+    #[error("{key} = {value}: use {min} to {max}: {why}")]
+    Range {
+        /// Path of the key.
+        key: String,
+        /// As written.
+        value: u64,
+        /// Smallest legal value.
+        min: u64,
+        /// Largest legal value.
+        max: u64,
+        /// Where the bounds come from.
+        why: &'static str,
+    },
+    /// A value of the wrong form, or one that contradicts another.
+    #[error("{key} = {value}: {advice}")]
+    Value {
+        /// Path of the key.
+        key: String,
+        /// As written.
+        value: String,
+        /// What to write.
+        advice: String,
+    },
+    /// A key that has no default.
+    #[error("{key} is missing: {advice}")]
+    Missing {
+        /// Path of the key.
+        key: String,
+        /// What to write.
+        advice: String,
+    },
+}
+
+impl Problem {
+    /// Path of the key; none when the file as a whole is wrong.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Unreadable { .. } | Self::Syntax { .. } => None,
+            Self::Key { key, .. }
+            | Self::Range { key, .. }
+            | Self::Value { key, .. }
+            | Self::Missing { key, .. } => Some(key),
+        }
+    }
+}
+
+/// Everything that is wrong with a config file; never empty.
+#[derive(Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let noun = if self.0.len() == 1 { "problem" } else { "problems" };
+        write!(f, "the config has {} {noun}:", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}

@@ -1,0 +1,374 @@
+//! From the file as written to the plan. Owns every rule about values and how they relate.
+//!
+//! Invariant: a plan always comes out; where a value is wrong a problem is recorded and a legal value stands in.
+
+use super::file::{self, File};
+use super::plan::*;
+use super::{Problem, accounts};
+use crate::limits;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Blocks that each worker needs: two streams in filling, the rest on their way to the disk and back.
+const BLOCKS_PER_WORKER_MIN: usize = 8;
+
+/// `CPU_SETSIZE - 1`: the highest core that an affinity mask of glibc names.
+const CORE_MAX: u64 = 1023;
+
+/// A week: longer intervals are typing errors.
+const SECONDS_MAX: u64 = 7 * 86_400;
+
+/// The problems found so far.
+#[derive(Default)]
+pub(super) struct Rules {
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Rules {
+    /// Records a value that is wrong.
+    pub(super) fn wrong(
+        &mut self,
+        key: impl Into<String>,
+        value: impl std::fmt::Display,
+        advice: impl Into<String>,
+    ) {
+        self.problems.push(Problem::Value {
+            key: key.into(),
+            value: value.to_string(),
+            advice: advice.into(),
+        });
+    }
+
+    /// `value` if it is within bounds, otherwise the nearest that is.
+    fn range(
+        &mut self,
+        key: impl Into<String>,
+        value: u64,
+        (min, max): (u64, u64),
+        why: &'static str,
+    ) -> u64 {
+        if value < min || value > max {
+            self.problems.push(Problem::Range { key: key.into(), value, min, max, why });
+        }
+        value.clamp(min, max)
+    }
+
+    /// What `value` names; the first choice if it names none.
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, value: &str, choices: &[(&str, T)]) -> T {
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
+            return *choice;
+        }
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+        self.wrong(key, format!("{value:?}"), format!("write one of {}", names.join(", ")));
+        choices[0].1
+    }
+
+    /// `path`, absolute.
+    fn path(&mut self, key: &str, path: &Path) -> PathBuf {
+        std::path::absolute(path).unwrap_or_else(|error| {
+            self.wrong(
+                key,
+                format!("{:?}", path.display().to_string()),
+                format!("write an absolute path ({error})"),
+            );
+            path.to_owned()
+        })
+    }
+}
+
+/// Validates everything.
+pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
+    let mut rules = Rules::default();
+    let cores = cores(&mut rules, &file.cores);
+    let spool = spool(&mut rules, &file.spool);
+    let plan = Plan {
+        host: host(&mut rules, &file.host, host_name),
+        eal: eal(&mut rules, &file.dpdk.eal),
+        ports: ports(&mut rules, &file.port),
+        blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
+        store: StorePlan { path: rules.path("store.path", &file.store.path) },
+        capture: capture(&mut rules, &file.capture),
+        upload: upload(&mut rules, &file.upload, spool.segment_bytes),
+        api: api(&mut rules, &file.api),
+        log: log(&mut rules, &file.log),
+        accounts: accounts::resolve(&mut rules, &file.account),
+        cores,
+        spool,
+    };
+    (plan, rules.problems)
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+fn host(rules: &mut Rules, host: &file::Host, host_name: &str) -> HostPlan {
+    let own_name = label_of(host_name);
+    let id = host.id.clone().unwrap_or_else(|| own_name.clone());
+    if !is_label(&id) {
+        rules.wrong("host.id", format!("{id:?}"), "write 1 to 32 of a-z, 0-9 and -");
+    }
+    // Requests name colos in either case (`ORD`, `ord02`), so one form is kept.
+    let colo = host.colo.to_ascii_lowercase();
+    if !is_label(&colo) {
+        rules.wrong(
+            "host.colo",
+            format!("{:?}", host.colo),
+            "write 1 to 32 of a-z, 0-9 and -, such as \"ord02\"",
+        );
+    }
+    HostPlan { id: if is_label(&id) { id } else { own_name }, colo }
+}
+
+/// The nearest legal label to a host name.
+fn label_of(host_name: &str) -> String {
+    let lower = host_name.to_ascii_lowercase();
+    let dashed: String =
+        lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(32).collect();
+    let label = dashed.trim_matches('-');
+    if label.is_empty() { "trawl".to_owned() } else { label.to_owned() }
+}
+
+fn eal(rules: &mut Rules, arguments: &[String]) -> Vec<String> {
+    for (at, argument) in arguments.iter().enumerate() {
+        if argument.is_empty() || argument.contains('\0') {
+            rules.wrong(
+                format!("dpdk.eal[{at}]"),
+                format!("{argument:?}"),
+                "remove it or write one EAL argument",
+            );
+        }
+    }
+    arguments.to_vec()
+}
+
+fn ports(rules: &mut Rules, ports: &[file::Port]) -> Vec<PortPlan> {
+    if ports.is_empty() {
+        rules.problems.push(Problem::Missing {
+            key: "port".to_owned(),
+            advice: "add a [[port]] with device = a PCI address or a vdev string".to_owned(),
+        });
+    }
+    let mut plans: Vec<PortPlan> = Vec::new();
+    for (at, port) in ports.iter().enumerate() {
+        let plan = self::port(rules, port, &format!("port[{at}]"));
+        let identity = |port: &PortPlan| port.pci_address().unwrap_or_else(|| port.name().to_owned());
+        if !plan.device.is_empty() && plans.iter().any(|other| identity(other) == identity(&plan)) {
+            let advice = "this device is given by an earlier [[port]]; remove one, or number vdevs apart (net_pcap0, net_pcap1)";
+            rules.wrong(format!("port[{at}].device"), format!("{:?}", plan.device), advice);
+        }
+        plans.push(plan);
+    }
+    plans
+}
+
+fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
+    let device = port.device.trim();
+    if device.is_empty() {
+        rules.problems.push(Problem::Missing {
+            key: format!("{key}.device"),
+            advice: "write a PCI address (\"0000:03:00.0\") or a vdev string (\"net_pcap0,rx_iface=eth0\")"
+                .to_owned(),
+        });
+    } else if device.contains(['\0', '\n']) {
+        rules.wrong(format!("{key}.device"), format!("{device:?}"), "write one line without NUL");
+    }
+    let queues_max = u64::from(limits::QUEUES_MAX);
+    let queues = rules.range(
+        format!("{key}.queues"),
+        port.queues,
+        (1, queues_max),
+        "each queue is a stream of its own",
+    );
+    let rx_descriptors = rules.range(
+        format!("{key}.rx_descriptors"),
+        port.rx_descriptors,
+        (64, 32_768),
+        "no device takes others",
+    );
+    let mbufs_min = rx_descriptors + 2 * limits::BURST as u64 + 1;
+    let why = "the descriptors hold rx_descriptors of them while two bursts are on their way; beyond a million, buffer in blocks";
+    let mbufs = rules.range(format!("{key}.mbufs"), port.mbufs, (mbufs_min, 1 << 20), why);
+    let frame_bytes_max = rules.range(
+        format!("{key}.frame_bytes_max"),
+        port.frame_bytes_max,
+        (64, 65_535),
+        "an Ethernet frame has at least 64 bytes, and DPDK counts its length in 16 bits",
+    );
+    PortPlan {
+        device: device.to_owned(),
+        queues: queues as u16,
+        rx_descriptors: rx_descriptors as u16,
+        mbufs: mbufs as u32,
+        frame_bytes_max: frame_bytes_max as u32,
+    }
+}
+
+fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
+    let workers = core_list(rules, "cores.workers", &cores.workers);
+    let writers = core_list(rules, "cores.writers", &cores.writers);
+    for core in workers.iter().filter(|core| writers.contains(core)) {
+        let advice = "this core also polls (cores.workers) and a writer there would cost packets; give writers \
+                      another one, which control shares";
+        rules.wrong("cores.writers", core, advice);
+    }
+    CoresPlan { workers, writers }
+}
+
+fn core_list(rules: &mut Rules, key: &str, cores: &[u64]) -> Vec<usize> {
+    if cores.is_empty() {
+        rules.wrong(key, "[]", "give at least one core");
+    }
+    let mut list = Vec::with_capacity(cores.len());
+    for core in cores {
+        let core =
+            rules.range(key, *core, (0, CORE_MAX), "these are the cores that Linux's affinity masks name")
+                as usize;
+        if list.contains(&core) {
+            rules.wrong(key, core, "this core is in the list twice; remove one");
+        } else {
+            list.push(core);
+        }
+    }
+    list
+}
+
+fn blocks(rules: &mut Rules, blocks: &file::Blocks, workers: usize) -> BlocksPlan {
+    let count_min = workers.max(1) * BLOCKS_PER_WORKER_MIN;
+    let min = (count_min * limits::BLOCK_BYTES) as u64;
+    let why = "eight blocks of 1 MiB for each worker, or bursts are dropped while the disk works";
+    let bytes = rules.range("blocks.bytes_max", blocks.bytes_max.0, (min, 1 << 40), why);
+    let choices = [("auto", Hugepages::Auto), ("never", Hugepages::Never), ("require", Hugepages::Require)];
+    BlocksPlan {
+        count: (bytes / limits::BLOCK_BYTES as u64) as usize,
+        hugepages: rules.choice("blocks.hugepages", &blocks.hugepages, &choices),
+    }
+}
+
+fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
+    let bytes_max = rules.range(
+        "spool.bytes_max",
+        spool.bytes_max.0,
+        (limits::SEGMENT_BYTES_MIN, 1 << 60),
+        "it holds at least one segment of the smallest size",
+    );
+    let segment_bytes = rules.range(
+        "spool.segment_bytes",
+        spool.segment_bytes.0,
+        (limits::SEGMENT_BYTES_MIN, bytes_max),
+        "below, the file system's work outweighs the data's; above, the quota (spool.bytes_max) holds no segment",
+    );
+    let choices = [("auto", WriteMode::Auto), ("direct", WriteMode::Direct), ("mapped", WriteMode::Mapped)];
+    let mut interval = |key, ms, ms_max| {
+        Duration::from_millis(rules.range(
+            key,
+            ms,
+            (1, ms_max),
+            "zero would never rest, longer would never be noticed",
+        ))
+    };
+    let fsync_interval = interval("spool.fsync_interval_ms", spool.fsync_interval_ms, 600_000);
+    let flush_interval = interval("spool.flush_interval_ms", spool.flush_interval_ms, 60_000);
+    let why = "a segment is cut after a second at the earliest and a day at the latest";
+    let rotate = rules.range("spool.rotate_seconds", spool.rotate_seconds, (1, 86_400), why);
+    SpoolPlan {
+        dir: rules.path("spool.dir", &spool.dir),
+        bytes_max,
+        segment_bytes,
+        write: rules.choice("spool.write", &spool.write, &choices),
+        fsync_interval,
+        flush_interval,
+        rotate: Duration::from_secs(rotate),
+    }
+}
+
+fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
+    let some = "a limit of zero would refuse every capture; leave the key out for no limit";
+    let mut limit = |key, limit: Option<u64>| limit.map(|max| rules.range(key, max, (1, u64::MAX), some));
+    let packet_limit_max = limit("capture.packet_limit_max", capture.packet_limit_max);
+    let byte_limit_max = limit("capture.byte_limit_max", capture.byte_limit_max.map(|size| size.0));
+    let captures = (1, limits::CAPTURES_MAX as u64);
+    let why = "a capture is one bit of a machine word";
+    let captures_max = rules.range("capture.captures_max", capture.captures_max, captures, why);
+    let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
+    let simple_retention = seconds("capture.simple_retention_seconds", capture.simple_retention_seconds);
+    CapturePlan {
+        time_limit_seconds_max: seconds("capture.time_limit_seconds_max", capture.time_limit_seconds_max),
+        packet_limit_max,
+        byte_limit_max,
+        captures_max: captures_max as usize,
+        simple_retention: Duration::from_secs(simple_retention),
+    }
+}
+
+fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> UploadPlan {
+    // An object ends at the first record past segment_bytes, so it may be one record longer.
+    let object_bytes = segment_bytes + limits::FRAME_BYTES_MAX as u64 + 16;
+    let part_min = limits::PART_BYTES_MIN.max(object_bytes.div_ceil(limits::PARTS_MAX));
+    let why =
+        "S3 refuses parts below 5 MiB, above 5 GiB, and more than 10000 in an object of spool.segment_bytes";
+    let part_bytes =
+        rules.range("upload.part_bytes", upload.part_bytes.0, (part_min, (5 << 30).max(part_min)), why);
+    let why = "each part on its way is held in memory";
+    let parts_in_flight = rules.range("upload.parts_in_flight", upload.parts_in_flight, (1, 64), why);
+    let retry =
+        rules.range("upload.retry_seconds_max", upload.retry_seconds_max, (0, SECONDS_MAX), "up to a week");
+    let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, url));
+    UploadPlan {
+        allow_file: upload.allow_file,
+        part_bytes,
+        parts_in_flight: parts_in_flight as usize,
+        retry: Duration::from_secs(retry),
+        s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint },
+    }
+}
+
+fn endpoint(rules: &mut Rules, url: &str) -> String {
+    let legal = reqwest::Url::parse(url).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    if !legal {
+        let advice = "write http://host:port or https://host; credentials come from the AWS chain (AWS_ACCESS_KEY_ID, ...)";
+        rules.wrong("upload.s3.endpoint", "(not shown)", advice);
+    }
+    url.trim_end_matches('/').to_owned()
+}
+
+fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
+    let listen = api.listen.parse().unwrap_or_else(|_| {
+        let advice = "write an address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
+        rules.wrong("api.listen", format!("{:?}", api.listen), advice);
+        ([127, 0, 0, 1], 8080).into()
+    });
+    let why = "a request has at least a kilobyte of room and never needs more than 16 MiB";
+    let bytes = rules.range("api.request_bytes_max", api.request_bytes_max.0, (1 << 10, 16 << 20), why);
+    let why = "a second to an hour";
+    let timeout = rules.range("api.request_timeout_seconds", api.request_timeout_seconds, (1, 3600), why);
+    let why = "each connection costs a file descriptor";
+    let connections = rules.range("api.connections_max", api.connections_max, (1, 65_536), why);
+    ApiPlan {
+        listen,
+        request_bytes_max: bytes as usize,
+        request_timeout: Duration::from_secs(timeout),
+        connections_max: connections as usize,
+    }
+}
+
+fn log(rules: &mut Rules, log: &file::Log) -> LogPlan {
+    let level = if crate::observe::is_filter(&log.level) {
+        log.level.clone()
+    } else {
+        let advice =
+            "write error, warn, info, debug or trace, or directives such as \"info,trawl::spool=debug\"";
+        rules.wrong("log.level", format!("{:?}", log.level), advice);
+        "info".to_owned()
+    };
+    let choices = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    LogPlan { format: rules.choice("log.format", &log.format, &choices), level }
+}

@@ -1,0 +1,1 @@
+//! Validation by example; evaluation against a naive interpreter and against libpcap.

@@ -1,0 +1,65 @@
+//! One segment while it is written, and on its way to the publisher. Owns its names and its counts.
+//!
+//! Invariant: `bytes` is the end of what the worker handed over and the disk has not refused.
+
+use super::backing::Backing;
+use super::{Failure, Piece, Spool};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A segment that is not yet published.
+#[derive(Debug)]
+pub struct Segment {
+    pub(super) sequence: u32,
+    pub(super) backing: Backing,
+    pub(super) open_path: PathBuf,
+    pub(super) path: PathBuf,
+    /// End of its bytes.
+    pub(super) bytes: u64,
+    pub(super) packets: u64,
+    pub(super) frame_bytes: u64,
+    pub(super) first_ns: u64,
+    pub(super) last_ns: u64,
+    /// Writes that the disk has not answered.
+    pub(super) in_flight: u32,
+    /// The last page is partly filled and will be written again.
+    pub(super) tail_open: bool,
+    pub(super) closed: bool,
+    /// The stream failed here: only whole records below `bytes` count.
+    pub(super) broken: bool,
+    pub(super) dirty_since: Option<Instant>,
+}
+
+impl Segment {
+    pub(super) fn create(spool: &Spool, dir: &Path, queue: u16, sequence: u32) -> Result<Self, Failure> {
+        let name = format!("q{queue:03}-{sequence:08}.pcap");
+        let open_path = dir.join(format!(".{name}.open"));
+        Ok(Self {
+            sequence,
+            backing: Backing::create(spool, &open_path)?,
+            path: dir.join(name),
+            open_path,
+            bytes: 0,
+            packets: 0,
+            frame_bytes: 0,
+            first_ns: 0,
+            last_ns: 0,
+            in_flight: 0,
+            tail_open: false,
+            closed: false,
+            broken: false,
+            dirty_since: None,
+        })
+    }
+
+    /// Books a piece that is written or on its way to the disk.
+    pub(super) fn book(&mut self, piece: &Piece, page_bytes: u64) {
+        self.bytes = piece.offset + u64::from(piece.bytes);
+        self.packets += u64::from(piece.packets);
+        self.frame_bytes += piece.frame_bytes;
+        self.first_ns = piece.first_ns;
+        self.last_ns = piece.last_ns;
+        self.tail_open = !self.bytes.is_multiple_of(page_bytes);
+        self.dirty_since.get_or_insert_with(Instant::now);
+    }
+}

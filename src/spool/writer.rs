@@ -1,0 +1,254 @@
+//! One writer thread: takes pieces from its lanes and brings them to the disk, several writes in flight. Owns the open
+//! segments of its streams; publishing is the publisher's.
+//!
+//! Invariant: an error ends one capture's writing with a reason; the thread goes on, and every block goes back to the
+//! worker it came from.
+
+use super::backing::Backing;
+use super::publisher::{Order, PublisherHandle};
+use super::segment::Segment;
+use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId};
+use crate::block::{DiskQueue, Write, WriterEnd};
+use crate::limits::PAGE_BYTES;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Writes in flight per writer: enough to keep an NVMe busy while the next block is on its way.
+const WRITES_IN_FLIGHT: u32 = 8;
+/// How long a writer with nothing to do sleeps.
+const IDLE_SLEEP: Duration = Duration::from_micros(100);
+/// Messages taken from one lane before the next lane has its turn.
+const LANE_TURN: usize = 16;
+
+#[derive(Debug)]
+struct Tag {
+    lane: usize,
+    stream: StreamId,
+    sequence: u32,
+}
+
+#[derive(Debug)]
+struct Stream {
+    capture: Arc<SpoolCapture>,
+    segments: VecDeque<Segment>,
+    handed: Lost,
+    failed: bool,
+    ended: bool,
+}
+
+/// A writer thread's state.
+pub struct Writer {
+    spool: Arc<Spool>,
+    publisher: PublisherHandle,
+    lanes: Vec<WriterEnd<Message>>,
+    disk: DiskQueue<Tag>,
+    streams: HashMap<StreamId, Stream>,
+    synced: Instant,
+}
+
+impl Writer {
+    /// A writer that serves these lanes.
+    #[must_use]
+    pub fn new(spool: Arc<Spool>, publisher: PublisherHandle, lanes: Vec<WriterEnd<Message>>) -> Self {
+        let disk = DiskQueue::new(WRITES_IN_FLIGHT);
+        Self { spool, publisher, lanes, disk, streams: HashMap::new(), synced: Instant::now() }
+    }
+
+    /// Works until every worker is gone and everything that they sent is written.
+    pub fn run(mut self) {
+        loop {
+            let mut busy = false;
+            for lane in 0..self.lanes.len() {
+                for _ in 0..LANE_TURN {
+                    let Some(message) = self.lanes[lane].receive() else { break };
+                    self.take(lane, message);
+                    busy = true;
+                }
+            }
+            while let Some((write, result)) = self.disk.finished(false) {
+                self.written(write, result);
+                busy = true;
+            }
+            self.sync_by_time();
+            if !busy {
+                if self.disk.in_flight() == 0 && self.lanes.iter().all(WriterEnd::is_drained) {
+                    return;
+                }
+                std::thread::sleep(IDLE_SLEEP);
+            }
+        }
+    }
+
+    fn take(&mut self, lane: usize, message: Message) {
+        match message {
+            Message::Data(id, piece) => self.data(lane, id, piece),
+            Message::Watermark(id, ns) => {
+                if let Some(stream) = self.stream(id)
+                    && stream.segments.is_empty()
+                {
+                    let capture = Arc::clone(&stream.capture);
+                    self.publisher.send(Order::Watermark(capture, id.queue, ns));
+                }
+            }
+            Message::End(id) => {
+                if let Some(stream) = self.stream(id) {
+                    stream.ended = true;
+                    self.publish_closed(id);
+                }
+            }
+        }
+    }
+
+    /// The stream's state, made when it is first heard of. `None`: its capture was forgotten, which only a bug of ours
+    /// could bring about; its blocks still go back.
+    fn stream(&mut self, id: StreamId) -> Option<&mut Stream> {
+        if !self.streams.contains_key(&id) {
+            let capture = self.spool.capture(id.serial)?;
+            let stream = Stream {
+                capture,
+                segments: VecDeque::new(),
+                handed: Lost::default(),
+                failed: false,
+                ended: false,
+            };
+            self.streams.insert(id, stream);
+        }
+        self.streams.get_mut(&id)
+    }
+
+    fn data(&mut self, lane: usize, id: StreamId, piece: Piece) {
+        let Some(stream) = self.stream(id) else {
+            self.lanes[lane].give_back(piece.block);
+            return;
+        };
+        stream.handed.packets += u64::from(piece.packets);
+        stream.handed.frame_bytes += piece.frame_bytes;
+        if stream.failed {
+            self.lanes[lane].give_back(piece.block);
+            return;
+        }
+        // The page that the last flush left open is in flight at most once, or an older write could land on top of a newer.
+        while self
+            .streams
+            .get(&id)
+            .and_then(|s| s.segments.back())
+            .is_some_and(|s| s.tail_open && s.in_flight > 0)
+        {
+            if let Some((write, result)) = self.disk.finished(true) {
+                self.written(write, result);
+            }
+        }
+        if let Err((block, failure)) = self.write(lane, id, piece) {
+            self.lanes[lane].give_back(block);
+            self.fail(id, &failure);
+        }
+        self.publish_closed(id);
+    }
+
+    fn write(
+        &mut self,
+        lane: usize,
+        id: StreamId,
+        mut piece: Piece,
+    ) -> Result<(), (crate::block::Block, Failure)> {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.failed) else {
+            self.lanes[lane].give_back(piece.block);
+            return Ok(());
+        };
+        if stream.segments.back().is_none_or(|s| s.closed) {
+            match Segment::create(&self.spool, &stream.capture.dir, id.queue, piece.sequence) {
+                Ok(segment) => stream.segments.push_back(segment),
+                Err(failure) => return Err((piece.block, failure)),
+            }
+        }
+        let Some(segment) = stream.segments.back_mut() else { return Ok(()) };
+        let used = piece.bytes as usize;
+        let whole = used.next_multiple_of(PAGE_BYTES);
+        if let Err(failure) =
+            segment.backing.reach(&self.spool, &segment.open_path, piece.offset + whole as u64)
+        {
+            return Err((piece.block, failure));
+        }
+        piece.block.bytes_mut()[used..whole].fill(0);
+        segment.book(&piece, PAGE_BYTES as u64);
+        segment.closed = piece.closes == Closes::Segment;
+        match &mut segment.backing {
+            Backing::Direct { file, .. } => {
+                segment.in_flight += 1;
+                let tag = Tag { lane, stream: id, sequence: segment.sequence };
+                let file = Arc::clone(file);
+                self.disk.start(Write { file, block: piece.block, bytes: whole, offset: piece.offset, tag });
+                Ok(())
+            }
+            Backing::Mapped(mapped) => match mapped.write(piece.offset, &piece.block.bytes()[..used]) {
+                Ok(()) => {
+                    self.lanes[lane].give_back(piece.block);
+                    Ok(())
+                }
+                Err(e) => Err((piece.block, Failure::from_io("cannot write", &segment.open_path, &e))),
+            },
+        }
+    }
+
+    fn written(&mut self, write: Write<Tag>, result: io::Result<()>) {
+        let Tag { lane, stream: id, sequence } = write.tag;
+        self.lanes[lane].give_back(write.block);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(segment) = stream.segments.iter_mut().find(|s| s.sequence == sequence) else { return };
+        segment.in_flight -= 1;
+        if let Err(e) = result {
+            segment.bytes = segment.bytes.min(write.offset);
+            segment.broken = true;
+            let failure = Failure::from_io("cannot write", &segment.open_path, &e);
+            self.fail(id, &failure);
+        }
+        self.publish_closed(id);
+    }
+
+    /// Ends a stream's writing: what is whole so far will be published, what comes is counted as lost.
+    fn fail(&mut self, id: StreamId, failure: &Failure) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !stream.failed {
+            stream.failed = true;
+            stream.capture.fail(failure);
+        }
+        if let Some(last) = stream.segments.back_mut()
+            && !last.closed
+        {
+            last.closed = true;
+            last.broken = true;
+        }
+    }
+
+    fn publish_closed(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        while stream.segments.front().is_some_and(|s| s.closed && s.in_flight == 0) {
+            if let Some(segment) = stream.segments.pop_front() {
+                self.publisher.send(Order::Publish(Arc::clone(&stream.capture), id.queue, Box::new(segment)));
+            }
+        }
+        if stream.ended && stream.segments.is_empty() {
+            self.publisher.send(Order::End(Arc::clone(&stream.capture), id.queue, stream.handed));
+            self.streams.remove(&id);
+        }
+    }
+
+    fn sync_by_time(&mut self) {
+        let interval = self.spool.config().fsync_interval;
+        if self.synced.elapsed() < interval / 4 {
+            return;
+        }
+        self.synced = Instant::now();
+        for stream in self.streams.values_mut() {
+            for segment in &mut stream.segments {
+                if segment.dirty_since.is_some_and(|since| since.elapsed() >= interval) {
+                    segment.dirty_since = None;
+                    let file = Arc::clone(segment.backing.file());
+                    self.publisher.send(Order::Sync(Arc::clone(&stream.capture), file));
+                }
+            }
+        }
+    }
+}

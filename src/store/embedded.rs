@@ -1,0 +1,216 @@
+//! Jobs in one `redb` file. Owns the tables, the locking of the file and the meaning of open errors.
+//!
+//! Invariant: the three tables change in one transaction, so every job is in `JOBS` and `BY_TIME`, and in `UNFINISHED`
+//! exactly until it ended.
+
+use super::{JobStore, StoreError, Stored, record};
+use crate::capture::{AccountId, CaptureId, Job};
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    WriteTransaction,
+};
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Capture id → record.
+const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
+/// (account, submitted in µs since the UNIX epoch, capture id): the newest of an account are the end of a range.
+const BY_TIME: TableDefinition<(&str, i64, &str), ()> = TableDefinition::new("jobs_by_time");
+/// Capture ids of jobs that have not ended, so that a restart does not read all that ever were.
+const UNFINISHED: TableDefinition<&str, ()> = TableDefinition::new("jobs_unfinished");
+
+/// Page cache. redb's default of 1 GiB is meant for a main database; jobs are about 1 KiB each.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Jobs in an embedded database file of mode 0600.
+#[derive(Debug)]
+pub struct Embedded {
+    database: Database,
+}
+
+impl Embedded {
+    /// Opens the database at `path`, creates it when there is none, and repairs it when the last process died in a write.
+    /// Every page is verified: a damaged file must be an error here, not a surprise later.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Permission`], [`StoreError::NoDirectory`], [`StoreError::Corrupted`] and
+    /// [`StoreError::Open`], each with what to do.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = open_file(path)?;
+        let opened = FileBackend::new(file).and_then(|backend| {
+            Builder::new()
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open(true)
+                .create_with_backend(backend)
+        });
+        let store = Self { database: opened.map_err(|error| open_error(path.to_owned(), error))? };
+        store.create_tables().map_err(|error| match error {
+            StoreError::Database(error) => {
+                StoreError::Corrupted { path: path.to_owned(), detail: error.to_string() }
+            }
+            other => other,
+        })?;
+        sync_directory(path)
+            .map_err(|error| StoreError::Open { path: path.to_owned(), detail: error.to_string() })?;
+        Ok(store)
+    }
+
+    /// Reads need no case for a missing table; a file with foreign tables of these names fails here.
+    fn create_tables(&self) -> Result<(), StoreError> {
+        let transaction = self.database.begin_write().map_err(failed)?;
+        transaction.open_table(JOBS).map_err(failed)?;
+        transaction.open_table(BY_TIME).map_err(failed)?;
+        transaction.open_table(UNFINISHED).map_err(failed)?;
+        transaction.commit().map_err(failed)
+    }
+
+    fn write(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<Stored, StoreError>,
+    ) -> Result<Stored, StoreError> {
+        let transaction = self.database.begin_write().map_err(failed)?;
+        let stored = change(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(stored)
+    }
+}
+
+impl JobStore for Embedded {
+    fn create(&self, job: &Job) -> Result<Stored, StoreError> {
+        self.write(|transaction| {
+            let revision = 1;
+            if transaction.open_table(JOBS).map_err(failed)?.get(job.id.as_str()).map_err(failed)?.is_some() {
+                return Err(StoreError::Exists(job.id.clone()));
+            }
+            put(transaction, revision, job)?;
+            transaction
+                .open_table(BY_TIME)
+                .map_err(failed)?
+                .insert((job.request.account.0.as_str(), job.submitted.as_microsecond(), job.id.as_str()), ())
+                .map_err(failed)?;
+            Ok(Stored { revision, job: job.clone() })
+        })
+    }
+
+    fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let jobs = transaction.open_table(JOBS).map_err(failed)?;
+        let stored = read(&jobs, id.as_str())?;
+        Ok(stored.filter(|stored| stored.job.request.account == *account))
+    }
+
+    fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let jobs = transaction.open_table(JOBS).map_err(failed)?;
+        let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
+        let account = account.0.as_str();
+        // No job was submitted in the last microsecond that an i64 can name, so the open end loses none.
+        let range = (account, i64::MIN, "")..(account, i64::MAX, "");
+        let mut list = Vec::with_capacity(count_max);
+        for entry in by_time.range(range).map_err(failed)?.rev().take(count_max) {
+            let (key, _) = entry.map_err(failed)?;
+            let (_, _, id) = key.value();
+            list.push(read(&jobs, id)?.ok_or_else(|| no_record(id))?);
+        }
+        Ok(list)
+    }
+
+    fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let jobs = transaction.open_table(JOBS).map_err(failed)?;
+        let unfinished = transaction.open_table(UNFINISHED).map_err(failed)?;
+        let mut list = Vec::new();
+        for entry in unfinished.iter().map_err(failed)? {
+            let (key, _) = entry.map_err(failed)?;
+            list.push(read(&jobs, key.value())?.ok_or_else(|| no_record(key.value()))?);
+        }
+        Ok(list)
+    }
+
+    fn compare_and_set(&self, expected: u64, job: &Job) -> Result<Stored, StoreError> {
+        self.write(|transaction| {
+            let found = read(&transaction.open_table(JOBS).map_err(failed)?, job.id.as_str())?
+                .ok_or_else(|| StoreError::Missing(job.id.clone()))?;
+            if found.revision != expected {
+                return Err(StoreError::Stale { id: job.id.clone(), expected, found: found.revision });
+            }
+            if found.job.submitted != job.submitted || found.job.request.account != job.request.account {
+                return Err(StoreError::Moved(job.id.clone()));
+            }
+            let revision = expected + 1;
+            put(transaction, revision, job)?;
+            Ok(Stored { revision, job: job.clone() })
+        })
+    }
+}
+
+fn put(transaction: &WriteTransaction, revision: u64, job: &Job) -> Result<(), StoreError> {
+    let id = job.id.as_str();
+    let bytes = record::encode(revision, job)?;
+    transaction.open_table(JOBS).map_err(failed)?.insert(id, bytes.as_slice()).map_err(failed)?;
+    let mut unfinished = transaction.open_table(UNFINISHED).map_err(failed)?;
+    if job.status.ended() {
+        unfinished.remove(id).map_err(failed)?;
+    } else {
+        unfinished.insert(id, ()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn read(
+    jobs: &impl ReadableTable<&'static str, &'static [u8]>,
+    id: &str,
+) -> Result<Option<Stored>, StoreError> {
+    jobs.get(id).map_err(failed)?.map(|bytes| record::decode(id, bytes.value())).transpose()
+}
+
+fn no_record(id: &str) -> StoreError {
+    StoreError::Record { id: id.to_owned(), detail: "it is indexed but not there".to_owned() }
+}
+
+fn failed(error: impl Into<redb::Error>) -> StoreError {
+    StoreError::Database(Box::new(error.into()))
+}
+
+/// The file itself, readable by its owner only: jobs name accounts, filters and buckets.
+fn open_file(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Permission { path: path.to_owned(), source: error }
+        }
+        ErrorKind::NotFound => StoreError::NoDirectory { path: path.to_owned() },
+        _ => StoreError::Open { path: path.to_owned(), detail: error.to_string() },
+    })
+}
+
+/// A new file's name is durable only once its directory is.
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+fn open_error(path: PathBuf, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            StoreError::InUse { path }
+        }
+        DatabaseError::Storage(StorageError::Corrupted(detail)) => StoreError::Corrupted { path, detail },
+        DatabaseError::Storage(StorageError::Io(error))
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            StoreError::Corrupted { path, detail: error.to_string() }
+        }
+        DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted => {
+            StoreError::Corrupted { path, detail: error.to_string() }
+        }
+        other => StoreError::Open { path, detail: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What can go wrong on the way into a store, in our words. Owns the messages that customers and operators read; not the
+//! decision what is tried again.
+
+use super::DestinationError;
+use std::io;
+use std::path::PathBuf;
+
+/// Why an object is not in its store. Messages name the place and the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The text is no destination.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// `file://` is switched off on this host.
+    #[error(
+        "this host does not write to directories; use a bucket, or have its operator set upload.allow_file"
+    )]
+    FileNotAllowed,
+    /// The bucket is not there.
+    #[error("bucket {bucket} does not exist; create it or correct the destination")]
+    NoSuchBucket {
+        /// The bucket.
+        bucket: String,
+    },
+    /// The bucket is somewhere else.
+    #[error("bucket {bucket} is not in region {region} ({detail}); correct the destination's region")]
+    Region {
+        /// The bucket.
+        bucket: String,
+        /// As the destination says.
+        region: String,
+        /// The store's words.
+        detail: String,
+    },
+    /// The store knows us and refuses.
+    #[error(
+        "the store refuses {action} on {place} ({detail}); grant this host {action} on the bucket's objects"
+    )]
+    Denied {
+        /// The permission, in S3's words, such as `s3:PutObject`.
+        action: &'static str,
+        /// Bucket and key.
+        place: String,
+        /// The store's words.
+        detail: String,
+    },
+    /// The store does not know us, or there is nothing to identify us with.
+    #[error("no valid credentials for {place} ({detail}); check the AWS credentials of this host")]
+    Credentials {
+        /// Bucket and key.
+        place: String,
+        /// The store's or the credential chain's words.
+        detail: String,
+    },
+    /// The host's clock is off.
+    #[error("the store refuses {place} because this host's clock is off; synchronise it (NTP)")]
+    Clock {
+        /// Bucket and key.
+        place: String,
+    },
+    /// Somebody's object has that name.
+    #[error("{place} exists already and is not overwritten; remove it or use another directory")]
+    Exists {
+        /// Bucket and key, or the file.
+        place: String,
+    },
+    /// Nothing has that name.
+    #[error("{place} does not exist")]
+    NotFound {
+        /// Bucket and key, or the file.
+        place: String,
+    },
+    /// No answer, or none that makes sense, until the time for retries was used up.
+    #[error("{place} could not be reached for {seconds} s ({detail}); check the endpoint and the network")]
+    Unreachable {
+        /// Bucket and key.
+        place: String,
+        /// How long it was tried.
+        seconds: u64,
+        /// The last failure.
+        detail: String,
+    },
+    /// Any other refusal.
+    #[error("the store refuses {place}: {detail}")]
+    Refused {
+        /// Bucket and key.
+        place: String,
+        /// The store's words.
+        detail: String,
+    },
+    /// The configuration of the store cannot be used.
+    #[error("upload.s3.{key} is not usable: {detail}")]
+    Config {
+        /// The key below `upload.s3`.
+        key: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// More than a store takes as one object.
+    #[error("{place} would have more than {bytes_max} bytes; use smaller segments")]
+    TooLarge {
+        /// Bucket and key, or the file.
+        place: String,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// The local file system failed.
+    #[error("cannot {action} {path}: {source}")]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What the store holds is not what was sent.
+    #[error(
+        "{place} has {what} {held} where {sent} was sent; the object is not to be trusted, capture again"
+    )]
+    Mismatch {
+        /// Bucket and key, or the file.
+        place: String,
+        /// `size` or `checksum`.
+        what: &'static str,
+        /// What the store says.
+        held: String,
+        /// What was sent.
+        sent: String,
+    },
+    /// The merge ended in the middle of an object, or without any.
+    #[error("the merge ended before its object {object} was complete")]
+    Interrupted {
+        /// Its number, from 0.
+        object: usize,
+    },
+    /// The merge broke its own order: a bug of ours.
+    #[error("the merge sent {what} out of order")]
+    OutOfOrder {
+        /// What came.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,276 @@
+//! Objects as files of a directory. Owns temporary names, durability and publication by rename.
+//!
+//! Invariant: a file stands under its object's name only once it is complete and on the disk, and never replaces another.
+
+use super::UploadError;
+use super::store::{ObjectStore, ObjectWriter, Pending, Stored};
+use bytes::Bytes;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A directory.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    dir: PathBuf,
+}
+
+impl FileStore {
+    /// Names the directory; it is created (0700) with the first object.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    fn create(&self, name: &str) -> Result<FileWriter, UploadError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(|error| disk("create directory", &self.dir, error))?;
+        let path = self.dir.join(name);
+        if path.try_exists().map_err(|error| disk("look for", &path, error))? {
+            return Err(exists(&path));
+        }
+        let temporary = self.dir.join(format!(".{name}.{}", uuid::Uuid::new_v4().simple()));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(|error| disk("create", &temporary, error))?;
+        Ok(FileWriter {
+            file: Some(file),
+            dir: self.dir.clone(),
+            temporary: Temporary(temporary),
+            path,
+            bytes: 0,
+        })
+    }
+
+    fn read(&self, name: &str, bytes_max: u64) -> Result<Bytes, UploadError> {
+        let path = self.dir.join(name);
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => UploadError::NotFound { place: path.display().to_string() },
+            _ => disk("open", &path, error),
+        })?;
+        let mut bytes = Vec::new();
+        file.take(bytes_max.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|error| disk("read", &path, error))?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(UploadError::TooLarge { place: path.display().to_string(), bytes_max });
+        }
+        Ok(bytes.into())
+    }
+}
+
+impl ObjectStore for FileStore {
+    fn probe(&self) -> Pending<'_, ()> {
+        let store = self.clone();
+        blocking(move || {
+            // The temporary file goes with the writer; its name is never published.
+            let mut writer = store.create("trawl-probe")?;
+            writer.append(b"trawl")
+        })
+    }
+
+    fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>> {
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || Ok(Box::new(store.create(&name)?) as Box<dyn ObjectWriter>))
+    }
+
+    fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
+        let path = self.dir.join(name);
+        blocking(move || match fs::metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(disk("look for", &path, error)),
+        })
+    }
+
+    fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes> {
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.read(&name, bytes_max))
+    }
+}
+
+/// A name that is removed when it goes out of scope, unless it was published under another.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Nothing is left to do about a failure here: the name begins with a dot and is never taken for an object.
+        let _gone_already = fs::remove_file(&self.0);
+    }
+}
+
+#[derive(Debug)]
+struct FileWriter {
+    /// Taken only while a blocking write is under way.
+    file: Option<File>,
+    dir: PathBuf,
+    temporary: Temporary,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl FileWriter {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
+        let Some(file) = &mut self.file else { return Err(UploadError::OutOfOrder { what: "a write" }) };
+        file.write_all(bytes).map_err(|error| disk("write", &self.temporary.0, error))?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn publish(mut self) -> Result<Stored, UploadError> {
+        let Some(file) = self.file.take() else { return Err(UploadError::OutOfOrder { what: "a finish" }) };
+        file.sync_all().map_err(|error| disk("sync", &self.temporary.0, error))?;
+        let held = file.metadata().map_err(|error| disk("look at", &self.temporary.0, error))?.len();
+        if held != self.bytes {
+            return Err(UploadError::Mismatch {
+                place: self.path.display().to_string(),
+                what: "size",
+                held: held.to_string(),
+                sent: self.bytes.to_string(),
+            });
+        }
+        publish(&self.temporary.0, &self.path)?;
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|error| disk("sync directory", &self.dir, error))?;
+        Ok(Stored { bytes: held })
+    }
+}
+
+/// Gives the file its final name if nobody has it. NFS cannot rename without replacing; there a hard link does it.
+fn publish(temporary: &Path, path: &Path) -> Result<(), UploadError> {
+    let renamed = match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::hard_link(temporary, path),
+        renamed => renamed.map_err(io::Error::from),
+    };
+    renamed.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(path),
+        _ => disk("publish", path, error),
+    })
+}
+
+impl ObjectWriter for FileWriter {
+    fn write(&mut self, bytes: Bytes) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let Some(mut file) = self.file.take() else {
+                return Err(UploadError::OutOfOrder { what: "a write" });
+            };
+            let (path, len) = (self.temporary.0.clone(), bytes.len() as u64);
+            let file = blocking(move || match file.write_all(&bytes) {
+                Ok(()) => Ok(file),
+                Err(error) => Err(disk("write", &path, error)),
+            });
+            self.file = Some(file.await?);
+            self.bytes += len;
+            Ok(())
+        })
+    }
+
+    fn finish(self: Box<Self>) -> Pending<'static, Stored> {
+        blocking(move || self.publish())
+    }
+
+    fn abort(self: Box<Self>) -> Pending<'static, ()> {
+        blocking(move || {
+            drop(self);
+            Ok(())
+        })
+    }
+}
+
+/// Runs file work where it may block.
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
+) -> Pending<'static, T> {
+    Box::pin(async move {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => Err(UploadError::Disk {
+                    action: "finish work on",
+                    path: PathBuf::new(),
+                    source: io::Error::new(io::ErrorKind::Interrupted, "the runtime is shutting down"),
+                }),
+            },
+        }
+    })
+}
+
+fn disk(action: &'static str, path: &Path, source: io::Error) -> UploadError {
+    UploadError::Disk { action, path: path.to_owned(), source }
+}
+
+fn exists(path: &Path) -> UploadError {
+    UploadError::Exists { place: path.display().to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_file_has_its_name_only_once_it_is_complete() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("new/dir");
+        let store = FileStore::new(dir.clone());
+        let mut writer = store.begin("a.pcap").await.unwrap();
+        writer.write(Bytes::from_static(b"one")).await.unwrap();
+        assert_eq!(store.size("a.pcap").await.unwrap(), None);
+        assert_eq!(names(&dir).len(), 1);
+        assert_eq!(writer.finish().await.unwrap(), Stored { bytes: 3 });
+        assert_eq!(names(&dir), ["a.pcap"]);
+        assert_eq!(fs::metadata(dir.join("a.pcap")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_dropped_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::new(dir.path().to_owned());
+        let mut writer = store.begin("a.pcap").await.unwrap();
+        writer.write(Bytes::from_static(b"one")).await.unwrap();
+        drop(writer);
+        store.probe().await.unwrap();
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn two_writers_of_one_name_cannot_both_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::new(dir.path().to_owned());
+        let mut first = store.begin("a.pcap").await.unwrap();
+        let second = store.begin("a.pcap").await.unwrap();
+        first.write(Bytes::from_static(b"one")).await.unwrap();
+        first.finish().await.unwrap();
+        assert!(matches!(second.finish().await, Err(UploadError::Exists { .. })));
+        assert_eq!(names(dir.path()), ["a.pcap"]);
+        assert_eq!(store.get("a.pcap", 3).await.unwrap(), "one");
+        assert!(matches!(store.get("a.pcap", 2).await, Err(UploadError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_no_directory_fails_the_probe() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = FileStore::new(file.path().join("x")).probe().await.unwrap_err();
+        assert!(matches!(error, UploadError::Disk { action: "create directory", .. }), "{error}");
+    }
+}

@@ -1,0 +1,337 @@
+//! Objects in a bucket that speaks S3. Owns the client, its configuration and the single requests; `writer` owns uploads,
+//! `retry` what is tried again. Only this folder names the AWS crates.
+//!
+//! Invariant: the SDK's own retries are off, so that `retry` alone knows whether a request may have been carried out before.
+
+mod retry;
+mod writer;
+
+use super::UploadError;
+use super::store::{ObjectStore, ObjectWriter, Pending};
+use crate::limits::PART_BYTES_MIN;
+use aws_config::identity::IdentityCache;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, ProvideCredentials, Region, SharedHttpClient};
+use aws_sdk_s3::types::ChecksumMode;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use bytes::{Bytes, BytesMut};
+use retry::{Failed, Patience, Target, call, describe};
+use std::fmt;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use writer::{Multipart, S3Writer};
+
+/// Longest wait for a connection; a host that is there answers within a few round trips.
+const CONNECT_SECONDS_MAX: u64 = 5;
+
+/// How long a probe, an abort or a look at an object is tried: a person or a clean-up waits for it.
+const PROBE_SECONDS_MAX: u64 = 10;
+
+/// Largest `part_bytes`: memory is reserved in this unit, `parts_in_flight + 1` times per capture.
+const PART_BYTES_MAX: u64 = 1 << 30;
+
+/// Most `parts_in_flight`: beyond it neither a link nor a store gets faster.
+const PARTS_IN_FLIGHT_MAX: usize = 64;
+
+/// Access keys that take the place of the standard AWS chain. The secret is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3Credentials {
+    /// Access key id.
+    pub access_key_id: String,
+    /// Secret access key.
+    pub secret_access_key: String,
+}
+
+impl fmt::Debug for S3Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Credentials").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
+
+/// How to speak to S3 and to stores like it.
+#[derive(Clone, Debug)]
+pub struct S3Config {
+    /// `http://` or `https://` address of an S3-compatible store; AWS's own when none.
+    pub endpoint: Option<String>,
+    /// Whether the bucket stands in the path and not in the host name; by default if there is an `endpoint`.
+    pub path_style: Option<bool>,
+    /// Bytes of a part; part sizes double every 1000 parts so that any object fits.
+    pub part_bytes: u64,
+    /// Parts of one object that are sent at the same time.
+    pub parts_in_flight: usize,
+    /// Seconds for which a failing request is tried again.
+    pub retry_seconds_max: u64,
+    /// Seconds without an answer after which one attempt counts as failed; parts get more by their size.
+    pub attempt_seconds_max: u64,
+    /// Instead of the standard AWS chain (environment, profile, container, instance).
+    pub credentials: Option<S3Credentials>,
+}
+
+impl Default for S3Config {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            path_style: None,
+            part_bytes: 8 << 20,
+            parts_in_flight: 4,
+            retry_seconds_max: 15 * 60,
+            attempt_seconds_max: 30,
+            credentials: None,
+        }
+    }
+}
+
+impl S3Config {
+    fn check(&self) -> Result<(), UploadError> {
+        let wrong = |key, detail: String| Err(UploadError::Config { key, detail });
+        if let Some(endpoint) = &self.endpoint
+            && !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme))
+        {
+            return wrong("endpoint", format!("{endpoint:?} begins neither with http:// nor https://"));
+        }
+        if !(PART_BYTES_MIN..=PART_BYTES_MAX).contains(&self.part_bytes) {
+            return wrong(
+                "part_bytes",
+                format!("{} is not in {PART_BYTES_MIN}..={PART_BYTES_MAX}", self.part_bytes),
+            );
+        }
+        if !(1..=PARTS_IN_FLIGHT_MAX).contains(&self.parts_in_flight) {
+            return wrong(
+                "parts_in_flight",
+                format!("{} is not in 1..={PARTS_IN_FLIGHT_MAX}", self.parts_in_flight),
+            );
+        }
+        if self.attempt_seconds_max == 0 {
+            return wrong("attempt_seconds_max", "0 leaves no time for an answer".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What all buckets share: connections and credentials.
+#[derive(Debug)]
+pub(super) struct S3Stores {
+    config: S3Config,
+    http: SharedHttpClient,
+    shared: OnceCell<aws_config::SdkConfig>,
+}
+
+impl S3Stores {
+    pub(super) fn new(config: S3Config) -> Result<Self, UploadError> {
+        config.check()?;
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        Ok(Self { config, http, shared: OnceCell::new() })
+    }
+
+    pub(super) async fn open(
+        &self,
+        bucket: &str,
+        directory: &str,
+        region: &str,
+    ) -> Result<S3Store, UploadError> {
+        let region_name = Region::new(region.to_owned());
+        let shared = self.shared.get_or_init(|| self.load(region_name.clone())).await;
+        let Some(provider) = shared.credentials_provider() else {
+            return Err(no_credentials(bucket, "none are configured".to_owned()));
+        };
+        if let Err(error) = provider.provide_credentials().await {
+            return Err(no_credentials(bucket, describe(&error)));
+        }
+        let mut builder = aws_sdk_s3::config::Builder::from(shared)
+            .region(region_name)
+            .force_path_style(self.config.path_style.unwrap_or(self.config.endpoint.is_some()))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(
+                TimeoutConfig::builder().connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX)).build(),
+            );
+        if let Some(endpoint) = &self.config.endpoint {
+            builder = builder.endpoint_url(endpoint);
+        }
+        Ok(S3Store {
+            client: Client::from_conf(builder.build()),
+            bucket: bucket.to_owned(),
+            directory: directory.to_owned(),
+            region: region.to_owned(),
+            config: self.config.clone(),
+        })
+    }
+
+    /// The region serves the chain's own requests (STS); each store then names its own.
+    async fn load(&self, region: Region) -> aws_config::SdkConfig {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(self.http.clone())
+            .identity_cache(IdentityCache::lazy().build())
+            .region(region);
+        if let Some(keys) = &self.config.credentials {
+            let keys = Credentials::new(&keys.access_key_id, &keys.secret_access_key, None, None, "config");
+            loader = loader.credentials_provider(keys);
+        }
+        loader.load().await
+    }
+}
+
+fn no_credentials(bucket: &str, detail: String) -> UploadError {
+    UploadError::Credentials { place: format!("bucket {bucket}"), detail }
+}
+
+/// A bucket, or a directory of one.
+#[derive(Clone, Debug)]
+pub(super) struct S3Store {
+    client: Client,
+    bucket: String,
+    directory: String,
+    region: String,
+    config: S3Config,
+}
+
+impl S3Store {
+    fn target(&self, name: &str) -> Target {
+        let slash = if self.directory.is_empty() { "" } else { "/" };
+        Target {
+            client: self.client.clone(),
+            bucket: self.bucket.clone(),
+            key: format!("{}{slash}{name}", self.directory),
+            region: self.region.clone(),
+            retry_seconds_max: self.config.retry_seconds_max,
+            attempt_seconds_max: self.config.attempt_seconds_max,
+        }
+    }
+}
+
+impl ObjectStore for S3Store {
+    /// Begins a multipart upload and aborts it: it needs the rights and the bucket that an upload needs, and no object appears.
+    fn probe(&self) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let target = self.target(&format!("trawl-probe-{}", uuid::Uuid::new_v4().simple()));
+            let patience = target.patience_short();
+            Multipart::create(target, patience).await?.abort().await
+        })
+    }
+
+    fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>> {
+        Box::pin(async move {
+            let writer =
+                S3Writer::new(self.target(name), self.config.part_bytes, self.config.parts_in_flight);
+            Ok(Box::new(writer) as Box<dyn ObjectWriter>)
+        })
+    }
+
+    fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
+        Box::pin(async move {
+            let target = self.target(name);
+            match head(&target, target.patience(0)).await {
+                Ok(held) => Ok(Some(held.bytes)),
+                Err(Failed { error: UploadError::NotFound { .. }, .. }) => Ok(None),
+                Err(failed) => Err(failed.error),
+            }
+        })
+    }
+
+    fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes> {
+        Box::pin(async move {
+            let target = self.target(name);
+            let request = || target.client.get_object().bucket(&target.bucket).key(&target.key).send();
+            let mut answer = call(&target, "s3:GetObject", target.patience(0), request).await?;
+            let mut bytes = BytesMut::new();
+            while let Some(chunk) = answer.body.next().await {
+                let chunk = chunk.map_err(|error| UploadError::Unreachable {
+                    place: target.place(),
+                    seconds: 0,
+                    detail: describe(&error),
+                })?;
+                if (bytes.len() + chunk.len()) as u64 > bytes_max {
+                    return Err(UploadError::TooLarge { place: target.place(), bytes_max });
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes.freeze())
+        })
+    }
+}
+
+/// What the store says about an object.
+struct Held {
+    bytes: u64,
+    /// CRC-32C in base64, if the store offers one; with `-parts` behind it if it is a checksum of checksums.
+    checksum: Option<String>,
+}
+
+async fn head(target: &Target, patience: Patience) -> Result<Held, Failed> {
+    let request = || {
+        let head = target.client.head_object().bucket(&target.bucket).key(&target.key);
+        head.checksum_mode(ChecksumMode::Enabled).send()
+    };
+    let answer = call(target, "s3:GetObject", patience, request).await?;
+    Ok(Held {
+        bytes: answer.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+        checksum: answer.checksum_crc32_c().map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let keys = S3Credentials { access_key_id: "AKIA".to_owned(), secret_access_key: "hush".to_owned() };
+        let config = S3Config { credentials: Some(keys), ..S3Config::default() };
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+
+    #[test]
+    fn values_that_no_store_takes_are_refused() {
+        let good = S3Config::default();
+        assert!(good.check().is_ok());
+        for wrong in [
+            S3Config { part_bytes: PART_BYTES_MIN - 1, ..good.clone() },
+            S3Config { parts_in_flight: 0, ..good.clone() },
+            S3Config { endpoint: Some("127.0.0.1:9000".to_owned()), ..good.clone() },
+            S3Config { attempt_seconds_max: 0, ..good.clone() },
+        ] {
+            assert!(matches!(S3Stores::new(wrong), Err(UploadError::Config { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_endpoint_is_an_error_in_bounded_time() {
+        let keys = S3Credentials { access_key_id: "k".to_owned(), secret_access_key: "s".to_owned() };
+        let stores = S3Stores::new(S3Config {
+            endpoint: Some("http://127.0.0.1:1".to_owned()),
+            retry_seconds_max: 1,
+            credentials: Some(keys),
+            ..S3Config::default()
+        })
+        .unwrap();
+        let store = stores.open("bucket", "", "us-east-1").await.unwrap();
+        let began = std::time::Instant::now();
+        let error = store.probe().await.unwrap_err();
+        assert!(matches!(error, UploadError::Unreachable { .. }), "{error}");
+        let error = store.put("a", Bytes::from_static(b"a")).await.unwrap_err();
+        assert!(matches!(error, UploadError::Unreachable { .. }), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_never_answers_is_an_error_in_bounded_time() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let keys = S3Credentials { access_key_id: "k".to_owned(), secret_access_key: "s".to_owned() };
+        let stores = S3Stores::new(S3Config {
+            endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
+            retry_seconds_max: 1,
+            attempt_seconds_max: 1,
+            credentials: Some(keys),
+            ..S3Config::default()
+        })
+        .unwrap();
+        let store = stores.open("bucket", "", "us-east-1").await.unwrap();
+        let began = std::time::Instant::now();
+        let error = store.probe().await.unwrap_err();
+        assert!(error.to_string().contains("no answer"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+}

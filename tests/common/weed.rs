@@ -1,0 +1,131 @@
+//! A real S3 server for tests: SeaweedFS in one process. Owns its start, its folder and its end; each test makes its buckets.
+//!
+//! Invariant: nothing of it is left when the value is dropped.
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// What the server knows as its only user.
+pub const ACCESS_KEY_ID: &str = "trawltest";
+/// Its secret.
+pub const SECRET_ACCESS_KEY: &str = "trawltestsecret";
+
+/// A running server.
+pub struct Weed {
+    /// `http://127.0.0.1:port`.
+    pub endpoint: String,
+    server: Child,
+    _dir: TempDir,
+}
+
+impl Weed {
+    /// Starts a server and waits until it answers; none, with a line that says so, where `weed` is not installed.
+    pub async fn start() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let user = serde_json::json!({"identities": [{
+            "name": "trawl",
+            "credentials": [{"accessKey": ACCESS_KEY_ID, "secretKey": SECRET_ACCESS_KEY}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        }]});
+        let config = dir.path().join("s3.json");
+        std::fs::write(&config, user.to_string()).unwrap();
+        let ports = free_ports();
+        let mut command = Command::new("weed");
+        command
+            .args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
+            .args(["-master.volumeSizeLimitMB=64", "-volume.max=0", "-s3.autoCreateBucket=false"])
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-filer.disableHttp=false"])
+            .arg(format!("-dir={}", dir.path().display()))
+            .arg(format!("-s3.config={}", config.display()));
+        for (option, port) in PORT_OPTIONS.iter().zip(&ports) {
+            command.arg(format!("-{option}={port}"));
+        }
+        let log = std::fs::File::create(dir.path().join("weed.log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        // Its own folder also as the working one: it writes there what it has no option for.
+        command.current_dir(dir.path());
+        let server = match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                println!("SKIPPED: weed is not installed (scripts/test.sh installs it)");
+                return None;
+            }
+            server => server.unwrap(),
+        };
+        let mut weed = Self { endpoint: format!("http://127.0.0.1:{}", ports[0]), server, _dir: dir };
+        weed.wait().await;
+        Some(weed)
+    }
+
+    /// Ready is when an object can be written: the S3 part answers before the volumes can.
+    async fn wait(&mut self) {
+        let client = self.client();
+        let deadline = Instant::now() + Duration::from_secs(90);
+        while Instant::now() < deadline {
+            if let Some(status) = self.server.try_wait().unwrap() {
+                panic!("weed ended with {status}: {}", self.log());
+            }
+            // The second and later turns find the bucket there.
+            let _exists_already = client.create_bucket().bucket("ready").send().await;
+            if client.put_object().bucket("ready").key("x").body(vec![1].into()).send().await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("weed was not ready within 90 s: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self._dir.path().join("weed.log")).unwrap_or_default()
+    }
+
+    /// A client of the test's own, past the code under test.
+    pub fn client(&self) -> Client {
+        let http = aws_smithy_http_client::Builder::new().build_http();
+        let keys = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "test");
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http)
+            .region(Region::new("us-east-1"))
+            .endpoint_url(&self.endpoint)
+            .force_path_style(true)
+            .credentials_provider(keys);
+        Client::from_conf(config.build())
+    }
+
+    /// Makes a bucket.
+    pub async fn create_bucket(&self, bucket: &str) {
+        self.client().create_bucket().bucket(bucket).send().await.unwrap();
+    }
+}
+
+impl Drop for Weed {
+    fn drop(&mut self) {
+        if let Some(group) = rustix::process::Pid::from_raw(self.server.id() as i32) {
+            let _ended_already = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _reaped = self.server.wait();
+    }
+}
+
+/// The first is the S3 port.
+const PORT_OPTIONS: [&str; 8] = [
+    "s3.port",
+    "s3.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+];
+
+/// Ports that nobody listens on, all held until all are found.
+fn free_ports() -> Vec<u16> {
+    let held: Vec<_> = PORT_OPTIONS.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}

@@ -1,0 +1,208 @@
+//! Stores against what they promise: one suite for both kinds, and what only a bucket can do wrong.
+
+#[path = "../common/weed.rs"]
+mod weed;
+
+use aws_sdk_s3::Client;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
+use trawl::capture::CaptureId;
+use trawl::merge::{Output, Summary};
+use trawl::upload::{
+    Destination, ObjectStore, S3Config, S3Credentials, Stores, StoresConfig, UploadError, deliver, object_name,
+};
+use weed::Weed;
+
+const PART_BYTES: usize = 5 << 20;
+
+fn config(endpoint: &str, secret: &str) -> StoresConfig {
+    let credentials =
+        S3Credentials { access_key_id: weed::ACCESS_KEY_ID.to_owned(), secret_access_key: secret.to_owned() };
+    StoresConfig {
+        allow_file: true,
+        s3: S3Config {
+            endpoint: Some(endpoint.to_owned()),
+            part_bytes: PART_BYTES as u64,
+            parts_in_flight: 2,
+            retry_seconds_max: 20,
+            credentials: Some(credentials),
+            ..S3Config::default()
+        },
+    }
+}
+
+async fn open(endpoint: &str, secret: &str, uri: &str) -> Box<dyn ObjectStore> {
+    let stores = Stores::new(config(endpoint, secret)).unwrap();
+    stores.open(&Destination::parse(uri).unwrap()).await.unwrap()
+}
+
+/// Bytes without a period that a part or a chunk could share.
+fn noise(len: usize) -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes.into()
+}
+
+async fn write_all(store: &dyn ObjectStore, name: &str, bytes: &Bytes, chunk: usize) -> Result<u64, UploadError> {
+    let mut writer = store.begin(name).await?;
+    let mut rest = bytes.clone();
+    while !rest.is_empty() {
+        writer.write(rest.split_to(chunk.min(rest.len()))).await?;
+    }
+    Ok(writer.finish().await?.bytes)
+}
+
+/// What every store keeps, whatever it is made of.
+async fn conforms(store: &dyn ObjectStore) {
+    store.probe().await.unwrap();
+    assert_eq!(store.size("small").await.unwrap(), None);
+    assert!(matches!(store.get("small", 10).await, Err(UploadError::NotFound { .. })));
+
+    for (name, len, chunk) in [
+        ("empty", 0, 1),
+        ("small", 5, 2),
+        ("one-part", PART_BYTES, 1 << 20),
+        ("two-parts", PART_BYTES + 1, PART_BYTES + 1),
+        ("five-parts", 4 * PART_BYTES + 12_345, 1_000_003),
+    ] {
+        let bytes = noise(len);
+        assert_eq!(write_all(store, name, &bytes, chunk).await.unwrap(), len as u64, "{name}");
+        assert_eq!(store.size(name).await.unwrap(), Some(len as u64), "{name}");
+        assert!(store.get(name, len as u64).await.unwrap() == bytes, "{name} is not what was sent");
+    }
+    assert!(matches!(store.get("small", 4).await, Err(UploadError::TooLarge { .. })));
+
+    let error = store.put("small", Bytes::from_static(b"other")).await.unwrap_err();
+    assert!(matches!(error, UploadError::Exists { .. }), "{error}");
+    let error = write_all(store, "five-parts", &noise(PART_BYTES + 1), 1 << 20).await.unwrap_err();
+    assert!(matches!(error, UploadError::Exists { .. }), "{error}");
+    assert_eq!(store.get("small", 5).await.unwrap(), noise(5));
+
+    let mut writer = store.begin("aborted").await.unwrap();
+    writer.write(noise(2 * PART_BYTES + 1)).await.unwrap();
+    writer.abort().await.unwrap();
+    assert_eq!(store.size("aborted").await.unwrap(), None);
+    delivers(store).await;
+}
+
+fn summary(bytes: &Bytes) -> Summary {
+    let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Summary { bytes: bytes.len() as u64, packets: 1, first_ns: 1, last_ns: 1, sha256 }
+}
+
+/// A merge of two objects, the second of which dies half-way in the second run.
+async fn delivers(store: &dyn ObjectStore) {
+    for dies in [false, true] {
+        let id = CaptureId::random();
+        let objects = [noise(PART_BYTES * 3 + 7), noise(100)];
+        let (sender, receiver) = mpsc::channel(2);
+        let feed = tokio::spawn({
+            let objects = objects.clone();
+            async move {
+                for (index, bytes) in objects.iter().enumerate() {
+                    sender.send(Output::Begin(index as u32)).await.unwrap();
+                    for chunk in bytes.chunks(1 << 20) {
+                        sender.send(Output::Chunk(Bytes::copy_from_slice(chunk))).await.unwrap();
+                    }
+                    if dies && index == 1 {
+                        return;
+                    }
+                    let segments = vec![PathBuf::from(format!("segment{index}"))];
+                    sender.send(Output::End(summary(bytes), segments)).await.unwrap();
+                }
+            }
+        });
+        let mut reported = Vec::new();
+        let result = deliver(store, &id, receiver, |info, segments| reported.push((info, segments))).await;
+        feed.await.unwrap();
+        let complete = if dies { 1 } else { 2 };
+        assert_eq!(reported.len(), complete);
+        match result {
+            Ok(infos) => assert!(!dies && infos.iter().eq(reported.iter().map(|(info, _)| info))),
+            Err(error) => assert!(dies && matches!(error, UploadError::Interrupted { object: 1 }), "{error}"),
+        }
+        for (index, bytes) in (0u32..).zip(&objects) {
+            let name = object_name(&id, index);
+            let held = store.get(&name, bytes.len() as u64).await;
+            assert_eq!(held.is_ok(), (index as usize) < complete);
+            assert!(held.is_err() || held.unwrap() == *bytes);
+        }
+    }
+}
+
+async fn uploads_under_way(client: &Client, bucket: &str) -> usize {
+    client.list_multipart_uploads().bucket(bucket).send().await.unwrap().uploads().len()
+}
+
+#[tokio::test]
+async fn a_directory_is_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = format!("file://{}/out", dir.path().display());
+    conforms(&*open("http://127.0.0.1:1", "", &uri).await).await;
+    let left: Vec<_> = std::fs::read_dir(Path::new(&uri[7..])).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
+    assert_eq!(left.len(), 5 + 3);
+}
+
+#[tokio::test]
+async fn a_directory_is_refused_where_the_operator_did_not_allow_it() {
+    let stores = Stores::new(StoresConfig::default()).unwrap();
+    let result = stores.open(&Destination::parse("file:///tmp").unwrap()).await;
+    assert!(matches!(result, Err(UploadError::FileNotAllowed)));
+}
+
+#[tokio::test]
+async fn a_bucket_is_a_store_and_keeps_no_unfinished_upload() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    for uri in ["s3://pcaps?region=us-east-1", "s3://pcaps/some/where/?region=us-east-1"] {
+        conforms(&*open(&weed.endpoint, weed::SECRET_ACCESS_KEY, uri).await).await;
+    }
+    let client = weed.client();
+    assert_eq!(uploads_under_way(&client, "pcaps").await, 0);
+    let listed = client.list_objects_v2().bucket("pcaps").prefix("some/where/").send().await.unwrap();
+    assert_eq!(listed.contents().len(), 5 + 3, "a probe or an aborted object is visible");
+}
+
+#[tokio::test]
+async fn a_writer_that_is_dropped_aborts_its_upload() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    let store = open(&weed.endpoint, weed::SECRET_ACCESS_KEY, "s3://pcaps?region=us-east-1").await;
+    let client = weed.client();
+    let mut writer = store.begin("dropped").await.unwrap();
+    writer.write(noise(2 * PART_BYTES)).await.unwrap();
+    assert_eq!(uploads_under_way(&client, "pcaps").await, 1);
+    drop(writer);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while uploads_under_way(&client, "pcaps").await > 0 {
+        assert!(std::time::Instant::now() < deadline, "the upload is still there");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_missing_bucket_and_wrong_keys_are_named_by_the_probe() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    let store = open(&weed.endpoint, weed::SECRET_ACCESS_KEY, "s3://nobodys?region=us-east-1").await;
+    let error = store.probe().await.unwrap_err();
+    assert!(matches!(&error, UploadError::NoSuchBucket { bucket } if bucket == "nobodys"), "{error}");
+    let error = store.put("small", noise(5)).await.unwrap_err();
+    assert!(matches!(error, UploadError::NoSuchBucket { .. }), "{error}");
+
+    let store = open(&weed.endpoint, "wrong", "s3://pcaps?region=us-east-1").await;
+    for error in [store.probe().await.unwrap_err(), store.put("small", noise(5)).await.unwrap_err()] {
+        assert!(matches!(error, UploadError::Credentials { .. }), "{error}");
+        assert!(error.to_string().contains("pcaps"), "{error}");
+    }
+}
