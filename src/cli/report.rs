@@ -122,20 +122,18 @@ pub fn ended(progress: &Progress, error_message: Option<&str>) -> String {
     format!("{text}\n\n{}\n{}", objects(&progress.objects), ledger(&progress.ledger))
 }
 
-/// One line on a capture that is at work.
+/// One line on a capture that is at work; what the ports lost is `missed`. The urgent stands first: a terminal cuts the end.
 pub fn moment(progress: &Progress) -> String {
     let ledger = &progress.ledger;
     let drops = sum(&[ledger.dropped.no_block, ledger.dropped.spool, ledger.dropped.io]);
     let port = sum(&[ledger.port.imissed, ledger.port.rx_nombuf, ledger.port.ierrors]);
-    let mut text = format!(
-        "{}: {} packets, {}, {drops} dropped, {port} missed by the ports",
-        word(&progress.status),
-        ledger.captured,
-        size(ledger.captured_bytes),
-    );
-    if progress.seconds_left > 0.0 {
-        let _infallible = write!(text, ", {:.0} s left", progress.seconds_left.ceil());
-    }
+    let left = match progress.seconds_left.ceil() {
+        seconds if seconds > 0.0 => format!(", {seconds:.0} s left"),
+        _ => String::new(),
+    };
+    let (status, bytes) = (word(&progress.status), size(ledger.captured_bytes));
+    let mut text =
+        format!("{status}{left}: {} packets, {bytes}, {drops} dropped, {port} missed", ledger.captured);
     if !progress.objects.is_empty() {
         let _infallible = write!(text, ", {} objects uploaded", progress.objects.len());
     }
@@ -215,7 +213,7 @@ mod tests {
     fn a_moment_is_one_line() {
         let mut progress = progress();
         (progress.status, progress.seconds_left) = (Status::Running, 11.2);
-        insta::assert_snapshot!(moment(&progress), @"running: 599900 packets, 48.64 MiB, 60 dropped, 10 missed by the ports, 12 s left, 1 objects uploaded");
+        insta::assert_snapshot!(moment(&progress), @"running, 12 s left: 599900 packets, 48.64 MiB, 60 dropped, 10 missed, 1 objects uploaded");
     }
 
     #[test]

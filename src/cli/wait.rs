@@ -57,7 +57,7 @@ impl Display {
         }
         let length = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).as_millis();
         let bar = ProgressBar::with_draw_target(u64::try_from(length).ok(), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{spinner} [{bar:30}] {wide_msg}");
+        let style = ProgressStyle::with_template("{spinner} [{bar:10}] {wide_msg}");
         Self::Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
     }
 

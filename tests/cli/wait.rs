@@ -122,7 +122,7 @@ fn an_interrupt_stops_the_capture_and_its_ledger_is_printed() {
     for part in ["success", "rx 7 = unmatched 2 + matched 5", "the counts agree"] {
         assert!(out.contains(part), "{part}: {out}");
     }
-    assert!(error.contains("running: 5 packets, 300 B") && error.contains("10 s left"), "{error}");
+    assert!(error.contains("running, 10 s left: 5 packets, 300 B"), "{error}");
 }
 
 #[test]
