@@ -64,6 +64,7 @@ pub struct CaptureArgs {
 
 /// Which server, and as whom.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Server")]
 pub struct ServerArgs {
     /// Base URL of the API
     #[arg(long, global = true, env = "TRAWL_URL", default_value = "http://127.0.0.1:8080/client/v4")]
@@ -123,9 +124,6 @@ pub struct StartArgs {
     /// What is kept of the packets, and where
     #[arg(long = "type", value_enum, default_value = "full")]
     pub kind: CaptureType,
-    /// The filter
-    #[command(flatten)]
-    pub filter: FilterV1Args,
     /// Seconds after which the capture ends
     #[arg(long, value_name = "SECONDS")]
     pub time_limit: f64,
@@ -141,10 +139,14 @@ pub struct StartArgs {
     /// Where the objects go: s3://BUCKET[/DIRECTORY]?region=REGION or file:///DIRECTORY; a full capture needs it
     #[arg(long, value_name = "URI")]
     pub destination_conf: Option<String>,
+    /// The filter
+    #[command(flatten)]
+    pub filter: FilterV1Args,
 }
 
 /// A filter, as JSON or member by member; none takes every packet.
 #[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filter")]
 pub struct FilterV1Args {
     /// The filter as the API takes it: {"protocol":6,"destination_port":443}
     #[arg(long, value_name = "JSON", conflicts_with_all = ["source_address", "destination_address", "source_port", "destination_port", "protocol"])]
@@ -184,9 +186,6 @@ pub enum FilterCommand {
 /// `trawl filter test`
 #[derive(Debug, Args)]
 pub struct FilterTestArgs {
-    /// The filter
-    #[command(flatten)]
-    pub filter: FilterV1Args,
     /// A pcap or pcapng file
     pub file: PathBuf,
     /// Write the packets that the filter takes to this pcap file
@@ -195,6 +194,9 @@ pub struct FilterTestArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// The filter
+    #[command(flatten)]
+    pub filter: FilterV1Args,
 }
 
 /// `trawl merge`

@@ -48,8 +48,7 @@ async fn start(
     if !args.wait {
         return Outcome::done(report::capture(&capture), &capture, json);
     }
-    // From here on Ctrl-C is the capture's, not the process's.
-    let interrupts = wait::interrupts();
+    let interrupts = wait::interrupts().map_err(Error::Runtime)?;
     eprintln!("capture {id}");
     let progress = wait::follow(client, &id, &Display::new(args.time_limit), interrupts).await?;
     let capture = client.get(&id).await?;

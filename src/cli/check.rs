@@ -25,10 +25,13 @@ fn lines(findings: &[Finding]) -> String {
     }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let verdict = match (errors, warnings) {
         (0, 0) => "the config and this host are ready".to_owned(),
-        (0, warnings) => format!("ready, with {warnings} warnings"),
-        (errors, warnings) => format!("not ready: {errors} errors, {warnings} warnings"),
+        (0, warnings) => format!("ready, with {}", counted(warnings, "warning")),
+        (errors, warnings) => {
+            format!("not ready: {}, {}", counted(errors, "error"), counted(warnings, "warning"))
+        }
     };
     text + &verdict + "\n"
 }

@@ -10,9 +10,12 @@ mod report;
 pub mod request;
 mod wait;
 
+use crate::config::{Plan, Problems};
+use crate::observe;
 use clap::Parser as _;
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Why a command failed.
@@ -30,6 +33,17 @@ pub enum Error {
     /// An answer without an id.
     #[error("the server accepted the capture but named no id; look for it with `trawl capture list`")]
     NoId,
+    /// A config that does not hold.
+    #[error("{}: {problems}\n`trawl check --config {}` also looks at the host", path.display(), path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong with it.
+        problems: Problems,
+    },
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] observe::Error),
     /// A result that JSON cannot hold.
     #[error("the result cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -102,7 +116,12 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(Error::Runtime)?.block_on(capture::run(args))
         }
-        args::Command::Serve(_) => Err(Error::NotBuilt("serve")),
+        args::Command::Serve(args) => {
+            let plan = Plan::load(&args.config)
+                .map_err(|problems| Error::Config { path: args.config.clone(), problems })?;
+            observe::init(&plan.log)?;
+            Err(Error::NotBuilt("serve"))
+        }
         args::Command::Filter(_) => Err(Error::NotBuilt("filter")),
         args::Command::Merge(_) => Err(Error::NotBuilt("merge")),
         args::Command::Verify(_) => Err(Error::NotBuilt("verify")),

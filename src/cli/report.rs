@@ -1,6 +1,6 @@
 //! What people read about captures: tables, the ledger's equations, sizes. Owns the text; not where it goes.
 //!
-//! Invariant: every number that is shown comes from the server as it is; nothing is summed up that could hide a loss.
+//! Invariant: every number that is shown comes from the server as it is; a sum never stands in for its parts.
 
 use crate::capture::{Ledger, ObjectInfo, Progress};
 use comfy_table::{CellAlignment, Table, presets};
@@ -89,8 +89,8 @@ pub fn ledger(ledger: &Ledger) -> String {
         Ok(()) => "the counts agree: every packet is accounted for".to_owned(),
         Err(imbalance) => imbalance.to_string(),
     };
-    let lost = port.imissed + port.rx_nombuf + port.ierrors + dropped.no_block + dropped.spool + dropped.io;
-    let lost = match lost {
+    let causes = [port.imissed, port.rx_nombuf, port.ierrors, dropped.no_block, dropped.spool, dropped.io];
+    let lost = match sum(&causes) {
         0 => String::new(),
         lost => format!("{lost} packets were lost: see the causes above that are not zero\n"),
     };
@@ -122,24 +122,27 @@ pub fn ended(progress: &Progress, error_message: Option<&str>) -> String {
     format!("{text}\n\n{}\n{}", objects(&progress.objects), ledger(&progress.ledger))
 }
 
-/// One line on a capture that is at work.
+/// One line on a capture that is at work; what the ports lost is `missed`. The urgent stands first: a terminal cuts the end.
 pub fn moment(progress: &Progress) -> String {
     let ledger = &progress.ledger;
-    let drops = ledger.matched.saturating_sub(ledger.captured) - ledger.dropped.limit.min(ledger.matched);
-    let port = ledger.port.imissed + ledger.port.rx_nombuf + ledger.port.ierrors;
-    let mut text = format!(
-        "{}: {} packets, {}, {drops} dropped, {port} missed by the ports",
-        word(&progress.status),
-        ledger.captured,
-        size(ledger.captured_bytes),
-    );
-    if progress.seconds_left > 0.0 {
-        let _infallible = write!(text, ", {:.0} s left", progress.seconds_left.ceil());
-    }
+    let drops = sum(&[ledger.dropped.no_block, ledger.dropped.spool, ledger.dropped.io]);
+    let port = sum(&[ledger.port.imissed, ledger.port.rx_nombuf, ledger.port.ierrors]);
+    let left = match progress.seconds_left.ceil() {
+        seconds if seconds > 0.0 => format!(", {seconds:.0} s left"),
+        _ => String::new(),
+    };
+    let (status, bytes) = (word(&progress.status), size(ledger.captured_bytes));
+    let mut text =
+        format!("{status}{left}: {} packets, {bytes}, {drops} dropped, {port} missed", ledger.captured);
     if !progress.objects.is_empty() {
         let _infallible = write!(text, ", {} objects uploaded", progress.objects.len());
     }
     text
+}
+
+/// A sum that no server's numbers can make overflow.
+fn sum(counts: &[u64]) -> u128 {
+    counts.iter().copied().map(u128::from).sum()
 }
 
 /// The API's word for a status or reason.
@@ -161,7 +164,7 @@ mod tests {
     use crate::capture::{CaptureId, Status, StopReason};
     use serde_json::json;
 
-    pub(super) fn progress() -> Progress {
+    fn progress() -> Progress {
         let mut ledger = Ledger {
             offered: 1_000_010,
             rx: 1_000_000,
@@ -210,7 +213,7 @@ mod tests {
     fn a_moment_is_one_line() {
         let mut progress = progress();
         (progress.status, progress.seconds_left) = (Status::Running, 11.2);
-        insta::assert_snapshot!(moment(&progress), @"running: 599900 packets, 48.64 MiB, 60 dropped, 10 missed by the ports, 12 s left, 1 objects uploaded");
+        insta::assert_snapshot!(moment(&progress), @"running, 12 s left: 599900 packets, 48.64 MiB, 60 dropped, 10 missed, 1 objects uploaded");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::capture::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// How long a server may stay away (a restart) before the wait is given up.
@@ -56,7 +57,7 @@ impl Display {
         }
         let length = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).as_millis();
         let bar = ProgressBar::with_draw_target(u64::try_from(length).ok(), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{spinner} [{bar:30}] {wide_msg}");
+        let style = ProgressStyle::with_template("{spinner} [{bar:10}] {wide_msg}");
         Self::Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
     }
 
@@ -105,14 +106,15 @@ fn position(progress: &Progress, length: u64) -> u64 {
         .max(share(progress.ledger.captured_bytes, progress.byte_limit))
 }
 
-/// Ctrl-C, as often as it is pressed.
-#[must_use]
-pub fn interrupts() -> mpsc::Receiver<()> {
+/// Ctrl-C, as often as it is pressed. From here on it no longer ends the process by itself.
+///
+/// # Errors
+/// When the signal cannot be caught.
+pub fn interrupts() -> std::io::Result<mpsc::Receiver<()>> {
+    let mut signal = signal(SignalKind::interrupt())?;
     let (pressed, interrupts) = mpsc::channel(2);
-    tokio::spawn(
-        async move { while tokio::signal::ctrl_c().await.is_ok() && pressed.send(()).await.is_ok() {} },
-    );
-    interrupts
+    tokio::spawn(async move { while signal.recv().await.is_some() && pressed.send(()).await.is_ok() {} });
+    Ok(interrupts)
 }
 
 /// Asks for the capture's progress until it has ended.

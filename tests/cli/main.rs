@@ -1,6 +1,8 @@
 //! The real binary: help, usage errors, exit codes, `check`, and the client's first error.
 #![allow(clippy::unwrap_used)] // clippy.toml exempts test functions, not the helpers of an integration test
 
+mod wait;
+
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
 
@@ -112,7 +114,9 @@ fn check_passes_a_sound_config_and_fails_on_everything_else_at_once() {
     config(dir.path(), &format!("{wrong}[cores]\nworkers = [1000]\n"));
     let (code, out, _) = run(&mut trawl(&["check", "--config", path]));
     assert_eq!(code, 1, "{out}");
-    for part in ["spool.bytes_max", "cores.workers: core 1000", "/nowhere.pcap", "not ready: 3 errors"] {
+    for part in
+        ["spool.bytes_max", "cores.workers: core 1000", "/nowhere.pcap", "not ready: 3 errors, 0 warnings"]
+    {
         assert!(out.contains(part), "{part}: {out}");
     }
     let (code, out, _) = run(&mut trawl(&["check", "--json", "--config", path]));
@@ -125,4 +129,15 @@ fn check_passes_a_sound_config_and_fails_on_everything_else_at_once() {
 fn check_without_a_file_says_which() {
     let (code, out, _) = run(&mut trawl(&["check", "--config", "/nowhere.toml"]));
     assert!(code == 1 && out.contains("/nowhere.toml"), "{out}");
+}
+
+#[test]
+fn serve_refuses_a_wrong_config_with_everything_that_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "[host]\nid = \"A b\"\n[log]\nlevel = 3\n");
+    let (code, _, error) = run(&mut trawl(&["serve", "--config", path.to_str().unwrap()]));
+    assert_eq!(code, 1);
+    for part in ["3 problems", "host.id = \"A b\"", "log.level = 3", "port is missing", "trawl check"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
 }
