@@ -21,6 +21,7 @@ pub mod spool;
 pub mod merge;
 pub mod upload;
 pub mod capture;
+pub mod host;
 pub mod store;
 pub mod api;
 pub mod observe;

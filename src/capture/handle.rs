@@ -17,6 +17,12 @@ pub enum Refusal {
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),
+    /// The filter cannot be compiled.
+    #[error("{0}")]
+    Filter(String),
+    /// The destination cannot be used.
+    #[error("{0}")]
+    Destination(String),
     /// The host is shutting down or its engine has died.
     #[error("this host is shutting down")]
     ShuttingDown,

@@ -3,10 +3,12 @@
 //!
 //! Invariant: a capture's state changes in one place, the engine.
 
+mod engine;
 mod handle;
 mod job;
 mod ledger;
 
+pub use engine::{Engine, Planes, ReadPorts};
 pub use handle::{Action, Handle, Refusal};
 pub use job::{AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, Request, Status, StopReason};
 pub use ledger::{Dropped, Imbalance, Ledger, PortDrops, Progress};

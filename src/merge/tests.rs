@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 type Packet = (u64, u32, Vec<u8>);
 
+/// An object's bytes, its summary, and the segment files listed with it.
+type Object = (Vec<u8>, Summary, Vec<PathBuf>);
+
 const SECOND: u64 = 1_000_000_000;
 
 /// A packet that tells where it came from.
@@ -90,7 +93,7 @@ impl Running {
     }
 
     /// Every object with its summary and list, and what the merge said.
-    fn finish(mut self) -> (Vec<(Vec<u8>, Summary, Vec<PathBuf>)>, Result<Totals, MergeError>) {
+    fn finish(mut self) -> (Vec<Object>, Result<Totals, MergeError>) {
         drop(self.inputs);
         let result = self.thread.join().unwrap();
         let mut objects = Vec::new();
@@ -195,10 +198,7 @@ proptest! {
 }
 
 /// A listed segment's packets are all in the objects so far, and every segment is listed once.
-fn consumed_is_covered(
-    objects: &[(Vec<u8>, Summary, Vec<PathBuf>)],
-    inputs: &[Input],
-) -> Result<(), TestCaseError> {
+fn consumed_is_covered(objects: &[Object], inputs: &[Input]) -> Result<(), TestCaseError> {
     let mut seen = Vec::new();
     let mut listed = Vec::new();
     for (bytes, _, consumed) in objects {
@@ -363,7 +363,7 @@ fn an_offline_merge_that_fails_leaves_every_file_as_it_was() {
         names
     };
     let before = list();
-    let merge = |inputs: &[&PathBuf], output| {
+    let merge = |inputs: &[&PathBuf], output: &Path| {
         merge_files(&inputs.iter().copied().cloned().collect::<Vec<_>>(), output).unwrap_err()
     };
     let error = merge(&[&good, &other], &output);

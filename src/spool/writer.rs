@@ -175,6 +175,11 @@ impl Writer {
         segment.book(&piece, PAGE_BYTES as u64);
         segment.closed = piece.closes == Closes::Segment;
         match &mut segment.backing {
+            // A segment may end exactly where its last flush did.
+            _ if whole == 0 => {
+                self.lanes[lane].give_back(piece.block);
+                Ok(())
+            }
             Backing::Direct { file, .. } => {
                 segment.in_flight += 1;
                 let tag = Tag { lane, stream: id, sequence: segment.sequence };

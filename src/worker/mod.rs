@@ -1,1 +1,20 @@
-//! The poll loop of one core. Owns what happens to a frame between the burst and the block.
+//! The poll loop of one core. Owns what happens to a frame between the burst and the block: stamping, matching,
+//! limits, counting, appending; not where blocks go (`spool`), nor when a capture begins and ends (`capture`).
+//!
+//! Invariant: while packets flow nothing here allocates, locks, logs or makes a system call, and every frame is
+//! counted once per queue and once per capture that is attached.
+
+mod append;
+mod budget;
+mod clock;
+mod counters;
+mod poll;
+mod sequence;
+mod stream;
+mod work;
+
+pub use budget::{Budget, Ended, Granted};
+pub use clock::Clock;
+pub use counters::{QueueCounters, QueueTotals, SlotTotals};
+pub use poll::{Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
+pub use work::{Attachment, Work};

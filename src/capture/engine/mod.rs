@@ -1,0 +1,495 @@
+//! The engine: one task that owns every capture's state. Owns the state machine; the planes below do what it says.
+//!
+//! ```text
+//! create ─▶ Opening ─▶ Attaching ─▶ Running ─▶ Detaching ─▶ Draining ─▶ Closing ─▶ gone (the job stays)
+//! ```
+//!
+//! Invariant: nobody else changes a capture, and no step of it waits for another capture.
+
+mod active;
+mod delivery;
+mod planes;
+
+pub use planes::{Planes, ReadPorts};
+
+use super::{AccountId, Action, CaptureId, Job, Kind, Ledger, ObjectInfo, Progress, Refusal, Request, Status, StopReason};
+use crate::limits::LIST_CAPTURES_MAX;
+use crate::matcher::Filter;
+use crate::spool::{Event, Failure, SpoolCapture};
+use crate::store::StoreError;
+use crate::upload::{Destination, FileStore, ObjectStore, UploadError, manifest_name};
+use crate::worker::{Attachment, Budget, Ended};
+use active::{Active, Phase, progress, reason};
+use bytes::Bytes;
+use delivery::Delivery;
+use jiff::Timestamp;
+use planes::{Roster, Wanted, port_drops_since, sum_slot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// How often limits are looked at and workers' answers collected.
+const TURN: Duration = Duration::from_millis(5);
+
+/// What the engine's own tasks tell it.
+enum Note {
+    /// A destination was tried.
+    Opened { serial: u64, store: Result<Arc<dyn ObjectStore>, UploadError> },
+    /// An object is complete.
+    Object { serial: u64, info: ObjectInfo },
+    /// Everything is delivered, or delivery failed.
+    Delivered { serial: u64, result: Result<(), String> },
+    /// The manifest is written, or could not be.
+    Closed { serial: u64, result: Result<(), String> },
+}
+
+/// See the module.
+pub struct Engine {
+    planes: Planes,
+    roster: Roster,
+    active: BTreeMap<u64, Active>,
+    last_serial: u64,
+    events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+    notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
+    ending: Option<oneshot::Sender<()>>,
+}
+
+impl Engine {
+    /// An engine over these planes. Jobs that a dead process left unfinished are marked as failed.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn new(mut planes: Planes) -> Result<Self, StoreError> {
+        for stored in planes.jobs.unfinished()? {
+            let mut job = stored.job;
+            job.status = Status::Failed;
+            job.stop_reason = Some(StopReason::Interrupted);
+            job.error_message = Some(format!(
+                "the capture host ended before the capture was delivered; its packets are kept on the host in the spool directory {}",
+                job.id
+            ));
+            planes.jobs.compare_and_set(stored.revision, &job)?;
+        }
+        let roster = Roster::new(std::mem::take(&mut planes.workers));
+        Ok(Self {
+            planes,
+            roster,
+            active: BTreeMap::new(),
+            last_serial: 0,
+            events: mpsc::unbounded_channel(),
+            notes: mpsc::unbounded_channel(),
+            ending: None,
+        })
+    }
+
+    /// Works until [`Action::Shutdown`] is done. Returns when nothing is left to do.
+    pub async fn run(mut self, mut actions: mpsc::Receiver<Action>) {
+        let mut turn = tokio::time::interval(TURN);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                action = actions.recv() => match action {
+                    Some(action) => self.act(action),
+                    None => self.shut_down(),
+                },
+                Some(event) = self.events.1.recv() => self.event(event),
+                Some(note) = self.notes.1.recv() => self.note(note),
+                _ = turn.tick() => self.turn(),
+            }
+            if self.active.is_empty()
+                && let Some(done) = self.ending.take()
+            {
+                let _nobody_waits = done.send(());
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        // A caller that went away needs no answer.
+        match action {
+            Action::Create(request, reply) => self.create(*request, reply),
+            Action::List(account, reply) => drop(reply.send(self.list(&account))),
+            Action::Get(account, id, reply) => drop(reply.send(self.get(&account, &id))),
+            Action::Progress(account, id, reply) => drop(reply.send(self.progress(&account, &id))),
+            Action::Stop(account, id, reply) => drop(reply.send(self.stop(&account, &id))),
+            Action::Shutdown(reply) => {
+                self.ending = Some(reply);
+                self.shut_down();
+            }
+        }
+    }
+
+    fn shut_down(&mut self) {
+        for serial in self.serials() {
+            self.end(serial, StopReason::Shutdown);
+        }
+    }
+
+    fn create(&mut self, request: Request, reply: oneshot::Sender<Result<Job, Refusal>>) {
+        match self.admit(&request) {
+            Err(refusal) => drop(reply.send(Err(refusal))),
+            Ok((slot, filter)) => self.open(request, slot, filter, reply),
+        }
+    }
+
+    /// Whether a capture may begin now: its slot and its validated filter.
+    fn admit(&self, request: &Request) -> Result<(usize, Filter), Refusal> {
+        if self.ending.is_some() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let other = self.active.values().find(|a| {
+            request.kind == Kind::Full && a.job.request.kind == Kind::Full && a.job.request.account == request.account
+        });
+        if let Some(other) = other {
+            return Err(Refusal::FullCaptureActive(other.job.id.clone()));
+        }
+        let taken = self.active.values().filter(|a| a.counted.is_none()).map(|a| a.slot);
+        let taken: Vec<usize> = taken.collect();
+        let slot = (0..self.planes.captures_max)
+            .find(|slot| !taken.contains(slot) && self.roster.is_free(*slot))
+            .ok_or(Refusal::NoSlot(self.planes.captures_max))?;
+        let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
+        Ok((slot, filter))
+    }
+
+    fn open(&mut self, request: Request, slot: usize, filter: Filter, reply: oneshot::Sender<Result<Job, Refusal>>) {
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        let job = Job {
+            id: CaptureId::random(),
+            request,
+            submitted: Timestamp::now(),
+            status: Status::Pending,
+            stop_requested: None,
+            stop_reason: None,
+            error_message: None,
+            ledger: Ledger::default(),
+            objects: Vec::new(),
+        };
+        let (stores, notes) = (Arc::clone(&self.planes.stores), self.notes.0.clone());
+        let (destination, simple_dir) = (job.request.destination.clone(), self.planes.simple_dir.clone());
+        tokio::spawn(async move {
+            let store = try_destination(&stores, destination, simple_dir).await;
+            let _engine_gone = notes.send(Note::Opened { serial, store });
+        });
+        let budget = Arc::new(Budget::new(job.request.packet_limit, job.request.byte_limit));
+        let active = Active {
+            job,
+            revision: 0,
+            serial,
+            slot,
+            filter,
+            budget,
+            phase: Phase::Opening(reply),
+            ends_at: Instant::now(),
+            started: None,
+            ended: None,
+            store: None,
+            ports_from: Default::default(),
+            counted: None,
+            lost: Default::default(),
+            failure: None,
+            streams_left: self.planes.queues.len(),
+            delivered: None,
+        };
+        self.active.insert(serial, active);
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Opened { serial, store } => self.opened(serial, store),
+            Note::Object { serial, info } => {
+                if let Some(active) = self.active.get_mut(&serial) {
+                    active.job.objects.push(info);
+                }
+            }
+            Note::Delivered { serial, result } => {
+                if let Some(active) = self.active.get_mut(&serial) {
+                    active.delivered = Some(result);
+                }
+                self.close_if_drained(serial);
+            }
+            Note::Closed { serial, result } => self.closed(serial, result),
+        }
+    }
+
+    fn opened(&mut self, serial: u64, store: Result<Arc<dyn ObjectStore>, UploadError>) {
+        let Some(mut active) = self.active.remove(&serial) else { return };
+        let Phase::Opening(reply) = std::mem::replace(&mut active.phase, Phase::Running) else { return };
+        let begun = match store {
+            Err(e) => Err(Refusal::Destination(e.to_string())),
+            Ok(_) if self.ending.is_some() => Err(Refusal::ShuttingDown),
+            Ok(store) => {
+                active.store = Some(store);
+                self.begin(&mut active)
+            }
+        };
+        match begun {
+            Err(refusal) => drop(reply.send(Err(refusal))),
+            Ok(()) => {
+                tracing::info!(capture = %active.job.id, account = %active.job.request.account, "capture accepted");
+                let _caller_gone = reply.send(Ok(active.job.clone()));
+                self.active.insert(serial, active);
+            }
+        }
+    }
+
+    /// Records the job, starts its delivery, and has the workers take it up.
+    fn begin(&mut self, active: &mut Active) -> Result<(), Refusal> {
+        let stored = self.planes.jobs.create(&active.job).map_err(|e| Refusal::Store(e.to_string()))?;
+        active.revision = stored.revision;
+        let store = active.store.clone().ok_or(Refusal::ShuttingDown)?;
+        let inputs = Delivery {
+            serial: active.serial,
+            id: active.job.id.clone(),
+            queues: self.planes.queues.len(),
+            snaplen: active.snaplen(),
+            object_bytes_max: self.planes.spool.config().segment_bytes,
+            store,
+            spool: Arc::clone(&self.planes.spool),
+            notes: self.notes.0.clone(),
+        }
+        .start();
+        let budget = Arc::clone(&active.budget);
+        let registered = self.planes.spool.register(SpoolCapture {
+            serial: active.serial,
+            dir: self.planes.spool.config().dir.join(active.job.id.as_str()),
+            merge: inputs,
+            events: self.events.0.clone(),
+            stop_workers: Box::new(move |_| budget.end(Ended::Revoked)),
+        });
+        if let Err(e) = registered {
+            let message = format!("cannot make a directory in the spool: {e}");
+            active.job.status = Status::Failed;
+            active.job.error_message = Some(message.clone());
+            self.persist(active);
+            return Err(Refusal::Store(message));
+        }
+        active.ports_from = (self.planes.ports)();
+        let limit = Duration::from_secs_f64(active.job.request.time_limit);
+        let now = Timestamp::now();
+        active.started = Some(now);
+        active.ends_at = Instant::now() + limit;
+        let end_ns = u64::try_from(now.as_nanosecond()).unwrap_or(0) + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX / 2);
+        let attachment =
+            Attachment { serial: active.serial, snaplen: active.snaplen(), end_ns, budget: Arc::clone(&active.budget) };
+        let wanted = Wanted { filter: active.filter.clone(), attachment };
+        active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
+        Ok(())
+    }
+
+    fn stop(&mut self, account: &AccountId, id: &CaptureId) -> Result<(), Refusal> {
+        let found = self.active.values_mut().find(|a| a.job.id == *id && a.job.request.account == *account);
+        let Some(active) = found else { return self.stored(account, id).map(|_| ()) };
+        active.job.stop_requested.get_or_insert_with(Timestamp::now);
+        let serial = active.serial;
+        self.end(serial, StopReason::StopRequested);
+        Ok(())
+    }
+
+    /// Has the workers let a capture go; what it has will be delivered.
+    fn end(&mut self, serial: u64, why: StopReason) {
+        let Some(active) = self.active.get_mut(&serial) else { return };
+        if active.stopping() || matches!(active.phase, Phase::Opening(_)) {
+            return;
+        }
+        active.job.stop_reason = Some(why);
+        active.budget.end(Ended::Revoked);
+        active.phase = Phase::Detaching { generation: self.roster.set(active.slot, None) };
+        tracing::info!(capture = %active.job.id, reason = ?why, "capture stops");
+        if let Some(active) = self.active.remove(&serial) {
+            self.keep(active);
+        }
+    }
+
+    fn turn(&mut self) {
+        self.roster.turn();
+        for serial in self.serials() {
+            let Some(active) = self.active.get(&serial) else { continue };
+            match active.phase {
+                Phase::Attaching { generation } if self.roster.runs(generation) => self.running(serial),
+                Phase::Detaching { generation } if self.roster.runs(generation) => self.detached(serial),
+                Phase::Attaching { .. } | Phase::Running => {
+                    if Instant::now() >= active.ends_at {
+                        active.budget.end(Ended::Time);
+                    }
+                    if let Some(ended) = active.budget.ended() {
+                        self.end(serial, reason(ended, active.failure.as_ref()));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn running(&mut self, serial: u64) {
+        if let Some(mut active) = self.active.remove(&serial) {
+            active.phase = Phase::Running;
+            active.job.status = Status::Running;
+            self.keep(active);
+        }
+    }
+
+    /// Every worker has let it go: its counts are final and its slot is free.
+    fn detached(&mut self, serial: u64) {
+        let Some(mut active) = self.active.remove(&serial) else { return };
+        let counts = sum_slot(&self.planes.queues, active.slot, serial);
+        active.counted = Some((counts, port_drops_since((self.planes.ports)(), active.ports_from)));
+        active.phase = Phase::Draining;
+        active.ended = Some(Timestamp::now());
+        active.job.status = Status::ConversionPending;
+        self.keep(active);
+        self.close_if_drained(serial);
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Failed { serial, failure } => {
+                if let Some(active) = self.active.get_mut(&serial) {
+                    tracing::error!(capture = %active.job.id, error = failure.message(), "capture cannot go on");
+                    active.failure.get_or_insert(failure.clone());
+                }
+                let why = match failure {
+                    Failure::Full(_) => StopReason::SpoolFull,
+                    Failure::Io(_) => StopReason::IoError,
+                };
+                self.end(serial, why);
+            }
+            Event::StreamEnded { serial, lost, .. } => {
+                if let Some(active) = self.active.get_mut(&serial) {
+                    active.lost.packets += lost.packets;
+                    active.lost.frame_bytes += lost.frame_bytes;
+                    active.streams_left -= 1;
+                }
+                self.close_if_drained(serial);
+            }
+        }
+    }
+
+    /// Writes the manifest once counts, streams and objects are all final.
+    fn close_if_drained(&mut self, serial: u64) {
+        let Some(mut active) = self.active.remove(&serial) else { return };
+        if matches!(active.phase, Phase::Draining) && active.streams_left == 0 {
+            active.job.ledger = active.ledger(&self.planes.queues, &self.planes.ports);
+            if active.delivered.is_none() {
+                active.job.status = Status::ConversionRunning;
+            } else {
+                active.phase = Phase::Closing;
+                self.write_manifest(&active);
+            }
+            self.keep(active);
+        } else {
+            self.active.insert(serial, active);
+        }
+    }
+
+    fn write_manifest(&self, active: &Active) {
+        let (serial, notes) = (active.serial, self.notes.0.clone());
+        let manifest = active.manifest(&self.planes.host, &self.planes.colo, self.planes.queues.len());
+        let (Some(store), Some(Ok(()))) = (active.store.clone(), &active.delivered) else {
+            let _engine_gone = notes.send(Note::Closed { serial, result: Ok(()) });
+            return;
+        };
+        let name = manifest_name(&active.job.id);
+        tokio::spawn(async move {
+            let result = match manifest.to_json() {
+                Ok(json) => store.put(&name, Bytes::from(json)).await.map(|_| ()).map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            };
+            let _engine_gone = notes.send(Note::Closed { serial, result });
+        });
+    }
+
+    fn closed(&mut self, serial: u64, result: Result<(), String>) {
+        let Some(mut active) = self.active.remove(&serial) else { return };
+        if let Err(e) = result {
+            active.delivered = Some(Err(format!("the manifest could not be written: {e}")));
+        }
+        if let Err(imbalance) = active.job.ledger.check() {
+            tracing::error!(capture = %active.job.id, %imbalance, "ledger does not balance");
+        }
+        (active.job.status, active.job.error_message) = active.verdict();
+        self.planes.spool.forget(serial);
+        self.persist(&mut active);
+        let (job, ledger) = (&active.job, &active.job.ledger);
+        tracing::info!(
+            capture = %job.id, status = ?job.status, reason = ?job.stop_reason, offered = ledger.offered, rx = ledger.rx,
+            matched = ledger.matched, captured = ledger.captured, dropped = ledger.dropped.total(), objects = job.objects.len(),
+            "capture ended"
+        );
+    }
+
+    /// Keeps a changed capture, in memory and on disk.
+    fn keep(&mut self, mut active: Active) {
+        self.persist(&mut active);
+        self.active.insert(active.serial, active);
+    }
+
+    /// A change that cannot be recorded is logged: the capture goes on, and its next change is tried again.
+    fn persist(&self, active: &mut Active) {
+        match self.planes.jobs.compare_and_set(active.revision, &active.job) {
+            Ok(stored) => active.revision = stored.revision,
+            Err(error) => tracing::error!(capture = %active.job.id, %error, "a capture's state could not be recorded"),
+        }
+    }
+
+    fn serials(&self) -> Vec<u64> {
+        self.active.keys().copied().collect()
+    }
+
+    fn find(&self, account: &AccountId, id: &CaptureId) -> Option<(&Active, Ledger)> {
+        let of_account = |a: &&Active| a.job.id == *id && a.job.request.account == *account;
+        let active = self.active.values().find(of_account).filter(|a| !matches!(a.phase, Phase::Opening(_)))?;
+        Some((active, active.ledger(&self.planes.queues, &self.planes.ports)))
+    }
+
+    fn stored(&self, account: &AccountId, id: &CaptureId) -> Result<Job, Refusal> {
+        match self.planes.jobs.get(account, id) {
+            Ok(Some(stored)) => Ok(stored.job),
+            Ok(None) => Err(Refusal::NotFound(id.clone())),
+            Err(e) => Err(Refusal::Store(e.to_string())),
+        }
+    }
+
+    fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Job, Refusal> {
+        match self.find(account, id) {
+            Some((active, ledger)) => Ok(active.view(ledger)),
+            None => self.stored(account, id),
+        }
+    }
+
+    fn progress(&self, account: &AccountId, id: &CaptureId) -> Result<Progress, Refusal> {
+        match self.find(account, id) {
+            Some((active, ledger)) => Ok(active.progress(ledger)),
+            None => self.stored(account, id).map(|job| progress(&job, 0.0)),
+        }
+    }
+
+    fn list(&self, account: &AccountId) -> Vec<Job> {
+        match self.planes.jobs.list(account, LIST_CAPTURES_MAX) {
+            Ok(jobs) => jobs
+                .into_iter()
+                .map(|stored| self.find(account, &stored.job.id).map_or(stored.job, |(active, ledger)| active.view(ledger)))
+                .collect(),
+            Err(error) => {
+                tracing::error!(%error, "the list of captures could not be read");
+                Vec::new()
+            }
+        }
+    }
+}
+
+async fn try_destination(
+    stores: &crate::upload::Stores,
+    destination: Option<Destination>,
+    simple_dir: std::path::PathBuf,
+) -> Result<Arc<dyn ObjectStore>, UploadError> {
+    let store: Box<dyn ObjectStore> = match destination {
+        Some(destination) => stores.open(&destination).await?,
+        None => Box::new(FileStore::new(simple_dir)),
+    };
+    store.probe().await?;
+    Ok(Arc::from(store))
+}

@@ -1,0 +1,11 @@
+//! The appliance put together: threads on their cores, rings between them, the engine and the API on top. Owns the order
+//! of start and end; no behaviour of its own.
+//!
+//! Invariant: memory is mapped and touched, and every thread pinned, before the first packet is polled; at the end every
+//! thread has given back what it held.
+
+mod dataplane;
+
+
+pub use dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+

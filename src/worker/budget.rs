@@ -1,0 +1,191 @@
+//! What a capture may still take, shared by all workers. Owns the exactness of limits; not the decision to end a
+//! capture, which is the engine's.
+//!
+//! Invariant: the packets and bytes granted over all workers never exceed the limits, and everything granted is used.
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a budget gives nothing any more. The first reason stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Ended {
+    /// The time limit is reached.
+    Time = 1,
+    /// The packet limit is reached.
+    Packets = 2,
+    /// The next frame would have passed the byte limit.
+    Bytes = 3,
+    /// The engine or the spool ended it.
+    Revoked = 4,
+}
+
+impl Ended {
+    fn from_word(word: u64) -> Option<Self> {
+        [Self::Time, Self::Packets, Self::Bytes, Self::Revoked].into_iter().find(|&e| e as u64 == word)
+    }
+}
+
+/// What a worker may append of a burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The first so many of the frames asked for.
+    pub frames: usize,
+}
+
+/// The shared budget of one capture.
+#[derive(Debug)]
+pub struct Budget {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    ended: AtomicU64,
+    /// Neither packets nor bytes are limited, so nothing needs to be booked.
+    unlimited: bool,
+}
+
+impl Budget {
+    /// A budget of so many packets and captured frame bytes; `None` is without limit.
+    #[must_use]
+    pub fn new(packets: Option<u64>, bytes: Option<u64>) -> Self {
+        Self {
+            packets: AtomicU64::new(packets.unwrap_or(u64::MAX)),
+            bytes: AtomicU64::new(bytes.unwrap_or(u64::MAX)),
+            ended: AtomicU64::new(0),
+            unlimited: packets.is_none() && bytes.is_none(),
+        }
+    }
+
+    /// Why it ended, once it has.
+    #[inline]
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        match self.ended.load(Ordering::Acquire) {
+            0 => None,
+            word => Ended::from_word(word),
+        }
+    }
+
+    /// Ends it; only the first reason counts.
+    pub fn end(&self, why: Ended) {
+        let _an_earlier_reason_stays =
+            self.ended.compare_exchange(0, why as u64, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Takes the frames with these captured lengths from the budget, as many of the first ones as it still has. The
+    /// caller appends exactly those that were granted.
+    #[inline]
+    pub fn take(&self, lengths: impl Iterator<Item = u32> + Clone) -> Granted {
+        let asked = lengths.clone().count();
+        if self.unlimited {
+            return Granted { frames: if self.ended().is_some() { 0 } else { asked } };
+        }
+        self.take_limited(asked, lengths)
+    }
+
+    fn take_limited(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> Granted {
+        if self.ended().is_some() {
+            return Granted { frames: 0 };
+        }
+        let (packets, last_packet) = take_from(&self.packets, |left| asked.min(usize::try_from(left).unwrap_or(asked)) as u64);
+        let packets = usize::try_from(packets).unwrap_or(0);
+        let mut frames = 0;
+        let (_, _) = take_from(&self.bytes, |left| {
+            let mut sum = 0;
+            frames = 0;
+            for length in lengths.clone().take(packets) {
+                let next = sum + u64::from(length);
+                if next > left {
+                    break;
+                }
+                sum = next;
+                frames += 1;
+            }
+            sum
+        });
+        if frames < packets {
+            // Refused by the byte limit: the capture ends, and the packets are not used up.
+            self.end(Ended::Bytes);
+            self.packets.fetch_add((packets - frames) as u64, Ordering::AcqRel);
+        } else if last_packet || packets < asked {
+            self.end(Ended::Packets);
+        }
+        Granted { frames }
+    }
+}
+
+/// Takes `amount(left)` (at most `left`) in one update; returns it and whether nothing is left.
+fn take_from(left: &AtomicU64, mut amount: impl FnMut(u64) -> u64) -> (u64, bool) {
+    let mut seen = left.load(Ordering::Acquire);
+    loop {
+        let taken = amount(seen);
+        match left.compare_exchange_weak(seen, seen - taken, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return (taken, seen == taken),
+            Err(now) => seen = now,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn take(budget: &Budget, lengths: &[u32]) -> usize {
+        budget.take(lengths.iter().copied()).frames
+    }
+
+    #[test]
+    fn the_last_packet_ends_it_and_no_more_is_given() {
+        let budget = Budget::new(Some(5), None);
+        assert_eq!(take(&budget, &[60; 3]), 3);
+        assert_eq!(budget.ended(), None);
+        assert_eq!(take(&budget, &[60; 3]), 2);
+        assert_eq!(budget.ended(), Some(Ended::Packets));
+        assert_eq!(take(&budget, &[60]), 0);
+    }
+
+    #[test]
+    fn an_exactly_used_packet_limit_ends_it_at_once() {
+        let budget = Budget::new(Some(3), Some(1 << 40));
+        assert_eq!(take(&budget, &[60; 3]), 3);
+        assert_eq!(budget.ended(), Some(Ended::Packets));
+    }
+
+    #[test]
+    fn the_first_frame_that_does_not_fit_the_bytes_ends_it() {
+        let budget = Budget::new(None, Some(250));
+        assert_eq!(take(&budget, &[100, 100]), 2);
+        assert_eq!(take(&budget, &[60, 10]), 0, "60 does not fit, so 10 comes too late");
+        assert_eq!(budget.ended(), Some(Ended::Bytes));
+    }
+
+    #[test]
+    fn without_limits_only_an_end_refuses() {
+        let budget = Budget::new(None, None);
+        assert_eq!(take(&budget, &[9000; 64]), 64);
+        budget.end(Ended::Revoked);
+        budget.end(Ended::Time);
+        assert_eq!((take(&budget, &[1]), budget.ended()), (0, Some(Ended::Revoked)));
+    }
+
+    #[test]
+    fn many_workers_together_take_exactly_the_limit() {
+        let limit = if cfg!(miri) { 100 } else { 100_000 };
+        let budget = Arc::new(Budget::new(Some(limit), None));
+        let threads: Vec<_> = (1..=4_usize)
+            .map(|burst| {
+                let budget = Arc::clone(&budget);
+                std::thread::spawn(move || {
+                    let mut mine = 0;
+                    while budget.ended().is_none() {
+                        mine += take(&budget, &vec![60; burst * 7]) as u64;
+                    }
+                    mine
+                })
+            })
+            .collect();
+        assert_eq!(threads.into_iter().map(|t| t.join().unwrap()).sum::<u64>(), limit);
+    }
+}

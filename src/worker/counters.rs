@@ -1,0 +1,151 @@
+//! The counters of one queue: kept by its worker in plain memory, published once per burst. Owns their layout and the
+//! two views of them.
+//!
+//! Invariant: in every published state `rx = unmatched + matched`, and for each slot
+//! `matched = captured + no_block + limit + sampled`.
+
+use super::sequence::Words;
+use crate::limits::CAPTURES_MAX;
+
+const QUEUE_WORDS: usize = 4;
+const SLOT_WORDS: usize = 9;
+const WORDS: usize = QUEUE_WORDS + CAPTURES_MAX * SLOT_WORDS;
+
+/// What a queue delivered. Counts are frames unless named otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueTotals {
+    /// Received.
+    pub rx: u64,
+    /// Bytes of those, without FCS.
+    pub rx_bytes: u64,
+    /// Taken by no capture.
+    pub unmatched: u64,
+    /// Taken by at least one.
+    pub matched: u64,
+}
+
+/// What a queue did for one capture. Counts are frames unless named otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotTotals {
+    /// The capture's number; zero: the slot was never used.
+    pub serial: u64,
+    /// Received while the capture was attached.
+    pub rx: u64,
+    /// Of those, taken by its filter.
+    pub matched: u64,
+    /// Of those, appended.
+    pub captured: u64,
+    /// Frame bytes appended.
+    pub captured_bytes: u64,
+    /// Of `matched`: no free block.
+    pub no_block: u64,
+    /// Of `matched`: beyond the capture's limit.
+    pub limit: u64,
+    /// Of `matched`: left out by sampling.
+    pub sampled: u64,
+}
+
+/// The published counters of one queue.
+#[derive(Debug, Default)]
+pub struct QueueCounters {
+    words: Words<WORDS>,
+}
+
+impl QueueCounters {
+    /// The queue's totals.
+    #[must_use]
+    pub fn totals(&self) -> QueueTotals {
+        self.words.read(|get| QueueTotals { rx: get(0), rx_bytes: get(1), unmatched: get(2), matched: get(3) })
+    }
+
+    /// What stands in a capture's slot. A capture that is attached sees every frame received up to this moment.
+    #[must_use]
+    pub fn slot(&self, slot: usize) -> SlotTotals {
+        let base = QUEUE_WORDS + slot * SLOT_WORDS;
+        self.words.read(|get| {
+            let (from, to) = (get(base + 1), get(base + 2));
+            SlotTotals {
+                serial: get(base),
+                rx: if to == u64::MAX { get(0) } else { to } - from,
+                matched: get(base + 3),
+                captured: get(base + 4),
+                captured_bytes: get(base + 5),
+                no_block: get(base + 6),
+                limit: get(base + 7),
+                sampled: get(base + 8),
+            }
+        })
+    }
+}
+
+/// One slot as its worker keeps it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Slot {
+    pub serial: u64,
+    pub rx_from: u64,
+    /// `u64::MAX` while attached.
+    pub rx_to: u64,
+    pub matched: u64,
+    pub captured: u64,
+    pub captured_bytes: u64,
+    pub no_block: u64,
+    pub limit: u64,
+    pub sampled: u64,
+}
+
+/// The counters as their worker keeps them.
+#[derive(Debug)]
+pub(super) struct LocalCounters {
+    pub queue: QueueTotals,
+    pub slots: [Slot; CAPTURES_MAX],
+}
+
+impl LocalCounters {
+    pub fn new() -> Self {
+        Self { queue: QueueTotals::default(), slots: [Slot::default(); CAPTURES_MAX] }
+    }
+
+    /// Publishes the queue's totals and the slots in the bit mask `touched`.
+    #[inline]
+    pub fn publish(&self, to: &QueueCounters, mut touched: u64) {
+        to.words.publish(|p| {
+            p.set(0, self.queue.rx);
+            p.set(1, self.queue.rx_bytes);
+            p.set(2, self.queue.unmatched);
+            p.set(3, self.queue.matched);
+            while touched != 0 {
+                let index = touched.trailing_zeros() as usize;
+                touched &= touched - 1;
+                let (base, slot) = (QUEUE_WORDS + index * SLOT_WORDS, &self.slots[index]);
+                let words = [
+                    slot.serial, slot.rx_from, slot.rx_to, slot.matched, slot.captured, slot.captured_bytes, slot.no_block,
+                    slot.limit, slot.sampled,
+                ];
+                for (offset, word) in words.into_iter().enumerate() {
+                    p.set(base + offset, word);
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attached_slot_sees_every_frame_and_a_detached_one_no_more() {
+        let (mut local, published) = (LocalCounters::new(), QueueCounters::default());
+        local.queue.rx = 10;
+        local.slots[3] = Slot { serial: 7, rx_from: 10, rx_to: u64::MAX, ..Slot::default() };
+        local.publish(&published, 1 << 3);
+        local.queue.rx = 25;
+        local.publish(&published, 0);
+        assert_eq!((published.slot(3).serial, published.slot(3).rx), (7, 15));
+        local.slots[3].rx_to = 25;
+        local.publish(&published, 1 << 3);
+        local.queue.rx = 99;
+        local.publish(&published, 0);
+        assert_eq!((published.slot(3).rx, published.totals().rx), (15, 99));
+    }
+}

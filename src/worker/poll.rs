@@ -1,0 +1,274 @@
+//! The worker itself: one thread that polls its queues for ever. Owns the order of things in one turn: take new work,
+//! poll every queue, and now and then keep house.
+//!
+//! Invariant: work is swapped between two bursts, so every burst is matched, limited and counted by one program.
+
+use super::append::{Stamped, append};
+use super::budget::Ended;
+use super::counters::{LocalCounters, QueueCounters, Slot};
+use super::stream::{NOTICES_SPARE, Stream, Way};
+use super::{Clock, Work};
+use crate::block::{Block, WorkerEnd, cycles};
+use crate::limits::{BURST, CAPTURES_MAX};
+use crate::packet::{Burst, Key, Source};
+use crate::spool::Message;
+use rtrb::{Consumer, Producer, RingBuffer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Works that may wait for a worker; it takes them within one poll.
+const WORKS_WAITING: usize = 8;
+/// How often a worker looks at its timers.
+const HOUSEKEEPING_NS: u64 = 1_000_000;
+/// How often the clock is fitted anew.
+const REFIT_NS: u64 = 100_000_000;
+
+/// When streams are handed over without being full.
+#[derive(Clone, Copy, Debug)]
+pub struct Timers {
+    /// The longest time that an appended record waits for its block to leave.
+    pub flush: Duration,
+    /// The longest time that a segment stays open.
+    pub rotate: Duration,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts<S> {
+    /// Its queues, counted from 0 over all ports, with their published counters.
+    pub queues: Vec<(u16, S, Arc<QueueCounters>)>,
+    /// Its share of the arena.
+    pub blocks: Vec<Block>,
+    /// Its lanes, one per writer.
+    pub lanes: Vec<WorkerEnd<Message>>,
+    /// Where a segment ends.
+    pub segment_bytes_max: u64,
+    /// See [`Timers`].
+    pub timers: Timers,
+    /// Set by the owner to end the thread.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// The engine's end of a worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    give: Producer<Box<Work>>,
+    back: Consumer<Box<Work>>,
+}
+
+impl WorkerHandle {
+    /// Gives the worker new work, which replaces the old between two bursts.
+    ///
+    /// # Errors
+    /// Gives it back when the worker has not taken the last ones yet.
+    pub fn give(&mut self, work: Box<Work>) -> Result<(), Box<Work>> {
+        self.give.push(work).map_err(|rtrb::PushError::Full(work)| work)
+    }
+
+    /// Work that the worker has left behind, with all its streams that went on no more ended.
+    pub fn take_back(&mut self) -> Option<Box<Work>> {
+        self.back.pop().ok()
+    }
+}
+
+struct Queue<S> {
+    index: u16,
+    lane: usize,
+    source: S,
+    published: Arc<QueueCounters>,
+    local: LocalCounters,
+    streams: [Stream; CAPTURES_MAX],
+    keys: [Key; BURST],
+    hits: [u64; CAPTURES_MAX],
+    last_ns: u64,
+}
+
+/// See the module.
+pub struct Worker<S> {
+    queues: Vec<Queue<S>>,
+    free: Vec<Block>,
+    lanes: Vec<WorkerEnd<Message>>,
+    segment_bytes_max: u64,
+    work: Box<Work>,
+    take: Consumer<Box<Work>>,
+    left: Producer<Box<Work>>,
+    clock: Clock,
+    timers: Timers,
+    stop: Arc<AtomicBool>,
+}
+
+/// Messages without a block that a lane must have room for.
+#[must_use]
+pub fn lane_notices() -> usize {
+    2 * NOTICES_SPARE
+}
+
+/// A worker with no work yet, and the engine's end of it. Allocates all that the worker will ever need.
+#[must_use]
+pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
+    let (give, take) = RingBuffer::new(WORKS_WAITING);
+    let (left, back) = RingBuffer::new(WORKS_WAITING + 1);
+    let lanes = parts.lanes.len();
+    let queues = parts.queues.into_iter().map(|(index, source, published)| Queue {
+        index,
+        lane: usize::from(index) % lanes,
+        source,
+        published,
+        local: LocalCounters::new(),
+        streams: std::array::from_fn(|_| Stream::idle()),
+        keys: [Key([0; 64]); BURST],
+        hits: [0; CAPTURES_MAX],
+        last_ns: 0,
+    });
+    let worker = Worker {
+        queues: queues.collect(),
+        free: parts.blocks,
+        lanes: parts.lanes,
+        segment_bytes_max: parts.segment_bytes_max,
+        work: Box::new(Work::idle(0)),
+        take,
+        left,
+        clock: Clock::start(cycles),
+        timers: parts.timers,
+        stop: parts.stop,
+    };
+    (worker, WorkerHandle { give, back })
+}
+
+impl<S: Source> Worker<S> {
+    /// Polls until told to stop, then ends every stream.
+    pub fn run(mut self) {
+        let house = self.clock.cycles_in(HOUSEKEEPING_NS);
+        let refit = self.clock.cycles_in(REFIT_NS);
+        let (mut next_house, mut next_refit) = (cycles() + house, cycles() + refit);
+        while !self.stop.load(Ordering::Relaxed) {
+            self.take_work();
+            for queue in 0..self.queues.len() {
+                self.poll(queue);
+            }
+            let now = cycles();
+            if now >= next_house {
+                next_house = now + house;
+                self.keep_house(now);
+                if now >= next_refit {
+                    next_refit = now + refit;
+                    self.clock.refit_from(cycles, refit);
+                }
+            }
+        }
+        self.swap(Box::new(Work::idle(u64::MAX)));
+    }
+
+    fn take_work(&mut self) {
+        if self.left.is_full() {
+            return;
+        }
+        if let Ok(work) = self.take.pop() {
+            let left = self.swap(work);
+            let _has_room = self.left.push(left);
+        }
+    }
+
+    /// Replaces the work; ends the streams that are not in the new one and begins those that were not in the old one.
+    fn swap(&mut self, work: Box<Work>) -> Box<Work> {
+        let old = std::mem::replace(&mut self.work, work);
+        for queue in &mut self.queues {
+            let mut touched = 0;
+            for slot in 0..CAPTURES_MAX {
+                let (before, after) = (old.serial(slot), self.work.serial(slot));
+                if before == after {
+                    continue;
+                }
+                touched |= 1 << slot;
+                let rx = queue.local.queue.rx;
+                if before != 0 {
+                    let counts = &mut queue.local.slots[slot];
+                    counts.rx_to = counts.rx_to.min(rx);
+                    queue.local.publish(&queue.published, 1 << slot);
+                    let (lanes, free) = (&mut self.lanes[..], &mut self.free);
+                    queue.streams[slot].end(&mut Way { queue: queue.index, lanes, lane: queue.lane, free });
+                }
+                if after != 0 {
+                    queue.local.slots[slot] = Slot { serial: after, rx_from: rx, rx_to: u64::MAX, ..Slot::default() };
+                    queue.streams[slot].begin(after);
+                }
+            }
+            queue.local.publish(&queue.published, touched);
+        }
+        old
+    }
+
+    #[inline]
+    fn poll(&mut self, queue: usize) {
+        let queue = &mut self.queues[queue];
+        let burst = queue.source.receive();
+        let frames = burst.len();
+        if frames == 0 {
+            return;
+        }
+        let now = cycles();
+        queue.last_ns = self.clock.ns(now).max(queue.last_ns);
+        if self.work.program.needs_keys() {
+            for i in 0..frames {
+                queue.keys[i] = Key::parse(burst.head(i), burst.wire_len(i));
+            }
+        }
+        let hit = self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits);
+        let stamped = Stamped { burst: &burst, ns: queue.last_ns, cycles: now };
+        let (mut touched, mut matched) = (0_u64, 0_u64);
+        if hit != 0 {
+            for slot in self.work.program.slots() {
+                let hits = queue.hits[slot];
+                let Some(attachment) = self.work.attachments[slot].as_ref().filter(|_| hits != 0) else { continue };
+                let counts = &mut queue.local.slots[slot];
+                if queue.last_ns >= attachment.end_ns {
+                    attachment.budget.end(Ended::Time);
+                }
+                if counts.rx_to != u64::MAX || attachment.budget.ended().is_some() {
+                    // Over before this burst: from here on the capture is as good as detached.
+                    counts.rx_to = counts.rx_to.min(queue.local.queue.rx);
+                    touched |= 1 << slot;
+                    continue;
+                }
+                matched |= hits;
+                touched |= 1 << slot;
+                let way = &mut Way { queue: queue.index, lanes: &mut self.lanes, lane: queue.lane, free: &mut self.free };
+                append(&stamped, hits, attachment, &mut queue.streams[slot], counts, way, self.segment_bytes_max);
+            }
+        }
+        let totals = &mut queue.local.queue;
+        let taken = u64::from(matched.count_ones());
+        totals.rx += frames as u64;
+        totals.rx_bytes += (0..frames).map(|i| u64::from(burst.wire_len(i))).sum::<u64>();
+        totals.matched += taken;
+        totals.unmatched += frames as u64 - taken;
+        queue.local.publish(&queue.published, touched);
+    }
+
+    /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.
+    fn keep_house(&mut self, now: u64) {
+        let flush = self.clock.cycles_in(u64::try_from(self.timers.flush.as_nanos()).unwrap_or(u64::MAX));
+        let rotate = self.clock.cycles_in(u64::try_from(self.timers.rotate.as_nanos()).unwrap_or(u64::MAX));
+        let ns = self.clock.ns(now);
+        for queue in &mut self.queues {
+            for slot in self.work.program.slots() {
+                let stream = &mut queue.streams[slot];
+                let way = &mut Way { queue: queue.index, lanes: &mut self.lanes, lane: queue.lane, free: &mut self.free };
+                if stream.cursor.open {
+                    if now.saturating_sub(stream.segment_since) >= rotate {
+                        stream.close_segment(way);
+                        stream.segment_since = now;
+                    } else if stream.dirty_since != 0 && now.saturating_sub(stream.dirty_since) >= flush {
+                        way.refill();
+                        stream.flush(way);
+                    }
+                } else if now.saturating_sub(stream.segment_since) >= rotate {
+                    stream.segment_since = now;
+                    queue.last_ns = queue.last_ns.max(ns);
+                    stream.promise(way, ns);
+                }
+            }
+        }
+    }
+}

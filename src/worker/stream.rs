@@ -1,0 +1,287 @@
+//! One queue's stream into one capture: the block that is being filled and the segment that it belongs to. Owns the
+//! layout of a stream in blocks; not the counting of frames.
+//!
+//! Invariant: a record never straddles two segments; only whole pages leave a block unless the segment ends or the
+//! stream is flushed, and then the next block begins with the page that was not whole.
+
+use crate::block::{Block, WorkerEnd};
+use crate::limits::{BLOCK_BYTES, CAPTURES_MAX, PAGE_BYTES, PCAP_FILE_HEADER_BYTES, QUEUES_MAX};
+use crate::pcap::format::file_header;
+use crate::spool::{Closes, Message, Piece, StreamId};
+
+/// Where the next record goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// Whether there is a block.
+    pub open: bool,
+    /// Bytes in the block.
+    pub position: usize,
+    /// Where the block begins in the segment's file.
+    pub offset: u64,
+}
+
+/// What must happen before a record can be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It fits.
+    Append,
+    /// The block is full.
+    NextBlock,
+    /// The segment is full, or there is none.
+    NextSegment,
+}
+
+impl Cursor {
+    /// The step before a record of so many bytes (header included).
+    #[inline]
+    pub fn step(&self, record_bytes: usize, segment_bytes_max: u64) -> Step {
+        if !self.open || self.offset + (self.position + record_bytes) as u64 > segment_bytes_max {
+            Step::NextSegment
+        } else if self.position + record_bytes > BLOCK_BYTES {
+            Step::NextBlock
+        } else {
+            Step::Append
+        }
+    }
+
+    /// The cursor after that step.
+    #[inline]
+    pub fn after(&self, step: Step) -> Self {
+        match step {
+            Step::Append => *self,
+            Step::NextBlock => {
+                let tail = self.position % PAGE_BYTES;
+                Self { open: true, position: tail, offset: self.offset + (self.position - tail) as u64 }
+            }
+            Step::NextSegment => Self { open: true, position: PCAP_FILE_HEADER_BYTES, offset: 0 },
+        }
+    }
+
+    /// How many of the records with these sizes can be appended with so many free blocks.
+    pub fn fitting(mut self, records: impl Iterator<Item = usize>, segment_bytes_max: u64, mut blocks: usize) -> usize {
+        let mut fitting = 0;
+        for record_bytes in records {
+            let step = self.step(record_bytes, segment_bytes_max);
+            if step != Step::Append {
+                if blocks == 0 {
+                    break;
+                }
+                blocks -= 1;
+                self = self.after(step);
+            }
+            self.position += record_bytes;
+            fitting += 1;
+        }
+        fitting
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// The capture's number; zero: nobody is attached.
+    pub serial: u64,
+    pub cursor: Cursor,
+    pub block: Option<Block>,
+    sequence: u32,
+    first_ns: u64,
+    last_ns: u64,
+    /// Records and their frame bytes since the last piece.
+    packets: u32,
+    frame_bytes: u64,
+    /// Cycle count when the segment was begun.
+    pub segment_since: u64,
+    /// Cycle count when the oldest byte that was not handed over was appended; zero: none.
+    pub dirty_since: u64,
+}
+
+/// Room in a lane that promises leave for what must arrive: the end of every stream of every queue.
+pub(super) const NOTICES_SPARE: usize = CAPTURES_MAX * QUEUES_MAX as usize;
+
+/// What a stream needs to hand over a block.
+pub(super) struct Way<'a> {
+    pub queue: u16,
+    /// The worker's lanes, and which of them this queue uses.
+    pub lanes: &'a mut [WorkerEnd<Message>],
+    pub lane: usize,
+    /// The worker's empty blocks.
+    pub free: &'a mut Vec<Block>,
+}
+
+impl Way<'_> {
+    /// Takes back every block that writers are done with.
+    pub fn refill(&mut self) {
+        for lane in &mut *self.lanes {
+            while let Some(block) = lane.take_back() {
+                self.free.push(block);
+            }
+        }
+    }
+}
+
+impl Stream {
+    pub fn idle() -> Self {
+        Self {
+            serial: 0,
+            cursor: Cursor { open: false, position: 0, offset: 0 },
+            block: None,
+            sequence: 0,
+            first_ns: 0,
+            last_ns: 0,
+            packets: 0,
+            frame_bytes: 0,
+            segment_since: 0,
+            dirty_since: 0,
+        }
+    }
+
+    pub fn begin(&mut self, serial: u64) {
+        *self = Self { serial, ..Self::idle() };
+    }
+
+    /// `ns`, or the stream's last time if that is later: a stream's times never go back.
+    #[inline]
+    pub fn not_before(&self, ns: u64) -> u64 {
+        ns.max(self.last_ns)
+    }
+
+    /// Books a record that was just written at the cursor's old place.
+    #[inline]
+    pub fn book(&mut self, frame_bytes: u64, ns: u64, cycles: u64) {
+        if self.first_ns == 0 {
+            self.first_ns = ns;
+        }
+        self.last_ns = ns;
+        self.packets += 1;
+        self.frame_bytes += frame_bytes;
+        if self.dirty_since == 0 {
+            self.dirty_since = cycles;
+        }
+    }
+
+    /// Takes the step that a record needs. The caller has made sure of a free block (`Cursor::fitting`).
+    pub fn advance(&mut self, step: Step, way: &mut Way<'_>, snaplen: u32, cycles: u64) {
+        match step {
+            Step::Append => {}
+            Step::NextBlock => self.next_block(way),
+            Step::NextSegment => {
+                if self.cursor.open {
+                    self.close_segment(way);
+                }
+                let Some(mut block) = way.free.pop() else { return };
+                block.bytes_mut()[..PCAP_FILE_HEADER_BYTES].copy_from_slice(&file_header(snaplen));
+                self.block = Some(block);
+                self.cursor = self.cursor.after(step);
+                self.segment_since = cycles;
+            }
+        }
+    }
+
+    fn next_block(&mut self, way: &mut Way<'_>) {
+        let (Some(mut next), Some(full)) = (way.free.pop(), self.block.take()) else { return };
+        let tail = self.cursor.position % PAGE_BYTES;
+        let whole = self.cursor.position - tail;
+        next.bytes_mut()[..tail].copy_from_slice(&full.bytes()[whole..whole + tail]);
+        self.hand_over(way, full, whole, Closes::Nothing);
+        self.cursor = self.cursor.after(Step::NextBlock);
+        self.block = Some(next);
+    }
+
+    /// Hands over what there is, if anything is new and a block is free to go on with.
+    pub fn flush(&mut self, way: &mut Way<'_>) {
+        if self.dirty_since == 0 {
+            return;
+        }
+        let (Some(mut next), Some(block)) = (way.free.pop(), self.block.take()) else { return };
+        let position = self.cursor.position;
+        let tail = position % PAGE_BYTES;
+        next.bytes_mut()[..tail].copy_from_slice(&block.bytes()[position - tail..position]);
+        self.hand_over(way, block, position, Closes::Nothing);
+        self.cursor = self.cursor.after(Step::NextBlock);
+        self.block = Some(next);
+        self.dirty_since = 0;
+    }
+
+    /// Ends the segment, if one is open.
+    pub fn close_segment(&mut self, way: &mut Way<'_>) {
+        if let Some(block) = self.block.take() {
+            self.hand_over(way, block, self.cursor.position, Closes::Segment);
+        }
+        self.cursor.open = false;
+        self.sequence += 1;
+        (self.first_ns, self.dirty_since) = (0, 0);
+    }
+
+    /// Promises that nothing older than `ns` will come, if the lane has room to spare for it.
+    pub fn promise(&mut self, way: &mut Way<'_>, ns: u64) {
+        if way.lanes[way.lane].room() > NOTICES_SPARE {
+            self.last_ns = self.not_before(ns);
+            send(way, Message::Watermark(StreamId { serial: self.serial, queue: way.queue }, self.last_ns));
+        }
+    }
+
+    /// Ends the stream and leaves it idle.
+    pub fn end(&mut self, way: &mut Way<'_>) {
+        if self.cursor.open {
+            self.close_segment(way);
+        }
+        let id = StreamId { serial: self.serial, queue: way.queue };
+        send(way, Message::End(id));
+        *self = Self::idle();
+    }
+
+    fn hand_over(&mut self, way: &mut Way<'_>, block: Block, bytes: usize, closes: Closes) {
+        let piece = Piece {
+            block,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            offset: self.cursor.offset,
+            sequence: self.sequence,
+            packets: std::mem::take(&mut self.packets),
+            frame_bytes: std::mem::take(&mut self.frame_bytes),
+            first_ns: self.first_ns,
+            last_ns: self.last_ns,
+            closes,
+        };
+        send(way, Message::Data(StreamId { serial: self.serial, queue: way.queue }, piece));
+    }
+}
+
+/// Sends what must arrive. A lane has room for every block of the arena and for the end of every stream.
+fn send(way: &mut Way<'_>, message: Message) {
+    let sent = way.lanes[way.lane].send(message);
+    assert!(sent.is_ok(), "a lane was full: its size does not cover what can be in flight");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// `fitting` promises exactly what walking step by step then does.
+        #[test]
+        fn what_is_said_to_fit_does_fit_and_the_next_does_not(
+            sizes in prop::collection::vec(16_usize..70_000, 1..64),
+            position in PCAP_FILE_HEADER_BYTES..BLOCK_BYTES,
+            open: bool,
+            blocks in 0_usize..4,
+            segment_blocks in 4_u64..8,
+        ) {
+            let max = segment_blocks * BLOCK_BYTES as u64;
+            let start = Cursor { open, position, offset: 0 };
+            let fitting = start.fitting(sizes.iter().copied(), max, blocks);
+            let (mut cursor, mut used) = (start, 0);
+            for &size in &sizes[..fitting] {
+                let step = cursor.step(size, max);
+                used += usize::from(step != Step::Append);
+                cursor = cursor.after(step);
+                prop_assert_eq!(cursor.step(size, max), Step::Append);
+                cursor.position += size;
+            }
+            prop_assert!(used <= blocks);
+            if let Some(&next) = sizes.get(fitting) {
+                prop_assert!(used == blocks && cursor.step(next, max) != Step::Append);
+            }
+        }
+    }
+}

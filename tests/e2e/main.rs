@@ -1,0 +1,17 @@
+//! The real binary from a DPDK port to files in a bucket, read back by `tshark` and `capinfos`. One trawl process a test.
+//!
+//! Invariant: every capture that a test finishes goes through [`outcome::Outcome::read`], which holds the ledger to its
+//! equations, the objects to the manifest and both to what `capinfos` counts.
+#![allow(missing_docs)] // a test binary has no readers of its docs
+
+mod ending;
+mod frames;
+mod http;
+mod limits;
+mod outcome;
+mod refusals;
+mod replay;
+mod s3;
+mod trawl;
+#[path = "../common/weed.rs"]
+mod weed;

@@ -1,0 +1,75 @@
+//! The same into a real S3 server, downloaded and read back.
+
+use crate::outcome::Outcome;
+use crate::trawl::{Setup, Trawl};
+use crate::weed::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Weed};
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+use trawl::capture::Status;
+
+const BUCKET: &str = "pcaps-bucket";
+
+/// A server that sends to `weed`.
+fn start(weed: &Weed) -> Trawl {
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let endpoint = Some(weed.endpoint.clone());
+    Setup { endpoint, environment: environment.into(), segment_bytes: "16MiB", ..Setup::replay() }.start()
+}
+
+/// Downloads every object below `pcap_` in a directory of the bucket.
+async fn download(weed: &Weed, directory: &str, folder: &Path) -> usize {
+    let client = weed.client();
+    let list = client.list_objects_v2().bucket(BUCKET).prefix(format!("{directory}/pcap_")).send().await.unwrap();
+    for object in list.contents() {
+        let key = object.key().unwrap();
+        let body = client.get_object().bucket(BUCKET).key(key).send().await.unwrap().body.collect().await.unwrap();
+        std::fs::write(folder.join(key.rsplit('/').next().unwrap()), body.into_bytes()).unwrap();
+    }
+    list.contents().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_in_an_s3_bucket_are_complete_and_agree_with_their_manifest() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket(BUCKET).await;
+    let trawl = start(&weed);
+    let mut request = trawl.request(json!({}));
+    request["packet_limit"] = json!(100_000);
+    request["destination_conf"] = json!(format!("s3://{BUCKET}/a/b?region=us-east-1"));
+    let id = trawl.create(&request);
+    let progress = trawl.ended(&id);
+    assert_eq!(progress.status, Status::Success, "{}", trawl.log());
+
+    let folder = tempfile::tempdir().unwrap();
+    let objects = download(&weed, "a/b", folder.path()).await;
+    let outcome = Outcome::read(folder.path(), &id);
+    assert_eq!(outcome.frames.len(), 100_000);
+    assert_eq!(outcome.manifest.ledger, progress.ledger);
+    assert_eq!(objects, outcome.manifest.objects.len() + 1, "objects and manifest, nothing else");
+    assert!(outcome.manifest.objects.len() >= 2, "a capture of this size is cut");
+    let uploads = weed.client().list_multipart_uploads().bucket(BUCKET).send().await.unwrap();
+    assert!(uploads.uploads().is_empty(), "no multipart upload is left open");
+    trawl.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_does_not_exist_fails_the_capture_and_says_so() {
+    let Some(weed) = Weed::start().await else { return };
+    let trawl = start(&weed);
+    let mut request = trawl.request(json!({}));
+    request["packet_limit"] = json!(100);
+    request["destination_conf"] = json!("s3://no-such-bucket?region=us-east-1");
+    let id = trawl.create(&request);
+    let progress = trawl.until(&id, Duration::from_secs(60), |progress| progress.status.ended());
+    assert_eq!(progress.status, Status::Failed);
+    let shown = trawl.ask("GET", &format!("/{id}"), &[]).result();
+    let message = shown["error_message"].as_str().unwrap();
+    assert!(message.contains("no-such-bucket"), "{message}");
+    trawl.finish();
+}

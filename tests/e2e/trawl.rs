@@ -1,0 +1,279 @@
+//! A running `trawl serve` in a folder of its own. Owns its config, its start, its signals and its end.
+//!
+//! Invariant: nothing of it is left when the value is dropped, and no wait is without a bound.
+
+use crate::frames::real_pcap;
+use crate::http::{self, Answer};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use trawl::capture::Progress;
+
+const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
+const TOKEN: &str = "end-to-end";
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+/// What differs from test to test.
+pub struct Setup {
+    pub device: String,
+    pub queues: u16,
+    pub spool_bytes_max: &'static str,
+    pub segment_bytes: &'static str,
+    pub write: &'static str,
+    /// For `[upload.s3]`.
+    pub endpoint: Option<String>,
+    /// Of the process, beside the test's own.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// The recorded frames, again and again, on one queue.
+    pub fn replay() -> Self {
+        Self::of_pcaps(&[&real_pcap()])
+    }
+
+    /// One queue for each file, each played again and again.
+    pub fn of_pcaps(files: &[&Path]) -> Self {
+        let mut device = "net_pcap0".to_owned();
+        for file in files {
+            write!(device, ",rx_pcap={}", file.display()).unwrap();
+        }
+        device.push_str(",infinite_rx=1");
+        Self {
+            device,
+            queues: files.len().try_into().unwrap(),
+            spool_bytes_max: "1GiB",
+            segment_bytes: "64MiB",
+            write: "auto",
+            endpoint: None,
+            environment: Vec::new(),
+        }
+    }
+
+    pub fn config(&self, dir: &Path, listen: SocketAddr) -> String {
+        let (dir, cores) = (dir.display(), two_cores());
+        let mut text = format!(
+            r#"
+[host]
+id = "test1"
+colo = "ord02"
+[dpdk]
+eal = ["--no-pci", "--in-memory", "--no-huge", "-m", "256"]
+[[port]]
+device = "{device}"
+queues = {queues}
+[cores]
+workers = [{worker}]
+writers = [{writer}]
+[blocks]
+bytes_max = "64MiB"
+hugepages = "never"
+[spool]
+dir = "{dir}/spool"
+bytes_max = "{spool_bytes_max}"
+segment_bytes = "{segment_bytes}"
+write = "{write}"
+[store]
+path = "{dir}/trawl.db"
+[api]
+listen = "{listen}"
+[[account]]
+id = "{ACCOUNT}"
+[[account.credential]]
+token_sha256 = "{token}"
+[upload]
+allow_file = true
+"#,
+            device = self.device,
+            queues = self.queues,
+            worker = cores[1],
+            writer = cores[0],
+            spool_bytes_max = self.spool_bytes_max,
+            segment_bytes = self.segment_bytes,
+            write = self.write,
+            token = hex(&Sha256::digest(TOKEN)),
+        );
+        if let Some(endpoint) = &self.endpoint {
+            write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
+        }
+        text
+    }
+
+    /// Starts it and waits until the API answers.
+    #[track_caller]
+    pub fn start(self) -> Trawl {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = free_address();
+        for name in ["spool", "bucket"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("trawl.toml"), self.config(dir.path(), listen)).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_trawl"))
+            .args(["serve", "--config"])
+            .arg(dir.path().join("trawl.toml"))
+            .envs(self.environment)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut trawl = Trawl { dir, listen, process };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while trawl.try_ask("GET", "", &[]).is_err() {
+            if let Some(status) = trawl.process.try_wait().unwrap() {
+                panic!("trawl ended with {status}: {}", trawl.log());
+            }
+            assert!(Instant::now() < deadline, "trawl does not answer: {}", trawl.log());
+            std::thread::sleep(POLL);
+        }
+        trawl
+    }
+}
+
+/// A running server.
+pub struct Trawl {
+    dir: TempDir,
+    listen: SocketAddr,
+    process: Child,
+}
+
+impl Trawl {
+    fn try_ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
+        let path = format!("/client/v4/accounts/{ACCOUNT}/pcaps{path}");
+        let token = format!("Bearer {TOKEN}");
+        http::ask(self.listen, method, &path, &[("Authorization", &token)], body)
+    }
+
+    /// One request below `/accounts/{account}/pcaps`.
+    #[track_caller]
+    pub fn ask(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        self.try_ask(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", self.log()))
+    }
+
+    /// The same without credentials or account, as a stranger.
+    pub fn ask_as(&self, headers: &[(&str, &str)], path: &str) -> Answer {
+        http::ask(self.listen, "GET", path, headers, &[]).unwrap()
+    }
+
+    /// A valid request for a full capture of 60 s into the bucket folder; change what the test is about.
+    pub fn request(&self, filter: Value) -> Value {
+        json!({
+            "system": "magic-transit", "type": "full", "time_limit": 60, "colo_name": "ord02",
+            "destination_conf": format!("file://{}", self.bucket().display()), "filter_v1": filter,
+        })
+    }
+
+    /// Starts a capture; gives its id.
+    #[track_caller]
+    pub fn create(&self, request: &Value) -> String {
+        let result = self.ask("POST", "", request.to_string().as_bytes()).result();
+        result["id"].as_str().unwrap().to_owned()
+    }
+
+    /// One reading of a capture, held to the ledger's equations.
+    #[track_caller]
+    pub fn progress(&self, id: &str) -> Progress {
+        let result = self.ask("GET", &format!("/{id}/progress"), &[]).result();
+        let progress: Progress = serde_json::from_value(result).unwrap();
+        progress.ledger.check().unwrap();
+        progress
+    }
+
+    /// Reads a capture until `done` says so.
+    #[track_caller]
+    pub fn until(&self, id: &str, limit: Duration, done: impl Fn(&Progress) -> bool) -> Progress {
+        let deadline = Instant::now() + limit;
+        loop {
+            let progress = self.progress(id);
+            if done(&progress) {
+                return progress;
+            }
+            assert!(Instant::now() < deadline, "still {progress:?}: {}", self.log());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Waits until nothing more will happen to a capture.
+    #[track_caller]
+    pub fn ended(&self, id: &str) -> Progress {
+        self.until(id, Duration::from_secs(90), |progress| progress.status.ended())
+    }
+
+    pub fn bucket(&self) -> PathBuf {
+        self.dir.path().join("bucket")
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.dir.path().join("spool")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Waits for its end, at most `limit`.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "trawl does not end: {}", self.log());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Ends it as an operator does: it must exit with 0 and must not have panicked.
+    #[track_caller]
+    pub fn finish(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.wait(END_TIMEOUT);
+        let log = self.log();
+        assert!(status.success(), "{status}: {log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+impl Drop for Trawl {
+    fn drop(&mut self) {
+        let _ended_already = self.process.kill();
+        let _reaped = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("trawl's log:\n{}", self.log());
+        }
+    }
+}
+
+/// The first two cores that this process may use: one writes, one polls.
+fn two_cores() -> [usize; 2] {
+    let cores = core_affinity::get_core_ids().unwrap();
+    assert!(cores.len() >= 2, "these tests need two cores");
+    [cores[0].id, cores[1].id]
+}
+
+/// An address that nothing listens on.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}

@@ -1,0 +1,283 @@
+//! A capture host in a temporary directory whose queues are fed by [`Traffic`] instead of ports.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use trawl::block::Hugepages;
+use trawl::capture::{AccountId, ColoStyle, Engine, Handle, Job, Kind, Ledger, Planes, PortDrops, Request};
+use trawl::host::{DataPlane, DataPlaneConfig};
+use trawl::limits::BURST;
+use trawl::matcher::FilterV1;
+use trawl::packet::{Burst, Source};
+use trawl::pcap::Reader;
+use trawl::spool::{Spool, SpoolConfig, WriteMode};
+use trawl::store::{Embedded, JobStore};
+use trawl::upload::{Destination, Manifest, Stores, StoresConfig, manifest_name};
+use trawl::worker::Timers;
+
+/// One queue's made-up frames: 192.0.2.1 to 198.51.100.2, UDP, with a running number in the payload.
+pub struct Traffic {
+    bytes: usize,
+    left: u64,
+    per_second: Option<u64>,
+    started: Instant,
+    sent: u64,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Traffic {
+    fn new(bytes: usize, left: u64, per_second: Option<u64>) -> Self {
+        let frames = (0..BURST).map(|_| frame(bytes)).collect();
+        Self { bytes, left, per_second, started: Instant::now(), sent: 0, frames }
+    }
+
+    /// As fast as they are polled.
+    pub fn endless(bytes: usize) -> Self {
+        Self::new(bytes, u64::MAX, None)
+    }
+
+    /// So many, a quarter of a second after the first poll, then none.
+    pub fn finite(bytes: usize, frames: u64) -> Self {
+        Self::new(bytes, frames, Some(200_000))
+    }
+
+    /// So many a second.
+    pub fn paced(bytes: usize, per_second: u64) -> Self {
+        Self::new(bytes, u64::MAX, Some(per_second))
+    }
+}
+
+fn frame(bytes: usize) -> Vec<u8> {
+    let mut frame = vec![0; bytes.max(50)];
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    frame[14] = 0x45;
+    let total = u16::try_from(frame.len() - 14).unwrap().to_be_bytes();
+    frame[16..18].copy_from_slice(&total);
+    frame[22..24].copy_from_slice(&[64, 17]);
+    frame[26..34].copy_from_slice(&[192, 0, 2, 1, 198, 51, 100, 2]);
+    frame[34..38].copy_from_slice(&[0x30, 0x39, 0x00, 0x35]);
+    let udp = u16::try_from(frame.len() - 34).unwrap().to_be_bytes();
+    frame[38..40].copy_from_slice(&udp);
+    frame
+}
+
+pub struct Frames<'a>(&'a [Vec<u8>]);
+
+impl Burst for Frames<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn head(&self, i: usize) -> &[u8] {
+        &self.0[i]
+    }
+
+    fn wire_len(&self, i: usize) -> u32 {
+        u32::try_from(self.0[i].len()).unwrap()
+    }
+
+    fn copy_to(&self, i: usize, dst: &mut [u8]) {
+        dst.copy_from_slice(&self.0[i][..dst.len()]);
+    }
+}
+
+impl Source for Traffic {
+    type Burst<'a> = Frames<'a>;
+
+    fn receive(&mut self) -> Frames<'_> {
+        let due = match self.per_second {
+            None => BURST as u64,
+            Some(rate) => {
+                // Sources start a quarter of a second late, so that a capture can be attached before the first frame.
+                let elapsed = self.started.elapsed().saturating_sub(Duration::from_millis(250));
+                (elapsed.as_nanos() as u64 * rate / 1_000_000_000).saturating_sub(self.sent)
+            }
+        };
+        let count = due.min(self.left).min(BURST as u64) as usize;
+        for frame in &mut self.frames[..count] {
+            self.sent += 1;
+            self.left -= 1;
+            frame[42..50].copy_from_slice(&self.sent.to_be_bytes());
+        }
+        debug_assert!(self.bytes > 0);
+        Frames(&self.frames[..count])
+    }
+}
+
+/// What stands in a capture's files.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub packets: u64,
+    pub frame_bytes: u64,
+    /// Frames whose running number is one above that of the last frame of the same length.
+    pub in_sequence: u64,
+}
+
+pub struct Rig {
+    dir: TempDir,
+    handle: Handle,
+    plane: DataPlane,
+    engine: JoinHandle<()>,
+}
+
+pub fn request(dir: PathBuf, seconds: f64) -> Request {
+    Request {
+        account: AccountId("a".to_owned()),
+        kind: Kind::Full,
+        filter: FilterV1::default(),
+        time_limit: seconds,
+        packet_limit: None,
+        byte_limit: None,
+        colo: Some("tst01".to_owned()),
+        colo_style: ColoStyle::ColoName,
+        destination: Some(Destination::File { dir }),
+    }
+}
+
+impl Rig {
+    pub fn start(write: WriteMode, traffic: Vec<Traffic>) -> Self {
+        Self::with_quota(write, traffic, 8 << 30)
+    }
+
+    pub fn with_quota(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64) -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let spool = Spool::open(SpoolConfig {
+            dir: dir.path().join("spool"),
+            bytes_max,
+            segment_bytes: 4 << 20,
+            write,
+            fsync_interval: Duration::from_millis(200),
+        });
+        let spool = Arc::new(spool.unwrap());
+        let config = DataPlaneConfig {
+            worker_cores: vec![1],
+            writer_cores: vec![0],
+            blocks: 64,
+            hugepages: Hugepages::Never,
+            timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
+        };
+        let on_worker: trawl::host::OnWorker = Arc::new(|| Box::new(()));
+        let (plane, workers) = DataPlane::start(&config, traffic, &spool, &on_worker).unwrap();
+        let jobs = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
+        let engine = Engine::new(Planes {
+            workers,
+            queues: plane.queues.clone(),
+            ports: Box::new(PortDrops::default),
+            spool,
+            stores: Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap()),
+            jobs,
+            simple_dir: dir.path().join("simple"),
+            host: "rig".to_owned(),
+            colo: "tst01".to_owned(),
+            captures_max: 64,
+        });
+        let (handle, actions) = Handle::channel(16);
+        let engine = tokio::spawn(engine.unwrap().run(actions));
+        Self { dir, handle, plane, engine }
+    }
+
+    pub fn bucket(&self) -> PathBuf {
+        self.dir.path().join("bucket")
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub async fn capture(&self, request: Request) -> Job {
+        let job = self.handle.create(request).await.unwrap();
+        self.wait(&job).await
+    }
+
+    /// Waits for a capture's end.
+    pub async fn wait(&self, job: &Job) -> Job {
+        self.until(job, |job| job.status.ended()).await
+    }
+
+    /// Waits until a capture is as wanted; on the way its ledger must balance every time that it is read.
+    pub async fn until(&self, job: &Job, wanted: impl Fn(&Job) -> bool) -> Job {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let now = self.handle.get(job.request.account.clone(), job.id.clone()).await.unwrap();
+            now.ledger.check().unwrap();
+            if wanted(&now) {
+                return now;
+            }
+            assert!(Instant::now() < deadline && !now.status.ended(), "capture is not as wanted: {now:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Stops a capture once its counts are as wanted, and waits for its end.
+    pub async fn stop_when(&self, job: &Job, wanted: impl Fn(&Ledger) -> bool) -> Job {
+        self.until(job, |job| wanted(&job.ledger)).await;
+        self.handle.stop(job.request.account.clone(), job.id.clone()).await.unwrap();
+        self.wait(job).await
+    }
+
+    pub fn segments(&self, job: &Job) -> Vec<PathBuf> {
+        let dir = self.dir.path().join("spool").join(job.id.as_str());
+        let names = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        names.filter(|p| !p.file_name().unwrap().to_str().unwrap().starts_with('.')).collect()
+    }
+
+    /// Holds the files against the manifest and the manifest against the job; nothing may be left in the spool.
+    pub fn verify(&self, job: &Job) -> Found {
+        let found = verify(&self.bucket(), job);
+        let left = self.dir.path().join("spool").join(job.id.as_str());
+        let gone_by = Instant::now() + Duration::from_secs(5);
+        while left.exists() && std::fs::read_dir(&left).unwrap().next().is_some() {
+            assert!(Instant::now() < gone_by, "delivered segments are still in the spool");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        found
+    }
+
+    pub async fn stop(self) {
+        self.handle.shutdown().await;
+        self.engine.await.unwrap();
+        self.plane.stop();
+    }
+
+    /// Ends the host as SIGTERM does; returns the job as the next process would find it.
+    pub async fn shut_down_and_reopen(self, job: &Job) -> Job {
+        let Self { dir, handle, plane, engine } = self;
+        handle.shutdown().await;
+        engine.await.unwrap();
+        plane.stop();
+        let jobs = Embedded::open(&dir.path().join("jobs")).unwrap();
+        let stored = jobs.get(&job.request.account, &job.id).unwrap().unwrap();
+        verify(&dir.path().join("bucket"), &stored.job);
+        stored.job
+    }
+}
+
+fn verify(bucket: &Path, job: &Job) -> Found {
+    job.ledger.check().unwrap();
+    let manifest = Manifest::parse(&std::fs::read(bucket.join(manifest_name(&job.id))).unwrap()).unwrap();
+    assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects));
+    let mut found = Found::default();
+    let mut last_ns = 0;
+    let mut numbers = std::collections::HashMap::new();
+    for object in &job.objects {
+        let path = bucket.join(&object.name);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), object.bytes);
+        let mut reader = Reader::open(&path).unwrap();
+        let mut packets = 0;
+        while let Some(record) = reader.next_record().unwrap() {
+            assert!(record.ns >= last_ns, "time goes back in {}", object.name);
+            last_ns = record.ns;
+            packets += 1;
+            found.frame_bytes += record.data.len() as u64;
+            let number = u64::from_be_bytes(record.data[42..50].try_into().unwrap());
+            let last = numbers.insert(record.wire_len, number).unwrap_or(number - 1);
+            found.in_sequence += u64::from(number == last + 1);
+        }
+        assert_eq!(packets, object.packets);
+        found.packets += packets;
+    }
+    assert_eq!((found.packets, found.frame_bytes), (job.ledger.captured, job.ledger.captured_bytes));
+    found
+}
