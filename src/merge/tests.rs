@@ -20,6 +20,9 @@ type Object = (Vec<u8>, Summary, Vec<PathBuf>);
 
 const SECOND: u64 = 1_000_000_000;
 
+/// Object that any packet fits into: headers and the longest data that [`packet`] makes.
+const OBJECT_BYTES_MIN: u64 = 24 + 16 + 69;
+
 /// A packet that tells where it came from.
 fn packet(ns: u64, queue: usize, number: usize) -> Packet {
     let mut data = vec![queue as u8; 20 + number % 50];
@@ -151,7 +154,7 @@ proptest! {
     fn live_merge_is_the_sort_of_all_packets_cut_into_whole_objects(
         streams in streams(),
         choices in prop::collection::vec(any::<Index>(), 64),
-        bytes_max in 100u64..6000,
+        bytes_max in OBJECT_BYTES_MIN..6000,
     ) {
         let dir = TempDir::new().unwrap();
         let running = Running::start(streams.len(), bytes_max);
