@@ -1,6 +1,21 @@
-//! Streams joined by time. Owns the k-way merge, live and offline.
+//! Streams joined by time. Owns the k-way merge, live and offline; not where streams come from or objects go to.
 //!
-//! Invariant: records leave in time order; records of one stream with equal times keep their order.
+//! Invariant: records leave in time order, equal times by the stream's number; one stream's records never overtake each
+//! other. What is in memory is bounded by the number of streams, whatever their length.
+
+mod error;
+mod file;
+mod live;
+mod objects;
+mod offline;
+mod order;
+mod seal;
+#[cfg(test)]
+mod tests;
+
+pub use error::MergeError;
+pub use live::run_live;
+pub use offline::{merge_files, merge_files_watched};
 
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -48,7 +63,8 @@ pub struct Summary {
     pub sha256: String,
 }
 
-/// What the live merge produces, in order: for each object `Begin`, its `Chunk`s, `End`. At least one object.
+/// What the live merge produces, in order: for each object `Begin`, its `Chunk`s, `End`. At least one object. If the merge
+/// fails, its last object has no `End` and is to be thrown away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Object number `n`, from 0, begins.
@@ -57,4 +73,21 @@ pub enum Output {
     Chunk(Bytes),
     /// The object is complete; the segment files listed are wholly contained in it and those before it.
     End(Summary, Vec<PathBuf>),
+}
+
+/// What a whole merge came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Objects or files written.
+    pub objects: u32,
+    /// Records in them.
+    pub packets: u64,
+    /// Bytes in them, headers included.
+    pub bytes: u64,
+    /// Time of the first record, ns since the UNIX epoch; zero if there is none.
+    pub first_ns: u64,
+    /// Time of the last record.
+    pub last_ns: u64,
+    /// Records older than the one written before them: time went backwards inside a stream.
+    pub disorder: u64,
 }

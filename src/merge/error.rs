@@ -1,0 +1,108 @@
+//! Why a merge ended early. Owns the error enum of this room.
+//!
+//! Invariant: whatever is wrong with a file, the message names it.
+
+use crate::pcap::ReadError;
+use std::path::PathBuf;
+
+/// Why a merge ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// An input could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The input.
+        path: PathBuf,
+        /// Why.
+        source: ReadError,
+    },
+    /// A segment file is not what was announced.
+    #[error(
+        "segment {}: {what} is {found} but {announced} was published; the spool was changed by someone else",
+        path.display()
+    )]
+    Segment {
+        /// The segment file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// As published.
+        announced: u64,
+        /// As found.
+        found: u64,
+    },
+    /// A segment is missing or comes twice.
+    #[error("segment {} is number {found} of queue {queue}, but {expected} is next", path.display())]
+    Sequence {
+        /// The segment file.
+        path: PathBuf,
+        /// Its queue.
+        queue: usize,
+        /// The number due.
+        expected: u64,
+        /// Its number.
+        found: u64,
+    },
+    /// A queue that this capture does not have.
+    #[error("queue {queue} delivered, but this capture has {queues} queues")]
+    Queue {
+        /// As told.
+        queue: usize,
+        /// How many there are, from 0.
+        queues: usize,
+    },
+    /// A queue delivered a segment after its stream was complete.
+    #[error("queue {queue} delivered segment {} after the end of its stream", path.display())]
+    AfterEnd {
+        /// The queue.
+        queue: usize,
+        /// The segment file.
+        path: PathBuf,
+    },
+    /// The input channel closed before every stream was complete.
+    #[error("the spool stopped before the stream of queue {queue} was complete")]
+    InputClosed {
+        /// The first queue without an end.
+        queue: usize,
+    },
+    /// Nobody takes the output any more.
+    #[error("the upload stopped taking data")]
+    OutputClosed,
+    /// Nothing to merge.
+    #[error("no input files; name at least one")]
+    NoInputs,
+    /// The output would replace an input.
+    #[error("{} is also an input; choose another name for the output", .0.display())]
+    OutputIsInput(PathBuf),
+    /// Inputs of different link types cannot be in one pcap file.
+    #[error(
+        "{} has link type {found}, {} has {first}; merge files of one link type only",
+        path.display(), first_path.display()
+    )]
+    LinkTypes {
+        /// The first input.
+        first_path: PathBuf,
+        /// Its link type.
+        first: u16,
+        /// The input that differs.
+        path: PathBuf,
+        /// Its link type.
+        found: u16,
+    },
+    /// A time that classic pcap cannot hold.
+    #[error("{}: a packet's time, {ns} ns since 1970, is after 2106; a pcap file cannot hold it", path.display())]
+    Time {
+        /// The input.
+        path: PathBuf,
+        /// The time.
+        ns: u64,
+    },
+    /// The output could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Output {
+        /// The output.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,197 @@
+//! The merge of a running capture. Owns the streams' segments as they arrive; cutting objects is in `objects`.
+//!
+//! Invariant: only published segments are read, each once, in the order of its stream, and each is checked against what
+//! was published about it.
+
+use super::objects::Objects;
+use super::order::{Floors, forward};
+use super::{Input, MergeError, Output, Segment, Totals, seal};
+use crate::pcap::format::LINK_ETHERNET;
+use crate::pcap::{Place, ReadError, Reader};
+use crossbeam::channel::Receiver;
+use std::collections::VecDeque;
+use std::fs::File;
+use tokio::sync::mpsc::Sender;
+
+/// Steps between looks at the input while there is work: rare enough to cost nothing, often enough that nothing piles up.
+const STEPS_PER_LOOK: usize = 256;
+
+/// Merges the streams of `queues` queues into objects of at most `object_bytes_max` bytes (a single larger record
+/// excepted) until every queue has ended. Blocks, and has a second thread for
+/// hashing; run it outside of async code.
+///
+/// A queue without a watermark holds the others back, because its next packet could be the oldest. While `outputs` is
+/// full, `inputs` is not read: a sender that must not wait uses an unbounded channel.
+///
+/// # Errors
+/// [`MergeError`] when a segment cannot be read or is not as published, or when either channel closes before the end.
+pub fn run_live(
+    queues: usize,
+    snaplen: u32,
+    object_bytes_max: u64,
+    inputs: Receiver<Input>,
+    outputs: Sender<Output>,
+) -> Result<Totals, MergeError> {
+    let (merged, to_seal) = crossbeam::channel::bounded(seal::QUEUE);
+    let sealed = outputs.clone();
+    std::thread::scope(|scope| {
+        let sealer = scope.spawn(move || seal::seal(&to_seal, &sealed));
+        let lanes = (0..queues).map(|_| Lane::default()).collect();
+        let objects = Objects::new(merged, snaplen, object_bytes_max);
+        let totals = Live { lanes, objects, floors: Floors::default() }.run(&inputs, &outputs)?;
+        sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(totals)
+    })
+}
+
+struct Live {
+    lanes: Vec<Lane>,
+    floors: Floors,
+    objects: Objects,
+}
+
+/// One queue's stream.
+#[derive(Default)]
+struct Lane {
+    /// The segment being read, and its next record.
+    reading: Option<(Reader<File>, Segment)>,
+    head: Option<Place>,
+    waiting: VecDeque<Segment>,
+    /// Segments announced so far.
+    segments: u64,
+    watermark_ns: u64,
+    ended: bool,
+}
+
+impl Live {
+    fn run(mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<Totals, MergeError> {
+        self.settle()?;
+        while let Some(queue) = self.floors.lowest() {
+            let mut told = false;
+            if self.lanes[queue].head.is_some() {
+                self.steps()?;
+            } else {
+                let queue = self.lanes.iter().position(|lane| !lane.ended).unwrap_or(queue);
+                self.take(inputs.recv().map_err(|_| MergeError::InputClosed { queue })?)?;
+                told = true;
+            }
+            while let Ok(input) = inputs.try_recv() {
+                self.take(input)?;
+                told = true;
+            }
+            if told {
+                self.settle()?;
+            }
+            if outputs.is_closed() {
+                return Err(MergeError::OutputClosed);
+            }
+        }
+        self.objects.finish()
+    }
+
+    /// Does up to [`STEPS_PER_LOOK`] steps while the next record is known.
+    fn steps(&mut self) -> Result<(), MergeError> {
+        for _ in 0..STEPS_PER_LOOK {
+            let Some(queue) = self.floors.lowest() else { break };
+            let lane = &mut self.lanes[queue];
+            let (Some(head), Some((reader, segment))) = (lane.head.take(), &mut lane.reading) else { break };
+            let ns_max = self.floors.pop_lowest();
+            forward(reader, &segment.path, &head, ns_max, &mut self.objects)?;
+            lane.settle(&mut self.objects)?;
+            if let Some(ns) = lane.floor_ns() {
+                self.floors.push(ns, queue);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), MergeError> {
+        let queues = self.lanes.len();
+        let (Input::Segment(queue, _) | Input::Watermark(queue, _) | Input::End(queue)) = input;
+        let lane = self.lanes.get_mut(queue).ok_or(MergeError::Queue { queue, queues })?;
+        match input {
+            Input::Segment(_, Segment { path, .. }) if lane.ended => {
+                return Err(MergeError::AfterEnd { queue, path });
+            }
+            Input::Segment(_, Segment { path, sequence, .. }) if sequence != lane.segments => {
+                return Err(MergeError::Sequence { path, queue, expected: lane.segments, found: sequence });
+            }
+            Input::Segment(_, segment) => {
+                lane.segments += 1;
+                lane.waiting.push_back(segment);
+            }
+            Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(ns),
+            Input::End(_) => lane.ended = true,
+        }
+        Ok(())
+    }
+
+    /// Finds every lane's next record and floor after news.
+    fn settle(&mut self) -> Result<(), MergeError> {
+        for lane in &mut self.lanes {
+            lane.settle(&mut self.objects)?;
+        }
+        let floors = self.lanes.iter().enumerate();
+        self.floors.reset(floors.filter_map(|(queue, lane)| Some((lane.floor_ns()?, queue))));
+        Ok(())
+    }
+}
+
+impl Lane {
+    /// Finds the next record if any published segment has one; passes on segments that are read through.
+    #[inline]
+    fn settle(&mut self, objects: &mut Objects) -> Result<(), MergeError> {
+        while self.head.is_none() {
+            if let Some((reader, segment)) = &mut self.reading {
+                self.head = reader.advance().map_err(|source| failed(segment, source))?;
+            }
+            if self.head.is_none() && !self.next_segment(objects)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on to the next segment, if one is published.
+    fn next_segment(&mut self, objects: &mut Objects) -> Result<bool, MergeError> {
+        if let Some((reader, segment)) = self.reading.take() {
+            check(&segment, "the number of packets", segment.packets, reader.records())?;
+            check(&segment, "the size", segment.bytes, reader.offset())?;
+            objects.consumed(segment.path);
+        }
+        let Some(segment) = self.waiting.pop_front() else { return Ok(false) };
+        let file = File::open(&segment.path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (bytes, file) = file.map_err(|source| {
+            let path = segment.path.clone();
+            failed(&segment, ReadError::Open { path, source })
+        })?;
+        check(&segment, "the size", segment.bytes, bytes)?;
+        let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        let reader = Reader::new(file).map_err(|source| failed(&segment, source))?;
+        let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));
+        check(&segment, "the link type", u64::from(LINK_ETHERNET), link_type)?;
+        self.reading = Some((reader, segment));
+        Ok(true)
+    }
+
+    /// The time that this stream's next record will not be below; none if there is no next record.
+    #[inline]
+    fn floor_ns(&self) -> Option<u64> {
+        match &self.head {
+            Some(head) => Some(head.ns),
+            None if self.ended => None,
+            None => Some(self.watermark_ns),
+        }
+    }
+}
+
+fn failed(segment: &Segment, source: ReadError) -> MergeError {
+    MergeError::Read { path: segment.path.clone(), source }
+}
+
+fn check(segment: &Segment, what: &'static str, announced: u64, found: u64) -> Result<(), MergeError> {
+    if announced == found {
+        return Ok(());
+    }
+    Err(MergeError::Segment { path: segment.path.clone(), what, announced, found })
+}

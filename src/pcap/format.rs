@@ -1,0 +1,67 @@
+//! Layout of the classic pcap format (draft-ietf-opsawg-pcap). Owns the constants and the header bytes; no I/O.
+//!
+//! Invariant: what is written here is little endian with nanosecond time stamps, whatever the host.
+
+use crate::limits::{FULL_SNAPLEN, PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
+
+/// Magic of files with nanosecond time stamps.
+pub const MAGIC_NS: u32 = 0xa1b2_3c4d;
+
+/// Magic of files with microsecond time stamps.
+pub const MAGIC_US: u32 = 0xa1b2_c3d4;
+
+/// First bytes of a pcapng file: the type of its section header block, the same in both byte orders.
+pub const MAGIC_PCAPNG: u32 = 0x0a0d_0d0a;
+
+/// LINKTYPE_ETHERNET.
+pub const LINK_ETHERNET: u16 = 1;
+
+/// Longest data of one record: libpcap's MAXIMUM_SNAPLEN, and what it takes a file to be damaged above.
+pub const RECORD_BYTES_MAX: u32 = FULL_SNAPLEN;
+
+pub(crate) const NS_PER_S: u64 = 1_000_000_000;
+
+/// The file header for Ethernet frames with nanosecond time stamps, at most `snaplen` bytes kept of each.
+#[inline]
+#[must_use]
+pub const fn file_header(snaplen: u32) -> [u8; PCAP_FILE_HEADER_BYTES] {
+    file_header_of(snaplen, LINK_ETHERNET)
+}
+
+/// As [`file_header`], for any link type (<https://www.tcpdump.org/linktypes.html>).
+#[inline]
+#[must_use]
+pub const fn file_header_of(snaplen: u32, link_type: u16) -> [u8; PCAP_FILE_HEADER_BYTES] {
+    let [m0, m1, m2, m3] = MAGIC_NS.to_le_bytes();
+    let [s0, s1, s2, s3] = snaplen.to_le_bytes();
+    let [l0, l1] = link_type.to_le_bytes();
+    // version 2.4, two reserved words
+    [m0, m1, m2, m3, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, s0, s1, s2, s3, l0, l1, 0, 0]
+}
+
+/// A record's header: `ns` since the UNIX epoch, `captured` bytes that follow, `wire` bytes that the frame had.
+///
+/// The format ends on 2106-02-07; later times wrap.
+#[inline]
+#[must_use]
+pub const fn record_header(ns: u64, captured: u32, wire: u32) -> [u8; PCAP_RECORD_HEADER_BYTES] {
+    let [s0, s1, s2, s3] = ((ns / NS_PER_S) as u32).to_le_bytes();
+    let [f0, f1, f2, f3] = ((ns % NS_PER_S) as u32).to_le_bytes();
+    let [c0, c1, c2, c3] = captured.to_le_bytes();
+    let [w0, w1, w2, w3] = wire.to_le_bytes();
+    [s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_little_endian_as_the_draft_lays_them_out() {
+        let file = file_header(160);
+        assert_eq!(file[..8], [0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0]);
+        assert_eq!(file[16..], [160, 0, 0, 0, 1, 0, 0, 0]);
+        let record = record_header(3 * NS_PER_S + 7, 60, 0x1_02_03);
+        assert_eq!(record, [3, 0, 0, 0, 7, 0, 0, 0, 60, 0, 0, 0, 3, 2, 1, 0]);
+    }
+}
