@@ -22,7 +22,12 @@ pub fn read(path: &Path) -> Vec<(u64, Vec<u8>)> {
                 let stamp = packet.header.ts;
                 // With nanosecond precision libpcap puts nanoseconds into `tv_usec`.
                 let ns = stamp.tv_sec as u64 * 1_000_000_000 + stamp.tv_usec as u64;
-                assert_eq!(packet.header.caplen, packet.header.len, "{}: a full capture cuts no frame", path.display());
+                assert_eq!(
+                    packet.header.caplen,
+                    packet.header.len,
+                    "{}: a full capture cuts no frame",
+                    path.display()
+                );
                 frames.push((ns, packet.data.to_vec()));
             }
             Err(pcap::Error::NoMorePackets) => return frames,
@@ -42,7 +47,8 @@ pub fn tally<'a>(frames: impl IntoIterator<Item = &'a [u8]>) -> HashMap<Vec<u8>,
 
 /// The frames of a file that `tshark` selects by a display filter.
 pub fn select(path: &Path, display_filter: &str) -> Vec<Vec<u8>> {
-    let output = run("tshark", &["-n", "-r", &text(path), "-Y", display_filter, "-T", "fields", "-e", "frame.number"]);
+    let output =
+        run("tshark", &["-n", "-r", &text(path), "-Y", display_filter, "-T", "fields", "-e", "frame.number"]);
     let frames = read(path);
     let select = |line: &str| frames[line.trim().parse::<usize>().unwrap() - 1].1.clone();
     output.lines().map(select).collect()
@@ -51,7 +57,10 @@ pub fn select(path: &Path, display_filter: &str) -> Vec<Vec<u8>> {
 /// The number of packets by `capinfos`, which reads the whole file and fails on a cut one.
 pub fn capinfos_packets(path: &Path) -> u64 {
     let output = run("capinfos", &["-M", "-c", &text(path)]);
-    let line = output.lines().find(|line| line.starts_with("Number of packets")).unwrap_or_else(|| panic!("{output}"));
+    let line = output
+        .lines()
+        .find(|line| line.starts_with("Number of packets"))
+        .unwrap_or_else(|| panic!("{output}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
