@@ -54,8 +54,9 @@ fn a_second_signal_exits_at_once_although_an_upload_hangs() {
     // A store that accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
-    let environment = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_EC2_METADATA_DISABLED", "true")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment =
+        [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_EC2_METADATA_DISABLED", "true")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let setup = Setup { endpoint: Some(endpoint), environment: environment.into(), ..Setup::replay() };
     let mut trawl = setup.start();
     let mut request = trawl.request(json!({}));

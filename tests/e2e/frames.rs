@@ -22,7 +22,12 @@ pub fn read(path: &Path) -> Vec<(u64, Vec<u8>)> {
                 let stamp = packet.header.ts;
                 // With nanosecond precision libpcap puts nanoseconds into `tv_usec`.
                 let ns = stamp.tv_sec as u64 * 1_000_000_000 + stamp.tv_usec as u64;
-                assert_eq!(packet.header.caplen, packet.header.len, "{}: a full capture cuts no frame", path.display());
+                assert_eq!(
+                    packet.header.caplen,
+                    packet.header.len,
+                    "{}: a full capture cuts no frame",
+                    path.display()
+                );
                 frames.push((ns, packet.data.to_vec()));
             }
             Err(pcap::Error::NoMorePackets) => return frames,
@@ -42,7 +47,8 @@ pub fn tally<'a>(frames: impl IntoIterator<Item = &'a [u8]>) -> HashMap<Vec<u8>,
 
 /// The frames of a file that `tshark` selects by a display filter.
 pub fn select(path: &Path, display_filter: &str) -> Vec<Vec<u8>> {
-    let output = run("tshark", &["-n", "-r", &text(path), "-Y", display_filter, "-T", "fields", "-e", "frame.number"]);
+    let output =
+        run("tshark", &["-n", "-r", &text(path), "-Y", display_filter, "-T", "fields", "-e", "frame.number"]);
     let frames = read(path);
     let select = |line: &str| frames[line.trim().parse::<usize>().unwrap() - 1].1.clone();
     output.lines().map(select).collect()
@@ -51,14 +57,17 @@ pub fn select(path: &Path, display_filter: &str) -> Vec<Vec<u8>> {
 /// The number of packets by `capinfos`, which reads the whole file and fails on a cut one.
 pub fn capinfos_packets(path: &Path) -> u64 {
     let output = run("capinfos", &["-M", "-c", &text(path)]);
-    let line = output.lines().find(|line| line.starts_with("Number of packets")).unwrap_or_else(|| panic!("{output}"));
+    let line = output
+        .lines()
+        .find(|line| line.starts_with("Number of packets"))
+        .unwrap_or_else(|| panic!("{output}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 /// Writes a pcap file of the given frames.
 pub fn write<'a>(path: &Path, frames: impl IntoIterator<Item = &'a [u8]>) {
     let mut file = File::create(path).unwrap();
-    let mut words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
     // Magic number, version 2.4, two unused, snap length, Ethernet.
     file.write_all(&words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 1])).unwrap();
     for frame in frames {

@@ -23,7 +23,10 @@ fn a_packet_limit_is_exact_over_two_queues() {
         let outcome = Outcome::read(&trawl.bucket(), &id);
         assert_eq!(outcome.manifest.queues, 2);
         let known = tally(read(&real).iter().map(|(_, frame)| frame.as_slice()));
-        assert!(outcome.frames().all(|frame| known.contains_key(frame)), "every frame is one of the source's");
+        assert!(
+            outcome.frames().all(|frame| known.contains_key(frame)),
+            "every frame is one of the source's"
+        );
     }
     trawl.finish();
 }

@@ -58,7 +58,12 @@ fn read_object(path: &Path, object: &ObjectInfo) -> Vec<(u64, Vec<u8>)> {
     let frames = frames::read(path);
     assert_eq!(frames.len() as u64, object.packets, "{}", object.name);
     let stamp = |frame: Option<&(u64, Vec<u8>)>| frame.map_or(0, |(ns, _)| *ns);
-    assert_eq!((stamp(frames.first()), stamp(frames.last())), (object.first_ns, object.last_ns), "{}", object.name);
+    assert_eq!(
+        (stamp(frames.first()), stamp(frames.last())),
+        (object.first_ns, object.last_ns),
+        "{}",
+        object.name
+    );
     frames
 }
 

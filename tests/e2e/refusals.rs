@@ -114,7 +114,8 @@ fn a_config_that_cannot_work_ends_the_start_with_the_reason() {
         (good.replace(&real_pcap().display().to_string(), &cut.display().to_string()), "net_pcap0"),
     ] {
         let output = serve(folder.path(), &text);
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let printed =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code().map(|code| code != 0), Some(true), "{named}: {printed}");
         assert!(printed.contains(named), "{named}: {printed}");
         assert!(!printed.contains("panicked"), "{named}: {printed}");

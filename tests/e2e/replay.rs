@@ -67,7 +67,9 @@ fn a_finished_capture_leaves_nothing_in_the_spool() {
     trawl.ended(&id);
     let pcaps: Vec<_> = files_below(&trawl.spool())
         .into_iter()
-        .filter(|path| path.to_string_lossy().contains(&id) && path.metadata().is_ok_and(|file| file.len() > 0))
+        .filter(|path| {
+            path.to_string_lossy().contains(&id) && path.metadata().is_ok_and(|file| file.len() > 0)
+        })
         .collect();
     assert!(pcaps.is_empty(), "{pcaps:?}");
     trawl.finish();

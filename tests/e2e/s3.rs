@@ -25,10 +25,12 @@ fn start(weed: &Weed) -> Trawl {
 /// Downloads every object below `pcap_` in a directory of the bucket.
 async fn download(weed: &Weed, directory: &str, folder: &Path) -> usize {
     let client = weed.client();
-    let list = client.list_objects_v2().bucket(BUCKET).prefix(format!("{directory}/pcap_")).send().await.unwrap();
+    let list =
+        client.list_objects_v2().bucket(BUCKET).prefix(format!("{directory}/pcap_")).send().await.unwrap();
     for object in list.contents() {
         let key = object.key().unwrap();
-        let body = client.get_object().bucket(BUCKET).key(key).send().await.unwrap().body.collect().await.unwrap();
+        let body =
+            client.get_object().bucket(BUCKET).key(key).send().await.unwrap().body.collect().await.unwrap();
         std::fs::write(folder.join(key.rsplit('/').next().unwrap()), body.into_bytes()).unwrap();
     }
     list.contents().len()

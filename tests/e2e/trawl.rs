@@ -156,7 +156,8 @@ impl Trawl {
     /// One request below `/accounts/{account}/pcaps`.
     #[track_caller]
     pub fn ask(&self, method: &str, path: &str, body: &[u8]) -> Answer {
-        self.try_ask(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", self.log()))
+        self.try_ask(method, path, body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", self.log()))
     }
 
     /// The same without credentials or account, as a stranger.

@@ -11,7 +11,8 @@ use trawl::spool::WriteMode;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_packet_limit_is_exact_over_all_queues() {
     for write in [WriteMode::Direct, WriteMode::Mapped] {
-        let rig = Rig::start(write, vec![Traffic::endless(60), Traffic::endless(1500), Traffic::endless(300)]);
+        let rig =
+            Rig::start(write, vec![Traffic::endless(60), Traffic::endless(1500), Traffic::endless(300)]);
         let mut request = request(rig.bucket(), 60.0);
         request.packet_limit = Some(10_000);
         let job = rig.capture(request).await;
@@ -82,7 +83,11 @@ async fn a_capture_that_would_pass_the_quota_ends_with_that_reason_and_keeps_wha
         let job = rig.capture(request(rig.bucket(), 30.0)).await;
         assert_eq!(job.stop_reason, Some(StopReason::SpoolFull), "{job:?}");
         assert_eq!(job.status, Status::Success);
-        assert!(job.error_message.as_deref().is_some_and(|m| m.contains("spool.bytes_max")), "{:?}", job.error_message);
+        assert!(
+            job.error_message.as_deref().is_some_and(|m| m.contains("spool.bytes_max")),
+            "{:?}",
+            job.error_message
+        );
         assert!(rig.verify(&job).packets > 1000);
         let second = rig.capture(request(rig.bucket(), 0.3)).await;
         assert!(second.ledger.matched > 0, "the process goes on");

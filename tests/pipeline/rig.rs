@@ -166,7 +166,9 @@ impl Rig {
             queues: plane.queues.clone(),
             ports: Box::new(PortDrops::default),
             spool,
-            stores: Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap()),
+            stores: Arc::new(
+                Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap(),
+            ),
             jobs,
             simple_dir: dir.path().join("simple"),
             host: "rig".to_owned(),

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use trawl::capture::CaptureId;
 use trawl::merge::{Output, Summary};
 use trawl::upload::{
-    Destination, ObjectStore, S3Config, S3Credentials, Stores, StoresConfig, UploadError, deliver, object_name,
+    Destination, ObjectStore, S3Config, S3Credentials, Stores, StoresConfig, UploadError, deliver,
+    object_name,
 };
 use weed::Weed;
 
@@ -52,7 +53,12 @@ fn noise(len: usize) -> Bytes {
     bytes.into()
 }
 
-async fn write_all(store: &dyn ObjectStore, name: &str, bytes: &Bytes, chunk: usize) -> Result<u64, UploadError> {
+async fn write_all(
+    store: &dyn ObjectStore,
+    name: &str,
+    bytes: &Bytes,
+    chunk: usize,
+) -> Result<u64, UploadError> {
     let mut writer = store.begin(name).await?;
     let mut rest = bytes.clone();
     while !rest.is_empty() {
@@ -148,7 +154,8 @@ async fn a_directory_is_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let uri = format!("file://{}/out", dir.path().display());
     conforms(&*open("http://127.0.0.1:1", "", &uri).await).await;
-    let left: Vec<_> = std::fs::read_dir(Path::new(&uri[7..])).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(Path::new(&uri[7..])).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
     assert_eq!(left.len(), 5 + 3);
 }
