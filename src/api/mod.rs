@@ -1,1 +1,117 @@
-//! The HTTP API. Owns routes, authentication, the envelope and the error codes.
+//! The HTTP API in the words of Cloudflare's packet captures API. Owns routes, authentication, the envelope and the error
+//! codes; not captures, which it reaches through [`Handle`] alone.
+//!
+//! Invariant: whatever is sent, the answer is in the envelope; nothing is read from a body before the sender is known.
+
+mod auth;
+mod body;
+mod check;
+mod codes;
+mod envelope;
+mod pcaps;
+mod result;
+mod serve;
+mod validate;
+
+pub use auth::{Accounts, Credential, Role, Secret};
+pub use serve::serve;
+
+use crate::capture::Handle;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{Method, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use codes::Code;
+use envelope::Failure;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+
+/// The SDKs' base URL ends in it; every path is served without it too.
+const PREFIX: &str = "/client/v4";
+
+/// Reading a request and answering it. Half of the SDKs' own 60 s, so that they see the answer and do not retry.
+const REQUEST_SECONDS_MAX: u64 = 30;
+
+/// What a capture may ask of this host.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// This host's data centre, for instance `ord02`; a request for `ORD` addresses every one that begins with it.
+    pub colo: String,
+    /// Longest `time_limit` of a full capture.
+    pub time_limit_seconds_max: u64,
+    /// Greatest `packet_limit` of a full capture, and the one that holds when none is asked for.
+    pub packet_limit_max: Option<u64>,
+    /// As `packet_limit_max`, for `byte_limit`.
+    pub byte_limit_max: Option<u64>,
+    /// Whether `destination_conf` may be a directory of this host.
+    pub allow_file: bool,
+}
+
+/// What the routes need.
+pub struct ApiState {
+    /// The engine.
+    pub captures: Handle,
+    /// Who may ask.
+    pub accounts: Accounts,
+    /// What may be asked for.
+    pub rules: Rules,
+    /// Longest body of a request.
+    pub request_bytes_max: usize,
+}
+
+/// All routes, with and without [`PREFIX`].
+pub fn router(state: ApiState) -> Router {
+    let request_bytes_max = state.request_bytes_max;
+    let routes = pcaps::routes();
+    let routes = Router::new()
+        .nest(PREFIX, routes.clone())
+        .merge(routes)
+        .fallback(no_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(Arc::new(state))
+        .layer(DefaultBodyLimit::max(request_bytes_max));
+    guarded(routes, Duration::from_secs(REQUEST_SECONDS_MAX))
+}
+
+/// `routes`, with an answer also when a handler takes too long or panics.
+fn guarded(routes: Router, time_max: Duration) -> Router {
+    routes
+        .layer(middleware::from_fn_with_state(time_max, in_time))
+        .layer(CatchPanicLayer::custom(panicked))
+        // Logs method, path, status and latency; never headers, which carry the secrets.
+        .layer(TraceLayer::new_for_http())
+}
+
+async fn no_route(uri: Uri) -> Failure {
+    tracing::debug!(path = uri.path(), "no route");
+    Failure::new(Code::NoRoute, "No route for that URI")
+}
+
+async fn method_not_allowed(method: Method) -> Failure {
+    Failure::new(Code::MethodNotAllowed, format!("Method {method} not available for that URI"))
+}
+
+/// Tower's own time-out answers without an envelope, and 408 makes the SDKs send a create again.
+async fn in_time(State(time_max): State<Duration>, request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(time_max, next.run(request)).await;
+    answer.unwrap_or_else(|_| {
+        let message = "no answer in time; list the captures to see whether it was done, then ask again";
+        Failure::new(Code::TimedOut, message).into_response()
+    })
+}
+
+// The signature is tower-http's.
+#[allow(clippy::needless_pass_by_value)]
+fn panicked(payload: Box<dyn Any + Send>) -> Response {
+    let said =
+        payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = said.unwrap_or("no text"), "a request handler panicked");
+    Failure::new(Code::Internal, "internal error; ask the operator of this host").into_response()
+}
+
+#[cfg(test)]
+mod tests;

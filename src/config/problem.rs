@@ -36,12 +36,12 @@ pub enum Problem {
     Range {
         /// Path of the key.
         key: String,
-        /// As written.
-        value: u64,
+        /// As written, or as a size.
+        value: String,
         /// Smallest legal value.
-        min: u64,
+        min: String,
         /// Largest legal value.
-        max: u64,
+        max: String,
         /// Where the bounds come from.
         why: &'static str,
     },

@@ -4,7 +4,7 @@
 
 use super::file::{self, File};
 use super::plan::*;
-use super::{Problem, accounts};
+use super::{ByteSize, Problem, accounts};
 use crate::limits;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,15 +40,31 @@ impl Rules {
     }
 
     /// `value` if it is within bounds, otherwise the nearest that is.
-    fn range(
+    fn range(&mut self, key: impl Into<String>, value: u64, bounds: (u64, u64), why: &'static str) -> u64 {
+        self.range_shown(key.into(), value, bounds, why, |number| number.to_string())
+    }
+
+    /// As [`Rules::range`], for sizes.
+    fn size(&mut self, key: &str, value: ByteSize, bounds: (u64, u64), why: &'static str) -> u64 {
+        self.range_shown(key.to_owned(), value.0, bounds, why, |bytes| ByteSize(bytes).to_string())
+    }
+
+    fn range_shown(
         &mut self,
-        key: impl Into<String>,
+        key: String,
         value: u64,
         (min, max): (u64, u64),
         why: &'static str,
+        show: fn(u64) -> String,
     ) -> u64 {
         if value < min || value > max {
-            self.problems.push(Problem::Range { key: key.into(), value, min, max, why });
+            self.problems.push(Problem::Range {
+                key,
+                value: show(value),
+                min: show(min),
+                max: show(max),
+                why,
+            });
         }
         value.clamp(min, max)
     }
@@ -238,7 +254,7 @@ fn blocks(rules: &mut Rules, blocks: &file::Blocks, workers: usize) -> BlocksPla
     let count_min = workers.max(1) * BLOCKS_PER_WORKER_MIN;
     let min = (count_min * limits::BLOCK_BYTES) as u64;
     let why = "eight blocks of 1 MiB for each worker, or bursts are dropped while the disk works";
-    let bytes = rules.range("blocks.bytes_max", blocks.bytes_max.0, (min, 1 << 40), why);
+    let bytes = rules.size("blocks.bytes_max", blocks.bytes_max, (min, 1 << 40), why);
     let choices = [("auto", Hugepages::Auto), ("never", Hugepages::Never), ("require", Hugepages::Require)];
     BlocksPlan {
         count: (bytes / limits::BLOCK_BYTES as u64) as usize,
@@ -247,15 +263,15 @@ fn blocks(rules: &mut Rules, blocks: &file::Blocks, workers: usize) -> BlocksPla
 }
 
 fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
-    let bytes_max = rules.range(
+    let bytes_max = rules.size(
         "spool.bytes_max",
-        spool.bytes_max.0,
+        spool.bytes_max,
         (limits::SEGMENT_BYTES_MIN, 1 << 60),
         "it holds at least one segment of the smallest size",
     );
-    let segment_bytes = rules.range(
+    let segment_bytes = rules.size(
         "spool.segment_bytes",
-        spool.segment_bytes.0,
+        spool.segment_bytes,
         (limits::SEGMENT_BYTES_MIN, bytes_max),
         "below, the file system's work outweighs the data's; above, the quota (spool.bytes_max) holds no segment",
     );
@@ -309,7 +325,7 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
     let why =
         "S3 refuses parts below 5 MiB, above 5 GiB, and more than 10000 in an object of spool.segment_bytes";
     let part_bytes =
-        rules.range("upload.part_bytes", upload.part_bytes.0, (part_min, (5 << 30).max(part_min)), why);
+        rules.size("upload.part_bytes", upload.part_bytes, (part_min, (5 << 30).max(part_min)), why);
     let why = "each part on its way is held in memory";
     let parts_in_flight = rules.range("upload.parts_in_flight", upload.parts_in_flight, (1, 64), why);
     let retry =
@@ -347,7 +363,7 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
         ([127, 0, 0, 1], 8080).into()
     });
     let why = "a request has at least a kilobyte of room and never needs more than 16 MiB";
-    let bytes = rules.range("api.request_bytes_max", api.request_bytes_max.0, (1 << 10, 16 << 20), why);
+    let bytes = rules.size("api.request_bytes_max", api.request_bytes_max, (1 << 10, 16 << 20), why);
     let why = "a second to an hour";
     let timeout = rules.range("api.request_timeout_seconds", api.request_timeout_seconds, (1, 3600), why);
     let why = "each connection costs a file descriptor";

@@ -1,1 +1,35 @@
 //! DPDK behind safe types. Owns every call into it; nothing else names `sys`.
+//!
+//! ```text
+//! Eal ─▶ Port ─start▶ StartedPort      counters, link, facts
+//!          (Mempools)  └▶ RxQueue ─▶ RxBurst     one per queue; Send, so that a worker takes it along
+//! ```
+//!
+//! Each owner keeps alive what it stands on, so drop order is free: a port closes when the last of its parts is gone, EAL
+//! is cleaned up after the last port and thread.
+//!
+//! Invariant: no safe call makes DPDK read or write memory that is not ours, whatever a driver or the config says.
+
+mod sys;
+
+mod arguments;
+mod eal;
+mod mempool;
+mod device;
+mod probe;
+mod configure;
+mod facts;
+mod port;
+mod burst;
+mod stats;
+#[doc(hidden)]
+pub mod feed;
+
+pub use arguments::Memory;
+pub use burst::{RxBurst, RxQueue};
+pub use device::DeviceError;
+pub use eal::{Code, Eal, EalError, Registered, cycles};
+pub use facts::{Link, PortFacts, Spread};
+pub use mempool::{Mempool, MempoolError};
+pub use port::{Port, PortConfig, PortError, StartedPort};
+pub use stats::PortStats;

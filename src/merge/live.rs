@@ -5,18 +5,20 @@
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
-use super::{Input, MergeError, Output, Segment, Totals};
+use super::{Input, MergeError, Output, Segment, Totals, seal};
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{Place, ReadError, Reader};
 use crossbeam::channel::Receiver;
 use std::collections::VecDeque;
 use std::fs::File;
+use tokio::sync::mpsc::Sender;
 
 /// Steps between looks at the input while there is work: rare enough to cost nothing, often enough that nothing piles up.
 const STEPS_PER_LOOK: usize = 256;
 
 /// Merges the streams of `queues` queues into objects of at most `object_bytes_max` bytes (a single larger record
-/// excepted) until every queue has ended. Blocks; run it on a thread of its own, outside of async code.
+/// excepted) until every queue has ended. Blocks, and has a second thread for
+/// hashing; run it outside of async code.
 ///
 /// A queue without a watermark holds the others back, because its next packet could be the oldest. While `outputs` is
 /// full, `inputs` is not read: a sender that must not wait uses an unbounded channel.
@@ -28,30 +30,18 @@ pub fn run_live(
     snaplen: u32,
     object_bytes_max: u64,
     inputs: Receiver<Input>,
-    outputs: tokio::sync::mpsc::Sender<Output>,
+    outputs: Sender<Output>,
 ) -> Result<Totals, MergeError> {
-    let lanes = (0..queues).map(|_| Lane::default()).collect();
-    let objects = Objects::new(outputs, snaplen, object_bytes_max);
-    let mut merge = Live { lanes, objects, floors: Floors::default() };
-    merge.settle()?;
-    while let Some(queue) = merge.floors.lowest() {
-        let mut told = false;
-        if merge.lanes[queue].head.is_some() {
-            merge.steps()?;
-        } else {
-            let queue = merge.lanes.iter().position(|lane| !lane.ended).unwrap_or(queue);
-            merge.take(inputs.recv().map_err(|_| MergeError::InputClosed { queue })?)?;
-            told = true;
-        }
-        while let Ok(input) = inputs.try_recv() {
-            merge.take(input)?;
-            told = true;
-        }
-        if told {
-            merge.settle()?;
-        }
-    }
-    merge.objects.finish()
+    let (merged, to_seal) = crossbeam::channel::bounded(seal::QUEUE);
+    let sealed = outputs.clone();
+    std::thread::scope(|scope| {
+        let sealer = scope.spawn(move || seal::seal(&to_seal, &sealed));
+        let lanes = (0..queues).map(|_| Lane::default()).collect();
+        let objects = Objects::new(merged, snaplen, object_bytes_max);
+        let totals = Live { lanes, objects, floors: Floors::default() }.run(&inputs, &outputs)?;
+        sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(totals)
+    })
 }
 
 struct Live {
@@ -74,6 +64,31 @@ struct Lane {
 }
 
 impl Live {
+    fn run(mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<Totals, MergeError> {
+        self.settle()?;
+        while let Some(queue) = self.floors.lowest() {
+            let mut told = false;
+            if self.lanes[queue].head.is_some() {
+                self.steps()?;
+            } else {
+                let queue = self.lanes.iter().position(|lane| !lane.ended).unwrap_or(queue);
+                self.take(inputs.recv().map_err(|_| MergeError::InputClosed { queue })?)?;
+                told = true;
+            }
+            while let Ok(input) = inputs.try_recv() {
+                self.take(input)?;
+                told = true;
+            }
+            if told {
+                self.settle()?;
+            }
+            if outputs.is_closed() {
+                return Err(MergeError::OutputClosed);
+            }
+        }
+        self.objects.finish()
+    }
+
     /// Does up to [`STEPS_PER_LOOK`] steps while the next record is known.
     fn steps(&mut self) -> Result<(), MergeError> {
         for _ in 0..STEPS_PER_LOOK {
@@ -91,9 +106,6 @@ impl Live {
     }
 
     fn take(&mut self, input: Input) -> Result<(), MergeError> {
-        if !self.objects.wanted() {
-            return Err(MergeError::OutputClosed);
-        }
         let queues = self.lanes.len();
         let (Input::Segment(queue, _) | Input::Watermark(queue, _) | Input::End(queue)) = input;
         let lane = self.lanes.get_mut(queue).ok_or(MergeError::Queue { queue, queues })?;

@@ -9,6 +9,7 @@ mod live;
 mod objects;
 mod offline;
 mod order;
+mod seal;
 #[cfg(test)]
 mod tests;
 
@@ -62,7 +63,8 @@ pub struct Summary {
     pub sha256: String,
 }
 
-/// What the live merge produces, in order: for each object `Begin`, its `Chunk`s, `End`. At least one object.
+/// What the live merge produces, in order: for each object `Begin`, its `Chunk`s, `End`. At least one object. If the merge
+/// fails, its last object has no `End` and is to be thrown away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Object number `n`, from 0, begins.

@@ -1,4 +1,5 @@
-//! Objects made of merged records. Owns cutting, chunking, hashing and the lists of segment files that are done with.
+//! Objects made of merged records. Owns cutting, chunking and the lists of segment files that are done with; hashing and
+//! delivery are in `seal`.
 //!
 //! Invariant: each object is a complete pcap file; a segment file is listed with the object that holds its last record.
 
@@ -7,15 +8,13 @@ use super::{MergeError, Output, Summary, Totals};
 use crate::limits::{BLOCK_BYTES, PCAP_FILE_HEADER_BYTES};
 use crate::pcap::file_header;
 use bytes::BytesMut;
-use sha2::{Digest, Sha256};
-use std::fmt::Write;
+use crossbeam::channel::Sender;
 use std::path::PathBuf;
-use tokio::sync::mpsc::Sender;
 
 /// Bytes of a full chunk; also a whole number of them makes a part of a multipart upload.
 const CHUNK_BYTES: usize = BLOCK_BYTES;
 
-/// Cuts merged records into objects and sends them.
+/// Cuts merged records into objects and sends them on, still without their hashes.
 #[derive(Debug)]
 pub(super) struct Objects {
     outputs: Sender<Output>,
@@ -30,7 +29,6 @@ pub(super) struct Objects {
 /// The object being made.
 #[derive(Debug, Default)]
 struct Object {
-    hash: Sha256,
     bytes: u64,
     packets: u64,
     first_ns: u64,
@@ -41,11 +39,6 @@ impl Objects {
     pub(super) fn new(outputs: Sender<Output>, snaplen: u32, bytes_max: u64) -> Self {
         let (chunk, consumed) = (BytesMut::with_capacity(CHUNK_BYTES), Vec::new());
         Self { outputs, snaplen, bytes_max, chunk, object: None, consumed, totals: Totals::default() }
-    }
-
-    /// Whether anyone still takes what is made here.
-    pub(super) fn wanted(&self) -> bool {
-        !self.outputs.is_closed()
     }
 
     /// Notes that the records of this segment file have all been appended.
@@ -61,7 +54,7 @@ impl Objects {
     }
 
     fn send(&self, output: Output) -> Result<(), MergeError> {
-        self.outputs.blocking_send(output).map_err(|_| MergeError::OutputClosed)
+        self.outputs.send(output).map_err(|_| MergeError::OutputClosed)
     }
 
     /// Begins an object unless one is being made.
@@ -91,9 +84,6 @@ impl Objects {
 
     fn flush(&mut self) -> Result<(), MergeError> {
         let chunk = std::mem::replace(&mut self.chunk, BytesMut::with_capacity(CHUNK_BYTES)).freeze();
-        if let Some(object) = &mut self.object {
-            object.hash.update(&chunk);
-        }
         self.send(Output::Chunk(chunk))
     }
 
@@ -102,16 +92,12 @@ impl Objects {
         if !self.chunk.is_empty() {
             self.flush()?;
         }
-        let Some(Object { hash, bytes, packets, first_ns, last_ns }) = self.object.take() else {
+        let Some(Object { bytes, packets, first_ns, last_ns }) = self.object.take() else {
             return Ok(());
         };
         self.totals.objects += 1;
         self.totals.bytes += bytes;
-        let mut sha256 = String::with_capacity(64);
-        for byte in hash.finalize() {
-            write!(sha256, "{byte:02x}").expect("a String takes everything");
-        }
-        let summary = Summary { bytes, packets, first_ns, last_ns, sha256 };
+        let summary = Summary { bytes, packets, first_ns, last_ns, sha256: String::new() };
         let consumed = std::mem::take(&mut self.consumed);
         self.send(Output::End(summary, consumed))
     }

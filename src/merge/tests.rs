@@ -15,7 +15,13 @@ use tempfile::TempDir;
 
 type Packet = (u64, u32, Vec<u8>);
 
+/// An object's bytes, its summary, and the segment files listed with it.
+type Object = (Vec<u8>, Summary, Vec<PathBuf>);
+
 const SECOND: u64 = 1_000_000_000;
+
+/// Object that any packet fits into: headers and the longest data that [`packet`] makes.
+const OBJECT_BYTES_MIN: u64 = 24 + 16 + 69;
 
 /// A packet that tells where it came from.
 fn packet(ns: u64, queue: usize, number: usize) -> Packet {
@@ -90,7 +96,7 @@ impl Running {
     }
 
     /// Every object with its summary and list, and what the merge said.
-    fn finish(mut self) -> (Vec<(Vec<u8>, Summary, Vec<PathBuf>)>, Result<Totals, MergeError>) {
+    fn finish(mut self) -> (Vec<Object>, Result<Totals, MergeError>) {
         drop(self.inputs);
         let result = self.thread.join().unwrap();
         let mut objects = Vec::new();
@@ -148,7 +154,7 @@ proptest! {
     fn live_merge_is_the_sort_of_all_packets_cut_into_whole_objects(
         streams in streams(),
         choices in prop::collection::vec(any::<Index>(), 64),
-        bytes_max in 100u64..6000,
+        bytes_max in OBJECT_BYTES_MIN..6000,
     ) {
         let dir = TempDir::new().unwrap();
         let running = Running::start(streams.len(), bytes_max);
@@ -195,10 +201,7 @@ proptest! {
 }
 
 /// A listed segment's packets are all in the objects so far, and every segment is listed once.
-fn consumed_is_covered(
-    objects: &[(Vec<u8>, Summary, Vec<PathBuf>)],
-    inputs: &[Input],
-) -> Result<(), TestCaseError> {
+fn consumed_is_covered(objects: &[Object], inputs: &[Input]) -> Result<(), TestCaseError> {
     let mut seen = Vec::new();
     let mut listed = Vec::new();
     for (bytes, _, consumed) in objects {
@@ -363,7 +366,7 @@ fn an_offline_merge_that_fails_leaves_every_file_as_it_was() {
         names
     };
     let before = list();
-    let merge = |inputs: &[&PathBuf], output| {
+    let merge = |inputs: &[&PathBuf], output: &Path| {
         merge_files(&inputs.iter().copied().cloned().collect::<Vec<_>>(), output).unwrap_err()
     };
     let error = merge(&[&good, &other], &output);

@@ -46,22 +46,39 @@ fn classic(packets: &[Packet], big_endian: bool, magic: u32) -> Vec<u8> {
 
 /// pcapng with one nanosecond interface, written naively.
 fn ng(packets: &[Packet], big_endian: bool) -> Vec<u8> {
-    let u32b = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
-    let u16b = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
-    let block = |kind: u32, body: &[u8]| {
-        let bytes = u32b(body.len() as u32 + 12);
-        [&u32b(kind)[..], &bytes, body, &bytes].concat()
-    };
-    let section = [&u32b(0x1a2b_3c4d)[..], &u16b(1), &u16b(0), &[0xff; 8]].concat();
-    let resolution = [&u16b(9)[..], &u16b(1), &[9, 0, 0, 0], &u32b(0)].concat();
-    let interface = [&u16b(1)[..], &u16b(0), &u32b(0), &resolution].concat();
-    let mut file = [block(0x0a0d_0d0a, &section), block(1, &interface), block(0x7777, &[1; 8])].concat();
+    let u32b = |value| u32_bytes(value, big_endian);
+    let resolution = [&u16_bytes(9, big_endian)[..], &u16_bytes(1, big_endian), &[9, 0, 0, 0]].concat();
+    let unknown = block(0x7777, &[1; 8], big_endian);
+    let mut file = [section(big_endian), interface(1, 0, &resolution, big_endian), unknown].concat();
     for (ns, wire_len, data) in packets {
         let padding = vec![0; data.len().next_multiple_of(4) - data.len()];
         let fields = [0, (ns >> 32) as u32, *ns as u32, data.len() as u32, *wire_len].map(u32b);
-        file.extend(block(6, &[&fields.concat()[..], data, &padding].concat()));
+        file.extend(block(6, &[&fields.concat()[..], data, &padding].concat(), big_endian));
     }
     file
+}
+
+fn u32_bytes(value: u32, big_endian: bool) -> [u8; 4] {
+    if big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+}
+
+fn u16_bytes(value: u16, big_endian: bool) -> [u8; 2] {
+    if big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+}
+
+fn block(kind: u32, body: &[u8], big_endian: bool) -> Vec<u8> {
+    let bytes = u32_bytes(body.len() as u32 + 12, big_endian);
+    [&u32_bytes(kind, big_endian)[..], &bytes, body, &bytes].concat()
+}
+
+fn section(big_endian: bool) -> Vec<u8> {
+    let version = [u16_bytes(1, big_endian), [0, 0]].concat();
+    block(0x0a0d_0d0a, &[&u32_bytes(0x1a2b_3c4d, big_endian)[..], &version, &[0xff; 8]].concat(), big_endian)
+}
+
+fn interface(link_type: u16, snaplen: u32, options: &[u8], big_endian: bool) -> Vec<u8> {
+    let link_type = [u16_bytes(link_type, big_endian), [0, 0]].concat();
+    block(1, &[&link_type[..], &u32_bytes(snaplen, big_endian), options, &[0; 4]].concat(), big_endian)
 }
 
 fn read<R: Read>(source: R) -> Result<Vec<Packet>, ReadError> {
@@ -196,6 +213,45 @@ fn a_record_of_the_largest_size_fits_the_smallest_window() {
     reader.next_record().unwrap();
     assert_eq!(reader.next_record().unwrap().unwrap().data, packet.2);
     assert!(Writer::new(Vec::new(), 0, 1).unwrap().write(0, u32::MAX, &vec![0; packet.2.len() + 1]).is_err());
+}
+
+#[test]
+fn pcapng_times_follow_their_interface_and_sections_their_byte_order() {
+    let offset = [&[14, 0, 8, 0][..], &100u64.to_le_bytes()].concat();
+    let half_seconds = [9, 0, 1, 0, 0x81, 0, 0, 0];
+    let enhanced = |interface: u32, time: u32| {
+        block(6, &[interface, 0, time, 4, 9, 0x0403_0201].map(u32::to_le_bytes).concat(), false)
+    };
+    let obsolete = block(2, &[1 | 7 << 16, 0, 3, 4, 9, 0x0403_0201].map(u32::to_le_bytes).concat(), false);
+    let simple = block(3, &[9u32, 0x0403_0201].map(u32::to_le_bytes).concat(), false);
+    let file = [
+        section(false),
+        interface(1, 4, &offset, false),
+        interface(1, 0, &half_seconds, false),
+        enhanced(0, 7),
+        enhanced(1, 5),
+        obsolete,
+        simple,
+        ng(&[(77, 9, vec![1, 2, 3, 4])], true),
+    ]
+    .concat();
+    let packet = |ns| (ns, 9, vec![1, 2, 3, 4]);
+    let times = [100_000_007_000, 2_500_000_000, 1_500_000_000, 0, 77];
+    assert_eq!(read(&file[..]).unwrap(), times.map(packet));
+}
+
+#[test]
+fn pcapng_of_two_link_types_is_refused_at_the_packet_that_differs() {
+    let packet = |interface: u32| block(6, &[interface, 0, 1, 0, 0].map(u32::to_le_bytes).concat(), false);
+    let start = [section(false), interface(101, 0, &[], false), interface(1, 0, &[], false)].concat();
+    let mut reader = Reader::new(&start[..]).unwrap();
+    assert_eq!((reader.link_type(), reader.next_record().unwrap()), (None, None));
+    let file = [start, packet(0), packet(1)].concat();
+    let mut reader = Reader::new(&file[..]).unwrap();
+    assert_eq!(reader.link_type(), Some(101));
+    assert!(reader.next_record().unwrap().is_some());
+    let error = reader.next_record().unwrap_err();
+    assert!(matches!(error, ReadError::LinkType { first: 101, found: 1, .. }), "{error}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! From merged bytes to objects in the customer's bucket. Owns destinations, stores, the manifest and the delivery.
+//! From merged bytes to objects in the customer's bucket. Owns destinations, stores, delivery, the manifest and the check against it.
 //!
 //! Invariant: an object is visible under its name only when it is complete.
 
@@ -9,6 +9,7 @@ mod file;
 mod s3;
 mod manifest;
 mod deliver;
+mod verify;
 
 pub use deliver::deliver;
 pub use destination::{Destination, DestinationError};
@@ -17,3 +18,4 @@ pub use file::FileStore;
 pub use manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name};
 pub use s3::{S3Config, S3Credentials};
 pub use store::{ObjectStore, ObjectWriter, Pending, Stored, Stores, StoresConfig};
+pub use verify::{Finding, Step, Verified, VerifyError, verify};

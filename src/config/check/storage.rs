@@ -121,7 +121,7 @@ fn bytes_below(dir: &Path) -> u64 {
 
 /// Whether the file system takes `O_DIRECT`, tried with a file that never gets a name.
 fn direct_writes(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
-    let in_memory = rustix::fs::statfs(dir).is_ok_and(|stat| MEMORY_MAGICS.contains(&(stat.f_type as i64)));
+    let in_memory = rustix::fs::statfs(dir).is_ok_and(|stat| MEMORY_MAGICS.contains(&stat.f_type));
     if in_memory {
         let text = format!(
             "{} is kept in memory (tmpfs): captures compete with everything else for it",

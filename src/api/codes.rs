@@ -1,0 +1,162 @@
+//! The error codes. Owns numbers, statuses and what a client is told about retrying; not the messages.
+//!
+//! Invariant: a number never changes its meaning; `docs/API.md` lists exactly these.
+
+use axum::http::StatusCode;
+
+/// Why a request was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    /// The account has no such capture.
+    PcapNotFound,
+    /// The body is not a JSON object, or names a member twice.
+    MalformedBody,
+    /// A member that the API does not have.
+    UnknownMember,
+    /// A required member is absent.
+    MissingMember,
+    /// A member's value cannot be used.
+    InvalidValue,
+    /// A member that this type of capture does not have.
+    MemberNotAllowed,
+    /// Something that this host does not offer.
+    NotSupported,
+    /// The body is longer than the host takes.
+    BodyTooLarge,
+    /// A full capture of the account is pending or running.
+    FullCaptureActive,
+    /// Every capture slot is taken.
+    NoSlot,
+    /// The host is shutting down.
+    ShuttingDown,
+    /// The capture could not be recorded.
+    NotRecorded,
+    /// The host did not answer in time.
+    TimedOut,
+    /// A bug of ours.
+    Internal,
+    /// The credential may only read.
+    ReadOnly,
+    /// A note, never an error: why a simple capture failed.
+    SimpleFailed,
+    /// No route for the path.
+    NoRoute,
+    /// The path has no such method.
+    MethodNotAllowed,
+    /// An id in the path that can be no id.
+    BadIdentifier,
+    /// No credential was sent.
+    MissingCredential,
+    /// The credential does not open the account.
+    Authentication,
+}
+
+/// What the official SDKs should do; they retry 408, 409, 429 and 5xx by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Nothing is said: the SDKs do not retry this status.
+    Unsaid,
+    /// `x-should-retry: false`: seconds cannot cure it, or it may have been done.
+    Never,
+    /// `Retry-After`, in seconds.
+    AfterSeconds(u16),
+}
+
+/// One row of [`TABLE`].
+pub(super) struct Row {
+    pub(super) code: Code,
+    pub(super) number: u16,
+    pub(super) status: StatusCode,
+    pub(super) retry: Retry,
+}
+
+const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
+    Row { code, number, status, retry }
+}
+
+/// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
+pub(super) const TABLE: [Row; 21] = [
+    row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
+    row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::MissingMember, 1004, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::InvalidValue, 1005, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::MemberNotAllowed, 1006, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::NotSupported, 1007, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::BodyTooLarge, 1008, StatusCode::PAYLOAD_TOO_LARGE, Retry::Unsaid),
+    row(Code::FullCaptureActive, 1009, StatusCode::CONFLICT, Retry::Never),
+    row(Code::NoSlot, 1010, StatusCode::TOO_MANY_REQUESTS, Retry::Never),
+    row(Code::ShuttingDown, 1011, StatusCode::SERVICE_UNAVAILABLE, Retry::AfterSeconds(10)),
+    row(Code::NotRecorded, 1012, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
+    row(Code::TimedOut, 1013, StatusCode::GATEWAY_TIMEOUT, Retry::Never),
+    row(Code::Internal, 1014, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
+    row(Code::ReadOnly, 1015, StatusCode::FORBIDDEN, Retry::Unsaid),
+    row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
+    row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
+    row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),
+    row(Code::BadIdentifier, 7003, StatusCode::NOT_FOUND, Retry::Unsaid),
+    row(Code::MissingCredential, 9106, StatusCode::UNAUTHORIZED, Retry::Unsaid),
+    row(Code::Authentication, 10000, StatusCode::UNAUTHORIZED, Retry::Unsaid),
+];
+
+const _: () = {
+    let mut at = 0;
+    while at < TABLE.len() {
+        assert!(TABLE[at].code as usize == at, "the rows stand in the order of the codes");
+        at += 1;
+    }
+};
+
+impl Code {
+    /// Its row.
+    pub(super) fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The codes' rows of the document, as (number, status, retry).
+    fn documented() -> Vec<(String, String, String)> {
+        let rows = include_str!("../../docs/API.md").lines().filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let number = *cells.get(1)?;
+            (number.len() >= 4 && number.bytes().all(|b| b.is_ascii_digit()))
+                .then(|| (number.to_owned(), cells[2].to_owned(), cells[3].to_owned()))
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn the_document_lists_exactly_these_codes() {
+        let ours: Vec<_> = TABLE
+            .iter()
+            .map(|row| {
+                let retry = match row.retry {
+                    Retry::Unsaid => "–".to_owned(),
+                    Retry::Never => "`x-should-retry: false`".to_owned(),
+                    Retry::AfterSeconds(seconds) => format!("`Retry-After: {seconds}`"),
+                };
+                (row.number.to_string(), row.status.as_u16().to_string(), retry)
+            })
+            .collect();
+        assert_eq!(documented(), ours);
+    }
+
+    #[test]
+    fn no_number_is_used_twice() {
+        for row in &TABLE {
+            assert_eq!(TABLE.iter().filter(|other| other.number == row.number).count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_the_sdks_would_retry_says_how() {
+        for row in &TABLE {
+            let retried = matches!(row.status.as_u16(), 408 | 409 | 429) || row.status.is_server_error();
+            assert_eq!(retried, row.retry != Retry::Unsaid, "{}", row.number);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The envelope that every JSON answer is in. Owns its four members, failures and their headers; not what is in `result`.
+//!
+//! Invariant: an answer has `result`, `success`, `errors` and `messages`, all four, or is 204 without a body; a failure has
+//! a status of 4xx or 5xx and at least one error, because the SDKs do not look at `success`.
+
+use super::codes::{Code, Retry};
+use crate::capture::Refusal;
+use axum::Json;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+const SHOULD_RETRY: &str = "x-should-retry";
+
+#[derive(Serialize)]
+struct Envelope<T> {
+    result: T,
+    success: bool,
+    errors: Vec<Problem>,
+    messages: Vec<Problem>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Source {
+    pointer: String,
+}
+
+/// An item of `errors` or `messages`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Problem {
+    #[serde(serialize_with = "number")]
+    code: Code,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
+}
+
+fn number<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(code.row().number)
+}
+
+impl Problem {
+    /// A problem of the whole request.
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), source: None }
+    }
+
+    /// A problem of one member of the body; `pointer` is a JSON pointer (RFC 6901).
+    pub(super) fn at(pointer: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), source: Some(Source { pointer: pointer.into() }) }
+    }
+}
+
+/// A request that was not done, and every reason.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Failure {
+    /// Decides the status and the headers.
+    first: Problem,
+    others: Vec<Problem>,
+}
+
+impl Failure {
+    /// One reason.
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { first: Problem::new(code, message), others: Vec::new() }
+    }
+
+    /// All reasons, if there is one.
+    pub(super) fn of(problems: Vec<Problem>) -> Option<Self> {
+        let mut problems = problems.into_iter();
+        Some(Self { first: problems.next()?, others: problems.collect() })
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match &refusal {
+            Refusal::NotFound(_) => Self::new(Code::PcapNotFound, "pcap not found"),
+            Refusal::FullCaptureActive(_) => Self::new(Code::FullCaptureActive, refusal.to_string()),
+            Refusal::NoSlot(_) => Self::new(Code::NoSlot, refusal.to_string()),
+            Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
+            // What the store says names files of the host: for its operator, not for the customer.
+            Refusal::Store(detail) => {
+                tracing::error!(detail, "a capture could not be recorded");
+                Self::new(
+                    Code::NotRecorded,
+                    "the capture could not be recorded; ask the operator of this host",
+                )
+            }
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let row = self.first.code.row();
+        let mut errors = vec![self.first];
+        errors.extend(self.others);
+        let envelope = Envelope { result: (), success: false, errors, messages: Vec::new() };
+        let mut response = (row.status, Json(envelope)).into_response();
+        match row.retry {
+            Retry::Unsaid => {}
+            Retry::Never => {
+                response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Retry::AfterSeconds(seconds) => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+        }
+        if row.status == axum::http::StatusCode::UNAUTHORIZED {
+            // RFC 9110, section 11.6.1: a 401 names a scheme.
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// 200 with `result` and no messages.
+pub(super) fn success(result: impl Serialize) -> Response {
+    success_with(result, Vec::new())
+}
+
+/// 200 with `result` and notes beside it.
+pub(super) fn success_with(result: impl Serialize, messages: Vec<Problem>) -> Response {
+    Json(Envelope { result, success: true, errors: Vec::new(), messages }).into_response()
+}

@@ -1,0 +1,119 @@
+//! What the tests of the API share: a host, a way to ask it, and an answer as text.
+
+mod contract;
+mod engine;
+mod failures;
+mod security;
+mod serving;
+
+use super::*;
+use crate::capture::{self, AccountId};
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, StatusCode, request};
+use engine::Engine;
+use sha2::{Digest, Sha256};
+use tower::ServiceExt;
+
+const A: &str = "023e105f4ecef8ad9ca31a8372d0c353";
+const B: &str = "b23e105f4ecef8ad9ca31a8372d0c353";
+const REQUEST_BYTES_MAX: usize = 16 << 10;
+
+const SIMPLE: &str = r#"{"system":"magic-transit","type":"simple","time_limit":60,"packet_limit":100}"#;
+const FULL: &str = r#"{"system":"magic-transit","type":"full","time_limit":300,"colo_name":"ORD",
+    "destination_conf":"s3://pcaps-bucket?region=us-east-1"}"#;
+
+/// A host `ord02` with two accounts.
+struct Host {
+    router: Router,
+    engine: Engine,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    /// Status, the headers that mean something to a client, and the body to the byte.
+    fn text(&self) -> String {
+        let mut text = self.status.as_u16().to_string();
+        for name in ["content-type", "allow", "retry-after", "x-should-retry", "www-authenticate"] {
+            if let Some(value) = self.headers.get(name) {
+                text.push_str(&format!(" [{name}: {}]", value.to_str().unwrap()));
+            }
+        }
+        format!("{text}\n{}", self.body)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+fn token(secret: &str, role: Role) -> Credential {
+    Credential { secret: Secret::Token { token_sha256: Sha256::digest(secret).into() }, role }
+}
+
+fn key(email: &str, key: &str) -> Credential {
+    let secret = Secret::Key { email: email.to_owned(), key_sha256: Sha256::digest(key).into() };
+    Credential { secret, role: Role::Write }
+}
+
+fn ord02() -> Rules {
+    Rules {
+        colo: "ord02".to_owned(),
+        time_limit_seconds_max: 86_400,
+        packet_limit_max: None,
+        byte_limit_max: None,
+        allow_file: false,
+    }
+}
+
+fn routes_to(captures: capture::Handle, rules: Rules) -> Router {
+    let a =
+        vec![key("user@example.com", "a-key"), token("a-token", Role::Write), token("a-reader", Role::Read)];
+    let b = vec![key("b@example.com", "b-key"), token("b-token", Role::Write)];
+    let accounts = Accounts::new([(AccountId(A.to_owned()), a), (AccountId(B.to_owned()), b)]);
+    router(ApiState { captures, accounts, rules, request_bytes_max: REQUEST_BYTES_MAX })
+}
+
+impl Host {
+    fn start() -> Self {
+        Self::with(ord02())
+    }
+
+    fn with(rules: Rules) -> Self {
+        let engine = Engine::start();
+        Self { router: routes_to(engine.handle.clone(), rules), engine }
+    }
+
+    async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        }
+    }
+
+    /// Asks for a path below account A's captures, with A's token.
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let request = request::Builder::new()
+            .method(method)
+            .uri(format!("{PREFIX}/accounts/{A}/pcaps{path}"))
+            .header("authorization", "Bearer a-token");
+        self.send(request, body.to_owned()).await
+    }
+
+    async fn create(&self, body: &str) -> Answer {
+        self.ask("POST", "", body).await
+    }
+}
+
+/// Ids of the test engine's jobs.
+fn id(number: u64) -> String {
+    format!("{:032x}", 0xcafe_0000_u64 + number)
+}

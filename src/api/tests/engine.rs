@@ -1,0 +1,112 @@
+//! An engine for tests of the API: real jobs and real actions, no packets. Ids count up and time goes on by one second
+//! with each job, so that answers can be compared to the byte.
+
+use super::capture::{
+    Action, CaptureId, Handle, Job, Kind, Ledger, Progress, Refusal, Request, Status, StopReason,
+};
+use jiff::Timestamp;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+
+/// Its front, and its jobs in the order of their creation.
+pub struct Engine {
+    pub handle: Handle,
+    pub jobs: Arc<Mutex<Vec<Job>>>,
+}
+
+impl Engine {
+    /// Starts it on the current runtime.
+    pub fn start() -> Self {
+        let (handle, queue) = Handle::channel(16);
+        let jobs = Arc::new(Mutex::new(Vec::new()));
+        tokio::spawn(run(queue, Arc::clone(&jobs)));
+        Self { handle, jobs }
+    }
+}
+
+async fn run(mut queue: mpsc::Receiver<Action>, jobs: Arc<Mutex<Vec<Job>>>) {
+    while let Some(action) = queue.recv().await {
+        let mut jobs = jobs.lock().unwrap();
+        // An asker that has gone away needs no answer.
+        match action {
+            Action::Create(request, reply) => drop(reply.send(create(*request, &mut jobs))),
+            Action::List(account, reply) => {
+                let mine = jobs.iter().rev().filter(|job| job.request.account == account);
+                drop(reply.send(mine.take(50).cloned().collect()));
+            }
+            Action::Get(account, id, reply) => {
+                let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
+                drop(reply.send(found.cloned().ok_or(Refusal::NotFound(id))));
+            }
+            Action::Stop(account, id, reply) => {
+                let found = jobs.iter_mut().find(|job| job.id == id && job.request.account == account);
+                drop(reply.send(found.map(stop).ok_or(Refusal::NotFound(id))));
+            }
+            Action::Progress(account, id, reply) => {
+                let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
+                drop(reply.send(found.map(progress).ok_or(Refusal::NotFound(id))));
+            }
+            Action::Shutdown(reply) => {
+                reply.send(()).unwrap();
+                return;
+            }
+        }
+    }
+}
+
+fn create(request: Request, jobs: &mut Vec<Job>) -> Result<Job, Refusal> {
+    let active = |job: &&Job| {
+        job.request.kind == Kind::Full && job.request.account == request.account && !job.status.ended()
+    };
+    if request.kind == Kind::Full
+        && let Some(job) = jobs.iter().find(active)
+    {
+        return Err(Refusal::FullCaptureActive(job.id.clone()));
+    }
+    let number = jobs.len() as i64;
+    let job = Job {
+        id: CaptureId::parse(&format!("{:032x}", 0xcafe_0000 + number)).unwrap(),
+        request,
+        submitted: Timestamp::from_microsecond(1_795_500_000_000_123 + number * 1_000_000).unwrap(),
+        status: Status::Pending,
+        stop_requested: None,
+        stop_reason: None,
+        error_message: None,
+        ledger: Ledger::default(),
+        objects: Vec::new(),
+    };
+    jobs.push(job.clone());
+    Ok(job)
+}
+
+/// Ends a job with 4821 packets, as if the conversion took no time.
+fn stop(job: &mut Job) {
+    if job.status.ended() {
+        return;
+    }
+    job.stop_requested = Some(Timestamp::from_microsecond(1_795_500_060_500_000).unwrap());
+    job.stop_reason = Some(StopReason::StopRequested);
+    job.status = Status::Success;
+    job.ledger = Ledger {
+        offered: 5000,
+        rx: 5000,
+        unmatched: 179,
+        matched: 4821,
+        captured: 4821,
+        captured_bytes: 4821 * 64,
+        ..Ledger::default()
+    };
+}
+
+fn progress(job: &Job) -> Progress {
+    Progress {
+        id: job.id.clone(),
+        status: job.status,
+        stop_reason: job.stop_reason,
+        ledger: job.ledger,
+        seconds_left: if job.stop_reason.is_some() { 0.0 } else { job.request.time_limit },
+        packet_limit: job.request.packet_limit,
+        byte_limit: job.request.byte_limit,
+        objects: job.objects.clone(),
+    }
+}

@@ -1,0 +1,166 @@
+//! From what was sent to a [`Request`]. Owns which members a type of capture has and their ranges; not how one value is
+//! checked (`check`), nor filters and destinations, which check themselves.
+//!
+//! Invariant: a request that leaves here is true, nothing downstream checks it again; one that does not is answered with
+//! everything that is wrong with it, each item with a pointer to the member.
+
+use super::Rules;
+use super::body::CreateBody;
+use super::check::{Check, name, shown};
+use super::codes::Code;
+use super::envelope::Failure;
+use crate::capture::{AccountId, ColoStyle, Kind, Request};
+use crate::matcher::FilterV1;
+use crate::upload::Destination;
+use serde_json::Value;
+
+/// Cloudflare's OpenAPI: `time_limit` of a simple capture.
+const SIMPLE_TIME_LIMIT_SECONDS_MAX: u64 = 300;
+
+/// Cloudflare's OpenAPI: `packet_limit` of a simple capture.
+const SIMPLE_PACKET_LIMIT_MAX: u64 = 10_000;
+
+/// Checks `body` for `account`, under the host's `rules`.
+pub(super) fn capture_request(
+    account: AccountId,
+    body: &CreateBody,
+    rules: &Rules,
+) -> Result<Request, Failure> {
+    let mut check = Check::default();
+    check.unknown("", &body.unknown);
+    check.one_of("/system", body.system.as_ref(), &["magic-transit"]);
+    let kind = match check.one_of("/type", body.kind.as_ref(), &["simple", "full"]) {
+        Some("simple") => Some(Kind::Simple),
+        Some(_) => Some(Kind::Full),
+        None => None,
+    };
+    let filter = check.filter(body.filter_v1.as_ref());
+    let request = match kind {
+        Some(Kind::Simple) => check.simple(account, filter, body),
+        Some(Kind::Full) => check.full(account, filter, body, rules),
+        None => {
+            check.seconds(body.time_limit.as_ref(), rules.time_limit_seconds_max);
+            None
+        }
+    };
+    match (Failure::of(check.into_problems()), request) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(request)) => Ok(request),
+        (None, None) => Err(Failure::new(Code::Internal, "this request was refused without a reason")),
+    }
+}
+
+impl Check {
+    fn simple(&mut self, account: AccountId, filter: FilterV1, body: &CreateBody) -> Option<Request> {
+        self.absent("/byte_limit", body.byte_limit.as_ref(), "simple");
+        self.absent("/colo_name", body.colo_name.as_ref(), "simple");
+        self.absent("/colo", body.colo.as_ref(), "simple");
+        self.absent("/destination_conf", body.destination_conf.as_ref(), "simple");
+        if body.offset_time.is_some() {
+            let message = "offset_time is not supported: this host keeps no past packets; \
+                           leave it out to capture from now on";
+            self.note("/offset_time", Code::NotSupported, message);
+        }
+        let time_limit = self.seconds(body.time_limit.as_ref(), SIMPLE_TIME_LIMIT_SECONDS_MAX);
+        let packet_limit = self
+            .required("/packet_limit", body.packet_limit.as_ref())
+            .and_then(|value| self.count("/packet_limit", value, SIMPLE_PACKET_LIMIT_MAX));
+        Some(Request {
+            account,
+            kind: Kind::Simple,
+            filter,
+            time_limit: time_limit?,
+            packet_limit: Some(packet_limit?),
+            byte_limit: None,
+            colo: None,
+            colo_style: ColoStyle::ColoName,
+            destination: None,
+        })
+    }
+
+    fn full(
+        &mut self,
+        account: AccountId,
+        filter: FilterV1,
+        body: &CreateBody,
+        rules: &Rules,
+    ) -> Option<Request> {
+        self.absent("/offset_time", body.offset_time.as_ref(), "full");
+        let time_limit = self.seconds(body.time_limit.as_ref(), rules.time_limit_seconds_max);
+        let packet_limit = self.bounded("/packet_limit", body.packet_limit.as_ref(), rules.packet_limit_max);
+        let byte_limit = self.bounded("/byte_limit", body.byte_limit.as_ref(), rules.byte_limit_max);
+        let colo = self.colo(body, rules);
+        let destination = self
+            .required("/destination_conf", body.destination_conf.as_ref())
+            .and_then(|value| self.text("/destination_conf", value))
+            .and_then(|uri| self.destination(uri, rules));
+        let (colo, colo_style) = colo?;
+        Some(Request {
+            account,
+            kind: Kind::Full,
+            filter,
+            time_limit: time_limit?,
+            packet_limit,
+            byte_limit,
+            colo: Some(colo),
+            colo_style,
+            destination: Some(destination?),
+        })
+    }
+
+    /// Where the capture runs. `colo_name` decides how answers are styled when both are there: it is what an SDK sends.
+    fn colo(&mut self, body: &CreateBody, rules: &Rules) -> Option<(String, ColoStyle)> {
+        let colo = body.colo.as_ref().map(|value| self.colo_here("/colo", value, rules));
+        let Some(value) = body.colo_name.as_ref() else {
+            if colo.is_none() {
+                self.required("/colo_name", None);
+            }
+            return Some((colo??.to_owned(), ColoStyle::Colo));
+        };
+        let colo_name = self.colo_here("/colo_name", value, rules)?;
+        if let Some(colo) = colo {
+            let colo = colo?;
+            if !colo.eq_ignore_ascii_case(colo_name) {
+                let message =
+                    format!("colo {colo:?} and colo_name {colo_name:?} differ; send colo_name alone");
+                self.note("/colo", Code::InvalidValue, message);
+                return None;
+            }
+        }
+        Some((colo_name.to_owned(), ColoStyle::ColoName))
+    }
+
+    fn colo_here<'a>(&mut self, pointer: &str, value: &'a Value, rules: &Rules) -> Option<&'a str> {
+        let colo = self.text(pointer, value)?;
+        let here = rules.colo.get(..colo.len()).is_some_and(|start| start.eq_ignore_ascii_case(colo));
+        if colo.is_empty() || !here {
+            let message = format!(
+                "{} is {}, must be {:?}, where this host captures, or its beginning",
+                name(pointer),
+                shown(value),
+                rules.colo
+            );
+            self.note(pointer, Code::InvalidValue, message);
+            return None;
+        }
+        Some(colo)
+    }
+
+    fn destination(&mut self, uri: &str, rules: &Rules) -> Option<Destination> {
+        let pointer = "/destination_conf";
+        match Destination::parse(uri) {
+            Ok(Destination::File { .. }) if !rules.allow_file => {
+                let message = "destination_conf names a directory of this host, which its operator has not allowed; \
+                               use s3://bucket?region=region";
+                self.note(pointer, Code::NotSupported, message);
+                None
+            }
+            Ok(destination) => Some(destination),
+            // The URI is not repeated here: a wrong one may carry keys.
+            Err(error) => {
+                self.note(pointer, Code::InvalidValue, format!("destination_conf: {error}"));
+                None
+            }
+        }
+    }
+}

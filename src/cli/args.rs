@@ -1,0 +1,224 @@
+//! What was typed. Owns the commands, their options and help; values are checked where they are used.
+//!
+//! Invariant: no option takes a secret, because arguments are seen by every user of the host; secrets come from the
+//! environment or from files.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// DPDK packet-capture appliance: every packet counted exactly once, from the NIC queue to the customer's bucket.
+#[derive(Debug, Parser)]
+#[command(name = "trawl", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Capture, and serve the API, until a signal ends it
+    Serve(ConfigArgs),
+    /// Hold a config file and this host to what a capture needs, with advice
+    Check(CheckArgs),
+    /// Start, list, show and stop captures on a server
+    Capture(CaptureArgs),
+    /// Try filters on files
+    Filter(FilterArgs),
+    /// Join pcap and pcapng files by time
+    Merge(MergeArgs),
+    /// Hold files to their manifest
+    Verify(VerifyArgs),
+}
+
+/// Where the config file is.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The config file
+    #[arg(long, value_name = "FILE", env = "TRAWL_CONFIG", default_value = "/etc/trawl/trawl.toml")]
+    pub config: PathBuf,
+}
+
+/// `trawl check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The config file
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print a JSON array of findings
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trawl capture`
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: CaptureCommand,
+    /// The server
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Which server, and as whom.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub struct ServerArgs {
+    /// Base URL of the API
+    #[arg(long, global = true, env = "TRAWL_URL", default_value = "http://127.0.0.1:8080/client/v4")]
+    pub url: String,
+    /// Account id
+    #[arg(long, global = true, value_name = "ID", env = "TRAWL_ACCOUNT")]
+    pub account: Option<String>,
+    /// File with the API token, instead of TRAWL_TOKEN in the environment
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// E-mail address that goes with a key
+    #[arg(long, global = true, value_name = "ADDRESS", env = "TRAWL_EMAIL")]
+    pub email: Option<String>,
+    /// File with the key, instead of TRAWL_KEY in the environment
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands of `trawl capture`.
+#[derive(Debug, Subcommand)]
+pub enum CaptureCommand {
+    /// Start a capture
+    Start(Box<StartArgs>),
+    /// List the account's captures, newest first
+    List,
+    /// Show one capture, its counts and its objects
+    Show(IdArgs),
+    /// End a capture and keep what it has
+    Stop(IdArgs),
+}
+
+/// A capture's id.
+#[derive(Debug, Args)]
+pub struct IdArgs {
+    /// The capture: 32 hexadecimal digits
+    pub id: String,
+}
+
+/// `type` of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaptureType {
+    /// Whole packets, into a bucket
+    Full,
+    /// The first 160 bytes of each packet, kept on the host
+    Simple,
+}
+
+/// `trawl capture start`
+#[derive(Clone, Debug, Args)]
+pub struct StartArgs {
+    /// Follow the capture to its end; Ctrl-C asks the server to stop it, a second one leaves at once
+    #[arg(long)]
+    pub wait: bool,
+    /// What is kept of the packets, and where
+    #[arg(long = "type", value_enum, default_value = "full")]
+    pub kind: CaptureType,
+    /// Seconds after which the capture ends
+    #[arg(long, value_name = "SECONDS")]
+    pub time_limit: f64,
+    /// Packets after which the capture ends; a simple one needs it
+    #[arg(long, value_name = "PACKETS")]
+    pub packet_limit: Option<u64>,
+    /// Captured bytes after which the capture ends: a number, or such as 100MB
+    #[arg(long, value_name = "BYTES")]
+    pub byte_limit: Option<String>,
+    /// Data centre, such as ord02, or ORD for every one that begins so; a full capture needs it
+    #[arg(long, value_name = "COLO")]
+    pub colo_name: Option<String>,
+    /// Where the objects go: s3://BUCKET[/DIRECTORY]?region=REGION or file:///DIRECTORY; a full capture needs it
+    #[arg(long, value_name = "URI")]
+    pub destination_conf: Option<String>,
+    /// The filter
+    #[command(flatten)]
+    pub filter: FilterV1Args,
+}
+
+/// A filter, as JSON or member by member; none takes every packet.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filter")]
+pub struct FilterV1Args {
+    /// The filter as the API takes it: {"protocol":6,"destination_port":443}
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["source_address", "destination_address", "source_port", "destination_port", "protocol"])]
+    pub filter_v1: Option<String>,
+    /// IPv4 or IPv6 address, also with a prefix length
+    #[arg(long, value_name = "ADDRESS")]
+    pub source_address: Option<String>,
+    /// IPv4 or IPv6 address, also with a prefix length
+    #[arg(long, value_name = "ADDRESS")]
+    pub destination_address: Option<String>,
+    /// TCP, UDP or SCTP port
+    #[arg(long, value_name = "PORT")]
+    pub source_port: Option<u16>,
+    /// TCP, UDP or SCTP port
+    #[arg(long, value_name = "PORT")]
+    pub destination_port: Option<u16>,
+    /// IP protocol number, or tcp, udp, icmp, icmpv6, sctp, gre, esp
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+}
+
+/// `trawl filter`
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: FilterCommand,
+}
+
+/// The commands of `trawl filter`.
+#[derive(Debug, Subcommand)]
+pub enum FilterCommand {
+    /// Count the packets of a file that a filter takes, with the matcher that captures use
+    Test(FilterTestArgs),
+}
+
+/// `trawl filter test`
+#[derive(Debug, Args)]
+pub struct FilterTestArgs {
+    /// A pcap or pcapng file
+    pub file: PathBuf,
+    /// Write the packets that the filter takes to this pcap file
+    #[arg(short = 'w', long, value_name = "OUT")]
+    pub write: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The filter
+    #[command(flatten)]
+    pub filter: FilterV1Args,
+}
+
+/// `trawl merge`
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The pcap file to write
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Files to join, pcap or pcapng
+    #[arg(required = true, value_name = "IN")]
+    pub inputs: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trawl verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The manifest; its files are looked for beside it
+    pub manifest: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

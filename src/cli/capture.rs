@@ -1,0 +1,78 @@
+//! `trawl capture`: start, list, show, stop. Owns how the client's answers become a result.
+//!
+//! Invariant: a capture that was waited for is a success only if the server says so and its counts agree.
+
+use super::args::{CaptureArgs, CaptureCommand, StartArgs};
+use super::client::{self, Client};
+use super::wait::{self, Display};
+use super::{Error, Outcome, report, request};
+use serde_json::{Value, json};
+
+/// Runs one command against the server.
+///
+/// # Errors
+/// [`Error`]: wrong arguments, or what the server said.
+pub async fn run(args: CaptureArgs) -> Result<Outcome, Error> {
+    let json = args.server.json;
+    let body = match &args.command {
+        CaptureCommand::Start(start) => Some(request::body(start)?),
+        _ => None,
+    };
+    let client = Client::new(&args.server, |name| std::env::var(name).ok())?;
+    match (args.command, body) {
+        (CaptureCommand::Start(start), Some(body)) => self::start(&client, &start, &body, json).await,
+        (CaptureCommand::Show(args), _) => show(&client, &args.id, json).await,
+        (CaptureCommand::Stop(args), _) => {
+            client.stop(&args.id).await?;
+            let text =
+                format!("{}: stop requested; `trawl capture show {}` has the rest\n", args.id, args.id);
+            Outcome::done(text, &json!({"id": args.id, "stop_requested": true}), json)
+        }
+        (CaptureCommand::List | CaptureCommand::Start(_), _) => {
+            let list = client.list().await?;
+            Outcome::done(report::captures(&list), &list, json)
+        }
+    }
+}
+
+async fn start(
+    client: &Client,
+    args: &StartArgs,
+    body: &request::Body,
+    json: bool,
+) -> Result<Outcome, Error> {
+    let capture = client.create(body).await?;
+    let Some(id) = capture.get("id").and_then(Value::as_str).map(str::to_owned) else {
+        return Err(Error::NoId);
+    };
+    if !args.wait {
+        return Outcome::done(report::capture(&capture), &capture, json);
+    }
+    let interrupts = wait::interrupts().map_err(Error::Runtime)?;
+    eprintln!("capture {id}");
+    let progress = wait::follow(client, &id, &Display::new(args.time_limit), interrupts).await?;
+    let capture = client.get(&id).await?;
+    let message = capture.get("error_message").and_then(Value::as_str);
+    let balanced = progress.ledger.check().is_ok();
+    let whole = json!({"capture": capture, "progress": progress, "balanced": balanced});
+    let mut outcome = Outcome::done(report::ended(&progress, message), &whole, json)?;
+    outcome.is_success = progress.status == crate::capture::Status::Success && balanced;
+    Ok(outcome)
+}
+
+async fn show(client: &Client, id: &str, json: bool) -> Result<Outcome, Error> {
+    let capture = client.get(id).await?;
+    // A server that is not ours has no progress; the capture itself is then all there is.
+    let progress = match client.progress(id).await {
+        Ok(progress) => Some(progress),
+        Err(client::Error::Refused { status: 404, .. } | client::Error::NotTheApi { status: 404, .. }) => {
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut text = report::capture(&capture);
+    if let Some(progress) = &progress {
+        text += &format!("\n{}\n{}", report::objects(&progress.objects), report::ledger(&progress.ledger));
+    }
+    Outcome::done(text, &json!({"capture": capture, "progress": progress}), json)
+}

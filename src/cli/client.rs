@@ -1,0 +1,316 @@
+//! The API client. Owns the connection, the credentials and the envelope; not what is printed.
+//!
+//! Invariant: a secret is in no message, no `Debug` and no URL.
+
+use super::args::ServerArgs;
+use super::request::Body;
+use crate::capture::Progress;
+use reqwest::{Method, RequestBuilder, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A server that does not answer within this time does not answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the server did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No account.
+    #[error("which account? give --account ID or set TRAWL_ACCOUNT")]
+    NoAccount,
+    /// No credentials.
+    #[error("no credentials; set TRAWL_TOKEN, or TRAWL_EMAIL and TRAWL_KEY, or give --token-file")]
+    NoCredentials,
+    /// An e-mail address without a key.
+    #[error("--email (or TRAWL_EMAIL) needs a key; set TRAWL_KEY or give --key-file")]
+    NoKey,
+    /// A secret's file cannot be read.
+    #[error("cannot read {}: {reason}; it must hold the secret alone", path.display())]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Not a URL, account or id that a path could hold.
+    #[error("{name} {value:?}: write {advice}")]
+    Argument {
+        /// The option.
+        name: &'static str,
+        /// As typed.
+        value: String,
+        /// What to write.
+        advice: &'static str,
+    },
+    /// No connection.
+    #[error(
+        "no server at {url}: {reason}; start one with `trawl serve --config FILE`, or name another with --url or TRAWL_URL"
+    )]
+    Connect {
+        /// The base URL.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// The connection broke or timed out.
+    #[error("the server at {url} did not answer: {reason}; see its log")]
+    Broken {
+        /// The base URL.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server's own refusal.
+    #[error("the server refused ({status}): {}", errors.iter().map(|one| format!("{} (code {})", one.message, one.code)).collect::<Vec<_>>().join("; "))]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// From its envelope; never empty.
+        errors: Vec<Message>,
+    },
+    /// Not the API.
+    #[error(
+        "{url} answered {status} with something that is not this API; check --url (it ends in /client/v4)"
+    )]
+    NotTheApi {
+        /// The URL asked.
+        url: String,
+        /// HTTP status.
+        status: u16,
+    },
+}
+
+impl Error {
+    /// Whether the arguments were at fault.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::NoAccount | Self::NoCredentials | Self::NoKey | Self::Argument { .. })
+    }
+
+    /// Whether asking again can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Broken { .. } => true,
+            Self::Refused { status, .. } | Self::NotTheApi { status, .. } => {
+                matches!(status, 408 | 429 | 500..)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// One error of an envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Message {
+    /// At least 1000.
+    pub code: i64,
+    /// For people.
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    result: Value,
+    success: bool,
+    #[serde(default)]
+    errors: Vec<Message>,
+}
+
+enum Credentials {
+    Token(String),
+    Key { email: String, key: String },
+}
+
+/// One account on one server.
+pub struct Client {
+    http: reqwest::Client,
+    /// Without a trailing slash.
+    base: String,
+    /// `{base}/accounts/{account}/pcaps`
+    pcaps: String,
+    credentials: Credentials,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("pcaps", &self.pcaps).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the server and account that `args` name, with a secret from a file or from `variable`
+    /// (the environment, injected for tests).
+    ///
+    /// # Errors
+    /// Whatever is missing or malformed. Nothing is sent yet.
+    pub fn new(args: &ServerArgs, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let base = args.url.trim_end_matches('/').to_owned();
+        let url = Url::parse(&base).ok().filter(|url| {
+            let plain = url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+            matches!(url.scheme(), "http" | "https") && url.has_host() && plain
+        });
+        let Some(url) = url else {
+            let advice = "such as http://127.0.0.1:8080/client/v4, without credentials";
+            let value = if base.contains('@') { "(not shown)".to_owned() } else { args.url.clone() };
+            return Err(Error::Argument { name: "--url", value, advice });
+        };
+        let account = args.account.clone().filter(|id| !id.is_empty()).ok_or(Error::NoAccount)?;
+        let account = segment("--account", &account, "the account's id")?;
+        let credentials = credentials(args, variable)?;
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("trawl/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT);
+        if url
+            .host_str()
+            .is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]")
+        {
+            http = http.no_proxy();
+        }
+        let http =
+            http.build().map_err(|error| Error::Connect { url: base.clone(), reason: root_cause(&error) })?;
+        Ok(Self { http, pcaps: format!("{base}/accounts/{account}/pcaps"), base, credentials })
+    }
+
+    /// Starts a capture; the answer is the capture as the API shows it.
+    ///
+    /// # Errors
+    /// [`Error`]; so for all methods.
+    pub async fn create(&self, body: &Body) -> Result<Value, Error> {
+        self.ask(self.request(Method::POST, "").json(body)).await
+    }
+
+    /// The account's captures.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn list(&self) -> Result<Vec<Value>, Error> {
+        self.ask(self.request(Method::GET, "")).await
+    }
+
+    /// One capture.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn get(&self, id: &str) -> Result<Value, Error> {
+        let id = segment("ID", id, ID_ADVICE)?;
+        self.ask(self.request(Method::GET, &format!("/{id}"))).await
+    }
+
+    /// One capture's counts and objects.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn progress(&self, id: &str) -> Result<Progress, Error> {
+        let id = segment("ID", id, ID_ADVICE)?;
+        self.ask(self.request(Method::GET, &format!("/{id}/progress"))).await
+    }
+
+    /// Asks for the end of a capture.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn stop(&self, id: &str) -> Result<(), Error> {
+        let id = segment("ID", id, ID_ADVICE)?;
+        // The API answers 204 without a body.
+        self.send(self.request(Method::PUT, &format!("/{id}/stop"))).await.map(|_no_body| ())
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.pcaps));
+        match &self.credentials {
+            Credentials::Token(token) => request.bearer_auth(token),
+            Credentials::Key { email, key } => {
+                request.header("X-Auth-Email", email).header("X-Auth-Key", key)
+            }
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        let (status, url, bytes) = self.send(request).await?;
+        let envelope = serde_json::from_slice::<Envelope>(&bytes).ok().filter(|envelope| envelope.success);
+        envelope
+            .and_then(|envelope| serde_json::from_value(envelope.result).ok())
+            .ok_or(Error::NotTheApi { url, status })
+    }
+
+    /// Sends; the status is a success.
+    async fn send(&self, request: RequestBuilder) -> Result<(u16, String, Vec<u8>), Error> {
+        let broken = |error: reqwest::Error| {
+            let (url, reason) = (self.base.clone(), root_cause(&error));
+            if error.is_connect() { Error::Connect { url, reason } } else { Error::Broken { url, reason } }
+        };
+        let answer = request.send().await.map_err(broken)?;
+        let (status, url) = (answer.status(), answer.url().to_string());
+        let bytes = answer.bytes().await.map_err(broken)?;
+        if status.is_success() {
+            return Ok((status.as_u16(), url, bytes.into()));
+        }
+        let status = status.as_u16();
+        match serde_json::from_slice::<Envelope>(&bytes) {
+            Ok(envelope) if !envelope.errors.is_empty() => {
+                Err(Error::Refused { status, errors: envelope.errors })
+            }
+            _ => Err(Error::NotTheApi { url, status }),
+        }
+    }
+}
+
+const ID_ADVICE: &str = "a capture's id as `trawl capture list` shows it";
+
+/// `value` if it can stand in a path as it is.
+fn segment(name: &'static str, value: &str, advice: &'static str) -> Result<String, Error> {
+    let legal =
+        !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    legal.then(|| value.to_owned()).ok_or_else(|| Error::Argument { name, value: value.to_owned(), advice })
+}
+
+fn credentials(args: &ServerArgs, variable: impl Fn(&str) -> Option<String>) -> Result<Credentials, Error> {
+    let variable = |name| variable(name).filter(|value| !value.is_empty());
+    if let Some(path) = &args.token_file {
+        return Ok(Credentials::Token(secret(path)?));
+    }
+    // A key that was asked for by option outranks a token that happens to be in the environment.
+    let token = variable("TRAWL_TOKEN").filter(|_| args.key_file.is_none());
+    if let Some(token) = token {
+        return Ok(Credentials::Token(checked(token, Path::new("TRAWL_TOKEN"))?));
+    }
+    let email = args.email.clone().filter(|email| !email.is_empty()).ok_or(Error::NoCredentials)?;
+    let key = match &args.key_file {
+        Some(path) => secret(path)?,
+        None => checked(variable("TRAWL_KEY").ok_or(Error::NoKey)?, Path::new("TRAWL_KEY"))?,
+    };
+    Ok(Credentials::Key { email: checked(email, Path::new("--email"))?, key })
+}
+
+fn secret(path: &Path) -> Result<String, Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::Secret { path: path.to_owned(), reason: error.to_string() })?;
+    checked(text.trim().to_owned(), path)
+}
+
+/// A secret that can stand in a header; `source` is named if it cannot.
+fn checked(text: String, source: &Path) -> Result<String, Error> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text);
+    }
+    Err(Error::Secret { path: source.to_owned(), reason: "empty, or not one word of ASCII".to_owned() })
+}
+
+/// The innermost reason: reqwest's own words repeat the URL and say little.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map_or_else(String::new, ToString::to_string)
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

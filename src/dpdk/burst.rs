@@ -1,0 +1,177 @@
+//! Receiving. Owns one RX queue and the frames of its latest burst; not what is done with them.
+//!
+//! Invariant: a queue's arrays describe exactly `held` mbufs that belong to it; each is given back once, when the burst
+//! drops or, if the burst was forgotten, before the next poll.
+//!
+//! A frame cannot outlive its burst:
+//!
+//! ```compile_fail,E0505
+//! use trawl::packet::{Burst, Source};
+//! fn keep(mut queue: trawl::dpdk::RxQueue) -> usize {
+//!     let burst = queue.receive();
+//!     let frame: &[u8] = burst.head(0);
+//!     drop(burst);
+//!     frame.len()
+//! }
+//! ```
+//!
+//! a burst cannot be freed twice:
+//!
+//! ```compile_fail,E0382
+//! use trawl::packet::Source;
+//! fn twice(mut queue: trawl::dpdk::RxQueue) {
+//!     let burst = queue.receive();
+//!     drop(burst);
+//!     drop(burst);
+//! }
+//! ```
+//!
+//! and a queue is not polled while a burst of it is held:
+//!
+//! ```compile_fail,E0499
+//! use trawl::packet::{Burst, Source};
+//! fn both(mut queue: trawl::dpdk::RxQueue) -> usize {
+//!     let first = queue.receive();
+//!     let second = queue.receive();
+//!     first.len() + second.len()
+//! }
+//! ```
+#![allow(unsafe_code)]
+
+use std::{fmt, marker::PhantomData, slice, sync::Arc};
+
+use super::{port::Opened, sys};
+use crate::{
+    limits::BURST,
+    packet::{Burst, Source},
+};
+
+/// One RX queue of a started port. The port runs as long as one of its queues or its [`super::StartedPort`] lives.
+pub struct RxQueue {
+    arrays: Box<sys::trawl_burst>,
+    held: u16,
+    port: u16,
+    queue: u16,
+    _opened: Arc<Opened>,
+    /// DPDK lets one thread at a time use a queue: not Sync.
+    _one_thread: PhantomData<*mut sys::rte_mbuf>,
+}
+
+// SAFETY: DPDK ties no queue to a thread; it wants that no two threads poll one at the same time ("a queue must not be
+// polled by more than one lcore", Programmer's Guide, Poll Mode Driver), which &mut in receive() ensures. Each pair of port
+// and queue is made into one RxQueue only, by Port::start.
+unsafe impl Send for RxQueue {}
+
+impl fmt::Debug for RxQueue {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("RxQueue")
+            .field("port", &self.port)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RxQueue {
+    pub(super) fn new(opened: Arc<Opened>, port: u16, queue: u16) -> Self {
+        // SAFETY: pointers and integers, for which zero is a value.
+        let arrays = unsafe { Box::<sys::trawl_burst>::new_zeroed().assume_init() };
+        Self { arrays, held: 0, port, queue, _opened: opened, _one_thread: PhantomData }
+    }
+
+    /// The queue's index on its port.
+    pub fn index(&self) -> u16 {
+        self.queue
+    }
+
+    #[inline]
+    fn give_back(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        if held > 0 {
+            // SAFETY: the first `held` mbufs are ours since trawl_rx, and `held` is zero from here on.
+            unsafe { sys::trawl_free(&raw mut *self.arrays, held) };
+        }
+    }
+}
+
+impl Drop for RxQueue {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl Source for RxQueue {
+    type Burst<'a> = RxBurst<'a>;
+
+    #[inline]
+    fn receive(&mut self) -> RxBurst<'_> {
+        // Nothing to do unless a burst was leaked by mem::forget; then its mbufs would starve the port.
+        self.give_back();
+        // SAFETY: the port is started and the queue set up, as `_opened` lives; &mut self is the only user of the queue;
+        // the arrays hold TRAWL_BURST elements.
+        let received = unsafe { sys::trawl_rx(self.port, self.queue, &raw mut *self.arrays) };
+        assert!(usize::from(received) <= BURST, "a driver delivered more frames than there is room for");
+        self.held = received;
+        RxBurst { queue: self }
+    }
+}
+
+/// The frames of one poll. Dropping it gives them back to the port.
+#[derive(Debug)]
+pub struct RxBurst<'a> {
+    queue: &'a mut RxQueue,
+}
+
+impl RxBurst<'_> {
+    #[inline]
+    fn frames(&self) -> &[sys::trawl_frame] {
+        &self.queue.arrays.frames[..usize::from(self.queue.held)]
+    }
+}
+
+impl Burst for RxBurst<'_> {
+    #[inline]
+    fn len(&self) -> usize {
+        usize::from(self.queue.held)
+    }
+
+    #[inline]
+    fn head(&self, i: usize) -> &[u8] {
+        let frame = &self.frames()[i];
+        // SAFETY: the shim made `data` point into the mbuf's buffer with `head_len` bytes behind it, none beyond the
+        // buffer's end; the mbuf is ours and nobody writes to it until the burst drops, which &self outlives not.
+        unsafe { slice::from_raw_parts(frame.data, frame.head_len as usize) }
+    }
+
+    #[inline]
+    fn wire_len(&self, i: usize) -> u32 {
+        self.frames()[i].wire_len
+    }
+
+    #[inline]
+    fn copy_to(&self, i: usize, dst: &mut [u8]) {
+        let head = self.head(i);
+        if let Some(bytes) = head.get(..dst.len()) {
+            dst.copy_from_slice(bytes);
+        } else {
+            self.gather(i, dst);
+        }
+    }
+}
+
+impl RxBurst<'_> {
+    #[cold]
+    fn gather(&self, i: usize, dst: &mut [u8]) {
+        let len = u32::try_from(dst.len()).unwrap_or(u32::MAX);
+        // SAFETY: frames() bounds i, so the mbuf is ours; the shim writes at most `len` bytes, which dst has.
+        let copied =
+            unsafe { sys::trawl_gather(self.queue.arrays.mbufs[..self.len()][i], dst.as_mut_ptr(), len) };
+        assert!(copied == len, "frame {i} has {copied} bytes, {len} were asked for");
+    }
+}
+
+impl Drop for RxBurst<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.queue.give_back();
+    }
+}

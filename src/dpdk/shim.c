@@ -1,0 +1,265 @@
+/* See shim.h. */
+#include "shim.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <rte_ether.h>
+#include <rte_prefetch.h>
+#include <rte_ring.h>
+
+/* Bytes from the start of the packet to the end of the buffer: a driver's data_len beyond them would be a lie. */
+static inline uint32_t
+room(const struct rte_mbuf *m)
+{
+	return m->buf_len > m->data_off ? (uint32_t)(m->buf_len - m->data_off) : 0;
+}
+
+static inline uint32_t
+segment_len(const struct rte_mbuf *m)
+{
+	return RTE_MIN((uint32_t)m->data_len, room(m));
+}
+
+/* Some drivers strip the VLAN tag although nobody asked for it. A frame that cannot take it back stays as it came. */
+static inline struct rte_mbuf *
+with_tag(struct rte_mbuf *m)
+{
+	if (m->data_len >= 2 * RTE_ETHER_ADDR_LEN && rte_vlan_insert(&m) == 0)
+		m->ol_flags &= ~(RTE_MBUF_F_RX_VLAN | RTE_MBUF_F_RX_VLAN_STRIPPED);
+	return m;
+}
+
+uint16_t
+trawl_rx(uint16_t port, uint16_t queue, struct trawl_burst *burst)
+{
+	uint16_t n = rte_eth_rx_burst(port, queue, burst->mbufs, TRAWL_BURST);
+
+	for (uint16_t i = 0; i < n; i++) {
+		struct rte_mbuf *m = burst->mbufs[i];
+		struct trawl_frame *frame = &burst->frames[i];
+
+		if (unlikely(m->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED))
+			burst->mbufs[i] = m = with_tag(m);
+		frame->data = rte_pktmbuf_mtod(m, const uint8_t *);
+		rte_prefetch0(frame->data);
+		frame->head_len = segment_len(m);
+		frame->wire_len = frame->head_len;
+		/* pkt_len is not believed: the sum of the segments is what can be copied. */
+		for (m = m->next; unlikely(m != NULL); m = m->next)
+			frame->wire_len += segment_len(m);
+	}
+	return n;
+}
+
+void
+trawl_free(struct trawl_burst *burst, uint16_t n)
+{
+	rte_pktmbuf_free_bulk(burst->mbufs, n);
+}
+
+uint32_t
+trawl_gather(const struct rte_mbuf *m, uint8_t *dst, uint32_t len)
+{
+	uint32_t done = 0;
+
+	for (; m != NULL && done < len; m = m->next) {
+		uint32_t part = RTE_MIN(segment_len(m), len - done);
+
+		memcpy(dst + done, rte_pktmbuf_mtod(m, const uint8_t *), part);
+		done += part;
+	}
+	return done;
+}
+
+int
+trawl_errno(void)
+{
+	return rte_errno;
+}
+
+int
+trawl_thread_is_known(void)
+{
+	return rte_lcore_id() != LCORE_ID_ANY;
+}
+
+uint64_t
+trawl_cycles(void)
+{
+	return rte_rdtsc();
+}
+
+int
+trawl_port_find(const char *name)
+{
+	uint16_t port;
+
+	if (rte_eth_dev_get_port_by_name(name, &port) == 0)
+		return port;
+	RTE_ETH_FOREACH_DEV(port) {
+		struct rte_eth_dev_info info;
+
+		if (rte_eth_dev_info_get(port, &info) == 0 && info.device != NULL &&
+		    strcmp(rte_dev_name(info.device), name) == 0)
+			return port;
+	}
+	return -1;
+}
+
+int
+trawl_port_device(uint16_t port, struct trawl_device *device)
+{
+	struct rte_eth_dev_info info;
+	int ret = rte_eth_dev_info_get(port, &info);
+
+	if (ret != 0)
+		return ret;
+	memset(device, 0, sizeof(*device));
+	if (info.driver_name != NULL)
+		strncpy(device->driver, info.driver_name, sizeof(device->driver) - 1);
+	device->socket = rte_eth_dev_socket_id(port);
+	device->rx_queues_max = info.max_rx_queues;
+	device->min_mtu = info.min_mtu;
+	device->max_mtu = info.max_mtu;
+	device->max_rx_pktlen = info.max_rx_pktlen;
+	device->scatter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
+	device->rss = (info.flow_type_rss_offloads &
+		       (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP)) != 0;
+	device->rss_key_bytes = info.hash_key_size;
+	return 0;
+}
+
+int
+trawl_port_configure(uint16_t port, const struct trawl_setup *setup)
+{
+	/* 0x6D5A repeated makes Toeplitz symmetric: both directions of a flow reach one queue (Woo and Park, 2012). */
+	uint8_t key[UINT8_MAX];
+	struct rte_eth_dev_info info;
+	struct rte_eth_conf conf;
+	int ret = rte_eth_dev_info_get(port, &info);
+
+	if (ret != 0)
+		return ret;
+	memset(&conf, 0, sizeof(conf));
+	conf.rxmode.mtu = setup->mtu;
+	if (setup->scatter)
+		conf.rxmode.offloads |= info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
+	if (setup->rss) {
+		for (size_t i = 0; i < sizeof(key); i++)
+			key[i] = i % 2 == 0 ? 0x6d : 0x5a;
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		conf.rx_adv_conf.rss_conf.rss_hf =
+			info.flow_type_rss_offloads &
+			(RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP);
+		if (info.hash_key_size != 0) {
+			conf.rx_adv_conf.rss_conf.rss_key = key;
+			conf.rx_adv_conf.rss_conf.rss_key_len = info.hash_key_size;
+		}
+	}
+	return rte_eth_dev_configure(port, setup->rx_queues, setup->tx_queues, &conf);
+}
+
+int
+trawl_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket, int scatter,
+		     struct rte_mempool *pool)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_rxconf conf;
+	int ret = rte_eth_dev_info_get(port, &info);
+
+	if (ret != 0)
+		return ret;
+	conf = info.default_rxconf;
+	conf.offloads = scatter ? info.rx_queue_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER : 0;
+	return rte_eth_rx_queue_setup(port, queue, descriptors, (unsigned int)socket, &conf, pool);
+}
+
+int
+trawl_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket)
+{
+	return rte_eth_tx_queue_setup(port, queue, descriptors, (unsigned int)socket, NULL);
+}
+
+int
+trawl_port_link(uint16_t port, struct trawl_link *out)
+{
+	struct rte_eth_link link;
+	int ret;
+
+	memset(&link, 0, sizeof(link));
+	ret = rte_eth_link_get_nowait(port, &link);
+	out->up = link.link_status == RTE_ETH_LINK_UP;
+	out->speed_mbps = link.link_speed == RTE_ETH_SPEED_NUM_UNKNOWN ? 0 : link.link_speed;
+	return ret;
+}
+
+int
+trawl_port_stats(uint16_t port, struct trawl_stats *out)
+{
+	struct rte_eth_stats stats;
+	int ret;
+
+	memset(&stats, 0, sizeof(stats));
+	ret = rte_eth_stats_get(port, &stats);
+	out->ipackets = stats.ipackets;
+	out->ibytes = stats.ibytes;
+	out->imissed = stats.imissed;
+	out->ierrors = stats.ierrors;
+	out->rx_nombuf = stats.rx_nombuf;
+	return ret;
+}
+
+void
+trawl_port_close(uint16_t port, int unplug)
+{
+	struct rte_eth_dev_info info;
+	struct rte_device *device = NULL;
+
+	if (rte_eth_dev_info_get(port, &info) == 0)
+		device = (struct rte_device *)(uintptr_t)info.device;
+	rte_eth_dev_stop(port);
+	rte_eth_dev_close(port);
+	if (unplug && device != NULL)
+		rte_dev_remove(device);
+}
+
+int
+trawl_feed(const char *ring_name, struct rte_mempool *pool, const uint8_t *const *segments, const uint16_t *lens,
+	   uint16_t n, int32_t vlan)
+{
+	struct rte_ring *ring = rte_ring_lookup(ring_name);
+	struct rte_mbuf *head = NULL;
+	struct rte_mbuf **next = &head;
+
+	if (ring == NULL)
+		return -ENODEV;
+	for (uint16_t i = 0; i < n; i++) {
+		struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
+		char *room = m == NULL ? NULL : rte_pktmbuf_append(m, lens[i]);
+
+		if (room == NULL) {
+			rte_pktmbuf_free(m);
+			rte_pktmbuf_free(head);
+			return -ENOBUFS;
+		}
+		memcpy(room, segments[i], lens[i]);
+		*next = m;
+		next = &m->next;
+		if (m != head) {
+			head->pkt_len += lens[i];
+			head->nb_segs++;
+		}
+	}
+	if (head == NULL)
+		return -EINVAL;
+	if (vlan >= 0) {
+		head->vlan_tci = (uint16_t)vlan;
+		head->ol_flags |= RTE_MBUF_F_RX_VLAN | RTE_MBUF_F_RX_VLAN_STRIPPED;
+	}
+	if (rte_ring_enqueue(ring, head) != 0) {
+		rte_pktmbuf_free(head);
+		return -ENOSPC;
+	}
+	return 0;
+}

@@ -1,0 +1,101 @@
+/* What Rust sees of DPDK: its own small types, and the few functions of DPDK that build.rs lists. Owns every place where
+ * releases of DPDK differ, and everything that is inline there; the hot path crosses here once a burst.
+ *
+ * Invariant: lengths in a trawl_frame never exceed the memory behind its pointer, whatever the driver wrote. */
+#ifndef TRAWL_SHIM_H
+#define TRAWL_SHIM_H
+
+#include <stdint.h>
+
+#include <rte_cycles.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_version.h>
+
+/* Frames of one burst; Rust asserts that it equals limits::BURST. */
+#define TRAWL_BURST 64
+
+/* One frame: its first contiguous bytes, and its length over all segments. It is one segment if they are equal. */
+struct trawl_frame {
+	const uint8_t *data;
+	uint32_t head_len;
+	uint32_t wire_len;
+};
+
+struct trawl_burst {
+	struct trawl_frame frames[TRAWL_BURST];
+	struct rte_mbuf *mbufs[TRAWL_BURST];
+};
+
+/* A device before it is configured. */
+struct trawl_device {
+	char driver[64];
+	int32_t socket;
+	uint16_t rx_queues_max;
+	uint16_t min_mtu;
+	uint16_t max_mtu;
+	uint32_t max_rx_pktlen;
+	uint8_t scatter;
+	uint8_t rss;
+	uint8_t rss_key_bytes;
+};
+
+/* How to configure it. */
+struct trawl_setup {
+	uint16_t rx_queues;
+	uint16_t tx_queues;
+	uint32_t mtu;
+	uint8_t scatter;
+	uint8_t rss;
+};
+
+struct trawl_link {
+	uint8_t up;
+	uint32_t speed_mbps;
+};
+
+struct trawl_stats {
+	uint64_t ipackets;
+	uint64_t ibytes;
+	uint64_t imissed;
+	uint64_t ierrors;
+	uint64_t rx_nombuf;
+};
+
+/* Polls a queue once and describes what came. Returns the number of frames. */
+uint16_t trawl_rx(uint16_t port, uint16_t queue, struct trawl_burst *burst);
+/* Gives the first n mbufs of a burst back. */
+void trawl_free(struct trawl_burst *burst, uint16_t n);
+/* Copies the first len bytes over all segments; returns how many there were. */
+uint32_t trawl_gather(const struct rte_mbuf *m, uint8_t *dst, uint32_t len);
+
+/* rte_errno of this thread. */
+int trawl_errno(void);
+/* Whether this thread has an lcore id already. */
+int trawl_thread_is_known(void);
+/* The time stamp counter. */
+uint64_t trawl_cycles(void);
+
+/* The port of that name or of the device of that name; -1 if there is none. */
+int trawl_port_find(const char *name);
+/* These return 0 or a negative errno. */
+int trawl_port_device(uint16_t port, struct trawl_device *device);
+int trawl_port_configure(uint16_t port, const struct trawl_setup *setup);
+int trawl_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket, int scatter,
+			 struct rte_mempool *pool);
+int trawl_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket);
+int trawl_port_link(uint16_t port, struct trawl_link *link);
+int trawl_port_stats(uint16_t port, struct trawl_stats *stats);
+/* Stops and closes a port; unplugs its device too if it was plugged by us. */
+void trawl_port_close(uint16_t port, int unplug);
+
+/* Builds a frame of segments from a pool and puts it into a named ring of net_ring. vlan: a stripped tag, or -1. */
+int trawl_feed(const char *ring, struct rte_mempool *pool, const uint8_t *const *segments, const uint16_t *lens,
+	       uint16_t n, int32_t vlan);
+
+#endif

@@ -1,0 +1,141 @@
+//! EAL and ports as owners: what is refused, what is closed, what can be had again.
+
+use trawl::{
+    dpdk::{Eal, EalError, Memory, PortConfig, cycles},
+    packet::{Burst, Source},
+};
+
+use crate::support::{alone, eal, eal_small, refusal, start};
+
+#[test]
+fn eal_starts_once_a_process() {
+    alone(|| {
+        let first = eal_small();
+        assert!(matches!(Eal::init(&[]), Err(EalError::Twice)));
+        drop(first);
+        let message = Eal::init(&[]).unwrap_err().to_string();
+        assert!(message.contains("once"), "{message}");
+    });
+}
+
+#[test]
+fn arguments_that_eal_refuses_come_back_with_advice() {
+    alone(|| {
+        let message = Eal::init(&["--nonsense".into()]).unwrap_err().to_string();
+        assert!(message.contains("--nonsense") && message.contains("-m MIB"), "{message}");
+    });
+}
+
+#[test]
+fn starting_eal_leaves_the_thread_on_its_cpus() {
+    alone(|| {
+        let before = rustix::thread::sched_getaffinity(None).unwrap();
+        let eal = eal_small();
+        assert_eq!(rustix::thread::sched_getaffinity(None).unwrap(), before);
+        assert_eq!(eal.memory(), Memory::Ordinary { chosen_by_us: false });
+        assert!(eal.version().contains("DPDK"), "{}", eal.version());
+    });
+}
+
+#[test]
+fn more_threads_can_have_an_lcore_than_there_are_cpus() {
+    alone(|| {
+        let eal = eal_small();
+        let _main = eal.register_thread().unwrap();
+        for _ in 0..100 {
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let _outer = eal.register_thread().unwrap();
+                        // A second guard changes nothing and takes nothing away.
+                        drop(eal.register_thread().unwrap());
+                    });
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn cycles_advance_at_about_their_rate() {
+    alone(|| {
+        let eal = eal_small();
+        let (start, from) = (std::time::Instant::now(), cycles());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let (seconds, counted) = (start.elapsed().as_secs_f64(), cycles() - from);
+        let rate = counted as f64 / seconds / eal.cycles_hz() as f64;
+        assert!((0.9..1.1).contains(&rate), "{rate}");
+    });
+}
+
+#[test]
+fn a_port_can_be_opened_again_once_all_its_parts_are_gone() {
+    alone(|| {
+        let eal = eal_small();
+        for _ in 0..20 {
+            let (port, mut queues) = start(&eal, "net_null0", 2);
+            let message = refusal(&eal, &PortConfig::new("net_null0", 1));
+            assert!(message.contains("open already"));
+            drop(port);
+            assert_eq!(queues[1].receive().len(), 64, "a queue keeps its port running");
+        }
+    });
+}
+
+#[test]
+fn a_queue_keeps_eal_alive() {
+    alone(|| {
+        let eal = eal_small();
+        let (port, mut queues) = start(&eal, "net_null0", 1);
+        drop((eal, port));
+        assert_eq!(queues[0].receive().len(), 64);
+    });
+}
+
+#[test]
+fn a_device_of_eals_own_arguments_is_used_as_it_is() {
+    alone(|| {
+        let eal = eal(&["--no-huge", "-m", "128", "--vdev=net_null7,size=99"]);
+        let (_port, mut queues) = start(&eal, "net_null7", 1);
+        // Its length is known to EAL only, so the frame is what the driver says.
+        assert_eq!(queues[0].receive().head(0).len(), 99);
+    });
+}
+
+#[test]
+fn devices_that_are_not_there_are_refused_with_advice() {
+    alone(|| {
+        let eal = eal_small();
+        for device in ["net_nonsense0", "nonsense"] {
+            assert!(refusal(&eal, &PortConfig::new(device, 1)).contains("net_af_packet"));
+        }
+        let message = refusal(&eal, &PortConfig::new("0000:fe:1f.7", 1));
+        assert!(message.contains("no PCI device 0000:fe:1f.7"));
+        let message = refusal(&eal, &PortConfig::new("net_null0, size=1", 1));
+        assert!(message.contains("PCI address"));
+        let message = refusal(&eal, &PortConfig::new("net_af_packet0,iface=nonexistent0", 1));
+        assert!(message.contains("net_af_packet0"));
+    });
+}
+
+#[test]
+fn more_queues_than_the_device_has_are_refused_with_both_numbers() {
+    alone(|| {
+        let eal = eal_small();
+        let message = refusal(&eal, &PortConfig::new("net_ring0", 17));
+        assert!(message.contains("17 queues") && message.contains("has 16"));
+        assert!(refusal(&eal, &PortConfig::new("net_ring0", 0)).contains("0 queues"));
+        start(&eal, "net_ring0", 16);
+    });
+}
+
+#[test]
+fn memory_that_does_not_suffice_is_refused_with_its_size() {
+    alone(|| {
+        let eal = eal(&["--no-huge", "-m", "64"]);
+        let config = PortConfig { mbufs_per_queue: 1 << 20, ..PortConfig::new("net_null0", 1) };
+        let message = refusal(&eal, &config);
+        assert!(message.contains("1048576 buffers") && message.contains("MiB"));
+        start(&eal, "net_null0", 1);
+    });
+}

@@ -1,0 +1,140 @@
+"""Drives the packet captures API with Cloudflare's official Python SDK and asserts the types that it decodes.
+
+usage: pcaps.py BASE_URL ACCOUNT EMAIL KEY DESTINATION COLO
+
+BASE_URL ends in /client/v4. The host must be in COLO and take DESTINATION; the account must have no full capture at work.
+Prints one line at the end, the id of the full capture and how it ended; exits with a traceback when something is not as it
+must be.
+"""
+
+import sys
+import time
+from datetime import datetime, timezone
+
+import cloudflare
+from cloudflare import Cloudflare
+from cloudflare.types.magic_transit import PCAP
+from cloudflare.types.magic_transit.pcap_get_response import MagicVisibilityPCAPsPCAPsResponseFull as GotFull
+from cloudflare.types.magic_transit.pcap_create_response import MagicVisibilityPCAPsPCAPsResponseFull as CreatedFull
+from cloudflare.types.magic_transit.pcap_list_response import MagicVisibilityPCAPsPCAPsResponseFull as ListedFull
+
+END_SECONDS_MAX = 120
+"""From the stop of a capture to its objects in the bucket."""
+
+
+def refused(status_class, call):
+    """The error that `call` must raise, and within the time of one try: none of them may be retried."""
+    start = time.monotonic()
+    try:
+        call()
+    except status_class as error:
+        assert time.monotonic() - start < 0.4, f"retried: {error}"
+        assert error.errors and error.errors[0].code >= 1000 and error.errors[0].message, error.errors
+        return error
+    raise AssertionError(f"no {status_class.__name__}")
+
+
+def ended(pcaps, account, pcap_id):
+    """The capture once it has ended."""
+    deadline = time.monotonic() + END_SECONDS_MAX
+    while True:
+        pcap = pcaps.get(pcap_id, account_id=account)
+        if pcap.status in ("success", "failed"):
+            return pcap
+        assert pcap.status in ("pending", "running", "conversion_pending", "conversion_running"), pcap.status
+        assert time.monotonic() < deadline, f"{pcap_id} is still {pcap.status}"
+        time.sleep(0.1)
+
+
+def create_simple(pcaps, account):
+    simple = pcaps.create(
+        account_id=account,
+        system="magic-transit",
+        type="simple",
+        time_limit=60.0,
+        packet_limit=100.0,
+        filter_v1={"destination_port": 443, "protocol": 6.0},
+    )
+    assert type(simple) is PCAP, type(simple)
+    assert len(simple.id) == 32 and simple.type == "simple" and simple.system == "magic-transit", simple
+    assert simple.time_limit == 60 and simple.offset_time is None, simple
+    assert (simple.filter_v1.destination_port, simple.filter_v1.protocol) == (443, 6), simple
+    assert set(simple.model_extra) == {"packets_remaining"}, simple.model_extra
+    return simple
+
+
+def create_full(pcaps, account, destination, colo):
+    full = pcaps.create(
+        account_id=account,
+        system="magic-transit",
+        type="full",
+        time_limit=300,
+        packet_limit=1_000_000.0,
+        byte_limit=100_000_000.0,
+        colo_name=colo,
+        destination_conf=destination,
+        filter_v1={},
+    )
+    assert type(full) is CreatedFull, type(full)
+    assert len(full.id) == 32 and full.type == "full" and full.status in ("pending", "running"), full
+    assert (full.colo_name, full.destination_conf) == (colo, destination), full
+    assert (full.time_limit, full.byte_limit) == (300, 100_000_000), full
+    assert full.error_message is None and full.stop_requested is None, full
+    # A member that OpenAPI does not have would make the Go SDK decode this as a simple capture.
+    assert not full.model_extra, full.model_extra
+    return full
+
+
+def check_refusals(client, account, destination, colo):
+    pcaps = client.magic_transit.pcaps
+    common = {"account_id": account, "system": "magic-transit"}
+    full = {**common, "type": "full", "colo_name": colo, "destination_conf": destination}
+    refused(cloudflare.ConflictError, lambda: pcaps.create(**full, time_limit=300))
+    bad = refused(cloudflare.BadRequestError, lambda: pcaps.create(**common, type="simple", time_limit=301, packet_limit=0))
+    assert [error.source.pointer for error in bad.errors] == ["/time_limit", "/packet_limit"], bad.errors
+    unknown = refused(cloudflare.BadRequestError, lambda: pcaps.create(
+        **common, type="simple", time_limit=1, packet_limit=1, extra_body={"packets": 1}))
+    assert unknown.errors[0].source.pointer == "/packets", unknown.errors
+    refused(cloudflare.NotFoundError, lambda: pcaps.get("0" * 32, account_id=account))
+    refused(cloudflare.NotFoundError, lambda: pcaps.stop("0" * 32, account_id=account))
+    refused(cloudflare.AuthenticationError, lambda: pcaps.list(account_id="f" * 32))
+    wrong = client.with_options(api_key="wrong").magic_transit.pcaps
+    error = refused(cloudflare.AuthenticationError, lambda: wrong.list(account_id=account))
+    assert error.errors[0].code == 10000, error.errors
+
+
+def main(base_url, account, email, key, destination, colo):
+    client = Cloudflare(base_url=base_url, api_email=email, api_key=key, _strict_response_validation=True)
+    pcaps = client.magic_transit.pcaps
+    begun = datetime.now(timezone.utc)
+
+    simple = create_simple(pcaps, account)
+    full = create_full(pcaps, account, destination, colo)
+    assert isinstance(full.submitted, str) and full.submitted.endswith("Z"), full.submitted
+    assert simple.submitted < full.submitted, (simple.submitted, full.submitted)
+
+    listed = pcaps.list(account_id=account).result
+    assert [pcap.id for pcap in listed[:2]] == [full.id, simple.id], [pcap.id for pcap in listed]
+    assert (type(listed[0]), type(listed[1])) == (ListedFull, PCAP), listed[:2]
+    assert type(pcaps.get(simple.id, account_id=account)) is PCAP
+    assert type(pcaps.get(full.id, account_id=account)) is GotFull
+
+    check_refusals(client, account, destination, colo)
+
+    assert pcaps.stop(full.id, account_id=account) is None
+    assert pcaps.stop(full.id, account_id=account) is None, "a second stop is none"
+    assert pcaps.stop(simple.id, account_id=account) is None
+    full = ended(pcaps, account, full.id)
+    assert type(full) is GotFull and type(full.packets_captured) is int, full
+    assert type(full.stop_requested) is datetime and full.stop_requested.tzinfo is not None, full
+    assert (full.status == "failed") == (full.error_message is not None), full
+    assert not full.model_extra, full.model_extra
+    assert type(ended(pcaps, account, simple.id)) is PCAP
+    seconds = (datetime.now(timezone.utc) - begun).total_seconds()
+    print(f"{full.id} {full.status} packets_captured={full.packets_captured} seconds={seconds:.1f}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 7:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
