@@ -29,8 +29,8 @@ pub(super) enum Code {
     NoSlot,
     /// The host is shutting down.
     ShuttingDown,
-    /// The capture could not be recorded.
-    NotRecorded,
+    /// The record of the capture could not be written or read.
+    RecordFailed,
     /// The host did not answer in time.
     TimedOut,
     /// A bug of ours.
@@ -87,7 +87,7 @@ pub(super) const TABLE: [Row; 21] = [
     row(Code::FullCaptureActive, 1009, StatusCode::CONFLICT, Retry::Never),
     row(Code::NoSlot, 1010, StatusCode::TOO_MANY_REQUESTS, Retry::Never),
     row(Code::ShuttingDown, 1011, StatusCode::SERVICE_UNAVAILABLE, Retry::AfterSeconds(10)),
-    row(Code::NotRecorded, 1012, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
+    row(Code::RecordFailed, 1012, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
     row(Code::TimedOut, 1013, StatusCode::GATEWAY_TIMEOUT, Retry::Never),
     row(Code::Internal, 1014, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
     row(Code::ReadOnly, 1015, StatusCode::FORBIDDEN, Retry::Unsaid),

@@ -65,6 +65,11 @@ impl Failure {
         Self { first: Problem::new(code, message), others: Vec::new() }
     }
 
+    /// One reason, in one member of the body.
+    fn at(pointer: &str, code: Code, message: String) -> Self {
+        Self { first: Problem::at(pointer, code, message), others: Vec::new() }
+    }
+
     /// All reasons, if there is one.
     pub(super) fn of(problems: Vec<Problem>) -> Option<Self> {
         let mut problems = problems.into_iter();
@@ -79,13 +84,13 @@ impl From<Refusal> for Failure {
             Refusal::FullCaptureActive(_) => Self::new(Code::FullCaptureActive, refusal.to_string()),
             Refusal::NoSlot(_) => Self::new(Code::NoSlot, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
+            Refusal::Filter(_) => Self::at("/filter_v1", Code::InvalidValue, refusal.to_string()),
+            Refusal::Destination(_) => Self::at("/destination_conf", Code::InvalidValue, refusal.to_string()),
             // What the store says names files of the host: for its operator, not for the customer.
             Refusal::Store(detail) => {
-                tracing::error!(detail, "a capture could not be recorded");
-                Self::new(
-                    Code::NotRecorded,
-                    "the capture could not be recorded; ask the operator of this host",
-                )
+                tracing::error!(detail, "the record of a capture could not be written or read");
+                let message = "this host could not write or read its record of the capture; ask its operator";
+                Self::new(Code::RecordFailed, message)
             }
         }
     }

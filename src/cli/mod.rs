@@ -6,8 +6,10 @@ pub mod args;
 mod capture;
 mod check;
 pub mod client;
+mod merge;
 mod report;
 pub mod request;
+mod verify;
 mod wait;
 
 use crate::config::{Plan, Problems};
@@ -53,8 +55,16 @@ pub enum Error {
     /// The async runtime.
     #[error("the runtime cannot start: {0}; look at the limits on processes and open files (ulimit -a)")]
     Runtime(std::io::Error),
-    /// A command whose room is not part of this build.
-    #[error("`trawl {0}` is not part of this build")]
+    /// A command on files.
+    #[error("{0:#}")]
+    Command(anyhow::Error),
+    /// The host.
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Serve(Box<crate::host::ServeError>),
+    /// A command that needs DPDK, in a build without it.
+    #[cfg(not(feature = "dpdk"))]
+    #[error("`trawl {0}` is not part of this build: it was built with --no-default-features")]
     NotBuilt(&'static str),
 }
 
@@ -80,6 +90,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// A success of a command that has said everything already.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self { text: String::new(), is_success: true }
+    }
+
     /// A success: `text` for people, or `value` if JSON is asked for.
     ///
     /// # Errors
@@ -111,6 +127,9 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: args::Command) -> Result<Outcome, Error> {
     match command {
+        #[cfg(feature = "dpdk")]
+        args::Command::Check(args) => check::run(&args, Some(&crate::host::probe)),
+        #[cfg(not(feature = "dpdk"))]
         args::Command::Check(args) => check::run(&args, None),
         args::Command::Capture(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -120,10 +139,17 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
             let plan = Plan::load(&args.config)
                 .map_err(|problems| Error::Config { path: args.config.clone(), problems })?;
             observe::init(&plan.log)?;
+            #[cfg(feature = "dpdk")]
+            return crate::host::serve(plan).map(|()| Outcome::silent()).map_err(|e| Error::Serve(Box::new(e)));
+            #[cfg(not(feature = "dpdk"))]
             Err(Error::NotBuilt("serve"))
         }
         args::Command::Filter(_) => Err(Error::NotBuilt("filter")),
-        args::Command::Merge(_) => Err(Error::NotBuilt("merge")),
-        args::Command::Verify(_) => Err(Error::NotBuilt("verify")),
+        args::Command::Merge(args) => {
+            merge::run(&args.output, &args.inputs).map(|()| Outcome::silent()).map_err(Error::Command)
+        }
+        args::Command::Verify(args) => {
+            verify::run(&args.manifest).map(|()| Outcome::silent()).map_err(Error::Command)
+        }
     }
 }

@@ -129,20 +129,12 @@ impl Host {
     }
 }
 
-/// What DPDK itself says about one port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortFacts {
-    /// Most RX queues that the device can have.
-    pub rx_queues_max: u16,
-    /// Most RX descriptors of a queue.
-    pub rx_descriptors_max: u16,
-    /// Longest frame that the device takes, in bytes.
-    pub frame_bytes_max: u32,
-}
+/// What DPDK itself says of one port: what it cannot do of what was asked for, or why it cannot be used.
+pub type PortAnswer = Result<Vec<String>, String>;
 
-/// Starts EAL with its arguments and asks for the ports, in the config's order; an error says why that failed. Injected,
-/// because everything else here works without DPDK.
-pub type ProbePorts<'a> = &'a dyn Fn(&[String], &[PortPlan]) -> Result<Vec<PortFacts>, String>;
+/// Starts EAL with its arguments and asks for the ports, in the config's order; an error says why EAL did not start.
+/// Injected, because everything else here works without DPDK.
+pub type ProbePorts<'a> = &'a dyn Fn(&[String], &[PortPlan]) -> Result<Vec<PortAnswer>, String>;
 
 /// Checks the config file at `path` and this host, worst findings first.
 #[must_use]

@@ -1,11 +1,17 @@
-//! The appliance put together: threads on their cores, rings between them, the engine and the API on top. Owns the order
-//! of start and end; no behaviour of its own.
+//! The appliance put together: ports, threads on their cores, rings between them, the engine and the API on top. Owns the
+//! order of start and end; no behaviour of its own.
 //!
 //! Invariant: memory is mapped and touched, and every thread pinned, before the first packet is polled; at the end every
 //! thread has given back what it held.
 
 mod dataplane;
-
+#[cfg(feature = "dpdk")]
+mod ports;
+#[cfg(feature = "dpdk")]
+mod serve;
 
 pub use dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
-
+#[cfg(feature = "dpdk")]
+pub use ports::probe;
+#[cfg(feature = "dpdk")]
+pub use serve::{ServeError, serve};

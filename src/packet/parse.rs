@@ -30,27 +30,30 @@ impl Key {
     #[must_use]
     pub fn parse(head: &[u8], wire_len: u32) -> Self {
         // Almost every frame: no tag, IPv4, no options.
-        if let Some((ethernet, rest)) = head.split_first_chunk::<14>()
+        let found = if let Some((ethernet, rest)) = head.split_first_chunk::<14>()
             && let Some((ip, payload)) = rest.split_first_chunk::<20>()
             && let Some(ports) = payload.first_chunk::<4>()
             && [ethernet[12], ethernet[13]] == IPV4_TYPE
             && ip[0] == 0x45
         {
-            return ipv4_key(ip, 20, Some(*ports), wire_len);
-        }
-        parse_any(head, wire_len)
+            in_ipv4(ip, 20, Some(*ports))
+        } else {
+            in_any(head)
+        };
+        // One place builds the key, so that it is built where the caller wants it and not copied there.
+        found.key(wire_len)
     }
 }
 
 /// Every frame that is not the common one.
 #[inline(never)]
-fn parse_any(head: &[u8], wire_len: u32) -> Key {
+fn in_any(head: &[u8]) -> Found {
     match network(head) {
-        Some((IPV4_TYPE, packet)) => ipv4(packet, wire_len),
-        Some((IPV6_TYPE, packet)) => ipv6(packet, wire_len),
+        Some((IPV4_TYPE, packet)) => ipv4(packet),
+        Some((IPV6_TYPE, packet)) => ipv6(packet),
         _ => None,
     }
-    .unwrap_or_else(|| Found::default().key(wire_len))
+    .unwrap_or_default()
 }
 
 /// The EtherType behind all VLAN tags and what follows it; none if the head ends before.
@@ -69,19 +72,19 @@ fn network(head: &[u8]) -> Option<([u8; 2], &[u8])> {
     Some((ether_type, rest))
 }
 
-fn ipv4(packet: &[u8], wire_len: u32) -> Option<Key> {
+fn ipv4(packet: &[u8]) -> Option<Found> {
     let header = packet.first_chunk::<20>()?;
     let header_bytes = usize::from(header[0] & 0x0f) * 4;
     if header[0] >> 4 != 4 || header_bytes < size_of::<Ipv4Header>() {
         return None;
     }
     let ports = packet.get(header_bytes..).and_then(|payload| payload.first_chunk::<4>()).copied();
-    Some(ipv4_key(header, header_bytes, ports, wire_len))
+    Some(in_ipv4(header, header_bytes, ports))
 }
 
 /// `ports` are the first bytes behind the header, if the head has them; whether they are ports is found out here.
 #[inline]
-fn ipv4_key(ip: &Ipv4Header, header_bytes: usize, ports: Option<Ports>, wire_len: u32) -> Key {
+fn in_ipv4(ip: &Ipv4Header, header_bytes: usize, ports: Option<Ports>) -> Found {
     let protocol = ip[9];
     let total_bytes = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
     let fragment = u16::from_be_bytes([ip[6], ip[7]]);
@@ -92,17 +95,16 @@ fn ipv4_key(ip: &Ipv4Header, header_bytes: usize, ports: Option<Ports>, wire_len
     Found {
         source: mapped([ip[12], ip[13], ip[14], ip[15]]),
         destination: mapped([ip[16], ip[17], ip[18], ip[19]]),
-        ports: ports.unwrap_or_default(),
+        ports: ports.map_or(0, u32::from_be_bytes),
         protocol,
         flags: flags::IPV4
             | flags::PROTOCOL
             | flag(ports.is_some(), flags::PORTS)
             | flag((offset != 0) | more, flags::FRAGMENT),
     }
-    .key(wire_len)
 }
 
-fn ipv6(packet: &[u8], wire_len: u32) -> Option<Key> {
+fn ipv6(packet: &[u8]) -> Option<Found> {
     let (header, payload): (&Ipv6Header, _) = packet.split_first_chunk()?;
     if header[0] >> 4 != 6 {
         return None;
@@ -119,7 +121,7 @@ fn ipv6(packet: &[u8], wire_len: u32) -> Option<Key> {
         ..Found::default()
     };
     found.upper_layer(header[6], payload);
-    Some(found.key(wire_len))
+    Some(found)
 }
 
 /// What a parser has found up to now.
@@ -127,7 +129,8 @@ fn ipv6(packet: &[u8], wire_len: u32) -> Option<Key> {
 struct Found {
     source: [u64; 2],
     destination: [u64; 2],
-    ports: Ports,
+    /// Source port above destination port.
+    ports: u32,
     protocol: u8,
     flags: u8,
 }
@@ -164,25 +167,19 @@ impl Found {
         if has_ports(next)
             && let Some(ports) = rest.first_chunk::<4>()
         {
-            self.ports = *ports;
+            self.ports = u32::from_be_bytes(*ports);
             self.flags |= flags::PORTS;
         }
     }
 
     #[inline]
     fn key(&self, wire_len: u32) -> Key {
-        let [a, b, c, d] = self.ports;
-        let [w, x, y, z] = wire_len.to_be_bytes();
-        Key::from_words([
-            self.source[0],
-            self.source[1],
-            self.destination[0],
-            self.destination[1],
-            u64::from_ne_bytes([a, b, c, d, self.protocol, self.flags, 0, 0]),
-            u64::from_ne_bytes([w, x, y, z, 0, 0, 0, 0]),
-            0,
-            0,
-        ])
+        // Shifted together in a register: bytes put together in memory would stall the load of the whole word.
+        let ports_protocol_flags =
+            u64::from(self.ports) << 32 | u64::from(self.protocol) << 24 | u64::from(self.flags) << 16;
+        let length = u64::from(wire_len) << 32;
+        let [[a, b], [c, d]] = [self.source, self.destination];
+        Key::from_words([a, b, c, d, ports_protocol_flags.to_be(), length.to_be(), 0, 0])
     }
 }
 
@@ -223,8 +220,8 @@ fn flag(set: bool, flag: u8) -> u8 {
 
 /// `::ffff:a.b.c.d`.
 #[inline]
-fn mapped([a, b, c, d]: [u8; 4]) -> [u64; 2] {
-    [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+fn mapped(address: [u8; 4]) -> [u64; 2] {
+    [0, (0xffff_0000_0000 | u64::from(u32::from_be_bytes(address))).to_be()]
 }
 
 /// Eight bytes of a header as a word in memory order.

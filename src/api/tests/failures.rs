@@ -121,9 +121,13 @@ async fn a_second_full_capture_is_a_conflict_that_no_sdk_retries() {
 #[tokio::test]
 async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
     let mut all = String::new();
-    for refusal in
-        [Refusal::NoSlot(64), Refusal::ShuttingDown, Refusal::Store("/var/lib/x: no space".to_owned())]
-    {
+    for refusal in [
+        Refusal::NoSlot(64),
+        Refusal::Filter("no".to_owned()),
+        Refusal::Destination("not there".to_owned()),
+        Refusal::ShuttingDown,
+        Refusal::Store("/var/lib/x: no space".to_owned()),
+    ] {
         let (captures, mut queue) = Handle::channel(1);
         let said = refusal.clone();
         tokio::spawn(async move {

@@ -118,27 +118,20 @@ fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
 
 /// What DPDK itself says of the ports.
 pub(super) fn check_probed(plan: &Plan, probe: ProbePorts<'_>, findings: &mut Vec<Finding>) {
-    let facts = match probe(&plan.eal, &plan.ports) {
-        Ok(facts) => facts,
+    let answers = match probe(&plan.eal, &plan.ports) {
+        Ok(answers) => answers,
         Err(text) => {
-            let advice = "correct dpdk.eal or port.device until DPDK finds the port";
-            findings.push(Finding::error("dpdk.eal", text, advice));
+            findings.push(Finding::error("dpdk.eal", text, "correct dpdk.eal until EAL starts"));
             return;
         }
     };
-    for (at, (port, facts)) in plan.ports.iter().zip(facts).enumerate() {
-        for (name, wanted, has) in [
-            ("queues", u32::from(port.queues), u32::from(facts.rx_queues_max)),
-            ("rx_descriptors", u32::from(port.rx_descriptors), u32::from(facts.rx_descriptors_max)),
-            ("frame_bytes_max", port.frame_bytes_max, facts.frame_bytes_max),
-        ] {
-            if wanted > has {
-                let text = format!("is {wanted}, but {} has at most {has}", port.name());
-                findings.push(Finding::error(
-                    &format!("port[{at}].{name}"),
-                    text,
-                    format!("lower it to {has}"),
-                ));
+    for (at, answer) in answers.into_iter().enumerate() {
+        let key = format!("port[{at}].device");
+        match answer {
+            Err(text) => findings.push(Finding::error(&key, text, "correct this port until DPDK opens it")),
+            Ok(limitations) => {
+                let advice = "nothing if that is what you want of this device";
+                findings.extend(limitations.into_iter().map(|text| Finding::warning(&key, text, advice)));
             }
         }
     }

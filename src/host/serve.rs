@@ -1,0 +1,236 @@
+//! `trawl serve`: from a plan to a running host and back. Owns the order of start and end, and the signals.
+//!
+//! Invariant: the first SIGTERM or SIGINT ends captures, uploads what they have and exits 0; the second exits at once.
+
+use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::ports::{self, PortsError};
+use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
+use crate::block::Hugepages;
+use crate::capture::{Engine, Handle, Planes};
+use crate::config::{self, Account, CredentialKind, Plan};
+use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
+use crate::store::{Embedded, StoreError};
+use crate::upload::{S3Config, Stores, StoresConfig, UploadError};
+use crate::worker::Timers;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Actions that may wait for the engine.
+const ACTIONS_WAITING: usize = 256;
+/// What a shell reports for a process that SIGTERM ended.
+const EXIT_AT_ONCE: i32 = 143;
+
+/// Why the host could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// DPDK.
+    #[error(transparent)]
+    Ports(#[from] PortsError),
+    /// Threads or memory.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The job store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The object stores.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    /// The API's address.
+    #[error("cannot listen on api.listen {listen}: {source}; choose another address or end what uses it")]
+    Listen {
+        /// As configured.
+        listen: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Cores, signals, the runtime.
+    #[error("cannot {doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Runs a capture host until a signal ends it.
+///
+/// # Errors
+/// When it could not start; then nothing was captured.
+pub fn serve(plan: Plan) -> Result<(), ServeError> {
+    let stores = Arc::new(Stores::new(stores(&plan))?);
+    let spool = Arc::new(Spool::open(spool(&plan))?);
+    let jobs = Arc::new(Embedded::open(&plan.store.path)?);
+    let ports = ports::start(&plan.eal, &plan.ports)?;
+    stay_off_worker_cores(&plan.cores.writers)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(plan.cores.writers.len().max(2))
+        .enable_all()
+        .build()
+        .map_err(|source| ServeError::System { doing: "start the runtime", source })?;
+    // Bound before the first packet is polled: an address in use is the likeliest reason not to start.
+    let listen = plan.api.listen;
+    let listener =
+        runtime.block_on(TcpListener::bind(listen)).map_err(|source| ServeError::Listen { listen, source })?;
+    let eal = ports.eal.clone();
+    let on_worker: OnWorker = Arc::new(move || match eal.register_thread() {
+        Ok(registered) => Box::new(registered),
+        Err(error) => {
+            tracing::warn!(%error, "a worker has no lcore id and so no mbuf cache");
+            Box::new(())
+        }
+    });
+    let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &spool, &on_worker)?;
+    let arena = plane.arena;
+    tracing::info!(
+        queues = plane.queues.len(), blocks_bytes = arena.bytes, hugepages = arena.hugepages, locked = arena.locked,
+        write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
+    );
+    let started = ports.started;
+    let engine = Engine::new(Planes {
+        workers,
+        queues: plane.queues.clone(),
+        ports: Box::new(move || ports::drops(&started)),
+        simple_dir: spool.config().dir.join("simple"),
+        spool,
+        stores,
+        jobs,
+        host: plan.host.id.clone(),
+        colo: plan.host.colo.clone(),
+        captures_max: plan.capture.captures_max,
+    })?;
+    let result = runtime.block_on(run(&plan, engine, listener));
+    plane.stop();
+    tracing::info!("ended");
+    result
+}
+
+async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), ServeError> {
+    let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let (handle, actions) = Handle::channel(ACTIONS_WAITING);
+    let engine = tokio::spawn(engine.run(actions));
+    let router = api::router(ApiState {
+        captures: handle.clone(),
+        accounts: accounts(&plan.accounts),
+        rules: rules(plan),
+        request_bytes_max: plan.api.request_bytes_max,
+    });
+    let (end_api, api_ends) = oneshot::channel::<()>();
+    let listen = listener.local_addr().unwrap_or(plan.api.listen);
+    let server = tokio::spawn(api::serve(listener, router, async {
+        let _ended_or_dropped = api_ends.await;
+    }));
+    tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
+    one_of(&mut terminate, &mut interrupt).await;
+    tracing::info!("ending: captures stop and are uploaded; a second signal ends at once");
+    tokio::select! {
+        () = handle.shutdown() => {}
+        () = one_of(&mut terminate, &mut interrupt) => {
+            tracing::warn!("second signal: ending at once; what is in the spool stays there");
+            std::process::exit(EXIT_AT_ONCE);
+        }
+    }
+    let _api_gone = end_api.send(());
+    drop(handle);
+    for task in [engine, server] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a task of the host died");
+        }
+    }
+    Ok(())
+}
+
+async fn one_of(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Every thread that is started from here on inherits this: control never runs on a worker's core.
+fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
+    let mut set = CpuSet::new();
+    for &core in cores {
+        set.set(core);
+    }
+    let doing = "run on the cores of cores.writers";
+    sched_setaffinity(None, &set).map_err(|e| ServeError::System { doing, source: e.into() })
+}
+
+fn data_plane(plan: &Plan) -> DataPlaneConfig {
+    DataPlaneConfig {
+        worker_cores: plan.cores.workers.clone(),
+        writer_cores: plan.cores.writers.clone(),
+        blocks: plan.blocks.count,
+        hugepages: match plan.blocks.hugepages {
+            config::Hugepages::Auto => Hugepages::Auto,
+            config::Hugepages::Never => Hugepages::Never,
+            config::Hugepages::Require => Hugepages::Require,
+        },
+        timers: Timers { flush: plan.spool.flush_interval, rotate: plan.spool.rotate },
+    }
+}
+
+fn spool(plan: &Plan) -> SpoolConfig {
+    SpoolConfig {
+        dir: plan.spool.dir.clone(),
+        bytes_max: plan.spool.bytes_max,
+        segment_bytes: plan.spool.segment_bytes,
+        write: match plan.spool.write {
+            config::WriteMode::Auto => WriteMode::Auto,
+            config::WriteMode::Direct => WriteMode::Direct,
+            config::WriteMode::Mapped => WriteMode::Mapped,
+        },
+        fsync_interval: plan.spool.fsync_interval,
+    }
+}
+
+fn stores(plan: &Plan) -> StoresConfig {
+    let upload = &plan.upload;
+    StoresConfig {
+        allow_file: upload.allow_file,
+        s3: S3Config {
+            endpoint: upload.s3.endpoint.clone(),
+            path_style: Some(upload.s3.path_style),
+            part_bytes: upload.part_bytes,
+            parts_in_flight: upload.parts_in_flight,
+            retry_seconds_max: upload.retry.as_secs(),
+            ..S3Config::default()
+        },
+    }
+}
+
+fn rules(plan: &Plan) -> Rules {
+    Rules {
+        colo: plan.host.colo.clone(),
+        time_limit_seconds_max: plan.capture.time_limit_seconds_max,
+        packet_limit_max: plan.capture.packet_limit_max,
+        byte_limit_max: plan.capture.byte_limit_max,
+        allow_file: plan.upload.allow_file,
+    }
+}
+
+fn accounts(accounts: &[Account]) -> Accounts {
+    Accounts::new(accounts.iter().map(|account| {
+        let credentials = account.credentials.iter().map(|credential| Credential {
+            secret: match &credential.kind {
+                CredentialKind::Key { email, sha256 } => Secret::Key { email: email.clone(), key_sha256: *sha256 },
+                CredentialKind::Token { sha256 } => Secret::Token { token_sha256: *sha256 },
+            },
+            role: match credential.role {
+                config::Role::Read => Role::Read,
+                config::Role::Write => Role::Write,
+            },
+        });
+        (account.id.clone(), credentials.collect())
+    }))
+}
