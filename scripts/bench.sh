@@ -42,6 +42,9 @@ TRAWL=$TARGET_DIR/release/trawl
 
 mkdir -p "$DIR"
 WORK=$(mktemp -d "$DIR/run.XXXXXX")
+# A third of what is free: the spool, the merged objects of --verify, and air.
+SPOOL_GIB=$(($(df --output=avail -B1G "$WORK" | tail -n 1) / 3))
+[ "$SPOOL_GIB" -ge 8 ] || die "$DIR has too little free space: 24 GiB are needed, --dir names another place"
 pids=()
 cleanup() {
     local pid
@@ -100,8 +103,8 @@ writers = [$MAIN]
 bytes_max = "$blocks"
 [spool]
 dir = "$WORK/spool"
-bytes_max = "${SPOOL_BYTES_MAX:-40GiB}"
-segment_bytes = "${SEGMENT_BYTES:-32GiB}"
+bytes_max = "${SPOOL_GIB}GiB"
+segment_bytes = "$((SPOOL_GIB / 2))GiB"
 rotate_seconds = 3600
 write = "$WRITE"
 [store]

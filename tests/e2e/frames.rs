@@ -67,7 +67,7 @@ pub fn capinfos_packets(path: &Path) -> u64 {
 /// Writes a pcap file of the given frames.
 pub fn write<'a>(path: &Path, frames: impl IntoIterator<Item = &'a [u8]>) {
     let mut file = File::create(path).unwrap();
-    let mut words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
     // Magic number, version 2.4, two unused, snap length, Ethernet.
     file.write_all(&words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 1])).unwrap();
     for frame in frames {

@@ -1,0 +1,35 @@
+# One line each; `just` alone lists them.
+default:
+    @just --list
+
+# Build, release
+build:
+    cargo build --release --locked
+
+# What a change must pass before anything slow
+check:
+    cargo fmt --all --check && cargo clippy --locked --all-targets -- -D warnings
+
+# Unit tests without DPDK: seconds
+quick:
+    cargo nextest run --no-default-features --lib
+
+# Everything, exactly as continuous integration runs it
+ci:
+    .ci/run
+
+# See it work; `just demo --live` with real programs
+demo *ARGS:
+    scripts/demo.sh {{ARGS}}
+
+# Compare with dpdk-testpmd
+bench *ARGS:
+    scripts/bench.sh {{ARGS}}
+
+# Hold a config and this host to what a capture needs
+doctor CONFIG="config/trawl.toml":
+    cargo run --release --locked -- check --config {{CONFIG}}
+
+# Record tests/data/real.pcap anew (root)
+record:
+    scripts/record-test-data.sh

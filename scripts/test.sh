@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs every test. Goes on after a failure, ends with what failed and what was skipped and
+# why, and exits non-zero if anything failed. Continuous integration runs this and nothing else.
+set -uo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT" || exit 1
+
+failed=() skipped=()
+skip() {
+    skipped+=("$1: $2")
+    note "SKIPPED $1: $2"
+}
+
+# `step WORDS COMMAND...`: runs it, remembers a failure, goes on.
+step() {
+    local words=$1 began=$SECONDS
+    shift
+    say "$words"
+    if "$@"; then
+        note "$words: ok, $((SECONDS - began)) s"
+    else
+        failed+=("$words")
+        warn "$words: FAILED after $((SECONDS - began)) s"
+    fi
+}
+
+# Tests that lack something print `SKIPPED: reason` and pass; nextest hides what passing tests print, so all of it goes
+# into a log, and the screen gets progress, failures and reasons.
+nextest() {
+    local log=$LOGS/$1.log status
+    shift
+    cargo nextest run --locked --no-fail-fast --success-output immediate --color never "$@" 2>&1 | tee "$log" |
+        grep --line-buffered -E '^ +(Compiling trawl|Finished|Starting|SLOW|FAIL|TIMEOUT|SIGN|ABORT|TRY|FLAKY|Summary)|SKIPPED|^error|^warning: unused'
+    status=${PIPESTATUS[0]}
+    local reason
+    while IFS= read -r reason; do
+        skipped+=("tests: $reason")
+    done < <(sed -n 's/^ *SKIPPED:* *//p' "$log" | sort -u)
+    if [ "$status" != 0 ]; then
+        # Without the hundreds that passed.
+        awk '/^ +(FAIL|TIMEOUT|SIG|ABORT)/ { show = 1 } /^ +PASS/ { show = 0 } show || /^error/' "$log" | tail -n 400
+    fi
+    return "$status"
+}
+
+formatting() { cargo fmt --all --check; }
+lints() { cargo clippy --locked --all-targets "$@" -- -D warnings; }
+scripts_lint() {
+    shellcheck -x scripts/*.sh .ci/run && python3 -m py_compile scripts/*.py && rm -rf scripts/__pycache__
+}
+doc_tests() { cargo test --locked --doc --quiet; }
+
+# Bans, licences and sources are decided by the lock file; advisories need a database from the network.
+supply_chain() {
+    cargo deny --offline check bans licenses sources 2>"$LOGS/deny.log" && return
+    grep -E '^(error|warning\[)' "$LOGS/deny.log" | sort | uniq -c | head -n 20
+    # Without a filled registry cache the offline run cannot read manifests; the online one fetches them.
+    cargo deny check bans licenses sources
+}
+
+fuzz() {
+    local target
+    for target in fuzz/fuzz_targets/*.rs; do
+        target=$(basename "$target" .rs)
+        note "fuzzing $target"
+        cargo fuzz run -s none "$target" -- -runs="${FUZZ_RUNS:-200000}" -max_total_time=30 >"$LOGS/fuzz-$target.log" 2>&1 ||
+            { tail -n 30 "$LOGS/fuzz-$target.log" && return 1; }
+    done
+}
+
+LOGS=$TARGET_DIR/test-logs
+mkdir -p "$LOGS"
+step "installing what is missing" scripts/install-deps.sh test
+[ "${#failed[@]}" = 0 ] || die "without these packages no test can be built"
+
+# Where the tests find the S3 server and a Python with Cloudflare's SDK.
+export PATH=$PATH:$TARGET_DIR/test-venv/bin
+export TRAWL_TEST_PYTHON=$TARGET_DIR/test-venv/bin/python
+
+if is_root; then
+    ensure_hugepages 512 || skip "hugepages" "fewer than 512 of 2 MiB can be had; DPDK's tests run with --no-huge"
+else
+    skip "hugepages, network namespaces, veth, TAP and virtio" "not root; sudo scripts/test.sh runs their tests too"
+fi
+
+step "formatting" formatting
+step "shell and Python scripts" scripts_lint
+step "lints" lints
+step "lints without DPDK" lints --no-default-features
+step "tests" nextest tests
+step "documentation tests" doc_tests
+step "tests without DPDK" nextest tests-without-dpdk --no-default-features
+
+# Installing cargo-deny takes three minutes once.
+if have cargo-deny || cargo install --quiet --locked cargo-deny@0.20.2 || cargo install --quiet --locked cargo-deny; then
+    step "licences, sources, bans" supply_chain
+else
+    skip "licences, sources, bans" "cargo-deny is not installed and cannot be: cargo install --locked cargo-deny"
+fi
+skip "advisories" "their database comes from the network: cargo deny check advisories"
+
+if [ -d fuzz ]; then
+    if cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz; then
+        step "fuzz targets" fuzz
+    else
+        skip "fuzz targets" "cargo-fuzz is not installed and cannot be: cargo install --locked cargo-fuzz"
+    fi
+fi
+if [ -d tests/loom ]; then
+    step "loom" cargo test --locked --release --test loom
+fi
+if cargo miri --version >/dev/null 2>&1; then
+    step "miri" cargo miri test --locked --no-default-features --lib -- --skip proptest block:: pcap::buffer
+else
+    skip "miri" "this toolchain has no miri: rustup component add miri"
+fi
+
+say "summary, after $((SECONDS / 60)) min $((SECONDS % 60)) s"
+for one in "${skipped[@]}"; do echo "  skipped: $one"; done
+for one in "${failed[@]}"; do echo "  ${RED}failed:${PLAIN} $one"; done
+[ "${#failed[@]}" = 0 ] || die "${#failed[@]} of the steps failed; logs are in $LOGS"
+echo "  all tests passed"
