@@ -193,16 +193,17 @@ impl Port {
             let baseline = PortStats::baseline(id);
             // SAFETY: control is held, and the port's queues are set up.
             opened.check("starting", unsafe { sys::rte_eth_dev_start(id) })?;
-            // SAFETY: as above. Both are hints to drivers that filter; those that do not know them see everything.
-            let promiscuous = unsafe {
-                sys::rte_eth_promiscuous_enable(id);
-                sys::rte_eth_allmulticast_enable(id);
-                sys::rte_eth_promiscuous_get(id)
-            };
-            if promiscuous != 1 && facts.numa_node.is_some() {
-                facts.limitations.push("the device does not enter promiscuous mode".into());
-            }
             opened.started = true;
+            // SAFETY: as above.
+            let returned = unsafe {
+                sys::rte_eth_allmulticast_enable(id);
+                sys::rte_eth_promiscuous_enable(id)
+            };
+            // A driver without the notion does not filter.
+            if returned != 0 && Code::of(returned) != Code::NOT_SUPPORTED {
+                let code = Code::of(returned);
+                facts.limitations.push(format!("only frames to this host: no promiscuous mode ({code})"));
+            }
             baseline
         };
         let opened = Arc::new(opened);

@@ -103,6 +103,19 @@ fn a_device_of_eals_own_arguments_is_used_as_it_is() {
 }
 
 #[test]
+fn a_length_beyond_the_buffer_is_not_believed() {
+    alone(|| {
+        // Plugged in by EAL, so that nobody but the driver knows how long its frames are.
+        let eal = eal(&["--no-huge", "-m", "128", "--vdev=net_null7,size=60000"]);
+        let (port, mut queues) = start(&eal, "net_null7", 1);
+        let burst = queues[0].receive();
+        let buffer_bytes = port.facts().buffer_bytes;
+        assert!((0..burst.len()).all(|i| burst.wire_len(i) == buffer_bytes));
+        assert_eq!(burst.head(0).len(), buffer_bytes as usize);
+    });
+}
+
+#[test]
 fn devices_that_are_not_there_are_refused_with_advice() {
     alone(|| {
         let eal = eal_small();

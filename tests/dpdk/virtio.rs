@@ -18,8 +18,10 @@ struct Testpmd(Child);
 
 impl Testpmd {
     fn start(socket: &std::path::Path, more: &[&str]) -> Self {
+        let cpus = std::thread::available_parallelism().unwrap().get();
         let child = Command::new("dpdk-testpmd")
-            .args(["--no-pci", "--no-huge", "-m", "256", "--no-shconf", "--no-telemetry", "--lcores=0@0,1@1"])
+            .args(["--no-pci", "--no-huge", "-m", "256", "--no-shconf", "--no-telemetry"])
+            .arg(format!("--lcores=0@0,1@{}", 1.min(cpus - 1)))
             .arg(format!("--vdev=net_vhost0,iface={},queues=1,client=0", socket.display()))
             .args(["--", "--forward-mode=txonly", "--auto-start", "--total-num-mbufs=8192"])
             .args(more)
