@@ -15,7 +15,7 @@ use super::{
     configure::configure,
     device::{Device, DeviceError},
     eal::{Code, Eal},
-    facts::{Link, PortFacts},
+    facts::{Link, PortFacts, Spread},
     mempool::{Mempool, MempoolError},
     probe::probe,
     stats::PortStats,
@@ -199,6 +199,13 @@ impl Port {
                 sys::rte_eth_allmulticast_enable(id);
                 sys::rte_eth_promiscuous_enable(id)
             };
+            // SAFETY: as above.
+            if facts.spread == Spread::Symmetric && unsafe { sys::trawl_port_is_symmetric(id) } == 0 {
+                facts.spread = Spread::Device;
+                facts.limitations.push(
+                    "the device does not confirm our RSS key: directions of a flow may come on different queues".into(),
+                );
+            }
             // A driver without the notion does not filter.
             if returned != 0 && Code::of(returned) != Code::NOT_SUPPORTED {
                 let code = Code::of(returned);

@@ -5,7 +5,7 @@ use trawl::{
     packet::{Burst, Source},
 };
 
-use crate::support::{alone, eal, eal_small, refusal, start, start_with};
+use crate::support::{alone, alone_as_plain_user, eal, eal_small, refusal, start, start_with};
 
 #[test]
 fn eal_starts_once_a_process() {
@@ -23,6 +23,19 @@ fn arguments_that_eal_refuses_come_back_with_advice() {
     alone(|| {
         let message = Eal::init(&["--nonsense".into()]).unwrap_err().to_string();
         assert!(message.contains("--nonsense") && message.contains("-m MIB"), "{message}");
+    });
+}
+
+#[test]
+fn a_plain_user_can_use_devices_that_need_no_rights() {
+    alone_as_plain_user(|| {
+        assert!(!rustix::process::geteuid().is_root());
+        let eal = eal(&[]);
+        println!("{}", eal.memory());
+        let (_port, mut queues) = start(&eal, "net_null0", 1);
+        assert_eq!(queues[0].receive().len(), 64);
+        // One that needs rights is refused, not fatal.
+        refusal(&eal, &PortConfig::new("net_af_packet0,iface=lo", 1));
     });
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{self, Command, Output},
     sync::atomic::{AtomicU32, Ordering},
@@ -48,6 +49,21 @@ pub fn alone_in_netns(commands: &[&str], body: impl FnOnce()) {
     expect_success(
         namespace.command(exe.to_str().unwrap()).args(this_test()).env(CHILD, "1").output().unwrap(),
     );
+}
+
+/// Runs the body in a process of its own that has no rights.
+pub fn alone_as_plain_user(body: impl FnOnce()) {
+    if env::var_os(CHILD).is_some() || !rustix::process::geteuid().is_root() {
+        return alone(body);
+    }
+    // The build's folders need not be readable for others.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let exe = folder.path().join("dpdk");
+    std::fs::copy(env::current_exe().unwrap(), &exe).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(exe).args(this_test());
+    expect_success(command.current_dir("/").env(CHILD, "1").env("HOME", "/").output().unwrap());
 }
 
 fn this_test() -> [String; 3] {
