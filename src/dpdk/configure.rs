@@ -44,7 +44,7 @@ pub(super) fn configure(
     let mut facts = plan(config, device, needs, &raw, opened.id);
     {
         let _control = opened.eal.control();
-        apply(opened, &mut facts, &raw)?;
+        apply(opened, &mut facts, &raw, device.wants_tx())?;
         adjust_descriptors(opened, &mut facts, needs, config.mbufs_per_queue)?;
     }
     for queue in 0..facts.queues {
@@ -133,13 +133,18 @@ fn buffer_bytes(frame_bytes_max: u32, scatter: bool, needs: Needs) -> u32 {
 }
 
 /// Tries what was planned, then less, until the driver takes it.
-fn apply(opened: &Opened, facts: &mut PortFacts, raw: &sys::trawl_device) -> Result<(), PortError> {
+fn apply(
+    opened: &Opened,
+    facts: &mut PortFacts,
+    raw: &sys::trawl_device,
+    wants_tx: bool,
+) -> Result<(), PortError> {
     let mtu = (facts.frame_bytes_max.saturating_sub(ETHERNET_BYTES)).max(raw.min_mtu.into());
     let rss = matches!(facts.spread, Spread::Symmetric | Spread::Asymmetric);
     let mut last = 0;
     for (rss, mtu) in [(rss, mtu), (false, mtu), (rss, mtu.min(MTU_COMMON)), (false, mtu.min(MTU_COMMON))] {
-        // Some drivers want as many TX as RX queues.
-        for tx_queues in [0, facts.queues] {
+        // Some drivers refuse to have fewer TX than RX queues.
+        for tx_queues in [if wants_tx { facts.queues } else { 0 }, facts.queues] {
             let setup = sys::trawl_setup {
                 rx_queues: facts.queues,
                 tx_queues,

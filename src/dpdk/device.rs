@@ -103,6 +103,11 @@ impl Device {
         self.is_driven_by("net_null")
     }
 
+    /// Whether the driver receives nothing, without a word, unless it has TX queues too.
+    pub fn wants_tx(&self) -> bool {
+        self.is_driven_by("net_vhost") || self.is_driven_by("eth_vhost")
+    }
+
     /// What to do about frames that are longer than a buffer.
     pub fn room_advice(&self) -> &'static str {
         if self.is_driven_by("net_af_packet") || self.is_driven_by("eth_af_packet") {
