@@ -208,9 +208,6 @@ pub struct MergeArgs {
     /// Files to join, pcap or pcapng
     #[arg(required = true, value_name = "IN")]
     pub inputs: Vec<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `trawl verify`
@@ -218,7 +215,4 @@ pub struct MergeArgs {
 pub struct VerifyArgs {
     /// The manifest; its files are looked for beside it
     pub manifest: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }

@@ -8,6 +8,7 @@ use crate::matcher::{Filter, FilterError, FilterV1, Program};
 use crate::packet::Key;
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{ReadError, Reader, Writer};
+use serde::Serialize;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -58,7 +59,7 @@ pub enum Error {
 }
 
 /// What a filter takes of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Packets that match.
     pub matched: u64,

@@ -6,6 +6,7 @@ pub mod args;
 mod capture;
 mod check;
 pub mod client;
+mod filter;
 mod merge;
 mod report;
 pub mod request;
@@ -55,6 +56,9 @@ pub enum Error {
     /// The async runtime.
     #[error("the runtime cannot start: {0}; look at the limits on processes and open files (ulimit -a)")]
     Runtime(std::io::Error),
+    /// A filter on a file.
+    #[error(transparent)]
+    Filter(#[from] filter::Error),
     /// A command on files.
     #[error("{0:#}")]
     Command(anyhow::Error),
@@ -140,11 +144,16 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
                 .map_err(|problems| Error::Config { path: args.config.clone(), problems })?;
             observe::init(&plan.log)?;
             #[cfg(feature = "dpdk")]
-            return crate::host::serve(plan).map(|()| Outcome::silent()).map_err(|e| Error::Serve(Box::new(e)));
+            return crate::host::serve(plan)
+                .map(|()| Outcome::silent())
+                .map_err(|e| Error::Serve(Box::new(e)));
             #[cfg(not(feature = "dpdk"))]
             Err(Error::NotBuilt("serve"))
         }
-        args::Command::Filter(_) => Err(Error::NotBuilt("filter")),
+        args::Command::Filter(args::FilterArgs { command: args::FilterCommand::Test(args) }) => {
+            let counts = filter::test(&request::filter(&args.filter)?, &args.file, args.write.as_deref())?;
+            Outcome::done(format!("{counts}\n"), &counts, args.json)
+        }
         args::Command::Merge(args) => {
             merge::run(&args.output, &args.inputs).map(|()| Outcome::silent()).map_err(Error::Command)
         }

@@ -110,6 +110,7 @@ pub enum PortError {
 pub(super) struct Opened {
     pub(super) id: u16,
     plugged: bool,
+    started: bool,
     device: String,
     pools: Mutex<Vec<Arc<Mempool>>>,
     pub(super) eal: Eal,
@@ -134,7 +135,7 @@ impl Drop for Opened {
         let mut ports = self.eal.control();
         // SAFETY: control is held; queues hold an Arc of self, so nobody polls any more. The pools are fields and are
         // dropped after this.
-        unsafe { sys::trawl_port_close(self.id, self.plugged.into()) };
+        unsafe { sys::trawl_port_close(self.id, self.started.into(), self.plugged.into()) };
         ports.remove(&self.id);
     }
 }
@@ -163,8 +164,14 @@ impl Port {
         let device = Device::parse(&config.device)?;
         let needs = device.needs()?;
         let (id, plugged) = probe(eal, &device)?;
-        let opened =
-            Opened { id, plugged, device: config.device.clone(), pools: Mutex::default(), eal: eal.clone() };
+        let opened = Opened {
+            id,
+            plugged,
+            started: false,
+            device: config.device.clone(),
+            pools: Mutex::default(),
+            eal: eal.clone(),
+        };
         let facts = configure(&opened, config, &device, needs)?;
         Ok(Self { opened, facts })
     }
@@ -179,7 +186,7 @@ impl Port {
     /// # Errors
     /// When the driver refuses.
     pub fn start(self) -> Result<(StartedPort, Vec<RxQueue>), PortError> {
-        let Self { opened, mut facts } = self;
+        let Self { mut opened, mut facts } = self;
         let id = opened.id;
         let baseline = {
             let _control = opened.eal.control();
@@ -195,6 +202,7 @@ impl Port {
             if promiscuous != 1 && facts.numa_node.is_some() {
                 facts.limitations.push("the device does not enter promiscuous mode".into());
             }
+            opened.started = true;
             baseline
         };
         let opened = Arc::new(opened);
@@ -234,8 +242,7 @@ impl StartedPort {
         self.opened.error(step, code)
     }
 
-    /// Keeps a pool alive until the port is closed.
-    pub(super) fn keep(&self, pool: Arc<Mempool>) {
-        self.opened.keep(pool);
+    pub(super) fn opened(&self) -> &Arc<Opened> {
+        &self.opened
     }
 }

@@ -210,15 +210,35 @@ trawl_port_stats(uint16_t port, struct trawl_stats *out)
 	return ret;
 }
 
+/* net_ring leaves rings behind that a later port of its name finds again, with frames whose pool is gone by then. */
+static void
+drain(uint16_t port, uint16_t queues)
+{
+	static struct trawl_burst burst;
+
+	for (uint16_t queue = 0; queue < queues; queue++) {
+		uint16_t n;
+
+		do {
+			n = trawl_rx(port, queue, &burst);
+			trawl_free(&burst, n);
+		} while (n > 0);
+	}
+}
+
 void
-trawl_port_close(uint16_t port, int unplug)
+trawl_port_close(uint16_t port, int started, int unplug)
 {
 	struct rte_eth_dev_info info;
 	struct rte_device *device = NULL;
 
-	if (rte_eth_dev_info_get(port, &info) == 0)
+	if (rte_eth_dev_info_get(port, &info) == 0) {
 		device = (struct rte_device *)(uintptr_t)info.device;
-	rte_eth_dev_stop(port);
+		if (started && info.driver_name != NULL && strcmp(info.driver_name, "net_ring") == 0)
+			drain(port, info.nb_rx_queues);
+	}
+	if (started)
+		rte_eth_dev_stop(port);
 	rte_eth_dev_close(port);
 	if (unplug && device != NULL)
 		rte_dev_remove(device);

@@ -91,8 +91,8 @@ int trawl_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, in
 int trawl_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket);
 int trawl_port_link(uint16_t port, struct trawl_link *link);
 int trawl_port_stats(uint16_t port, struct trawl_stats *stats);
-/* Stops and closes a port; unplugs its device too if it was plugged by us. */
-void trawl_port_close(uint16_t port, int unplug);
+/* Stops a port, if it was started, and closes it; unplugs its device too if it was plugged by us. */
+void trawl_port_close(uint16_t port, int started, int unplug);
 
 /* Builds a frame of segments from a pool and puts it into a named ring of net_ring. vlan: a stripped tag, or -1. */
 int trawl_feed(const char *ring, struct rte_mempool *pool, const uint8_t *const *segments, const uint16_t *lens,

@@ -129,7 +129,11 @@ impl DataPlane {
     }
 }
 
-fn spawn(name: &str, core: Option<usize>, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, HostError> {
+fn spawn(
+    name: &str,
+    core: Option<usize>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, HostError> {
     let pinned = move || {
         if let Some(id) = core
             && !core_affinity::set_for_current(CoreId { id })

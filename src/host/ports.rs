@@ -66,7 +66,9 @@ pub(super) fn drops(ports: &[StartedPort]) -> PortDrops {
                 sum.rx_nombuf += stats.rx_nombuf;
                 sum.ierrors += stats.ierrors;
             }
-            Err(error) => tracing::error!(device = port.facts().device, %error, "a port's counters cannot be read"),
+            Err(error) => {
+                tracing::error!(device = port.facts().device, %error, "a port's counters cannot be read")
+            }
         }
     }
     sum

@@ -78,8 +78,9 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         .map_err(|source| ServeError::System { doing: "start the runtime", source })?;
     // Bound before the first packet is polled: an address in use is the likeliest reason not to start.
     let listen = plan.api.listen;
-    let listener =
-        runtime.block_on(TcpListener::bind(listen)).map_err(|source| ServeError::Listen { listen, source })?;
+    let listener = runtime
+        .block_on(TcpListener::bind(listen))
+        .map_err(|source| ServeError::Listen { listen, source })?;
     let eal = ports.eal.clone();
     let on_worker: OnWorker = Arc::new(move || match eal.register_thread() {
         Ok(registered) => Box::new(registered),
@@ -223,7 +224,9 @@ fn accounts(accounts: &[Account]) -> Accounts {
     Accounts::new(accounts.iter().map(|account| {
         let credentials = account.credentials.iter().map(|credential| Credential {
             secret: match &credential.kind {
-                CredentialKind::Key { email, sha256 } => Secret::Key { email: email.clone(), key_sha256: *sha256 },
+                CredentialKind::Key { email, sha256 } => {
+                    Secret::Key { email: email.clone(), key_sha256: *sha256 }
+                }
                 CredentialKind::Token { sha256 } => Secret::Token { token_sha256: *sha256 },
             },
             role: match credential.role {

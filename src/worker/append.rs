@@ -51,7 +51,8 @@ pub(super) fn append<B: Burst>(
         return;
     }
     slot.captured += granted as u64;
-    slot.captured_bytes += write(stamped, Bits(hits).take(granted), attachment.snaplen, stream, way, segment_bytes_max);
+    slot.captured_bytes +=
+        write(stamped, Bits(hits).take(granted), attachment.snaplen, stream, way, segment_bytes_max);
 }
 
 /// Writes the records; returns their frame bytes.
@@ -76,7 +77,9 @@ fn write<B: Burst>(
         }
         let start = stream.cursor.position;
         let ns = stream.not_before(burst.hardware_time_ns(i).unwrap_or(stamped.ns));
-        let Some(record) = stream.block.as_mut().and_then(|b| b.bytes_mut().get_mut(start..start + record_bytes)) else {
+        let Some(record) =
+            stream.block.as_mut().and_then(|b| b.bytes_mut().get_mut(start..start + record_bytes))
+        else {
             unreachable!("Cursor::fitting promised room for this record");
         };
         let (header, data) = record.split_at_mut(PCAP_RECORD_HEADER_BYTES);

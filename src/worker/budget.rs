@@ -88,7 +88,8 @@ impl Budget {
         if self.ended().is_some() {
             return Granted { frames: 0 };
         }
-        let (packets, last_packet) = take_from(&self.packets, |left| asked.min(usize::try_from(left).unwrap_or(asked)) as u64);
+        let (packets, last_packet) =
+            take_from(&self.packets, |left| asked.min(usize::try_from(left).unwrap_or(asked)) as u64);
         let packets = usize::try_from(packets).unwrap_or(0);
         let mut frames = 0;
         let (_, _) = take_from(&self.bytes, |left| {

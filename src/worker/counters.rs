@@ -55,7 +55,12 @@ impl QueueCounters {
     /// The queue's totals.
     #[must_use]
     pub fn totals(&self) -> QueueTotals {
-        self.words.read(|get| QueueTotals { rx: get(0), rx_bytes: get(1), unmatched: get(2), matched: get(3) })
+        self.words.read(|get| QueueTotals {
+            rx: get(0),
+            rx_bytes: get(1),
+            unmatched: get(2),
+            matched: get(3),
+        })
     }
 
     /// What stands in a capture's slot. A capture that is attached sees every frame received up to this moment.
@@ -118,8 +123,15 @@ impl LocalCounters {
                 touched &= touched - 1;
                 let (base, slot) = (QUEUE_WORDS + index * SLOT_WORDS, &self.slots[index]);
                 let words = [
-                    slot.serial, slot.rx_from, slot.rx_to, slot.matched, slot.captured, slot.captured_bytes, slot.no_block,
-                    slot.limit, slot.sampled,
+                    slot.serial,
+                    slot.rx_from,
+                    slot.rx_to,
+                    slot.matched,
+                    slot.captured,
+                    slot.captured_bytes,
+                    slot.no_block,
+                    slot.limit,
+                    slot.sampled,
                 ];
                 for (offset, word) in words.into_iter().enumerate() {
                     p.set(base + offset, word);

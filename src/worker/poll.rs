@@ -190,7 +190,8 @@ impl<S: Source> Worker<S> {
                     queue.streams[slot].end(&mut Way { queue: queue.index, lanes, lane: queue.lane, free });
                 }
                 if after != 0 {
-                    queue.local.slots[slot] = Slot { serial: after, rx_from: rx, rx_to: u64::MAX, ..Slot::default() };
+                    queue.local.slots[slot] =
+                        Slot { serial: after, rx_from: rx, rx_to: u64::MAX, ..Slot::default() };
                     queue.streams[slot].begin(after);
                 }
             }
@@ -220,7 +221,9 @@ impl<S: Source> Worker<S> {
         if hit != 0 {
             for slot in self.work.program.slots() {
                 let hits = queue.hits[slot];
-                let Some(attachment) = self.work.attachments[slot].as_ref().filter(|_| hits != 0) else { continue };
+                let Some(attachment) = self.work.attachments[slot].as_ref().filter(|_| hits != 0) else {
+                    continue;
+                };
                 let counts = &mut queue.local.slots[slot];
                 if queue.last_ns >= attachment.end_ns {
                     attachment.budget.end(Ended::Time);
@@ -233,8 +236,21 @@ impl<S: Source> Worker<S> {
                 }
                 matched |= hits;
                 touched |= 1 << slot;
-                let way = &mut Way { queue: queue.index, lanes: &mut self.lanes, lane: queue.lane, free: &mut self.free };
-                append(&stamped, hits, attachment, &mut queue.streams[slot], counts, way, self.segment_bytes_max);
+                let way = &mut Way {
+                    queue: queue.index,
+                    lanes: &mut self.lanes,
+                    lane: queue.lane,
+                    free: &mut self.free,
+                };
+                append(
+                    &stamped,
+                    hits,
+                    attachment,
+                    &mut queue.streams[slot],
+                    counts,
+                    way,
+                    self.segment_bytes_max,
+                );
             }
         }
         let totals = &mut queue.local.queue;
@@ -254,7 +270,12 @@ impl<S: Source> Worker<S> {
         for queue in &mut self.queues {
             for slot in self.work.program.slots() {
                 let stream = &mut queue.streams[slot];
-                let way = &mut Way { queue: queue.index, lanes: &mut self.lanes, lane: queue.lane, free: &mut self.free };
+                let way = &mut Way {
+                    queue: queue.index,
+                    lanes: &mut self.lanes,
+                    lane: queue.lane,
+                    free: &mut self.free,
+                };
                 if stream.cursor.open {
                     if now.saturating_sub(stream.segment_since) >= rotate {
                         stream.close_segment(way);

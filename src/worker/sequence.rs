@@ -6,13 +6,13 @@
 //!
 //! Invariant: the sequence is odd exactly while the writer is between `begin` and `commit`.
 
-#[cfg(not(loom))]
-use std::{
+#[cfg(loom)]
+use loom::{
     hint::spin_loop,
     sync::atomic::{AtomicU64, Ordering, fence},
 };
-#[cfg(loom)]
-use loom::{
+#[cfg(not(loom))]
+use std::{
     hint::spin_loop,
     sync::atomic::{AtomicU64, Ordering, fence},
 };

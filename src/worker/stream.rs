@@ -58,7 +58,12 @@ impl Cursor {
     }
 
     /// How many of the records with these sizes can be appended with so many free blocks.
-    pub fn fitting(mut self, records: impl Iterator<Item = usize>, segment_bytes_max: u64, mut blocks: usize) -> usize {
+    pub fn fitting(
+        mut self,
+        records: impl Iterator<Item = usize>,
+        segment_bytes_max: u64,
+        mut blocks: usize,
+    ) -> usize {
         let mut fitting = 0;
         for record_bytes in records {
             let step = self.step(record_bytes, segment_bytes_max);

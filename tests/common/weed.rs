@@ -2,6 +2,9 @@
 //!
 //! Invariant: nothing of it is left when the value is dropped.
 
+#![allow(dead_code, reason = "each test binary that shares this file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use std::net::TcpListener;
@@ -10,36 +13,47 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// What the server knows as its only user.
+/// The user that may do everything.
 pub const ACCESS_KEY_ID: &str = "trawltest";
-/// Its secret.
+/// The secret of every user.
 pub const SECRET_ACCESS_KEY: &str = "trawltestsecret";
+/// The user that may only read.
+pub const READER_KEY_ID: &str = "trawlreader";
+/// The user that may only write.
+pub const WRITER_KEY_ID: &str = "trawlwriter";
 
 /// A running server.
 pub struct Weed {
     /// `http://127.0.0.1:port`.
     pub endpoint: String,
     server: Child,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Weed {
     /// Starts a server and waits until it answers; none, with a line that says so, where `weed` is not installed.
     pub async fn start() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let user = serde_json::json!({"identities": [{
-            "name": "trawl",
-            "credentials": [{"accessKey": ACCESS_KEY_ID, "secretKey": SECRET_ACCESS_KEY}],
-            "actions": ["Admin", "Read", "Write", "List"],
-        }]});
+        let identity = |key: &str, actions: &[&str]| {
+            serde_json::json!({
+                "name": key,
+                "credentials": [{"accessKey": key, "secretKey": SECRET_ACCESS_KEY}],
+                "actions": actions,
+            })
+        };
+        let users = serde_json::json!({"identities": [
+            identity(ACCESS_KEY_ID, &["Admin", "Read", "Write", "List"]),
+            identity(READER_KEY_ID, &["Read", "List"]),
+            identity(WRITER_KEY_ID, &["Write"]),
+        ]});
         let config = dir.path().join("s3.json");
-        std::fs::write(&config, user.to_string()).unwrap();
+        std::fs::write(&config, users.to_string()).unwrap();
         let ports = free_ports();
         let mut command = Command::new("weed");
         command
             .args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
             .args(["-master.volumeSizeLimitMB=64", "-volume.max=0", "-s3.autoCreateBucket=false"])
-            .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-filer.disableHttp=false"])
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .arg(format!("-dir={}", dir.path().display()))
             .arg(format!("-s3.config={}", config.display()));
         for (option, port) in PORT_OPTIONS.iter().zip(&ports) {
@@ -56,7 +70,7 @@ impl Weed {
             }
             server => server.unwrap(),
         };
-        let mut weed = Self { endpoint: format!("http://127.0.0.1:{}", ports[0]), server, _dir: dir };
+        let mut weed = Self { endpoint: format!("http://127.0.0.1:{}", ports[0]), server, dir };
         weed.wait().await;
         Some(weed)
     }
@@ -80,7 +94,7 @@ impl Weed {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self._dir.path().join("weed.log")).unwrap_or_default()
+        std::fs::read_to_string(self.dir.path().join("weed.log")).unwrap_or_default()
     }
 
     /// A client of the test's own, past the code under test.

@@ -8,7 +8,7 @@ use trawl::{
 use crate::support::{alone, assert_same, bytes_of, drain, eal_small, frame, start, tagged};
 
 fn feed(eal: &trawl::dpdk::Eal, port: &StartedPort, queue: u16) -> Feed {
-    Feed::new(eal, port, "net_ring0", queue, 2047, 2048).unwrap()
+    Feed::new(eal, port, queue, 2047, 2048).unwrap()
 }
 
 #[test]
@@ -83,13 +83,14 @@ fn frames_that_nobody_received_do_not_outlive_the_port() {
     alone(|| {
         let eal = eal_small();
         for _ in 0..3 {
-            let (port, queues) = start(&eal, "net_ring0", 1);
+            let (port, mut queues) = start(&eal, "net_ring0", 1);
+            assert!(queues[0].receive().is_empty());
             let mut feed = feed(&eal, &port, 0);
             for i in 0..100 {
                 feed.put(&[&frame(i, 60)], None).unwrap();
             }
             drop((port, queues));
-            assert!(feed.put(&[&frame(0, 60)], None).is_err(), "the ring went with its port");
+            assert!(feed.put(&[&frame(0, 60)], None).is_err(), "nobody reads the ring any more");
         }
     });
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::Hugepages;
 use trawl::capture::{AccountId, ColoStyle, Engine, Handle, Job, Kind, Ledger, Planes, PortDrops, Request};
-use trawl::host::{DataPlane, DataPlaneConfig};
+use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::limits::BURST;
 use trawl::matcher::FilterV1;
 use trawl::packet::{Burst, Source};
@@ -142,6 +142,14 @@ impl Rig {
     }
 
     pub fn with_quota(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64) -> Self {
+        Self::build(write, traffic, bytes_max, &(Arc::new(|| Box::new(())) as OnWorker))
+    }
+
+    pub fn counted(write: WriteMode, traffic: Vec<Traffic>, on_worker: &OnWorker) -> Self {
+        Self::build(write, traffic, 8 << 30, on_worker)
+    }
+
+    fn build(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64, on_worker: &OnWorker) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
@@ -158,8 +166,7 @@ impl Rig {
             hugepages: Hugepages::Never,
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
         };
-        let on_worker: trawl::host::OnWorker = Arc::new(|| Box::new(()));
-        let (plane, workers) = DataPlane::start(&config, traffic, &spool, &on_worker).unwrap();
+        let (plane, workers) = DataPlane::start(&config, traffic, &spool, on_worker).unwrap();
         let jobs = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
         let engine = Engine::new(Planes {
             workers,

@@ -1,5 +1,7 @@
 //! Stores against what they promise: one suite for both kinds, and what only a bucket can do wrong.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod faults;
 #[path = "../common/weed.rs"]
 mod weed;
 
@@ -18,9 +20,8 @@ use weed::Weed;
 
 const PART_BYTES: usize = 5 << 20;
 
-fn config(endpoint: &str, secret: &str) -> StoresConfig {
-    let credentials =
-        S3Credentials { access_key_id: weed::ACCESS_KEY_ID.to_owned(), secret_access_key: secret.to_owned() };
+fn config(endpoint: &str, key: &str, secret: &str) -> StoresConfig {
+    let credentials = S3Credentials { access_key_id: key.to_owned(), secret_access_key: secret.to_owned() };
     StoresConfig {
         allow_file: true,
         s3: S3Config {
@@ -34,9 +35,13 @@ fn config(endpoint: &str, secret: &str) -> StoresConfig {
     }
 }
 
-async fn open(endpoint: &str, secret: &str, uri: &str) -> Box<dyn ObjectStore> {
-    let stores = Stores::new(config(endpoint, secret)).unwrap();
+async fn open_as(endpoint: &str, key: &str, secret: &str, uri: &str) -> Box<dyn ObjectStore> {
+    let stores = Stores::new(config(endpoint, key, secret)).unwrap();
     stores.open(&Destination::parse(uri).unwrap()).await.unwrap()
+}
+
+async fn open(endpoint: &str, uri: &str) -> Box<dyn ObjectStore> {
+    open_as(endpoint, weed::ACCESS_KEY_ID, weed::SECRET_ACCESS_KEY, uri).await
 }
 
 /// Bytes without a period that a part or a chunk could share.
@@ -153,7 +158,7 @@ async fn uploads_under_way(client: &Client, bucket: &str) -> usize {
 async fn a_directory_is_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let uri = format!("file://{}/out", dir.path().display());
-    conforms(&*open("http://127.0.0.1:1", "", &uri).await).await;
+    conforms(&*open("http://127.0.0.1:1", &uri).await).await;
     let left: Vec<_> =
         std::fs::read_dir(Path::new(&uri[7..])).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
@@ -172,7 +177,7 @@ async fn a_bucket_is_a_store_and_keeps_no_unfinished_upload() {
     let Some(weed) = Weed::start().await else { return };
     weed.create_bucket("pcaps").await;
     for uri in ["s3://pcaps?region=us-east-1", "s3://pcaps/some/where/?region=us-east-1"] {
-        conforms(&*open(&weed.endpoint, weed::SECRET_ACCESS_KEY, uri).await).await;
+        conforms(&*open(&weed.endpoint, uri).await).await;
     }
     let client = weed.client();
     assert_eq!(uploads_under_way(&client, "pcaps").await, 0);
@@ -184,7 +189,7 @@ async fn a_bucket_is_a_store_and_keeps_no_unfinished_upload() {
 async fn a_writer_that_is_dropped_aborts_its_upload() {
     let Some(weed) = Weed::start().await else { return };
     weed.create_bucket("pcaps").await;
-    let store = open(&weed.endpoint, weed::SECRET_ACCESS_KEY, "s3://pcaps?region=us-east-1").await;
+    let store = open(&weed.endpoint, "s3://pcaps?region=us-east-1").await;
     let client = weed.client();
     let mut writer = store.begin("dropped").await.unwrap();
     writer.write(noise(2 * PART_BYTES)).await.unwrap();
@@ -201,15 +206,46 @@ async fn a_writer_that_is_dropped_aborts_its_upload() {
 async fn a_missing_bucket_and_wrong_keys_are_named_by_the_probe() {
     let Some(weed) = Weed::start().await else { return };
     weed.create_bucket("pcaps").await;
-    let store = open(&weed.endpoint, weed::SECRET_ACCESS_KEY, "s3://nobodys?region=us-east-1").await;
+    let store = open(&weed.endpoint, "s3://nobodys?region=us-east-1").await;
     let error = store.probe().await.unwrap_err();
     assert!(matches!(&error, UploadError::NoSuchBucket { bucket } if bucket == "nobodys"), "{error}");
     let error = store.put("small", noise(5)).await.unwrap_err();
     assert!(matches!(error, UploadError::NoSuchBucket { .. }), "{error}");
 
-    let store = open(&weed.endpoint, "wrong", "s3://pcaps?region=us-east-1").await;
+    let store = open_as(&weed.endpoint, weed::ACCESS_KEY_ID, "wrong", "s3://pcaps?region=us-east-1").await;
     for error in [store.probe().await.unwrap_err(), store.put("small", noise(5)).await.unwrap_err()] {
         assert!(matches!(error, UploadError::Credentials { .. }), "{error}");
         assert!(error.to_string().contains("pcaps"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_store_keeps_the_checksums_that_were_sent() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    let store = open(&weed.endpoint, "s3://pcaps?region=us-east-1").await;
+    let client = weed.client();
+    for (name, len) in [("small", 5), ("large", 2 * PART_BYTES + 1)] {
+        write_all(&*store, name, &noise(len), 1 << 20).await.unwrap();
+        let head = client.head_object().bucket("pcaps").key(name);
+        let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
+        assert!(head.checksum_crc32_c().is_some(), "{name}: nothing was compared");
+    }
+}
+
+#[tokio::test]
+async fn one_who_may_only_write_can_deliver_and_one_who_may_only_read_is_told_so() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    let (secret, uri) = (weed::SECRET_ACCESS_KEY, "s3://pcaps?region=us-east-1");
+    let store = open_as(&weed.endpoint, weed::READER_KEY_ID, secret, uri).await;
+    let error = store.probe().await.unwrap_err();
+    assert!(matches!(&error, UploadError::Denied { action: "s3:PutObject", .. }), "{error}");
+
+    let store = open_as(&weed.endpoint, weed::WRITER_KEY_ID, secret, uri).await;
+    store.probe().await.unwrap();
+    assert!(matches!(store.size("small").await, Err(UploadError::Denied { .. })));
+    for (name, len) in [("small", 5), ("large", 2 * PART_BYTES + 1)] {
+        assert_eq!(write_all(&*store, name, &noise(len), 1 << 20).await.unwrap(), len as u64);
     }
 }

@@ -72,7 +72,9 @@ impl Active {
         let (counts, port) = match (&self.counted, &self.phase) {
             (Some(counted), _) => *counted,
             (None, Phase::Opening(_)) => Default::default(),
-            (None, _) => (sum_slot(queues, self.slot, self.serial), port_drops_since(ports(), self.ports_from)),
+            (None, _) => {
+                (sum_slot(queues, self.slot, self.serial), port_drops_since(ports(), self.ports_from))
+            }
         };
         let mut ledger = ledger(&counts, port);
         // While it runs, a stream's losses may be known before the counters that contain them are read.

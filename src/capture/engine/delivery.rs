@@ -40,7 +40,8 @@ impl Delivery {
         let (report, outcome) = oneshot::channel();
         let (queues, snaplen, object_bytes_max) = (self.queues, self.snaplen, self.object_bytes_max);
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(move || {
-            let _deliverer_gone = report.send(merge::run_live(queues, snaplen, object_bytes_max, inputs, outputs));
+            let _deliverer_gone =
+                report.send(merge::run_live(queues, snaplen, object_bytes_max, inputs, outputs));
         });
         if let Err(e) = thread {
             self.done(Err(format!("cannot start the merge thread: {e}")));

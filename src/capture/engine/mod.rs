@@ -12,7 +12,10 @@ mod planes;
 
 pub use planes::{Planes, ReadPorts};
 
-use super::{AccountId, Action, CaptureId, Job, Kind, Ledger, ObjectInfo, Progress, Refusal, Request, Status, StopReason};
+use super::{
+    AccountId, Action, CaptureId, Job, Kind, Ledger, ObjectInfo, Progress, Refusal, Request, Status,
+    StopReason,
+};
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::spool::{Event, Failure, SpoolCapture};
@@ -140,7 +143,9 @@ impl Engine {
             return Err(Refusal::ShuttingDown);
         }
         let other = self.active.values().find(|a| {
-            request.kind == Kind::Full && a.job.request.kind == Kind::Full && a.job.request.account == request.account
+            request.kind == Kind::Full
+                && a.job.request.kind == Kind::Full
+                && a.job.request.account == request.account
         });
         if let Some(other) = other {
             return Err(Refusal::FullCaptureActive(other.job.id.clone()));
@@ -154,7 +159,13 @@ impl Engine {
         Ok((slot, filter))
     }
 
-    fn open(&mut self, request: Request, slot: usize, filter: Filter, reply: oneshot::Sender<Result<Job, Refusal>>) {
+    fn open(
+        &mut self,
+        request: Request,
+        slot: usize,
+        filter: Filter,
+        reply: oneshot::Sender<Result<Job, Refusal>>,
+    ) {
         self.last_serial += 1;
         let serial = self.last_serial;
         let job = Job {
@@ -272,9 +283,14 @@ impl Engine {
         let now = Timestamp::now();
         active.started = Some(now);
         active.ends_at = Instant::now() + limit;
-        let end_ns = u64::try_from(now.as_nanosecond()).unwrap_or(0) + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX / 2);
-        let attachment =
-            Attachment { serial: active.serial, snaplen: active.snaplen(), end_ns, budget: Arc::clone(&active.budget) };
+        let end_ns = u64::try_from(now.as_nanosecond()).unwrap_or(0)
+            + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX / 2);
+        let attachment = Attachment {
+            serial: active.serial,
+            snaplen: active.snaplen(),
+            end_ns,
+            budget: Arc::clone(&active.budget),
+        };
         let wanted = Wanted { filter: active.filter.clone(), attachment };
         active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
         Ok(())
@@ -431,7 +447,9 @@ impl Engine {
     fn persist(&self, active: &mut Active) {
         match self.planes.jobs.compare_and_set(active.revision, &active.job) {
             Ok(stored) => active.revision = stored.revision,
-            Err(error) => tracing::error!(capture = %active.job.id, %error, "a capture's state could not be recorded"),
+            Err(error) => {
+                tracing::error!(capture = %active.job.id, %error, "a capture's state could not be recorded")
+            }
         }
     }
 
@@ -441,7 +459,8 @@ impl Engine {
 
     fn find(&self, account: &AccountId, id: &CaptureId) -> Option<(&Active, Ledger)> {
         let of_account = |a: &&Active| a.job.id == *id && a.job.request.account == *account;
-        let active = self.active.values().find(of_account).filter(|a| !matches!(a.phase, Phase::Opening(_)))?;
+        let active =
+            self.active.values().find(of_account).filter(|a| !matches!(a.phase, Phase::Opening(_)))?;
         Some((active, active.ledger(&self.planes.queues, &self.planes.ports)))
     }
 
@@ -471,7 +490,10 @@ impl Engine {
         match self.planes.jobs.list(account, LIST_CAPTURES_MAX) {
             Ok(jobs) => jobs
                 .into_iter()
-                .map(|stored| self.find(account, &stored.job.id).map_or(stored.job, |(active, ledger)| active.view(ledger)))
+                .map(|stored| {
+                    self.find(account, &stored.job.id)
+                        .map_or(stored.job, |(active, ledger)| active.view(ledger))
+                })
                 .collect(),
             Err(error) => {
                 tracing::error!(%error, "the list of captures could not be read");

@@ -20,7 +20,7 @@ const PAUSE_MS_MAX: u64 = 20_000;
 const LINK_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
 
 /// Codes that say "the same request may well succeed later". Throttling and internal errors also come as HTTP status.
-const TRANSIENT_CODES: [&str; 13] = [
+const TRANSIENT_CODES: [&str; 14] = [
     "SlowDown",
     "RequestTimeout",
     "RequestTimeoutException",
@@ -34,6 +34,7 @@ const TRANSIENT_CODES: [&str; 13] = [
     "ConditionalRequestConflict",
     // Broken on the way: the body is checked against our checksum before it is taken.
     "BadDigest",
+    "XAmzContentSHA256Mismatch",
     "IncompleteBody",
 ];
 
