@@ -30,14 +30,22 @@ pub struct Dropped {
     pub spool: u64,
     /// A disk error.
     pub io: u64,
+    /// Captured, and not yet on the disk when the process died.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interrupted: u64,
 }
 
 impl Dropped {
     /// The sum of all causes.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.no_block + self.limit + self.sampled + self.spool + self.io
+        self.no_block + self.limit + self.sampled + self.spool + self.io + self.interrupted
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Everything that was counted for one capture. Counts are frames unless named otherwise.
@@ -75,6 +83,19 @@ pub struct Imbalance {
 }
 
 impl Ledger {
+    /// The ledger of a capture whose process died: its last known counts, held against `packets` of `bytes` frame bytes
+    /// that are in the files. What was counted and is not there is lost; what is there and was not counted was received.
+    #[must_use]
+    pub fn recovered(mut self, packets: u64, bytes: u64) -> Self {
+        let (more, fewer) = (packets.saturating_sub(self.captured), self.captured.saturating_sub(packets));
+        self.offered += more;
+        self.rx += more;
+        self.matched += more;
+        self.dropped.interrupted += fewer;
+        (self.captured, self.captured_bytes) = (packets, bytes);
+        self
+    }
+
     /// Holds the ledger against its equations.
     ///
     /// # Errors
@@ -116,11 +137,27 @@ pub struct Progress {
     pub byte_limit: Option<u64>,
     /// Objects that are complete in the bucket.
     pub objects: Vec<super::ObjectInfo>,
+    /// What an operator should know: an upload that is being tried again, a spool that fills up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recovered_ledger_balances_whether_more_or_fewer_packets_are_found_than_were_counted() {
+        let known = Ledger { offered: 9, rx: 9, unmatched: 4, matched: 5, captured: 5, ..Ledger::default() };
+        for packets in [0, 3, 5, 8] {
+            let ledger = known.recovered(packets, 100);
+            assert_eq!(ledger.check(), Ok(()));
+            assert_eq!(
+                (ledger.captured, ledger.dropped.interrupted),
+                (packets, 5_u64.saturating_sub(packets))
+            );
+        }
+    }
 
     #[test]
     fn a_lost_packet_is_named_with_its_equation() {

@@ -6,6 +6,7 @@
 mod engine;
 mod handle;
 mod job;
+pub mod journal;
 mod ledger;
 
 pub use engine::{Engine, Planes, ReadPorts};

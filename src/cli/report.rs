@@ -185,6 +185,7 @@ mod tests {
             seconds_left: 0.0,
             packet_limit: None,
             byte_limit: None,
+            warnings: Vec::new(),
             objects: vec![ObjectInfo {
                 name: "pcap_0123456789abcdef0123456789abcdef.pcap".to_owned(),
                 bytes: 60_598_424,

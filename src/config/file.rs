@@ -97,6 +97,8 @@ sections! {
         dir: PathBuf = PathBuf::from("/var/lib/trawl/spool"),
         /// Quota.
         bytes_max: ByteSize = ByteSize(200 << 30),
+        /// Share of the quota at which it says that it fills up.
+        high_water_percent: u64 = 80,
         /// Size at which segments and objects are cut.
         segment_bytes: ByteSize = ByteSize(256 << 20),
         /// `auto`, `direct` or `mapped`.
@@ -136,6 +138,8 @@ sections! {
         parts_in_flight: u64 = 4,
         /// How long a failing store is tried again.
         retry_seconds_max: u64 = 900,
+        /// How long an upload that fails is begun again.
+        retention_seconds: u64 = 86_400,
         /// `[upload.s3]`
         s3: S3 = S3::default(),
     }

@@ -149,6 +149,8 @@ pub struct SpoolPlan {
     pub dir: PathBuf,
     /// Quota over all captures.
     pub bytes_max: u64,
+    /// Share of the quota at which the alarm is raised, 1 to 95.
+    pub high_water_percent: u64,
     /// Where segments and objects are cut; at least [`crate::limits::SEGMENT_BYTES_MIN`], at most the quota.
     pub segment_bytes: u64,
     /// How.
@@ -194,6 +196,8 @@ pub struct UploadPlan {
     pub parts_in_flight: usize,
     /// How long a failing store is tried again.
     pub retry: Duration,
+    /// How long a delivery that fails is begun again.
+    pub retention: Duration,
     /// S3 and what speaks like it.
     pub s3: S3Plan,
 }

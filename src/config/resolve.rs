@@ -292,6 +292,12 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
         dir: rules.path("spool.dir", &spool.dir),
         bytes_max,
         segment_bytes,
+        high_water_percent: rules.range(
+            "spool.high_water_percent",
+            spool.high_water_percent,
+            (1, 95),
+            "above, captures already end",
+        ),
         write: rules.choice("spool.write", &spool.write, &choices),
         fsync_interval,
         flush_interval,
@@ -336,6 +342,12 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
         part_bytes,
         parts_in_flight: parts_in_flight as usize,
         retry: Duration::from_secs(retry),
+        retention: Duration::from_secs(rules.range(
+            "upload.retention_seconds",
+            upload.retention_seconds,
+            (0, 31_622_400),
+            "up to a year",
+        )),
         s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint },
     }
 }

@@ -107,6 +107,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         captures_max: plan.capture.captures_max,
+        upload_retention: plan.upload.retention,
+        high_water_percent: plan.spool.high_water_percent,
     })?;
     let result = runtime.block_on(run(&plan, engine, listener));
     plane.stop();

@@ -5,7 +5,8 @@
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
-use super::{Input, MergeError, Output, Segment, Totals, seal};
+use super::{Input, MergeError, Output, Segment, Start, Totals, seal};
+use crate::limits::PCAP_FILE_HEADER_BYTES;
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{Place, ReadError, Reader};
 use crossbeam::channel::Receiver;
@@ -16,9 +17,11 @@ use tokio::sync::mpsc::Sender;
 /// Steps between looks at the input while there is work: rare enough to cost nothing, often enough that nothing piles up.
 const STEPS_PER_LOOK: usize = 256;
 
-/// Merges the streams of `queues` queues into objects of at most `object_bytes_max` bytes (a single larger record
-/// excepted) until every queue has ended. Blocks, and has a second thread for
-/// hashing; run it outside of async code.
+/// Merges the streams of as many queues as `start` has places into objects of at most `object_bytes_max` bytes (a single
+/// larger record excepted) until every queue has ended. Blocks, and has a second thread for hashing; run it outside of
+/// async code.
+///
+/// The objects depend on the streams alone: a merge that starts where an object ended goes on as the first one would have.
 ///
 /// A queue without a watermark holds the others back, because its next packet could be the oldest. While `outputs` is
 /// full, `inputs` is not read: a sender that must not wait uses an unbounded channel.
@@ -26,7 +29,7 @@ const STEPS_PER_LOOK: usize = 256;
 /// # Errors
 /// [`MergeError`] when a segment cannot be read or is not as published, or when either channel closes before the end.
 pub fn run_live(
-    queues: usize,
+    start: &Start,
     snaplen: u32,
     object_bytes_max: u64,
     inputs: Receiver<Input>,
@@ -36,8 +39,10 @@ pub fn run_live(
     let sealed = outputs.clone();
     std::thread::scope(|scope| {
         let sealer = scope.spawn(move || seal::seal(&to_seal, &sealed));
-        let lanes = (0..queues).map(|_| Lane::default()).collect();
-        let objects = Objects::new(merged, snaplen, object_bytes_max);
+        let lanes =
+            start.cuts.iter().map(|cut| Lane { segments: cut.sequence, skip: cut.offset, ..Lane::default() });
+        let lanes = lanes.collect();
+        let objects = Objects::new(merged, snaplen, object_bytes_max, start);
         let totals = Live { lanes, objects, floors: Floors::default() }.run(&inputs, &outputs)?;
         sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(totals)
@@ -59,6 +64,8 @@ struct Lane {
     waiting: VecDeque<Segment>,
     /// Segments announced so far.
     segments: u64,
+    /// Bytes of the first segment that are in earlier objects.
+    skip: u64,
     watermark_ns: u64,
     ended: bool,
 }
@@ -97,7 +104,8 @@ impl Live {
             let (Some(head), Some((reader, segment))) = (lane.head.take(), &mut lane.reading) else { break };
             let ns_max = self.floors.pop_lowest();
             forward(reader, &segment.path, &head, ns_max, &mut self.objects)?;
-            lane.settle(&mut self.objects)?;
+            self.objects.reached(queue, segment.sequence, reader.offset());
+            lane.settle(queue, &mut self.objects)?;
             if let Some(ns) = lane.floor_ns() {
                 self.floors.push(ns, queue);
             }
@@ -128,8 +136,8 @@ impl Live {
 
     /// Finds every lane's next record and floor after news.
     fn settle(&mut self) -> Result<(), MergeError> {
-        for lane in &mut self.lanes {
-            lane.settle(&mut self.objects)?;
+        for (queue, lane) in self.lanes.iter_mut().enumerate() {
+            lane.settle(queue, &mut self.objects)?;
         }
         let floors = self.lanes.iter().enumerate();
         self.floors.reset(floors.filter_map(|(queue, lane)| Some((lane.floor_ns()?, queue))));
@@ -140,12 +148,12 @@ impl Live {
 impl Lane {
     /// Finds the next record if any published segment has one; passes on segments that are read through.
     #[inline]
-    fn settle(&mut self, objects: &mut Objects) -> Result<(), MergeError> {
+    fn settle(&mut self, queue: usize, objects: &mut Objects) -> Result<(), MergeError> {
         while self.head.is_none() {
             if let Some((reader, segment)) = &mut self.reading {
                 self.head = reader.advance().map_err(|source| failed(segment, source))?;
             }
-            if self.head.is_none() && !self.next_segment(objects)? {
+            if self.head.is_none() && !self.next_segment(queue, objects)? {
                 break;
             }
         }
@@ -153,11 +161,11 @@ impl Lane {
     }
 
     /// Goes on to the next segment, if one is published.
-    fn next_segment(&mut self, objects: &mut Objects) -> Result<bool, MergeError> {
+    fn next_segment(&mut self, queue: usize, objects: &mut Objects) -> Result<bool, MergeError> {
         if let Some((reader, segment)) = self.reading.take() {
             check(&segment, "the number of packets", segment.packets, reader.records())?;
             check(&segment, "the size", segment.bytes, reader.offset())?;
-            objects.consumed(segment.path);
+            objects.consumed(queue, segment);
         }
         let Some(segment) = self.waiting.pop_front() else { return Ok(false) };
         let file = File::open(&segment.path).and_then(|file| Ok((file.metadata()?.len(), file)));
@@ -167,9 +175,15 @@ impl Lane {
         })?;
         check(&segment, "the size", segment.bytes, bytes)?;
         let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        let reader = Reader::new(file).map_err(|source| failed(&segment, source))?;
+        let mut reader = Reader::new(file).map_err(|source| failed(&segment, source))?;
         let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));
         check(&segment, "the link type", u64::from(LINK_ETHERNET), link_type)?;
+        // Read through and not jumped over: so the place is held to be a record's beginning, and the counts stay whole.
+        let skip = std::mem::take(&mut self.skip);
+        while reader.offset() < skip && reader.advance().map_err(|source| failed(&segment, source))?.is_some()
+        {
+        }
+        check(&segment, "the place where the last object ended", skip.max(header_bytes()), reader.offset())?;
         self.reading = Some((reader, segment));
         Ok(true)
     }
@@ -183,6 +197,10 @@ impl Lane {
             None => Some(self.watermark_ns),
         }
     }
+}
+
+fn header_bytes() -> u64 {
+    PCAP_FILE_HEADER_BYTES as u64
 }
 
 fn failed(segment: &Segment, source: ReadError) -> MergeError {

@@ -4,6 +4,7 @@
 //! other. What is in memory is bounded by the number of streams, whatever their length.
 
 mod error;
+mod feed;
 mod file;
 mod live;
 mod objects;
@@ -14,10 +15,12 @@ mod seal;
 mod tests;
 
 pub use error::MergeError;
+pub use feed::Feed;
 pub use live::run_live;
 pub use offline::{merge_files, merge_files_watched};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// One published segment of one queue's stream.
@@ -48,6 +51,44 @@ pub enum Input {
     End(usize),
 }
 
+/// A place in one queue's stream: everything before it is in complete objects, what comes next begins there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// The segment.
+    pub sequence: u64,
+    /// The record's offset in it; zero for the segment's beginning.
+    pub offset: u64,
+}
+
+/// Where a merge begins: anew, or where the last complete object ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Number of the first object, from 0.
+    pub object: u32,
+    /// One place for each queue, by number.
+    pub cuts: Vec<Cut>,
+}
+
+impl Start {
+    /// The beginning of a capture of so many queues.
+    #[must_use]
+    pub fn anew(queues: usize) -> Self {
+        Self { object: 0, cuts: vec![Cut::default(); queues] }
+    }
+}
+
+/// What a complete object leaves behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consumed {
+    /// The segment files that are wholly contained in this object and those before it.
+    pub segments: Vec<PathBuf>,
+    /// Where the next object begins, one place for each queue.
+    pub cuts: Vec<Cut>,
+    /// Whether it is the capture's last object.
+    pub is_last: bool,
+}
+
 /// What an object holds, known once it is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -71,8 +112,8 @@ pub enum Output {
     Begin(u32),
     /// The object's next bytes.
     Chunk(Bytes),
-    /// The object is complete; the segment files listed are wholly contained in it and those before it.
-    End(Summary, Vec<PathBuf>),
+    /// The object is complete.
+    End(Summary, Consumed),
 }
 
 /// What a whole merge came to.

@@ -4,7 +4,7 @@
 //! Invariant: each object is a complete pcap file; a segment file is listed with the object that holds its last record.
 
 use super::order::{Sink, Span, account};
-use super::{MergeError, Output, Summary, Totals};
+use super::{Consumed, Cut, MergeError, Output, Segment, Start, Summary, Totals};
 use crate::limits::{BLOCK_BYTES, PCAP_FILE_HEADER_BYTES};
 use crate::pcap::file_header;
 use bytes::BytesMut;
@@ -23,6 +23,8 @@ pub(super) struct Objects {
     chunk: BytesMut,
     object: Option<Object>,
     consumed: Vec<PathBuf>,
+    cuts: Vec<Cut>,
+    number: u32,
     totals: Totals,
 }
 
@@ -36,20 +38,36 @@ struct Object {
 }
 
 impl Objects {
-    pub(super) fn new(outputs: Sender<Output>, snaplen: u32, bytes_max: u64) -> Self {
-        let (chunk, consumed) = (BytesMut::with_capacity(CHUNK_BYTES), Vec::new());
-        Self { outputs, snaplen, bytes_max, chunk, object: None, consumed, totals: Totals::default() }
+    pub(super) fn new(outputs: Sender<Output>, snaplen: u32, bytes_max: u64, start: &Start) -> Self {
+        Self {
+            outputs,
+            snaplen,
+            bytes_max,
+            chunk: BytesMut::with_capacity(CHUNK_BYTES),
+            object: None,
+            consumed: Vec::new(),
+            cuts: start.cuts.clone(),
+            number: start.object,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Notes that a queue's stream has been appended up to this offset of this segment.
+    #[inline]
+    pub(super) fn reached(&mut self, queue: usize, sequence: u64, offset: u64) {
+        self.cuts[queue] = Cut { sequence, offset };
     }
 
     /// Notes that the records of this segment file have all been appended.
-    pub(super) fn consumed(&mut self, segment: PathBuf) {
-        self.consumed.push(segment);
+    pub(super) fn consumed(&mut self, queue: usize, segment: Segment) {
+        self.reached(queue, segment.sequence + 1, 0);
+        self.consumed.push(segment.path);
     }
 
     /// Completes the last object, which is the first if there was no record.
     pub(super) fn finish(mut self) -> Result<Totals, MergeError> {
         self.begin()?;
-        self.end()?;
+        self.end(true)?;
         Ok(self.totals)
     }
 
@@ -60,7 +78,7 @@ impl Objects {
     /// Begins an object unless one is being made.
     fn begin(&mut self) -> Result<(), MergeError> {
         if self.object.is_none() {
-            self.send(Output::Begin(self.totals.objects))?;
+            self.send(Output::Begin(self.number))?;
             self.object = Some(Object::default());
             self.put(&file_header(self.snaplen))?;
         }
@@ -88,17 +106,19 @@ impl Objects {
     }
 
     /// Completes the object being made.
-    fn end(&mut self) -> Result<(), MergeError> {
+    fn end(&mut self, is_last: bool) -> Result<(), MergeError> {
         if !self.chunk.is_empty() {
             self.flush()?;
         }
         let Some(Object { bytes, packets, first_ns, last_ns }) = self.object.take() else {
             return Ok(());
         };
+        self.number += 1;
         self.totals.objects += 1;
         self.totals.bytes += bytes;
         let summary = Summary { bytes, packets, first_ns, last_ns, sha256: String::new() };
-        let consumed = std::mem::take(&mut self.consumed);
+        let segments = std::mem::take(&mut self.consumed);
+        let consumed = Consumed { segments, cuts: self.cuts.clone(), is_last };
         self.send(Output::End(summary, consumed))
     }
 }
@@ -109,7 +129,7 @@ impl Sink for Objects {
         if let Some(Object { bytes, packets: 1.., .. }) = self.object
             && bytes + record_bytes as u64 > self.bytes_max
         {
-            self.end()?;
+            self.end(false)?;
         }
         self.begin()?;
         // a record that is larger than an object may be has an object of its own

@@ -87,7 +87,9 @@ impl Running {
     fn start(queues: usize, object_bytes_max: u64) -> Self {
         let (inputs, taken) = crossbeam::channel::unbounded();
         let (made, outputs) = tokio::sync::mpsc::channel(1 << 16);
-        let thread = std::thread::spawn(move || run_live(queues, 262_144, object_bytes_max, taken, made));
+        let thread = std::thread::spawn(move || {
+            run_live(&Start::anew(queues), 262_144, object_bytes_max, taken, made)
+        });
         Self { inputs, outputs, thread }
     }
 
@@ -106,7 +108,7 @@ impl Running {
                 Output::Begin(n) => assert_eq!((n as usize, object.len()), (objects.len(), 0)),
                 Output::Chunk(chunk) => object.extend(chunk),
                 Output::End(summary, consumed) => {
-                    objects.push((std::mem::take(&mut object), summary, consumed));
+                    objects.push((std::mem::take(&mut object), summary, consumed.segments));
                 }
             }
         }
@@ -406,4 +408,45 @@ fn mergecap_makes_the_same_file() {
     let status = Command::new("mergecap").args(["-F", "nsecpcap", "-w"]).arg(&theirs).args(&inputs).status();
     assert!(status.unwrap().success());
     assert_eq!(std::fs::read(&ours).unwrap(), std::fs::read(&theirs).unwrap());
+}
+
+#[test]
+fn a_merge_that_begins_where_any_object_ended_makes_the_same_objects_as_the_first_one() {
+    let dir = TempDir::new().unwrap();
+    let mut inputs = Vec::new();
+    for queue in 0..3 {
+        for sequence in 0..4 {
+            let time = |i: usize| (1 + sequence * 20 + i as u64) * SECOND + (i % 2) as u64 * queue as u64;
+            let packets: Vec<Packet> = (0..20).map(|i| packet(time(i), queue, i)).collect();
+            inputs.push(Input::Segment(queue, segment(dir.path(), queue, sequence, &packets)));
+        }
+        inputs.push(Input::End(queue));
+    }
+    let run = |start: &Start| {
+        let (told, taken) = crossbeam::channel::unbounded();
+        let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
+        for input in &inputs {
+            let before = |queue: usize, segment: &Segment| segment.sequence < start.cuts[queue].sequence;
+            if !matches!(input, Input::Segment(queue, segment) if before(*queue, segment)) {
+                told.send(input.clone()).unwrap();
+            }
+        }
+        run_live(start, 262_144, 1000, taken, made).unwrap();
+        let ends = std::iter::from_fn(move || outputs.blocking_recv());
+        ends.filter_map(|output| match output {
+            Output::End(summary, consumed) => Some((summary, consumed)),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+    };
+    let whole = run(&Start::anew(3));
+    assert!(whole.len() > 10 && whole.last().unwrap().1.is_last);
+    for object in 1..whole.len() {
+        let cuts = whole[object - 1].1.cuts.clone();
+        let rest = run(&Start { object: object as u32, cuts });
+        assert_eq!(
+            rest.iter().map(|o| &o.0).collect::<Vec<_>>(),
+            whole[object..].iter().map(|o| &o.0).collect::<Vec<_>>()
+        );
+    }
 }

@@ -8,10 +8,12 @@
 //! Invariant: a file under its published name is complete and durable; everything else has a name that begins with a dot.
 
 mod backing;
+mod length;
 mod mapping;
 mod message;
 mod publisher;
 mod quota;
+mod recover;
 mod salvage;
 mod segment;
 mod table;
@@ -20,6 +22,7 @@ mod writer;
 pub use message::{Closes, Message, Piece, StreamId};
 pub use publisher::{Publisher, PublisherHandle};
 pub use quota::Quota;
+pub use recover::{Recovery, recover};
 pub use salvage::{Salvaged, whole_records};
 pub use table::{Captures, Event, Failure, Lost, Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
 pub use writer::Writer;

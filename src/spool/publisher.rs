@@ -4,6 +4,7 @@
 //! Invariant: a segment is announced to the merge after it is durable under its name, in the order of its stream.
 
 use super::backing::Backing;
+use super::length::Length;
 use super::segment::Segment;
 use super::{Event, Failure, Lost, Spool, SpoolCapture, StreamId, salvage};
 use crate::merge::{self, Input};
@@ -20,7 +21,7 @@ pub(super) enum Order {
     /// Make a segment durable and visible.
     Publish(Arc<SpoolCapture>, u16, Box<Segment>),
     /// Make what was written so far durable.
-    Sync(Arc<SpoolCapture>, Arc<File>),
+    Sync(Arc<SpoolCapture>, Arc<File>, Arc<Length>),
     /// Pass on a watermark.
     Watermark(Arc<SpoolCapture>, u16, u64),
     /// The stream is complete; the workers counted this many records and frame bytes in it.
@@ -48,13 +49,14 @@ impl Publisher {
         while let Ok(order) = self.orders.recv() {
             match order {
                 Order::Publish(capture, queue, segment) => self.publish(&capture, queue, *segment),
-                Order::Sync(capture, file) => {
-                    if let Err(e) = file.sync_data() {
+                Order::Sync(capture, file, length) => {
+                    let written = length.written();
+                    if let Err(e) = file.sync_data().and_then(|()| length.synced(written)) {
                         capture.fail(&Failure::from_io("cannot fsync a segment in", &capture.dir, &e));
                     }
                 }
                 Order::Watermark(capture, queue, ns) => {
-                    let _merge_ended = capture.merge.send(Input::Watermark(usize::from(queue), ns));
+                    capture.merge.tell(Input::Watermark(usize::from(queue), ns));
                 }
                 Order::End(capture, queue, handed) => self.end(&capture, queue, handed),
             }
@@ -80,7 +82,7 @@ impl Publisher {
             first_ns: segment.first_ns,
             last_ns: segment.last_ns,
         };
-        let _merge_ended = capture.merge.send(Input::Segment(usize::from(queue), published));
+        capture.merge.tell(Input::Segment(usize::from(queue), published));
     }
 
     fn finish(&self, segment: &mut Segment) -> io::Result<()> {
@@ -99,6 +101,7 @@ impl Publisher {
         }
         fs::rename(&segment.open_path, &segment.path)?;
         sync_parent(&segment.path)?;
+        fs::remove_file(&segment.length_path)?;
         self.keep_mapping(segment);
         if segment.packets == 0 {
             self.spool.free(&segment.path)?;
@@ -122,7 +125,7 @@ impl Publisher {
             frame_bytes: handed.frame_bytes - kept.frame_bytes,
         };
         let _engine_gone = capture.events.send(Event::StreamEnded { serial: capture.serial, queue, lost });
-        let _merge_ended = capture.merge.send(Input::End(usize::from(queue)));
+        capture.merge.tell(Input::End(usize::from(queue)));
     }
 }
 

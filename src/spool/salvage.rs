@@ -48,9 +48,10 @@ pub fn whole_records(mut file: &File, bytes: u64) -> io::Result<Salvaged> {
                 header[4 * i + 3],
             ]))
         };
-        let (seconds, nanos, captured) = (word(0), word(1), word(2));
+        let (seconds, nanos, captured, wire) = (word(0), word(1), word(2), word(3));
         // A zero second cannot be a time stamp of ours: these are bytes that were allocated and never written.
-        if seconds == 0 || captured > u64::from(FULL_SNAPLEN) || !skip(&mut reader, captured)? {
+        let possible = seconds != 0 && nanos < 1_000_000_000 && captured <= wire.min(u64::from(FULL_SNAPLEN));
+        if !possible || !skip(&mut reader, captured)? {
             return Ok(found);
         }
         found.bytes += PCAP_RECORD_HEADER_BYTES as u64 + captured;

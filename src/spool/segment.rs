@@ -3,8 +3,10 @@
 //! Invariant: `bytes` is the end of what the worker handed over and the disk has not refused.
 
 use super::backing::Backing;
+use super::length::Length;
 use super::{Failure, Piece, Spool};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A segment that is not yet published.
@@ -20,8 +22,10 @@ pub struct Segment {
     pub(super) frame_bytes: u64,
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
-    /// Writes that the disk has not answered.
-    pub(super) in_flight: u32,
+    /// Offsets of the writes that the disk has not answered.
+    in_flight: Vec<u64>,
+    pub(super) length: Arc<Length>,
+    pub(super) length_path: PathBuf,
     /// The last page is partly filled and will be written again.
     pub(super) tail_open: bool,
     pub(super) closed: bool,
@@ -34,6 +38,9 @@ impl Segment {
     pub(super) fn create(spool: &Spool, dir: &Path, queue: u16, sequence: u32) -> Result<Self, Failure> {
         let name = format!("q{queue:03}-{sequence:08}.pcap");
         let open_path = dir.join(format!(".{name}.open"));
+        let length_path = dir.join(format!(".{name}.len"));
+        let length = Length::create(&length_path)
+            .map_err(|e| Failure::from_io("cannot make the segment's length file", &length_path, &e))?;
         Ok(Self {
             sequence,
             backing: Backing::create(spool, &open_path)?,
@@ -44,12 +51,36 @@ impl Segment {
             frame_bytes: 0,
             first_ns: 0,
             last_ns: 0,
-            in_flight: 0,
+            in_flight: Vec::new(),
+            length: Arc::new(length),
+            length_path,
             tail_open: false,
             closed: false,
             broken: false,
             dirty_since: None,
         })
+    }
+
+    /// Whether the disk has answered every write.
+    pub(super) fn is_settled(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// A write at this offset is on its way.
+    pub(super) fn started(&mut self, offset: u64) {
+        self.in_flight.push(offset);
+    }
+
+    /// The disk has answered the write at this offset.
+    pub(super) fn answered(&mut self, offset: u64) {
+        if let Some(at) = self.in_flight.iter().position(|started| *started == offset) {
+            self.in_flight.swap_remove(at);
+        }
+    }
+
+    /// Notes how far the file is written without a gap.
+    pub(super) fn note_length(&self) {
+        self.length.reached(self.in_flight.iter().copied().min().unwrap_or(u64::MAX).min(self.bytes));
     }
 
     /// Books a piece that is written or on its way to the disk.

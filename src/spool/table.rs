@@ -5,10 +5,9 @@
 use super::Quota;
 use super::mapping::Pool;
 use crate::limits::PAGE_BYTES;
-use crate::merge::Input;
-use crossbeam::channel::Sender;
+use crate::merge::Feed;
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -131,7 +130,7 @@ pub struct SpoolCapture {
     /// Where its segments lie.
     pub dir: PathBuf,
     /// Its live merge.
-    pub merge: Sender<Input>,
+    pub merge: Arc<Feed>,
     /// The engine.
     pub events: UnboundedSender<Event>,
     /// Tells the workers at once, so that they count what follows as dropped.
@@ -215,7 +214,7 @@ impl Spool {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(capture.serial, Arc::new(capture));
-        Ok(())
+        File::open(&self.config.dir)?.sync_all()
     }
 
     /// A registered capture.
@@ -268,7 +267,19 @@ fn bytes_below(dir: &Path) -> io::Result<u64> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let meta = entry.metadata()?;
-        sum += if meta.is_dir() { bytes_below(&entry.path())? } else { meta.len() };
+        // The journals and lengths of captures are too small to count, and are not charged while they are written.
+        let name = entry.file_name();
+        let counted = [".pcap", ".open"].iter().any(|end| name.as_encoded_bytes().ends_with(end.as_bytes()));
+        sum += match meta.is_dir() {
+            true => bytes_below(&entry.path())?,
+            false => {
+                if counted {
+                    meta.len()
+                } else {
+                    0
+                }
+            }
+        };
     }
     Ok(sum)
 }

@@ -134,7 +134,7 @@ impl Writer {
             .streams
             .get(&id)
             .and_then(|s| s.segments.back())
-            .is_some_and(|s| s.tail_open && s.in_flight > 0)
+            .is_some_and(|s| s.tail_open && !s.is_settled())
         {
             if let Some((write, result)) = self.disk.finished(true) {
                 self.written(write, result);
@@ -174,6 +174,10 @@ impl Writer {
         piece.block.bytes_mut()[used..whole].fill(0);
         segment.book(&piece, PAGE_BYTES as u64);
         segment.closed = piece.closes == Closes::Segment;
+        let length = Arc::clone(&segment.length);
+        if whole > 0 && matches!(segment.backing, Backing::Direct { .. }) {
+            segment.started(piece.offset);
+        }
         match &mut segment.backing {
             // A segment may end exactly where its last flush did.
             _ if whole == 0 => {
@@ -181,7 +185,6 @@ impl Writer {
                 Ok(())
             }
             Backing::Direct { file, .. } => {
-                segment.in_flight += 1;
                 let tag = Tag { lane, stream: id, sequence: segment.sequence };
                 let file = Arc::clone(file);
                 self.disk.start(Write { file, block: piece.block, bytes: whole, offset: piece.offset, tag });
@@ -189,6 +192,7 @@ impl Writer {
             }
             Backing::Mapped(mapped) => match mapped.write(piece.offset, &piece.block.bytes()[..used]) {
                 Ok(()) => {
+                    length.reached(piece.offset + used as u64);
                     self.lanes[lane].give_back(piece.block);
                     Ok(())
                 }
@@ -202,12 +206,14 @@ impl Writer {
         self.lanes[lane].give_back(write.block);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(segment) = stream.segments.iter_mut().find(|s| s.sequence == sequence) else { return };
-        segment.in_flight -= 1;
+        segment.answered(write.offset);
         if let Err(e) = result {
             segment.bytes = segment.bytes.min(write.offset);
             segment.broken = true;
             let failure = Failure::from_io("cannot write", &segment.open_path, &e);
             self.fail(id, &failure);
+        } else {
+            segment.note_length();
         }
         self.publish_closed(id);
     }
@@ -229,7 +235,7 @@ impl Writer {
 
     fn publish_closed(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        while stream.segments.front().is_some_and(|s| s.closed && s.in_flight == 0) {
+        while stream.segments.front().is_some_and(|s| s.closed && s.is_settled()) {
             if let Some(segment) = stream.segments.pop_front() {
                 self.publisher.send(Order::Publish(Arc::clone(&stream.capture), id.queue, Box::new(segment)));
             }
@@ -250,8 +256,8 @@ impl Writer {
             for segment in &mut stream.segments {
                 if segment.dirty_since.is_some_and(|since| since.elapsed() >= interval) {
                     segment.dirty_since = None;
-                    let file = Arc::clone(segment.backing.file());
-                    self.publisher.send(Order::Sync(Arc::clone(&stream.capture), file));
+                    let (file, length) = (Arc::clone(segment.backing.file()), Arc::clone(&segment.length));
+                    self.publisher.send(Order::Sync(Arc::clone(&stream.capture), file, length));
                 }
             }
         }

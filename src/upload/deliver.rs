@@ -6,13 +6,16 @@
 use super::store::{ObjectStore, ObjectWriter};
 use super::{UploadError, object_name};
 use crate::capture::{CaptureId, ObjectInfo};
-use crate::merge::{Output, Summary};
+use crate::merge::{Consumed, Output, Summary};
 use bytes::Bytes;
-use std::path::PathBuf;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Receiver;
 
-/// Streams a capture's objects into a store until the merge ends. `on_object` is told of each object that is complete
-/// there, with the segment files that are no longer needed.
+/// Streams a capture's objects, from number `first`, into a store until the merge ends. `on_object` is told of each object
+/// that is complete there, with what it leaves behind; its error ends the delivery.
+///
+/// The first object may be there already, from a process that died before it could note so: if it is the same, it is kept
+/// and not sent again.
 ///
 /// The end of the channel between two objects is taken as the merge's good end; whether it was, its own result tells.
 ///
@@ -21,14 +24,16 @@ use tokio::sync::mpsc::Receiver;
 pub async fn deliver(
     store: &dyn ObjectStore,
     id: &CaptureId,
+    first: u32,
     mut outputs: Receiver<Output>,
-    mut on_object: impl FnMut(ObjectInfo, Vec<PathBuf>) + Send,
+    mut on_object: impl FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send,
 ) -> Result<Vec<ObjectInfo>, UploadError> {
-    let mut relay = Relay { store, id, open: None, done: Vec::new() };
+    let mut relay = Relay { store, id, first, open: None, done: Vec::new() };
     let result = relay.run(&mut outputs, &mut on_object).await;
     drop(outputs);
     if let Some(open) = relay.open.take()
-        && let Err(error) = open.writer.abort().await
+        && let Some(writer) = open.writer
+        && let Err(error) = writer.abort().await
     {
         tracing::warn!(object = open.name, %error, "an object could not be aborted");
     }
@@ -38,6 +43,7 @@ pub async fn deliver(
 struct Relay<'a> {
     store: &'a dyn ObjectStore,
     id: &'a CaptureId,
+    first: u32,
     open: Option<Open>,
     done: Vec<ObjectInfo>,
 }
@@ -47,7 +53,8 @@ struct Open {
     name: String,
     /// Written up to now.
     bytes: u64,
-    writer: Box<dyn ObjectWriter>,
+    /// None: an object of that name is there, and is held against what the merge makes.
+    writer: Option<Box<dyn ObjectWriter>>,
 }
 
 fn wrong_size((place, held, sent): (String, u64, u64)) -> UploadError {
@@ -58,15 +65,15 @@ impl Relay<'_> {
     async fn run(
         &mut self,
         outputs: &mut Receiver<Output>,
-        on_object: &mut (impl FnMut(ObjectInfo, Vec<PathBuf>) + Send),
+        on_object: &mut (impl FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send),
     ) -> Result<(), UploadError> {
         while let Some(output) = outputs.recv().await {
             match output {
                 Output::Begin(index) => self.begin(index).await?,
                 Output::Chunk(bytes) => self.write(bytes).await?,
-                Output::End(summary, segments) => {
+                Output::End(summary, consumed) => {
                     let info = self.end(summary).await?;
-                    on_object(info, segments);
+                    on_object(info, consumed)?;
                 }
             }
         }
@@ -77,11 +84,12 @@ impl Relay<'_> {
     }
 
     async fn begin(&mut self, index: u32) -> Result<(), UploadError> {
-        if self.open.is_some() || index as usize != self.done.len() {
+        if self.open.is_some() || index as usize != self.first as usize + self.done.len() {
             return Err(UploadError::OutOfOrder { what: "an object's beginning" });
         }
         let name = object_name(self.id, index);
-        let writer = self.store.begin(&name).await?;
+        let is_there = index == self.first && self.store.size(&name).await?.is_some();
+        let writer = if is_there { None } else { Some(self.store.begin(&name).await?) };
         self.open = Some(Open { name, bytes: 0, writer });
         Ok(())
     }
@@ -89,7 +97,10 @@ impl Relay<'_> {
     async fn write(&mut self, bytes: Bytes) -> Result<(), UploadError> {
         let Some(open) = &mut self.open else { return Err(UploadError::OutOfOrder { what: "a chunk" }) };
         open.bytes += bytes.len() as u64;
-        open.writer.write(bytes).await
+        match &mut open.writer {
+            Some(writer) => writer.write(bytes).await,
+            None => Ok(()),
+        }
     }
 
     /// Completes the open object, but only if it has the size that the merge counted: a wrong one never becomes visible.
@@ -102,12 +113,18 @@ impl Relay<'_> {
             self.open = Some(open);
             return Err(wrong_size(sizes));
         }
-        let stored = open.writer.finish().await?;
-        if stored.bytes != summary.bytes {
-            return Err(wrong_size((open.name, stored.bytes, summary.bytes)));
+        let Open { name, writer, .. } = open;
+        match writer {
+            None => adopt(self.store, self.id, &name, &summary).await?,
+            Some(writer) => {
+                let stored = writer.finish().await?;
+                if stored.bytes != summary.bytes {
+                    return Err(wrong_size((name, stored.bytes, summary.bytes)));
+                }
+            }
         }
         let info = ObjectInfo {
-            name: open.name,
+            name,
             bytes: summary.bytes,
             packets: summary.packets,
             first_ns: summary.first_ns,
@@ -120,6 +137,26 @@ impl Relay<'_> {
     }
 }
 
+/// Holds the object that is there against what was merged. One that differs is somebody else's and stays.
+async fn adopt(
+    store: &dyn ObjectStore,
+    id: &CaptureId,
+    name: &str,
+    summary: &Summary,
+) -> Result<(), UploadError> {
+    let exists = || UploadError::Exists { place: name.to_owned() };
+    if store.size(name).await? != Some(summary.bytes) {
+        return Err(exists());
+    }
+    let bytes = store.get(name, summary.bytes).await?;
+    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if sha256 != summary.sha256 {
+        return Err(exists());
+    }
+    tracing::info!(capture = %id, object = name, "object was complete already");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +165,7 @@ mod tests {
 
     fn end(bytes: u64) -> Output {
         let summary = Summary { bytes, packets: 1, first_ns: 1, last_ns: 2, sha256: "0".repeat(64) };
-        Output::End(summary, vec![PathBuf::from("segment")])
+        Output::End(summary, Consumed { segments: vec!["segment".into()], ..Consumed::default() })
     }
 
     async fn deliver_all(outputs: Vec<Output>) -> (Result<Vec<ObjectInfo>, UploadError>, Vec<String>, usize) {
@@ -143,7 +180,11 @@ mod tests {
             }
         });
         let (id, mut reported) = (CaptureId::random(), 0);
-        let result = deliver(&store, &id, receiver, |_, segments| reported += segments.len()).await;
+        let result = deliver(&store, &id, 0, receiver, |_, consumed| {
+            reported += consumed.segments.len();
+            Ok(())
+        })
+        .await;
         feed.await.unwrap();
         let names = std::fs::read_dir(dir.path()).unwrap();
         let names = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

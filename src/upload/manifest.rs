@@ -77,6 +77,13 @@ pub struct Manifest {
     pub ledger: Ledger,
     /// RX queues that the counts are the sum of.
     pub queues: u32,
+    /// Whether the process died and another one delivered. `captured` is then what is in the objects; of frames after
+    /// `counted_until`, those that the filter did not take and those that ports lost are not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovered: bool,
+    /// See `recovered`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_until: Option<Timestamp>,
 }
 
 /// Why a text is no manifest.
@@ -176,6 +183,8 @@ pub(crate) mod tests {
             objects: Vec::new(),
             ledger: Ledger::default(),
             queues: 1,
+            recovered: false,
+            counted_until: None,
         }
     }
 

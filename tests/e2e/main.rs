@@ -8,6 +8,7 @@
 mod ending;
 mod frames;
 mod http;
+mod kills;
 mod limits;
 mod outcome;
 mod refusals;

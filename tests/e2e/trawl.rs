@@ -116,27 +116,25 @@ allow_file = true
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         std::fs::write(dir.path().join("trawl.toml"), self.config(dir.path(), listen)).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_trawl"))
-            .args(["serve", "--config"])
-            .arg(dir.path().join("trawl.toml"))
-            .envs(self.environment)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut trawl = Trawl { dir, listen, process };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while trawl.try_ask("GET", "", &[]).is_err() {
-            if let Some(status) = trawl.process.try_wait().unwrap() {
-                panic!("trawl ended with {status}: {}", trawl.log());
-            }
-            assert!(Instant::now() < deadline, "trawl does not answer: {}", trawl.log());
-            std::thread::sleep(POLL);
-        }
+        let process = launch(dir.path(), &self.environment);
+        let mut trawl = Trawl { dir, listen, process, environment: self.environment };
+        trawl.await_answer();
         trawl
     }
+}
+
+/// Starts the process; its log goes on in the same file.
+fn launch(dir: &Path, environment: &[(String, String)]) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_trawl"))
+        .args(["serve", "--config"])
+        .arg(dir.join("trawl.toml"))
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 /// A running server.
@@ -144,9 +142,29 @@ pub struct Trawl {
     dir: TempDir,
     listen: SocketAddr,
     process: Child,
+    environment: Vec<(String, String)>,
 }
 
 impl Trawl {
+    fn await_answer(&mut self) {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while self.try_ask("GET", "", &[]).is_err() {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("trawl ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < deadline, "trawl does not answer: {}", self.log());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// `kill -9`, and a new process in the same folder.
+    pub fn kill_and_restart(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = launch(self.dir.path(), &self.environment);
+        self.await_answer();
+    }
+
     fn try_ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
         let path = format!("/client/v4/accounts/{ACCOUNT}/pcaps{path}");
         let token = format!("Bearer {TOKEN}");

@@ -181,6 +181,8 @@ impl Rig {
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
             captures_max: 64,
+            upload_retention: Duration::from_secs(3600),
+            high_water_percent: 80,
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));

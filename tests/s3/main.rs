@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use trawl::capture::CaptureId;
-use trawl::merge::{Output, Summary};
+use trawl::merge::{Consumed, Output, Summary};
 use trawl::upload::{
     Destination, ObjectStore, S3Config, S3Credentials, Stores, StoresConfig, UploadError, deliver,
     object_name,
@@ -128,12 +128,19 @@ async fn delivers(store: &dyn ObjectStore) {
                         return;
                     }
                     let segments = vec![PathBuf::from(format!("segment{index}"))];
-                    sender.send(Output::End(summary(bytes), segments)).await.unwrap();
+                    sender
+                        .send(Output::End(summary(bytes), Consumed { segments, ..Consumed::default() }))
+                        .await
+                        .unwrap();
                 }
             }
         });
         let mut reported = Vec::new();
-        let result = deliver(store, &id, receiver, |info, segments| reported.push((info, segments))).await;
+        let result = deliver(store, &id, 0, receiver, |info, consumed| {
+            reported.push((info, consumed.segments));
+            Ok(())
+        })
+        .await;
         feed.await.unwrap();
         let complete = if dies { 1 } else { 2 };
         assert_eq!(reported.len(), complete);

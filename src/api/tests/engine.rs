@@ -108,5 +108,6 @@ fn progress(job: &Job) -> Progress {
         packet_limit: job.request.packet_limit,
         byte_limit: job.request.byte_limit,
         objects: job.objects.clone(),
+        warnings: Vec::new(),
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Invariant: the ledger that is read in any phase obeys its equations.
 
+use super::delivery::Way;
 use super::planes::{ledger, port_drops_since, sum_slot};
+use crate::capture::journal::Record;
 use crate::capture::{Job, Kind, Ledger, PortDrops, Progress, Refusal, Status, StopReason};
 use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::spool::{Failure, Lost};
-use crate::upload::{Limits, MANIFEST_VERSION, Manifest, ObjectStore};
+use crate::upload::{Limits, MANIFEST_VERSION, Manifest};
 use crate::worker::{Budget, QueueCounters, SlotTotals};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -37,13 +39,22 @@ pub(super) struct Active {
     pub revision: u64,
     pub serial: u64,
     pub slot: usize,
-    pub filter: Filter,
+    /// None for a capture that another process began.
+    pub filter: Option<Filter>,
     pub budget: Arc<Budget>,
     pub phase: Phase,
     pub ends_at: Instant,
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
-    pub store: Option<Arc<dyn ObjectStore>>,
+    pub way: Way,
+    pub queues: usize,
+    pub object_bytes_max: u64,
+    /// Of a capture whose process died: up to when its counts are known, and whether that is all of them.
+    pub recovered: Option<(Timestamp, bool)>,
+    /// What an upload that is tried again failed with.
+    pub trouble: Option<String>,
+    /// The process ends before it is delivered.
+    pub left: bool,
     /// The ports' losses when it was attached.
     pub ports_from: PortDrops,
     /// Counts and port losses, once they are final.
@@ -69,6 +80,9 @@ impl Active {
 
     /// The counts up to now.
     pub fn ledger(&self, queues: &[Arc<QueueCounters>], ports: impl Fn() -> PortDrops) -> Ledger {
+        if self.recovered.is_some() {
+            return self.job.ledger;
+        }
         let (counts, port) = match (&self.counted, &self.phase) {
             (Some(counted), _) => *counted,
             (None, Phase::Opening(_)) => Default::default(),
@@ -93,16 +107,33 @@ impl Active {
         Job { ledger, ..self.job.clone() }
     }
 
+    /// What is kept beside its segments.
+    pub fn record(&self, ledger: Ledger) -> Record {
+        Record {
+            job: self.view(ledger),
+            queues: self.queues,
+            snaplen: self.snaplen(),
+            object_bytes_max: self.object_bytes_max,
+            started: self.started,
+            ended: self.ended,
+            known_until: Timestamp::now(),
+            is_final: self.counted.is_some() && self.streams_left == 0,
+        }
+    }
+
     pub fn progress(&self, ledger: Ledger) -> Progress {
         let seconds_left = match (&self.phase, self.stopping()) {
             (Phase::Opening(_), _) => self.job.request.time_limit,
             (_, true) => 0.0,
             (_, false) => self.ends_at.saturating_duration_since(Instant::now()).as_secs_f64(),
         };
-        progress(&self.view(ledger), seconds_left)
+        Progress {
+            warnings: self.trouble.iter().cloned().collect(),
+            ..progress(&self.view(ledger), seconds_left)
+        }
     }
 
-    pub fn manifest(&self, host: &str, colo: &str, queues: usize) -> Manifest {
+    pub fn manifest(&self, host: &str, colo: &str) -> Manifest {
         let job = &self.job;
         let ledger = job.ledger;
         let port = ledger.port.imissed + ledger.port.rx_nombuf + ledger.port.ierrors;
@@ -123,11 +154,15 @@ impl Active {
             started: self.started,
             ended: self.ended,
             stop_reason: job.stop_reason,
-            complete: port == 0 && ledger.dropped.total() == ledger.dropped.limit + ledger.dropped.sampled,
+            complete: self.recovered.is_none_or(|(_, all)| all)
+                && port == 0
+                && ledger.dropped.total() == ledger.dropped.limit + ledger.dropped.sampled,
             snaplen: self.snaplen(),
             objects: job.objects.clone(),
             ledger,
-            queues: u32::try_from(queues).unwrap_or(u32::MAX),
+            queues: u32::try_from(self.queues).unwrap_or(u32::MAX),
+            recovered: self.recovered.is_some(),
+            counted_until: self.recovered.map(|(until, _)| until),
         }
     }
 
@@ -163,6 +198,7 @@ pub(super) fn progress(job: &Job, seconds_left: f64) -> Progress {
         packet_limit: job.request.packet_limit,
         byte_limit: job.request.byte_limit,
         objects: job.objects.clone(),
+        warnings: Vec::new(),
     }
 }
 

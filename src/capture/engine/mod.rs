@@ -9,6 +9,8 @@
 mod active;
 mod delivery;
 mod planes;
+mod pressure;
+mod restart;
 
 pub use planes::{Planes, ReadPorts};
 
@@ -18,19 +20,21 @@ use super::{
 };
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
+use crate::merge::Feed;
 use crate::spool::{Event, Failure, SpoolCapture};
-use crate::store::StoreError;
-use crate::upload::{Destination, FileStore, ObjectStore, UploadError, manifest_name};
+use crate::store::{StoreError, Stored};
+use crate::upload::UploadError;
 use crate::worker::{Attachment, Budget, Ended};
 use active::{Active, Phase, progress, reason};
-use bytes::Bytes;
-use delivery::Delivery;
+use delivery::{Found, Outcome, Way, put_manifest};
 use jiff::Timestamp;
 use planes::{Roster, Wanted, port_drops_since, sum_slot};
+use pressure::Pressure;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// How often limits are looked at and workers' answers collected.
 const TURN: Duration = Duration::from_millis(5);
@@ -38,13 +42,17 @@ const TURN: Duration = Duration::from_millis(5);
 /// What the engine's own tasks tell it.
 enum Note {
     /// A destination was tried.
-    Opened { serial: u64, store: Result<Arc<dyn ObjectStore>, UploadError> },
+    Opened { serial: u64, tried: Result<(), UploadError> },
+    /// What a dead process left is known.
+    Recovered { serial: u64, found: Found },
+    /// An upload failed and will be tried again.
+    Trouble { serial: u64, error: String },
     /// An object is complete.
     Object { serial: u64, info: ObjectInfo },
-    /// Everything is delivered, or delivery failed.
-    Delivered { serial: u64, result: Result<(), String> },
+    /// Everything is delivered, or it cannot be.
+    Delivered { serial: u64, result: Outcome },
     /// The manifest is written, or could not be.
-    Closed { serial: u64, result: Result<(), String> },
+    Closed { serial: u64, result: Outcome },
 }
 
 /// See the module.
@@ -56,28 +64,30 @@ pub struct Engine {
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     ending: Option<oneshot::Sender<()>>,
+    /// Jobs that a dead process left.
+    left: Vec<Stored>,
+    leaving: watch::Sender<bool>,
+    pressure: Pressure,
+    recorded: Instant,
+    recording: Option<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// An engine over these planes. Jobs that a dead process left unfinished are marked as failed.
+    /// An engine over these planes. Captures that a dead process left unfinished are ended and delivered.
     ///
     /// # Errors
     /// When the store cannot be read or written.
     pub fn new(mut planes: Planes) -> Result<Self, StoreError> {
-        for stored in planes.jobs.unfinished()? {
-            let mut job = stored.job;
-            job.status = Status::Failed;
-            job.stop_reason = Some(StopReason::Interrupted);
-            job.error_message = Some(format!(
-                "the capture host ended before the capture was delivered; its packets are kept on the host in the spool directory {}",
-                job.id
-            ));
-            planes.jobs.compare_and_set(stored.revision, &job)?;
-        }
+        let left = restart::unfinished(&planes)?;
         let roster = Roster::new(std::mem::take(&mut planes.workers));
         Ok(Self {
+            pressure: Pressure::new(planes.spool.quota().bytes_max(), planes.high_water_percent),
             planes,
             roster,
+            left,
+            leaving: watch::channel(false).0,
+            recorded: Instant::now(),
+            recording: None,
             active: BTreeMap::new(),
             last_serial: 0,
             events: mpsc::unbounded_channel(),
@@ -88,6 +98,9 @@ impl Engine {
 
     /// Works until [`Action::Shutdown`] is done. Returns when nothing is left to do.
     pub async fn run(mut self, mut actions: mpsc::Receiver<Action>) {
+        for stored in std::mem::take(&mut self.left) {
+            self.resume(stored);
+        }
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -125,6 +138,8 @@ impl Engine {
     }
 
     fn shut_down(&mut self) {
+        // What cannot be delivered now stays in the spool, and the next process goes on with it.
+        self.leaving.send_replace(true);
         for serial in self.serials() {
             self.end(serial, StopReason::Shutdown);
         }
@@ -144,6 +159,7 @@ impl Engine {
         }
         let other = self.active.values().find(|a| {
             request.kind == Kind::Full
+                && a.counted.is_none()
                 && a.job.request.kind == Kind::Full
                 && a.job.request.account == request.account
         });
@@ -179,11 +195,11 @@ impl Engine {
             ledger: Ledger::default(),
             objects: Vec::new(),
         };
-        let (stores, notes) = (Arc::clone(&self.planes.stores), self.notes.0.clone());
-        let (destination, simple_dir) = (job.request.destination.clone(), self.planes.simple_dir.clone());
+        let (notes, way) = (self.notes.0.clone(), self.way(&job));
+        let tried = way.clone();
         tokio::spawn(async move {
-            let store = try_destination(&stores, destination, simple_dir).await;
-            let _engine_gone = notes.send(Note::Opened { serial, store });
+            let tried = try_destination(&tried).await;
+            let _engine_gone = notes.send(Note::Opened { serial, tried });
         });
         let budget = Arc::new(Budget::new(job.request.packet_limit, job.request.byte_limit));
         let active = Active {
@@ -191,13 +207,18 @@ impl Engine {
             revision: 0,
             serial,
             slot,
-            filter,
+            filter: Some(filter),
             budget,
             phase: Phase::Opening(reply),
             ends_at: Instant::now(),
             started: None,
             ended: None,
-            store: None,
+            way,
+            queues: self.planes.queues.len(),
+            object_bytes_max: self.planes.spool.config().segment_bytes,
+            recovered: None,
+            trouble: None,
+            left: false,
             ports_from: Default::default(),
             counted: None,
             lost: Default::default(),
@@ -210,15 +231,22 @@ impl Engine {
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::Opened { serial, store } => self.opened(serial, store),
+            Note::Opened { serial, tried } => self.opened(serial, tried),
+            Note::Recovered { serial, found } => self.recovered(serial, found),
+            Note::Trouble { serial, error } => self.trouble(serial, error),
             Note::Object { serial, info } => {
                 if let Some(active) = self.active.get_mut(&serial) {
                     active.job.objects.push(info);
+                    (active.trouble, active.job.error_message) = (None, None);
                 }
             }
             Note::Delivered { serial, result } => {
                 if let Some(active) = self.active.get_mut(&serial) {
-                    active.delivered = Some(result);
+                    match result {
+                        Outcome::Done => active.delivered = Some(Ok(())),
+                        Outcome::Failed(e) => active.delivered = Some(Err(e)),
+                        Outcome::Left => active.left = true,
+                    }
                 }
                 self.close_if_drained(serial);
             }
@@ -226,16 +254,13 @@ impl Engine {
         }
     }
 
-    fn opened(&mut self, serial: u64, store: Result<Arc<dyn ObjectStore>, UploadError>) {
+    fn opened(&mut self, serial: u64, tried: Result<(), UploadError>) {
         let Some(mut active) = self.active.remove(&serial) else { return };
         let Phase::Opening(reply) = std::mem::replace(&mut active.phase, Phase::Running) else { return };
-        let begun = match store {
+        let begun = match tried {
             Err(e) => Err(Refusal::Destination(e.to_string())),
             Ok(_) if self.ending.is_some() => Err(Refusal::ShuttingDown),
-            Ok(store) => {
-                active.store = Some(store);
-                self.begin(&mut active)
-            }
+            Ok(()) => self.begin(&mut active),
         };
         match begun {
             Err(refusal) => drop(reply.send(Err(refusal))),
@@ -251,33 +276,27 @@ impl Engine {
     fn begin(&mut self, active: &mut Active) -> Result<(), Refusal> {
         let stored = self.planes.jobs.create(&active.job).map_err(|e| Refusal::Store(e.to_string()))?;
         active.revision = stored.revision;
-        let store = active.store.clone().ok_or(Refusal::ShuttingDown)?;
-        let inputs = Delivery {
-            serial: active.serial,
-            id: active.job.id.clone(),
-            queues: self.planes.queues.len(),
-            snaplen: active.snaplen(),
-            object_bytes_max: self.planes.spool.config().segment_bytes,
-            store,
-            spool: Arc::clone(&self.planes.spool),
-            notes: self.notes.0.clone(),
-        }
-        .start();
+        let feed = Arc::new(Feed::new(active.queues));
+        let dir = self.dir(active);
         let budget = Arc::clone(&active.budget);
         let registered = self.planes.spool.register(SpoolCapture {
             serial: active.serial,
-            dir: self.planes.spool.config().dir.join(active.job.id.as_str()),
-            merge: inputs,
+            dir: dir.clone(),
+            merge: Arc::clone(&feed),
             events: self.events.0.clone(),
             stop_workers: Box::new(move |_| budget.end(Ended::Revoked)),
         });
-        if let Err(e) = registered {
+        active.started = Some(Timestamp::now());
+        let recorded = registered.and_then(|()| active.record(Ledger::default()).write(&dir));
+        if let Err(e) = recorded {
+            self.planes.spool.forget(active.serial);
             let message = format!("cannot make a directory in the spool: {e}");
             active.job.status = Status::Failed;
             active.job.error_message = Some(message.clone());
             self.persist(active);
             return Err(Refusal::Store(message));
         }
+        tokio::spawn(self.delivery(active, feed).run());
         active.ports_from = (self.planes.ports)();
         let limit = Duration::from_secs_f64(active.job.request.time_limit);
         let now = Timestamp::now();
@@ -291,7 +310,8 @@ impl Engine {
             end_ns,
             budget: Arc::clone(&active.budget),
         };
-        let wanted = Wanted { filter: active.filter.clone(), attachment };
+        let Some(filter) = active.filter.clone() else { return Err(Refusal::ShuttingDown) };
+        let wanted = Wanted { filter, attachment };
         active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
         Ok(())
     }
@@ -322,6 +342,8 @@ impl Engine {
 
     fn turn(&mut self) {
         self.roster.turn();
+        self.relieve();
+        self.record();
         for serial in self.serials() {
             let Some(active) = self.active.get(&serial) else { continue };
             match active.phase {
@@ -389,6 +411,10 @@ impl Engine {
         let Some(mut active) = self.active.remove(&serial) else { return };
         if matches!(active.phase, Phase::Draining) && active.streams_left == 0 {
             active.job.ledger = active.ledger(&self.planes.queues, &self.planes.ports);
+            if active.left {
+                self.leave(active);
+                return;
+            }
             if active.delivered.is_none() {
                 active.job.status = Status::ConversionRunning;
             } else {
@@ -403,32 +429,37 @@ impl Engine {
 
     fn write_manifest(&self, active: &Active) {
         let (serial, notes) = (active.serial, self.notes.0.clone());
-        let manifest = active.manifest(&self.planes.host, &self.planes.colo, self.planes.queues.len());
-        let (Some(store), Some(Ok(()))) = (active.store.clone(), &active.delivered) else {
-            let _engine_gone = notes.send(Note::Closed { serial, result: Ok(()) });
+        if !matches!(active.delivered, Some(Ok(()))) {
+            let _engine_gone = notes.send(Note::Closed { serial, result: Outcome::Done });
             return;
-        };
-        let name = manifest_name(&active.job.id);
+        }
+        let manifest = active.manifest(&self.planes.host, &self.planes.colo);
+        let (way, patience) = (active.way.clone(), self.patience(serial));
         tokio::spawn(async move {
-            let result = match manifest.to_json() {
-                Ok(json) => store.put(&name, Bytes::from(json)).await.map(|_| ()).map_err(|e| e.to_string()),
-                Err(e) => Err(e.to_string()),
-            };
+            let result = put_manifest(way, manifest, patience).await;
             let _engine_gone = notes.send(Note::Closed { serial, result });
         });
     }
 
-    fn closed(&mut self, serial: u64, result: Result<(), String>) {
+    fn closed(&mut self, serial: u64, result: Outcome) {
         let Some(mut active) = self.active.remove(&serial) else { return };
-        if let Err(e) = result {
-            active.delivered = Some(Err(format!("the manifest could not be written: {e}")));
+        match result {
+            Outcome::Done => {}
+            Outcome::Failed(e) => active.delivered = Some(Err(e)),
+            Outcome::Left => return self.leave(active),
         }
         if let Err(imbalance) = active.job.ledger.check() {
             tracing::error!(capture = %active.job.id, %imbalance, "ledger does not balance");
         }
         (active.job.status, active.job.error_message) = active.verdict();
-        self.planes.spool.forget(serial);
         self.persist(&mut active);
+        // Only now: until the job has ended, its directory is what a restart goes on with.
+        if matches!(active.delivered, Some(Ok(())))
+            && let Err(error) = super::journal::remove(&self.dir(&active))
+        {
+            tracing::warn!(capture = %active.job.id, %error, "a delivered capture's directory could not be removed");
+        }
+        self.planes.spool.forget(serial);
         let (job, ledger) = (&active.job, &active.job.ledger);
         tracing::info!(
             capture = %job.id, status = ?job.status, reason = ?job.stop_reason, offered = ledger.offered, rx = ledger.rx,
@@ -481,7 +512,11 @@ impl Engine {
 
     fn progress(&self, account: &AccountId, id: &CaptureId) -> Result<Progress, Refusal> {
         match self.find(account, id) {
-            Some((active, ledger)) => Ok(active.progress(ledger)),
+            Some((active, ledger)) => {
+                let mut progress = active.progress(ledger);
+                progress.warnings.extend(self.pressure.warning(self.planes.spool.quota().used()));
+                Ok(progress)
+            }
             None => self.stored(account, id).map(|job| progress(&job, 0.0)),
         }
     }
@@ -503,15 +538,6 @@ impl Engine {
     }
 }
 
-async fn try_destination(
-    stores: &crate::upload::Stores,
-    destination: Option<Destination>,
-    simple_dir: std::path::PathBuf,
-) -> Result<Arc<dyn ObjectStore>, UploadError> {
-    let store: Box<dyn ObjectStore> = match destination {
-        Some(destination) => stores.open(&destination).await?,
-        None => Box::new(FileStore::new(simple_dir)),
-    };
-    store.probe().await?;
-    Ok(Arc::from(store))
+async fn try_destination(way: &Way) -> Result<(), UploadError> {
+    way.open().await?.probe().await
 }

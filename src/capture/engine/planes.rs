@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Reads what all ports lost since they were started.
 pub type ReadPorts = Box<dyn Fn() -> PortDrops + Send>;
@@ -40,6 +41,10 @@ pub struct Planes {
     pub colo: String,
     /// Captures that may be attached at once; at most [`CAPTURES_MAX`].
     pub captures_max: usize,
+    /// How long an upload that fails is tried again.
+    pub upload_retention: Duration,
+    /// Share of the spool's quota at which it says that it fills up, in percent.
+    pub high_water_percent: u64,
 }
 
 impl fmt::Debug for Planes {

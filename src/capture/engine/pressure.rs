@@ -1,0 +1,94 @@
+//! A spool that fills up. Owns the alarm, and the choice of the capture that ends first; the quota itself is the spool's.
+//!
+//! Invariant: while more than one capture takes packets, the one with the most bytes ends before the quota is used up, so
+//! that no other is refused because of it.
+
+use super::Engine;
+use super::active::Active;
+use crate::capture::StopReason;
+use crate::spool::Failure;
+
+/// Where the alarm and the next ending are.
+#[derive(Debug)]
+pub(super) struct Pressure {
+    bytes_max: u64,
+    alarm_at: u64,
+    end_at: u64,
+    alarmed: bool,
+}
+
+impl Pressure {
+    pub fn new(bytes_max: u64, high_water_percent: u64) -> Self {
+        let share = |percent: u64| bytes_max / 100 * percent;
+        Self { bytes_max, alarm_at: share(high_water_percent), end_at: share(95), alarmed: false }
+    }
+
+    /// Takes note of the bytes in use; whether a capture has to end.
+    fn look(&mut self, used: u64) -> bool {
+        if used < self.alarm_at {
+            (self.alarmed, self.end_at) = (false, self.bytes_max / 100 * 95);
+        } else if !self.alarmed {
+            self.alarmed = true;
+            tracing::warn!(
+                used,
+                max = self.bytes_max,
+                "the spool fills up: uploads are slower than captures"
+            );
+        }
+        if used < self.end_at {
+            return false;
+        }
+        // What is ended still waits for its upload: the others go on in half of what is left.
+        self.end_at = used + self.bytes_max.saturating_sub(used).div_ceil(2);
+        true
+    }
+
+    /// For people who look at a capture.
+    pub fn warning(&self, used: u64) -> Option<String> {
+        let percent = used.saturating_mul(100) / self.bytes_max.max(1);
+        self.alarmed
+            .then(|| format!("the spool is {percent} % full; at its limit the largest capture ends first"))
+    }
+}
+
+impl Engine {
+    /// Ends the largest capture, of equal ones the newest, if the spool is at its limit.
+    pub(super) fn relieve(&mut self) {
+        let used = self.planes.spool.quota().used();
+        if !self.pressure.look(used) {
+            return;
+        }
+        let waiting = |a: &Active| {
+            let captured = a.ledger(&self.planes.queues, &self.planes.ports).captured_bytes;
+            captured.saturating_sub(a.job.objects.iter().map(|object| object.bytes).sum())
+        };
+        let takes = |a: &&Active| a.counted.is_none() && !a.stopping();
+        let Some((_, serial)) = self.active.values().filter(takes).map(|a| (waiting(a), a.serial)).max()
+        else {
+            return;
+        };
+        let max = self.planes.spool.quota().bytes_max();
+        let message = format!(
+            "the spool holds {used} of spool.bytes_max {max} bytes and this capture had the most of them; raise it or let uploads finish"
+        );
+        if let Some(active) = self.active.get_mut(&serial) {
+            tracing::warn!(capture = %active.job.id, used, max, "the largest capture ends because the spool is full");
+            active.failure.get_or_insert(Failure::Full(message));
+        }
+        self.end(serial, StopReason::SpoolFull);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_one_ending_the_others_have_half_of_what_is_left_before_the_next() {
+        let mut pressure = Pressure::new(1000, 80);
+        assert!(!pressure.look(799) && pressure.warning(799).is_none());
+        assert!(!pressure.look(940) && pressure.warning(940).is_some());
+        assert!(pressure.look(950) && !pressure.look(974) && pressure.look(975));
+        assert!(!pressure.look(700) && pressure.look(950), "begins anew once there is room");
+    }
+}

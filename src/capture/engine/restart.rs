@@ -1,0 +1,183 @@
+//! Captures that outlive their process. Owns what a restart does with them, and what is written down while they run.
+//!
+//! A capture whose process died is ended with what is on the disk (`interrupted`) and not continued: its time window has a
+//! hole already, and the customer is told sooner.
+//!
+//! Invariant: a capture that was accepted is in the job store or in the spool, and the next process delivers it.
+
+use super::active::{Active, Phase};
+use super::delivery::{Delivery, Found, Known, Patience, Way, sweep};
+use super::{Engine, Planes};
+use crate::capture::journal::Record;
+use crate::capture::{Job, Status, StopReason};
+use crate::merge::Feed;
+use crate::store::{StoreError, Stored};
+use crate::worker::Budget;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How often counts are written down: what a crash leaves unknown.
+const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The jobs that have not ended, and the captures in the spool that the job store does not know.
+pub(super) fn unfinished(planes: &Planes) -> Result<Vec<Stored>, StoreError> {
+    let mut left = planes.jobs.unfinished()?;
+    let known = |record: &Record| {
+        let job = &record.job;
+        match planes.jobs.get(&job.request.account, &job.id) {
+            Ok(None) => Known::Not,
+            Ok(Some(stored)) if stored.job.status.ended() => Known::Ended,
+            _ => Known::Unfinished,
+        }
+    };
+    match sweep(&planes.spool.config().dir, known) {
+        Ok(strangers) => {
+            for record in strangers {
+                tracing::warn!(capture = %record.job.id, "a capture in the spool is in no job store; it is taken up");
+                left.push(planes.jobs.create(&record.job)?);
+            }
+        }
+        Err(error) => tracing::error!(%error, "the spool could not be looked through for left captures"),
+    }
+    Ok(left)
+}
+
+impl Engine {
+    pub(super) fn dir(&self, active: &Active) -> PathBuf {
+        self.planes.spool.config().dir.join(active.job.id.as_str())
+    }
+
+    pub(super) fn way(&self, job: &Job) -> Way {
+        Way {
+            stores: Arc::clone(&self.planes.stores),
+            destination: job.request.destination.clone(),
+            simple_dir: self.planes.simple_dir.clone(),
+        }
+    }
+
+    pub(super) fn patience(&self, serial: u64) -> Patience {
+        Patience {
+            serial,
+            retention: self.planes.upload_retention,
+            leaving: self.leaving.subscribe(),
+            notes: self.notes.0.clone(),
+        }
+    }
+
+    pub(super) fn delivery(&self, active: &Active, feed: Arc<Feed>) -> Delivery {
+        Delivery {
+            id: active.job.id.clone(),
+            dir: self.dir(active),
+            queues: active.queues,
+            snaplen: active.snaplen(),
+            object_bytes_max: active.object_bytes_max,
+            way: active.way.clone(),
+            feed,
+            spool: Arc::clone(&self.planes.spool),
+            patience: self.patience(active.serial),
+            frees: Mutex::default(),
+        }
+    }
+
+    /// Takes up a capture that a dead process left.
+    pub(super) fn resume(&mut self, stored: Stored) {
+        let Stored { revision, mut job } = stored;
+        let dir = self.planes.spool.config().dir.join(job.id.as_str());
+        let record = Record::read(&dir).unwrap_or_else(|error| {
+            tracing::error!(capture = %job.id, %error, "a capture's record cannot be read");
+            None
+        });
+        if let Some(record) = &record
+            && job.status != Status::ConversionRunning
+        {
+            job.ledger = record.job.ledger;
+        }
+        job.stop_reason.get_or_insert(StopReason::Interrupted);
+        job.status = Status::ConversionRunning;
+        job.objects.clear();
+        tracing::warn!(capture = %job.id, "the process that captured it died; what is in the spool is delivered");
+        self.last_serial += 1;
+        let of_record = |queues: usize, bytes: u64| {
+            record.as_ref().map_or((queues, bytes), |r| (r.queues, r.object_bytes_max))
+        };
+        let (queues, object_bytes_max) =
+            of_record(self.planes.queues.len(), self.planes.spool.config().segment_bytes);
+        let active = Active {
+            revision,
+            serial: self.last_serial,
+            slot: usize::MAX,
+            filter: None,
+            budget: Arc::new(Budget::new(None, None)),
+            phase: Phase::Draining,
+            ends_at: Instant::now(),
+            started: record.as_ref().and_then(|r| r.started),
+            ended: record.as_ref().and_then(|r| r.ended),
+            way: self.way(&job),
+            queues,
+            object_bytes_max,
+            recovered: Some(record.as_ref().map_or((job.submitted, false), |r| (r.known_until, r.is_final))),
+            trouble: None,
+            left: false,
+            ports_from: Default::default(),
+            counted: Some(Default::default()),
+            lost: Default::default(),
+            failure: None,
+            streams_left: 0,
+            delivered: None,
+            job,
+        };
+        let feed = Arc::new(Feed::new(queues));
+        tokio::spawn(self.delivery(&active, feed).run_recovered());
+        self.keep(active);
+    }
+
+    pub(super) fn recovered(&mut self, serial: u64, found: Found) {
+        let Some(mut active) = self.active.remove(&serial) else { return };
+        let Found { objects, packets, frame_bytes } = found;
+        active.job.ledger = active.job.ledger.recovered(packets, frame_bytes);
+        active.job.objects = objects;
+        self.keep(active);
+    }
+
+    pub(super) fn trouble(&mut self, serial: u64, error: String) {
+        let Some(active) = self.active.get_mut(&serial) else { return };
+        tracing::warn!(capture = %active.job.id, error, "an upload failed and is tried again");
+        active.job.error_message = Some(error.clone());
+        active.trouble = Some(error);
+    }
+
+    /// Lets go of a capture that the next process delivers.
+    pub(super) fn leave(&mut self, mut active: Active) {
+        tracing::warn!(capture = %active.job.id, "not delivered yet; the next start goes on with it");
+        self.persist(&mut active);
+        self.planes.spool.forget(active.serial);
+    }
+
+    /// Writes down what is counted, in the background.
+    pub(super) fn record(&mut self) {
+        let busy = self.recording.as_ref().is_some_and(|task| !task.is_finished());
+        if busy || self.recorded.elapsed() < RECORD_INTERVAL {
+            return;
+        }
+        self.recorded = Instant::now();
+        let of_this_process =
+            |a: &&Active| a.recovered.is_none() && !matches!(a.phase, Phase::Opening(_) | Phase::Closing);
+        let records: Vec<_> = self
+            .active
+            .values()
+            .filter(of_this_process)
+            .map(|a| (self.dir(a), a.record(a.ledger(&self.planes.queues, &self.planes.ports))))
+            .collect();
+        if records.is_empty() {
+            return;
+        }
+        self.recording = Some(tokio::task::spawn_blocking(move || {
+            for (dir, record) in records {
+                if let Err(error) = record.write(&dir) {
+                    tracing::warn!(dir = %dir.display(), %error, "a capture's counts could not be written down");
+                }
+            }
+        }));
+    }
+}

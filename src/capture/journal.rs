@@ -1,0 +1,202 @@
+//! What is kept beside a capture's segments, so that another process can finish it without any database: what was asked
+//! for and counted (`.capture.json`), and which objects are complete (`.journal`). Owns both files' forms.
+//!
+//! Invariant: the journal grows by whole lines, each synced before the segments that it speaks of are freed; a line that
+//! is cut or damaged, and all after it, was never written.
+
+use super::{Job, ObjectInfo};
+use crate::merge::{Cut, Start};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+const RECORD: &str = ".capture.json";
+const JOURNAL: &str = ".journal";
+
+/// What is known of a capture while it is in the spool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// As the job store has it, with the counts at `known_until`.
+    pub job: Job,
+    /// RX queues.
+    pub queues: usize,
+    /// Snap length of its files.
+    pub snaplen: u32,
+    /// Where objects are cut.
+    pub object_bytes_max: u64,
+    /// When workers began to take it up.
+    pub started: Option<Timestamp>,
+    /// When the last worker had let it go.
+    pub ended: Option<Timestamp>,
+    /// Up to when it is counted.
+    pub known_until: Timestamp,
+    /// Whether its counts are final: every stream had ended and everything was published.
+    pub is_final: bool,
+}
+
+impl Record {
+    /// Reads the record of a directory; none if it has none.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no record.
+    pub fn read(dir: &Path) -> io::Result<Option<Self>> {
+        match fs::read(dir.join(RECORD)) {
+            Ok(json) => serde_json::from_slice(&json).map(Some).map_err(io::Error::other),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Replaces a directory's record. Waits for the disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, dir: &Path) -> io::Result<()> {
+        let part = dir.join(".capture.json.part");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(&serde_json::to_vec(self).map_err(io::Error::other)?)?;
+        file.sync_all()?;
+        fs::rename(&part, dir.join(RECORD))?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+/// One complete object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// As it stands in the manifest.
+    pub object: ObjectInfo,
+    /// Where the next one begins, one place for each queue.
+    pub cuts: Vec<Cut>,
+    /// Whether it is the last one.
+    pub is_last: bool,
+}
+
+/// The complete objects of a capture.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    entries: Vec<Entry>,
+}
+
+impl Journal {
+    /// Opens or begins a directory's journal; what is not whole at its end is cut off.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let path = dir.join(JOURNAL);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        let (mut entries, mut whole) = (Vec::new(), 0);
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            let Some(entry) = parse(line) else { break };
+            entries.push(entry);
+            whole += line.len();
+        }
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        file.set_len(whole as u64)?;
+        file.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        Ok(Self { file, entries })
+    }
+
+    /// Adds an object. Waits for the disk.
+    ///
+    /// # Errors
+    /// When it cannot be written; the object then counts as not journalled.
+    pub fn append(&mut self, entry: Entry) -> io::Result<()> {
+        let json = serde_json::to_string(&entry).map_err(io::Error::other)?;
+        let line = format!("{:08x} {json}\n", crc_fast::crc32_iscsi(json.as_bytes()));
+        let before = self.file.metadata()?.len();
+        let added = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        match added {
+            Ok(()) => self.entries.push(entry),
+            Err(_) => self.file.set_len(before)?,
+        }
+        added
+    }
+
+    /// The complete objects, in order.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Whether every object is complete.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.entries.last().is_some_and(|entry| entry.is_last)
+    }
+
+    /// Where a merge goes on.
+    #[must_use]
+    pub fn start(&self, queues: usize) -> Start {
+        match self.entries.last() {
+            None => Start::anew(queues),
+            Some(last) => Start {
+                object: u32::try_from(self.entries.len()).unwrap_or(u32::MAX),
+                cuts: last.cuts.clone(),
+            },
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Option<Entry> {
+    let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
+    let (crc, json) = text.split_once(' ')?;
+    let right = u32::from_str_radix(crc, 16).ok()? == crc_fast::crc32_iscsi(json.as_bytes());
+    if right { serde_json::from_str(json).ok() } else { None }
+}
+
+/// Removes a directory of which everything is delivered.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_by_a_crash_was_never_written_and_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = |n: u64| Entry {
+            object: ObjectInfo {
+                name: format!("{n}"),
+                bytes: n,
+                packets: n,
+                first_ns: 1,
+                last_ns: 2,
+                sha256: String::new(),
+            },
+            cuts: vec![Cut { sequence: n, offset: 24 }],
+            is_last: n == 2,
+        };
+        let mut journal = Journal::open(dir.path()).unwrap();
+        assert_eq!(journal.start(1), Start::anew(1));
+        journal.append(entry(0)).unwrap();
+        journal.append(entry(1)).unwrap();
+        let path = dir.path().join(JOURNAL);
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 3]).unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        assert_eq!((journal.entries(), journal.start(1).object), (&[entry(0)][..], 1));
+        journal.append(entry(2)).unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        assert_eq!((journal.entries(), journal.is_complete()), (&[entry(0), entry(2)][..], true));
+    }
+}
