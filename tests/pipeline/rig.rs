@@ -142,7 +142,8 @@ impl Rig {
     }
 
     pub fn with_quota(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64) -> Self {
-        Self::build(write, traffic, bytes_max, &(Arc::new(|| Box::new(())) as OnWorker))
+        let nothing: OnWorker = Arc::new(|| -> Box<dyn std::any::Any> { Box::new(()) });
+        Self::build(write, traffic, bytes_max, &nothing)
     }
 
     pub fn counted(write: WriteMode, traffic: Vec<Traffic>, on_worker: &OnWorker) -> Self {
