@@ -99,8 +99,10 @@ sections! {
         bytes_max: ByteSize = ByteSize(200 << 30),
         /// Size at which segments and objects are cut.
         segment_bytes: ByteSize = ByteSize(256 << 20),
-        /// `auto`, `direct` or `mapped`.
+        /// `auto`, `direct`, `mapped` or `discard`.
         write: String = "auto".to_owned(),
+        /// What `mapped` writes once at start.
+        pool_bytes: Option<ByteSize> = None,
         /// Most that a host crash can cost.
         fsync_interval_ms: u64 = 1000,
         /// How long a frame waits in a block that fills slowly.

@@ -140,6 +140,8 @@ pub enum WriteMode {
     Direct,
     /// Through a file mapping.
     Mapped,
+    /// Nowhere: for benches of what is before the disk.
+    Discard,
 }
 
 /// Files on their way to the bucket.
@@ -155,6 +157,8 @@ pub struct SpoolPlan {
     pub write: WriteMode,
     /// Between two fsyncs of one segment.
     pub fsync_interval: Duration,
+    /// What `Mapped` writes once at start, so that its segments are there before packets are.
+    pub pool_bytes: u64,
     /// How long a frame waits in a block that fills slowly.
     pub flush_interval: Duration,
     /// Age at which a segment is cut.

@@ -275,7 +275,16 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
         (limits::SEGMENT_BYTES_MIN, bytes_max),
         "below, the file system's work outweighs the data's; above, the quota (spool.bytes_max) holds no segment",
     );
-    let choices = [("auto", WriteMode::Auto), ("direct", WriteMode::Direct), ("mapped", WriteMode::Mapped)];
+    let pool_default = ByteSize((bytes_max / 4).min(1 << 30));
+    let why = "it is part of the quota, spool.bytes_max";
+    let pool_bytes =
+        rules.size("spool.pool_bytes", spool.pool_bytes.unwrap_or(pool_default), (0, bytes_max), why);
+    let choices = [
+        ("auto", WriteMode::Auto),
+        ("direct", WriteMode::Direct),
+        ("mapped", WriteMode::Mapped),
+        ("discard", WriteMode::Discard),
+    ];
     let mut interval = |key, ms, ms_max| {
         Duration::from_millis(rules.range(
             key,
@@ -294,6 +303,7 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
         segment_bytes,
         write: rules.choice("spool.write", &spool.write, &choices),
         fsync_interval,
+        pool_bytes,
         flush_interval,
         rotate: Duration::from_secs(rotate),
     }

@@ -190,8 +190,10 @@ fn spool(plan: &Plan) -> SpoolConfig {
             config::WriteMode::Auto => WriteMode::Auto,
             config::WriteMode::Direct => WriteMode::Direct,
             config::WriteMode::Mapped => WriteMode::Mapped,
+            config::WriteMode::Discard => WriteMode::Discard,
         },
         fsync_interval: plan.spool.fsync_interval,
+        pool_bytes: plan.spool.pool_bytes,
     }
 }
 

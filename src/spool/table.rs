@@ -25,6 +25,8 @@ pub enum WriteMode {
     Direct,
     /// Copies into recycled segments that stay mapped.
     Mapped,
+    /// Nothing is written: every frame is counted as lost in the spool. For benches of what comes before the disk.
+    Discard,
 }
 
 /// What an operator decides about the spool.
@@ -40,6 +42,8 @@ pub struct SpoolConfig {
     pub write: WriteMode,
     /// The longest time that written bytes wait for an fsync.
     pub fsync_interval: Duration,
+    /// What `Mapped` writes once when it opens, in bytes.
+    pub pool_bytes: u64,
 }
 
 /// Why the spool cannot be used.
@@ -176,7 +180,7 @@ impl Spool {
             (WriteMode::Auto, Ok(())) => config.write = WriteMode::Direct,
             (WriteMode::Auto, Err(_)) => config.write = WriteMode::Mapped,
             (WriteMode::Direct, Err(source)) => return Err(SpoolError::NoDirect { dir, source }),
-            (WriteMode::Direct, Ok(())) | (WriteMode::Mapped, _) => {}
+            (WriteMode::Direct, Ok(())) | (WriteMode::Mapped | WriteMode::Discard, _) => {}
         }
         let pool = match config.write {
             WriteMode::Mapped => {
@@ -185,8 +189,16 @@ impl Spool {
             }
             _ => None,
         };
-        let used = bytes_below(&config.dir).map_err(failed)?;
-        Ok(Self { quota: Quota::new(config.bytes_max, used), captures: Captures::default(), pool, config })
+        let quota = Quota::new(config.bytes_max, bytes_below(&config.dir).map_err(failed)?);
+        if let Some(pool) = &pool {
+            for _ in 0..config.pool_bytes / pool.segment_bytes() {
+                if !quota.reserve(pool.segment_bytes()) {
+                    break;
+                }
+                pool.fill().map_err(failed)?;
+            }
+        }
+        Ok(Self { quota, captures: Captures::default(), pool, config })
     }
 
     /// What the operator decided, with the way to write resolved.

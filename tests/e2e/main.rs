@@ -10,6 +10,8 @@ mod frames;
 mod http;
 mod limits;
 mod outcome;
+mod overload;
+mod quiet;
 mod refusals;
 mod replay;
 mod s3;

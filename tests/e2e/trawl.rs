@@ -25,6 +25,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Setup {
     pub device: String,
     pub queues: u16,
+    pub blocks_bytes: &'static str,
     pub spool_bytes_max: &'static str,
     pub segment_bytes: &'static str,
     pub write: &'static str,
@@ -50,6 +51,7 @@ impl Setup {
         Self {
             device,
             queues: files.len().try_into().unwrap(),
+            blocks_bytes: "64MiB",
             spool_bytes_max: "1GiB",
             segment_bytes: "64MiB",
             write: "auto",
@@ -74,7 +76,7 @@ queues = {queues}
 workers = [{worker}]
 writers = [{writer}]
 [blocks]
-bytes_max = "64MiB"
+bytes_max = "{blocks_bytes}"
 hugepages = "never"
 [spool]
 dir = "{dir}/spool"
@@ -96,6 +98,7 @@ allow_file = true
             queues = self.queues,
             worker = cores[1],
             writer = cores[0],
+            blocks_bytes = self.blocks_bytes,
             spool_bytes_max = self.spool_bytes_max,
             segment_bytes = self.segment_bytes,
             write = self.write,
@@ -191,7 +194,7 @@ impl Trawl {
 
     /// Reads a capture until `done` says so.
     #[track_caller]
-    pub fn until(&self, id: &str, limit: Duration, done: impl Fn(&Progress) -> bool) -> Progress {
+    pub fn until(&self, id: &str, limit: Duration, mut done: impl FnMut(&Progress) -> bool) -> Progress {
         let deadline = Instant::now() + limit;
         loop {
             let progress = self.progress(id);
@@ -215,6 +218,17 @@ impl Trawl {
 
     pub fn spool(&self) -> PathBuf {
         self.dir.path().join("spool")
+    }
+
+    /// The thread of that name.
+    pub fn thread(&self, name: &str) -> u32 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let mut ids = threads.map(|thread| thread.unwrap().path());
+        let found =
+            ids.find(|path| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name));
+        found
+            .and_then(|path| path.file_name()?.to_str()?.parse().ok())
+            .unwrap_or_else(|| panic!("no thread {name}"))
     }
 
     pub fn log(&self) -> String {

@@ -157,6 +157,7 @@ impl Rig {
             segment_bytes: 4 << 20,
             write,
             fsync_interval: Duration::from_millis(200),
+            pool_bytes: 8 << 20,
         });
         let spool = Arc::new(spool.unwrap());
         let config = DataPlaneConfig {
