@@ -291,7 +291,7 @@ impl Engine {
             end_ns,
             budget: Arc::clone(&active.budget),
         };
-        let wanted = Wanted { filter: active.filter.clone(), attachment };
+        let wanted = Wanted { filter: active.filter, attachment };
         active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
         Ok(())
     }
