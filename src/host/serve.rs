@@ -6,13 +6,15 @@ use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::ports::{self, PortsError};
 use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
 use crate::block::Hugepages;
-use crate::capture::{Engine, Handle, Planes};
+use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::matcher::PrefixSet;
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
 use crate::upload::{S3Config, Stores, StoresConfig, UploadError};
 use crate::worker::Timers;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,6 +108,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         jobs,
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
+        scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
     })?;
     let result = runtime.block_on(run(&plan, engine, listener));
@@ -218,6 +221,12 @@ fn rules(plan: &Plan) -> Rules {
         byte_limit_max: plan.capture.byte_limit_max,
         allow_file: plan.upload.allow_file,
     }
+}
+
+/// What each account that has prefixes may see.
+fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
+    let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
+    restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
 }
 
 fn accounts(accounts: &[Account]) -> Accounts {
