@@ -4,7 +4,8 @@
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::ports::{self, PortsError};
-use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
+use super::privileges;
+use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secret, TlsError};
 use crate::block::Hugepages;
 use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
@@ -53,6 +55,9 @@ pub enum ServeError {
         /// The system's answer.
         source: io::Error,
     },
+    /// TLS of the API.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Cores, signals, the runtime.
     #[error("cannot {doing}: {source}")]
     System {
@@ -68,6 +73,8 @@ pub enum ServeError {
 /// # Errors
 /// When it could not start; then nothing was captured.
 pub fn serve(plan: Plan) -> Result<(), ServeError> {
+    privileges::at_start();
+    let tls = plan.api.tls.as_ref().map(|(cert, key)| api::tls(cert, key)).transpose()?;
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
@@ -75,6 +82,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.cores.writers.len().max(2))
+        .on_thread_start(privileges::on_runtime_thread)
         .enable_all()
         .build()
         .map_err(|source| ServeError::System { doing: "start the runtime", source })?;
@@ -111,13 +119,18 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
     })?;
-    let result = runtime.block_on(run(&plan, engine, listener));
+    let result = runtime.block_on(run(&plan, engine, listener, tls));
     plane.stop();
     tracing::info!("ended");
     result
 }
 
-async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), ServeError> {
+async fn run(
+    plan: &Plan,
+    engine: Engine,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+) -> Result<(), ServeError> {
     let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
@@ -127,10 +140,12 @@ async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), S
         accounts: accounts(&plan.accounts),
         rules: rules(plan),
         request_bytes_max: plan.api.request_bytes_max,
+        request_time_max: plan.api.request_timeout,
     });
+    let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let server = tokio::spawn(api::serve(listener, router, async {
+    let server = tokio::spawn(api::serve(listener, router, bounds, tls, async {
         let _ended_or_dropped = api_ends.await;
     }));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
