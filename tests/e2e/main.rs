@@ -12,6 +12,7 @@ mod limits;
 mod outcome;
 mod refusals;
 mod replay;
+mod rights;
 mod s3;
 mod trawl;
 #[path = "../common/weed.rs"]
