@@ -37,6 +37,8 @@ pub(super) enum Code {
     Internal,
     /// The credential may only read.
     ReadOnly,
+    /// The peer failed to authenticate for the account too often.
+    TooManyFailures,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// No route for the path.
@@ -75,7 +77,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 21] = [
+pub(super) const TABLE: [Row; 22] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -91,6 +93,7 @@ pub(super) const TABLE: [Row; 21] = [
     row(Code::TimedOut, 1013, StatusCode::GATEWAY_TIMEOUT, Retry::Never),
     row(Code::Internal, 1014, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
     row(Code::ReadOnly, 1015, StatusCode::FORBIDDEN, Retry::Unsaid),
+    row(Code::TooManyFailures, 1021, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(10)),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),

@@ -3,6 +3,7 @@
 //!
 //! Invariant: whatever is sent, the answer is in the envelope; nothing is read from a body before the sender is known.
 
+mod attempts;
 mod auth;
 mod body;
 mod check;
@@ -11,10 +12,12 @@ mod envelope;
 mod pcaps;
 mod result;
 mod serve;
+mod tls;
 mod validate;
 
 pub use auth::{Accounts, Credential, Role, Secret};
-pub use serve::serve;
+pub use serve::{Bounds, serve};
+pub use tls::{TlsError, tls};
 
 use crate::capture::Handle;
 use axum::Router;
@@ -32,9 +35,6 @@ use tower_http::trace::TraceLayer;
 
 /// The SDKs' base URL ends in it; every path is served without it too.
 const PREFIX: &str = "/client/v4";
-
-/// Reading a request and answering it. Half of the SDKs' own 60 s, so that they see the answer and do not retry.
-const REQUEST_SECONDS_MAX: u64 = 30;
 
 /// What a capture may ask of this host.
 #[derive(Clone, Debug)]
@@ -61,11 +61,13 @@ pub struct ApiState {
     pub rules: Rules,
     /// Longest body of a request.
     pub request_bytes_max: usize,
+    /// Longest time for reading a request and answering it.
+    pub request_time_max: Duration,
 }
 
 /// All routes, with and without [`PREFIX`].
 pub fn router(state: ApiState) -> Router {
-    let request_bytes_max = state.request_bytes_max;
+    let (request_bytes_max, request_time_max) = (state.request_bytes_max, state.request_time_max);
     let routes = pcaps::routes();
     let routes = Router::new()
         .nest(PREFIX, routes.clone())
@@ -74,7 +76,7 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(Arc::new(state))
         .layer(DefaultBodyLimit::max(request_bytes_max));
-    guarded(routes, Duration::from_secs(REQUEST_SECONDS_MAX))
+    guarded(routes, request_time_max)
 }
 
 /// `routes`, with an answer also when a handler takes too long or panics.

@@ -75,7 +75,13 @@ fn routes_to(captures: capture::Handle, rules: Rules) -> Router {
         vec![key("user@example.com", "a-key"), token("a-token", Role::Write), token("a-reader", Role::Read)];
     let b = vec![key("b@example.com", "b-key"), token("b-token", Role::Write)];
     let accounts = Accounts::new([(AccountId(A.to_owned()), a), (AccountId(B.to_owned()), b)]);
-    router(ApiState { captures, accounts, rules, request_bytes_max: REQUEST_BYTES_MAX })
+    router(ApiState {
+        captures,
+        accounts,
+        rules,
+        request_bytes_max: REQUEST_BYTES_MAX,
+        request_time_max: Duration::from_secs(30),
+    })
 }
 
 impl Host {

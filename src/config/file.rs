@@ -155,9 +155,13 @@ sections! {
         /// Largest request body.
         request_bytes_max: ByteSize = ByteSize(64 << 10),
         /// Longest time for one request.
-        request_timeout_seconds: u64 = 10,
+        request_timeout_seconds: u64 = 30,
         /// Connections at once.
         connections_max: u64 = 1024,
+        /// PEM file of the certificate chain; with `tls_key`.
+        tls_cert: Option<PathBuf> = None,
+        /// PEM file of the private key.
+        tls_key: Option<PathBuf> = None,
     }
     /// `[log]`
     Log {

@@ -22,6 +22,8 @@ fn full() -> File {
     file.host.id = Some(String::new());
     file.capture.packet_limit_max = Some(1);
     file.capture.byte_limit_max = Some(ByteSize(1));
+    file.api.tls_cert = Some(PathBuf::new());
+    file.api.tls_key = Some(PathBuf::new());
     file.upload.s3 = S3 { endpoint: Some(String::new()), path_style: Some(true) };
     file
 }

@@ -212,7 +212,7 @@ pub struct S3Plan {
 }
 
 /// The HTTP server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiPlan {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -222,6 +222,8 @@ pub struct ApiPlan {
     pub request_timeout: Duration,
     /// Connections at once.
     pub connections_max: usize,
+    /// PEM files of the certificate chain and of the private key; plain HTTP when none.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// Form of the log.

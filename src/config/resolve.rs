@@ -378,7 +378,18 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
     let timeout = rules.range("api.request_timeout_seconds", api.request_timeout_seconds, (1, 3600), why);
     let why = "each connection costs a file descriptor";
     let connections = rules.range("api.connections_max", api.connections_max, (1, 65_536), why);
+    let tls = match (&api.tls_cert, &api.tls_key) {
+        (Some(cert), Some(key)) => Some((rules.path("api.tls_cert", cert), rules.path("api.tls_key", key))),
+        (None, None) => None,
+        (cert, _) => {
+            let key = if cert.is_some() { "api.tls_key" } else { "api.tls_cert" };
+            let advice = "TLS needs certificate and key; give both, or neither for plain HTTP";
+            rules.problems.push(Problem::Missing { key: key.to_owned(), advice: advice.to_owned() });
+            None
+        }
+    };
     ApiPlan {
+        tls,
         listen,
         request_bytes_max: bytes as usize,
         request_timeout: Duration::from_secs(timeout),

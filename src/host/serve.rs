@@ -4,21 +4,25 @@
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::ports::{self, PortsError};
-use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
+use super::privileges;
+use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secret, TlsError};
 use crate::block::Hugepages;
-use crate::capture::{Engine, Handle, Planes};
+use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::matcher::PrefixSet;
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
 use crate::upload::{S3Config, Stores, StoresConfig, UploadError};
 use crate::worker::Timers;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
@@ -51,6 +55,9 @@ pub enum ServeError {
         /// The system's answer.
         source: io::Error,
     },
+    /// TLS of the API.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Cores, signals, the runtime.
     #[error("cannot {doing}: {source}")]
     System {
@@ -66,6 +73,8 @@ pub enum ServeError {
 /// # Errors
 /// When it could not start; then nothing was captured.
 pub fn serve(plan: Plan) -> Result<(), ServeError> {
+    privileges::at_start();
+    let tls = plan.api.tls.as_ref().map(|(cert, key)| api::tls(cert, key)).transpose()?;
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
@@ -73,6 +82,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.cores.writers.len().max(2))
+        .on_thread_start(privileges::on_runtime_thread)
         .enable_all()
         .build()
         .map_err(|source| ServeError::System { doing: "start the runtime", source })?;
@@ -106,15 +116,21 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         jobs,
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
+        scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
     })?;
-    let result = runtime.block_on(run(&plan, engine, listener));
+    let result = runtime.block_on(run(&plan, engine, listener, tls));
     plane.stop();
     tracing::info!("ended");
     result
 }
 
-async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), ServeError> {
+async fn run(
+    plan: &Plan,
+    engine: Engine,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+) -> Result<(), ServeError> {
     let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
@@ -124,10 +140,12 @@ async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), S
         accounts: accounts(&plan.accounts),
         rules: rules(plan),
         request_bytes_max: plan.api.request_bytes_max,
+        request_time_max: plan.api.request_timeout,
     });
+    let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let server = tokio::spawn(api::serve(listener, router, async {
+    let server = tokio::spawn(api::serve(listener, router, bounds, tls, async {
         let _ended_or_dropped = api_ends.await;
     }));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
@@ -220,6 +238,12 @@ fn rules(plan: &Plan) -> Rules {
         byte_limit_max: plan.capture.byte_limit_max,
         allow_file: plan.upload.allow_file,
     }
+}
+
+/// What each account that has prefixes may see.
+fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
+    let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
+    restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
 }
 
 fn accounts(accounts: &[Account]) -> Accounts {

@@ -14,6 +14,7 @@ mod overload;
 mod quiet;
 mod refusals;
 mod replay;
+mod rights;
 mod s3;
 mod trawl;
 #[path = "../common/weed.rs"]

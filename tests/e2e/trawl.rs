@@ -235,6 +235,11 @@ impl Trawl {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();

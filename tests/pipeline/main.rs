@@ -3,6 +3,7 @@
 
 mod quiet;
 mod rig;
+mod tenants;
 
 use rig::{Rig, Traffic, request};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! A capture host in a temporary directory whose queues are fed by [`Traffic`] instead of ports.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use trawl::block::Hugepages;
 use trawl::capture::{AccountId, ColoStyle, Engine, Handle, Job, Kind, Ledger, Planes, PortDrops, Request};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::limits::BURST;
-use trawl::matcher::FilterV1;
+use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode};
@@ -25,12 +27,23 @@ pub struct Traffic {
     started: Instant,
     sent: u64,
     frames: Vec<Vec<u8>>,
+    /// Whether frames carry their running number; those that a test made stay as they are, and are sent in turn.
+    numbered: bool,
+    last_burst: usize,
 }
 
 impl Traffic {
     fn new(bytes: usize, left: u64, per_second: Option<u64>) -> Self {
         let frames = (0..BURST).map(|_| frame(bytes)).collect();
-        Self { bytes, left, per_second, started: Instant::now(), sent: 0, frames }
+        let started = Instant::now();
+        Self { bytes, left, per_second, started, sent: 0, frames, numbered: true, last_burst: 0 }
+    }
+
+    /// These frames in turn, so many a second.
+    pub fn of(frames: &[Vec<u8>], per_second: u64) -> Self {
+        let frames =
+            frames.iter().cycle().take(frames.len() * BURST.div_ceil(frames.len())).cloned().collect();
+        Self { frames, numbered: false, ..Self::paced(60, per_second) }
     }
 
     /// As fast as they are polled.
@@ -96,10 +109,15 @@ impl Source for Traffic {
             }
         };
         let count = due.min(self.left).min(BURST as u64) as usize;
+        if !self.numbered {
+            self.frames.rotate_left(std::mem::replace(&mut self.last_burst, count));
+        }
         for frame in &mut self.frames[..count] {
             self.sent += 1;
             self.left -= 1;
-            frame[42..50].copy_from_slice(&self.sent.to_be_bytes());
+            if self.numbered {
+                frame[42..50].copy_from_slice(&self.sent.to_be_bytes());
+            }
         }
         debug_assert!(self.bytes > 0);
         Frames(&self.frames[..count])
@@ -122,6 +140,10 @@ pub struct Rig {
     engine: JoinHandle<()>,
 }
 
+fn nothing() -> OnWorker {
+    Arc::new(|| Box::new(()) as Box<dyn Any>)
+}
+
 pub fn request(dir: PathBuf, seconds: f64) -> Request {
     Request {
         account: AccountId("a".to_owned()),
@@ -142,14 +164,25 @@ impl Rig {
     }
 
     pub fn with_quota(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64) -> Self {
-        Self::build(write, traffic, bytes_max, &(Arc::new(|| Box::new(())) as OnWorker))
+        Self::build(write, traffic, bytes_max, &nothing(), HashMap::new())
+    }
+
+    /// A host whose accounts see their own prefixes only.
+    pub fn scoped(traffic: Vec<Traffic>, scopes: HashMap<AccountId, Arc<PrefixSet>>) -> Self {
+        Self::build(WriteMode::Auto, traffic, 8 << 30, &nothing(), scopes)
     }
 
     pub fn counted(write: WriteMode, traffic: Vec<Traffic>, on_worker: &OnWorker) -> Self {
-        Self::build(write, traffic, 8 << 30, on_worker)
+        Self::build(write, traffic, 8 << 30, on_worker, HashMap::new())
     }
 
-    fn build(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64, on_worker: &OnWorker) -> Self {
+    fn build(
+        write: WriteMode,
+        traffic: Vec<Traffic>,
+        bytes_max: u64,
+        on_worker: &OnWorker,
+        scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    ) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
@@ -181,6 +214,7 @@ impl Rig {
             simple_dir: dir.path().join("simple"),
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
+            scopes,
             captures_max: 64,
         });
         let (handle, actions) = Handle::channel(16);
@@ -270,7 +304,7 @@ fn verify(bucket: &Path, job: &Job) -> Found {
     assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects));
     let mut found = Found::default();
     let mut last_ns = 0;
-    let mut numbers = std::collections::HashMap::new();
+    let mut numbers = HashMap::new();
     for object in &job.objects {
         let path = bucket.join(&object.name);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), object.bytes);
@@ -282,8 +316,8 @@ fn verify(bucket: &Path, job: &Job) -> Found {
             packets += 1;
             found.frame_bytes += record.data.len() as u64;
             let number = u64::from_be_bytes(record.data[42..50].try_into().unwrap());
-            let last = numbers.insert(record.wire_len, number).unwrap_or(number - 1);
-            found.in_sequence += u64::from(number == last + 1);
+            let last = numbers.insert(record.wire_len, number).unwrap_or(number.wrapping_sub(1));
+            found.in_sequence += u64::from(number == last.wrapping_add(1));
         }
         assert_eq!(packets, object.packets);
         found.packets += packets;

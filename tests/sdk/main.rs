@@ -40,6 +40,7 @@ fn routes(captures: capture::Handle) -> axum::Router {
             byte_limit_max: None,
             allow_file: true,
         },
+        request_time_max: std::time::Duration::from_secs(30),
         request_bytes_max: 64 << 10,
     })
 }
@@ -54,8 +55,13 @@ async fn the_official_python_sdk_decodes_every_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/client/v4", listener.local_addr().unwrap());
     let (shutdown, asked) = oneshot::channel::<()>();
-    let served =
-        tokio::spawn(serve(listener, routes(engine.handle.clone()), async move { drop(asked.await) }));
+    let served = tokio::spawn(serve(
+        listener,
+        routes(engine.handle.clone()),
+        trawl::api::Bounds::new(64, std::time::Duration::from_secs(30)),
+        None,
+        async move { drop(asked.await) },
+    ));
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/pcaps.py");
     let mut command = Command::new(python());

@@ -291,7 +291,8 @@ impl Engine {
             end_ns,
             budget: Arc::clone(&active.budget),
         };
-        let wanted = Wanted { filter: active.filter, attachment };
+        let scope = self.planes.scopes.get(&active.job.request.account).cloned();
+        let wanted = Wanted { filter: active.filter, scope, attachment };
         active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
         Ok(())
     }

@@ -3,14 +3,14 @@
 //!
 //! Invariant: `generation` names one state of all slots; a worker runs it once it has given everything before it back.
 
-use crate::capture::{Ledger, PortDrops};
+use crate::capture::{AccountId, Ledger, PortDrops};
 use crate::limits::CAPTURES_MAX;
-use crate::matcher::{Filter, Program};
+use crate::matcher::{Filter, PrefixSet, Program};
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::Stores;
 use crate::worker::{Attachment, QueueCounters, SlotTotals, Work, WorkerHandle};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub struct Planes {
     pub host: String,
     /// This host's colo.
     pub colo: String,
+    /// What accounts may see; one that is not in here may see every packet.
+    pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
     /// Captures that may be attached at once; at most [`CAPTURES_MAX`].
     pub captures_max: usize,
 }
@@ -52,6 +54,8 @@ impl fmt::Debug for Planes {
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub filter: Filter,
+    /// What its account may see; every packet if none.
+    pub scope: Option<Arc<PrefixSet>>,
     pub attachment: Attachment,
 }
 
@@ -106,8 +110,10 @@ impl Roster {
     }
 
     fn give(&mut self) {
-        let filters: Vec<(usize, &Filter)> =
-            self.slots.iter().enumerate().filter_map(|(i, w)| w.as_ref().map(|w| (i, &w.filter))).collect();
+        let wanted =
+            self.slots.iter().enumerate().filter_map(|(slot, wanted)| Some((slot, wanted.as_ref()?)));
+        let filters: Vec<_> =
+            wanted.map(|(slot, wanted)| (slot, &wanted.filter, wanted.scope.as_ref())).collect();
         for crew in &mut self.crews {
             if crew.given.back().copied().unwrap_or(crew.running) >= self.generation {
                 continue;
