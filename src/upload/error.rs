@@ -80,6 +80,12 @@ pub enum UploadError {
         /// The last failure.
         detail: String,
     },
+    /// The store has lost, or somebody aborted, what was already sent.
+    #[error("the store no longer has what was sent of {place}; it is sent again from its beginning")]
+    Lost {
+        /// Bucket and key, or the file.
+        place: String,
+    },
     /// Any other refusal.
     #[error("the store refuses {place}: {detail}")]
     Refused {
@@ -140,4 +146,32 @@ pub enum UploadError {
         /// What came.
         what: &'static str,
     },
+}
+
+impl UploadError {
+    /// Whether the same may succeed later, from a checkpoint or from the object's beginning, without a change of the request:
+    /// the store, the network, rights, keys, clocks and disks get repaired.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NoSuchBucket { .. }
+            | Self::Denied { .. }
+            | Self::Credentials { .. }
+            | Self::Clock { .. }
+            | Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::Mismatch { .. }
+            | Self::Disk { .. } => true,
+            Self::Destination(_)
+            | Self::FileNotAllowed
+            | Self::Region { .. }
+            | Self::Exists { .. }
+            | Self::NotFound { .. }
+            | Self::Refused { .. }
+            | Self::Config { .. }
+            | Self::TooLarge { .. }
+            | Self::Interrupted { .. }
+            | Self::OutOfOrder { .. } => false,
+        }
+    }
 }

@@ -4,6 +4,8 @@
 
 mod destination;
 mod error;
+mod checksum;
+mod checkpoint;
 mod store;
 mod file;
 mod s3;
@@ -11,11 +13,12 @@ mod manifest;
 mod deliver;
 mod verify;
 
+pub use checkpoint::Checkpoint;
 pub use deliver::deliver;
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;
 pub use manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name};
-pub use s3::{S3Config, S3Credentials};
-pub use store::{ObjectStore, ObjectWriter, Pending, Stored, Stores, StoresConfig};
+pub use s3::{S3Config, S3Credentials, S3Encryption, S3Extras};
+pub use store::{ObjectStore, ObjectWriter, Pending, Resumed, Stored, Stores, StoresConfig, Sweep};
 pub use verify::{Finding, Step, Verified, VerifyError, verify};

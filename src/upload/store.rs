@@ -1,12 +1,15 @@
 //! What a store can do, in our words. Owns the traits and the choice of the store for a destination; not how a store does it.
 //!
 //! Invariant: an object is visible under its name only after [`ObjectWriter::finish`], complete and never in place of
-//! another one. A writer that is dropped or aborted leaves nothing.
+//! another one. A writer that is aborted leaves nothing; nor does one that is dropped or fails, unless a checkpoint was taken.
 
+use super::checkpoint::Checkpoint;
 use super::file::FileStore;
 use super::s3::{S3Config, S3Stores};
 use super::{Destination, UploadError};
+use crate::capture::CaptureId;
 use bytes::Bytes;
+use jiff::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -20,6 +23,20 @@ pub struct Stored {
     pub bytes: u64,
 }
 
+/// A writer that goes on, and the offset in the object from which it needs the bytes again.
+pub type Resumed = (Box<dyn ObjectWriter>, u64);
+
+/// Which leftovers of unfinished objects go. All three must say so.
+#[derive(Clone, Copy)]
+pub struct Sweep<'a> {
+    /// Whether a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
+    pub ours: &'a (dyn Fn(&CaptureId) -> bool + Sync),
+    /// What is still to be resumed.
+    pub known: &'a [Checkpoint],
+    /// Only what was begun before.
+    pub before: Timestamp,
+}
+
 /// A place for objects. `name` is a plain file name without a slash.
 pub trait ObjectStore: Send + Sync {
     /// Finds out whether the place exists and takes objects; leaves nothing visible behind.
@@ -27,6 +44,13 @@ pub trait ObjectStore: Send + Sync {
 
     /// Begins an object.
     fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>>;
+
+    /// Goes on with an object where a writer of this or another process was left. If the store has nothing of it any more, the
+    /// writer begins anew and the offset is 0.
+    fn resume<'a>(&'a self, name: &'a str, checkpoint: &'a Checkpoint) -> Pending<'a, Resumed>;
+
+    /// Removes what unfinished objects of this place left behind; their number.
+    fn sweep<'a>(&'a self, sweep: Sweep<'a>) -> Pending<'a, u32>;
 
     /// Size of an object in bytes; none if there is none of that name.
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>>;
@@ -51,10 +75,15 @@ pub trait ObjectStore: Send + Sync {
 
 /// An object under way. Memory is bounded: `write` waits while the store is behind.
 pub trait ObjectWriter: Send {
-    /// Appends bytes. After an error only [`ObjectWriter::abort`] makes sense.
+    /// Appends bytes. After an error only [`ObjectWriter::abort`] or [`ObjectStore::resume`] from a checkpoint makes sense.
     fn write(&mut self, bytes: Bytes) -> Pending<'_, ()>;
 
-    /// Completes the object, makes it visible, and checks what the store holds against what was sent.
+    /// Where the object stands, if that changed since the last call. From the first checkpoint on, what the store holds
+    /// outlives this writer, whether it is dropped or fails, until it is resumed, aborted or swept.
+    fn checkpoint(&mut self) -> Option<Checkpoint>;
+
+    /// Completes the object, makes it visible, and checks what the store holds against what was sent. An object of the same
+    /// name, size and checksum is taken for this one: then an earlier attempt succeeded and nobody heard of it.
     fn finish(self: Box<Self>) -> Pending<'static, Stored>;
 
     /// Removes every trace of the object.

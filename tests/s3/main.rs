@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use trawl::capture::CaptureId;
 use trawl::merge::{Output, Summary};
 use trawl::upload::{
-    Destination, ObjectStore, S3Config, S3Credentials, Stores, StoresConfig, UploadError, deliver,
-    object_name,
+    Checkpoint, Destination, ObjectStore, S3Config, S3Credentials, Stores, StoresConfig, UploadError,
+    deliver, object_name,
 };
 use weed::Weed;
 
@@ -102,7 +102,39 @@ async fn conforms(store: &dyn ObjectStore) {
     writer.write(noise(2 * PART_BYTES + 1)).await.unwrap();
     writer.abort().await.unwrap();
     assert_eq!(store.size("aborted").await.unwrap(), None);
+    resumes(store).await;
     delivers(store).await;
+}
+
+/// What a process left is taken up by the next one, here a writer that knows nothing but the checkpoint's text.
+async fn resumes(store: &dyn ObjectStore) {
+    // More than a file store syncs at a time, and no multiple of anything.
+    let bytes = noise((66 << 20) + 4321);
+    let mut writer = store.begin("resumed").await.unwrap();
+    let (mut sent, mut journal) = (0, None);
+    while sent < bytes.len() - (1 << 20) {
+        writer.write(bytes.slice(sent..sent + (1 << 20))).await.unwrap();
+        sent += 1 << 20;
+        if let Some(checkpoint) = writer.checkpoint() {
+            journal = Some(serde_json::to_string(&checkpoint).unwrap());
+        }
+    }
+    drop(writer);
+    let checkpoint: Checkpoint = serde_json::from_str(&journal.unwrap()).unwrap();
+    assert!(checkpoint.bytes() > 0);
+    let (mut writer, offset) = store.resume("resumed", &checkpoint).await.unwrap();
+    assert_eq!(offset, checkpoint.bytes(), "what the store confirmed is not sent again");
+    assert!(writer.checkpoint().is_none(), "nothing changed yet");
+    for chunk in bytes.slice(offset as usize..).chunks(1 << 20) {
+        writer.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+    }
+    assert_eq!(writer.finish().await.unwrap().bytes, bytes.len() as u64);
+    assert!(store.get("resumed", bytes.len() as u64).await.unwrap() == bytes);
+
+    // The process died between the object's end and its journal entry: the same again is the same, another is refused.
+    let (mut writer, offset) = store.resume("resumed", &checkpoint).await.unwrap();
+    writer.write(bytes.slice(offset as usize..)).await.unwrap();
+    assert_eq!(writer.finish().await.unwrap().bytes, bytes.len() as u64);
 }
 
 fn summary(bytes: &Bytes) -> Summary {
@@ -162,7 +194,7 @@ async fn a_directory_is_a_store() {
     let left: Vec<_> =
         std::fs::read_dir(Path::new(&uri[7..])).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
-    assert_eq!(left.len(), 5 + 3);
+    assert_eq!(left.len(), 6 + 3);
 }
 
 #[tokio::test]
@@ -182,7 +214,7 @@ async fn a_bucket_is_a_store_and_keeps_no_unfinished_upload() {
     let client = weed.client();
     assert_eq!(uploads_under_way(&client, "pcaps").await, 0);
     let listed = client.list_objects_v2().bucket("pcaps").prefix("some/where/").send().await.unwrap();
-    assert_eq!(listed.contents().len(), 5 + 3, "a probe or an aborted object is visible");
+    assert_eq!(listed.contents().len(), 6 + 3, "a probe or an aborted object is visible");
 }
 
 #[tokio::test]

@@ -3,11 +3,15 @@
 //!
 //! Invariant: the SDK's own retries are off, so that `retry` alone knows whether a request may have been carried out before.
 
+mod extras;
+mod multipart;
 mod retry;
+mod sweep;
 mod writer;
 
 use super::UploadError;
-use super::store::{ObjectStore, ObjectWriter, Pending};
+use super::checkpoint::{Checkpoint, Kept, KeptPart};
+use super::store::{ObjectStore, ObjectWriter, Pending, Resumed, Sweep};
 use crate::limits::PART_BYTES_MIN;
 use aws_config::identity::IdentityCache;
 use aws_sdk_s3::Client;
@@ -17,11 +21,14 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, ProvideCredentials, Regio
 use aws_sdk_s3::types::ChecksumMode;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::{Bytes, BytesMut};
+pub use extras::{S3Encryption, S3Extras};
+use multipart::Multipart;
 use retry::{Failed, Patience, Target, call, describe};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
-use writer::{Multipart, S3Writer};
+use writer::{Cut, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
 const CONNECT_SECONDS_MAX: u64 = 5;
@@ -65,6 +72,10 @@ pub struct S3Config {
     pub retry_seconds_max: u64,
     /// Seconds without an answer after which one attempt counts as failed; parts get more by their size.
     pub attempt_seconds_max: u64,
+    /// Longest pause between two attempts, in milliseconds.
+    pub pause_ms_max: u64,
+    /// What is said about each object.
+    pub extras: S3Extras,
     /// Instead of the standard AWS chain (environment, profile, container, instance).
     pub credentials: Option<S3Credentials>,
 }
@@ -78,6 +89,8 @@ impl Default for S3Config {
             parts_in_flight: 4,
             retry_seconds_max: 15 * 60,
             attempt_seconds_max: 30,
+            pause_ms_max: 20_000,
+            extras: S3Extras::default(),
             credentials: None,
         }
     }
@@ -156,7 +169,9 @@ impl S3Stores {
             bucket: bucket.to_owned(),
             directory: directory.to_owned(),
             region: region.to_owned(),
+            extras: Arc::new(self.config.extras.clone()),
             config: self.config.clone(),
+            equal_parts: false,
         })
     }
 
@@ -186,6 +201,8 @@ pub(super) struct S3Store {
     directory: String,
     region: String,
     config: S3Config,
+    extras: Arc<S3Extras>,
+    equal_parts: bool,
 }
 
 impl S3Store {
@@ -198,7 +215,37 @@ impl S3Store {
             region: self.region.clone(),
             retry_seconds_max: self.config.retry_seconds_max,
             attempt_seconds_max: self.config.attempt_seconds_max,
+            pause_ms_max: self.config.pause_ms_max,
+            extras: Arc::clone(&self.extras),
         }
+    }
+
+    fn cut(&self) -> Cut {
+        Cut { part_bytes: self.config.part_bytes, equal: self.equal_parts }
+    }
+
+    async fn go_on(&self, name: &str, checkpoint: &Checkpoint) -> Result<(S3Writer, u64), UploadError> {
+        let fresh = |cut| S3Writer::new(self.target(name), cut, self.config.parts_in_flight);
+        let Kept::S3 { upload_id, part_bytes, parts } = &checkpoint.kept else {
+            return Ok((fresh(self.cut()), 0));
+        };
+        let upload = Multipart::kept(self.target(name), upload_id.clone());
+        let parts: Vec<KeptPart> = match upload.parts().await {
+            Ok(held) => {
+                let both =
+                    parts.iter().zip(1..).take_while(|(part, number)| held.get(number) == Some(&part.etag));
+                both.map(|(part, _)| part.clone()).collect()
+            }
+            // Who may write and not list goes by the journal; the store checks it when the object is put together.
+            Err(Failed { error: UploadError::Denied { .. }, .. }) => parts.clone(),
+            Err(Failed { error: UploadError::Lost { .. } | UploadError::NotFound { .. }, .. }) => {
+                return Ok((fresh(self.cut()), 0));
+            }
+            Err(failed) => return Err(failed.error),
+        };
+        let offset = parts.iter().map(|part| part.bytes).sum();
+        let cut = Cut { part_bytes: *part_bytes, ..self.cut() };
+        Ok((fresh(cut).resumed(upload, parts), offset))
     }
 }
 
@@ -214,16 +261,26 @@ impl ObjectStore for S3Store {
 
     fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>> {
         Box::pin(async move {
-            let writer =
-                S3Writer::new(self.target(name), self.config.part_bytes, self.config.parts_in_flight);
+            let writer = S3Writer::new(self.target(name), self.cut(), self.config.parts_in_flight);
             Ok(Box::new(writer) as Box<dyn ObjectWriter>)
         })
+    }
+
+    fn resume<'a>(&'a self, name: &'a str, checkpoint: &'a Checkpoint) -> Pending<'a, Resumed> {
+        Box::pin(async move {
+            let (writer, offset) = self.go_on(name, checkpoint).await?;
+            Ok((Box::new(writer) as Box<dyn ObjectWriter>, offset))
+        })
+    }
+
+    fn sweep<'a>(&'a self, sweep: Sweep<'a>) -> Pending<'a, u32> {
+        Box::pin(async move { sweep::sweep(&self.target(""), sweep).await })
     }
 
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
         Box::pin(async move {
             let target = self.target(name);
-            match head(&target, target.patience(0)).await {
+            match head(&target, target.patience_look()).await {
                 Ok(held) => Ok(Some(held.bytes)),
                 Err(Failed { error: UploadError::NotFound { .. }, .. }) => Ok(None),
                 Err(failed) => Err(failed.error),
@@ -235,7 +292,7 @@ impl ObjectStore for S3Store {
         Box::pin(async move {
             let target = self.target(name);
             let request = || target.client.get_object().bucket(&target.bucket).key(&target.key).send();
-            let mut answer = call(&target, "s3:GetObject", target.patience(0), request).await?;
+            let mut answer = call(&target, "s3:GetObject", target.patience_look(), request).await?;
             let mut bytes = BytesMut::new();
             while let Some(chunk) = answer.body.next().await {
                 let chunk = chunk.map_err(|error| UploadError::Unreachable {
