@@ -207,6 +207,7 @@ fn stores(plan: &Plan) -> StoresConfig {
             retry_seconds_max: upload.retry.as_secs(),
             ..S3Config::default()
         },
+        r2: None,
     }
 }
 

@@ -16,6 +16,14 @@ pub enum UploadError {
         "this host does not write to directories; use a bucket, or have its operator set upload.allow_file"
     )]
     FileNotAllowed,
+    /// Buckets of this kind are switched off on this host.
+    #[error(
+        "this host does not write to {scheme}:// destinations; use another, or have its operator set upload.{scheme}"
+    )]
+    BucketNotAllowed {
+        /// The kind.
+        scheme: &'static str,
+    },
     /// The bucket is not there.
     #[error("bucket {bucket} does not exist; create it or correct the destination")]
     NoSuchBucket {
@@ -164,6 +172,7 @@ impl UploadError {
             | Self::Disk { .. } => true,
             Self::Destination(_)
             | Self::FileNotAllowed
+            | Self::BucketNotAllowed { .. }
             | Self::Region { .. }
             | Self::Exists { .. }
             | Self::NotFound { .. }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: an object is visible under its name only when it is complete.
 
+mod bucket_name;
 mod destination;
 mod error;
 mod checksum;
@@ -20,5 +21,5 @@ pub use error::UploadError;
 pub use file::FileStore;
 pub use manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name};
 pub use s3::{S3Config, S3Credentials, S3Encryption, S3Extras};
-pub use store::{ObjectStore, ObjectWriter, Pending, Resumed, Stored, Stores, StoresConfig, Sweep};
+pub use store::{ObjectStore, ObjectWriter, Pending, R2Config, Resumed, Stored, Stores, StoresConfig, Sweep};
 pub use verify::{Finding, Step, Verified, VerifyError, verify};

@@ -5,7 +5,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::file::FileStore;
-use super::s3::{S3Config, S3Stores};
+use super::s3::{S3Config, S3Credentials, S3Stores};
 use super::{Destination, UploadError};
 use crate::capture::CaptureId;
 use bytes::Bytes;
@@ -90,6 +90,18 @@ pub trait ObjectWriter: Send {
     fn abort(self: Box<Self>) -> Pending<'static, ()>;
 }
 
+/// Region that R2 signs requests for.
+const R2_REGION: &str = "auto";
+
+/// How to speak to R2: what [`S3Config`] says otherwise holds too, but for its endpoint, credentials and extras.
+#[derive(Clone, Debug, Default)]
+pub struct R2Config {
+    /// Instead of `https://<account>.r2.cloudflarestorage.com`, for tests and proxies of an account's own.
+    pub endpoint: Option<String>,
+    /// For destinations without keys of their own.
+    pub credentials: Option<S3Credentials>,
+}
+
 /// What the operator decided about stores.
 #[derive(Clone, Debug, Default)]
 pub struct StoresConfig {
@@ -97,6 +109,8 @@ pub struct StoresConfig {
     pub allow_file: bool,
     /// How to speak to S3.
     pub s3: S3Config,
+    /// How to speak to R2; no `r2://` destination is taken without.
+    pub r2: Option<R2Config>,
 }
 
 /// Opens stores. One per process: connections and credentials are shared by all captures.
@@ -104,6 +118,7 @@ pub struct StoresConfig {
 pub struct Stores {
     allow_file: bool,
     s3: S3Stores,
+    r2: Option<R2Config>,
 }
 
 impl Stores {
@@ -112,19 +127,42 @@ impl Stores {
     /// # Errors
     /// [`UploadError::Config`] when a value cannot be used.
     pub fn new(config: StoresConfig) -> Result<Self, UploadError> {
-        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)? })
+        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)?, r2: config.r2 })
     }
 
     /// The store of a destination. For a bucket, credentials are looked up; the bucket itself is not contacted.
     ///
     /// # Errors
-    /// [`UploadError::FileNotAllowed`] or [`UploadError::Credentials`].
+    /// [`UploadError::FileNotAllowed`], [`UploadError::BucketNotAllowed`] or [`UploadError::Credentials`].
     pub async fn open(&self, destination: &Destination) -> Result<Box<dyn ObjectStore>, UploadError> {
+        self.open_with(destination, None).await
+    }
+
+    /// As [`Stores::open`], with the keys that came with an `r2://` destination.
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub async fn open_with(
+        &self,
+        destination: &Destination,
+        keys: Option<&S3Credentials>,
+    ) -> Result<Box<dyn ObjectStore>, UploadError> {
         match destination {
             Destination::File { .. } if !self.allow_file => Err(UploadError::FileNotAllowed),
             Destination::File { dir } => Ok(Box::new(FileStore::new(dir.clone()))),
             Destination::S3 { bucket, directory, region } => {
                 Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region).await?))
+            }
+            Destination::R2 { bucket, directory, account_id } => {
+                let Some(r2) = &self.r2 else { return Err(UploadError::BucketNotAllowed { scheme: "r2" }) };
+                let Some(keys) = keys.or(r2.credentials.as_ref()) else {
+                    let detail = "neither the destination nor upload.r2 has keys".to_owned();
+                    return Err(UploadError::Credentials { place: format!("bucket {bucket}"), detail });
+                };
+                let own = || format!("https://{account_id}.r2.cloudflarestorage.com");
+                let endpoint = r2.endpoint.clone().unwrap_or_else(own);
+                let store = self.s3.open_at(&endpoint, keys, bucket, R2_REGION);
+                Ok(Box::new(store.in_directory(directory.trim_matches('/'))))
             }
         }
     }

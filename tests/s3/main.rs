@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use trawl::capture::CaptureId;
 use trawl::merge::{Output, Summary};
 use trawl::upload::{
-    Checkpoint, Destination, ObjectStore, S3Config, S3Credentials, Stores, StoresConfig, UploadError,
-    deliver, object_name,
+    Checkpoint, Destination, ObjectStore, R2Config, S3Config, S3Credentials, Stores, StoresConfig,
+    UploadError, deliver, object_name,
 };
 use weed::Weed;
 
@@ -30,14 +30,17 @@ fn config(endpoint: &str, key: &str, secret: &str) -> StoresConfig {
             parts_in_flight: 2,
             retry_seconds_max: 20,
             credentials: Some(credentials),
+            pause_ms_max: 300,
             ..S3Config::default()
         },
+        r2: Some(R2Config { endpoint: Some(endpoint.to_owned()), credentials: None }),
     }
 }
 
 async fn open_as(endpoint: &str, key: &str, secret: &str, uri: &str) -> Box<dyn ObjectStore> {
     let stores = Stores::new(config(endpoint, key, secret)).unwrap();
-    stores.open(&Destination::parse(uri).unwrap()).await.unwrap()
+    let (destination, keys) = Destination::parse_with_keys(uri).unwrap();
+    stores.open_with(&destination, keys.as_ref()).await.unwrap()
 }
 
 async fn open(endpoint: &str, uri: &str) -> Box<dyn ObjectStore> {
@@ -208,9 +211,10 @@ async fn a_directory_is_refused_where_the_operator_did_not_allow_it() {
 async fn a_bucket_is_a_store_and_keeps_no_unfinished_upload() {
     let Some(weed) = Weed::start().await else { return };
     weed.create_bucket("pcaps").await;
-    for uri in ["s3://pcaps?region=us-east-1", "s3://pcaps/some/where/?region=us-east-1"] {
-        conforms(&*open(&weed.endpoint, uri).await).await;
-    }
+    conforms(&*open(&weed.endpoint, "s3://pcaps/some/where/?region=us-east-1").await).await;
+    let keys = format!("access-key-id={}&secret-access-key={}", weed::ACCESS_KEY_ID, weed::SECRET_ACCESS_KEY);
+    let r2 = format!("r2://pcaps?account-id=0123456789abcdef0123456789abcdef&{keys}");
+    conforms(&*open(&weed.endpoint, &r2).await).await;
     let client = weed.client();
     assert_eq!(uploads_under_way(&client, "pcaps").await, 0);
     let listed = client.list_objects_v2().bucket("pcaps").prefix("some/where/").send().await.unwrap();

@@ -156,23 +156,53 @@ impl S3Stores {
         }
         let mut builder = aws_sdk_s3::config::Builder::from(shared)
             .region(region_name)
-            .force_path_style(self.config.path_style.unwrap_or(self.config.endpoint.is_some()))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(
-                TimeoutConfig::builder().connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX)).build(),
-            );
+            .force_path_style(self.config.path_style.unwrap_or(self.config.endpoint.is_some()));
         if let Some(endpoint) = &self.config.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
-        Ok(S3Store {
+        let extras = self.config.extras.clone();
+        Ok(self.store(builder, bucket, region, extras).in_directory(directory))
+    }
+
+    /// A bucket of another store that speaks S3, with parts of equal size, as R2 wants them.
+    pub(super) fn open_at(
+        &self,
+        endpoint: &str,
+        keys: &S3Credentials,
+        bucket: &str,
+        region: &str,
+    ) -> S3Store {
+        let keys = Credentials::new(&keys.access_key_id, &keys.secret_access_key, None, None, "destination");
+        let builder = aws_sdk_s3::config::Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(self.http.clone())
+            .credentials_provider(keys)
+            .region(Region::new(region.to_owned()))
+            .endpoint_url(endpoint)
+            .force_path_style(true);
+        S3Store { equal_parts: true, ..self.store(builder, bucket, region, S3Extras::default()) }
+    }
+
+    fn store(
+        &self,
+        builder: aws_sdk_s3::config::Builder,
+        bucket: &str,
+        region: &str,
+        extras: S3Extras,
+    ) -> S3Store {
+        let timeout = Duration::from_secs(CONNECT_SECONDS_MAX);
+        let builder = builder
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(timeout).build());
+        S3Store {
             client: Client::from_conf(builder.build()),
             bucket: bucket.to_owned(),
-            directory: directory.to_owned(),
+            directory: String::new(),
             region: region.to_owned(),
-            extras: Arc::new(self.config.extras.clone()),
+            extras: Arc::new(extras),
             config: self.config.clone(),
             equal_parts: false,
-        })
+        }
     }
 
     /// The region serves the chain's own requests (STS); each store then names its own.
@@ -206,6 +236,10 @@ pub(super) struct S3Store {
 }
 
 impl S3Store {
+    pub(super) fn in_directory(self, directory: &str) -> Self {
+        Self { directory: directory.to_owned(), ..self }
+    }
+
     fn target(&self, name: &str) -> Target {
         let slash = if self.directory.is_empty() { "" } else { "/" };
         Target {
