@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod faults;
+#[path = "../common/proxy.rs"]
+mod proxy;
 #[path = "../common/weed.rs"]
 mod weed;
 
