@@ -103,9 +103,9 @@ pub enum UploadError {
         detail: String,
     },
     /// The configuration of the store cannot be used.
-    #[error("upload.s3.{key} is not usable: {detail}")]
+    #[error("upload {key} is not usable: {detail}")]
     Config {
-        /// The key below `upload.s3`.
+        /// The key below `upload` or `upload.s3`.
         key: &'static str,
         /// What is wrong with it.
         detail: String,

@@ -4,6 +4,7 @@
 //! Invariant: the SDK's own retries are off, so that `retry` alone knows whether a request may have been carried out before.
 
 mod extras;
+mod line;
 mod multipart;
 mod retry;
 mod sweep;
@@ -19,12 +20,12 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, ProvideCredentials, Region, SharedHttpClient};
 use aws_sdk_s3::types::ChecksumMode;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::{Bytes, BytesMut};
 pub use extras::{S3Encryption, S3Extras};
 use multipart::Multipart;
 use retry::{Failed, Patience, Target, call, describe};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -76,6 +77,10 @@ pub struct S3Config {
     pub pause_ms_max: u64,
     /// What is said about each object.
     pub extras: S3Extras,
+    /// `http://` address of a proxy; none otherwise, whatever the environment says.
+    pub proxy: Option<String>,
+    /// PEM file of certificates that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
     /// Instead of the standard AWS chain (environment, profile, container, instance).
     pub credentials: Option<S3Credentials>,
 }
@@ -91,6 +96,8 @@ impl Default for S3Config {
             attempt_seconds_max: 30,
             pause_ms_max: 20_000,
             extras: S3Extras::default(),
+            proxy: None,
+            ca_file: None,
             credentials: None,
         }
     }
@@ -134,9 +141,7 @@ pub(super) struct S3Stores {
 impl S3Stores {
     pub(super) fn new(config: S3Config) -> Result<Self, UploadError> {
         config.check()?;
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http = line::client(config.proxy.as_deref(), config.ca_file.as_deref())?;
         Ok(Self { config, http, shared: OnceCell::new() })
     }
 
