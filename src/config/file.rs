@@ -138,8 +138,16 @@ sections! {
         parts_in_flight: u64 = 4,
         /// How long a failing store is tried again.
         retry_seconds_max: u64 = 900,
+        /// Longest pause between two tries.
+        retry_pause_ms_max: u64 = 20_000,
+        /// An HTTP proxy on the way to buckets.
+        proxy: Option<String> = None,
+        /// Certificates that are trusted beside the system's.
+        ca_file: Option<PathBuf> = None,
         /// `[upload.s3]`
         s3: S3 = S3::default(),
+        /// `[upload.r2]`
+        r2: R2 = R2::default(),
     }
     /// `[upload.s3]`
     S3 {
@@ -147,6 +155,21 @@ sections! {
         endpoint: Option<String> = None,
         /// Bucket in the path instead of the host name; with an `endpoint` when absent.
         path_style: Option<bool> = None,
+        /// `none`, `aes256` or `kms`.
+        encryption: String = "none".to_owned(),
+        /// The key of `kms`; the bucket's when absent.
+        kms_key_id: Option<String> = None,
+        /// Storage class of objects; the bucket's when absent.
+        storage_class: Option<String> = None,
+        /// Whether the bucket's owner gets all rights on objects.
+        owner_full_control: bool = false,
+    }
+    /// `[upload.r2]`
+    R2 {
+        /// Whether `r2://bucket` is a destination.
+        allow: bool = false,
+        /// Replaces the account's endpoint.
+        endpoint: Option<String> = None,
     }
     /// `[api]`
     Api {

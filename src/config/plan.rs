@@ -5,6 +5,7 @@
 
 use super::{Problem, Problems, file, resolve};
 use crate::capture::AccountId;
+use crate::upload::S3Extras;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -198,8 +199,23 @@ pub struct UploadPlan {
     pub parts_in_flight: usize,
     /// How long a failing store is tried again.
     pub retry: Duration,
+    /// Longest pause between two tries.
+    pub retry_pause: Duration,
+    /// `http://host:port` of a proxy on the way to buckets.
+    pub proxy: Option<String>,
+    /// Certificates in PEM that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
     /// S3 and what speaks like it.
     pub s3: S3Plan,
+    /// R2; its destinations are refused when none.
+    pub r2: Option<R2Plan>,
+}
+
+/// R2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct R2Plan {
+    /// An `http` or `https` URL without a trailing slash; the account's own when none.
+    pub endpoint: Option<String>,
 }
 
 /// S3 and what speaks like it.
@@ -209,6 +225,8 @@ pub struct S3Plan {
     pub endpoint: Option<String>,
     /// Bucket in the path instead of the host name.
     pub path_style: bool,
+    /// Server-side encryption, storage class and rights of objects.
+    pub extras: S3Extras,
 }
 
 /// The HTTP server.

@@ -6,6 +6,7 @@ use super::file::{self, File};
 use super::plan::*;
 use super::{ByteSize, Problem, accounts};
 use crate::limits;
+use crate::upload::{S3Encryption, S3Extras};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -340,17 +341,50 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
     let parts_in_flight = rules.range("upload.parts_in_flight", upload.parts_in_flight, (1, 64), why);
     let retry =
         rules.range("upload.retry_seconds_max", upload.retry_seconds_max, (0, SECONDS_MAX), "up to a week");
-    let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, url));
+    let why = "a pause of 10 ms to an hour";
+    let pause = rules.range("upload.retry_pause_ms_max", upload.retry_pause_ms_max, (10, 3_600_000), why);
+    let proxy = upload.proxy.as_deref().map(|url| endpoint(rules, "upload.proxy", url));
+    let endpoint_r2 = upload.r2.endpoint.as_deref().map(|url| endpoint(rules, "upload.r2.endpoint", url));
+    let extras = extras(rules, &upload.s3);
+    let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, "upload.s3.endpoint", url));
     UploadPlan {
         allow_file: upload.allow_file,
         part_bytes,
         parts_in_flight: parts_in_flight as usize,
         retry: Duration::from_secs(retry),
-        s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint },
+        retry_pause: Duration::from_millis(pause),
+        proxy,
+        ca_file: upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path)),
+        s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint, extras },
+        r2: upload.r2.allow.then_some(R2Plan { endpoint: endpoint_r2 }),
     }
 }
 
-fn endpoint(rules: &mut Rules, url: &str) -> String {
+fn extras(rules: &mut Rules, s3: &file::S3) -> S3Extras {
+    const CHOICES: [(&str, u8); 3] = [("none", 0), ("aes256", 1), ("kms", 2)];
+    let encryption = match rules.choice("upload.s3.encryption", &s3.encryption, &CHOICES) {
+        0 => None,
+        1 => Some(S3Encryption::Aes256),
+        _ => Some(S3Encryption::Kms { key_id: s3.kms_key_id.clone() }),
+    };
+    if s3.kms_key_id.is_some() && !matches!(encryption, Some(S3Encryption::Kms { .. })) {
+        rules.wrong("upload.s3.kms_key_id", "(set)", "a key is used with encryption = \"kms\" only");
+    }
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if let Some(class) = &s3.storage_class
+        && (class.is_empty() || !class.bytes().all(plain))
+    {
+        let advice = "write it as S3 does, such as \"STANDARD_IA\"";
+        rules.wrong("upload.s3.storage_class", format!("{class:?}"), advice);
+    }
+    S3Extras {
+        encryption,
+        storage_class: s3.storage_class.clone(),
+        owner_full_control: s3.owner_full_control,
+    }
+}
+
+fn endpoint(rules: &mut Rules, key: &'static str, url: &str) -> String {
     let legal = reqwest::Url::parse(url).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()
@@ -361,7 +395,7 @@ fn endpoint(rules: &mut Rules, url: &str) -> String {
     });
     if !legal {
         let advice = "write http://host:port or https://host; credentials come from the AWS chain (AWS_ACCESS_KEY_ID, ...)";
-        rules.wrong("upload.s3.endpoint", "(not shown)", advice);
+        rules.wrong(key, "(not shown)", advice);
     }
     url.trim_end_matches('/').to_owned()
 }

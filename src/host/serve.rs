@@ -12,7 +12,7 @@ use crate::config::{self, Account, CredentialKind, Plan};
 use crate::matcher::PrefixSet;
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
-use crate::upload::{S3Config, Stores, StoresConfig, UploadError};
+use crate::upload::{R2Config, S3Config, Stores, StoresConfig, UploadError};
 use crate::worker::Timers;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
@@ -225,8 +225,13 @@ fn stores(plan: &Plan) -> StoresConfig {
             part_bytes: upload.part_bytes,
             parts_in_flight: upload.parts_in_flight,
             retry_seconds_max: upload.retry.as_secs(),
+            pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
+            extras: upload.s3.extras.clone(),
+            proxy: upload.proxy.clone(),
+            ca_file: upload.ca_file.clone(),
             ..S3Config::default()
         },
+        r2: upload.r2.clone().map(|r2| R2Config { endpoint: r2.endpoint, credentials: None }),
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! Invariant: an object is visible under its name only when it is complete.
 
+mod bucket_name;
 mod destination;
 mod error;
+mod checksum;
+mod checkpoint;
 mod store;
 mod file;
 mod s3;
@@ -11,11 +14,12 @@ mod manifest;
 mod deliver;
 mod verify;
 
+pub use checkpoint::Checkpoint;
 pub use deliver::deliver;
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;
 pub use manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name};
-pub use s3::{S3Config, S3Credentials};
-pub use store::{ObjectStore, ObjectWriter, Pending, Stored, Stores, StoresConfig};
+pub use s3::{S3Config, S3Credentials, S3Encryption, S3Extras};
+pub use store::{ObjectStore, ObjectWriter, Pending, R2Config, Resumed, Stored, Stores, StoresConfig, Sweep};
 pub use verify::{Finding, Step, Verified, VerifyError, verify};
