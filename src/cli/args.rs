@@ -32,6 +32,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Hold files to their manifest
     Verify(VerifyArgs),
+    /// Make the key that signs manifests, and print the public key that checks them
+    ManifestKey(ManifestKeyArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Write the man pages, one for each command
@@ -307,8 +309,21 @@ pub struct MergeArgs {
 /// `trawl verify`
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The manifest; its files are looked for beside it
-    pub manifest: PathBuf,
+    /// The manifest, a file or such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION; its objects stand beside it
+    pub manifest: String,
+    /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
+    #[arg(long, value_name = "FILE")]
+    pub public_key: Option<PathBuf>,
+    /// Where the bucket is
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `trawl manifest-key`
+#[derive(Debug, Args)]
+pub struct ManifestKeyArgs {
+    /// The file for the secret key; made unless it is there, readable by its owner alone
+    pub file: PathBuf,
 }
 
 /// `trawl completions`

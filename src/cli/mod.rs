@@ -19,6 +19,7 @@ mod wait;
 
 use crate::config::{Plan, Problems};
 use crate::observe;
+use crate::upload::{KeyError, SigningKey};
 use clap::Parser as _;
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
@@ -43,6 +44,9 @@ pub enum Error {
     /// A download's file.
     #[error(transparent)]
     File(#[from] download::FileError),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A man page.
     #[error(transparent)]
     Page(#[from] pages::PageError),
@@ -169,8 +173,13 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Merge(args) => {
             merge::run(&args.output, &args.inputs).map(|()| Outcome::silent()).map_err(Error::Command)
         }
-        args::Command::Verify(args) => {
-            verify::run(&args.manifest).map(|()| Outcome::silent()).map_err(Error::Command)
+        args::Command::Verify(args) => verify::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
+        args::Command::ManifestKey(args) => {
+            let key = match args.file.try_exists() {
+                Ok(true) => SigningKey::load(&args.file)?,
+                _ => SigningKey::create(&args.file)?,
+            };
+            Ok(Outcome { text: key.public().to_pem(), is_success: true })
         }
         args::Command::Completions(args) => Ok(pages::completions(args.shell)),
         args::Command::Man(args) => pages::man(&args.dir),

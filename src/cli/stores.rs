@@ -34,3 +34,32 @@ pub async fn open(uri: &str, args: &StoreArgs) -> Result<Box<dyn ObjectStore>, S
     let stores = Stores::new(StoresConfig { allow_file: true, s3 })?;
     Ok(stores.open(&Destination::parse(uri)?).await?)
 }
+
+/// The destination and the object's name of an object's URI, which is a destination with the name behind its directory.
+pub fn split(uri: &str) -> Option<(String, String)> {
+    let (place, query) = match uri.split_once('?') {
+        Some((place, query)) => (place, format!("?{query}")),
+        None => (uri, String::new()),
+    };
+    let (directory, name) = place.rsplit_once('/')?;
+    (!name.is_empty() && !directory.ends_with('/')).then(|| (format!("{directory}{query}"), name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_objects_uri_is_a_destination_and_a_name() {
+        for (uri, destination, name) in [
+            ("s3://b/d/e/pcap_x.json?region=r", "s3://b/d/e?region=r", "pcap_x.json"),
+            ("s3://b/pcap_x.json?region=r", "s3://b?region=r", "pcap_x.json"),
+            ("file:///d/x.json", "file:///d", "x.json"),
+        ] {
+            assert_eq!(split(uri), Some((destination.to_owned(), name.to_owned())));
+        }
+        for uri in ["s3://bucket?region=r", "s3://bucket/?region=r", "file:///x", "x"] {
+            assert_eq!(split(uri), None, "{uri}");
+        }
+    }
+}

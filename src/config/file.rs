@@ -45,6 +45,8 @@ sections! {
         capture: Capture = Capture::default(),
         /// `[upload]`
         upload: Upload = Upload::default(),
+        /// `[manifest]`
+        manifest: Manifest = Manifest::default(),
         /// `[api]`
         api: Api = Api::default(),
         /// `[log]`
@@ -145,6 +147,11 @@ sections! {
         endpoint: Option<String> = None,
         /// Bucket in the path instead of the host name; with an `endpoint` when absent.
         path_style: Option<bool> = None,
+    }
+    /// `[manifest]`
+    Manifest {
+        /// Secret key that signs manifests; not signed when absent.
+        signing_key_file: Option<PathBuf> = None,
     }
     /// `[api]`
     Api {

@@ -31,6 +31,8 @@ pub struct Plan {
     pub capture: CapturePlan,
     /// How objects leave.
     pub upload: UploadPlan,
+    /// How manifests are signed.
+    pub manifest: ManifestPlan,
     /// The HTTP server.
     pub api: ApiPlan,
     /// What is logged, and how.
@@ -205,6 +207,13 @@ pub struct S3Plan {
     pub endpoint: Option<String>,
     /// Bucket in the path instead of the host name.
     pub path_style: bool,
+}
+
+/// How manifests are signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestPlan {
+    /// Secret key in PEM, absolute; manifests are not signed when none.
+    pub signing_key_file: Option<PathBuf>,
 }
 
 /// The HTTP server.

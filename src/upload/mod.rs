@@ -8,14 +8,18 @@ mod store;
 mod file;
 mod s3;
 mod manifest;
+mod sign;
 mod deliver;
 mod verify;
 
-pub use deliver::deliver;
+pub use deliver::{PublishError, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;
-pub use manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name};
+pub use manifest::{
+    Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
+};
 pub use s3::{S3Config, S3Credentials};
+pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
 pub use store::{ObjectStore, ObjectWriter, Pending, Stored, Stores, StoresConfig};
-pub use verify::{Finding, Step, Verified, VerifyError, verify};
+pub use verify::{Bucket, Finding, Place, Step, Verified, VerifyError, verify, verify_at, verify_file};

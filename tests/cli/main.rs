@@ -44,6 +44,7 @@ fn every_command_explains_itself() {
         "filter test",
         "merge",
         "verify",
+        "manifest-key",
         "completions",
         "man",
     ] {

@@ -181,6 +181,7 @@ impl Rig {
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
             captures_max: 64,
+            signing_key: None,
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));
