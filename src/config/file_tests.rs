@@ -22,6 +22,7 @@ fn full() -> File {
     file.host.id = Some(String::new());
     file.capture.packet_limit_max = Some(1);
     file.capture.byte_limit_max = Some(ByteSize(1));
+    file.manifest.signing_key_file = Some(PathBuf::from("x"));
     file.upload.s3 = S3 { endpoint: Some(String::new()), path_style: Some(true) };
     file
 }
