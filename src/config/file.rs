@@ -45,6 +45,8 @@ sections! {
         capture: Capture = Capture::default(),
         /// `[upload]`
         upload: Upload = Upload::default(),
+        /// `[manifest]`
+        manifest: Manifest = Manifest::default(),
         /// `[api]`
         api: Api = Api::default(),
         /// `[log]`
@@ -170,6 +172,11 @@ sections! {
         allow: bool = false,
         /// Replaces the account's endpoint.
         endpoint: Option<String> = None,
+    }
+    /// `[manifest]`
+    Manifest {
+        /// Secret key that signs manifests; not signed when absent.
+        signing_key_file: Option<PathBuf> = None,
     }
     /// `[api]`
     Api {

@@ -32,6 +32,8 @@ pub struct Plan {
     pub capture: CapturePlan,
     /// How objects leave.
     pub upload: UploadPlan,
+    /// How manifests are signed.
+    pub manifest: ManifestPlan,
     /// The HTTP server.
     pub api: ApiPlan,
     /// What is logged, and how.
@@ -227,6 +229,13 @@ pub struct S3Plan {
     pub path_style: bool,
     /// Server-side encryption, storage class and rights of objects.
     pub extras: S3Extras,
+}
+
+/// How manifests are signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestPlan {
+    /// Secret key in PEM, absolute; manifests are not signed when none.
+    pub signing_key_file: Option<PathBuf>,
 }
 
 /// The HTTP server.

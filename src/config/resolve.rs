@@ -106,6 +106,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         store: StorePlan { path: rules.path("store.path", &file.store.path) },
         capture: capture(&mut rules, &file.capture),
         upload: upload(&mut rules, &file.upload, spool.segment_bytes),
+        manifest: manifest(&mut rules, &file.manifest),
         api: api(&mut rules, &file.api),
         log: log(&mut rules, &file.log),
         accounts: accounts::resolve(&mut rules, &file.account),
@@ -398,6 +399,11 @@ fn endpoint(rules: &mut Rules, key: &'static str, url: &str) -> String {
         rules.wrong(key, "(not shown)", advice);
     }
     url.trim_end_matches('/').to_owned()
+}
+
+fn manifest(rules: &mut Rules, manifest: &file::Manifest) -> ManifestPlan {
+    let key = manifest.signing_key_file.as_deref();
+    ManifestPlan { signing_key_file: key.map(|path| rules.path("manifest.signing_key_file", path)) }
 }
 
 fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {

@@ -12,7 +12,7 @@ use crate::config::{self, Account, CredentialKind, Plan};
 use crate::matcher::PrefixSet;
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
-use crate::upload::{R2Config, S3Config, Stores, StoresConfig, UploadError};
+use crate::upload::{KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError};
 use crate::worker::Timers;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
@@ -47,6 +47,9 @@ pub enum ServeError {
     /// The object stores.
     #[error(transparent)]
     Upload(#[from] UploadError),
+    /// The key that signs manifests.
+    #[error("manifest.signing_key_file: {0}")]
+    SigningKey(#[from] KeyError),
     /// The API's address.
     #[error("cannot listen on api.listen {listen}: {source}; choose another address or end what uses it")]
     Listen {
@@ -78,6 +81,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
+    let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
+    let signing_key = signing_key.map(Arc::new);
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -118,6 +123,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         colo: plan.host.colo.clone(),
         scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
+        signing_key,
     })?;
     let result = runtime.block_on(run(&plan, engine, listener, tls));
     plane.stop();

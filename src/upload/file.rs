@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -110,12 +110,40 @@ impl FileStore {
         Ok(removed)
     }
 
+    fn open(&self, path: &Path) -> Result<File, UploadError> {
+        File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => UploadError::NotFound { place: path.display().to_string() },
+            _ => disk("open", path, error),
+        })
+    }
+
+    fn piece(&self, name: &str, from: u64, bytes: u64) -> Result<Bytes, UploadError> {
+        let path = self.dir.join(name);
+        let mut file = self.open(&path)?;
+        let mut piece = Vec::new();
+        file.seek(SeekFrom::Start(from))
+            .and_then(|_| file.take(bytes).read_to_end(&mut piece))
+            .map_err(|error| disk("read", &path, error))?;
+        Ok(piece.into())
+    }
+
+    fn names(&self, prefix: &str) -> Result<Vec<String>, UploadError> {
+        let failed = |error| disk("list", &self.dir, error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(prefix) && !entry.file_type().map_err(failed)?.is_dir() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     fn read(&self, name: &str, bytes_max: u64) -> Result<Bytes, UploadError> {
         let path = self.dir.join(name);
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => UploadError::NotFound { place: path.display().to_string() },
-            _ => disk("open", &path, error),
-        })?;
+        let file = self.open(&path)?;
         let mut bytes = Vec::new();
         file.take(bytes_max.saturating_add(1))
             .read_to_end(&mut bytes)
@@ -182,6 +210,16 @@ impl ObjectStore for FileStore {
     fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes> {
         let (store, name) = (self.clone(), name.to_owned());
         blocking(move || store.read(&name, bytes_max))
+    }
+
+    fn read<'a>(&'a self, name: &'a str, from: u64, bytes: u64) -> Pending<'a, Bytes> {
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.piece(&name, from, bytes))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Pending<'a, Vec<String>> {
+        let (store, prefix) = (self.clone(), prefix.to_owned());
+        blocking(move || store.names(&prefix))
     }
 }
 

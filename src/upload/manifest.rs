@@ -26,6 +26,12 @@ pub fn manifest_name(id: &CaptureId) -> String {
     format!("pcap_{id}.json")
 }
 
+/// Name of the signature of a capture's manifest: 64 bytes, Ed25519.
+#[must_use]
+pub fn signature_name(id: &CaptureId) -> String {
+    format!("{}.sig", manifest_name(id))
+}
+
 /// The limits that were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

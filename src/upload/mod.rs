@@ -11,15 +11,19 @@ mod store;
 mod file;
 mod s3;
 mod manifest;
+mod sign;
 mod deliver;
 mod verify;
 
 pub use checkpoint::Checkpoint;
-pub use deliver::deliver;
+pub use deliver::{PublishError, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;
-pub use manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name};
+pub use manifest::{
+    Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
+};
 pub use s3::{S3Config, S3Credentials, S3Encryption, S3Extras};
+pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
 pub use store::{ObjectStore, ObjectWriter, Pending, R2Config, Resumed, Stored, Stores, StoresConfig, Sweep};
-pub use verify::{Finding, Step, Verified, VerifyError, verify};
+pub use verify::{Bucket, Finding, Place, Step, Verified, VerifyError, verify, verify_at, verify_file};

@@ -58,6 +58,12 @@ pub trait ObjectStore: Send + Sync {
     /// A whole object of at most `bytes_max` bytes, read back.
     fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes>;
 
+    /// Up to `bytes` bytes of an object from byte `from` on; fewer at its end only, none behind it.
+    fn read<'a>(&'a self, name: &'a str, from: u64, bytes: u64) -> Pending<'a, Bytes>;
+
+    /// Names of the objects of this place that begin with `prefix`, sorted, without those in directories below it.
+    fn list<'a>(&'a self, prefix: &'a str) -> Pending<'a, Vec<String>>;
+
     /// Writes a small object in one go.
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> Pending<'a, Stored> {
         Box::pin(async move {

@@ -216,6 +216,7 @@ impl Rig {
             colo: "tst01".to_owned(),
             scopes,
             captures_max: 64,
+            signing_key: None,
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));

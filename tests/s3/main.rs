@@ -101,6 +101,14 @@ async fn conforms(store: &dyn ObjectStore) {
         assert!(store.get(name, len as u64).await.unwrap() == bytes, "{name} is not what was sent");
     }
     assert!(matches!(store.get("small", 4).await, Err(UploadError::TooLarge { .. })));
+    let whole = noise(4 * PART_BYTES + 12_345);
+    let (len, middle) = (whole.len() as u64, PART_BYTES - 3);
+    assert_eq!(store.read("five-parts", middle as u64, 9).await.unwrap(), whole.slice(middle..middle + 9));
+    assert_eq!(store.read("five-parts", len - 4, 100).await.unwrap(), whole.slice(whole.len() - 4..));
+    assert!(store.read("five-parts", len, 100).await.unwrap().is_empty());
+    assert!(matches!(store.read("nothing", 0, 1).await, Err(UploadError::NotFound { .. })));
+    assert_eq!(store.list("five").await.unwrap(), ["five-parts"]);
+    assert!(store.list("nothing").await.unwrap().is_empty());
 
     let error = store.put("small", Bytes::from_static(b"other")).await.unwrap_err();
     assert!(matches!(error, UploadError::Exists { .. }), "{error}");

@@ -20,10 +20,9 @@ use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::spool::{Event, Failure, SpoolCapture};
 use crate::store::StoreError;
-use crate::upload::{Destination, FileStore, ObjectStore, UploadError, manifest_name};
+use crate::upload::{self, Destination, FileStore, ObjectStore, UploadError};
 use crate::worker::{Attachment, Budget, Ended};
 use active::{Active, Phase, progress, reason};
-use bytes::Bytes;
 use delivery::Delivery;
 use jiff::Timestamp;
 use planes::{Roster, Wanted, port_drops_since, sum_slot};
@@ -409,12 +408,10 @@ impl Engine {
             let _engine_gone = notes.send(Note::Closed { serial, result: Ok(()) });
             return;
         };
-        let name = manifest_name(&active.job.id);
+        let key = self.planes.signing_key.clone();
         tokio::spawn(async move {
-            let result = match manifest.to_json() {
-                Ok(json) => store.put(&name, Bytes::from(json)).await.map(|_| ()).map_err(|e| e.to_string()),
-                Err(e) => Err(e.to_string()),
-            };
+            let result = upload::publish_manifest(&*store, &manifest, key.as_deref()).await;
+            let result = result.map_err(|e| e.to_string());
             let _engine_gone = notes.send(Note::Closed { serial, result });
         });
     }

@@ -8,7 +8,7 @@ use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Filter, PrefixSet, Program};
 use crate::spool::Spool;
 use crate::store::JobStore;
-use crate::upload::Stores;
+use crate::upload::{SigningKey, Stores};
 use crate::worker::{Attachment, QueueCounters, SlotTotals, Work, WorkerHandle};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -42,6 +42,8 @@ pub struct Planes {
     pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
     /// Captures that may be attached at once; at most [`CAPTURES_MAX`].
     pub captures_max: usize,
+    /// Signs manifests, if the host signs.
+    pub signing_key: Option<Arc<SigningKey>>,
 }
 
 impl fmt::Debug for Planes {

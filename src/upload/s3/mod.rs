@@ -19,6 +19,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, ProvideCredentials, Region, SharedHttpClient};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
 use bytes::{Bytes, BytesMut};
 pub use extras::{S3Encryption, S3Extras};
@@ -332,21 +333,73 @@ impl ObjectStore for S3Store {
             let target = self.target(name);
             let request = || target.client.get_object().bucket(&target.bucket).key(&target.key).send();
             let mut answer = call(&target, "s3:GetObject", target.patience_look(), request).await?;
-            let mut bytes = BytesMut::new();
-            while let Some(chunk) = answer.body.next().await {
-                let chunk = chunk.map_err(|error| UploadError::Unreachable {
-                    place: target.place(),
-                    seconds: 0,
-                    detail: describe(&error),
-                })?;
-                if (bytes.len() + chunk.len()) as u64 > bytes_max {
-                    return Err(UploadError::TooLarge { place: target.place(), bytes_max });
-                }
-                bytes.extend_from_slice(&chunk);
-            }
-            Ok(bytes.freeze())
+            collect(&target, &mut answer.body, bytes_max).await
         })
     }
+
+    fn read<'a>(&'a self, name: &'a str, from: u64, bytes: u64) -> Pending<'a, Bytes> {
+        Box::pin(async move {
+            if bytes == 0 {
+                return Ok(Bytes::new());
+            }
+            let target = self.target(name);
+            let range = format!("bytes={from}-{}", from.saturating_add(bytes - 1));
+            let request = || {
+                let get = target.client.get_object().bucket(&target.bucket).key(&target.key);
+                get.range(&range).send()
+            };
+            // The whole time that the store is given: a long read must not end with one dropped connection.
+            match call(&target, "s3:GetObject", target.patience_look(), request).await {
+                Ok(mut answer) => collect(&target, &mut answer.body, bytes).await,
+                Err(failed) if self.size(name).await?.is_some_and(|size| size <= from) => {
+                    // Stores answer 416 for a range behind the end; that is no failure here.
+                    let _behind_the_end = failed;
+                    Ok(Bytes::new())
+                }
+                Err(failed) => Err(failed.error),
+            }
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Pending<'a, Vec<String>> {
+        Box::pin(async move {
+            let target = self.target(prefix);
+            let folder = target.key.len() - prefix.len();
+            let (mut names, mut next) = (Vec::new(), None);
+            loop {
+                let request = || {
+                    let list = target.client.list_objects_v2().bucket(&target.bucket).prefix(&target.key);
+                    list.delimiter("/").set_continuation_token(next.clone()).send()
+                };
+                let answer = call(&target, "s3:ListBucket", target.patience_look(), request).await?;
+                names.extend(
+                    answer.contents().iter().filter_map(|object| Some(object.key()?[folder..].to_owned())),
+                );
+                next = answer.next_continuation_token().map(str::to_owned);
+                if next.is_none() {
+                    names.sort();
+                    return Ok(names);
+                }
+            }
+        })
+    }
+}
+
+/// A body of at most `bytes_max` bytes.
+async fn collect(target: &Target, body: &mut ByteStream, bytes_max: u64) -> Result<Bytes, UploadError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| UploadError::Unreachable {
+            place: target.place(),
+            seconds: 0,
+            detail: describe(&error),
+        })?;
+        if (bytes.len() + chunk.len()) as u64 > bytes_max {
+            return Err(UploadError::TooLarge { place: target.place(), bytes_max });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
 }
 
 /// What the store says about an object.
