@@ -37,7 +37,6 @@ mod dpdk {
         "rte_eth_dev_start",
         "rte_eth_dev_adjust_nb_rx_tx_desc",
         "rte_eth_promiscuous_enable",
-        "rte_eth_promiscuous_get",
         "rte_eth_allmulticast_enable",
         "rte_eth_stats_reset",
         "rte_eth_xstats_get",

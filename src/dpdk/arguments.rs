@@ -45,7 +45,7 @@ impl fmt::Display for Memory {
             Self::Ordinary { chosen_by_us: false } => write!(out, "ordinary pages, as asked by --no-huge"),
             Self::Ordinary { chosen_by_us: true } => write!(
                 out,
-                "ordinary pages, because the host has too few free hugepages (reserve some: \
+                "ordinary pages, because the host has too few free hugepages; receiving is slower (reserve some: \
                  `sysctl vm.nr_hugepages=512`)"
             ),
         }

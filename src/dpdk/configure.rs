@@ -44,7 +44,7 @@ pub(super) fn configure(
     let mut facts = plan(config, device, needs, &raw, opened.id);
     {
         let _control = opened.eal.control();
-        apply(opened, &mut facts, &raw)?;
+        apply(opened, &mut facts, &raw, device.wants_tx())?;
         adjust_descriptors(opened, &mut facts, needs, config.mbufs_per_queue)?;
     }
     for queue in 0..facts.queues {
@@ -92,9 +92,10 @@ fn plan(config: &PortConfig, device: &Device, needs: Needs, raw: &sys::trawl_dev
             .push(format!("frames are at most {frame_bytes_max} bytes: the device takes no larger MTU"));
     }
     let buffer_bytes = buffer_bytes(frame_bytes_max, scatter, needs);
-    if !scatter && buffer_bytes < frame_bytes_max {
+    if !scatter && buffer_bytes < frame_bytes_max && !device.makes_its_frames() {
         limitations.push(format!(
-            "frames longer than {buffer_bytes} bytes may be cut or dropped: the device uses one buffer a frame"
+            "frames longer than {buffer_bytes} bytes may be cut or dropped: the device uses one buffer a frame{}",
+            device.room_advice()
         ));
     }
     // SAFETY: the shim terminates the name within its array.
@@ -132,13 +133,18 @@ fn buffer_bytes(frame_bytes_max: u32, scatter: bool, needs: Needs) -> u32 {
 }
 
 /// Tries what was planned, then less, until the driver takes it.
-fn apply(opened: &Opened, facts: &mut PortFacts, raw: &sys::trawl_device) -> Result<(), PortError> {
+fn apply(
+    opened: &Opened,
+    facts: &mut PortFacts,
+    raw: &sys::trawl_device,
+    wants_tx: bool,
+) -> Result<(), PortError> {
     let mtu = (facts.frame_bytes_max.saturating_sub(ETHERNET_BYTES)).max(raw.min_mtu.into());
     let rss = matches!(facts.spread, Spread::Symmetric | Spread::Asymmetric);
     let mut last = 0;
     for (rss, mtu) in [(rss, mtu), (false, mtu), (rss, mtu.min(MTU_COMMON)), (false, mtu.min(MTU_COMMON))] {
-        // Some drivers want as many TX as RX queues.
-        for tx_queues in [0, facts.queues] {
+        // Some drivers refuse to have fewer TX than RX queues.
+        for tx_queues in [if wants_tx { facts.queues } else { 0 }, facts.queues] {
             let setup = sys::trawl_setup {
                 rx_queues: facts.queues,
                 tx_queues,
@@ -202,8 +208,35 @@ fn adjust_descriptors(
     let adjusted = unsafe { sys::rte_eth_dev_adjust_nb_rx_tx_desc(opened.id, &raw mut rx, &raw mut tx) };
     opened.check("adjusting the number of descriptors", adjusted)?;
     facts.rx_descriptors = rx;
-    // A queue holds its descriptors' worth, a thread's cache up to one and a half times its size, a worker a burst.
-    let spare = CACHE * 3 / 2 + 2 * BURST as u32;
+    // A queue holds its descriptors' worth and a worker a burst. A thread's cache takes up to one and a half times its
+    // size, and keeps it when the thread ends: room for the polling thread's and for one before it.
+    let spare = 2 * (CACHE * 3 / 2) + 2 * BURST as u32;
     facts.buffers = buffers.max(u32::from(rx).max(needs.buffers).saturating_add(spare));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_small_where_long_frames_are_chained() {
+        assert_eq!(buffer_bytes(9022, true, Needs::default()), 2048);
+        assert_eq!(buffer_bytes(1518, false, Needs::default()), 2048);
+    }
+
+    #[test]
+    fn one_buffer_holds_a_jumbo_frame_where_it_must_but_not_the_longest_of_all() {
+        assert_eq!(buffer_bytes(9022, false, Needs::default()), 9216);
+        assert_eq!(buffer_bytes(65_599, false, Needs::default()), 10_240);
+    }
+
+    #[test]
+    fn a_drivers_own_need_is_met_and_nothing_more_if_it_is_exact() {
+        let needs = |data_bytes, exact| Needs { data_bytes, exact, buffers: 0 };
+        assert_eq!(buffer_bytes(9022, false, needs(64, true)), 2048);
+        assert_eq!(buffer_bytes(1518, false, needs(16_384, true)), 16_384);
+        assert_eq!(buffer_bytes(9022, true, needs(9014, false)), 9024);
+        assert_eq!(buffer_bytes(9022, false, needs(u32::MAX, true)), DATA_BYTES_MAX);
+    }
 }

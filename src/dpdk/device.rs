@@ -66,15 +66,16 @@ impl Device {
         if name.is_empty() {
             return Err(error("it has no name"));
         }
-        if string.contains('\0') || string.contains(char::is_whitespace) {
-            return Err(error("a blank or zero byte is in it"));
-        }
-        let arguments = parts
+        let arguments: Vec<(String, String)> = parts
             .map(|part| {
                 let (key, value) = part.split_once('=').unwrap_or((part, ""));
                 (key.to_owned(), value.to_owned())
             })
             .collect();
+        let is_blank = |name: &String| name.contains(char::is_whitespace);
+        if string.contains('\0') || is_blank(&name) || arguments.iter().any(|(key, _)| is_blank(key)) {
+            return Err(error("a blank or zero byte is in it"));
+        }
         Ok(Self { string: string.to_owned(), name, arguments })
     }
 
@@ -95,6 +96,25 @@ impl Device {
     /// Whether long frames come in several buffers although the driver does not say so.
     pub fn chains(&self) -> bool {
         CHAINING.iter().any(|driver| self.is_driven_by(driver))
+    }
+
+    /// Whether the driver makes its frames up, all of the length that it is told.
+    pub fn makes_its_frames(&self) -> bool {
+        self.is_driven_by("net_null")
+    }
+
+    /// Whether the driver receives nothing, without a word, unless it has TX queues too.
+    pub fn wants_tx(&self) -> bool {
+        self.is_driven_by("net_vhost") || self.is_driven_by("eth_vhost")
+    }
+
+    /// What to do about frames that are longer than a buffer.
+    pub fn room_advice(&self) -> &'static str {
+        if self.is_driven_by("net_af_packet") || self.is_driven_by("eth_af_packet") {
+            "; raise `framesz`, and `blocksz` to a multiple of it, in the device's arguments"
+        } else {
+            ""
+        }
     }
 
     /// A vdev is the driver's name and a number or word of one's own choice.

@@ -64,6 +64,8 @@ pub struct Code(pub i32);
 impl Code {
     /// EINVAL.
     pub(super) const INVALID: Self = Self(22);
+    /// ENOTSUP.
+    pub(super) const NOT_SUPPORTED: Self = Self(95);
     /// ENODEV.
     pub(super) const NO_DEVICE: Self = Self(19);
 

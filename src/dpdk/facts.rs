@@ -7,11 +7,11 @@
 pub enum Spread {
     /// There is one queue.
     Single,
-    /// By a hash that is the same for both directions of a flow.
+    /// By a hash that is the same for both directions of a flow, which the device confirmed once it is started.
     Symmetric,
     /// By the device's own hash, whose key cannot be set: directions of a flow may part.
     Asymmetric,
-    /// By the device's own ways, for instance the kernel's.
+    /// By the device's own ways, for instance the kernel's; nothing is known of flows.
     Device,
 }
 

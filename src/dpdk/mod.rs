@@ -8,6 +8,9 @@
 //! Each owner keeps alive what it stands on, so drop order is free: a port closes when the last of its parts is gone, EAL
 //! is cleaned up after the last port and thread.
 //!
+//! Drivers are plug-ins: EAL loads those in the directory that DPDK was built with (Debian: `/usr/lib/*/dpdk/pmds-*`), so
+//! nothing here is linked against a driver.
+//!
 //! Invariant: no safe call makes DPDK read or write memory that is not ours, whatever a driver or the config says.
 
 mod sys;

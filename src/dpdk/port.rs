@@ -15,7 +15,7 @@ use super::{
     configure::configure,
     device::{Device, DeviceError},
     eal::{Code, Eal},
-    facts::{Link, PortFacts},
+    facts::{Link, PortFacts, Spread},
     mempool::{Mempool, MempoolError},
     probe::probe,
     stats::PortStats,
@@ -193,16 +193,24 @@ impl Port {
             let baseline = PortStats::baseline(id);
             // SAFETY: control is held, and the port's queues are set up.
             opened.check("starting", unsafe { sys::rte_eth_dev_start(id) })?;
-            // SAFETY: as above. Both are hints to drivers that filter; those that do not know them see everything.
-            let promiscuous = unsafe {
-                sys::rte_eth_promiscuous_enable(id);
-                sys::rte_eth_allmulticast_enable(id);
-                sys::rte_eth_promiscuous_get(id)
-            };
-            if promiscuous != 1 && facts.numa_node.is_some() {
-                facts.limitations.push("the device does not enter promiscuous mode".into());
-            }
             opened.started = true;
+            // SAFETY: as above.
+            let returned = unsafe {
+                sys::rte_eth_allmulticast_enable(id);
+                sys::rte_eth_promiscuous_enable(id)
+            };
+            // SAFETY: as above.
+            if facts.spread == Spread::Symmetric && unsafe { sys::trawl_port_is_symmetric(id) } == 0 {
+                facts.spread = Spread::Device;
+                facts.limitations.push(
+                    "the device does not confirm our RSS key: directions of a flow may come on different queues".into(),
+                );
+            }
+            // A driver without the notion does not filter.
+            if returned != 0 && Code::of(returned) != Code::NOT_SUPPORTED {
+                let code = Code::of(returned);
+                facts.limitations.push(format!("only frames to this host: no promiscuous mode ({code})"));
+            }
             baseline
         };
         let opened = Arc::new(opened);

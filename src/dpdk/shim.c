@@ -130,10 +130,16 @@ trawl_port_device(uint16_t port, struct trawl_device *device)
 	return 0;
 }
 
+/* 0x6D5A repeated makes Toeplitz symmetric: both directions of a flow reach one queue (Woo and Park, 2012). */
+static uint8_t
+symmetric_key(size_t i)
+{
+	return i % 2 == 0 ? 0x6d : 0x5a;
+}
+
 int
 trawl_port_configure(uint16_t port, const struct trawl_setup *setup)
 {
-	/* 0x6D5A repeated makes Toeplitz symmetric: both directions of a flow reach one queue (Woo and Park, 2012). */
 	uint8_t key[UINT8_MAX];
 	struct rte_eth_dev_info info;
 	struct rte_eth_conf conf;
@@ -147,7 +153,7 @@ trawl_port_configure(uint16_t port, const struct trawl_setup *setup)
 		conf.rxmode.offloads |= info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
 	if (setup->rss) {
 		for (size_t i = 0; i < sizeof(key); i++)
-			key[i] = i % 2 == 0 ? 0x6d : 0x5a;
+			key[i] = symmetric_key(i);
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf =
 			info.flow_type_rss_offloads &
@@ -179,6 +185,26 @@ int
 trawl_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket)
 {
 	return rte_eth_tx_queue_setup(port, queue, descriptors, (unsigned int)socket, NULL);
+}
+
+int
+trawl_port_is_symmetric(uint16_t port)
+{
+	uint8_t key[UINT8_MAX] = {0};
+	struct rte_eth_dev_info info;
+	struct rte_eth_rss_conf conf;
+
+	memset(&conf, 0, sizeof(conf));
+	if (rte_eth_dev_info_get(port, &info) != 0 || info.hash_key_size == 0)
+		return 0;
+	conf.rss_key = key;
+	conf.rss_key_len = info.hash_key_size;
+	if (rte_eth_dev_rss_hash_conf_get(port, &conf) != 0 || conf.rss_hf == 0)
+		return 0;
+	for (size_t i = 0; i < info.hash_key_size; i++)
+		if (key[i] != symmetric_key(i))
+			return 0;
+	return 1;
 }
 
 int

@@ -89,6 +89,8 @@ int trawl_port_configure(uint16_t port, const struct trawl_setup *setup);
 int trawl_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket, int scatter,
 			 struct rte_mempool *pool);
 int trawl_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket);
+/* Whether the device really hashes with our symmetric key; 0 also if it does not say. */
+int trawl_port_is_symmetric(uint16_t port);
 int trawl_port_link(uint16_t port, struct trawl_link *link);
 int trawl_port_stats(uint16_t port, struct trawl_stats *stats);
 /* Stops a port, if it was started, and closes it; unplugs its device too if it was plugged by us. */

@@ -5,7 +5,7 @@ use trawl::{
     packet::{Burst, Source},
 };
 
-use crate::support::{alone, eal, eal_small, refusal, start, start_with};
+use crate::support::{alone, alone_as_plain_user, eal, eal_small, refusal, start, start_with};
 
 #[test]
 fn eal_starts_once_a_process() {
@@ -23,6 +23,19 @@ fn arguments_that_eal_refuses_come_back_with_advice() {
     alone(|| {
         let message = Eal::init(&["--nonsense".into()]).unwrap_err().to_string();
         assert!(message.contains("--nonsense") && message.contains("-m MIB"), "{message}");
+    });
+}
+
+#[test]
+fn a_plain_user_can_use_devices_that_need_no_rights() {
+    alone_as_plain_user(|| {
+        assert!(!rustix::process::geteuid().is_root());
+        let eal = eal(&[]);
+        println!("{}", eal.memory());
+        let (_port, mut queues) = start(&eal, "net_null0", 1);
+        assert_eq!(queues[0].receive().len(), 64);
+        // One that needs rights is refused, not fatal.
+        refusal(&eal, &PortConfig::new("net_af_packet0,iface=lo", 1));
     });
 }
 
@@ -99,6 +112,19 @@ fn a_device_of_eals_own_arguments_is_used_as_it_is() {
         let (_port, mut queues) = start(&eal, "net_null7", 1);
         // Its length is known to EAL only, so the frame is what the driver says.
         assert_eq!(queues[0].receive().head(0).len(), 99);
+    });
+}
+
+#[test]
+fn a_length_beyond_the_buffer_is_not_believed() {
+    alone(|| {
+        // Plugged in by EAL, so that nobody but the driver knows how long its frames are.
+        let eal = eal(&["--no-huge", "-m", "128", "--vdev=net_null7,size=60000"]);
+        let (port, mut queues) = start(&eal, "net_null7", 1);
+        let burst = queues[0].receive();
+        let buffer_bytes = port.facts().buffer_bytes;
+        assert!((0..burst.len()).all(|i| burst.wire_len(i) == buffer_bytes));
+        assert_eq!(burst.head(0).len(), buffer_bytes as usize);
     });
 }
 

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod allocations;
 mod feeding;
 mod lifecycle;
 mod null;

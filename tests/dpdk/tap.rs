@@ -1,8 +1,12 @@
 //! `net_tap`: an interface that the port itself makes.
 
-use std::process::Command;
+use std::{process::Command, time::Instant};
 
-use crate::support::{alone_in_netns, assert_same, drain, eal_small, frame, send, start, tagged};
+use trawl::dpdk::Spread;
+
+use crate::support::{
+    PATIENCE, alone_in_netns, assert_same, census, drain, eal_small, frame, send, start, tagged,
+};
 
 const QUIET: &[&str] =
     &["sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1; ip link set lo up"];
@@ -31,6 +35,23 @@ fn tap_delivers_jumbo_frames_once_the_interface_sends_them() {
         let frames = [frame(0, 9014), frame(1, 60)];
         send("trawl0", &frames);
         assert_same(&drain(&mut queues[0], 2), &frames);
+    });
+}
+
+#[test]
+fn tap_with_two_queues_loses_nothing_and_claims_no_rss() {
+    alone_in_netns(QUIET, || {
+        let eal = eal_small();
+        let (port, mut queues) = start(&eal, "net_tap0,iface=trawl0", 2);
+        assert_eq!(port.facts().spread, Spread::Device);
+        let frames: Vec<_> = (0..100).map(|i| frame(i, 60 + i)).collect();
+        send("trawl0", &frames);
+        let mut received: Vec<_> = queues.iter_mut().flat_map(|queue| drain(queue, 0)).collect();
+        let end = Instant::now() + PATIENCE;
+        while received.len() < frames.len() && Instant::now() < end {
+            received.extend(queues.iter_mut().flat_map(|queue| drain(queue, 0)));
+        }
+        assert_eq!(census(&received), census(&frames));
     });
 }
 

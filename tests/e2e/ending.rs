@@ -4,6 +4,7 @@ use crate::outcome::Outcome;
 use crate::trawl::{Setup, Trawl};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 use trawl::capture::{Status, StopReason};
@@ -51,9 +52,7 @@ fn sigterm_ends_captures_uploads_them_and_exits_with_0() {
 
 #[test]
 fn a_second_signal_exits_at_once_although_an_upload_hangs() {
-    // A store that accepts connections and never answers.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let endpoint = silent_store();
     let environment =
         [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_EC2_METADATA_DISABLED", "true")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -70,6 +69,36 @@ fn a_second_signal_exits_at_once_although_an_upload_hangs() {
     let status = trawl.wait(Duration::from_secs(5));
     assert!(!status.success(), "an upload was left behind, which is no success");
     assert!(!trawl.log().contains("panicked"), "{}", trawl.log());
+}
+
+/// A store that lets the probe before a capture begin and end, and is silent to everything after.
+fn silent_store() -> String {
+    const BEGUN: &str =
+        "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..length]);
+            let (status, body) = match head.split_once(' ') {
+                Some(("POST", rest)) if rest.contains("/trawl-probe-") => ("200 OK", BEGUN),
+                Some(("DELETE", rest)) if rest.contains("/trawl-probe-") => ("204 No Content", ""),
+                _ => {
+                    silent.push(stream);
+                    continue;
+                }
+            };
+            let length = body.len();
+            let close = "Connection: close\r\n\r\n";
+            write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{close}{body}").unwrap();
+        }
+    });
+    endpoint
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::trawl::{Setup, free_address};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 use trawl::capture::Status;
 
 #[test]
@@ -91,6 +92,7 @@ fn one_full_capture_at_a_time_is_a_conflict_that_names_the_other() {
     let id = trawl.create(&request);
     let answer = trawl.ask("POST", "", request.to_string().as_bytes());
     assert!(answer.refusal().contains(&id), "{answer:?}");
+    trawl.until(&id, Duration::from_secs(20), |progress| progress.ledger.captured > 0);
     trawl.ask("PUT", &format!("/{id}/stop"), &[]);
     assert_eq!(trawl.ended(&id).status, Status::Success);
     trawl.finish();
