@@ -4,10 +4,12 @@
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::ports::{self, PortsError};
+use super::retention;
 use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
 use crate::block::Hugepages;
 use crate::capture::{Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::ownership::Ownership;
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
 use crate::upload::{S3Config, Stores, StoresConfig, UploadError};
@@ -15,6 +17,7 @@ use crate::worker::Timers;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -96,30 +99,43 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
     let started = ports.started;
+    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));
+    let simple_dir = spool.config().dir.join("simple");
     let engine = Engine::new(Planes {
         workers,
         queues: plane.queues.clone(),
         ports: Box::new(move || ports::drops(&started)),
-        simple_dir: spool.config().dir.join("simple"),
+        simple_dir: simple_dir.clone(),
         spool,
         stores,
         jobs,
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         captures_max: plan.capture.captures_max,
+        full_per_account: plan.capture.full_per_account,
+        simple_interval: plan.capture.simple_interval,
     })?;
-    let result = runtime.block_on(run(&plan, engine, listener));
+    let result = runtime.block_on(run(&plan, engine, listener, ownership, simple_dir));
     plane.stop();
     tracing::info!("ended");
     result
 }
 
-async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), ServeError> {
+async fn run(
+    plan: &Plan,
+    engine: Engine,
+    listener: TcpListener,
+    ownership: Ownership,
+    simple_dir: PathBuf,
+) -> Result<(), ServeError> {
     let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let engine = tokio::spawn(engine.run(actions));
+    let retention = tokio::spawn(retention::keep(simple_dir.clone(), plan.capture.simple_retention));
     let router = api::router(ApiState {
+        ownership,
+        simple_dir,
         captures: handle.clone(),
         accounts: accounts(&plan.accounts),
         rules: rules(plan),
@@ -140,6 +156,7 @@ async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), S
             std::process::exit(EXIT_AT_ONCE);
         }
     }
+    retention.abort();
     let _api_gone = end_api.send(());
     drop(handle);
     for task in [engine, server] {
@@ -217,6 +234,8 @@ fn rules(plan: &Plan) -> Rules {
         packet_limit_max: plan.capture.packet_limit_max,
         byte_limit_max: plan.capture.byte_limit_max,
         allow_file: plan.upload.allow_file,
+        require_validation: plan.upload.require_validation,
+        require_file_validation: plan.upload.require_file_validation,
     }
 }
 

@@ -14,7 +14,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 use subtle::ConstantTimeEq;
+
+/// How long a store may take for a challenge of 64 bytes, once it answered a probe: somebody waits for the answer.
+const PUT_SECONDS_MAX: u64 = 10;
 
 /// Why a bucket was not added, proven or removed.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +27,9 @@ pub enum OwnershipError {
     #[error("ownership not found")]
     NotFound,
     /// What was sent is not what stands in the object.
-    #[error("ownership_challenge is not the content of {filename}; read that object in the bucket and send what is in it{hint}")]
+    #[error(
+        "ownership_challenge is not the content of {filename}; read that object in the bucket and send what is in it{hint}"
+    )]
     Wrong {
         /// The object.
         filename: String,
@@ -36,6 +42,9 @@ pub enum OwnershipError {
     /// The challenge could not be written.
     #[error("the challenge could not be written: {0}")]
     Destination(UploadError),
+    /// The store did not take the challenge in time.
+    #[error("the bucket did not take the challenge within {0} s; try again when its store answers")]
+    Slow(u64),
     /// The entry could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -115,8 +124,10 @@ impl Ownership {
             place,
         };
         let store = self.stores.open(destination).await.map_err(OwnershipError::Destination)?;
-        let written = store.put(&bucket.filename, Bytes::from(challenge)).await;
-        written.map_err(OwnershipError::Destination)?;
+        store.probe().await.map_err(OwnershipError::Destination)?;
+        let put = store.put(&bucket.filename, Bytes::from(challenge));
+        let put = tokio::time::timeout(Duration::from_secs(PUT_SECONDS_MAX), put).await;
+        put.map_err(|_| OwnershipError::Slow(PUT_SECONDS_MAX))?.map_err(OwnershipError::Destination)?;
         let (buckets, record) = (Arc::clone(&self.buckets), bucket.clone());
         aside(move || buckets.put(&record, BUCKETS_PER_ACCOUNT_MAX)).await?;
         tracing::info!(account = %bucket.account, bucket = %bucket.id, "ownership challenge written");

@@ -83,7 +83,11 @@ async fn a_second_create_voids_the_first_challenge_until_one_is_answered() {
     assert_eq!(host.ownership.list(&a).await.unwrap(), [second.clone()]);
     host.ownership.validate(&a, &place, &host.content("one", &first)).await.unwrap_err();
     let proven = host.ownership.validate(&a, &place, &host.content("one", &second)).await.unwrap();
-    assert_eq!(host.ownership.create(a.clone(), &place).await.unwrap(), proven, "a proven place stays proven");
+    assert_eq!(
+        host.ownership.create(a.clone(), &place).await.unwrap(),
+        proven,
+        "a proven place stays proven"
+    );
     host.ownership.remove(&a, proven.id).await.unwrap();
     assert!(!host.ownership.is_proven(&a, &place).await.unwrap());
 }

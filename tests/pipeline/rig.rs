@@ -181,6 +181,8 @@ impl Rig {
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
             captures_max: 64,
+            full_per_account: 1,
+            simple_interval: Duration::ZERO,
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));

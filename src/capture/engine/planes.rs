@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Reads what all ports lost since they were started.
 pub type ReadPorts = Box<dyn Fn() -> PortDrops + Send>;
@@ -40,6 +41,10 @@ pub struct Planes {
     pub colo: String,
     /// Captures that may be attached at once; at most [`CAPTURES_MAX`].
     pub captures_max: usize,
+    /// Full captures of one account at once.
+    pub full_per_account: usize,
+    /// Between the starts of two simple captures of one account.
+    pub simple_interval: Duration,
 }
 
 impl fmt::Debug for Planes {
