@@ -4,6 +4,7 @@
 
 use crate::frames::real_pcap;
 use crate::http::{self, Answer};
+use ::trawl::capture::Progress;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use trawl::capture::Progress;
 
 pub const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
 pub const TOKEN: &str = "end-to-end";
