@@ -6,6 +6,9 @@ use crate::weed::Weed;
 use std::path::PathBuf;
 use std::process::Command;
 
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_generated_request_gets_a_5xx_or_an_undocumented_answer() {
     let python = PathBuf::from(std::env::var("TRAWL_TEST_PYTHON").unwrap_or_default());
@@ -32,8 +35,7 @@ async fn no_generated_request_gets_a_5xx_or_an_undocumented_answer() {
         ])
         .args(["-H", &format!("Authorization: Bearer {TOKEN}"), "--phases", "examples,coverage,fuzzing"])
         .args(["--max-examples", "10", "--seed", "1", "--no-color", "--warnings", "off"])
-        .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance"])
-        .args(["--checks", "response_headers_conformance,response_schema_conformance"])
+        .args(["--checks", CHECKS])
         .current_dir(folder.path())
         .env("NO_PROXY", "127.0.0.1");
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
