@@ -85,6 +85,7 @@ step "installing what is missing" scripts/install-deps.sh test
 # Where the tests find the S3 server and a Python with Cloudflare's SDK.
 export PATH=$PATH:$TARGET_DIR/test-venv/bin
 export TRAWL_TEST_PYTHON=$TARGET_DIR/test-venv/bin/python
+export TRAWL_TEST_NODE_MODULES=$TARGET_DIR/test-node
 
 if is_root; then
     ensure_hugepages 512 || skip "hugepages" "fewer than 512 of 2 MiB can be had; DPDK's tests run with --no-huge"

@@ -23,5 +23,6 @@ pub mod upload;
 pub mod capture;
 pub mod host;
 pub mod store;
+pub mod ownership;
 pub mod api;
 pub mod observe;

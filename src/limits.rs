@@ -33,6 +33,12 @@ pub const FULL_SNAPLEN: u32 = 262_144;
 /// Captures in one list answer (Cloudflare's PCAPs documentation).
 pub const LIST_CAPTURES_MAX: usize = 50;
 
+/// Buckets that an account can have: the list is one answer, and all of it is looked through for one destination.
+pub const BUCKETS_PER_ACCOUNT_MAX: usize = 64;
+
+/// How long an ownership challenge can be answered: a week, as for Cloudflare's Logpush.
+pub const CHALLENGE_SECONDS_MAX: i64 = 7 * 86_400;
+
 /// Smallest file that a segment may be rotated at; below it the file system's work outweighs the data's.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 

@@ -8,9 +8,12 @@ mod auth;
 mod body;
 mod check;
 mod codes;
+mod download;
 mod envelope;
+mod ownership;
 mod pcaps;
 mod result;
+mod routes;
 mod serve;
 mod tls;
 mod validate;
@@ -20,6 +23,8 @@ pub use serve::{Bounds, serve};
 pub use tls::{TlsError, tls};
 
 use crate::capture::Handle;
+use crate::ownership::Ownership;
+use crate::upload::Destination;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, Uri};
@@ -28,6 +33,7 @@ use axum::response::{IntoResponse, Response};
 use codes::Code;
 use envelope::Failure;
 use std::any::Any;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -49,12 +55,29 @@ pub struct Rules {
     pub byte_limit_max: Option<u64>,
     /// Whether `destination_conf` may be a directory of this host.
     pub allow_file: bool,
+    /// Whether the ownership of a bucket must be proven before a capture goes there.
+    pub require_validation: bool,
+    /// The same for a directory of this host.
+    pub require_file_validation: bool,
+}
+
+impl Rules {
+    fn needs_proof(&self, destination: &Destination) -> bool {
+        match destination {
+            Destination::File { .. } => self.require_file_validation,
+            _ => self.require_validation,
+        }
+    }
 }
 
 /// What the routes need.
 pub struct ApiState {
     /// The engine.
     pub captures: Handle,
+    /// Whose the buckets are.
+    pub ownership: Ownership,
+    /// Where the files of simple captures lie.
+    pub simple_dir: PathBuf,
     /// Who may ask.
     pub accounts: Accounts,
     /// What may be asked for.
@@ -68,7 +91,7 @@ pub struct ApiState {
 /// All routes, with and without [`PREFIX`].
 pub fn router(state: ApiState) -> Router {
     let (request_bytes_max, request_time_max) = (state.request_bytes_max, state.request_time_max);
-    let routes = pcaps::routes();
+    let routes = routes::router();
     let routes = Router::new()
         .nest(PREFIX, routes.clone())
         .merge(routes)

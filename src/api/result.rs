@@ -113,7 +113,7 @@ fn packets_remaining(job: &Job) -> u64 {
 }
 
 /// RFC 3339 with microseconds and `Z`, as in all of the documentation's examples.
-fn date_time(time: Timestamp) -> String {
+pub(super) fn date_time(time: Timestamp) -> String {
     format!("{time:.6}")
 }
 

@@ -5,7 +5,7 @@
 //! everything that is wrong with it, each item with a pointer to the member.
 
 use super::Rules;
-use super::body::CreateBody;
+use super::body::{CreateBody, OwnershipBody};
 use super::check::{Check, name, shown};
 use super::codes::Code;
 use super::envelope::Failure;
@@ -43,19 +43,46 @@ pub(super) fn capture_request(
             None
         }
     };
-    match (Failure::of(check.into_problems()), request) {
+    whole(check, request)
+}
+
+/// Checks what is sent to add a bucket: its destination.
+pub(super) fn ownership(body: &OwnershipBody, rules: &Rules) -> Result<Destination, Failure> {
+    let mut check = Check::default();
+    check.unknown("", &body.unknown);
+    check.absent("/ownership_challenge", body.ownership_challenge.as_ref(), "a new ownership");
+    let destination = check.destination_conf(body.destination_conf.as_ref(), rules);
+    whole(check, destination)
+}
+
+/// Checks what is sent to prove a bucket: its destination and the challenge's content.
+pub(super) fn proof(body: &OwnershipBody, rules: &Rules) -> Result<(Destination, String), Failure> {
+    let mut check = Check::default();
+    check.unknown("", &body.unknown);
+    let destination = check.destination_conf(body.destination_conf.as_ref(), rules);
+    let pointer = "/ownership_challenge";
+    let challenge = check
+        .required(pointer, body.ownership_challenge.as_ref())
+        .and_then(|value| check.text(pointer, value));
+    let challenge = challenge.map(str::to_owned);
+    whole(check, destination.zip(challenge))
+}
+
+/// What was found right, if nothing was noted.
+fn whole<T>(check: Check, found: Option<T>) -> Result<T, Failure> {
+    match (Failure::of(check.into_problems()), found) {
         (Some(failure), _) => Err(failure),
-        (None, Some(request)) => Ok(request),
+        (None, Some(found)) => Ok(found),
         (None, None) => Err(Failure::new(Code::Internal, "this request was refused without a reason")),
     }
 }
 
 impl Check {
     fn simple(&mut self, account: AccountId, filter: FilterV1, body: &CreateBody) -> Option<Request> {
-        self.absent("/byte_limit", body.byte_limit.as_ref(), "simple");
-        self.absent("/colo_name", body.colo_name.as_ref(), "simple");
-        self.absent("/colo", body.colo.as_ref(), "simple");
-        self.absent("/destination_conf", body.destination_conf.as_ref(), "simple");
+        self.absent("/byte_limit", body.byte_limit.as_ref(), "simple captures");
+        self.absent("/colo_name", body.colo_name.as_ref(), "simple captures");
+        self.absent("/colo", body.colo.as_ref(), "simple captures");
+        self.absent("/destination_conf", body.destination_conf.as_ref(), "simple captures");
         if body.offset_time.is_some() {
             let message = "offset_time is not supported: this host keeps no past packets; \
                            leave it out to capture from now on";
@@ -85,15 +112,12 @@ impl Check {
         body: &CreateBody,
         rules: &Rules,
     ) -> Option<Request> {
-        self.absent("/offset_time", body.offset_time.as_ref(), "full");
+        self.absent("/offset_time", body.offset_time.as_ref(), "full captures");
         let time_limit = self.seconds(body.time_limit.as_ref(), rules.time_limit_seconds_max);
         let packet_limit = self.bounded("/packet_limit", body.packet_limit.as_ref(), rules.packet_limit_max);
         let byte_limit = self.bounded("/byte_limit", body.byte_limit.as_ref(), rules.byte_limit_max);
         let colo = self.colo(body, rules);
-        let destination = self
-            .required("/destination_conf", body.destination_conf.as_ref())
-            .and_then(|value| self.text("/destination_conf", value))
-            .and_then(|uri| self.destination(uri, rules));
+        let destination = self.destination_conf(body.destination_conf.as_ref(), rules);
         let (colo, colo_style) = colo?;
         Some(Request {
             account,
@@ -144,6 +168,12 @@ impl Check {
             return None;
         }
         Some(colo)
+    }
+
+    fn destination_conf(&mut self, value: Option<&Value>, rules: &Rules) -> Option<Destination> {
+        let pointer = "/destination_conf";
+        let uri = self.required(pointer, value).and_then(|value| self.text(pointer, value))?;
+        self.destination(uri, rules)
     }
 
     fn destination(&mut self, uri: &str, rules: &Rules) -> Option<Destination> {

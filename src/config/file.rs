@@ -127,6 +127,10 @@ sections! {
         byte_limit_max: Option<ByteSize> = None,
         /// Captures at once.
         captures_max: u64 = 64,
+        /// Full captures of one account at once.
+        full_per_account: u64 = 1,
+        /// Between two simple captures of one account.
+        simple_interval_seconds: u64 = 60,
         /// How long a `simple` capture can be downloaded.
         simple_retention_seconds: u64 = 86_400,
     }
@@ -134,6 +138,10 @@ sections! {
     Upload {
         /// Whether `file:///dir` is a destination.
         allow_file: bool = false,
+        /// Whether a bucket's ownership must be proven before a capture goes there.
+        require_validation: bool = true,
+        /// The same for `file:///dir`.
+        require_file_validation: bool = false,
         /// Size of a multipart part.
         part_bytes: ByteSize = ByteSize(8 << 20),
         /// Parts of one object on their way at once.

@@ -186,6 +186,10 @@ pub struct CapturePlan {
     pub byte_limit_max: Option<u64>,
     /// Captures at once, up to [`crate::limits::CAPTURES_MAX`].
     pub captures_max: usize,
+    /// Full captures of one account at once.
+    pub full_per_account: usize,
+    /// Between two simple captures of one account; zero for no such rule.
+    pub simple_interval: Duration,
     /// How long a `simple` capture can be downloaded.
     pub simple_retention: Duration,
 }
@@ -195,6 +199,10 @@ pub struct CapturePlan {
 pub struct UploadPlan {
     /// Whether `file:///absolute/dir` is a destination.
     pub allow_file: bool,
+    /// Whether a bucket's ownership must be proven before a capture goes there.
+    pub require_validation: bool,
+    /// The same for `file:///absolute/dir`.
+    pub require_file_validation: bool,
     /// Size of a multipart part; [`crate::limits::PARTS_MAX`] of them hold a segment's worth.
     pub part_bytes: u64,
     /// Parts of one object on their way at once.

@@ -319,6 +319,11 @@ fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
     let captures = (1, limits::CAPTURES_MAX as u64);
     let why = "a capture is one bit of a machine word";
     let captures_max = rules.range("capture.captures_max", capture.captures_max, captures, why);
+    let full_per_account = rules.range("capture.full_per_account", capture.full_per_account, captures, why);
+    let interval = (0, SECONDS_MAX);
+    let why = "zero for no such rule, up to a week";
+    let simple_interval =
+        rules.range("capture.simple_interval_seconds", capture.simple_interval_seconds, interval, why);
     let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
     let simple_retention = seconds("capture.simple_retention_seconds", capture.simple_retention_seconds);
     CapturePlan {
@@ -326,6 +331,8 @@ fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
         packet_limit_max,
         byte_limit_max,
         captures_max: captures_max as usize,
+        full_per_account: full_per_account as usize,
+        simple_interval: Duration::from_secs(simple_interval),
         simple_retention: Duration::from_secs(simple_retention),
     }
 }
@@ -350,6 +357,8 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
     let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, "upload.s3.endpoint", url));
     UploadPlan {
         allow_file: upload.allow_file,
+        require_validation: upload.require_validation,
+        require_file_validation: upload.require_file_validation,
         part_bytes,
         parts_in_flight: parts_in_flight as usize,
         retry: Duration::from_secs(retry),

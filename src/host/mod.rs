@@ -10,6 +10,8 @@ mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;
 #[cfg(feature = "dpdk")]
+mod retention;
+#[cfg(feature = "dpdk")]
 mod serve;
 
 pub use dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};

@@ -5,11 +5,13 @@
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::ports::{self, PortsError};
 use super::privileges;
+use super::retention;
 use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secret, TlsError};
 use crate::block::Hugepages;
 use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
 use crate::matcher::PrefixSet;
+use crate::ownership::Ownership;
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
 use crate::upload::{KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError};
@@ -18,6 +20,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -111,11 +114,13 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
     let started = ports.started;
+    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));
+    let simple_dir = spool.config().dir.join("simple");
     let engine = Engine::new(Planes {
         workers,
         queues: plane.queues.clone(),
         ports: Box::new(move || ports::drops(&started)),
-        simple_dir: spool.config().dir.join("simple"),
+        simple_dir: simple_dir.clone(),
         spool,
         stores,
         jobs,
@@ -124,8 +129,10 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
         signing_key,
+        full_per_account: plan.capture.full_per_account,
+        simple_interval: plan.capture.simple_interval,
     })?;
-    let result = runtime.block_on(run(&plan, engine, listener, tls));
+    let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir));
     plane.stop();
     tracing::info!("ended");
     result
@@ -136,12 +143,17 @@ async fn run(
     engine: Engine,
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    ownership: Ownership,
+    simple_dir: PathBuf,
 ) -> Result<(), ServeError> {
     let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let engine = tokio::spawn(engine.run(actions));
+    let retention = tokio::spawn(retention::keep(simple_dir.clone(), plan.capture.simple_retention));
     let router = api::router(ApiState {
+        ownership,
+        simple_dir,
         captures: handle.clone(),
         accounts: accounts(&plan.accounts),
         rules: rules(plan),
@@ -164,6 +176,7 @@ async fn run(
             std::process::exit(EXIT_AT_ONCE);
         }
     }
+    retention.abort();
     let _api_gone = end_api.send(());
     drop(handle);
     for task in [engine, server] {
@@ -248,6 +261,8 @@ fn rules(plan: &Plan) -> Rules {
         packet_limit_max: plan.capture.packet_limit_max,
         byte_limit_max: plan.capture.byte_limit_max,
         allow_file: plan.upload.allow_file,
+        require_validation: plan.upload.require_validation,
+        require_file_validation: plan.upload.require_file_validation,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::frames::real_pcap;
 use crate::http::{self, Answer};
+use ::trawl::capture::Progress;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,10 +14,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use trawl::capture::Progress;
 
-const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
-const TOKEN: &str = "end-to-end";
+pub const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
+pub const TOKEN: &str = "end-to-end";
+/// Of the same account, as on Cloudflare's documentation page.
+pub const EMAIL: &str = "user@example.com";
+/// See [`EMAIL`].
+pub const KEY: &str = "00000000000";
+pub const OTHER_ACCOUNT: &str = "b23e105f4ecef8ad9ca31a8372d0c353";
+pub const OTHER_TOKEN: &str = "another-customer";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -29,6 +35,10 @@ pub struct Setup {
     pub spool_bytes_max: &'static str,
     pub segment_bytes: &'static str,
     pub write: &'static str,
+    /// Whether a bucket must be proven before a capture goes there.
+    pub require_validation: bool,
+    /// Between two simple captures of one account.
+    pub simple_interval_seconds: u64,
     /// For `[upload.s3]`.
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
@@ -55,6 +65,8 @@ impl Setup {
             spool_bytes_max: "1GiB",
             segment_bytes: "64MiB",
             write: "auto",
+            require_validation: false,
+            simple_interval_seconds: 0,
             endpoint: None,
             environment: Vec::new(),
         }
@@ -83,6 +95,8 @@ dir = "{dir}/spool"
 bytes_max = "{spool_bytes_max}"
 segment_bytes = "{segment_bytes}"
 write = "{write}"
+[capture]
+simple_interval_seconds = {interval}
 [store]
 path = "{dir}/trawl.db"
 [api]
@@ -91,8 +105,16 @@ listen = "{listen}"
 id = "{ACCOUNT}"
 [[account.credential]]
 token_sha256 = "{token}"
+[[account.credential]]
+email = "{EMAIL}"
+key_sha256 = "{key}"
+[[account]]
+id = "{OTHER_ACCOUNT}"
+[[account.credential]]
+token_sha256 = "{other}"
 [upload]
 allow_file = true
+require_validation = {validation}
 "#,
             device = self.device,
             queues = self.queues,
@@ -103,6 +125,10 @@ allow_file = true
             segment_bytes = self.segment_bytes,
             write = self.write,
             token = hex(&Sha256::digest(TOKEN)),
+            key = hex(&Sha256::digest(KEY)),
+            other = hex(&Sha256::digest(OTHER_TOKEN)),
+            interval = self.simple_interval_seconds,
+            validation = self.require_validation,
         );
         if let Some(endpoint) = &self.endpoint {
             write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
@@ -210,6 +236,11 @@ impl Trawl {
     #[track_caller]
     pub fn ended(&self, id: &str) -> Progress {
         self.until(id, Duration::from_secs(90), |progress| progress.status.ended())
+    }
+
+    /// `http://address`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listen)
     }
 
     pub fn bucket(&self) -> PathBuf {

@@ -217,6 +217,8 @@ impl Rig {
             scopes,
             captures_max: 64,
             signing_key: None,
+            full_per_account: 1,
+            simple_interval: Duration::ZERO,
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));

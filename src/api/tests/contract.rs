@@ -167,6 +167,7 @@ async fn a_hosts_bounds_hold_also_when_no_limit_is_sent() {
         packet_limit_max: Some(1000),
         byte_limit_max: Some(5000),
         allow_file: true,
+        require_file_validation: false,
         ..ord02()
     });
     let answer = host

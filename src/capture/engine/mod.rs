@@ -52,6 +52,8 @@ pub struct Engine {
     roster: Roster,
     active: BTreeMap<u64, Active>,
     last_serial: u64,
+    /// When each account last started a simple capture. In memory alone: a restart forgives at most one interval.
+    simple_started: BTreeMap<AccountId, Instant>,
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     ending: Option<oneshot::Sender<()>>,
@@ -79,6 +81,7 @@ impl Engine {
             roster,
             active: BTreeMap::new(),
             last_serial: 0,
+            simple_started: BTreeMap::new(),
             events: mpsc::unbounded_channel(),
             notes: mpsc::unbounded_channel(),
             ending: None,
@@ -141,13 +144,9 @@ impl Engine {
         if self.ending.is_some() {
             return Err(Refusal::ShuttingDown);
         }
-        let other = self.active.values().find(|a| {
-            request.kind == Kind::Full
-                && a.job.request.kind == Kind::Full
-                && a.job.request.account == request.account
-        });
-        if let Some(other) = other {
-            return Err(Refusal::FullCaptureActive(other.job.id.clone()));
+        match request.kind {
+            Kind::Full => self.admit_full(request)?,
+            Kind::Simple => self.admit_simple(request)?,
         }
         let taken = self.active.values().filter(|a| a.counted.is_none()).map(|a| a.slot);
         let taken: Vec<usize> = taken.collect();
@@ -156,6 +155,30 @@ impl Engine {
             .ok_or(Refusal::NoSlot(self.planes.captures_max))?;
         let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
         Ok((slot, filter))
+    }
+
+    fn admit_full(&self, request: &Request) -> Result<(), Refusal> {
+        let mut others = self
+            .active
+            .values()
+            .filter(|a| a.job.request.kind == Kind::Full && a.job.request.account == request.account);
+        match others.nth(self.planes.full_per_account.saturating_sub(1)) {
+            Some(other) => Err(Refusal::FullCaptureActive(other.job.id.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn admit_simple(&self, request: &Request) -> Result<(), Refusal> {
+        let interval = self.planes.simple_interval;
+        let since = self.simple_started.get(&request.account).map(Instant::elapsed);
+        match since.and_then(|since| interval.checked_sub(since)).filter(|left| !left.is_zero()) {
+            // Rounded up: whoever waits so long is let in.
+            Some(left) => Err(Refusal::SimpleTooSoon {
+                interval_seconds: interval.as_secs(),
+                seconds_left: left.as_secs() + 1,
+            }),
+            None => Ok(()),
+        }
     }
 
     fn open(
@@ -167,6 +190,9 @@ impl Engine {
     ) {
         self.last_serial += 1;
         let serial = self.last_serial;
+        if request.kind == Kind::Simple {
+            self.simple_started.insert(request.account.clone(), Instant::now());
+        }
         let job = Job {
             id: CaptureId::random(),
             request,

@@ -14,6 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Reads what all ports lost since they were started.
 pub type ReadPorts = Box<dyn Fn() -> PortDrops + Send>;
@@ -44,6 +45,10 @@ pub struct Planes {
     pub captures_max: usize,
     /// Signs manifests, if the host signs.
     pub signing_key: Option<Arc<SigningKey>>,
+    /// Full captures of one account at once.
+    pub full_per_account: usize,
+    /// Between the starts of two simple captures of one account.
+    pub simple_interval: Duration,
 }
 
 impl fmt::Debug for Planes {
