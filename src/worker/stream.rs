@@ -4,6 +4,7 @@
 //! Invariant: a record never straddles two segments; only whole pages leave a block unless the segment ends or the
 //! stream is flushed, and then the next block begins with the page that was not whole.
 
+use super::sample::Sampler;
 use crate::block::{Block, WorkerEnd};
 use crate::limits::{BLOCK_BYTES, CAPTURES_MAX, PAGE_BYTES, PCAP_FILE_HEADER_BYTES, QUEUES_MAX};
 use crate::pcap::format::file_header;
@@ -98,6 +99,8 @@ pub(super) struct Stream {
     pub segment_since: u64,
     /// Cycle count when the oldest byte that was not handed over was appended; zero: none.
     pub dirty_since: u64,
+    /// Which frames are kept; none: every one.
+    pub sampler: Option<Sampler>,
 }
 
 /// Room in a lane that promises leave for what must arrive: the end of every stream of every queue.
@@ -137,11 +140,12 @@ impl Stream {
             frame_bytes: 0,
             segment_since: 0,
             dirty_since: 0,
+            sampler: None,
         }
     }
 
-    pub fn begin(&mut self, serial: u64) {
-        *self = Self { serial, ..Self::idle() };
+    pub fn begin(&mut self, serial: u64, sampler: Option<Sampler>) {
+        *self = Self { serial, sampler, ..Self::idle() };
     }
 
     /// `ns`, or the stream's last time if that is later: a stream's times never go back.

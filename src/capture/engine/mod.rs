@@ -290,6 +290,8 @@ impl Engine {
             snaplen: active.snaplen(),
             end_ns,
             budget: Arc::clone(&active.budget),
+            sample: None,
+            rotate: None,
         };
         let wanted = Wanted { filter: active.filter.clone(), attachment };
         active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
