@@ -83,6 +83,7 @@ impl From<Refusal> for Failure {
             Refusal::NotFound(_) => Self::new(Code::PcapNotFound, "pcap not found"),
             Refusal::FullCaptureActive(_) => Self::new(Code::FullCaptureActive, refusal.to_string()),
             Refusal::NoSlot(_) => Self::new(Code::NoSlot, refusal.to_string()),
+            Refusal::NoHistory => Self::at("/offset_time", Code::NotSupported, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
             Refusal::Filter(_) => Self::at("/filter_v1", Code::InvalidValue, refusal.to_string()),
             Refusal::Destination(_) => Self::at("/destination_conf", Code::InvalidValue, refusal.to_string()),

@@ -49,6 +49,8 @@ pub struct Rules {
     pub byte_limit_max: Option<u64>,
     /// Whether `destination_conf` may be a directory of this host.
     pub allow_file: bool,
+    /// How far a simple capture may look back; not at all if none.
+    pub history: Option<Duration>,
 }
 
 /// What the routes need.

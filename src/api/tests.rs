@@ -67,6 +67,7 @@ fn ord02() -> Rules {
         packet_limit_max: None,
         byte_limit_max: None,
         allow_file: false,
+        history: None,
     }
 }
 

@@ -15,6 +15,10 @@ const BLOCKS_PER_WORKER_MIN: usize = 8;
 /// `CPU_SETSIZE - 1`: the highest core that an affinity mask of glibc names.
 const CORE_MAX: u64 = 1023;
 
+/// 1 in N packets.
+const SAMPLE: (u64, u64) = (1, 1_000_000_000);
+const SAMPLE_WHY: &str = "1 takes every packet, 1000000000 a packet every few minutes of the fastest ports";
+
 /// A week: longer intervals are typing errors.
 const SECONDS_MAX: u64 = 7 * 86_400;
 
@@ -103,7 +107,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         ports: ports(&mut rules, &file.port),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store: StorePlan { path: rules.path("store.path", &file.store.path) },
-        capture: capture(&mut rules, &file.capture),
+        capture: capture(&mut rules, &file.capture, file.history.enabled),
+        history: history(&mut rules, &file.history, spool.segment_bytes),
         upload: upload(&mut rules, &file.upload, spool.segment_bytes),
         api: api(&mut rules, &file.api),
         log: log(&mut rules, &file.log),
@@ -299,7 +304,7 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
     }
 }
 
-fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
+fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> CapturePlan {
     let some = "a limit of zero would refuse every capture; leave the key out for no limit";
     let mut limit = |key, limit: Option<u64>| limit.map(|max| rules.range(key, max, (1, u64::MAX), some));
     let packet_limit_max = limit("capture.packet_limit_max", capture.packet_limit_max);
@@ -307,6 +312,9 @@ fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
     let captures = (1, limits::CAPTURES_MAX as u64);
     let why = "a capture is one bit of a machine word";
     let captures_max = rules.range("capture.captures_max", capture.captures_max, captures, why);
+    // The history is recorded in a slot of its own.
+    let captures_max = captures_max.min(limits::CAPTURES_MAX as u64 - u64::from(with_history));
+    let simple_sample = rules.range("capture.simple_sample", capture.simple_sample, SAMPLE, SAMPLE_WHY);
     let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
     let simple_retention = seconds("capture.simple_retention_seconds", capture.simple_retention_seconds);
     CapturePlan {
@@ -315,7 +323,25 @@ fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
         byte_limit_max,
         captures_max: captures_max as usize,
         simple_retention: Duration::from_secs(simple_retention),
+        simple_sample: simple_sample as u32,
     }
+}
+
+fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Option<HistoryPlan> {
+    let sample = rules.range("history.sample", history.sample, SAMPLE, SAMPLE_WHY);
+    let bytes_min = if history.enabled { segment_bytes } else { 0 };
+    let why = "it holds at least one segment (spool.segment_bytes)";
+    let bytes_max = rules.size("history.bytes_max", history.bytes_max, (bytes_min, 1 << 60), why);
+    let why = "the API lets nobody look further back than a day";
+    let hours = rules.range("history.hours_max", history.hours_max, (1, limits::HISTORY_HOURS_MAX), why);
+    let why = "a segment is cut after a second at the earliest and an hour at the latest";
+    let segment = rules.range("history.segment_seconds", history.segment_seconds, (1, 3600), why);
+    history.enabled.then(|| HistoryPlan {
+        sample: sample as u32,
+        bytes_max,
+        keep: Duration::from_secs(hours * 3600),
+        segment: Duration::from_secs(segment),
+    })
 }
 
 fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> UploadPlan {

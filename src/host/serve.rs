@@ -8,20 +8,24 @@ use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
 use crate::block::Hugepages;
 use crate::capture::{Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::history::{History, HistoryConfig, HistoryError};
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
 use crate::upload::{S3Config, Stores, StoresConfig, UploadError};
-use crate::worker::Timers;
+use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
+/// How long the end waits for the last segments of the history.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 /// What a shell reports for a process that SIGTERM ended.
 const EXIT_AT_ONCE: i32 = 143;
 
@@ -37,6 +41,9 @@ pub enum ServeError {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The history.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The job store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,6 +75,7 @@ pub enum ServeError {
 pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
+    let history = history(&plan, &spool)?;
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
@@ -96,6 +104,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
     let started = ports.started;
+    let recorded = history.clone();
     let engine = Engine::new(Planes {
         workers,
         queues: plane.queues.clone(),
@@ -107,9 +116,16 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         captures_max: plan.capture.captures_max,
+        simple_sample: Sample::new(plan.capture.simple_sample),
+        history,
     })?;
     let result = runtime.block_on(run(&plan, engine, listener));
     plane.stop();
+    if let Some(history) = recorded
+        && let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE)
+    {
+        tracing::warn!(%error, "the last segments of the history are taken in at the next start");
+    }
     tracing::info!("ended");
     result
 }
@@ -217,7 +233,26 @@ fn rules(plan: &Plan) -> Rules {
         packet_limit_max: plan.capture.packet_limit_max,
         byte_limit_max: plan.capture.byte_limit_max,
         allow_file: plan.upload.allow_file,
+        history: plan.history.map(|history| history.keep),
     }
+}
+
+fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {
+    let Some(plan) = &plan.history else { return Ok(None) };
+    let config = HistoryConfig {
+        sample: Sample::new(plan.sample),
+        bytes_max: plan.bytes_max,
+        keep: plan.keep,
+        segment: plan.segment,
+    };
+    let history = History::open(config, Arc::clone(spool))?;
+    tracing::info!(
+        bytes = history.bytes(),
+        bytes_max = plan.bytes_max,
+        one_in = plan.sample,
+        "history is open"
+    );
+    Ok(Some(Arc::new(history)))
 }
 
 fn accounts(accounts: &[Account]) -> Accounts {

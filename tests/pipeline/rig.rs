@@ -133,6 +133,7 @@ pub fn request(dir: PathBuf, seconds: f64) -> Request {
         colo: Some("tst01".to_owned()),
         colo_style: ColoStyle::ColoName,
         destination: Some(Destination::File { dir }),
+        offset_time: None,
     }
 }
 

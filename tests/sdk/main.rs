@@ -39,6 +39,7 @@ fn routes(captures: capture::Handle) -> axum::Router {
             packet_limit_max: None,
             byte_limit_max: None,
             allow_file: true,
+            history: None,
         },
         request_bytes_max: 64 << 10,
     })
