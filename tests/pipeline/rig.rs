@@ -1,5 +1,6 @@
 //! A capture host in a temporary directory whose queues are fed by [`Traffic`] instead of ports.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::Hugepages;
 use trawl::capture::{AccountId, ColoStyle, Engine, Handle, Job, Kind, Ledger, Planes, PortDrops, Request};
+use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::limits::BURST;
 use trawl::matcher::FilterV1;
@@ -15,7 +17,7 @@ use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode};
 use trawl::store::{Embedded, JobStore};
 use trawl::upload::{Destination, Manifest, Stores, StoresConfig, manifest_name};
-use trawl::worker::Timers;
+use trawl::worker::{Sample, Timers};
 
 /// One queue's made-up frames: 192.0.2.1 to 198.51.100.2, UDP, with a running number in the payload.
 pub struct Traffic {
@@ -120,6 +122,40 @@ pub struct Rig {
     handle: Handle,
     plane: DataPlane,
     engine: JoinHandle<()>,
+    history: Option<Arc<History>>,
+}
+
+/// What differs between hosts.
+#[derive(Clone, Copy)]
+pub struct Options {
+    pub write: WriteMode,
+    pub bytes_max: u64,
+    pub history: Option<HistoryConfig>,
+    pub simple_sample: Option<Sample>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { write: WriteMode::Auto, bytes_max: 8 << 30, history: None, simple_sample: None }
+    }
+}
+
+fn new_dir() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn nothing() -> OnWorker {
+    Arc::new(|| Box::new(()) as Box<dyn Any>)
+}
+
+/// Times and lengths on the wire of a file's packets.
+pub fn records(path: &Path) -> Vec<(u64, u32)> {
+    let mut reader = Reader::open(path).unwrap();
+    let mut found = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        found.push((record.ns, record.wire_len));
+    }
+    found
 }
 
 pub fn request(dir: PathBuf, seconds: f64) -> Request {
@@ -143,15 +179,19 @@ impl Rig {
     }
 
     pub fn with_quota(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64) -> Self {
-        Self::build(write, traffic, bytes_max, &(Arc::new(|| Box::new(())) as OnWorker))
+        Self::with(Options { write, bytes_max, ..Options::default() }, traffic)
+    }
+
+    pub fn with(options: Options, traffic: Vec<Traffic>) -> Self {
+        Self::build(new_dir(), options, traffic, &nothing())
     }
 
     pub fn counted(write: WriteMode, traffic: Vec<Traffic>, on_worker: &OnWorker) -> Self {
-        Self::build(write, traffic, 8 << 30, on_worker)
+        Self::build(new_dir(), Options { write, ..Options::default() }, traffic, on_worker)
     }
 
-    fn build(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64, on_worker: &OnWorker) -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fn build(dir: TempDir, options: Options, traffic: Vec<Traffic>, on_worker: &OnWorker) -> Self {
+        let Options { write, bytes_max, history, simple_sample } = options;
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
             bytes_max,
@@ -167,6 +207,7 @@ impl Rig {
             hugepages: Hugepages::Never,
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
         };
+        let history = history.map(|config| Arc::new(History::open(config, Arc::clone(&spool)).unwrap()));
         let (plane, workers) = DataPlane::start(&config, traffic, &spool, on_worker).unwrap();
         let jobs = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
         let engine = Engine::new(Planes {
@@ -182,10 +223,30 @@ impl Rig {
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
             captures_max: 64,
+            simple_sample,
+            history: history.clone(),
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));
-        Self { dir, handle, plane, engine }
+        Self { dir, handle, plane, engine, history }
+    }
+
+    pub fn history(&self) -> &Arc<History> {
+        self.history.as_ref().unwrap()
+    }
+
+    pub fn simple_dir(&self) -> PathBuf {
+        self.dir.path().join("simple")
+    }
+
+    /// Ends the host and starts another one in the same directory.
+    pub async fn restart(self, options: Options, traffic: Vec<Traffic>) -> Self {
+        let Self { dir, handle, plane, engine, history } = self;
+        handle.shutdown().await;
+        engine.await.unwrap();
+        plane.stop();
+        history.unwrap().wait_for(u64::MAX, Duration::from_secs(5)).unwrap();
+        Self::build(dir, options, traffic, &nothing())
     }
 
     pub fn bucket(&self) -> PathBuf {
@@ -253,7 +314,7 @@ impl Rig {
 
     /// Ends the host as SIGTERM does; returns the job as the next process would find it.
     pub async fn shut_down_and_reopen(self, job: &Job) -> Job {
-        let Self { dir, handle, plane, engine } = self;
+        let Self { dir, handle, plane, engine, .. } = self;
         handle.shutdown().await;
         engine.await.unwrap();
         plane.stop();

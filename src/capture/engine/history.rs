@@ -84,6 +84,7 @@ impl Engine {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::error!(%error, "the history is not recorded");
+                    recorder.budget.end(Ended::Revoked);
                     recorder.failed = Some(Instant::now());
                 }
             }
