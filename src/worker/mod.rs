@@ -14,7 +14,7 @@ mod sequence;
 mod stream;
 mod work;
 
-pub use budget::{Budget, Ended, Granted};
+pub use budget::{Budget, Ended};
 pub use clock::Clock;
 pub use counters::{QueueCounters, QueueTotals, SlotTotals};
 pub use poll::{Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};

@@ -118,17 +118,20 @@ async fn without_a_history_a_look_back_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sampled_capture_counts_what_it_leaves_out_and_says_its_rate() {
-    let frames = 50_000;
     let options = Options { simple_sample: Sample::new(10), ..Options::default() };
-    let rig = Rig::with(options, vec![Traffic::finite(300, frames), Traffic::finite(60, frames)]);
+    let rig = Rig::with(options, vec![Traffic::paced(300, 50_000), Traffic::paced(60, 50_000)]);
     let job = rig.handle().create(Request { packet_limit: Some(1 << 40), ..simple(60.0, 1) }).await.unwrap();
     assert_eq!(job.sample_one_in, Some(10));
-    let job = rig.stop_when(&job, |ledger| ledger.rx == 2 * frames).await;
+    let job = rig.stop_when(&job, |ledger| ledger.rx >= 100_000).await;
     let ledger = job.ledger;
-    assert_eq!(ledger.matched, 2 * frames);
-    assert_eq!(ledger.captured + ledger.dropped.sampled + ledger.dropped.no_block, 2 * frames);
-    // Six standard deviations.
-    assert!(ledger.captured.abs_diff(frames / 5) < 570, "{ledger:?}");
+    assert_eq!((ledger.matched, ledger.unmatched), (ledger.rx, 0));
+    let dropped = ledger.dropped;
+    assert_eq!(ledger.captured + dropped.sampled + dropped.no_block + dropped.limit, ledger.matched);
+    assert_eq!(dropped.no_block, 0);
+    // Six standard deviations; what came after the stop is counted as beyond the limit and was not drawn.
+    let drawn = ledger.captured + dropped.sampled;
+    let bound = 6.0 * (drawn as f64 * 0.09).sqrt();
+    assert!((ledger.captured as f64 - drawn as f64 / 10.0).abs() < bound, "{ledger:?}");
     assert_eq!(found(&rig, &job).len() as u64, ledger.captured);
     let progress = rig.handle().progress(AccountId("a".to_owned()), job.id.clone()).await.unwrap();
     assert_eq!(progress.sample_one_in, Some(10));
