@@ -19,6 +19,7 @@ pub mod worker;
 pub mod block;
 pub mod spool;
 pub mod merge;
+pub mod history;
 pub mod upload;
 pub mod capture;
 pub mod host;

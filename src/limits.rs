@@ -50,6 +50,12 @@ pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// See [`PART_BYTES_MIN`].
 pub const PARTS_MAX: u64 = 10_000;
 
+/// Directory below the spool that holds the history; not part of the spool's quota.
+pub const HISTORY_DIR: &str = "history";
+
+/// How far a simple capture may look back (Cloudflare's OpenAPI: `offset_time` within the last 24 hours).
+pub const HISTORY_HOURS_MAX: u64 = 24;
+
 /// RX queues of one port.
 pub const QUEUES_MAX: u16 = 64;
 

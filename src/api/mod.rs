@@ -59,6 +59,8 @@ pub struct Rules {
     pub require_validation: bool,
     /// The same for a directory of this host.
     pub require_file_validation: bool,
+    /// How far a simple capture may look back; not at all if none.
+    pub history: Option<Duration>,
 }
 
 impl Rules {

@@ -76,6 +76,7 @@ fn ord02() -> Rules {
         allow_file: false,
         require_validation: false,
         require_file_validation: true,
+        history: None,
     }
 }
 

@@ -9,9 +9,10 @@ use super::body::{CreateBody, OwnershipBody};
 use super::check::{Check, name, shown};
 use super::codes::Code;
 use super::envelope::Failure;
-use crate::capture::{AccountId, ColoStyle, Kind, Request};
+use crate::capture::{AccountId, ColoStyle, Kind, OffsetTime, Request};
 use crate::matcher::FilterV1;
 use crate::upload::Destination;
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// Cloudflare's OpenAPI: `time_limit` of a simple capture.
@@ -36,7 +37,7 @@ pub(super) fn capture_request(
     };
     let filter = check.filter(body.filter_v1.as_ref());
     let request = match kind {
-        Some(Kind::Simple) => check.simple(account, filter, body),
+        Some(Kind::Simple) => check.simple(account, filter, body, rules),
         Some(Kind::Full) => check.full(account, filter, body, rules),
         None => {
             check.seconds(body.time_limit.as_ref(), rules.time_limit_seconds_max);
@@ -78,16 +79,18 @@ fn whole<T>(check: Check, found: Option<T>) -> Result<T, Failure> {
 }
 
 impl Check {
-    fn simple(&mut self, account: AccountId, filter: FilterV1, body: &CreateBody) -> Option<Request> {
+    fn simple(
+        &mut self,
+        account: AccountId,
+        filter: FilterV1,
+        body: &CreateBody,
+        rules: &Rules,
+    ) -> Option<Request> {
         self.absent("/byte_limit", body.byte_limit.as_ref(), "simple captures");
         self.absent("/colo_name", body.colo_name.as_ref(), "simple captures");
         self.absent("/colo", body.colo.as_ref(), "simple captures");
         self.absent("/destination_conf", body.destination_conf.as_ref(), "simple captures");
-        if body.offset_time.is_some() {
-            let message = "offset_time is not supported: this host keeps no past packets; \
-                           leave it out to capture from now on";
-            self.note("/offset_time", Code::NotSupported, message);
-        }
+        let offset_time = body.offset_time.as_ref().map(|value| self.offset_time(value, rules));
         let time_limit = self.seconds(body.time_limit.as_ref(), SIMPLE_TIME_LIMIT_SECONDS_MAX);
         let packet_limit = self
             .required("/packet_limit", body.packet_limit.as_ref())
@@ -102,7 +105,32 @@ impl Check {
             colo: None,
             colo_style: ColoStyle::ColoName,
             destination: None,
+            offset_time: offset_time.map_or(Some(None), |offset| offset.map(Some))?,
         })
+    }
+
+    /// The moment that a simple capture looks back from.
+    fn offset_time(&mut self, value: &Value, rules: &Rules) -> Option<OffsetTime> {
+        let pointer = "/offset_time";
+        let Some(back_max) = rules.history else {
+            let message = "offset_time is not supported: this host keeps no past packets; \
+                           leave it out to capture from now on";
+            self.note(pointer, Code::NotSupported, message);
+            return None;
+        };
+        let sent = self.text(pointer, value)?;
+        let now = Timestamp::now();
+        let at = sent.parse::<Timestamp>().ok();
+        let within = at.filter(|at| *at <= now && now.duration_since(*at).unsigned_abs() <= back_max);
+        if within.is_none() {
+            let message = format!(
+                "offset_time is {}, must be an RFC 3339 date-time within the {} hours before now, {now:.3} on this host",
+                shown(value),
+                back_max.as_secs() / 3600,
+            );
+            self.note(pointer, Code::InvalidValue, message);
+        }
+        within.map(|at| OffsetTime { sent: sent.to_owned(), at })
     }
 
     fn full(
@@ -129,6 +157,7 @@ impl Check {
             colo: Some(colo),
             colo_style,
             destination: Some(destination?),
+            offset_time: None,
         })
     }
 

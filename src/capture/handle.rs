@@ -27,6 +27,11 @@ pub enum Refusal {
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),
+    /// This host keeps no history.
+    #[error(
+        "offset_time cannot be served: this host keeps no past packets; leave it out to capture from now on"
+    )]
+    NoHistory,
     /// The filter cannot be compiled.
     #[error("{0}")]
     Filter(String),

@@ -116,6 +116,9 @@ pub struct Progress {
     pub byte_limit: Option<u64>,
     /// Objects that are complete in the bucket.
     pub objects: Vec<super::ObjectInfo>,
+    /// One in so many packets is considered; every one if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_one_in: Option<u32>,
 }
 
 #[cfg(test)]

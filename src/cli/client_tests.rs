@@ -91,6 +91,7 @@ async fn progress(State(seen): State<Shared>) -> Response {
         packet_limit: None,
         byte_limit: None,
         objects: Vec::new(),
+        sample_one_in: None,
     })
 }
 

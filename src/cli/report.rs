@@ -206,6 +206,7 @@ mod tests {
                 last_ns: 1_795_500_060_000_000_000,
                 sha256: "ab".repeat(32),
             }],
+            sample_one_in: None,
         }
     }
 

@@ -43,6 +43,8 @@ sections! {
         store: Store = Store::default(),
         /// `[capture]`
         capture: Capture = Capture::default(),
+        /// `[history]`
+        history: History = History::default(),
         /// `[upload]`
         upload: Upload = Upload::default(),
         /// `[manifest]`
@@ -133,6 +135,21 @@ sections! {
         simple_interval_seconds: u64 = 60,
         /// How long a `simple` capture can be downloaded.
         simple_retention_seconds: u64 = 86_400,
+        /// One in so many packets is considered by a `simple` capture.
+        simple_sample: u64 = 1,
+    }
+    /// `[history]`
+    History {
+        /// Whether a sample of all packets is kept to look back into.
+        enabled: bool = false,
+        /// One in so many packets.
+        sample: u64 = 1000,
+        /// The most that it may hold.
+        bytes_max: ByteSize = ByteSize(1 << 30),
+        /// Age at which packets are deleted.
+        hours_max: u64 = 24,
+        /// Age at which a segment is cut.
+        segment_seconds: u64 = 60,
     }
     /// `[upload]`
     Upload {

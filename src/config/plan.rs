@@ -30,6 +30,8 @@ pub struct Plan {
     pub store: StorePlan,
     /// What a request may ask for.
     pub capture: CapturePlan,
+    /// What simple captures can look back into, if anything.
+    pub history: Option<HistoryPlan>,
     /// How objects leave.
     pub upload: UploadPlan,
     /// How manifests are signed.
@@ -192,6 +194,21 @@ pub struct CapturePlan {
     pub simple_interval: Duration,
     /// How long a `simple` capture can be downloaded.
     pub simple_retention: Duration,
+    /// One in so many packets is considered by a `simple` capture; at least 1.
+    pub simple_sample: u32,
+}
+
+/// A sample of all packets, kept to look back into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryPlan {
+    /// One in so many packets; at least 1.
+    pub sample: u32,
+    /// The most that it may hold, in bytes; at least a segment.
+    pub bytes_max: u64,
+    /// Age at which packets are deleted; at most [`crate::limits::HISTORY_HOURS_MAX`].
+    pub keep: Duration,
+    /// Age at which a segment is cut.
+    pub segment: Duration,
 }
 
 /// How objects leave.

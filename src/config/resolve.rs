@@ -16,6 +16,10 @@ const BLOCKS_PER_WORKER_MIN: usize = 8;
 /// `CPU_SETSIZE - 1`: the highest core that an affinity mask of glibc names.
 const CORE_MAX: u64 = 1023;
 
+/// 1 in N packets.
+const SAMPLE: (u64, u64) = (1, 1_000_000_000);
+const SAMPLE_WHY: &str = "1 takes every packet, 1000000000 a packet every few minutes of the fastest ports";
+
 /// A week: longer intervals are typing errors.
 const SECONDS_MAX: u64 = 7 * 86_400;
 
@@ -104,7 +108,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         ports: ports(&mut rules, &file.port),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store: StorePlan { path: rules.path("store.path", &file.store.path) },
-        capture: capture(&mut rules, &file.capture),
+        capture: capture(&mut rules, &file.capture, file.history.enabled),
+        history: history(&mut rules, &file.history, spool.segment_bytes),
         upload: upload(&mut rules, &file.upload, spool.segment_bytes),
         manifest: manifest(&mut rules, &file.manifest),
         api: api(&mut rules, &file.api),
@@ -311,7 +316,7 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
     }
 }
 
-fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
+fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> CapturePlan {
     let some = "a limit of zero would refuse every capture; leave the key out for no limit";
     let mut limit = |key, limit: Option<u64>| limit.map(|max| rules.range(key, max, (1, u64::MAX), some));
     let packet_limit_max = limit("capture.packet_limit_max", capture.packet_limit_max);
@@ -324,6 +329,9 @@ fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
     let why = "zero for no such rule, up to a week";
     let simple_interval =
         rules.range("capture.simple_interval_seconds", capture.simple_interval_seconds, interval, why);
+    // The history is recorded in a slot of its own.
+    let captures_max = captures_max.min(limits::CAPTURES_MAX as u64 - u64::from(with_history));
+    let simple_sample = rules.range("capture.simple_sample", capture.simple_sample, SAMPLE, SAMPLE_WHY);
     let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
     let simple_retention = seconds("capture.simple_retention_seconds", capture.simple_retention_seconds);
     CapturePlan {
@@ -334,7 +342,25 @@ fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
         full_per_account: full_per_account as usize,
         simple_interval: Duration::from_secs(simple_interval),
         simple_retention: Duration::from_secs(simple_retention),
+        simple_sample: simple_sample as u32,
     }
+}
+
+fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Option<HistoryPlan> {
+    let sample = rules.range("history.sample", history.sample, SAMPLE, SAMPLE_WHY);
+    let bytes_min = if history.enabled { segment_bytes } else { 0 };
+    let why = "it holds at least one segment (spool.segment_bytes)";
+    let bytes_max = rules.size("history.bytes_max", history.bytes_max, (bytes_min, 1 << 60), why);
+    let why = "the API lets nobody look further back than a day";
+    let hours = rules.range("history.hours_max", history.hours_max, (1, limits::HISTORY_HOURS_MAX), why);
+    let why = "a segment is cut after a second at the earliest and an hour at the latest";
+    let segment = rules.range("history.segment_seconds", history.segment_seconds, (1, 3600), why);
+    history.enabled.then(|| HistoryPlan {
+        sample: sample as u32,
+        bytes_max,
+        keep: Duration::from_secs(hours * 3600),
+        segment: Duration::from_secs(segment),
+    })
 }
 
 fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> UploadPlan {

@@ -10,18 +10,20 @@ use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secr
 use crate::block::Hugepages;
 use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::history::{History, HistoryConfig, HistoryError};
 use crate::matcher::PrefixSet;
 use crate::ownership::Ownership;
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
 use crate::upload::{KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError};
-use crate::worker::Timers;
+use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -29,6 +31,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
+/// How long the end waits for the last segments of the history.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 /// What a shell reports for a process that SIGTERM ended.
 const EXIT_AT_ONCE: i32 = 143;
 
@@ -44,6 +48,9 @@ pub enum ServeError {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The history.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The job store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -83,6 +90,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let tls = plan.api.tls.as_ref().map(|(cert, key)| api::tls(cert, key)).transpose()?;
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
+    let history = history(&plan, &spool)?;
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
     let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
     let signing_key = signing_key.map(Arc::new);
@@ -116,6 +124,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let started = ports.started;
     let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));
     let simple_dir = spool.config().dir.join("simple");
+    let recorded = history.clone();
     let engine = Engine::new(Planes {
         workers,
         queues: plane.queues.clone(),
@@ -131,9 +140,16 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         signing_key,
         full_per_account: plan.capture.full_per_account,
         simple_interval: plan.capture.simple_interval,
+        simple_sample: Sample::new(plan.capture.simple_sample),
+        history,
     })?;
     let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir));
     plane.stop();
+    if let Some(history) = recorded
+        && let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE)
+    {
+        tracing::warn!(%error, "the last segments of the history are taken in at the next start");
+    }
     tracing::info!("ended");
     result
 }
@@ -263,6 +279,7 @@ fn rules(plan: &Plan) -> Rules {
         allow_file: plan.upload.allow_file,
         require_validation: plan.upload.require_validation,
         require_file_validation: plan.upload.require_file_validation,
+        history: plan.history.map(|history| history.keep),
     }
 }
 
@@ -270,6 +287,24 @@ fn rules(plan: &Plan) -> Rules {
 fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
     let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
     restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
+}
+
+fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {
+    let Some(plan) = &plan.history else { return Ok(None) };
+    let config = HistoryConfig {
+        sample: Sample::new(plan.sample),
+        bytes_max: plan.bytes_max,
+        keep: plan.keep,
+        segment: plan.segment,
+    };
+    let history = History::open(config, Arc::clone(spool))?;
+    tracing::info!(
+        bytes = history.bytes(),
+        bytes_max = plan.bytes_max,
+        one_in = plan.sample,
+        "history is open"
+    );
+    Ok(Some(Arc::new(history)))
 }
 
 fn accounts(accounts: &[Account]) -> Accounts {

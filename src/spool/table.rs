@@ -4,7 +4,7 @@
 
 use super::Quota;
 use super::mapping::Pool;
-use crate::limits::PAGE_BYTES;
+use crate::limits::{HISTORY_DIR, PAGE_BYTES};
 use crate::merge::Input;
 use crossbeam::channel::Sender;
 use std::collections::HashMap;
@@ -189,7 +189,7 @@ impl Spool {
             }
             _ => None,
         };
-        let quota = Quota::new(config.bytes_max, bytes_below(&config.dir).map_err(failed)?);
+        let quota = Quota::new(config.bytes_max, bytes_of_captures(&config.dir).map_err(failed)?);
         if let Some(pool) = &pool {
             for _ in 0..config.pool_bytes / pool.segment_bytes() {
                 if !quota.reserve(pool.segment_bytes()) {
@@ -273,6 +273,13 @@ fn probe_direct(dir: &Path) -> io::Result<()> {
         .open(&path);
     let _gone_either_way = fs::remove_file(&path);
     opened.map(drop)
+}
+
+/// What is in the spool; the history keeps its own account.
+fn bytes_of_captures(dir: &Path) -> io::Result<u64> {
+    let history = dir.join(HISTORY_DIR);
+    let history_bytes = if history.is_dir() { bytes_below(&history)? } else { 0 };
+    Ok(bytes_below(dir)? - history_bytes)
 }
 
 fn bytes_below(dir: &Path) -> io::Result<u64> {

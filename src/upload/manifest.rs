@@ -83,6 +83,12 @@ pub struct Manifest {
     pub ledger: Ledger,
     /// RX queues that the counts are the sum of.
     pub queues: u32,
+    /// One in so many packets was considered; every one if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_one_in: Option<u32>,
+    /// What a look back was asked for, as sent; the window is `started` to `ended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset_time: Option<String>,
 }
 
 /// Why a text is no manifest.
@@ -182,6 +188,8 @@ pub(crate) mod tests {
             objects: Vec::new(),
             ledger: Ledger::default(),
             queues: 1,
+            sample_one_in: None,
+            offset_time: None,
         }
     }
 

@@ -1,7 +1,7 @@
-//! Appending one burst's matches to one stream. Owns the order "space first, then budget, then bytes"; not the stream's
+//! Appending one burst's matches to one stream. Owns the order "sample first, then space, then budget, then bytes"; not the stream's
 //! layout.
 //!
-//! Invariant: of `n` matches exactly `captured + no_block + limit = n`, and what the budget granted is in the block.
+//! Invariant: of `n` matches exactly `captured + no_block + limit + sampled = n`, and what the budget granted is in the block.
 
 use super::counters::Slot;
 use super::stream::{Step, Stream, Way};
@@ -30,20 +30,31 @@ pub(super) fn append<B: Burst>(
     way: &mut Way<'_>,
     segment_bytes_max: u64,
 ) {
-    let matched = hits.count_ones() as usize;
-    slot.matched += matched as u64;
+    slot.matched += u64::from(hits.count_ones());
+    let hits = match &mut stream.sampler {
+        Some(sampler) => {
+            let kept = sampler.keep(hits);
+            slot.sampled += u64::from(hits.count_ones() - kept.count_ones());
+            if kept == 0 {
+                return;
+            }
+            kept
+        }
+        None => hits,
+    };
+    let wanted = hits.count_ones() as usize;
     let burst = stamped.burst;
     let kept = Bits(hits).map(|i| burst.wire_len(i).min(attachment.snaplen));
     let records = kept.clone().map(|bytes| bytes as usize + PCAP_RECORD_HEADER_BYTES);
     let total: usize = records.clone().sum();
     let in_this_block = stream.cursor.step(total, segment_bytes_max) == Step::Append;
     let fitting = if in_this_block {
-        matched
+        wanted
     } else {
         way.refill();
         stream.cursor.fitting(records, segment_bytes_max, way.free.len())
     };
-    slot.no_block += (matched - fitting) as u64;
+    slot.no_block += (wanted - fitting) as u64;
     let granted = attachment.budget.take(fitting, kept.take(fitting));
     slot.limit += (fitting - granted) as u64;
     if granted == 0 {

@@ -4,6 +4,7 @@
 //! Invariant: a record never straddles two segments; only whole pages leave a block unless the segment ends or the
 //! stream is flushed, and then the next block begins with the page that was not whole.
 
+use super::sample::Sampler;
 use crate::block::{Block, WorkerEnd};
 use crate::limits::{
     BLOCK_BYTES, CAPTURES_MAX, PAGE_BYTES, PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES, QUEUES_MAX,
@@ -100,6 +101,8 @@ pub(super) struct Stream {
     pub segment_since: u64,
     /// Cycle count when the oldest byte that was not handed over was appended; zero: none.
     pub dirty_since: u64,
+    /// Which frames are kept; none: every one.
+    pub sampler: Option<Sampler>,
 }
 
 /// Room in a lane that promises leave for what must arrive: the end of every stream of every queue.
@@ -219,11 +222,12 @@ impl Stream {
             frame_bytes: 0,
             segment_since: 0,
             dirty_since: 0,
+            sampler: None,
         }
     }
 
-    pub fn begin(&mut self, serial: u64) {
-        *self = Self { serial, ..Self::idle() };
+    pub fn begin(&mut self, serial: u64, sampler: Option<Sampler>) {
+        *self = Self { serial, sampler, ..Self::idle() };
     }
 
     /// `ns`, or the stream's last time if that is later: a stream's times never go back.
@@ -376,7 +380,7 @@ mod tests {
             let mut lanes = vec![worker_end];
             let (mut files, mut stream) = (Vec::new(), Stream::idle());
             let (mut expected, mut packets) = (Vec::new(), 0_u64);
-            stream.begin(1);
+            stream.begin(1, None);
             for (n, (operation, kept)) in operations.into_iter().enumerate() {
                 let way = &mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
                 match operation {

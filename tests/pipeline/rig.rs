@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::Hugepages;
 use trawl::capture::{AccountId, ColoStyle, Engine, Handle, Job, Kind, Ledger, Planes, PortDrops, Request};
+use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
@@ -17,7 +18,7 @@ use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode};
 use trawl::store::{Embedded, JobStore};
 use trawl::upload::{Destination, Manifest, Stores, StoresConfig, manifest_name};
-use trawl::worker::Timers;
+use trawl::worker::{Sample, Timers};
 
 /// One queue's made-up frames: 192.0.2.1 to 198.51.100.2, UDP, with a running number in the payload.
 pub struct Traffic {
@@ -138,10 +139,40 @@ pub struct Rig {
     handle: Handle,
     plane: DataPlane,
     engine: JoinHandle<()>,
+    history: Option<Arc<History>>,
+}
+
+/// What differs between hosts.
+#[derive(Clone, Copy)]
+pub struct Options {
+    pub write: WriteMode,
+    pub bytes_max: u64,
+    pub history: Option<HistoryConfig>,
+    pub simple_sample: Option<Sample>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { write: WriteMode::Auto, bytes_max: 8 << 30, history: None, simple_sample: None }
+    }
+}
+
+fn new_dir() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 fn nothing() -> OnWorker {
     Arc::new(|| Box::new(()) as Box<dyn Any>)
+}
+
+/// Times and lengths on the wire of a file's packets.
+pub fn records(path: &Path) -> Vec<(u64, u32)> {
+    let mut reader = Reader::open(path).unwrap();
+    let mut found = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        found.push((record.ns, record.wire_len));
+    }
+    found
 }
 
 pub fn request(dir: PathBuf, seconds: f64) -> Request {
@@ -155,6 +186,7 @@ pub fn request(dir: PathBuf, seconds: f64) -> Request {
         colo: Some("tst01".to_owned()),
         colo_style: ColoStyle::ColoName,
         destination: Some(Destination::File { dir }),
+        offset_time: None,
     }
 }
 
@@ -164,26 +196,30 @@ impl Rig {
     }
 
     pub fn with_quota(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64) -> Self {
-        Self::build(write, traffic, bytes_max, &nothing(), HashMap::new())
+        Self::with(Options { write, bytes_max, ..Options::default() }, traffic)
+    }
+
+    pub fn with(options: Options, traffic: Vec<Traffic>) -> Self {
+        Self::build(new_dir(), options, traffic, &nothing(), HashMap::new())
+    }
+
+    pub fn counted(write: WriteMode, traffic: Vec<Traffic>, on_worker: &OnWorker) -> Self {
+        Self::build(new_dir(), Options { write, ..Options::default() }, traffic, on_worker, HashMap::new())
     }
 
     /// A host whose accounts see their own prefixes only.
     pub fn scoped(traffic: Vec<Traffic>, scopes: HashMap<AccountId, Arc<PrefixSet>>) -> Self {
-        Self::build(WriteMode::Auto, traffic, 8 << 30, &nothing(), scopes)
-    }
-
-    pub fn counted(write: WriteMode, traffic: Vec<Traffic>, on_worker: &OnWorker) -> Self {
-        Self::build(write, traffic, 8 << 30, on_worker, HashMap::new())
+        Self::build(new_dir(), Options::default(), traffic, &nothing(), scopes)
     }
 
     fn build(
-        write: WriteMode,
+        dir: TempDir,
+        options: Options,
         traffic: Vec<Traffic>,
-        bytes_max: u64,
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let Options { write, bytes_max, history, simple_sample } = options;
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
             bytes_max,
@@ -200,6 +236,7 @@ impl Rig {
             hugepages: Hugepages::Never,
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
         };
+        let history = history.map(|config| Arc::new(History::open(config, Arc::clone(&spool)).unwrap()));
         let (plane, workers) = DataPlane::start(&config, traffic, &spool, on_worker).unwrap();
         let jobs = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
         let engine = Engine::new(Planes {
@@ -219,10 +256,30 @@ impl Rig {
             signing_key: None,
             full_per_account: 1,
             simple_interval: Duration::ZERO,
+            simple_sample,
+            history: history.clone(),
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));
-        Self { dir, handle, plane, engine }
+        Self { dir, handle, plane, engine, history }
+    }
+
+    pub fn history(&self) -> &Arc<History> {
+        self.history.as_ref().unwrap()
+    }
+
+    pub fn simple_dir(&self) -> PathBuf {
+        self.dir.path().join("simple")
+    }
+
+    /// Ends the host and starts another one in the same directory.
+    pub async fn restart(self, options: Options, traffic: Vec<Traffic>) -> Self {
+        let Self { dir, handle, plane, engine, history } = self;
+        handle.shutdown().await;
+        engine.await.unwrap();
+        plane.stop();
+        history.unwrap().wait_for(u64::MAX, Duration::from_secs(5)).unwrap();
+        Self::build(dir, options, traffic, &nothing(), HashMap::new())
     }
 
     pub fn bucket(&self) -> PathBuf {
@@ -290,7 +347,7 @@ impl Rig {
 
     /// Ends the host as SIGTERM does; returns the job as the next process would find it.
     pub async fn shut_down_and_reopen(self, job: &Job) -> Job {
-        let Self { dir, handle, plane, engine } = self;
+        let Self { dir, handle, plane, engine, .. } = self;
         handle.shutdown().await;
         engine.await.unwrap();
         plane.stop();

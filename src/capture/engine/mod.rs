@@ -8,6 +8,7 @@
 
 mod active;
 mod delivery;
+mod history;
 mod planes;
 
 pub use planes::{Planes, ReadPorts};
@@ -21,7 +22,7 @@ use crate::matcher::Filter;
 use crate::spool::{Event, Failure, SpoolCapture};
 use crate::store::StoreError;
 use crate::upload::{self, Destination, FileStore, ObjectStore, UploadError};
-use crate::worker::{Attachment, Budget, Ended};
+use crate::worker::{Attachment, Budget, Ended, Sample};
 use active::{Active, Phase, progress, reason};
 use delivery::Delivery;
 use jiff::Timestamp;
@@ -44,6 +45,8 @@ enum Note {
     Delivered { serial: u64, result: Result<(), String> },
     /// The manifest is written, or could not be.
     Closed { serial: u64, result: Result<(), String> },
+    /// A look back ended.
+    LookedBack { job: Box<Job>, revision: u64 },
 }
 
 /// See the module.
@@ -57,6 +60,7 @@ pub struct Engine {
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     ending: Option<oneshot::Sender<()>>,
+    recorder: Option<history::Recorder>,
 }
 
 impl Engine {
@@ -76,6 +80,7 @@ impl Engine {
             planes.jobs.compare_and_set(stored.revision, &job)?;
         }
         let roster = Roster::new(std::mem::take(&mut planes.workers));
+        let recorder = planes.history.clone().map(history::Recorder::new);
         Ok(Self {
             planes,
             roster,
@@ -85,11 +90,13 @@ impl Engine {
             events: mpsc::unbounded_channel(),
             notes: mpsc::unbounded_channel(),
             ending: None,
+            recorder,
         })
     }
 
     /// Works until [`Action::Shutdown`] is done. Returns when nothing is left to do.
     pub async fn run(mut self, mut actions: mpsc::Receiver<Action>) {
+        self.record();
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -103,6 +110,7 @@ impl Engine {
                 _ = turn.tick() => self.turn(),
             }
             if self.active.is_empty()
+                && self.looks_nowhere()
                 && let Some(done) = self.ending.take()
             {
                 let _nobody_waits = done.send(());
@@ -127,12 +135,16 @@ impl Engine {
     }
 
     fn shut_down(&mut self) {
+        self.end_recording();
         for serial in self.serials() {
             self.end(serial, StopReason::Shutdown);
         }
     }
 
     fn create(&mut self, request: Request, reply: oneshot::Sender<Result<Job, Refusal>>) {
+        if request.offset_time.is_some() {
+            return self.look_back(request, reply);
+        }
         match self.admit(&request) {
             Err(refusal) => drop(reply.send(Err(refusal))),
             Ok((slot, filter)) => self.open(request, slot, filter, reply),
@@ -193,6 +205,8 @@ impl Engine {
         if request.kind == Kind::Simple {
             self.simple_started.insert(request.account.clone(), Instant::now());
         }
+        let sample = self.planes.simple_sample.filter(|_| request.kind == Kind::Simple);
+        let sample_one_in = sample.map(Sample::one_in);
         let job = Job {
             id: CaptureId::random(),
             request,
@@ -203,6 +217,7 @@ impl Engine {
             error_message: None,
             ledger: Ledger::default(),
             objects: Vec::new(),
+            sample_one_in,
         };
         let (stores, notes) = (Arc::clone(&self.planes.stores), self.notes.0.clone());
         let (destination, simple_dir) = (job.request.destination.clone(), self.planes.simple_dir.clone());
@@ -248,6 +263,7 @@ impl Engine {
                 self.close_if_drained(serial);
             }
             Note::Closed { serial, result } => self.closed(serial, result),
+            Note::LookedBack { job, revision } => self.looked_back(&job, revision),
         }
     }
 
@@ -315,6 +331,8 @@ impl Engine {
             snaplen: active.snaplen(),
             end_ns,
             budget: Arc::clone(&active.budget),
+            sample: active.job.sample_one_in.and_then(Sample::new),
+            rotate: None,
         };
         let scope = self.planes.scopes.get(&active.job.request.account).cloned();
         let wanted = Wanted { filter: active.filter, scope, attachment };
@@ -348,6 +366,7 @@ impl Engine {
 
     fn turn(&mut self) {
         self.roster.turn();
+        self.look_after_recording();
         for serial in self.serials() {
             let Some(active) = self.active.get(&serial) else { continue };
             match active.phase {

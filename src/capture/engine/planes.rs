@@ -4,12 +4,13 @@
 //! Invariant: `generation` names one state of all slots; a worker runs it once it has given everything before it back.
 
 use crate::capture::{AccountId, Ledger, PortDrops};
+use crate::history::History;
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Filter, PrefixSet, Program};
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::{SigningKey, Stores};
-use crate::worker::{Attachment, QueueCounters, SlotTotals, Work, WorkerHandle};
+use crate::worker::{Attachment, QueueCounters, Sample, SlotTotals, Work, WorkerHandle};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
@@ -49,6 +50,10 @@ pub struct Planes {
     pub full_per_account: usize,
     /// Between the starts of two simple captures of one account.
     pub simple_interval: Duration,
+    /// Which packets `simple` captures consider; every one when none.
+    pub simple_sample: Option<Sample>,
+    /// What `simple` captures can look back into. It is recorded in the last slot.
+    pub history: Option<Arc<History>>,
 }
 
 impl fmt::Debug for Planes {
