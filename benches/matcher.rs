@@ -1,11 +1,25 @@
 //! What a burst of 64-byte frames costs a worker before anything is captured: parsing, and evaluation of 1 and of 64
-//! filters. Divide by 64 for a packet; compare figures of one run only.
+//! filters, also of accounts with few and with many prefixes. Divide by 64 for a packet; compare figures of one run only.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ipnet::{IpNet, Ipv4Net};
 use std::hint::black_box;
+use std::sync::Arc;
 use trawl::limits::{BURST, CAPTURES_MAX};
-use trawl::matcher::{Filter, FilterV1, Program};
+use trawl::matcher::{Filter, FilterV1, PrefixSet, Program};
 use trawl::packet::Key;
+
+/// One filter of an account with so many prefixes of 20 to 24 bits.
+fn scoped(count: u32, json: &str) -> Program {
+    let prefixes: Vec<IpNet> = (0..count)
+        .map(|n| {
+            let network = u32::from_be_bytes([198, 19, 0, 0]).wrapping_add(n.wrapping_mul(0x9e37_7900));
+            let length = 20 + (n % 5) as u8;
+            IpNet::V4(Ipv4Net::new(network.into(), length).expect("at most 24").trunc())
+        })
+        .collect();
+    Program::compile(&[(0, &filter(json), Some(&Arc::new(PrefixSet::new(&prefixes))))])
+}
 
 /// UDP from and to varying hosts and ports, 64 bytes with FCS.
 fn frame(n: usize) -> [u8; 60] {
@@ -25,7 +39,7 @@ fn filter(json: &str) -> Filter {
 
 fn program(count: usize, json: impl Fn(usize) -> String) -> Program {
     let filters: Vec<Filter> = (0..count).map(|n| filter(&json(n))).collect();
-    let slots: Vec<(usize, &Filter)> = filters.iter().enumerate().collect();
+    let slots: Vec<_> = filters.iter().enumerate().map(|(slot, filter)| (slot, filter, None)).collect();
     Program::compile(&slots)
 }
 
@@ -65,6 +79,8 @@ fn matcher(criterion: &mut Criterion) {
         ("64 filters, none match", program(64, five_tuple)),
         ("64 filters with 64 masks", program(64, prefixes)),
         ("64 filters, all match", program(64, |_| r#"{"protocol":17}"#.to_owned())),
+        ("1 filter {} of 2 prefixes", scoped(2, "{}")),
+        ("1 filter {} of 5000 prefixes", scoped(5000, "{}")),
     ];
     for (name, program) in &programs {
         group.bench_function(format!("evaluate {name}"), |bench| {

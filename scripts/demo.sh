@@ -108,7 +108,7 @@ capture() {
     say "what is in the bucket"
     ls -l "$WORK/$name"
     trawl verify "$manifest"
-    say "the ledger"
+    say "in words"
     explain "$manifest"
     say "the first packets of $(basename "$(first_object "$manifest")"), as tshark reads them"
     # tshark goes on reading after head has left; that is no failure.
@@ -127,16 +127,11 @@ import json, sys
 
 manifest = json.load(open(sys.argv[1]))
 ledger, objects = manifest["ledger"], manifest["objects"]
-dropped, port = ledger["dropped"], ledger["port"]
-lost = sum(port.values()) + sum(count for cause, count in dropped.items() if cause != "limit")
+dropped = ledger["dropped"]
+lost = sum(ledger["port"].values()) + sum(count for cause, count in dropped.items() if cause != "limit")
 held = sum(one["packets"] for one in objects)
-print(f"""    offered {ledger['offered']:,} = received {ledger['rx']:,} + lost in the port {sum(port.values()):,}
-    received {ledger['rx']:,} = not taken by the filter {ledger['unmatched']:,} + taken {ledger['matched']:,}
-    taken {ledger['matched']:,} = captured {ledger['captured']:,} + dropped {sum(dropped.values()):,} ({', '.join(f'{k} {v:,}' for k, v in dropped.items())})
-    files hold {held:,} packets in {len(objects)} object(s)
-
-    In words: {ledger['offered']:,} frames came by and the filter took {ledger['matched']:,}. It ended because of {manifest['stop_reason']}.
-    {'None was lost' if lost == 0 else f'{lost:,} were lost and counted'}; {dropped['limit']:,} came after the limit. The files agree with the count: {held == ledger['captured']}.""")
+print(f"""    {ledger['offered']:,} frames came by and the filter took {ledger['matched']:,}. The capture ended because of {manifest['stop_reason']}.
+    {'None was lost' if lost == 0 else f'{lost:,} were lost, and counted'}; {dropped['limit']:,} came after the limit. The files hold {held:,} packets, the ledger says {ledger['captured']:,}.""")
 sys.exit(held != ledger["captured"])
 END
 }
@@ -163,11 +158,12 @@ if [ -n "$live" ]; then
     pids+=($!)
     capture web "5 seconds of what a web server receives while curl and ping run" \
         --protocol tcp --destination-port 80 --time-limit 5
-    capture ping "exactly 4 packets of ping over IPv6" --protocol icmpv6 --packet-limit 4 --time-limit 20
+    capture ping "exactly 4 packets of ping over IPv6" --protocol icmpv6 --source-address 2001:db8::2 --packet-limit 4 --time-limit 20
 else
     capture dns "5 seconds of DNS questions out of recorded frames, played as fast as a core can take them" \
         --protocol udp --destination-port 53 --time-limit 5
-    capture ping "exactly 10000 packets of ping over IPv6" --protocol icmpv6 --packet-limit 10000 --time-limit 20
+    capture ping "exactly 10000 packets of ICMPv6 that one host sent" \
+        --protocol icmpv6 --source-address 2001:db8:1::1 --packet-limit 10000 --time-limit 20
 fi
 
 say "ending the server (SIGTERM)"

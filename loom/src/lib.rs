@@ -42,9 +42,9 @@ fn two_workers_never_take_more_packets_than_there_are_and_leave_none() {
         let budget = Arc::new(Budget::new(Some(3), None));
         let other = {
             let budget = Arc::clone(&budget);
-            thread::spawn(move || budget.take([60, 60].into_iter()).frames)
+            thread::spawn(move || budget.take(2, [60, 60].into_iter()))
         };
-        let mine = budget.take([60, 60].into_iter()).frames;
+        let mine = budget.take(2, [60, 60].into_iter());
         assert_eq!(mine + other.join().unwrap(), 3);
         assert_eq!(budget.ended(), Some(Ended::Packets));
     });
@@ -56,9 +56,9 @@ fn two_workers_never_pass_the_byte_limit() {
         let budget = Arc::new(Budget::new(Some(10), Some(100)));
         let other = {
             let budget = Arc::clone(&budget);
-            thread::spawn(move || budget.take([60].into_iter()).frames)
+            thread::spawn(move || budget.take(1, [60].into_iter()))
         };
-        let mine = budget.take([60].into_iter()).frames;
+        let mine = budget.take(1, [60].into_iter());
         assert_eq!(mine + other.join().unwrap(), 1);
         assert_eq!(budget.ended(), Some(Ended::Bytes));
     });

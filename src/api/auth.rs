@@ -5,6 +5,7 @@
 //! another account's credential are one case. Secrets are hashed as they are read and never logged.
 
 use super::ApiState;
+use super::attempts::Attempts;
 use super::codes::Code;
 use super::envelope::Failure;
 use crate::capture::AccountId;
@@ -12,7 +13,9 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use subtle::{Choice, ConstantTimeEq};
 
 /// What a credential may do.
@@ -54,9 +57,13 @@ pub struct Credential {
 /// shape for all, so that comparing takes the same time whatever is compared.
 type Proof = [u8; 96];
 
+/// Of an account's id.
+const ACCOUNT_CHARS_LOGGED: usize = 32;
+
 /// All accounts of the host.
 pub struct Accounts {
     proofs: Vec<(Proof, Role)>,
+    failures: Attempts,
 }
 
 impl Accounts {
@@ -72,7 +79,7 @@ impl Accounts {
                 (proof, credential.role)
             })
         });
-        Self { proofs: proofs.collect() }
+        Self { proofs: proofs.collect(), failures: Attempts::default() }
     }
 
     /// The strongest role that `presented` has, by comparing with every credential of every account.
@@ -138,9 +145,29 @@ fn authenticate(
 ) -> Result<(AccountId, Role), Failure> {
     let account = path.iter().find(|(name, _)| *name == "account").map_or("", |(_, value)| value);
     let presented = presented(&parts.headers, account)?;
-    let role = accounts.role(&presented).ok_or_else(denied)?;
+    // Only a request that came over no connection, as in tests of the routes, has no peer.
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let now = Instant::now();
+    if peer.is_some_and(|peer| !accounts.failures.may_try(peer, account, now)) {
+        let message =
+            "too many failed authentications from your address for this account; wait and try again";
+        return Err(Failure::new(Code::TooManyFailures, message));
+    }
+    let Some(role) = accounts.role(&presented) else {
+        if let Some(peer) = peer {
+            accounts.failures.failed(peer, account, now);
+            // What stands in a path is a stranger's text: quoted, and no longer than an account's id can be.
+            let account: String = account.chars().take(ACCOUNT_CHARS_LOGGED).collect();
+            tracing::warn!(%peer, ?account, "authentication failed");
+        }
+        return Err(denied());
+    };
     Ok((AccountId(account.to_owned()), role))
 }
+
+/// Where a request's connection comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// The account of the path; the request carries a credential of it.
 pub(super) struct Reader(pub(super) AccountId);

@@ -53,7 +53,7 @@ impl Check {
 
     pub(super) fn absent(&mut self, pointer: &str, value: Option<&Value>, kind: &str) {
         if value.is_some() {
-            let message = format!("{} is not a member of {kind} captures; leave it out", name(pointer));
+            let message = format!("{} is not a member of {kind}; leave it out", name(pointer));
             self.note(pointer, Code::MemberNotAllowed, message);
         }
     }

@@ -37,6 +37,30 @@ pub(super) enum Code {
     Internal,
     /// The credential may only read.
     ReadOnly,
+    /// The account has no such ownership.
+    OwnershipNotFound,
+    /// What was sent is not the content of the challenge.
+    OwnershipWrong,
+    /// The challenge was not answered in time.
+    OwnershipExpired,
+    /// The account has not proven that the bucket is its own.
+    NotValidated,
+    /// The account has as many buckets as it may.
+    BucketsFull,
+    /// The account started a simple capture a short time ago.
+    SimpleTooSoon,
+    /// A download of a capture that has not ended.
+    NotEnded,
+    /// A download of a capture that failed.
+    NoFile,
+    /// A download of a full capture.
+    FullDownload,
+    /// A download of a capture whose file was removed.
+    FileGone,
+    /// No byte of the file is in the range that was asked for.
+    BadRange,
+    /// The peer failed to authenticate for the account too often.
+    TooManyFailures,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// No route for the path.
@@ -60,6 +84,9 @@ pub(super) enum Retry {
     Never,
     /// `Retry-After`, in seconds.
     AfterSeconds(u16),
+    /// `Retry-After` with the seconds that are left, and `x-should-retry: false`: the wait may be a minute, and whoever
+    /// asked shall learn of it at once instead of hanging in an SDK.
+    Later,
 }
 
 /// One row of [`TABLE`].
@@ -75,7 +102,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 21] = [
+pub(super) const TABLE: [Row; 33] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -91,6 +118,18 @@ pub(super) const TABLE: [Row; 21] = [
     row(Code::TimedOut, 1013, StatusCode::GATEWAY_TIMEOUT, Retry::Never),
     row(Code::Internal, 1014, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
     row(Code::ReadOnly, 1015, StatusCode::FORBIDDEN, Retry::Unsaid),
+    row(Code::OwnershipNotFound, 1016, StatusCode::NOT_FOUND, Retry::Unsaid),
+    row(Code::OwnershipWrong, 1017, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::OwnershipExpired, 1018, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::NotValidated, 1019, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::BucketsFull, 1020, StatusCode::CONFLICT, Retry::Never),
+    row(Code::SimpleTooSoon, 1021, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
+    row(Code::NotEnded, 1022, StatusCode::CONFLICT, Retry::Never),
+    row(Code::NoFile, 1023, StatusCode::NOT_FOUND, Retry::Unsaid),
+    row(Code::FullDownload, 1024, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::FileGone, 1025, StatusCode::GONE, Retry::Unsaid),
+    row(Code::BadRange, 1026, StatusCode::RANGE_NOT_SATISFIABLE, Retry::Unsaid),
+    row(Code::TooManyFailures, 1027, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(10)),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),
@@ -137,6 +176,7 @@ mod tests {
                 let retry = match row.retry {
                     Retry::Unsaid => "–".to_owned(),
                     Retry::Never => "`x-should-retry: false`".to_owned(),
+                    Retry::Later => "`Retry-After`, `x-should-retry: false`".to_owned(),
                     Retry::AfterSeconds(seconds) => format!("`Retry-After: {seconds}`"),
                 };
                 (row.number.to_string(), row.status.as_u16().to_string(), retry)

@@ -5,6 +5,8 @@
 
 use super::codes::{Code, Retry};
 use crate::capture::Refusal;
+use crate::ownership::OwnershipError;
+use crate::store::StoreError;
 use axum::Json;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -57,23 +59,25 @@ pub(super) struct Failure {
     /// Decides the status and the headers.
     first: Problem,
     others: Vec<Problem>,
+    /// For [`Retry::Later`].
+    seconds_left: u64,
 }
 
 impl Failure {
     /// One reason.
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { first: Problem::new(code, message), others: Vec::new() }
+        Self { first: Problem::new(code, message), others: Vec::new(), seconds_left: 0 }
     }
 
     /// One reason, in one member of the body.
-    fn at(pointer: &str, code: Code, message: String) -> Self {
-        Self { first: Problem::at(pointer, code, message), others: Vec::new() }
+    pub(super) fn at(pointer: &str, code: Code, message: impl Into<String>) -> Self {
+        Self { first: Problem::at(pointer, code, message), others: Vec::new(), seconds_left: 0 }
     }
 
     /// All reasons, if there is one.
     pub(super) fn of(problems: Vec<Problem>) -> Option<Self> {
         let mut problems = problems.into_iter();
-        Some(Self { first: problems.next()?, others: problems.collect() })
+        Some(Self { first: problems.next()?, others: problems.collect(), seconds_left: 0 })
     }
 }
 
@@ -82,18 +86,53 @@ impl From<Refusal> for Failure {
         match &refusal {
             Refusal::NotFound(_) => Self::new(Code::PcapNotFound, "pcap not found"),
             Refusal::FullCaptureActive(_) => Self::new(Code::FullCaptureActive, refusal.to_string()),
+            Refusal::SimpleTooSoon { seconds_left, .. } => {
+                let failure = Self::new(Code::SimpleTooSoon, refusal.to_string());
+                Self { seconds_left: *seconds_left, ..failure }
+            }
             Refusal::NoSlot(_) => Self::new(Code::NoSlot, refusal.to_string()),
+            Refusal::NoHistory => Self::at("/offset_time", Code::NotSupported, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
             Refusal::Filter(_) => Self::at("/filter_v1", Code::InvalidValue, refusal.to_string()),
             Refusal::Destination(_) => Self::at("/destination_conf", Code::InvalidValue, refusal.to_string()),
             // What the store says names files of the host: for its operator, not for the customer.
-            Refusal::Store(detail) => {
-                tracing::error!(detail, "the record of a capture could not be written or read");
-                let message = "this host could not write or read its record of the capture; ask its operator";
-                Self::new(Code::RecordFailed, message)
-            }
+            Refusal::Store(detail) => record_failed(detail),
         }
     }
+}
+
+impl From<OwnershipError> for Failure {
+    fn from(error: OwnershipError) -> Self {
+        match &error {
+            OwnershipError::NotFound => Self::new(Code::OwnershipNotFound, error.to_string()),
+            OwnershipError::Wrong { .. } => {
+                Self::at("/ownership_challenge", Code::OwnershipWrong, error.to_string())
+            }
+            OwnershipError::Expired(_) => {
+                Self::at("/ownership_challenge", Code::OwnershipExpired, error.to_string())
+            }
+            OwnershipError::Destination(_) | OwnershipError::Slow(_) => {
+                Self::at("/destination_conf", Code::InvalidValue, error.to_string())
+            }
+            OwnershipError::Store(StoreError::BucketsFull(_)) => {
+                Self::new(Code::BucketsFull, error.to_string())
+            }
+            // Somebody answered or removed it at the same moment; a second try sees what came of it.
+            OwnershipError::Store(StoreError::BucketStale(_)) => {
+                Self::new(Code::OwnershipNotFound, OwnershipError::NotFound.to_string())
+            }
+            OwnershipError::Store(StoreError::ShuttingDown) => {
+                Self::new(Code::ShuttingDown, error.to_string())
+            }
+            OwnershipError::Store(_) | OwnershipError::Random => record_failed(&error.to_string()),
+        }
+    }
+}
+
+fn record_failed(detail: &str) -> Failure {
+    tracing::error!(detail, "a record could not be written or read");
+    let message = "this host could not write or read its record; ask its operator";
+    Failure::new(Code::RecordFailed, message)
 }
 
 impl IntoResponse for Failure {
@@ -107,6 +146,10 @@ impl IntoResponse for Failure {
             Retry::Unsaid => {}
             Retry::Never => {
                 response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Retry::Later => {
+                response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.seconds_left));
             }
             Retry::AfterSeconds(seconds) => {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -3,20 +3,28 @@
 //!
 //! Invariant: whatever is sent, the answer is in the envelope; nothing is read from a body before the sender is known.
 
+mod attempts;
 mod auth;
 mod body;
 mod check;
 mod codes;
+mod download;
 mod envelope;
+mod ownership;
 mod pcaps;
 mod result;
+mod routes;
 mod serve;
+mod tls;
 mod validate;
 
 pub use auth::{Accounts, Credential, Role, Secret};
-pub use serve::serve;
+pub use serve::{Bounds, serve};
+pub use tls::{TlsError, tls};
 
 use crate::capture::Handle;
+use crate::ownership::Ownership;
+use crate::upload::Destination;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, Uri};
@@ -25,6 +33,7 @@ use axum::response::{IntoResponse, Response};
 use codes::Code;
 use envelope::Failure;
 use std::any::Any;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -32,9 +41,6 @@ use tower_http::trace::TraceLayer;
 
 /// The SDKs' base URL ends in it; every path is served without it too.
 const PREFIX: &str = "/client/v4";
-
-/// Reading a request and answering it. Half of the SDKs' own 60 s, so that they see the answer and do not retry.
-const REQUEST_SECONDS_MAX: u64 = 30;
 
 /// What a capture may ask of this host.
 #[derive(Clone, Debug)]
@@ -49,24 +55,45 @@ pub struct Rules {
     pub byte_limit_max: Option<u64>,
     /// Whether `destination_conf` may be a directory of this host.
     pub allow_file: bool,
+    /// Whether the ownership of a bucket must be proven before a capture goes there.
+    pub require_validation: bool,
+    /// The same for a directory of this host.
+    pub require_file_validation: bool,
+    /// How far a simple capture may look back; not at all if none.
+    pub history: Option<Duration>,
+}
+
+impl Rules {
+    fn needs_proof(&self, destination: &Destination) -> bool {
+        match destination {
+            Destination::File { .. } => self.require_file_validation,
+            _ => self.require_validation,
+        }
+    }
 }
 
 /// What the routes need.
 pub struct ApiState {
     /// The engine.
     pub captures: Handle,
+    /// Whose the buckets are.
+    pub ownership: Ownership,
+    /// Where the files of simple captures lie.
+    pub simple_dir: PathBuf,
     /// Who may ask.
     pub accounts: Accounts,
     /// What may be asked for.
     pub rules: Rules,
     /// Longest body of a request.
     pub request_bytes_max: usize,
+    /// Longest time for reading a request and answering it.
+    pub request_time_max: Duration,
 }
 
 /// All routes, with and without [`PREFIX`].
 pub fn router(state: ApiState) -> Router {
-    let request_bytes_max = state.request_bytes_max;
-    let routes = pcaps::routes();
+    let (request_bytes_max, request_time_max) = (state.request_bytes_max, state.request_time_max);
+    let routes = routes::router();
     let routes = Router::new()
         .nest(PREFIX, routes.clone())
         .merge(routes)
@@ -74,7 +101,7 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(Arc::new(state))
         .layer(DefaultBodyLimit::max(request_bytes_max));
-    guarded(routes, Duration::from_secs(REQUEST_SECONDS_MAX))
+    guarded(routes, request_time_max)
 }
 
 /// `routes`, with an answer also when a handler takes too long or panics.

@@ -1,12 +1,11 @@
 //! `/accounts/{account}/pcaps`. Owns these routes: parse, ask the engine, render; not how each is done.
 
 use super::auth::{Reader, Writer};
-use super::body::CreateBody;
 use super::codes::Code;
 use super::envelope::{Failure, Problem, success, success_with};
-use super::{ApiState, result, validate};
+use super::routes::Routes;
+use super::{ApiState, body, result, validate};
 use crate::capture::{CaptureId, Kind};
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequestParts, RawPathParams, State};
@@ -16,19 +15,20 @@ use axum::response::Response;
 use axum::routing::{get, put};
 use std::sync::Arc;
 
-type Api = State<Arc<ApiState>>;
+pub(super) type Api = State<Arc<ApiState>>;
 
 /// The routes, without prefix.
-pub(super) fn routes() -> Router<Arc<ApiState>> {
-    Router::new()
-        .route("/accounts/{account}/pcaps", get(list).post(create))
-        .route("/accounts/{account}/pcaps/{id}", get(one))
-        .route("/accounts/{account}/pcaps/{id}/stop", put(stop))
-        .route("/accounts/{account}/pcaps/{id}/progress", get(progress))
+pub(super) fn routes() -> Routes {
+    vec![
+        ("/accounts/{account}/pcaps", get(list).post(create)),
+        ("/accounts/{account}/pcaps/{id}", get(one)),
+        ("/accounts/{account}/pcaps/{id}/stop", put(stop)),
+        ("/accounts/{account}/pcaps/{id}/progress", get(progress)),
+    ]
 }
 
-/// The capture that the path names.
-struct PcapId(CaptureId);
+/// The capture or ownership that the path names.
+pub(super) struct PcapId(pub(super) CaptureId);
 
 impl FromRequestParts<Arc<ApiState>> for PcapId {
     type Rejection = Failure;
@@ -38,7 +38,7 @@ impl FromRequestParts<Arc<ApiState>> for PcapId {
         let id =
             path.iter().flatten().find(|(name, _)| *name == "id").and_then(|(_, id)| CaptureId::parse(id));
         id.map(Self).ok_or_else(|| {
-            let message = "Could not route to this capture, perhaps your object identifier is invalid?";
+            let message = "Could not route to this object, perhaps your object identifier is invalid?";
             Failure::new(Code::BadIdentifier, message)
         })
     }
@@ -49,14 +49,16 @@ async fn create(
     State(api): Api,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
-            Code::BodyTooLarge,
-            format!("the body is longer than {} bytes", api.request_bytes_max),
-        ),
-        _ => Failure::new(Code::MalformedBody, "the body ended early"),
-    })?;
-    let request = validate::capture_request(account, &CreateBody::parse(&body)?, &api.rules)?;
+    let body = body::parse(body, api.request_bytes_max)?;
+    let request = validate::capture_request(account, &body, &api.rules)?;
+    if let Some(destination) = &request.destination
+        && api.rules.needs_proof(destination)
+        && !api.ownership.is_proven(&request.account, destination).await?
+    {
+        let message = "destination_conf is not proven to be yours; POST it to …/pcaps/ownership, then the content of \
+                       the object that appears there to …/pcaps/ownership/validate";
+        return Err(Failure::at("/destination_conf", Code::NotValidated, message));
+    }
     let job = api.captures.create(request).await?;
     Ok(success(result::pcap(&job)))
 }

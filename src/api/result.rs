@@ -24,6 +24,8 @@ pub(super) struct Simple<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     time_limit: Option<Number>,
     status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset_time: Option<&'a str>,
     /// Not in OpenAPI; the documentation's examples have it, and no SDK minds.
     packets_remaining: u64,
     #[serde(rename = "type")]
@@ -74,6 +76,7 @@ pub(super) fn pcap(job: &Job) -> Pcap<'_> {
             filter_v1: &request.filter,
             time_limit: seconds(request.time_limit),
             status: job.status,
+            offset_time: request.offset_time.as_ref().map(|offset| offset.sent.as_str()),
             packets_remaining: packets_remaining(job),
             kind: request.kind,
             system: SYSTEM,
@@ -113,7 +116,7 @@ fn packets_remaining(job: &Job) -> u64 {
 }
 
 /// RFC 3339 with microseconds and `Z`, as in all of the documentation's examples.
-fn date_time(time: Timestamp) -> String {
+pub(super) fn date_time(time: Timestamp) -> String {
     format!("{time:.6}")
 }
 

@@ -3,47 +3,58 @@
 //! Invariant: no client can hold more than one of a bounded number of connections, and none longer than a bounded time
 //! without a complete request; after shutdown no new one is taken and those at work get an answer.
 
-use super::REQUEST_SECONDS_MAX;
-use axum::Router;
+use super::auth::Peer;
 use axum::serve::Listener;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// What connections may take of the host.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds {
+pub struct Bounds {
     /// Connections at a time; more wait in the listener's backlog.
-    pub(super) connections_max: usize,
+    pub connections_max: usize,
     /// From the end of an answer, or the start of the connection, to the last byte of the next request's head. Also how
     /// long an idle connection stays.
-    pub(super) head_time_max: Duration,
+    pub head_time_max: Duration,
+    /// For the requests at work at shutdown.
+    pub request_time_max: Duration,
+}
+
+impl Bounds {
+    /// With the usual time for a request's head.
+    #[must_use]
+    pub fn new(connections_max: usize, request_time_max: Duration) -> Self {
+        Self { connections_max, head_time_max: HEAD_TIME_MAX, request_time_max }
+    }
 }
 
 /// A customer's SDK keeps one or two connections and asks every few seconds.
-const BOUNDS: Bounds = Bounds { connections_max: 512, head_time_max: Duration::from_secs(30) };
+const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A TLS handshake is two round trips.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of one connection's buffer; hyper's default of 400 KiB times all connections would be 200 MiB.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
-/// Answers requests until `shutdown` is done, then takes no more and waits for those at work.
+/// Answers requests, over TLS if `tls` is given, until `shutdown` is done, then takes no more and waits for those at work.
 ///
 /// Own accept loop and not `axum::serve`, which bounds neither connections nor the time that a request's head may take.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    serve_within(BOUNDS, listener, router, shutdown).await;
-}
-
-/// As [`serve`], within other bounds.
-pub(super) async fn serve_within(
-    bounds: Bounds,
+pub async fn serve(
     mut listener: TcpListener,
     router: Router,
+    bounds: Bounds,
+    tls: Option<TlsAcceptor>,
     shutdown: impl Future<Output = ()>,
 ) {
     let slots = Arc::new(Semaphore::new(bounds.connections_max));
@@ -54,13 +65,14 @@ pub(super) async fn serve_within(
         let accepted = async {
             let slot = Arc::clone(&slots).acquire_owned().await;
             // Waits and tries again by itself when the process has no descriptor left.
-            let (stream, _) = Listener::accept(&mut listener).await;
-            (slot, stream)
+            let (stream, peer) = Listener::accept(&mut listener).await;
+            (slot, stream, peer)
         };
         tokio::select! {
             () = &mut shutdown => break,
-            (slot, stream) = accepted => {
-                let connection = answer(stream, router.clone(), bounds.head_time_max, ending.subscribe());
+            (slot, stream, peer) = accepted => {
+                let router = router.clone().layer(Extension(Peer(peer.ip())));
+                let connection = connection(stream, tls.clone(), router, bounds.head_time_max, ending.subscribe());
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);
@@ -72,21 +84,36 @@ pub(super) async fn serve_within(
     drop(listener);
     ending.send_replace(true);
     let all_ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_secs(REQUEST_SECONDS_MAX), all_ended).await.is_err() {
+    if tokio::time::timeout(bounds.request_time_max, all_ended).await.is_err() {
         tracing::warn!("API connections were cut at shutdown: their clients did not read their answers");
     }
 }
 
-async fn answer(
+async fn connection(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
     router: Router,
     head_time_max: Duration,
-    mut ending: watch::Receiver<bool>,
+    ending: watch::Receiver<bool>,
 ) {
     // An answer is one write; waiting to fill a segment would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not set TCP_NODELAY");
     }
+    let Some(tls) = tls else { return answer(stream, router, head_time_max, ending).await };
+    match tokio::time::timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => answer(stream, router, head_time_max, ending).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    head_time_max: Duration,
+    mut ending: watch::Receiver<bool>,
+) {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()

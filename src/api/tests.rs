@@ -1,6 +1,8 @@
 //! What the tests of the API share: a host, a way to ask it, and an answer as text.
 
+mod buckets;
 mod contract;
+mod download;
 mod engine;
 mod failures;
 mod security;
@@ -8,13 +10,17 @@ mod serving;
 
 use super::*;
 use crate::capture::{self, AccountId};
+use crate::store::Embedded;
+use crate::upload::{Stores, StoresConfig};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, StatusCode, request};
 use engine::Engine;
 use sha2::{Digest, Sha256};
+use std::path::Path;
+use tempfile::TempDir;
 use tower::ServiceExt;
 
-const A: &str = "023e105f4ecef8ad9ca31a8372d0c353";
+pub(super) const A: &str = "023e105f4ecef8ad9ca31a8372d0c353";
 const B: &str = "b23e105f4ecef8ad9ca31a8372d0c353";
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 
@@ -23,14 +29,15 @@ const FULL: &str = r#"{"system":"magic-transit","type":"full","time_limit":300,"
     "destination_conf":"s3://pcaps-bucket?region=us-east-1"}"#;
 
 /// A host `ord02` with two accounts.
-struct Host {
+pub(super) struct Host {
     router: Router,
     engine: Engine,
+    dir: TempDir,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
     body: String,
 }
 
@@ -46,7 +53,7 @@ impl Answer {
         format!("{text}\n{}", self.body)
     }
 
-    fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
@@ -67,28 +74,41 @@ fn ord02() -> Rules {
         packet_limit_max: None,
         byte_limit_max: None,
         allow_file: false,
+        require_validation: false,
+        require_file_validation: true,
+        history: None,
     }
 }
 
-fn routes_to(captures: capture::Handle, rules: Rules) -> Router {
+fn routes_to(captures: capture::Handle, rules: Rules, dir: &Path) -> Router {
     let a =
         vec![key("user@example.com", "a-key"), token("a-token", Role::Write), token("a-reader", Role::Read)];
     let b = vec![key("b@example.com", "b-key"), token("b-token", Role::Write)];
     let accounts = Accounts::new([(AccountId(A.to_owned()), a), (AccountId(B.to_owned()), b)]);
-    router(ApiState { captures, accounts, rules, request_bytes_max: REQUEST_BYTES_MAX })
+    let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
+    let buckets = Arc::new(Embedded::open(&dir.join("db")).unwrap());
+    router(ApiState {
+        captures,
+        ownership: Ownership::new(buckets, Arc::new(stores)),
+        simple_dir: dir.join("simple"),
+        accounts,
+        rules,
+        request_bytes_max: REQUEST_BYTES_MAX,
+        request_time_max: Duration::from_secs(30),
+    })
 }
 
 impl Host {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::with(ord02())
     }
 
     fn with(rules: Rules) -> Self {
-        let engine = Engine::start();
-        Self { router: routes_to(engine.handle.clone(), rules), engine }
+        let (engine, dir) = (Engine::start(), TempDir::new().unwrap());
+        Self { router: routes_to(engine.handle.clone(), rules, dir.path()), engine, dir }
     }
 
-    async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {
+    pub(super) async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {
         let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
@@ -101,10 +121,14 @@ impl Host {
 
     /// Asks for a path below account A's captures, with A's token.
     async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.ask_as((A, "a-token"), method, path, body).await
+    }
+
+    async fn ask_as(&self, who: (&str, &str), method: &str, path: &str, body: &str) -> Answer {
         let request = request::Builder::new()
             .method(method)
-            .uri(format!("{PREFIX}/accounts/{A}/pcaps{path}"))
-            .header("authorization", "Bearer a-token");
+            .uri(format!("{PREFIX}/accounts/{}/pcaps{path}", who.0))
+            .header("authorization", format!("Bearer {}", who.1));
         self.send(request, body.to_owned()).await
     }
 

@@ -5,13 +5,14 @@
 //! everything that is wrong with it, each item with a pointer to the member.
 
 use super::Rules;
-use super::body::CreateBody;
+use super::body::{CreateBody, OwnershipBody};
 use super::check::{Check, name, shown};
 use super::codes::Code;
 use super::envelope::Failure;
-use crate::capture::{AccountId, ColoStyle, Kind, Request};
+use crate::capture::{AccountId, ColoStyle, Kind, OffsetTime, Request};
 use crate::matcher::FilterV1;
 use crate::upload::Destination;
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// Cloudflare's OpenAPI: `time_limit` of a simple capture.
@@ -36,31 +37,60 @@ pub(super) fn capture_request(
     };
     let filter = check.filter(body.filter_v1.as_ref());
     let request = match kind {
-        Some(Kind::Simple) => check.simple(account, filter, body),
+        Some(Kind::Simple) => check.simple(account, filter, body, rules),
         Some(Kind::Full) => check.full(account, filter, body, rules),
         None => {
             check.seconds(body.time_limit.as_ref(), rules.time_limit_seconds_max);
             None
         }
     };
-    match (Failure::of(check.into_problems()), request) {
+    whole(check, request)
+}
+
+/// Checks what is sent to add a bucket: its destination.
+pub(super) fn ownership(body: &OwnershipBody, rules: &Rules) -> Result<Destination, Failure> {
+    let mut check = Check::default();
+    check.unknown("", &body.unknown);
+    check.absent("/ownership_challenge", body.ownership_challenge.as_ref(), "a new ownership");
+    let destination = check.destination_conf(body.destination_conf.as_ref(), rules);
+    whole(check, destination)
+}
+
+/// Checks what is sent to prove a bucket: its destination and the challenge's content.
+pub(super) fn proof(body: &OwnershipBody, rules: &Rules) -> Result<(Destination, String), Failure> {
+    let mut check = Check::default();
+    check.unknown("", &body.unknown);
+    let destination = check.destination_conf(body.destination_conf.as_ref(), rules);
+    let pointer = "/ownership_challenge";
+    let challenge = check
+        .required(pointer, body.ownership_challenge.as_ref())
+        .and_then(|value| check.text(pointer, value));
+    let challenge = challenge.map(str::to_owned);
+    whole(check, destination.zip(challenge))
+}
+
+/// What was found right, if nothing was noted.
+fn whole<T>(check: Check, found: Option<T>) -> Result<T, Failure> {
+    match (Failure::of(check.into_problems()), found) {
         (Some(failure), _) => Err(failure),
-        (None, Some(request)) => Ok(request),
+        (None, Some(found)) => Ok(found),
         (None, None) => Err(Failure::new(Code::Internal, "this request was refused without a reason")),
     }
 }
 
 impl Check {
-    fn simple(&mut self, account: AccountId, filter: FilterV1, body: &CreateBody) -> Option<Request> {
-        self.absent("/byte_limit", body.byte_limit.as_ref(), "simple");
-        self.absent("/colo_name", body.colo_name.as_ref(), "simple");
-        self.absent("/colo", body.colo.as_ref(), "simple");
-        self.absent("/destination_conf", body.destination_conf.as_ref(), "simple");
-        if body.offset_time.is_some() {
-            let message = "offset_time is not supported: this host keeps no past packets; \
-                           leave it out to capture from now on";
-            self.note("/offset_time", Code::NotSupported, message);
-        }
+    fn simple(
+        &mut self,
+        account: AccountId,
+        filter: FilterV1,
+        body: &CreateBody,
+        rules: &Rules,
+    ) -> Option<Request> {
+        self.absent("/byte_limit", body.byte_limit.as_ref(), "simple captures");
+        self.absent("/colo_name", body.colo_name.as_ref(), "simple captures");
+        self.absent("/colo", body.colo.as_ref(), "simple captures");
+        self.absent("/destination_conf", body.destination_conf.as_ref(), "simple captures");
+        let offset_time = body.offset_time.as_ref().map(|value| self.offset_time(value, rules));
         let time_limit = self.seconds(body.time_limit.as_ref(), SIMPLE_TIME_LIMIT_SECONDS_MAX);
         let packet_limit = self
             .required("/packet_limit", body.packet_limit.as_ref())
@@ -75,7 +105,32 @@ impl Check {
             colo: None,
             colo_style: ColoStyle::ColoName,
             destination: None,
+            offset_time: offset_time.map_or(Some(None), |offset| offset.map(Some))?,
         })
+    }
+
+    /// The moment that a simple capture looks back from.
+    fn offset_time(&mut self, value: &Value, rules: &Rules) -> Option<OffsetTime> {
+        let pointer = "/offset_time";
+        let Some(back_max) = rules.history else {
+            let message = "offset_time is not supported: this host keeps no past packets; \
+                           leave it out to capture from now on";
+            self.note(pointer, Code::NotSupported, message);
+            return None;
+        };
+        let sent = self.text(pointer, value)?;
+        let now = Timestamp::now();
+        let at = sent.parse::<Timestamp>().ok();
+        let within = at.filter(|at| *at <= now && now.duration_since(*at).unsigned_abs() <= back_max);
+        if within.is_none() {
+            let message = format!(
+                "offset_time is {}, must be an RFC 3339 date-time within the {} hours before now, {now:.3} on this host",
+                shown(value),
+                back_max.as_secs() / 3600,
+            );
+            self.note(pointer, Code::InvalidValue, message);
+        }
+        within.map(|at| OffsetTime { sent: sent.to_owned(), at })
     }
 
     fn full(
@@ -85,15 +140,12 @@ impl Check {
         body: &CreateBody,
         rules: &Rules,
     ) -> Option<Request> {
-        self.absent("/offset_time", body.offset_time.as_ref(), "full");
+        self.absent("/offset_time", body.offset_time.as_ref(), "full captures");
         let time_limit = self.seconds(body.time_limit.as_ref(), rules.time_limit_seconds_max);
         let packet_limit = self.bounded("/packet_limit", body.packet_limit.as_ref(), rules.packet_limit_max);
         let byte_limit = self.bounded("/byte_limit", body.byte_limit.as_ref(), rules.byte_limit_max);
         let colo = self.colo(body, rules);
-        let destination = self
-            .required("/destination_conf", body.destination_conf.as_ref())
-            .and_then(|value| self.text("/destination_conf", value))
-            .and_then(|uri| self.destination(uri, rules));
+        let destination = self.destination_conf(body.destination_conf.as_ref(), rules);
         let (colo, colo_style) = colo?;
         Some(Request {
             account,
@@ -105,6 +157,7 @@ impl Check {
             colo: Some(colo),
             colo_style,
             destination: Some(destination?),
+            offset_time: None,
         })
     }
 
@@ -144,6 +197,12 @@ impl Check {
             return None;
         }
         Some(colo)
+    }
+
+    fn destination_conf(&mut self, value: Option<&Value>, rules: &Rules) -> Option<Destination> {
+        let pointer = "/destination_conf";
+        let uri = self.required(pointer, value).and_then(|value| self.text(pointer, value))?;
+        self.destination(uri, rules)
     }
 
     fn destination(&mut self, uri: &str, rules: &Rules) -> Option<Destination> {

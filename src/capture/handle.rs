@@ -14,9 +14,24 @@ pub enum Refusal {
     /// This account's full capture is still at work.
     #[error("full capture {0} is still pending or running; stop it or wait for its end")]
     FullCaptureActive(CaptureId),
+    /// This account started a simple capture a short time ago.
+    #[error(
+        "this account may start one simple capture in {interval_seconds} s; try again in {seconds_left} s"
+    )]
+    SimpleTooSoon {
+        /// As configured.
+        interval_seconds: u64,
+        /// Until the next may start; at least one.
+        seconds_left: u64,
+    },
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),
+    /// This host keeps no history.
+    #[error(
+        "offset_time cannot be served: this host keeps no past packets; leave it out to capture from now on"
+    )]
+    NoHistory,
     /// The filter cannot be compiled.
     #[error("{0}")]
     Filter(String),

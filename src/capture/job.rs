@@ -72,6 +72,15 @@ pub enum ColoStyle {
     Colo,
 }
 
+/// `offset_time` of a simple capture: the last moment of the time window that is looked back into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetTime {
+    /// As sent; answers echo it.
+    pub sent: String,
+    /// What it says.
+    pub at: Timestamp,
+}
+
 /// A validated request for a capture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -93,6 +102,9 @@ pub struct Request {
     pub colo_style: ColoStyle,
     /// Where the objects go; none for `simple`.
     pub destination: Option<Destination>,
+    /// Takes the packets from the history, `time_limit` seconds back from there; from now on if none. `simple` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset_time: Option<OffsetTime>,
 }
 
 /// `status` of a capture, in Cloudflare's words.
@@ -182,4 +194,7 @@ pub struct Job {
     pub ledger: Ledger,
     /// Complete objects.
     pub objects: Vec<ObjectInfo>,
+    /// One in so many packets was considered; every one if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_one_in: Option<u32>,
 }

@@ -140,6 +140,9 @@ pub struct Progress {
     /// What an operator should know: an upload that is being tried again, a spool that fills up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// One in so many packets is considered; every one if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_one_in: Option<u32>,
 }
 
 #[cfg(test)]

@@ -11,5 +11,7 @@ mod ledger;
 
 pub use engine::{Engine, Planes, ReadPorts};
 pub use handle::{Action, Handle, Refusal};
-pub use job::{AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, Request, Status, StopReason};
+pub use job::{
+    AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status, StopReason,
+};
 pub use ledger::{Dropped, Imbalance, Ledger, PortDrops, Progress};

@@ -22,14 +22,22 @@ pub enum Command {
     Serve(ConfigArgs),
     /// Hold a config file and this host to what a capture needs, with advice
     Check(CheckArgs),
-    /// Start, list, show and stop captures on a server
+    /// Start, list, show, follow, stop and download captures on a server
     Capture(CaptureArgs),
+    /// Add, prove, list and remove the buckets that full captures may go to
+    Bucket(BucketArgs),
     /// Try filters on files
     Filter(FilterArgs),
     /// Join pcap and pcapng files by time
     Merge(MergeArgs),
     /// Hold files to their manifest
     Verify(VerifyArgs),
+    /// Make the key that signs manifests, and print the public key that checks them
+    ManifestKey(ManifestKeyArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages, one for each command
+    Man(ManArgs),
 }
 
 /// Where the config file is.
@@ -95,8 +103,12 @@ pub enum CaptureCommand {
     List,
     /// Show one capture, its counts and its objects
     Show(IdArgs),
+    /// Follow a capture to its end; Ctrl-C leaves and lets it go on
+    Watch(IdArgs),
     /// End a capture and keep what it has
     Stop(IdArgs),
+    /// Fetch the file of a simple capture
+    Download(DownloadArgs),
 }
 
 /// A capture's id.
@@ -104,6 +116,90 @@ pub enum CaptureCommand {
 pub struct IdArgs {
     /// The capture: 32 hexadecimal digits
     pub id: String,
+}
+
+/// `trawl capture download`
+#[derive(Debug, Args)]
+pub struct DownloadArgs {
+    /// The capture: 32 hexadecimal digits
+    pub id: String,
+    /// The file to write, - for standard output; pcap_ID.pcap by default
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `trawl bucket`
+#[derive(Debug, Args)]
+pub struct BucketArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: BucketCommand,
+    /// The server
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// The commands of `trawl bucket`.
+#[derive(Debug, Subcommand)]
+pub enum BucketCommand {
+    /// Name a bucket; the server writes a challenge into it
+    Add(BucketAddArgs),
+    /// Prove that a bucket is yours by what its challenge says
+    Prove(BucketProveArgs),
+    /// List the account's buckets
+    List,
+    /// Take a bucket from the list; the bucket itself stays as it is
+    Remove(BucketRemoveArgs),
+}
+
+/// `trawl bucket add`
+#[derive(Debug, Args)]
+pub struct BucketAddArgs {
+    /// The bucket: s3://BUCKET[/DIRECTORY]?region=REGION, gs://BUCKET[/DIRECTORY] or r2://BUCKET?account-id=ID
+    #[arg(value_name = "URI")]
+    pub destination_conf: String,
+    /// File with the access key id and the secret access key of an r2:// bucket, one a line, instead of
+    /// TRAWL_R2_ACCESS_KEY_ID and TRAWL_R2_SECRET_ACCESS_KEY in the environment
+    #[arg(long, value_name = "FILE")]
+    pub r2_key_file: Option<PathBuf>,
+    /// Also read the challenge from the bucket, with the credentials of this host, and prove it
+    #[arg(long)]
+    pub prove: bool,
+    /// Where the bucket is
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `trawl bucket prove`
+#[derive(Debug, Args)]
+pub struct BucketProveArgs {
+    /// The bucket, as it was added
+    #[arg(value_name = "URI")]
+    pub destination_conf: String,
+    /// File with what the challenge says, - for standard input; without it the challenge is read from the bucket
+    #[arg(long, value_name = "FILE")]
+    pub challenge_file: Option<PathBuf>,
+    /// Where the bucket is
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `trawl bucket remove`
+#[derive(Debug, Args)]
+pub struct BucketRemoveArgs {
+    /// The entry's id as `trawl bucket list` shows it
+    pub id: String,
+}
+
+/// How this host itself reaches a bucket. Credentials come from the standard AWS chain.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StoreArgs {
+    /// Address of a store that speaks S3, instead of AWS
+    #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL_S3")]
+    pub endpoint: Option<String>,
 }
 
 /// `type` of a capture.
@@ -213,6 +309,35 @@ pub struct MergeArgs {
 /// `trawl verify`
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The manifest; its files are looked for beside it
-    pub manifest: PathBuf,
+    /// The manifest, a file or such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION; its objects stand beside it
+    pub manifest: String,
+    /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
+    #[arg(long, value_name = "FILE")]
+    pub public_key: Option<PathBuf>,
+    /// Where the bucket is
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `trawl manifest-key`
+#[derive(Debug, Args)]
+pub struct ManifestKeyArgs {
+    /// The file for the secret key; made unless it is there, readable by its owner alone
+    pub file: PathBuf,
+}
+
+/// `trawl completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `trawl man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The directory for the pages
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }

@@ -1,11 +1,12 @@
-//! `trawl capture`: start, list, show, stop. Owns how the client's answers become a result.
+//! `trawl capture`: start, list, show, watch, stop; `download` has a file of its own. Owns how the client's answers become a result.
 //!
 //! Invariant: a capture that was waited for is a success only if the server says so and its counts agree.
 
 use super::args::{CaptureArgs, CaptureCommand, StartArgs};
 use super::client::{self, Client};
 use super::wait::{self, Display};
-use super::{Error, Outcome, report, request};
+use super::{Error, Outcome, download, report, request};
+use crate::capture::Progress;
 use serde_json::{Value, json};
 
 /// Runs one command against the server.
@@ -22,6 +23,8 @@ pub async fn run(args: CaptureArgs) -> Result<Outcome, Error> {
     match (args.command, body) {
         (CaptureCommand::Start(start), Some(body)) => self::start(&client, &start, &body, json).await,
         (CaptureCommand::Show(args), _) => show(&client, &args.id, json).await,
+        (CaptureCommand::Watch(args), _) => watch(&client, &args.id, json).await,
+        (CaptureCommand::Download(args), _) => download::run(&client, &args, json).await,
         (CaptureCommand::Stop(args), _) => {
             client.stop(&args.id).await?;
             let text =
@@ -46,16 +49,29 @@ async fn start(
         return Err(Error::NoId);
     };
     if !args.wait {
-        return Outcome::done(report::capture(&capture), &capture, json);
+        return Outcome::done(report::members(&capture), &capture, json);
     }
     let interrupts = wait::interrupts().map_err(Error::Runtime)?;
     eprintln!("capture {id}");
     let progress = wait::follow(client, &id, &Display::new(args.time_limit), interrupts).await?;
-    let capture = client.get(&id).await?;
+    ended(client, &id, &progress, json).await
+}
+
+/// Follows to the end. Ctrl-C ends this process alone, as any other: nothing of the capture is this process's.
+async fn watch(client: &Client, id: &str, json: bool) -> Result<Outcome, Error> {
+    let capture = client.get(id).await?;
+    let seconds = capture.get("time_limit").and_then(Value::as_f64).unwrap_or(0.0);
+    let (_never_pressed, interrupts) = tokio::sync::mpsc::channel(1);
+    let progress = wait::follow(client, id, &Display::new(seconds), interrupts).await?;
+    ended(client, id, &progress, json).await
+}
+
+async fn ended(client: &Client, id: &str, progress: &Progress, json: bool) -> Result<Outcome, Error> {
+    let capture = client.get(id).await?;
     let message = capture.get("error_message").and_then(Value::as_str);
     let balanced = progress.ledger.check().is_ok();
     let whole = json!({"capture": capture, "progress": progress, "balanced": balanced});
-    let mut outcome = Outcome::done(report::ended(&progress, message), &whole, json)?;
+    let mut outcome = Outcome::done(report::ended(progress, message), &whole, json)?;
     outcome.is_success = progress.status == crate::capture::Status::Success && balanced;
     Ok(outcome)
 }
@@ -70,7 +86,7 @@ async fn show(client: &Client, id: &str, json: bool) -> Result<Outcome, Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    let mut text = report::capture(&capture);
+    let mut text = report::members(&capture);
     if let Some(progress) = &progress {
         text += &format!("\n{}\n{}", report::objects(&progress.objects), report::ledger(&progress.ledger));
     }

@@ -5,7 +5,8 @@
 use super::args::ServerArgs;
 use super::request::Body;
 use crate::capture::Progress;
-use reqwest::{Method, RequestBuilder, Url};
+use bytes::Bytes;
+use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,6 +17,8 @@ use std::time::Duration;
 /// A server that does not answer within this time does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A download as a whole; what has come is kept, so a longer one is asked for again.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Why the server did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A wait for bytes that do not come.
+    #[error("the server at {url} sent nothing for {} s; see its log", ANSWER_TIMEOUT.as_secs())]
+    Stalled {
+        /// The base URL.
+        url: String,
+    },
     /// The server's own refusal.
     #[error("the server refused ({status}): {}", errors.iter().map(|one| format!("{} (code {})", one.message, one.code)).collect::<Vec<_>>().join("; "))]
     Refused {
@@ -96,7 +105,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Broken { .. } => true,
+            Self::Connect { .. } | Self::Broken { .. } | Self::Stalled { .. } => true,
             Self::Refused { status, .. } | Self::NotTheApi { status, .. } => {
                 matches!(status, 408 | 429 | 500..)
             }
@@ -223,6 +232,74 @@ impl Client {
         self.send(self.request(Method::PUT, &format!("/{id}/stop"))).await.map(|_no_body| ())
     }
 
+    /// A simple capture's file from this byte on.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn download(&self, id: &str, from: u64) -> Result<Download<'_>, Error> {
+        let id = segment("ID", id, ID_ADVICE)?;
+        // The time-out of a request covers its body, which here has any length: it is replaced by one for each chunk.
+        let mut request = self
+            .request(Method::GET, &format!("/{id}/download"))
+            .timeout(DOWNLOAD_TIMEOUT)
+            .header(header::ACCEPT, "application/vnd.tcpdump.pcap");
+        if from > 0 {
+            request = request.header(header::RANGE, format!("bytes={from}-"));
+        }
+        let sent = tokio::time::timeout(ANSWER_TIMEOUT, request.send()).await;
+        let answer = sent.map_err(|_| self.stalled())?.map_err(|error| self.broken(&error))?;
+        let status = answer.status();
+        if !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
+            let url = answer.url().to_string();
+            let bytes = answer.bytes().await.map_err(|error| self.broken(&error))?;
+            return Err(refusal(status.as_u16(), url, &bytes));
+        }
+        let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        let (from, total) = match (status, range.and_then(content_range)) {
+            (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, Some(range)) => range,
+            _ => (Some(0), answer.content_length()),
+        };
+        let has_bytes = status.is_success();
+        Ok(Download { client: self, answer: has_bytes.then_some(answer), from, total })
+    }
+
+    /// Names a bucket; the answer has the challenge's file name.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn add_bucket(&self, destination_conf: &str) -> Result<Value, Error> {
+        let body = serde_json::json!({"destination_conf": destination_conf});
+        self.ask(self.request(Method::POST, "/ownership").json(&body)).await
+    }
+
+    /// Answers a bucket's challenge.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn prove_bucket(&self, destination_conf: &str, challenge: &str) -> Result<Value, Error> {
+        let body =
+            serde_json::json!({"destination_conf": destination_conf, "ownership_challenge": challenge});
+        self.ask(self.request(Method::POST, "/ownership/validate").json(&body)).await
+    }
+
+    /// The account's buckets.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn buckets(&self) -> Result<Vec<Value>, Error> {
+        self.ask(self.request(Method::GET, "/ownership")).await
+    }
+
+    /// Takes a bucket from the list.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn remove_bucket(&self, id: &str) -> Result<(), Error> {
+        let id = segment("ID", id, "an entry's id as `trawl bucket list` shows it")?;
+        // The API answers 204 without a body.
+        self.send(self.request(Method::DELETE, &format!("/ownership/{id}"))).await.map(|_no_body| ())
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.pcaps));
         match &self.credentials {
@@ -243,23 +320,60 @@ impl Client {
 
     /// Sends; the status is a success.
     async fn send(&self, request: RequestBuilder) -> Result<(u16, String, Vec<u8>), Error> {
-        let broken = |error: reqwest::Error| {
-            let (url, reason) = (self.base.clone(), root_cause(&error));
-            if error.is_connect() { Error::Connect { url, reason } } else { Error::Broken { url, reason } }
-        };
-        let answer = request.send().await.map_err(broken)?;
+        let answer = request.send().await.map_err(|error| self.broken(&error))?;
         let (status, url) = (answer.status(), answer.url().to_string());
-        let bytes = answer.bytes().await.map_err(broken)?;
+        let bytes = answer.bytes().await.map_err(|error| self.broken(&error))?;
         if status.is_success() {
             return Ok((status.as_u16(), url, bytes.into()));
         }
-        let status = status.as_u16();
-        match serde_json::from_slice::<Envelope>(&bytes) {
-            Ok(envelope) if !envelope.errors.is_empty() => {
-                Err(Error::Refused { status, errors: envelope.errors })
-            }
-            _ => Err(Error::NotTheApi { url, status }),
-        }
+        Err(refusal(status.as_u16(), url, &bytes))
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> Error {
+        let (url, reason) = (self.base.clone(), root_cause(error));
+        if error.is_connect() { Error::Connect { url, reason } } else { Error::Broken { url, reason } }
+    }
+
+    fn stalled(&self) -> Error {
+        Error::Stalled { url: self.base.clone() }
+    }
+}
+
+/// A file on its way.
+#[derive(Debug)]
+pub struct Download<'a> {
+    client: &'a Client,
+    /// None where nothing is left to send.
+    answer: Option<reqwest::Response>,
+    /// Where its bytes begin; none where the server said that there are none from there on.
+    pub from: Option<u64>,
+    /// Size of the whole file in bytes, if the server tells.
+    pub total: Option<u64>,
+}
+
+impl Download<'_> {
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some(answer) = &mut self.answer else { return Ok(None) };
+        let chunk = tokio::time::timeout(ANSWER_TIMEOUT, answer.chunk()).await;
+        chunk.map_err(|_| self.client.stalled())?.map_err(|error| self.client.broken(&error))
+    }
+}
+
+/// First byte and whole size of `bytes 0-9/10`, `bytes */10` and `bytes 0-9/*` (RFC 9110, section 14.4).
+fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+    let from = range.split_once('-').and_then(|(from, _)| from.parse().ok());
+    Some((from, total.parse().ok()))
+}
+
+fn refusal(status: u16, url: String, bytes: &[u8]) -> Error {
+    match serde_json::from_slice::<Envelope>(bytes) {
+        Ok(envelope) if !envelope.errors.is_empty() => Error::Refused { status, errors: envelope.errors },
+        _ => Error::NotTheApi { url, status },
     }
 }
 

@@ -92,6 +92,7 @@ async fn progress(State(seen): State<Shared>) -> Response {
         byte_limit: None,
         objects: Vec::new(),
         warnings: Vec::new(),
+        sample_one_in: None,
     })
 }
 

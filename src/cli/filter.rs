@@ -93,7 +93,7 @@ pub fn test(filter: &FilterV1, input: &Path, output: Option<&Path>) -> Result<Co
     is_ethernet(reader.link_type())?;
     let mut output = output.map(|path| Output::create(path, input)).transpose()?;
 
-    let program = Program::compile(&[(0, &filter)]);
+    let program = Program::compile(&[(0, &filter, None)]);
     let mut hits = [0; CAPTURES_MAX];
     let mut counts = Counts::default();
     let end = loop {

@@ -3,18 +3,23 @@
 //! Invariant: standard output is a command's result alone; exit codes are 0 for success, 1 for failure, 2 for wrong usage.
 
 pub mod args;
+mod bucket;
 mod capture;
 mod check;
 pub mod client;
+mod download;
 mod filter;
 mod merge;
+mod pages;
 mod report;
 pub mod request;
+mod stores;
 mod verify;
 mod wait;
 
 use crate::config::{Plan, Problems};
 use crate::observe;
+use crate::upload::{KeyError, SigningKey};
 use clap::Parser as _;
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
@@ -33,6 +38,18 @@ pub enum Error {
     /// A wait that was not to the end.
     #[error(transparent)]
     Wait(#[from] wait::Error),
+    /// A bucket that is not added or proven.
+    #[error(transparent)]
+    Bucket(#[from] bucket::BucketError),
+    /// A download's file.
+    #[error(transparent)]
+    File(#[from] download::FileError),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A man page.
+    #[error(transparent)]
+    Page(#[from] pages::PageError),
     /// An answer without an id.
     #[error("the server accepted the capture but named no id; look for it with `trawl capture list`")]
     NoId,
@@ -79,6 +96,7 @@ impl Error {
         match self {
             Self::Request(_) => 2,
             Self::Client(error) if error.is_usage() => 2,
+            Self::Bucket(error) if error.is_usage() => 2,
             _ => 1,
         }
     }
@@ -135,10 +153,8 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Check(args) => check::run(&args, Some(&crate::host::probe)),
         #[cfg(not(feature = "dpdk"))]
         args::Command::Check(args) => check::run(&args, None),
-        args::Command::Capture(args) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(Error::Runtime)?.block_on(capture::run(args))
-        }
+        args::Command::Capture(args) => block_on(capture::run(args)),
+        args::Command::Bucket(args) => block_on(bucket::run(args)),
         args::Command::Serve(args) => {
             let plan = Plan::load(&args.config)
                 .map_err(|problems| Error::Config { path: args.config.clone(), problems })?;
@@ -157,8 +173,20 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Merge(args) => {
             merge::run(&args.output, &args.inputs).map(|()| Outcome::silent()).map_err(Error::Command)
         }
-        args::Command::Verify(args) => {
-            verify::run(&args.manifest).map(|()| Outcome::silent()).map_err(Error::Command)
+        args::Command::Verify(args) => verify::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
+        args::Command::ManifestKey(args) => {
+            let key = match args.file.try_exists() {
+                Ok(true) => SigningKey::load(&args.file)?,
+                _ => SigningKey::create(&args.file)?,
+            };
+            Ok(Outcome { text: key.public().to_pem(), is_success: true })
         }
+        args::Command::Completions(args) => Ok(pages::completions(args.shell)),
+        args::Command::Man(args) => pages::man(&args.dir),
     }
+}
+
+fn block_on(work: impl Future<Output = Result<Outcome, Error>>) -> Result<Outcome, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Error::Runtime)?.block_on(work)
 }

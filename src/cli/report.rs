@@ -41,14 +41,27 @@ pub fn captures(list: &[Value]) -> String {
     lines(&table)
 }
 
-/// Every member of one capture.
-pub fn capture(capture: &Value) -> String {
+/// Every member of one capture or bucket.
+pub fn members(capture: &Value) -> String {
     let mut text = String::new();
     for (name, value) in capture.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let _infallible = writeln!(text, "{name:<17} {value}");
     }
     text
+}
+
+/// One line for each bucket.
+pub fn buckets(list: &[Value]) -> String {
+    if list.is_empty() {
+        return "no buckets; add one with `trawl bucket add`\n".to_owned();
+    }
+    let names = ["id", "status", "destination_conf", "submitted", "validated"];
+    let mut table = table(&names);
+    for bucket in list {
+        table.add_row(names.map(|name| member(bucket, name)));
+    }
+    lines(&table)
 }
 
 /// The objects in the bucket.
@@ -194,6 +207,7 @@ mod tests {
                 last_ns: 1_795_500_060_000_000_000,
                 sha256: "ab".repeat(32),
             }],
+            sample_one_in: None,
         }
     }
 
@@ -215,6 +229,17 @@ mod tests {
         let mut progress = progress();
         (progress.status, progress.seconds_left) = (Status::Running, 11.2);
         insta::assert_snapshot!(moment(&progress), @"running, 12 s left: 599900 packets, 48.64 MiB, 60 dropped, 10 missed, 1 objects uploaded");
+    }
+
+    #[test]
+    fn buckets_are_a_table_too() {
+        let list = [json!({
+            "id": "9883874ecac311ec8475433579a6bf5f", "status": "pending", "validated": "",
+            "destination_conf": "s3://pcaps?region=us-east-1", "submitted": "2026-11-24T00:00:00Z",
+            "filename": "ownership-challenge-9883874ecac311ec8475433579a6bf5f.txt",
+        })];
+        insta::assert_snapshot!(buckets(&list));
+        assert!(buckets(&[]).contains("trawl bucket add"));
     }
 
     #[test]

@@ -2,24 +2,28 @@
 //!
 //! Invariant: it ends well only if every object is what its manifest says.
 
+use super::args::VerifyArgs;
+use super::stores;
 use crate::capture::ObjectInfo;
-use crate::upload::{Finding, Step, Verified, verify};
+use crate::upload::{Bucket, Finding, PublicKey, Step, Verified, VerifyError, verify_at, verify_file};
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 
 /// Captures below this are verified within a blink; a bar would only flicker.
 const BAR_BYTES_MIN: u64 = 256 << 20;
 
-/// Checks a manifest's objects, which stand beside it, and prints a line for each, then the verdict.
+/// Checks a manifest's objects, which stand beside it in a directory or a bucket, and prints a line for each, then the verdict.
 ///
 /// # Errors
 /// When the manifest cannot be read, and when anything is not as it says.
-pub fn run(manifest: &Path) -> anyhow::Result<()> {
+pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
+    let key = args.public_key.as_deref().map(PublicKey::load).transpose()?;
     let bar = ProgressBar::hidden();
     bar.set_style(ProgressStyle::with_template(
         "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
     )?);
-    let verified = verify(manifest, &mut |step| match step {
+    let verified = check(args, key.as_ref(), &mut |step| match step {
         Step::Begin(bytes) => {
             bar.set_length(bytes);
             if bytes >= BAR_BYTES_MIN {
@@ -33,8 +37,27 @@ pub fn run(manifest: &Path) -> anyhow::Result<()> {
     println!("{}", verdict(&verified));
     match verified.findings.len() {
         0 => Ok(()),
-        count => Err(anyhow::anyhow!("{} is not verified: {count} findings", manifest.display())),
+        count => Err(anyhow::anyhow!("{} is not verified: {count} findings", args.manifest)),
     }
+}
+
+/// A manifest with a scheme is in a bucket.
+fn check(
+    args: &VerifyArgs,
+    key: Option<&PublicKey>,
+    watch: &mut dyn FnMut(Step<'_>),
+) -> anyhow::Result<Verified> {
+    if !args.manifest.contains("://") {
+        return Ok(verify_file(Path::new(&args.manifest), key, watch)?);
+    }
+    let (uri, name) = stores::split(&args.manifest).with_context(|| {
+        format!("{}: write such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION", args.manifest)
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let store = runtime.block_on(stores::open(&uri, &args.store))?;
+    let bucket = Bucket { store: &*store, runtime: &runtime, uri };
+    let verified: Result<Verified, VerifyError> = verify_at(&bucket, &name, key, watch);
+    Ok(verified?)
 }
 
 fn object_line(object: &ObjectInfo, findings: &[Finding]) -> String {
@@ -55,7 +78,7 @@ fn verdict(verified: &Verified) -> String {
 mod tests {
     use super::*;
     use crate::capture::CaptureId;
-    use crate::upload::{Manifest, manifest_name};
+    use crate::upload::{Manifest, manifest_name, verify};
 
     #[test]
     fn the_end_is_an_error_exactly_if_there_are_findings() {
@@ -71,10 +94,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(manifest_name(&id));
         std::fs::write(&path, manifest.to_json().unwrap()).unwrap();
-        run(&path).unwrap();
+        let args = VerifyArgs {
+            manifest: path.display().to_string(),
+            public_key: None,
+            store: super::super::args::StoreArgs::default(),
+        };
+        run(&args).unwrap();
         manifest.ledger.captured = 1;
         std::fs::write(&path, manifest.to_json().unwrap()).unwrap();
-        let error = run(&path).unwrap_err();
+        let error = run(&args).unwrap_err();
         assert!(error.to_string().ends_with("is not verified: 2 findings"), "{error}");
         let verified = verify(&path, &mut |_| ()).unwrap();
         let text = verdict(&verified);

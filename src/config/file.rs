@@ -43,8 +43,12 @@ sections! {
         store: Store = Store::default(),
         /// `[capture]`
         capture: Capture = Capture::default(),
+        /// `[history]`
+        history: History = History::default(),
         /// `[upload]`
         upload: Upload = Upload::default(),
+        /// `[manifest]`
+        manifest: Manifest = Manifest::default(),
         /// `[api]`
         api: Api = Api::default(),
         /// `[log]`
@@ -101,8 +105,10 @@ sections! {
         high_water_percent: u64 = 80,
         /// Size at which segments and objects are cut.
         segment_bytes: ByteSize = ByteSize(256 << 20),
-        /// `auto`, `direct` or `mapped`.
+        /// `auto`, `direct`, `mapped` or `discard`.
         write: String = "auto".to_owned(),
+        /// What `mapped` writes once at start.
+        pool_bytes: Option<ByteSize> = None,
         /// Most that a host crash can cost.
         fsync_interval_ms: u64 = 1000,
         /// How long a frame waits in a block that fills slowly.
@@ -125,13 +131,36 @@ sections! {
         byte_limit_max: Option<ByteSize> = None,
         /// Captures at once.
         captures_max: u64 = 64,
+        /// Full captures of one account at once.
+        full_per_account: u64 = 1,
+        /// Between two simple captures of one account.
+        simple_interval_seconds: u64 = 60,
         /// How long a `simple` capture can be downloaded.
         simple_retention_seconds: u64 = 86_400,
+        /// One in so many packets is considered by a `simple` capture.
+        simple_sample: u64 = 1,
+    }
+    /// `[history]`
+    History {
+        /// Whether a sample of all packets is kept to look back into.
+        enabled: bool = false,
+        /// One in so many packets.
+        sample: u64 = 1000,
+        /// The most that it may hold.
+        bytes_max: ByteSize = ByteSize(1 << 30),
+        /// Age at which packets are deleted.
+        hours_max: u64 = 24,
+        /// Age at which a segment is cut.
+        segment_seconds: u64 = 60,
     }
     /// `[upload]`
     Upload {
         /// Whether `file:///dir` is a destination.
         allow_file: bool = false,
+        /// Whether a bucket's ownership must be proven before a capture goes there.
+        require_validation: bool = true,
+        /// The same for `file:///dir`.
+        require_file_validation: bool = false,
         /// Size of a multipart part.
         part_bytes: ByteSize = ByteSize(8 << 20),
         /// Parts of one object on their way at once.
@@ -140,8 +169,16 @@ sections! {
         retry_seconds_max: u64 = 900,
         /// How long an upload that fails is begun again.
         retention_seconds: u64 = 86_400,
+        /// Longest pause between two tries.
+        retry_pause_ms_max: u64 = 20_000,
+        /// An HTTP proxy on the way to buckets.
+        proxy: Option<String> = None,
+        /// Certificates that are trusted beside the system's.
+        ca_file: Option<PathBuf> = None,
         /// `[upload.s3]`
         s3: S3 = S3::default(),
+        /// `[upload.r2]`
+        r2: R2 = R2::default(),
     }
     /// `[upload.s3]`
     S3 {
@@ -149,6 +186,26 @@ sections! {
         endpoint: Option<String> = None,
         /// Bucket in the path instead of the host name; with an `endpoint` when absent.
         path_style: Option<bool> = None,
+        /// `none`, `aes256` or `kms`.
+        encryption: String = "none".to_owned(),
+        /// The key of `kms`; the bucket's when absent.
+        kms_key_id: Option<String> = None,
+        /// Storage class of objects; the bucket's when absent.
+        storage_class: Option<String> = None,
+        /// Whether the bucket's owner gets all rights on objects.
+        owner_full_control: bool = false,
+    }
+    /// `[upload.r2]`
+    R2 {
+        /// Whether `r2://bucket` is a destination.
+        allow: bool = false,
+        /// Replaces the account's endpoint.
+        endpoint: Option<String> = None,
+    }
+    /// `[manifest]`
+    Manifest {
+        /// Secret key that signs manifests; not signed when absent.
+        signing_key_file: Option<PathBuf> = None,
     }
     /// `[api]`
     Api {
@@ -157,9 +214,13 @@ sections! {
         /// Largest request body.
         request_bytes_max: ByteSize = ByteSize(64 << 10),
         /// Longest time for one request.
-        request_timeout_seconds: u64 = 10,
+        request_timeout_seconds: u64 = 30,
         /// Connections at once.
         connections_max: u64 = 1024,
+        /// PEM file of the certificate chain; with `tls_key`.
+        tls_cert: Option<PathBuf> = None,
+        /// PEM file of the private key.
+        tls_key: Option<PathBuf> = None,
     }
     /// `[log]`
     Log {

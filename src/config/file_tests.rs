@@ -22,7 +22,19 @@ fn full() -> File {
     file.host.id = Some(String::new());
     file.capture.packet_limit_max = Some(1);
     file.capture.byte_limit_max = Some(ByteSize(1));
-    file.upload.s3 = S3 { endpoint: Some(String::new()), path_style: Some(true) };
+    file.api.tls_cert = Some(PathBuf::new());
+    file.api.tls_key = Some(PathBuf::new());
+    file.upload.proxy = Some(String::new());
+    file.upload.ca_file = Some(PathBuf::new());
+    file.upload.s3 = S3 {
+        endpoint: Some(String::new()),
+        path_style: Some(true),
+        kms_key_id: Some(String::new()),
+        storage_class: Some(String::new()),
+        ..S3::default()
+    };
+    file.upload.r2.endpoint = Some(String::new());
+    file.manifest.signing_key_file = Some(PathBuf::from("x"));
     file
 }
 

@@ -5,6 +5,7 @@
 
 use super::{Problem, Problems, file, resolve};
 use crate::capture::AccountId;
+use crate::upload::S3Extras;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,12 @@ pub struct Plan {
     pub store: StorePlan,
     /// What a request may ask for.
     pub capture: CapturePlan,
+    /// What simple captures can look back into, if anything.
+    pub history: Option<HistoryPlan>,
     /// How objects leave.
     pub upload: UploadPlan,
+    /// How manifests are signed.
+    pub manifest: ManifestPlan,
     /// The HTTP server.
     pub api: ApiPlan,
     /// What is logged, and how.
@@ -140,6 +145,8 @@ pub enum WriteMode {
     Direct,
     /// Through a file mapping.
     Mapped,
+    /// Nowhere: for benches of what is before the disk.
+    Discard,
 }
 
 /// Files on their way to the bucket.
@@ -157,6 +164,8 @@ pub struct SpoolPlan {
     pub write: WriteMode,
     /// Between two fsyncs of one segment.
     pub fsync_interval: Duration,
+    /// What `Mapped` writes once at start, so that its segments are there before packets are.
+    pub pool_bytes: u64,
     /// How long a frame waits in a block that fills slowly.
     pub flush_interval: Duration,
     /// Age at which a segment is cut.
@@ -181,8 +190,27 @@ pub struct CapturePlan {
     pub byte_limit_max: Option<u64>,
     /// Captures at once, up to [`crate::limits::CAPTURES_MAX`].
     pub captures_max: usize,
+    /// Full captures of one account at once.
+    pub full_per_account: usize,
+    /// Between two simple captures of one account; zero for no such rule.
+    pub simple_interval: Duration,
     /// How long a `simple` capture can be downloaded.
     pub simple_retention: Duration,
+    /// One in so many packets is considered by a `simple` capture; at least 1.
+    pub simple_sample: u32,
+}
+
+/// A sample of all packets, kept to look back into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryPlan {
+    /// One in so many packets; at least 1.
+    pub sample: u32,
+    /// The most that it may hold, in bytes; at least a segment.
+    pub bytes_max: u64,
+    /// Age at which packets are deleted; at most [`crate::limits::HISTORY_HOURS_MAX`].
+    pub keep: Duration,
+    /// Age at which a segment is cut.
+    pub segment: Duration,
 }
 
 /// How objects leave.
@@ -190,6 +218,10 @@ pub struct CapturePlan {
 pub struct UploadPlan {
     /// Whether `file:///absolute/dir` is a destination.
     pub allow_file: bool,
+    /// Whether a bucket's ownership must be proven before a capture goes there.
+    pub require_validation: bool,
+    /// The same for `file:///absolute/dir`.
+    pub require_file_validation: bool,
     /// Size of a multipart part; [`crate::limits::PARTS_MAX`] of them hold a segment's worth.
     pub part_bytes: u64,
     /// Parts of one object on their way at once.
@@ -198,8 +230,23 @@ pub struct UploadPlan {
     pub retry: Duration,
     /// How long a delivery that fails is begun again.
     pub retention: Duration,
+    /// Longest pause between two tries.
+    pub retry_pause: Duration,
+    /// `http://host:port` of a proxy on the way to buckets.
+    pub proxy: Option<String>,
+    /// Certificates in PEM that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
     /// S3 and what speaks like it.
     pub s3: S3Plan,
+    /// R2; its destinations are refused when none.
+    pub r2: Option<R2Plan>,
+}
+
+/// R2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct R2Plan {
+    /// An `http` or `https` URL without a trailing slash; the account's own when none.
+    pub endpoint: Option<String>,
 }
 
 /// S3 and what speaks like it.
@@ -209,10 +256,19 @@ pub struct S3Plan {
     pub endpoint: Option<String>,
     /// Bucket in the path instead of the host name.
     pub path_style: bool,
+    /// Server-side encryption, storage class and rights of objects.
+    pub extras: S3Extras,
+}
+
+/// How manifests are signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestPlan {
+    /// Secret key in PEM, absolute; manifests are not signed when none.
+    pub signing_key_file: Option<PathBuf>,
 }
 
 /// The HTTP server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiPlan {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -222,6 +278,8 @@ pub struct ApiPlan {
     pub request_timeout: Duration,
     /// Connections at once.
     pub connections_max: usize,
+    /// PEM files of the certificate chain and of the private key; plain HTTP when none.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// Form of the log.

@@ -6,6 +6,7 @@ use super::file::{self, File};
 use super::plan::*;
 use super::{ByteSize, Problem, accounts};
 use crate::limits;
+use crate::upload::{S3Encryption, S3Extras};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ const BLOCKS_PER_WORKER_MIN: usize = 8;
 
 /// `CPU_SETSIZE - 1`: the highest core that an affinity mask of glibc names.
 const CORE_MAX: u64 = 1023;
+
+/// 1 in N packets.
+const SAMPLE: (u64, u64) = (1, 1_000_000_000);
+const SAMPLE_WHY: &str = "1 takes every packet, 1000000000 a packet every few minutes of the fastest ports";
 
 /// A week: longer intervals are typing errors.
 const SECONDS_MAX: u64 = 7 * 86_400;
@@ -103,8 +108,10 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         ports: ports(&mut rules, &file.port),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store: StorePlan { path: rules.path("store.path", &file.store.path) },
-        capture: capture(&mut rules, &file.capture),
+        capture: capture(&mut rules, &file.capture, file.history.enabled),
+        history: history(&mut rules, &file.history, spool.segment_bytes),
         upload: upload(&mut rules, &file.upload, spool.segment_bytes),
+        manifest: manifest(&mut rules, &file.manifest),
         api: api(&mut rules, &file.api),
         log: log(&mut rules, &file.log),
         accounts: accounts::resolve(&mut rules, &file.account),
@@ -275,7 +282,16 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
         (limits::SEGMENT_BYTES_MIN, bytes_max),
         "below, the file system's work outweighs the data's; above, the quota (spool.bytes_max) holds no segment",
     );
-    let choices = [("auto", WriteMode::Auto), ("direct", WriteMode::Direct), ("mapped", WriteMode::Mapped)];
+    let pool_default = ByteSize((bytes_max / 4).min(1 << 30));
+    let why = "it is part of the quota, spool.bytes_max";
+    let pool_bytes =
+        rules.size("spool.pool_bytes", spool.pool_bytes.unwrap_or(pool_default), (0, bytes_max), why);
+    let choices = [
+        ("auto", WriteMode::Auto),
+        ("direct", WriteMode::Direct),
+        ("mapped", WriteMode::Mapped),
+        ("discard", WriteMode::Discard),
+    ];
     let mut interval = |key, ms, ms_max| {
         Duration::from_millis(rules.range(
             key,
@@ -300,12 +316,13 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
         ),
         write: rules.choice("spool.write", &spool.write, &choices),
         fsync_interval,
+        pool_bytes,
         flush_interval,
         rotate: Duration::from_secs(rotate),
     }
 }
 
-fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
+fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> CapturePlan {
     let some = "a limit of zero would refuse every capture; leave the key out for no limit";
     let mut limit = |key, limit: Option<u64>| limit.map(|max| rules.range(key, max, (1, u64::MAX), some));
     let packet_limit_max = limit("capture.packet_limit_max", capture.packet_limit_max);
@@ -313,6 +330,14 @@ fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
     let captures = (1, limits::CAPTURES_MAX as u64);
     let why = "a capture is one bit of a machine word";
     let captures_max = rules.range("capture.captures_max", capture.captures_max, captures, why);
+    let full_per_account = rules.range("capture.full_per_account", capture.full_per_account, captures, why);
+    let interval = (0, SECONDS_MAX);
+    let why = "zero for no such rule, up to a week";
+    let simple_interval =
+        rules.range("capture.simple_interval_seconds", capture.simple_interval_seconds, interval, why);
+    // The history is recorded in a slot of its own.
+    let captures_max = captures_max.min(limits::CAPTURES_MAX as u64 - u64::from(with_history));
+    let simple_sample = rules.range("capture.simple_sample", capture.simple_sample, SAMPLE, SAMPLE_WHY);
     let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
     let simple_retention = seconds("capture.simple_retention_seconds", capture.simple_retention_seconds);
     CapturePlan {
@@ -320,8 +345,28 @@ fn capture(rules: &mut Rules, capture: &file::Capture) -> CapturePlan {
         packet_limit_max,
         byte_limit_max,
         captures_max: captures_max as usize,
+        full_per_account: full_per_account as usize,
+        simple_interval: Duration::from_secs(simple_interval),
         simple_retention: Duration::from_secs(simple_retention),
+        simple_sample: simple_sample as u32,
     }
+}
+
+fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Option<HistoryPlan> {
+    let sample = rules.range("history.sample", history.sample, SAMPLE, SAMPLE_WHY);
+    let bytes_min = if history.enabled { segment_bytes } else { 0 };
+    let why = "it holds at least one segment (spool.segment_bytes)";
+    let bytes_max = rules.size("history.bytes_max", history.bytes_max, (bytes_min, 1 << 60), why);
+    let why = "the API lets nobody look further back than a day";
+    let hours = rules.range("history.hours_max", history.hours_max, (1, limits::HISTORY_HOURS_MAX), why);
+    let why = "a segment is cut after a second at the earliest and an hour at the latest";
+    let segment = rules.range("history.segment_seconds", history.segment_seconds, (1, 3600), why);
+    history.enabled.then(|| HistoryPlan {
+        sample: sample as u32,
+        bytes_max,
+        keep: Duration::from_secs(hours * 3600),
+        segment: Duration::from_secs(segment),
+    })
 }
 
 fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> UploadPlan {
@@ -336,9 +381,16 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
     let parts_in_flight = rules.range("upload.parts_in_flight", upload.parts_in_flight, (1, 64), why);
     let retry =
         rules.range("upload.retry_seconds_max", upload.retry_seconds_max, (0, SECONDS_MAX), "up to a week");
-    let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, url));
+    let why = "a pause of 10 ms to an hour";
+    let pause = rules.range("upload.retry_pause_ms_max", upload.retry_pause_ms_max, (10, 3_600_000), why);
+    let proxy = upload.proxy.as_deref().map(|url| endpoint(rules, "upload.proxy", url));
+    let endpoint_r2 = upload.r2.endpoint.as_deref().map(|url| endpoint(rules, "upload.r2.endpoint", url));
+    let extras = extras(rules, &upload.s3);
+    let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, "upload.s3.endpoint", url));
     UploadPlan {
         allow_file: upload.allow_file,
+        require_validation: upload.require_validation,
+        require_file_validation: upload.require_file_validation,
         part_bytes,
         parts_in_flight: parts_in_flight as usize,
         retry: Duration::from_secs(retry),
@@ -348,11 +400,39 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
             (0, 31_622_400),
             "up to a year",
         )),
-        s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint },
+        retry_pause: Duration::from_millis(pause),
+        proxy,
+        ca_file: upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path)),
+        s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint, extras },
+        r2: upload.r2.allow.then_some(R2Plan { endpoint: endpoint_r2 }),
     }
 }
 
-fn endpoint(rules: &mut Rules, url: &str) -> String {
+fn extras(rules: &mut Rules, s3: &file::S3) -> S3Extras {
+    const CHOICES: [(&str, u8); 3] = [("none", 0), ("aes256", 1), ("kms", 2)];
+    let encryption = match rules.choice("upload.s3.encryption", &s3.encryption, &CHOICES) {
+        0 => None,
+        1 => Some(S3Encryption::Aes256),
+        _ => Some(S3Encryption::Kms { key_id: s3.kms_key_id.clone() }),
+    };
+    if s3.kms_key_id.is_some() && !matches!(encryption, Some(S3Encryption::Kms { .. })) {
+        rules.wrong("upload.s3.kms_key_id", "(set)", "a key is used with encryption = \"kms\" only");
+    }
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if let Some(class) = &s3.storage_class
+        && (class.is_empty() || !class.bytes().all(plain))
+    {
+        let advice = "write it as S3 does, such as \"STANDARD_IA\"";
+        rules.wrong("upload.s3.storage_class", format!("{class:?}"), advice);
+    }
+    S3Extras {
+        encryption,
+        storage_class: s3.storage_class.clone(),
+        owner_full_control: s3.owner_full_control,
+    }
+}
+
+fn endpoint(rules: &mut Rules, key: &'static str, url: &str) -> String {
     let legal = reqwest::Url::parse(url).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()
@@ -363,9 +443,14 @@ fn endpoint(rules: &mut Rules, url: &str) -> String {
     });
     if !legal {
         let advice = "write http://host:port or https://host; credentials come from the AWS chain (AWS_ACCESS_KEY_ID, ...)";
-        rules.wrong("upload.s3.endpoint", "(not shown)", advice);
+        rules.wrong(key, "(not shown)", advice);
     }
     url.trim_end_matches('/').to_owned()
+}
+
+fn manifest(rules: &mut Rules, manifest: &file::Manifest) -> ManifestPlan {
+    let key = manifest.signing_key_file.as_deref();
+    ManifestPlan { signing_key_file: key.map(|path| rules.path("manifest.signing_key_file", path)) }
 }
 
 fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
@@ -380,7 +465,18 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
     let timeout = rules.range("api.request_timeout_seconds", api.request_timeout_seconds, (1, 3600), why);
     let why = "each connection costs a file descriptor";
     let connections = rules.range("api.connections_max", api.connections_max, (1, 65_536), why);
+    let tls = match (&api.tls_cert, &api.tls_key) {
+        (Some(cert), Some(key)) => Some((rules.path("api.tls_cert", cert), rules.path("api.tls_key", key))),
+        (None, None) => None,
+        (cert, _) => {
+            let key = if cert.is_some() { "api.tls_key" } else { "api.tls_cert" };
+            let advice = "TLS needs certificate and key; give both, or neither for plain HTTP";
+            rules.problems.push(Problem::Missing { key: key.to_owned(), advice: advice.to_owned() });
+            None
+        }
+    };
     ApiPlan {
+        tls,
         listen,
         request_bytes_max: bytes as usize,
         request_timeout: Duration::from_secs(timeout),

@@ -8,6 +8,7 @@ use crate::worker::{QueueCounters, Timers, WorkerHandle, WorkerParts, lane_notic
 use core_affinity::CoreId;
 use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -140,7 +141,13 @@ fn spawn(
         {
             tracing::warn!(core = id, "a data plane thread could not be pinned");
         }
-        body();
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            // A host that goes on without one of these threads would lose packets in silence. What is in the spool stays.
+            tracing::error!(
+                "a data plane thread died: this is a bug; the process ends so that it is started anew"
+            );
+            std::process::abort();
+        }
     };
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(pinned);
     thread.map_err(|source| HostError::Thread { name: name.to_owned(), source })

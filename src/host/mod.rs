@@ -8,6 +8,10 @@ mod dataplane;
 #[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]
+mod privileges;
+#[cfg(feature = "dpdk")]
+mod retention;
+#[cfg(feature = "dpdk")]
 mod serve;
 
 pub use dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};

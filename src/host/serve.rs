@@ -4,24 +4,35 @@
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::ports::{self, PortsError};
-use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
+use super::privileges;
+use super::retention;
+use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secret, TlsError};
 use crate::block::Hugepages;
-use crate::capture::{Engine, Handle, Planes};
+use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::history::{History, HistoryConfig, HistoryError};
+use crate::matcher::PrefixSet;
+use crate::ownership::Ownership;
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
-use crate::upload::{S3Config, Stores, StoresConfig, UploadError};
-use crate::worker::Timers;
+use crate::upload::{KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError};
+use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
+/// How long the end waits for the last segments of the history.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 /// What a shell reports for a process that SIGTERM ended.
 const EXIT_AT_ONCE: i32 = 143;
 
@@ -37,12 +48,18 @@ pub enum ServeError {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The history.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The job store.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The object stores.
     #[error(transparent)]
     Upload(#[from] UploadError),
+    /// The key that signs manifests.
+    #[error("manifest.signing_key_file: {0}")]
+    SigningKey(#[from] KeyError),
     /// The API's address.
     #[error("cannot listen on api.listen {listen}: {source}; choose another address or end what uses it")]
     Listen {
@@ -51,6 +68,9 @@ pub enum ServeError {
         /// The system's answer.
         source: io::Error,
     },
+    /// TLS of the API.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Cores, signals, the runtime.
     #[error("cannot {doing}: {source}")]
     System {
@@ -66,13 +86,19 @@ pub enum ServeError {
 /// # Errors
 /// When it could not start; then nothing was captured.
 pub fn serve(plan: Plan) -> Result<(), ServeError> {
+    privileges::at_start();
+    let tls = plan.api.tls.as_ref().map(|(cert, key)| api::tls(cert, key)).transpose()?;
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
+    let history = history(&plan, &spool)?;
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
+    let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
+    let signing_key = signing_key.map(Arc::new);
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.cores.writers.len().max(2))
+        .on_thread_start(privileges::on_runtime_thread)
         .enable_all()
         .build()
         .map_err(|source| ServeError::System { doing: "start the runtime", source })?;
@@ -96,40 +122,66 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
     let started = ports.started;
+    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));
+    let simple_dir = spool.config().dir.join("simple");
+    let recorded = history.clone();
     let engine = Engine::new(Planes {
         workers,
         queues: plane.queues.clone(),
         ports: Box::new(move || ports::drops(&started)),
-        simple_dir: spool.config().dir.join("simple"),
+        simple_dir: simple_dir.clone(),
         spool,
         stores,
         jobs,
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
+        scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
         upload_retention: plan.upload.retention,
         high_water_percent: plan.spool.high_water_percent,
+        signing_key,
+        full_per_account: plan.capture.full_per_account,
+        simple_interval: plan.capture.simple_interval,
+        simple_sample: Sample::new(plan.capture.simple_sample),
+        history,
     })?;
-    let result = runtime.block_on(run(&plan, engine, listener));
+    let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir));
     plane.stop();
+    if let Some(history) = recorded
+        && let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE)
+    {
+        tracing::warn!(%error, "the last segments of the history are taken in at the next start");
+    }
     tracing::info!("ended");
     result
 }
 
-async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), ServeError> {
+async fn run(
+    plan: &Plan,
+    engine: Engine,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    ownership: Ownership,
+    simple_dir: PathBuf,
+) -> Result<(), ServeError> {
     let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let engine = tokio::spawn(engine.run(actions));
+    let retention = tokio::spawn(retention::keep(simple_dir.clone(), plan.capture.simple_retention));
     let router = api::router(ApiState {
+        ownership,
+        simple_dir,
         captures: handle.clone(),
         accounts: accounts(&plan.accounts),
         rules: rules(plan),
         request_bytes_max: plan.api.request_bytes_max,
+        request_time_max: plan.api.request_timeout,
     });
+    let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let server = tokio::spawn(api::serve(listener, router, async {
+    let server = tokio::spawn(api::serve(listener, router, bounds, tls, async {
         let _ended_or_dropped = api_ends.await;
     }));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
@@ -142,6 +194,7 @@ async fn run(plan: &Plan, engine: Engine, listener: TcpListener) -> Result<(), S
             std::process::exit(EXIT_AT_ONCE);
         }
     }
+    retention.abort();
     let _api_gone = end_api.send(());
     drop(handle);
     for task in [engine, server] {
@@ -192,8 +245,10 @@ fn spool(plan: &Plan) -> SpoolConfig {
             config::WriteMode::Auto => WriteMode::Auto,
             config::WriteMode::Direct => WriteMode::Direct,
             config::WriteMode::Mapped => WriteMode::Mapped,
+            config::WriteMode::Discard => WriteMode::Discard,
         },
         fsync_interval: plan.spool.fsync_interval,
+        pool_bytes: plan.spool.pool_bytes,
     }
 }
 
@@ -207,8 +262,13 @@ fn stores(plan: &Plan) -> StoresConfig {
             part_bytes: upload.part_bytes,
             parts_in_flight: upload.parts_in_flight,
             retry_seconds_max: upload.retry.as_secs(),
+            pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
+            extras: upload.s3.extras.clone(),
+            proxy: upload.proxy.clone(),
+            ca_file: upload.ca_file.clone(),
             ..S3Config::default()
         },
+        r2: upload.r2.clone().map(|r2| R2Config { endpoint: r2.endpoint, credentials: None }),
     }
 }
 
@@ -219,7 +279,34 @@ fn rules(plan: &Plan) -> Rules {
         packet_limit_max: plan.capture.packet_limit_max,
         byte_limit_max: plan.capture.byte_limit_max,
         allow_file: plan.upload.allow_file,
+        require_validation: plan.upload.require_validation,
+        require_file_validation: plan.upload.require_file_validation,
+        history: plan.history.map(|history| history.keep),
     }
+}
+
+/// What each account that has prefixes may see.
+fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
+    let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
+    restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
+}
+
+fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {
+    let Some(plan) = &plan.history else { return Ok(None) };
+    let config = HistoryConfig {
+        sample: Sample::new(plan.sample),
+        bytes_max: plan.bytes_max,
+        keep: plan.keep,
+        segment: plan.segment,
+    };
+    let history = History::open(config, Arc::clone(spool))?;
+    tracing::info!(
+        bytes = history.bytes(),
+        bytes_max = plan.bytes_max,
+        one_in = plan.sample,
+        "history is open"
+    );
+    Ok(Some(Arc::new(history)))
 }
 
 fn accounts(accounts: &[Account]) -> Accounts {

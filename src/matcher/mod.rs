@@ -1,4 +1,5 @@
-//! From `filter_v1` to bit masks. Owns validation, compilation and evaluation of filters; not what happens to a match.
+//! From `filter_v1` to bit masks. Owns validation, compilation and evaluation of filters and of
+//! what an account may see; not what happens to a match.
 //!
 //! Invariant: evaluation depends on the key alone and never allocates.
 
@@ -6,11 +7,15 @@ mod filter;
 mod valid;
 mod rule;
 mod bits;
+mod prefixes;
 mod program;
+#[cfg(test)]
+mod prefix_tests;
 #[cfg(test)]
 mod tests;
 
 pub use bits::Bits;
 pub use filter::FilterV1;
+pub use prefixes::PrefixSet;
 pub use program::Program;
 pub use valid::{Filter, FilterError};

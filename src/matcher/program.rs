@@ -9,12 +9,17 @@
 //! The first [`PREFILTER_COLUMNS`] are looked up for the whole burst without a branch, which lets loads of different
 //! packets overlap; they are chosen so that few packets that match nothing survive them.
 //!
-//! Invariant: evaluation depends on the keys alone, and never allocates.
+//! Slots of an account with prefixes see a packet only if these admit it, which is looked up for the packets that the
+//! filters matched, once for all slots of the account.
+//!
+//! Invariant: evaluation depends on the keys alone, and never allocates; no slot with prefixes has a hit that they do not
+//! admit.
 
 use super::rule::Rule;
-use super::{Bits, Filter};
+use super::{Bits, Filter, PrefixSet};
 use crate::limits::{BURST, CAPTURES_MAX};
 use crate::packet::{Key, offset};
+use std::sync::Arc;
 
 /// Columns that every packet is looked up in. Two reject most packets, but not when filters differ only in one of the
 /// ports or addresses; their four tables are 8 KiB, which leaves the L1 cache to the frames.
@@ -81,18 +86,22 @@ pub struct Program {
     prefilter: Option<Box<[Column; PREFILTER_COLUMNS]>>,
     /// For what the prefilter lets through.
     columns: Box<[Column]>,
+    /// Accounts that see their own prefixes only, each with its slots.
+    scopes: Box<[(Arc<PrefixSet>, u64)]>,
 }
 
 impl Program {
-    /// Compiles the filters of the attached captures, each with its slot.
+    /// Compiles the filters of the attached captures, each with its slot and with what its account may see: none is every
+    /// packet.
     ///
     /// # Panics
     /// If a slot is not below [`CAPTURES_MAX`] or is given twice: only a bug of the caller does that.
     #[must_use]
-    pub fn compile(filters: &[(usize, &Filter)]) -> Self {
+    pub fn compile(filters: &[(usize, &Filter, Option<&Arc<PrefixSet>>)]) -> Self {
         let mut program = Self::default();
         let mut rules = Vec::new();
-        for &(slot, filter) in filters {
+        let mut scopes: Vec<(Arc<PrefixSet>, u64)> = Vec::new();
+        for &(slot, filter, scope) in filters {
             assert!(slot < CAPTURES_MAX, "slot {slot} of {CAPTURES_MAX}");
             assert!(program.attached & 1 << slot == 0, "slot {slot} has two filters");
             program.attached |= 1 << slot;
@@ -101,7 +110,14 @@ impl Program {
             } else {
                 rules.push((slot, Rule::from(filter)));
             }
+            if let Some(scope) = scope {
+                match scopes.iter_mut().find(|(known, _)| Arc::ptr_eq(known, scope)) {
+                    Some((_, slots)) => *slots |= 1 << slot,
+                    None => scopes.push((Arc::clone(scope), 1 << slot)),
+                }
+            }
         }
+        program.scopes = scopes.into();
         let mut columns: Vec<Column> = order(&rules).into_iter().map(|at| Column::new(at, &rules)).collect();
         if let Some(last) = columns.last().cloned() {
             // A column asked twice answers the same, so a program with fewer needs no code of its own.
@@ -116,7 +132,7 @@ impl Program {
     /// caller need not parse.
     #[must_use]
     pub fn needs_keys(&self) -> bool {
-        self.prefilter.is_some()
+        self.prefilter.is_some() || !self.scopes.is_empty()
     }
 
     /// The attached slots, ascending.
@@ -143,7 +159,23 @@ impl Program {
             Some(prefilter) => self.evaluate_rules(prefilter, keys, hits),
             None => 0,
         };
+        if !self.scopes.is_empty() {
+            return self.restrict(keys, hits);
+        }
         if self.everything != 0 { all } else { matched }
+    }
+
+    /// Takes from each account the hits that its prefixes do not admit; returns the packets that still have one.
+    fn restrict(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> u64 {
+        for (scope, slots) in &self.scopes {
+            let wanted = Bits(*slots).fold(0, |wanted, slot| wanted | hits[slot]);
+            let admitted =
+                Bits(wanted).fold(0, |admitted, i| admitted | u64::from(scope.admits(&keys[i])) << i);
+            for slot in Bits(*slots) {
+                hits[slot] &= admitted;
+            }
+        }
+        Bits(self.attached).fold(0, |matched, slot| matched | hits[slot])
     }
 
     fn evaluate_rules(

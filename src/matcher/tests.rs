@@ -98,7 +98,7 @@ fn unknown_members_and_wrong_types_are_refused() {
     }
 }
 
-fn net(v6: bool) -> BoxedStrategy<IpNet> {
+pub(super) fn net(v6: bool) -> BoxedStrategy<IpNet> {
     let length = |max: u8| prop_oneof![4 => Just(max), 1 => (max - 8)..=max, 1 => 0..=max];
     match v6 {
         false => (frames::ipv4(), length(32))
@@ -111,7 +111,7 @@ fn net(v6: bool) -> BoxedStrategy<IpNet> {
 }
 
 /// Any filter, also such as validation refuses: evaluation must be right for these, too.
-fn filter() -> impl Strategy<Value = Filter> {
+pub(super) fn filter() -> impl Strategy<Value = Filter> {
     let nets = any::<bool>()
         .prop_flat_map(|v6| (prop::option::weighted(0.4, net(v6)), prop::option::weighted(0.3, net(v6))));
     let port = || prop::option::weighted(0.3, frames::port());
@@ -127,7 +127,7 @@ fn filter() -> impl Strategy<Value = Filter> {
 }
 
 /// Member by member, from the definition.
-fn naive(filter: &Filter, facts: &Facts) -> bool {
+pub(super) fn naive(filter: &Filter, facts: &Facts) -> bool {
     let within = |net: Option<IpNet>, address: Option<IpAddr>| match (net, address) {
         (None, _) => true,
         (Some(net), Some(address)) => net.contains(&address),
@@ -140,7 +140,7 @@ fn naive(filter: &Filter, facts: &Facts) -> bool {
         && filter.protocol.is_none_or(|protocol| facts.protocol == Some(protocol))
 }
 
-fn key(frame: &Frame) -> Key {
+pub(super) fn key(frame: &Frame) -> Key {
     let bytes = frame.bytes();
     Key::parse(&bytes, bytes.len() as u32)
 }
@@ -155,9 +155,9 @@ proptest! {
         frames in prop::collection::vec(frames::frame(), 0..=BURST),
     ) {
         let slot = |n: usize| (first_slot + n) % CAPTURES_MAX;
-        let attached: Vec<(usize, &Filter)> = filters.iter().enumerate().map(|(n, f)| (slot(n), f)).collect();
+        let attached: Vec<_> = filters.iter().enumerate().map(|(n, f)| (slot(n), f, None)).collect();
         let program = Program::compile(&attached);
-        let mut slots: Vec<usize> = attached.iter().map(|(slot, _)| *slot).collect();
+        let mut slots: Vec<usize> = attached.iter().map(|(slot, ..)| *slot).collect();
         slots.sort_unstable();
         prop_assert_eq!(program.slots().collect::<Vec<_>>(), slots);
         prop_assert_eq!(program.needs_keys(), filters.iter().any(|filter| !filter.takes_everything()));
@@ -167,7 +167,7 @@ proptest! {
         let mut hits = [stale; CAPTURES_MAX];
         let matched = program.evaluate(&keys, &mut hits);
         let mut expected = [stale; CAPTURES_MAX];
-        for (slot, filter) in &attached {
+        for (slot, filter, _) in &attached {
             let matching = frames.iter().map(|frame| naive(filter, &frame.facts()));
             expected[*slot] = matching.enumerate().fold(0, |bits, (i, hit)| bits | u64::from(hit) << i);
         }
@@ -186,7 +186,7 @@ proptest! {
 #[test]
 fn an_empty_filter_needs_no_keys_and_takes_every_packet() {
     let everything = Filter::default();
-    let program = Program::compile(&[(3, &everything), (63, &everything)]);
+    let program = Program::compile(&[(3, &everything, None), (63, &everything, None)]);
     assert!(!program.needs_keys());
     let mut hits = [0; CAPTURES_MAX];
     assert_eq!(program.evaluate(&[Key::EMPTY; 5], &mut hits), 0b1_1111);
@@ -276,7 +276,7 @@ proptest! {
         let bpf = libpcap.compile(&expression, false).map_err(|e| TestCaseError::fail(format!("{expression}: {e}")))?;
         let keys: Vec<Key> = frames.iter().map(key).collect();
         let mut hits = [0; CAPTURES_MAX];
-        Program::compile(&[(0, &filter)]).evaluate(&keys, &mut hits);
+        Program::compile(&[(0, &filter, None)]).evaluate(&keys, &mut hits);
         for (i, frame) in frames.iter().enumerate().filter(|(_, frame)| is_sayable(&expression, &filter, frame)) {
             prop_assert_eq!(hits[0] >> i & 1 == 1, bpf.filter(&frame.bytes()), "{} on {:?}", expression, frame);
         }

@@ -8,7 +8,7 @@
 //! before they are mapped, cut only after their last write, and grown back before they are used again.
 #![allow(unsafe_code)]
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapOptions};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -29,7 +29,7 @@ impl MappedFile {
         fill(&file, 0, bytes)?;
         // SAFETY: the file is ours (0600 in a 0700 directory, created above), wholly allocated, and by the module's invariant never cut while
         // this mapping is written.
-        let map = unsafe { MmapMut::map_mut(&file) }?;
+        let map = unsafe { MmapOptions::new().populate().map_mut(&file) }?;
         Ok(Self { file: Arc::new(file), map })
     }
 
@@ -128,6 +128,23 @@ impl Pool {
         })
     }
 
+    /// Writes one more idle segment; the caller has charged the quota.
+    ///
+    /// # Errors
+    /// When the disk is full or refuses.
+    pub fn fill(&self) -> io::Result<()> {
+        let path = self.idle_path();
+        let mapped = self.create(&path)?;
+        self.state().idle.push((path, mapped));
+        Ok(())
+    }
+
+    fn idle_path(&self) -> PathBuf {
+        let mut state = self.state();
+        state.created += 1;
+        self.dir.join(format!("{:08}", state.created))
+    }
+
     /// Keeps the mapping of a segment that is now published under `path`.
     pub fn keep(&self, path: PathBuf, mapped: MappedFile) {
         self.state().published.insert(path, mapped);
@@ -138,12 +155,8 @@ impl Pool {
     /// # Errors
     /// When it cannot be renamed or grown back; it is then gone from the pool.
     pub fn recycle(&self, path: &Path) -> io::Result<bool> {
-        let (mapped, idle_path) = {
-            let mut state = self.state();
-            let Some(mapped) = state.published.remove(path) else { return Ok(false) };
-            state.created += 1;
-            (mapped, self.dir.join(format!("{:08}", state.created)))
-        };
+        let Some(mapped) = self.state().published.remove(path) else { return Ok(false) };
+        let idle_path = self.idle_path();
         fs::rename(path, &idle_path)?;
         let bytes = mapped.file.metadata()?.len();
         fill(&mapped.file, bytes, self.segment_bytes)?;

@@ -4,7 +4,7 @@
 
 use super::Quota;
 use super::mapping::Pool;
-use crate::limits::PAGE_BYTES;
+use crate::limits::{HISTORY_DIR, PAGE_BYTES};
 use crate::merge::Feed;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -24,6 +24,8 @@ pub enum WriteMode {
     Direct,
     /// Copies into recycled segments that stay mapped.
     Mapped,
+    /// Nothing is written: every frame is counted as lost in the spool. For benches of what comes before the disk.
+    Discard,
 }
 
 /// What an operator decides about the spool.
@@ -39,6 +41,8 @@ pub struct SpoolConfig {
     pub write: WriteMode,
     /// The longest time that written bytes wait for an fsync.
     pub fsync_interval: Duration,
+    /// What `Mapped` writes once when it opens, in bytes.
+    pub pool_bytes: u64,
 }
 
 /// Why the spool cannot be used.
@@ -175,7 +179,7 @@ impl Spool {
             (WriteMode::Auto, Ok(())) => config.write = WriteMode::Direct,
             (WriteMode::Auto, Err(_)) => config.write = WriteMode::Mapped,
             (WriteMode::Direct, Err(source)) => return Err(SpoolError::NoDirect { dir, source }),
-            (WriteMode::Direct, Ok(())) | (WriteMode::Mapped, _) => {}
+            (WriteMode::Direct, Ok(())) | (WriteMode::Mapped | WriteMode::Discard, _) => {}
         }
         let pool = match config.write {
             WriteMode::Mapped => {
@@ -184,8 +188,16 @@ impl Spool {
             }
             _ => None,
         };
-        let used = bytes_below(&config.dir).map_err(failed)?;
-        Ok(Self { quota: Quota::new(config.bytes_max, used), captures: Captures::default(), pool, config })
+        let quota = Quota::new(config.bytes_max, bytes_of_captures(&config.dir).map_err(failed)?);
+        if let Some(pool) = &pool {
+            for _ in 0..config.pool_bytes / pool.segment_bytes() {
+                if !quota.reserve(pool.segment_bytes()) {
+                    break;
+                }
+                pool.fill().map_err(failed)?;
+            }
+        }
+        Ok(Self { quota, captures: Captures::default(), pool, config })
     }
 
     /// What the operator decided, with the way to write resolved.
@@ -260,6 +272,13 @@ fn probe_direct(dir: &Path) -> io::Result<()> {
         .open(&path);
     let _gone_either_way = fs::remove_file(&path);
     opened.map(drop)
+}
+
+/// What is in the spool; the history keeps its own account.
+fn bytes_of_captures(dir: &Path) -> io::Result<u64> {
+    let history = dir.join(HISTORY_DIR);
+    let history_bytes = if history.is_dir() { bytes_below(&history)? } else { 0 };
+    Ok(bytes_below(dir)? - history_bytes)
 }
 
 fn bytes_below(dir: &Path) -> io::Result<u64> {

@@ -7,7 +7,7 @@
 use super::backing::Backing;
 use super::publisher::{Order, PublisherHandle};
 use super::segment::Segment;
-use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId};
+use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId, WriteMode};
 use crate::block::{DiskQueue, Write, WriterEnd};
 use crate::limits::PAGE_BYTES;
 use std::collections::{HashMap, VecDeque};
@@ -46,6 +46,7 @@ pub struct Writer {
     disk: DiskQueue<Tag>,
     streams: HashMap<StreamId, Stream>,
     synced: Instant,
+    discards: bool,
 }
 
 impl Writer {
@@ -53,7 +54,8 @@ impl Writer {
     #[must_use]
     pub fn new(spool: Arc<Spool>, publisher: PublisherHandle, lanes: Vec<WriterEnd<Message>>) -> Self {
         let disk = DiskQueue::new(WRITES_IN_FLIGHT);
-        Self { spool, publisher, lanes, disk, streams: HashMap::new(), synced: Instant::now() }
+        let discards = spool.config().write == WriteMode::Discard;
+        Self { spool, publisher, lanes, disk, streams: HashMap::new(), synced: Instant::now(), discards }
     }
 
     /// Works until every worker is gone and everything that they sent is written.
@@ -125,7 +127,7 @@ impl Writer {
         };
         stream.handed.packets += u64::from(piece.packets);
         stream.handed.frame_bytes += piece.frame_bytes;
-        if stream.failed {
+        if stream.failed || self.discards {
             self.lanes[lane].give_back(piece.block);
             return;
         }

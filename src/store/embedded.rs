@@ -1,7 +1,9 @@
 //! Jobs in one `redb` file. Owns the tables, the locking of the file and the meaning of open errors.
 //!
-//! Invariant: the three tables change in one transaction, so every job is in `JOBS` and `BY_TIME`, and in `UNFINISHED`
+//! Invariant: the three tables of jobs change in one transaction, so every job is in `JOBS` and `BY_TIME`, and in `UNFINISHED`
 //! exactly until it ended.
+
+mod buckets;
 
 use super::{JobStore, StoreError, Stored, record};
 use crate::capture::{AccountId, CaptureId, Job};
@@ -21,6 +23,9 @@ const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
 const BY_TIME: TableDefinition<(&str, i64, &str), ()> = TableDefinition::new("jobs_by_time");
 /// Capture ids of jobs that have not ended, so that a restart does not read all that ever were.
 const UNFINISHED: TableDefinition<&str, ()> = TableDefinition::new("jobs_unfinished");
+
+/// (account, bucket id) → record.
+const BUCKETS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("buckets");
 
 /// Page cache. redb's default of 1 GiB is meant for a main database; jobs are about 1 KiB each.
 const CACHE_BYTES: usize = 16 << 20;
@@ -64,17 +69,18 @@ impl Embedded {
         transaction.open_table(JOBS).map_err(failed)?;
         transaction.open_table(BY_TIME).map_err(failed)?;
         transaction.open_table(UNFINISHED).map_err(failed)?;
+        transaction.open_table(BUCKETS).map_err(failed)?;
         transaction.commit().map_err(failed)
     }
 
-    fn write(
+    fn write<T>(
         &self,
-        change: impl FnOnce(&WriteTransaction) -> Result<Stored, StoreError>,
-    ) -> Result<Stored, StoreError> {
+        change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let transaction = self.database.begin_write().map_err(failed)?;
-        let stored = change(&transaction)?;
+        let written = change(&transaction)?;
         transaction.commit().map_err(failed)?;
-        Ok(stored)
+        Ok(written)
     }
 }
 

@@ -1,10 +1,13 @@
-//! Durable jobs. Owns the [`JobStore`] trait, its error and the embedded database behind it; not what a job goes through.
+//! Durable jobs and buckets. Owns the [`JobStore`] and [`BucketStore`] traits, their error and the embedded database behind
+//! them; not what a job or a bucket goes through.
 //!
-//! Invariant: when a method that writes has returned `Ok`, the job survives a power cut.
+//! Invariant: when a method that writes has returned `Ok`, what it wrote survives a power cut.
 
+mod bucket;
 mod embedded;
 mod record;
 
+pub use bucket::{Bucket, BucketStore};
 pub use embedded::Embedded;
 
 use crate::capture::{AccountId, CaptureId, Job};
@@ -137,6 +140,15 @@ pub enum StoreError {
         /// The revision that is stored.
         found: u64,
     },
+    /// The runtime ended while the call waited.
+    #[error("this host is shutting down")]
+    ShuttingDown,
+    /// The bucket's entry was written or removed since it was read.
+    #[error("the entry of bucket {0} has changed; read it again")]
+    BucketStale(String),
+    /// An account has as many buckets as it may.
+    #[error("this account has {0} buckets, which is all that it may have; delete one")]
+    BucketsFull(usize),
     /// A write would change what the job is listed under.
     #[error("job {0} cannot change its account or its time of submission")]
     Moved(CaptureId),

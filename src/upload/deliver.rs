@@ -3,8 +3,9 @@
 //! Invariant: an object is reported only after the store confirmed its size, and an object that cannot be completed is
 //! aborted. Memory is bounded by the channel and by the store's writer, which makes the merge wait.
 
+use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
 use super::store::{ObjectStore, ObjectWriter};
-use super::{UploadError, object_name};
+use super::{SigningKey, UploadError, object_name};
 use crate::capture::{CaptureId, ObjectInfo};
 use crate::merge::{Consumed, Output, Summary};
 use bytes::Bytes;
@@ -38,6 +39,34 @@ pub async fn deliver(
         tracing::warn!(object = open.name, %error, "an object could not be aborted");
     }
     result.map(|()| relay.done)
+}
+
+/// Why a manifest is not in its store.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// It has no JSON form.
+    #[error(transparent)]
+    Form(#[from] ManifestError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] UploadError),
+}
+
+/// Writes the manifest, and before it its signature: a manifest that is there is signed, if this host signs.
+///
+/// # Errors
+/// [`PublishError`]. A signature without a manifest may then be left.
+pub async fn publish_manifest(
+    store: &dyn ObjectStore,
+    manifest: &Manifest,
+    key: Option<&SigningKey>,
+) -> Result<(), PublishError> {
+    let json = manifest.to_json()?;
+    if let Some(key) = key {
+        store.put(&signature_name(&manifest.id), key.sign(&json).into()).await?;
+    }
+    store.put(&manifest_name(&manifest.id), json.into()).await?;
+    Ok(())
 }
 
 struct Relay<'a> {

@@ -1,9 +1,12 @@
 //! `destination_conf`: where a capture's objects go. Owns the URI forms and their strict parsing; not whether the place
 //! exists or may be used.
 //!
-//! Invariant: what [`Destination::parse`] takes, `Display` and serde give back byte for byte. To keep that simple there is
+//! Invariant: a [`Destination`] holds no secret: keys in an `r2://` URI are taken out of it while it is read, and only where
+//! the caller asks for them. What [`Destination::parse`] takes, `Display` and serde give back byte for byte. To keep that simple there is
 //! one spelling of every destination: percent-encoding, dot segments and unknown query keys are refused.
 
+use super::bucket_name;
+use super::s3::S3Credentials;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -33,6 +36,15 @@ pub enum Destination {
         /// The bucket's region.
         region: String,
     },
+    /// `r2://bucket[/directory]?account-id=account`.
+    R2 {
+        /// The bucket.
+        bucket: String,
+        /// As in `S3`.
+        directory: String,
+        /// Cloudflare account: 32 hexadecimal digits.
+        account_id: String,
+    },
 }
 
 /// Why a `destination_conf` is not taken. Never holds a secret: of unsupported forms only the scheme is named.
@@ -46,13 +58,14 @@ pub enum DestinationError {
     },
     /// No scheme, or one that means nothing here.
     #[error(
-        "the destination is no known form; use s3://bucket[/directory]?region=region or file:///absolute/dir"
+        "the destination is no known form; use s3://bucket[/directory]?region=region, \
+         r2://bucket[/directory]?account-id=account or file:///absolute/dir"
     )]
     UnknownForm,
     /// A form of Cloudflare's that this version cannot write to.
     #[error("{scheme}:// destinations are not supported yet; use s3://bucket[/directory]?region=region")]
     NotSupported {
-        /// `gs` or `r2`.
+        /// `gs`.
         scheme: &'static str,
     },
     /// A byte that may not stand in a destination.
@@ -75,7 +88,7 @@ pub enum DestinationError {
         /// The segment.
         segment: String,
     },
-    /// Against S3's naming rules.
+    /// Against the store's naming rules.
     #[error("bucket name {bucket:?} is not valid: {rule}")]
     Bucket {
         /// The name.
@@ -104,23 +117,46 @@ pub enum DestinationError {
         /// `key=value` as sent.
         part: String,
     },
+    /// `account-id` is missing or no account.
+    #[error("r2 destinations name their account; append ?account-id= and its 32 hexadecimal digits")]
+    Account,
+    /// A query key of an r2 destination that is unknown, empty or there twice; the value may be a secret.
+    #[error(
+        "query key {key:?} is not taken here; r2 destinations take account-id, and access-key-id with \
+         secret-access-key where ownership of the bucket is proved"
+    )]
+    R2Query {
+        /// The key without its value.
+        key: String,
+    },
 }
 
 impl Destination {
-    /// Reads a URI.
+    /// Reads a URI; one with keys in it is refused.
     ///
     /// # Errors
     /// [`DestinationError`] says which part is wrong and what would be right.
     pub fn parse(uri: &str) -> Result<Self, DestinationError> {
+        match Self::parse_with_keys(uri)? {
+            (destination, None) => Ok(destination),
+            (_, Some(_)) => Err(DestinationError::R2Query { key: "access-key-id".to_owned() }),
+        }
+    }
+
+    /// Reads a URI that may hold access keys (`r2://…&access-key-id=…&secret-access-key=…`), and takes them out of it.
+    ///
+    /// # Errors
+    /// As [`Destination::parse`].
+    pub fn parse_with_keys(uri: &str) -> Result<(Self, Option<S3Credentials>), DestinationError> {
         if uri.len() > URI_BYTES_MAX {
             return Err(DestinationError::TooLong { bytes: uri.len() });
         }
         let (scheme, rest) = uri.split_once("://").ok_or(DestinationError::UnknownForm)?;
         match scheme {
-            "s3" => parse_s3(rest),
-            "file" => parse_file(rest),
+            "s3" => Ok((parse_s3(rest)?, None)),
+            "file" => Ok((parse_file(rest)?, None)),
+            "r2" => parse_r2(rest),
             "gs" => Err(DestinationError::NotSupported { scheme: "gs" }),
-            "r2" => Err(DestinationError::NotSupported { scheme: "r2" }),
             _ => Err(DestinationError::UnknownForm),
         }
     }
@@ -139,19 +175,65 @@ fn parse_file(rest: &str) -> Result<Destination, DestinationError> {
 }
 
 fn parse_s3(rest: &str) -> Result<Destination, DestinationError> {
-    // What S3 calls safe in keys, and the three that separate the parts; a user, a port and a fragment need others.
-    let known = |c: char| c.is_ascii_alphanumeric() || "!-_.*'()+=,/?&".contains(c);
-    if let Some(found) = rest.chars().find(|&c| !known(c)) {
-        return Err(DestinationError::Character { found });
-    }
+    check_characters(rest)?;
     let (place, query) = rest.split_once('?').ok_or(DestinationError::NoRegion)?;
+    let (bucket, directory) = parse_place(place, bucket_name::s3)?;
+    Ok(Destination::S3 { bucket, directory, region: parse_region(query)?.to_owned() })
+}
+
+fn parse_r2(rest: &str) -> Result<(Destination, Option<S3Credentials>), DestinationError> {
+    check_characters(rest)?;
+    let (place, query) = rest.split_once('?').ok_or(DestinationError::Account)?;
+    let (bucket, directory) = parse_place(place, bucket_name::r2)?;
+    let [mut account, mut key, mut secret] = [None; 3];
+    for part in query.split('&') {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let slot = match name {
+            "account-id" => &mut account,
+            "access-key-id" => &mut key,
+            "secret-access-key" => &mut secret,
+            _ => return Err(DestinationError::R2Query { key: name.to_owned() }),
+        };
+        if value.is_empty() || slot.replace(value).is_some() {
+            return Err(DestinationError::R2Query { key: name.to_owned() });
+        }
+    }
+    let hex =
+        |id: &&str| id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let account_id = account.filter(hex).ok_or(DestinationError::Account)?.to_owned();
+    let keys = match (key, secret) {
+        (Some(key), Some(secret)) => {
+            Some(S3Credentials { access_key_id: key.to_owned(), secret_access_key: secret.to_owned() })
+        }
+        (None, None) => None,
+        _ => return Err(DestinationError::R2Query { key: "access-key-id".to_owned() }),
+    };
+    Ok((Destination::R2 { bucket, directory, account_id }, keys))
+}
+
+/// What S3 calls safe in keys, and the three that separate the parts; a user, a port and a fragment need others.
+fn check_characters(rest: &str) -> Result<(), DestinationError> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "!-_.*'()+=,/?&".contains(c);
+    match rest.chars().find(|&c| !known(c)) {
+        Some(found) => Err(DestinationError::Character { found }),
+        None => Ok(()),
+    }
+}
+
+/// Bucket and directory.
+fn parse_place(
+    place: &str,
+    rule_broken: impl Fn(&str) -> Option<&'static str>,
+) -> Result<(String, String), DestinationError> {
     let (bucket, directory) = match place.split_once('/') {
         Some((bucket, "")) => (bucket, "/"),
         Some((_, "/")) => return Err(DestinationError::Segment { segment: String::new() }),
         Some((bucket, directory)) => (bucket, directory),
         None => (place, ""),
     };
-    check_bucket(bucket)?;
+    if let Some(rule) = rule_broken(bucket) {
+        return Err(DestinationError::Bucket { bucket: bucket.to_owned(), rule });
+    }
     if directory.contains('&') {
         return Err(DestinationError::Character { found: '&' });
     }
@@ -161,12 +243,7 @@ fn parse_s3(rest: &str) -> Result<Destination, DestinationError> {
     if !matches!(directory, "" | "/") {
         check_segments(directory)?;
     }
-    let region = parse_region(query)?;
-    Ok(Destination::S3 {
-        bucket: bucket.to_owned(),
-        directory: directory.to_owned(),
-        region: region.to_owned(),
-    })
+    Ok((bucket.to_owned(), directory.to_owned()))
 }
 
 fn parse_region(query: &str) -> Result<&str, DestinationError> {
@@ -195,41 +272,23 @@ fn check_segments(path: &str) -> Result<(), DestinationError> {
     }
 }
 
-/// Rules of general purpose buckets, from the S3 user guide, "Bucket naming rules".
-fn check_bucket(bucket: &str) -> Result<(), DestinationError> {
-    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = bucket.as_bytes();
-    let rule = if !(3..=63).contains(&bytes.len()) {
-        "bucket names have 3 to 63 characters"
-    } else if !bytes.iter().all(|b| alphanumeric(b) || matches!(b, b'-' | b'.')) {
-        "bucket names have only a-z 0-9 . -"
-    } else if !bytes.first().is_some_and(alphanumeric) || !bytes.last().is_some_and(alphanumeric) {
-        "bucket names begin and end with a letter or digit"
-    } else if bucket.contains("..") {
-        "bucket names have no two dots in a row"
-    } else if bucket.parse::<std::net::Ipv4Addr>().is_ok() {
-        "bucket names do not look like an IP address"
-    } else if ["xn--", "sthree-", "amzn-s3-demo-"].iter().any(|prefix| bucket.starts_with(prefix)) {
-        "this beginning is reserved by S3"
-    } else if ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"].iter().any(|end| bucket.ends_with(end))
-    {
-        "this ending is reserved by S3"
-    } else {
-        return Ok(());
-    };
-    Err(DestinationError::Bucket { bucket: bucket.to_owned(), rule })
-}
-
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { dir } => write!(f, "file://{}", dir.display()),
             Self::S3 { bucket, directory, region } => {
-                let slash = if matches!(directory.as_str(), "" | "/") { "" } else { "/" };
-                write!(f, "s3://{bucket}{slash}{directory}?region={region}")
+                write!(f, "s3://{bucket}{}{directory}?region={region}", slash(directory))
+            }
+            Self::R2 { bucket, directory, account_id } => {
+                write!(f, "r2://{bucket}{}{directory}?account-id={account_id}", slash(directory))
             }
         }
     }
+}
+
+/// Between bucket and directory.
+fn slash(directory: &str) -> &'static str {
+    if matches!(directory, "" | "/") { "" } else { "/" }
 }
 
 impl FromStr for Destination {

@@ -11,6 +11,8 @@ fn what_is_taken_is_given_back_byte_for_byte() {
         "s3://pcaps-bucket/py?region=auto",
         "s3://a.b-c/deep/er/?region=eu-central-1",
         "s3://bucket/dt=2026/x!'()*+,y?region=us-east-1",
+        "r2://bucket?account-id=0123456789abcdef0123456789abcdef",
+        "r2://bucket/a/b/?account-id=0123456789abcdef0123456789abcdef",
         "file:///var/lib/trawl/out",
         "file:///tmp/with space/ünï/",
     ] {
@@ -33,12 +35,38 @@ fn the_parts_of_an_s3_destination_are_told_apart() {
 }
 
 #[test]
-fn known_forms_that_cannot_be_written_to_are_named_without_their_secrets() {
-    let error = Destination::parse("r2://b?account-id=a&access-key-id=k&secret-access-key=hush").unwrap_err();
-    assert_eq!(error, DestinationError::NotSupported { scheme: "r2" });
-    assert!(!error.to_string().contains("hush"));
+fn forms_that_cannot_be_written_to_are_named() {
     let error = Destination::parse("gs://bucket-test").unwrap_err();
     assert!(error.to_string().contains("gs:// destinations are not supported yet"), "{error}");
+}
+
+#[test]
+fn keys_are_taken_out_of_an_r2_destination_and_shown_nowhere() {
+    let place = "r2://bucket/dir?account-id=0123456789abcdef0123456789abcdef";
+    let uri = format!("{place}&access-key-id=k&secret-access-key=hush");
+    let (destination, keys) = Destination::parse_with_keys(&uri).unwrap();
+    assert_eq!(destination.to_string(), place);
+    assert!(!format!("{destination:?} {keys:?}").contains("hush"));
+    let keys = keys.unwrap();
+    assert_eq!((keys.access_key_id.as_str(), keys.secret_access_key.as_str()), ("k", "hush"));
+    assert_eq!(Destination::parse_with_keys(place).unwrap(), (destination, None));
+
+    assert!(Destination::parse(&uri).is_err(), "keys stand only where ownership is proved");
+    let id = "account-id=0123456789abcdef0123456789abcdef";
+    for query in [
+        "access-key-id=k&secret-access-key=hush",
+        "account-id=0123&access-key-id=k&secret-access-key=hush",
+        &format!("{id}&access-key-id=k"),
+        &format!("{id}&secret-access-key=hush"),
+        &format!("{id}&access-key-id=k&secret-access-key="),
+        &format!("{id}&access-key-id=k&secret-access-key=hush&secret-access-key=hush"),
+        &format!("{id}&access-key-id=k&secret-access-key=hush&"),
+        &format!("{id}&access-key-id=k&secret-access-key=hush#"),
+        &format!("{id}&region=hush"),
+    ] {
+        let error = Destination::parse_with_keys(&format!("r2://bucket?{query}")).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"), "{query}");
+    }
 }
 
 #[test]
@@ -81,6 +109,11 @@ fn every_other_spelling_is_refused() {
         "s3://10.0.0.1?region=r",
         "s3://xn--bucket?region=r",
         "s3://bucket--x-s3?region=r",
+        "r2://bucket",
+        "r2://bucket?account-id=",
+        "r2://bucket?account-id=0123456789ABCDEF0123456789abcdef",
+        "r2://b.c.d?account-id=0123456789abcdef0123456789abcdef",
+        "r2://bucket//?account-id=0123456789abcdef0123456789abcdef",
         "file:",
         "file://",
         "file:///",

@@ -16,6 +16,14 @@ pub enum UploadError {
         "this host does not write to directories; use a bucket, or have its operator set upload.allow_file"
     )]
     FileNotAllowed,
+    /// Buckets of this kind are switched off on this host.
+    #[error(
+        "this host does not write to {scheme}:// destinations; use another, or have its operator set upload.{scheme}"
+    )]
+    BucketNotAllowed {
+        /// The kind.
+        scheme: &'static str,
+    },
     /// The bucket is not there.
     #[error("bucket {bucket} does not exist; create it or correct the destination")]
     NoSuchBucket {
@@ -80,6 +88,12 @@ pub enum UploadError {
         /// The last failure.
         detail: String,
     },
+    /// The store has lost, or somebody aborted, what was already sent.
+    #[error("the store no longer has what was sent of {place}; it is sent again from its beginning")]
+    Lost {
+        /// Bucket and key, or the file.
+        place: String,
+    },
     /// Any other refusal.
     #[error("the store refuses {place}: {detail}")]
     Refused {
@@ -89,9 +103,9 @@ pub enum UploadError {
         detail: String,
     },
     /// The configuration of the store cannot be used.
-    #[error("upload.s3.{key} is not usable: {detail}")]
+    #[error("upload {key} is not usable: {detail}")]
     Config {
-        /// The key below `upload.s3`.
+        /// The key below `upload` or `upload.s3`.
         key: &'static str,
         /// What is wrong with it.
         detail: String,
@@ -140,4 +154,33 @@ pub enum UploadError {
         /// What came.
         what: &'static str,
     },
+}
+
+impl UploadError {
+    /// Whether the same may succeed later, from a checkpoint or from the object's beginning, without a change of the request:
+    /// the store, the network, rights, keys, clocks and disks get repaired.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NoSuchBucket { .. }
+            | Self::Denied { .. }
+            | Self::Credentials { .. }
+            | Self::Clock { .. }
+            | Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::Mismatch { .. }
+            | Self::Disk { .. } => true,
+            Self::Destination(_)
+            | Self::FileNotAllowed
+            | Self::BucketNotAllowed { .. }
+            | Self::Region { .. }
+            | Self::Exists { .. }
+            | Self::NotFound { .. }
+            | Self::Refused { .. }
+            | Self::Config { .. }
+            | Self::TooLarge { .. }
+            | Self::Interrupted { .. }
+            | Self::OutOfOrder { .. } => false,
+        }
+    }
 }

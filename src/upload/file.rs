@@ -3,14 +3,24 @@
 //! Invariant: a file stands under its object's name only once it is complete and on the disk, and never replaces another.
 
 use super::UploadError;
-use super::store::{ObjectStore, ObjectWriter, Pending, Stored};
+use super::checkpoint::{Checkpoint, Kept, capture_of};
+use super::store::{ObjectStore, ObjectWriter, Pending, Resumed, Stored, Sweep};
+use crate::capture::CaptureId;
 use bytes::Bytes;
+use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// Bytes between two syncs: what a resume after a power cut writes again at most. A sync costs the disk's write-back of as
+/// much, which the end would have to wait for anyway.
+const SYNC_BYTES: u64 = 64 << 20;
+
+/// Bytes compared at a time with a file that is there already.
+const COMPARE_BYTES: usize = 64 << 10;
 
 /// A directory.
 #[derive(Clone, Debug)]
@@ -32,9 +42,6 @@ impl FileStore {
             .create(&self.dir)
             .map_err(|error| disk("create directory", &self.dir, error))?;
         let path = self.dir.join(name);
-        if path.try_exists().map_err(|error| disk("look for", &path, error))? {
-            return Err(exists(&path));
-        }
         let temporary = self.dir.join(format!(".{name}.{}", uuid::Uuid::new_v4().simple()));
         let file = OpenOptions::new()
             .write(true)
@@ -42,21 +49,101 @@ impl FileStore {
             .mode(0o600)
             .open(&temporary)
             .map_err(|error| disk("create", &temporary, error))?;
-        Ok(FileWriter {
+        Ok(self.writer(file, temporary, path, 0))
+    }
+
+    fn writer(&self, file: File, temporary: PathBuf, path: PathBuf, bytes: u64) -> FileWriter {
+        let temporary = Temporary { path: temporary, kept: bytes > 0 };
+        FileWriter {
             file: Some(file),
             dir: self.dir.clone(),
-            temporary: Temporary(temporary),
+            temporary,
             path,
-            bytes: 0,
+            bytes,
+            synced: bytes,
+            told: bytes,
+        }
+    }
+
+    /// Cuts the temporary file back to what was synced; what came behind it may not have reached the disk.
+    fn reopen(&self, name: &str, temporary: &str, bytes: u64) -> Result<(FileWriter, u64), UploadError> {
+        let ours = temporary.starts_with(&format!(".{name}.")) && !temporary.contains('/');
+        let temporary = self.dir.join(temporary);
+        let file = match OpenOptions::new().append(true).open(&temporary) {
+            Ok(file) if ours => file,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(disk("open", &temporary, error));
+            }
+            _ => return Ok((self.create(name)?, 0)),
+        };
+        let held = file.metadata().map_err(|error| disk("look at", &temporary, error))?.len();
+        if held < bytes || bytes == 0 {
+            fs::remove_file(&temporary).map_err(|error| disk("remove", &temporary, error))?;
+            return Ok((self.create(name)?, 0));
+        }
+        file.set_len(bytes).map_err(|error| disk("cut", &temporary, error))?;
+        Ok((self.writer(file, temporary, self.dir.join(name), bytes), bytes))
+    }
+
+    /// Files with temporary names, as `(name, capture)`.
+    fn leftovers(&self) -> Result<Vec<(String, CaptureId)>, UploadError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| disk("list", &self.dir, error))?,
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter_map(|name| Some((name.clone(), capture_of(name.strip_prefix('.')?)?))).collect())
+    }
+
+    fn remove(&self, leftovers: &[String], before: Timestamp) -> Result<u32, UploadError> {
+        let mut removed = 0;
+        for name in leftovers {
+            let path = self.dir.join(name);
+            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            let old =
+                modified.ok().and_then(|time| Timestamp::try_from(time).ok()).is_some_and(|t| t < before);
+            if old {
+                fs::remove_file(&path).map_err(|error| disk("remove", &path, error))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn open(&self, path: &Path) -> Result<File, UploadError> {
+        File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => UploadError::NotFound { place: path.display().to_string() },
+            _ => disk("open", path, error),
         })
+    }
+
+    fn piece(&self, name: &str, from: u64, bytes: u64) -> Result<Bytes, UploadError> {
+        let path = self.dir.join(name);
+        let mut file = self.open(&path)?;
+        let mut piece = Vec::new();
+        file.seek(SeekFrom::Start(from))
+            .and_then(|_| file.take(bytes).read_to_end(&mut piece))
+            .map_err(|error| disk("read", &path, error))?;
+        Ok(piece.into())
+    }
+
+    fn names(&self, prefix: &str) -> Result<Vec<String>, UploadError> {
+        let failed = |error| disk("list", &self.dir, error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(prefix) && !entry.file_type().map_err(failed)?.is_dir() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 
     fn read(&self, name: &str, bytes_max: u64) -> Result<Bytes, UploadError> {
         let path = self.dir.join(name);
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => UploadError::NotFound { place: path.display().to_string() },
-            _ => disk("open", &path, error),
-        })?;
+        let file = self.open(&path)?;
         let mut bytes = Vec::new();
         file.take(bytes_max.saturating_add(1))
             .read_to_end(&mut bytes)
@@ -83,6 +170,34 @@ impl ObjectStore for FileStore {
         blocking(move || Ok(Box::new(store.create(&name)?) as Box<dyn ObjectWriter>))
     }
 
+    fn resume<'a>(&'a self, name: &'a str, checkpoint: &'a Checkpoint) -> Pending<'a, Resumed> {
+        let (store, name, bytes) = (self.clone(), name.to_owned(), checkpoint.bytes());
+        let temporary = match &checkpoint.kept {
+            Kept::File { temporary } => temporary.clone(),
+            _ => String::new(),
+        };
+        blocking(move || {
+            let (writer, offset) = store.reopen(&name, &temporary, bytes)?;
+            Ok((Box::new(writer) as Box<dyn ObjectWriter>, offset))
+        })
+    }
+
+    fn sweep<'a>(&'a self, sweep: Sweep<'a>) -> Pending<'a, u32> {
+        let known = |name: &str| {
+            sweep.known.iter().any(|c| matches!(&c.kept, Kept::File { temporary } if temporary == name))
+        };
+        let store = self.clone();
+        Box::pin(async move {
+            let leftovers = blocking({
+                let store = store.clone();
+                move || store.leftovers()
+            });
+            let ours = leftovers.await?.into_iter().filter(|(name, id)| (sweep.ours)(id) && !known(name));
+            let (ours, before) = (ours.map(|(name, _)| name).collect::<Vec<_>>(), sweep.before);
+            blocking(move || store.remove(&ours, before)).await
+        })
+    }
+
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
         let path = self.dir.join(name);
         blocking(move || match fs::metadata(&path) {
@@ -96,16 +211,32 @@ impl ObjectStore for FileStore {
         let (store, name) = (self.clone(), name.to_owned());
         blocking(move || store.read(&name, bytes_max))
     }
+
+    fn read<'a>(&'a self, name: &'a str, from: u64, bytes: u64) -> Pending<'a, Bytes> {
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.piece(&name, from, bytes))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Pending<'a, Vec<String>> {
+        let (store, prefix) = (self.clone(), prefix.to_owned());
+        blocking(move || store.names(&prefix))
+    }
 }
 
-/// A name that is removed when it goes out of scope, unless it was published under another.
+/// A name that is removed when it goes out of scope, unless it was published under another or is kept for a resume.
 #[derive(Debug)]
-struct Temporary(PathBuf);
+struct Temporary {
+    path: PathBuf,
+    kept: bool,
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         // Nothing is left to do about a failure here: the name begins with a dot and is never taken for an object.
-        let _gone_already = fs::remove_file(&self.0);
+        let _gone_already = fs::remove_file(&self.path);
     }
 }
 
@@ -117,20 +248,24 @@ struct FileWriter {
     temporary: Temporary,
     path: PathBuf,
     bytes: u64,
+    /// Bytes that are on the disk.
+    synced: u64,
+    /// Bytes that the last checkpoint named.
+    told: u64,
 }
 
 impl FileWriter {
     fn append(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
         let Some(file) = &mut self.file else { return Err(UploadError::OutOfOrder { what: "a write" }) };
-        file.write_all(bytes).map_err(|error| disk("write", &self.temporary.0, error))?;
+        file.write_all(bytes).map_err(|error| disk("write", &self.temporary.path, error))?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 
     fn publish(mut self) -> Result<Stored, UploadError> {
         let Some(file) = self.file.take() else { return Err(UploadError::OutOfOrder { what: "a finish" }) };
-        file.sync_all().map_err(|error| disk("sync", &self.temporary.0, error))?;
-        let held = file.metadata().map_err(|error| disk("look at", &self.temporary.0, error))?.len();
+        file.sync_all().map_err(|error| disk("sync", &self.temporary.path, error))?;
+        let held = file.metadata().map_err(|error| disk("look at", &self.temporary.path, error))?.len();
         if held != self.bytes {
             return Err(UploadError::Mismatch {
                 place: self.path.display().to_string(),
@@ -139,7 +274,12 @@ impl FileWriter {
                 sent: self.bytes.to_string(),
             });
         }
-        publish(&self.temporary.0, &self.path)?;
+        match publish(&self.temporary.path, &self.path) {
+            // An attempt before a crash may have published it; a file that differs is somebody else's.
+            Err(UploadError::Exists { .. }) if same(&self.temporary.path, &self.path) => {}
+            published => published?,
+        }
+        self.temporary.kept = false;
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|error| disk("sync directory", &self.dir, error))?;
@@ -159,28 +299,70 @@ fn publish(temporary: &Path, path: &Path) -> Result<(), UploadError> {
     })
 }
 
+/// Whether two files have the same bytes; what cannot be read is not the same.
+fn same(one: &Path, other: &Path) -> bool {
+    let read = || -> io::Result<bool> {
+        let (one, other) = (File::open(one)?, File::open(other)?);
+        if one.metadata()?.len() != other.metadata()?.len() {
+            return Ok(false);
+        }
+        let mut one = io::BufReader::with_capacity(COMPARE_BYTES, one);
+        let mut other = io::BufReader::with_capacity(COMPARE_BYTES, other);
+        loop {
+            let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+            let len = left.len().min(right.len());
+            if left[..len] != right[..len] || left.is_empty() != right.is_empty() {
+                return Ok(false);
+            }
+            if len == 0 {
+                return Ok(true);
+            }
+            one.consume(len);
+            other.consume(len);
+        }
+    };
+    read().unwrap_or(false)
+}
+
 impl ObjectWriter for FileWriter {
     fn write(&mut self, bytes: Bytes) -> Pending<'_, ()> {
         Box::pin(async move {
             let Some(mut file) = self.file.take() else {
                 return Err(UploadError::OutOfOrder { what: "a write" });
             };
-            let (path, len) = (self.temporary.0.clone(), bytes.len() as u64);
-            let file = blocking(move || match file.write_all(&bytes) {
-                Ok(()) => Ok(file),
-                Err(error) => Err(disk("write", &path, error)),
+            let (path, len) = (self.temporary.path.clone(), bytes.len() as u64);
+            let sync = self.bytes + len - self.synced >= SYNC_BYTES;
+            let file = blocking(move || {
+                file.write_all(&bytes).map_err(|error| disk("write", &path, error))?;
+                if sync {
+                    file.sync_data().map_err(|error| disk("sync", &path, error))?;
+                }
+                Ok(file)
             });
             self.file = Some(file.await?);
             self.bytes += len;
+            if sync {
+                self.synced = self.bytes;
+            }
             Ok(())
         })
+    }
+
+    fn checkpoint(&mut self) -> Option<Checkpoint> {
+        if self.synced == self.told {
+            return None;
+        }
+        let temporary = self.temporary.path.file_name()?.to_str()?.to_owned();
+        (self.told, self.temporary.kept) = (self.synced, true);
+        Some(Checkpoint::new(self.synced, Kept::File { temporary }))
     }
 
     fn finish(self: Box<Self>) -> Pending<'static, Stored> {
         blocking(move || self.publish())
     }
 
-    fn abort(self: Box<Self>) -> Pending<'static, ()> {
+    fn abort(mut self: Box<Self>) -> Pending<'static, ()> {
+        self.temporary.kept = false;
         blocking(move || {
             drop(self);
             Ok(())

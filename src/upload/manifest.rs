@@ -26,6 +26,12 @@ pub fn manifest_name(id: &CaptureId) -> String {
     format!("pcap_{id}.json")
 }
 
+/// Name of the signature of a capture's manifest: 64 bytes, Ed25519.
+#[must_use]
+pub fn signature_name(id: &CaptureId) -> String {
+    format!("{}.sig", manifest_name(id))
+}
+
 /// The limits that were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +90,12 @@ pub struct Manifest {
     /// See `recovered`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted_until: Option<Timestamp>,
+    /// One in so many packets was considered; every one if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_one_in: Option<u32>,
+    /// What a look back was asked for, as sent; the window is `started` to `ended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset_time: Option<String>,
 }
 
 /// Why a text is no manifest.
@@ -185,6 +197,8 @@ pub(crate) mod tests {
             queues: 1,
             recovered: false,
             counted_until: None,
+            sample_one_in: None,
+            offset_time: None,
         }
     }
 

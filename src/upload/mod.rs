@@ -2,20 +2,28 @@
 //!
 //! Invariant: an object is visible under its name only when it is complete.
 
+mod bucket_name;
 mod destination;
 mod error;
+mod checksum;
+mod checkpoint;
 mod store;
 mod file;
 mod s3;
 mod manifest;
+mod sign;
 mod deliver;
 mod verify;
 
-pub use deliver::deliver;
+pub use checkpoint::Checkpoint;
+pub use deliver::{PublishError, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;
-pub use manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name};
-pub use s3::{S3Config, S3Credentials};
-pub use store::{ObjectStore, ObjectWriter, Pending, Stored, Stores, StoresConfig};
-pub use verify::{Finding, Step, Verified, VerifyError, verify};
+pub use manifest::{
+    Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
+};
+pub use s3::{S3Config, S3Credentials, S3Encryption, S3Extras};
+pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
+pub use store::{ObjectStore, ObjectWriter, Pending, R2Config, Resumed, Stored, Stores, StoresConfig, Sweep};
+pub use verify::{Bucket, Finding, Place, Step, Verified, VerifyError, verify, verify_at, verify_file};

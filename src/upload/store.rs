@@ -1,12 +1,15 @@
 //! What a store can do, in our words. Owns the traits and the choice of the store for a destination; not how a store does it.
 //!
 //! Invariant: an object is visible under its name only after [`ObjectWriter::finish`], complete and never in place of
-//! another one. A writer that is dropped or aborted leaves nothing.
+//! another one. A writer that is aborted leaves nothing; nor does one that is dropped or fails, unless a checkpoint was taken.
 
+use super::checkpoint::Checkpoint;
 use super::file::FileStore;
-use super::s3::{S3Config, S3Stores};
+use super::s3::{S3Config, S3Credentials, S3Stores};
 use super::{Destination, UploadError};
+use crate::capture::CaptureId;
 use bytes::Bytes;
+use jiff::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -20,6 +23,20 @@ pub struct Stored {
     pub bytes: u64,
 }
 
+/// A writer that goes on, and the offset in the object from which it needs the bytes again.
+pub type Resumed = (Box<dyn ObjectWriter>, u64);
+
+/// Which leftovers of unfinished objects go. All three must say so.
+#[derive(Clone, Copy)]
+pub struct Sweep<'a> {
+    /// Whether a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
+    pub ours: &'a (dyn Fn(&CaptureId) -> bool + Sync),
+    /// What is still to be resumed.
+    pub known: &'a [Checkpoint],
+    /// Only what was begun before.
+    pub before: Timestamp,
+}
+
 /// A place for objects. `name` is a plain file name without a slash.
 pub trait ObjectStore: Send + Sync {
     /// Finds out whether the place exists and takes objects; leaves nothing visible behind.
@@ -28,11 +45,24 @@ pub trait ObjectStore: Send + Sync {
     /// Begins an object.
     fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>>;
 
+    /// Goes on with an object where a writer of this or another process was left. If the store has nothing of it any more, the
+    /// writer begins anew and the offset is 0.
+    fn resume<'a>(&'a self, name: &'a str, checkpoint: &'a Checkpoint) -> Pending<'a, Resumed>;
+
+    /// Removes what unfinished objects of this place left behind; their number.
+    fn sweep<'a>(&'a self, sweep: Sweep<'a>) -> Pending<'a, u32>;
+
     /// Size of an object in bytes; none if there is none of that name.
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>>;
 
     /// A whole object of at most `bytes_max` bytes, read back.
     fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes>;
+
+    /// Up to `bytes` bytes of an object from byte `from` on; fewer at its end only, none behind it.
+    fn read<'a>(&'a self, name: &'a str, from: u64, bytes: u64) -> Pending<'a, Bytes>;
+
+    /// Names of the objects of this place that begin with `prefix`, sorted, without those in directories below it.
+    fn list<'a>(&'a self, prefix: &'a str) -> Pending<'a, Vec<String>>;
 
     /// Writes a small object in one go.
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> Pending<'a, Stored> {
@@ -51,14 +81,31 @@ pub trait ObjectStore: Send + Sync {
 
 /// An object under way. Memory is bounded: `write` waits while the store is behind.
 pub trait ObjectWriter: Send {
-    /// Appends bytes. After an error only [`ObjectWriter::abort`] makes sense.
+    /// Appends bytes. After an error only [`ObjectWriter::abort`] or [`ObjectStore::resume`] from a checkpoint makes sense.
     fn write(&mut self, bytes: Bytes) -> Pending<'_, ()>;
 
-    /// Completes the object, makes it visible, and checks what the store holds against what was sent.
+    /// Where the object stands, if that changed since the last call. From the first checkpoint on, what the store holds
+    /// outlives this writer, whether it is dropped or fails, until it is resumed, aborted or swept.
+    fn checkpoint(&mut self) -> Option<Checkpoint>;
+
+    /// Completes the object, makes it visible, and checks what the store holds against what was sent. An object of the same
+    /// name, size and checksum is taken for this one: then an earlier attempt succeeded and nobody heard of it.
     fn finish(self: Box<Self>) -> Pending<'static, Stored>;
 
     /// Removes every trace of the object.
     fn abort(self: Box<Self>) -> Pending<'static, ()>;
+}
+
+/// Region that R2 signs requests for.
+const R2_REGION: &str = "auto";
+
+/// How to speak to R2: what [`S3Config`] says otherwise holds too, but for its endpoint, credentials and extras.
+#[derive(Clone, Debug, Default)]
+pub struct R2Config {
+    /// Instead of `https://<account>.r2.cloudflarestorage.com`, for tests and proxies of an account's own.
+    pub endpoint: Option<String>,
+    /// For destinations without keys of their own.
+    pub credentials: Option<S3Credentials>,
 }
 
 /// What the operator decided about stores.
@@ -68,6 +115,8 @@ pub struct StoresConfig {
     pub allow_file: bool,
     /// How to speak to S3.
     pub s3: S3Config,
+    /// How to speak to R2; no `r2://` destination is taken without.
+    pub r2: Option<R2Config>,
 }
 
 /// Opens stores. One per process: connections and credentials are shared by all captures.
@@ -75,6 +124,7 @@ pub struct StoresConfig {
 pub struct Stores {
     allow_file: bool,
     s3: S3Stores,
+    r2: Option<R2Config>,
 }
 
 impl Stores {
@@ -83,19 +133,42 @@ impl Stores {
     /// # Errors
     /// [`UploadError::Config`] when a value cannot be used.
     pub fn new(config: StoresConfig) -> Result<Self, UploadError> {
-        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)? })
+        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)?, r2: config.r2 })
     }
 
     /// The store of a destination. For a bucket, credentials are looked up; the bucket itself is not contacted.
     ///
     /// # Errors
-    /// [`UploadError::FileNotAllowed`] or [`UploadError::Credentials`].
+    /// [`UploadError::FileNotAllowed`], [`UploadError::BucketNotAllowed`] or [`UploadError::Credentials`].
     pub async fn open(&self, destination: &Destination) -> Result<Box<dyn ObjectStore>, UploadError> {
+        self.open_with(destination, None).await
+    }
+
+    /// As [`Stores::open`], with the keys that came with an `r2://` destination.
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub async fn open_with(
+        &self,
+        destination: &Destination,
+        keys: Option<&S3Credentials>,
+    ) -> Result<Box<dyn ObjectStore>, UploadError> {
         match destination {
             Destination::File { .. } if !self.allow_file => Err(UploadError::FileNotAllowed),
             Destination::File { dir } => Ok(Box::new(FileStore::new(dir.clone()))),
             Destination::S3 { bucket, directory, region } => {
                 Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region).await?))
+            }
+            Destination::R2 { bucket, directory, account_id } => {
+                let Some(r2) = &self.r2 else { return Err(UploadError::BucketNotAllowed { scheme: "r2" }) };
+                let Some(keys) = keys.or(r2.credentials.as_ref()) else {
+                    let detail = "neither the destination nor upload.r2 has keys".to_owned();
+                    return Err(UploadError::Credentials { place: format!("bucket {bucket}"), detail });
+                };
+                let own = || format!("https://{account_id}.r2.cloudflarestorage.com");
+                let endpoint = r2.endpoint.clone().unwrap_or_else(own);
+                let store = self.s3.open_at(&endpoint, keys, bucket, R2_REGION);
+                Ok(Box::new(store.in_directory(directory.trim_matches('/'))))
             }
         }
     }

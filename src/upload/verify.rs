@@ -1,12 +1,16 @@
-//! Objects held against their manifest. Owns what is checked and the findings; not how they are printed.
+//! Objects held against their manifest. Owns what is checked and the findings; not how they are printed. A copy in a
+//! directory and the bucket itself are places alike.
 //!
 //! Each object is read once: its bytes are hashed on the way into the pcap reader, so files of any size cost bounded memory.
 //!
 //! Invariant: nothing in the manifest or in the files is trusted; whatever is wrong is a finding with the file's name.
 
-use super::manifest::{Manifest, ManifestError, manifest_name};
+use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
+use super::store::ObjectStore;
+use super::{PublicKey, SIGNATURE_BYTES, UploadError};
 use crate::capture::{Imbalance, ObjectInfo};
 use crate::pcap::{ReadError, Reader};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,6 +18,9 @@ use std::path::{Path, PathBuf};
 
 /// Largest manifest that is read: a million objects' worth.
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;
+
+/// What is asked of a bucket at a time: large enough that the answer's way costs little, and all that is in memory.
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// Why objects could not be held against a manifest at all.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +116,18 @@ pub enum Finding {
         /// As the ledger says.
         expected: u64,
     },
+    /// The manifest is not signed, and a signature was asked for.
+    #[error("{name}: missing; the manifest is not signed, or its signature was removed")]
+    Unsigned {
+        /// The signature's file.
+        name: String,
+    },
+    /// The signature is not of this manifest and this key.
+    #[error("{name}: is not the signature of this manifest by this key; do not trust what the manifest says")]
+    Signature {
+        /// The signature's file.
+        name: String,
+    },
     /// The ledger contradicts itself.
     #[error("ledger: {0}")]
     Ledger(#[from] Imbalance),
@@ -136,29 +155,152 @@ pub struct Verified {
     pub findings: Vec<Finding>,
 }
 
-/// Holds the objects beside a manifest against it.
+/// Where a manifest and its objects are.
+pub trait Place {
+    /// A stream of the object's bytes; `NotFound` if there is none of that name.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    fn open<'a>(&'a self, name: &str) -> io::Result<Box<dyn Read + 'a>>;
+
+    /// Names that begin with `prefix`, sorted.
+    ///
+    /// # Errors
+    /// Why they cannot be listed.
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>>;
+
+    /// The place for messages.
+    fn path(&self, name: &str) -> PathBuf;
+}
+
+/// A directory.
+struct Directory(PathBuf);
+
+impl Place for Directory {
+    fn open<'a>(&'a self, name: &str) -> io::Result<Box<dyn Read + 'a>> {
+        Ok(Box::new(open_regular(&self.path(name))?))
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(prefix) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+/// A store, for code that may block: each read waits on the runtime that it is given.
+pub struct Bucket<'a> {
+    /// The store.
+    pub store: &'a dyn ObjectStore,
+    /// Where its requests run; never the runtime of the thread that reads.
+    pub runtime: &'a tokio::runtime::Runtime,
+    /// What messages call it.
+    pub uri: String,
+}
+
+impl Place for Bucket<'_> {
+    fn open<'a>(&'a self, name: &str) -> io::Result<Box<dyn Read + 'a>> {
+        let size = self.runtime.block_on(self.store.size(name)).map_err(io::Error::other)?;
+        let size = size.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Stream { bucket: self, name: name.to_owned(), from: 0, size, piece: Bytes::new() }))
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
+        self.runtime.block_on(self.store.list(prefix)).map_err(io::Error::other)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("{name} in {}", self.uri))
+    }
+}
+
+/// An object read piece by piece.
+struct Stream<'a> {
+    bucket: &'a Bucket<'a>,
+    name: String,
+    from: u64,
+    size: u64,
+    piece: Bytes,
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && self.from < self.size {
+            let read = self.bucket.store.read(&self.name, self.from, PIECE_BYTES);
+            self.piece = self.bucket.runtime.block_on(read).map_err(|error| match error {
+                UploadError::NotFound { .. } => io::ErrorKind::NotFound.into(),
+                error => io::Error::other(error),
+            })?;
+            self.from += self.piece.len() as u64;
+        }
+        let len = into.len().min(self.piece.len());
+        into[..len].copy_from_slice(&self.piece.split_to(len));
+        Ok(len)
+    }
+}
+
+/// Holds the objects beside a manifest in a directory against it.
 ///
 /// # Errors
 /// [`VerifyError`] when there is no readable manifest. What is wrong with objects is a finding, not an error.
 pub fn verify(path: &Path, watch: &mut dyn FnMut(Step<'_>)) -> Result<Verified, VerifyError> {
-    let unreadable = |source| VerifyError::Read { path: path.to_owned(), source };
-    let mut json = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_end(&mut json))
-        .map_err(unreadable)?;
-    let manifest =
-        Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path.to_owned(), source })?;
+    verify_file(path, None, watch)
+}
+
+/// As [`verify`]; with a key, the manifest must also be signed by it.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_file(
+    path: &Path,
+    key: Option<&PublicKey>,
+    watch: &mut dyn FnMut(Step<'_>),
+) -> Result<Verified, VerifyError> {
     let dir = match path.parent() {
         Some(dir) if dir != Path::new("") => dir,
         _ => Path::new("."),
     };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    verify_at(&Directory(dir.to_owned()), &name, key, watch)
+}
+
+/// Holds the objects of a place against its manifest `name`; with a key, the manifest must also be signed by it.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_at(
+    place: &dyn Place,
+    name: &str,
+    key: Option<&PublicKey>,
+    watch: &mut dyn FnMut(Step<'_>),
+) -> Result<Verified, VerifyError> {
+    let path = || place.path(name);
+    let mut json = Vec::new();
+    place
+        .open(name)
+        .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_end(&mut json))
+        .map_err(|source| VerifyError::Read { path: path(), source })?;
+    let manifest = Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path(), source })?;
     watch(Step::Begin(manifest.objects.iter().fold(0, |sum: u64, object| sum.saturating_add(object.bytes))));
 
     let mut findings = Vec::new();
+    if let Some(key) = key {
+        findings.extend(signed(place, &manifest, &json, key));
+    }
     let (mut packets, mut frame_bytes, mut end_ns) = (0, 0, 0);
     for object in &manifest.objects {
         let from = findings.len();
-        if let Some(found) = examine(dir, object, &mut findings, watch) {
+        if let Some(found) = examine(place, object, &mut findings, watch) {
             packets += found.packets;
             frame_bytes += found.frame_bytes;
             if found.packets > 0 && found.first_ns < end_ns {
@@ -172,7 +314,7 @@ pub fn verify(path: &Path, watch: &mut dyn FnMut(Step<'_>)) -> Result<Verified, 
         }
         watch(Step::Object(object, &findings[from..]));
     }
-    foreign(dir, path, &manifest, &mut findings)?;
+    foreign(place, name, &manifest, &mut findings)?;
     let ledger = &manifest.ledger;
     for (what, held, expected) in
         [("packets", packets, ledger.captured), ("frame bytes", frame_bytes, ledger.captured_bytes)]
@@ -185,6 +327,22 @@ pub fn verify(path: &Path, watch: &mut dyn FnMut(Step<'_>)) -> Result<Verified, 
         findings.push(imbalance.into());
     }
     Ok(Verified { manifest, packets, findings })
+}
+
+/// What is wrong with the signature.
+fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) -> Option<Finding> {
+    let name = signature_name(&manifest.id);
+    let mut signature = Vec::new();
+    let read = place.open(&name).and_then(|file| {
+        // One byte more than any signature has, so that a longer one is none.
+        file.take(SIGNATURE_BYTES as u64 + 1).read_to_end(&mut signature)
+    });
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Finding::Unsigned { name }),
+        Err(source) => Some(Finding::Unreadable { name, source }),
+        Ok(_) if key.verifies(json, &signature) => None,
+        Ok(_) => Some(Finding::Signature { name }),
+    }
 }
 
 /// What an object turned out to hold.
@@ -202,13 +360,13 @@ struct Found {
 
 /// Reads an object once and compares everything; none if it is not there.
 fn examine(
-    dir: &Path,
+    place: &dyn Place,
     object: &ObjectInfo,
     findings: &mut Vec<Finding>,
     watch: &mut dyn FnMut(Step<'_>),
 ) -> Option<Found> {
     let name = &object.name;
-    let file = match open_regular(&dir.join(name)) {
+    let file = match place.open(name) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             findings.push(Finding::Missing { name: name.clone() });
@@ -277,34 +435,24 @@ fn open_regular(path: &Path) -> io::Result<File> {
 
 /// Files of the capture's name that the manifest does not know.
 fn foreign(
-    dir: &Path,
-    path: &Path,
+    place: &dyn Place,
+    manifest_file: &str,
     manifest: &Manifest,
     findings: &mut Vec<Finding>,
 ) -> Result<(), VerifyError> {
     let prefix = format!("pcap_{}", manifest.id);
-    let own = manifest_name(&manifest.id);
-    let unreadable = |source| VerifyError::Read { path: dir.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name();
-        let known = |name: &str| name == own || manifest.objects.iter().any(|object| object.name == name);
-        if Some(name.as_os_str()) == path.file_name() {
-            continue;
-        }
-        let name = name.to_string_lossy();
-        if name.starts_with(&prefix) && !known(&name) {
-            names.push(name.into_owned());
-        }
-    }
-    names.sort();
-    findings.extend(names.into_iter().map(|name| Finding::Foreign { name }));
+    let own = [manifest_name(&manifest.id), signature_name(&manifest.id), manifest_file.to_owned()];
+    let names =
+        place.list(&prefix).map_err(|source| VerifyError::Read { path: place.path(&prefix), source })?;
+    let known =
+        |name: &String| own.contains(name) || manifest.objects.iter().any(|object| object.name == *name);
+    findings.extend(names.into_iter().filter(|name| !known(name)).map(|name| Finding::Foreign { name }));
     Ok(())
 }
 
 /// Hashes and counts what is read through it.
 struct Hashed<'a> {
-    source: File,
+    source: Box<dyn Read + 'a>,
     digest: Sha256,
     bytes: u64,
     watch: &'a mut dyn FnMut(Step<'_>),

@@ -169,3 +169,47 @@ fn those_who_watch_see_every_byte_and_object() {
     .unwrap();
     assert_eq!((read, objects), (total, 2));
 }
+
+#[test]
+fn a_signature_is_asked_for_with_a_key_and_must_be_of_this_manifest() {
+    let capture = Capture::of(&[&[5, 6]]);
+    let key = crate::upload::SigningKey::create(&capture.dir.path().join("key.pem")).unwrap();
+    let id = &capture.manifest.id;
+    let (path, sig) =
+        (capture.dir.path().join(manifest_name(id)), capture.dir.path().join(signature_name(id)));
+    fs::write(&path, capture.manifest.to_json().unwrap()).unwrap();
+    let findings = |key: &PublicKey| -> Vec<String> {
+        verify_file(&path, Some(key), &mut |_| ()).unwrap().findings.iter().map(Finding::to_string).collect()
+    };
+    assert_found(&findings(&key.public()), &[".sig", "not signed"]);
+    fs::write(&sig, key.sign(&fs::read(&path).unwrap())).unwrap();
+    assert!(findings(&key.public()).is_empty());
+    assert!(capture.findings().is_empty(), "without a key the signature is no foreign file");
+    let other = crate::upload::SigningKey::create(&capture.dir.path().join("other.pem")).unwrap();
+    assert_found(&findings(&other.public()), &["do not trust"]);
+    let json = String::from_utf8(capture.manifest.to_json().unwrap()).unwrap();
+    fs::write(&path, json.replace("cap1", "cap2")).unwrap();
+    assert_found(&findings(&key.public()), &["do not trust"]);
+}
+
+#[test]
+fn a_store_is_held_to_its_manifest_as_a_directory_is() {
+    let capture = Capture::of(&[&[5, 6], &[7]]);
+    let name = manifest_name(&capture.manifest.id);
+    fs::write(capture.dir.path().join(&name), capture.manifest.to_json().unwrap()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = crate::upload::FileStore::new(capture.dir.path().to_owned());
+    let bucket = Bucket { store: &store, runtime: &runtime, uri: "file:///x".to_owned() };
+    let findings = || -> Vec<String> {
+        let verified = verify_at(&bucket, &name, None, &mut |_| ()).unwrap();
+        verified.findings.iter().map(Finding::to_string).collect()
+    };
+    assert!(findings().is_empty());
+    fs::write(capture.dir.path().join(object_name(&capture.manifest.id, 2)), "x").unwrap();
+    assert_found(&findings(), &["is not in the manifest"]);
+    let good = fs::read(capture.object(0)).unwrap();
+    fs::write(capture.object(0), &good[..good.len() - 1]).unwrap();
+    assert_found(&findings(), &["size in bytes"]);
+    fs::remove_file(capture.object(1)).unwrap();
+    assert_found(&findings(), &["missing"]);
+}

@@ -28,13 +28,6 @@ impl Ended {
     }
 }
 
-/// What a worker may append of a burst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Granted {
-    /// The first so many of the frames asked for.
-    pub frames: usize,
-}
-
 /// The shared budget of one capture.
 #[derive(Debug)]
 pub struct Budget {
@@ -73,21 +66,20 @@ impl Budget {
             self.ended.compare_exchange(0, why as u64, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Takes the frames with these captured lengths from the budget, as many of the first ones as it still has. The
-    /// caller appends exactly those that were granted.
+    /// Takes `asked` frames with these captured lengths from the budget, as many of the first ones as it still has;
+    /// returns how many. The caller appends exactly those.
     #[inline]
-    pub fn take(&self, lengths: impl Iterator<Item = u32> + Clone) -> Granted {
-        let asked = lengths.clone().count();
-        if self.unlimited {
-            return Granted { frames: if self.ended().is_some() { 0 } else { asked } };
+    pub fn take(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
+        if self.ended().is_some() {
+            0
+        } else if self.unlimited {
+            asked
+        } else {
+            self.take_limited(asked, lengths)
         }
-        self.take_limited(asked, lengths)
     }
 
-    fn take_limited(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> Granted {
-        if self.ended().is_some() {
-            return Granted { frames: 0 };
-        }
+    fn take_limited(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
         let (packets, last_packet) =
             take_from(&self.packets, |left| asked.min(usize::try_from(left).unwrap_or(asked)) as u64);
         let packets = usize::try_from(packets).unwrap_or(0);
@@ -112,7 +104,7 @@ impl Budget {
         } else if last_packet || packets < asked {
             self.end(Ended::Packets);
         }
-        Granted { frames }
+        frames
     }
 }
 
@@ -134,7 +126,7 @@ mod tests {
     use std::sync::Arc;
 
     fn take(budget: &Budget, lengths: &[u32]) -> usize {
-        budget.take(lengths.iter().copied()).frames
+        budget.take(lengths.len(), lengths.iter().copied())
     }
 
     #[test]

@@ -9,12 +9,14 @@ mod budget;
 mod clock;
 mod counters;
 mod poll;
+mod sample;
 mod sequence;
 mod stream;
 mod work;
 
-pub use budget::{Budget, Ended, Granted};
+pub use budget::{Budget, Ended};
 pub use clock::Clock;
 pub use counters::{QueueCounters, QueueTotals, SlotTotals};
 pub use poll::{Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
+pub use sample::Sample;
 pub use work::{Attachment, Work};

@@ -6,6 +6,7 @@
 use super::append::{Stamped, append};
 use super::budget::Ended;
 use super::counters::{LocalCounters, QueueCounters, Slot};
+use super::sample::Sampler;
 use super::stream::{NOTICES_SPARE, Stream, Way};
 use super::{Clock, Work};
 use crate::block::{Block, WorkerEnd, cycles};
@@ -192,7 +193,10 @@ impl<S: Source> Worker<S> {
                 if after != 0 {
                     queue.local.slots[slot] =
                         Slot { serial: after, rx_from: rx, rx_to: u64::MAX, ..Slot::default() };
-                    queue.streams[slot].begin(after);
+                    // Serials are never reused, so no two streams draw the same numbers.
+                    let seed = cycles() ^ after.rotate_left(32) ^ u64::from(queue.index).rotate_left(48);
+                    let sample = self.work.attachments[slot].as_ref().and_then(|a| a.sample);
+                    queue.streams[slot].begin(after, sample.map(|sample| Sampler::new(sample, seed)));
                 }
             }
             queue.local.publish(&queue.published, touched);
@@ -264,11 +268,14 @@ impl<S: Source> Worker<S> {
 
     /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.
     fn keep_house(&mut self, now: u64) {
-        let flush = self.clock.cycles_in(u64::try_from(self.timers.flush.as_nanos()).unwrap_or(u64::MAX));
-        let rotate = self.clock.cycles_in(u64::try_from(self.timers.rotate.as_nanos()).unwrap_or(u64::MAX));
-        let ns = self.clock.ns(now);
+        let clock = &self.clock;
+        let cycles_in = |time: Duration| clock.cycles_in(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let (flush, rotate_all) = (cycles_in(self.timers.flush), cycles_in(self.timers.rotate));
+        let ns = clock.ns(now);
         for queue in &mut self.queues {
             for slot in self.work.program.slots() {
+                let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);
+                let rotate = own.map_or(rotate_all, cycles_in);
                 let stream = &mut queue.streams[slot];
                 let way = &mut Way {
                     queue: queue.index,

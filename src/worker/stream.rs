@@ -4,9 +4,12 @@
 //! Invariant: a record never straddles two segments; only whole pages leave a block unless the segment ends or the
 //! stream is flushed, and then the next block begins with the page that was not whole.
 
+use super::sample::Sampler;
 use crate::block::{Block, WorkerEnd};
-use crate::limits::{BLOCK_BYTES, CAPTURES_MAX, PAGE_BYTES, PCAP_FILE_HEADER_BYTES, QUEUES_MAX};
-use crate::pcap::format::file_header;
+use crate::limits::{
+    BLOCK_BYTES, CAPTURES_MAX, PAGE_BYTES, PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES, QUEUES_MAX,
+};
+use crate::pcap::format::{file_header, record_header};
 use crate::spool::{Closes, Message, Piece, StreamId};
 
 /// Where the next record goes.
@@ -98,10 +101,92 @@ pub(super) struct Stream {
     pub segment_since: u64,
     /// Cycle count when the oldest byte that was not handed over was appended; zero: none.
     pub dirty_since: u64,
+    /// Which frames are kept; none: every one.
+    pub sampler: Option<Sampler>,
 }
 
 /// Room in a lane that promises leave for what must arrive: the end of every stream of every queue.
 pub(super) const NOTICES_SPARE: usize = CAPTURES_MAX * QUEUES_MAX as usize;
+
+/// Records on their way into the open block, for which there is room. The stream knows of them when the run is dropped.
+pub(super) struct Run<'a> {
+    rest: &'a mut [u8],
+    /// The time fields of a record header for `ns`.
+    stamp: [u8; 8],
+    ns: u64,
+    cycles: u64,
+    written: usize,
+    frame_bytes: u64,
+    packets: u32,
+    first_ns: u64,
+    to: Booking<'a>,
+}
+
+/// What a run changes of its stream.
+struct Booking<'a> {
+    position: &'a mut usize,
+    packets: &'a mut u32,
+    frame_bytes: &'a mut u64,
+    first_ns: &'a mut u64,
+    last_ns: &'a mut u64,
+    dirty_since: &'a mut u64,
+}
+
+impl Run<'_> {
+    /// Writes the next record's header, and returns the place of its `kept` bytes.
+    ///
+    /// # Panics
+    /// When there is no room: `Cursor::step` said otherwise.
+    #[inline]
+    pub fn record(&mut self, kept: u32, wire: u32, port_ns: Option<u64>) -> &mut [u8] {
+        if let Some(port_ns) = port_ns {
+            self.ns = self.ns.max(port_ns);
+            self.stamp = stamp(self.ns);
+        }
+        let bytes = PCAP_RECORD_HEADER_BYTES + kept as usize;
+        let record = &mut self.rest[self.written..self.written + bytes];
+        let (header, data) = record.split_at_mut(PCAP_RECORD_HEADER_BYTES);
+        header[..8].copy_from_slice(&self.stamp);
+        header[8..12].copy_from_slice(&kept.to_le_bytes());
+        header[12..].copy_from_slice(&wire.to_le_bytes());
+        self.written += bytes;
+        self.frame_bytes += u64::from(kept);
+        self.packets += 1;
+        if self.first_ns == 0 {
+            self.first_ns = self.ns;
+        }
+        data
+    }
+
+    /// Frame bytes of the records so far.
+    pub fn frame_bytes(&self) -> u64 {
+        self.frame_bytes
+    }
+}
+
+impl Drop for Run<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.packets == 0 {
+            return;
+        }
+        *self.to.position += self.written;
+        *self.to.packets += self.packets;
+        *self.to.frame_bytes += self.frame_bytes;
+        if *self.to.first_ns == 0 {
+            *self.to.first_ns = self.first_ns;
+        }
+        *self.to.last_ns = self.ns;
+        if *self.to.dirty_since == 0 {
+            *self.to.dirty_since = self.cycles;
+        }
+    }
+}
+
+fn stamp(ns: u64) -> [u8; 8] {
+    let [s0, s1, s2, s3, n0, n1, n2, n3, ..] = record_header(ns, 0, 0);
+    [s0, s1, s2, s3, n0, n1, n2, n3]
+}
 
 /// What a stream needs to hand over a block.
 pub(super) struct Way<'a> {
@@ -137,11 +222,12 @@ impl Stream {
             frame_bytes: 0,
             segment_since: 0,
             dirty_since: 0,
+            sampler: None,
         }
     }
 
-    pub fn begin(&mut self, serial: u64) {
-        *self = Self { serial, ..Self::idle() };
+    pub fn begin(&mut self, serial: u64, sampler: Option<Sampler>) {
+        *self = Self { serial, sampler, ..Self::idle() };
     }
 
     /// `ns`, or the stream's last time if that is later: a stream's times never go back.
@@ -150,25 +236,31 @@ impl Stream {
         ns.max(self.last_ns)
     }
 
-    /// Books a record that was just written at the cursor's old place.
+    /// Begins a run of records into the open block, stamped `ns` unless a port knows better.
     #[inline]
-    pub fn book(&mut self, frame_bytes: u64, ns: u64, cycles: u64) {
-        if self.first_ns == 0 {
-            self.first_ns = ns;
-        }
-        self.last_ns = ns;
-        self.packets += 1;
-        self.frame_bytes += frame_bytes;
-        if self.dirty_since == 0 {
-            self.dirty_since = cycles;
-        }
+    pub fn run(&mut self, ns: u64, cycles: u64) -> Run<'_> {
+        let ns = self.not_before(ns);
+        let block = self.block.as_mut().map(Block::bytes_mut).unwrap_or_default();
+        let rest = block.get_mut(self.cursor.position..).unwrap_or_default();
+        let to = Booking {
+            position: &mut self.cursor.position,
+            packets: &mut self.packets,
+            frame_bytes: &mut self.frame_bytes,
+            first_ns: &mut self.first_ns,
+            last_ns: &mut self.last_ns,
+            dirty_since: &mut self.dirty_since,
+        };
+        Run { rest, stamp: stamp(ns), ns, cycles, written: 0, frame_bytes: 0, packets: 0, first_ns: 0, to }
     }
 
     /// Takes the step that a record needs. The caller has made sure of a free block (`Cursor::fitting`).
     pub fn advance(&mut self, step: Step, way: &mut Way<'_>, snaplen: u32, cycles: u64) {
         match step {
             Step::Append => {}
-            Step::NextBlock => self.next_block(way),
+            Step::NextBlock => {
+                let whole = self.cursor.position - self.cursor.position % PAGE_BYTES;
+                self.go_on(way, whole);
+            }
             Step::NextSegment => {
                 if self.cursor.open {
                     self.close_segment(way);
@@ -182,14 +274,18 @@ impl Stream {
         }
     }
 
-    fn next_block(&mut self, way: &mut Way<'_>) {
-        let (Some(mut next), Some(full)) = (way.free.pop(), self.block.take()) else { return };
-        let tail = self.cursor.position % PAGE_BYTES;
-        let whole = self.cursor.position - tail;
-        next.bytes_mut()[..tail].copy_from_slice(&full.bytes()[whole..whole + tail]);
-        self.hand_over(way, full, whole, Closes::Nothing);
+    /// Hands over the first `bytes` bytes of the block and goes on in a free one, which begins with the page that is not
+    /// whole. Without a free block, or without a block, nothing changes; returns whether it did.
+    fn go_on(&mut self, way: &mut Way<'_>, bytes: usize) -> bool {
+        let Some(block) = &self.block else { return false };
+        let Some(mut next) = way.free.pop() else { return false };
+        let (position, tail) = (self.cursor.position, self.cursor.position % PAGE_BYTES);
+        next.bytes_mut()[..tail].copy_from_slice(&block.bytes()[position - tail..position]);
+        if let Some(block) = self.block.replace(next) {
+            self.hand_over(way, block, bytes, Closes::Nothing);
+        }
         self.cursor = self.cursor.after(Step::NextBlock);
-        self.block = Some(next);
+        true
     }
 
     /// Hands over what there is, if anything is new and a block is free to go on with.
@@ -197,14 +293,9 @@ impl Stream {
         if self.dirty_since == 0 {
             return;
         }
-        let (Some(mut next), Some(block)) = (way.free.pop(), self.block.take()) else { return };
-        let position = self.cursor.position;
-        let tail = position % PAGE_BYTES;
-        next.bytes_mut()[..tail].copy_from_slice(&block.bytes()[position - tail..position]);
-        self.hand_over(way, block, position, Closes::Nothing);
-        self.cursor = self.cursor.after(Step::NextBlock);
-        self.block = Some(next);
-        self.dirty_since = 0;
+        if self.go_on(way, self.cursor.position) {
+            self.dirty_since = 0;
+        }
     }
 
     /// Ends the segment, if one is open.
@@ -262,7 +353,81 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What a writer would have on disk: every piece laid at its offset, segments by their number.
+    fn lay(files: &mut Vec<Vec<u8>>, piece: &Piece) {
+        let sequence = piece.sequence as usize;
+        if files.len() <= sequence {
+            files.resize(sequence + 1, Vec::new());
+        }
+        let (file, start) = (&mut files[sequence], usize::try_from(piece.offset).unwrap());
+        assert!(start <= file.len(), "a hole before {start}");
+        file.truncate(start);
+        file.extend_from_slice(&piece.block.bytes()[..piece.bytes as usize]);
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+
+        /// Whatever the mix of appends, flushes, closes and want of blocks: what arrives is what was written, whole.
+        #[test]
+        fn pieces_add_up_to_the_records_that_were_written(
+            operations in prop::collection::vec((0_u8..20, 1_u32..9000), 1..300),
+            blocks in 2_usize..5,
+        ) {
+            let max = 2 * BLOCK_BYTES as u64;
+            let (mut free, _) = crate::block::Arena::map(blocks, crate::block::Hugepages::Never).unwrap();
+            let (worker_end, mut writer_end) = crate::block::lane::<Message>(blocks, 8);
+            let mut lanes = vec![worker_end];
+            let (mut files, mut stream) = (Vec::new(), Stream::idle());
+            let (mut expected, mut packets) = (Vec::new(), 0_u64);
+            stream.begin(1, None);
+            for (n, (operation, kept)) in operations.into_iter().enumerate() {
+                let way = &mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+                match operation {
+                    0 => stream.flush(way),
+                    1 => if stream.cursor.open { stream.close_segment(way) },
+                    2 | 3 => {
+                        while let Some(message) = writer_end.receive() {
+                            if let Message::Data(_, piece) = message {
+                                packets += u64::from(piece.packets);
+                                lay(&mut files, &piece);
+                                writer_end.give_back(piece.block);
+                            }
+                        }
+                        way.refill();
+                    }
+                    _ => {
+                        let bytes = kept as usize + PCAP_RECORD_HEADER_BYTES;
+                        if stream.cursor.fitting(std::iter::once(bytes), max, way.free.len()) == 1 {
+                            let step = stream.cursor.step(bytes, max);
+                            stream.advance(step, way, 262_144, n as u64 + 1);
+                            stream.run(n as u64 + 1, n as u64 + 1).record(kept, kept, None).fill(n.to_le_bytes()[0]);
+                            expected.push((n, kept));
+                        }
+                    }
+                }
+            }
+            stream.end(&mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free });
+            while let Some(message) = writer_end.receive() {
+                if let Message::Data(_, piece) = message {
+                    packets += u64::from(piece.packets);
+                    lay(&mut files, &piece);
+                }
+            }
+            let mut found = Vec::new();
+            for file in &files {
+                prop_assert!(file.len() as u64 <= max);
+                let mut reader = crate::pcap::Reader::new(&file[..]).unwrap();
+                while let Some(record) = reader.next_record().unwrap() {
+                    let n = usize::try_from(record.ns).unwrap() - 1;
+                    prop_assert!(record.data.iter().all(|&b| b == n.to_le_bytes()[0]));
+                    found.push((n, record.wire_len));
+                }
+            }
+            prop_assert_eq!(packets, expected.len() as u64);
+            prop_assert_eq!(found, expected);
+        }
+
         /// `fitting` promises exactly what walking step by step then does.
         #[test]
         fn what_is_said_to_fit_does_fit_and_the_next_does_not(

@@ -2,10 +2,11 @@
 //!
 //! Invariant: the attached slots are exactly those that the program evaluates.
 
-use super::Budget;
+use super::{Budget, Sample};
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::Program;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One capture's part in the work.
 #[derive(Clone, Debug)]
@@ -18,6 +19,10 @@ pub struct Attachment {
     pub end_ns: u64,
     /// What it may still take.
     pub budget: Arc<Budget>,
+    /// Keeps only so many of the frames that match; every one when none.
+    pub sample: Option<Sample>,
+    /// Age at which its segments are cut, if not that of all others.
+    pub rotate: Option<Duration>,
 }
 
 /// One worker's work, whole: a new one replaces the old one between two bursts and the old one goes back to the engine.

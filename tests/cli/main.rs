@@ -33,10 +33,20 @@ fn every_command_explains_itself() {
         "capture start",
         "capture list",
         "capture show",
+        "capture watch",
         "capture stop",
+        "capture download",
+        "bucket",
+        "bucket add",
+        "bucket prove",
+        "bucket list",
+        "bucket remove",
         "filter test",
         "merge",
         "verify",
+        "manifest-key",
+        "completions",
+        "man",
     ] {
         let arguments: Vec<&str> = words.split_whitespace().chain(["--help"]).collect();
         let (code, help, _) = run(&mut trawl(&arguments));
@@ -140,4 +150,26 @@ fn serve_refuses_a_wrong_config_with_everything_that_is_wrong() {
     for part in ["3 problems", "host.id = \"A b\"", "log.level = 3", "port is missing", "trawl check"] {
         assert!(error.contains(part), "{part}: {error}");
     }
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_commands_themselves() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = run(&mut trawl(&["completions", shell]));
+        assert!(code == 0 && out.contains("destination-conf") && out.contains("completions"), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    let (code, out, error) = run(&mut trawl(&["man", pages.to_str().unwrap()]));
+    assert_eq!(code, 0, "{error}");
+    let page = std::fs::read_to_string(pages.join("trawl-capture-start.1")).unwrap();
+    assert!(page.contains("packet") && out.contains("pages"), "{out}");
+}
+
+#[test]
+fn a_secret_in_the_arguments_is_refused_and_not_repeated() {
+    let uri = "r2://b?account-id=a&access-key-id=k&secret-access-key=hush";
+    let (code, out, error) = run(&mut trawl(&["bucket", "add", uri, "--account", "a"]));
+    assert!(code == 2 && error.contains("--r2-key-file"), "{error}");
+    assert!(!format!("{out}{error}").contains("hush"), "{error}");
 }

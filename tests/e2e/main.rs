@@ -4,6 +4,7 @@
 //! equations, the objects to the manifest and both to what `capinfos` counts.
 // A test binary has no readers of its docs, and clippy.toml exempts only functions marked #[test].
 #![allow(missing_docs, clippy::unwrap_used)]
+#![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
 mod ending;
 mod frames;
@@ -11,8 +12,11 @@ mod http;
 mod kills;
 mod limits;
 mod outcome;
+mod overload;
+mod quiet;
 mod refusals;
 mod replay;
+mod rights;
 mod s3;
 mod trawl;
 #[path = "../common/weed.rs"]

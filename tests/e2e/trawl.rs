@@ -4,6 +4,7 @@
 
 use crate::frames::real_pcap;
 use crate::http::{self, Answer};
+use ::trawl::capture::Progress;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,10 +14,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use trawl::capture::Progress;
 
-const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
-const TOKEN: &str = "end-to-end";
+pub const ACCOUNT: &str = "023e105f4ecef8ad9ca31a8372d0c353";
+pub const TOKEN: &str = "end-to-end";
+/// Of the same account, as on Cloudflare's documentation page.
+pub const EMAIL: &str = "user@example.com";
+/// See [`EMAIL`].
+pub const KEY: &str = "00000000000";
+pub const OTHER_ACCOUNT: &str = "b23e105f4ecef8ad9ca31a8372d0c353";
+pub const OTHER_TOKEN: &str = "another-customer";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -25,9 +31,14 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Setup {
     pub device: String,
     pub queues: u16,
+    pub blocks_bytes: &'static str,
     pub spool_bytes_max: &'static str,
     pub segment_bytes: &'static str,
     pub write: &'static str,
+    /// Whether a bucket must be proven before a capture goes there.
+    pub require_validation: bool,
+    /// Between two simple captures of one account.
+    pub simple_interval_seconds: u64,
     /// For `[upload.s3]`.
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
@@ -50,9 +61,12 @@ impl Setup {
         Self {
             device,
             queues: files.len().try_into().unwrap(),
+            blocks_bytes: "64MiB",
             spool_bytes_max: "1GiB",
             segment_bytes: "64MiB",
             write: "auto",
+            require_validation: false,
+            simple_interval_seconds: 0,
             endpoint: None,
             environment: Vec::new(),
         }
@@ -74,13 +88,15 @@ queues = {queues}
 workers = [{worker}]
 writers = [{writer}]
 [blocks]
-bytes_max = "64MiB"
+bytes_max = "{blocks_bytes}"
 hugepages = "never"
 [spool]
 dir = "{dir}/spool"
 bytes_max = "{spool_bytes_max}"
 segment_bytes = "{segment_bytes}"
 write = "{write}"
+[capture]
+simple_interval_seconds = {interval}
 [store]
 path = "{dir}/trawl.db"
 [api]
@@ -89,17 +105,30 @@ listen = "{listen}"
 id = "{ACCOUNT}"
 [[account.credential]]
 token_sha256 = "{token}"
+[[account.credential]]
+email = "{EMAIL}"
+key_sha256 = "{key}"
+[[account]]
+id = "{OTHER_ACCOUNT}"
+[[account.credential]]
+token_sha256 = "{other}"
 [upload]
 allow_file = true
+require_validation = {validation}
 "#,
             device = self.device,
             queues = self.queues,
             worker = cores[1],
             writer = cores[0],
+            blocks_bytes = self.blocks_bytes,
             spool_bytes_max = self.spool_bytes_max,
             segment_bytes = self.segment_bytes,
             write = self.write,
             token = hex(&Sha256::digest(TOKEN)),
+            key = hex(&Sha256::digest(KEY)),
+            other = hex(&Sha256::digest(OTHER_TOKEN)),
+            interval = self.simple_interval_seconds,
+            validation = self.require_validation,
         );
         if let Some(endpoint) = &self.endpoint {
             write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
@@ -209,7 +238,7 @@ impl Trawl {
 
     /// Reads a capture until `done` says so.
     #[track_caller]
-    pub fn until(&self, id: &str, limit: Duration, done: impl Fn(&Progress) -> bool) -> Progress {
+    pub fn until(&self, id: &str, limit: Duration, mut done: impl FnMut(&Progress) -> bool) -> Progress {
         let deadline = Instant::now() + limit;
         loop {
             let progress = self.progress(id);
@@ -227,6 +256,11 @@ impl Trawl {
         self.until(id, Duration::from_secs(90), |progress| progress.status.ended())
     }
 
+    /// `http://address`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
     pub fn bucket(&self) -> PathBuf {
         self.dir.path().join("bucket")
     }
@@ -235,8 +269,24 @@ impl Trawl {
         self.dir.path().join("spool")
     }
 
+    /// The thread of that name.
+    pub fn thread(&self, name: &str) -> u32 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let mut ids = threads.map(|thread| thread.unwrap().path());
+        let found =
+            ids.find(|path| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name));
+        found
+            .and_then(|path| path.file_name()?.to_str()?.parse().ok())
+            .unwrap_or_else(|| panic!("no thread {name}"))
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Sends a signal.

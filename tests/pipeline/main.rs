@@ -1,8 +1,10 @@
 //! The whole way from a queue to files, without DPDK: real threads, blocks, spool, merge, engine and file store; only the
 //! frames are made up. Every test ends by holding the ledger against its equations and the files against the manifest.
 
+mod history;
 mod quiet;
 mod rig;
+mod tenants;
 
 use rig::{Rig, Traffic, request};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! A capture host in a temporary directory whose queues are fed by [`Traffic`] instead of ports.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,15 +9,16 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::Hugepages;
 use trawl::capture::{AccountId, ColoStyle, Engine, Handle, Job, Kind, Ledger, Planes, PortDrops, Request};
+use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::limits::BURST;
-use trawl::matcher::FilterV1;
+use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode};
 use trawl::store::{Embedded, JobStore};
 use trawl::upload::{Destination, Manifest, Stores, StoresConfig, manifest_name};
-use trawl::worker::Timers;
+use trawl::worker::{Sample, Timers};
 
 /// One queue's made-up frames: 192.0.2.1 to 198.51.100.2, UDP, with a running number in the payload.
 pub struct Traffic {
@@ -25,12 +28,23 @@ pub struct Traffic {
     started: Instant,
     sent: u64,
     frames: Vec<Vec<u8>>,
+    /// Whether frames carry their running number; those that a test made stay as they are, and are sent in turn.
+    numbered: bool,
+    last_burst: usize,
 }
 
 impl Traffic {
     fn new(bytes: usize, left: u64, per_second: Option<u64>) -> Self {
         let frames = (0..BURST).map(|_| frame(bytes)).collect();
-        Self { bytes, left, per_second, started: Instant::now(), sent: 0, frames }
+        let started = Instant::now();
+        Self { bytes, left, per_second, started, sent: 0, frames, numbered: true, last_burst: 0 }
+    }
+
+    /// These frames in turn, so many a second.
+    pub fn of(frames: &[Vec<u8>], per_second: u64) -> Self {
+        let frames =
+            frames.iter().cycle().take(frames.len() * BURST.div_ceil(frames.len())).cloned().collect();
+        Self { frames, numbered: false, ..Self::paced(60, per_second) }
     }
 
     /// As fast as they are polled.
@@ -96,10 +110,15 @@ impl Source for Traffic {
             }
         };
         let count = due.min(self.left).min(BURST as u64) as usize;
+        if !self.numbered {
+            self.frames.rotate_left(std::mem::replace(&mut self.last_burst, count));
+        }
         for frame in &mut self.frames[..count] {
             self.sent += 1;
             self.left -= 1;
-            frame[42..50].copy_from_slice(&self.sent.to_be_bytes());
+            if self.numbered {
+                frame[42..50].copy_from_slice(&self.sent.to_be_bytes());
+            }
         }
         debug_assert!(self.bytes > 0);
         Frames(&self.frames[..count])
@@ -120,6 +139,40 @@ pub struct Rig {
     handle: Handle,
     plane: DataPlane,
     engine: JoinHandle<()>,
+    history: Option<Arc<History>>,
+}
+
+/// What differs between hosts.
+#[derive(Clone, Copy)]
+pub struct Options {
+    pub write: WriteMode,
+    pub bytes_max: u64,
+    pub history: Option<HistoryConfig>,
+    pub simple_sample: Option<Sample>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { write: WriteMode::Auto, bytes_max: 8 << 30, history: None, simple_sample: None }
+    }
+}
+
+fn new_dir() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn nothing() -> OnWorker {
+    Arc::new(|| Box::new(()) as Box<dyn Any>)
+}
+
+/// Times and lengths on the wire of a file's packets.
+pub fn records(path: &Path) -> Vec<(u64, u32)> {
+    let mut reader = Reader::open(path).unwrap();
+    let mut found = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        found.push((record.ns, record.wire_len));
+    }
+    found
 }
 
 pub fn request(dir: PathBuf, seconds: f64) -> Request {
@@ -133,6 +186,7 @@ pub fn request(dir: PathBuf, seconds: f64) -> Request {
         colo: Some("tst01".to_owned()),
         colo_style: ColoStyle::ColoName,
         destination: Some(Destination::File { dir }),
+        offset_time: None,
     }
 }
 
@@ -142,22 +196,37 @@ impl Rig {
     }
 
     pub fn with_quota(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64) -> Self {
-        let nothing: OnWorker = Arc::new(|| -> Box<dyn std::any::Any> { Box::new(()) });
-        Self::build(write, traffic, bytes_max, &nothing)
+        Self::with(Options { write, bytes_max, ..Options::default() }, traffic)
+    }
+
+    pub fn with(options: Options, traffic: Vec<Traffic>) -> Self {
+        Self::build(new_dir(), options, traffic, &nothing(), HashMap::new())
     }
 
     pub fn counted(write: WriteMode, traffic: Vec<Traffic>, on_worker: &OnWorker) -> Self {
-        Self::build(write, traffic, 8 << 30, on_worker)
+        Self::build(new_dir(), Options { write, ..Options::default() }, traffic, on_worker, HashMap::new())
     }
 
-    fn build(write: WriteMode, traffic: Vec<Traffic>, bytes_max: u64, on_worker: &OnWorker) -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    /// A host whose accounts see their own prefixes only.
+    pub fn scoped(traffic: Vec<Traffic>, scopes: HashMap<AccountId, Arc<PrefixSet>>) -> Self {
+        Self::build(new_dir(), Options::default(), traffic, &nothing(), scopes)
+    }
+
+    fn build(
+        dir: TempDir,
+        options: Options,
+        traffic: Vec<Traffic>,
+        on_worker: &OnWorker,
+        scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    ) -> Self {
+        let Options { write, bytes_max, history, simple_sample } = options;
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
             bytes_max,
             segment_bytes: 4 << 20,
             write,
             fsync_interval: Duration::from_millis(200),
+            pool_bytes: 8 << 20,
         });
         let spool = Arc::new(spool.unwrap());
         let config = DataPlaneConfig {
@@ -167,6 +236,7 @@ impl Rig {
             hugepages: Hugepages::Never,
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
         };
+        let history = history.map(|config| Arc::new(History::open(config, Arc::clone(&spool)).unwrap()));
         let (plane, workers) = DataPlane::start(&config, traffic, &spool, on_worker).unwrap();
         let jobs = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
         let engine = Engine::new(Planes {
@@ -181,13 +251,37 @@ impl Rig {
             simple_dir: dir.path().join("simple"),
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
+            scopes,
             captures_max: 64,
             upload_retention: Duration::from_secs(3600),
             high_water_percent: 80,
+            signing_key: None,
+            full_per_account: 1,
+            simple_interval: Duration::ZERO,
+            simple_sample,
+            history: history.clone(),
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));
-        Self { dir, handle, plane, engine }
+        Self { dir, handle, plane, engine, history }
+    }
+
+    pub fn history(&self) -> &Arc<History> {
+        self.history.as_ref().unwrap()
+    }
+
+    pub fn simple_dir(&self) -> PathBuf {
+        self.dir.path().join("simple")
+    }
+
+    /// Ends the host and starts another one in the same directory.
+    pub async fn restart(self, options: Options, traffic: Vec<Traffic>) -> Self {
+        let Self { dir, handle, plane, engine, history } = self;
+        handle.shutdown().await;
+        engine.await.unwrap();
+        plane.stop();
+        history.unwrap().wait_for(u64::MAX, Duration::from_secs(5)).unwrap();
+        Self::build(dir, options, traffic, &nothing(), HashMap::new())
     }
 
     pub fn bucket(&self) -> PathBuf {
@@ -255,7 +349,7 @@ impl Rig {
 
     /// Ends the host as SIGTERM does; returns the job as the next process would find it.
     pub async fn shut_down_and_reopen(self, job: &Job) -> Job {
-        let Self { dir, handle, plane, engine } = self;
+        let Self { dir, handle, plane, engine, .. } = self;
         handle.shutdown().await;
         engine.await.unwrap();
         plane.stop();
@@ -272,7 +366,7 @@ fn verify(bucket: &Path, job: &Job) -> Found {
     assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects));
     let mut found = Found::default();
     let mut last_ns = 0;
-    let mut numbers = std::collections::HashMap::new();
+    let mut numbers = HashMap::new();
     for object in &job.objects {
         let path = bucket.join(&object.name);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), object.bytes);
@@ -284,8 +378,8 @@ fn verify(bucket: &Path, job: &Job) -> Found {
             packets += 1;
             found.frame_bytes += record.data.len() as u64;
             let number = u64::from_be_bytes(record.data[42..50].try_into().unwrap());
-            let last = numbers.insert(record.wire_len, number).unwrap_or(number - 1);
-            found.in_sequence += u64::from(number == last + 1);
+            let last = numbers.insert(record.wire_len, number).unwrap_or(number.wrapping_sub(1));
+            found.in_sequence += u64::from(number == last.wrapping_add(1));
         }
         assert_eq!(packets, object.packets);
         found.packets += packets;

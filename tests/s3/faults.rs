@@ -1,105 +1,130 @@
-//! A bucket behind a bad line. Owns a proxy that spoils chosen requests and the tests of what the uploads make of it.
-//!
-//! Invariant: a fault hits whole requests, so each test knows what the server has done.
+//! A bucket behind a bad line. Owns the tests of what the uploads make of it: complete, once, equal.
 
-use crate::weed::Weed;
-use crate::{PART_BYTES, noise, open, uploads_under_way, write_all};
+use crate::proxy::{Fault, Proxy};
+use crate::weed::{self, Weed};
+use crate::{PART_BYTES, config, noise, open, uploads_under_way, write_all};
 use bytes::Bytes;
-use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use trawl::upload::UploadError;
+use std::time::Duration;
+use trawl::upload::{Checkpoint, Destination, ObjectStore, Stores, UploadError};
 
-#[derive(Clone, Copy)]
-enum Fault {
-    /// The server does it, and nobody hears of it.
-    LoseAnswer,
-    /// The server never sees it.
-    SlowDown,
-    /// The connection ends instead.
-    Reset,
-}
+const URI: &str = "s3://pcaps?region=us-east-1";
 
-/// What still goes wrong: requests whose first line has all these words.
-struct Plan {
-    words: &'static [&'static str],
-    fault: Fault,
-    times: u32,
-}
-
-/// A proxy and what it still has to spoil.
-struct Proxy {
-    endpoint: String,
-    plan: Arc<Mutex<Plan>>,
-}
-
-impl Proxy {
-    fn assert_all_went_wrong(&self) {
-        assert_eq!(self.plan.lock().unwrap().times, 0, "a fault did not happen");
-    }
-}
-
-/// A proxy in front of `server`.
-async fn proxy(server: &str, words: &'static [&'static str], fault: Fault, times: u32) -> Proxy {
-    let server = server.trim_start_matches("http://").to_owned();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let plan = Arc::new(Mutex::new(Plan { words, fault, times }));
-    let proxy = Proxy { endpoint: format!("http://{address}"), plan: Arc::clone(&plan) };
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&server).await.unwrap();
-            tokio::spawn(relay(client, server, Arc::clone(&plan)));
-        }
-    });
-    proxy
-}
-
-/// The fault for a request, taken from the plan.
-fn draw(plan: &Mutex<Plan>, bytes: &[u8]) -> Option<Fault> {
-    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let mut plan = plan.lock().unwrap();
-    let hit =
-        plan.times > 0 && line.contains(" HTTP/1.1") && plan.words.iter().all(|word| line.contains(word));
-    plan.times -= u32::from(hit);
-    hit.then_some(plan.fault)
-}
-
-/// Passes bytes both ways. A request begins with a read of its own, because the client waits for each answer.
-async fn relay(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Plan>>) {
-    let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    let mut mute = false;
-    loop {
-        tokio::select! {
-            read = client.read(&mut up) => {
-                let Ok(len @ 1..) = read else { return };
-                match draw(&plan, &up[..len]) {
-                    Some(Fault::LoseAnswer) => mute = true,
-                    Some(Fault::Reset) => return,
-                    Some(Fault::SlowDown) => {
-                        let answer = "HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-                        let _gone = client.write_all(answer.as_bytes()).await;
-                        return;
-                    }
-                    None => {}
-                }
-                if server.write_all(&up[..len]).await.is_err() {
-                    return;
-                }
-            }
-            read = server.read(&mut down) => {
-                let Ok(len @ 1..) = read else { return };
-                // `100 Continue` is no answer yet.
-                if mute && !down.starts_with(b"HTTP/1.1 100") {
-                    return;
-                }
-                if client.write_all(&down[..len]).await.is_err() {
-                    return;
-                }
-            }
+/// Sends an object as a delivery does that has a journal: after a failure that may pass, from the last checkpoint.
+async fn send_stubbornly(store: &dyn ObjectStore, name: &str, bytes: &Bytes) {
+    let mut journal: Option<Checkpoint> = None;
+    for _round in 0..10 {
+        match send_once(store, name, bytes, &mut journal).await {
+            Ok(held) => return assert_eq!(held, bytes.len() as u64),
+            Err(error) => assert!(error.may_pass(), "{error}"),
         }
     }
+    panic!("{name} did not arrive in ten rounds");
+}
+
+async fn send_once(
+    store: &dyn ObjectStore,
+    name: &str,
+    bytes: &Bytes,
+    journal: &mut Option<Checkpoint>,
+) -> Result<u64, UploadError> {
+    let (mut writer, offset) = match journal {
+        Some(checkpoint) => store.resume(name, checkpoint).await?,
+        None => (store.begin(name).await?, 0),
+    };
+    let mut rest = bytes.slice(offset as usize..);
+    while !rest.is_empty() {
+        writer.write(rest.split_to(rest.len().min(1 << 20))).await?;
+        if let Some(checkpoint) = writer.checkpoint() {
+            *journal = Some(checkpoint);
+        }
+    }
+    Ok(writer.finish().await?.bytes)
+}
+
+/// The object is complete, there once, and what was sent; nothing else is left of it.
+async fn assert_arrived(weed: &Weed, name: &str, bytes: &Bytes) {
+    let store = open(&weed.endpoint, URI).await;
+    assert!(store.get(name, bytes.len() as u64).await.unwrap() == *bytes, "{name} is not what was sent");
+    let client = weed.client();
+    let listed = client.list_objects_v2().bucket("pcaps").prefix(name).send().await.unwrap();
+    assert_eq!(listed.contents().len(), 1, "{name}");
+    assert_eq!(uploads_under_way(&client, "pcaps").await, 0, "{name}");
+}
+
+/// A store behind the proxy that gives up an attempt after a second and a request after a few.
+async fn open_hastily(endpoint: &str, retry_seconds_max: u64) -> Box<dyn ObjectStore> {
+    let mut config = config(endpoint, weed::ACCESS_KEY_ID, weed::SECRET_ACCESS_KEY);
+    config.s3.attempt_seconds_max = 1;
+    config.s3.retry_seconds_max = retry_seconds_max;
+    Stores::new(config).unwrap().open(&Destination::parse(URI).unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_on_the_line_objects_arrive_complete_once_and_equal() {
+    const SLOW: Fault = Fault::Answer("503 Slow Down", "SlowDown");
+    const SKEWED: Fault = Fault::Answer("403 Forbidden", "RequestTimeTooSkewed");
+    const KEY: Fault = Fault::Answer("403 Forbidden", "InvalidAccessKeyId");
+    const RIGHTS: Fault = Fault::Answer("403 Forbidden", "AccessDenied");
+    const BEGIN: &[&str] = &["POST ", "?uploads"];
+    const PART: &[&str] = &["PUT ", "partNumber="];
+    const END: &[&str] = &["POST ", "uploadId="];
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    let bytes = noise(3 * PART_BYTES + 1);
+    for (name, words, fault, times) in [
+        ("begin-slow", BEGIN, SLOW, 5),
+        ("begin-stalled", BEGIN, Fault::Stall, 1),
+        ("begin-lost", BEGIN, Fault::Reset, 2),
+        ("part-slow", PART, SLOW, 10),
+        ("part-half", PART, Fault::Half, 4),
+        ("part-reset", PART, Fault::Reset, 4),
+        ("part-skewed", PART, SKEWED, 4),
+        ("part-key", PART, KEY, 4),
+        ("part-rights", PART, RIGHTS, 4),
+        ("end-slow", END, SLOW, 5),
+        ("end-reset", END, Fault::Reset, 2),
+        ("end-unheard", END, Fault::LoseAnswer, 2),
+    ] {
+        let proxy = Proxy::start(&weed.endpoint, words, fault, times).await;
+        let store = open_hastily(&proxy.endpoint, 20).await;
+        send_stubbornly(&*store, name, &bytes).await;
+        proxy.assert_all_went_wrong();
+        assert_arrived(&weed, name, &bytes).await;
+    }
+    let proxy = Proxy::start(&weed.endpoint, &["PUT ", "small"], Fault::Stall, 2).await;
+    send_stubbornly(&*open_hastily(&proxy.endpoint, 20).await, "small", &noise(5)).await;
+    proxy.assert_all_went_wrong();
+    assert_arrived(&weed, "small", &noise(5)).await;
+}
+
+#[tokio::test]
+async fn an_outage_longer_than_a_requests_patience_is_outlived_by_resuming() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    let bytes = noise(4 * PART_BYTES + 1);
+    let proxy = Proxy::outage(&weed.endpoint, &["partNumber=3"], Fault::Reset, Duration::from_secs(6)).await;
+    send_stubbornly(&*open_hastily(&proxy.endpoint, 1).await, "outage", &bytes).await;
+    proxy.assert_all_went_wrong();
+    assert_arrived(&weed, "outage", &bytes).await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_deleted_and_made_again_gets_the_whole_object() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    let bytes = noise(4 * PART_BYTES + 1);
+    let store = open(&weed.endpoint, URI).await;
+    let mut writer = store.begin("again").await.unwrap();
+    writer.write(bytes.slice(..3 * PART_BYTES + 1)).await.unwrap();
+    let mut journal = writer.checkpoint();
+    weed.client().delete_bucket().bucket("pcaps").send().await.unwrap();
+    weed.create_bucket("pcaps").await;
+    writer.write(bytes.slice(3 * PART_BYTES + 1..)).await.unwrap();
+    let error = writer.finish().await.unwrap_err();
+    assert!(error.may_pass(), "{error}");
+    let held = send_once(&*store, "again", &bytes, &mut journal).await.unwrap();
+    assert_eq!(held, bytes.len() as u64);
+    assert_arrived(&weed, "again", &bytes).await;
 }
 
 #[tokio::test]
@@ -109,7 +134,7 @@ async fn an_object_whose_answer_was_lost_is_recognised_as_ours() {
     for (name, len, words) in
         [("small", 5, &["PUT ", "small"][..]), ("large", 2 * PART_BYTES + 1, &["POST ", "uploadId="][..])]
     {
-        let proxy = proxy(&weed.endpoint, words, Fault::LoseAnswer, 1).await;
+        let proxy = Proxy::start(&weed.endpoint, words, Fault::LoseAnswer, 1).await;
         let store = open(&proxy.endpoint, "s3://pcaps?region=us-east-1").await;
         let bytes = noise(len);
         assert_eq!(write_all(&*store, name, &bytes, 1 << 20).await.unwrap(), len as u64);
@@ -124,25 +149,10 @@ async fn somebody_elses_object_is_not_taken_for_ours_when_an_answer_is_lost() {
     let Some(weed) = Weed::start().await else { return };
     weed.create_bucket("pcaps").await;
     weed.client().put_object().bucket("pcaps").key("small").body(vec![7; 5].into()).send().await.unwrap();
-    let proxy = proxy(&weed.endpoint, &["PUT ", "small"], Fault::LoseAnswer, 1).await;
+    let proxy = Proxy::start(&weed.endpoint, &["PUT ", "small"], Fault::LoseAnswer, 1).await;
     let store = open(&proxy.endpoint, "s3://pcaps?region=us-east-1").await;
     let error = store.put("small", noise(5)).await.unwrap_err();
     proxy.assert_all_went_wrong();
     assert!(matches!(error, UploadError::Exists { .. }), "{error}");
     assert_eq!(store.get("small", 5).await.unwrap(), Bytes::from_static(&[7; 5]));
-}
-
-#[tokio::test]
-async fn an_upload_outlives_refusals_and_broken_connections() {
-    let Some(weed) = Weed::start().await else { return };
-    weed.create_bucket("pcaps").await;
-    let bytes = noise(3 * PART_BYTES + 1);
-    for (name, fault) in [("slow", Fault::SlowDown), ("reset", Fault::Reset), ("lost", Fault::LoseAnswer)] {
-        let proxy = proxy(&weed.endpoint, &["PUT ", "partNumber="], fault, 3).await;
-        let store = open(&proxy.endpoint, "s3://pcaps?region=us-east-1").await;
-        assert_eq!(write_all(&*store, name, &bytes, 1 << 20).await.unwrap(), bytes.len() as u64);
-        proxy.assert_all_went_wrong();
-        assert!(store.get(name, bytes.len() as u64).await.unwrap() == bytes);
-    }
-    assert_eq!(uploads_under_way(&weed.client(), "pcaps").await, 0);
 }

@@ -167,6 +167,7 @@ async fn a_hosts_bounds_hold_also_when_no_limit_is_sent() {
         packet_limit_max: Some(1000),
         byte_limit_max: Some(5000),
         allow_file: true,
+        require_file_validation: false,
         ..ord02()
     });
     let answer = host
@@ -178,4 +179,30 @@ async fn a_hosts_bounds_hold_also_when_no_limit_is_sent() {
     assert_eq!(created["result"]["byte_limit"], 5000);
     assert_eq!(created["result"]["destination_conf"], "file:///srv/pcaps");
     assert_eq!(host.engine.jobs.lock().unwrap()[0].request.packet_limit, Some(1000));
+}
+
+#[tokio::test]
+async fn a_look_back_echoes_its_offset_time_and_is_bound_to_what_the_host_keeps() {
+    let hour = std::time::Duration::from_secs(3600);
+    let host = Host::with(Rules { history: Some(hour), ..ord02() });
+    let now = jiff::Timestamp::now();
+    let with = |offset: &str| SIMPLE.replacen('{', &format!("{{\"offset_time\":\"{offset}\","), 1);
+    for sent in [now.to_string(), format!("{}", now - 3590 * jiff::Span::new().seconds(1))] {
+        let sent = sent.replace('Z', "+00:00");
+        let created = host.create(&with(&sent)).await.json();
+        assert_eq!(created["result"]["offset_time"], sent, "{created}");
+        assert_eq!(created["result"]["status"], "pending");
+    }
+    let early = (now - 3700 * jiff::Span::new().seconds(1)).to_string();
+    let late = (now + 60 * jiff::Span::new().seconds(1)).to_string();
+    for sent in [&early, &late, "yesterday", ""] {
+        let answer = host.create(&with(sent)).await.json();
+        let error = &answer["errors"][0];
+        assert_eq!(
+            (&error["code"], &error["source"]["pointer"]),
+            (&1005.into(), &"/offset_time".into()),
+            "{answer}"
+        );
+        assert!(error["message"].as_str().unwrap().contains("within the 1 hours before now"), "{answer}");
+    }
 }

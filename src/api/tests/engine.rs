@@ -74,6 +74,7 @@ fn create(request: Request, jobs: &mut Vec<Job>) -> Result<Job, Refusal> {
         error_message: None,
         ledger: Ledger::default(),
         objects: Vec::new(),
+        sample_one_in: None,
     };
     jobs.push(job.clone());
     Ok(job)
@@ -109,5 +110,6 @@ fn progress(job: &Job) -> Progress {
         byte_limit: job.request.byte_limit,
         objects: job.objects.clone(),
         warnings: Vec::new(),
+        sample_one_in: job.sample_one_in,
     }
 }

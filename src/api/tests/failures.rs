@@ -123,6 +123,7 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
     let mut all = String::new();
     for refusal in [
         Refusal::NoSlot(64),
+        Refusal::SimpleTooSoon { interval_seconds: 60, seconds_left: 17 },
         Refusal::Filter("no".to_owned()),
         Refusal::Destination("not there".to_owned()),
         Refusal::ShuttingDown,
@@ -135,7 +136,8 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
                 drop(reply.send(Err(said)));
             }
         });
-        let host = Host { router: routes_to(captures, ord02()), engine: Engine::start() };
+        let dir = TempDir::new().unwrap();
+        let host = Host { router: routes_to(captures, ord02(), dir.path()), engine: Engine::start(), dir };
         let answer = host.create(SIMPLE).await;
         assert!(!answer.body.contains("/var"));
         all.push_str(&format!("# {refusal:?}\n{}\n", answer.text()));

@@ -1,12 +1,12 @@
 //! Real connections: their bound, requests in pieces, and the end.
 
-use super::serve::{Bounds, serve_within};
 use super::*;
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 struct Server {
     address: SocketAddr,
@@ -17,16 +17,16 @@ struct Server {
 
 impl Server {
     async fn start(connections_max: usize) -> Self {
-        Self::within(Bounds { connections_max, head_time_max: Duration::from_secs(30) }).await
+        Self::within(Bounds::new(connections_max, Duration::from_secs(30)), None).await
     }
 
-    async fn within(bounds: Bounds) -> Self {
+    async fn within(bounds: Bounds, tls: Option<TlsAcceptor>) -> Self {
         let host = Host::start();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, asked) = oneshot::channel::<()>();
         let router = host.router.clone();
-        let served = tokio::spawn(serve_within(bounds, listener, router, async move { drop(asked.await) }));
+        let served = tokio::spawn(serve(listener, router, bounds, tls, async move { drop(asked.await) }));
         Self { address, shutdown, served, _host: host }
     }
 
@@ -40,7 +40,7 @@ fn list() -> String {
 }
 
 /// Reads until the end of an envelope, or of the connection.
-async fn read(stream: &mut TcpStream) -> String {
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = Vec::new();
     let mut piece = [0; 4096];
     while !text.ends_with(b"\"messages\":[]}") {
@@ -69,8 +69,11 @@ async fn a_connection_over_the_bound_waits_for_one_to_end() {
 
 #[tokio::test]
 async fn a_head_that_comes_too_slowly_and_an_idle_connection_are_closed() {
-    let server =
-        Server::within(Bounds { connections_max: 2, head_time_max: Duration::from_millis(50) }).await;
+    let server = Server::within(
+        Bounds { head_time_max: Duration::from_millis(50), ..Bounds::new(2, Duration::from_secs(30)) },
+        None,
+    )
+    .await;
     let mut slow = server.connect().await;
     slow.write_all(b"GET /accounts").await.unwrap();
     let mut idle = server.connect().await;
@@ -120,4 +123,55 @@ async fn shutdown_ends_idle_connections_and_answers_what_has_begun() {
     assert!(read(&mut begun).await.starts_with("HTTP/1.1 200"));
     server.served.await.unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn failures_of_a_peer_are_limited_before_the_credential_is_looked_at() {
+    let server = Server::start(4).await;
+    let mut stream = server.connect().await;
+    let wrong = list().replace("a-token", "wrong");
+    for _ in 0..10 {
+        stream.write_all(wrong.as_bytes()).await.unwrap();
+        assert!(read(&mut stream).await.starts_with("HTTP/1.1 401"));
+    }
+    for request in [wrong, list()] {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let refused = read(&mut stream).await;
+        assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("retry-after: 10"), "{refused}");
+    }
+    let other_account = list().replace(A, B).replace("a-token", "b-token");
+    stream.write_all(other_account.as_bytes()).await.unwrap();
+    assert!(read(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn over_tls_the_answers_are_the_same_and_plain_http_gets_none() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    assert!(tls(&cert, &dir.path().join("none")).is_err() && tls(&key, &key).is_err());
+    let bounds = Bounds::new(4, Duration::from_secs(30));
+    let server = Server::within(bounds, Some(tls(&cert, &key).unwrap())).await;
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, server.connect().await).await.unwrap();
+    stream.write_all(list().as_bytes()).await.unwrap();
+    assert!(read(&mut stream).await.starts_with("HTTP/1.1 200"));
+
+    let mut plain = server.connect().await;
+    plain.write_all(list().as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _reset_or_closed = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"));
 }

@@ -16,6 +16,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
+/// In the words of Cloudflare's OpenAPI.
+pub(super) const NO_MATCH: &str =
+    "No packets matched the filter in the time limit given. Please modify the filter or try again.";
+
 /// Where a capture stands inside the engine.
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -163,6 +167,8 @@ impl Active {
             queues: u32::try_from(self.queues).unwrap_or(u32::MAX),
             recovered: self.recovered.is_some(),
             counted_until: self.recovered.map(|(until, _)| until),
+            sample_one_in: job.sample_one_in,
+            offset_time: None,
         }
     }
 
@@ -172,15 +178,17 @@ impl Active {
         let kept = || format!("its packets are kept on the host in the spool directory {}", self.job.id);
         match (&self.delivered, &self.failure) {
             (Some(Err(e)), _) => (Status::Failed, Some(format!("{e}; {}", kept()))),
-            (_, Some(failure)) if ledger.captured == 0 => (Status::Failed, Some(failure.message().to_owned())),
+            (_, Some(failure)) if ledger.captured == 0 => {
+                (Status::Failed, Some(failure.message().to_owned()))
+            }
             (_, Some(failure)) => (Status::Success, Some(failure.message().to_owned())),
-            _ if ledger.matched == 0 => (
-                Status::Failed,
-                Some("No packets matched the filter in the time limit given. Please modify the filter or try again.".to_owned()),
-            ),
+            _ if ledger.matched == 0 => (Status::Failed, Some(NO_MATCH.to_owned())),
             _ if ledger.captured == 0 => (
                 Status::Failed,
-                Some(format!("{} packets matched and none could be captured: {:?}", ledger.matched, ledger.dropped)),
+                Some(format!(
+                    "{} packets matched and none could be captured: {:?}",
+                    ledger.matched, ledger.dropped
+                )),
             ),
             _ => (Status::Success, None),
         }
@@ -199,6 +207,7 @@ pub(super) fn progress(job: &Job, seconds_left: f64) -> Progress {
         byte_limit: job.request.byte_limit,
         objects: job.objects.clone(),
         warnings: Vec::new(),
+        sample_one_in: job.sample_one_in,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::capture::journal::{Entry, Journal, Record, remove};
 use crate::capture::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Feed, Input, Start};
 use crate::spool::{self, Spool};
-use crate::upload::{self, Destination, FileStore, ObjectStore, Stores, UploadError};
+use crate::upload::{self, Destination, FileStore, ObjectStore, SigningKey, Stores, UploadError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -261,10 +261,15 @@ fn frame_bytes(bytes: u64, packets: u64) -> u64 {
 }
 
 /// Puts the manifest, again and again; one that is there already for the same objects is left.
-pub(super) async fn put_manifest(way: Way, manifest: upload::Manifest, mut patience: Patience) -> Outcome {
+pub(super) async fn put_manifest(
+    way: Way,
+    manifest: upload::Manifest,
+    key: Option<Arc<SigningKey>>,
+    mut patience: Patience,
+) -> Outcome {
     let (since, mut pause) = (Instant::now(), PAUSE_MIN);
     loop {
-        let error = match put_once(&way, &manifest).await {
+        let error = match put_once(&way, &manifest, key.as_deref()).await {
             Ok(()) => return Outcome::Done,
             Err(e) => format!("the manifest could not be written: {e}"),
         };
@@ -274,17 +279,16 @@ pub(super) async fn put_manifest(way: Way, manifest: upload::Manifest, mut patie
     }
 }
 
-async fn put_once(way: &Way, manifest: &upload::Manifest) -> Result<(), String> {
+async fn put_once(way: &Way, manifest: &upload::Manifest, key: Option<&SigningKey>) -> Result<(), String> {
     let name = upload::manifest_name(&manifest.id);
     let store = way.open().await.map_err(|e| e.to_string())?;
-    let json = manifest.to_json().map_err(|e| e.to_string())?;
     if let Some(bytes) = store.size(&name).await.map_err(|e| e.to_string())? {
         let there = store.get(&name, bytes).await.map_err(|e| e.to_string())?;
         let same = upload::Manifest::parse(&there)
             .is_ok_and(|m| m.id == manifest.id && m.objects == manifest.objects);
         return if same { Ok(()) } else { Err(format!("{name} is there already and is another one")) };
     }
-    store.put(&name, json.into()).await.map(drop).map_err(|e| e.to_string())
+    upload::publish_manifest(&*store, manifest, key).await.map_err(|e| e.to_string())
 }
 
 /// What the job store says of a capture in the spool.

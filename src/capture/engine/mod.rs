@@ -8,6 +8,7 @@
 
 mod active;
 mod delivery;
+mod history;
 mod planes;
 mod pressure;
 mod restart;
@@ -24,7 +25,7 @@ use crate::merge::Feed;
 use crate::spool::{Event, Failure, SpoolCapture};
 use crate::store::{StoreError, Stored};
 use crate::upload::UploadError;
-use crate::worker::{Attachment, Budget, Ended};
+use crate::worker::{Attachment, Budget, Ended, Sample};
 use active::{Active, Phase, progress, reason};
 use delivery::{Found, Outcome, Way, put_manifest};
 use jiff::Timestamp;
@@ -53,6 +54,8 @@ enum Note {
     Delivered { serial: u64, result: Outcome },
     /// The manifest is written, or could not be.
     Closed { serial: u64, result: Outcome },
+    /// A look back ended.
+    LookedBack { job: Box<Job>, revision: u64 },
 }
 
 /// See the module.
@@ -61,6 +64,8 @@ pub struct Engine {
     roster: Roster,
     active: BTreeMap<u64, Active>,
     last_serial: u64,
+    /// When each account last started a simple capture. In memory alone: a restart forgives at most one interval.
+    simple_started: BTreeMap<AccountId, Instant>,
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     ending: Option<oneshot::Sender<()>>,
@@ -68,8 +73,9 @@ pub struct Engine {
     left: Vec<Stored>,
     leaving: watch::Sender<bool>,
     pressure: Pressure,
-    recorded: Instant,
-    recording: Option<JoinHandle<()>>,
+    /// The last writing down of counts: when it began, and its task.
+    snapshot: (Instant, Option<JoinHandle<()>>),
+    recorder: Option<history::Recorder>,
 }
 
 impl Engine {
@@ -80,19 +86,21 @@ impl Engine {
     pub fn new(mut planes: Planes) -> Result<Self, StoreError> {
         let left = restart::unfinished(&planes)?;
         let roster = Roster::new(std::mem::take(&mut planes.workers));
+        let recorder = planes.history.clone().map(history::Recorder::new);
         Ok(Self {
             pressure: Pressure::new(planes.spool.quota().bytes_max(), planes.high_water_percent),
             planes,
             roster,
             left,
             leaving: watch::channel(false).0,
-            recorded: Instant::now(),
-            recording: None,
+            snapshot: (Instant::now(), None),
             active: BTreeMap::new(),
             last_serial: 0,
+            simple_started: BTreeMap::new(),
             events: mpsc::unbounded_channel(),
             notes: mpsc::unbounded_channel(),
             ending: None,
+            recorder,
         })
     }
 
@@ -101,6 +109,7 @@ impl Engine {
         for stored in std::mem::take(&mut self.left) {
             self.resume(stored);
         }
+        self.record();
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -114,6 +123,7 @@ impl Engine {
                 _ = turn.tick() => self.turn(),
             }
             if self.active.is_empty()
+                && self.looks_nowhere()
                 && let Some(done) = self.ending.take()
             {
                 let _nobody_waits = done.send(());
@@ -138,6 +148,7 @@ impl Engine {
     }
 
     fn shut_down(&mut self) {
+        self.end_recording();
         // What cannot be delivered now stays in the spool, and the next process goes on with it.
         self.leaving.send_replace(true);
         for serial in self.serials() {
@@ -146,6 +157,9 @@ impl Engine {
     }
 
     fn create(&mut self, request: Request, reply: oneshot::Sender<Result<Job, Refusal>>) {
+        if request.offset_time.is_some() {
+            return self.look_back(request, reply);
+        }
         match self.admit(&request) {
             Err(refusal) => drop(reply.send(Err(refusal))),
             Ok((slot, filter)) => self.open(request, slot, filter, reply),
@@ -157,14 +171,9 @@ impl Engine {
         if self.ending.is_some() {
             return Err(Refusal::ShuttingDown);
         }
-        let other = self.active.values().find(|a| {
-            request.kind == Kind::Full
-                && a.counted.is_none()
-                && a.job.request.kind == Kind::Full
-                && a.job.request.account == request.account
-        });
-        if let Some(other) = other {
-            return Err(Refusal::FullCaptureActive(other.job.id.clone()));
+        match request.kind {
+            Kind::Full => self.admit_full(request)?,
+            Kind::Simple => self.admit_simple(request)?,
         }
         let taken = self.active.values().filter(|a| a.counted.is_none()).map(|a| a.slot);
         let taken: Vec<usize> = taken.collect();
@@ -173,6 +182,32 @@ impl Engine {
             .ok_or(Refusal::NoSlot(self.planes.captures_max))?;
         let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
         Ok((slot, filter))
+    }
+
+    fn admit_full(&self, request: &Request) -> Result<(), Refusal> {
+        // One whose packets are counted takes no more of them: that its upload lasts keeps nobody from the next one.
+        let mut others = self.active.values().filter(|a| {
+            a.counted.is_none()
+                && a.job.request.kind == Kind::Full
+                && a.job.request.account == request.account
+        });
+        match others.nth(self.planes.full_per_account.saturating_sub(1)) {
+            Some(other) => Err(Refusal::FullCaptureActive(other.job.id.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn admit_simple(&self, request: &Request) -> Result<(), Refusal> {
+        let interval = self.planes.simple_interval;
+        let since = self.simple_started.get(&request.account).map(Instant::elapsed);
+        match since.and_then(|since| interval.checked_sub(since)).filter(|left| !left.is_zero()) {
+            // Rounded up: whoever waits so long is let in.
+            Some(left) => Err(Refusal::SimpleTooSoon {
+                interval_seconds: interval.as_secs(),
+                seconds_left: left.as_secs() + 1,
+            }),
+            None => Ok(()),
+        }
     }
 
     fn open(
@@ -184,6 +219,11 @@ impl Engine {
     ) {
         self.last_serial += 1;
         let serial = self.last_serial;
+        if request.kind == Kind::Simple {
+            self.simple_started.insert(request.account.clone(), Instant::now());
+        }
+        let sample = self.planes.simple_sample.filter(|_| request.kind == Kind::Simple);
+        let sample_one_in = sample.map(Sample::one_in);
         let job = Job {
             id: CaptureId::random(),
             request,
@@ -194,6 +234,7 @@ impl Engine {
             error_message: None,
             ledger: Ledger::default(),
             objects: Vec::new(),
+            sample_one_in,
         };
         let (notes, way) = (self.notes.0.clone(), self.way(&job));
         let tried = way.clone();
@@ -251,6 +292,7 @@ impl Engine {
                 self.close_if_drained(serial);
             }
             Note::Closed { serial, result } => self.closed(serial, result),
+            Note::LookedBack { job, revision } => self.looked_back(&job, revision),
         }
     }
 
@@ -309,9 +351,12 @@ impl Engine {
             snaplen: active.snaplen(),
             end_ns,
             budget: Arc::clone(&active.budget),
+            sample: active.job.sample_one_in.and_then(Sample::new),
+            rotate: None,
         };
         let Some(filter) = active.filter.clone() else { return Err(Refusal::ShuttingDown) };
-        let wanted = Wanted { filter, attachment };
+        let scope = self.planes.scopes.get(&active.job.request.account).cloned();
+        let wanted = Wanted { filter, scope, attachment };
         active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
         Ok(())
     }
@@ -343,7 +388,8 @@ impl Engine {
     fn turn(&mut self) {
         self.roster.turn();
         self.relieve();
-        self.record();
+        self.snapshot();
+        self.look_after_recording();
         for serial in self.serials() {
             let Some(active) = self.active.get(&serial) else { continue };
             match active.phase {
@@ -434,9 +480,10 @@ impl Engine {
             return;
         }
         let manifest = active.manifest(&self.planes.host, &self.planes.colo);
-        let (way, patience) = (active.way.clone(), self.patience(serial));
+        let (way, patience, key) =
+            (active.way.clone(), self.patience(serial), self.planes.signing_key.clone());
         tokio::spawn(async move {
-            let result = put_manifest(way, manifest, patience).await;
+            let result = put_manifest(way, manifest, key, patience).await;
             let _engine_gone = notes.send(Note::Closed { serial, result });
         });
     }

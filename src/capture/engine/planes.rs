@@ -3,14 +3,15 @@
 //!
 //! Invariant: `generation` names one state of all slots; a worker runs it once it has given everything before it back.
 
-use crate::capture::{Ledger, PortDrops};
+use crate::capture::{AccountId, Ledger, PortDrops};
+use crate::history::History;
 use crate::limits::CAPTURES_MAX;
-use crate::matcher::{Filter, Program};
+use crate::matcher::{Filter, PrefixSet, Program};
 use crate::spool::Spool;
 use crate::store::JobStore;
-use crate::upload::Stores;
-use crate::worker::{Attachment, QueueCounters, SlotTotals, Work, WorkerHandle};
-use std::collections::VecDeque;
+use crate::upload::{SigningKey, Stores};
+use crate::worker::{Attachment, QueueCounters, Sample, SlotTotals, Work, WorkerHandle};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,12 +40,24 @@ pub struct Planes {
     pub host: String,
     /// This host's colo.
     pub colo: String,
+    /// What accounts may see; one that is not in here may see every packet.
+    pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
     /// Captures that may be attached at once; at most [`CAPTURES_MAX`].
     pub captures_max: usize,
     /// How long an upload that fails is tried again.
     pub upload_retention: Duration,
     /// Share of the spool's quota at which it says that it fills up, in percent.
     pub high_water_percent: u64,
+    /// Signs manifests, if the host signs.
+    pub signing_key: Option<Arc<SigningKey>>,
+    /// Full captures of one account at once.
+    pub full_per_account: usize,
+    /// Between the starts of two simple captures of one account.
+    pub simple_interval: Duration,
+    /// Which packets `simple` captures consider; every one when none.
+    pub simple_sample: Option<Sample>,
+    /// What `simple` captures can look back into. It is recorded in the last slot.
+    pub history: Option<Arc<History>>,
 }
 
 impl fmt::Debug for Planes {
@@ -57,6 +70,8 @@ impl fmt::Debug for Planes {
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub filter: Filter,
+    /// What its account may see; every packet if none.
+    pub scope: Option<Arc<PrefixSet>>,
     pub attachment: Attachment,
 }
 
@@ -111,8 +126,10 @@ impl Roster {
     }
 
     fn give(&mut self) {
-        let filters: Vec<(usize, &Filter)> =
-            self.slots.iter().enumerate().filter_map(|(i, w)| w.as_ref().map(|w| (i, &w.filter))).collect();
+        let wanted =
+            self.slots.iter().enumerate().filter_map(|(slot, wanted)| Some((slot, wanted.as_ref()?)));
+        let filters: Vec<_> =
+            wanted.map(|(slot, wanted)| (slot, &wanted.filter, wanted.scope.as_ref())).collect();
         for crew in &mut self.crews {
             if crew.given.back().copied().unwrap_or(crew.running) >= self.generation {
                 continue;

@@ -18,11 +18,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How often counts are written down: what a crash leaves unknown.
-const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The jobs that have not ended, and the captures in the spool that the job store does not know.
 pub(super) fn unfinished(planes: &Planes) -> Result<Vec<Stored>, StoreError> {
-    let mut left = planes.jobs.unfinished()?;
+    let mut left = Vec::new();
+    for stored in planes.jobs.unfinished()? {
+        match stored.job.request.offset_time {
+            None => left.push(stored),
+            Some(_) => interrupt(planes, stored)?,
+        }
+    }
     let known = |record: &Record| {
         let job = &record.job;
         match planes.jobs.get(&job.request.account, &job.id) {
@@ -41,6 +47,15 @@ pub(super) fn unfinished(planes: &Planes) -> Result<Vec<Stored>, StoreError> {
         Err(error) => tracing::error!(%error, "the spool could not be looked through for left captures"),
     }
     Ok(left)
+}
+
+/// Ends a look back whose process died: it has nothing in the spool, and can be asked again.
+fn interrupt(planes: &Planes, stored: Stored) -> Result<(), StoreError> {
+    let mut job = stored.job;
+    job.status = Status::Failed;
+    job.stop_reason = Some(StopReason::Interrupted);
+    job.error_message = Some("the capture host ended before it had looked back; ask again".to_owned());
+    planes.jobs.compare_and_set(stored.revision, &job).map(drop)
 }
 
 impl Engine {
@@ -155,12 +170,13 @@ impl Engine {
     }
 
     /// Writes down what is counted, in the background.
-    pub(super) fn record(&mut self) {
-        let busy = self.recording.as_ref().is_some_and(|task| !task.is_finished());
-        if busy || self.recorded.elapsed() < RECORD_INTERVAL {
+    pub(super) fn snapshot(&mut self) {
+        let (since, task) = &mut self.snapshot;
+        let busy = task.as_ref().is_some_and(|task| !task.is_finished());
+        if busy || since.elapsed() < SNAPSHOT_INTERVAL {
             return;
         }
-        self.recorded = Instant::now();
+        *since = Instant::now();
         let of_this_process =
             |a: &&Active| a.recovered.is_none() && !matches!(a.phase, Phase::Opening(_) | Phase::Closing);
         let records: Vec<_> = self
@@ -172,7 +188,7 @@ impl Engine {
         if records.is_empty() {
             return;
         }
-        self.recording = Some(tokio::task::spawn_blocking(move || {
+        self.snapshot.1 = Some(tokio::task::spawn_blocking(move || {
             for (dir, record) in records {
                 if let Err(error) = record.write(&dir) {
                     tracing::warn!(dir = %dir.display(), %error, "a capture's counts could not be written down");

@@ -20,6 +20,7 @@ fn job(account: &str, submitted_us: i64) -> Job {
             colo: None,
             colo_style: ColoStyle::ColoName,
             destination: None,
+            offset_time: None,
         },
         submitted: Timestamp::from_microsecond(submitted_us).unwrap(),
         status: Status::Pending,
@@ -28,6 +29,7 @@ fn job(account: &str, submitted_us: i64) -> Job {
         error_message: None,
         ledger: Ledger::default(),
         objects: Vec::new(),
+        sample_one_in: None,
     }
 }
 

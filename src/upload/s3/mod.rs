@@ -3,25 +3,34 @@
 //!
 //! Invariant: the SDK's own retries are off, so that `retry` alone knows whether a request may have been carried out before.
 
+mod extras;
+mod line;
+mod multipart;
 mod retry;
+mod sweep;
 mod writer;
 
 use super::UploadError;
-use super::store::{ObjectStore, ObjectWriter, Pending};
+use super::checkpoint::{Checkpoint, Kept, KeptPart};
+use super::store::{ObjectStore, ObjectWriter, Pending, Resumed, Sweep};
 use crate::limits::PART_BYTES_MIN;
 use aws_config::identity::IdentityCache;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, ProvideCredentials, Region, SharedHttpClient};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::{Bytes, BytesMut};
+pub use extras::{S3Encryption, S3Extras};
+use multipart::Multipart;
 use retry::{Failed, Patience, Target, call, describe};
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
-use writer::{Multipart, S3Writer};
+use writer::{Cut, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
 const CONNECT_SECONDS_MAX: u64 = 5;
@@ -65,6 +74,14 @@ pub struct S3Config {
     pub retry_seconds_max: u64,
     /// Seconds without an answer after which one attempt counts as failed; parts get more by their size.
     pub attempt_seconds_max: u64,
+    /// Longest pause between two attempts, in milliseconds.
+    pub pause_ms_max: u64,
+    /// What is said about each object.
+    pub extras: S3Extras,
+    /// `http://` address of a proxy; none otherwise, whatever the environment says.
+    pub proxy: Option<String>,
+    /// PEM file of certificates that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
     /// Instead of the standard AWS chain (environment, profile, container, instance).
     pub credentials: Option<S3Credentials>,
 }
@@ -78,6 +95,10 @@ impl Default for S3Config {
             parts_in_flight: 4,
             retry_seconds_max: 15 * 60,
             attempt_seconds_max: 30,
+            pause_ms_max: 20_000,
+            extras: S3Extras::default(),
+            proxy: None,
+            ca_file: None,
             credentials: None,
         }
     }
@@ -121,9 +142,7 @@ pub(super) struct S3Stores {
 impl S3Stores {
     pub(super) fn new(config: S3Config) -> Result<Self, UploadError> {
         config.check()?;
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http = line::client(config.proxy.as_deref(), config.ca_file.as_deref())?;
         Ok(Self { config, http, shared: OnceCell::new() })
     }
 
@@ -143,21 +162,53 @@ impl S3Stores {
         }
         let mut builder = aws_sdk_s3::config::Builder::from(shared)
             .region(region_name)
-            .force_path_style(self.config.path_style.unwrap_or(self.config.endpoint.is_some()))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(
-                TimeoutConfig::builder().connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX)).build(),
-            );
+            .force_path_style(self.config.path_style.unwrap_or(self.config.endpoint.is_some()));
         if let Some(endpoint) = &self.config.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
-        Ok(S3Store {
+        let extras = self.config.extras.clone();
+        Ok(self.store(builder, bucket, region, extras).in_directory(directory))
+    }
+
+    /// A bucket of another store that speaks S3, with parts of equal size, as R2 wants them.
+    pub(super) fn open_at(
+        &self,
+        endpoint: &str,
+        keys: &S3Credentials,
+        bucket: &str,
+        region: &str,
+    ) -> S3Store {
+        let keys = Credentials::new(&keys.access_key_id, &keys.secret_access_key, None, None, "destination");
+        let builder = aws_sdk_s3::config::Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(self.http.clone())
+            .credentials_provider(keys)
+            .region(Region::new(region.to_owned()))
+            .endpoint_url(endpoint)
+            .force_path_style(true);
+        S3Store { equal_parts: true, ..self.store(builder, bucket, region, S3Extras::default()) }
+    }
+
+    fn store(
+        &self,
+        builder: aws_sdk_s3::config::Builder,
+        bucket: &str,
+        region: &str,
+        extras: S3Extras,
+    ) -> S3Store {
+        let timeout = Duration::from_secs(CONNECT_SECONDS_MAX);
+        let builder = builder
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(timeout).build());
+        S3Store {
             client: Client::from_conf(builder.build()),
             bucket: bucket.to_owned(),
-            directory: directory.to_owned(),
+            directory: String::new(),
             region: region.to_owned(),
+            extras: Arc::new(extras),
             config: self.config.clone(),
-        })
+            equal_parts: false,
+        }
     }
 
     /// The region serves the chain's own requests (STS); each store then names its own.
@@ -186,9 +237,15 @@ pub(super) struct S3Store {
     directory: String,
     region: String,
     config: S3Config,
+    extras: Arc<S3Extras>,
+    equal_parts: bool,
 }
 
 impl S3Store {
+    pub(super) fn in_directory(self, directory: &str) -> Self {
+        Self { directory: directory.to_owned(), ..self }
+    }
+
     fn target(&self, name: &str) -> Target {
         let slash = if self.directory.is_empty() { "" } else { "/" };
         Target {
@@ -198,7 +255,37 @@ impl S3Store {
             region: self.region.clone(),
             retry_seconds_max: self.config.retry_seconds_max,
             attempt_seconds_max: self.config.attempt_seconds_max,
+            pause_ms_max: self.config.pause_ms_max,
+            extras: Arc::clone(&self.extras),
         }
+    }
+
+    fn cut(&self) -> Cut {
+        Cut { part_bytes: self.config.part_bytes, equal: self.equal_parts }
+    }
+
+    async fn go_on(&self, name: &str, checkpoint: &Checkpoint) -> Result<(S3Writer, u64), UploadError> {
+        let fresh = |cut| S3Writer::new(self.target(name), cut, self.config.parts_in_flight);
+        let Kept::S3 { upload_id, part_bytes, parts } = &checkpoint.kept else {
+            return Ok((fresh(self.cut()), 0));
+        };
+        let upload = Multipart::kept(self.target(name), upload_id.clone());
+        let parts: Vec<KeptPart> = match upload.parts().await {
+            Ok(held) => {
+                let both =
+                    parts.iter().zip(1..).take_while(|(part, number)| held.get(number) == Some(&part.etag));
+                both.map(|(part, _)| part.clone()).collect()
+            }
+            // Who may write and not list goes by the journal; the store checks it when the object is put together.
+            Err(Failed { error: UploadError::Denied { .. }, .. }) => parts.clone(),
+            Err(Failed { error: UploadError::Lost { .. } | UploadError::NotFound { .. }, .. }) => {
+                return Ok((fresh(self.cut()), 0));
+            }
+            Err(failed) => return Err(failed.error),
+        };
+        let offset = parts.iter().map(|part| part.bytes).sum();
+        let cut = Cut { part_bytes: *part_bytes, ..self.cut() };
+        Ok((fresh(cut).resumed(upload, parts), offset))
     }
 }
 
@@ -214,16 +301,26 @@ impl ObjectStore for S3Store {
 
     fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>> {
         Box::pin(async move {
-            let writer =
-                S3Writer::new(self.target(name), self.config.part_bytes, self.config.parts_in_flight);
+            let writer = S3Writer::new(self.target(name), self.cut(), self.config.parts_in_flight);
             Ok(Box::new(writer) as Box<dyn ObjectWriter>)
         })
+    }
+
+    fn resume<'a>(&'a self, name: &'a str, checkpoint: &'a Checkpoint) -> Pending<'a, Resumed> {
+        Box::pin(async move {
+            let (writer, offset) = self.go_on(name, checkpoint).await?;
+            Ok((Box::new(writer) as Box<dyn ObjectWriter>, offset))
+        })
+    }
+
+    fn sweep<'a>(&'a self, sweep: Sweep<'a>) -> Pending<'a, u32> {
+        Box::pin(async move { sweep::sweep(&self.target(""), sweep).await })
     }
 
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
         Box::pin(async move {
             let target = self.target(name);
-            match head(&target, target.patience(0)).await {
+            match head(&target, target.patience_look()).await {
                 Ok(held) => Ok(Some(held.bytes)),
                 Err(Failed { error: UploadError::NotFound { .. }, .. }) => Ok(None),
                 Err(failed) => Err(failed.error),
@@ -235,22 +332,74 @@ impl ObjectStore for S3Store {
         Box::pin(async move {
             let target = self.target(name);
             let request = || target.client.get_object().bucket(&target.bucket).key(&target.key).send();
-            let mut answer = call(&target, "s3:GetObject", target.patience(0), request).await?;
-            let mut bytes = BytesMut::new();
-            while let Some(chunk) = answer.body.next().await {
-                let chunk = chunk.map_err(|error| UploadError::Unreachable {
-                    place: target.place(),
-                    seconds: 0,
-                    detail: describe(&error),
-                })?;
-                if (bytes.len() + chunk.len()) as u64 > bytes_max {
-                    return Err(UploadError::TooLarge { place: target.place(), bytes_max });
-                }
-                bytes.extend_from_slice(&chunk);
-            }
-            Ok(bytes.freeze())
+            let mut answer = call(&target, "s3:GetObject", target.patience_look(), request).await?;
+            collect(&target, &mut answer.body, bytes_max).await
         })
     }
+
+    fn read<'a>(&'a self, name: &'a str, from: u64, bytes: u64) -> Pending<'a, Bytes> {
+        Box::pin(async move {
+            if bytes == 0 {
+                return Ok(Bytes::new());
+            }
+            let target = self.target(name);
+            let range = format!("bytes={from}-{}", from.saturating_add(bytes - 1));
+            let request = || {
+                let get = target.client.get_object().bucket(&target.bucket).key(&target.key);
+                get.range(&range).send()
+            };
+            // The whole time that the store is given: a long read must not end with one dropped connection.
+            match call(&target, "s3:GetObject", target.patience_look(), request).await {
+                Ok(mut answer) => collect(&target, &mut answer.body, bytes).await,
+                Err(failed) if self.size(name).await?.is_some_and(|size| size <= from) => {
+                    // Stores answer 416 for a range behind the end; that is no failure here.
+                    let _behind_the_end = failed;
+                    Ok(Bytes::new())
+                }
+                Err(failed) => Err(failed.error),
+            }
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Pending<'a, Vec<String>> {
+        Box::pin(async move {
+            let target = self.target(prefix);
+            let folder = target.key.len() - prefix.len();
+            let (mut names, mut next) = (Vec::new(), None);
+            loop {
+                let request = || {
+                    let list = target.client.list_objects_v2().bucket(&target.bucket).prefix(&target.key);
+                    list.delimiter("/").set_continuation_token(next.clone()).send()
+                };
+                let answer = call(&target, "s3:ListBucket", target.patience_look(), request).await?;
+                names.extend(
+                    answer.contents().iter().filter_map(|object| Some(object.key()?[folder..].to_owned())),
+                );
+                next = answer.next_continuation_token().map(str::to_owned);
+                if next.is_none() {
+                    names.sort();
+                    return Ok(names);
+                }
+            }
+        })
+    }
+}
+
+/// A body of at most `bytes_max` bytes.
+async fn collect(target: &Target, body: &mut ByteStream, bytes_max: u64) -> Result<Bytes, UploadError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| UploadError::Unreachable {
+            place: target.place(),
+            seconds: 0,
+            detail: describe(&error),
+        })?;
+        if (bytes.len() + chunk.len()) as u64 > bytes_max {
+            return Err(UploadError::TooLarge { place: target.place(), bytes_max });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
 }
 
 /// What the store says about an object.

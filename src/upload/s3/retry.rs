@@ -1,20 +1,21 @@
 //! What is tried again, for how long, and what a failure means in our words. Owns back-off and the reading of S3's error
 //! codes; not the requests.
 //!
-//! Invariant: a failure says how many attempts were made, because an attempt that got no answer may have been carried out.
+//! Invariant: nothing is tried again that was refused for good, and nothing given up that people or time can repair, as long
+//! as somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
+use super::extras::S3Extras;
 use crate::upload::UploadError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// First pause between two attempts; the ceiling doubles with each.
 const PAUSE_MS_MIN: u64 = 100;
-/// Longest pause: what a store that says `SlowDown` needs, and short against the time for retries.
-const PAUSE_MS_MAX: u64 = 20_000;
 
 /// Slowest link that a part is waited for, in bytes per second.
 const LINK_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
@@ -59,6 +60,8 @@ pub(super) struct Target {
     pub region: String,
     pub retry_seconds_max: u64,
     pub attempt_seconds_max: u64,
+    pub pause_ms_max: u64,
+    pub extras: Arc<S3Extras>,
 }
 
 impl Target {
@@ -69,13 +72,22 @@ impl Target {
     /// For a request with a body of `len` bytes.
     pub(super) fn patience(&self, len: usize) -> Patience {
         let seconds = self.attempt_seconds_max + len as u64 / LINK_BYTES_PER_SECOND_MIN;
-        Patience { attempt: Duration::from_secs(seconds), total: Duration::from_secs(self.retry_seconds_max) }
+        Patience {
+            attempt: Duration::from_secs(seconds),
+            total: Duration::from_secs(self.retry_seconds_max),
+            curable: true,
+        }
+    }
+
+    /// For a look at what is there, whose answer may well be no.
+    pub(super) fn patience_look(&self) -> Patience {
+        Patience { curable: false, ..self.patience(0) }
     }
 
     /// For a request that somebody waits for.
     pub(super) fn patience_short(&self) -> Patience {
         let total = Duration::from_secs(self.retry_seconds_max.min(super::PROBE_SECONDS_MAX));
-        Patience { total, ..self.patience(0) }
+        Patience { total, curable: false, ..self.patience(0) }
     }
 }
 
@@ -86,6 +98,8 @@ pub(super) struct Patience {
     attempt: Duration,
     /// For all of them: none begins later.
     total: Duration,
+    /// Whether to wait also for people who repair keys, rights, clocks and buckets: data waits behind the request.
+    curable: bool,
 }
 
 /// A request that did not succeed.
@@ -94,8 +108,6 @@ pub(super) struct Failed {
     pub error: UploadError,
     /// S3's code, if there was an answer with one.
     pub code: String,
-    /// Whether an earlier attempt may have been carried out without our knowing.
-    pub repeated: bool,
 }
 
 impl From<Failed> for UploadError {
@@ -124,11 +136,12 @@ where
             Err(_elapsed) => Answer::silence(patience.attempt),
         };
         attempts += 1;
-        let pause = pause(attempts);
+        let pause = pause(attempts, target.pause_ms_max);
         let elapsed = began.elapsed();
-        if !answer.transient() || elapsed + pause > patience.total {
+        let again = answer.transient() || patience.curable && answer.curable();
+        if !again || elapsed + pause > patience.total {
             let error = answer.explain(target, action, elapsed.as_secs());
-            return Err(Failed { error, code: answer.code, repeated: attempts > 1 });
+            return Err(Failed { error, code: answer.code });
         }
         tracing::debug!(place = target.place(), attempts, detail = answer.detail, "request is tried again");
         tokio::time::sleep(pause).await;
@@ -136,8 +149,8 @@ where
 }
 
 /// Full jitter: uploads that failed together do not come back together.
-fn pause(attempts: u32) -> Duration {
-    let ceiling_ms = PAUSE_MS_MIN.saturating_mul(1 << attempts.min(16)).min(PAUSE_MS_MAX);
+fn pause(attempts: u32, pause_ms_max: u64) -> Duration {
+    let ceiling_ms = PAUSE_MS_MIN.saturating_mul(1 << attempts.min(16)).min(pause_ms_max.max(1));
     let random = uuid::Uuid::new_v4().as_u64_pair().0;
     Duration::from_millis(PAUSE_MS_MIN / 2 + random % ceiling_ms)
 }
@@ -182,6 +195,15 @@ impl Answer {
         }
     }
 
+    /// Whether people can make the same request succeed without a change here.
+    fn curable(&self) -> bool {
+        let code = self.code.as_str();
+        !self.unusable
+            && (CREDENTIAL_CODES.contains(&code)
+                || matches!(code, "NoSuchBucket" | "RequestTimeTooSkewed")
+                || matches!(self.status, Some(401 | 403)))
+    }
+
     fn explain(&self, target: &Target, action: &'static str, seconds: u64) -> UploadError {
         let (place, detail, code) = (target.place(), self.detail.clone(), self.code.as_str());
         let bucket = target.bucket.clone();
@@ -196,7 +218,8 @@ impl Answer {
             }
             Some(401 | 403) => UploadError::Denied { action, place, detail },
             Some(412) => UploadError::Exists { place },
-            Some(404) if code != "NoSuchUpload" => UploadError::NotFound { place },
+            _ if code == "NoSuchUpload" => UploadError::Lost { place },
+            Some(404) => UploadError::NotFound { place },
             _ if self.transient() => UploadError::Unreachable { place, seconds, detail },
             _ => UploadError::Refused { place, detail },
         }
@@ -250,8 +273,8 @@ mod tests {
     #[test]
     fn pauses_grow_and_stay_bounded() {
         for attempts in 1..100 {
-            let ms = pause(attempts).as_millis() as u64;
-            assert!((PAUSE_MS_MIN / 2..PAUSE_MS_MAX + PAUSE_MS_MIN).contains(&ms));
+            let ms = pause(attempts, 20_000).as_millis() as u64;
+            assert!((PAUSE_MS_MIN / 2..20_000 + PAUSE_MS_MIN).contains(&ms));
         }
     }
 }

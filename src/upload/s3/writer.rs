@@ -3,134 +3,89 @@
 //! Small objects go by one `PutObject`, larger ones by a multipart upload that begins when the first part is full. At most
 //! `parts_in_flight` parts and the one that fills are in memory.
 //!
-//! Invariant: an upload that is not completed is aborted, also when its future is dropped.
+//! Invariant: what was sent is confirmed by the store in whole, or the caller hears that it is not.
 
-use super::retry::{Failed, Patience, Target, call};
+use super::multipart::{Multipart, abort, send_part};
+use super::retry::{Failed, Target, call};
 use super::{Held, head};
 use crate::limits::PARTS_MAX;
 use crate::upload::UploadError;
+use crate::upload::checkpoint::{Checkpoint, Kept, KeptPart};
+use crate::upload::checksum::{Running, base64, crc32c, joined};
 use crate::upload::store::{ObjectWriter, Pending, Stored};
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
-use crc_fast::{CrcAlgorithm, Digest};
+use std::collections::BTreeMap;
 use tokio::task::{JoinError, JoinSet};
 
 /// Parts of one size before the size doubles. With [`PARTS_MAX`] parts there are ten sizes, and even parts of 5 MiB then
 /// add up to 5 TiB less a few, while objects up to 1000 parts never take more memory than configured.
 const PARTS_PER_SIZE: u64 = 1000;
 
-/// Bytes of part `index`, from 0.
-fn part_bytes(base: u64, index: u64) -> u64 {
-    base << (index / PARTS_PER_SIZE)
+/// How an object is cut into parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// Bytes of the first parts.
+    pub part_bytes: u64,
+    /// Whether all parts but the last have one size, as R2 wants it.
+    pub equal: bool,
 }
 
-/// CRC-32C as S3 writes it.
-fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
-}
-
-/// Base64 of a big-endian CRC-32: 32 bits and 4 of padding are six digits.
-fn base64(crc: u32) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let bits = u64::from(crc) << 4;
-    let mut text: String =
-        (0..6).rev().map(|digit| DIGITS[(bits >> (digit * 6) & 63) as usize] as char).collect();
-    text.push_str("==");
-    text
-}
-
-/// A multipart upload that the store keeps until it is completed or aborted.
-#[derive(Debug)]
-pub(super) struct Multipart {
-    target: Target,
-    id: String,
-    closed: bool,
-}
-
-impl Multipart {
-    pub(super) async fn create(target: Target, patience: Patience) -> Result<Self, UploadError> {
-        let request = || {
-            let create = target.client.create_multipart_upload().bucket(&target.bucket).key(&target.key);
-            create.checksum_algorithm(ChecksumAlgorithm::Crc32C).send()
-        };
-        let answer = call(&target, "s3:PutObject", patience, request).await?;
-        let Some(id) = answer.upload_id else {
-            return Err(UploadError::Refused {
-                place: target.place(),
-                detail: "no upload id came".to_owned(),
-            });
-        };
-        Ok(Self { target, id, closed: false })
+impl Cut {
+    /// Bytes of part `index`, from 0.
+    fn bytes_of(self, index: u64) -> u64 {
+        if self.equal { self.part_bytes } else { self.part_bytes << (index / PARTS_PER_SIZE) }
     }
-
-    pub(super) async fn abort(mut self) -> Result<(), UploadError> {
-        self.closed = true;
-        abort(&self.target, &self.id).await
-    }
-}
-
-async fn abort(target: &Target, id: &str) -> Result<(), UploadError> {
-    let request = || {
-        target.client.abort_multipart_upload().bucket(&target.bucket).key(&target.key).upload_id(id).send()
-    };
-    match call(target, "s3:AbortMultipartUpload", target.patience_short(), request).await {
-        Ok(_) => Ok(()),
-        Err(failed) if failed.code == "NoSuchUpload" => Ok(()),
-        Err(failed) => Err(failed.error),
-    }
-}
-
-impl Drop for Multipart {
-    fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.closed {
-            return;
-        }
-        let (target, id) = (self.target.clone(), std::mem::take(&mut self.id));
-        runtime.spawn(async move {
-            if let Err(error) = abort(&target, &id).await {
-                tracing::warn!(place = target.place(), %error, "a multipart upload could not be aborted");
-            }
-        });
-    }
-}
-
-/// A part that the store has.
-struct Part {
-    completed: CompletedPart,
-    number: i32,
-    crc: u32,
 }
 
 pub(super) struct S3Writer {
     target: Target,
-    part_bytes: u64,
+    cut: Cut,
     parts_in_flight: usize,
     /// The part that fills.
     open: BytesMut,
     /// All bytes up to now.
     bytes: u64,
-    whole: Digest,
+    whole: Running,
     upload: Option<Multipart>,
     /// Parts begun.
     begun: u64,
-    flights: JoinSet<Result<Part, UploadError>>,
-    parts: Vec<Part>,
+    flights: JoinSet<Result<(i32, KeptPart), UploadError>>,
+    /// Parts that the store has, by number from 1.
+    parts: BTreeMap<i32, KeptPart>,
+    /// Parts that the last checkpoint named; none if there was none.
+    told: Option<usize>,
 }
 
 impl S3Writer {
-    pub(super) fn new(target: Target, part_bytes: u64, parts_in_flight: usize) -> Self {
+    pub(super) fn new(target: Target, cut: Cut, parts_in_flight: usize) -> Self {
         Self {
             target,
-            part_bytes,
+            cut,
             parts_in_flight,
             open: BytesMut::new(),
             bytes: 0,
-            whole: Digest::new(CrcAlgorithm::Crc32Iscsi),
+            whole: Running::after(0),
             upload: None,
             begun: 0,
             flights: JoinSet::new(),
-            parts: Vec::new(),
+            parts: BTreeMap::new(),
+            told: None,
+        }
+    }
+
+    /// Goes on behind `parts`, which the store has.
+    pub(super) fn resumed(self, upload: Multipart, parts: Vec<KeptPart>) -> Self {
+        let bytes = parts.iter().map(|part| part.bytes).sum();
+        let sum = parts.iter().fold(0, |sum, part| joined(sum, part.crc32c, part.bytes));
+        Self {
+            bytes,
+            whole: Running::after(sum),
+            upload: Some(upload),
+            begun: parts.len() as u64,
+            told: Some(parts.len()),
+            parts: (1..).zip(parts).collect(),
+            ..self
         }
     }
 
@@ -139,7 +94,7 @@ impl S3Writer {
         self.whole.update(&bytes);
         self.bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            let size = usize::try_from(part_bytes(self.part_bytes, self.begun)).unwrap_or(usize::MAX);
+            let size = usize::try_from(self.cut.bytes_of(self.begun)).unwrap_or(usize::MAX);
             if self.open.len() == size {
                 self.depart().await?;
                 continue;
@@ -173,9 +128,15 @@ impl S3Writer {
         Ok(())
     }
 
-    fn land(&mut self, landed: Result<Result<Part, UploadError>, JoinError>) -> Result<(), UploadError> {
+    fn land(
+        &mut self,
+        landed: Result<Result<(i32, KeptPart), UploadError>, JoinError>,
+    ) -> Result<(), UploadError> {
         match landed {
-            Ok(part) => self.parts.push(part?),
+            Ok(landed) => {
+                let (number, part) = landed?;
+                self.parts.insert(number, part);
+            }
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_cancelled) => {
@@ -190,10 +151,17 @@ impl S3Writer {
     /// The object by one request.
     async fn put(&mut self) -> Result<Stored, UploadError> {
         let (target, body) = (self.target.clone(), self.open.split().freeze());
-        let sums = Checksums { whole: base64(self.whole.finalize() as u32), of_parts: None };
+        let sums = Checksums { whole: base64(self.whole.sum()), of_parts: None };
+        let extras = target.extras.clone();
         let request = || {
             let put = target.client.put_object().bucket(&target.bucket).key(&target.key).if_none_match("*");
-            put.checksum_crc32_c(&sums.whole).body(body.clone().into()).send()
+            put.checksum_crc32_c(&sums.whole)
+                .set_server_side_encryption(extras.encryption())
+                .set_ssekms_key_id(extras.kms_key_id())
+                .set_storage_class(extras.storage_class())
+                .set_acl(extras.acl())
+                .body(body.clone().into())
+                .send()
         };
         let answer = call(&target, "s3:PutObject", target.patience(body.len()), request).await;
         let confirmed = answer.map(|answer| answer.checksum_crc32_c.is_some_and(|sum| sums.are(&sum)));
@@ -202,13 +170,19 @@ impl S3Writer {
 
     /// The object from its parts.
     async fn complete(&mut self, upload: &mut Multipart) -> Result<Stored, UploadError> {
-        self.parts.sort_by_key(|part| part.number);
-        let crcs: Vec<u8> = self.parts.iter().flat_map(|part| part.crc.to_be_bytes()).collect();
+        let crcs: Vec<u8> = self.parts.values().flat_map(|part| part.crc32c.to_be_bytes()).collect();
         let sums = Checksums {
-            whole: base64(self.whole.finalize() as u32),
+            whole: base64(self.whole.sum()),
             of_parts: Some(format!("{}-{}", base64(crc32c(&crcs)), self.parts.len())),
         };
-        let parts = self.parts.iter().map(|part| part.completed.clone()).collect();
+        let parts = self.parts.iter().map(|(number, part)| {
+            CompletedPart::builder()
+                .part_number(*number)
+                .e_tag(&part.etag)
+                .set_checksum_crc32_c(part.confirmed.then(|| base64(part.crc32c)))
+                .build()
+        });
+        let parts = parts.collect();
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let target = self.target.clone();
         let request = || {
@@ -221,18 +195,24 @@ impl S3Writer {
                 .send()
         };
         // Stores put the object together before they answer: as much time as for a part.
-        let patience = target.patience(usize::try_from(self.part_bytes).unwrap_or(usize::MAX));
+        let patience = target.patience(usize::try_from(self.cut.part_bytes).unwrap_or(usize::MAX));
         let answer = call(&target, "s3:PutObject", patience, request).await;
-        upload.closed = answer.is_ok();
+        upload.closed |= answer.is_ok();
+        let completed = answer.is_ok();
         let confirmed = answer.map(|answer| answer.checksum_crc32_c.is_some_and(|sum| sums.are(&sum)));
         let stored = self.confirm(confirmed, &sums).await?;
         upload.closed = true;
+        // An earlier attempt of ours made the object; if by another upload, this one is still there.
+        if !completed && let Err(error) = abort(&target, &upload.id).await {
+            tracing::warn!(place = target.place(), %error, "a multipart upload could not be aborted");
+        }
         Ok(stored)
     }
 
     /// Holds what the store has against what was sent. `confirmed`: whether its answer named our checksum.
     ///
-    /// A refusal after a lost answer may be about our own object; whether it is one, its size and checksum tell.
+    /// A refusal may be about our own object, if an answer was lost now or before a crash; whether it is ours, its size and
+    /// checksum tell.
     async fn confirm(
         &self,
         confirmed: Result<bool, Failed>,
@@ -240,16 +220,12 @@ impl S3Writer {
     ) -> Result<Stored, UploadError> {
         let (confirmed, refusal) = match confirmed {
             Ok(confirmed) => (confirmed, None),
-            Err(failed)
-                if failed.repeated
-                    && (matches!(failed.error, UploadError::Exists { .. })
-                        || failed.code == "NoSuchUpload") =>
-            {
-                (false, Some(failed.error))
-            }
+            Err(Failed {
+                error: error @ (UploadError::Exists { .. } | UploadError::Lost { .. }), ..
+            }) => (false, Some(error)),
             Err(failed) => return Err(failed.error),
         };
-        match (head(&self.target, self.target.patience(0)).await, refusal) {
+        match (head(&self.target, self.target.patience_look()).await, refusal) {
             (Ok(held), None) => self.compare(&held, sums),
             (Ok(held), Some(refusal)) if held.checksum.is_some() => {
                 self.compare(&held, sums).map_err(|_not_ours| refusal)
@@ -290,11 +266,11 @@ impl S3Writer {
         result
     }
 
-    /// Waits for the requests in the air first, so that none arrives after the abort.
+    /// Ends the requests in the air first, so that none arrives after the abort.
     async fn give_up(&mut self) -> Result<(), UploadError> {
         self.flights.shutdown().await;
         match self.upload.take() {
-            Some(upload) if !upload.closed => upload.abort().await,
+            Some(upload) => upload.abort().await,
             _ => Ok(()),
         }
     }
@@ -313,37 +289,29 @@ impl Checksums {
     }
 }
 
-async fn send_part(target: Target, id: String, number: i32, body: Bytes) -> Result<Part, UploadError> {
-    let crc = crc32c(&body);
-    let sum = base64(crc);
-    let request = || {
-        let part = target.client.upload_part().bucket(&target.bucket).key(&target.key).upload_id(&id);
-        part.part_number(number).checksum_crc32_c(&sum).body(body.clone().into()).send()
-    };
-    let answer = call(&target, "s3:PutObject", target.patience(body.len()), request).await?;
-    if let Some(held) = answer.checksum_crc32_c()
-        && held != sum
-    {
-        let (place, held) = (format!("part {number} of {}", target.place()), held.to_owned());
-        return Err(UploadError::Mismatch { place, what: "checksum", held, sent: sum });
-    }
-    let completed = CompletedPart::builder()
-        .part_number(number)
-        .set_e_tag(answer.e_tag)
-        .set_checksum_crc32_c(answer.checksum_crc32_c)
-        .build();
-    Ok(Part { completed, number, crc })
-}
-
 impl ObjectWriter for S3Writer {
     fn write(&mut self, bytes: Bytes) -> Pending<'_, ()> {
         Box::pin(self.append(bytes))
+    }
+
+    fn checkpoint(&mut self) -> Option<Checkpoint> {
+        let upload = self.upload.as_mut()?;
+        let whole = self.parts.iter().zip(1..).take_while(|((number, _), wanted)| *number == wanted);
+        let parts: Vec<KeptPart> = whole.map(|((_, part), _)| part.clone()).collect();
+        if self.told == Some(parts.len()) {
+            return None;
+        }
+        (self.told, upload.closed) = (Some(parts.len()), true);
+        let bytes = parts.iter().map(|part| part.bytes).sum();
+        let (upload_id, part_bytes) = (upload.id.clone(), self.cut.part_bytes);
+        Some(Checkpoint::new(bytes, Kept::S3 { upload_id, part_bytes, parts }))
     }
 
     fn finish(mut self: Box<Self>) -> Pending<'static, Stored> {
         Box::pin(async move {
             let result = self.end().await;
             if result.is_err()
+                && self.told.is_none()
                 && let Err(error) = self.give_up().await
             {
                 tracing::warn!(place = self.target.place(), %error, "a multipart upload could not be aborted");
@@ -364,16 +332,16 @@ mod tests {
 
     #[test]
     fn the_largest_object_of_s3_fits_into_the_parts() {
-        let sum = |base| (0..PARTS_MAX).map(|index| part_bytes(base, index)).sum::<u64>();
+        let bytes_of = |part_bytes, index| Cut { part_bytes, equal: false }.bytes_of(index);
+        let sum = |base| (0..PARTS_MAX).map(|index| bytes_of(base, index)).sum::<u64>();
         assert!(sum(PART_BYTES_MIN) > 4 << 40);
         assert!(sum(8 << 20) > 5 << 40, "5 TiB with the default");
-        assert!(part_bytes(8 << 20, PARTS_MAX - 1) <= 5 << 30, "S3's largest part");
+        assert!(bytes_of(8 << 20, PARTS_MAX - 1) <= 5 << 30, "S3's largest part");
     }
 
     #[test]
-    fn checksums_are_written_as_s3_writes_them() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283, "check value of CRC-32C (RFC 3720, appendix B.4)");
-        assert_eq!(base64(0xe306_9283), "4waSgw==");
-        assert_eq!(base64(0), "AAAAAA==");
+    fn parts_of_equal_size_stay_equal() {
+        let cut = Cut { part_bytes: 8 << 20, equal: true };
+        assert!((0..PARTS_MAX).all(|index| cut.bytes_of(index) == 8 << 20));
     }
 }

@@ -1,0 +1,216 @@
+//! `…/pcaps/{id}/download`. Owns the choice of the file and HTTP's ranges; not how long files are kept.
+//!
+//! Invariant: only a file of a capture that ended well is served, and no path is made of what was sent.
+
+use super::auth::Reader;
+use super::codes::Code;
+use super::envelope::Failure;
+use super::pcaps::{Api, PcapId};
+use super::routes::Routes;
+use crate::capture::{Job, Kind, ObjectInfo, Status};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::io::{self, SeekFrom};
+use std::path::Path;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+/// Bytes that one answer holds in memory at a time.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The routes, without prefix.
+pub(super) fn routes() -> Routes {
+    vec![("/accounts/{account}/pcaps/{id}/download", get(download))]
+}
+
+async fn download(
+    Reader(account): Reader,
+    State(api): Api,
+    PcapId(id): PcapId,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let job = api.captures.get(account, id).await?;
+    let object = object(&job)?;
+    let (mut file, bytes) = open(&api.simple_dir.join(&object.name)).await?;
+    let range = match headers.get(header::RANGE).filter(|_| range_holds(&headers, object)) {
+        Some(range) => parse_range(range, bytes),
+        None => Range::Whole,
+    };
+    let (status, from, len) = match range {
+        Range::Whole => (StatusCode::OK, 0, bytes),
+        Range::Part { from, len } => (StatusCode::PARTIAL_CONTENT, from, len),
+        Range::None => return Ok(no_range(bytes)),
+    };
+    file.seek(SeekFrom::Start(from)).await.map_err(|error| unreadable(&error))?;
+    let mut response = (status, stream(file, len)).into_response();
+    let head = response.headers_mut();
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.tcpdump.pcap"));
+    head.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    head.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    head.extend(
+        [
+            (header::ETAG, HeaderValue::from_str(&etag(object))),
+            (
+                header::CONTENT_DISPOSITION,
+                HeaderValue::from_str(&format!("attachment; filename=\"{}\"", object.name)),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.ok()?))),
+    );
+    if status == StatusCode::PARTIAL_CONTENT {
+        head.extend(content_range(&format!("bytes {from}-{}/{bytes}", from + len - 1)));
+    }
+    Ok(response)
+}
+
+/// The capture's one object: 10000 packets of 160 bytes never fill a segment.
+fn object(job: &Job) -> Result<&ObjectInfo, Failure> {
+    match (job.request.kind, job.status) {
+        (Kind::Full, _) => {
+            let message =
+                "a full capture is not downloaded here; its files are in the bucket of destination_conf";
+            Err(Failure::new(Code::FullDownload, message))
+        }
+        (Kind::Simple, Status::Success) => job.objects.first().ok_or_else(|| {
+            Failure::new(
+                Code::Internal,
+                "this capture succeeded without a file; ask the operator of this host",
+            )
+        }),
+        (Kind::Simple, Status::Failed) => {
+            let why = job.error_message.as_deref().unwrap_or("no reason was recorded");
+            Err(Failure::new(Code::NoFile, format!("the capture failed and has no file: {why}")))
+        }
+        (Kind::Simple, _) => {
+            let message = "the capture has not ended; download it once its status is success";
+            Err(Failure::new(Code::NotEnded, message))
+        }
+    }
+}
+
+async fn open(path: &Path) -> Result<(File, u64), Failure> {
+    let opened = async {
+        let file = File::open(path).await?;
+        let bytes = file.metadata().await?.len();
+        Ok((file, bytes))
+    };
+    opened.await.map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let message = "the file was removed, because this host keeps simple captures for a limited time";
+            Failure::new(Code::FileGone, message)
+        }
+        _ => unreadable(&error),
+    })
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    tracing::error!(%error, "the file of a simple capture could not be read");
+    Failure::new(Code::RecordFailed, "this host could not read the file; ask its operator")
+}
+
+/// The content's own hash, so that a range of another content is never taken for one of this.
+fn etag(object: &ObjectInfo) -> String {
+    format!("\"{}\"", object.sha256)
+}
+
+/// RFC 9110, section 13.1.5: with `If-Range`, a range is of this very content or the whole is sent.
+fn range_holds(headers: &HeaderMap, object: &ObjectInfo) -> bool {
+    headers.get(header::IF_RANGE).is_none_or(|tag| tag.as_bytes() == etag(object).as_bytes())
+}
+
+#[derive(Debug, PartialEq)]
+enum Range {
+    Whole,
+    Part { from: u64, len: u64 },
+    None,
+}
+
+/// RFC 9110, section 14.1.2. Several ranges, other units and nonsense are answered with the whole, as section 14.2 allows.
+fn parse_range(range: &HeaderValue, bytes: u64) -> Range {
+    let spec = range.to_str().ok().and_then(|range| range.trim().strip_prefix("bytes="));
+    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return Range::Whole };
+    let number = |text: &str| {
+        // More digits than a u64 has mean more than any file has.
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    match (number(first), number(last)) {
+        (Some(from), Some(to)) if from > to => Range::Whole,
+        (Some(from), to) if to.is_some() || last.is_empty() => {
+            if from >= bytes {
+                return Range::None;
+            }
+            Range::Part { from, len: to.unwrap_or(u64::MAX).min(bytes - 1) - from + 1 }
+        }
+        (None, Some(0)) if first.is_empty() => Range::None,
+        (None, Some(len)) if first.is_empty() => {
+            let len = len.min(bytes);
+            if len == 0 { Range::None } else { Range::Part { from: bytes - len, len } }
+        }
+        _ => Range::Whole,
+    }
+}
+
+fn no_range(bytes: u64) -> Response {
+    let message = format!("no byte of the range is in the file, which has {bytes}");
+    let mut response = Failure::new(Code::BadRange, message).into_response();
+    response.headers_mut().extend(content_range(&format!("bytes */{bytes}")));
+    response
+}
+
+fn content_range(text: &str) -> Option<(header::HeaderName, HeaderValue)> {
+    Some((header::CONTENT_RANGE, HeaderValue::from_str(text).ok()?))
+}
+
+/// The next `len` bytes of `file`; an error, which cuts the connection, when it has fewer.
+fn stream(file: File, len: u64) -> Body {
+    Body::from_stream(futures_util::stream::try_unfold((file, len), |(mut file, left)| async move {
+        if left == 0 {
+            return Ok::<_, io::Error>(None);
+        }
+        let want = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let mut piece = vec![0; want];
+        let got = file.read(&mut piece).await?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        piece.truncate(got);
+        Ok(Some((Bytes::from(piece), (file, left - got as u64))))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_read_as_the_rfc_says_and_clipped_to_the_file() {
+        let part = |from, len| Range::Part { from, len };
+        for (text, expected) in [
+            ("bytes=0-0", part(0, 1)),
+            ("bytes=0-", part(0, 10)),
+            ("bytes=3-4", part(3, 2)),
+            ("bytes=9-99999999999999999999999", part(9, 1)),
+            ("bytes=-3", part(7, 3)),
+            ("bytes=-11", part(0, 10)),
+            ("bytes=10-", Range::None),
+            ("bytes=99999999999999999999999-", Range::None),
+            ("bytes=-0", Range::None),
+            ("bytes=4-3", Range::Whole),
+            ("bytes=-", Range::Whole),
+            ("bytes=a-b", Range::Whole),
+            ("bytes=0-1,3-4", Range::Whole),
+            ("lines=0-1", Range::Whole),
+            ("bytes", Range::Whole),
+            ("bytes=+1-2", Range::Whole),
+        ] {
+            assert_eq!(parse_range(&HeaderValue::from_str(text).unwrap(), 10), expected, "{text}");
+        }
+        assert_eq!(parse_range(&HeaderValue::from_static("bytes=-1"), 0), Range::None);
+        assert_eq!(parse_range(&HeaderValue::from_static("bytes=0-"), 0), Range::None);
+    }
+}

@@ -1,0 +1,85 @@
+//! `/accounts/{account}/pcaps/ownership`. Owns these routes and how an entry is shown; not what proves it.
+
+use super::auth::{Reader, Writer};
+use super::body;
+use super::envelope::{Failure, success};
+use super::pcaps::{Api, PcapId};
+use super::result::date_time;
+use super::routes::Routes;
+use super::validate;
+use crate::ownership::{Proof, proof};
+use crate::store::Bucket;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// The routes, without prefix.
+pub(super) fn routes() -> Routes {
+    vec![
+        ("/accounts/{account}/pcaps/ownership", get(list).post(create)),
+        ("/accounts/{account}/pcaps/ownership/validate", post(prove)),
+        ("/accounts/{account}/pcaps/ownership/{id}", delete(remove)),
+    ]
+}
+
+/// An entry as the SDKs read it. Only `validated` may be empty, as on Cloudflare's page.
+#[derive(Serialize)]
+struct Shown {
+    id: String,
+    status: &'static str,
+    submitted: String,
+    validated: String,
+    destination_conf: String,
+    filename: String,
+}
+
+fn shown(bucket: Bucket) -> Shown {
+    Shown {
+        status: match proof(&bucket, Timestamp::now()) {
+            Proof::Pending => "pending",
+            Proof::Success => "success",
+            Proof::Failed => "failed",
+        },
+        id: bucket.id.to_string(),
+        submitted: date_time(bucket.submitted),
+        validated: bucket.validated.map(date_time).unwrap_or_default(),
+        destination_conf: bucket.destination,
+        filename: bucket.filename,
+    }
+}
+
+async fn create(
+    Writer(account): Writer,
+    State(api): Api,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let body = body::parse(body, api.request_bytes_max)?;
+    let destination = validate::ownership(&body, &api.rules)?;
+    Ok(success(shown(api.ownership.create(account, &destination).await?)))
+}
+
+async fn prove(
+    Writer(account): Writer,
+    State(api): Api,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let body = body::parse(body, api.request_bytes_max)?;
+    let (destination, challenge) = validate::proof(&body, &api.rules)?;
+    Ok(success(shown(api.ownership.validate(&account, &destination, &challenge).await?)))
+}
+
+async fn list(Reader(account): Reader, State(api): Api) -> Result<Response, Failure> {
+    let buckets = api.ownership.list(&account).await?;
+    Ok(success(buckets.into_iter().map(shown).collect::<Vec<_>>()))
+}
+
+/// No body is read: Python announces JSON and sends none.
+async fn remove(Writer(account): Writer, State(api): Api, PcapId(id): PcapId) -> Result<StatusCode, Failure> {
+    api.ownership.remove(&account, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

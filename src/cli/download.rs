@@ -1,0 +1,204 @@
+//! `trawl capture download`. Owns the file on its way and the second and later attempts; not the requests.
+//!
+//! Invariant: the file has its name only when it is whole and on the disk; until then it grows under a hidden name that
+//! carries the capture's id, so that a later call goes on where this one stopped.
+
+use super::args::DownloadArgs;
+use super::client::{self, Client, Download};
+use super::{Error, Outcome};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Attempts without a single new byte before it is given up.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// Before the second attempt; the next ones wait twice as long each.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What can be wrong with the file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The name is taken.
+    #[error("{} is there already; name another file with --output, or replace it with --force", .0.display())]
+    Exists(PathBuf),
+    /// The system refuses.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The connection ended early, again and again.
+    #[error(
+        "the server sent {held} of {total} bytes; what came is kept, so the same command goes on from there"
+    )]
+    Short {
+        /// Bytes that came.
+        held: u64,
+        /// Bytes of the whole.
+        total: u64,
+    },
+}
+
+/// Fetches the file of a simple capture.
+///
+/// # Errors
+/// [`Error`]: what the server said, or what is wrong with the file.
+pub async fn run(client: &Client, args: &DownloadArgs, json: bool) -> Result<Outcome, Error> {
+    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("pcap_{}.pcap", args.id)));
+    if path == Path::new("-") {
+        return to_stdout(client, &args.id).await;
+    }
+    if !args.force && path.symlink_metadata().is_ok() {
+        return Err(FileError::Exists(path).into());
+    }
+    let part = Part::open(&path, &args.id)?;
+    let bytes = fetch(client, &args.id, part, args.force).await?;
+    let shown = path.display().to_string();
+    Outcome::done(
+        format!("{shown}: {bytes} bytes\n"),
+        &json!({"id": args.id, "file": shown, "bytes": bytes}),
+        json,
+    )
+}
+
+/// Nothing can be taken back from a pipe, so there is one attempt.
+async fn to_stdout(client: &Client, id: &str) -> Result<Outcome, Error> {
+    let mut download = client.download(id, 0).await?;
+    let mut held = 0;
+    while let Some(chunk) = download.chunk().await? {
+        io::stdout().write_all(&chunk).map_err(Error::Output)?;
+        held += chunk.len() as u64;
+    }
+    match download.total {
+        Some(total) if total != held => Err(FileError::Short { held, total }.into()),
+        _ => Ok(Outcome::silent()),
+    }
+}
+
+async fn fetch(client: &Client, id: &str, mut part: Part, force: bool) -> Result<u64, Error> {
+    let bar = bar();
+    let (mut attempt, mut pause) = (0, PAUSE);
+    loop {
+        let held = part.bytes;
+        let result = attempt_once(client, id, &mut part, &bar).await;
+        if part.bytes > held {
+            (attempt, pause) = (0, PAUSE);
+        }
+        attempt += 1;
+        let failure = match result {
+            Ok(None) => break,
+            Ok(Some(total)) => Error::File(FileError::Short { held: part.bytes, total }),
+            Err(Error::Client(error)) if error.is_transient() => Error::Client(error),
+            Err(error) => return Err(error),
+        };
+        if attempt == ATTEMPTS_MAX {
+            return Err(failure);
+        }
+        bar.suspend(|| eprintln!("{failure}; trying again"));
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    bar.finish_and_clear();
+    part.publish(force).map_err(Error::File)
+}
+
+/// One request from where the file stands; none if the file is then whole, otherwise what it must grow to.
+async fn attempt_once(
+    client: &Client,
+    id: &str,
+    part: &mut Part,
+    bar: &ProgressBar,
+) -> Result<Option<u64>, Error> {
+    let mut download: Download<'_> = match client.download(id, part.bytes).await {
+        Err(client::Error::Refused { status: 416, .. }) => client.download(id, 0).await?,
+        download => download?,
+    };
+    if download.from != Some(part.bytes) && !(download.from.is_none() && download.total == Some(part.bytes)) {
+        // A server without ranges, or another file than the part was of: from the start.
+        part.truncate()?;
+        if download.from != Some(0) {
+            download = client.download(id, 0).await?;
+        }
+    }
+    if let Some(total) = download.total {
+        bar.set_length(total);
+    }
+    bar.set_position(part.bytes);
+    while let Some(chunk) = download.chunk().await? {
+        part.append(&chunk)?;
+        bar.inc(chunk.len() as u64);
+    }
+    Ok(download.total.filter(|total| *total != part.bytes))
+}
+
+fn bar() -> ProgressBar {
+    let target =
+        if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(None, target);
+    match ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// The file before it is whole. Kept when something fails.
+struct Part {
+    file: File,
+    path: PathBuf,
+    part: PathBuf,
+    bytes: u64,
+}
+
+impl Part {
+    fn open(path: &Path, id: &str) -> Result<Self, FileError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let part = path.with_file_name(format!(".{name}.{id}.part"));
+        let failed = |source| FileError::Write { path: part.clone(), source };
+        // Packets are nobody else's business.
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&part).map_err(failed)?;
+        let bytes = file.metadata().map_err(failed)?.len();
+        Ok(Self { file, path: path.to_owned(), part, bytes })
+    }
+
+    fn failed(&self, source: io::Error) -> FileError {
+        FileError::Write { path: self.part.clone(), source }
+    }
+
+    fn truncate(&mut self) -> Result<(), FileError> {
+        self.bytes = 0;
+        self.file.set_len(0).map_err(|source| self.failed(source))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.file.write_all(bytes).map_err(|source| self.failed(source))?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn publish(self, force: bool) -> Result<u64, FileError> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        self.file.sync_all().map_err(|source| self.failed(source))?;
+        let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        renameat_with(CWD, &self.part, CWD, &self.path, flags).map_err(|error| match error {
+            rustix::io::Errno::EXIST => FileError::Exists(self.path.clone()),
+            error => FileError::Write { path: self.path.clone(), source: error.into() },
+        })?;
+        let directory =
+            self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| FileError::Write { path: directory.to_owned(), source })?;
+        Ok(self.bytes)
+    }
+}
+
+#[cfg(test)]
+#[path = "download_tests.rs"]
+mod tests;

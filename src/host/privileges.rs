@@ -1,0 +1,71 @@
+//! Rights that the process gives up. Owns which; everything else about users and files is the unit's.
+//!
+//! Invariant: nothing here can keep the host from starting: what cannot be given up is logged and kept.
+
+use rustix::fs::Mode;
+use rustix::process::umask;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
+
+/// What neither DPDK nor we ever need, also when started as root.
+fn never_needed() -> CapabilitySet {
+    CapabilitySet::SETUID
+        | CapabilitySet::SETGID
+        | CapabilitySet::SETPCAP
+        | CapabilitySet::SETFCAP
+        | CapabilitySet::KILL
+        | CapabilitySet::LINUX_IMMUTABLE
+        | CapabilitySet::IPC_OWNER
+        | CapabilitySet::SYS_MODULE
+        | CapabilitySet::SYS_CHROOT
+        | CapabilitySet::SYS_PTRACE
+        | CapabilitySet::SYS_PACCT
+        | CapabilitySet::SYS_BOOT
+        | CapabilitySet::SYS_TIME
+        | CapabilitySet::SYS_TTY_CONFIG
+        | CapabilitySet::MKNOD
+        | CapabilitySet::LEASE
+        | CapabilitySet::AUDIT_WRITE
+        | CapabilitySet::AUDIT_CONTROL
+        | CapabilitySet::AUDIT_READ
+        | CapabilitySet::MAC_OVERRIDE
+        | CapabilitySet::MAC_ADMIN
+        | CapabilitySet::SYSLOG
+        | CapabilitySet::WAKE_ALARM
+        | CapabilitySet::BLOCK_SUSPEND
+}
+
+/// What a thread that speaks HTTP and moves files may keep, so that a host run as root reaches its files.
+fn of_files() -> CapabilitySet {
+    CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::DAC_READ_SEARCH
+        | CapabilitySet::FOWNER
+}
+
+fn keep(kept: CapabilitySet) {
+    let left = capabilities(None).and_then(|mut sets| {
+        sets.effective &= kept;
+        sets.permitted &= kept;
+        sets.inheritable &= kept;
+        set_capabilities(None, sets)
+    });
+    if let Err(error) = left {
+        tracing::warn!(%error, "capabilities that are not needed could not be given up");
+    }
+}
+
+/// Before the first thread, so that all inherit it: new files and directories are the user's alone, no program that is
+/// run gains rights, and capabilities that are never needed are gone.
+pub(super) fn at_start() {
+    umask(Mode::RWXG | Mode::RWXO);
+    if let Err(error) = set_no_new_privs(true) {
+        tracing::warn!(%error, "PR_SET_NO_NEW_PRIVS was refused");
+    }
+    keep(CapabilitySet::all() - never_needed());
+}
+
+/// On each thread of the runtime, which everything from the network reaches: ports, memory and sockets are open, so the
+/// rights to open them are given up.
+pub(super) fn on_runtime_thread() {
+    keep(of_files());
+}

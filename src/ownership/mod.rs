@@ -1,0 +1,243 @@
+//! Proof that an account may write to a bucket. Owns challenges and what they prove; not the records' storage (`store`),
+//! nor the bucket (`upload`).
+//!
+//! Invariant: a challenge is 256 random bits that lie in the bucket and nowhere else. What is remembered is a hash over
+//! it, the account, the place and the entry, so that it proves nothing for any other; and it ends by itself.
+
+use crate::capture::{AccountId, CaptureId};
+use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, CHALLENGE_SECONDS_MAX};
+use crate::store::{Bucket, BucketStore, StoreError};
+use crate::upload::{Destination, Stores, UploadError};
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use ring::rand::{SecureRandom, SystemRandom};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+
+/// How long a store may take for a challenge of 64 bytes, once it answered a probe: somebody waits for the answer.
+const PUT_SECONDS_MAX: u64 = 10;
+
+/// Why a bucket was not added, proven or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnershipError {
+    /// The account has no such entry.
+    #[error("ownership not found")]
+    NotFound,
+    /// What was sent is not what stands in the object.
+    #[error(
+        "ownership_challenge is not the content of {filename}; read that object in the bucket and send what is in it{hint}"
+    )]
+    Wrong {
+        /// The object.
+        filename: String,
+        /// What was probably sent instead.
+        hint: &'static str,
+    },
+    /// The challenge was not answered in time.
+    #[error("the challenge ended at {0}; create the ownership again and answer the new one")]
+    Expired(Timestamp),
+    /// The challenge could not be written.
+    #[error("the challenge could not be written: {0}")]
+    Destination(UploadError),
+    /// The store did not take the challenge in time.
+    #[error("the bucket did not take the challenge within {0} s; try again when its store answers")]
+    Slow(u64),
+    /// The entry could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers; look at its log")]
+    Random,
+}
+
+/// How far an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The challenge waits for its answer.
+    Pending,
+    /// It was answered.
+    Success,
+    /// It was not answered in time.
+    Failed,
+}
+
+/// Where a bucket's entry stands at `now`.
+#[must_use]
+pub fn proof(bucket: &Bucket, now: Timestamp) -> Proof {
+    match bucket.validated {
+        Some(_) => Proof::Success,
+        None if now >= bucket.expires => Proof::Failed,
+        None => Proof::Pending,
+    }
+}
+
+/// A destination in the one spelling of its place: a slash at the end of the directory means nothing.
+#[must_use]
+pub fn place(destination: &Destination) -> String {
+    let uri = destination.to_string();
+    let (path, query) = uri.split_once('?').map_or((uri.as_str(), None), |(path, query)| (path, Some(query)));
+    let path = path.trim_end_matches('/');
+    query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+}
+
+/// The one way to buckets' entries. Its calls to the store block for about a disk's write and run aside.
+#[derive(Clone)]
+pub struct Ownership {
+    buckets: Arc<dyn BucketStore>,
+    stores: Arc<Stores>,
+}
+
+impl Ownership {
+    /// Entries in `buckets`, challenges written through `stores`.
+    #[must_use]
+    pub fn new(buckets: Arc<dyn BucketStore>, stores: Arc<Stores>) -> Self {
+        Self { buckets, stores }
+    }
+
+    /// Writes a challenge into the destination and remembers it. A place that is proven already is answered as it is, so
+    /// that a script may be run again; one that is not gets a new challenge, and the old one is void.
+    ///
+    /// # Errors
+    /// [`OwnershipError::Destination`] and [`OwnershipError::Store`].
+    pub async fn create(
+        &self,
+        account: AccountId,
+        destination: &Destination,
+    ) -> Result<Bucket, OwnershipError> {
+        let place = place(destination);
+        if let Some(found) = self.find(&account, &place).await?.filter(|found| found.validated.is_some()) {
+            return Ok(found);
+        }
+        let (id, challenge, now) = (CaptureId::random(), random_challenge()?, Timestamp::now());
+        let bucket = Bucket {
+            filename: format!("ownership-challenge-{id}.txt"),
+            challenge_sha256: bound(&account, &place, &id, challenge.as_bytes()),
+            destination: destination.to_string(),
+            submitted: now,
+            expires: now.saturating_add(SignedDuration::from_secs(CHALLENGE_SECONDS_MAX)).unwrap_or(now),
+            validated: None,
+            id,
+            account,
+            place,
+        };
+        let store = self.stores.open(destination).await.map_err(OwnershipError::Destination)?;
+        store.probe().await.map_err(OwnershipError::Destination)?;
+        let put = store.put(&bucket.filename, Bytes::from(challenge));
+        let put = tokio::time::timeout(Duration::from_secs(PUT_SECONDS_MAX), put).await;
+        put.map_err(|_| OwnershipError::Slow(PUT_SECONDS_MAX))?.map_err(OwnershipError::Destination)?;
+        let (buckets, record) = (Arc::clone(&self.buckets), bucket.clone());
+        aside(move || buckets.put(&record, BUCKETS_PER_ACCOUNT_MAX)).await?;
+        tracing::info!(account = %bucket.account, bucket = %bucket.id, "ownership challenge written");
+        Ok(bucket)
+    }
+
+    /// Compares an answer with the challenge. Nothing in the bucket is read: whoever knows the content has read it.
+    ///
+    /// # Errors
+    /// [`OwnershipError::NotFound`], [`OwnershipError::Wrong`], [`OwnershipError::Expired`] and [`OwnershipError::Store`].
+    pub async fn validate(
+        &self,
+        account: &AccountId,
+        destination: &Destination,
+        answer: &str,
+    ) -> Result<Bucket, OwnershipError> {
+        let place = place(destination);
+        let bucket = self.find(account, &place).await?.ok_or(OwnershipError::NotFound)?;
+        // Editors and `echo` end a file's last line.
+        let answer = answer.trim_ascii();
+        let sent = bound(account, &place, &bucket.id, answer.as_bytes());
+        if !bool::from(sent.ct_eq(&bucket.challenge_sha256)) {
+            tracing::warn!(%account, bucket = %bucket.id, "wrong answer to an ownership challenge");
+            let hint = if answer == bucket.filename { ", not its name" } else { "" };
+            return Err(OwnershipError::Wrong { filename: bucket.filename, hint });
+        }
+        let now = Timestamp::now();
+        match proof(&bucket, now) {
+            Proof::Success => return Ok(bucket),
+            Proof::Failed => return Err(OwnershipError::Expired(bucket.expires)),
+            Proof::Pending => {}
+        }
+        let proven = Bucket { validated: Some(now), ..bucket.clone() };
+        let (buckets, new) = (Arc::clone(&self.buckets), proven.clone());
+        aside(move || buckets.replace(&bucket, &new)).await?;
+        tracing::info!(%account, bucket = %proven.id, "ownership proven");
+        Ok(proven)
+    }
+
+    /// An account's entries, newest first.
+    ///
+    /// # Errors
+    /// [`OwnershipError::Store`].
+    pub async fn list(&self, account: &AccountId) -> Result<Vec<Bucket>, OwnershipError> {
+        let (buckets, account) = (Arc::clone(&self.buckets), account.clone());
+        Ok(aside(move || buckets.list(&account)).await?)
+    }
+
+    /// Forgets an entry. Captures that run go on; the bucket and what is in it stay as they are.
+    ///
+    /// # Errors
+    /// [`OwnershipError::NotFound`] also when it is another account's.
+    pub async fn remove(&self, account: &AccountId, id: CaptureId) -> Result<(), OwnershipError> {
+        let (buckets, account) = (Arc::clone(&self.buckets), account.clone());
+        match aside(move || buckets.remove(&account, &id)).await? {
+            true => Ok(()),
+            false => Err(OwnershipError::NotFound),
+        }
+    }
+
+    /// Whether the account has proven that it may write to the destination.
+    ///
+    /// # Errors
+    /// [`OwnershipError::Store`].
+    pub async fn is_proven(
+        &self,
+        account: &AccountId,
+        destination: &Destination,
+    ) -> Result<bool, OwnershipError> {
+        let found = self.find(account, &place(destination)).await?;
+        Ok(found.is_some_and(|bucket| bucket.validated.is_some()))
+    }
+
+    async fn find(&self, account: &AccountId, place: &str) -> Result<Option<Bucket>, OwnershipError> {
+        Ok(self.list(account).await?.into_iter().find(|bucket| bucket.place == place))
+    }
+}
+
+fn random_challenge() -> Result<String, OwnershipError> {
+    let mut bits = [0; 32];
+    SystemRandom::new().fill(&mut bits).map_err(|_| OwnershipError::Random)?;
+    Ok(bits.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _never = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
+/// Each part before its length, so that no two lists of parts are one sequence of bytes.
+fn bound(account: &AccountId, place: &str, id: &CaptureId, challenge: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [account.0.as_bytes(), place.as_bytes(), id.as_str().as_bytes(), challenge] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// Runs work of the store where it may block.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(StoreError::ShuttingDown),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

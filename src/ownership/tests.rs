@@ -1,0 +1,127 @@
+//! Properties of challenges, in directories as buckets.
+
+use super::*;
+use crate::store::Embedded;
+use crate::upload::StoresConfig;
+use tempfile::TempDir;
+
+struct Host {
+    dir: TempDir,
+    ownership: Ownership,
+    buckets: Arc<dyn BucketStore>,
+}
+
+fn host() -> Host {
+    let dir = TempDir::new().unwrap();
+    let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
+    let buckets: Arc<dyn BucketStore> = Arc::new(Embedded::open(&dir.path().join("db")).unwrap());
+    Host { ownership: Ownership::new(Arc::clone(&buckets), Arc::new(stores)), buckets, dir }
+}
+
+impl Host {
+    fn destination(&self, name: &str) -> Destination {
+        Destination::File { dir: self.dir.path().join(name) }
+    }
+
+    fn content(&self, name: &str, bucket: &Bucket) -> String {
+        std::fs::read_to_string(self.dir.path().join(name).join(&bucket.filename)).unwrap()
+    }
+}
+
+fn account(name: &str) -> AccountId {
+    AccountId(name.to_owned())
+}
+
+#[tokio::test]
+async fn the_content_proves_and_the_name_does_not() {
+    let host = host();
+    let (a, place) = (account("a"), host.destination("one"));
+    let bucket = host.ownership.create(a.clone(), &place).await.unwrap();
+    let content = host.content("one", &bucket);
+    assert_eq!((content.len(), bucket.filename.len()), (64, "ownership-challenge-.txt".len() + 32));
+    assert!(!host.ownership.is_proven(&a, &place).await.unwrap());
+    let id = bucket.id.as_str();
+    for wrong in [bucket.filename.as_str(), id, "", "x", &content[1..], &format!("{content}0")] {
+        let error = host.ownership.validate(&a, &place, wrong).await.unwrap_err();
+        assert!(matches!(error, OwnershipError::Wrong { .. }), "{wrong}: {error}");
+        assert!(!error.to_string().contains(&content));
+    }
+    let proven = host.ownership.validate(&a, &place, &format!("{content}\n")).await.unwrap();
+    assert_eq!(proof(&proven, Timestamp::now()), Proof::Success);
+    assert_eq!(host.ownership.validate(&a, &place, &content).await.unwrap(), proven, "it may be repeated");
+    assert!(host.ownership.is_proven(&a, &place).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_challenge_is_good_for_one_account_one_place_and_one_entry() {
+    let host = host();
+    let (a, b) = (account("a"), account("b"));
+    let (one, two) = (host.destination("one"), host.destination("two"));
+    let first = host.ownership.create(a.clone(), &one).await.unwrap();
+    let content = host.content("one", &first);
+    // B never asked; then B has an entry of its own for the same place; then A one for another place.
+    let unknown = host.ownership.validate(&b, &one, &content).await.unwrap_err();
+    assert!(matches!(unknown, OwnershipError::NotFound));
+    host.ownership.create(b.clone(), &one).await.unwrap();
+    host.ownership.create(a.clone(), &two).await.unwrap();
+    for (account, place) in [(&b, &one), (&a, &two)] {
+        let error = host.ownership.validate(account, place, &content).await.unwrap_err();
+        assert!(matches!(error, OwnershipError::Wrong { .. }), "{error}");
+    }
+    host.ownership.validate(&a, &one, &content).await.unwrap();
+    assert!(!host.ownership.is_proven(&b, &one).await.unwrap());
+    assert!(!host.ownership.is_proven(&a, &two).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_second_create_voids_the_first_challenge_until_one_is_answered() {
+    let host = host();
+    let (a, place) = (account("a"), host.destination("one"));
+    let first = host.ownership.create(a.clone(), &place).await.unwrap();
+    let second = host.ownership.create(a.clone(), &place).await.unwrap();
+    assert_ne!(first.id, second.id);
+    assert_eq!(host.ownership.list(&a).await.unwrap(), [second.clone()]);
+    host.ownership.validate(&a, &place, &host.content("one", &first)).await.unwrap_err();
+    let proven = host.ownership.validate(&a, &place, &host.content("one", &second)).await.unwrap();
+    assert_eq!(
+        host.ownership.create(a.clone(), &place).await.unwrap(),
+        proven,
+        "a proven place stays proven"
+    );
+    host.ownership.remove(&a, proven.id).await.unwrap();
+    assert!(!host.ownership.is_proven(&a, &place).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_challenge_ends_by_itself() {
+    let host = host();
+    let (a, place) = (account("a"), host.destination("one"));
+    let bucket = host.ownership.create(a.clone(), &place).await.unwrap();
+    let content = host.content("one", &bucket);
+    let late = Bucket { expires: Timestamp::now(), ..bucket.clone() };
+    host.buckets.replace(&bucket, &late).unwrap();
+    let error = host.ownership.validate(&a, &place, &content).await.unwrap_err();
+    assert!(matches!(error, OwnershipError::Expired(_)), "{error}");
+    assert_eq!(proof(&late, Timestamp::now()), Proof::Failed);
+    assert!(!host.ownership.is_proven(&a, &place).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_destination_that_cannot_be_written_leaves_no_entry() {
+    let host = host();
+    std::fs::write(host.dir.path().join("file"), "").unwrap();
+    let error = host.ownership.create(account("a"), &host.destination("file/x")).await.unwrap_err();
+    assert!(matches!(error, OwnershipError::Destination(_)), "{error}");
+    assert!(host.ownership.list(&account("a")).await.unwrap().is_empty());
+}
+
+#[test]
+fn a_slash_at_the_end_makes_no_other_place() {
+    let same = |one: &str, other: &str| {
+        place(&Destination::parse(one).unwrap()) == place(&Destination::parse(other).unwrap())
+    };
+    assert!(same("s3://bucket?region=x", "s3://bucket/?region=x"));
+    assert!(same("s3://bucket/a?region=x", "s3://bucket/a/?region=x"));
+    assert!(!same("s3://bucket/a?region=x", "s3://bucket?region=x"));
+    assert!(!same("s3://bucket?region=x", "s3://bucket?region=y"));
+}

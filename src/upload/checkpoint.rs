@@ -1,0 +1,106 @@
+//! Where an object on its way stands, so that another process can go on. Owns the journalled form; not the journal.
+//!
+//! Invariant: a checkpoint names only what the store has confirmed. A session's address is as good as a password for its one
+//! object, so nothing here is printed but the number of bytes.
+
+use crate::capture::CaptureId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What a store holds of an object that is not complete. Opaque: only [`super::ObjectStore::resume`] and
+/// [`super::ObjectStore::sweep`] read it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    bytes: u64,
+    pub(super) kept: Kept,
+}
+
+/// What each kind of store needs to go on.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Kept {
+    /// A file under its temporary name, synced up to the checkpoint.
+    File { temporary: String },
+    /// A multipart upload; parts without a gap from the first.
+    S3 { upload_id: String, part_bytes: u64, parts: Vec<KeptPart> },
+    /// A resumable session and the checksum of what it holds.
+    Gcs { session: String, crc32c: u32 },
+}
+
+/// One part, as the store confirmed it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeptPart {
+    pub bytes: u64,
+    pub etag: String,
+    pub crc32c: u32,
+    /// Whether the store named the checksum too; then it wants it again at the end.
+    pub confirmed: bool,
+}
+
+impl Checkpoint {
+    pub(super) fn new(bytes: u64, kept: Kept) -> Self {
+        Self { bytes, kept }
+    }
+
+    /// Bytes of the object that the store confirmed.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// The capture of an object of ours by the object's name (`pcap_<id>.pcap`, `pcap_<id>_0001.pcap`); none for foreign names.
+pub(super) fn capture_of(name: &str) -> Option<CaptureId> {
+    let (id, rest) = name.strip_prefix("pcap_")?.split_at_checked(32)?;
+    if !rest.starts_with(['.', '_']) {
+        return None;
+    }
+    CaptureId::parse(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_our_form_are_ours() {
+        let id = "0123456789abcdef0123456789abcdef";
+        for name in [format!("pcap_{id}.pcap"), format!("pcap_{id}_0001.pcap"), format!("pcap_{id}.json")] {
+            assert_eq!(capture_of(&name).map(|id| id.to_string()).as_deref(), Some(id));
+        }
+        for name in
+            [format!("pcap_{id}"), format!("pcap_{id}0.pcap"), id.to_owned(), "pcap_short.pcap".to_owned()]
+        {
+            assert_eq!(capture_of(&name), None, "{name}");
+        }
+        assert_eq!(capture_of(&format!("xpcap_{id}.pcap")), None);
+        assert_eq!(capture_of(&format!("pcap_{}.pcap", id.to_uppercase())), None);
+        assert_eq!(capture_of("pcap_ééééééééééééééééééééé.pcap"), None);
+    }
+
+    #[test]
+    fn a_checkpoint_survives_its_journal_and_prints_no_session() {
+        for kept in [
+            Kept::File { temporary: ".a".to_owned() },
+            Kept::S3 {
+                upload_id: "id".to_owned(),
+                part_bytes: 5 << 20,
+                parts: vec![KeptPart { bytes: 5 << 20, etag: "e".to_owned(), crc32c: 7, confirmed: true }],
+            },
+            Kept::Gcs { session: "https://host/?upload_id=hush".to_owned(), crc32c: 9 },
+        ] {
+            let checkpoint = Checkpoint::new(5 << 20, kept);
+            let json = serde_json::to_string(&checkpoint).unwrap();
+            assert!(serde_json::from_str::<Checkpoint>(&json).unwrap() == checkpoint);
+            assert!(!format!("{checkpoint:?}").contains("hush"));
+        }
+    }
+}

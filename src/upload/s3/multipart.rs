@@ -1,0 +1,126 @@
+//! Single requests of a multipart upload. Owns its begin, its parts and its end without an object; not the order of parts.
+//!
+//! Invariant: an upload that is neither completed nor kept is aborted, also when its future is dropped.
+
+use super::retry::{Failed, Patience, Target, call};
+use crate::upload::UploadError;
+use crate::upload::checkpoint::KeptPart;
+use crate::upload::checksum::{base64, crc32c};
+use aws_sdk_s3::types::ChecksumAlgorithm;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// A multipart upload that the store keeps until it is completed or aborted.
+#[derive(Debug)]
+pub(super) struct Multipart {
+    target: Target,
+    pub id: String,
+    /// Completed, aborted, or to outlive this process.
+    pub closed: bool,
+}
+
+impl Multipart {
+    pub(super) async fn create(target: Target, patience: Patience) -> Result<Self, UploadError> {
+        let request = || {
+            let create = target.client.create_multipart_upload().bucket(&target.bucket).key(&target.key);
+            let extras = &target.extras;
+            create
+                .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+                .set_server_side_encryption(extras.encryption())
+                .set_ssekms_key_id(extras.kms_key_id())
+                .set_storage_class(extras.storage_class())
+                .set_acl(extras.acl())
+                .send()
+        };
+        let answer = call(&target, "s3:PutObject", patience, request).await?;
+        let Some(id) = answer.upload_id else {
+            return Err(UploadError::Refused {
+                place: target.place(),
+                detail: "no upload id came".to_owned(),
+            });
+        };
+        Ok(Self { target, id, closed: false })
+    }
+
+    /// An upload that was begun before; it outlives this one too.
+    pub(super) fn kept(target: Target, id: String) -> Self {
+        Self { target, id, closed: true }
+    }
+
+    pub(super) async fn abort(mut self) -> Result<(), UploadError> {
+        self.closed = true;
+        abort(&self.target, &self.id).await
+    }
+
+    /// ETags of the parts that the store holds, by number.
+    pub(super) async fn parts(&self) -> Result<BTreeMap<i32, String>, Failed> {
+        let target = &self.target;
+        let (mut parts, mut marker) = (BTreeMap::new(), None::<String>);
+        loop {
+            let request = || {
+                let list = target.client.list_parts().bucket(&target.bucket).key(&target.key);
+                list.upload_id(&self.id).set_part_number_marker(marker.clone()).send()
+            };
+            let answer = call(target, "s3:ListMultipartUploadParts", target.patience(0), request).await?;
+            let listed = answer.parts().iter();
+            parts.extend(listed.filter_map(|part| Some((part.part_number()?, part.e_tag()?.to_owned()))));
+            marker = answer.next_part_number_marker().map(str::to_owned);
+            if !answer.is_truncated().unwrap_or(false) || marker.is_none() {
+                return Ok(parts);
+            }
+        }
+    }
+}
+
+/// Removes an upload; one that is gone already is removed.
+pub(super) async fn abort(target: &Target, id: &str) -> Result<(), UploadError> {
+    let request = || {
+        target.client.abort_multipart_upload().bucket(&target.bucket).key(&target.key).upload_id(id).send()
+    };
+    match call(target, "s3:AbortMultipartUpload", target.patience_short(), request).await {
+        Ok(_) => Ok(()),
+        Err(failed) if failed.code == "NoSuchUpload" => Ok(()),
+        Err(failed) => Err(failed.error),
+    }
+}
+
+impl Drop for Multipart {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.closed {
+            return;
+        }
+        let (target, id) = (self.target.clone(), std::mem::take(&mut self.id));
+        runtime.spawn(async move {
+            if let Err(error) = abort(&target, &id).await {
+                tracing::warn!(place = target.place(), %error, "a multipart upload could not be aborted");
+            }
+        });
+    }
+}
+
+/// Sends one part until the store confirms it.
+pub(super) async fn send_part(
+    target: Target,
+    id: String,
+    number: i32,
+    body: Bytes,
+) -> Result<(i32, KeptPart), UploadError> {
+    let crc = crc32c(&body);
+    let sum = base64(crc);
+    let request = || {
+        let part = target.client.upload_part().bucket(&target.bucket).key(&target.key).upload_id(&id);
+        part.part_number(number).checksum_crc32_c(&sum).body(body.clone().into()).send()
+    };
+    let answer = call(&target, "s3:PutObject", target.patience(body.len()), request).await?;
+    let held = answer.checksum_crc32_c();
+    if let Some(held) = held
+        && held != sum
+    {
+        let (place, held) = (format!("part {number} of {}", target.place()), held.to_owned());
+        return Err(UploadError::Mismatch { place, what: "checksum", held, sent: sum });
+    }
+    let confirmed = held.is_some();
+    let etag = answer.e_tag.unwrap_or_default();
+    Ok((number, KeptPart { bytes: body.len() as u64, etag, crc32c: crc, confirmed }))
+}

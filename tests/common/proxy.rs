@@ -1,0 +1,143 @@
+//! A bad line to a store. Owns a proxy that spoils chosen requests; not the server behind it.
+//!
+//! Invariant: a fault hits whole requests, so each test knows what the server has done.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What becomes of a request.
+#[derive(Clone, Copy)]
+pub enum Fault {
+    /// The server does it, and nobody hears of it.
+    LoseAnswer,
+    /// The server never sees it; the answer is this status with this code of S3's.
+    Answer(&'static str, &'static str),
+    /// The connection ends instead.
+    Reset,
+    /// The connection ends after the first bytes have gone on to the server.
+    Half,
+    /// Nothing comes back, and the connection stays.
+    Stall,
+}
+
+/// What still goes wrong: requests whose first line has all these words.
+struct Plan {
+    words: &'static [&'static str],
+    fault: Fault,
+    times: u32,
+}
+
+/// A proxy and what it still has to spoil.
+pub struct Proxy {
+    /// `http://127.0.0.1:port`.
+    pub endpoint: String,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Proxy {
+    /// A proxy in front of `server` that spoils `times` requests.
+    pub async fn start(server: &str, words: &'static [&'static str], fault: Fault, times: u32) -> Self {
+        let server = server.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let plan = Arc::new(Mutex::new(Plan { words, fault, times }));
+        let proxy = Self { endpoint: format!("http://{address}"), plan: Arc::clone(&plan) };
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(relay(client, server, Arc::clone(&plan)));
+            }
+        });
+        proxy
+    }
+
+    /// A proxy that spoils every request with these words until the time is over.
+    pub async fn outage(server: &str, words: &'static [&'static str], fault: Fault, time: Duration) -> Self {
+        let proxy = Self::start(server, words, fault, u32::MAX).await;
+        let plan = Arc::clone(&proxy.plan);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            plan.lock().unwrap().times = 0;
+        });
+        proxy
+    }
+
+    /// Panics unless every fault happened, or the outage is over.
+    pub fn assert_all_went_wrong(&self) {
+        assert_eq!(self.plan.lock().unwrap().times, 0, "a fault did not happen");
+    }
+}
+
+/// The fault for a request, taken from the plan.
+fn draw(plan: &Mutex<Plan>, bytes: &[u8]) -> Option<Fault> {
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut plan = plan.lock().unwrap();
+    let hit =
+        plan.times > 0 && line.contains(" HTTP/1.1") && plan.words.iter().all(|word| line.contains(word));
+    plan.times -= u32::from(hit);
+    hit.then_some(plan.fault)
+}
+
+fn refusal(status: &str, code: &str) -> String {
+    let body =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>as planned</Message></Error>");
+    let len = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+/// Reads until the other side has nothing more to say: an answer before the end of a request would be lost with a reset.
+async fn drain(client: &mut TcpStream, buffer: &mut [u8]) {
+    let quiet = Duration::from_millis(200);
+    while let Ok(Ok(1..)) = tokio::time::timeout(quiet, client.read(buffer)).await {}
+}
+
+/// Passes bytes both ways. A request begins with a read of its own, because the client waits for each answer.
+async fn relay(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Plan>>) {
+    let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let (mut mute, mut half) = (false, false);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => {
+                let Ok(len @ 1..) = read else { return };
+                if half {
+                    return;
+                }
+                match draw(&plan, &up[..len]) {
+                    Some(Fault::LoseAnswer) => mute = true,
+                    Some(Fault::Half) => half = true,
+                    Some(Fault::Reset) => return,
+                    Some(Fault::Stall) => {
+                        while let Ok(1..) = client.read(&mut up).await {}
+                        return;
+                    }
+                    Some(Fault::Answer(status, code)) => {
+                        drain(&mut client, &mut up).await;
+                        let _gone = client.write_all(refusal(status, code).as_bytes()).await;
+                        let _gone = client.shutdown().await;
+                        drain(&mut client, &mut up).await;
+                        return;
+                    }
+                    None => {}
+                }
+                if server.write_all(&up[..len]).await.is_err() {
+                    return;
+                }
+            }
+            read = server.read(&mut down) => {
+                let Ok(len @ 1..) = read else { return };
+                // `100 Continue` is no answer yet.
+                if mute && !down.starts_with(b"HTTP/1.1 100") {
+                    return;
+                }
+                if client.write_all(&down[..len]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

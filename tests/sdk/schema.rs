@@ -1,0 +1,45 @@
+//! schemathesis against the document that the host serves: no 5xx, no answer that the document does not have.
+
+use crate::start;
+use crate::trawl::{ACCOUNT, TOKEN};
+use crate::weed::Weed;
+use std::path::PathBuf;
+use std::process::Command;
+
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_generated_request_gets_a_5xx_or_an_undocumented_answer() {
+    let python = PathBuf::from(std::env::var("TRAWL_TEST_PYTHON").unwrap_or_default());
+    let schemathesis = python.with_file_name("schemathesis");
+    if !schemathesis.exists() {
+        println!("SKIPPED: no schemathesis beside the Python that TRAWL_TEST_PYTHON names");
+        return;
+    }
+    let Some(weed) = Weed::start().await else { return };
+    let trawl = start(&weed, 0).await;
+    let folder = tempfile::tempdir().unwrap();
+    // Another account than this one is answered with 401 whatever follows, so most requests name this one.
+    let config = format!("[parameters]\n\"path.account\" = \"{ACCOUNT}\"\n");
+    std::fs::write(folder.path().join("schemathesis.toml"), config).unwrap();
+    let mut command = Command::new("timeout");
+    command
+        .args(["-s", "KILL", "120"])
+        .arg(schemathesis)
+        .args([
+            "run",
+            &format!("{}/openapi.json", trawl.url()),
+            "--url",
+            &format!("{}/client/v4", trawl.url()),
+        ])
+        .args(["-H", &format!("Authorization: Bearer {TOKEN}"), "--phases", "examples,coverage,fuzzing"])
+        .args(["--max-examples", "10", "--seed", "1", "--no-color", "--warnings", "off"])
+        .args(["--checks", CHECKS])
+        .current_dir(folder.path())
+        .env("NO_PROXY", "127.0.0.1");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    trawl.finish();
+}
