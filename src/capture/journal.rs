@@ -1,11 +1,13 @@
 //! What is kept beside a capture's segments, so that another process can finish it without any database: what was asked
-//! for and counted (`.capture.json`), and which objects are complete (`.journal`). Owns both files' forms.
+//! for and counted (`.capture.json`), which objects are complete (`.journal`), and the manifest once it is settled
+//! (`.manifest.json`). Owns these files' forms, but for the manifest's.
 //!
 //! Invariant: the journal grows by whole lines, each synced before the segments that it speaks of are freed; a line that
 //! is cut or damaged, and all after it, was never written.
 
 use super::{Job, ObjectInfo};
 use crate::merge::{Cut, Start};
+use crate::upload::Manifest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +17,7 @@ use std::path::Path;
 
 const RECORD: &str = ".capture.json";
 const JOURNAL: &str = ".journal";
+const MANIFEST: &str = ".manifest.json";
 
 /// What is known of a capture while it is in the spool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,13 +58,42 @@ impl Record {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
-        let part = dir.join(".capture.json.part");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        file.write_all(&serde_json::to_vec(self).map_err(io::Error::other)?)?;
-        file.sync_all()?;
-        fs::rename(&part, dir.join(RECORD))?;
-        File::open(dir)?.sync_all()
+        replace(dir, RECORD, &serde_json::to_vec(self).map_err(io::Error::other)?)
     }
+}
+
+/// Reads the manifest that was settled for a capture, if one was.
+///
+/// # Errors
+/// When it cannot be read or is no manifest.
+pub fn settled(dir: &Path) -> io::Result<Option<Manifest>> {
+    match fs::read(dir.join(MANIFEST)) {
+        Ok(json) => Manifest::parse(&json).map(Some).map_err(io::Error::other),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Settles the manifest that is to be published, unless one is: a process that died may have written the signature of the
+/// first one, and what is in a bucket is not replaced. Waits for the disk.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn settle(dir: &Path, manifest: Manifest) -> io::Result<Manifest> {
+    if let Some(first) = settled(dir)? {
+        return Ok(first);
+    }
+    replace(dir, MANIFEST, &manifest.to_json().map_err(io::Error::other)?)?;
+    Ok(manifest)
+}
+
+fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let part = dir.join(format!("{name}.part"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&part, dir.join(name))?;
+    File::open(dir)?.sync_all()
 }
 
 /// One complete object.
@@ -170,6 +202,17 @@ pub fn remove(dir: &Path) -> io::Result<()> {
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_manifest_that_was_settled_first_is_the_one_that_is_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = crate::capture::CaptureId::random();
+        let first = crate::upload::empty_manifest(&id);
+        assert_eq!(settled(dir.path()).unwrap(), None);
+        assert_eq!(settle(dir.path(), first.clone()).unwrap(), first);
+        let later = Manifest { recovered: true, ..first.clone() };
+        assert_eq!(settle(dir.path(), later).unwrap(), first);
+    }
 
     #[test]
     fn a_line_that_was_cut_by_a_crash_was_never_written_and_is_written_over() {

@@ -102,7 +102,15 @@ pub fn ledger(ledger: &Ledger) -> String {
         Ok(()) => "the counts agree: every packet is accounted for".to_owned(),
         Err(imbalance) => imbalance.to_string(),
     };
-    let causes = [port.imissed, port.rx_nombuf, port.ierrors, dropped.no_block, dropped.spool, dropped.io];
+    let causes = [
+        port.imissed,
+        port.rx_nombuf,
+        port.ierrors,
+        dropped.no_block,
+        dropped.spool,
+        dropped.io,
+        dropped.interrupted,
+    ];
     let lost = match sum(&causes) {
         0 => String::new(),
         lost => format!("{lost} packets were lost: see the causes above that are not zero\n"),
@@ -110,7 +118,7 @@ pub fn ledger(ledger: &Ledger) -> String {
     format!(
         "offered {offered} = rx {rx} + imissed {} + rx_nombuf {} + ierrors {}\n\
          rx {rx} = unmatched {unmatched} + matched {matched}\n\
-         matched {matched} = captured {captured} + dropped: no_block {} + limit {} + sampled {} + spool {} + io {}\n\
+         matched {matched} = captured {captured} + dropped: no_block {} + limit {} + sampled {} + spool {} + io {} + interrupted {}\n\
          captured {captured} packets of {captured_bytes} bytes\n{lost}{verdict}\n",
         port.imissed,
         port.rx_nombuf,
@@ -120,6 +128,7 @@ pub fn ledger(ledger: &Ledger) -> String {
         dropped.sampled,
         dropped.spool,
         dropped.io,
+        dropped.interrupted,
     )
 }
 
@@ -138,7 +147,8 @@ pub fn ended(progress: &Progress, error_message: Option<&str>) -> String {
 /// One line on a capture that is at work; what the ports lost is `missed`. The urgent stands first: a terminal cuts the end.
 pub fn moment(progress: &Progress) -> String {
     let ledger = &progress.ledger;
-    let drops = sum(&[ledger.dropped.no_block, ledger.dropped.spool, ledger.dropped.io]);
+    let dropped = &ledger.dropped;
+    let drops = sum(&[dropped.no_block, dropped.spool, dropped.io, dropped.interrupted]);
     let port = sum(&[ledger.port.imissed, ledger.port.rx_nombuf, ledger.port.ierrors]);
     let left = match progress.seconds_left.ceil() {
         seconds if seconds > 0.0 => format!(", {seconds:.0} s left"),

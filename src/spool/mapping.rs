@@ -139,6 +139,12 @@ impl Pool {
         Ok(())
     }
 
+    /// Bytes of segments that wait to be used.
+    #[must_use]
+    pub fn idle_bytes(&self) -> u64 {
+        self.state().idle.len() as u64 * self.segment_bytes
+    }
+
     fn idle_path(&self) -> PathBuf {
         let mut state = self.state();
         state.created += 1;
@@ -180,7 +186,9 @@ mod tests {
         assert_eq!(&fs::read(&path).unwrap()[4096..4101], b"hello");
         mapped.file().set_len(4101).unwrap();
         pool.keep(path.clone(), mapped);
+        assert_eq!(pool.idle_bytes(), 0);
         assert!(pool.recycle(&path).unwrap() && !pool.recycle(&path).unwrap());
+        assert_eq!(pool.idle_bytes(), 8192);
         let again = dir.path().join("b");
         let mut mapped = pool.reuse(&again).unwrap().unwrap();
         assert!(pool.reuse(&path).unwrap().is_none());

@@ -212,6 +212,12 @@ impl Spool {
         &self.quota
     }
 
+    /// Bytes that hold packets or are about to: mapped segments that wait to be used are on the quota, and not full.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.quota.used().saturating_sub(self.pool.as_ref().map_or(0, Pool::idle_bytes))
+    }
+
     pub(super) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
     }

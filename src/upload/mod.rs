@@ -20,6 +20,8 @@ pub use deliver::{PublishError, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;
+#[cfg(test)]
+pub(crate) use manifest::tests::empty as empty_manifest;
 pub use manifest::{
     Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
 };

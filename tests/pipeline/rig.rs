@@ -52,9 +52,11 @@ impl Traffic {
         Self::new(bytes, u64::MAX, None)
     }
 
-    /// So many, a quarter of a second after the first poll, then none.
+    /// So many, a second from now, then none.
     pub fn finite(bytes: usize, frames: u64) -> Self {
-        Self::new(bytes, frames, Some(200_000))
+        // The host itself starts in this time too.
+        let started = Instant::now() + Duration::from_millis(750);
+        Self { started, ..Self::new(bytes, frames, Some(200_000)) }
     }
 
     /// So many a second.

@@ -4,7 +4,7 @@
 //! Invariant: a segment is freed only after the objects that hold its packets are complete in the store and journalled.
 
 use super::Note;
-use crate::capture::journal::{Entry, Journal, Record, remove};
+use crate::capture::journal::{Entry, Journal, Record, remove, settle};
 use crate::capture::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Feed, Input, Start};
 use crate::spool::{self, Spool};
@@ -260,13 +260,20 @@ fn frame_bytes(bytes: u64, packets: u64) -> u64 {
     bytes.saturating_sub(FILE as u64 + packets * RECORD as u64)
 }
 
-/// Puts the manifest, again and again; one that is there already for the same objects is left.
+/// Settles the manifest and puts it, again and again; one that is there already for the same objects is left.
 pub(super) async fn put_manifest(
     way: Way,
+    dir: PathBuf,
     manifest: upload::Manifest,
     key: Option<Arc<SigningKey>>,
     mut patience: Patience,
 ) -> Outcome {
+    let kept = dir.clone();
+    let manifest = match tokio::task::spawn_blocking(move || settle(&kept, manifest)).await {
+        Ok(Ok(manifest)) => manifest,
+        Ok(Err(e)) => return Outcome::Failed(format!("cannot keep the manifest in {}: {e}", dir.display())),
+        Err(e) => return Outcome::Failed(format!("the manifest could not be kept: {e}")),
+    };
     let (since, mut pause) = (Instant::now(), PAUSE_MIN);
     loop {
         let error = match put_once(&way, &manifest, key.as_deref()).await {

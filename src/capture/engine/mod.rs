@@ -480,10 +480,10 @@ impl Engine {
             return;
         }
         let manifest = active.manifest(&self.planes.host, &self.planes.colo);
-        let (way, patience, key) =
-            (active.way.clone(), self.patience(serial), self.planes.signing_key.clone());
+        let (way, dir, patience) = (active.way.clone(), self.dir(active), self.patience(serial));
+        let key = self.planes.signing_key.clone();
         tokio::spawn(async move {
-            let result = put_manifest(way, manifest, key, patience).await;
+            let result = put_manifest(way, dir, manifest, key, patience).await;
             let _engine_gone = notes.send(Note::Closed { serial, result });
         });
     }
@@ -561,7 +561,7 @@ impl Engine {
         match self.find(account, id) {
             Some((active, ledger)) => {
                 let mut progress = active.progress(ledger);
-                progress.warnings.extend(self.pressure.warning(self.planes.spool.quota().used()));
+                progress.warnings.extend(self.pressure.warning(self.planes.spool.held_bytes()));
                 Ok(progress)
             }
             None => self.stored(account, id).map(|job| progress(&job, 0.0)),

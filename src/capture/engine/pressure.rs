@@ -54,7 +54,7 @@ impl Pressure {
 impl Engine {
     /// Ends the largest capture, of equal ones the newest, if the spool is at its limit.
     pub(super) fn relieve(&mut self) {
-        let used = self.planes.spool.quota().used();
+        let used = self.planes.spool.held_bytes();
         if !self.pressure.look(used) {
             return;
         }

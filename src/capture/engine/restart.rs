@@ -8,7 +8,7 @@
 use super::active::{Active, Phase};
 use super::delivery::{Delivery, Found, Known, Patience, Way, sweep};
 use super::{Engine, Planes};
-use crate::capture::journal::Record;
+use crate::capture::journal::{Record, settled};
 use crate::capture::{Job, Status, StopReason};
 use crate::merge::Feed;
 use crate::store::{StoreError, Stored};
@@ -107,6 +107,13 @@ impl Engine {
             && job.status != Status::ConversionRunning
         {
             job.ledger = record.job.ledger;
+        }
+        let settled = settled(&dir).unwrap_or_else(|error| {
+            tracing::error!(capture = %job.id, %error, "a capture's manifest cannot be read");
+            None
+        });
+        if let Some(manifest) = settled {
+            (job.ledger, job.stop_reason) = (manifest.ledger, manifest.stop_reason);
         }
         job.stop_reason.get_or_insert(StopReason::Interrupted);
         job.status = Status::ConversionRunning;
