@@ -81,8 +81,8 @@ proptest! {
             segments.dedup();
             entries.extend(segments.iter().map(|times| segment(dir.path(), queue, times)));
         }
-        let mut filter = FilterV1::default();
-        filter.destination_address = to.map(|to| format!("198.51.100.{to}"));
+        let destination_address = to.map(|to| format!("198.51.100.{to}"));
+        let filter = FilterV1 { destination_address, ..FilterV1::default() };
         let end_ns = start_ns + length_ns;
         let query = Query { start_ns, end_ns, filter: Filter::try_from(&filter).unwrap(), packets_max };
         let window = || all.iter().map(|(ns, _)| *ns).filter(|ns| (start_ns..=end_ns).contains(ns));

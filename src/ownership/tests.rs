@@ -80,7 +80,7 @@ async fn a_second_create_voids_the_first_challenge_until_one_is_answered() {
     let first = host.ownership.create(a.clone(), &place).await.unwrap();
     let second = host.ownership.create(a.clone(), &place).await.unwrap();
     assert_ne!(first.id, second.id);
-    assert_eq!(host.ownership.list(&a).await.unwrap(), [second.clone()]);
+    assert_eq!(host.ownership.list(&a).await.unwrap(), std::slice::from_ref(&second));
     host.ownership.validate(&a, &place, &host.content("one", &first)).await.unwrap_err();
     let proven = host.ownership.validate(&a, &place, &host.content("one", &second)).await.unwrap();
     assert_eq!(

@@ -1,5 +1,7 @@
 //! The whole way from a queue to files, without DPDK: real threads, blocks, spool, merge, engine and file store; only the
 //! frames are made up. Every test ends by holding the ledger against its equations and the files against the manifest.
+// A test binary has no readers of its docs, and clippy.toml exempts only functions marked #[test].
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod history;
 mod quiet;

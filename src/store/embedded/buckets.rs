@@ -162,7 +162,7 @@ mod tests {
             assert!(!store.remove(&other, &mine.id).unwrap());
             store.put(&Bucket { account: other, id: CaptureId::random(), ..mine.clone() }, 8).unwrap();
         }
-        assert_eq!(BucketStore::list(&store, &mine.account).unwrap(), [mine.clone()]);
+        assert_eq!(BucketStore::list(&store, &mine.account).unwrap(), std::slice::from_ref(&mine));
         assert!(store.remove(&mine.account, &mine.id).unwrap());
         assert!(!store.remove(&mine.account, &mine.id).unwrap());
     }
@@ -186,7 +186,7 @@ mod tests {
         let new = Bucket { validated: Some(old.submitted), ..old.clone() };
         store.replace(&old, &new).unwrap();
         assert!(matches!(store.replace(&old, &new), Err(StoreError::BucketStale(_))));
-        assert_eq!(BucketStore::list(&store, &old.account).unwrap(), [new.clone()]);
+        assert_eq!(BucketStore::list(&store, &old.account).unwrap(), std::slice::from_ref(&new));
         store.remove(&old.account, &old.id).unwrap();
         assert!(matches!(store.replace(&new, &old), Err(StoreError::BucketStale(_))));
     }
