@@ -67,7 +67,8 @@ const _: () =
     assert!(SEGMENT_BYTES_MIN >= 2 * BLOCK_BYTES as u64 && SEGMENT_BYTES_MIN.is_multiple_of(EXTENT_BYTES));
 const _: () = assert!(FULL_SNAPLEN as usize >= FRAME_BYTES_MAX);
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use std::path::Path;
 

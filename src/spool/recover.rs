@@ -90,7 +90,8 @@ fn place(name: &str) -> Option<(usize, u64)> {
     Some((queue.parse().ok()?, sequence.parse().ok()?))
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use super::super::length::Length;
     use super::*;

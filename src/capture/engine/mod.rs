@@ -354,7 +354,7 @@ impl Engine {
             sample: active.job.sample_one_in.and_then(Sample::new),
             rotate: None,
         };
-        let Some(filter) = active.filter.clone() else { return Err(Refusal::ShuttingDown) };
+        let Some(filter) = active.filter else { return Err(Refusal::ShuttingDown) };
         let scope = self.planes.scopes.get(&active.job.request.account).cloned();
         let wanted = Wanted { filter, scope, attachment };
         active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
