@@ -74,6 +74,14 @@ pub(super) fn drops(ports: &[StartedPort]) -> PortDrops {
     sum
 }
 
+/// Logs what each port counted by its driver's own names: losses that no common counter knows are only there.
+pub(super) fn log_counters(ports: &[StartedPort]) {
+    for port in ports {
+        let counted: Vec<_> = port.xstats().into_iter().filter(|(_, value)| *value != 0).collect();
+        tracing::info!(device = port.facts().device, ?counted, "port's own counters");
+    }
+}
+
 /// Opens every port once, for `trawl check`: what DPDK says of each, in the config's order.
 ///
 /// # Errors

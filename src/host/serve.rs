@@ -121,7 +121,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         queues = plane.queues.len(), blocks_bytes = arena.bytes, hugepages = arena.hugepages, locked = arena.locked,
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
-    let started = ports.started;
+    let started = Arc::new(ports.started);
+    let counted = Arc::clone(&started);
     let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));
     let simple_dir = spool.config().dir.join("simple");
     let recorded = history.clone();
@@ -147,6 +148,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     })?;
     let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir));
     plane.stop();
+    ports::log_counters(&counted);
     if let Some(history) = recorded
         && let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE)
     {
