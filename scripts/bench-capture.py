@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 
 START_SECONDS = 30
-WARM_UP_SECONDS = 1.0
+WARM_UP_SECONDS = 0.5
 FINISH_SECONDS = 600
 
 

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+/// Niceness of the merge's threads, which share the writers' cores.
+const MERGE_NICENESS: i32 = 15;
 /// Chunks between merge and store: with chunks of about 1 MiB, what one capture holds in memory.
 const CHUNKS_WAITING: usize = 8;
 /// First and longest pause between two attempts; within an attempt the store has its own, shorter ones.
@@ -155,6 +157,8 @@ impl Delivery {
         let (snaplen, object_bytes_max, inputs) = (self.snaplen, self.object_bytes_max, self.feed.listen());
         let first = start.object;
         let merge = move || {
+            // Packets that come now go before packets that are safe in the spool. A refusal costs speed only.
+            let _refused = rustix::process::nice(MERGE_NICENESS);
             let _deliverer_gone =
                 report.send(merge::run_live(&start, snaplen, object_bytes_max, inputs, outputs));
         };
