@@ -198,3 +198,22 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_one_in: Option<u32>,
 }
+
+impl Job {
+    /// A request that is accepted now. `sample_one_in`: which packets it considers; every one if none.
+    #[must_use]
+    pub fn accepted(request: Request, sample_one_in: Option<u32>) -> Self {
+        Self {
+            id: CaptureId::random(),
+            request,
+            submitted: Timestamp::now(),
+            status: Status::Pending,
+            stop_requested: None,
+            stop_reason: None,
+            error_message: None,
+            ledger: Ledger::default(),
+            objects: Vec::new(),
+            sample_one_in,
+        }
+    }
+}

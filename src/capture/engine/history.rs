@@ -8,9 +8,7 @@
 
 use super::planes::Wanted;
 use super::{Engine, Note};
-use crate::capture::{
-    AccountId, CaptureId, Job, Kind, Ledger, ObjectInfo, Refusal, Request, Status, StopReason,
-};
+use crate::capture::{AccountId, Job, Kind, Ledger, ObjectInfo, Refusal, Request, Status, StopReason};
 use crate::history::{Answer, History, HistoryError, Query};
 use crate::limits::{CAPTURES_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
@@ -182,18 +180,7 @@ impl Engine {
                 .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
         };
         let visible = self.visible(&request.account);
-        let job = Job {
-            id: CaptureId::random(),
-            request,
-            submitted: Timestamp::now(),
-            status: Status::Pending,
-            stop_requested: None,
-            stop_reason: None,
-            error_message: None,
-            ledger: Ledger::default(),
-            objects: Vec::new(),
-            sample_one_in: None,
-        };
+        let job = Job::accepted(request, None);
         let stored = self.planes.jobs.create(&job).map_err(|e| Refusal::Store(e.to_string()))?;
         if history.lags(end_ns) {
             self.record();

@@ -224,18 +224,7 @@ impl Engine {
         }
         let sample = self.planes.simple_sample.filter(|_| request.kind == Kind::Simple);
         let sample_one_in = sample.map(Sample::one_in);
-        let job = Job {
-            id: CaptureId::random(),
-            request,
-            submitted: Timestamp::now(),
-            status: Status::Pending,
-            stop_requested: None,
-            stop_reason: None,
-            error_message: None,
-            ledger: Ledger::default(),
-            objects: Vec::new(),
-            sample_one_in,
-        };
+        let job = Job::accepted(request, sample_one_in);
         let (notes, way) = (self.notes.0.clone(), self.way(&job));
         let tried = way.clone();
         tokio::spawn(async move {
