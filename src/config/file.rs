@@ -217,6 +217,8 @@ sections! {
         request_timeout_seconds: u64 = 30,
         /// Connections at once.
         connections_max: u64 = 1024,
+        /// Failed authentications in a row, of one address for one account.
+        failed_authentications_max: u64 = 10,
         /// PEM file of the certificate chain; with `tls_key`.
         tls_cert: Option<PathBuf> = None,
         /// PEM file of the private key.

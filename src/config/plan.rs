@@ -278,6 +278,8 @@ pub struct ApiPlan {
     pub request_timeout: Duration,
     /// Connections at once.
     pub connections_max: usize,
+    /// Failed authentications in a row, of one address for one account, before it has to wait.
+    pub failed_authentications_max: u32,
     /// PEM files of the certificate chain and of the private key; plain HTTP when none.
     pub tls: Option<(PathBuf, PathBuf)>,
 }

@@ -465,6 +465,9 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
     let timeout = rules.range("api.request_timeout_seconds", api.request_timeout_seconds, (1, 3600), why);
     let why = "each connection costs a file descriptor";
     let connections = rules.range("api.connections_max", api.connections_max, (1, 65_536), why);
+    let why = "one must be looked at; beyond a million there is no limit worth the name";
+    let range = (1, 1_000_000);
+    let failures = rules.range("api.failed_authentications_max", api.failed_authentications_max, range, why);
     let tls = match (&api.tls_cert, &api.tls_key) {
         (Some(cert), Some(key)) => Some((rules.path("api.tls_cert", cert), rules.path("api.tls_key", key))),
         (None, None) => None,
@@ -481,6 +484,7 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
         request_bytes_max: bytes as usize,
         request_timeout: Duration::from_secs(timeout),
         connections_max: connections as usize,
+        failed_authentications_max: failures as u32,
     }
 }
 

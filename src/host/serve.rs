@@ -175,7 +175,7 @@ async fn run(
         ownership,
         simple_dir,
         captures: handle.clone(),
-        accounts: accounts(&plan.accounts),
+        accounts: accounts(plan),
         rules: rules(plan),
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
@@ -311,8 +311,8 @@ fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, Hist
     Ok(Some(Arc::new(history)))
 }
 
-fn accounts(accounts: &[Account]) -> Accounts {
-    Accounts::new(accounts.iter().map(|account| {
+fn accounts(plan: &Plan) -> Accounts {
+    let accounts = plan.accounts.iter().map(|account| {
         let credentials = account.credentials.iter().map(|credential| Credential {
             secret: match &credential.kind {
                 CredentialKind::Key { email, sha256 } => {
@@ -326,5 +326,6 @@ fn accounts(accounts: &[Account]) -> Accounts {
             },
         });
         (account.id.clone(), credentials.collect())
-    }))
+    });
+    Accounts::new(accounts, plan.api.failed_authentications_max)
 }

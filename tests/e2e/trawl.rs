@@ -39,6 +39,8 @@ pub struct Setup {
     pub require_validation: bool,
     /// Between two simple captures of one account.
     pub simple_interval_seconds: u64,
+    /// Of one address for one account, before it has to wait.
+    pub failed_authentications_max: u32,
     /// For `[upload.s3]`.
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
@@ -67,6 +69,7 @@ impl Setup {
             write: "auto",
             require_validation: false,
             simple_interval_seconds: 0,
+            failed_authentications_max: 10,
             endpoint: None,
             environment: Vec::new(),
         }
@@ -101,6 +104,7 @@ simple_interval_seconds = {interval}
 path = "{dir}/trawl.db"
 [api]
 listen = "{listen}"
+failed_authentications_max = {failures}
 [[account]]
 id = "{ACCOUNT}"
 [[account.credential]]
@@ -128,6 +132,7 @@ require_validation = {validation}
             key = hex(&Sha256::digest(KEY)),
             other = hex(&Sha256::digest(OTHER_TOKEN)),
             interval = self.simple_interval_seconds,
+            failures = self.failed_authentications_max,
             validation = self.require_validation,
         );
         if let Some(endpoint) = &self.endpoint {
