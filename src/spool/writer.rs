@@ -61,7 +61,16 @@ impl Writer {
     ) -> Self {
         let disk = DiskQueue::new(WRITES_IN_FLIGHT);
         let discards = spool.config().write == WriteMode::Discard;
-        Self { spool, publisher, lanes, disk, streams: HashMap::new(), synced: Instant::now(), discards, stage }
+        Self {
+            spool,
+            publisher,
+            lanes,
+            disk,
+            streams: HashMap::new(),
+            synced: Instant::now(),
+            discards,
+            stage,
+        }
     }
 
     /// Works until every worker is gone and everything that they sent is written.
