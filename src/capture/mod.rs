@@ -9,7 +9,7 @@ mod job;
 pub mod journal;
 mod ledger;
 
-pub use engine::{Engine, Planes, ReadPorts};
+pub use engine::{CaptureView, Engine, Overview, Planes, ReadPorts};
 pub use handle::{Action, Handle, Refusal};
 pub use job::{
     AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status, StopReason,

@@ -51,6 +51,8 @@ sections! {
         manifest: Manifest = Manifest::default(),
         /// `[api]`
         api: Api = Api::default(),
+        /// `[observe]`
+        observe: Observe = Observe::default(),
         /// `[log]`
         log: Log = Log::default(),
         /// `[[account]]`
@@ -223,6 +225,13 @@ sections! {
         tls_cert: Option<PathBuf> = None,
         /// PEM file of the private key.
         tls_key: Option<PathBuf> = None,
+    }
+    /// `[observe]`
+    Observe {
+        /// Address and port of health and metrics; not served when absent.
+        listen: Option<String> = None,
+        /// How long a thread may go without progress.
+        watchdog_seconds: u64 = 30,
     }
     /// `[log]`
     Log {

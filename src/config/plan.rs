@@ -38,6 +38,8 @@ pub struct Plan {
     pub manifest: ManifestPlan,
     /// The HTTP server.
     pub api: ApiPlan,
+    /// Health and metrics.
+    pub observe: ObservePlan,
     /// What is logged, and how.
     pub log: LogPlan,
     /// No id twice.
@@ -282,6 +284,15 @@ pub struct ApiPlan {
     pub failed_authentications_max: u32,
     /// PEM files of the certificate chain and of the private key; plain HTTP when none.
     pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// Health and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservePlan {
+    /// Where they are served, if they are.
+    pub listen: Option<SocketAddr>,
+    /// How long a thread may go without progress.
+    pub watchdog: Duration,
 }
 
 /// Form of the log.

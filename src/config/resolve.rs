@@ -7,6 +7,7 @@ use super::plan::*;
 use super::{ByteSize, Problem, accounts};
 use crate::limits;
 use crate::upload::{S3Encryption, S3Extras};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ const CORE_MAX: u64 = 1023;
 /// 1 in N packets.
 const SAMPLE: (u64, u64) = (1, 1_000_000_000);
 const SAMPLE_WHY: &str = "1 takes every packet, 1000000000 a packet every few minutes of the fastest ports";
+
+/// Shorter would cry at every busy second of a small host.
+const WATCHDOG_SECONDS_MIN: u64 = 2;
 
 /// A week: longer intervals are typing errors.
 const SECONDS_MAX: u64 = 7 * 86_400;
@@ -113,6 +117,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         upload: upload(&mut rules, &file.upload, spool.segment_bytes),
         manifest: manifest(&mut rules, &file.manifest),
         api: api(&mut rules, &file.api),
+        observe: observe(&mut rules, &file.observe),
         log: log(&mut rules, &file.log),
         accounts: accounts::resolve(&mut rules, &file.account),
         cores,
@@ -453,12 +458,17 @@ fn manifest(rules: &mut Rules, manifest: &file::Manifest) -> ManifestPlan {
     ManifestPlan { signing_key_file: key.map(|path| rules.path("manifest.signing_key_file", path)) }
 }
 
-fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
-    let listen = api.listen.parse().unwrap_or_else(|_| {
+fn address(rules: &mut Rules, key: &str, text: &str) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
         let advice = "write an address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
-        rules.wrong("api.listen", format!("{:?}", api.listen), advice);
-        ([127, 0, 0, 1], 8080).into()
-    });
+        rules.wrong(key, format!("{text:?}"), advice);
+    }
+    address
+}
+
+fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
+    let listen = address(rules, "api.listen", &api.listen).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
     let why = "a request has at least a kilobyte of room and never needs more than 16 MiB";
     let bytes = rules.size("api.request_bytes_max", api.request_bytes_max, (1 << 10, 16 << 20), why);
     let why = "a second to an hour";
@@ -485,6 +495,16 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
         request_timeout: Duration::from_secs(timeout),
         connections_max: connections as usize,
         failed_authentications_max: failures as u32,
+    }
+}
+
+fn observe(rules: &mut Rules, observe: &file::Observe) -> ObservePlan {
+    let why = "every thread moves at least twice a second; an hour is as good as never";
+    let bounds = (WATCHDOG_SECONDS_MIN, 3600);
+    let seconds = rules.range("observe.watchdog_seconds", observe.watchdog_seconds, bounds, why);
+    ObservePlan {
+        listen: observe.listen.as_deref().and_then(|text| address(rules, "observe.listen", text)),
+        watchdog: Duration::from_secs(seconds),
     }
 }
 

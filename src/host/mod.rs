@@ -6,6 +6,8 @@
 
 mod dataplane;
 #[cfg(feature = "dpdk")]
+mod observation;
+#[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;

@@ -3,6 +3,7 @@
 //! Invariant: the first SIGTERM or SIGINT ends captures, uploads what they have and exits 0; the second exits at once.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::observation::Observation;
 use super::ports::{self, PortsError};
 use super::privileges;
 use super::retention;
@@ -60,9 +61,11 @@ pub enum ServeError {
     /// The key that signs manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
-    /// The API's address.
-    #[error("cannot listen on api.listen {listen}: {source}; choose another address or end what uses it")]
+    /// The API's address, or that of health and metrics.
+    #[error("cannot listen on {key} {listen}: {source}; choose another address or end what uses it")]
     Listen {
+        /// The key.
+        key: &'static str,
         /// As configured.
         listen: SocketAddr,
         /// The system's answer.
@@ -103,10 +106,12 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         .build()
         .map_err(|source| ServeError::System { doing: "start the runtime", source })?;
     // Bound before the first packet is polled: an address in use is the likeliest reason not to start.
-    let listen = plan.api.listen;
-    let listener = runtime
-        .block_on(TcpListener::bind(listen))
-        .map_err(|source| ServeError::Listen { listen, source })?;
+    let bind = |key, listen| {
+        let bound = runtime.block_on(TcpListener::bind(listen));
+        bound.map_err(|source| ServeError::Listen { key, listen, source })
+    };
+    let listener = bind("api.listen", plan.api.listen)?;
+    let observed = plan.observe.listen.map(|listen| bind("observe.listen", listen)).transpose()?;
     let eal = ports.eal.clone();
     let on_worker: OnWorker = Arc::new(move || match eal.register_thread() {
         Ok(registered) => Box::new(registered),
@@ -122,7 +127,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
     let started = Arc::new(ports.started);
-    let counted = Arc::clone(&started);
+    let (counted, looked_at) = (Arc::clone(&started), Arc::clone(&started));
+    let (spool_seen, jobs_seen) = (Arc::clone(&spool), jobs.clone());
     let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));
     let simple_dir = spool.config().dir.join("simple");
     let recorded = history.clone();
@@ -146,7 +152,10 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         simple_sample: Sample::new(plan.capture.simple_sample),
         history,
     })?;
-    let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir));
+    let observation =
+        Observation::start(&plan, observed, looked_at, &plane, engine.stage(), spool_seen, jobs_seen)
+            .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
+    let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir, observation));
     plane.stop();
     ports::log_counters(&counted);
     if let Some(history) = recorded
@@ -165,6 +174,7 @@ async fn run(
     tls: Option<TlsAcceptor>,
     ownership: Ownership,
     simple_dir: PathBuf,
+    observation: Observation,
 ) -> Result<(), ServeError> {
     let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
@@ -180,6 +190,8 @@ async fn run(
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
     });
+    let router = observation.counted(router);
+    let observation = observation.serve(handle.clone());
     let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
@@ -188,6 +200,7 @@ async fn run(
     }));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
     one_of(&mut terminate, &mut interrupt).await;
+    observation.begin();
     tracing::info!("ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
         () = handle.shutdown() => {}
@@ -204,6 +217,7 @@ async fn run(
             tracing::error!(%error, "a task of the host died");
         }
     }
+    observation.finish();
     Ok(())
 }
 

@@ -27,6 +27,9 @@ const UNFINISHED: TableDefinition<&str, ()> = TableDefinition::new("jobs_unfinis
 /// (account, bucket id) → record.
 const BUCKETS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("buckets");
 
+/// One empty row, written to find out whether anything can be.
+const PROBE: TableDefinition<(), ()> = TableDefinition::new("probe");
+
 /// Page cache. redb's default of 1 GiB is meant for a main database; jobs are about 1 KiB each.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -85,6 +88,13 @@ impl Embedded {
 }
 
 impl JobStore for Embedded {
+    fn probe(&self) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.open_table(PROBE).map_err(failed)?.insert((), ()).map_err(failed)?;
+            Ok(())
+        })
+    }
+
     fn create(&self, job: &Job) -> Result<Stored, StoreError> {
         self.write(|transaction| {
             let revision = 1;

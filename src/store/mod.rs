@@ -48,6 +48,12 @@ pub trait JobStore: Send + Sync {
     /// When a record cannot be read.
     fn unfinished(&self) -> Result<Vec<Stored>, StoreError>;
 
+    /// Whether the store takes writes now, found out by one that changes no job.
+    ///
+    /// # Errors
+    /// What a job's write would fail with.
+    fn probe(&self) -> Result<(), StoreError>;
+
     /// Writes `job` over revision `expected` of the same id and returns it with its new revision.
     ///
     /// # Errors

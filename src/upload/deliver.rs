@@ -3,6 +3,7 @@
 //! Invariant: an object is reported only after the store confirmed its size, and an object that cannot be completed is
 //! aborted. Memory is bounded by the channel and by the store's writer, which makes the merge wait.
 
+use super::counts::COUNTS;
 use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
 use super::store::{ObjectStore, ObjectWriter};
 use super::{SigningKey, UploadError, object_name};
@@ -126,6 +127,7 @@ impl Relay<'_> {
     async fn write(&mut self, bytes: Bytes) -> Result<(), UploadError> {
         let Some(open) = &mut self.open else { return Err(UploadError::OutOfOrder { what: "a chunk" }) };
         open.bytes += bytes.len() as u64;
+        COUNTS.merged(bytes.len() as u64);
         match &mut open.writer {
             Some(writer) => writer.write(bytes).await,
             None => Ok(()),
@@ -137,6 +139,7 @@ impl Relay<'_> {
         let Some(open) = self.open.take() else {
             return Err(UploadError::OutOfOrder { what: "an object's end" });
         };
+        COUNTS.merged_object();
         if open.bytes != summary.bytes {
             let sizes = (open.name.clone(), open.bytes, summary.bytes);
             self.open = Some(open);
@@ -161,6 +164,7 @@ impl Relay<'_> {
             sha256: summary.sha256,
         };
         tracing::info!(capture = %self.id, object = info.name, bytes = info.bytes, "object is complete");
+        COUNTS.object(info.bytes);
         self.done.push(info.clone());
         Ok(info)
     }

@@ -7,6 +7,7 @@ mod destination;
 mod error;
 mod checksum;
 mod checkpoint;
+mod counts;
 mod store;
 mod file;
 mod s3;
@@ -16,6 +17,8 @@ mod deliver;
 mod verify;
 
 pub use checkpoint::Checkpoint;
+pub(crate) use counts::COUNTS;
+pub use counts::{UploadCounts, upload_counts};
 pub use deliver::{PublishError, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;

@@ -12,6 +12,9 @@ mod frames;
 mod http;
 mod kills;
 mod limits;
+mod observe;
+#[path = "../common/openmetrics.rs"]
+mod openmetrics;
 mod outcome;
 mod overload;
 mod quiet;
@@ -19,6 +22,7 @@ mod refusals;
 mod replay;
 mod rights;
 mod s3;
+mod tls;
 mod trawl;
 #[path = "../common/weed.rs"]
 mod weed;

@@ -144,16 +144,28 @@ require_validation = {validation}
     /// Starts it and waits until the API answers.
     #[track_caller]
     pub fn start(self) -> Trawl {
+        self.start_with(|config, _| config)
+    }
+
+    /// The same with a config that the test has changed.
+    #[track_caller]
+    pub fn start_with(self, change: impl FnOnce(String, &Path) -> String) -> Trawl {
+        let mut trawl = self.launch(change);
+        trawl.await_answer();
+        trawl
+    }
+
+    /// The same without waiting.
+    pub fn launch(self, change: impl FnOnce(String, &Path) -> String) -> Trawl {
         let dir = tempfile::tempdir().unwrap();
         let listen = free_address();
         for name in ["spool", "bucket"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        std::fs::write(dir.path().join("trawl.toml"), self.config(dir.path(), listen)).unwrap();
+        let config = change(self.config(dir.path(), listen), dir.path());
+        std::fs::write(dir.path().join("trawl.toml"), config).unwrap();
         let process = launch(dir.path(), &self.environment);
-        let mut trawl = Trawl { dir, listen, process, environment: self.environment };
-        trawl.await_answer();
-        trawl
+        Trawl { dir, listen, process, environment: self.environment }
     }
 }
 
@@ -259,6 +271,11 @@ impl Trawl {
     #[track_caller]
     pub fn ended(&self, id: &str) -> Progress {
         self.until(id, Duration::from_secs(90), |progress| progress.status.ended())
+    }
+
+    /// Where the API is served.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
     }
 
     /// `http://address`.

@@ -63,6 +63,7 @@ pub(super) enum Outcome {
 impl Patience {
     /// Waits before the next attempt; `Some` if there is to be none.
     async fn pause(&mut self, since: Instant, pause: &mut Duration, error: String) -> Option<Outcome> {
+        upload::COUNTS.failed();
         if since.elapsed() >= self.retention {
             let hours = self.retention.as_secs_f64() / 3600.0;
             return Some(Outcome::Failed(format!(

@@ -212,6 +212,7 @@ impl Engine {
         if let Some(recorder) = &mut self.recorder {
             recorder.looking -= 1;
         }
+        self.ended_captures.note(job.status);
         if let Err(error) = self.planes.jobs.compare_and_set(revision, job) {
             tracing::error!(capture = %job.id, %error, "a capture's state could not be recorded");
         }

@@ -9,16 +9,19 @@
 mod active;
 mod delivery;
 mod history;
+mod overview;
 mod planes;
 mod pressure;
 mod restart;
 
+pub use overview::{CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
 use super::{
     AccountId, Action, CaptureId, Job, Kind, Ledger, ObjectInfo, Progress, Refusal, Request, Status,
     StopReason,
 };
+use crate::block::Stage;
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::merge::Feed;
@@ -76,6 +79,8 @@ pub struct Engine {
     /// The last writing down of counts: when it began, and its task.
     snapshot: (Instant, Option<JoinHandle<()>>),
     recorder: Option<history::Recorder>,
+    ended_captures: overview::Ended,
+    stage: Arc<Stage>,
 }
 
 impl Engine {
@@ -101,7 +106,15 @@ impl Engine {
             notes: mpsc::unbounded_channel(),
             ending: None,
             recorder,
+            ended_captures: overview::Ended::default(),
+            stage: Arc::new(Stage::new("engine", 0)),
         })
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn stage(&self) -> Arc<Stage> {
+        Arc::clone(&self.stage)
     }
 
     /// Works until [`Action::Shutdown`] is done. Returns when nothing is left to do.
@@ -140,6 +153,7 @@ impl Engine {
             Action::Get(account, id, reply) => drop(reply.send(self.get(&account, &id))),
             Action::Progress(account, id, reply) => drop(reply.send(self.progress(&account, &id))),
             Action::Stop(account, id, reply) => drop(reply.send(self.stop(&account, &id))),
+            Action::Overview(reply) => drop(reply.send(self.overview())),
             Action::Shutdown(reply) => {
                 self.ending = Some(reply);
                 self.shut_down();
@@ -375,6 +389,7 @@ impl Engine {
     }
 
     fn turn(&mut self) {
+        self.stage.turn(0, 0);
         self.roster.turn();
         self.relieve();
         self.snapshot();
@@ -488,6 +503,7 @@ impl Engine {
             tracing::error!(capture = %active.job.id, %imbalance, "ledger does not balance");
         }
         (active.job.status, active.job.error_message) = active.verdict();
+        self.ended_captures.note(active.job.status);
         self.persist(&mut active);
         // Only now: until the job has ended, its directory is what a restart goes on with.
         if matches!(active.delivered, Some(Ok(())))

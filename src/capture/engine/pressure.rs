@@ -15,12 +15,13 @@ pub(super) struct Pressure {
     alarm_at: u64,
     end_at: u64,
     alarmed: bool,
+    alarms: u64,
 }
 
 impl Pressure {
     pub fn new(bytes_max: u64, high_water_percent: u64) -> Self {
         let share = |percent: u64| bytes_max / 100 * percent;
-        Self { bytes_max, alarm_at: share(high_water_percent), end_at: share(95), alarmed: false }
+        Self { bytes_max, alarm_at: share(high_water_percent), end_at: share(95), alarmed: false, alarms: 0 }
     }
 
     /// Takes note of the bytes in use; whether a capture has to end.
@@ -29,6 +30,7 @@ impl Pressure {
             (self.alarmed, self.end_at) = (false, self.bytes_max / 100 * 95);
         } else if !self.alarmed {
             self.alarmed = true;
+            self.alarms += 1;
             tracing::warn!(
                 used,
                 max = self.bytes_max,
@@ -41,6 +43,11 @@ impl Pressure {
         // What is ended still waits for its upload: the others go on in half of what is left.
         self.end_at = used + self.bytes_max.saturating_sub(used).div_ceil(2);
         true
+    }
+
+    /// Whether the alarm is raised, and how often it was.
+    pub fn alarms(&self) -> (bool, u64) {
+        (self.alarmed, self.alarms)
     }
 
     /// For people who look at a capture.
@@ -89,6 +96,8 @@ mod tests {
         assert!(!pressure.look(799) && pressure.warning(799).is_none());
         assert!(!pressure.look(940) && pressure.warning(940).is_some());
         assert!(pressure.look(950) && !pressure.look(974) && pressure.look(975));
+        assert_eq!(pressure.alarms(), (true, 1));
         assert!(!pressure.look(700) && pressure.look(950), "begins anew once there is room");
+        assert_eq!(pressure.alarms(), (true, 2));
     }
 }

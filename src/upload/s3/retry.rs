@@ -5,7 +5,7 @@
 //! as somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::extras::S3Extras;
-use crate::upload::UploadError;
+use crate::upload::{COUNTS, UploadError};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -143,6 +143,7 @@ where
             let error = answer.explain(target, action, elapsed.as_secs());
             return Err(Failed { error, code: answer.code });
         }
+        COUNTS.retried();
         tracing::debug!(place = target.place(), attempts, detail = answer.detail, "request is tried again");
         tokio::time::sleep(pause).await;
     }
