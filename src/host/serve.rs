@@ -139,6 +139,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
         upload_retention: plan.upload.retention,
+        upload_pause_max: plan.upload.retry_pause,
         high_water_percent: plan.spool.high_water_percent,
         signing_key,
         full_per_account: plan.capture.full_per_account,

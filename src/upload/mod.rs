@@ -16,7 +16,7 @@ mod deliver;
 mod verify;
 
 pub use checkpoint::Checkpoint;
-pub use deliver::{PublishError, deliver, publish_manifest};
+pub use deliver::{PublishError, Record, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;

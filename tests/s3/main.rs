@@ -186,11 +186,11 @@ async fn delivers(store: &dyn ObjectStore) {
             }
         });
         let mut reported = Vec::new();
-        let result = deliver(store, &id, 0, receiver, |info, consumed| {
+        let mut record = |info, consumed: Consumed| {
             reported.push((info, consumed.segments));
             Ok(())
-        })
-        .await;
+        };
+        let result = deliver(store, &id, 0, receiver, &mut record).await;
         feed.await.unwrap();
         let complete = if dies { 1 } else { 2 };
         assert_eq!(reported.len(), complete);
