@@ -265,6 +265,7 @@ fn stores(plan: &Plan) -> StoresConfig {
             part_bytes: upload.part_bytes,
             parts_in_flight: upload.parts_in_flight,
             retry_seconds_max: upload.retry.as_secs(),
+            attempt_seconds_max: upload.attempt.as_secs(),
             pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
             extras: upload.s3.extras.clone(),
             proxy: upload.proxy.clone(),

@@ -147,7 +147,12 @@ impl Delivery {
             let error = match self.attempt(journal).await {
                 Ok(()) => return Outcome::Done,
                 Err(Stop::Merge(e)) => return Outcome::Failed(e),
-                Err(Stop::Upload(e)) => e.to_string(),
+                Err(Stop::Upload(e)) => {
+                    if matches!(e, UploadError::Credentials { .. } | UploadError::Denied { .. }) {
+                        self.way.stores.renew_credentials().await;
+                    }
+                    e.to_string()
+                }
             };
             if journal.reached() > reached {
                 (since, pause) = (Instant::now(), first_pause);
