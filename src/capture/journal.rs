@@ -1,14 +1,16 @@
 //! What is kept beside a capture's segments, so that another process can finish it without any database: what was asked
-//! for and counted (`.capture.json`), which objects are complete (`.journal`), and the manifest once it is settled
-//! (`.manifest.json`). Owns these files' forms, but for the manifest's.
+//! for and counted (`.capture.json`), which objects are complete (`.journal`) and how far the next one is (`.upload`), and
+//! the manifest once it is settled (`.manifest.json`). Owns these files' forms, but for the manifest's and `.upload`'s.
 //!
 //! Invariant: the journal grows by whole lines, each synced before the segments that it speaks of are freed; a line that
 //! is cut or damaged, and all after it, was never written.
 
+use super::underway::Underway;
 use super::{Job, ObjectInfo};
 use crate::merge::{Cut, Start};
-use crate::upload::Manifest;
+use crate::upload::{Checkpoint, Manifest};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -108,11 +110,12 @@ pub struct Entry {
     pub is_last: bool,
 }
 
-/// The complete objects of a capture.
+/// The complete objects of a capture, and how far the next one is.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
     entries: Vec<Entry>,
+    underway: Underway,
 }
 
 impl Journal {
@@ -136,8 +139,9 @@ impl Journal {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         file.set_len(whole as u64)?;
         file.sync_all()?;
+        let underway = Underway::open(dir)?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { file, entries })
+        Ok(Self { file, entries, underway })
     }
 
     /// Adds an object. Waits for the disk.
@@ -145,12 +149,14 @@ impl Journal {
     /// # Errors
     /// When it cannot be written; the object then counts as not journalled.
     pub fn append(&mut self, entry: Entry) -> io::Result<()> {
-        let json = serde_json::to_string(&entry).map_err(io::Error::other)?;
-        let line = format!("{:08x} {json}\n", crc_fast::crc32_iscsi(json.as_bytes()));
+        let line = line(&entry)?;
         let before = self.file.metadata()?.len();
         let added = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
         match added {
-            Ok(()) => self.entries.push(entry),
+            Ok(()) => {
+                self.entries.push(entry);
+                self.underway.clear();
+            }
             Err(_) => self.file.set_len(before)?,
         }
         added
@@ -168,6 +174,29 @@ impl Journal {
         self.entries.last().is_some_and(|entry| entry.is_last)
     }
 
+    /// What the store holds of object `number`, which is not complete.
+    #[must_use]
+    pub fn kept(&self, number: u32) -> Option<&Checkpoint> {
+        self.underway.of(number)
+    }
+
+    /// How far the delivery is: complete objects, and bytes of the next one. It grows, unless a store loses something.
+    #[must_use]
+    pub fn reached(&self) -> (usize, u64) {
+        let next = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        (self.entries.len(), self.kept(next).map_or(0, Checkpoint::bytes))
+    }
+
+    /// Notes what the store holds of object `number`.
+    pub fn keep(&mut self, number: u32, checkpoint: Checkpoint) {
+        self.underway.keep(number, checkpoint);
+    }
+
+    /// Forgets what a store holds of the next object: it begins anew.
+    pub fn forget(&mut self) {
+        self.underway.clear();
+    }
+
     /// Where a merge goes on.
     #[must_use]
     pub fn start(&self, queues: usize) -> Start {
@@ -181,7 +210,14 @@ impl Journal {
     }
 }
 
-fn parse(line: &[u8]) -> Option<Entry> {
+/// A line: checksum, JSON.
+pub(super) fn line(value: &impl Serialize) -> io::Result<String> {
+    let json = serde_json::to_string(value).map_err(io::Error::other)?;
+    Ok(format!("{:08x} {json}\n", crc_fast::crc32_iscsi(json.as_bytes())))
+}
+
+/// What [`line`] made; none if the line is cut or damaged.
+pub(super) fn parse<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let (crc, json) = text.split_once(' ')?;
     let right = u32::from_str_radix(crc, 16).ok()? == crc_fast::crc32_iscsi(json.as_bytes());

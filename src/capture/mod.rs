@@ -8,6 +8,7 @@ mod handle;
 mod job;
 pub mod journal;
 mod ledger;
+mod underway;
 
 pub use engine::{CaptureView, Engine, Overview, Planes, ReadPorts};
 pub use handle::{Action, Handle, Refusal};

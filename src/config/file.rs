@@ -173,6 +173,8 @@ sections! {
         retention_seconds: u64 = 86_400,
         /// Longest pause between two tries.
         retry_pause_ms_max: u64 = 20_000,
+        /// How long an answer is waited for.
+        attempt_seconds_max: u64 = 30,
         /// An HTTP proxy on the way to buckets.
         proxy: Option<String> = None,
         /// Certificates that are trusted beside the system's.

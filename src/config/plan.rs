@@ -234,6 +234,8 @@ pub struct UploadPlan {
     pub retention: Duration,
     /// Longest pause between two tries.
     pub retry_pause: Duration,
+    /// How long an answer to one try is waited for; to parts longer, by their size.
+    pub attempt: Duration,
     /// `http://host:port` of a proxy on the way to buckets.
     pub proxy: Option<String>,
     /// Certificates in PEM that are trusted beside the system's.

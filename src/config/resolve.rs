@@ -388,6 +388,8 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
         rules.range("upload.retry_seconds_max", upload.retry_seconds_max, (0, SECONDS_MAX), "up to a week");
     let why = "a pause of 10 ms to an hour";
     let pause = rules.range("upload.retry_pause_ms_max", upload.retry_pause_ms_max, (10, 3_600_000), why);
+    let why = "between a second and an hour";
+    let attempt = rules.range("upload.attempt_seconds_max", upload.attempt_seconds_max, (1, 3600), why);
     let proxy = upload.proxy.as_deref().map(|url| endpoint(rules, "upload.proxy", url));
     let endpoint_r2 = upload.r2.endpoint.as_deref().map(|url| endpoint(rules, "upload.r2.endpoint", url));
     let extras = extras(rules, &upload.s3);
@@ -406,6 +408,7 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
             "up to a year",
         )),
         retry_pause: Duration::from_millis(pause),
+        attempt: Duration::from_secs(attempt),
         proxy,
         ca_file: upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path)),
         s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint, extras },

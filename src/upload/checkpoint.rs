@@ -3,6 +3,7 @@
 //! Invariant: a checkpoint names only what the store has confirmed. A session's address is as good as a password for its one
 //! object, so nothing here is printed but the number of bytes.
 
+use super::checksum::joined;
 use crate::capture::CaptureId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -48,6 +49,21 @@ impl Checkpoint {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// CRC-32C of the object's first `bytes` bytes, if the store told it: at a part's end, or at the end of all.
+    pub(super) fn crc32c_of(&self, bytes: u64) -> Option<u32> {
+        match &self.kept {
+            Kept::File { .. } => None,
+            Kept::S3 { parts, .. } => {
+                let mut sums = parts.iter().scan((0, 0), |(end, sum), part| {
+                    (*end, *sum) = (*end + part.bytes, joined(*sum, part.crc32c, part.bytes));
+                    Some((*end, *sum))
+                });
+                sums.find(|(end, _)| *end == bytes).map(|(_, sum)| sum)
+            }
+            Kept::Gcs { crc32c, .. } => (bytes == self.bytes).then_some(*crc32c),
+        }
     }
 }
 

@@ -142,6 +142,12 @@ pub enum UploadError {
         /// What was sent.
         sent: String,
     },
+    /// What the store holds of an object under way is not how the object begins.
+    #[error("what the store holds of {place} is not what is merged now; it is sent again from its beginning")]
+    Diverged {
+        /// The object.
+        place: String,
+    },
     /// The merge ended in the middle of an object, or without any.
     #[error("the merge ended before its object {object} was complete")]
     Interrupted {
@@ -168,6 +174,7 @@ impl UploadError {
             | Self::Clock { .. }
             | Self::Unreachable { .. }
             | Self::Lost { .. }
+            | Self::Diverged { .. }
             | Self::Mismatch { .. }
             | Self::Disk { .. } => true,
             Self::Destination(_)

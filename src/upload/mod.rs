@@ -19,7 +19,7 @@ mod verify;
 pub use checkpoint::Checkpoint;
 pub(crate) use counts::COUNTS;
 pub use counts::{UploadCounts, upload_counts};
-pub use deliver::{PublishError, deliver, publish_manifest};
+pub use deliver::{PublishError, Record, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;

@@ -144,6 +144,11 @@ impl Stores {
         self.open_with(destination, None).await
     }
 
+    /// Reads this host's credentials anew for stores that are opened from now on.
+    pub async fn renew_credentials(&self) {
+        self.s3.renew().await;
+    }
+
     /// As [`Stores::open`], with the keys that came with an `r2://` destination.
     ///
     /// # Errors

@@ -64,6 +64,11 @@ impl Proxy {
         proxy
     }
 
+    /// Spoils `times` requests with these words from now on, and no others.
+    pub fn spoil(&self, words: &'static [&'static str], fault: Fault, times: u32) {
+        *self.plan.lock().unwrap() = Plan { words, fault, times };
+    }
+
     /// Panics unless every fault happened, or the outage is over.
     pub fn assert_all_went_wrong(&self) {
         assert_eq!(self.plan.lock().unwrap().times, 0, "a fault did not happen");

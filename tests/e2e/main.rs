@@ -6,8 +6,10 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
+mod bucket;
 mod cli;
 mod ending;
+mod faults;
 mod frames;
 mod http;
 mod kills;
@@ -15,8 +17,11 @@ mod limits;
 mod observe;
 #[path = "../common/openmetrics.rs"]
 mod openmetrics;
+mod numbered;
 mod outcome;
 mod overload;
+#[path = "../common/proxy.rs"]
+mod proxy;
 mod quiet;
 mod refusals;
 mod replay;

@@ -41,6 +41,10 @@ pub struct Setup {
     pub simple_interval_seconds: u64,
     /// Of one address for one account, before it has to wait.
     pub failed_authentications_max: u32,
+    /// What mapped writes fill at start.
+    pub pool_bytes: &'static str,
+    /// More lines of `[upload]`.
+    pub upload: &'static str,
     /// For `[upload.s3]`.
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
@@ -70,6 +74,8 @@ impl Setup {
             require_validation: false,
             simple_interval_seconds: 0,
             failed_authentications_max: 10,
+            pool_bytes: "256MiB",
+            upload: "",
             endpoint: None,
             environment: Vec::new(),
         }
@@ -98,6 +104,7 @@ dir = "{dir}/spool"
 bytes_max = "{spool_bytes_max}"
 segment_bytes = "{segment_bytes}"
 write = "{write}"
+pool_bytes = "{pool_bytes}"
 [capture]
 simple_interval_seconds = {interval}
 [store]
@@ -119,6 +126,7 @@ token_sha256 = "{other}"
 [upload]
 allow_file = true
 require_validation = {validation}
+{upload}
 "#,
             device = self.device,
             queues = self.queues,
@@ -128,6 +136,8 @@ require_validation = {validation}
             spool_bytes_max = self.spool_bytes_max,
             segment_bytes = self.segment_bytes,
             write = self.write,
+            pool_bytes = self.pool_bytes,
+            upload = self.upload,
             token = hex(&Sha256::digest(TOKEN)),
             key = hex(&Sha256::digest(KEY)),
             other = hex(&Sha256::digest(OTHER_TOKEN)),
@@ -192,7 +202,8 @@ pub struct Trawl {
 }
 
 impl Trawl {
-    fn await_answer(&mut self) {
+    #[track_caller]
+    pub fn await_answer(&mut self) {
         let deadline = Instant::now() + START_TIMEOUT;
         while self.try_ask("GET", "", &[]).is_err() {
             if let Some(status) = self.process.try_wait().unwrap() {
@@ -203,11 +214,21 @@ impl Trawl {
         }
     }
 
-    /// `kill -9`, and a new process in the same folder.
-    pub fn kill_and_restart(&mut self) {
+    /// `kill -9`; nothing runs when it returns.
+    pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// A new process in the same folder, which is not waited for.
+    pub fn launch(&mut self) {
         self.process = launch(self.dir.path(), &self.environment);
+    }
+
+    /// `kill -9`, and a new process in the same folder.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.launch();
         self.await_answer();
     }
 

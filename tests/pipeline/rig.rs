@@ -256,6 +256,7 @@ impl Rig {
             scopes,
             captures_max: 64,
             upload_retention: Duration::from_secs(3600),
+            upload_pause_max: Duration::from_secs(20),
             high_water_percent: 80,
             signing_key: None,
             full_per_account: 1,

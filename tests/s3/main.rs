@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod faults;
+#[allow(dead_code, reason = "the tests of the whole binary use another part of it")]
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/weed.rs"]
@@ -186,11 +187,11 @@ async fn delivers(store: &dyn ObjectStore) {
             }
         });
         let mut reported = Vec::new();
-        let result = deliver(store, &id, 0, receiver, |info, consumed| {
+        let mut record = |info, consumed: Consumed| {
             reported.push((info, consumed.segments));
             Ok(())
-        })
-        .await;
+        };
+        let result = deliver(store, &id, 0, receiver, &mut record).await;
         feed.await.unwrap();
         let complete = if dies { 1 } else { 2 };
         assert_eq!(reported.len(), complete);

@@ -8,7 +8,10 @@ use crate::capture::journal::{Entry, Journal, Record, remove, settle};
 use crate::capture::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Feed, Input, Start};
 use crate::spool::{self, Spool};
-use crate::upload::{self, Destination, FileStore, ObjectStore, SigningKey, Stores, UploadError};
+use crate::upload::{
+    self, Checkpoint, Destination, FileStore, ObjectStore, SigningKey, Stores, Sweep, UploadError,
+};
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,9 +22,8 @@ use tokio::task::JoinHandle;
 const MERGE_NICENESS: i32 = 15;
 /// Chunks between merge and store: with chunks of about 1 MiB, what one capture holds in memory.
 const CHUNKS_WAITING: usize = 8;
-/// First and longest pause between two attempts; within an attempt the store has its own, shorter ones.
+/// First pause between two attempts, unless the longest is shorter; within an attempt the store has its own.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Where a capture's objects go, opened anew for each attempt: credentials may have been put right.
 #[derive(Clone)]
@@ -46,6 +48,7 @@ impl Way {
 pub(super) struct Patience {
     pub serial: u64,
     pub retention: Duration,
+    pub pause_max: Duration,
     pub leaving: watch::Receiver<bool>,
     pub notes: mpsc::UnboundedSender<Note>,
 }
@@ -72,12 +75,18 @@ impl Patience {
         }
         let _engine_gone = self.notes.send(Note::Trouble { serial: self.serial, error: error.clone() });
         tokio::select! {
-            () = tokio::time::sleep(*pause) => {}
+            () = tokio::time::sleep(jittered(*pause)) => {}
             _ = self.leaving.wait_for(|leaving| *leaving) => return Some(Outcome::Left),
         }
-        *pause = (*pause * 2).min(PAUSE_MAX);
+        *pause = (*pause * 2).min(self.pause_max);
         None
     }
+}
+
+/// Between half of a pause and all of it: captures that an outage stopped together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_u64_pair().0;
+    pause / 2 + (pause / 2).mul_f64(random as f64 / u64::MAX as f64)
 }
 
 /// What a delivery needs to know.
@@ -132,21 +141,34 @@ impl Delivery {
     }
 
     async fn deliver(&mut self, journal: &mut Journal) -> Outcome {
-        let (mut since, mut pause) = (Instant::now(), PAUSE_MIN);
+        let first_pause = PAUSE_MIN.min(self.patience.pause_max);
+        let (mut since, mut pause) = (Instant::now(), first_pause);
+        let mut reached = journal.reached();
         loop {
-            let objects = journal.entries().len();
             let error = match self.attempt(journal).await {
                 Ok(()) => return Outcome::Done,
                 Err(Stop::Merge(e)) => return Outcome::Failed(e),
-                Err(Stop::Upload(e)) => e.to_string(),
+                Err(Stop::Upload(e)) => {
+                    if matches!(e, UploadError::Credentials { .. } | UploadError::Denied { .. }) {
+                        self.way.stores.renew_credentials().await;
+                    }
+                    e.to_string()
+                }
             };
-            if journal.entries().len() > objects {
-                (since, pause) = (Instant::now(), PAUSE_MIN);
+            if journal.reached() > reached {
+                (since, pause) = (Instant::now(), first_pause);
+                reached = journal.reached();
             }
             if let Some(outcome) = self.patience.pause(since, &mut pause, error).await {
                 return outcome;
             }
         }
+    }
+
+    /// Removes what the store still holds of uploads of this capture, of which nothing is under way any more. An upload whose
+    /// begin was answered and not heard of is known to nobody else.
+    async fn sweep(&self) {
+        sweep_store(&self.way, std::slice::from_ref(&self.id)).await;
     }
 
     /// One merge from the last complete object on.
@@ -167,11 +189,8 @@ impl Delivery {
             .name("merge".to_owned())
             .spawn(merge)
             .map_err(|e| Stop::Merge(format!("cannot start the merge thread: {e}")))?;
-        let (id, this) = (self.id.clone(), &*self);
-        let delivered = upload::deliver(&*store, &id, first, merged, |info, consumed| {
-            this.object(journal, info, consumed)
-        })
-        .await;
+        let mut sink = Sink { delivery: self, journal };
+        let delivered = upload::deliver(&*store, &self.id, first, merged, &mut sink).await;
         // A merge that failed closed the channel, which delivery reports as an interruption: the cause is the merge's.
         match (outcome.await, delivered) {
             (_, Err(e)) if !matches!(e, UploadError::Interrupted { .. }) => Err(Stop::Upload(e)),
@@ -202,11 +221,61 @@ impl Delivery {
     }
 
     async fn done(&self, result: Outcome) {
+        if !matches!(result, Outcome::Left) {
+            self.sweep().await;
+        }
         let frees = std::mem::take(&mut *self.frees.lock().unwrap_or_else(PoisonError::into_inner));
         for free in frees {
             let _died_and_said_so = free.await;
         }
         let _engine_gone = self.patience.notes.send(Note::Delivered { serial: self.patience.serial, result });
+    }
+}
+
+/// Where a delivery's progress is written down.
+struct Sink<'a> {
+    delivery: &'a Delivery,
+    journal: &'a mut Journal,
+}
+
+impl upload::Record for Sink<'_> {
+    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError> {
+        self.delivery.object(self.journal, info, consumed)
+    }
+
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn kept(&self, number: u32) -> Option<Checkpoint> {
+        self.journal.kept(number).cloned()
+    }
+
+    fn keep(&mut self, number: u32, checkpoint: Checkpoint) {
+        self.journal.keep(number, checkpoint);
+    }
+
+    fn forget(&mut self) {
+        self.journal.forget();
+    }
+}
+
+/// Removes what unfinished uploads of these captures left in the one place where they went. It costs the bucket's owner
+/// money and nobody any packets, so that a failure is a warning.
+pub(super) async fn sweep_store(way: &Way, captures: &[CaptureId]) {
+    let ours = |id: &CaptureId| captures.contains(id);
+    // Nothing of these captures is under way: there is no time after which something could be.
+    let sweep = Sweep { ours: &ours, known: &[], before: Timestamp::MAX };
+    let swept = match way.open().await {
+        Ok(store) => store.sweep(sweep).await,
+        Err(error) => Err(error),
+    };
+    match swept {
+        Ok(0) => {}
+        Ok(uploads) => tracing::info!(uploads, "leftovers of uploads were removed"),
+        Err(error) => tracing::warn!(
+            %error, ?captures, "leftovers of uploads could not be removed; a lifecycle rule of the bucket does that too"
+        ),
     }
 }
 
@@ -279,7 +348,7 @@ pub(super) async fn put_manifest(
         Ok(Err(e)) => return Outcome::Failed(format!("cannot keep the manifest in {}: {e}", dir.display())),
         Err(e) => return Outcome::Failed(format!("the manifest could not be kept: {e}")),
     };
-    let (since, mut pause) = (Instant::now(), PAUSE_MIN);
+    let (since, mut pause) = (Instant::now(), PAUSE_MIN.min(patience.pause_max));
     loop {
         let error = match put_once(&way, &manifest, key.as_deref()).await {
             Ok(()) => return Outcome::Done,
@@ -311,9 +380,18 @@ pub(super) enum Known {
     Ended,
 }
 
-/// Removes the directories of captures that are wholly delivered, and finds those that no job speaks of.
-pub(super) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::io::Result<Vec<Record>> {
-    let mut strangers = Vec::new();
+/// The captures in the spool that need a look.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// No job speaks of them.
+    pub strangers: Vec<Record>,
+    /// They have ended, and were not wholly delivered.
+    pub failed: Vec<Record>,
+}
+
+/// Removes the directories of captures that are wholly delivered, and finds those that need a look.
+pub(super) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
+    let mut left = Left::default();
     for entry in std::fs::read_dir(spool_dir)? {
         let dir = entry?.path();
         let is_capture =
@@ -322,13 +400,15 @@ pub(super) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::
             continue;
         }
         match Record::read(&dir) {
-            Ok(Some(record)) if known(&record) == Known::Not => strangers.push(record),
-            Ok(Some(record)) if known(&record) == Known::Ended && Journal::open(&dir)?.is_complete() => {
-                remove(&dir)?
-            }
-            Ok(_) => {}
+            Ok(Some(record)) => match known(&record) {
+                Known::Not => left.strangers.push(record),
+                Known::Ended if Journal::open(&dir)?.is_complete() => remove(&dir)?,
+                Known::Ended => left.failed.push(record),
+                Known::Unfinished => {}
+            },
+            Ok(None) => {}
             Err(error) => tracing::error!(dir = %dir.display(), %error, "a capture's record cannot be read"),
         }
     }
-    Ok(strangers)
+    Ok(left)
 }

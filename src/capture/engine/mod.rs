@@ -26,7 +26,7 @@ use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::merge::Feed;
 use crate::spool::{Event, Failure, SpoolCapture};
-use crate::store::{StoreError, Stored};
+use crate::store::StoreError;
 use crate::upload::UploadError;
 use crate::worker::{Attachment, Budget, Ended, Sample};
 use active::{Active, Phase, progress, reason};
@@ -34,6 +34,7 @@ use delivery::{Found, Outcome, Way, put_manifest};
 use jiff::Timestamp;
 use planes::{Roster, Wanted, port_drops_since, sum_slot};
 use pressure::Pressure;
+use restart::Inheritance;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,8 +73,7 @@ pub struct Engine {
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     ending: Option<oneshot::Sender<()>>,
-    /// Jobs that a dead process left.
-    left: Vec<Stored>,
+    inheritance: Inheritance,
     leaving: watch::Sender<bool>,
     pressure: Pressure,
     /// The last writing down of counts: when it began, and its task.
@@ -89,14 +89,14 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn new(mut planes: Planes) -> Result<Self, StoreError> {
-        let left = restart::unfinished(&planes)?;
+        let inheritance = restart::inherit(&planes)?;
         let roster = Roster::new(std::mem::take(&mut planes.workers));
         let recorder = planes.history.clone().map(history::Recorder::new);
         Ok(Self {
             pressure: Pressure::new(planes.spool.quota().bytes_max(), planes.high_water_percent),
             planes,
             roster,
-            left,
+            inheritance,
             leaving: watch::channel(false).0,
             snapshot: (Instant::now(), None),
             active: BTreeMap::new(),
@@ -119,9 +119,7 @@ impl Engine {
 
     /// Works until [`Action::Shutdown`] is done. Returns when nothing is left to do.
     pub async fn run(mut self, mut actions: mpsc::Receiver<Action>) {
-        for stored in std::mem::take(&mut self.left) {
-            self.resume(stored);
-        }
+        self.take_over();
         self.record();
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -239,7 +237,7 @@ impl Engine {
         let sample = self.planes.simple_sample.filter(|_| request.kind == Kind::Simple);
         let sample_one_in = sample.map(Sample::one_in);
         let job = Job::accepted(request, sample_one_in);
-        let (notes, way) = (self.notes.0.clone(), self.way(&job));
+        let (notes, way) = (self.notes.0.clone(), self.way(job.request.destination.clone()));
         let tried = way.clone();
         tokio::spawn(async move {
             let tried = try_destination(&tried).await;

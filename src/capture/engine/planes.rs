@@ -46,6 +46,8 @@ pub struct Planes {
     pub captures_max: usize,
     /// How long an upload that fails is tried again.
     pub upload_retention: Duration,
+    /// The longest pause between two tries of an upload.
+    pub upload_pause_max: Duration,
     /// Share of the spool's quota at which it says that it fills up, in percent.
     pub high_water_percent: u64,
     /// Signs manifests, if the host signs.

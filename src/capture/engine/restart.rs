@@ -6,12 +6,13 @@
 //! Invariant: a capture that was accepted is in the job store or in the spool, and the next process delivers it.
 
 use super::active::{Active, Phase};
-use super::delivery::{Delivery, Found, Known, Patience, Way, sweep};
+use super::delivery::{Delivery, Found, Known, Patience, Way, sweep, sweep_store};
 use super::{Engine, Planes};
 use crate::capture::journal::{Record, settled};
-use crate::capture::{Job, Status, StopReason};
+use crate::capture::{CaptureId, Job, Status, StopReason};
 use crate::merge::Feed;
 use crate::store::{StoreError, Stored};
+use crate::upload::Destination;
 use crate::worker::Budget;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -20,9 +21,18 @@ use std::time::{Duration, Instant};
 /// How often counts are written down: what a crash leaves unknown.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The jobs that have not ended, and the captures in the spool that the job store does not know.
-pub(super) fn unfinished(planes: &Planes) -> Result<Vec<Stored>, StoreError> {
-    let mut left = Vec::new();
+/// What another process left.
+#[derive(Debug, Default)]
+pub(super) struct Inheritance {
+    /// The jobs that have not ended, and the captures in the spool that the job store does not know.
+    pub unfinished: Vec<Stored>,
+    /// Captures in the spool that could not be delivered, by where they were to go.
+    pub failed: Vec<(Option<Destination>, Vec<CaptureId>)>,
+}
+
+/// Finds what another process left.
+pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
+    let (mut left, mut failed) = (Vec::new(), Vec::<(_, Vec<_>)>::new());
     for stored in planes.jobs.unfinished()? {
         match stored.job.request.offset_time {
             None => left.push(stored),
@@ -38,15 +48,21 @@ pub(super) fn unfinished(planes: &Planes) -> Result<Vec<Stored>, StoreError> {
         }
     };
     match sweep(&planes.spool.config().dir, known) {
-        Ok(strangers) => {
-            for record in strangers {
+        Ok(found) => {
+            for Job { id, request, .. } in found.failed.into_iter().map(|record| record.job) {
+                match failed.iter_mut().find(|(destination, _)| *destination == request.destination) {
+                    Some((_, ids)) => ids.push(id),
+                    None => failed.push((request.destination, vec![id])),
+                }
+            }
+            for record in found.strangers {
                 tracing::warn!(capture = %record.job.id, "a capture in the spool is in no job store; it is taken up");
                 left.push(planes.jobs.create(&record.job)?);
             }
         }
         Err(error) => tracing::error!(%error, "the spool could not be looked through for left captures"),
     }
-    Ok(left)
+    Ok(Inheritance { unfinished: left, failed })
 }
 
 /// Ends a look back whose process died: it has nothing in the spool, and can be asked again.
@@ -63,11 +79,23 @@ impl Engine {
         self.planes.spool.config().dir.join(active.job.id.as_str())
     }
 
-    pub(super) fn way(&self, job: &Job) -> Way {
+    pub(super) fn way(&self, destination: Option<Destination>) -> Way {
         Way {
             stores: Arc::clone(&self.planes.stores),
-            destination: job.request.destination.clone(),
+            destination,
             simple_dir: self.planes.simple_dir.clone(),
+        }
+    }
+
+    /// Takes over what another process left.
+    pub(super) fn take_over(&mut self) {
+        let Inheritance { unfinished, failed } = std::mem::take(&mut self.inheritance);
+        for stored in unfinished {
+            self.resume(stored);
+        }
+        for (destination, captures) in failed {
+            let way = self.way(destination);
+            tokio::spawn(async move { sweep_store(&way, &captures).await });
         }
     }
 
@@ -75,6 +103,7 @@ impl Engine {
         Patience {
             serial,
             retention: self.planes.upload_retention,
+            pause_max: self.planes.upload_pause_max,
             leaving: self.leaving.subscribe(),
             notes: self.notes.0.clone(),
         }
@@ -135,7 +164,7 @@ impl Engine {
             ends_at: Instant::now(),
             started: record.as_ref().and_then(|r| r.started),
             ended: record.as_ref().and_then(|r| r.ended),
-            way: self.way(&job),
+            way: self.way(job.request.destination.clone()),
             queues,
             object_bytes_max,
             recovered: Some(record.as_ref().map_or((job.submitted, false), |r| (r.known_until, r.is_final))),

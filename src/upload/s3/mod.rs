@@ -29,7 +29,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use writer::{Cut, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
@@ -136,14 +136,19 @@ impl S3Config {
 pub(super) struct S3Stores {
     config: S3Config,
     http: SharedHttpClient,
-    shared: OnceCell<aws_config::SdkConfig>,
+    shared: Mutex<Option<aws_config::SdkConfig>>,
 }
 
 impl S3Stores {
     pub(super) fn new(config: S3Config) -> Result<Self, UploadError> {
         config.check()?;
         let http = line::client(config.proxy.as_deref(), config.ca_file.as_deref())?;
-        Ok(Self { config, http, shared: OnceCell::new() })
+        Ok(Self { config, http, shared: Mutex::default() })
+    }
+
+    /// Reads credentials anew for the next store that is opened: somebody may have put them right.
+    pub(super) async fn renew(&self) {
+        *self.shared.lock().await = None;
     }
 
     pub(super) async fn open(
@@ -153,14 +158,14 @@ impl S3Stores {
         region: &str,
     ) -> Result<S3Store, UploadError> {
         let region_name = Region::new(region.to_owned());
-        let shared = self.shared.get_or_init(|| self.load(region_name.clone())).await;
+        let shared = self.shared(region_name.clone()).await;
         let Some(provider) = shared.credentials_provider() else {
             return Err(no_credentials(bucket, "none are configured".to_owned()));
         };
         if let Err(error) = provider.provide_credentials().await {
             return Err(no_credentials(bucket, describe(&error)));
         }
-        let mut builder = aws_sdk_s3::config::Builder::from(shared)
+        let mut builder = aws_sdk_s3::config::Builder::from(&shared)
             .region(region_name)
             .force_path_style(self.config.path_style.unwrap_or(self.config.endpoint.is_some()));
         if let Some(endpoint) = &self.config.endpoint {
@@ -208,6 +213,14 @@ impl S3Stores {
             extras: Arc::new(extras),
             config: self.config.clone(),
             equal_parts: false,
+        }
+    }
+
+    async fn shared(&self, region: Region) -> aws_config::SdkConfig {
+        let mut shared = self.shared.lock().await;
+        match &*shared {
+            Some(config) => config.clone(),
+            None => shared.insert(self.load(region).await).clone(),
         }
     }
 

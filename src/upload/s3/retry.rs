@@ -39,6 +39,9 @@ const TRANSIENT_CODES: [&str; 14] = [
     "IncompleteBody",
 ];
 
+/// How long keys that the store does not know are tried: the next attempt of the upload reads them anew.
+const KEYS_TOTAL_MAX: Duration = Duration::from_secs(60);
+
 const CREDENTIAL_CODES: [&str; 6] = [
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -139,7 +142,8 @@ where
         let pause = pause(attempts, target.pause_ms_max);
         let elapsed = began.elapsed();
         let again = answer.transient() || patience.curable && answer.curable();
-        if !again || elapsed + pause > patience.total {
+        let total = if answer.is_about_keys() { patience.total.min(KEYS_TOTAL_MAX) } else { patience.total };
+        if !again || elapsed + pause > total {
             let error = answer.explain(target, action, elapsed.as_secs());
             return Err(Failed { error, code: answer.code });
         }
@@ -196,11 +200,15 @@ impl Answer {
         }
     }
 
+    fn is_about_keys(&self) -> bool {
+        CREDENTIAL_CODES.contains(&self.code.as_str())
+    }
+
     /// Whether people can make the same request succeed without a change here.
     fn curable(&self) -> bool {
         let code = self.code.as_str();
         !self.unusable
-            && (CREDENTIAL_CODES.contains(&code)
+            && (self.is_about_keys()
                 || matches!(code, "NoSuchBucket" | "RequestTimeTooSkewed")
                 || matches!(self.status, Some(401 | 403)))
     }
@@ -212,7 +220,7 @@ impl Answer {
             None if !self.unusable => UploadError::Unreachable { place, seconds, detail },
             _ if code == "NoSuchBucket" => UploadError::NoSuchBucket { bucket },
             _ if code == "RequestTimeTooSkewed" => UploadError::Clock { place },
-            _ if CREDENTIAL_CODES.contains(&code) => UploadError::Credentials { place, detail },
+            _ if self.is_about_keys() => UploadError::Credentials { place, detail },
             Some(301 | 307) => UploadError::Region { bucket, region: target.region.clone(), detail },
             _ if REGION_CODES.contains(&code) => {
                 UploadError::Region { bucket, region: target.region.clone(), detail }
