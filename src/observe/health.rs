@@ -3,7 +3,7 @@
 //!
 //! Invariant: a report is good exactly when each of its checks is, and a check that is not says why.
 
-use super::sources::{PortReading, Sources, StageView, Tried, overview};
+use super::sources::{PortReading, Sources, StageView, Tried, overview, try_store};
 use crate::capture::Handle;
 use crate::limits::EXTENT_BYTES;
 use serde::Serialize;
@@ -60,7 +60,7 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
         check("stages", stages(&sources.stages())),
         check("ports", ports(&(sources.ports)())),
         check("spool", spool(used, max, free)),
-        check("store", sources.try_store(tried).await.map(|()| None)),
+        check("store", try_store(&sources.jobs, tried).await.map(|()| None)),
     ])
 }
 

@@ -150,24 +150,78 @@ impl Sources {
     pub(super) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
     }
+}
 
-    /// Whether the job store takes a write.
-    pub(super) async fn try_store(&self, tried: &Tried) -> Result<(), String> {
-        // Held while it is tried: whoever asks meanwhile gets the same answer.
-        let mut last = tried.lock().await;
-        if let Some((when, result)) = &*last
-            && when.elapsed() < STORE_INTERVAL
-        {
-            return result.clone();
+/// Whether the job store takes a write.
+pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result<(), String> {
+    // Held while it is tried: whoever asks meanwhile gets the same answer.
+    let mut last = tried.lock().await;
+    if let Some((when, result)) = &*last
+        && when.elapsed() < STORE_INTERVAL
+    {
+        return result.clone();
+    }
+    let jobs = Arc::clone(jobs);
+    let probe = tokio::task::spawn_blocking(move || jobs.probe().map_err(|error| error.to_string()));
+    let result = match tokio::time::timeout(STORE_TIME_MAX, probe).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(format!("the job store died: {error}")),
+        Err(_) => Err(format!("the job store took no write in {} s", STORE_TIME_MAX.as_secs())),
+    };
+    *last = Some((Instant::now(), result.clone()));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{AccountId, CaptureId, Job};
+    use crate::store::{StoreError, Stored};
+    use std::sync::atomic::AtomicUsize;
+
+    /// Refuses the first write.
+    #[derive(Default)]
+    struct Weak(AtomicUsize);
+
+    impl JobStore for Weak {
+        fn probe(&self) -> Result<(), StoreError> {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(StoreError::BucketsFull(7)),
+                _ => Ok(()),
+            }
         }
-        let jobs = Arc::clone(&self.jobs);
-        let probe = tokio::task::spawn_blocking(move || jobs.probe().map_err(|error| error.to_string()));
-        let result = match tokio::time::timeout(STORE_TIME_MAX, probe).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(format!("the job store died: {error}")),
-            Err(_) => Err(format!("the job store took no write in {} s", STORE_TIME_MAX.as_secs())),
-        };
-        *last = Some((Instant::now(), result.clone()));
-        result
+
+        fn create(&self, _: &Job) -> Result<Stored, StoreError> {
+            unreachable!("a probe writes no job")
+        }
+
+        fn get(&self, _: &AccountId, _: &CaptureId) -> Result<Option<Stored>, StoreError> {
+            unreachable!("a probe reads no job")
+        }
+
+        fn list(&self, _: &AccountId, _: usize) -> Result<Vec<Stored>, StoreError> {
+            unreachable!("a probe reads no job")
+        }
+
+        fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {
+            unreachable!("a probe reads no job")
+        }
+
+        fn compare_and_set(&self, _: u64, _: &Job) -> Result<Stored, StoreError> {
+            unreachable!("a probe writes no job")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_refuses_is_said_and_is_not_tried_more_than_once_a_second() {
+        let store = Arc::new(Weak::default());
+        let (jobs, tried): (Arc<dyn JobStore>, _) = (store.clone(), Tried::default());
+        for _ in 0..5 {
+            let refused = try_store(&jobs, &tried).await.unwrap_err();
+            assert!(refused.contains("7 buckets"), "{refused}");
+        }
+        assert_eq!(store.0.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(STORE_INTERVAL).await;
+        assert_eq!(try_store(&jobs, &tried).await, Ok(()));
     }
 }

@@ -103,7 +103,7 @@ fn what_is_scraped_while_a_capture_runs_is_what_its_ledger_says() {
         families.sum("trawl_writer_written_bytes", &[]) > 0 && families.sum("trawl_worker_blocks", &[]) > 0
     );
     let progress =
-        [("route", "/accounts/{account_id}/pcaps/{id}/progress"), ("method", "GET"), ("status", "200")];
+        [("route", "/accounts/{account}/pcaps/{id}/progress"), ("method", "GET"), ("status", "200")];
     assert!(families.sum("trawl_api_requests", &progress) >= 40, "{:?}", families.0["trawl_api_requests"]);
     assert_eq!((report(observe, "/healthz"), report(observe, "/readyz")), ((200, vec![]), (200, vec![])));
 
