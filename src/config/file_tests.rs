@@ -34,6 +34,7 @@ fn full() -> File {
         ..S3::default()
     };
     file.upload.r2.endpoint = Some(String::new());
+    file.store.key_file = Some(PathBuf::new());
     file.manifest.signing_key_file = Some(PathBuf::from("x"));
     file
 }

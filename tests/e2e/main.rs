@@ -6,6 +6,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
+mod buckets;
 mod cli;
 mod ending;
 mod frames;

@@ -66,6 +66,9 @@ impl Engine {
     pub(super) fn way(&self, job: &Job) -> Way {
         Way {
             stores: Arc::clone(&self.planes.stores),
+            account: job.request.account.clone(),
+            keys: self.planes.keys.clone(),
+            kept: job.keys.clone(),
             destination: job.request.destination.clone(),
             simple_dir: self.planes.simple_dir.clone(),
         }
