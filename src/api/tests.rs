@@ -10,6 +10,7 @@ mod serving;
 
 use super::*;
 use crate::capture::{self, AccountId};
+use crate::ownership::BucketKeys;
 use crate::store::Embedded;
 use crate::upload::{Stores, StoresConfig};
 use axum::body::{Body, to_bytes};
@@ -88,9 +89,10 @@ fn routes_to(captures: capture::Handle, rules: Rules, dir: &Path) -> Router {
     let accounts = Accounts::new([(AccountId(A.to_owned()), a), (AccountId(B.to_owned()), b)], FAILURES_MAX);
     let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
     let buckets = Arc::new(Embedded::open(&dir.join("db")).unwrap());
+    let keys = BucketKeys::new(buckets.clone(), None);
     router(ApiState {
         captures,
-        ownership: Ownership::new(buckets, Arc::new(stores)),
+        ownership: Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10)),
         simple_dir: dir.join("simple"),
         accounts,
         rules,

@@ -38,6 +38,9 @@ pub enum Refusal {
     /// The destination cannot be used.
     #[error("{0}")]
     Destination(String),
+    /// The destination's store gave no answer in time.
+    #[error("{0}")]
+    DestinationSilent(String),
     /// The host is shutting down or its engine has died.
     #[error("this host is shutting down")]
     ShuttingDown,

@@ -122,6 +122,8 @@ sections! {
     Store {
         /// The database of jobs.
         path: PathBuf = PathBuf::from("/var/lib/trawl/trawl.db"),
+        /// Key that encrypts what is secret in the database.
+        key_file: Option<PathBuf> = None,
     }
     /// `[capture]`
     Capture {

@@ -35,6 +35,7 @@ fn full() -> File {
     };
     file.upload.r2.endpoint = Some(String::new());
     file.observe.listen = Some(String::new());
+    file.store.key_file = Some(PathBuf::new());
     file.manifest.signing_key_file = Some(PathBuf::from("x"));
     file
 }

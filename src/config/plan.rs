@@ -179,6 +179,8 @@ pub struct SpoolPlan {
 pub struct StorePlan {
     /// Absolute.
     pub path: PathBuf,
+    /// Encrypts buckets' access keys; none are kept without.
+    pub key_file: Option<PathBuf>,
 }
 
 /// What a request may ask for.

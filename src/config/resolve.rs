@@ -111,7 +111,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         eal: eal(&mut rules, &file.dpdk.eal),
         ports: ports(&mut rules, &file.port),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
-        store: StorePlan { path: rules.path("store.path", &file.store.path) },
+        store: store(&mut rules, &file.store),
         capture: capture(&mut rules, &file.capture, file.history.enabled),
         history: history(&mut rules, &file.history, spool.segment_bytes),
         upload: upload(&mut rules, &file.upload, spool.segment_bytes),
@@ -454,6 +454,14 @@ fn endpoint(rules: &mut Rules, key: &'static str, url: &str) -> String {
         rules.wrong(key, "(not shown)", advice);
     }
     url.trim_end_matches('/').to_owned()
+}
+
+fn store(rules: &mut Rules, store: &file::Store) -> StorePlan {
+    let key_file = store.key_file.as_deref();
+    StorePlan {
+        path: rules.path("store.path", &store.path),
+        key_file: key_file.map(|path| rules.path("store.key_file", path)),
+    }
 }
 
 fn manifest(rules: &mut Rules, manifest: &file::Manifest) -> ManifestPlan {

@@ -13,10 +13,12 @@ use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
 use crate::history::{History, HistoryConfig, HistoryError};
 use crate::matcher::PrefixSet;
-use crate::ownership::Ownership;
+use crate::ownership::{BucketKeys, Ownership};
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
-use crate::upload::{KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError};
+use crate::upload::{
+    KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError, Vault, VaultError,
+};
 use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
@@ -32,6 +34,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
+/// How long somebody waits at most to hear whether a destination can be used. A store that works answers in a second.
+const CONTACT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the end waits for the last segments of the history.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 /// What a shell reports for a process that SIGTERM ended.
@@ -61,6 +65,9 @@ pub enum ServeError {
     /// The key that signs manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
+    /// The key that encrypts what is secret in the database.
+    #[error("store.key_file: {0}; {advice}", advice = .0.advice())]
+    KeyFile(#[from] VaultError),
     /// The API's address, or that of health and metrics.
     #[error("cannot listen on {key} {listen}: {source}; choose another address or end what uses it")]
     Listen {
@@ -97,6 +104,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
     let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
     let signing_key = signing_key.map(Arc::new);
+    let keys = bucket_keys(&plan, &jobs)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -129,7 +137,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let started = Arc::new(ports.started);
     let (counted, looked_at) = (Arc::clone(&started), Arc::clone(&started));
     let (spool_seen, jobs_seen) = (Arc::clone(&spool), jobs.clone());
-    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));
+    let contact_time_max = contact_time_max(&plan);
+    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores), keys.clone(), contact_time_max);
     let simple_dir = spool.config().dir.join("simple");
     let recorded = history.clone();
     let engine = Engine::new(Planes {
@@ -139,6 +148,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         simple_dir: simple_dir.clone(),
         spool,
         stores,
+        keys,
+        contact_time_max,
         jobs,
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
@@ -237,6 +248,17 @@ fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     }
     let doing = "run on the cores of cores.writers";
     sched_setaffinity(None, &set).map_err(|e| ServeError::System { doing, source: e.into() })
+}
+
+fn bucket_keys(plan: &Plan, buckets: &Arc<Embedded>) -> Result<BucketKeys, VaultError> {
+    let vault = plan.store.key_file.as_deref().map(Vault::load).transpose()?;
+    Ok(BucketKeys::new(buckets.clone(), vault.map(Arc::new)))
+}
+
+/// Half of what a request has, so that it is answered whatever a customer's store does, and no longer than a store takes that
+/// works.
+fn contact_time_max(plan: &Plan) -> Duration {
+    (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX)
 }
 
 fn data_plane(plan: &Plan) -> DataPlaneConfig {

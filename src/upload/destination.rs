@@ -123,7 +123,7 @@ pub enum DestinationError {
     /// A query key of an r2 destination that is unknown, empty or there twice; the value may be a secret.
     #[error(
         "query key {key:?} is not taken here; r2 destinations take account-id, and access-key-id with \
-         secret-access-key where ownership of the bucket is proved"
+         secret-access-key in POST …/pcaps/ownership alone"
     )]
     R2Query {
         /// The key without its value.

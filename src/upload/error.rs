@@ -53,11 +53,24 @@ pub enum UploadError {
         detail: String,
     },
     /// The store does not know us, or there is nothing to identify us with.
-    #[error("no valid credentials for {place} ({detail}); check the AWS credentials of this host")]
+    #[error(
+        "no valid credentials for {place} ({detail}); check the bucket's access keys, or the AWS credentials of this host"
+    )]
     Credentials {
         /// Bucket and key.
         place: String,
         /// The store's or the credential chain's words.
+        detail: String,
+    },
+    /// The keys that a bucket's owner sent are not to be had.
+    #[error(
+        "the access keys of {place} cannot be used: {detail}; POST the destination to …/pcaps/ownership again, with access-key-id \
+         and secret-access-key"
+    )]
+    Keys {
+        /// The destination.
+        place: String,
+        /// Why not.
         detail: String,
     },
     /// The host's clock is off.
@@ -171,6 +184,7 @@ impl UploadError {
             Self::NoSuchBucket { .. }
             | Self::Denied { .. }
             | Self::Credentials { .. }
+            | Self::Keys { .. }
             | Self::Clock { .. }
             | Self::Unreachable { .. }
             | Self::Lost { .. }

@@ -13,6 +13,7 @@ mod file;
 mod s3;
 mod manifest;
 mod sign;
+mod vault;
 mod deliver;
 mod verify;
 
@@ -30,5 +31,8 @@ pub use manifest::{
 };
 pub use s3::{S3Config, S3Credentials, S3Encryption, S3Extras};
 pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
-pub use store::{ObjectStore, ObjectWriter, Pending, R2Config, Resumed, Stored, Stores, StoresConfig, Sweep};
+pub use store::{
+    ObjectStore, ObjectWriter, Pending, R2Config, Resumed, Stored, Stores, StoresConfig, Sweep, within,
+};
+pub use vault::{Locked, Sealed, Vault, VaultError};
 pub use verify::{Bucket, Finding, Place, Step, Verified, VerifyError, verify, verify_at, verify_file};

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// A boxed future, so that stores can stand behind `dyn`: one box per chunk of a mebibyte costs nothing.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, UploadError>> + Send + 'a>>;
@@ -167,8 +168,8 @@ impl Stores {
             Destination::R2 { bucket, directory, account_id } => {
                 let Some(r2) = &self.r2 else { return Err(UploadError::BucketNotAllowed { scheme: "r2" }) };
                 let Some(keys) = keys.or(r2.credentials.as_ref()) else {
-                    let detail = "neither the destination nor upload.r2 has keys".to_owned();
-                    return Err(UploadError::Credentials { place: format!("bucket {bucket}"), detail });
+                    let detail = "this account has sent none".to_owned();
+                    return Err(UploadError::Keys { place: destination.to_string(), detail });
                 };
                 let own = || format!("https://{account_id}.r2.cloudflarestorage.com");
                 let endpoint = r2.endpoint.clone().unwrap_or_else(own);
@@ -177,4 +178,25 @@ impl Stores {
             }
         }
     }
+}
+
+/// What a store's `contact` comes to; [`UploadError::Unreachable`] if that is not known after `time_max`. Uploads wait for a
+/// store that comes back; somebody who asks whether a destination can be used shall have an answer.
+///
+/// # Errors
+/// As `contact`.
+pub async fn within<T>(
+    time_max: Duration,
+    destination: &Destination,
+    contact: impl Future<Output = Result<T, UploadError>>,
+) -> Result<T, UploadError> {
+    let outcome = tokio::time::timeout(time_max, contact).await;
+    outcome.unwrap_or_else(|_| {
+        Err(UploadError::Unreachable {
+            place: destination.to_string(),
+            seconds: time_max.as_secs(),
+            detail: "its store took the connection and did not answer, or no connection came about"
+                .to_owned(),
+        })
+    })
 }

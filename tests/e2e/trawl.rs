@@ -9,7 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
+use std::fs::Permissions;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -45,6 +47,16 @@ pub struct Setup {
     pub pool_bytes: &'static str,
     /// More lines of `[upload]`.
     pub upload: &'static str,
+    /// For the whole of one request.
+    pub request_timeout_seconds: u32,
+    /// Whether it has a key that encrypts buckets' access keys.
+    pub key_file: bool,
+    /// For `[upload.r2]`, which is off without.
+    pub r2_endpoint: Option<String>,
+    /// One in so many packets goes into the history; there is none without.
+    pub history_sample: Option<u32>,
+    /// Of [`ACCOUNT`], in TOML.
+    pub prefixes: &'static str,
     /// For `[upload.s3]`.
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
@@ -76,6 +88,11 @@ impl Setup {
             failed_authentications_max: 10,
             pool_bytes: "256MiB",
             upload: "",
+            request_timeout_seconds: 30,
+            key_file: false,
+            r2_endpoint: None,
+            history_sample: None,
+            prefixes: "[]",
             endpoint: None,
             environment: Vec::new(),
         }
@@ -109,11 +126,14 @@ pool_bytes = "{pool_bytes}"
 simple_interval_seconds = {interval}
 [store]
 path = "{dir}/trawl.db"
+{key_file}
 [api]
 listen = "{listen}"
 failed_authentications_max = {failures}
+request_timeout_seconds = {timeout}
 [[account]]
 id = "{ACCOUNT}"
+prefixes = {prefixes}
 [[account.credential]]
 token_sha256 = "{token}"
 [[account.credential]]
@@ -143,8 +163,17 @@ require_validation = {validation}
             other = hex(&Sha256::digest(OTHER_TOKEN)),
             interval = self.simple_interval_seconds,
             failures = self.failed_authentications_max,
+            timeout = self.request_timeout_seconds,
+            prefixes = self.prefixes,
+            key_file = if self.key_file { format!("key_file = \"{dir}/store.key\"") } else { String::new() },
             validation = self.require_validation,
         );
+        if let Some(endpoint) = &self.r2_endpoint {
+            write!(text, "[upload.r2]\nallow = true\nendpoint = \"{endpoint}\"\n").unwrap();
+        }
+        if let Some(sample) = self.history_sample {
+            write!(text, "[history]\nenabled = true\nsample = {sample}\nsegment_seconds = 1\n").unwrap();
+        }
         if let Some(endpoint) = &self.endpoint {
             write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
         }
@@ -174,6 +203,9 @@ require_validation = {validation}
         }
         let config = change(self.config(dir.path(), listen), dir.path());
         std::fs::write(dir.path().join("trawl.toml"), config).unwrap();
+        let key_file = dir.path().join("store.key");
+        std::fs::write(&key_file, [7; 32]).unwrap();
+        std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
         let process = launch(dir.path(), &self.environment);
         Trawl { dir, listen, process, environment: self.environment }
     }
@@ -306,6 +338,11 @@ impl Trawl {
 
     pub fn bucket(&self) -> PathBuf {
         self.dir.path().join("bucket")
+    }
+
+    /// The folder that holds its log, database and spool.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn spool(&self) -> PathBuf {

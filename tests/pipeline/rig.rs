@@ -13,6 +13,7 @@ use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
+use trawl::ownership::BucketKeys;
 use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode};
@@ -249,6 +250,8 @@ impl Rig {
             stores: Arc::new(
                 Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap(),
             ),
+            keys: BucketKeys::new(jobs.clone(), None),
+            contact_time_max: Duration::from_secs(10),
             jobs,
             simple_dir: dir.path().join("simple"),
             host: "rig".to_owned(),

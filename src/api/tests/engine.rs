@@ -76,6 +76,7 @@ fn create(request: Request, jobs: &mut Vec<Job>) -> Result<Job, Refusal> {
         ledger: Ledger::default(),
         objects: Vec::new(),
         sample_one_in: None,
+        keys: None,
     };
     jobs.push(job.clone());
     Ok(job)

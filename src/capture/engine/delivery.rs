@@ -5,11 +5,13 @@
 
 use super::Note;
 use crate::capture::journal::{Entry, Journal, Record, remove, settle};
-use crate::capture::{CaptureId, ObjectInfo};
+use crate::capture::{AccountId, CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Feed, Input, Start};
+use crate::ownership::BucketKeys;
 use crate::spool::{self, Spool};
 use crate::upload::{
-    self, Checkpoint, Destination, FileStore, ObjectStore, SigningKey, Stores, Sweep, UploadError,
+    self, Checkpoint, Destination, FileStore, ObjectStore, S3Credentials, Sealed, SigningKey, Stores, Sweep,
+    UploadError, within,
 };
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
@@ -29,17 +31,47 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Way {
     pub stores: Arc<Stores>,
+    pub account: AccountId,
     pub destination: Option<Destination>,
+    pub keys: BucketKeys,
+    /// The destination's keys when the capture was accepted.
+    pub kept: Option<Sealed>,
     pub simple_dir: PathBuf,
 }
 
 impl Way {
     pub async fn open(&self) -> Result<Arc<dyn ObjectStore>, UploadError> {
         let store: Box<dyn ObjectStore> = match &self.destination {
-            Some(destination) => self.stores.open(destination).await?,
+            Some(destination) => {
+                let keys = self.keys_now(destination).await?;
+                self.stores.open_with(destination, keys.as_ref()).await?
+            }
             None => Box::new(FileStore::new(self.simple_dir.clone())),
         };
         Ok(Arc::from(store))
+    }
+
+    /// Keys that were sent since go before those of the beginning, which may be the ones that do not work any more.
+    async fn keys_now(&self, destination: &Destination) -> Result<Option<S3Credentials>, UploadError> {
+        let sealed = self.sealed_now(destination).await?.or_else(|| self.kept.clone());
+        sealed.map(|sealed| self.keys.open(&self.account, destination, &sealed)).transpose()
+    }
+
+    async fn sealed_now(&self, destination: &Destination) -> Result<Option<Sealed>, UploadError> {
+        self.keys
+            .kept(&self.account, destination)
+            .await
+            .map_err(|error| UploadError::Keys { place: destination.to_string(), detail: error.to_string() })
+    }
+
+    /// Finds out whether objects can go there within `time_max`, and takes the keys that open it now.
+    pub async fn try_out(&mut self, time_max: Duration) -> Result<Option<Sealed>, UploadError> {
+        let Some(destination) = self.destination.clone() else {
+            return self.open().await?.probe().await.map(|()| None);
+        };
+        self.kept = self.sealed_now(&destination).await?;
+        let probe = async { self.open().await?.probe().await };
+        within(time_max, &destination, probe).await.map(|()| self.kept.clone())
     }
 }
 

@@ -27,10 +27,10 @@ use crate::matcher::Filter;
 use crate::merge::Feed;
 use crate::spool::{Event, Failure, SpoolCapture};
 use crate::store::StoreError;
-use crate::upload::UploadError;
+use crate::upload::{Sealed, UploadError};
 use crate::worker::{Attachment, Budget, Ended, Sample};
 use active::{Active, Phase, progress, reason};
-use delivery::{Found, Outcome, Way, put_manifest};
+use delivery::{Found, Outcome, put_manifest};
 use jiff::Timestamp;
 use planes::{Roster, Wanted, port_drops_since, sum_slot};
 use pressure::Pressure;
@@ -47,7 +47,7 @@ const TURN: Duration = Duration::from_millis(5);
 /// What the engine's own tasks tell it.
 enum Note {
     /// A destination was tried.
-    Opened { serial: u64, tried: Result<(), UploadError> },
+    Opened { serial: u64, tried: Result<Option<Sealed>, UploadError> },
     /// What a dead process left is known.
     Recovered { serial: u64, found: Found },
     /// An upload failed and will be tried again.
@@ -237,10 +237,10 @@ impl Engine {
         let sample = self.planes.simple_sample.filter(|_| request.kind == Kind::Simple);
         let sample_one_in = sample.map(Sample::one_in);
         let job = Job::accepted(request, sample_one_in);
-        let (notes, way) = (self.notes.0.clone(), self.way(job.request.destination.clone()));
-        let tried = way.clone();
+        let (notes, way) = (self.notes.0.clone(), self.way(&job));
+        let (mut way_tried, time_max) = (way.clone(), self.planes.contact_time_max);
         tokio::spawn(async move {
-            let tried = try_destination(&tried).await;
+            let tried = way_tried.try_out(time_max).await;
             let _engine_gone = notes.send(Note::Opened { serial, tried });
         });
         let budget = Arc::new(Budget::new(job.request.packet_limit, job.request.byte_limit));
@@ -297,13 +297,17 @@ impl Engine {
         }
     }
 
-    fn opened(&mut self, serial: u64, tried: Result<(), UploadError>) {
+    fn opened(&mut self, serial: u64, tried: Result<Option<Sealed>, UploadError>) {
         let Some(mut active) = self.active.remove(&serial) else { return };
         let Phase::Opening(reply) = std::mem::replace(&mut active.phase, Phase::Running) else { return };
         let begun = match tried {
+            Err(e @ UploadError::Unreachable { .. }) => Err(Refusal::DestinationSilent(e.to_string())),
             Err(e) => Err(Refusal::Destination(e.to_string())),
             Ok(_) if self.ending.is_some() => Err(Refusal::ShuttingDown),
-            Ok(()) => self.begin(&mut active),
+            Ok(keys) => {
+                (active.job.keys, active.way.kept) = (keys.clone(), keys);
+                self.begin(&mut active)
+            }
         };
         match begun {
             Err(refusal) => drop(reply.send(Err(refusal))),
@@ -526,6 +530,9 @@ impl Engine {
 
     /// A change that cannot be recorded is logged: the capture goes on, and its next change is tried again.
     fn persist(&self, active: &mut Active) {
+        if active.job.status.ended() {
+            active.job.keys = None;
+        }
         match self.planes.jobs.compare_and_set(active.revision, &active.job) {
             Ok(stored) => active.revision = stored.revision,
             Err(error) => {
@@ -586,8 +593,4 @@ impl Engine {
             }
         }
     }
-}
-
-async fn try_destination(way: &Way) -> Result<(), UploadError> {
-    way.open().await?.probe().await
 }

@@ -7,6 +7,7 @@ use crate::capture::{AccountId, Ledger, PortDrops};
 use crate::history::History;
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Filter, PrefixSet, Program};
+use crate::ownership::BucketKeys;
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::{SigningKey, Stores};
@@ -32,6 +33,10 @@ pub struct Planes {
     pub spool: Arc<Spool>,
     /// Where objects go.
     pub stores: Arc<Stores>,
+    /// With which access keys.
+    pub keys: BucketKeys,
+    /// How long a destination may take to show that it can be used: somebody waits for the answer.
+    pub contact_time_max: Duration,
     /// Where jobs are kept.
     pub jobs: Arc<dyn JobStore>,
     /// Where `simple` captures' objects are kept on this host.

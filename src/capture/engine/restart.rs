@@ -12,7 +12,6 @@ use crate::capture::journal::{Record, settled};
 use crate::capture::{CaptureId, Job, Status, StopReason};
 use crate::merge::Feed;
 use crate::store::{StoreError, Stored};
-use crate::upload::Destination;
 use crate::worker::Budget;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -26,13 +25,14 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Inheritance {
     /// The jobs that have not ended, and the captures in the spool that the job store does not know.
     pub unfinished: Vec<Stored>,
-    /// Captures in the spool that could not be delivered, by where they were to go.
-    pub failed: Vec<(Option<Destination>, Vec<CaptureId>)>,
+    /// Captures in the spool that could not be delivered: one of those that went to the same place for the same account,
+    /// and all of them.
+    pub failed: Vec<(Job, Vec<CaptureId>)>,
 }
 
 /// Finds what another process left.
 pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
-    let (mut left, mut failed) = (Vec::new(), Vec::<(_, Vec<_>)>::new());
+    let (mut left, mut failed) = (Vec::new(), Vec::<(Job, Vec<_>)>::new());
     for stored in planes.jobs.unfinished()? {
         match stored.job.request.offset_time {
             None => left.push(stored),
@@ -49,10 +49,12 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
     };
     match sweep(&planes.spool.config().dir, known) {
         Ok(found) => {
-            for Job { id, request, .. } in found.failed.into_iter().map(|record| record.job) {
-                match failed.iter_mut().find(|(destination, _)| *destination == request.destination) {
+            for job in found.failed.into_iter().map(|record| record.job) {
+                let place = |job: &Job| (job.request.account.clone(), job.request.destination.clone());
+                let id = job.id.clone();
+                match failed.iter_mut().find(|(other, _)| place(other) == place(&job)) {
                     Some((_, ids)) => ids.push(id),
-                    None => failed.push((request.destination, vec![id])),
+                    None => failed.push((job, vec![id])),
                 }
             }
             for record in found.strangers {
@@ -79,10 +81,13 @@ impl Engine {
         self.planes.spool.config().dir.join(active.job.id.as_str())
     }
 
-    pub(super) fn way(&self, destination: Option<Destination>) -> Way {
+    pub(super) fn way(&self, job: &Job) -> Way {
         Way {
             stores: Arc::clone(&self.planes.stores),
-            destination,
+            account: job.request.account.clone(),
+            keys: self.planes.keys.clone(),
+            kept: job.keys.clone(),
+            destination: job.request.destination.clone(),
             simple_dir: self.planes.simple_dir.clone(),
         }
     }
@@ -93,8 +98,8 @@ impl Engine {
         for stored in unfinished {
             self.resume(stored);
         }
-        for (destination, captures) in failed {
-            let way = self.way(destination);
+        for (job, captures) in failed {
+            let way = self.way(&job);
             tokio::spawn(async move { sweep_store(&way, &captures).await });
         }
     }
@@ -164,7 +169,7 @@ impl Engine {
             ends_at: Instant::now(),
             started: record.as_ref().and_then(|r| r.started),
             ended: record.as_ref().and_then(|r| r.ended),
-            way: self.way(job.request.destination.clone()),
+            way: self.way(&job),
             queues,
             object_bytes_max,
             recovered: Some(record.as_ref().map_or((job.submitted, false), |r| (r.known_until, r.is_final))),

@@ -30,6 +30,7 @@ fn job(account: &str, submitted_us: i64) -> Job {
         ledger: Ledger::default(),
         objects: Vec::new(),
         sample_one_in: None,
+        keys: None,
     }
 }
 
