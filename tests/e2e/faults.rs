@@ -20,9 +20,9 @@ const END: &[&str] = &["POST ", "uploadId="];
 const MANIFEST: &[&str] = &["PUT ", ".json"];
 
 /// Parts of more than one object of 16 MiB.
-const TWO_OBJECTS: u64 = 60_000;
+const TWO_OBJECTS: u64 = 42_000;
 /// Less than an object, more than two parts.
-const ONE_OBJECT: u64 = 32_000;
+const ONE_OBJECT: u64 = 28_000;
 
 /// A server, its bucket, the bad line to it, and a process that is quick to try again.
 struct Line {
@@ -95,17 +95,17 @@ async fn whatever_the_line_does_captures_arrive_complete_once_and_equal() {
     const SKEWED: Fault = Fault::Answer("403 Forbidden", "RequestTimeTooSkewed");
     let Some(line) = Line::start().await else { return };
     for (what, words, fault, times) in [
-        ("SlowDown storm", ANY, SLOW, 60),
-        ("503 storm", PART, DOWN, 40),
-        ("resets", ANY, Fault::Reset, 60),
+        ("SlowDown storm", ANY, SLOW, 12),
+        ("503 storm", PART, DOWN, 10),
+        ("resets", ANY, Fault::Reset, 40),
         ("begin whose answer is lost", BEGIN, Fault::LoseAnswer, 2),
         ("begin stalls", BEGIN, Fault::Stall, 2),
         ("half-sent parts", PART, Fault::Half, 6),
         ("parts whose answers are lost", PART, Fault::LoseAnswer, 4),
         ("end whose answer is lost", END, Fault::LoseAnswer, 2),
-        ("end refused", END, SLOW, 20),
-        ("keys that get fixed", PART, KEY, 40),
-        ("clock that gets set", PART, SKEWED, 40),
+        ("end refused", END, SLOW, 6),
+        ("keys that get fixed", PART, KEY, 10),
+        ("clock that gets set", PART, SKEWED, 10),
         ("manifest whose answer is lost", MANIFEST, Fault::LoseAnswer, 1),
         ("manifest stalls", MANIFEST, Fault::Stall, 1),
     ] {
@@ -173,7 +173,7 @@ async fn keys_that_are_put_right_in_their_file_are_read_without_a_restart() {
     line.proxy.spoil(ANY, Fault::Reset, 0);
     line.trawl.launch();
     line.trawl.await_answer();
-    line.until_warned(&id, "no valid credentials");
+    line.until_warned(&id, "the store refuses");
     keys(&file, ACCESS_KEY_ID);
     let recovered = line.trawl.ended(&id);
     line.assert_arrived(&id, recovered.ledger.captured).await;

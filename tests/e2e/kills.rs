@@ -107,10 +107,10 @@ struct Slowest {
 fn kill_one(trawl: &mut Trawl, place: &Place<'_>, moments: &mut Moments, slowest: &mut Slowest) -> u64 {
     let mut request = trawl.request(json!({"protocol": 17, "destination_port": PORT}));
     // Some end by their limit while they are still uploading, some are still capturing.
-    request["packet_limit"] = json!(1000 + moments.below(80_000));
+    request["packet_limit"] = json!(1000 + moments.below(25_000));
     request["destination_conf"] = json!(place.destination(trawl));
     let id = trawl.create(&request);
-    moments.sleep(700);
+    moments.sleep(500);
     if moments.below(4) == 0 {
         trawl.signal(Signal::TERM);
         moments.sleep(150);
@@ -125,7 +125,7 @@ fn kill_one(trawl: &mut Trawl, place: &Place<'_>, moments: &mut Moments, slowest
     let mut kills = 1;
     trawl.launch();
     while moments.below(5) < 3 {
-        moments.sleep(900);
+        moments.sleep(700);
         trawl.kill();
         trawl.launch();
         kills += 1;
@@ -207,7 +207,7 @@ fn kill_9_at_random_moments_loses_nothing_durable_on_the_way_to_s3() {
     let Some(weed) = runtime.block_on(Weed::start()) else { return };
     runtime.block_on(weed.create_bucket(BUCKET));
     let setup = Setup {
-        segment_bytes: "16MiB",
+        segment_bytes: "8MiB",
         upload: "part_bytes = \"5MiB\"\nretry_seconds_max = 2\nretry_pause_ms_max = 200",
         endpoint: Some(weed.endpoint.clone()),
         environment: bucket::credentials(),
