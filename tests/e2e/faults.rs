@@ -19,10 +19,17 @@ const PART: &[&str] = &["PUT ", "partNumber="];
 const END: &[&str] = &["POST ", "uploadId="];
 const MANIFEST: &[&str] = &["PUT ", ".json"];
 
+/// Quick to try again.
+const UPLOAD: &str =
+    "part_bytes = \"5MiB\"\nretry_seconds_max = 1\nretry_pause_ms_max = 20\nattempt_seconds_max = 1";
+/// And quick to give up.
+const UPLOAD_BRIEFLY: &str =
+    "part_bytes = \"5MiB\"\nretry_seconds_max = 1\nretry_pause_ms_max = 20\nretention_seconds = 2";
+
 /// Parts of more than one object of 16 MiB.
-const TWO_OBJECTS: u64 = 60_000;
+const TWO_OBJECTS: u64 = 42_000;
 /// Less than an object, more than two parts.
-const ONE_OBJECT: u64 = 32_000;
+const ONE_OBJECT: u64 = 28_000;
 
 /// A server, its bucket, the bad line to it, and a process that is quick to try again.
 struct Line {
@@ -34,10 +41,10 @@ struct Line {
 
 impl Line {
     async fn start() -> Option<Self> {
-        Self::start_as(credentials()).await
+        Self::start_as(credentials(), UPLOAD).await
     }
 
-    async fn start_as(environment: Vec<(String, String)>) -> Option<Self> {
+    async fn start_as(environment: Vec<(String, String)>, upload: &'static str) -> Option<Self> {
         let weed = Weed::start().await?;
         weed.create_bucket(BUCKET).await;
         let proxy = Proxy::start(&weed.endpoint, ANY, Fault::Reset, 0).await;
@@ -46,7 +53,7 @@ impl Line {
         let sources: Vec<_> = sources.iter().map(std::path::PathBuf::as_path).collect();
         let setup = Setup {
             segment_bytes: "16MiB",
-            upload: "part_bytes = \"5MiB\"\nretry_seconds_max = 1\nretry_pause_ms_max = 20\nattempt_seconds_max = 1",
+            upload,
             endpoint: Some(proxy.endpoint.clone()),
             environment,
             ..Setup::of_pcaps(&sources)
@@ -76,7 +83,15 @@ impl Line {
         if outcome.manifest.complete {
             assert_eq!(numbered::gaps(&seen), 0, "{:?}", outcome.manifest.ledger);
         }
+    }
+
+    async fn assert_nothing_under_way(&self) {
         assert_eq!(uploads_under_way(&self.weed).await, Vec::<String>::new());
+    }
+
+    /// A multipart upload as a process leaves it whose begin's answer was lost.
+    async fn begin_upload(&self, key: &str) {
+        self.weed.client().create_multipart_upload().bucket(BUCKET).key(key).send().await.unwrap();
     }
 
     /// Waits until a capture's progress says so.
@@ -95,17 +110,17 @@ async fn whatever_the_line_does_captures_arrive_complete_once_and_equal() {
     const SKEWED: Fault = Fault::Answer("403 Forbidden", "RequestTimeTooSkewed");
     let Some(line) = Line::start().await else { return };
     for (what, words, fault, times) in [
-        ("SlowDown storm", ANY, SLOW, 60),
-        ("503 storm", PART, DOWN, 40),
-        ("resets", ANY, Fault::Reset, 60),
+        ("SlowDown storm", ANY, SLOW, 12),
+        ("503 storm", PART, DOWN, 10),
+        ("resets", ANY, Fault::Reset, 40),
         ("begin whose answer is lost", BEGIN, Fault::LoseAnswer, 2),
         ("begin stalls", BEGIN, Fault::Stall, 2),
         ("half-sent parts", PART, Fault::Half, 6),
         ("parts whose answers are lost", PART, Fault::LoseAnswer, 4),
         ("end whose answer is lost", END, Fault::LoseAnswer, 2),
-        ("end refused", END, SLOW, 20),
-        ("keys that get fixed", PART, KEY, 40),
-        ("clock that gets set", PART, SKEWED, 40),
+        ("end refused", END, SLOW, 6),
+        ("keys that get fixed", PART, KEY, 10),
+        ("clock that gets set", PART, SKEWED, 10),
         ("manifest whose answer is lost", MANIFEST, Fault::LoseAnswer, 1),
         ("manifest stalls", MANIFEST, Fault::Stall, 1),
     ] {
@@ -113,6 +128,7 @@ async fn whatever_the_line_does_captures_arrive_complete_once_and_equal() {
         let id = line.create(TWO_OBJECTS);
         line.proxy.spoil(words, fault, times);
         line.assert_arrived(&id, TWO_OBJECTS).await;
+        line.assert_nothing_under_way().await;
         line.proxy.assert_all_went_wrong();
         eprintln!("{what}: {:.1} s", began.elapsed().as_secs_f64());
     }
@@ -133,6 +149,7 @@ async fn a_long_outage_and_a_kill_in_it_cost_only_time() {
     line.proxy.spoil(ANY, Fault::Reset, 0);
     let recovered = line.trawl.ended(&id);
     line.assert_arrived(&id, recovered.ledger.captured).await;
+    line.assert_nothing_under_way().await;
     assert!(line.trawl.log().contains("upload goes on behind what the store holds"), "it began anew");
     line.trawl.finish();
 }
@@ -148,6 +165,7 @@ async fn a_bucket_that_is_deleted_and_made_again_in_an_upload_gets_everything() 
     line.until_warned(&id, "does not exist");
     line.weed.create_bucket(BUCKET).await;
     line.assert_arrived(&id, ONE_OBJECT).await;
+    line.assert_nothing_under_way().await;
     line.trawl.finish();
 }
 
@@ -164,7 +182,7 @@ async fn keys_that_are_put_right_in_their_file_are_read_without_a_restart() {
     let environment =
         [("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap()), ("AWS_EC2_METADATA_DISABLED", "true")];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let Some(mut line) = Line::start_as(environment.into()).await else { return };
+    let Some(mut line) = Line::start_as(environment.into(), UPLOAD).await else { return };
     let id = line.create(ONE_OBJECT);
     line.proxy.spoil(ANY, Fault::Reset, u32::MAX);
     line.until_warned(&id, "could not be reached");
@@ -173,9 +191,56 @@ async fn keys_that_are_put_right_in_their_file_are_read_without_a_restart() {
     line.proxy.spoil(ANY, Fault::Reset, 0);
     line.trawl.launch();
     line.trawl.await_answer();
-    line.until_warned(&id, "no valid credentials");
+    line.until_warned(&id, "the store refuses");
     keys(&file, ACCESS_KEY_ID);
     let recovered = line.trawl.ended(&id);
     line.assert_arrived(&id, recovered.ledger.captured).await;
+    line.assert_nothing_under_way().await;
+    line.trawl.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_uploads_of_this_hosts_captures_are_removed_from_a_bucket() {
+    let Some(mut line) = Line::start().await else { return };
+    let id = line.create(ONE_OBJECT);
+    line.proxy.spoil(&["partNumber=3"], Fault::Reset, u32::MAX);
+    line.until_warned(&id, "could not be reached");
+    line.trawl.kill();
+    line.begin_upload(&format!("pcap_{id}.pcap")).await;
+    let others = [
+        format!("elsewhere/pcap_{id}.pcap"),
+        format!("pcap_{}.pcap", "0".repeat(32)),
+        "somebody's".to_owned(),
+    ];
+    for other in &others {
+        line.begin_upload(other).await;
+    }
+    line.proxy.spoil(ANY, Fault::Reset, 0);
+    line.trawl.launch();
+    line.trawl.await_answer();
+    let recovered = line.trawl.ended(&id);
+    line.assert_arrived(&id, recovered.ledger.captured).await;
+    let mut left = uploads_under_way(&line.weed).await;
+    left.sort();
+    assert_eq!(left, others);
+    line.trawl.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_capture_that_was_given_up_left_in_a_bucket_goes_at_the_next_start() {
+    let Some(mut line) = Line::start_as(credentials(), UPLOAD_BRIEFLY).await else { return };
+    let id = line.create(ONE_OBJECT);
+    line.proxy.spoil(&["partNumber=3"], Fault::Reset, u32::MAX);
+    line.until_warned(&id, "could not be reached");
+    line.proxy.spoil(ANY, Fault::Reset, u32::MAX);
+    assert_eq!(line.trawl.ended(&id).status, Status::Failed);
+    assert_eq!(uploads_under_way(&line.weed).await, [format!("pcap_{id}.pcap")]);
+    line.proxy.spoil(ANY, Fault::Reset, 0);
+    line.trawl.kill_and_restart();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !uploads_under_way(&line.weed).await.is_empty() {
+        assert!(Instant::now() < until, "the upload is still there: {}", line.trawl.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     line.trawl.finish();
 }
