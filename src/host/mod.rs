@@ -6,6 +6,8 @@
 
 mod dataplane;
 #[cfg(feature = "dpdk")]
+mod measure;
+#[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;
@@ -15,6 +17,8 @@ mod retention;
 mod serve;
 
 pub use dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+#[cfg(feature = "dpdk")]
+pub use measure::{Limit, MeasureError, Measured, Rate, measure};
 #[cfg(feature = "dpdk")]
 pub use ports::probe;
 #[cfg(feature = "dpdk")]

@@ -215,7 +215,7 @@ async fn one_of(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// Every thread that is started from here on inherits this: control never runs on a worker's core.
-fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
+pub(super) fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     let mut set = CpuSet::new();
     for &core in cores {
         set.set(core);
@@ -224,7 +224,7 @@ fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     sched_setaffinity(None, &set).map_err(|e| ServeError::System { doing, source: e.into() })
 }
 
-fn data_plane(plan: &Plan) -> DataPlaneConfig {
+pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
     DataPlaneConfig {
         worker_cores: plan.cores.workers.clone(),
         writer_cores: plan.cores.writers.clone(),
@@ -238,7 +238,7 @@ fn data_plane(plan: &Plan) -> DataPlaneConfig {
     }
 }
 
-fn spool(plan: &Plan) -> SpoolConfig {
+pub(super) fn spool(plan: &Plan) -> SpoolConfig {
     SpoolConfig {
         dir: plan.spool.dir.clone(),
         bytes_max: plan.spool.bytes_max,
