@@ -260,7 +260,8 @@ impl Bench<'_> {
         let (spool, budget) = (Arc::clone(spool), Arc::clone(budget));
         Ok(std::thread::spawn(move || {
             let mut streams = queues;
-            while let (true, Ok(input)) = (streams > 0, published.recv()) {
+            while streams > 0 {
+                let Ok(input) = published.recv() else { break };
                 match input {
                     Input::Segment(_, segment) if spool.free(&segment.path).is_err() => {
                         budget.end(Ended::Revoked)

@@ -12,6 +12,7 @@ mod frames;
 mod http;
 mod kills;
 mod limits;
+mod measure;
 mod outcome;
 mod overload;
 mod quiet;
