@@ -8,6 +8,8 @@ mod dataplane;
 #[cfg(feature = "dpdk")]
 mod measure;
 #[cfg(feature = "dpdk")]
+mod memory;
+#[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;

@@ -3,6 +3,7 @@
 //! Invariant: the first SIGTERM or SIGINT ends captures, uploads what they have and exits 0; the second exits at once.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::memory;
 use super::ports::{self, PortsError};
 use super::privileges;
 use super::retention;
@@ -121,6 +122,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         queues = plane.queues.len(), blocks_bytes = arena.bytes, hugepages = arena.hugepages, locked = arena.locked,
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
+    memory::settle(&plan, &plane, spool.config().write);
     let started = Arc::new(ports.started);
     let counted = Arc::clone(&started);
     let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));

@@ -13,6 +13,7 @@ mod http;
 mod kills;
 mod limits;
 mod measure;
+mod memory;
 mod outcome;
 mod overload;
 mod quiet;
