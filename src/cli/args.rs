@@ -54,7 +54,14 @@ pub struct CheckArgs {
     /// The config file
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Print a JSON array of findings
+    /// Also measure what this host sustains, with synthetic frames on the config's cores, blocks and spool; the ports are not
+    /// opened. Not while `trawl serve` works here
+    #[arg(long)]
+    pub measure: bool,
+    /// How long each of the nine measurements lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=600), requires = "measure")]
+    pub seconds: u64,
+    /// Print JSON: an array of findings, with --measure an object of these and of what was measured
     #[arg(long)]
     pub json: bool,
 }

@@ -9,6 +9,8 @@ mod check;
 pub mod client;
 mod download;
 mod filter;
+#[cfg(feature = "dpdk")]
+mod measure;
 mod merge;
 mod pages;
 mod report;
@@ -83,6 +85,10 @@ pub enum Error {
     #[cfg(feature = "dpdk")]
     #[error(transparent)]
     Serve(Box<crate::host::ServeError>),
+    /// A measurement.
+    #[cfg(feature = "dpdk")]
+    #[error("nothing was measured: {0}")]
+    Measure(Box<crate::host::MeasureError>),
     /// A command that needs DPDK, in a build without it.
     #[cfg(not(feature = "dpdk"))]
     #[error("`trawl {0}` is not part of this build: it was built with --no-default-features")]
@@ -149,6 +155,10 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: args::Command) -> Result<Outcome, Error> {
     match command {
+        #[cfg(feature = "dpdk")]
+        args::Command::Check(args) if args.measure => check::measure(&args),
+        #[cfg(not(feature = "dpdk"))]
+        args::Command::Check(args) if args.measure => Err(Error::NotBuilt("check --measure")),
         #[cfg(feature = "dpdk")]
         args::Command::Check(args) => check::run(&args, Some(&crate::host::probe)),
         #[cfg(not(feature = "dpdk"))]

@@ -3,6 +3,7 @@
 //! Invariant: the first SIGTERM or SIGINT ends captures, uploads what they have and exits 0; the second exits at once.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::memory;
 use super::observation::Observation;
 use super::ports::{self, PortsError};
 use super::privileges;
@@ -134,6 +135,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         queues = plane.queues.len(), blocks_bytes = arena.bytes, hugepages = arena.hugepages, locked = arena.locked,
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
+    memory::settle(&plan, &plane, spool.config().write);
     let started = Arc::new(ports.started);
     let (counted, looked_at) = (Arc::clone(&started), Arc::clone(&started));
     let (spool_seen, jobs_seen) = (Arc::clone(&spool), jobs.clone());
@@ -241,7 +243,7 @@ async fn one_of(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// Every thread that is started from here on inherits this: control never runs on a worker's core.
-fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
+pub(super) fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     let mut set = CpuSet::new();
     for &core in cores {
         set.set(core);
@@ -261,7 +263,7 @@ fn contact_time_max(plan: &Plan) -> Duration {
     (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX)
 }
 
-fn data_plane(plan: &Plan) -> DataPlaneConfig {
+pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
     DataPlaneConfig {
         worker_cores: plan.cores.workers.clone(),
         writer_cores: plan.cores.writers.clone(),
@@ -275,7 +277,7 @@ fn data_plane(plan: &Plan) -> DataPlaneConfig {
     }
 }
 
-fn spool(plan: &Plan) -> SpoolConfig {
+pub(super) fn spool(plan: &Plan) -> SpoolConfig {
     SpoolConfig {
         dir: plan.spool.dir.clone(),
         bytes_max: plan.spool.bytes_max,

@@ -19,6 +19,8 @@ mod observe;
 #[path = "../common/openmetrics.rs"]
 mod openmetrics;
 mod numbered;
+mod measure;
+mod memory;
 mod outcome;
 mod overload;
 #[path = "../common/proxy.rs"]

@@ -3,6 +3,7 @@
 // A test binary has no readers of its docs, and clippy.toml exempts only functions marked #[test].
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod crowd;
 mod history;
 mod quiet;
 mod rig;

@@ -31,14 +31,29 @@ pub struct Traffic {
     frames: Vec<Vec<u8>>,
     /// Whether frames carry their running number; those that a test made stay as they are, and are sent in turn.
     numbered: bool,
+    /// How many bursts began with a marked frame; none if frames are not marked.
+    marked: Option<u64>,
     last_burst: usize,
 }
+
+/// Where [`Traffic::marking`]'s frames go to.
+pub const MARKED: &str = "203.0.113.9";
 
 impl Traffic {
     fn new(bytes: usize, left: u64, per_second: Option<u64>) -> Self {
         let frames = (0..BURST).map(|_| frame(bytes)).collect();
         let started = Instant::now();
-        Self { bytes, left, per_second, started, sent: 0, frames, numbered: true, last_burst: 0 }
+        Self {
+            bytes,
+            left,
+            per_second,
+            started,
+            sent: 0,
+            frames,
+            numbered: true,
+            marked: None,
+            last_burst: 0,
+        }
     }
 
     /// These frames in turn, so many a second.
@@ -58,6 +73,13 @@ impl Traffic {
         // The host itself starts in this time too.
         let started = Instant::now() + Duration::from_millis(750);
         Self { started, ..Self::new(bytes, frames, Some(200_000)) }
+    }
+
+    /// The first frame of every burst goes to [`MARKED`], is short, and carries the number of the burst.
+    pub fn marking(mut self) -> Self {
+        self.frames[0] = frame(61);
+        self.frames[0][30..34].copy_from_slice(&[203, 0, 113, 9]);
+        Self { marked: Some(0), ..self }
     }
 
     /// So many a second.
@@ -123,6 +145,10 @@ impl Source for Traffic {
                 frame[42..50].copy_from_slice(&self.sent.to_be_bytes());
             }
         }
+        if let Some(bursts) = self.marked.as_mut().filter(|_| count > 0) {
+            *bursts += 1;
+            self.frames[0][42..50].copy_from_slice(&bursts.to_be_bytes());
+        }
         debug_assert!(self.bytes > 0);
         Frames(&self.frames[..count])
     }
@@ -135,6 +161,8 @@ pub struct Found {
     pub frame_bytes: u64,
     /// Frames whose running number is one above that of the last frame of the same length.
     pub in_sequence: u64,
+    /// Running numbers that are not there between the first and the last of each length.
+    pub missing: u64,
 }
 
 pub struct Rig {
@@ -150,13 +178,20 @@ pub struct Rig {
 pub struct Options {
     pub write: WriteMode,
     pub bytes_max: u64,
+    pub segment_bytes: u64,
     pub history: Option<HistoryConfig>,
     pub simple_sample: Option<Sample>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { write: WriteMode::Auto, bytes_max: 8 << 30, history: None, simple_sample: None }
+        Self {
+            write: WriteMode::Auto,
+            bytes_max: 8 << 30,
+            segment_bytes: 4 << 20,
+            history: None,
+            simple_sample: None,
+        }
     }
 }
 
@@ -222,11 +257,11 @@ impl Rig {
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> Self {
-        let Options { write, bytes_max, history, simple_sample } = options;
+        let Options { write, bytes_max, segment_bytes, history, simple_sample } = options;
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
             bytes_max,
-            segment_bytes: 4 << 20,
+            segment_bytes,
             write,
             fsync_interval: Duration::from_millis(200),
             pool_bytes: 8 << 20,
@@ -386,6 +421,7 @@ fn verify(bucket: &Path, job: &Job) -> Found {
             let number = u64::from_be_bytes(record.data[42..50].try_into().unwrap());
             let last = numbers.insert(record.wire_len, number).unwrap_or(number.wrapping_sub(1));
             found.in_sequence += u64::from(number == last.wrapping_add(1));
+            found.missing += number.wrapping_sub(last).wrapping_sub(1);
         }
         assert_eq!(packets, object.packets);
         found.packets += packets;
