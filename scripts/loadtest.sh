@@ -51,29 +51,7 @@ if [ -n "$PKTGEN" ]; then
     SIZES=${SIZES//imix/}
 fi
 
-if [ -z "${TRAWL:-}" ]; then
-    "$ROOT/scripts/install-deps.sh" build
-    say "building (release)" >&2
-    (cd "$ROOT" && cargo build --release --locked --bin trawl)
-    TRAWL=$TARGET_DIR/release/trawl
-fi
-need_apt dpdk python3 util-linux || die "packages are missing"
-mapfile -t cores < <(cores_allowed)
-count=${#cores[@]}
-[ "$count" -ge 2 ] || die "a load test needs two cores"
-worker=${cores[-1]}
-if [ "$count" -ge 4 ]; then
-    writers=${cores[*]:1:count-3} sender="0@${cores[0]},1@${cores[-2]}"
-else
-    writers=${cores[0]} sender="0@${cores[0]},1@${cores[0]}"
-    warn "$count cores: the sender shares core ${cores[0]} with writers and merge"
-fi
-# vhost maps the other process's memory by its file descriptor: that takes few and large files.
-eal="--no-pci --in-memory --single-file-segments -m 256" generator_memory="--in-memory --single-file-segments -m 256"
-if ! ensure_hugepages 640; then
-    warn "no 640 free hugepages: figures are those of --no-huge and ordinary pages"
-    eal="--no-pci --no-huge --in-memory -m 256" generator_memory="--no-huge -m 256"
-fi
+prepare_load
 if [ -n "$PORT" ]; then
     sender='' eal='--in-memory'
     [[ $PORT != net_* ]] || eal='--no-pci --in-memory -m 256'
@@ -84,10 +62,7 @@ WORK=$(mktemp -d "$DIR/run.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
 trap 'exit 130' INT TERM
 pacer=$WORK/pace.so
-if [ -z "$PORT$PKTGEN" ]; then
-    read -ra flags < <(pkg-config --cflags --libs libdpdk)
-    cc -O2 -shared -fPIC -o "$pacer" "$ROOT/scripts/pace.c" "${flags[@]}" || die "scripts/pace.c cannot be built"
-fi
+[ -n "$PORT$PKTGEN" ] || build_pacer "$pacer"
 # A trial stands in the spool and in the bucket.
 spool=$(($(df --output=avail -B1G "$WORK" | tail -n 1) * 2 / 5))
 [ "$spool" -ge 2 ] || die "$DIR has less than 5 GiB free: --dir names another place"

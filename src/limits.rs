@@ -15,7 +15,7 @@ pub const PAGE_BYTES: usize = 4096;
 /// Size of a block. 1 MiB keeps the hand-over cost per byte negligible and is a whole number of disk stripes.
 pub const BLOCK_BYTES: usize = 1 << 20;
 
-/// Memory of the process beside DPDK's and the blocks: code, stacks, the job database's cache, parts on their way to a store.
+/// Memory of the process beside DPDK's and the blocks: code, stacks, the job database's cache.
 pub const OTHER_MEMORY_BYTES_MAX: u64 = 100 << 20;
 
 /// The largest frame that a port can deliver: IPv4's and IPv6's 65535-byte payload with link headers (RFC 791, RFC 8200).

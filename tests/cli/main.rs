@@ -1,6 +1,7 @@
 //! The real binary: help, usage errors, exit codes, `check`, and the client's first error.
 #![allow(clippy::unwrap_used)] // clippy.toml exempts test functions, not the helpers of an integration test
 
+mod setup;
 mod wait;
 
 use assert_cmd::Command;
