@@ -13,7 +13,7 @@ mod size;
 
 pub use plan::{
     Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, Credential, CredentialKind, HistoryPlan, HostPlan,
-    Hugepages, LogFormat, LogPlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan, UploadPlan, WriteMode,
+    GcsPlan, Hugepages, LogFormat, LogPlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan, UploadPlan, WriteMode,
 };
 pub use problem::{Problem, Problems};
 pub use size::ByteSize;

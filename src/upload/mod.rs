@@ -7,9 +7,11 @@ mod destination;
 mod error;
 mod checksum;
 mod checkpoint;
+mod patience;
 mod store;
 mod file;
 mod s3;
+mod gcs;
 mod manifest;
 mod sign;
 mod deliver;
@@ -20,6 +22,7 @@ pub use deliver::{PublishError, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;
+pub use gcs::{GcsConfig, GcsCredentials};
 #[cfg(test)]
 pub(crate) use manifest::tests::empty as empty_manifest;
 pub use manifest::{
