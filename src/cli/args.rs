@@ -165,7 +165,8 @@ pub enum BucketCommand {
 /// `trawl bucket add`
 #[derive(Debug, Args)]
 pub struct BucketAddArgs {
-    /// The bucket: s3://BUCKET[/DIRECTORY]?region=REGION or r2://BUCKET[/DIRECTORY]?account-id=ID
+    /// The bucket: s3://BUCKET[/DIRECTORY]?region=REGION, gs://BUCKET[/DIRECTORY] or
+    /// r2://BUCKET[/DIRECTORY]?account-id=ID
     #[arg(value_name = "URI")]
     pub destination_conf: String,
     /// File with the access key id and the secret access key of an r2:// bucket, one a line, instead of

@@ -1,10 +1,10 @@
 //! Buckets as this host itself reaches them, for commands that read objects. Owns the choice of endpoint and patience.
 //!
-//! Invariant: credentials come from the standard AWS chain alone.
+//! Invariant: credentials come from the standard chains of AWS and Google alone.
 
 use super::args::StoreArgs;
 use crate::upload::{
-    Destination, DestinationError, ObjectStore, S3Config, Stores, StoresConfig, UploadError,
+    Destination, DestinationError, GcsConfig, ObjectStore, S3Config, Stores, StoresConfig, UploadError,
 };
 
 /// How long a store that fails is tried again: a person waits.
@@ -31,7 +31,10 @@ pub enum StoreError {
 pub async fn open(uri: &str, args: &StoreArgs) -> Result<Box<dyn ObjectStore>, StoreError> {
     let endpoint = args.endpoint.clone().filter(|endpoint| !endpoint.is_empty());
     let s3 = S3Config { endpoint, retry_seconds_max: RETRY_SECONDS_MAX, ..S3Config::default() };
-    let stores = Stores::new(StoresConfig { allow_file: true, s3, ..StoresConfig::default() })?;
+    let gcs = uri
+        .starts_with("gs://")
+        .then(|| GcsConfig { retry_seconds_max: RETRY_SECONDS_MAX, ..GcsConfig::default() });
+    let stores = Stores::new(StoresConfig { allow_file: true, s3, gcs, ..StoresConfig::default() })?;
     Ok(stores.open(&Destination::parse(uri)?).await?)
 }
 
@@ -54,11 +57,13 @@ mod tests {
         for (uri, destination, name) in [
             ("s3://b/d/e/pcap_x.json?region=r", "s3://b/d/e?region=r", "pcap_x.json"),
             ("s3://b/pcap_x.json?region=r", "s3://b?region=r", "pcap_x.json"),
+            ("gs://b/d/pcap_x.json", "gs://b/d", "pcap_x.json"),
+            ("gs://b/pcap_x.json", "gs://b", "pcap_x.json"),
             ("file:///d/x.json", "file:///d", "x.json"),
         ] {
             assert_eq!(split(uri), Some((destination.to_owned(), name.to_owned())));
         }
-        for uri in ["s3://bucket?region=r", "s3://bucket/?region=r", "file:///x", "x"] {
+        for uri in ["s3://bucket?region=r", "s3://bucket/?region=r", "file:///x", "gs://bucket", "x"] {
             assert_eq!(split(uri), None, "{uri}");
         }
     }

@@ -185,6 +185,8 @@ sections! {
         s3: S3 = S3::default(),
         /// `[upload.r2]`
         r2: R2 = R2::default(),
+        /// `[upload.gcs]`
+        gcs: Gcs = Gcs::default(),
     }
     /// `[upload.s3]`
     S3 {
@@ -207,6 +209,19 @@ sections! {
         allow: bool = false,
         /// Replaces the account's endpoint.
         endpoint: Option<String> = None,
+    }
+    /// `[upload.gcs]`
+    Gcs {
+        /// Whether `gs://bucket` is a destination.
+        allow: bool = false,
+        /// Replaces Google's endpoint.
+        endpoint: Option<String> = None,
+        /// `default` or `none`.
+        credentials: String = "default".to_owned(),
+        /// The JSON key of a service account instead.
+        credentials_file: Option<PathBuf> = None,
+        /// Storage class of objects; the bucket's when absent.
+        storage_class: Option<String> = None,
     }
     /// `[manifest]`
     Manifest {

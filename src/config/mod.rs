@@ -12,8 +12,8 @@ mod resolve;
 mod size;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, Credential, CredentialKind, HistoryPlan, HostPlan,
-    Hugepages, LogFormat, LogPlan, ObservePlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, Credential, CredentialKind, GcsPlan, HistoryPlan,
+    HostPlan, Hugepages, LogFormat, LogPlan, ObservePlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan,
     UploadPlan, WriteMode,
 };
 pub use problem::{Problem, Problems};

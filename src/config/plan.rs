@@ -5,7 +5,7 @@
 
 use super::{Problem, Problems, file, resolve};
 use crate::capture::AccountId;
-use crate::upload::S3Extras;
+use crate::upload::{GcsCredentials, S3Extras};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -246,6 +246,19 @@ pub struct UploadPlan {
     pub s3: S3Plan,
     /// R2; its destinations are refused when none.
     pub r2: Option<R2Plan>,
+    /// Google Cloud Storage; its destinations are refused when none.
+    pub gcs: Option<GcsPlan>,
+}
+
+/// Google Cloud Storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcsPlan {
+    /// An `http` or `https` URL without a trailing slash; Google's own when none.
+    pub endpoint: Option<String>,
+    /// Who this host is to Google.
+    pub credentials: GcsCredentials,
+    /// Storage class of objects; the bucket's when none.
+    pub storage_class: Option<String>,
 }
 
 /// R2.

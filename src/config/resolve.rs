@@ -6,7 +6,7 @@ use super::file::{self, File};
 use super::plan::*;
 use super::{ByteSize, Problem, accounts};
 use crate::limits;
-use crate::upload::{S3Encryption, S3Extras};
+use crate::upload::{GcsCredentials, S3Encryption, S3Extras};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -413,6 +413,7 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
         ca_file: upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path)),
         s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint, extras },
         r2: upload.r2.allow.then_some(R2Plan { endpoint: endpoint_r2 }),
+        gcs: gcs(rules, &upload.gcs),
     }
 }
 
@@ -426,18 +427,51 @@ fn extras(rules: &mut Rules, s3: &file::S3) -> S3Extras {
     if s3.kms_key_id.is_some() && !matches!(encryption, Some(S3Encryption::Kms { .. })) {
         rules.wrong("upload.s3.kms_key_id", "(set)", "a key is used with encryption = \"kms\" only");
     }
-    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    if let Some(class) = &s3.storage_class
-        && (class.is_empty() || !class.bytes().all(plain))
-    {
-        let advice = "write it as S3 does, such as \"STANDARD_IA\"";
-        rules.wrong("upload.s3.storage_class", format!("{class:?}"), advice);
-    }
+    storage_class(rules, "upload.s3.storage_class", s3.storage_class.as_deref(), "STANDARD_IA");
     S3Extras {
         encryption,
         storage_class: s3.storage_class.clone(),
         owner_full_control: s3.owner_full_control,
     }
+}
+
+fn storage_class(rules: &mut Rules, key: &'static str, class: Option<&str>, example: &str) {
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if let Some(class) = class
+        && (class.is_empty() || !class.bytes().all(plain))
+    {
+        rules.wrong(key, format!("{class:?}"), format!("write it as the store does, such as \"{example}\""));
+    }
+}
+
+fn gcs(rules: &mut Rules, gcs: &file::Gcs) -> Option<GcsPlan> {
+    const CHOICES: [(&str, bool); 2] = [("default", true), ("none", false)];
+    let endpoint = gcs.endpoint.as_deref().map(|url| endpoint(rules, "upload.gcs.endpoint", url));
+    let known = rules.choice("upload.gcs.credentials", &gcs.credentials, &CHOICES);
+    let file = gcs.credentials_file.as_deref();
+    let file = file.map(|path| rules.path("upload.gcs.credentials_file", path));
+    let credentials = match file {
+        Some(path) if known => GcsCredentials::File(path),
+        None if known => GcsCredentials::Default,
+        Some(_) => {
+            rules.wrong(
+                "upload.gcs.credentials_file",
+                "(set)",
+                "a key is not used with credentials = \"none\"",
+            );
+            GcsCredentials::None
+        }
+        None => {
+            if endpoint.is_none() {
+                let advice =
+                    "Google knows nobody without credentials; this is for an emulator at upload.gcs.endpoint";
+                rules.wrong("upload.gcs.credentials", "\"none\"", advice);
+            }
+            GcsCredentials::None
+        }
+    };
+    storage_class(rules, "upload.gcs.storage_class", gcs.storage_class.as_deref(), "NEARLINE");
+    gcs.allow.then(|| GcsPlan { endpoint, credentials, storage_class: gcs.storage_class.clone() })
 }
 
 fn endpoint(rules: &mut Rules, key: &'static str, url: &str) -> String {

@@ -18,7 +18,7 @@ use crate::ownership::{BucketKeys, Ownership};
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
 use crate::upload::{
-    KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError, Vault, VaultError,
+    GcsConfig, KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError, Vault, VaultError,
 };
 use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -311,6 +311,17 @@ fn stores(plan: &Plan) -> StoresConfig {
             ..S3Config::default()
         },
         r2: upload.r2.clone().map(|r2| R2Config { endpoint: r2.endpoint, credentials: None }),
+        gcs: upload.gcs.clone().map(|gcs| GcsConfig {
+            endpoint: gcs.endpoint,
+            credentials: gcs.credentials,
+            storage_class: gcs.storage_class,
+            chunk_bytes: upload.part_bytes,
+            retry_seconds_max: upload.retry.as_secs(),
+            pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
+            proxy: upload.proxy.clone(),
+            ca_file: upload.ca_file.clone(),
+            ..GcsConfig::default()
+        }),
     }
 }
 

@@ -18,11 +18,13 @@ pub enum UploadError {
     FileNotAllowed,
     /// Buckets of this kind are switched off on this host.
     #[error(
-        "this host does not write to {scheme}:// destinations; use another, or have its operator set upload.{scheme}"
+        "this host does not write to {scheme}:// destinations; use another, or have its operator set {key}"
     )]
     BucketNotAllowed {
         /// The kind.
         scheme: &'static str,
+        /// The key of the config.
+        key: &'static str,
     },
     /// The bucket is not there.
     #[error("bucket {bucket} does not exist; create it or correct the destination")]
@@ -45,7 +47,7 @@ pub enum UploadError {
         "the store refuses {action} on {place} ({detail}); grant this host {action} on the bucket's objects"
     )]
     Denied {
-        /// The permission, in S3's words, such as `s3:PutObject`.
+        /// The permission, in the store's words, such as `s3:PutObject` or `storage.objects.create`.
         action: &'static str,
         /// Bucket and key.
         place: String,
@@ -54,7 +56,7 @@ pub enum UploadError {
     },
     /// The store does not know us, or there is nothing to identify us with.
     #[error(
-        "no valid credentials for {place} ({detail}); check the bucket's access keys, or the AWS credentials of this host"
+        "no valid credentials for {place} ({detail}); check the bucket's access keys, or this host's credentials for that store"
     )]
     Credentials {
         /// Bucket and key.
@@ -118,7 +120,7 @@ pub enum UploadError {
     /// The configuration of the store cannot be used.
     #[error("upload {key} is not usable: {detail}")]
     Config {
-        /// The key below `upload` or `upload.s3`.
+        /// The key below `upload`, `upload.s3` or `upload.gcs`.
         key: &'static str,
         /// What is wrong with it.
         detail: String,

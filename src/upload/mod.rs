@@ -8,9 +8,11 @@ mod error;
 mod checksum;
 mod checkpoint;
 mod counts;
+mod patience;
 mod store;
 mod file;
 mod s3;
+mod gcs;
 mod manifest;
 mod sign;
 mod vault;
@@ -24,6 +26,7 @@ pub use deliver::{PublishError, Record, deliver, publish_manifest};
 pub use destination::{Destination, DestinationError};
 pub use error::UploadError;
 pub use file::FileStore;
+pub use gcs::{GcsConfig, GcsCredentials};
 #[cfg(test)]
 pub(crate) use manifest::tests::empty as empty_manifest;
 pub use manifest::{

@@ -5,6 +5,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::file::FileStore;
+use super::gcs::{GcsConfig, GcsStores};
 use super::s3::{S3Config, S3Credentials, S3Stores};
 use super::{Destination, UploadError};
 use crate::capture::CaptureId;
@@ -118,6 +119,8 @@ pub struct StoresConfig {
     pub s3: S3Config,
     /// How to speak to R2; no `r2://` destination is taken without.
     pub r2: Option<R2Config>,
+    /// How to speak to Google Cloud Storage; no `gs://` destination is taken without.
+    pub gcs: Option<GcsConfig>,
 }
 
 /// Opens stores. One per process: connections and credentials are shared by all captures.
@@ -126,6 +129,7 @@ pub struct Stores {
     allow_file: bool,
     s3: S3Stores,
     r2: Option<R2Config>,
+    gcs: Option<GcsStores>,
 }
 
 impl Stores {
@@ -134,7 +138,8 @@ impl Stores {
     /// # Errors
     /// [`UploadError::Config`] when a value cannot be used.
     pub fn new(config: StoresConfig) -> Result<Self, UploadError> {
-        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)?, r2: config.r2 })
+        let gcs = config.gcs.map(GcsStores::new).transpose()?;
+        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)?, r2: config.r2, gcs })
     }
 
     /// The store of a destination. For a bucket, credentials are looked up; the bucket itself is not contacted.
@@ -165,8 +170,16 @@ impl Stores {
             Destination::S3 { bucket, directory, region } => {
                 Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region).await?))
             }
+            Destination::Gcs { bucket, directory } => {
+                let Some(gcs) = &self.gcs else {
+                    return Err(UploadError::BucketNotAllowed { scheme: "gs", key: "upload.gcs.allow" });
+                };
+                Ok(Box::new(gcs.open(bucket, directory.trim_matches('/')).await?))
+            }
             Destination::R2 { bucket, directory, account_id } => {
-                let Some(r2) = &self.r2 else { return Err(UploadError::BucketNotAllowed { scheme: "r2" }) };
+                let Some(r2) = &self.r2 else {
+                    return Err(UploadError::BucketNotAllowed { scheme: "r2", key: "upload.r2.allow" });
+                };
                 let Some(keys) = keys.or(r2.credentials.as_ref()) else {
                     let detail = "this account has sent none".to_owned();
                     return Err(UploadError::Keys { place: destination.to_string(), detail });

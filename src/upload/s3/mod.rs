@@ -12,6 +12,7 @@ mod writer;
 
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, KeptPart};
+use super::patience::{Grant, Patience, describe};
 use super::store::{ObjectStore, ObjectWriter, Pending, Resumed, Sweep};
 use crate::limits::PART_BYTES_MIN;
 use aws_config::identity::IdentityCache;
@@ -24,7 +25,7 @@ use aws_sdk_s3::types::ChecksumMode;
 use bytes::{Bytes, BytesMut};
 pub use extras::{S3Encryption, S3Extras};
 use multipart::Multipart;
-use retry::{Failed, Patience, Target, call, describe};
+use retry::{Failed, Target, call};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,9 +35,6 @@ use writer::{Cut, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
 const CONNECT_SECONDS_MAX: u64 = 5;
-
-/// How long a probe, an abort or a look at an object is tried: a person or a clean-up waits for it.
-const PROBE_SECONDS_MAX: u64 = 10;
 
 /// Largest `part_bytes`: memory is reserved in this unit, `parts_in_flight + 1` times per capture.
 const PART_BYTES_MAX: u64 = 1 << 30;
@@ -266,9 +264,11 @@ impl S3Store {
             bucket: self.bucket.clone(),
             key: format!("{}{slash}{name}", self.directory),
             region: self.region.clone(),
-            retry_seconds_max: self.config.retry_seconds_max,
-            attempt_seconds_max: self.config.attempt_seconds_max,
-            pause_ms_max: self.config.pause_ms_max,
+            grant: Grant {
+                retry_seconds_max: self.config.retry_seconds_max,
+                attempt_seconds_max: self.config.attempt_seconds_max,
+                pause_ms_max: self.config.pause_ms_max,
+            },
             extras: Arc::clone(&self.extras),
         }
     }
@@ -307,7 +307,7 @@ impl ObjectStore for S3Store {
     fn probe(&self) -> Pending<'_, ()> {
         Box::pin(async move {
             let target = self.target(&format!("trawl-probe-{}", uuid::Uuid::new_v4().simple()));
-            let patience = target.patience_short();
+            let patience = target.grant.patience_short();
             Multipart::create(target, patience).await?.abort().await
         })
     }
@@ -333,7 +333,7 @@ impl ObjectStore for S3Store {
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
         Box::pin(async move {
             let target = self.target(name);
-            match head(&target, target.patience_look()).await {
+            match head(&target, target.grant.patience_look()).await {
                 Ok(held) => Ok(Some(held.bytes)),
                 Err(Failed { error: UploadError::NotFound { .. }, .. }) => Ok(None),
                 Err(failed) => Err(failed.error),
@@ -345,7 +345,7 @@ impl ObjectStore for S3Store {
         Box::pin(async move {
             let target = self.target(name);
             let request = || target.client.get_object().bucket(&target.bucket).key(&target.key).send();
-            let mut answer = call(&target, "s3:GetObject", target.patience_look(), request).await?;
+            let mut answer = call(&target, "s3:GetObject", target.grant.patience_look(), request).await?;
             collect(&target, &mut answer.body, bytes_max).await
         })
     }
@@ -362,7 +362,7 @@ impl ObjectStore for S3Store {
                 get.range(&range).send()
             };
             // The whole time that the store is given: a long read must not end with one dropped connection.
-            match call(&target, "s3:GetObject", target.patience_look(), request).await {
+            match call(&target, "s3:GetObject", target.grant.patience_look(), request).await {
                 Ok(mut answer) => collect(&target, &mut answer.body, bytes).await,
                 Err(failed) if self.size(name).await?.is_some_and(|size| size <= from) => {
                     // Stores answer 416 for a range behind the end; that is no failure here.
@@ -384,7 +384,7 @@ impl ObjectStore for S3Store {
                     let list = target.client.list_objects_v2().bucket(&target.bucket).prefix(&target.key);
                     list.delimiter("/").set_continuation_token(next.clone()).send()
                 };
-                let answer = call(&target, "s3:ListBucket", target.patience_look(), request).await?;
+                let answer = call(&target, "s3:ListBucket", target.grant.patience_look(), request).await?;
                 names.extend(
                     answer.contents().iter().filter_map(|object| Some(object.key()?[folder..].to_owned())),
                 );
