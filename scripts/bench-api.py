@@ -30,7 +30,7 @@ def ask(method, url, token, body=None):
 
 
 def create(url, token, **what):
-    body = {"system": "magic-transit", "colo_name": "bench", "filter_v1": {}, **what}
+    body = {"system": "magic-transit", "filter_v1": {}, **what}
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -81,7 +81,7 @@ def main():
     url, metrics, token, destination = sys.argv[1:5]
     core, runs, seconds, connections = map(int, sys.argv[5:])
     os.sched_setaffinity(0, {core})
-    capture = create(url, token, type="full", time_limit=3600, destination_conf=destination)
+    capture = create(url, token, type="full", colo_name="bench", time_limit=3600, destination_conf=destination)
     # So that a list has something to list; discarded, they fail.
     for _ in range(LISTED):
         create(url, token, type="simple", time_limit=1, packet_limit=1)

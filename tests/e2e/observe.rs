@@ -200,6 +200,7 @@ fn a_thread_that_hangs_is_named_by_healthz_and_in_the_log_until_it_goes_on() {
         let mut output = std::io::BufReader::new(helper.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut output, &mut said).unwrap();
         if said.trim() != "held" {
+            helper.wait().unwrap();
             println!("SKIPPED: this machine lets nobody stop a thread of another process (ptrace: {said})");
             return;
         }
