@@ -193,11 +193,12 @@ impl Relay<'_> {
                 return Err(error);
             }
         };
-        tracing::info!(capture = %self.id, object = open.name, bytes, "upload goes on behind what the store holds");
         open.writer = Some(writer);
         if bytes == 0 {
+            tracing::info!(capture = %self.id, object = open.name, "upload begins anew: the store holds nothing of it");
             self.record.forget();
         } else {
+            tracing::info!(capture = %self.id, object = open.name, bytes, "upload goes on behind what the store holds");
             open.kept = true;
             let confirmed = checkpoint.crc32c_of(bytes);
             open.held = Some(Prefix { bytes_left: bytes, merged: Running::after(0), confirmed });

@@ -24,10 +24,12 @@ const UPLOAD: &str =
     "part_bytes = \"5MiB\"\nretry_seconds_max = 1\nretry_pause_ms_max = 20\nattempt_seconds_max = 1";
 /// And quick to give up.
 const UPLOAD_BRIEFLY: &str =
-    "part_bytes = \"5MiB\"\nretry_seconds_max = 1\nretry_pause_ms_max = 20\nretention_seconds = 2";
+    "part_bytes = \"5MiB\"\nretry_seconds_max = 1\nretry_pause_ms_max = 20\nretention_seconds = 4";
 
 /// Parts of more than one object of 16 MiB.
 const TWO_OBJECTS: u64 = 42_000;
+/// One object of two parts.
+const TWO_PARTS: u64 = 14_000;
 /// Less than an object, more than two parts.
 const ONE_OBJECT: u64 = 28_000;
 
@@ -109,25 +111,25 @@ async fn whatever_the_line_does_captures_arrive_complete_once_and_equal() {
     const KEY: Fault = Fault::Answer("403 Forbidden", "InvalidAccessKeyId");
     const SKEWED: Fault = Fault::Answer("403 Forbidden", "RequestTimeTooSkewed");
     let Some(line) = Line::start().await else { return };
-    for (what, words, fault, times) in [
-        ("SlowDown storm", ANY, SLOW, 12),
-        ("503 storm", PART, DOWN, 10),
-        ("resets", ANY, Fault::Reset, 40),
-        ("begin whose answer is lost", BEGIN, Fault::LoseAnswer, 2),
-        ("begin stalls", BEGIN, Fault::Stall, 2),
-        ("half-sent parts", PART, Fault::Half, 6),
-        ("parts whose answers are lost", PART, Fault::LoseAnswer, 4),
-        ("end whose answer is lost", END, Fault::LoseAnswer, 2),
-        ("end refused", END, SLOW, 6),
-        ("keys that get fixed", PART, KEY, 10),
-        ("clock that gets set", PART, SKEWED, 10),
-        ("manifest whose answer is lost", MANIFEST, Fault::LoseAnswer, 1),
-        ("manifest stalls", MANIFEST, Fault::Stall, 1),
+    for (what, words, fault, times, packets) in [
+        ("SlowDown storm", ANY, SLOW, 12, TWO_OBJECTS),
+        ("503 storm", PART, DOWN, 10, TWO_OBJECTS),
+        ("resets", ANY, Fault::Reset, 40, TWO_OBJECTS),
+        ("begin whose answer is lost", BEGIN, Fault::LoseAnswer, 2, TWO_PARTS),
+        ("begin stalls", BEGIN, Fault::Stall, 2, TWO_PARTS),
+        ("half-sent parts", PART, Fault::Half, 6, TWO_PARTS),
+        ("parts whose answers are lost", PART, Fault::LoseAnswer, 4, TWO_PARTS),
+        ("end whose answer is lost", END, Fault::LoseAnswer, 2, TWO_PARTS),
+        ("end refused", END, SLOW, 6, TWO_PARTS),
+        ("keys that get fixed", PART, KEY, 10, TWO_PARTS),
+        ("clock that gets set", PART, SKEWED, 10, TWO_PARTS),
+        ("manifest whose answer is lost", MANIFEST, Fault::LoseAnswer, 1, TWO_PARTS),
+        ("manifest stalls", MANIFEST, Fault::Stall, 1, TWO_PARTS),
     ] {
         let began = Instant::now();
-        let id = line.create(TWO_OBJECTS);
+        let id = line.create(packets);
         line.proxy.spoil(words, fault, times);
-        line.assert_arrived(&id, TWO_OBJECTS).await;
+        line.assert_arrived(&id, packets).await;
         line.assert_nothing_under_way().await;
         line.proxy.assert_all_went_wrong();
         eprintln!("{what}: {:.1} s", began.elapsed().as_secs_f64());
@@ -230,8 +232,12 @@ async fn only_uploads_of_this_hosts_captures_are_removed_from_a_bucket() {
 async fn what_a_capture_that_was_given_up_left_in_a_bucket_goes_at_the_next_start() {
     let Some(mut line) = Line::start_as(credentials(), UPLOAD_BRIEFLY).await else { return };
     let id = line.create(ONE_OBJECT);
-    line.proxy.spoil(&["partNumber=3"], Fault::Reset, u32::MAX);
-    line.until_warned(&id, "could not be reached");
+    let until = Instant::now() + Duration::from_secs(20);
+    line.proxy.spoil(END, Fault::Reset, u32::MAX);
+    while uploads_under_way(&line.weed).await.is_empty() {
+        assert!(Instant::now() < until, "no upload begins: {}", line.trawl.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     line.proxy.spoil(ANY, Fault::Reset, u32::MAX);
     assert_eq!(line.trawl.ended(&id).status, Status::Failed);
     assert_eq!(uploads_under_way(&line.weed).await, [format!("pcap_{id}.pcap")]);
