@@ -31,10 +31,9 @@ pub enum StoreError {
 pub async fn open(uri: &str, args: &StoreArgs) -> Result<Box<dyn ObjectStore>, StoreError> {
     let endpoint = args.endpoint.clone().filter(|endpoint| !endpoint.is_empty());
     let s3 = S3Config { endpoint, retry_seconds_max: RETRY_SECONDS_MAX, ..S3Config::default() };
-    let gcs = uri.starts_with("gs://").then(|| GcsConfig {
-        retry_seconds_max: RETRY_SECONDS_MAX,
-        ..GcsConfig::default()
-    });
+    let gcs = uri
+        .starts_with("gs://")
+        .then(|| GcsConfig { retry_seconds_max: RETRY_SECONDS_MAX, ..GcsConfig::default() });
     let stores = Stores::new(StoresConfig { allow_file: true, s3, gcs, ..StoresConfig::default() })?;
     Ok(stores.open(&Destination::parse(uri)?).await?)
 }

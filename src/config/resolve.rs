@@ -446,12 +446,17 @@ fn gcs(rules: &mut Rules, gcs: &file::Gcs) -> Option<GcsPlan> {
         Some(path) if known => GcsCredentials::File(path),
         None if known => GcsCredentials::Default,
         Some(_) => {
-            rules.wrong("upload.gcs.credentials_file", "(set)", "a key is not used with credentials = \"none\"");
+            rules.wrong(
+                "upload.gcs.credentials_file",
+                "(set)",
+                "a key is not used with credentials = \"none\"",
+            );
             GcsCredentials::None
         }
         None => {
             if endpoint.is_none() {
-                let advice = "Google knows nobody without credentials; this is for an emulator at upload.gcs.endpoint";
+                let advice =
+                    "Google knows nobody without credentials; this is for an emulator at upload.gcs.endpoint";
                 rules.wrong("upload.gcs.credentials", "\"none\"", advice);
             }
             GcsCredentials::None

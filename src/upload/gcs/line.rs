@@ -101,7 +101,9 @@ impl Tokens {
     pub(super) async fn get(&self) -> Result<Option<String>, NoToken> {
         let make = || match &self.source {
             Source::None => Ok(None),
-            Source::Default => Builder::default().with_scopes([SCOPE]).build_access_token_credentials().map(Some),
+            Source::Default => {
+                Builder::default().with_scopes([SCOPE]).build_access_token_credentials().map(Some)
+            }
             Source::Key(key) => {
                 let scopes = service_account::AccessSpecifier::from_scopes([SCOPE]);
                 let builder = service_account::Builder::new(key.clone()).with_access_specifier(scopes);

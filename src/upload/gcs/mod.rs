@@ -117,7 +117,10 @@ impl GcsStores {
         if let Err(refused) = self.tokens.get().await
             && !refused.transient
         {
-            return Err(UploadError::Credentials { place: format!("bucket {bucket}"), detail: refused.detail });
+            return Err(UploadError::Credentials {
+                place: format!("bucket {bucket}"),
+                detail: refused.detail,
+            });
         }
         let chunk_bytes = self.config.chunk_bytes.next_multiple_of(UNIT_BYTES);
         Ok(GcsStore {
@@ -237,17 +240,21 @@ impl ObjectStore for GcsStore {
             let target = self.target(prefix);
             let (mut names, mut next) = (Vec::new(), None::<String>);
             loop {
-                let mut query =
-                    vec![("prefix", &*target.key), ("delimiter", "/"), ("fields", "items(name),nextPageToken")];
+                let mut query = vec![
+                    ("prefix", &*target.key),
+                    ("delimiter", "/"),
+                    ("fields", "items(name),nextPageToken"),
+                ];
                 query.extend(next.iter().map(|token| ("pageToken", &**token)));
                 let url = target.url(&["storage", "v1", "b", &target.bucket, "o"], &query);
                 let request = |client: &Client| client.request(Method::GET, url.clone());
                 let patience = target.grant.patience_look();
                 let reply = call(&target, "storage.objects.list", patience, None, request).await?;
                 let page: Page = parse(&target, &reply)?;
-                let ours = page.items.into_iter().filter_map(|item| {
-                    Some(item.name.strip_prefix(&self.folder)?.to_owned())
-                });
+                let ours = page
+                    .items
+                    .into_iter()
+                    .filter_map(|item| Some(item.name.strip_prefix(&self.folder)?.to_owned()));
                 names.extend(ours);
                 next = page.next_page_token;
                 if next.is_none() {

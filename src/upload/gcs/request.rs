@@ -101,13 +101,23 @@ pub(super) async fn call(
 }
 
 /// One request to a session's address, which identifies us by itself.
-pub(super) async fn once(target: &Target, patience: Patience, request: RequestBuilder) -> Result<Reply, Refusal> {
+pub(super) async fn once(
+    target: &Target,
+    patience: Patience,
+    request: RequestBuilder,
+) -> Result<Reply, Refusal> {
     let sent = exchange(target, request, None);
-    tokio::time::timeout(patience.attempt, sent).await.unwrap_or_else(|_elapsed| Err(Refusal::silence(patience)))
+    tokio::time::timeout(patience.attempt, sent)
+        .await
+        .unwrap_or_else(|_elapsed| Err(Refusal::silence(patience)))
 }
 
 /// Anything but success and "go on" is a refusal.
-async fn exchange(target: &Target, request: RequestBuilder, bytes_max: Option<u64>) -> Result<Reply, Refusal> {
+async fn exchange(
+    target: &Target,
+    request: RequestBuilder,
+    bytes_max: Option<u64>,
+) -> Result<Reply, Refusal> {
     let mut answer = request.send().await.map_err(|error| Refusal::broken(&error))?;
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
     let good = matches!(status, 200..=299 | 308);
@@ -164,8 +174,7 @@ impl Refusal {
         let body = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
         let text = |pointer| body.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
         let message = text("/error/message");
-        let detail =
-            if message.is_empty() { format!("HTTP status {status}") } else { message.to_owned() };
+        let detail = if message.is_empty() { format!("HTTP status {status}") } else { message.to_owned() };
         Self::new(Some(status), text("/error/errors/0/reason").to_owned(), detail)
     }
 
@@ -227,7 +236,10 @@ impl<'a> Attempts<'a> {
         let again = refusal.transient() || self.patience.curable && refusal.curable();
         if !again || elapsed + pause > self.patience.total {
             let status = refusal.status;
-            return Err(Failed { error: refusal.explain(self.target, self.action, elapsed.as_secs()), status });
+            return Err(Failed {
+                error: refusal.explain(self.target, self.action, elapsed.as_secs()),
+                status,
+            });
         }
         let (place, attempts) = (self.target.place(), self.made);
         tracing::debug!(place, attempts, detail = refusal.detail, "request is tried again");
@@ -242,11 +254,7 @@ impl<'a> Attempts<'a> {
 }
 
 /// A request for an object's bytes, of all or of a range.
-pub(super) async fn media(
-    target: &Target,
-    range: Option<String>,
-    bytes_max: u64,
-) -> Result<Bytes, Failed> {
+pub(super) async fn media(target: &Target, range: Option<String>, bytes_max: u64) -> Result<Bytes, Failed> {
     let url = target.object_url(&[("alt", "media")]);
     let request = |client: &Client| {
         let get = client.request(Method::GET, url.clone());

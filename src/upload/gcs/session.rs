@@ -107,7 +107,12 @@ impl Session {
     /// Sends `body` from byte `offset` on until the store confirms it; the last with the size and checksum of the whole.
     ///
     /// An attempt without an answer is followed by the question what arrived of it, and only the rest is sent again.
-    pub(super) async fn send(&self, offset: u64, body: Bytes, whole: Option<u32>) -> Result<Stand, UploadError> {
+    pub(super) async fn send(
+        &self,
+        offset: u64,
+        body: Bytes,
+        whole: Option<u32>,
+    ) -> Result<Stand, UploadError> {
         let (patience, end) = (self.target.grant.patience(body.len()), offset + body.len() as u64);
         let mut attempts = Attempts::new(&self.target, CREATE, patience);
         let (mut held, mut unsure) = (offset, false);
@@ -126,7 +131,8 @@ impl Session {
                     if now > held {
                         attempts.progress();
                     } else if !unsure {
-                        let none = Refusal::read(503, br#"{"error":{"message":"the session holds no more"}}"#);
+                        let none =
+                            Refusal::read(503, br#"{"error":{"message":"the session holds no more"}}"#);
                         self.again(&mut attempts, none).await?;
                     }
                     held = now.min(end);
@@ -218,6 +224,6 @@ fn read(reply: &Reply) -> Result<Stand, Refusal> {
     // No range: nothing is held yet.
     let range = reply.headers.get("range").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let last = range.rsplit_once('-').and_then(|(_, last)| last.parse::<u64>().ok());
-    // Less than a unit cannot be gone on from. What is sent twice is the same bytes, which the store passes over.
-    Ok(Stand::Open(last.map_or(0, |last| (last + 1) / UNIT_BYTES * UNIT_BYTES)))
+    // Sessions hold whole units; an emulator says `bytes=0-0` where it holds nothing.
+    Ok(Stand::Open(last.filter(|last| *last > 0).map_or(0, |last| last + 1)))
 }

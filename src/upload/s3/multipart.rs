@@ -62,7 +62,8 @@ impl Multipart {
                 let list = target.client.list_parts().bucket(&target.bucket).key(&target.key);
                 list.upload_id(&self.id).set_part_number_marker(marker.clone()).send()
             };
-            let answer = call(target, "s3:ListMultipartUploadParts", target.grant.patience(0), request).await?;
+            let answer =
+                call(target, "s3:ListMultipartUploadParts", target.grant.patience(0), request).await?;
             let listed = answer.parts().iter();
             parts.extend(listed.filter_map(|part| Some((part.part_number()?, part.e_tag()?.to_owned()))));
             marker = answer.next_part_number_marker().map(str::to_owned);
