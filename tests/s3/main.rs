@@ -1,11 +1,12 @@
 //! Stores against what they promise: one suite for all kinds, each with a real server, and what only one kind can do wrong.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod extras;
 mod faults;
 mod gcs;
 #[path = "../common/gcs.rs"]
 mod gcs_server;
-#[allow(dead_code, reason = "the tests of the whole binary use another part of it")]
+
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/weed.rs"]
@@ -92,11 +93,9 @@ async fn write_all(
 struct Knows {
     /// Whether it refuses a second object of a name.
     preconditions: bool,
-    /// Whether it says where an upload stands.
-    resume: bool,
 }
 
-const ALL: Knows = Knows { preconditions: true, resume: true };
+const ALL: Knows = Knows { preconditions: true };
 
 /// What every store keeps, whatever it is made of.
 async fn conforms(store: &dyn ObjectStore, knows: Knows) {
@@ -138,9 +137,7 @@ async fn conforms(store: &dyn ObjectStore, knows: Knows) {
     writer.write(noise(2 * PART_BYTES + 1)).await.unwrap();
     writer.abort().await.unwrap();
     assert_eq!(store.size("aborted").await.unwrap(), None);
-    if knows.resume {
-        resumes(store).await;
-    }
+    resumes(store).await;
     delivers(store).await;
 }
 

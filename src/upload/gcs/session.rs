@@ -224,6 +224,6 @@ fn read(reply: &Reply) -> Result<Stand, Refusal> {
     // No range: nothing is held yet.
     let range = reply.headers.get("range").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let last = range.rsplit_once('-').and_then(|(_, last)| last.parse::<u64>().ok());
-    // Less than a unit cannot be gone on from. What is sent twice is the same bytes, which the store passes over.
-    Ok(Stand::Open(last.map_or(0, |last| (last + 1) / UNIT_BYTES * UNIT_BYTES)))
+    // Sessions hold whole units; an emulator says `bytes=0-0` where it holds nothing.
+    Ok(Stand::Open(last.filter(|last| *last > 0).map_or(0, |last| last + 1)))
 }
