@@ -8,6 +8,7 @@ mod handle;
 mod job;
 pub mod journal;
 mod ledger;
+pub mod recover;
 
 pub use engine::{Engine, Planes, ReadPorts};
 pub use handle::{Action, Handle, Refusal};

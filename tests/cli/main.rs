@@ -45,6 +45,7 @@ fn every_command_explains_itself() {
         "merge",
         "verify",
         "manifest-key",
+        "recover",
         "completions",
         "man",
     ] {

@@ -7,6 +7,8 @@
 #![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
 mod cli;
+mod disk;
+mod disks;
 mod ending;
 mod frames;
 mod http;
@@ -15,6 +17,7 @@ mod limits;
 mod outcome;
 mod overload;
 mod quiet;
+mod recover;
 mod refusals;
 mod replay;
 mod rights;

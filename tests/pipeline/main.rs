@@ -4,7 +4,9 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod history;
+mod pressure;
 mod quiet;
+mod retries;
 mod rig;
 mod tenants;
 

@@ -13,6 +13,7 @@ mod planes;
 mod pressure;
 mod restart;
 
+pub(super) use delivery::frame_bytes;
 pub use planes::{Planes, ReadPorts};
 
 use super::{
@@ -32,7 +33,7 @@ use jiff::Timestamp;
 use planes::{Roster, Wanted, port_drops_since, sum_slot};
 use pressure::Pressure;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -316,6 +317,7 @@ impl Engine {
             merge: Arc::clone(&feed),
             events: self.events.0.clone(),
             stop_workers: Box::new(move |_| budget.end(Ended::Revoked)),
+            refused: OnceLock::new(),
         });
         active.started = Some(Timestamp::now());
         let recorded = registered.and_then(|()| active.record(Ledger::default()).write(&dir));
