@@ -42,6 +42,9 @@ pub const BUCKETS_PER_ACCOUNT_MAX: usize = 64;
 /// How long an ownership challenge can be answered: a week, as for Cloudflare's Logpush.
 pub const CHALLENGE_SECONDS_MAX: i64 = 7 * 86_400;
 
+/// Where objects are cut that are recovered of a capture without a record: the default of `spool.segment_bytes`.
+pub const RECOVERED_OBJECT_BYTES: u64 = 256 << 20;
+
 /// Smallest file that a segment may be rotated at; below it the file system's work outweighs the data's.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 

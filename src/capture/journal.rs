@@ -20,6 +20,8 @@ use std::path::Path;
 const RECORD: &str = ".capture.json";
 const JOURNAL: &str = ".journal";
 const MANIFEST: &str = ".manifest.json";
+/// Room for some lines of any number of queues.
+const JOURNAL_RESERVE_BYTES: u64 = 64 << 10;
 
 /// What is known of a capture while it is in the spool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,29 +121,44 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// The complete objects of a directory, only read.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn read(dir: &Path) -> io::Result<Vec<Entry>> {
+        Ok(read(&dir.join(JOURNAL))?.0)
+    }
+
     /// Opens or begins a directory's journal; what is not whole at its end is cut off.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.join(JOURNAL);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(e),
-        };
-        let (mut entries, mut whole) = (Vec::new(), 0);
-        for line in text.split_inclusive(|byte| *byte == b'\n') {
-            let Some(entry) = parse(line) else { break };
-            entries.push(entry);
-            whole += line.len();
-        }
+        let (entries, whole) = read(&path)?;
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         file.set_len(whole as u64)?;
+        reserve(&file);
         file.sync_all()?;
         let underway = Underway::open(dir)?;
         File::open(dir)?.sync_all()?;
         Ok(Self { file, entries, underway })
+    }
+
+    /// What finds out whether the journal can be written. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the file system refuses another handle.
+    pub fn probe(&self) -> io::Result<impl Fn() -> io::Result<()> + Send + use<>> {
+        let file = self.file.try_clone()?;
+        Ok(move || {
+            let before = file.metadata()?.len();
+            // Half a line: whoever reads it after a crash takes it for none.
+            let written = (&file).write_all(b" ").and_then(|()| file.sync_data());
+            file.set_len(before)?;
+            reserve(&file);
+            written
+        })
     }
 
     /// Adds an object. Waits for the disk.
@@ -216,6 +233,29 @@ pub(super) fn line(value: &impl Serialize) -> io::Result<String> {
     Ok(format!("{:08x} {json}\n", crc_fast::crc32_iscsi(json.as_bytes())))
 }
 
+/// Sets blocks aside for the next lines: a full disk is freed by what is delivered, and that must be journalled first.
+fn reserve(file: &File) {
+    let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+    let before = file.metadata().map_or(0, |metadata| metadata.len());
+    let _some_file_systems_cannot = rustix::fs::fallocate(file, flags, before, JOURNAL_RESERVE_BYTES);
+}
+
+/// The entries and the bytes that they take.
+fn read(path: &Path) -> io::Result<(Vec<Entry>, usize)> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(e),
+    };
+    let (mut entries, mut whole) = (Vec::new(), 0);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let Some(entry) = parse(line) else { break };
+        entries.push(entry);
+        whole += line.len();
+    }
+    Ok((entries, whole))
+}
+
 /// What [`line`] made; none if the line is cut or damaged.
 pub(super) fn parse<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
@@ -274,6 +314,7 @@ mod tests {
         fs::write(&path, &text[..text.len() - 3]).unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
         assert_eq!((journal.entries(), journal.start(1).object), (&[entry(0)][..], 1));
+        (journal.probe().unwrap())().unwrap();
         journal.append(entry(2)).unwrap();
         let journal = Journal::open(dir.path()).unwrap();
         assert_eq!((journal.entries(), journal.is_complete()), (&[entry(0), entry(2)][..], true));

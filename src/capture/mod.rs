@@ -9,6 +9,7 @@ mod job;
 pub mod journal;
 mod ledger;
 mod underway;
+pub mod recover;
 
 pub use engine::{CaptureView, Engine, Overview, Planes, ReadPorts};
 pub use handle::{Action, Handle, Refusal};

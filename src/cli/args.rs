@@ -30,6 +30,8 @@ pub enum Command {
     Filter(FilterArgs),
     /// Join pcap and pcapng files by time
     Merge(MergeArgs),
+    /// Bring what a dead host process left in its spool into files, without the job store
+    Recover(RecoverArgs),
     /// Hold files to their manifest
     Verify(VerifyArgs),
     /// Make the key that signs manifests, and print the public key that checks them
@@ -312,6 +314,30 @@ pub struct MergeArgs {
     /// Files to join, pcap or pcapng
     #[arg(required = true, value_name = "IN")]
     pub inputs: Vec<PathBuf>,
+}
+
+/// `trawl recover`
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    /// The spool's directory, as spool.dir names it; no process may use it
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Where the files go: a directory, or such as s3://BUCKET/DIRECTORY?region=REGION. Where a capture's earlier objects
+    /// are, it goes on with their numbers
+    #[arg(long, value_name = "DIR|URI", default_value = "recovered")]
+    pub out: String,
+    /// Only say what is there
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove from the spool what was delivered; without this it stays as it is
+    #[arg(long, conflicts_with = "dry_run")]
+    pub remove: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the bucket is
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `trawl verify`

@@ -13,6 +13,7 @@ mod filter;
 mod measure;
 mod merge;
 mod pages;
+mod recover;
 mod report;
 pub mod request;
 mod stores;
@@ -75,6 +76,9 @@ pub enum Error {
     /// The async runtime.
     #[error("the runtime cannot start: {0}; look at the limits on processes and open files (ulimit -a)")]
     Runtime(std::io::Error),
+    /// A spool that cannot be recovered.
+    #[error(transparent)]
+    Recover(#[from] recover::Problem),
     /// A filter on a file.
     #[error(transparent)]
     Filter(#[from] filter::Error),
@@ -183,6 +187,7 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Merge(args) => {
             merge::run(&args.output, &args.inputs).map(|()| Outcome::silent()).map_err(Error::Command)
         }
+        args::Command::Recover(args) => block_on(recover::run(&args)),
         args::Command::Verify(args) => verify::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
         args::Command::ManifestKey(args) => {
             let key = match args.file.try_exists() {

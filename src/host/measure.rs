@@ -22,7 +22,7 @@ use serde::Serialize;
 use std::fs;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Frames that the source plays again and again; as many as `scripts/bench.sh` uses.
@@ -241,6 +241,7 @@ impl Bench<'_> {
             merge: feed,
             events,
             stop_workers: Box::new(move |_| capture.end(Ended::Revoked)),
+            refused: OnceLock::new(),
         });
         registered.map_err(|source| MeasureError::File { path: dir, source })?;
         for worker in workers {

@@ -194,7 +194,11 @@ async fn run(
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let engine = tokio::spawn(engine.run(actions));
-    let retention = tokio::spawn(retention::keep(simple_dir.clone(), plan.capture.simple_retention));
+    let retention = tokio::spawn(retention::keep(
+        simple_dir.clone(),
+        plan.spool.dir.clone(),
+        plan.capture.simple_retention,
+    ));
     let router = api::router(ApiState {
         ownership,
         simple_dir,

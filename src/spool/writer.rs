@@ -138,14 +138,21 @@ impl Writer {
     }
 
     fn data(&mut self, lane: usize, id: StreamId, piece: Piece) {
+        let discards = self.discards;
         let Some(stream) = self.stream(id) else {
             self.lanes[lane].give_back(piece.block);
             return;
         };
         stream.handed.packets += u64::from(piece.packets);
         stream.handed.frame_bytes += piece.frame_bytes;
-        if stream.failed || self.discards {
+        if stream.failed || discards {
             self.lanes[lane].give_back(piece.block);
+            return;
+        }
+        if let Some(failure) = stream.capture.refused.get().cloned() {
+            self.lanes[lane].give_back(piece.block);
+            self.fail(id, &failure);
+            self.publish_closed(id);
             return;
         }
         // The page that the last flush left open is in flight at most once, or an older write could land on top of a newer.

@@ -74,7 +74,8 @@ impl fmt::Debug for Checkpoint {
 }
 
 /// The capture of an object of ours by the object's name (`pcap_<id>.pcap`, `pcap_<id>_0001.pcap`); none for foreign names.
-pub(super) fn capture_of(name: &str) -> Option<CaptureId> {
+#[must_use]
+pub fn capture_of(name: &str) -> Option<CaptureId> {
     let (id, rest) = name.strip_prefix("pcap_")?.split_at_checked(32)?;
     if !rest.starts_with(['.', '_']) {
         return None;

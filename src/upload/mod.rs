@@ -19,7 +19,7 @@ mod vault;
 mod deliver;
 mod verify;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, capture_of};
 pub(crate) use counts::COUNTS;
 pub use counts::{UploadCounts, upload_counts};
 pub use deliver::{PublishError, Record, deliver, publish_manifest};

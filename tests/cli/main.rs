@@ -46,6 +46,7 @@ fn every_command_explains_itself() {
         "merge",
         "verify",
         "manifest-key",
+        "recover",
         "completions",
         "man",
     ] {

@@ -9,6 +9,8 @@
 mod bucket;
 mod buckets;
 mod cli;
+mod disk;
+mod disks;
 mod ending;
 mod faults;
 mod frames;
@@ -26,6 +28,7 @@ mod overload;
 #[path = "../common/proxy.rs"]
 mod proxy;
 mod quiet;
+mod recover;
 mod refusals;
 mod replay;
 mod rights;

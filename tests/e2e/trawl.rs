@@ -37,6 +37,8 @@ pub struct Setup {
     pub spool_bytes_max: &'static str,
     pub segment_bytes: &'static str,
     pub write: &'static str,
+    /// Instead of a folder beside the others, which goes with them.
+    pub spool_dir: Option<PathBuf>,
     /// Whether a bucket must be proven before a capture goes there.
     pub require_validation: bool,
     /// Between two simple captures of one account.
@@ -83,6 +85,7 @@ impl Setup {
             spool_bytes_max: "1GiB",
             segment_bytes: "64MiB",
             write: "auto",
+            spool_dir: None,
             require_validation: false,
             simple_interval_seconds: 0,
             failed_authentications_max: 10,
@@ -99,7 +102,8 @@ impl Setup {
     }
 
     pub fn config(&self, dir: &Path, listen: SocketAddr) -> String {
-        let (dir, cores) = (dir.display(), two_cores());
+        let spool = self.spool_dir.clone().unwrap_or_else(|| dir.join("spool"));
+        let (dir, spool, cores) = (dir.display(), spool.display(), two_cores());
         let mut text = format!(
             r#"
 [host]
@@ -117,7 +121,7 @@ writers = [{writer}]
 bytes_max = "{blocks_bytes}"
 hugepages = "never"
 [spool]
-dir = "{dir}/spool"
+dir = "{spool}"
 bytes_max = "{spool_bytes_max}"
 segment_bytes = "{segment_bytes}"
 write = "{write}"
@@ -207,7 +211,8 @@ require_validation = {validation}
         std::fs::write(&key_file, [7; 32]).unwrap();
         std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
         let process = launch(dir.path(), &self.environment);
-        Trawl { dir, listen, process, environment: self.environment }
+        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
+        Trawl { dir, spool, listen, process, environment: self.environment }
     }
 }
 
@@ -228,6 +233,7 @@ fn launch(dir: &Path, environment: &[(String, String)]) -> Child {
 /// A running server.
 pub struct Trawl {
     dir: TempDir,
+    spool: PathBuf,
     listen: SocketAddr,
     process: Child,
     environment: Vec<(String, String)>,
@@ -257,11 +263,16 @@ impl Trawl {
         self.process = launch(self.dir.path(), &self.environment);
     }
 
+    /// A new process in the same folder, once the last one has ended.
+    pub fn restart(&mut self) {
+        self.launch();
+        self.await_answer();
+    }
+
     /// `kill -9`, and a new process in the same folder.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        self.launch();
-        self.await_answer();
+        self.restart();
     }
 
     fn try_ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
@@ -295,6 +306,24 @@ impl Trawl {
     pub fn create(&self, request: &Value) -> String {
         let result = self.ask("POST", "", request.to_string().as_bytes()).result();
         result["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The same for the other account.
+    #[track_caller]
+    pub fn ask_as_other(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let path = format!("/client/v4/accounts/{OTHER_ACCOUNT}/pcaps{path}");
+        let token = format!("Bearer {OTHER_TOKEN}");
+        http::ask(self.listen, method, &path, &[("Authorization", &token)], body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", self.log()))
+    }
+
+    /// As [`Trawl::progress`], of the other account's capture.
+    #[track_caller]
+    pub fn progress_of_other(&self, id: &str) -> Progress {
+        let result = self.ask_as_other("GET", &format!("/{id}/progress"), &[]).result();
+        let progress: Progress = serde_json::from_value(result).unwrap();
+        progress.ledger.check().unwrap();
+        progress
     }
 
     /// One reading of a capture, held to the ledger's equations.
@@ -346,7 +375,7 @@ impl Trawl {
     }
 
     pub fn spool(&self) -> PathBuf {
-        self.dir.path().join("spool")
+        self.spool.clone()
     }
 
     /// The thread of that name.
@@ -362,6 +391,10 @@ impl Trawl {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("trawl.toml")
     }
 
     /// Its process id.

@@ -5,7 +5,9 @@
 
 mod crowd;
 mod history;
+mod pressure;
 mod quiet;
+mod retries;
 mod rig;
 mod tenants;
 

@@ -88,7 +88,8 @@ impl Traffic {
     }
 }
 
-fn frame(bytes: usize) -> Vec<u8> {
+/// A frame to port 53.
+pub fn frame(bytes: usize) -> Vec<u8> {
     let mut frame = vec![0; bytes.max(50)];
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
     frame[14] = 0x45;
@@ -181,6 +182,7 @@ pub struct Options {
     pub segment_bytes: u64,
     pub history: Option<HistoryConfig>,
     pub simple_sample: Option<Sample>,
+    pub upload_retention: Duration,
 }
 
 impl Default for Options {
@@ -191,6 +193,7 @@ impl Default for Options {
             segment_bytes: 4 << 20,
             history: None,
             simple_sample: None,
+            upload_retention: Duration::from_secs(3600),
         }
     }
 }
@@ -257,7 +260,7 @@ impl Rig {
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> Self {
-        let Options { write, bytes_max, segment_bytes, history, simple_sample } = options;
+        let Options { write, bytes_max, segment_bytes, history, simple_sample, upload_retention } = options;
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
             bytes_max,
@@ -293,7 +296,7 @@ impl Rig {
             colo: "tst01".to_owned(),
             scopes,
             captures_max: 64,
-            upload_retention: Duration::from_secs(3600),
+            upload_retention,
             upload_pause_max: Duration::from_secs(20),
             high_water_percent: 80,
             signing_key: None,
@@ -321,8 +324,14 @@ impl Rig {
         handle.shutdown().await;
         engine.await.unwrap();
         plane.stop();
-        history.unwrap().wait_for(u64::MAX, Duration::from_secs(5)).unwrap();
+        if let Some(history) = history {
+            history.wait_for(u64::MAX, Duration::from_secs(5)).unwrap();
+        }
         Self::build(dir, options, traffic, &nothing(), HashMap::new())
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.dir.path().join("spool")
     }
 
     pub fn bucket(&self) -> PathBuf {
@@ -373,13 +382,18 @@ impl Rig {
     /// Holds the files against the manifest and the manifest against the job; nothing may be left in the spool.
     pub fn verify(&self, job: &Job) -> Found {
         let found = verify(&self.bucket(), job);
+        self.assert_freed(job);
+        found
+    }
+
+    /// Waits until nothing of a capture is left in the spool.
+    pub fn assert_freed(&self, job: &Job) {
         let left = self.dir.path().join("spool").join(job.id.as_str());
         let gone_by = Instant::now() + Duration::from_secs(5);
         while left.exists() && std::fs::read_dir(&left).unwrap().next().is_some() {
             assert!(Instant::now() < gone_by, "delivered segments are still in the spool");
             std::thread::sleep(Duration::from_millis(10));
         }
-        found
     }
 
     pub async fn stop(self) {
@@ -401,7 +415,8 @@ impl Rig {
     }
 }
 
-fn verify(bucket: &Path, job: &Job) -> Found {
+/// Holds the files of a folder against their manifest and that against the job.
+pub fn verify(bucket: &Path, job: &Job) -> Found {
     job.ledger.check().unwrap();
     let manifest = Manifest::parse(&std::fs::read(bucket.join(manifest_name(&job.id))).unwrap()).unwrap();
     assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects));

@@ -6,7 +6,7 @@
 use super::Note;
 use crate::capture::journal::{Entry, Journal, Record, remove, settle};
 use crate::capture::{AccountId, CaptureId, ObjectInfo};
-use crate::merge::{self, Consumed, Feed, Input, Start};
+use crate::merge::{self, Consumed, Feed, Input, Output, Start};
 use crate::ownership::BucketKeys;
 use crate::spool::{self, Spool};
 use crate::upload::{
@@ -221,8 +221,14 @@ impl Delivery {
             .name("merge".to_owned())
             .spawn(merge)
             .map_err(|e| Stop::Merge(format!("cannot start the merge thread: {e}")))?;
+        let (passed, guarded) = mpsc::channel(1);
+        let probe = journal.probe().map_err(|source| Stop::Upload(self.unwritable(source)))?;
+        let guard = tokio::spawn(guard(merged, passed, probe));
         let mut sink = Sink { delivery: self, journal };
-        let delivered = upload::deliver(&*store, &self.id, first, merged, &mut sink).await;
+        let delivered = upload::deliver(&*store, &self.id, first, guarded, &mut sink).await;
+        if let Ok(Err(source)) = guard.await {
+            return Err(Stop::Upload(self.unwritable(source)));
+        }
         // A merge that failed closed the channel, which delivery reports as an interruption: the cause is the merge's.
         match (outcome.await, delivered) {
             (_, Err(e)) if !matches!(e, UploadError::Interrupted { .. }) => Err(Stop::Upload(e)),
@@ -235,10 +241,10 @@ impl Delivery {
 
     fn object(&self, journal: &mut Journal, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError> {
         let Consumed { segments, cuts, is_last } = consumed;
+        let entry = Entry { object: info.clone(), cuts: cuts.clone(), is_last };
+        journal.append(entry).map_err(|source| self.unwritable(source))?;
+        // Not before: the next attempt begins where the journal ends.
         self.feed.done(&cuts);
-        journal.append(Entry { object: info.clone(), cuts, is_last }).map_err(|source| {
-            UploadError::Disk { action: "write the journal in", path: self.dir.clone(), source }
-        })?;
         let spool = Arc::clone(&self.spool);
         let free = tokio::task::spawn_blocking(move || {
             for segment in segments {
@@ -250,6 +256,10 @@ impl Delivery {
         self.frees.lock().unwrap_or_else(PoisonError::into_inner).push(free);
         let _engine_gone = self.patience.notes.send(Note::Object { serial: self.patience.serial, info });
         Ok(())
+    }
+
+    fn unwritable(&self, source: std::io::Error) -> UploadError {
+        UploadError::Disk { action: "write the journal in", path: self.dir.clone(), source }
     }
 
     async fn done(&self, result: Outcome) {
@@ -311,6 +321,29 @@ pub(super) async fn sweep_store(way: &Way, captures: &[CaptureId]) {
     }
 }
 
+/// Passes on what a merge makes; an object's end only while the journal can be written. On a disk that fails the merge has
+/// not all that a repair brings back, and an object that was completed with less and not journalled would stand in the way of
+/// the whole one.
+async fn guard(
+    mut merged: mpsc::Receiver<Output>,
+    passed: mpsc::Sender<Output>,
+    probe: impl Fn() -> std::io::Result<()> + Send + 'static,
+) -> std::io::Result<()> {
+    let probe = Arc::new(Mutex::new(probe));
+    while let Some(output) = merged.recv().await {
+        if matches!(output, Output::End(..)) {
+            let probe = Arc::clone(&probe);
+            let probed =
+                tokio::task::spawn_blocking(move || (probe.lock().unwrap_or_else(PoisonError::into_inner))());
+            probed.await.unwrap_or(Ok(()))?;
+        }
+        if passed.send(output).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 enum Stop {
     Merge(String),
     Upload(UploadError),
@@ -361,7 +394,7 @@ fn recover(
 }
 
 /// Bytes of a pcap file without its headers.
-fn frame_bytes(bytes: u64, packets: u64) -> u64 {
+pub(in crate::capture) fn frame_bytes(bytes: u64, packets: u64) -> u64 {
     use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE, PCAP_RECORD_HEADER_BYTES as RECORD};
     bytes.saturating_sub(FILE as u64 + packets * RECORD as u64)
 }
@@ -443,4 +476,35 @@ pub(super) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::
         }
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::Summary;
+
+    #[tokio::test]
+    async fn no_object_is_completed_that_could_not_be_journalled() {
+        for writable in [true, false] {
+            let (merge, merged) = mpsc::channel(8);
+            let summary = Summary { bytes: 3, packets: 1, first_ns: 1, last_ns: 1, sha256: String::new() };
+            for output in [
+                Output::Begin(0),
+                Output::Chunk(bytes::Bytes::from_static(b"one")),
+                Output::End(summary, Consumed::default()),
+            ] {
+                merge.send(output).await.unwrap();
+            }
+            drop(merge);
+            let (passed, mut guarded) = mpsc::channel(8);
+            let probe =
+                move || if writable { Ok(()) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) };
+            assert_eq!(guard(merged, passed, probe).await.is_ok(), writable);
+            let mut outputs = 0;
+            while guarded.recv().await.is_some() {
+                outputs += 1;
+            }
+            assert_eq!(outputs, if writable { 3 } else { 2 });
+        }
+    }
 }

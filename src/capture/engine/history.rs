@@ -20,7 +20,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -108,6 +108,7 @@ impl Engine {
                 }
                 stopping.end(Ended::Revoked);
             }),
+            refused: OnceLock::new(),
         };
         self.planes.spool.register(capture).map_err(|source| HistoryError::Dir { dir, source })?;
         recorder.budget = Arc::clone(&budget);

@@ -14,6 +14,7 @@ mod planes;
 mod pressure;
 mod restart;
 
+pub(super) use delivery::frame_bytes;
 pub use overview::{CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
@@ -36,7 +37,7 @@ use planes::{Roster, Wanted, port_drops_since, sum_slot};
 use pressure::Pressure;
 use restart::Inheritance;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -332,6 +333,7 @@ impl Engine {
             merge: Arc::clone(&feed),
             events: self.events.0.clone(),
             stop_workers: Box::new(move |_| budget.end(Ended::Revoked)),
+            refused: OnceLock::new(),
         });
         active.started = Some(Timestamp::now());
         let recorded = registered.and_then(|()| active.record(Ledger::default()).write(&dir));

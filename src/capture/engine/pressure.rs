@@ -70,25 +70,38 @@ impl Engine {
             captured.saturating_sub(a.job.objects.iter().map(|object| object.bytes).sum())
         };
         let takes = |a: &&Active| a.counted.is_none() && !a.stopping();
-        let Some((_, serial)) = self.active.values().filter(takes).map(|a| (waiting(a), a.serial)).max()
-        else {
-            return;
-        };
+        let captures = self.active.values().filter(takes).map(|a| (waiting(a), a.serial));
+        let Some(serial) = first_to_end(captures) else { return };
         let max = self.planes.spool.quota().bytes_max();
         let message = format!(
             "the spool holds {used} of spool.bytes_max {max} bytes and this capture had the most of them; raise it or let uploads finish"
         );
         if let Some(active) = self.active.get_mut(&serial) {
             tracing::warn!(capture = %active.job.id, used, max, "the largest capture ends because the spool is full");
-            active.failure.get_or_insert(Failure::Full(message));
+            let failure = active.failure.get_or_insert(Failure::Full(message)).clone();
+            // What waits in its blocks may be more than the room that the others have left.
+            self.planes.spool.refuse(serial, failure);
         }
         self.end(serial, StopReason::SpoolFull);
     }
 }
 
+/// Of captures with these bytes in the spool and these numbers, given in the order of their beginning: the largest, of equal
+/// ones the newest.
+fn first_to_end(captures: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
+    captures.max().map(|(_, serial)| serial)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_ends_and_of_equal_ones_the_newest() {
+        assert_eq!(first_to_end([(5, 1), (7, 2), (6, 3)].into_iter()), Some(2));
+        assert_eq!(first_to_end([(7, 1), (7, 2), (6, 3)].into_iter()), Some(2));
+        assert_eq!(first_to_end(std::iter::empty()), None);
+    }
 
     #[test]
     fn after_one_ending_the_others_have_half_of_what_is_left_before_the_next() {

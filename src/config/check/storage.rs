@@ -4,6 +4,7 @@
 
 use super::{Finding, Host};
 use crate::config::{ByteSize, Plan, WriteMode};
+use crate::spool::SpoolLock;
 use crate::upload::Vault;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -64,6 +65,11 @@ fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             text,
             "`trawl serve` creates it; make sure that its disk is mounted",
         ));
+    }
+    if let Some(holder) = SpoolLock::holder(&spool.dir) {
+        let text = format!("{shown} is in use by {holder}");
+        let advice = "end that process before another one is started, or name another directory";
+        findings.push(Finding::error("spool.dir", text, advice));
     }
     room(plan, dir, findings);
     direct_writes(plan, dir, findings);
