@@ -92,7 +92,8 @@ fn write(file: &mut File, line: &Line, sync: bool) -> io::Result<()> {
     written
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use super::*;
 

@@ -1,7 +1,8 @@
 //! From the live merge into the store. Owns the order of objects and the report of each complete one; not the manifest.
 //!
 //! Invariant: an object is reported only after the store confirmed its size, and an object that cannot be completed is
-//! aborted or kept to be gone on with; what is gone on with begins as the merge has it. Memory is bounded by the channel and by the store's writer, which makes the merge wait.
+//! aborted or kept to be gone on with; what is gone on with begins as the merge has it. Memory is bounded by the channel
+//! and by the store's writer, which makes the merge wait.
 
 use super::checkpoint::Checkpoint;
 use super::checksum::Running;

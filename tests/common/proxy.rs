@@ -2,6 +2,8 @@
 //!
 //! Invariant: a fault hits whole requests, so each test knows what the server has done.
 
+#![allow(dead_code, reason = "each test binary that shares this file uses a part of it")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
