@@ -12,6 +12,7 @@ use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secr
 use crate::block::Hugepages;
 use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::dpdk::Eal;
 use crate::history::{History, HistoryConfig, HistoryError};
 use crate::matcher::PrefixSet;
 use crate::ownership::{BucketKeys, Ownership};
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
@@ -108,12 +110,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let keys = bucket_keys(&plan, &jobs)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(plan.cores.writers.len().max(2))
-        .on_thread_start(privileges::on_runtime_thread)
-        .enable_all()
-        .build()
-        .map_err(|source| ServeError::System { doing: "start the runtime", source })?;
+    let runtime = runtime(&plan)?;
     // Bound before the first packet is polled: an address in use is the likeliest reason not to start.
     let bind = |key, listen| {
         let bound = runtime.block_on(TcpListener::bind(listen));
@@ -121,14 +118,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     };
     let listener = bind("api.listen", plan.api.listen)?;
     let observed = plan.observe.listen.map(|listen| bind("observe.listen", listen)).transpose()?;
-    let eal = ports.eal.clone();
-    let on_worker: OnWorker = Arc::new(move || match eal.register_thread() {
-        Ok(registered) => Box::new(registered),
-        Err(error) => {
-            tracing::warn!(%error, "a worker has no lcore id and so no mbuf cache");
-            Box::new(())
-        }
-    });
+    let on_worker = on_worker(ports.eal.clone());
     let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &spool, &on_worker)?;
     let arena = plane.arena;
     tracing::info!(
@@ -179,6 +169,25 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     }
     tracing::info!("ended");
     result
+}
+
+fn runtime(plan: &Plan) -> Result<Runtime, ServeError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(plan.cores.writers.len().max(2))
+        .on_thread_start(privileges::on_runtime_thread)
+        .enable_all()
+        .build()
+        .map_err(|source| ServeError::System { doing: "start the runtime", source })
+}
+
+fn on_worker(eal: Eal) -> OnWorker {
+    Arc::new(move || match eal.register_thread() {
+        Ok(registered) => Box::new(registered),
+        Err(error) => {
+            tracing::warn!(%error, "a worker has no lcore id and so no mbuf cache");
+            Box::new(())
+        }
+    })
 }
 
 async fn run(
