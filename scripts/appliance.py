@@ -127,9 +127,9 @@ class Appliance:
             return progress if progress["status"] in ("success", "failed") else None
         return self.wait_for(over, seconds, f"{capture} does not end")
 
-    def verify(self, capture):
+    def verify(self, capture, bucket=None):
         """Holds the objects of a capture to their manifest."""
-        manifest = self.bucket / f"pcap_{capture}.json"
+        manifest = (bucket or self.bucket) / f"pcap_{capture}.json"
         done = subprocess.run([self.binary, "verify", manifest], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Failed(f"trawl verify {manifest}: {done.stdout}{done.stderr}")

@@ -61,8 +61,7 @@ class Soak:
         if lost or progress["stop_reason"] != "stop_requested" or (progress["status"] != "success" and ledger["matched"]):
             raise Failed(f"a capture lost packets or ended by itself: {progress}")
         if progress["status"] == "success" and number % 10 == 0:
-            trawl.bucket = bucket
-            trawl.verify(capture)
+            trawl.verify(capture, bucket)
         for path in bucket.iterdir():
             path.unlink()
         with self.lock:
@@ -118,7 +117,7 @@ class Soak:
         print(f"\n{offer['sent'] / offer['took'] / 1e6:.3f} Mpps ({a.size}) for {offer['took']:.0f} s; {self.captures} captures, "
               f"{self.packets} packets in their files, none lost by trawl; {offer['refused']} of "
               f"{offer['sent'] + offer['refused']} did not fit into the ring, while the hypervisor kept "
-              f"{stolen(a.worker) - steal:.2f} s from the worker's core.\n")
+              f"{stolen(a.worker) - steal:.2f} s from the worker's core.\n", flush=True)
         if offer["refused"] > a.loss * (offer["sent"] + offer["refused"]):
             raise Failed(f"{offer['refused']} frames were lost in the ring: a lower --rate, or a larger --ring")
         return self.growth([now for passed, now in samples if passed >= WARM_UP * seconds])
@@ -133,7 +132,7 @@ class Soak:
             first = statistics.median(sample[name] for sample in samples[:third])
             last = statistics.median(sample[name] for sample in samples[-third:])
             allowed = first * (1 + share) + more
-            print(f"| {name} | {first:.1f} | {last:.1f} | {allowed:.1f} |")
+            print(f"| {name} | {first:.1f} | {last:.1f} | {allowed:.1f} |", flush=True)
             if last > allowed:
                 grown.append(name)
         return grown
