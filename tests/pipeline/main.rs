@@ -6,6 +6,8 @@
 mod history;
 mod quiet;
 mod rig;
+mod rules;
+mod strangers;
 mod tenants;
 
 use rig::{Rig, Traffic, request};

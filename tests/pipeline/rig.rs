@@ -152,11 +152,22 @@ pub struct Options {
     pub bytes_max: u64,
     pub history: Option<HistoryConfig>,
     pub simple_sample: Option<Sample>,
+    pub simple_interval: Duration,
+    pub full_per_account: usize,
+    pub captures_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { write: WriteMode::Auto, bytes_max: 8 << 30, history: None, simple_sample: None }
+        Self {
+            write: WriteMode::Auto,
+            bytes_max: 8 << 30,
+            history: None,
+            simple_sample: None,
+            simple_interval: Duration::ZERO,
+            full_per_account: 1,
+            captures_max: 64,
+        }
     }
 }
 
@@ -222,7 +233,7 @@ impl Rig {
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> Self {
-        let Options { write, bytes_max, history, simple_sample } = options;
+        let Options { write, bytes_max, history, simple_sample, .. } = options;
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
             bytes_max,
@@ -257,12 +268,12 @@ impl Rig {
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
             scopes,
-            captures_max: 64,
+            captures_max: options.captures_max,
             upload_retention: Duration::from_secs(3600),
             high_water_percent: 80,
             signing_key: None,
-            full_per_account: 1,
-            simple_interval: Duration::ZERO,
+            full_per_account: options.full_per_account,
+            simple_interval: options.simple_interval,
             simple_sample,
             history: history.clone(),
         });
