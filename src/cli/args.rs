@@ -204,7 +204,8 @@ pub struct BucketRemoveArgs {
     pub id: String,
 }
 
-/// How this host itself reaches a bucket. Credentials come from the standard AWS chain.
+/// How this host itself reaches a bucket. Credentials come from the standard AWS chain; those of an R2 bucket from
+/// TRAWL_R2_ACCESS_KEY_ID and TRAWL_R2_SECRET_ACCESS_KEY.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StoreArgs {
     /// Address of a store that speaks S3, instead of AWS

@@ -1,10 +1,12 @@
 //! Buckets as this host itself reaches them, for commands that read objects. Owns the choice of endpoint and patience.
 //!
-//! Invariant: credentials come from the standard chains of AWS and Google alone.
+//! Invariant: credentials come from the standard chains of AWS and Google, those of an R2 bucket from the environment or from
+//! who calls.
 
 use super::args::StoreArgs;
 use crate::upload::{
-    Destination, DestinationError, GcsConfig, ObjectStore, S3Config, Stores, StoresConfig, UploadError,
+    Destination, DestinationError, GcsConfig, ObjectStore, R2Config, S3Config, S3Credentials, Stores,
+    StoresConfig, UploadError,
 };
 
 /// How long a store that fails is tried again: a person waits.
@@ -24,18 +26,28 @@ pub enum StoreError {
     Name(String),
 }
 
-/// The store of a destination.
+/// Where the keys of an R2 bucket stand in the environment: id and secret.
+pub const R2_VARIABLES: [&str; 2] = ["TRAWL_R2_ACCESS_KEY_ID", "TRAWL_R2_SECRET_ACCESS_KEY"];
+
+fn r2_keys() -> Option<S3Credentials> {
+    let [id, secret] = R2_VARIABLES.map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
+    Some(S3Credentials { access_key_id: id?, secret_access_key: secret? })
+}
+
+/// The store of a destination; the keys of an R2 bucket may stand in it.
 ///
 /// # Errors
 /// [`StoreError`] when the text is no destination, or without credentials.
 pub async fn open(uri: &str, args: &StoreArgs) -> Result<Box<dyn ObjectStore>, StoreError> {
     let endpoint = args.endpoint.clone().filter(|endpoint| !endpoint.is_empty());
+    let r2 = Some(R2Config { endpoint: endpoint.clone(), credentials: r2_keys() });
     let s3 = S3Config { endpoint, retry_seconds_max: RETRY_SECONDS_MAX, ..S3Config::default() };
     let gcs = uri
         .starts_with("gs://")
         .then(|| GcsConfig { retry_seconds_max: RETRY_SECONDS_MAX, ..GcsConfig::default() });
-    let stores = Stores::new(StoresConfig { allow_file: true, s3, gcs, ..StoresConfig::default() })?;
-    Ok(stores.open(&Destination::parse(uri)?).await?)
+    let stores = Stores::new(StoresConfig { allow_file: true, s3, r2, gcs })?;
+    let (destination, keys) = Destination::parse_with_keys(uri)?;
+    Ok(stores.open_with(&destination, keys.as_ref()).await?)
 }
 
 /// The destination and the object's name of an object's URI, which is a destination with the name behind its directory.

@@ -176,7 +176,7 @@ pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result
 mod tests {
     use super::*;
     use crate::capture::{AccountId, CaptureId, Job};
-    use crate::store::{StoreError, Stored};
+    use crate::store::{Changes, StoreError, Stored};
     use std::sync::atomic::AtomicUsize;
 
     /// Refuses the first write.
@@ -209,6 +209,10 @@ mod tests {
 
         fn compare_and_set(&self, _: u64, _: &Job) -> Result<Stored, StoreError> {
             unreachable!("a probe writes no job")
+        }
+
+        fn watch(&self) -> Changes {
+            unreachable!("a probe watches no job")
         }
     }
 

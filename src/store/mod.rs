@@ -4,11 +4,15 @@
 //! Invariant: when a method that writes has returned `Ok`, what it wrote survives a power cut.
 
 mod bucket;
+#[cfg(test)]
+mod conformance;
 mod embedded;
 mod record;
+mod watch;
 
 pub use bucket::{Bucket, BucketStore};
 pub use embedded::Embedded;
+pub use watch::{Changes, Missed};
 
 use crate::capture::{AccountId, CaptureId, Job};
 use std::path::PathBuf;
@@ -60,6 +64,9 @@ pub trait JobStore: Send + Sync {
     /// [`StoreError::Stale`] when another revision is stored, [`StoreError::Missing`] when none is,
     /// [`StoreError::Moved`] when `job` has another account or time of submission than the stored one.
     fn compare_and_set(&self, expected: u64, job: &Job) -> Result<Stored, StoreError>;
+
+    /// Every job that is written from now on, by whomever. Whoever watches first and lists then misses nothing.
+    fn watch(&self) -> Changes;
 }
 
 /// Why the store could not be opened or a job not be read or written.

@@ -9,6 +9,8 @@ mod pressure;
 mod quiet;
 mod retries;
 mod rig;
+mod rules;
+mod strangers;
 mod tenants;
 
 use rig::{Rig, Traffic, request};

@@ -183,6 +183,9 @@ pub struct Options {
     pub history: Option<HistoryConfig>,
     pub simple_sample: Option<Sample>,
     pub upload_retention: Duration,
+    pub simple_interval: Duration,
+    pub full_per_account: usize,
+    pub captures_max: usize,
 }
 
 impl Default for Options {
@@ -194,6 +197,9 @@ impl Default for Options {
             history: None,
             simple_sample: None,
             upload_retention: Duration::from_secs(3600),
+            simple_interval: Duration::ZERO,
+            full_per_account: 1,
+            captures_max: 64,
         }
     }
 }
@@ -260,7 +266,8 @@ impl Rig {
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> Self {
-        let Options { write, bytes_max, segment_bytes, history, simple_sample, upload_retention } = options;
+        let Options { write, bytes_max, segment_bytes, history, simple_sample, upload_retention, .. } =
+            options;
         let spool = Spool::open(SpoolConfig {
             dir: dir.path().join("spool"),
             bytes_max,
@@ -295,13 +302,13 @@ impl Rig {
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
             scopes,
-            captures_max: 64,
+            captures_max: options.captures_max,
             upload_retention,
             upload_pause_max: Duration::from_secs(20),
             high_water_percent: 80,
             signing_key: None,
-            full_per_account: 1,
-            simple_interval: Duration::ZERO,
+            full_per_account: options.full_per_account,
+            simple_interval: options.simple_interval,
             simple_sample,
             history: history.clone(),
         });

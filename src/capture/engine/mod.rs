@@ -311,7 +311,13 @@ impl Engine {
             }
         };
         match begun {
-            Err(refusal) => drop(reply.send(Err(refusal))),
+            Err(refusal) => {
+                if active.job.request.kind == Kind::Simple {
+                    // Nothing was started. What stood here before had run out, or this one had not been let in.
+                    self.simple_started.remove(&active.job.request.account);
+                }
+                drop(reply.send(Err(refusal)));
+            }
             Ok(()) => {
                 tracing::info!(capture = %active.job.id, account = %active.job.request.account, "capture accepted");
                 let _caller_gone = reply.send(Ok(active.job.clone()));
@@ -369,7 +375,7 @@ impl Engine {
     }
 
     fn stop(&mut self, account: &AccountId, id: &CaptureId) -> Result<(), Refusal> {
-        let found = self.active.values_mut().find(|a| a.job.id == *id && a.job.request.account == *account);
+        let found = self.active.values_mut().find(|a| a.job.request.account == *account && a.job.id == *id);
         let Some(active) = found else { return self.stored(account, id).map(|_| ()) };
         active.job.stop_requested.get_or_insert_with(Timestamp::now);
         let serial = active.serial;
@@ -548,7 +554,8 @@ impl Engine {
     }
 
     fn find(&self, account: &AccountId, id: &CaptureId) -> Option<(&Active, Ledger)> {
-        let of_account = |a: &&Active| a.job.id == *id && a.job.request.account == *account;
+        // The account first: another's capture is passed over like one that has another id.
+        let of_account = |a: &&Active| a.job.request.account == *account && a.job.id == *id;
         let active =
             self.active.values().find(of_account).filter(|a| !matches!(a.phase, Phase::Opening(_)))?;
         Some((active, active.ledger(&self.planes.queues, &self.planes.ports)))
