@@ -306,10 +306,13 @@ fn a_segment_that_is_not_as_published_ends_the_merge_by_name() {
         running.finish().1.unwrap_err()
     };
     let name = good.path.display().to_string();
-    for wrong in [Segment { packets: 4, ..good.clone() }, Segment { bytes: good.bytes - 1, ..good.clone() }] {
+    for wrong in [Segment { packets: 4, ..good.clone() }, Segment { bytes: good.bytes + 1, ..good.clone() }] {
         let error = failure(wrong);
         assert!(matches!(error, MergeError::Segment { .. }) && error.to_string().contains(&name), "{error}");
     }
+    // No more is read of it than was published, and that ends inside a record.
+    let error = failure(Segment { bytes: good.bytes - 1, ..good.clone() });
+    assert!(matches!(error, MergeError::Read { .. }) && error.to_string().contains(&name), "{error}");
     let error = failure(Segment { sequence: 1, ..good.clone() });
     assert!(matches!(error, MergeError::Sequence { expected: 0, found: 1, .. }), "{error}");
     let bytes = std::fs::read(&good.path).unwrap();

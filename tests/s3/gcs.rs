@@ -97,7 +97,8 @@ async fn whatever_goes_wrong_on_the_way_to_google_objects_arrive_complete_and_eq
         ("chunk-rights", CHUNK, RIGHTS, 3),
     ] {
         let proxy = Proxy::start(&server.endpoint, words, fault, times).await;
-        let store = open(&proxy.endpoint, "gs://pcaps").await;
+        // Longer than a chunk is waited for.
+        let store = open_for(&proxy.endpoint, "gs://pcaps", 60).await;
         let held = write_all(&*store, name, &bytes, 1 << 20).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(held, bytes.len() as u64, "{name}");
         proxy.assert_all_went_wrong();

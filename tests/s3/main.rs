@@ -6,7 +6,6 @@ mod faults;
 mod gcs;
 #[path = "../common/gcs.rs"]
 mod gcs_server;
-#[allow(dead_code, reason = "the tests of the whole binary use another part of it")]
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/weed.rs"]

@@ -144,7 +144,7 @@ pub(super) struct Refusal {
     /// There is no token, and no network's fault.
     keyless: bool,
     /// What it is already in our words.
-    decided: Option<UploadError>,
+    decided: Option<Box<UploadError>>,
 }
 
 impl Refusal {
@@ -167,7 +167,7 @@ impl Refusal {
     }
 
     fn final_word(error: UploadError) -> Self {
-        Self { decided: Some(error), ..Self::new(None, String::new(), String::new()) }
+        Self { decided: Some(Box::new(error)), ..Self::new(None, String::new(), String::new()) }
     }
 
     pub(super) fn read(status: u16, body: &[u8]) -> Self {
@@ -198,7 +198,7 @@ impl Refusal {
 
     fn explain(self, target: &Target, action: &'static str, seconds: u64) -> UploadError {
         if let Some(error) = self.decided {
-            return error;
+            return *error;
         }
         let (transient, bucketless) = (self.transient(), self.bucketless());
         let (place, detail) = (target.place(), self.detail);

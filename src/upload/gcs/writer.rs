@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 enum Way {
     /// Nowhere yet.
     None,
-    Session(Session),
+    Session(Box<Session>),
     /// An object of this name is there. Whether it is ours, size and checksum tell at the end.
     There(Held),
 }
@@ -73,7 +73,7 @@ impl GcsWriter {
     pub(super) fn resumed(self, session: Session, stand: Stand, bytes: u64, crc32c: u32) -> Self {
         let at = Beginning { bytes, crc32c };
         let (way, skip) = match stand {
-            Stand::Open(held) => (Way::Session(session), held.saturating_sub(bytes)),
+            Stand::Open(held) => (Way::Session(Box::new(session)), held.saturating_sub(bytes)),
             Stand::Done(held) => (Way::There(held), 0),
         };
         Self { way, skip, gone: at, confirmed: at, told: Some(bytes), ..self }
@@ -114,7 +114,7 @@ impl GcsWriter {
         if matches!(self.way, Way::None) {
             let begun = Session::begin(self.target.clone(), self.target.grant.patience(0)).await;
             self.way = match begun {
-                Ok(session) => Way::Session(session),
+                Ok(session) => Way::Session(Box::new(session)),
                 Err(Failed { error: UploadError::Exists { .. }, .. }) => {
                     Way::There(describe_object(&self.target).await?)
                 }
