@@ -227,14 +227,15 @@ impl Relay<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        writer.write(bytes).await?;
+        // Also after a failure: parts that arrived before it are what the next attempt goes on behind.
+        let written = writer.write(bytes).await;
         if self.record.keeps()
             && let Some(checkpoint) = writer.checkpoint()
         {
             open.kept = true;
             self.record.keep(open.number, checkpoint);
         }
-        Ok(())
+        written
     }
 
     /// Gives up what the store holds of the open object, which then begins anew.
