@@ -162,7 +162,8 @@ pub struct Found {
     pub frame_bytes: u64,
     /// Frames whose running number is one above that of the last frame of the same length.
     pub in_sequence: u64,
-    /// Running numbers that are not there between the first and the last of each length.
+    /// Running numbers that are not there between the first and the last of each length; without a meaning where two queues
+    /// have frames of one length.
     pub missing: u64,
 }
 
@@ -443,7 +444,8 @@ pub fn verify(bucket: &Path, job: &Job) -> Found {
             let number = u64::from_be_bytes(record.data[42..50].try_into().unwrap());
             let last = numbers.insert(record.wire_len, number).unwrap_or(number.wrapping_sub(1));
             found.in_sequence += u64::from(number == last.wrapping_add(1));
-            found.missing += number.wrapping_sub(last).wrapping_sub(1);
+            let skipped = number.wrapping_sub(last).wrapping_sub(1);
+            found.missing = found.missing.wrapping_add(skipped);
         }
         assert_eq!(packets, object.packets);
         found.packets += packets;
