@@ -47,19 +47,20 @@ pub(super) fn alive(stages: Vec<StageView>) -> Report {
 
 /// Whether a capture that is asked for now would be accepted, and would see packets.
 pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -> Report {
-    let running = if sources.is_ending() {
+    let seen = if sources.is_ending() {
         Err("the host is shutting down".to_owned())
     } else {
-        overview(captures).await.map(|_| None)
+        overview(captures).await
     };
+    let short = seen.as_ref().is_ok_and(|seen| seen.spool_short);
     let (used, max) = (sources.spool.held_bytes(), sources.spool.quota().bytes_max());
     let disk = rustix::fs::statvfs(&sources.spool.config().dir);
     let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).map_err(|e| e.to_string());
     Report::of(vec![
-        check("engine", running),
+        check("engine", seen.map(|_| None)),
         check("stages", stages(&sources.stages())),
         check("ports", ports(&(sources.ports)())),
-        check("spool", spool(used, max, free)),
+        check("spool", spool(used, max, short, free)),
         check("store", try_store(&sources.jobs, tried).await.map(|()| None)),
     ])
 }
@@ -88,10 +89,10 @@ fn ports(ports: &[PortReading]) -> Result<Option<String>, String> {
     }
 }
 
-/// At 95 % the engine ends captures (`capture::engine::pressure`).
-fn spool(used: u64, max: u64, free: Result<u64, String>) -> Result<Option<String>, String> {
+/// At 95 % the engine ends captures (`capture::engine::pressure`); after that it is `short` of room for a while.
+fn spool(used: u64, max: u64, short: bool, free: Result<u64, String>) -> Result<Option<String>, String> {
     let free = free.map_err(|error| format!("spool.dir cannot be looked at: {error}"))?;
-    if used >= max / 100 * 95 {
+    if short || used >= max / 100 * 95 {
         return Err(format!(
             "{used} of spool.bytes_max {max} bytes are used: captures would end; let uploads finish or raise it"
         ));
@@ -141,11 +142,18 @@ mod tests {
 
     #[test]
     fn a_spool_in_which_captures_end_is_not_ready() {
-        assert_eq!(spool(949, 1000, Ok(EXTENT_BYTES)), Ok(None));
-        assert!(spool(950, 1000, Ok(EXTENT_BYTES)).unwrap_err().contains("950 of spool.bytes_max 1000"));
-        assert!(spool(0, 1000, Ok(EXTENT_BYTES - 1)).is_err());
+        assert_eq!(spool(949, 1000, false, Ok(EXTENT_BYTES)), Ok(None));
         assert!(
-            spool(0, 1000, Err("no such directory".to_owned())).unwrap_err().contains("no such directory")
+            spool(900, 1000, true, Ok(EXTENT_BYTES)).unwrap_err().contains("900 of spool.bytes_max 1000")
+        );
+        assert!(
+            spool(950, 1000, false, Ok(EXTENT_BYTES)).unwrap_err().contains("950 of spool.bytes_max 1000")
+        );
+        assert!(spool(0, 1000, false, Ok(EXTENT_BYTES - 1)).is_err());
+        assert!(
+            spool(0, 1000, false, Err("no such directory".to_owned()))
+                .unwrap_err()
+                .contains("no such directory")
         );
     }
 }

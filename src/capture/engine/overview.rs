@@ -19,6 +19,8 @@ pub struct Overview {
     pub spool_alarm: bool,
     /// How often it came there since the process started.
     pub spool_alarms: u64,
+    /// A capture was ended for room, and the alarm is not over.
+    pub spool_short: bool,
 }
 
 /// One capture.
@@ -73,6 +75,7 @@ impl Engine {
             failed: self.ended_captures.failed,
             spool_alarm,
             spool_alarms,
+            spool_short: self.pressure.is_short(),
         }
     }
 }

@@ -15,19 +15,28 @@ pub(super) struct Pressure {
     alarm_at: u64,
     end_at: u64,
     alarmed: bool,
+    /// A capture was ended for room since the alarm was raised.
+    short: bool,
     alarms: u64,
 }
 
 impl Pressure {
     pub fn new(bytes_max: u64, high_water_percent: u64) -> Self {
         let share = |percent: u64| bytes_max / 100 * percent;
-        Self { bytes_max, alarm_at: share(high_water_percent), end_at: share(95), alarmed: false, alarms: 0 }
+        Self {
+            bytes_max,
+            alarm_at: share(high_water_percent),
+            end_at: share(95),
+            alarmed: false,
+            short: false,
+            alarms: 0,
+        }
     }
 
     /// Takes note of the bytes in use; whether a capture has to end.
     fn look(&mut self, used: u64) -> bool {
         if used < self.alarm_at {
-            (self.alarmed, self.end_at) = (false, self.bytes_max / 100 * 95);
+            (self.alarmed, self.short, self.end_at) = (false, false, self.bytes_max / 100 * 95);
         } else if !self.alarmed {
             self.alarmed = true;
             self.alarms += 1;
@@ -42,7 +51,13 @@ impl Pressure {
         }
         // What is ended still waits for its upload: the others go on in half of what is left.
         self.end_at = used + self.bytes_max.saturating_sub(used).div_ceil(2);
+        self.short = true;
         true
+    }
+
+    /// Whether the last capture that was ended for room has not yet left the others enough of it.
+    pub fn is_short(&self) -> bool {
+        self.short
     }
 
     /// Whether the alarm is raised, and how often it was.
@@ -110,7 +125,12 @@ mod tests {
         assert!(!pressure.look(940) && pressure.warning(940).is_some());
         assert!(pressure.look(950) && !pressure.look(974) && pressure.look(975));
         assert_eq!(pressure.alarms(), (true, 1));
-        assert!(!pressure.look(700) && pressure.look(950), "begins anew once there is room");
+        assert!(
+            pressure.is_short() && !pressure.look(800) && pressure.is_short(),
+            "not before the alarm is over"
+        );
+        assert!(!pressure.look(700) && !pressure.is_short());
+        assert!(pressure.look(950), "begins anew once there is room");
         assert_eq!(pressure.alarms(), (true, 2));
     }
 }
