@@ -362,7 +362,8 @@ impl Rig {
 
     /// Waits until a capture is as wanted; on the way its ledger must balance every time that it is read.
     pub async fn until(&self, job: &Job, wanted: impl Fn(&Job) -> bool) -> Job {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        // For a hang: half a gigabyte is merged by an unoptimised build behind everything else.
+        let deadline = Instant::now() + Duration::from_secs(150);
         loop {
             let now = self.handle.get(job.request.account.clone(), job.id.clone()).await.unwrap();
             now.ledger.check().unwrap();
