@@ -146,10 +146,9 @@ build_pacer() {
     cc -O2 -shared -fPIC -o "$1" "$ROOT/scripts/pace.c" "${flags[@]}" || die "scripts/pace.c cannot be built"
 }
 
-# What the benches of one worker share: builds trawl and sets TRAWL, MAIN and POLL (the worker's core, which nothing else gets),
+# What the benches of one worker share: sets TRAWL (built, unless it names a binary), MAIN and POLL (the worker's core, which nothing else gets),
 # cores and memory (of EAL, words). Arguments are the packages that this bench needs.
 prepare_bench() {
-    "$ROOT/scripts/install-deps.sh" build
     need_apt util-linux "$@" || die "packages are missing"
     mapfile -t cores < <(cores_allowed)
     [ "${#cores[@]}" -ge 2 ] || die "a benchmark needs two cores"
@@ -159,6 +158,8 @@ prepare_bench() {
         warn "no 512 free hugepages: figures are those of --no-huge and ordinary pages"
         memory+=(--no-huge)
     fi
+    [ -z "${TRAWL:-}" ] || return 0
+    "$ROOT/scripts/install-deps.sh" build
     say "building (release)"
     (cd "$ROOT" && cargo build --release --locked --bin trawl)
     TRAWL=$TARGET_DIR/release/trawl
