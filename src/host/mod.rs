@@ -6,6 +6,8 @@
 
 mod dataplane;
 #[cfg(feature = "dpdk")]
+mod origin;
+#[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;

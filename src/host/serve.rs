@@ -140,6 +140,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         captures_max: plan.capture.captures_max,
         upload_retention: plan.upload.retention,
         high_water_percent: plan.spool.high_water_percent,
+        object_format: plan.capture.format,
+        origin: origin::of_host(&plan.ports),
         signing_key,
         full_per_account: plan.capture.full_per_account,
         simple_interval: plan.capture.simple_interval,

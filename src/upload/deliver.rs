@@ -7,7 +7,7 @@ use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
 use super::store::{ObjectStore, ObjectWriter};
 use super::{SigningKey, UploadError, object_name};
 use crate::capture::{CaptureId, ObjectInfo};
-use crate::merge::{Consumed, Output, Summary};
+use crate::merge::{Consumed, ObjectFormat, Output, Summary};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Receiver;
@@ -25,11 +25,12 @@ use tokio::sync::mpsc::Receiver;
 pub async fn deliver(
     store: &dyn ObjectStore,
     id: &CaptureId,
+    format: ObjectFormat,
     first: u32,
     mut outputs: Receiver<Output>,
     mut on_object: impl FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send,
 ) -> Result<Vec<ObjectInfo>, UploadError> {
-    let mut relay = Relay { store, id, first, open: None, done: Vec::new() };
+    let mut relay = Relay { store, id, format, first, open: None, done: Vec::new() };
     let result = relay.run(&mut outputs, &mut on_object).await;
     drop(outputs);
     if let Some(open) = relay.open.take()
@@ -72,6 +73,7 @@ pub async fn publish_manifest(
 struct Relay<'a> {
     store: &'a dyn ObjectStore,
     id: &'a CaptureId,
+    format: ObjectFormat,
     first: u32,
     open: Option<Open>,
     done: Vec<ObjectInfo>,
@@ -116,7 +118,7 @@ impl Relay<'_> {
         if self.open.is_some() || index as usize != self.first as usize + self.done.len() {
             return Err(UploadError::OutOfOrder { what: "an object's beginning" });
         }
-        let name = object_name(self.id, index);
+        let name = object_name(self.id, index, self.format);
         let is_there = index == self.first && self.store.size(&name).await?.is_some();
         let writer = if is_there { None } else { Some(self.store.begin(&name).await?) };
         self.open = Some(Open { name, bytes: 0, writer });
@@ -156,9 +158,11 @@ impl Relay<'_> {
             name,
             bytes: summary.bytes,
             packets: summary.packets,
+            frame_bytes: (!self.format.is_plain()).then_some(summary.frame_bytes),
             first_ns: summary.first_ns,
             last_ns: summary.last_ns,
             sha256: summary.sha256,
+            content: summary.content,
         };
         tracing::info!(capture = %self.id, object = info.name, bytes = info.bytes, "object is complete");
         self.done.push(info.clone());
@@ -193,7 +197,15 @@ mod tests {
     use tokio::sync::mpsc;
 
     fn end(bytes: u64) -> Output {
-        let summary = Summary { bytes, packets: 1, first_ns: 1, last_ns: 2, sha256: "0".repeat(64) };
+        let summary = Summary {
+            bytes,
+            packets: 1,
+            frame_bytes: 0,
+            first_ns: 1,
+            last_ns: 2,
+            sha256: "0".repeat(64),
+            content: None,
+        };
         Output::End(summary, Consumed { segments: vec!["segment".into()], ..Consumed::default() })
     }
 
@@ -209,7 +221,7 @@ mod tests {
             }
         });
         let (id, mut reported) = (CaptureId::random(), 0);
-        let result = deliver(&store, &id, 0, receiver, |_, consumed| {
+        let result = deliver(&store, &id, ObjectFormat::default(), 0, receiver, |_, consumed| {
             reported += consumed.segments.len();
             Ok(())
         })

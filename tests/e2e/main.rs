@@ -8,6 +8,7 @@
 
 mod cli;
 mod ending;
+mod format;
 mod frames;
 mod http;
 mod kills;

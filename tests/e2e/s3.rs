@@ -7,22 +7,28 @@ use serde_json::json;
 use std::path::Path;
 use trawl::capture::Status;
 
-const BUCKET: &str = "pcaps-bucket";
+pub const BUCKET: &str = "pcaps-bucket";
 
-/// A server that sends to `weed`.
-fn start(weed: &Weed) -> Trawl {
-    let environment = [
+/// What a process needs to reach `weed`.
+pub fn environment(weed: &Weed) -> Vec<(String, String)> {
+    [
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
         ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
         ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_ENDPOINT_URL_S3", weed.endpoint.as_str()),
     ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// A server that sends to `weed`.
+pub fn start(weed: &Weed) -> Trawl {
     let endpoint = Some(weed.endpoint.clone());
-    Setup { endpoint, environment: environment.into(), segment_bytes: "16MiB", ..Setup::replay() }.start()
+    Setup { endpoint, environment: environment(weed), segment_bytes: "16MiB", ..Setup::replay() }.start()
 }
 
 /// Downloads every object below `pcap_` in a directory of the bucket.
-async fn download(weed: &Weed, directory: &str, folder: &Path) -> usize {
+pub async fn download(weed: &Weed, directory: &str, folder: &Path) -> usize {
     let client = weed.client();
     let list =
         client.list_objects_v2().bucket(BUCKET).prefix(format!("{directory}/pcap_")).send().await.unwrap();

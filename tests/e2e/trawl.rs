@@ -39,6 +39,8 @@ pub struct Setup {
     pub require_validation: bool,
     /// Between two simple captures of one account.
     pub simple_interval_seconds: u64,
+    /// More of `[capture]`.
+    pub capture: &'static str,
     /// For `[upload.s3]`.
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
@@ -67,6 +69,7 @@ impl Setup {
             write: "auto",
             require_validation: false,
             simple_interval_seconds: 0,
+            capture: "",
             endpoint: None,
             environment: Vec::new(),
         }
@@ -97,6 +100,7 @@ segment_bytes = "{segment_bytes}"
 write = "{write}"
 [capture]
 simple_interval_seconds = {interval}
+{capture}
 [store]
 path = "{dir}/trawl.db"
 [api]
@@ -129,6 +133,7 @@ require_validation = {validation}
             other = hex(&Sha256::digest(OTHER_TOKEN)),
             interval = self.simple_interval_seconds,
             validation = self.require_validation,
+            capture = self.capture,
         );
         if let Some(endpoint) = &self.endpoint {
             write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();

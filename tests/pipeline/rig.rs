@@ -189,6 +189,8 @@ pub fn request(dir: PathBuf, seconds: f64) -> Request {
         colo_style: ColoStyle::ColoName,
         destination: Some(Destination::File { dir }),
         offset_time: None,
+        format: None,
+        compression: None,
     }
 }
 
@@ -257,6 +259,8 @@ impl Rig {
             captures_max: 64,
             upload_retention: Duration::from_secs(3600),
             high_water_percent: 80,
+            object_format: Default::default(),
+            origin: Default::default(),
             signing_key: None,
             full_per_account: 1,
             simple_interval: Duration::ZERO,

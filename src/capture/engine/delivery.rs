@@ -4,9 +4,9 @@
 //! Invariant: a segment is freed only after the objects that hold its packets are complete in the store and journalled.
 
 use super::Note;
-use crate::capture::journal::{Entry, Journal, Record, remove, settle};
+use crate::capture::journal::{Entry, Journal, Record, counts, remove, settle};
 use crate::capture::{CaptureId, ObjectInfo};
-use crate::merge::{self, Consumed, Feed, Input, Start};
+use crate::merge::{self, Consumed, Feed, Input, Shape, Start};
 use crate::spool::{self, Spool};
 use crate::upload::{self, Destination, FileStore, ObjectStore, SigningKey, Stores, UploadError};
 use std::path::{Path, PathBuf};
@@ -84,8 +84,7 @@ pub(super) struct Delivery {
     pub id: CaptureId,
     pub dir: PathBuf,
     pub queues: usize,
-    pub snaplen: u32,
-    pub object_bytes_max: u64,
+    pub shape: Shape,
     pub way: Way,
     pub feed: Arc<Feed>,
     pub spool: Arc<Spool>,
@@ -115,7 +114,7 @@ impl Delivery {
     /// Delivers what a dead process left.
     pub async fn run_recovered(mut self) {
         let (dir, queues, snaplen, spool) =
-            (self.dir.clone(), self.queues, self.snaplen, Arc::clone(&self.spool));
+            (self.dir.clone(), self.queues, self.shape.snaplen, Arc::clone(&self.spool));
         let feed = Arc::clone(&self.feed);
         let found = tokio::task::spawn_blocking(move || recover(&dir, queues, snaplen, &spool, &feed)).await;
         let serial = self.patience.serial;
@@ -154,20 +153,19 @@ impl Delivery {
         let start = journal.start(self.queues);
         let (outputs, merged) = mpsc::channel(CHUNKS_WAITING);
         let (report, outcome) = oneshot::channel();
-        let (snaplen, object_bytes_max, inputs) = (self.snaplen, self.object_bytes_max, self.feed.listen());
-        let first = start.object;
+        let (shape, inputs) = (self.shape.clone(), self.feed.listen());
+        let (first, format) = (start.object, shape.format);
         let merge = move || {
             // Packets that come now go before packets that are safe in the spool. A refusal costs speed only.
             let _refused = rustix::process::nice(MERGE_NICENESS);
-            let _deliverer_gone =
-                report.send(merge::run_live(&start, snaplen, object_bytes_max, inputs, outputs));
+            let _deliverer_gone = report.send(merge::run_live(&start, &shape, inputs, outputs));
         };
         std::thread::Builder::new()
             .name("merge".to_owned())
             .spawn(merge)
             .map_err(|e| Stop::Merge(format!("cannot start the merge thread: {e}")))?;
         let (id, this) = (self.id.clone(), &*self);
-        let delivered = upload::deliver(&*store, &id, first, merged, |info, consumed| {
+        let delivered = upload::deliver(&*store, &id, format, first, merged, |info, consumed| {
             this.object(journal, info, consumed)
         })
         .await;
@@ -233,7 +231,7 @@ fn recover(
     let mut found = Found::default();
     for entry in journal.entries() {
         found.packets += entry.object.packets;
-        found.frame_bytes += frame_bytes(entry.object.bytes, entry.object.packets);
+        found.frame_bytes += entry.object.frame_bytes();
         found.objects.push(entry.object.clone());
     }
     for (queue, stream) in recovery.streams {
@@ -255,6 +253,7 @@ fn recover(
         }
     }
     (0..queues).for_each(|queue| feed.tell(Input::End(queue)));
+    feed.tell(Input::Counts(counts(dir)?));
     Ok((journal, found))
 }
 
