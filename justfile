@@ -26,6 +26,14 @@ demo *ARGS:
 bench *ARGS:
     scripts/bench.sh {{ARGS}}
 
+# Look for the no-drop rate with a sender of its own, then offer more (root)
+loadtest *ARGS:
+    scripts/loadtest.sh {{ARGS}}
+
+# Captures that start and end for ten minutes: no loss, no growth (root)
+soak *ARGS:
+    scripts/soak.sh {{ARGS}}
+
 # Hold a config and this host to what a capture needs
 doctor CONFIG="config/trawl.toml":
     cargo run --release --locked -- check --config {{CONFIG}}

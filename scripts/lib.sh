@@ -109,3 +109,39 @@ wait_until() {
 cores_allowed() {
     python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)), sep="\n")'
 }
+
+# What loadtest.sh and soak.sh share: sets TRAWL (built, unless it names a binary), worker, writers, sender (the generator's
+# lcores), eal and generator_memory.
+prepare_load() {
+    if [ -z "${TRAWL:-}" ]; then
+        "$ROOT/scripts/install-deps.sh" build
+        say "building (release)" >&2
+        (cd "$ROOT" && cargo build --release --locked --bin trawl)
+        TRAWL=$TARGET_DIR/release/trawl
+    fi
+    need_apt dpdk python3 util-linux || die "packages are missing"
+    local cores count
+    mapfile -t cores < <(cores_allowed)
+    count=${#cores[@]}
+    [ "$count" -ge 2 ] || die "a load test needs two cores"
+    worker=${cores[-1]}
+    if [ "$count" -ge 4 ]; then
+        writers=${cores[*]:1:count-3} sender="0@${cores[0]},1@${cores[-2]}"
+    else
+        writers=${cores[0]} sender="0@${cores[0]},1@${cores[0]}"
+        warn "$count cores: the sender shares core ${cores[0]} with writers and merge"
+    fi
+    # vhost maps the other process's memory by its file descriptor: that takes few and large files.
+    eal="--no-pci --in-memory --single-file-segments -m 256" generator_memory="--in-memory --single-file-segments -m 256"
+    if ! ensure_hugepages 640; then
+        warn "no 640 free hugepages: figures are those of --no-huge and ordinary pages"
+        eal="--no-pci --no-huge --in-memory -m 256" generator_memory="--no-huge -m 256"
+    fi
+}
+
+# Builds the plug-in that paces testpmd: `build_pacer OUT`.
+build_pacer() {
+    local flags
+    read -ra flags < <(pkg-config --cflags --libs libdpdk)
+    cc -O2 -shared -fPIC -o "$1" "$ROOT/scripts/pace.c" "${flags[@]}" || die "scripts/pace.c cannot be built"
+}

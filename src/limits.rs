@@ -15,6 +15,9 @@ pub const PAGE_BYTES: usize = 4096;
 /// Size of a block. 1 MiB keeps the hand-over cost per byte negligible and is a whole number of disk stripes.
 pub const BLOCK_BYTES: usize = 1 << 20;
 
+/// Memory of the process beside DPDK's and the blocks: code, stacks, the job database's cache.
+pub const OTHER_MEMORY_BYTES_MAX: u64 = 100 << 20;
+
 /// The largest frame that a port can deliver: IPv4's and IPv6's 65535-byte payload with link headers (RFC 791, RFC 8200).
 pub const FRAME_BYTES_MAX: usize = 65535 + 64;
 
@@ -38,6 +41,9 @@ pub const BUCKETS_PER_ACCOUNT_MAX: usize = 64;
 
 /// How long an ownership challenge can be answered: a week, as for Cloudflare's Logpush.
 pub const CHALLENGE_SECONDS_MAX: i64 = 7 * 86_400;
+
+/// Where objects are cut that are recovered of a capture without a record: the default of `spool.segment_bytes`.
+pub const RECOVERED_OBJECT_BYTES: u64 = 256 << 20;
 
 /// Smallest file that a segment may be rotated at; below it the file system's work outweighs the data's.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;

@@ -1,6 +1,6 @@
 //! Every interleaving of the lock-free code under loom's memory model. Run with
 //! `RUSTFLAGS="--cfg loom" cargo test --manifest-path loom/Cargo.toml --release`.
-#![cfg(loom)]
+#![cfg(all(loom, test))]
 
 #[path = "../../src/worker/budget.rs"]
 #[allow(dead_code)]

@@ -1,7 +1,7 @@
 //! Failed authentications, limited for each pair of peer and account. Owns their count; not what a failure is.
 //!
 //! A pair is refused before its credential is looked at, so guessing slows down also for who guesses right; other peers
-//! and other accounts do not notice. A failure costs [`SECONDS_PER_FAILURE`], and [`FAILURES_MAX`] of them may be owed.
+//! and other accounts do not notice. A failure costs [`SECONDS_PER_FAILURE`], and a configured number of them may be owed.
 //!
 //! Invariant: memory is bounded, whatever peers and accounts are named.
 
@@ -10,9 +10,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Failures in a row that a person may have with a mistyped key.
-const FAILURES_MAX: u32 = 10;
 
 /// How long one failure counts; also the `Retry-After` of a refusal.
 const SECONDS_PER_FAILURE: u64 = 10;
@@ -42,22 +39,30 @@ struct Owed {
 }
 
 /// See the module.
-#[derive(Default)]
-pub(super) struct Attempts(Mutex<Owed>);
+pub(super) struct Attempts {
+    owed: Mutex<Owed>,
+    /// How far ahead of now a pair may owe and still try.
+    room: Duration,
+}
 
 impl Attempts {
+    /// Of one pair, `failures_max` failures in a row are looked at; at least one.
+    pub(super) fn new(failures_max: u32) -> Self {
+        let room = Duration::from_secs(SECONDS_PER_FAILURE) * failures_max.saturating_sub(1);
+        Self { owed: Mutex::default(), room }
+    }
+
     /// Whether the peer may try again.
     pub(super) fn may_try(&self, peer: IpAddr, account: &str, now: Instant) -> bool {
-        let owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = pair(peer, account);
         let until = owed.newer.get(&pair).or_else(|| owed.older.get(&pair));
-        let room = Duration::from_secs(SECONDS_PER_FAILURE) * (FAILURES_MAX - 1);
-        until.is_none_or(|until| *until <= now + room)
+        until.is_none_or(|until| *until <= now + self.room)
     }
 
     /// Counts a failure.
     pub(super) fn failed(&self, peer: IpAddr, account: &str, now: Instant) {
-        let mut owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = pair(peer, account);
         let until = owed.newer.get(&pair).or_else(|| owed.older.get(&pair)).copied();
         if owed.newer.len() >= PAIRS_MAX && !owed.newer.contains_key(&pair) {
@@ -72,9 +77,11 @@ impl Attempts {
 mod tests {
     use super::*;
 
+    const FAILURES_MAX: u32 = 10;
+
     #[test]
     fn a_pair_has_its_failures_then_one_for_each_period_and_no_other_pair_notices() {
-        let (attempts, start) = (Attempts::default(), Instant::now());
+        let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
         let (peer, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
         for _ in 0..FAILURES_MAX {
             assert!(attempts.may_try(peer, "a", start));
@@ -91,7 +98,7 @@ mod tests {
 
     #[test]
     fn one_ipv6_network_is_one_peer_and_memory_is_bounded() {
-        let (attempts, start) = (Attempts::default(), Instant::now());
+        let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
         for host in 0..10_u128 {
             let peer = (0x2001_0db8_u128 << 96 | host).to_be_bytes();
             attempts.failed(peer.into(), "a", start);
@@ -100,7 +107,7 @@ mod tests {
         for account in 0..3 * PAIRS_MAX {
             attempts.failed([192, 0, 2, 1].into(), &account.to_string(), start);
         }
-        let owed = attempts.0.lock().unwrap();
+        let owed = attempts.owed.lock().unwrap();
         assert!(owed.newer.len() <= PAIRS_MAX && owed.older.len() <= PAIRS_MAX);
     }
 }

@@ -67,9 +67,10 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The accounts with their credentials. One without a credential is one that nobody can use.
+    /// The accounts with their credentials. One without a credential is one that nobody can use. After `failures_max` failed
+    /// authentications in a row an address has to wait before it may try an account again.
     #[must_use]
-    pub fn new(accounts: impl IntoIterator<Item = (AccountId, Vec<Credential>)>) -> Self {
+    pub fn new(accounts: impl IntoIterator<Item = (AccountId, Vec<Credential>)>, failures_max: u32) -> Self {
         let proofs = accounts.into_iter().flat_map(|(account, credentials)| {
             credentials.into_iter().map(move |credential| {
                 let proof = match credential.secret {
@@ -79,7 +80,7 @@ impl Accounts {
                 (proof, credential.role)
             })
         });
-        Self { proofs: proofs.collect(), failures: Attempts::default() }
+        Self { proofs: proofs.collect(), failures: Attempts::new(failures_max) }
     }
 
     /// The strongest role that `presented` has, by comparing with every credential of every account.

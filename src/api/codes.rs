@@ -61,6 +61,8 @@ pub(super) enum Code {
     BadRange,
     /// The peer failed to authenticate for the account too often.
     TooManyFailures,
+    /// The destination's store did not answer in time.
+    DestinationSilent,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// No route for the path.
@@ -102,7 +104,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 33] = [
+pub(super) const TABLE: [Row; 34] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -130,6 +132,7 @@ pub(super) const TABLE: [Row; 33] = [
     row(Code::FileGone, 1025, StatusCode::GONE, Retry::Unsaid),
     row(Code::BadRange, 1026, StatusCode::RANGE_NOT_SATISFIABLE, Retry::Unsaid),
     row(Code::TooManyFailures, 1027, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(10)),
+    row(Code::DestinationSilent, 1028, StatusCode::GATEWAY_TIMEOUT, Retry::Never),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),

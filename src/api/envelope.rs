@@ -7,6 +7,7 @@ use super::codes::{Code, Retry};
 use crate::capture::Refusal;
 use crate::ownership::OwnershipError;
 use crate::store::StoreError;
+use crate::upload::UploadError;
 use axum::Json;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -94,6 +95,9 @@ impl From<Refusal> for Failure {
             Refusal::NoHistory => Self::at("/offset_time", Code::NotSupported, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
             Refusal::Filter(_) => Self::at("/filter_v1", Code::InvalidValue, refusal.to_string()),
+            Refusal::DestinationSilent(_) => {
+                Self::at("/destination_conf", Code::DestinationSilent, refusal.to_string())
+            }
             Refusal::Destination(_) => Self::at("/destination_conf", Code::InvalidValue, refusal.to_string()),
             // What the store says names files of the host: for its operator, not for the customer.
             Refusal::Store(detail) => record_failed(detail),
@@ -111,9 +115,13 @@ impl From<OwnershipError> for Failure {
             OwnershipError::Expired(_) => {
                 Self::at("/ownership_challenge", Code::OwnershipExpired, error.to_string())
             }
-            OwnershipError::Destination(_) | OwnershipError::Slow(_) => {
+            OwnershipError::Destination(UploadError::Unreachable { .. }) => {
+                Self::at("/destination_conf", Code::DestinationSilent, error.to_string())
+            }
+            OwnershipError::Destination(_) => {
                 Self::at("/destination_conf", Code::InvalidValue, error.to_string())
             }
+            OwnershipError::NoKeyFile => Self::at("/destination_conf", Code::NotSupported, error.to_string()),
             OwnershipError::Store(StoreError::BucketsFull(_)) => {
                 Self::new(Code::BucketsFull, error.to_string())
             }

@@ -40,7 +40,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 /// The SDKs' base URL ends in it; every path is served without it too.
-const PREFIX: &str = "/client/v4";
+pub(crate) const PREFIX: &str = "/client/v4";
 
 /// What a capture may ask of this host.
 #[derive(Clone, Debug)]

@@ -59,8 +59,8 @@ async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
-    let destination = validate::ownership(&body, &api.rules)?;
-    Ok(success(shown(api.ownership.create(account, &destination).await?)))
+    let (destination, keys) = validate::ownership(&body, &api.rules)?;
+    Ok(success(shown(api.ownership.create(account, &destination, keys).await?)))
 }
 
 async fn prove(

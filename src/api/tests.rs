@@ -10,6 +10,7 @@ mod serving;
 
 use super::*;
 use crate::capture::{self, AccountId};
+use crate::ownership::BucketKeys;
 use crate::store::Embedded;
 use crate::upload::{Stores, StoresConfig};
 use axum::body::{Body, to_bytes};
@@ -23,6 +24,7 @@ use tower::ServiceExt;
 pub(super) const A: &str = "023e105f4ecef8ad9ca31a8372d0c353";
 const B: &str = "b23e105f4ecef8ad9ca31a8372d0c353";
 const REQUEST_BYTES_MAX: usize = 16 << 10;
+pub(super) const FAILURES_MAX: u32 = 10;
 
 const SIMPLE: &str = r#"{"system":"magic-transit","type":"simple","time_limit":60,"packet_limit":100}"#;
 const FULL: &str = r#"{"system":"magic-transit","type":"full","time_limit":300,"colo_name":"ORD",
@@ -84,12 +86,13 @@ fn routes_to(captures: capture::Handle, rules: Rules, dir: &Path) -> Router {
     let a =
         vec![key("user@example.com", "a-key"), token("a-token", Role::Write), token("a-reader", Role::Read)];
     let b = vec![key("b@example.com", "b-key"), token("b-token", Role::Write)];
-    let accounts = Accounts::new([(AccountId(A.to_owned()), a), (AccountId(B.to_owned()), b)]);
+    let accounts = Accounts::new([(AccountId(A.to_owned()), a), (AccountId(B.to_owned()), b)], FAILURES_MAX);
     let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
     let buckets = Arc::new(Embedded::open(&dir.join("db")).unwrap());
+    let keys = BucketKeys::new(buckets.clone(), None);
     router(ApiState {
         captures,
-        ownership: Ownership::new(buckets, Arc::new(stores)),
+        ownership: Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10)),
         simple_dir: dir.join("simple"),
         accounts,
         rules,

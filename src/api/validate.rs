@@ -12,7 +12,7 @@ use super::envelope::Failure;
 use crate::capture::{AccountId, ColoStyle, Kind, OffsetTime, Request};
 use crate::matcher::FilterV1;
 use crate::merge::{Compression, Container};
-use crate::upload::Destination;
+use crate::upload::{Destination, DestinationError, S3Credentials};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -48,12 +48,16 @@ pub(super) fn capture_request(
     whole(check, request)
 }
 
-/// Checks what is sent to add a bucket: its destination.
-pub(super) fn ownership(body: &OwnershipBody, rules: &Rules) -> Result<Destination, Failure> {
+/// Checks what is sent to add a bucket: its destination, and the access keys that may come with it.
+pub(super) fn ownership(
+    body: &OwnershipBody,
+    rules: &Rules,
+) -> Result<(Destination, Option<S3Credentials>), Failure> {
     let mut check = Check::default();
     check.unknown("", &body.unknown);
     check.absent("/ownership_challenge", body.ownership_challenge.as_ref(), "a new ownership");
-    let destination = check.destination_conf(body.destination_conf.as_ref(), rules);
+    let uri = check.destination_uri(body.destination_conf.as_ref());
+    let destination = uri.and_then(|uri| check.destination(Destination::parse_with_keys(uri), rules));
     whole(check, destination)
 }
 
@@ -213,15 +217,24 @@ impl Check {
     }
 
     fn destination_conf(&mut self, value: Option<&Value>, rules: &Rules) -> Option<Destination> {
-        let pointer = "/destination_conf";
-        let uri = self.required(pointer, value).and_then(|value| self.text(pointer, value))?;
-        self.destination(uri, rules)
+        let uri = self.destination_uri(value)?;
+        let read = Destination::parse(uri).map(|destination| (destination, None));
+        self.destination(read, rules).map(|(destination, _)| destination)
     }
 
-    fn destination(&mut self, uri: &str, rules: &Rules) -> Option<Destination> {
+    fn destination_uri<'a>(&mut self, value: Option<&'a Value>) -> Option<&'a str> {
         let pointer = "/destination_conf";
-        match Destination::parse(uri) {
-            Ok(Destination::File { .. }) if !rules.allow_file => {
+        self.required(pointer, value).and_then(|value| self.text(pointer, value))
+    }
+
+    fn destination(
+        &mut self,
+        read: Result<(Destination, Option<S3Credentials>), DestinationError>,
+        rules: &Rules,
+    ) -> Option<(Destination, Option<S3Credentials>)> {
+        let pointer = "/destination_conf";
+        match read {
+            Ok((Destination::File { .. }, _)) if !rules.allow_file => {
                 let message = "destination_conf names a directory of this host, which its operator has not allowed; \
                                use s3://bucket?region=region";
                 self.note(pointer, Code::NotSupported, message);

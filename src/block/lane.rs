@@ -53,6 +53,12 @@ impl<M> WorkerEnd<M> {
         self.blocks.pop().ok()
     }
 
+    /// Empty blocks that the writer gave back and that were not taken yet.
+    #[must_use]
+    pub fn returned(&self) -> usize {
+        self.blocks.slots()
+    }
+
     /// Whether the writer is gone.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
@@ -65,6 +71,12 @@ impl<M> WriterEnd<M> {
     #[inline]
     pub fn receive(&mut self) -> Option<M> {
         self.messages.pop().ok()
+    }
+
+    /// Messages that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.messages.slots()
     }
 
     /// Gives an empty block back.

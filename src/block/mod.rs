@@ -1,5 +1,6 @@
 //! Aligned blocks of memory and their way between threads. Owns the arena, the block, the rings that carry blocks, the
-//! writes in flight, and the cycle counter; not what is written into a block.
+//! writes in flight, the cycle counter, and what the threads at
+//! both ends say of themselves; not what is written into a block.
 //!
 //! Invariant: a block has one owner at a time; it leaves the worker that holds it by move and comes back by move.
 
@@ -7,8 +8,10 @@ mod arena;
 mod cycles;
 mod disk;
 mod lane;
+mod stage;
 
 pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages};
 pub use cycles::cycles;
 pub use disk::{DiskQueue, Write};
 pub use lane::{WorkerEnd, WriterEnd, lane};
+pub use stage::{Stage, StageReading};

@@ -2,7 +2,7 @@
 //!
 //! Invariant: API, CLI and fleet only parse into [`Action`]; no one else touches a capture.
 
-use super::{AccountId, CaptureId, Job, Progress, Request};
+use super::{AccountId, CaptureId, Job, Overview, Progress, Request};
 use tokio::sync::{mpsc, oneshot};
 
 /// Why an action was not done.
@@ -38,6 +38,9 @@ pub enum Refusal {
     /// The destination cannot be used.
     #[error("{0}")]
     Destination(String),
+    /// The destination's store gave no answer in time.
+    #[error("{0}")]
+    DestinationSilent(String),
     /// The host is shutting down or its engine has died.
     #[error("this host is shutting down")]
     ShuttingDown,
@@ -59,6 +62,8 @@ pub enum Action {
     Stop(AccountId, CaptureId, oneshot::Sender<Result<(), Refusal>>),
     /// One capture's progress.
     Progress(AccountId, CaptureId, oneshot::Sender<Result<Progress, Refusal>>),
+    /// The state of the engine, over all accounts.
+    Overview(oneshot::Sender<Overview>),
     /// End every capture, upload, then end the engine. Answered when all is done.
     Shutdown(oneshot::Sender<()>),
 }
@@ -121,6 +126,14 @@ impl Handle {
     /// [`Refusal::NotFound`] also when it is another account's.
     pub async fn progress(&self, account: AccountId, id: CaptureId) -> Result<Progress, Refusal> {
         self.ask(|reply| Action::Progress(account, id, reply)).await?
+    }
+
+    /// The state of the engine, over all accounts: for operators, never for customers.
+    ///
+    /// # Errors
+    /// Only [`Refusal::ShuttingDown`].
+    pub async fn overview(&self) -> Result<Overview, Refusal> {
+        self.ask(Action::Overview).await
     }
 
     /// Ends every capture, uploads, and ends the engine; returns when all is done.

@@ -5,7 +5,7 @@
 use super::Ledger;
 use crate::matcher::FilterV1;
 use crate::merge::{Compression, Container, Content};
-use crate::upload::Destination;
+use crate::upload::{Destination, Sealed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -220,6 +220,10 @@ pub struct Job {
     /// One in so many packets was considered; every one if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_one_in: Option<u32>,
+    /// The destination's access keys as they were when it was accepted, encrypted, until it ends: it goes on when its
+    /// bucket's entry is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Sealed>,
 }
 
 impl Job {
@@ -237,6 +241,7 @@ impl Job {
             ledger: Ledger::default(),
             objects: Vec::new(),
             sample_one_in,
+            keys: None,
         }
     }
 }

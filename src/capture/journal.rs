@@ -1,14 +1,16 @@
 //! What is kept beside a capture's segments, so that another process can finish it without any database: what was asked
-//! for and counted (`.capture.json`), which objects are complete (`.journal`), and the manifest once it is settled
-//! (`.manifest.json`). Owns these files' forms, but for the manifest's.
+//! for and counted (`.capture.json`), which objects are complete (`.journal`) and how far the next one is (`.upload`), and
+//! the manifest once it is settled (`.manifest.json`). Owns these files' forms, but for the manifest's and `.upload`'s.
 //!
 //! Invariant: the journal grows by whole lines, each synced before the segments that it speaks of are freed; a line that
 //! is cut or damaged, and all after it, was never written.
 
+use super::underway::Underway;
 use super::{Job, ObjectInfo};
 use crate::merge::{Counts, Cut, ObjectFormat, Origin, Start};
-use crate::upload::Manifest;
+use crate::upload::{Checkpoint, Manifest};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,6 +21,8 @@ const RECORD: &str = ".capture.json";
 const JOURNAL: &str = ".journal";
 const MANIFEST: &str = ".manifest.json";
 const COUNTS: &str = ".counts.json";
+/// Room for some lines of any number of queues.
+const JOURNAL_RESERVE_BYTES: u64 = 64 << 10;
 
 /// What is known of a capture while it is in the spool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,36 +140,53 @@ pub struct Entry {
     pub is_last: bool,
 }
 
-/// The complete objects of a capture.
+/// The complete objects of a capture, and how far the next one is.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
     entries: Vec<Entry>,
+    underway: Underway,
 }
 
 impl Journal {
+    /// The complete objects of a directory, only read.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn read(dir: &Path) -> io::Result<Vec<Entry>> {
+        Ok(read(&dir.join(JOURNAL))?.0)
+    }
+
     /// Opens or begins a directory's journal; what is not whole at its end is cut off.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.join(JOURNAL);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(e),
-        };
-        let (mut entries, mut whole) = (Vec::new(), 0);
-        for line in text.split_inclusive(|byte| *byte == b'\n') {
-            let Some(entry) = parse(line) else { break };
-            entries.push(entry);
-            whole += line.len();
-        }
+        let (entries, whole) = read(&path)?;
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         file.set_len(whole as u64)?;
+        reserve(&file);
         file.sync_all()?;
+        let underway = Underway::open(dir)?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { file, entries })
+        Ok(Self { file, entries, underway })
+    }
+
+    /// What finds out whether the journal can be written. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the file system refuses another handle.
+    pub fn probe(&self) -> io::Result<impl Fn() -> io::Result<()> + Send + use<>> {
+        let file = self.file.try_clone()?;
+        Ok(move || {
+            let before = file.metadata()?.len();
+            // Half a line: whoever reads it after a crash takes it for none.
+            let written = (&file).write_all(b" ").and_then(|()| file.sync_data());
+            file.set_len(before)?;
+            reserve(&file);
+            written
+        })
     }
 
     /// Adds an object. Waits for the disk.
@@ -173,12 +194,14 @@ impl Journal {
     /// # Errors
     /// When it cannot be written; the object then counts as not journalled.
     pub fn append(&mut self, entry: Entry) -> io::Result<()> {
-        let json = serde_json::to_string(&entry).map_err(io::Error::other)?;
-        let line = format!("{:08x} {json}\n", crc_fast::crc32_iscsi(json.as_bytes()));
+        let line = line(&entry)?;
         let before = self.file.metadata()?.len();
         let added = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
         match added {
-            Ok(()) => self.entries.push(entry),
+            Ok(()) => {
+                self.entries.push(entry);
+                self.underway.clear();
+            }
             Err(_) => self.file.set_len(before)?,
         }
         added
@@ -196,6 +219,29 @@ impl Journal {
         self.entries.last().is_some_and(|entry| entry.is_last)
     }
 
+    /// What the store holds of object `number`, which is not complete.
+    #[must_use]
+    pub fn kept(&self, number: u32) -> Option<&Checkpoint> {
+        self.underway.of(number)
+    }
+
+    /// How far the delivery is: complete objects, and bytes of the next one. It grows, unless a store loses something.
+    #[must_use]
+    pub fn reached(&self) -> (usize, u64) {
+        let next = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        (self.entries.len(), self.kept(next).map_or(0, Checkpoint::bytes))
+    }
+
+    /// Notes what the store holds of object `number`.
+    pub fn keep(&mut self, number: u32, checkpoint: Checkpoint) {
+        self.underway.keep(number, checkpoint);
+    }
+
+    /// Forgets what a store holds of the next object: it begins anew.
+    pub fn forget(&mut self) {
+        self.underway.clear();
+    }
+
     /// Where a merge goes on.
     #[must_use]
     pub fn start(&self, queues: usize) -> Start {
@@ -209,7 +255,37 @@ impl Journal {
     }
 }
 
-fn parse(line: &[u8]) -> Option<Entry> {
+/// A line: checksum, JSON.
+pub(super) fn line(value: &impl Serialize) -> io::Result<String> {
+    let json = serde_json::to_string(value).map_err(io::Error::other)?;
+    Ok(format!("{:08x} {json}\n", crc_fast::crc32_iscsi(json.as_bytes())))
+}
+
+/// Sets blocks aside for the next lines: a full disk is freed by what is delivered, and that must be journalled first.
+fn reserve(file: &File) {
+    let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+    let before = file.metadata().map_or(0, |metadata| metadata.len());
+    let _some_file_systems_cannot = rustix::fs::fallocate(file, flags, before, JOURNAL_RESERVE_BYTES);
+}
+
+/// The entries and the bytes that they take.
+fn read(path: &Path) -> io::Result<(Vec<Entry>, usize)> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(e),
+    };
+    let (mut entries, mut whole) = (Vec::new(), 0);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let Some(entry) = parse(line) else { break };
+        entries.push(entry);
+        whole += line.len();
+    }
+    Ok((entries, whole))
+}
+
+/// What [`line`] made; none if the line is cut or damaged.
+pub(super) fn parse<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let (crc, json) = text.split_once(' ')?;
     let right = u32::from_str_radix(crc, 16).ok()? == crc_fast::crc32_iscsi(json.as_bytes());
@@ -267,6 +343,7 @@ mod tests {
         fs::write(&path, &text[..text.len() - 3]).unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
         assert_eq!((journal.entries(), journal.start(1).object), (&[entry(0)][..], 1));
+        (journal.probe().unwrap())().unwrap();
         journal.append(entry(2)).unwrap();
         let journal = Journal::open(dir.path()).unwrap();
         assert_eq!((journal.entries(), journal.is_complete()), (&[entry(0), entry(2)][..], true));

@@ -8,8 +8,10 @@ mod handle;
 mod job;
 pub mod journal;
 mod ledger;
+mod underway;
+pub mod recover;
 
-pub use engine::{Engine, Planes, ReadPorts};
+pub use engine::{CaptureView, Engine, Overview, Planes, ReadPorts};
 pub use handle::{Action, Handle, Refusal};
 pub use job::{
     AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status, StopReason,

@@ -31,6 +31,8 @@ pub enum Command {
     Filter(FilterArgs),
     /// Join pcap and pcapng files by time
     Merge(MergeArgs),
+    /// Bring what a dead host process left in its spool into files, without the job store
+    Recover(RecoverArgs),
     /// Hold files to their manifest
     Verify(VerifyArgs),
     /// Make the key that signs manifests, and print the public key that checks them
@@ -55,7 +57,14 @@ pub struct CheckArgs {
     /// The config file
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Print a JSON array of findings
+    /// Also measure what this host sustains, with synthetic frames on the config's cores, blocks and spool; the ports are not
+    /// opened. Not while `trawl serve` works here
+    #[arg(long)]
+    pub measure: bool,
+    /// How long each of the nine measurements lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=600), requires = "measure")]
+    pub seconds: u64,
+    /// Print JSON: an array of findings, with --measure an object of these and of what was measured
     #[arg(long)]
     pub json: bool,
 }
@@ -159,7 +168,8 @@ pub enum BucketCommand {
 /// `trawl bucket add`
 #[derive(Debug, Args)]
 pub struct BucketAddArgs {
-    /// The bucket: s3://BUCKET[/DIRECTORY]?region=REGION or r2://BUCKET[/DIRECTORY]?account-id=ID
+    /// The bucket: s3://BUCKET[/DIRECTORY]?region=REGION, gs://BUCKET[/DIRECTORY] or
+    /// r2://BUCKET[/DIRECTORY]?account-id=ID
     #[arg(value_name = "URI")]
     pub destination_conf: String,
     /// File with the access key id and the secret access key of an r2:// bucket, one a line, instead of
@@ -195,7 +205,8 @@ pub struct BucketRemoveArgs {
     pub id: String,
 }
 
-/// How this host itself reaches a bucket. Credentials come from the standard AWS chain.
+/// How this host itself reaches a bucket. Credentials come from the standard AWS chain; those of an R2 bucket from
+/// TRAWL_R2_ACCESS_KEY_ID and TRAWL_R2_SECRET_ACCESS_KEY.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StoreArgs {
     /// Address of a store that speaks S3, instead of AWS
@@ -336,6 +347,30 @@ pub enum CompressionArg {
     None,
     /// By zstd
     Zstd,
+}
+
+/// `trawl recover`
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    /// The spool's directory, as spool.dir names it; no process may use it
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Where the files go: a directory, or such as s3://BUCKET/DIRECTORY?region=REGION. Where a capture's earlier objects
+    /// are, it goes on with their numbers
+    #[arg(long, value_name = "DIR|URI", default_value = "recovered")]
+    pub out: String,
+    /// Only say what is there
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove from the spool what was delivered; without this it stays as it is
+    #[arg(long, conflicts_with = "dry_run")]
+    pub remove: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the bucket is
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `trawl verify`

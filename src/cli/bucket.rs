@@ -96,7 +96,7 @@ async fn add(client: &Client, args: &BucketAddArgs, uri: &str, json: bool) -> Re
         return Outcome::done(text, &added, json);
     }
     let filename = added.get("filename").and_then(Value::as_str).ok_or(BucketError::NoFilename)?;
-    let challenge = read_challenge(&args.destination_conf, filename, &args.store).await?;
+    let challenge = read_challenge(uri, filename, &args.store).await?;
     answer(client, &args.destination_conf, &challenge, json).await
 }
 
@@ -167,7 +167,10 @@ fn with_keys(args: &BucketAddArgs, variable: impl Fn(&str) -> Option<String>) ->
             let mut lines = text.lines().map(|line| line.trim().to_owned());
             (lines.next(), lines.next())
         }
-        None => (variable("TRAWL_R2_ACCESS_KEY_ID"), variable("TRAWL_R2_SECRET_ACCESS_KEY")),
+        None => {
+            let [id, secret] = stores::R2_VARIABLES;
+            (variable(id), variable(secret))
+        }
     };
     let legal = |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let (Some(id), Some(secret)) = (id.filter(legal), secret.filter(legal)) else {

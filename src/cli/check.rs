@@ -4,8 +4,12 @@
 
 use super::args::CheckArgs;
 use super::{Error, Outcome};
+#[cfg(feature = "dpdk")]
+use crate::config::Plan;
 use crate::config::check::{Finding, Host, ProbePorts, Severity, check};
 use std::fmt::Write as _;
+#[cfg(feature = "dpdk")]
+use std::time::Duration;
 
 /// Checks the config and this host; `probe` asks DPDK for the ports, in builds that have it.
 ///
@@ -16,6 +20,32 @@ pub fn run(args: &CheckArgs, probe: Option<ProbePorts<'_>>) -> Result<Outcome, E
     let mut outcome = Outcome::done(lines(&findings), &findings, args.json)?;
     outcome.is_success = findings.iter().all(|finding| finding.severity != Severity::Error);
     Ok(outcome)
+}
+
+/// Checks the config and this host without opening its ports, then measures; not where a finding is an error.
+///
+/// # Errors
+/// When nothing could be measured.
+#[cfg(feature = "dpdk")]
+pub fn measure(args: &CheckArgs) -> Result<Outcome, Error> {
+    let path = &args.config.config;
+    let findings = check(path, &Host::real(), None);
+    let text = lines(&findings);
+    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+        let mut outcome = Outcome::done(text, &findings, args.json)?;
+        outcome.is_success = false;
+        return Ok(outcome);
+    }
+    let plan = Plan::load(path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
+    let measured = crate::host::measure(&plan, Duration::from_secs(args.seconds))
+        .map_err(|error| Error::Measure(Box::new(error)))?;
+    let all = serde_json::json!({ "findings": findings, "workers": plan.cores.workers, "writers": plan.cores.writers,
+        "seconds": args.seconds, "measured": measured });
+    Outcome::done(
+        format!("{text}\n{}", super::measure::text(&measured, &plan.cores, &plan.spool.dir)),
+        &all,
+        args.json,
+    )
 }
 
 fn lines(findings: &[Finding]) -> String {

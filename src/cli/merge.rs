@@ -9,6 +9,7 @@ use crate::upload::{Bucket, ObjectStore};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -122,9 +123,9 @@ fn places(args: &MergeArgs, runtime: &Runtime) -> anyhow::Result<BTreeMap<String
     let mut places = BTreeMap::new();
     for text in args.inputs.iter().filter(|text| local(text).is_none()) {
         let (uri, _) = split(text)?;
-        if !places.contains_key(&uri) {
-            let store = runtime.block_on(stores::open(&uri, &args.store))?;
-            places.insert(uri, store);
+        if let Entry::Vacant(place) = places.entry(uri) {
+            let store = runtime.block_on(stores::open(place.key(), &args.store))?;
+            place.insert(store);
         }
     }
     Ok(places)

@@ -9,8 +9,11 @@ mod check;
 pub mod client;
 mod download;
 mod filter;
+#[cfg(feature = "dpdk")]
+mod measure;
 mod merge;
 mod pages;
+mod recover;
 mod report;
 pub mod request;
 mod stores;
@@ -73,6 +76,9 @@ pub enum Error {
     /// The async runtime.
     #[error("the runtime cannot start: {0}; look at the limits on processes and open files (ulimit -a)")]
     Runtime(std::io::Error),
+    /// A spool that cannot be recovered.
+    #[error(transparent)]
+    Recover(#[from] recover::Problem),
     /// A filter on a file.
     #[error(transparent)]
     Filter(#[from] filter::Error),
@@ -83,6 +89,10 @@ pub enum Error {
     #[cfg(feature = "dpdk")]
     #[error(transparent)]
     Serve(Box<crate::host::ServeError>),
+    /// A measurement.
+    #[cfg(feature = "dpdk")]
+    #[error("nothing was measured: {0}")]
+    Measure(Box<crate::host::MeasureError>),
     /// A command that needs DPDK, in a build without it.
     #[cfg(not(feature = "dpdk"))]
     #[error("`trawl {0}` is not part of this build: it was built with --no-default-features")]
@@ -150,6 +160,10 @@ pub fn run() -> ExitCode {
 fn dispatch(command: args::Command) -> Result<Outcome, Error> {
     match command {
         #[cfg(feature = "dpdk")]
+        args::Command::Check(args) if args.measure => check::measure(&args),
+        #[cfg(not(feature = "dpdk"))]
+        args::Command::Check(args) if args.measure => Err(Error::NotBuilt("check --measure")),
+        #[cfg(feature = "dpdk")]
         args::Command::Check(args) => check::run(&args, Some(&crate::host::probe)),
         #[cfg(not(feature = "dpdk"))]
         args::Command::Check(args) => check::run(&args, None),
@@ -171,6 +185,7 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
             Outcome::done(format!("{counts}\n"), &counts, args.json)
         }
         args::Command::Merge(args) => merge::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
+        args::Command::Recover(args) => block_on(recover::run(&args)),
         args::Command::Verify(args) => verify::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
         args::Command::ManifestKey(args) => {
             let key = match args.file.try_exists() {

@@ -88,7 +88,7 @@ pub fn objects(objects: &[ObjectInfo]) -> String {
     lines(&table)
 }
 
-fn time(ns: u64) -> String {
+pub(super) fn time(ns: u64) -> String {
     match Timestamp::from_nanosecond(i128::from(ns)) {
         Ok(time) if ns > 0 => time.to_string(),
         _ => "-".to_owned(),

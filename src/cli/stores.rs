@@ -1,10 +1,12 @@
 //! Buckets as this host itself reaches them, for commands that read objects. Owns the choice of endpoint and patience.
 //!
-//! Invariant: credentials come from the standard AWS chain alone.
+//! Invariant: credentials come from the standard chains of AWS and Google, those of an R2 bucket from the environment or from
+//! who calls.
 
 use super::args::StoreArgs;
 use crate::upload::{
-    Destination, DestinationError, ObjectStore, S3Config, Stores, StoresConfig, UploadError,
+    Destination, DestinationError, GcsConfig, ObjectStore, R2Config, S3Config, S3Credentials, Stores,
+    StoresConfig, UploadError,
 };
 
 /// How long a store that fails is tried again: a person waits.
@@ -24,15 +26,28 @@ pub enum StoreError {
     Name(String),
 }
 
-/// The store of a destination.
+/// Where the keys of an R2 bucket stand in the environment: id and secret.
+pub const R2_VARIABLES: [&str; 2] = ["TRAWL_R2_ACCESS_KEY_ID", "TRAWL_R2_SECRET_ACCESS_KEY"];
+
+fn r2_keys() -> Option<S3Credentials> {
+    let [id, secret] = R2_VARIABLES.map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
+    Some(S3Credentials { access_key_id: id?, secret_access_key: secret? })
+}
+
+/// The store of a destination; the keys of an R2 bucket may stand in it.
 ///
 /// # Errors
 /// [`StoreError`] when the text is no destination, or without credentials.
 pub async fn open(uri: &str, args: &StoreArgs) -> Result<Box<dyn ObjectStore>, StoreError> {
     let endpoint = args.endpoint.clone().filter(|endpoint| !endpoint.is_empty());
+    let r2 = Some(R2Config { endpoint: endpoint.clone(), credentials: r2_keys() });
     let s3 = S3Config { endpoint, retry_seconds_max: RETRY_SECONDS_MAX, ..S3Config::default() };
-    let stores = Stores::new(StoresConfig { allow_file: true, s3, ..StoresConfig::default() })?;
-    Ok(stores.open(&Destination::parse(uri)?).await?)
+    let gcs = uri
+        .starts_with("gs://")
+        .then(|| GcsConfig { retry_seconds_max: RETRY_SECONDS_MAX, ..GcsConfig::default() });
+    let stores = Stores::new(StoresConfig { allow_file: true, s3, r2, gcs })?;
+    let (destination, keys) = Destination::parse_with_keys(uri)?;
+    Ok(stores.open_with(&destination, keys.as_ref()).await?)
 }
 
 /// The destination and the object's name of an object's URI, which is a destination with the name behind its directory.
@@ -54,11 +69,13 @@ mod tests {
         for (uri, destination, name) in [
             ("s3://b/d/e/pcap_x.json?region=r", "s3://b/d/e?region=r", "pcap_x.json"),
             ("s3://b/pcap_x.json?region=r", "s3://b?region=r", "pcap_x.json"),
+            ("gs://b/d/pcap_x.json", "gs://b/d", "pcap_x.json"),
+            ("gs://b/pcap_x.json", "gs://b", "pcap_x.json"),
             ("file:///d/x.json", "file:///d", "x.json"),
         ] {
             assert_eq!(split(uri), Some((destination.to_owned(), name.to_owned())));
         }
-        for uri in ["s3://bucket?region=r", "s3://bucket/?region=r", "file:///x", "x"] {
+        for uri in ["s3://bucket?region=r", "s3://bucket/?region=r", "file:///x", "gs://bucket", "x"] {
             assert_eq!(split(uri), None, "{uri}");
         }
     }

@@ -8,6 +8,8 @@ mod network;
 mod ports;
 mod storage;
 
+pub use memory::dpdk_bytes;
+
 use super::plan::{Plan, covered};
 use super::{PortPlan, Problem};
 use serde::Serialize;

@@ -52,6 +52,8 @@ sections! {
         manifest: Manifest = Manifest::default(),
         /// `[api]`
         api: Api = Api::default(),
+        /// `[observe]`
+        observe: Observe = Observe::default(),
         /// `[log]`
         log: Log = Log::default(),
         /// `[[account]]`
@@ -121,6 +123,8 @@ sections! {
     Store {
         /// The database of jobs.
         path: PathBuf = PathBuf::from("/var/lib/trawl/trawl.db"),
+        /// Key that encrypts what is secret in the database.
+        key_file: Option<PathBuf> = None,
     }
     /// `[capture]`
     Capture {
@@ -178,6 +182,8 @@ sections! {
         retention_seconds: u64 = 86_400,
         /// Longest pause between two tries.
         retry_pause_ms_max: u64 = 20_000,
+        /// How long an answer is waited for.
+        attempt_seconds_max: u64 = 30,
         /// An HTTP proxy on the way to buckets.
         proxy: Option<String> = None,
         /// Certificates that are trusted beside the system's.
@@ -186,6 +192,8 @@ sections! {
         s3: S3 = S3::default(),
         /// `[upload.r2]`
         r2: R2 = R2::default(),
+        /// `[upload.gcs]`
+        gcs: Gcs = Gcs::default(),
     }
     /// `[upload.s3]`
     S3 {
@@ -209,6 +217,19 @@ sections! {
         /// Replaces the account's endpoint.
         endpoint: Option<String> = None,
     }
+    /// `[upload.gcs]`
+    Gcs {
+        /// Whether `gs://bucket` is a destination.
+        allow: bool = false,
+        /// Replaces Google's endpoint.
+        endpoint: Option<String> = None,
+        /// `default` or `none`.
+        credentials: String = "default".to_owned(),
+        /// The JSON key of a service account instead.
+        credentials_file: Option<PathBuf> = None,
+        /// Storage class of objects; the bucket's when absent.
+        storage_class: Option<String> = None,
+    }
     /// `[manifest]`
     Manifest {
         /// Secret key that signs manifests; not signed when absent.
@@ -224,10 +245,19 @@ sections! {
         request_timeout_seconds: u64 = 30,
         /// Connections at once.
         connections_max: u64 = 1024,
+        /// Failed authentications in a row, of one address for one account.
+        failed_authentications_max: u64 = 10,
         /// PEM file of the certificate chain; with `tls_key`.
         tls_cert: Option<PathBuf> = None,
         /// PEM file of the private key.
         tls_key: Option<PathBuf> = None,
+    }
+    /// `[observe]`
+    Observe {
+        /// Address and port of health and metrics; not served when absent.
+        listen: Option<String> = None,
+        /// How long a thread may go without progress.
+        watchdog_seconds: u64 = 30,
     }
     /// `[log]`
     Log {

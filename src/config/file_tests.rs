@@ -34,6 +34,11 @@ fn full() -> File {
         ..S3::default()
     };
     file.upload.r2.endpoint = Some(String::new());
+    file.observe.listen = Some(String::new());
+    file.store.key_file = Some(PathBuf::new());
+    file.upload.gcs.endpoint = Some(String::new());
+    file.upload.gcs.credentials_file = Some(PathBuf::new());
+    file.upload.gcs.storage_class = Some(String::new());
     file.manifest.signing_key_file = Some(PathBuf::from("x"));
     file
 }

@@ -12,8 +12,9 @@ mod resolve;
 mod size;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, Credential, CredentialKind, HistoryPlan, HostPlan,
-    Hugepages, LogFormat, LogPlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan, UploadPlan, WriteMode,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, Credential, CredentialKind, GcsPlan, HistoryPlan,
+    HostPlan, Hugepages, LogFormat, LogPlan, ObservePlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan,
+    UploadPlan, WriteMode,
 };
 pub use problem::{Problem, Problems};
 pub use size::ByteSize;

@@ -6,7 +6,7 @@
 use super::{Problem, Problems, file, resolve};
 use crate::capture::AccountId;
 use crate::merge::ObjectFormat;
-use crate::upload::S3Extras;
+use crate::upload::{GcsCredentials, S3Extras};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,8 @@ pub struct Plan {
     pub manifest: ManifestPlan,
     /// The HTTP server.
     pub api: ApiPlan,
+    /// Health and metrics.
+    pub observe: ObservePlan,
     /// What is logged, and how.
     pub log: LogPlan,
     /// No id twice.
@@ -178,6 +180,8 @@ pub struct SpoolPlan {
 pub struct StorePlan {
     /// Absolute.
     pub path: PathBuf,
+    /// Encrypts buckets' access keys; none are kept without.
+    pub key_file: Option<PathBuf>,
 }
 
 /// What a request may ask for.
@@ -235,6 +239,8 @@ pub struct UploadPlan {
     pub retention: Duration,
     /// Longest pause between two tries.
     pub retry_pause: Duration,
+    /// How long an answer to one try is waited for; to parts longer, by their size.
+    pub attempt: Duration,
     /// `http://host:port` of a proxy on the way to buckets.
     pub proxy: Option<String>,
     /// Certificates in PEM that are trusted beside the system's.
@@ -243,6 +249,19 @@ pub struct UploadPlan {
     pub s3: S3Plan,
     /// R2; its destinations are refused when none.
     pub r2: Option<R2Plan>,
+    /// Google Cloud Storage; its destinations are refused when none.
+    pub gcs: Option<GcsPlan>,
+}
+
+/// Google Cloud Storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcsPlan {
+    /// An `http` or `https` URL without a trailing slash; Google's own when none.
+    pub endpoint: Option<String>,
+    /// Who this host is to Google.
+    pub credentials: GcsCredentials,
+    /// Storage class of objects; the bucket's when none.
+    pub storage_class: Option<String>,
 }
 
 /// R2.
@@ -281,8 +300,19 @@ pub struct ApiPlan {
     pub request_timeout: Duration,
     /// Connections at once.
     pub connections_max: usize,
+    /// Failed authentications in a row, of one address for one account, before it has to wait.
+    pub failed_authentications_max: u32,
     /// PEM files of the certificate chain and of the private key; plain HTTP when none.
     pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// Health and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservePlan {
+    /// Where they are served, if they are.
+    pub listen: Option<SocketAddr>,
+    /// How long a thread may go without progress.
+    pub watchdog: Duration,
 }
 
 /// Form of the log.

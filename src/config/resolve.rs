@@ -8,7 +8,8 @@ use super::{ByteSize, Problem, accounts};
 use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
 use crate::merge::{Compression, Container, ObjectFormat};
-use crate::upload::{S3Encryption, S3Extras};
+use crate::upload::{GcsCredentials, S3Encryption, S3Extras};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ const CORE_MAX: u64 = 1023;
 /// 1 in N packets.
 const SAMPLE: (u64, u64) = (1, 1_000_000_000);
 const SAMPLE_WHY: &str = "1 takes every packet, 1000000000 a packet every few minutes of the fastest ports";
+
+/// Shorter would cry at every busy second of a small host.
+const WATCHDOG_SECONDS_MIN: u64 = 2;
 
 /// A week: longer intervals are typing errors.
 const SECONDS_MAX: u64 = 7 * 86_400;
@@ -109,12 +113,13 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         eal: eal(&mut rules, &file.dpdk.eal),
         ports: ports(&mut rules, &file.port),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
-        store: StorePlan { path: rules.path("store.path", &file.store.path) },
+        store: store(&mut rules, &file.store),
         capture: capture(&mut rules, &file.capture, file.history.enabled),
         history: history(&mut rules, &file.history, spool.segment_bytes),
         upload: upload(&mut rules, &file.upload, spool.segment_bytes),
         manifest: manifest(&mut rules, &file.manifest),
         api: api(&mut rules, &file.api),
+        observe: observe(&mut rules, &file.observe),
         log: log(&mut rules, &file.log),
         accounts: accounts::resolve(&mut rules, &file.account),
         cores,
@@ -405,6 +410,8 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
         rules.range("upload.retry_seconds_max", upload.retry_seconds_max, (0, SECONDS_MAX), "up to a week");
     let why = "a pause of 10 ms to an hour";
     let pause = rules.range("upload.retry_pause_ms_max", upload.retry_pause_ms_max, (10, 3_600_000), why);
+    let why = "between a second and an hour";
+    let attempt = rules.range("upload.attempt_seconds_max", upload.attempt_seconds_max, (1, 3600), why);
     let proxy = upload.proxy.as_deref().map(|url| endpoint(rules, "upload.proxy", url));
     let endpoint_r2 = upload.r2.endpoint.as_deref().map(|url| endpoint(rules, "upload.r2.endpoint", url));
     let extras = extras(rules, &upload.s3);
@@ -423,10 +430,12 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
             "up to a year",
         )),
         retry_pause: Duration::from_millis(pause),
+        attempt: Duration::from_secs(attempt),
         proxy,
         ca_file: upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path)),
         s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint, extras },
         r2: upload.r2.allow.then_some(R2Plan { endpoint: endpoint_r2 }),
+        gcs: gcs(rules, &upload.gcs),
     }
 }
 
@@ -440,18 +449,51 @@ fn extras(rules: &mut Rules, s3: &file::S3) -> S3Extras {
     if s3.kms_key_id.is_some() && !matches!(encryption, Some(S3Encryption::Kms { .. })) {
         rules.wrong("upload.s3.kms_key_id", "(set)", "a key is used with encryption = \"kms\" only");
     }
-    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    if let Some(class) = &s3.storage_class
-        && (class.is_empty() || !class.bytes().all(plain))
-    {
-        let advice = "write it as S3 does, such as \"STANDARD_IA\"";
-        rules.wrong("upload.s3.storage_class", format!("{class:?}"), advice);
-    }
+    storage_class(rules, "upload.s3.storage_class", s3.storage_class.as_deref(), "STANDARD_IA");
     S3Extras {
         encryption,
         storage_class: s3.storage_class.clone(),
         owner_full_control: s3.owner_full_control,
     }
+}
+
+fn storage_class(rules: &mut Rules, key: &'static str, class: Option<&str>, example: &str) {
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if let Some(class) = class
+        && (class.is_empty() || !class.bytes().all(plain))
+    {
+        rules.wrong(key, format!("{class:?}"), format!("write it as the store does, such as \"{example}\""));
+    }
+}
+
+fn gcs(rules: &mut Rules, gcs: &file::Gcs) -> Option<GcsPlan> {
+    const CHOICES: [(&str, bool); 2] = [("default", true), ("none", false)];
+    let endpoint = gcs.endpoint.as_deref().map(|url| endpoint(rules, "upload.gcs.endpoint", url));
+    let known = rules.choice("upload.gcs.credentials", &gcs.credentials, &CHOICES);
+    let file = gcs.credentials_file.as_deref();
+    let file = file.map(|path| rules.path("upload.gcs.credentials_file", path));
+    let credentials = match file {
+        Some(path) if known => GcsCredentials::File(path),
+        None if known => GcsCredentials::Default,
+        Some(_) => {
+            rules.wrong(
+                "upload.gcs.credentials_file",
+                "(set)",
+                "a key is not used with credentials = \"none\"",
+            );
+            GcsCredentials::None
+        }
+        None => {
+            if endpoint.is_none() {
+                let advice =
+                    "Google knows nobody without credentials; this is for an emulator at upload.gcs.endpoint";
+                rules.wrong("upload.gcs.credentials", "\"none\"", advice);
+            }
+            GcsCredentials::None
+        }
+    };
+    storage_class(rules, "upload.gcs.storage_class", gcs.storage_class.as_deref(), "NEARLINE");
+    gcs.allow.then(|| GcsPlan { endpoint, credentials, storage_class: gcs.storage_class.clone() })
 }
 
 fn endpoint(rules: &mut Rules, key: &'static str, url: &str) -> String {
@@ -470,23 +512,39 @@ fn endpoint(rules: &mut Rules, key: &'static str, url: &str) -> String {
     url.trim_end_matches('/').to_owned()
 }
 
+fn store(rules: &mut Rules, store: &file::Store) -> StorePlan {
+    let key_file = store.key_file.as_deref();
+    StorePlan {
+        path: rules.path("store.path", &store.path),
+        key_file: key_file.map(|path| rules.path("store.key_file", path)),
+    }
+}
+
 fn manifest(rules: &mut Rules, manifest: &file::Manifest) -> ManifestPlan {
     let key = manifest.signing_key_file.as_deref();
     ManifestPlan { signing_key_file: key.map(|path| rules.path("manifest.signing_key_file", path)) }
 }
 
-fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
-    let listen = api.listen.parse().unwrap_or_else(|_| {
+fn address(rules: &mut Rules, key: &str, text: &str) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
         let advice = "write an address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
-        rules.wrong("api.listen", format!("{:?}", api.listen), advice);
-        ([127, 0, 0, 1], 8080).into()
-    });
+        rules.wrong(key, format!("{text:?}"), advice);
+    }
+    address
+}
+
+fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
+    let listen = address(rules, "api.listen", &api.listen).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
     let why = "a request has at least a kilobyte of room and never needs more than 16 MiB";
     let bytes = rules.size("api.request_bytes_max", api.request_bytes_max, (1 << 10, 16 << 20), why);
     let why = "a second to an hour";
     let timeout = rules.range("api.request_timeout_seconds", api.request_timeout_seconds, (1, 3600), why);
     let why = "each connection costs a file descriptor";
     let connections = rules.range("api.connections_max", api.connections_max, (1, 65_536), why);
+    let why = "one must be looked at; beyond a million there is no limit worth the name";
+    let range = (1, 1_000_000);
+    let failures = rules.range("api.failed_authentications_max", api.failed_authentications_max, range, why);
     let tls = match (&api.tls_cert, &api.tls_key) {
         (Some(cert), Some(key)) => Some((rules.path("api.tls_cert", cert), rules.path("api.tls_key", key))),
         (None, None) => None,
@@ -503,6 +561,17 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
         request_bytes_max: bytes as usize,
         request_timeout: Duration::from_secs(timeout),
         connections_max: connections as usize,
+        failed_authentications_max: failures as u32,
+    }
+}
+
+fn observe(rules: &mut Rules, observe: &file::Observe) -> ObservePlan {
+    let why = "every thread moves at least twice a second; an hour is as good as never";
+    let bounds = (WATCHDOG_SECONDS_MIN, 3600);
+    let seconds = rules.range("observe.watchdog_seconds", observe.watchdog_seconds, bounds, why);
+    ObservePlan {
+        listen: observe.listen.as_deref().and_then(|text| address(rules, "observe.listen", text)),
+        watchdog: Duration::from_secs(seconds),
     }
 }
 

@@ -93,10 +93,8 @@ impl History {
     /// [`HistoryError::Dir`] when the directory cannot be made or read.
     pub fn open(config: HistoryConfig, spool: Arc<Spool>) -> Result<Self, HistoryError> {
         let dir = spool.config().dir.join(crate::limits::HISTORY_DIR);
-        // A mapped segment that was in use holds the remains of an older one behind its own records.
-        let salvage_open = spool.config().write != WriteMode::Mapped;
         let one_in = config.sample.map_or(1, Sample::one_in);
-        let ring = Ring::open(&dir, config.bytes_max, config.keep, one_in, salvage_open);
+        let ring = Ring::open(&dir, config.bytes_max, config.keep, one_in);
         let ring = ring.map_err(|source| HistoryError::Dir { dir: dir.clone(), source })?;
         let (ring, open) = (Mutex::new(ring), Mutex::default());
         Ok(Self { config, dir, spool, ring, open, closed: Condvar::new() })

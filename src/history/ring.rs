@@ -2,7 +2,7 @@
 //!
 //! Invariant: the index has exactly the files of the directory that bear a name of the ring.
 
-use crate::spool::whole_records;
+use crate::spool::{whole_records, whole_records_of_open};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -68,22 +68,16 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Reads the directory, takes in what recordings of a dead process published (and, with `salvage_open`, the whole
-    /// records of what they were writing), and trims.
-    pub fn open(
-        dir: &Path,
-        bytes_max: u64,
-        keep: Duration,
-        one_in: u32,
-        salvage_open: bool,
-    ) -> io::Result<Self> {
+    /// Reads the directory, takes in what recordings of a dead process published and the whole records of what they were
+    /// writing, and trims.
+    pub fn open(dir: &Path, bytes_max: u64, keep: Duration, one_in: u32) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let mut ring = Self { dir: dir.to_owned(), bytes_max, keep, entries: BTreeMap::new(), bytes: 0 };
         for found in fs::read_dir(dir)? {
             let found = found?;
             let (path, name) = (found.path(), found.file_name().to_string_lossy().into_owned());
             if name.starts_with(OPEN_PREFIX) {
-                ring.salvage(&path, one_in, salvage_open)?;
+                ring.salvage(&path, one_in)?;
                 fs::remove_dir_all(&path)?;
             } else if name.starts_with(PART_PREFIX) {
                 fs::remove_file(&path)?;
@@ -98,20 +92,20 @@ impl Ring {
     }
 
     /// Takes in what a recording left behind.
-    fn salvage(&mut self, open: &Path, one_in: u32, salvage_open: bool) -> io::Result<()> {
+    fn salvage(&mut self, open: &Path, one_in: u32) -> io::Result<()> {
         for found in fs::read_dir(open)? {
             let path = found?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with('.') && !salvage_open {
-                continue;
-            }
             let queue = name.trim_start_matches('.').strip_prefix('q').and_then(|q| q.get(..3)?.parse().ok());
             let Some(queue) = queue else { continue };
             let file = OpenOptions::new().read(true).write(true).open(&path)?;
-            let whole = whole_records(&file, file.metadata()?.len())?;
-            if whole.packets == 0 {
-                continue;
-            }
+            let whole = match name.starts_with('.') {
+                false => Some(whole_records(&file, file.metadata()?.len())?),
+                // A file may be longer than its contents, with the remains of an older use behind them.
+                true if name.ends_with(".open") => whole_records_of_open(&path)?,
+                true => None,
+            };
+            let Some(whole) = whole.filter(|whole| whole.packets > 0) else { continue };
             file.set_len(whole.bytes)?;
             file.sync_all()?;
             let (first_ns, last_ns) = (whole.first_ns, whole.last_ns);

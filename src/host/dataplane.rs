@@ -1,7 +1,7 @@
 //! The threads that move packets, and the rings and memory between them. Owns their start and end; what they do is in
 //! `worker` and `spool`.
 
-use crate::block::{Arena, ArenaError, ArenaFacts, Hugepages, lane};
+use crate::block::{Arena, ArenaError, ArenaFacts, Hugepages, Stage, lane};
 use crate::packet::Source;
 use crate::spool::{Message, Publisher, Spool, Writer};
 use crate::worker::{QueueCounters, Timers, WorkerHandle, WorkerParts, lane_notices, worker};
@@ -54,6 +54,8 @@ pub struct DataPlane {
     pub queues: Vec<Arc<QueueCounters>>,
     /// What the arena turned out to be.
     pub arena: ArenaFacts,
+    /// What every thread says of itself.
+    pub stages: Vec<Arc<Stage>>,
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
@@ -81,10 +83,11 @@ impl DataPlane {
         }
         let share = blocks.len() / workers;
         let mut lanes_of_writers: Vec<Vec<_>> = config.writer_cores.iter().map(|_| Vec::new()).collect();
-        let mut plane = Self { queues, arena, stop, workers: Vec::new(), others: Vec::new() };
+        let (workers, others, stages) = (Vec::new(), Vec::new(), Vec::new());
+        let mut plane = Self { queues, arena, stages, stop, workers, others };
         let mut handles = Vec::new();
         let mut parts = Vec::new();
-        for queues in dealt {
+        for (i, queues) in dealt.into_iter().enumerate() {
             let lanes = lanes_of_writers.iter_mut().map(|ends| {
                 let (worker_end, writer_end) = lane::<Message>(share, lane_notices());
                 ends.push(writer_end);
@@ -97,14 +100,17 @@ impl DataPlane {
                 segment_bytes_max: spool.config().segment_bytes,
                 timers: config.timers,
                 stop: Arc::clone(&plane.stop),
+                stage: plane.stage(format!("worker{i}"), share),
             });
         }
-        let (publisher, to_publisher) = Publisher::new(Arc::clone(spool));
+        let stage = plane.stage("publisher".to_owned(), 0);
+        let (publisher, to_publisher) = Publisher::new(Arc::clone(spool), stage);
         plane.others.push(spawn("publisher", None, move || publisher.run())?);
         for (i, (lanes, &core)) in lanes_of_writers.into_iter().zip(&config.writer_cores).enumerate() {
             let (spool, publisher) = (Arc::clone(spool), to_publisher.clone());
+            let stage = plane.stage(format!("writer{i}"), 0);
             plane.others.push(spawn(&format!("writer{i}"), Some(core), move || {
-                Writer::new(spool, publisher, lanes).run();
+                Writer::new(spool, publisher, lanes, stage).run();
             })?);
         }
         for (i, (parts, &core)) in parts.into_iter().zip(&config.worker_cores).enumerate() {
@@ -117,6 +123,12 @@ impl DataPlane {
             })?);
         }
         Ok((plane, handles))
+    }
+
+    fn stage(&mut self, name: String, blocks: usize) -> Arc<Stage> {
+        let stage = Arc::new(Stage::new(name, blocks));
+        self.stages.push(Arc::clone(&stage));
+        stage
     }
 
     /// Ends the workers, then writers and publisher once everything is on disk.

@@ -6,6 +6,12 @@
 
 mod dataplane;
 #[cfg(feature = "dpdk")]
+mod measure;
+#[cfg(feature = "dpdk")]
+mod memory;
+#[cfg(feature = "dpdk")]
+mod observation;
+#[cfg(feature = "dpdk")]
 mod origin;
 #[cfg(feature = "dpdk")]
 mod ports;
@@ -17,6 +23,8 @@ mod retention;
 mod serve;
 
 pub use dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+#[cfg(feature = "dpdk")]
+pub use measure::{Limit, MeasureError, Measured, Rate, measure};
 #[cfg(feature = "dpdk")]
 pub use ports::probe;
 #[cfg(feature = "dpdk")]

@@ -5,6 +5,7 @@ use crate::capture::PortDrops;
 use crate::config::PortPlan;
 use crate::config::check::PortAnswer;
 use crate::dpdk::{Eal, EalError, Port, PortConfig, PortError, RxQueue, StartedPort};
+use crate::observe::{PortCounters, PortReading};
 
 /// Why ports could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,27 @@ pub(super) fn drops(ports: &[StartedPort]) -> PortDrops {
         }
     }
     sum
+}
+
+/// What every port says now, for operators. Devices are named without their arguments, which may be paths.
+pub(super) fn readings(ports: &[StartedPort]) -> Vec<PortReading> {
+    let reading = |port: &StartedPort| {
+        let (device, link) = (&port.facts().device, port.link());
+        let counters = port.stats().ok().map(|stats| PortCounters {
+            rx: stats.ipackets,
+            rx_bytes: stats.ibytes,
+            imissed: stats.imissed,
+            ierrors: stats.ierrors,
+            rx_nombuf: stats.rx_nombuf,
+        });
+        PortReading {
+            port: device.split(',').next().unwrap_or(device).to_owned(),
+            counters,
+            link_up: link.up,
+            link_mbps: link.speed_mbps,
+        }
+    };
+    ports.iter().map(reading).collect()
 }
 
 /// Logs what each port counted by its driver's own names: losses that no common counter knows are only there.

@@ -3,6 +3,9 @@
 //! Invariant: the first SIGTERM or SIGINT ends captures, uploads what they have and exits 0; the second exits at once.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::memory;
+use super::observation::Observation;
+use super::origin;
 use super::ports::{self, PortsError};
 use super::privileges;
 use super::retention;
@@ -10,12 +13,15 @@ use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secr
 use crate::block::Hugepages;
 use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::dpdk::Eal;
 use crate::history::{History, HistoryConfig, HistoryError};
 use crate::matcher::PrefixSet;
-use crate::ownership::Ownership;
+use crate::ownership::{BucketKeys, Ownership};
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
-use crate::upload::{KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError};
+use crate::upload::{
+    GcsConfig, KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError, Vault, VaultError,
+};
 use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
@@ -25,12 +31,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
+/// How long somebody waits at most to hear whether a destination can be used. A store that works answers in a second.
+const CONTACT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the end waits for the last segments of the history.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 /// What a shell reports for a process that SIGTERM ended.
@@ -60,9 +69,14 @@ pub enum ServeError {
     /// The key that signs manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
-    /// The API's address.
-    #[error("cannot listen on api.listen {listen}: {source}; choose another address or end what uses it")]
+    /// The key that encrypts what is secret in the database.
+    #[error("store.key_file: {0}; {advice}", advice = .0.advice())]
+    KeyFile(#[from] VaultError),
+    /// The API's address, or that of health and metrics.
+    #[error("cannot listen on {key} {listen}: {source}; choose another address or end what uses it")]
     Listen {
+        /// The key.
+        key: &'static str,
         /// As configured.
         listen: SocketAddr,
         /// The system's answer.
@@ -94,36 +108,30 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
     let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
     let signing_key = signing_key.map(Arc::new);
+    let keys = bucket_keys(&plan, &jobs)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(plan.cores.writers.len().max(2))
-        .on_thread_start(privileges::on_runtime_thread)
-        .enable_all()
-        .build()
-        .map_err(|source| ServeError::System { doing: "start the runtime", source })?;
+    let runtime = runtime(&plan)?;
     // Bound before the first packet is polled: an address in use is the likeliest reason not to start.
-    let listen = plan.api.listen;
-    let listener = runtime
-        .block_on(TcpListener::bind(listen))
-        .map_err(|source| ServeError::Listen { listen, source })?;
-    let eal = ports.eal.clone();
-    let on_worker: OnWorker = Arc::new(move || match eal.register_thread() {
-        Ok(registered) => Box::new(registered),
-        Err(error) => {
-            tracing::warn!(%error, "a worker has no lcore id and so no mbuf cache");
-            Box::new(())
-        }
-    });
+    let bind = |key, listen| {
+        let bound = runtime.block_on(TcpListener::bind(listen));
+        bound.map_err(|source| ServeError::Listen { key, listen, source })
+    };
+    let listener = bind("api.listen", plan.api.listen)?;
+    let observed = plan.observe.listen.map(|listen| bind("observe.listen", listen)).transpose()?;
+    let on_worker = on_worker(ports.eal.clone());
     let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &spool, &on_worker)?;
     let arena = plane.arena;
     tracing::info!(
         queues = plane.queues.len(), blocks_bytes = arena.bytes, hugepages = arena.hugepages, locked = arena.locked,
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
+    memory::settle(&plan, &plane, spool.config().write);
     let started = Arc::new(ports.started);
-    let counted = Arc::clone(&started);
-    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores));
+    let (counted, looked_at) = (Arc::clone(&started), Arc::clone(&started));
+    let (spool_seen, jobs_seen) = (Arc::clone(&spool), jobs.clone());
+    let contact_time_max = contact_time_max(&plan);
+    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores), keys.clone(), contact_time_max);
     let simple_dir = spool.config().dir.join("simple");
     let recorded = history.clone();
     let engine = Engine::new(Planes {
@@ -133,12 +141,15 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         simple_dir: simple_dir.clone(),
         spool,
         stores,
+        keys,
+        contact_time_max,
         jobs,
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
         upload_retention: plan.upload.retention,
+        upload_pause_max: plan.upload.retry_pause,
         high_water_percent: plan.spool.high_water_percent,
         object_format: plan.capture.format,
         origin: origin::of_host(&plan.ports),
@@ -148,7 +159,10 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         simple_sample: Sample::new(plan.capture.simple_sample),
         history,
     })?;
-    let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir));
+    let observation =
+        Observation::start(&plan, observed, looked_at, &plane, engine.stage(), spool_seen, jobs_seen)
+            .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
+    let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir, observation));
     plane.stop();
     ports::log_counters(&counted);
     if let Some(history) = recorded
@@ -160,6 +174,25 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     result
 }
 
+fn runtime(plan: &Plan) -> Result<Runtime, ServeError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(plan.cores.writers.len().max(2))
+        .on_thread_start(privileges::on_runtime_thread)
+        .enable_all()
+        .build()
+        .map_err(|source| ServeError::System { doing: "start the runtime", source })
+}
+
+fn on_worker(eal: Eal) -> OnWorker {
+    Arc::new(move || match eal.register_thread() {
+        Ok(registered) => Box::new(registered),
+        Err(error) => {
+            tracing::warn!(%error, "a worker has no lcore id and so no mbuf cache");
+            Box::new(())
+        }
+    })
+}
+
 async fn run(
     plan: &Plan,
     engine: Engine,
@@ -167,21 +200,28 @@ async fn run(
     tls: Option<TlsAcceptor>,
     ownership: Ownership,
     simple_dir: PathBuf,
+    observation: Observation,
 ) -> Result<(), ServeError> {
     let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let engine = tokio::spawn(engine.run(actions));
-    let retention = tokio::spawn(retention::keep(simple_dir.clone(), plan.capture.simple_retention));
+    let retention = tokio::spawn(retention::keep(
+        simple_dir.clone(),
+        plan.spool.dir.clone(),
+        plan.capture.simple_retention,
+    ));
     let router = api::router(ApiState {
         ownership,
         simple_dir,
         captures: handle.clone(),
-        accounts: accounts(&plan.accounts),
+        accounts: accounts(plan),
         rules: rules(plan),
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
     });
+    let router = observation.counted(router);
+    let observation = observation.serve(handle.clone());
     let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
@@ -190,6 +230,7 @@ async fn run(
     }));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
     one_of(&mut terminate, &mut interrupt).await;
+    observation.begin();
     tracing::info!("ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
         () = handle.shutdown() => {}
@@ -206,6 +247,7 @@ async fn run(
             tracing::error!(%error, "a task of the host died");
         }
     }
+    observation.finish();
     Ok(())
 }
 
@@ -217,7 +259,7 @@ async fn one_of(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// Every thread that is started from here on inherits this: control never runs on a worker's core.
-fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
+pub(super) fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     let mut set = CpuSet::new();
     for &core in cores {
         set.set(core);
@@ -226,7 +268,18 @@ fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     sched_setaffinity(None, &set).map_err(|e| ServeError::System { doing, source: e.into() })
 }
 
-fn data_plane(plan: &Plan) -> DataPlaneConfig {
+fn bucket_keys(plan: &Plan, buckets: &Arc<Embedded>) -> Result<BucketKeys, VaultError> {
+    let vault = plan.store.key_file.as_deref().map(Vault::load).transpose()?;
+    Ok(BucketKeys::new(buckets.clone(), vault.map(Arc::new)))
+}
+
+/// Half of what a request has, so that it is answered whatever a customer's store does, and no longer than a store takes that
+/// works.
+fn contact_time_max(plan: &Plan) -> Duration {
+    (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX)
+}
+
+pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
     DataPlaneConfig {
         worker_cores: plan.cores.workers.clone(),
         writer_cores: plan.cores.writers.clone(),
@@ -240,7 +293,7 @@ fn data_plane(plan: &Plan) -> DataPlaneConfig {
     }
 }
 
-fn spool(plan: &Plan) -> SpoolConfig {
+pub(super) fn spool(plan: &Plan) -> SpoolConfig {
     SpoolConfig {
         dir: plan.spool.dir.clone(),
         bytes_max: plan.spool.bytes_max,
@@ -266,6 +319,7 @@ fn stores(plan: &Plan) -> StoresConfig {
             part_bytes: upload.part_bytes,
             parts_in_flight: upload.parts_in_flight,
             retry_seconds_max: upload.retry.as_secs(),
+            attempt_seconds_max: upload.attempt.as_secs(),
             pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
             extras: upload.s3.extras.clone(),
             proxy: upload.proxy.clone(),
@@ -273,6 +327,17 @@ fn stores(plan: &Plan) -> StoresConfig {
             ..S3Config::default()
         },
         r2: upload.r2.clone().map(|r2| R2Config { endpoint: r2.endpoint, credentials: None }),
+        gcs: upload.gcs.clone().map(|gcs| GcsConfig {
+            endpoint: gcs.endpoint,
+            credentials: gcs.credentials,
+            storage_class: gcs.storage_class,
+            chunk_bytes: upload.part_bytes,
+            retry_seconds_max: upload.retry.as_secs(),
+            pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
+            proxy: upload.proxy.clone(),
+            ca_file: upload.ca_file.clone(),
+            ..GcsConfig::default()
+        }),
     }
 }
 
@@ -313,8 +378,8 @@ fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, Hist
     Ok(Some(Arc::new(history)))
 }
 
-fn accounts(accounts: &[Account]) -> Accounts {
-    Accounts::new(accounts.iter().map(|account| {
+fn accounts(plan: &Plan) -> Accounts {
+    let accounts = plan.accounts.iter().map(|account| {
         let credentials = account.credentials.iter().map(|credential| Credential {
             secret: match &credential.kind {
                 CredentialKind::Key { email, sha256 } => {
@@ -328,5 +393,6 @@ fn accounts(accounts: &[Account]) -> Accounts {
             },
         });
         (account.id.clone(), credentials.collect())
-    }))
+    });
+    Accounts::new(accounts, plan.api.failed_authentications_max)
 }

@@ -1,7 +1,7 @@
 //! The merge of a running capture. Owns the streams' segments as they arrive; cutting objects is in `objects`.
 //!
-//! Invariant: only published segments are read, each once, in the order of its stream, and each is checked against what
-//! was published about it.
+//! Invariant: only published segments are read, each once and as far as was announced, in the order of its stream, and each
+//! is checked against what was published about it.
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
@@ -12,6 +12,7 @@ use crate::pcap::{Place, ReadError, Reader};
 use crossbeam::channel::Receiver;
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::{Read, Take};
 use tokio::sync::mpsc::Sender;
 
 /// Steps between looks at the input while there is work: rare enough to cost nothing, often enough that nothing piles up.
@@ -65,7 +66,7 @@ struct Live {
 #[derive(Default)]
 struct Lane {
     /// The segment being read, and its next record.
-    reading: Option<(Reader<File>, Segment)>,
+    reading: Option<(Reader<Take<File>>, Segment)>,
     head: Option<Place>,
     waiting: VecDeque<Segment>,
     /// Segments announced so far.
@@ -189,9 +190,10 @@ impl Lane {
             let path = segment.path.clone();
             failed(&segment, ReadError::Open { path, source })
         })?;
-        check(&segment, "the size", segment.bytes, bytes)?;
+        // What a dead process left may be longer than what is its own; no more is read than was announced.
+        check(&segment, "the size", segment.bytes, bytes.min(segment.bytes))?;
         let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        let mut reader = Reader::new(file).map_err(|source| failed(&segment, source))?;
+        let mut reader = Reader::new(file.take(segment.bytes)).map_err(|source| failed(&segment, source))?;
         let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));
         check(&segment, "the link type", u64::from(LINK_ETHERNET), link_type)?;
         // Read through and not jumped over: so the place is held to be a record's beginning, and the counts stay whole.

@@ -1,6 +1,21 @@
-//! What operators see: the log. Owns its form and where it goes; not what is written to it.
+//! What operators see: the log, health, metrics. Owns the log's form and where it goes, the watchdog over threads, and the
+//! list of metrics; not what is written to the log, nor the counters, which live where things are counted.
 //!
-//! Invariant: the log goes to standard error, so that standard output stays a command's result.
+//! Invariant: the log goes to standard error, so that standard output stays a command's result; looking at health and
+//! metrics makes no thread of the data plane wait.
+
+mod health;
+mod metrics;
+mod requests;
+mod server;
+mod sources;
+mod table;
+mod watchdog;
+
+pub use requests::{Requests, counted};
+pub use server::{bounds, router};
+pub use sources::{PortCounters, PortReading, QueueSource, Sources};
+pub use watchdog::{Verdicts, Watchdog};
 
 use crate::config::{LogFormat, LogPlan};
 use std::io::IsTerminal as _;

@@ -4,10 +4,14 @@
 //! Invariant: a challenge is 256 random bits that lie in the bucket and nowhere else. What is remembered is a hash over
 //! it, the account, the place and the entry, so that it proves nothing for any other; and it ends by itself.
 
+mod keys;
+
+pub use keys::BucketKeys;
+
 use crate::capture::{AccountId, CaptureId};
 use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, CHALLENGE_SECONDS_MAX};
 use crate::store::{Bucket, BucketStore, StoreError};
-use crate::upload::{Destination, Stores, UploadError};
+use crate::upload::{Destination, S3Credentials, Sealed, Stores, UploadError, within};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -16,9 +20,6 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
-
-/// How long a store may take for a challenge of 64 bytes, once it answered a probe: somebody waits for the answer.
-const PUT_SECONDS_MAX: u64 = 10;
 
 /// Why a bucket was not added, proven or removed.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +43,12 @@ pub enum OwnershipError {
     /// The challenge could not be written.
     #[error("the challenge could not be written: {0}")]
     Destination(UploadError),
-    /// The store did not take the challenge in time.
-    #[error("the bucket did not take the challenge within {0} s; try again when its store answers")]
-    Slow(u64),
+    /// Keys came with the destination, and nothing here may keep them.
+    #[error(
+        "this host keeps no access keys of buckets, so none may come with destination_conf; ask its operator to set \
+         store.key_file, or use a bucket that this host's own credentials open"
+    )]
+    NoKeyFile,
     /// The entry could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,28 +92,46 @@ pub fn place(destination: &Destination) -> String {
 pub struct Ownership {
     buckets: Arc<dyn BucketStore>,
     stores: Arc<Stores>,
+    keys: BucketKeys,
+    contact_time_max: Duration,
 }
 
 impl Ownership {
-    /// Entries in `buckets`, challenges written through `stores`.
+    /// Entries in `buckets`, challenges written through `stores`, which must take one within `contact_time_max`: somebody
+    /// waits for the answer.
     #[must_use]
-    pub fn new(buckets: Arc<dyn BucketStore>, stores: Arc<Stores>) -> Self {
-        Self { buckets, stores }
+    pub fn new(
+        buckets: Arc<dyn BucketStore>,
+        stores: Arc<Stores>,
+        keys: BucketKeys,
+        contact_time_max: Duration,
+    ) -> Self {
+        Self { buckets, stores, keys, contact_time_max }
     }
 
     /// Writes a challenge into the destination and remembers it. A place that is proven already is answered as it is, so
-    /// that a script may be run again; one that is not gets a new challenge, and the old one is void.
+    /// that a script may be run again; one that is not gets a new challenge, and the old one is void. `sent` are the access
+    /// keys that came with the destination: they take the place of earlier ones, also of a place that is proven.
     ///
     /// # Errors
-    /// [`OwnershipError::Destination`] and [`OwnershipError::Store`].
+    /// [`OwnershipError::Destination`], [`OwnershipError::NoKeyFile`] and [`OwnershipError::Store`].
     pub async fn create(
         &self,
         account: AccountId,
         destination: &Destination,
+        sent: Option<S3Credentials>,
     ) -> Result<Bucket, OwnershipError> {
         let place = place(destination);
-        if let Some(found) = self.find(&account, &place).await?.filter(|found| found.validated.is_some()) {
-            return Ok(found);
+        let found = self.find(&account, &place).await?;
+        let keys = match &sent {
+            Some(sent) => self.seal(&account, &place, sent)?,
+            None => found.as_ref().and_then(|found| found.keys.clone()),
+        };
+        if let Some(proven) = found.filter(|found| found.validated.is_some()) {
+            return match sent {
+                Some(_) => self.renew_keys(proven, destination, keys).await,
+                None => Ok(proven),
+            };
         }
         let (id, challenge, now) = (CaptureId::random(), random_challenge()?, Timestamp::now());
         let bucket = Bucket {
@@ -122,16 +144,58 @@ impl Ownership {
             id,
             account,
             place,
+            keys,
         };
-        let store = self.stores.open(destination).await.map_err(OwnershipError::Destination)?;
-        store.probe().await.map_err(OwnershipError::Destination)?;
-        let put = store.put(&bucket.filename, Bytes::from(challenge));
-        let put = tokio::time::timeout(Duration::from_secs(PUT_SECONDS_MAX), put).await;
-        put.map_err(|_| OwnershipError::Slow(PUT_SECONDS_MAX))?.map_err(OwnershipError::Destination)?;
+        self.contact(&bucket, destination, Some(challenge)).await?;
         let (buckets, record) = (Arc::clone(&self.buckets), bucket.clone());
         aside(move || buckets.put(&record, BUCKETS_PER_ACCOUNT_MAX)).await?;
         tracing::info!(account = %bucket.account, bucket = %bucket.id, "ownership challenge written");
         Ok(bucket)
+    }
+
+    fn seal(
+        &self,
+        account: &AccountId,
+        place: &str,
+        keys: &S3Credentials,
+    ) -> Result<Option<Sealed>, OwnershipError> {
+        let sealed = self.keys.seal(account, place, keys).ok_or(OwnershipError::NoKeyFile)?;
+        sealed.ok_or(OwnershipError::Random).map(Some)
+    }
+
+    /// New keys for a place that stays proven: what was proven is that the account reads what lies there.
+    async fn renew_keys(
+        &self,
+        proven: Bucket,
+        destination: &Destination,
+        keys: Option<Sealed>,
+    ) -> Result<Bucket, OwnershipError> {
+        let renewed = Bucket { keys, ..proven.clone() };
+        self.contact(&renewed, destination, None).await?;
+        let (buckets, new) = (Arc::clone(&self.buckets), renewed.clone());
+        aside(move || buckets.replace(&proven, &new)).await?;
+        tracing::info!(account = %renewed.account, bucket = %renewed.id, "access keys of a bucket renewed");
+        Ok(renewed)
+    }
+
+    /// Tries the bucket and writes the challenge, if there is one.
+    async fn contact(
+        &self,
+        bucket: &Bucket,
+        destination: &Destination,
+        challenge: Option<String>,
+    ) -> Result<(), OwnershipError> {
+        let opened = bucket.keys.as_ref().map(|sealed| self.keys.open(&bucket.account, destination, sealed));
+        let keys = opened.transpose().map_err(OwnershipError::Destination)?;
+        let contact = async {
+            let store = self.stores.open_with(destination, keys.as_ref()).await?;
+            store.probe().await?;
+            match challenge {
+                Some(challenge) => store.put(&bucket.filename, Bytes::from(challenge)).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        within(self.contact_time_max, destination, contact).await.map_err(OwnershipError::Destination)
     }
 
     /// Compares an answer with the challenge. Nothing in the bucket is read: whoever knows the content has read it.

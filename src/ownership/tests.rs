@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::Embedded;
-use crate::upload::StoresConfig;
+use crate::upload::{R2Config, StoresConfig, Vault};
 use tempfile::TempDir;
 
 struct Host {
@@ -15,7 +15,9 @@ fn host() -> Host {
     let dir = TempDir::new().unwrap();
     let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
     let buckets: Arc<dyn BucketStore> = Arc::new(Embedded::open(&dir.path().join("db")).unwrap());
-    Host { ownership: Ownership::new(Arc::clone(&buckets), Arc::new(stores)), buckets, dir }
+    let keys = BucketKeys::new(Arc::clone(&buckets), None);
+    let ownership = Ownership::new(Arc::clone(&buckets), Arc::new(stores), keys, Duration::from_secs(10));
+    Host { ownership, buckets, dir }
 }
 
 impl Host {
@@ -36,7 +38,7 @@ fn account(name: &str) -> AccountId {
 async fn the_content_proves_and_the_name_does_not() {
     let host = host();
     let (a, place) = (account("a"), host.destination("one"));
-    let bucket = host.ownership.create(a.clone(), &place).await.unwrap();
+    let bucket = host.ownership.create(a.clone(), &place, None).await.unwrap();
     let content = host.content("one", &bucket);
     assert_eq!((content.len(), bucket.filename.len()), (64, "ownership-challenge-.txt".len() + 32));
     assert!(!host.ownership.is_proven(&a, &place).await.unwrap());
@@ -57,13 +59,13 @@ async fn a_challenge_is_good_for_one_account_one_place_and_one_entry() {
     let host = host();
     let (a, b) = (account("a"), account("b"));
     let (one, two) = (host.destination("one"), host.destination("two"));
-    let first = host.ownership.create(a.clone(), &one).await.unwrap();
+    let first = host.ownership.create(a.clone(), &one, None).await.unwrap();
     let content = host.content("one", &first);
     // B never asked; then B has an entry of its own for the same place; then A one for another place.
     let unknown = host.ownership.validate(&b, &one, &content).await.unwrap_err();
     assert!(matches!(unknown, OwnershipError::NotFound));
-    host.ownership.create(b.clone(), &one).await.unwrap();
-    host.ownership.create(a.clone(), &two).await.unwrap();
+    host.ownership.create(b.clone(), &one, None).await.unwrap();
+    host.ownership.create(a.clone(), &two, None).await.unwrap();
     for (account, place) in [(&b, &one), (&a, &two)] {
         let error = host.ownership.validate(account, place, &content).await.unwrap_err();
         assert!(matches!(error, OwnershipError::Wrong { .. }), "{error}");
@@ -77,14 +79,14 @@ async fn a_challenge_is_good_for_one_account_one_place_and_one_entry() {
 async fn a_second_create_voids_the_first_challenge_until_one_is_answered() {
     let host = host();
     let (a, place) = (account("a"), host.destination("one"));
-    let first = host.ownership.create(a.clone(), &place).await.unwrap();
-    let second = host.ownership.create(a.clone(), &place).await.unwrap();
+    let first = host.ownership.create(a.clone(), &place, None).await.unwrap();
+    let second = host.ownership.create(a.clone(), &place, None).await.unwrap();
     assert_ne!(first.id, second.id);
     assert_eq!(host.ownership.list(&a).await.unwrap(), std::slice::from_ref(&second));
     host.ownership.validate(&a, &place, &host.content("one", &first)).await.unwrap_err();
     let proven = host.ownership.validate(&a, &place, &host.content("one", &second)).await.unwrap();
     assert_eq!(
-        host.ownership.create(a.clone(), &place).await.unwrap(),
+        host.ownership.create(a.clone(), &place, None).await.unwrap(),
         proven,
         "a proven place stays proven"
     );
@@ -96,7 +98,7 @@ async fn a_second_create_voids_the_first_challenge_until_one_is_answered() {
 async fn a_challenge_ends_by_itself() {
     let host = host();
     let (a, place) = (account("a"), host.destination("one"));
-    let bucket = host.ownership.create(a.clone(), &place).await.unwrap();
+    let bucket = host.ownership.create(a.clone(), &place, None).await.unwrap();
     let content = host.content("one", &bucket);
     let late = Bucket { expires: Timestamp::now(), ..bucket.clone() };
     host.buckets.replace(&bucket, &late).unwrap();
@@ -110,7 +112,7 @@ async fn a_challenge_ends_by_itself() {
 async fn a_destination_that_cannot_be_written_leaves_no_entry() {
     let host = host();
     std::fs::write(host.dir.path().join("file"), "").unwrap();
-    let error = host.ownership.create(account("a"), &host.destination("file/x")).await.unwrap_err();
+    let error = host.ownership.create(account("a"), &host.destination("file/x"), None).await.unwrap_err();
     assert!(matches!(error, OwnershipError::Destination(_)), "{error}");
     assert!(host.ownership.list(&account("a")).await.unwrap().is_empty());
 }
@@ -124,4 +126,74 @@ fn a_slash_at_the_end_makes_no_other_place() {
     assert!(same("s3://bucket/a?region=x", "s3://bucket/a/?region=x"));
     assert!(!same("s3://bucket/a?region=x", "s3://bucket?region=x"));
     assert!(!same("s3://bucket?region=x", "s3://bucket?region=y"));
+}
+
+/// A host that keeps keys and knows one R2 endpoint, which answers nobody.
+fn host_with_keys() -> (Host, std::net::TcpListener) {
+    let host = host();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = Some(format!("http://{}", silent.local_addr().unwrap()));
+    let r2 = Some(R2Config { endpoint, credentials: None });
+    let stores = Stores::new(StoresConfig { r2, ..StoresConfig::default() }).unwrap();
+    let key = host.dir.path().join("key");
+    std::fs::write(&key, [7; 32]).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let keys = BucketKeys::new(Arc::clone(&host.buckets), Some(Arc::new(Vault::load(&key).unwrap())));
+    let (buckets, time) = (Arc::clone(&host.buckets), Duration::from_millis(200));
+    (Host { ownership: Ownership::new(buckets, Arc::new(stores), keys, time), ..host }, silent)
+}
+
+const R2: &str = "r2://bucket?account-id=0123456789abcdef0123456789abcdef";
+
+fn sent() -> S3Credentials {
+    S3Credentials { access_key_id: "id".to_owned(), secret_access_key: "hush".to_owned() }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_given_up_and_leaves_no_entry() {
+    let (host, _silent) = host_with_keys();
+    let place = Destination::parse(R2).unwrap();
+    let error = host.ownership.create(account("a"), &place, Some(sent())).await.unwrap_err();
+    let unreachable = matches!(error, OwnershipError::Destination(UploadError::Unreachable { .. }));
+    assert!(unreachable && !error.to_string().contains("hush"), "{error}");
+    assert!(host.ownership.list(&account("a")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn keys_serve_the_account_that_sent_them_and_the_place_that_they_came_with() {
+    let (host, _silent) = host_with_keys();
+    let (a, b, place_a) = (account("a"), account("b"), Destination::parse(R2).unwrap());
+    let entry = Bucket {
+        keys: host.ownership.seal(&a, &place(&place_a), &sent()).unwrap(),
+        account: a.clone(),
+        place: place(&place_a),
+        destination: R2.to_owned(),
+        id: CaptureId::random(),
+        filename: "f".to_owned(),
+        submitted: Timestamp::now(),
+        expires: Timestamp::now(),
+        validated: None,
+        challenge_sha256: [0; 32],
+    };
+    host.buckets.put(&entry, 8).unwrap();
+    let keys = &host.ownership.keys;
+    let kept = keys.kept(&a, &place_a).await.unwrap().unwrap();
+    assert_eq!(keys.open(&a, &place_a, &kept).unwrap(), sent());
+    assert_eq!(keys.kept(&b, &place_a).await.unwrap(), None);
+    let other = Destination::parse(&R2.replace("bucket", "other")).unwrap();
+    assert_eq!(keys.kept(&a, &other).await.unwrap(), None);
+    for (account, place) in [(&b, &place_a), (&a, &other)] {
+        assert!(matches!(keys.open(account, place, &kept), Err(UploadError::Keys { .. })));
+    }
+    // B's entry for the same bucket has no keys, and A's are none of B's.
+    let error = host.ownership.create(b, &place_a, None).await.unwrap_err();
+    assert!(matches!(error, OwnershipError::Destination(UploadError::Keys { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn keys_are_refused_where_nothing_can_keep_them() {
+    let host = host();
+    let place = Destination::parse(R2).unwrap();
+    let error = host.ownership.create(account("a"), &place, Some(sent())).await.unwrap_err();
+    assert!(matches!(error, OwnershipError::NoKeyFile), "{error}");
 }

@@ -9,6 +9,7 @@
 
 mod backing;
 mod length;
+mod lock;
 mod mapping;
 mod message;
 mod publisher;
@@ -16,13 +17,16 @@ mod quota;
 mod recover;
 mod salvage;
 mod segment;
+mod survey;
 mod table;
 mod writer;
 
+pub use lock::{LockError, SpoolLock};
 pub use message::{Closes, Message, Piece, StreamId};
 pub use publisher::{Publisher, PublisherHandle};
 pub use quota::Quota;
 pub use recover::{Recovery, recover};
 pub use salvage::{Salvaged, whole_records};
+pub use survey::{LeftSegment, LeftStream, Survey, survey, whole_records_of_open};
 pub use table::{Captures, Event, Failure, Lost, Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
 pub use writer::Writer;

@@ -7,13 +7,18 @@ use super::backing::Backing;
 use super::length::Length;
 use super::segment::Segment;
 use super::{Event, Failure, Lost, Spool, SpoolCapture, StreamId, salvage};
+use crate::block::Stage;
 use crate::merge::{self, Input};
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a publisher with nothing to do says that it is there.
+const IDLE_TURN: Duration = Duration::from_millis(500);
 
 /// What writers ask for.
 #[derive(Debug)]
@@ -34,24 +39,36 @@ pub struct Publisher {
     spool: Arc<Spool>,
     orders: Receiver<Order>,
     kept: HashMap<StreamId, Lost>,
+    stage: Arc<Stage>,
 }
 
 impl Publisher {
     /// A publisher and the way to it.
     #[must_use]
-    pub fn new(spool: Arc<Spool>) -> (Self, PublisherHandle) {
+    pub fn new(spool: Arc<Spool>, stage: Arc<Stage>) -> (Self, PublisherHandle) {
         let (sender, orders) = unbounded();
-        (Self { spool, orders, kept: HashMap::new() }, PublisherHandle(sender))
+        (Self { spool, orders, kept: HashMap::new(), stage }, PublisherHandle(sender))
     }
 
     /// Works until every writer is gone.
     pub fn run(mut self) {
-        while let Ok(order) = self.orders.recv() {
+        loop {
+            let order = match self.orders.recv_timeout(IDLE_TURN) {
+                Ok(order) => order,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.stage.turn(0, 0);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // The order at work is among those that wait: a disk that never answers is no progress.
+            self.stage.turn(self.orders.len() + 1, 0);
             match order {
                 Order::Publish(capture, queue, segment) => self.publish(&capture, queue, *segment),
                 Order::Sync(capture, file, length) => {
                     let written = length.written();
-                    if let Err(e) = file.sync_data().and_then(|()| length.synced(written)) {
+                    let synced = file.sync_data().map(|()| self.stage.synced());
+                    if let Err(e) = synced.and_then(|()| length.synced(written)) {
                         capture.fail(&Failure::from_io("cannot fsync a segment in", &capture.dir, &e));
                     }
                 }
@@ -60,6 +77,8 @@ impl Publisher {
                 }
                 Order::End(capture, queue, handed) => self.end(&capture, queue, handed),
             }
+            self.stage.done(1);
+            self.stage.turn(self.orders.len(), 0);
         }
     }
 
@@ -96,6 +115,7 @@ impl Publisher {
         let file = segment.backing.file();
         file.set_len(segment.bytes)?;
         file.sync_all()?;
+        self.stage.synced();
         if let Backing::Direct { allocated, .. } = segment.backing {
             self.spool.quota().release(allocated.saturating_sub(segment.bytes));
         }

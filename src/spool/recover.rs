@@ -80,12 +80,12 @@ impl Recovery {
     }
 }
 
-fn names(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn names(dir: &Path) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
 /// Queue and sequence in a published name.
-fn place(name: &str) -> Option<(usize, u64)> {
+pub(super) fn place(name: &str) -> Option<(usize, u64)> {
     let (queue, sequence) = name.strip_prefix('q')?.strip_suffix(".pcap")?.split_once('-')?;
     Some((queue.parse().ok()?, sequence.parse().ok()?))
 }

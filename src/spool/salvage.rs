@@ -1,6 +1,7 @@
 //! What of a broken segment is whole. Owns the walk over a file's records; not what is done with the answer.
 //!
-//! Invariant: nothing after the first record that is not wholly inside the given length is counted.
+//! Invariant: nothing after the first record that is not wholly inside the given length, or cannot be one of this segment, is
+//! counted.
 
 use crate::limits::{FULL_SNAPLEN, PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
 use std::fs::File;
@@ -21,11 +22,17 @@ pub struct Salvaged {
     pub last_ns: u64,
 }
 
-/// Walks the first `bytes` bytes of a segment that the workers wrote: little-endian, nanosecond, classic pcap.
+/// Walks the first `bytes` bytes of a segment that the workers wrote: little-endian, nanosecond, classic pcap. A record that
+/// is older than the one before it is not of this segment: times never decrease within a stream.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn whole_records(mut file: &File, bytes: u64) -> io::Result<Salvaged> {
+pub fn whole_records(file: &File, bytes: u64) -> io::Result<Salvaged> {
+    whole_records_since(file, bytes, 0)
+}
+
+/// As [`whole_records`]; a record from before `since_ns`, ns since the UNIX epoch, is not of this segment either.
+pub(super) fn whole_records_since(mut file: &File, bytes: u64, since_ns: u64) -> io::Result<Salvaged> {
     file.rewind()?;
     let mut reader = BufReader::with_capacity(1 << 20, file).take(bytes);
     let mut found = Salvaged::default();
@@ -50,14 +57,15 @@ pub fn whole_records(mut file: &File, bytes: u64) -> io::Result<Salvaged> {
         };
         let (seconds, nanos, captured, wire) = (word(0), word(1), word(2), word(3));
         // A zero second cannot be a time stamp of ours: these are bytes that were allocated and never written.
+        let ns = seconds * 1_000_000_000 + nanos;
         let possible = seconds != 0 && nanos < 1_000_000_000 && captured <= wire.min(u64::from(FULL_SNAPLEN));
-        if !possible || !skip(&mut reader, captured)? {
+        if !possible || ns < found.last_ns.max(since_ns) || !skip(&mut reader, captured)? {
             return Ok(found);
         }
         found.bytes += PCAP_RECORD_HEADER_BYTES as u64 + captured;
         found.packets += 1;
         found.frame_bytes += captured;
-        found.last_ns = seconds * 1_000_000_000 + nanos;
+        found.last_ns = ns;
         if found.packets == 1 {
             found.first_ns = found.last_ns;
         }

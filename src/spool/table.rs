@@ -2,8 +2,8 @@
 //!
 //! Invariant: a capture is registered before any worker is told of it and forgotten after its last stream ended.
 
-use super::Quota;
 use super::mapping::Pool;
+use super::{LockError, Quota, SpoolLock};
 use crate::limits::{HISTORY_DIR, PAGE_BYTES};
 use crate::merge::Feed;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -66,6 +66,9 @@ pub enum SpoolError {
         /// The system's answer.
         source: io::Error,
     },
+    /// Another process has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
 }
 
 /// Why a capture cannot go on writing.
@@ -139,6 +142,8 @@ pub struct SpoolCapture {
     pub events: UnboundedSender<Event>,
     /// Tells the workers at once, so that they count what follows as dropped.
     pub stop_workers: Box<dyn Fn(&Failure) + Send + Sync>,
+    /// Why nothing more of it is to be written, once it must leave the room to the others: not even what waits in blocks.
+    pub refused: OnceLock<Failure>,
 }
 
 impl std::fmt::Debug for SpoolCapture {
@@ -164,6 +169,7 @@ pub struct Spool {
     quota: Quota,
     captures: Captures,
     pool: Option<Pool>,
+    _lock: SpoolLock,
 }
 
 impl Spool {
@@ -175,6 +181,8 @@ impl Spool {
         let dir = config.dir.clone();
         let failed = |source| SpoolError::Dir { dir: dir.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&config.dir).map_err(failed)?;
+        // Before anything is touched: what looks left over may be another process's.
+        let lock = SpoolLock::take(&config.dir)?;
         match (config.write, probe_direct(&config.dir)) {
             (WriteMode::Auto, Ok(())) => config.write = WriteMode::Direct,
             (WriteMode::Auto, Err(_)) => config.write = WriteMode::Mapped,
@@ -197,7 +205,7 @@ impl Spool {
                 pool.fill().map_err(failed)?;
             }
         }
-        Ok(Self { quota, captures: Captures::default(), pool, config })
+        Ok(Self { quota, captures: Captures::default(), pool, config, _lock: lock })
     }
 
     /// What the operator decided, with the way to write resolved.
@@ -239,6 +247,13 @@ impl Spool {
     #[must_use]
     pub fn capture(&self, serial: u64) -> Option<Arc<SpoolCapture>> {
         self.captures.lock().unwrap_or_else(PoisonError::into_inner).get(&serial).cloned()
+    }
+
+    /// Has nothing more of a capture written; what its workers counted and is not written yet is lost.
+    pub fn refuse(&self, serial: u64, failure: Failure) {
+        if let Some(capture) = self.capture(serial) {
+            let _refused_before = capture.refused.set(failure);
+        }
     }
 
     /// Ends a registration. Its directory is removed if it is empty: what could not be delivered stays.

@@ -8,7 +8,7 @@ use super::backing::Backing;
 use super::publisher::{Order, PublisherHandle};
 use super::segment::Segment;
 use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId, WriteMode};
-use crate::block::{DiskQueue, Write, WriterEnd};
+use crate::block::{DiskQueue, Stage, Write, WriterEnd};
 use crate::limits::PAGE_BYTES;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -47,25 +47,42 @@ pub struct Writer {
     streams: HashMap<StreamId, Stream>,
     synced: Instant,
     discards: bool,
+    stage: Arc<Stage>,
 }
 
 impl Writer {
     /// A writer that serves these lanes.
     #[must_use]
-    pub fn new(spool: Arc<Spool>, publisher: PublisherHandle, lanes: Vec<WriterEnd<Message>>) -> Self {
+    pub fn new(
+        spool: Arc<Spool>,
+        publisher: PublisherHandle,
+        lanes: Vec<WriterEnd<Message>>,
+        stage: Arc<Stage>,
+    ) -> Self {
         let disk = DiskQueue::new(WRITES_IN_FLIGHT);
         let discards = spool.config().write == WriteMode::Discard;
-        Self { spool, publisher, lanes, disk, streams: HashMap::new(), synced: Instant::now(), discards }
+        Self {
+            spool,
+            publisher,
+            lanes,
+            disk,
+            streams: HashMap::new(),
+            synced: Instant::now(),
+            discards,
+            stage,
+        }
     }
 
     /// Works until every worker is gone and everything that they sent is written.
     pub fn run(mut self) {
         loop {
             let mut busy = false;
+            self.stage.turn(self.lanes.iter().map(WriterEnd::waiting).sum(), self.disk.in_flight());
             for lane in 0..self.lanes.len() {
                 for _ in 0..LANE_TURN {
                     let Some(message) = self.lanes[lane].receive() else { break };
                     self.take(lane, message);
+                    self.stage.done(1);
                     busy = true;
                 }
             }
@@ -121,14 +138,21 @@ impl Writer {
     }
 
     fn data(&mut self, lane: usize, id: StreamId, piece: Piece) {
+        let discards = self.discards;
         let Some(stream) = self.stream(id) else {
             self.lanes[lane].give_back(piece.block);
             return;
         };
         stream.handed.packets += u64::from(piece.packets);
         stream.handed.frame_bytes += piece.frame_bytes;
-        if stream.failed || self.discards {
+        if stream.failed || discards {
             self.lanes[lane].give_back(piece.block);
+            return;
+        }
+        if let Some(failure) = stream.capture.refused.get().cloned() {
+            self.lanes[lane].give_back(piece.block);
+            self.fail(id, &failure);
+            self.publish_closed(id);
             return;
         }
         // The page that the last flush left open is in flight at most once, or an older write could land on top of a newer.
@@ -195,6 +219,7 @@ impl Writer {
             Backing::Mapped(mapped) => match mapped.write(piece.offset, &piece.block.bytes()[..used]) {
                 Ok(()) => {
                     length.reached(piece.offset + used as u64);
+                    self.stage.written(used);
                     self.lanes[lane].give_back(piece.block);
                     Ok(())
                 }
@@ -206,6 +231,10 @@ impl Writer {
     fn written(&mut self, write: Write<Tag>, result: io::Result<()>) {
         let Tag { lane, stream: id, sequence } = write.tag;
         self.lanes[lane].give_back(write.block);
+        self.stage.done(1);
+        if result.is_ok() {
+            self.stage.written(write.bytes);
+        }
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(segment) = stream.segments.iter_mut().find(|s| s.sequence == sequence) else { return };
         segment.answered(write.offset);

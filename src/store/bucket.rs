@@ -4,6 +4,7 @@
 
 use super::StoreError;
 use crate::capture::{AccountId, CaptureId};
+use crate::upload::Sealed;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct Bucket {
     pub validated: Option<Timestamp>,
     /// SHA-256 of what binds the challenge to account, place and entry; the challenge itself is nowhere but in the bucket.
     pub challenge_sha256: [u8; 32],
+    /// The access keys that came with the destination, encrypted; none where the host's own are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Sealed>,
 }
 
 /// Where buckets outlive the process. Calls block as those of [`super::JobStore`] do.

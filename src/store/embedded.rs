@@ -1,39 +1,52 @@
 //! Jobs in one `redb` file. Owns the tables, the locking of the file and the meaning of open errors.
 //!
-//! Invariant: the three tables of jobs change in one transaction, so every job is in `JOBS` and `BY_TIME`, and in `UNFINISHED`
-//! exactly until it ended.
+//! Invariant: the tables of jobs change in one transaction, so every job is in `JOBS`, `BY_TIME` and `OWNED`, and in
+//! `UNFINISHED` exactly until it ended. Nothing of a record is read for an account that does not own it.
 
 mod buckets;
 
-use super::{JobStore, StoreError, Stored, record};
+use super::{Changes, JobStore, StoreError, Stored, record};
 use crate::capture::{AccountId, CaptureId, Job};
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    WriteTransaction,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
+    TableDefinition, WriteTransaction,
 };
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::broadcast;
 
 /// Capture id → record.
 const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
 /// (account, submitted in µs since the UNIX epoch, capture id): the newest of an account are the end of a range.
 const BY_TIME: TableDefinition<(&str, i64, &str), ()> = TableDefinition::new("jobs_by_time");
+/// (account, capture id): whether a job is an account's is known before its record is read, so that looking for another's
+/// takes as long as looking for none.
+const OWNED: TableDefinition<(&str, &str), ()> = TableDefinition::new("jobs_by_account");
 /// Capture ids of jobs that have not ended, so that a restart does not read all that ever were.
 const UNFINISHED: TableDefinition<&str, ()> = TableDefinition::new("jobs_unfinished");
 
 /// (account, bucket id) → record.
 const BUCKETS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("buckets");
 
+/// One empty row, written to find out whether anything can be.
+const PROBE: TableDefinition<(), ()> = TableDefinition::new("probe");
+
 /// Page cache. redb's default of 1 GiB is meant for a main database; jobs are about 1 KiB each.
 const CACHE_BYTES: usize = 16 << 20;
+
+/// Changes that a watcher may be behind: about ten times what all capture slots go through at once.
+const CHANGES_MAX: usize = 1024;
 
 /// Jobs in an embedded database file of mode 0600.
 #[derive(Debug)]
 pub struct Embedded {
     database: Database,
+    /// Held from a job's write to its announcement, so that changes are told in the order in which they were written.
+    changes: Mutex<broadcast::Sender<Arc<Stored>>>,
 }
 
 impl Embedded {
@@ -51,7 +64,8 @@ impl Embedded {
                 .set_check_integrity_on_open(true)
                 .create_with_backend(backend)
         });
-        let store = Self { database: opened.map_err(|error| open_error(path.to_owned(), error))? };
+        let database = opened.map_err(|error| open_error(path.to_owned(), error))?;
+        let store = Self { database, changes: Mutex::new(broadcast::channel(CHANGES_MAX).0) };
         store.create_tables().map_err(|error| match error {
             StoreError::Database(error) => {
                 StoreError::Corrupted { path: path.to_owned(), detail: error.to_string() }
@@ -67,7 +81,17 @@ impl Embedded {
     fn create_tables(&self) -> Result<(), StoreError> {
         let transaction = self.database.begin_write().map_err(failed)?;
         transaction.open_table(JOBS).map_err(failed)?;
-        transaction.open_table(BY_TIME).map_err(failed)?;
+        let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
+        let mut owned = transaction.open_table(OWNED).map_err(failed)?;
+        // A database of a version without this table.
+        if owned.is_empty().map_err(failed)? {
+            for entry in by_time.iter().map_err(failed)? {
+                let (key, _) = entry.map_err(failed)?;
+                let (account, _, id) = key.value();
+                owned.insert((account, id), ()).map_err(failed)?;
+            }
+        }
+        drop((by_time, owned));
         transaction.open_table(UNFINISHED).map_err(failed)?;
         transaction.open_table(BUCKETS).map_err(failed)?;
         transaction.commit().map_err(failed)
@@ -82,16 +106,39 @@ impl Embedded {
         transaction.commit().map_err(failed)?;
         Ok(written)
     }
+
+    /// Writes a job and tells those who watch.
+    fn write_job(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<Stored, StoreError>,
+    ) -> Result<Stored, StoreError> {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = self.write(change)?;
+        let _nobody_watches = changes.send(Arc::new(stored.clone()));
+        Ok(stored)
+    }
 }
 
 impl JobStore for Embedded {
-    fn create(&self, job: &Job) -> Result<Stored, StoreError> {
+    fn probe(&self) -> Result<(), StoreError> {
         self.write(|transaction| {
+            transaction.open_table(PROBE).map_err(failed)?.insert((), ()).map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    fn create(&self, job: &Job) -> Result<Stored, StoreError> {
+        self.write_job(|transaction| {
             let revision = 1;
             if transaction.open_table(JOBS).map_err(failed)?.get(job.id.as_str()).map_err(failed)?.is_some() {
                 return Err(StoreError::Exists(job.id.clone()));
             }
             put(transaction, revision, job)?;
+            transaction
+                .open_table(OWNED)
+                .map_err(failed)?
+                .insert((job.request.account.0.as_str(), job.id.as_str()), ())
+                .map_err(failed)?;
             transaction
                 .open_table(BY_TIME)
                 .map_err(failed)?
@@ -103,9 +150,12 @@ impl JobStore for Embedded {
 
     fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {
         let transaction = self.database.begin_read().map_err(failed)?;
+        let owned = transaction.open_table(OWNED).map_err(failed)?;
+        if owned.get((account.0.as_str(), id.as_str())).map_err(failed)?.is_none() {
+            return Ok(None);
+        }
         let jobs = transaction.open_table(JOBS).map_err(failed)?;
-        let stored = read(&jobs, id.as_str())?;
-        Ok(stored.filter(|stored| stored.job.request.account == *account))
+        read(&jobs, id.as_str())?.map(Some).ok_or_else(|| no_record(id.as_str()))
     }
 
     fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError> {
@@ -137,7 +187,7 @@ impl JobStore for Embedded {
     }
 
     fn compare_and_set(&self, expected: u64, job: &Job) -> Result<Stored, StoreError> {
-        self.write(|transaction| {
+        self.write_job(|transaction| {
             let found = read(&transaction.open_table(JOBS).map_err(failed)?, job.id.as_str())?
                 .ok_or_else(|| StoreError::Missing(job.id.clone()))?;
             if found.revision != expected {
@@ -150,6 +200,10 @@ impl JobStore for Embedded {
             put(transaction, revision, job)?;
             Ok(Stored { revision, job: job.clone() })
         })
+    }
+
+    fn watch(&self) -> Changes {
+        Changes::new(self.changes.lock().unwrap_or_else(PoisonError::into_inner).subscribe())
     }
 }
 

@@ -4,11 +4,15 @@
 //! Invariant: when a method that writes has returned `Ok`, what it wrote survives a power cut.
 
 mod bucket;
+#[cfg(test)]
+mod conformance;
 mod embedded;
 mod record;
+mod watch;
 
 pub use bucket::{Bucket, BucketStore};
 pub use embedded::Embedded;
+pub use watch::{Changes, Missed};
 
 use crate::capture::{AccountId, CaptureId, Job};
 use std::path::PathBuf;
@@ -48,12 +52,21 @@ pub trait JobStore: Send + Sync {
     /// When a record cannot be read.
     fn unfinished(&self) -> Result<Vec<Stored>, StoreError>;
 
+    /// Whether the store takes writes now, found out by one that changes no job.
+    ///
+    /// # Errors
+    /// What a job's write would fail with.
+    fn probe(&self) -> Result<(), StoreError>;
+
     /// Writes `job` over revision `expected` of the same id and returns it with its new revision.
     ///
     /// # Errors
     /// [`StoreError::Stale`] when another revision is stored, [`StoreError::Missing`] when none is,
     /// [`StoreError::Moved`] when `job` has another account or time of submission than the stored one.
     fn compare_and_set(&self, expected: u64, job: &Job) -> Result<Stored, StoreError>;
+
+    /// Every job that is written from now on, by whomever. Whoever watches first and lists then misses nothing.
+    fn watch(&self) -> Changes;
 }
 
 /// Why the store could not be opened or a job not be read or written.

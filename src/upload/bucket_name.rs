@@ -40,3 +40,18 @@ pub(super) fn s3(bucket: &str) -> Option<&'static str> {
 pub(super) fn r2(bucket: &str) -> Option<&'static str> {
     common(bucket, b"-", "bucket names have only a-z 0-9 -")
 }
+
+/// From Google's documentation, "About Cloud Storage buckets", "Bucket names"; longer names with dots are left out.
+pub(super) fn gcs(bucket: &str) -> Option<&'static str> {
+    if let Some(rule) = common(bucket, b"-_.", "bucket names have only a-z 0-9 . - _") {
+        Some(rule)
+    } else if bucket.contains("..") {
+        Some("bucket names have no two dots in a row")
+    } else if bucket.parse::<std::net::Ipv4Addr>().is_ok() {
+        Some("bucket names do not look like an IP address")
+    } else if bucket.starts_with("goog") || bucket.contains("google") {
+        Some("goog and google are reserved by Google")
+    } else {
+        None
+    }
+}

@@ -3,6 +3,7 @@
 //! Invariant: a checkpoint names only what the store has confirmed. A session's address is as good as a password for its one
 //! object, so nothing here is printed but the number of bytes.
 
+use super::checksum::joined;
 use crate::capture::CaptureId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -49,6 +50,21 @@ impl Checkpoint {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// CRC-32C of the object's first `bytes` bytes, if the store told it: at a part's end, or at the end of all.
+    pub(super) fn crc32c_of(&self, bytes: u64) -> Option<u32> {
+        match &self.kept {
+            Kept::File { .. } => None,
+            Kept::S3 { parts, .. } => {
+                let mut sums = parts.iter().scan((0, 0), |(end, sum), part| {
+                    (*end, *sum) = (*end + part.bytes, joined(*sum, part.crc32c, part.bytes));
+                    Some((*end, *sum))
+                });
+                sums.find(|(end, _)| *end == bytes).map(|(_, sum)| sum)
+            }
+            Kept::Gcs { crc32c, .. } => (bytes == self.bytes).then_some(*crc32c),
+        }
+    }
 }
 
 impl fmt::Debug for Checkpoint {
@@ -58,7 +74,8 @@ impl fmt::Debug for Checkpoint {
 }
 
 /// The capture of an object of ours by the object's name (`pcap_<id>.pcap`, `pcap_<id>_0001.pcap`); none for foreign names.
-pub(super) fn capture_of(name: &str) -> Option<CaptureId> {
+#[must_use]
+pub fn capture_of(name: &str) -> Option<CaptureId> {
     let (id, rest) = name.strip_prefix("pcap_")?.split_at_checked(32)?;
     if !rest.starts_with(['.', '_']) {
         return None;

@@ -1,8 +1,12 @@
 //! From the live merge into the store. Owns the order of objects and the report of each complete one; not the manifest.
 //!
 //! Invariant: an object is reported only after the store confirmed its size, and an object that cannot be completed is
-//! aborted. Memory is bounded by the channel and by the store's writer, which makes the merge wait.
+//! aborted or kept to be gone on with; what is gone on with begins as the merge has it. Memory is bounded by the channel
+//! and by the store's writer, which makes the merge wait.
 
+use super::checkpoint::Checkpoint;
+use super::checksum::Running;
+use super::counts::COUNTS;
 use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
 use super::store::{ObjectStore, ObjectWriter};
 use super::{SigningKey, UploadError, object_name};
@@ -12,29 +16,68 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Receiver;
 
-/// Streams a capture's objects, from number `first`, into a store until the merge ends. `on_object` is told of each object
-/// that is complete there, with what it leaves behind; its error ends the delivery.
+/// Bytes of an object that is there already that are read back at a time.
+const READ_BYTES: u64 = 8 << 20;
+
+/// What is kept of a delivery, so that the next one goes on with it.
+pub trait Record: Send {
+    /// An object is complete in the store. An error ends the delivery.
+    ///
+    /// # Errors
+    /// When it could not be noted.
+    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError>;
+
+    /// Whether checkpoints are kept. If not, an object that cannot be completed is aborted.
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    /// What a store holds of object `number`.
+    fn kept(&self, number: u32) -> Option<Checkpoint> {
+        let _never_any = number;
+        None
+    }
+
+    /// The store holds so much of object `number`.
+    fn keep(&mut self, number: u32, checkpoint: Checkpoint) {
+        let _not_kept = (number, checkpoint);
+    }
+
+    /// What the store holds of the object under way is of no use.
+    fn forget(&mut self) {}
+}
+
+impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> Record for F {
+    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError> {
+        self(info, consumed)
+    }
+}
+
+/// Streams a capture's objects, from number `first`, into a store until the merge ends. `record` is told of each object
+/// that is complete there, with what it leaves behind.
 ///
 /// The first object may be there already, from a process that died before it could note so: if it is the same, it is kept
-/// and not sent again.
+/// and not sent again. If a part of it is there and `record` has kept where, the rest is sent.
 ///
 /// The end of the channel between two objects is taken as the merge's good end; whether it was, its own result tells.
 ///
 /// # Errors
-/// The first failure. Then the channel is closed, so that the merge ends too, and the open object is aborted.
+/// The first failure. Then the channel is closed, so that the merge ends too, and the open object is aborted, unless
+/// `record` has kept where it stands.
 pub async fn deliver(
     store: &dyn ObjectStore,
     id: &CaptureId,
     format: ObjectFormat,
     first: u32,
     mut outputs: Receiver<Output>,
-    mut on_object: impl FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send,
+    record: &mut dyn Record,
 ) -> Result<Vec<ObjectInfo>, UploadError> {
-    let mut relay = Relay { store, id, format, first, open: None, done: Vec::new() };
-    let result = relay.run(&mut outputs, &mut on_object).await;
+    let mut relay = Relay { store, id, format, first, record, open: None, done: Vec::new() };
+    let result = relay.run(&mut outputs).await;
     drop(outputs);
     if let Some(open) = relay.open.take()
         && let Some(writer) = open.writer
+        && !open.kept
         && let Err(error) = writer.abort().await
     {
         tracing::warn!(object = open.name, %error, "an object could not be aborted");
@@ -75,17 +118,31 @@ struct Relay<'a> {
     id: &'a CaptureId,
     format: ObjectFormat,
     first: u32,
+    record: &'a mut dyn Record,
     open: Option<Open>,
     done: Vec<ObjectInfo>,
 }
 
 /// The object under way.
 struct Open {
+    number: u32,
     name: String,
     /// Written up to now.
     bytes: u64,
     /// None: an object of that name is there, and is held against what the merge makes.
     writer: Option<Box<dyn ObjectWriter>>,
+    /// What the store holds already.
+    held: Option<Prefix>,
+    /// Whether what the store holds outlives this delivery.
+    kept: bool,
+}
+
+/// The beginning of an object that is not sent again.
+struct Prefix {
+    bytes_left: u64,
+    /// As merged now, and as the store confirmed it.
+    merged: Running,
+    confirmed: Option<u32>,
 }
 
 fn wrong_size((place, held, sent): (String, u64, u64)) -> UploadError {
@@ -93,18 +150,14 @@ fn wrong_size((place, held, sent): (String, u64, u64)) -> UploadError {
 }
 
 impl Relay<'_> {
-    async fn run(
-        &mut self,
-        outputs: &mut Receiver<Output>,
-        on_object: &mut (impl FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send),
-    ) -> Result<(), UploadError> {
+    async fn run(&mut self, outputs: &mut Receiver<Output>) -> Result<(), UploadError> {
         while let Some(output) = outputs.recv().await {
             match output {
                 Output::Begin(index) => self.begin(index).await?,
                 Output::Chunk(bytes) => self.write(bytes).await?,
                 Output::End(summary, consumed) => {
                     let info = self.end(summary).await?;
-                    on_object(info, consumed)?;
+                    self.record.complete(info, consumed)?;
                 }
             }
         }
@@ -114,24 +167,86 @@ impl Relay<'_> {
         }
     }
 
-    async fn begin(&mut self, index: u32) -> Result<(), UploadError> {
-        if self.open.is_some() || index as usize != self.first as usize + self.done.len() {
+    async fn begin(&mut self, number: u32) -> Result<(), UploadError> {
+        if self.open.is_some() || number as usize != self.first as usize + self.done.len() {
             return Err(UploadError::OutOfOrder { what: "an object's beginning" });
         }
-        let name = object_name(self.id, index, self.format);
-        let is_there = index == self.first && self.store.size(&name).await?.is_some();
-        let writer = if is_there { None } else { Some(self.store.begin(&name).await?) };
-        self.open = Some(Open { name, bytes: 0, writer });
+        let name = object_name(self.id, number, self.format);
+        let mut open = Open { number, name, bytes: 0, writer: None, held: None, kept: false };
+        let kept = if number == self.first { self.record.kept(number) } else { None };
+        let is_there = number == self.first && self.store.size(&open.name).await?.is_some();
+        if !is_there {
+            match kept {
+                Some(checkpoint) => self.resume(&mut open, &checkpoint).await?,
+                None => open.writer = Some(self.store.begin(&open.name).await?),
+            }
+        }
+        self.open = Some(open);
         Ok(())
     }
 
-    async fn write(&mut self, bytes: Bytes) -> Result<(), UploadError> {
+    /// Goes on with an object of which the store holds something.
+    async fn resume(&mut self, open: &mut Open, checkpoint: &Checkpoint) -> Result<(), UploadError> {
+        let (writer, bytes) = match self.store.resume(&open.name, checkpoint).await {
+            Ok(resumed) => resumed,
+            Err(error) => {
+                if !error.may_pass() {
+                    self.record.forget();
+                }
+                return Err(error);
+            }
+        };
+        open.writer = Some(writer);
+        if bytes == 0 {
+            tracing::info!(capture = %self.id, object = open.name, "upload begins anew: the store holds nothing of it");
+            self.record.forget();
+        } else {
+            tracing::info!(capture = %self.id, object = open.name, bytes, "upload goes on behind what the store holds");
+            open.kept = true;
+            let confirmed = checkpoint.crc32c_of(bytes);
+            open.held = Some(Prefix { bytes_left: bytes, merged: Running::after(0), confirmed });
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
         let Some(open) = &mut self.open else { return Err(UploadError::OutOfOrder { what: "a chunk" }) };
         open.bytes += bytes.len() as u64;
-        match &mut open.writer {
-            Some(writer) => writer.write(bytes).await,
-            None => Ok(()),
+        COUNTS.merged(bytes.len() as u64);
+        let Some(writer) = &mut open.writer else { return Ok(()) };
+        if let Some(held) = &mut open.held {
+            let len = usize::try_from(held.bytes_left).unwrap_or(usize::MAX).min(bytes.len());
+            held.merged.update(&bytes.split_to(len));
+            held.bytes_left -= len as u64;
+            if held.bytes_left == 0 {
+                if held.confirmed.is_some_and(|confirmed| confirmed != held.merged.sum()) {
+                    let place = open.name.clone();
+                    return Err(self.discard(UploadError::Diverged { place }));
+                }
+                open.held = None;
+            }
         }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // Also after a failure: parts that arrived before it are what the next attempt goes on behind.
+        let written = writer.write(bytes).await;
+        if self.record.keeps()
+            && let Some(checkpoint) = writer.checkpoint()
+        {
+            open.kept = true;
+            self.record.keep(open.number, checkpoint);
+        }
+        written
+    }
+
+    /// Gives up what the store holds of the open object, which then begins anew.
+    fn discard(&mut self, error: UploadError) -> UploadError {
+        self.record.forget();
+        if let Some(open) = &mut self.open {
+            open.kept = false;
+        }
+        error
     }
 
     /// Completes the open object, but only if it has the size that the merge counted: a wrong one never becomes visible.
@@ -139,10 +254,11 @@ impl Relay<'_> {
         let Some(open) = self.open.take() else {
             return Err(UploadError::OutOfOrder { what: "an object's end" });
         };
-        if open.bytes != summary.bytes {
+        COUNTS.merged_object();
+        if open.bytes != summary.bytes || open.held.is_some() {
             let sizes = (open.name.clone(), open.bytes, summary.bytes);
             self.open = Some(open);
-            return Err(wrong_size(sizes));
+            return Err(self.discard(wrong_size(sizes)));
         }
         let Open { name, writer, .. } = open;
         match writer {
@@ -165,6 +281,7 @@ impl Relay<'_> {
             content: summary.content,
         };
         tracing::info!(capture = %self.id, object = info.name, bytes = info.bytes, "object is complete");
+        COUNTS.object(info.bytes);
         self.done.push(info.clone());
         Ok(info)
     }
@@ -181,8 +298,16 @@ async fn adopt(
     if store.size(name).await? != Some(summary.bytes) {
         return Err(exists());
     }
-    let bytes = store.get(name, summary.bytes).await?;
-    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (mut hash, mut read) = (Sha256::new(), 0);
+    while read < summary.bytes {
+        let bytes = store.read(name, read, READ_BYTES.min(summary.bytes - read)).await?;
+        if bytes.is_empty() {
+            return Err(exists());
+        }
+        hash.update(&bytes);
+        read += bytes.len() as u64;
+    }
+    let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     if sha256 != summary.sha256 {
         return Err(exists());
     }
@@ -191,89 +316,5 @@ async fn adopt(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::upload::FileStore;
-    use tokio::sync::mpsc;
-
-    fn end(bytes: u64) -> Output {
-        let summary = Summary {
-            bytes,
-            packets: 1,
-            frame_bytes: 0,
-            first_ns: 1,
-            last_ns: 2,
-            sha256: "0".repeat(64),
-            content: None,
-        };
-        Output::End(summary, Consumed { segments: vec!["segment".into()], ..Consumed::default() })
-    }
-
-    async fn deliver_all(outputs: Vec<Output>) -> (Result<Vec<ObjectInfo>, UploadError>, Vec<String>, usize) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = FileStore::new(dir.path().to_owned());
-        let (sender, receiver) = mpsc::channel(1);
-        let feed = tokio::spawn(async move {
-            for output in outputs {
-                if sender.send(output).await.is_err() {
-                    break;
-                }
-            }
-        });
-        let (id, mut reported) = (CaptureId::random(), 0);
-        let result = deliver(&store, &id, ObjectFormat::default(), 0, receiver, |_, consumed| {
-            reported += consumed.segments.len();
-            Ok(())
-        })
-        .await;
-        feed.await.unwrap();
-        let names = std::fs::read_dir(dir.path()).unwrap();
-        let names = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        (result, names, reported)
-    }
-
-    fn chunk(text: &'static str) -> Output {
-        Output::Chunk(Bytes::from_static(text.as_bytes()))
-    }
-
-    #[tokio::test]
-    async fn every_complete_object_is_reported_with_its_segments() {
-        let outputs =
-            vec![Output::Begin(0), chunk("one"), chunk("two"), end(6), Output::Begin(1), chunk("x"), end(1)];
-        let (result, names, reported) = deliver_all(outputs).await;
-        assert_eq!(result.unwrap().iter().map(|o| o.bytes).collect::<Vec<_>>(), [6, 1]);
-        assert_eq!((names.len(), reported), (2, 2));
-    }
-
-    #[tokio::test]
-    async fn a_merge_that_dies_inside_an_object_leaves_none_of_it() {
-        let outputs = vec![Output::Begin(0), chunk("one"), end(3), Output::Begin(1), chunk("two")];
-        let (result, names, reported) = deliver_all(outputs).await;
-        assert!(matches!(result, Err(UploadError::Interrupted { object: 1 })));
-        assert_eq!((names.len(), reported), (1, 1));
-        let (result, names, _) = deliver_all(Vec::new()).await;
-        assert!(matches!(result, Err(UploadError::Interrupted { object: 0 })));
-        assert!(names.is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_object_of_another_size_than_summed_up_never_appears() {
-        let (result, names, reported) = deliver_all(vec![Output::Begin(0), chunk("one"), end(4)]).await;
-        assert!(matches!(result, Err(UploadError::Mismatch { .. })));
-        assert_eq!((names.len(), reported), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_merge_out_of_order_is_an_error_and_no_panic() {
-        for outputs in [
-            vec![chunk("one")],
-            vec![end(0)],
-            vec![Output::Begin(1)],
-            vec![Output::Begin(0), Output::Begin(0), chunk("a")],
-        ] {
-            let (result, names, _) = deliver_all(outputs).await;
-            assert!(matches!(result, Err(UploadError::OutOfOrder { .. })));
-            assert!(names.is_empty());
-        }
-    }
-}
+#[path = "deliver_tests.rs"]
+mod tests;

@@ -45,6 +45,13 @@ pub enum Destination {
         /// Cloudflare account: 32 hexadecimal digits.
         account_id: String,
     },
+    /// `gs://bucket[/directory]`.
+    Gcs {
+        /// The bucket.
+        bucket: String,
+        /// As in `S3`.
+        directory: String,
+    },
 }
 
 /// Why a `destination_conf` is not taken. Never holds a secret: of unsupported forms only the scheme is named.
@@ -59,15 +66,9 @@ pub enum DestinationError {
     /// No scheme, or one that means nothing here.
     #[error(
         "the destination is no known form; use s3://bucket[/directory]?region=region, \
-         r2://bucket[/directory]?account-id=account or file:///absolute/dir"
+         gs://bucket[/directory], r2://bucket[/directory]?account-id=account or file:///absolute/dir"
     )]
     UnknownForm,
-    /// A form of Cloudflare's that this version cannot write to.
-    #[error("{scheme}:// destinations are not supported yet; use s3://bucket[/directory]?region=region")]
-    NotSupported {
-        /// `gs`.
-        scheme: &'static str,
-    },
     /// A byte that may not stand in a destination.
     #[error(
         "{found:?} may not stand in the destination; write it plainly, without percent-encoding or fragment"
@@ -117,13 +118,16 @@ pub enum DestinationError {
         /// `key=value` as sent.
         part: String,
     },
+    /// A query after a gs destination.
+    #[error("gs destinations have no query; use gs://bucket[/directory]")]
+    GcsQuery,
     /// `account-id` is missing or no account.
     #[error("r2 destinations name their account; append ?account-id= and its 32 hexadecimal digits")]
     Account,
     /// A query key of an r2 destination that is unknown, empty or there twice; the value may be a secret.
     #[error(
         "query key {key:?} is not taken here; r2 destinations take account-id, and access-key-id with \
-         secret-access-key where ownership of the bucket is proved"
+         secret-access-key in POST …/pcaps/ownership alone"
     )]
     R2Query {
         /// The key without its value.
@@ -156,7 +160,7 @@ impl Destination {
             "s3" => Ok((parse_s3(rest)?, None)),
             "file" => Ok((parse_file(rest)?, None)),
             "r2" => parse_r2(rest),
-            "gs" => Err(DestinationError::NotSupported { scheme: "gs" }),
+            "gs" => Ok((parse_gcs(rest)?, None)),
             _ => Err(DestinationError::UnknownForm),
         }
     }
@@ -179,6 +183,15 @@ fn parse_s3(rest: &str) -> Result<Destination, DestinationError> {
     let (place, query) = rest.split_once('?').ok_or(DestinationError::NoRegion)?;
     let (bucket, directory) = parse_place(place, bucket_name::s3)?;
     Ok(Destination::S3 { bucket, directory, region: parse_region(query)?.to_owned() })
+}
+
+fn parse_gcs(rest: &str) -> Result<Destination, DestinationError> {
+    check_characters(rest)?;
+    if rest.contains('?') {
+        return Err(DestinationError::GcsQuery);
+    }
+    let (bucket, directory) = parse_place(rest, bucket_name::gcs)?;
+    Ok(Destination::Gcs { bucket, directory })
 }
 
 fn parse_r2(rest: &str) -> Result<(Destination, Option<S3Credentials>), DestinationError> {
@@ -282,6 +295,7 @@ impl fmt::Display for Destination {
             Self::R2 { bucket, directory, account_id } => {
                 write!(f, "r2://{bucket}{}{directory}?account-id={account_id}", slash(directory))
             }
+            Self::Gcs { bucket, directory } => write!(f, "gs://{bucket}{}{directory}", slash(directory)),
         }
     }
 }

@@ -18,11 +18,13 @@ pub enum UploadError {
     FileNotAllowed,
     /// Buckets of this kind are switched off on this host.
     #[error(
-        "this host does not write to {scheme}:// destinations; use another, or have its operator set upload.{scheme}"
+        "this host does not write to {scheme}:// destinations; use another, or have its operator set {key}"
     )]
     BucketNotAllowed {
         /// The kind.
         scheme: &'static str,
+        /// The key of the config.
+        key: &'static str,
     },
     /// The bucket is not there.
     #[error("bucket {bucket} does not exist; create it or correct the destination")]
@@ -45,7 +47,7 @@ pub enum UploadError {
         "the store refuses {action} on {place} ({detail}); grant this host {action} on the bucket's objects"
     )]
     Denied {
-        /// The permission, in S3's words, such as `s3:PutObject`.
+        /// The permission, in the store's words, such as `s3:PutObject` or `storage.objects.create`.
         action: &'static str,
         /// Bucket and key.
         place: String,
@@ -53,11 +55,24 @@ pub enum UploadError {
         detail: String,
     },
     /// The store does not know us, or there is nothing to identify us with.
-    #[error("no valid credentials for {place} ({detail}); check the AWS credentials of this host")]
+    #[error(
+        "no valid credentials for {place} ({detail}); check the bucket's access keys, or this host's credentials for that store"
+    )]
     Credentials {
         /// Bucket and key.
         place: String,
         /// The store's or the credential chain's words.
+        detail: String,
+    },
+    /// The keys that a bucket's owner sent are not to be had.
+    #[error(
+        "the access keys of {place} cannot be used: {detail}; POST the destination to …/pcaps/ownership again, with access-key-id \
+         and secret-access-key"
+    )]
+    Keys {
+        /// The destination.
+        place: String,
+        /// Why not.
         detail: String,
     },
     /// The host's clock is off.
@@ -105,7 +120,7 @@ pub enum UploadError {
     /// The configuration of the store cannot be used.
     #[error("upload {key} is not usable: {detail}")]
     Config {
-        /// The key below `upload` or `upload.s3`.
+        /// The key below `upload`, `upload.s3` or `upload.gcs`.
         key: &'static str,
         /// What is wrong with it.
         detail: String,
@@ -142,6 +157,12 @@ pub enum UploadError {
         /// What was sent.
         sent: String,
     },
+    /// What the store holds of an object under way is not how the object begins.
+    #[error("what the store holds of {place} is not what is merged now; it is sent again from its beginning")]
+    Diverged {
+        /// The object.
+        place: String,
+    },
     /// The merge ended in the middle of an object, or without any.
     #[error("the merge ended before its object {object} was complete")]
     Interrupted {
@@ -165,9 +186,11 @@ impl UploadError {
             Self::NoSuchBucket { .. }
             | Self::Denied { .. }
             | Self::Credentials { .. }
+            | Self::Keys { .. }
             | Self::Clock { .. }
             | Self::Unreachable { .. }
             | Self::Lost { .. }
+            | Self::Diverged { .. }
             | Self::Mismatch { .. }
             | Self::Disk { .. } => true,
             Self::Destination(_)

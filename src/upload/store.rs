@@ -5,6 +5,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::file::FileStore;
+use super::gcs::{GcsConfig, GcsStores};
 use super::s3::{S3Config, S3Credentials, S3Stores};
 use super::{Destination, UploadError};
 use crate::capture::CaptureId;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// A boxed future, so that stores can stand behind `dyn`: one box per chunk of a mebibyte costs nothing.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, UploadError>> + Send + 'a>>;
@@ -117,6 +119,8 @@ pub struct StoresConfig {
     pub s3: S3Config,
     /// How to speak to R2; no `r2://` destination is taken without.
     pub r2: Option<R2Config>,
+    /// How to speak to Google Cloud Storage; no `gs://` destination is taken without.
+    pub gcs: Option<GcsConfig>,
 }
 
 /// Opens stores. One per process: connections and credentials are shared by all captures.
@@ -125,6 +129,7 @@ pub struct Stores {
     allow_file: bool,
     s3: S3Stores,
     r2: Option<R2Config>,
+    gcs: Option<GcsStores>,
 }
 
 impl Stores {
@@ -133,7 +138,8 @@ impl Stores {
     /// # Errors
     /// [`UploadError::Config`] when a value cannot be used.
     pub fn new(config: StoresConfig) -> Result<Self, UploadError> {
-        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)?, r2: config.r2 })
+        let gcs = config.gcs.map(GcsStores::new).transpose()?;
+        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)?, r2: config.r2, gcs })
     }
 
     /// The store of a destination. For a bucket, credentials are looked up; the bucket itself is not contacted.
@@ -142,6 +148,11 @@ impl Stores {
     /// [`UploadError::FileNotAllowed`], [`UploadError::BucketNotAllowed`] or [`UploadError::Credentials`].
     pub async fn open(&self, destination: &Destination) -> Result<Box<dyn ObjectStore>, UploadError> {
         self.open_with(destination, None).await
+    }
+
+    /// Reads this host's credentials anew for stores that are opened from now on.
+    pub async fn renew_credentials(&self) {
+        self.s3.renew().await;
     }
 
     /// As [`Stores::open`], with the keys that came with an `r2://` destination.
@@ -159,11 +170,19 @@ impl Stores {
             Destination::S3 { bucket, directory, region } => {
                 Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region).await?))
             }
+            Destination::Gcs { bucket, directory } => {
+                let Some(gcs) = &self.gcs else {
+                    return Err(UploadError::BucketNotAllowed { scheme: "gs", key: "upload.gcs.allow" });
+                };
+                Ok(Box::new(gcs.open(bucket, directory.trim_matches('/')).await?))
+            }
             Destination::R2 { bucket, directory, account_id } => {
-                let Some(r2) = &self.r2 else { return Err(UploadError::BucketNotAllowed { scheme: "r2" }) };
+                let Some(r2) = &self.r2 else {
+                    return Err(UploadError::BucketNotAllowed { scheme: "r2", key: "upload.r2.allow" });
+                };
                 let Some(keys) = keys.or(r2.credentials.as_ref()) else {
-                    let detail = "neither the destination nor upload.r2 has keys".to_owned();
-                    return Err(UploadError::Credentials { place: format!("bucket {bucket}"), detail });
+                    let detail = "this account has sent none".to_owned();
+                    return Err(UploadError::Keys { place: destination.to_string(), detail });
                 };
                 let own = || format!("https://{account_id}.r2.cloudflarestorage.com");
                 let endpoint = r2.endpoint.clone().unwrap_or_else(own);
@@ -172,4 +191,25 @@ impl Stores {
             }
         }
     }
+}
+
+/// What a store's `contact` comes to; [`UploadError::Unreachable`] if that is not known after `time_max`. Uploads wait for a
+/// store that comes back; somebody who asks whether a destination can be used shall have an answer.
+///
+/// # Errors
+/// As `contact`.
+pub async fn within<T>(
+    time_max: Duration,
+    destination: &Destination,
+    contact: impl Future<Output = Result<T, UploadError>>,
+) -> Result<T, UploadError> {
+    let outcome = tokio::time::timeout(time_max, contact).await;
+    outcome.unwrap_or_else(|_| {
+        Err(UploadError::Unreachable {
+            place: destination.to_string(),
+            seconds: time_max.as_secs(),
+            detail: "its store took the connection and did not answer, or no connection came about"
+                .to_owned(),
+        })
+    })
 }

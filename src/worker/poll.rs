@@ -9,7 +9,7 @@ use super::counters::{LocalCounters, QueueCounters, Slot};
 use super::sample::Sampler;
 use super::stream::{NOTICES_SPARE, Stream, Way};
 use super::{Clock, Work};
-use crate::block::{Block, WorkerEnd, cycles};
+use crate::block::{Block, Stage, WorkerEnd, cycles};
 use crate::limits::{BURST, CAPTURES_MAX};
 use crate::packet::{Burst, Key, Source};
 use crate::spool::Message;
@@ -49,6 +49,8 @@ pub struct WorkerParts<S> {
     pub timers: Timers,
     /// Set by the owner to end the thread.
     pub stop: Arc<AtomicBool>,
+    /// What it says of itself.
+    pub stage: Arc<Stage>,
 }
 
 /// The engine's end of a worker.
@@ -97,6 +99,7 @@ pub struct Worker<S> {
     clock: Clock,
     timers: Timers,
     stop: Arc<AtomicBool>,
+    stage: Arc<Stage>,
 }
 
 /// Messages without a block that a lane must have room for.
@@ -133,6 +136,7 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         clock: Clock::start(cycles),
         timers: parts.timers,
         stop: parts.stop,
+        stage: parts.stage,
     };
     (worker, WorkerHandle { give, back })
 }
@@ -272,6 +276,8 @@ impl<S: Source> Worker<S> {
         let cycles_in = |time: Duration| clock.cycles_in(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let (flush, rotate_all) = (cycles_in(self.timers.flush), cycles_in(self.timers.rotate));
         let ns = clock.ns(now);
+        self.stage.turn(0, 0);
+        self.stage.free(self.free.len() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>());
         for queue in &mut self.queues {
             for slot in self.work.program.slots() {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);

@@ -1,6 +1,7 @@
 //! The real binary: help, usage errors, exit codes, `check`, and the client's first error.
 #![allow(clippy::unwrap_used)] // clippy.toml exempts test functions, not the helpers of an integration test
 
+mod setup;
 mod wait;
 
 use assert_cmd::Command;
@@ -45,6 +46,7 @@ fn every_command_explains_itself() {
         "merge",
         "verify",
         "manifest-key",
+        "recover",
         "completions",
         "man",
     ] {

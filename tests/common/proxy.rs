@@ -1,6 +1,8 @@
-//! A bad line to a store. Owns a proxy that spoils chosen requests; not the server behind it.
+//! A bad line to a store. Owns a proxy that spoils chosen requests and remembers what it saw; not the server behind it.
 //!
 //! Invariant: a fault hits whole requests, so each test knows what the server has done.
+
+#![allow(dead_code, reason = "each test binary that shares this file uses a part of it")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,6 +29,8 @@ struct Plan {
     words: &'static [&'static str],
     fault: Fault,
     times: u32,
+    /// Line and headers of each request, as far as they came in one piece.
+    seen: Vec<String>,
 }
 
 /// A proxy and what it still has to spoil.
@@ -42,7 +46,7 @@ impl Proxy {
         let server = server.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let plan = Arc::new(Mutex::new(Plan { words, fault, times }));
+        let plan = Arc::new(Mutex::new(Plan { words, fault, times, seen: Vec::new() }));
         let proxy = Self { endpoint: format!("http://{address}"), plan: Arc::clone(&plan) };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -64,6 +68,19 @@ impl Proxy {
         proxy
     }
 
+    /// Spoils `times` requests with these words from now on, and no others.
+    pub fn spoil(&self, words: &'static [&'static str], fault: Fault, times: u32) {
+        let mut plan = self.plan.lock().unwrap();
+        (plan.words, plan.fault, plan.times) = (words, fault, times);
+    }
+
+    /// Line and headers of the requests with this word in their line.
+    pub fn seen(&self, word: &str) -> Vec<String> {
+        let plan = self.plan.lock().unwrap();
+        let with = |head: &&String| head.lines().next().is_some_and(|line| line.contains(word));
+        plan.seen.iter().filter(with).cloned().collect()
+    }
+
     /// Panics unless every fault happened, or the outage is over.
     pub fn assert_all_went_wrong(&self) {
         assert_eq!(self.plan.lock().unwrap().times, 0, "a fault did not happen");
@@ -75,6 +92,10 @@ fn draw(plan: &Mutex<Plan>, bytes: &[u8]) -> Option<Fault> {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);
     let mut plan = plan.lock().unwrap();
+    if line.contains(" HTTP/1.1") {
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(8 << 10)]);
+        plan.seen.push(text.split("\r\n\r\n").next().unwrap_or_default().to_owned());
+    }
     let hit =
         plan.times > 0 && line.contains(" HTTP/1.1") && plan.words.iter().all(|word| line.contains(word));
     plan.times -= u32::from(hit);

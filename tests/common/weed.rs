@@ -61,6 +61,8 @@ impl Weed {
         }
         let log = std::fs::File::create(dir.path().join("weed.log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        // Without a key of its own it refuses what is to be encrypted.
+        command.env("WEED_S3_SSE_KEK", "0123456789abcdef".repeat(4));
         // Its own folder also as the working one: it writes there what it has no option for.
         command.current_dir(dir.path());
         let server = match command.spawn() {

@@ -17,6 +17,8 @@ fn run(trawl: &Trawl, weed: Option<&Weed>, arguments: &[&str]) -> Output {
         .env("TRAWL_TOKEN", TOKEN)
         .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
         .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+        .env("TRAWL_R2_ACCESS_KEY_ID", ACCESS_KEY_ID)
+        .env("TRAWL_R2_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
         .env("AWS_EC2_METADATA_DISABLED", "true");
     if let Some(weed) = weed {
         command.env("AWS_ENDPOINT_URL_S3", &weed.endpoint);
@@ -77,6 +79,22 @@ async fn a_bucket_is_proven_from_the_command_line_and_only_then_takes_captures()
     trawl.finish();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_with_keys_of_its_own_is_proven_from_the_command_line() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps-bucket").await;
+    let r2_endpoint = Some(weed.endpoint.clone());
+    let trawl = Setup { r2_endpoint, key_file: true, require_validation: true, ..Setup::replay() }.start();
+    let uri = "r2://pcaps-bucket/own?account-id=0123456789abcdef0123456789abcdef";
+    let output = run(&trawl, Some(&weed), &["bucket", "add", "--prove", "--json", uri]);
+    let added = json_of(&output);
+    assert_eq!((&added["status"], &added["destination_conf"]), (&"success".into(), &uri.into()));
+    assert!(!format!("{output:?}").contains(SECRET_ACCESS_KEY), "{output:?}");
+    let proven = json_of(&run(&trawl, Some(&weed), &["bucket", "prove", "--json", uri]));
+    assert_eq!(proven["id"], added["id"], "the answer may be repeated");
+    trawl.finish();
+}
+
 #[test]
 fn a_simple_capture_is_downloaded_whole_and_cut_to_160_bytes() {
     let trawl = Setup::replay().start();
@@ -109,5 +127,14 @@ fn a_simple_capture_is_downloaded_whole_and_cut_to_160_bytes() {
     }
     assert_eq!(packets, 1000);
     assert!(cut > 0, "longer frames are cut, not left out");
+    // What has ended is shown, followed and stopped as often as somebody likes.
+    for command in ["show", "watch", "stop"] {
+        let output = run(&trawl, None, &["capture", command, "--json", id]);
+        assert!(output.status.success(), "{command}: {output:?}");
+        assert!(
+            command == "stop" || String::from_utf8_lossy(&output.stdout).contains("success"),
+            "{output:?}"
+        );
+    }
     trawl.finish();
 }

@@ -62,6 +62,16 @@ pub fn ask(
     parse(&text).ok_or_else(|| io::Error::other(format!("not HTTP: {}", String::from_utf8_lossy(&text))))
 }
 
+/// An answer as it is on the wire.
+pub fn get_text(from: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&from, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {from}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn parse(text: &[u8]) -> Option<Answer> {
     let end = text.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&text[..end]).ok()?;

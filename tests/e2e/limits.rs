@@ -78,7 +78,9 @@ fn a_capture_that_outgrows_a_segment_becomes_several_objects_in_order() {
 
 #[test]
 fn a_spool_quota_ends_the_capture_with_its_reason_and_keeps_what_it_has() {
-    let trawl = Setup { spool_bytes_max: "64MiB", segment_bytes: "16MiB", ..Setup::replay() }.start();
+    let trawl =
+        Setup { spool_bytes_max: "64MiB", segment_bytes: "16MiB", pool_bytes: "0B", ..Setup::replay() }
+            .start();
     let id = trawl.create(&trawl.request(json!({})));
     let progress = trawl.ended(&id);
     assert_eq!(progress.stop_reason, Some(StopReason::SpoolFull), "{progress:?}");

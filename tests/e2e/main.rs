@@ -6,20 +6,35 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
+mod bucket;
+mod buckets;
 mod cli;
+mod disk;
+mod disks;
 mod ending;
+mod faults;
 mod format;
 mod frames;
 mod http;
 mod kills;
 mod limits;
+mod observe;
+#[path = "../common/openmetrics.rs"]
+mod openmetrics;
+mod numbered;
+mod measure;
+mod memory;
 mod outcome;
 mod overload;
+#[path = "../common/proxy.rs"]
+mod proxy;
 mod quiet;
+mod recover;
 mod refusals;
 mod replay;
 mod rights;
 mod s3;
+mod tls;
 mod trawl;
 #[path = "../common/weed.rs"]
 mod weed;

@@ -1,44 +1,16 @@
 //! The same into a real S3 server, downloaded and read back.
 
+use crate::bucket::{BUCKET, credentials, download, uploads_under_way};
 use crate::outcome::Outcome;
 use crate::trawl::{Setup, Trawl};
-use crate::weed::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Weed};
+use crate::weed::Weed;
 use serde_json::json;
-use std::path::Path;
 use trawl::capture::Status;
-
-pub const BUCKET: &str = "pcaps-bucket";
-
-/// What a process needs to reach `weed`.
-pub fn environment(weed: &Weed) -> Vec<(String, String)> {
-    [
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-        ("AWS_ENDPOINT_URL_S3", weed.endpoint.as_str()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
-}
 
 /// A server that sends to `weed`.
 pub fn start(weed: &Weed) -> Trawl {
     let endpoint = Some(weed.endpoint.clone());
-    Setup { endpoint, environment: environment(weed), segment_bytes: "16MiB", ..Setup::replay() }.start()
-}
-
-/// Downloads every object below `pcap_` in a directory of the bucket.
-pub async fn download(weed: &Weed, directory: &str, folder: &Path) -> usize {
-    let client = weed.client();
-    let list =
-        client.list_objects_v2().bucket(BUCKET).prefix(format!("{directory}/pcap_")).send().await.unwrap();
-    for object in list.contents() {
-        let key = object.key().unwrap();
-        let body =
-            client.get_object().bucket(BUCKET).key(key).send().await.unwrap().body.collect().await.unwrap();
-        std::fs::write(folder.join(key.rsplit('/').next().unwrap()), body.into_bytes()).unwrap();
-    }
-    list.contents().len()
+    Setup { endpoint, environment: credentials(), segment_bytes: "16MiB", ..Setup::replay() }.start()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,14 +26,13 @@ async fn objects_in_an_s3_bucket_are_complete_and_agree_with_their_manifest() {
     assert_eq!(progress.status, Status::Success, "{}", trawl.log());
 
     let folder = tempfile::tempdir().unwrap();
-    let objects = download(&weed, "a/b", folder.path()).await;
+    let objects = download(&weed, "a/b/pcap_", folder.path()).await;
     let outcome = Outcome::read(folder.path(), &id);
     assert_eq!(outcome.frames.len(), 100_000);
     assert_eq!(outcome.manifest.ledger, progress.ledger);
     assert_eq!(objects, outcome.manifest.objects.len() + 1, "objects and manifest, nothing else");
     assert!(outcome.manifest.objects.len() >= 2, "a capture of this size is cut");
-    let uploads = weed.client().list_multipart_uploads().bucket(BUCKET).send().await.unwrap();
-    assert!(uploads.uploads().is_empty(), "no multipart upload is left open");
+    assert!(uploads_under_way(&weed).await.is_empty(), "no multipart upload is left open");
     trawl.finish();
 }
 

@@ -9,7 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
+use std::fs::Permissions;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -35,12 +37,30 @@ pub struct Setup {
     pub spool_bytes_max: &'static str,
     pub segment_bytes: &'static str,
     pub write: &'static str,
+    /// Instead of a folder beside the others, which goes with them.
+    pub spool_dir: Option<PathBuf>,
     /// Whether a bucket must be proven before a capture goes there.
     pub require_validation: bool,
     /// Between two simple captures of one account.
     pub simple_interval_seconds: u64,
     /// More of `[capture]`.
     pub capture: &'static str,
+    /// Of one address for one account, before it has to wait.
+    pub failed_authentications_max: u32,
+    /// What mapped writes fill at start.
+    pub pool_bytes: &'static str,
+    /// More lines of `[upload]`.
+    pub upload: &'static str,
+    /// For the whole of one request.
+    pub request_timeout_seconds: u32,
+    /// Whether it has a key that encrypts buckets' access keys.
+    pub key_file: bool,
+    /// For `[upload.r2]`, which is off without.
+    pub r2_endpoint: Option<String>,
+    /// One in so many packets goes into the history; there is none without.
+    pub history_sample: Option<u32>,
+    /// Of [`ACCOUNT`], in TOML.
+    pub prefixes: &'static str,
     /// For `[upload.s3]`.
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
@@ -67,16 +87,26 @@ impl Setup {
             spool_bytes_max: "1GiB",
             segment_bytes: "64MiB",
             write: "auto",
+            spool_dir: None,
             require_validation: false,
             simple_interval_seconds: 0,
             capture: "",
+            failed_authentications_max: 10,
+            pool_bytes: "256MiB",
+            upload: "",
+            request_timeout_seconds: 30,
+            key_file: false,
+            r2_endpoint: None,
+            history_sample: None,
+            prefixes: "[]",
             endpoint: None,
             environment: Vec::new(),
         }
     }
 
     pub fn config(&self, dir: &Path, listen: SocketAddr) -> String {
-        let (dir, cores) = (dir.display(), two_cores());
+        let spool = self.spool_dir.clone().unwrap_or_else(|| dir.join("spool"));
+        let (dir, spool, cores) = (dir.display(), spool.display(), two_cores());
         let mut text = format!(
             r#"
 [host]
@@ -94,19 +124,24 @@ writers = [{writer}]
 bytes_max = "{blocks_bytes}"
 hugepages = "never"
 [spool]
-dir = "{dir}/spool"
+dir = "{spool}"
 bytes_max = "{spool_bytes_max}"
 segment_bytes = "{segment_bytes}"
 write = "{write}"
+pool_bytes = "{pool_bytes}"
 [capture]
 simple_interval_seconds = {interval}
 {capture}
 [store]
 path = "{dir}/trawl.db"
+{key_file}
 [api]
 listen = "{listen}"
+failed_authentications_max = {failures}
+request_timeout_seconds = {timeout}
 [[account]]
 id = "{ACCOUNT}"
+prefixes = {prefixes}
 [[account.credential]]
 token_sha256 = "{token}"
 [[account.credential]]
@@ -119,6 +154,7 @@ token_sha256 = "{other}"
 [upload]
 allow_file = true
 require_validation = {validation}
+{upload}
 "#,
             device = self.device,
             queues = self.queues,
@@ -128,13 +164,25 @@ require_validation = {validation}
             spool_bytes_max = self.spool_bytes_max,
             segment_bytes = self.segment_bytes,
             write = self.write,
+            pool_bytes = self.pool_bytes,
+            upload = self.upload,
             token = hex(&Sha256::digest(TOKEN)),
             key = hex(&Sha256::digest(KEY)),
             other = hex(&Sha256::digest(OTHER_TOKEN)),
             interval = self.simple_interval_seconds,
+            failures = self.failed_authentications_max,
+            timeout = self.request_timeout_seconds,
+            prefixes = self.prefixes,
+            key_file = if self.key_file { format!("key_file = \"{dir}/store.key\"") } else { String::new() },
             validation = self.require_validation,
             capture = self.capture,
         );
+        if let Some(endpoint) = &self.r2_endpoint {
+            write!(text, "[upload.r2]\nallow = true\nendpoint = \"{endpoint}\"\n").unwrap();
+        }
+        if let Some(sample) = self.history_sample {
+            write!(text, "[history]\nenabled = true\nsample = {sample}\nsegment_seconds = 1\n").unwrap();
+        }
         if let Some(endpoint) = &self.endpoint {
             write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
         }
@@ -144,16 +192,32 @@ require_validation = {validation}
     /// Starts it and waits until the API answers.
     #[track_caller]
     pub fn start(self) -> Trawl {
+        self.start_with(|config, _| config)
+    }
+
+    /// The same with a config that the test has changed.
+    #[track_caller]
+    pub fn start_with(self, change: impl FnOnce(String, &Path) -> String) -> Trawl {
+        let mut trawl = self.launch(change);
+        trawl.await_answer();
+        trawl
+    }
+
+    /// The same without waiting.
+    pub fn launch(self, change: impl FnOnce(String, &Path) -> String) -> Trawl {
         let dir = tempfile::tempdir().unwrap();
         let listen = free_address();
         for name in ["spool", "bucket"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        std::fs::write(dir.path().join("trawl.toml"), self.config(dir.path(), listen)).unwrap();
+        let config = change(self.config(dir.path(), listen), dir.path());
+        std::fs::write(dir.path().join("trawl.toml"), config).unwrap();
+        let key_file = dir.path().join("store.key");
+        std::fs::write(&key_file, [7; 32]).unwrap();
+        std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
         let process = launch(dir.path(), &self.environment);
-        let mut trawl = Trawl { dir, listen, process, environment: self.environment };
-        trawl.await_answer();
-        trawl
+        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
+        Trawl { dir, spool, listen, process, environment: self.environment }
     }
 }
 
@@ -174,13 +238,15 @@ fn launch(dir: &Path, environment: &[(String, String)]) -> Child {
 /// A running server.
 pub struct Trawl {
     dir: TempDir,
+    spool: PathBuf,
     listen: SocketAddr,
     process: Child,
     environment: Vec<(String, String)>,
 }
 
 impl Trawl {
-    fn await_answer(&mut self) {
+    #[track_caller]
+    pub fn await_answer(&mut self) {
         let deadline = Instant::now() + START_TIMEOUT;
         while self.try_ask("GET", "", &[]).is_err() {
             if let Some(status) = self.process.try_wait().unwrap() {
@@ -191,12 +257,27 @@ impl Trawl {
         }
     }
 
-    /// `kill -9`, and a new process in the same folder.
-    pub fn kill_and_restart(&mut self) {
+    /// `kill -9`; nothing runs when it returns.
+    pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// A new process in the same folder, which is not waited for.
+    pub fn launch(&mut self) {
         self.process = launch(self.dir.path(), &self.environment);
+    }
+
+    /// A new process in the same folder, once the last one has ended.
+    pub fn restart(&mut self) {
+        self.launch();
         self.await_answer();
+    }
+
+    /// `kill -9`, and a new process in the same folder.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
     }
 
     fn try_ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
@@ -232,6 +313,24 @@ impl Trawl {
         result["id"].as_str().unwrap().to_owned()
     }
 
+    /// The same for the other account.
+    #[track_caller]
+    pub fn ask_as_other(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let path = format!("/client/v4/accounts/{OTHER_ACCOUNT}/pcaps{path}");
+        let token = format!("Bearer {OTHER_TOKEN}");
+        http::ask(self.listen, method, &path, &[("Authorization", &token)], body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", self.log()))
+    }
+
+    /// As [`Trawl::progress`], of the other account's capture.
+    #[track_caller]
+    pub fn progress_of_other(&self, id: &str) -> Progress {
+        let result = self.ask_as_other("GET", &format!("/{id}/progress"), &[]).result();
+        let progress: Progress = serde_json::from_value(result).unwrap();
+        progress.ledger.check().unwrap();
+        progress
+    }
+
     /// One reading of a capture, held to the ledger's equations.
     #[track_caller]
     pub fn progress(&self, id: &str) -> Progress {
@@ -261,6 +360,11 @@ impl Trawl {
         self.until(id, Duration::from_secs(90), |progress| progress.status.ended())
     }
 
+    /// Where the API is served.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
     /// `http://address`.
     pub fn url(&self) -> String {
         format!("http://{}", self.listen)
@@ -270,8 +374,13 @@ impl Trawl {
         self.dir.path().join("bucket")
     }
 
+    /// The folder that holds its log, database and spool.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn spool(&self) -> PathBuf {
-        self.dir.path().join("spool")
+        self.spool.clone()
     }
 
     /// The thread of that name.
@@ -287,6 +396,10 @@ impl Trawl {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("trawl.toml")
     }
 
     /// Its process id.

@@ -3,9 +3,14 @@
 // A test binary has no readers of its docs, and clippy.toml exempts only functions marked #[test].
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod crowd;
 mod history;
+mod pressure;
 mod quiet;
+mod retries;
 mod rig;
+mod rules;
+mod strangers;
 mod tenants;
 
 use rig::{Rig, Traffic, request};

@@ -11,7 +11,11 @@ const URI: &str = "s3://pcaps?region=us-east-1";
 
 /// Sends an object as a delivery does that has a journal: after a failure that may pass, from the last checkpoint.
 async fn send_stubbornly(store: &dyn ObjectStore, name: &str, bytes: &Bytes) {
-    let mut journal: Option<Checkpoint> = None;
+    send_on(store, name, bytes, None).await;
+}
+
+/// The same behind a first checkpoint.
+async fn send_on(store: &dyn ObjectStore, name: &str, bytes: &Bytes, mut journal: Option<Checkpoint>) {
     for _round in 0..10 {
         match send_once(store, name, bytes, &mut journal).await {
             Ok(held) => return assert_eq!(held, bytes.len() as u64),
@@ -116,14 +120,14 @@ async fn a_bucket_that_is_deleted_and_made_again_gets_the_whole_object() {
     let store = open(&weed.endpoint, URI).await;
     let mut writer = store.begin("again").await.unwrap();
     writer.write(bytes.slice(..3 * PART_BYTES + 1)).await.unwrap();
-    let mut journal = writer.checkpoint();
+    let journal = writer.checkpoint();
     weed.client().delete_bucket().bucket("pcaps").send().await.unwrap();
     weed.create_bucket("pcaps").await;
     writer.write(bytes.slice(3 * PART_BYTES + 1..)).await.unwrap();
     let error = writer.finish().await.unwrap_err();
     assert!(error.may_pass(), "{error}");
-    let held = send_once(&*store, "again", &bytes, &mut journal).await.unwrap();
-    assert_eq!(held, bytes.len() as u64);
+    // The server takes away what the old bucket held while the new one is there already, sometimes also an upload's begin.
+    send_on(&*store, "again", &bytes, journal).await;
     assert_arrived(&weed, "again", &bytes).await;
 }
 

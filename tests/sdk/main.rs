@@ -26,6 +26,11 @@ const BUCKET: &str = "pcaps-bucket";
 
 /// A host that wants proof of buckets and writes to `weed`.
 async fn start(weed: &Weed, simple_interval_seconds: u64) -> Trawl {
+    start_with(weed, Setup { simple_interval_seconds, ..Setup::replay() }).await
+}
+
+/// As [`start`], with what differs from it.
+async fn start_with(weed: &Weed, setup: Setup) -> Trawl {
     weed.create_bucket(BUCKET).await;
     let environment = [
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
@@ -37,8 +42,7 @@ async fn start(weed: &Weed, simple_interval_seconds: u64) -> Trawl {
         endpoint: Some(weed.endpoint.clone()),
         environment: environment.into(),
         require_validation: true,
-        simple_interval_seconds,
-        ..Setup::replay()
+        ..setup
     };
     setup.start()
 }

@@ -1,7 +1,7 @@
 //! schemathesis against the document that the host serves: no 5xx, no answer that the document does not have.
 
-use crate::start;
-use crate::trawl::{ACCOUNT, TOKEN};
+use crate::start_with;
+use crate::trawl::{ACCOUNT, Setup, TOKEN, Trawl};
 use crate::weed::Weed;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,16 +9,8 @@ use std::process::Command;
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_generated_request_gets_a_5xx_or_an_undocumented_answer() {
-    let python = PathBuf::from(std::env::var("TRAWL_TEST_PYTHON").unwrap_or_default());
-    let schemathesis = python.with_file_name("schemathesis");
-    if !schemathesis.exists() {
-        println!("SKIPPED: no schemathesis beside the Python that TRAWL_TEST_PYTHON names");
-        return;
-    }
-    let Some(weed) = Weed::start().await else { return };
-    let trawl = start(&weed, 0).await;
+/// Runs the examples that the document and the generator have for it; whatever is answered must be in the document.
+async fn run(schemathesis: PathBuf, trawl: &Trawl, token: &str) {
     let folder = tempfile::tempdir().unwrap();
     // Another account than this one is answered with 401 whatever follows, so most requests name this one.
     let config = format!("[parameters]\n\"path.account\" = \"{ACCOUNT}\"\n");
@@ -33,7 +25,7 @@ async fn no_generated_request_gets_a_5xx_or_an_undocumented_answer() {
             "--url",
             &format!("{}/client/v4", trawl.url()),
         ])
-        .args(["-H", &format!("Authorization: Bearer {TOKEN}"), "--phases", "examples,coverage,fuzzing"])
+        .args(["-H", &format!("Authorization: Bearer {token}"), "--phases", "examples,coverage,fuzzing"])
         .args(["--max-examples", "10", "--seed", "1", "--no-color", "--warnings", "off"])
         .args(["--checks", CHECKS])
         .current_dir(folder.path())
@@ -41,5 +33,35 @@ async fn no_generated_request_gets_a_5xx_or_an_undocumented_answer() {
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn schemathesis() -> Option<PathBuf> {
+    let python = PathBuf::from(std::env::var("TRAWL_TEST_PYTHON").unwrap_or_default());
+    let schemathesis = python.with_file_name("schemathesis");
+    if !schemathesis.exists() {
+        println!("SKIPPED: no schemathesis beside the Python that TRAWL_TEST_PYTHON names");
+        return None;
+    }
+    Some(schemathesis)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_generated_request_gets_a_5xx_or_an_undocumented_answer() {
+    let Some(schemathesis) = schemathesis() else { return };
+    let Some(weed) = Weed::start().await else { return };
+    // It also sends wrong credentials, and with the usual bound the rest would see the lock-out alone.
+    let trawl = start_with(&weed, Setup { failed_authentications_max: 1_000_000, ..Setup::replay() }).await;
+    run(schemathesis, &trawl, TOKEN).await;
+    assert_eq!(trawl.ask("GET", "", &[]).status, 200);
+    trawl.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_who_is_locked_out_gets_no_undocumented_answer_either() {
+    let Some(schemathesis) = schemathesis() else { return };
+    let Some(weed) = Weed::start().await else { return };
+    let trawl = start_with(&weed, Setup::replay()).await;
+    run(schemathesis, &trawl, "wrong").await;
+    assert_eq!(trawl.ask("GET", "", &[]).status, 429);
     trawl.finish();
 }

@@ -1,8 +1,10 @@
 //! The document against what is served.
 
 use super::*;
+use crate::api::auth::Peer;
 use crate::api::codes::TABLE;
-use crate::api::tests::{A, Host};
+use crate::api::tests::{A, Answer, FAILURES_MAX, Host};
+use axum::http::request;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -35,6 +37,94 @@ async fn the_document_has_the_methods_that_are_served() {
         let allowed = answer.headers["allow"].to_str().unwrap();
         let served = allowed.split(',').filter(|method| *method != "HEAD").map(str::to_owned).collect();
         assert_eq!(methods(item), served, "{path}");
+    }
+}
+
+/// Every operation of the document with its method and a path that it is at.
+fn operations() -> Vec<(String, String, Value)> {
+    let document = document();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let operations = paths.flat_map(|(path, item)| {
+        let path = path.replace("{account}", A).replace("{id}", &"0".repeat(32));
+        let methods = item.as_object().unwrap().iter();
+        methods
+            .map(move |(method, operation)| (method.to_uppercase(), path.clone(), operation.clone()))
+            .collect::<Vec<_>>()
+    });
+    operations.collect()
+}
+
+fn needs_credential(operation: &Value) -> bool {
+    operation["security"] != serde_json::json!([])
+}
+
+async fn ask(host: &Host, method: &str, path: &str, token: Option<&str>) -> Answer {
+    let mut request = request::Builder::new().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    host.send(request.extension(Peer([192, 0, 2, 1].into())), "").await
+}
+
+#[test]
+fn every_operation_lists_what_every_route_of_its_kind_can_answer() {
+    for (method, path, operation) in operations() {
+        let mut needed = vec!["500", "504"];
+        if needs_credential(&operation) {
+            // No credential or a wrong one, and too many wrong ones.
+            needed.extend(["401", "429"]);
+        }
+        for status in needed {
+            let reference = serde_json::json!({"$ref": format!("#/components/responses/{status}")});
+            assert_eq!(operation["responses"][status], reference, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_operations_that_the_document_says_need_a_credential_do() {
+    let host = Host::start();
+    for (method, path, operation) in operations() {
+        let status = ask(&host, &method, &path, None).await.status.as_u16();
+        assert_eq!(status == 401, needs_credential(&operation), "{method} {path}: {status}");
+        let status = ask(&host, &method, &path, Some("a-reader")).await.status.as_u16();
+        let documented = operation["responses"][status.to_string()].is_object();
+        let lists_403 = operation["responses"]["403"].is_object();
+        assert!(documented && lists_403 == (status == 403), "{method} {path}: {status}");
+    }
+}
+
+/// Every header of the answer that the document could have named, and that it names each.
+fn assert_documented(answer: &Answer, response: &Value) {
+    for name in ["retry-after", "x-should-retry", "www-authenticate", "content-range", "allow"] {
+        let headers = response["headers"].as_object().unwrap();
+        let named = headers.keys().any(|key| key.eq_ignore_ascii_case(name));
+        assert!(named || !answer.headers.contains_key(name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_refusal_after_too_many_failures_is_on_every_route_as_documented() {
+    for (method, path, operation) in operations().into_iter().filter(|(.., one)| needs_credential(one)) {
+        let host = Host::start();
+        for _ in 0..FAILURES_MAX {
+            let answer = ask(&host, &method, &path, Some("wrong")).await;
+            assert_eq!(answer.status.as_u16(), 401, "{method} {path}");
+        }
+        let answer = ask(&host, &method, &path, Some("a-token")).await;
+        assert_eq!(answer.status.as_u16(), 429, "{method} {path}");
+        let document = document();
+        let reference = operation["responses"]["429"]["$ref"].as_str().unwrap();
+        let response = document.pointer(&reference[1..]).unwrap();
+        assert_documented(&answer, response);
+        let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+        let least = response["headers"]["Retry-After"]["schema"]["minimum"].as_u64().unwrap();
+        assert!(seconds >= least);
+        let body = answer.json();
+        let members: BTreeSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
+        let failure = document.pointer("/components/schemas/Failure/properties").unwrap();
+        assert_eq!(members, failure.as_object().unwrap().keys().map(String::as_str).collect());
+        assert_eq!(body["errors"][0]["code"], 1027);
     }
 }
 

@@ -2,7 +2,7 @@
 //! with each job, so that answers can be compared to the byte.
 
 use super::capture::{
-    Action, CaptureId, Handle, Job, Kind, Ledger, Progress, Refusal, Request, Status, StopReason,
+    Action, CaptureId, Handle, Job, Kind, Ledger, Overview, Progress, Refusal, Request, Status, StopReason,
 };
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
@@ -46,6 +46,7 @@ async fn run(mut queue: mpsc::Receiver<Action>, jobs: Arc<Mutex<Vec<Job>>>) {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
                 drop(reply.send(found.map(progress).ok_or(Refusal::NotFound(id))));
             }
+            Action::Overview(reply) => drop(reply.send(Overview::default())),
             Action::Shutdown(reply) => {
                 reply.send(()).unwrap();
                 return;
@@ -75,6 +76,7 @@ fn create(request: Request, jobs: &mut Vec<Job>) -> Result<Job, Refusal> {
         ledger: Ledger::default(),
         objects: Vec::new(),
         sample_one_in: None,
+        keys: None,
     };
     jobs.push(job.clone());
     Ok(job)

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -109,6 +109,7 @@ impl Engine {
                 }
                 stopping.end(Ended::Revoked);
             }),
+            refused: OnceLock::new(),
         };
         self.planes.spool.register(capture).map_err(|source| HistoryError::Dir { dir, source })?;
         recorder.budget = Arc::clone(&budget);
@@ -213,6 +214,7 @@ impl Engine {
         if let Some(recorder) = &mut self.recorder {
             recorder.looking -= 1;
         }
+        self.ended_captures.note(job.status);
         if let Err(error) = self.planes.jobs.compare_and_set(revision, job) {
             tracing::error!(capture = %job.id, %error, "a capture's state could not be recorded");
         }

@@ -10,30 +10,34 @@ mod active;
 mod delivery;
 mod format;
 mod history;
+mod overview;
 mod planes;
 mod pressure;
 mod restart;
 
+pub use overview::{CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
 use super::{
     AccountId, Action, CaptureId, Job, Kind, Ledger, ObjectInfo, Progress, Refusal, Request, Status,
     StopReason,
 };
+use crate::block::Stage;
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::merge::Feed;
 use crate::spool::{Event, Failure, SpoolCapture};
-use crate::store::{StoreError, Stored};
-use crate::upload::UploadError;
+use crate::store::StoreError;
+use crate::upload::{Sealed, UploadError};
 use crate::worker::{Attachment, Budget, Ended, Sample};
 use active::{Active, Phase, progress, reason};
-use delivery::{Found, Outcome, Way, put_manifest};
+use delivery::{Found, Outcome, put_manifest};
 use jiff::Timestamp;
 use planes::{Roster, Wanted, port_drops_since, sum_slot};
 use pressure::Pressure;
+use restart::Inheritance;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -44,7 +48,7 @@ const TURN: Duration = Duration::from_millis(5);
 /// What the engine's own tasks tell it.
 enum Note {
     /// A destination was tried.
-    Opened { serial: u64, tried: Result<(), UploadError> },
+    Opened { serial: u64, tried: Result<Option<Sealed>, UploadError> },
     /// What a dead process left is known.
     Recovered { serial: u64, found: Found },
     /// An upload failed and will be tried again.
@@ -70,13 +74,14 @@ pub struct Engine {
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     ending: Option<oneshot::Sender<()>>,
-    /// Jobs that a dead process left.
-    left: Vec<Stored>,
+    inheritance: Inheritance,
     leaving: watch::Sender<bool>,
     pressure: Pressure,
     /// The last writing down of counts: when it began, and its task.
     snapshot: (Instant, Option<JoinHandle<()>>),
     recorder: Option<history::Recorder>,
+    ended_captures: overview::Ended,
+    stage: Arc<Stage>,
 }
 
 impl Engine {
@@ -85,14 +90,14 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn new(mut planes: Planes) -> Result<Self, StoreError> {
-        let left = restart::unfinished(&planes)?;
+        let inheritance = restart::inherit(&planes)?;
         let roster = Roster::new(std::mem::take(&mut planes.workers));
         let recorder = planes.history.clone().map(history::Recorder::new);
         Ok(Self {
             pressure: Pressure::new(planes.spool.quota().bytes_max(), planes.high_water_percent),
             planes,
             roster,
-            left,
+            inheritance,
             leaving: watch::channel(false).0,
             snapshot: (Instant::now(), None),
             active: BTreeMap::new(),
@@ -102,14 +107,20 @@ impl Engine {
             notes: mpsc::unbounded_channel(),
             ending: None,
             recorder,
+            ended_captures: overview::Ended::default(),
+            stage: Arc::new(Stage::new("engine", 0)),
         })
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn stage(&self) -> Arc<Stage> {
+        Arc::clone(&self.stage)
     }
 
     /// Works until [`Action::Shutdown`] is done. Returns when nothing is left to do.
     pub async fn run(mut self, mut actions: mpsc::Receiver<Action>) {
-        for stored in std::mem::take(&mut self.left) {
-            self.resume(stored);
-        }
+        self.take_over();
         self.record();
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -141,6 +152,7 @@ impl Engine {
             Action::Get(account, id, reply) => drop(reply.send(self.get(&account, &id))),
             Action::Progress(account, id, reply) => drop(reply.send(self.progress(&account, &id))),
             Action::Stop(account, id, reply) => drop(reply.send(self.stop(&account, &id))),
+            Action::Overview(reply) => drop(reply.send(self.overview())),
             Action::Shutdown(reply) => {
                 self.ending = Some(reply);
                 self.shut_down();
@@ -227,9 +239,9 @@ impl Engine {
         let sample_one_in = sample.map(Sample::one_in);
         let job = Job::accepted(request, sample_one_in);
         let (notes, way) = (self.notes.0.clone(), self.way(&job));
-        let tried = way.clone();
+        let (mut way_tried, time_max) = (way.clone(), self.planes.contact_time_max);
         tokio::spawn(async move {
-            let tried = try_destination(&tried).await;
+            let tried = way_tried.try_out(time_max).await;
             let _engine_gone = notes.send(Note::Opened { serial, tried });
         });
         let budget = Arc::new(Budget::new(job.request.packet_limit, job.request.byte_limit));
@@ -290,16 +302,26 @@ impl Engine {
         }
     }
 
-    fn opened(&mut self, serial: u64, tried: Result<(), UploadError>) {
+    fn opened(&mut self, serial: u64, tried: Result<Option<Sealed>, UploadError>) {
         let Some(mut active) = self.active.remove(&serial) else { return };
         let Phase::Opening(reply) = std::mem::replace(&mut active.phase, Phase::Running) else { return };
         let begun = match tried {
+            Err(e @ UploadError::Unreachable { .. }) => Err(Refusal::DestinationSilent(e.to_string())),
             Err(e) => Err(Refusal::Destination(e.to_string())),
             Ok(_) if self.ending.is_some() => Err(Refusal::ShuttingDown),
-            Ok(()) => self.begin(&mut active),
+            Ok(keys) => {
+                (active.job.keys, active.way.kept) = (keys.clone(), keys);
+                self.begin(&mut active)
+            }
         };
         match begun {
-            Err(refusal) => drop(reply.send(Err(refusal))),
+            Err(refusal) => {
+                if active.job.request.kind == Kind::Simple {
+                    // Nothing was started. What stood here before had run out, or this one had not been let in.
+                    self.simple_started.remove(&active.job.request.account);
+                }
+                drop(reply.send(Err(refusal)));
+            }
             Ok(()) => {
                 tracing::info!(capture = %active.job.id, account = %active.job.request.account, "capture accepted");
                 let _caller_gone = reply.send(Ok(active.job.clone()));
@@ -321,6 +343,7 @@ impl Engine {
             merge: Arc::clone(&feed),
             events: self.events.0.clone(),
             stop_workers: Box::new(move |_| budget.end(Ended::Revoked)),
+            refused: OnceLock::new(),
         });
         active.started = Some(Timestamp::now());
         let recorded = registered.and_then(|()| active.record(Ledger::default()).write(&dir));
@@ -357,7 +380,7 @@ impl Engine {
     }
 
     fn stop(&mut self, account: &AccountId, id: &CaptureId) -> Result<(), Refusal> {
-        let found = self.active.values_mut().find(|a| a.job.id == *id && a.job.request.account == *account);
+        let found = self.active.values_mut().find(|a| a.job.request.account == *account && a.job.id == *id);
         let Some(active) = found else { return self.stored(account, id).map(|_| ()) };
         active.job.stop_requested.get_or_insert_with(Timestamp::now);
         let serial = active.serial;
@@ -381,6 +404,7 @@ impl Engine {
     }
 
     fn turn(&mut self) {
+        self.stage.turn(0, 0);
         self.roster.turn();
         self.relieve();
         self.snapshot();
@@ -495,6 +519,7 @@ impl Engine {
             tracing::error!(capture = %active.job.id, %imbalance, "ledger does not balance");
         }
         (active.job.status, active.job.error_message) = active.verdict();
+        self.ended_captures.note(active.job.status);
         self.persist(&mut active);
         // Only now: until the job has ended, its directory is what a restart goes on with.
         if matches!(active.delivered, Some(Ok(())))
@@ -519,6 +544,9 @@ impl Engine {
 
     /// A change that cannot be recorded is logged: the capture goes on, and its next change is tried again.
     fn persist(&self, active: &mut Active) {
+        if active.job.status.ended() {
+            active.job.keys = None;
+        }
         match self.planes.jobs.compare_and_set(active.revision, &active.job) {
             Ok(stored) => active.revision = stored.revision,
             Err(error) => {
@@ -532,7 +560,8 @@ impl Engine {
     }
 
     fn find(&self, account: &AccountId, id: &CaptureId) -> Option<(&Active, Ledger)> {
-        let of_account = |a: &&Active| a.job.id == *id && a.job.request.account == *account;
+        // The account first: another's capture is passed over like one that has another id.
+        let of_account = |a: &&Active| a.job.request.account == *account && a.job.id == *id;
         let active =
             self.active.values().find(of_account).filter(|a| !matches!(a.phase, Phase::Opening(_)))?;
         Some((active, active.ledger(&self.planes.queues, &self.planes.ports)))
@@ -579,8 +608,4 @@ impl Engine {
             }
         }
     }
-}
-
-async fn try_destination(way: &Way) -> Result<(), UploadError> {
-    way.open().await?.probe().await
 }

@@ -8,6 +8,7 @@ use crate::history::History;
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Filter, PrefixSet, Program};
 use crate::merge::{ObjectFormat, Origin};
+use crate::ownership::BucketKeys;
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::{SigningKey, Stores};
@@ -33,6 +34,10 @@ pub struct Planes {
     pub spool: Arc<Spool>,
     /// Where objects go.
     pub stores: Arc<Stores>,
+    /// With which access keys.
+    pub keys: BucketKeys,
+    /// How long a destination may take to show that it can be used: somebody waits for the answer.
+    pub contact_time_max: Duration,
     /// Where jobs are kept.
     pub jobs: Arc<dyn JobStore>,
     /// Where `simple` captures' objects are kept on this host.
@@ -47,6 +52,8 @@ pub struct Planes {
     pub captures_max: usize,
     /// How long an upload that fails is tried again.
     pub upload_retention: Duration,
+    /// The longest pause between two tries of an upload.
+    pub upload_pause_max: Duration,
     /// Share of the spool's quota at which it says that it fills up, in percent.
     pub high_water_percent: u64,
     /// What objects of `full` captures are, unless the request says otherwise.

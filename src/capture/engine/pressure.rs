@@ -15,20 +15,31 @@ pub(super) struct Pressure {
     alarm_at: u64,
     end_at: u64,
     alarmed: bool,
+    /// A capture was ended for room since the alarm was raised.
+    short: bool,
+    alarms: u64,
 }
 
 impl Pressure {
     pub fn new(bytes_max: u64, high_water_percent: u64) -> Self {
         let share = |percent: u64| bytes_max / 100 * percent;
-        Self { bytes_max, alarm_at: share(high_water_percent), end_at: share(95), alarmed: false }
+        Self {
+            bytes_max,
+            alarm_at: share(high_water_percent),
+            end_at: share(95),
+            alarmed: false,
+            short: false,
+            alarms: 0,
+        }
     }
 
     /// Takes note of the bytes in use; whether a capture has to end.
     fn look(&mut self, used: u64) -> bool {
         if used < self.alarm_at {
-            (self.alarmed, self.end_at) = (false, self.bytes_max / 100 * 95);
+            (self.alarmed, self.short, self.end_at) = (false, false, self.bytes_max / 100 * 95);
         } else if !self.alarmed {
             self.alarmed = true;
+            self.alarms += 1;
             tracing::warn!(
                 used,
                 max = self.bytes_max,
@@ -40,7 +51,18 @@ impl Pressure {
         }
         // What is ended still waits for its upload: the others go on in half of what is left.
         self.end_at = used + self.bytes_max.saturating_sub(used).div_ceil(2);
+        self.short = true;
         true
+    }
+
+    /// Whether the last capture that was ended for room has not yet left the others enough of it.
+    pub fn is_short(&self) -> bool {
+        self.short
+    }
+
+    /// Whether the alarm is raised, and how often it was.
+    pub fn alarms(&self) -> (bool, u64) {
+        (self.alarmed, self.alarms)
     }
 
     /// For people who look at a capture.
@@ -63,20 +85,26 @@ impl Engine {
             captured.saturating_sub(a.job.objects.iter().map(|object| object.bytes).sum())
         };
         let takes = |a: &&Active| a.counted.is_none() && !a.stopping();
-        let Some((_, serial)) = self.active.values().filter(takes).map(|a| (waiting(a), a.serial)).max()
-        else {
-            return;
-        };
+        let captures = self.active.values().filter(takes).map(|a| (waiting(a), a.serial));
+        let Some(serial) = first_to_end(captures) else { return };
         let max = self.planes.spool.quota().bytes_max();
         let message = format!(
             "the spool holds {used} of spool.bytes_max {max} bytes and this capture had the most of them; raise it or let uploads finish"
         );
         if let Some(active) = self.active.get_mut(&serial) {
             tracing::warn!(capture = %active.job.id, used, max, "the largest capture ends because the spool is full");
-            active.failure.get_or_insert(Failure::Full(message));
+            let failure = active.failure.get_or_insert(Failure::Full(message)).clone();
+            // What waits in its blocks may be more than the room that the others have left.
+            self.planes.spool.refuse(serial, failure);
         }
         self.end(serial, StopReason::SpoolFull);
     }
+}
+
+/// Of captures with these bytes in the spool and these numbers, given in the order of their beginning: the largest, of equal
+/// ones the newest.
+fn first_to_end(captures: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
+    captures.max().map(|(_, serial)| serial)
 }
 
 #[cfg(test)]
@@ -84,11 +112,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_largest_ends_and_of_equal_ones_the_newest() {
+        assert_eq!(first_to_end([(5, 1), (7, 2), (6, 3)].into_iter()), Some(2));
+        assert_eq!(first_to_end([(7, 1), (7, 2), (6, 3)].into_iter()), Some(2));
+        assert_eq!(first_to_end(std::iter::empty()), None);
+    }
+
+    #[test]
     fn after_one_ending_the_others_have_half_of_what_is_left_before_the_next() {
         let mut pressure = Pressure::new(1000, 80);
         assert!(!pressure.look(799) && pressure.warning(799).is_none());
         assert!(!pressure.look(940) && pressure.warning(940).is_some());
         assert!(pressure.look(950) && !pressure.look(974) && pressure.look(975));
-        assert!(!pressure.look(700) && pressure.look(950), "begins anew once there is room");
+        assert_eq!(pressure.alarms(), (true, 1));
+        assert!(
+            pressure.is_short() && !pressure.look(800) && pressure.is_short(),
+            "not before the alarm is over"
+        );
+        assert!(!pressure.look(700) && !pressure.is_short());
+        assert!(pressure.look(950), "begins anew once there is room");
+        assert_eq!(pressure.alarms(), (true, 2));
     }
 }

@@ -6,10 +6,10 @@
 //! Invariant: a capture that was accepted is in the job store or in the spool, and the next process delivers it.
 
 use super::active::{Active, Phase};
-use super::delivery::{Delivery, Found, Known, Patience, Way, sweep};
+use super::delivery::{Delivery, Found, Known, Patience, Way, sweep, sweep_store};
 use super::{Engine, Planes};
 use crate::capture::journal::{Record, settled};
-use crate::capture::{Job, Status, StopReason};
+use crate::capture::{CaptureId, Job, Status, StopReason};
 use crate::merge::{Feed, ObjectFormat, Origin, Shape};
 use crate::store::{StoreError, Stored};
 use crate::worker::Budget;
@@ -20,9 +20,19 @@ use std::time::{Duration, Instant};
 /// How often counts are written down: what a crash leaves unknown.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The jobs that have not ended, and the captures in the spool that the job store does not know.
-pub(super) fn unfinished(planes: &Planes) -> Result<Vec<Stored>, StoreError> {
-    let mut left = Vec::new();
+/// What another process left.
+#[derive(Debug, Default)]
+pub(super) struct Inheritance {
+    /// The jobs that have not ended, and the captures in the spool that the job store does not know.
+    pub unfinished: Vec<Stored>,
+    /// Captures in the spool that could not be delivered: one of those that went to the same place for the same account,
+    /// and all of them.
+    pub failed: Vec<(Job, Vec<CaptureId>)>,
+}
+
+/// Finds what another process left.
+pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
+    let (mut left, mut failed) = (Vec::new(), Vec::<(Job, Vec<_>)>::new());
     for stored in planes.jobs.unfinished()? {
         match stored.job.request.offset_time {
             None => left.push(stored),
@@ -38,15 +48,23 @@ pub(super) fn unfinished(planes: &Planes) -> Result<Vec<Stored>, StoreError> {
         }
     };
     match sweep(&planes.spool.config().dir, known) {
-        Ok(strangers) => {
-            for record in strangers {
+        Ok(found) => {
+            for job in found.failed.into_iter().map(|record| record.job) {
+                let place = |job: &Job| (job.request.account.clone(), job.request.destination.clone());
+                let id = job.id.clone();
+                match failed.iter_mut().find(|(other, _)| place(other) == place(&job)) {
+                    Some((_, ids)) => ids.push(id),
+                    None => failed.push((job, vec![id])),
+                }
+            }
+            for record in found.strangers {
                 tracing::warn!(capture = %record.job.id, "a capture in the spool is in no job store; it is taken up");
                 left.push(planes.jobs.create(&record.job)?);
             }
         }
         Err(error) => tracing::error!(%error, "the spool could not be looked through for left captures"),
     }
-    Ok(left)
+    Ok(Inheritance { unfinished: left, failed })
 }
 
 /// Ends a look back whose process died: it has nothing in the spool, and can be asked again.
@@ -66,8 +84,23 @@ impl Engine {
     pub(super) fn way(&self, job: &Job) -> Way {
         Way {
             stores: Arc::clone(&self.planes.stores),
+            account: job.request.account.clone(),
+            keys: self.planes.keys.clone(),
+            kept: job.keys.clone(),
             destination: job.request.destination.clone(),
             simple_dir: self.planes.simple_dir.clone(),
+        }
+    }
+
+    /// Takes over what another process left.
+    pub(super) fn take_over(&mut self) {
+        let Inheritance { unfinished, failed } = std::mem::take(&mut self.inheritance);
+        for stored in unfinished {
+            self.resume(stored);
+        }
+        for (job, captures) in failed {
+            let way = self.way(&job);
+            tokio::spawn(async move { sweep_store(&way, &captures).await });
         }
     }
 
@@ -75,6 +108,7 @@ impl Engine {
         Patience {
             serial,
             retention: self.planes.upload_retention,
+            pause_max: self.planes.upload_pause_max,
             leaving: self.leaving.subscribe(),
             notes: self.notes.0.clone(),
         }

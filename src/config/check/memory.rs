@@ -24,8 +24,7 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     let free_2m = free(2048) * PAGE_2M;
     let free_1g = free(1_048_576) * PAGE_1G;
     let has = |flag: &str| plan.eal.iter().any(|argument| argument == flag);
-    let eal =
-        if has("--no-huge") { 0 } else { eal_bytes(&plan.eal).unwrap_or_else(|| pools_bytes(&plan.ports)) };
+    let eal = if has("--no-huge") { 0 } else { dpdk_bytes(plan) };
     let arena = match plan.blocks.hugepages {
         Hugepages::Never => 0,
         Hugepages::Auto | Hugepages::Require => plan.blocks.bytes().next_multiple_of(PAGE_2M),
@@ -70,6 +69,12 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             "add \"--in-memory\", or: mkdir -p /dev/hugepages && mount -t hugetlbfs nodev /dev/hugepages";
         findings.push(Finding::error("dpdk.eal", "no hugetlbfs is mounted", advice));
     }
+}
+
+/// What DPDK takes: as `dpdk.eal` says, otherwise an estimate.
+#[must_use]
+pub fn dpdk_bytes(plan: &Plan) -> u64 {
+    eal_bytes(&plan.eal).unwrap_or_else(|| pools_bytes(&plan.ports))
 }
 
 /// What the arguments reserve at start: `-m 1024`, `-m1024`, `--socket-mem 512,512`, `--socket-mem=512`, in MiB.

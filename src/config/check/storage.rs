@@ -4,6 +4,8 @@
 
 use super::{Finding, Host};
 use crate::config::{ByteSize, Plan, WriteMode};
+use crate::spool::SpoolLock;
+use crate::upload::Vault;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ const MEMORY_MAGICS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     spool(plan, host, findings);
     store(plan, findings);
+    key_file(plan, findings);
 }
 
 /// The nearest directory above `path`, or itself, that exists.
@@ -62,6 +65,11 @@ fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             text,
             "`trawl serve` creates it; make sure that its disk is mounted",
         ));
+    }
+    if let Some(holder) = SpoolLock::holder(&spool.dir) {
+        let text = format!("{shown} is in use by {holder}");
+        let advice = "end that process before another one is started, or name another directory";
+        findings.push(Finding::error("spool.dir", text, advice));
     }
     room(plan, dir, findings);
     direct_writes(plan, dir, findings);
@@ -158,6 +166,24 @@ fn unmounted(dir: &Path, host: &Host) -> Option<PathBuf> {
     let listed = points(host.read("/etc/fstab").ok()?);
     let holder = listed.into_iter().filter(|point| point.is_absolute() && dir.starts_with(point));
     holder.max_by_key(|point| point.as_os_str().len()).filter(|point| !mounted.contains(point))
+}
+
+/// The key that encrypts buckets' access keys; read as `trawl serve` reads it.
+fn key_file(plan: &Plan, findings: &mut Vec<Finding>) {
+    let subject = "store.key_file";
+    match &plan.store.key_file {
+        Some(path) => {
+            if let Err(error) = Vault::load(path) {
+                findings.push(Finding::error(subject, error.to_string(), error.advice()));
+            }
+        }
+        None if plan.upload.r2.is_some() => {
+            let text = "is missing, so access keys of r2:// buckets are refused";
+            let advice = "name a file of 32 random bytes with mode 0600, or set upload.r2.allow = false";
+            findings.push(Finding::warning(subject, text, advice));
+        }
+        None => {}
+    }
 }
 
 fn store(plan: &Plan, findings: &mut Vec<Finding>) {

@@ -180,6 +180,28 @@ fn a_spool_or_store_that_cannot_be_is_refused() {
 }
 
 #[test]
+fn a_key_file_that_others_can_read_is_refused_and_one_that_r2_buckets_need_is_asked_for() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let made = Made::sound();
+    let found = made.findings(VFIO, "[upload.r2]\nallow = true");
+    assert!(found[0].starts_with("store.key_file: is missing"), "{found:#?}");
+    let path = made.root.path().join("key");
+    let config = made.config(VFIO, "");
+    let text = fs::read_to_string(&config).unwrap();
+    let key_file = format!("[store]\nkey_file = {path:?}");
+    fs::write(&config, text.replace("[store]", &key_file)).unwrap();
+    let first = || check(&config, &made.host(), None).into_iter().find(|one| one.subject == "store.key_file");
+    assert_eq!(first().unwrap().severity, Severity::Error, "there is none");
+    fs::write(&path, [7; 32]).unwrap();
+    for (mode, refused) in [(0o644, true), (0o640, true), (0o600, false)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let found = first();
+        assert_eq!(found.is_some(), refused, "{found:?}");
+        assert!(found.is_none_or(|found| found.advice.starts_with("chmod 600 ")));
+    }
+}
+
+#[test]
 fn an_address_in_use_is_found() {
     let made = Made::sound();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -130,6 +130,7 @@ mod tests {
             expires: Timestamp::from_second(second + 60).unwrap(),
             validated: None,
             challenge_sha256: [7; 32],
+            keys: None,
         }
     }
 

@@ -1,45 +1,53 @@
 //! Properties of the embedded store, on real files.
 
 use super::*;
-use crate::capture::{ColoStyle, Kind, Ledger, Request, Status};
-use crate::matcher::FilterV1;
-use jiff::Timestamp;
+use crate::capture::Status;
+use crate::store::conformance::{self, job};
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
-
-fn job(account: &str, submitted_us: i64) -> Job {
-    Job {
-        id: CaptureId::random(),
-        request: Request {
-            account: AccountId(account.to_owned()),
-            kind: Kind::Simple,
-            filter: FilterV1::default(),
-            time_limit: 60.0,
-            packet_limit: Some(100),
-            byte_limit: None,
-            colo: None,
-            colo_style: ColoStyle::ColoName,
-            destination: None,
-            offset_time: None,
-            format: None,
-            compression: None,
-        },
-        submitted: Timestamp::from_microsecond(submitted_us).unwrap(),
-        status: Status::Pending,
-        stop_requested: None,
-        stop_reason: None,
-        error_message: None,
-        ledger: Ledger::default(),
-        objects: Vec::new(),
-        sample_one_in: None,
-    }
-}
 
 fn store() -> (TempDir, PathBuf, Embedded) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("trawl.db");
     let store = Embedded::open(&path).unwrap();
     (dir, path, store)
+}
+
+#[test]
+fn it_is_a_job_store() {
+    for (name, holds) in conformance::ALL {
+        println!("{name}");
+        let (_dir, _path, store) = store();
+        holds(&store);
+    }
+}
+
+#[test]
+fn nothing_of_a_record_is_read_for_an_account_that_does_not_own_it() {
+    let (_dir, _path, store) = store();
+    let theirs = job("a", 1);
+    store.create(&theirs).unwrap();
+    let transaction = store.database.begin_write().unwrap();
+    // Whoever read it would fail.
+    transaction.open_table(JOBS).unwrap().insert(theirs.id.as_str(), b"unreadable".as_slice()).unwrap();
+    transaction.commit().unwrap();
+    assert!(store.get(&theirs.request.account, &theirs.id).is_err());
+    for other in ["b", "", "a0", "a\0"] {
+        assert_eq!(store.get(&AccountId(other.to_owned()), &theirs.id).unwrap(), None);
+    }
+}
+
+#[test]
+fn a_database_without_the_table_of_owners_gets_it() {
+    let (_dir, path, store) = store();
+    let mine = job("a", 1);
+    store.create(&mine).unwrap();
+    let transaction = store.database.begin_write().unwrap();
+    transaction.delete_table(OWNED).unwrap();
+    transaction.commit().unwrap();
+    drop(store);
+    let store = Embedded::open(&path).unwrap();
+    assert_eq!(store.get(&mine.request.account, &mine.id).unwrap().unwrap().job, mine);
 }
 
 #[test]
@@ -57,83 +65,6 @@ fn jobs_outlive_the_process_in_a_file_of_mode_0600() {
     assert_eq!(store.list(&account, 50).unwrap().len(), 1);
     assert_eq!(store.unfinished().unwrap(), [Stored { revision: 2, job }]);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-}
-
-#[test]
-fn another_accounts_job_is_not_there() {
-    let (_dir, _path, store) = store();
-    let job = job("a", 1);
-    store.create(&job).unwrap();
-    assert_eq!(store.get(&AccountId("b".to_owned()), &job.id).unwrap(), None);
-    assert!(store.list(&AccountId("b".to_owned()), 50).unwrap().is_empty());
-    assert!(store.list(&AccountId("a\0".to_owned()), 50).unwrap().is_empty());
-}
-
-#[test]
-fn a_stale_revision_an_unknown_id_and_a_taken_id_are_refused_and_change_nothing() {
-    let (_dir, _path, store) = store();
-    let mut mine = job("a", 1);
-    store.create(&mine).unwrap();
-    let stored = store.compare_and_set(1, &mine).unwrap();
-    mine.status = Status::Failed;
-    assert!(matches!(store.compare_and_set(1, &mine), Err(StoreError::Stale { expected: 1, found: 2, .. })));
-    assert!(matches!(store.create(&mine), Err(StoreError::Exists(_))));
-    assert!(matches!(store.compare_and_set(1, &job("a", 1)), Err(StoreError::Missing(_))));
-    assert_eq!(store.get(&mine.request.account, &mine.id).unwrap(), Some(stored));
-}
-
-#[test]
-fn a_job_keeps_its_account_and_its_time_of_submission() {
-    let (_dir, _path, store) = store();
-    let mine = job("a", 1);
-    store.create(&mine).unwrap();
-    let mut other_time = mine.clone();
-    other_time.submitted = Timestamp::from_microsecond(2).unwrap();
-    assert!(matches!(store.compare_and_set(1, &other_time), Err(StoreError::Moved(_))));
-    let mut other_account = mine;
-    other_account.request.account = AccountId("b".to_owned());
-    assert!(matches!(store.compare_and_set(1, &other_account), Err(StoreError::Moved(_))));
-}
-
-#[test]
-fn a_list_is_one_accounts_newest_first_and_bounded() {
-    let (_dir, _path, store) = store();
-    for submitted_us in [5, -7, 3, 9, 1] {
-        store.create(&job("a", submitted_us)).unwrap();
-        store.create(&job("aa", submitted_us + 100)).unwrap();
-    }
-    let times = |count_max| -> Vec<i64> {
-        let list = store.list(&AccountId("a".to_owned()), count_max).unwrap();
-        list.iter().map(|stored| stored.job.submitted.as_microsecond()).collect()
-    };
-    assert_eq!(times(50), [9, 5, 3, 1, -7]);
-    assert_eq!(times(2), [9, 5]);
-    assert_eq!(times(0), [0_i64; 0]);
-}
-
-#[test]
-fn an_ended_job_is_no_longer_unfinished() {
-    let (_dir, _path, store) = store();
-    let (mut ends, goes_on) = (job("a", 1), job("b", 2));
-    store.create(&ends).unwrap();
-    store.create(&goes_on).unwrap();
-    ends.status = Status::Success;
-    store.compare_and_set(1, &ends).unwrap();
-    assert_eq!(store.unfinished().unwrap(), [Stored { revision: 1, job: goes_on }]);
-    assert_eq!(store.list(&ends.request.account, 50).unwrap().len(), 1);
-}
-
-#[test]
-fn concurrent_writers_of_one_job_all_but_one_lose() {
-    let (_dir, _path, store) = store();
-    let mine = job("a", 1);
-    store.create(&mine).unwrap();
-    let won = std::thread::scope(|scope| {
-        let writers: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| store.compare_and_set(1, &mine).is_ok())).collect();
-        writers.into_iter().filter_map(|writer| writer.join().ok()).filter(|won| *won).count()
-    });
-    assert_eq!(won, 1);
 }
 
 #[test]

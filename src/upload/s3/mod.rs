@@ -12,6 +12,7 @@ mod writer;
 
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, KeptPart};
+use super::patience::{Grant, Patience, describe};
 use super::store::{ObjectStore, ObjectWriter, Pending, Resumed, Sweep};
 use crate::limits::PART_BYTES_MIN;
 use aws_config::identity::IdentityCache;
@@ -24,19 +25,16 @@ use aws_sdk_s3::types::ChecksumMode;
 use bytes::{Bytes, BytesMut};
 pub use extras::{S3Encryption, S3Extras};
 use multipart::Multipart;
-use retry::{Failed, Patience, Target, call, describe};
+use retry::{Failed, Target, call};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use writer::{Cut, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
 const CONNECT_SECONDS_MAX: u64 = 5;
-
-/// How long a probe, an abort or a look at an object is tried: a person or a clean-up waits for it.
-const PROBE_SECONDS_MAX: u64 = 10;
 
 /// Largest `part_bytes`: memory is reserved in this unit, `parts_in_flight + 1` times per capture.
 const PART_BYTES_MAX: u64 = 1 << 30;
@@ -136,14 +134,19 @@ impl S3Config {
 pub(super) struct S3Stores {
     config: S3Config,
     http: SharedHttpClient,
-    shared: OnceCell<aws_config::SdkConfig>,
+    shared: Mutex<Option<aws_config::SdkConfig>>,
 }
 
 impl S3Stores {
     pub(super) fn new(config: S3Config) -> Result<Self, UploadError> {
         config.check()?;
         let http = line::client(config.proxy.as_deref(), config.ca_file.as_deref())?;
-        Ok(Self { config, http, shared: OnceCell::new() })
+        Ok(Self { config, http, shared: Mutex::default() })
+    }
+
+    /// Reads credentials anew for the next store that is opened: somebody may have put them right.
+    pub(super) async fn renew(&self) {
+        *self.shared.lock().await = None;
     }
 
     pub(super) async fn open(
@@ -153,14 +156,14 @@ impl S3Stores {
         region: &str,
     ) -> Result<S3Store, UploadError> {
         let region_name = Region::new(region.to_owned());
-        let shared = self.shared.get_or_init(|| self.load(region_name.clone())).await;
+        let shared = self.shared(region_name.clone()).await;
         let Some(provider) = shared.credentials_provider() else {
             return Err(no_credentials(bucket, "none are configured".to_owned()));
         };
         if let Err(error) = provider.provide_credentials().await {
             return Err(no_credentials(bucket, describe(&error)));
         }
-        let mut builder = aws_sdk_s3::config::Builder::from(shared)
+        let mut builder = aws_sdk_s3::config::Builder::from(&shared)
             .region(region_name)
             .force_path_style(self.config.path_style.unwrap_or(self.config.endpoint.is_some()));
         if let Some(endpoint) = &self.config.endpoint {
@@ -211,6 +214,14 @@ impl S3Stores {
         }
     }
 
+    async fn shared(&self, region: Region) -> aws_config::SdkConfig {
+        let mut shared = self.shared.lock().await;
+        match &*shared {
+            Some(config) => config.clone(),
+            None => shared.insert(self.load(region).await).clone(),
+        }
+    }
+
     /// The region serves the chain's own requests (STS); each store then names its own.
     async fn load(&self, region: Region) -> aws_config::SdkConfig {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -253,9 +264,11 @@ impl S3Store {
             bucket: self.bucket.clone(),
             key: format!("{}{slash}{name}", self.directory),
             region: self.region.clone(),
-            retry_seconds_max: self.config.retry_seconds_max,
-            attempt_seconds_max: self.config.attempt_seconds_max,
-            pause_ms_max: self.config.pause_ms_max,
+            grant: Grant {
+                retry_seconds_max: self.config.retry_seconds_max,
+                attempt_seconds_max: self.config.attempt_seconds_max,
+                pause_ms_max: self.config.pause_ms_max,
+            },
             extras: Arc::clone(&self.extras),
         }
     }
@@ -294,7 +307,7 @@ impl ObjectStore for S3Store {
     fn probe(&self) -> Pending<'_, ()> {
         Box::pin(async move {
             let target = self.target(&format!("trawl-probe-{}", uuid::Uuid::new_v4().simple()));
-            let patience = target.patience_short();
+            let patience = target.grant.patience_short();
             Multipart::create(target, patience).await?.abort().await
         })
     }
@@ -320,7 +333,7 @@ impl ObjectStore for S3Store {
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
         Box::pin(async move {
             let target = self.target(name);
-            match head(&target, target.patience_look()).await {
+            match head(&target, target.grant.patience_look()).await {
                 Ok(held) => Ok(Some(held.bytes)),
                 Err(Failed { error: UploadError::NotFound { .. }, .. }) => Ok(None),
                 Err(failed) => Err(failed.error),
@@ -332,7 +345,7 @@ impl ObjectStore for S3Store {
         Box::pin(async move {
             let target = self.target(name);
             let request = || target.client.get_object().bucket(&target.bucket).key(&target.key).send();
-            let mut answer = call(&target, "s3:GetObject", target.patience_look(), request).await?;
+            let mut answer = call(&target, "s3:GetObject", target.grant.patience_look(), request).await?;
             collect(&target, &mut answer.body, bytes_max).await
         })
     }
@@ -349,7 +362,7 @@ impl ObjectStore for S3Store {
                 get.range(&range).send()
             };
             // The whole time that the store is given: a long read must not end with one dropped connection.
-            match call(&target, "s3:GetObject", target.patience_look(), request).await {
+            match call(&target, "s3:GetObject", target.grant.patience_look(), request).await {
                 Ok(mut answer) => collect(&target, &mut answer.body, bytes).await,
                 Err(failed) if self.size(name).await?.is_some_and(|size| size <= from) => {
                     // Stores answer 416 for a range behind the end; that is no failure here.
@@ -371,7 +384,7 @@ impl ObjectStore for S3Store {
                     let list = target.client.list_objects_v2().bucket(&target.bucket).prefix(&target.key);
                     list.delimiter("/").set_continuation_token(next.clone()).send()
                 };
-                let answer = call(&target, "s3:ListBucket", target.patience_look(), request).await?;
+                let answer = call(&target, "s3:ListBucket", target.grant.patience_look(), request).await?;
                 names.extend(
                     answer.contents().iter().filter_map(|object| Some(object.key()?[folder..].to_owned())),
                 );

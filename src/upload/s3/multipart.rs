@@ -2,10 +2,11 @@
 //!
 //! Invariant: an upload that is neither completed nor kept is aborted, also when its future is dropped.
 
-use super::retry::{Failed, Patience, Target, call};
+use super::retry::{Failed, Target, call};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::KeptPart;
 use crate::upload::checksum::{base64, crc32c};
+use crate::upload::patience::Patience;
 use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -61,7 +62,8 @@ impl Multipart {
                 let list = target.client.list_parts().bucket(&target.bucket).key(&target.key);
                 list.upload_id(&self.id).set_part_number_marker(marker.clone()).send()
             };
-            let answer = call(target, "s3:ListMultipartUploadParts", target.patience(0), request).await?;
+            let answer =
+                call(target, "s3:ListMultipartUploadParts", target.grant.patience(0), request).await?;
             let listed = answer.parts().iter();
             parts.extend(listed.filter_map(|part| Some((part.part_number()?, part.e_tag()?.to_owned()))));
             marker = answer.next_part_number_marker().map(str::to_owned);
@@ -77,7 +79,7 @@ pub(super) async fn abort(target: &Target, id: &str) -> Result<(), UploadError> 
     let request = || {
         target.client.abort_multipart_upload().bucket(&target.bucket).key(&target.key).upload_id(id).send()
     };
-    match call(target, "s3:AbortMultipartUpload", target.patience_short(), request).await {
+    match call(target, "s3:AbortMultipartUpload", target.grant.patience_short(), request).await {
         Ok(_) => Ok(()),
         Err(failed) if failed.code == "NoSuchUpload" => Ok(()),
         Err(failed) => Err(failed.error),
@@ -112,7 +114,7 @@ pub(super) async fn send_part(
         let part = target.client.upload_part().bucket(&target.bucket).key(&target.key).upload_id(&id);
         part.part_number(number).checksum_crc32_c(&sum).body(body.clone().into()).send()
     };
-    let answer = call(&target, "s3:PutObject", target.patience(body.len()), request).await?;
+    let answer = call(&target, "s3:PutObject", target.grant.patience(body.len()), request).await?;
     let held = answer.checksum_crc32_c();
     if let Some(held) = held
         && held != sum

@@ -5,7 +5,8 @@
 //! as somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::extras::S3Extras;
-use crate::upload::UploadError;
+use crate::upload::patience::{Grant, Patience, describe};
+use crate::upload::{COUNTS, UploadError};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -13,12 +14,6 @@ use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// First pause between two attempts; the ceiling doubles with each.
-const PAUSE_MS_MIN: u64 = 100;
-
-/// Slowest link that a part is waited for, in bytes per second.
-const LINK_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
 
 /// Codes that say "the same request may well succeed later". Throttling and internal errors also come as HTTP status.
 const TRANSIENT_CODES: [&str; 14] = [
@@ -39,6 +34,9 @@ const TRANSIENT_CODES: [&str; 14] = [
     "IncompleteBody",
 ];
 
+/// How long keys that the store does not know are tried: the next attempt of the upload reads them anew.
+const KEYS_TOTAL_MAX: Duration = Duration::from_secs(60);
+
 const CREDENTIAL_CODES: [&str; 6] = [
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -58,9 +56,7 @@ pub(super) struct Target {
     pub bucket: String,
     pub key: String,
     pub region: String,
-    pub retry_seconds_max: u64,
-    pub attempt_seconds_max: u64,
-    pub pause_ms_max: u64,
+    pub grant: Grant,
     pub extras: Arc<S3Extras>,
 }
 
@@ -68,38 +64,6 @@ impl Target {
     pub(super) fn place(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.key)
     }
-
-    /// For a request with a body of `len` bytes.
-    pub(super) fn patience(&self, len: usize) -> Patience {
-        let seconds = self.attempt_seconds_max + len as u64 / LINK_BYTES_PER_SECOND_MIN;
-        Patience {
-            attempt: Duration::from_secs(seconds),
-            total: Duration::from_secs(self.retry_seconds_max),
-            curable: true,
-        }
-    }
-
-    /// For a look at what is there, whose answer may well be no.
-    pub(super) fn patience_look(&self) -> Patience {
-        Patience { curable: false, ..self.patience(0) }
-    }
-
-    /// For a request that somebody waits for.
-    pub(super) fn patience_short(&self) -> Patience {
-        let total = Duration::from_secs(self.retry_seconds_max.min(super::PROBE_SECONDS_MAX));
-        Patience { total, curable: false, ..self.patience(0) }
-    }
-}
-
-/// How long to wait.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// For one attempt.
-    attempt: Duration,
-    /// For all of them: none begins later.
-    total: Duration,
-    /// Whether to wait also for people who repair keys, rights, clocks and buckets: data waits behind the request.
-    curable: bool,
 }
 
 /// A request that did not succeed.
@@ -136,23 +100,18 @@ where
             Err(_elapsed) => Answer::silence(patience.attempt),
         };
         attempts += 1;
-        let pause = pause(attempts, target.pause_ms_max);
+        let pause = target.grant.pause(attempts);
         let elapsed = began.elapsed();
         let again = answer.transient() || patience.curable && answer.curable();
-        if !again || elapsed + pause > patience.total {
+        let total = if answer.is_about_keys() { patience.total.min(KEYS_TOTAL_MAX) } else { patience.total };
+        if !again || elapsed + pause > total {
             let error = answer.explain(target, action, elapsed.as_secs());
             return Err(Failed { error, code: answer.code });
         }
+        COUNTS.retried();
         tracing::debug!(place = target.place(), attempts, detail = answer.detail, "request is tried again");
         tokio::time::sleep(pause).await;
     }
-}
-
-/// Full jitter: uploads that failed together do not come back together.
-fn pause(attempts: u32, pause_ms_max: u64) -> Duration {
-    let ceiling_ms = PAUSE_MS_MIN.saturating_mul(1 << attempts.min(16)).min(pause_ms_max.max(1));
-    let random = uuid::Uuid::new_v4().as_u64_pair().0;
-    Duration::from_millis(PAUSE_MS_MIN / 2 + random % ceiling_ms)
 }
 
 /// A failure, read.
@@ -195,11 +154,15 @@ impl Answer {
         }
     }
 
+    fn is_about_keys(&self) -> bool {
+        CREDENTIAL_CODES.contains(&self.code.as_str())
+    }
+
     /// Whether people can make the same request succeed without a change here.
     fn curable(&self) -> bool {
         let code = self.code.as_str();
         !self.unusable
-            && (CREDENTIAL_CODES.contains(&code)
+            && (self.is_about_keys()
                 || matches!(code, "NoSuchBucket" | "RequestTimeTooSkewed")
                 || matches!(self.status, Some(401 | 403)))
     }
@@ -211,7 +174,7 @@ impl Answer {
             None if !self.unusable => UploadError::Unreachable { place, seconds, detail },
             _ if code == "NoSuchBucket" => UploadError::NoSuchBucket { bucket },
             _ if code == "RequestTimeTooSkewed" => UploadError::Clock { place },
-            _ if CREDENTIAL_CODES.contains(&code) => UploadError::Credentials { place, detail },
+            _ if self.is_about_keys() => UploadError::Credentials { place, detail },
             Some(301 | 307) => UploadError::Region { bucket, region: target.region.clone(), detail },
             _ if REGION_CODES.contains(&code) => {
                 UploadError::Region { bucket, region: target.region.clone(), detail }
@@ -224,20 +187,6 @@ impl Answer {
             _ => UploadError::Refused { place, detail },
         }
     }
-}
-
-/// An error with its causes in one line; those that repeat what was said are left out.
-pub(super) fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -267,14 +216,6 @@ mod tests {
             (Some(501), "NotImplemented"),
         ] {
             assert!(!answer(status, code).transient(), "{status:?} {code}");
-        }
-    }
-
-    #[test]
-    fn pauses_grow_and_stay_bounded() {
-        for attempts in 1..100 {
-            let ms = pause(attempts, 20_000).as_millis() as u64;
-            assert!((PAUSE_MS_MIN / 2..20_000 + PAUSE_MS_MIN).contains(&ms));
         }
     }
 }

@@ -19,7 +19,8 @@ pub(super) async fn sweep(place: &Target, sweep: Sweep<'_>) -> Result<u32, Uploa
             let list = place.client.list_multipart_uploads().bucket(&place.bucket).prefix(&prefix);
             list.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone()).send()
         };
-        let answer = call(place, "s3:ListBucketMultipartUploads", place.patience_short(), request).await?;
+        let answer =
+            call(place, "s3:ListBucketMultipartUploads", place.grant.patience_short(), request).await?;
         for upload in answer.uploads() {
             if let Some((key, id)) = orphan(place, upload, &sweep) {
                 let target = Target { key: key.to_owned(), ..place.clone() };

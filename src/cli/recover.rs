@@ -1,0 +1,156 @@
+//! `trawl recover`. Owns its table and its order; what is left of a capture and how it is delivered is `capture`'s.
+//!
+//! Invariant: the spool stays as it is unless its removal is asked for, and then only what was delivered goes.
+
+use super::args::RecoverArgs;
+use super::report::time;
+use super::{Error, Outcome, stores};
+use crate::capture::recover::{Left, RecoverError, Summary, captures};
+use crate::spool::{LockError, SpoolLock};
+use crate::upload::{FileStore, ObjectStore};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use std::io;
+use std::path::PathBuf;
+
+/// Why nothing was recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The spool.
+    #[error("cannot read the spool {dir}: {source}; name the directory that spool.dir names")]
+    Spool {
+        /// The directory.
+        dir: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The place where it goes.
+    #[error(transparent)]
+    Store(#[from] stores::StoreError),
+}
+
+/// What became of one capture.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<Summary>,
+    /// Objects of the manifest that was written; none if there was nothing to write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects: Option<usize>,
+    /// Whether its directory is gone from the spool.
+    removed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Looks at every capture of a spool and delivers what is left.
+///
+/// # Errors
+/// [`Problem`] when nothing could be done; what fails with one capture stands in its row, and the others go on.
+pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
+    let spool = |source| Problem::Spool { dir: args.dir.clone(), source };
+    // Before the lock: without a spool there must be none to lock.
+    let found = captures(&args.dir).map_err(spool)?;
+    let _lock = SpoolLock::take_to_read(&args.dir).map_err(Problem::Lock)?;
+    let store = match &args.out {
+        _ if args.dry_run => None,
+        uri if uri.contains("://") => Some(stores::open(uri, &args.store).await.map_err(Problem::Store)?),
+        dir => Some(Box::new(FileStore::new(dir.into())) as Box<dyn ObjectStore>),
+    };
+    let mut rows = Vec::new();
+    for (id, dir) in found {
+        let mut row = Row { id: id.to_string(), found: None, objects: None, removed: false, error: None };
+        match Left::look(id, &dir) {
+            Ok(left) => {
+                row.found = Some(left.summary.clone());
+                if let Some(store) = &store
+                    && let Err(error) = deliver(&left, &**store, args.remove, &mut row).await
+                {
+                    row.error = Some(error.to_string());
+                }
+            }
+            Err(error) => row.error = Some(error.to_string()),
+        }
+        rows.push(row);
+    }
+    let mut outcome = Outcome::done(text(args, &rows), &rows, args.json)?;
+    outcome.is_success = rows.iter().all(|row| row.error.is_none());
+    Ok(outcome)
+}
+
+async fn deliver(
+    left: &Left,
+    store: &dyn ObjectStore,
+    remove: bool,
+    row: &mut Row,
+) -> Result<(), RecoverError> {
+    let manifest = left.deliver(store).await?;
+    row.objects = manifest.map(|manifest| manifest.objects.len());
+    if remove && row.objects.is_some() {
+        let dir = PathBuf::from(&row.id);
+        row.removed = left.remove().map_err(|source| RecoverError::Read { dir, source })?;
+    }
+    Ok(())
+}
+
+fn text(args: &RecoverArgs, rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return format!("no capture is left in {}\n", args.dir.display());
+    }
+    let mut table = Table::new();
+    let header = [
+        "capture",
+        "packets",
+        "bytes",
+        "first packet",
+        "last packet",
+        "open",
+        "cut bytes",
+        "delivered before",
+        "now",
+    ];
+    table.load_style(presets::NOTHING).set_header(header);
+    for row in rows {
+        let now = match (&row.error, row.objects) {
+            (Some(_), _) => "FAILED".to_owned(),
+            (None, Some(objects)) => {
+                format!("{objects} objects{}", if row.removed { ", removed" } else { "" })
+            }
+            (None, None) if args.dry_run => "-".to_owned(),
+            (None, None) => "nothing left".to_owned(),
+        };
+        let mut cells = vec![row.id.clone()];
+        match &row.found {
+            Some(found) => cells.extend([
+                found.packets.to_string(),
+                found.bytes.to_string(),
+                time(found.first_ns),
+                time(found.last_ns),
+                found.segments_open.to_string(),
+                found.cut_bytes.to_string(),
+                format!("{} objects, {} packets", found.objects_delivered, found.packets_delivered),
+            ]),
+            None => cells.extend(["-"; 7].map(str::to_owned)),
+        }
+        cells.push(now);
+        table.add_row(cells);
+    }
+    for column in [1, 2, 5, 6] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim())).collect();
+    for row in rows {
+        let notes = row.found.iter().flat_map(|found| &found.notes).chain(&row.error);
+        text.extend(notes.map(|note| format!("{}: {note}\n", row.id)));
+    }
+    if !args.dry_run && rows.iter().any(|row| row.objects.is_some()) {
+        text += &format!("written to {}; `trawl verify` holds each manifest to its objects\n", args.out);
+    }
+    text
+}

@@ -1,0 +1,102 @@
+//! What a running host shows of itself: the watchdog over its threads, and the listener for health and metrics. Owns where
+//! each value comes from; not what is made of it (`observe`).
+
+use super::dataplane::DataPlane;
+use super::ports;
+use crate::api;
+use crate::block::Stage;
+use crate::capture::Handle;
+use crate::config::Plan;
+use crate::dpdk::StartedPort;
+use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
+use crate::spool::Spool;
+use crate::store::JobStore;
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+use tokio::net::TcpListener;
+
+/// See the module.
+pub(super) struct Observation {
+    sources: Sources,
+    watchdog: Watchdog,
+    listener: Option<TcpListener>,
+}
+
+impl Observation {
+    /// Starts the watchdog.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub fn start(
+        plan: &Plan,
+        listener: Option<TcpListener>,
+        started: Arc<Vec<StartedPort>>,
+        plane: &DataPlane,
+        engine: Arc<Stage>,
+        spool: Arc<Spool>,
+        jobs: Arc<dyn JobStore>,
+    ) -> io::Result<Self> {
+        let mut stages = plane.stages.clone();
+        stages.push(engine);
+        let watchdog = Watchdog::start(&stages, plan.observe.watchdog)?;
+        let of_ports = plan.ports.iter().flat_map(|port| (0..port.queues).map(|_| port.name().to_owned()));
+        let queues = plane.queues.iter().zip(of_ports);
+        let sources = Sources {
+            ports: Box::new(move || ports::readings(&started)),
+            queues: queues
+                .map(|(counters, port)| QueueSource { port, counters: Arc::clone(counters) })
+                .collect(),
+            stages,
+            verdicts: watchdog.verdicts(),
+            spool,
+            jobs,
+            requests: Arc::new(Requests::default()),
+            started: SystemTime::now(),
+            ending: Arc::new(AtomicBool::new(false)),
+        };
+        Ok(Self { sources, watchdog, listener })
+    }
+
+    /// `router`, with its requests counted.
+    pub fn counted(&self, router: axum::Router) -> axum::Router {
+        observe::counted(router, api::PREFIX, Arc::clone(&self.sources.requests))
+    }
+
+    /// Serves health and metrics, if there is a listener for them, until it is dropped; and what ends all of this.
+    pub fn serve(self, captures: Handle) -> Ending {
+        let Self { sources, watchdog, listener } = self;
+        let ending = Arc::clone(&sources.ending);
+        let server = listener.map(|listener| {
+            let listen = listener.local_addr().ok();
+            tracing::info!(?listen, "health and metrics are served");
+            let router = observe::router(sources, captures);
+            tokio::spawn(api::serve(listener, router, observe::bounds(), None, pending()))
+        });
+        Ending { ending, watchdog, server }
+    }
+}
+
+/// Ends an observation.
+pub(super) struct Ending {
+    ending: Arc<AtomicBool>,
+    watchdog: Watchdog,
+    server: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Ending {
+    /// From now on the host is not ready.
+    pub fn begin(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// The engine has ended: there is nothing left to look at.
+    pub fn finish(self) {
+        if let Some(server) = self.server {
+            server.abort();
+        }
+        self.watchdog.stop();
+    }
+}

@@ -1,0 +1,159 @@
+//! Whether the process lives, and whether it is ready for captures. Owns the checks and their reasons; not the HTTP around
+//! them.
+//!
+//! Invariant: a report is good exactly when each of its checks is, and a check that is not says why.
+
+use super::sources::{PortReading, Sources, StageView, Tried, overview, try_store};
+use crate::capture::Handle;
+use crate::limits::EXTENT_BYTES;
+use serde::Serialize;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Check {
+    name: String,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// All that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Report {
+    pub ok: bool,
+    checks: Vec<Check>,
+}
+
+impl Report {
+    fn of(checks: Vec<Check>) -> Self {
+        Self { ok: checks.iter().all(|check| check.ok), checks }
+    }
+}
+
+fn check(name: impl Into<String>, result: Result<Option<String>, String>) -> Check {
+    let (ok, reason) = match result {
+        Ok(remark) => (true, remark),
+        Err(reason) => (false, Some(reason)),
+    };
+    Check { name: name.into(), ok, reason }
+}
+
+/// Whether every stage makes progress.
+pub(super) fn alive(stages: Vec<StageView>) -> Report {
+    Report::of(
+        stages.into_iter().map(|stage| check(stage.name, stage.stalled.map_or(Ok(None), Err))).collect(),
+    )
+}
+
+/// Whether a capture that is asked for now would be accepted, and would see packets.
+pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -> Report {
+    let seen = if sources.is_ending() {
+        Err("the host is shutting down".to_owned())
+    } else {
+        overview(captures).await
+    };
+    let short = seen.as_ref().is_ok_and(|seen| seen.spool_short);
+    let (used, max) = (sources.spool.held_bytes(), sources.spool.quota().bytes_max());
+    let disk = rustix::fs::statvfs(&sources.spool.config().dir);
+    let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).map_err(|e| e.to_string());
+    Report::of(vec![
+        check("engine", seen.map(|_| None)),
+        check("stages", stages(&sources.stages())),
+        check("ports", ports(&(sources.ports)())),
+        check("spool", spool(used, max, short, free)),
+        check("store", try_store(&sources.jobs, tried).await.map(|()| None)),
+    ])
+}
+
+fn stages(stages: &[StageView]) -> Result<Option<String>, String> {
+    let stalled =
+        stages.iter().filter_map(|stage| Some(format!("{}: {}", stage.name, stage.stalled.as_ref()?)));
+    match stalled.collect::<Vec<_>>() {
+        none if none.is_empty() => Ok(None),
+        stalled => Err(stalled.join("; ")),
+    }
+}
+
+/// A host that watches two mirrors is of use while one of them is down, and says which is.
+fn ports(ports: &[PortReading]) -> Result<Option<String>, String> {
+    let names = |of: fn(&&PortReading) -> bool| {
+        ports.iter().filter(of).map(|port| port.port.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (gone, down) = (names(|port| port.counters.is_none()), names(|port| !port.link_up));
+    if !gone.is_empty() {
+        Err(format!("the counters of {gone} cannot be read: the device is gone"))
+    } else if ports.iter().all(|port| !port.link_up) {
+        Err(format!("no link: {down}"))
+    } else {
+        Ok((!down.is_empty()).then(|| format!("no link: {down}")))
+    }
+}
+
+/// At 95 % the engine ends captures (`capture::engine::pressure`); after that it is `short` of room for a while.
+fn spool(used: u64, max: u64, short: bool, free: Result<u64, String>) -> Result<Option<String>, String> {
+    let free = free.map_err(|error| format!("spool.dir cannot be looked at: {error}"))?;
+    if short || used >= max / 100 * 95 {
+        return Err(format!(
+            "{used} of spool.bytes_max {max} bytes are used: captures would end; let uploads finish or raise it"
+        ));
+    }
+    if free < EXTENT_BYTES {
+        return Err(format!("the file system of spool.dir has {free} bytes left"));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::PortCounters;
+
+    fn port(name: &str, link_up: bool) -> PortReading {
+        let counters = Some(PortCounters::default());
+        PortReading { port: name.to_owned(), counters, link_up, link_mbps: None }
+    }
+
+    #[test]
+    fn one_stage_that_stands_still_fails_the_report_with_its_name() {
+        let stage = |name: &str, stalled: Option<&str>| StageView {
+            name: name.to_owned(),
+            blocks: 0,
+            reading: Default::default(),
+            stalled: stalled.map(str::to_owned),
+        };
+        assert!(alive(vec![stage("worker0", None), stage("writer0", None)]).ok);
+        let report = alive(vec![stage("worker0", None), stage("writer0", Some("hangs"))]);
+        let json = serde_json::to_value(&report).unwrap();
+        let checks = serde_json::json!([
+            {"name": "worker0", "ok": true}, {"name": "writer0", "ok": false, "reason": "hangs"}
+        ]);
+        assert_eq!(json, serde_json::json!({"ok": false, "checks": checks}));
+        assert_eq!(stages(&[stage("a", Some("b")), stage("c", Some("d"))]), Err("a: b; c: d".to_owned()));
+    }
+
+    #[test]
+    fn a_host_without_any_link_is_not_ready_and_one_with_some_says_which_are_missing() {
+        assert_eq!(ports(&[port("a", true), port("b", true)]), Ok(None));
+        assert_eq!(ports(&[port("a", true), port("b", false)]), Ok(Some("no link: b".to_owned())));
+        assert_eq!(ports(&[port("a", false), port("b", false)]), Err("no link: a, b".to_owned()));
+        let gone = PortReading { counters: None, ..port("c", true) };
+        assert!(ports(&[port("a", true), gone]).unwrap_err().contains("of c cannot be read"));
+    }
+
+    #[test]
+    fn a_spool_in_which_captures_end_is_not_ready() {
+        assert_eq!(spool(949, 1000, false, Ok(EXTENT_BYTES)), Ok(None));
+        assert!(
+            spool(900, 1000, true, Ok(EXTENT_BYTES)).unwrap_err().contains("900 of spool.bytes_max 1000")
+        );
+        assert!(
+            spool(950, 1000, false, Ok(EXTENT_BYTES)).unwrap_err().contains("950 of spool.bytes_max 1000")
+        );
+        assert!(spool(0, 1000, false, Ok(EXTENT_BYTES - 1)).is_err());
+        assert!(
+            spool(0, 1000, false, Err("no such directory".to_owned()))
+                .unwrap_err()
+                .contains("no such directory")
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! Metrics in the OpenMetrics text format. Owns the form of a metric's declaration and the writing of them all; which there
+//! are stands in `table`.
+//!
+//! Invariant: what is written is what is declared: each row of the table once, under its name, with its labels.
+
+use super::sources::Snapshot;
+use super::table::TABLE;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt::{self, Display};
+
+/// OpenMetrics 1.0, which Prometheus reads.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What every name begins with.
+const PREFIX: &str = "trawl";
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Always 1; its labels are what it says.
+    Info,
+}
+
+/// One row of the table.
+pub(super) struct Metric {
+    pub name: &'static str,
+    pub kind: Type,
+    pub unit: Option<&'static str>,
+    pub labels: &'static [&'static str],
+    /// One sentence without its full stop, which the format adds.
+    pub help: &'static str,
+    pub read: fn(&Snapshot, &mut Samples),
+}
+
+/// The values of one metric, with the values of its labels in their order.
+#[derive(Debug, Default)]
+pub(super) struct Samples(Vec<(Vec<String>, u64)>);
+
+impl Samples {
+    pub fn push(&mut self, labels: &[&dyn Display], value: u64) {
+        self.0.push((labels.iter().map(|label| escaped(&label.to_string())).collect(), value));
+    }
+}
+
+/// `prometheus-client` writes values of labels as they are.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// A scrape's values.
+#[derive(Debug)]
+struct Scrape(Snapshot);
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for metric in TABLE {
+            let mut samples = Samples::default();
+            (metric.read)(&self.0, &mut samples);
+            let unit = metric.unit.map(unit);
+            let kind = match metric.kind {
+                Type::Counter => MetricType::Counter,
+                Type::Gauge => MetricType::Gauge,
+                Type::Info => MetricType::Info,
+            };
+            let help = format!("{}.", metric.help);
+            let mut family = encoder.encode_descriptor(metric.name, &help, unit.as_ref(), kind)?;
+            for (values, value) in samples.0 {
+                assert_eq!(values.len(), metric.labels.len(), "the row of {} is wrong", metric.name);
+                let labels: Vec<(&str, String)> = metric.labels.iter().copied().zip(values).collect();
+                match metric.kind {
+                    Type::Info => family.encode_info(&labels)?,
+                    _ if labels.is_empty() => number(&mut family, metric.kind, value)?,
+                    _ => number(&mut family.encode_family(&labels)?, metric.kind, value)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(encoder: &mut MetricEncoder<'_>, kind: Type, value: u64) -> fmt::Result {
+    match kind {
+        Type::Counter => encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None),
+        _ => encoder.encode_gauge(&value),
+    }
+}
+
+fn unit(name: &str) -> Unit {
+    match name {
+        "bytes" => Unit::Bytes,
+        "seconds" => Unit::Seconds,
+        other => Unit::Other(other.to_owned()),
+    }
+}
+
+/// All metrics with the values of `snapshot`.
+pub(super) fn encode(snapshot: Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(Scrape(snapshot)));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -1,0 +1,136 @@
+//! The table against the document, and what is written against the format.
+
+use super::*;
+use crate::block::Stage;
+use crate::capture::{CaptureId, CaptureView, Kind, Ledger, Overview, Status};
+use crate::observe::sources::StageView;
+use crate::observe::{PortCounters, PortReading};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+#[path = "../../tests/common/openmetrics.rs"]
+mod openmetrics;
+
+const DOCUMENT: &str = include_str!("../../docs/METRICS.md");
+
+/// The name without what the format appends to samples.
+fn family(metric: &Metric) -> String {
+    metric.unit.map_or(format!("{PREFIX}_{}", metric.name), |unit| format!("{PREFIX}_{}_{unit}", metric.name))
+}
+
+fn document_table() -> String {
+    let mut table = String::new();
+    for metric in TABLE {
+        let (kind, suffix) = match metric.kind {
+            Type::Counter => ("counter", "_total"),
+            Type::Gauge => ("gauge", ""),
+            Type::Info => ("info", "_info"),
+        };
+        let (name, labels) = (family(metric), metric.labels.join(", "));
+        let unit = metric.unit.unwrap_or("–");
+        writeln!(table, "| `{name}{suffix}` | {kind} | {unit} | {labels} | {} |", metric.help).unwrap();
+    }
+    table
+}
+
+#[test]
+fn the_document_has_exactly_the_table() {
+    let table = document_table();
+    let documented: String =
+        DOCUMENT.lines().filter(|line| line.starts_with("| `trawl_")).flat_map(|line| [line, "\n"]).collect();
+    assert_eq!(documented, table, "docs/METRICS.md must have these rows:\n{table}");
+}
+
+fn snapshot() -> Snapshot {
+    let stage = |name: &str, blocks| {
+        let stage = Stage::new(name, blocks);
+        stage.turn(3, 2);
+        let stalled = (name == "writer0").then(|| "it hangs".to_owned());
+        StageView { name: name.to_owned(), blocks: stage.blocks(), reading: stage.read(), stalled }
+    };
+    let capture = |kind, status| CaptureView {
+        id: CaptureId::random(),
+        kind,
+        status,
+        ledger: Ledger { rx: 5, matched: 3, unmatched: 2, captured: 3, offered: 5, ..Ledger::default() },
+        objects: 1,
+        object_bytes: 1000,
+    };
+    Snapshot {
+        started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        ports: vec![
+            PortReading {
+                port: "net_pcap0".to_owned(),
+                counters: Some(PortCounters { rx: 5, ..PortCounters::default() }),
+                link_up: true,
+                link_mbps: Some(10_000),
+            },
+            PortReading { port: "a \"b\"\n\\".to_owned(), counters: None, link_up: false, link_mbps: None },
+        ],
+        queues: vec![
+            ("net_pcap0".to_owned(), Default::default()),
+            ("net_pcap0".to_owned(), Default::default()),
+        ],
+        stages: vec![stage("worker0", 8), stage("writer0", 0), stage("publisher", 0), stage("engine", 0)],
+        spool_used: 10,
+        spool_held: 5,
+        spool_max: 100,
+        uploads: Default::default(),
+        requests: vec![(("GET", "/accounts/{account_id}/pcaps".to_owned(), 200), 7)],
+        engine: Some(Overview {
+            captures: vec![
+                capture(Kind::Full, Status::Running),
+                capture(Kind::Simple, Status::ConversionRunning),
+            ],
+            ..Overview::default()
+        }),
+    }
+}
+
+#[test]
+fn what_is_written_is_openmetrics_and_has_every_metric_with_its_labels() {
+    let text = encode(snapshot()).unwrap();
+    let families = openmetrics::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(families.0.len(), TABLE.len());
+    for metric in TABLE {
+        let found = &families.0[&family(metric)];
+        assert!(!found.samples.is_empty(), "{} has no sample", metric.name);
+        assert_eq!(found.unit, metric.unit.unwrap_or_default());
+        let expected: BTreeSet<_> = metric.labels.iter().map(|label| (*label).to_owned()).collect();
+        assert!(
+            found.samples.keys().all(|labels| labels.keys().cloned().collect::<BTreeSet<_>>() == expected)
+        );
+    }
+    assert_eq!(families.sum("trawl_capture_rx_packets", &[]), 10);
+    assert_eq!(families.sum("trawl_captures", &[("state", "running")]), 1);
+    assert_eq!(families.sum("trawl_port_link_up", &[("port", "a \"b\"\n\\")]), 0);
+    assert_eq!(families.sum("trawl_stage_stalled", &[("stage", "writer0")]), 1);
+}
+
+#[test]
+fn without_an_engine_the_rest_is_still_there() {
+    let text = encode(Snapshot { engine: None, ..snapshot() }).unwrap();
+    let families = openmetrics::parse(&text).unwrap();
+    assert_eq!(families.sum("trawl_engine_up", &[]), 0);
+    assert_eq!(families.count("trawl_captures"), 0);
+    assert_eq!(families.count("trawl_queue_rx_packets"), 2);
+}
+
+#[test]
+fn the_reader_refuses_what_the_format_forbids() {
+    let head = "# HELP a_bytes A.\n# TYPE a_bytes counter\n# UNIT a_bytes bytes\n";
+    assert!(openmetrics::parse(&format!("{head}a_bytes_total{{x=\"1\"}} 5\n# EOF\n")).is_ok());
+    for wrong in [
+        format!("{head}a_bytes_total 5\n"),
+        format!("{head}a_bytes 5\n# EOF\n"),
+        format!("{head}a_bytes_total 5\na_bytes_total 6\n# EOF\n"),
+        format!("{head}a_bytes_total{{x=\"1\" 5\n# EOF\n"),
+        format!("{head}a_bytes_total{{x=\"1\",x=\"2\"}} 5\n# EOF\n"),
+        format!("{head}a_bytes_total -5\n# EOF\n"),
+        "a_total 5\n# EOF\n".to_owned(),
+        "# HELP a A.\n# TYPE a counter\n# UNIT a bytes\n# EOF\n".to_owned(),
+    ] {
+        assert!(openmetrics::parse(&wrong).is_err(), "{wrong}");
+    }
+}

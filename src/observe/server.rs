@@ -1,0 +1,67 @@
+//! Health and metrics over HTTP, on a listener of their own. Owns the paths and the form of answers.
+//!
+//! Without credentials: what is answered names no account and no secret, and who may connect is the address's matter.
+//!
+//! Invariant: every answer takes a bounded time, also when the engine or the job store does not answer.
+
+use super::health::{Report, alive, ready};
+use super::metrics;
+use super::sources::{Sources, Tried};
+use crate::api::Bounds;
+use crate::capture::Handle;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections at a time: a few scrapers and probes.
+const CONNECTIONS_MAX: usize = 32;
+/// For the answers that are at work when the host ends.
+const END_TIME_MAX: Duration = Duration::from_secs(1);
+
+struct Observer {
+    sources: Sources,
+    captures: Handle,
+    tried: Tried,
+}
+
+/// The connections that the listener takes.
+#[must_use]
+pub fn bounds() -> Bounds {
+    Bounds::new(CONNECTIONS_MAX, END_TIME_MAX)
+}
+
+/// `/healthz`, `/readyz` and `/metrics`.
+pub fn router(sources: Sources, captures: Handle) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(Arc::new(Observer { sources, captures, tried: Tried::default() }))
+}
+
+fn answer(report: Report) -> Response {
+    let status = if report.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
+}
+
+async fn healthz(State(observer): State<Arc<Observer>>) -> Response {
+    answer(alive(observer.sources.stages()))
+}
+
+async fn readyz(State(observer): State<Arc<Observer>>) -> Response {
+    answer(ready(&observer.sources, &observer.captures, &observer.tried).await)
+}
+
+async fn metrics(State(observer): State<Arc<Observer>>) -> Response {
+    match metrics::encode(observer.sources.read(&observer.captures).await) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

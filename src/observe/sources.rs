@@ -1,0 +1,231 @@
+//! Where health and metrics come from. Owns the reading of everything at one time; not the counters themselves, nor how
+//! they are shown.
+//!
+//! Invariant: a reading waits a bounded time for others, and nothing of the data plane waits for it: its counters are read
+//! under their sequence lock, whose writer never waits.
+
+use super::requests::{Kind, Requests};
+use super::watchdog::Verdicts;
+use crate::block::{Stage, StageReading};
+use crate::capture::{Handle, Overview};
+use crate::spool::Spool;
+use crate::store::JobStore;
+use crate::upload::{UploadCounts, upload_counts};
+use crate::worker::{QueueCounters, QueueTotals};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Mutex;
+
+/// How long the engine may take for an answer. Its turn is 5 ms; a write of the job store comes on top.
+const ENGINE_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long the job store may take for a write.
+const STORE_TIME_MAX: Duration = Duration::from_secs(5);
+/// A write of the job store is tried so often at most, however often somebody asks.
+const STORE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What one port says.
+#[derive(Clone, Debug)]
+pub struct PortReading {
+    /// Its device, without arguments.
+    pub port: String,
+    /// Its counters; none when they cannot be read.
+    pub counters: Option<PortCounters>,
+    /// Whether its link is up.
+    pub link_up: bool,
+    /// Speed of the link in Mbit/s, if known.
+    pub link_mbps: Option<u32>,
+}
+
+/// What a port counted since it was started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PortCounters {
+    /// Frames delivered.
+    pub rx: u64,
+    /// Bytes of them.
+    pub rx_bytes: u64,
+    /// Frames lost because a queue was full.
+    pub imissed: u64,
+    /// Frames that were damaged or too long.
+    pub ierrors: u64,
+    /// Times that no buffer was free.
+    pub rx_nombuf: u64,
+}
+
+/// One queue.
+#[derive(Clone, Debug)]
+pub struct QueueSource {
+    /// Its port's device, without arguments.
+    pub port: String,
+    /// What its worker counts.
+    pub counters: Arc<QueueCounters>,
+}
+
+/// Everything that is looked at.
+pub struct Sources {
+    /// Reads every port.
+    pub ports: Box<dyn Fn() -> Vec<PortReading> + Send + Sync>,
+    /// Every queue, in the order of their numbers.
+    pub queues: Vec<QueueSource>,
+    /// Every stage, in the order of `verdicts`.
+    pub stages: Vec<Arc<Stage>>,
+    /// What the watchdog thinks of them.
+    pub verdicts: Arc<Verdicts>,
+    /// The spool.
+    pub spool: Arc<Spool>,
+    /// The job store.
+    pub jobs: Arc<dyn JobStore>,
+    /// What the API answered.
+    pub requests: Arc<Requests>,
+    /// When the process started.
+    pub started: SystemTime,
+    /// Set once the host is ending.
+    pub ending: Arc<AtomicBool>,
+}
+
+/// A stage, read.
+#[derive(Clone, Debug)]
+pub(super) struct StageView {
+    pub name: String,
+    pub blocks: u64,
+    pub reading: StageReading,
+    pub stalled: Option<String>,
+}
+
+/// Everything, read at about one time.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub started: SystemTime,
+    pub ports: Vec<PortReading>,
+    pub queues: Vec<(String, QueueTotals)>,
+    pub stages: Vec<StageView>,
+    pub spool_used: u64,
+    pub spool_held: u64,
+    pub spool_max: u64,
+    pub uploads: UploadCounts,
+    pub requests: Vec<(Kind, u64)>,
+    /// None: the engine did not answer in time, or has ended.
+    pub engine: Option<Overview>,
+}
+
+/// The last try of the job store: when, and what came of it.
+pub(super) type Tried = Mutex<Option<(Instant, Result<(), String>)>>;
+
+/// Asks the engine.
+pub(super) async fn overview(captures: &Handle) -> Result<Overview, String> {
+    match tokio::time::timeout(ENGINE_TIME_MAX, captures.overview()).await {
+        Ok(answer) => answer.map_err(|refusal| refusal.to_string()),
+        Err(_) => Err(format!("the engine gave no answer in {} s", ENGINE_TIME_MAX.as_secs())),
+    }
+}
+
+impl Sources {
+    pub(super) fn stages(&self) -> Vec<StageView> {
+        let view = |(stage, stalled): (&Arc<Stage>, Option<String>)| StageView {
+            name: stage.name().to_owned(),
+            blocks: stage.blocks(),
+            reading: stage.read(),
+            stalled,
+        };
+        self.stages.iter().zip(self.verdicts.read()).map(view).collect()
+    }
+
+    pub(super) async fn read(&self, captures: &Handle) -> Snapshot {
+        // The engine first: what it knows of a capture was counted by queues before.
+        let engine = overview(captures).await.ok();
+        Snapshot {
+            started: self.started,
+            ports: (self.ports)(),
+            queues: self.queues.iter().map(|queue| (queue.port.clone(), queue.counters.totals())).collect(),
+            stages: self.stages(),
+            spool_used: self.spool.quota().used(),
+            spool_held: self.spool.held_bytes(),
+            spool_max: self.spool.quota().bytes_max(),
+            uploads: upload_counts(),
+            requests: self.requests.read(),
+            engine,
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether the job store takes a write.
+pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result<(), String> {
+    // Held while it is tried: whoever asks meanwhile gets the same answer.
+    let mut last = tried.lock().await;
+    if let Some((when, result)) = &*last
+        && when.elapsed() < STORE_INTERVAL
+    {
+        return result.clone();
+    }
+    let jobs = Arc::clone(jobs);
+    let probe = tokio::task::spawn_blocking(move || jobs.probe().map_err(|error| error.to_string()));
+    let result = match tokio::time::timeout(STORE_TIME_MAX, probe).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(format!("the job store died: {error}")),
+        Err(_) => Err(format!("the job store took no write in {} s", STORE_TIME_MAX.as_secs())),
+    };
+    *last = Some((Instant::now(), result.clone()));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{AccountId, CaptureId, Job};
+    use crate::store::{Changes, StoreError, Stored};
+    use std::sync::atomic::AtomicUsize;
+
+    /// Refuses the first write.
+    #[derive(Default)]
+    struct Weak(AtomicUsize);
+
+    impl JobStore for Weak {
+        fn probe(&self) -> Result<(), StoreError> {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(StoreError::BucketsFull(7)),
+                _ => Ok(()),
+            }
+        }
+
+        fn create(&self, _: &Job) -> Result<Stored, StoreError> {
+            unreachable!("a probe writes no job")
+        }
+
+        fn get(&self, _: &AccountId, _: &CaptureId) -> Result<Option<Stored>, StoreError> {
+            unreachable!("a probe reads no job")
+        }
+
+        fn list(&self, _: &AccountId, _: usize) -> Result<Vec<Stored>, StoreError> {
+            unreachable!("a probe reads no job")
+        }
+
+        fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {
+            unreachable!("a probe reads no job")
+        }
+
+        fn compare_and_set(&self, _: u64, _: &Job) -> Result<Stored, StoreError> {
+            unreachable!("a probe writes no job")
+        }
+
+        fn watch(&self) -> Changes {
+            unreachable!("a probe watches no job")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_refuses_is_said_and_is_not_tried_more_than_once_a_second() {
+        let store = Arc::new(Weak::default());
+        let (jobs, tried): (Arc<dyn JobStore>, _) = (store.clone(), Tried::default());
+        for _ in 0..5 {
+            let refused = try_store(&jobs, &tried).await.unwrap_err();
+            assert!(refused.contains("7 buckets"), "{refused}");
+        }
+        assert_eq!(store.0.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(STORE_INTERVAL).await;
+        assert_eq!(try_store(&jobs, &tried).await, Ok(()));
+    }
+}

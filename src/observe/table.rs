@@ -1,0 +1,237 @@
+//! Every metric, declared once: name, type, unit, labels, meaning, and where its values come from. Owns the list.
+//!
+//! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, and the captures that have not ended.
+
+use super::metrics::{Metric, Samples, Type};
+use super::sources::{PortCounters, Snapshot, StageView};
+use crate::block::StageReading;
+use crate::capture::{CaptureView, Kind, Overview, Status};
+use std::time::UNIX_EPOCH;
+
+const PACKETS: Option<&str> = Some("packets");
+const BYTES: Option<&str> = Some("bytes");
+
+type Read = fn(&Snapshot, &mut Samples);
+type Labels = &'static [&'static str];
+
+const fn counter(
+    name: &'static str,
+    unit: Option<&'static str>,
+    labels: Labels,
+    help: &'static str,
+    read: Read,
+) -> Metric {
+    Metric { name, kind: Type::Counter, unit, labels, help, read }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: Option<&'static str>,
+    labels: Labels,
+    help: &'static str,
+    read: Read,
+) -> Metric {
+    Metric { name, kind: Type::Gauge, unit, labels, help, read }
+}
+
+fn port(s: &Snapshot, out: &mut Samples, get: fn(&PortCounters) -> u64) {
+    for port in &s.ports {
+        if let Some(counters) = &port.counters {
+            out.push(&[&port.port], get(counters));
+        }
+    }
+}
+
+fn stage(s: &Snapshot, out: &mut Samples, of: fn(&StageView) -> bool, get: fn(&StageReading) -> u64) {
+    for stage in s.stages.iter().filter(|stage| of(stage)) {
+        out.push(&[&stage.name], get(&stage.reading));
+    }
+}
+
+fn is_writer(stage: &StageView) -> bool {
+    stage.name.starts_with("writer")
+}
+
+fn is_publisher(stage: &StageView) -> bool {
+    stage.name == "publisher"
+}
+
+fn has_messages(stage: &StageView) -> bool {
+    is_writer(stage) || is_publisher(stage)
+}
+
+fn has_blocks(stage: &StageView) -> bool {
+    stage.blocks > 0
+}
+
+fn kind(capture: &CaptureView) -> &'static str {
+    match capture.kind {
+        Kind::Simple => "simple",
+        Kind::Full => "full",
+    }
+}
+
+fn capture(s: &Snapshot, out: &mut Samples, get: fn(&CaptureView) -> u64) {
+    for capture in s.engine.iter().flat_map(|engine| &engine.captures) {
+        out.push(&[&capture.id, &kind(capture)], get(capture));
+    }
+}
+
+fn capture_reasons<const N: usize>(
+    s: &Snapshot,
+    out: &mut Samples,
+    get: fn(&CaptureView) -> [(&'static str, u64); N],
+) {
+    for capture in s.engine.iter().flat_map(|engine| &engine.captures) {
+        for (reason, count) in get(capture) {
+            out.push(&[&capture.id, &kind(capture), &reason], count);
+        }
+    }
+}
+
+fn engine(s: &Snapshot, out: &mut Samples, get: fn(&Overview) -> u64) {
+    if let Some(engine) = &s.engine {
+        out.push(&[], get(engine));
+    }
+}
+
+fn states(s: &Snapshot, out: &mut Samples) {
+    let Some(engine) = &s.engine else { return };
+    for (status, name) in [
+        (Status::Pending, "pending"),
+        (Status::Running, "running"),
+        (Status::ConversionPending, "conversion_pending"),
+        (Status::ConversionRunning, "conversion_running"),
+    ] {
+        out.push(&[&name], engine.captures.iter().filter(|capture| capture.status == status).count() as u64);
+    }
+}
+
+fn dropped(capture: &CaptureView) -> [(&'static str, u64); 6] {
+    let dropped = &capture.ledger.dropped;
+    [
+        ("no_block", dropped.no_block),
+        ("limit", dropped.limit),
+        ("sampled", dropped.sampled),
+        ("spool", dropped.spool),
+        ("io", dropped.io),
+        ("interrupted", dropped.interrupted),
+    ]
+}
+
+fn lost_in_ports(capture: &CaptureView) -> [(&'static str, u64); 3] {
+    let port = &capture.ledger.port;
+    [("imissed", port.imissed), ("rx_nombuf", port.rx_nombuf), ("ierrors", port.ierrors)]
+}
+
+/// In the order in which they are written.
+#[rustfmt::skip]
+pub(super) const TABLE: &[Metric] = &[
+    Metric { name: "build", kind: Type::Info, unit: None, labels: &["version", "dpdk"],
+        help: "Version of trawl, and whether it was built with DPDK",
+        read: |_, out| out.push(&[&env!("CARGO_PKG_VERSION"), &cfg!(feature = "dpdk")], 1) },
+    gauge("start_time", Some("seconds"), &[], "When the process started, since the UNIX epoch",
+        |s, out| out.push(&[], s.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())),
+    // ports
+    counter("port_rx", PACKETS, &["port"], "Frames that the port delivered, by its own count",
+        |s, out| port(s, out, |c| c.rx)),
+    counter("port_rx", BYTES, &["port"], "Bytes of those; whether with FCS is up to the driver",
+        |s, out| port(s, out, |c| c.rx_bytes)),
+    counter("port_missed", PACKETS, &["port"], "Frames lost because a queue was full: its worker was too slow (imissed)",
+        |s, out| port(s, out, |c| c.imissed)),
+    counter("port_errors", PACKETS, &["port"], "Frames that were damaged or too long (ierrors)",
+        |s, out| port(s, out, |c| c.ierrors)),
+    counter("port_no_buffer", PACKETS, &["port"], "Times that no packet buffer was free (rx_nombuf)",
+        |s, out| port(s, out, |c| c.rx_nombuf)),
+    gauge("port_link_up", None, &["port"], "1 while the link is up",
+        |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.link_up)) }),
+    gauge("port_link", Some("bits_per_second"), &["port"], "Speed of the link, if it is known",
+        |s, out| for p in &s.ports {
+            if let Some(mbps) = p.link_mbps { out.push(&[&p.port], u64::from(mbps) * 1_000_000) }
+        }),
+    // queues
+    counter("queue_rx", PACKETS, &["port", "queue"], "Frames that a worker received",
+        |s, out| for (n, (port, q)) in s.queues.iter().enumerate() { out.push(&[port, &n], q.rx) }),
+    counter("queue_rx", BYTES, &["port", "queue"], "Bytes of those, without FCS",
+        |s, out| for (n, (port, q)) in s.queues.iter().enumerate() { out.push(&[port, &n], q.rx_bytes) }),
+    counter("queue_matched", PACKETS, &["port", "queue"], "Of those, taken by at least one capture or by the history",
+        |s, out| for (n, (port, q)) in s.queues.iter().enumerate() { out.push(&[port, &n], q.matched) }),
+    counter("queue_unmatched", PACKETS, &["port", "queue"], "Of those, taken by none",
+        |s, out| for (n, (port, q)) in s.queues.iter().enumerate() { out.push(&[port, &n], q.unmatched) }),
+    // stages
+    counter("stage_turns", None, &["stage"], "Turns of a thread's loop or house-keeping; stands still only if the thread does",
+        |s, out| stage(s, out, |_| true, |r| r.turns)),
+    gauge("stage_stalled", None, &["stage"], "1 while the stage makes no progress although it should (observe.watchdog_seconds)",
+        |s, out| for v in &s.stages { out.push(&[&v.name], u64::from(v.stalled.is_some())) }),
+    gauge("stage_queued_messages", None, &["stage"], "Messages that wait in the rings before a writer or the publisher",
+        |s, out| stage(s, out, has_messages, |r| r.queued)),
+    gauge("worker_blocks", None, &["stage"], "Blocks of the arena that a worker has in all",
+        |s, out| for v in s.stages.iter().filter(|v| has_blocks(v)) { out.push(&[&v.name], v.blocks) }),
+    gauge("worker_blocks_free", None, &["stage"], "Of those, the free ones: at none, frames are dropped as no_block",
+        |s, out| stage(s, out, has_blocks, |r| r.blocks_free)),
+    gauge("writer_in_flight_writes", None, &["stage"], "Writes that a writer has started and that have not ended",
+        |s, out| stage(s, out, is_writer, |r| r.in_flight)),
+    counter("writer_writes", None, &["stage"], "Writes to segments that ended well",
+        |s, out| stage(s, out, is_writer, |r| r.writes)),
+    counter("writer_written", BYTES, &["stage"], "Bytes of those, with the padding of last pages",
+        |s, out| stage(s, out, is_writer, |r| r.written_bytes)),
+    counter("spool_fsyncs", None, &[], "Times that a segment was made durable",
+        |s, out| out.push(&[], s.stages.iter().map(|v| v.reading.fsyncs).sum())),
+    // spool
+    gauge("spool_used", BYTES, &[], "Taken of the quota, with mapped segments that wait to be used",
+        |s, out| out.push(&[], s.spool_used)),
+    gauge("spool_held", BYTES, &[], "Of those, what holds packets or is about to",
+        |s, out| out.push(&[], s.spool_held)),
+    gauge("spool_limit", BYTES, &[], "The quota, spool.bytes_max",
+        |s, out| out.push(&[], s.spool_max)),
+    gauge("spool_alarm", None, &[], "1 while the spool is above spool.high_water_percent",
+        |s, out| engine(s, out, |e| u64::from(e.spool_alarm))),
+    counter("spool_alarms", None, &[], "Times that it came there",
+        |s, out| engine(s, out, |e| e.spool_alarms)),
+    // captures
+    gauge("engine_up", None, &[], "1 if the engine answered; without it there are no metrics of captures",
+        |s, out| out.push(&[], u64::from(s.engine.is_some()))),
+    gauge("captures", None, &["state"], "Captures that have not ended, by state",
+        states),
+    counter("captures_ended", None, &["status"], "Captures that ended since the process started",
+        |s, out| if let Some(e) = &s.engine {
+            out.push(&[&"success"], e.succeeded);
+            out.push(&[&"failed"], e.failed);
+        }),
+    counter("capture_offered", PACKETS, &["capture", "kind"], "Frames that the ports saw while the capture was attached",
+        |s, out| capture(s, out, |c| c.ledger.offered)),
+    counter("capture_lost_in_port", PACKETS, &["capture", "kind", "reason"], "Of those, lost in the ports",
+        |s, out| capture_reasons(s, out, lost_in_ports)),
+    counter("capture_rx", PACKETS, &["capture", "kind"], "Of those, received by workers",
+        |s, out| capture(s, out, |c| c.ledger.rx)),
+    counter("capture_unmatched", PACKETS, &["capture", "kind"], "Of those received, not taken by the filter",
+        |s, out| capture(s, out, |c| c.ledger.unmatched)),
+    counter("capture_matched", PACKETS, &["capture", "kind"], "Of those received, taken by the filter",
+        |s, out| capture(s, out, |c| c.ledger.matched)),
+    gauge("capture_captured", PACKETS, &["capture", "kind"], "Of those matched, kept; falls when the spool cannot keep some",
+        |s, out| capture(s, out, |c| c.ledger.captured)),
+    gauge("capture_captured", BYTES, &["capture", "kind"], "Frame bytes of those kept",
+        |s, out| capture(s, out, |c| c.ledger.captured_bytes)),
+    counter("capture_dropped", PACKETS, &["capture", "kind", "reason"], "Of those matched, not kept",
+        |s, out| capture_reasons(s, out, dropped)),
+    gauge("capture_objects", None, &["capture", "kind"], "Objects that are complete in the bucket",
+        |s, out| capture(s, out, |c| c.objects)),
+    gauge("capture_objects", BYTES, &["capture", "kind"], "Bytes of those",
+        |s, out| capture(s, out, |c| c.object_bytes)),
+    // merge and upload
+    counter("merge_objects", None, &[], "Objects that merges completed, again for those that were begun again",
+        |s, out| out.push(&[], s.uploads.merged_objects)),
+    counter("merge", BYTES, &[], "Bytes that merges made, again for those that were begun again",
+        |s, out| out.push(&[], s.uploads.merged_bytes)),
+    counter("upload_objects", None, &[], "Objects that stores confirmed",
+        |s, out| out.push(&[], s.uploads.objects)),
+    counter("upload", BYTES, &[], "Bytes of those",
+        |s, out| out.push(&[], s.uploads.bytes)),
+    counter("upload_retries", None, &[], "Requests to stores that were sent again",
+        |s, out| out.push(&[], s.uploads.retries)),
+    counter("upload_failures", None, &[], "Attempts to deliver a capture that failed; each is begun again until upload.retention_seconds",
+        |s, out| out.push(&[], s.uploads.failures)),
+    // api
+    counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; what is no route counts as none",
+        |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
+];

@@ -1,0 +1,203 @@
+//! The watchdog over the stages. Owns what counts as no progress, and the log of it; not what is done about it.
+//!
+//! A stage stands still when its thread makes no turn, or when something waits for it and nothing of it gets done: a disk
+//! that never answers lets a writer turn for ever.
+//!
+//! Invariant: only time in which the watchdog itself ran counts, so a process that was stopped or a host that slept accuses
+//! nobody.
+
+use crate::block::{Stage, StageReading};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Between two looks. Also the most that a look can be late before the excess is not counted.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// What the watchdog thinks now, a place for each stage: why it stands still, if it does.
+#[derive(Debug, Default)]
+pub struct Verdicts(Mutex<Vec<Option<String>>>);
+
+impl Verdicts {
+    /// One place for each stage, in the stages' order.
+    #[must_use]
+    pub fn read(&self) -> Vec<Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[derive(Debug)]
+struct Watched {
+    stage: Arc<Stage>,
+    last: StageReading,
+    /// On the watchdog's clock: its last turn.
+    turned: Duration,
+    /// On the watchdog's clock: when something of what waits last got done, or nothing waited.
+    moved: Duration,
+    stalled: bool,
+}
+
+impl Watched {
+    /// Why it stands still, if it does.
+    fn look(&mut self, clock: Duration, limit: Duration) -> Option<String> {
+        let now = self.stage.read();
+        if now.turns != self.last.turns {
+            self.turned = clock;
+        }
+        let waiting = now.queued + now.in_flight;
+        if now.done != self.last.done || waiting == 0 {
+            self.moved = clock;
+        }
+        self.last = now;
+        let (idle, stuck) = (clock - self.turned, clock - self.moved);
+        if idle >= limit {
+            Some(format!("its thread has not moved for {} s", idle.as_secs()))
+        } else if stuck >= limit {
+            let StageReading { queued, in_flight, .. } = now;
+            let seconds = stuck.as_secs();
+            Some(format!(
+                "{queued} messages wait and {in_flight} writes are in flight, and none got done for {seconds} s"
+            ))
+        } else {
+            None
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Look {
+    stages: Vec<Watched>,
+    limit: Duration,
+    clock: Duration,
+    verdicts: Arc<Verdicts>,
+}
+
+impl Look {
+    fn new(stages: &[Arc<Stage>], limit: Duration) -> Self {
+        let watch = |stage: &Arc<Stage>| Watched {
+            stage: Arc::clone(stage),
+            last: stage.read(),
+            turned: Duration::ZERO,
+            moved: Duration::ZERO,
+            stalled: false,
+        };
+        let verdicts = Arc::new(Verdicts(Mutex::new(vec![None; stages.len()])));
+        Self { stages: stages.iter().map(watch).collect(), limit, clock: Duration::ZERO, verdicts }
+    }
+
+    fn look(&mut self, elapsed: Duration) {
+        self.clock += elapsed.min(2 * PERIOD);
+        let mut verdicts = Vec::with_capacity(self.stages.len());
+        for watched in &mut self.stages {
+            let verdict = watched.look(self.clock, self.limit);
+            let stage = watched.stage.name();
+            match (&verdict, watched.stalled) {
+                (Some(reason), false) => tracing::error!(
+                    stage,
+                    reason,
+                    "a stage stands still; /healthz fails until it goes on. If it does not, restart trawl: what is in the spool is kept"
+                ),
+                (None, true) => tracing::warn!(stage, "a stage that stood still goes on"),
+                _ => {}
+            }
+            watched.stalled = verdict.is_some();
+            verdicts.push(verdict);
+        }
+        *self.verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = verdicts;
+    }
+}
+
+/// A running watchdog.
+#[derive(Debug)]
+pub struct Watchdog {
+    verdicts: Arc<Verdicts>,
+    end: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watchdog {
+    /// Watches `stages`; one that makes no progress for `limit` is logged, once.
+    ///
+    /// A thread and no task: it must still run when the runtime's threads do not.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(stages: &[Arc<Stage>], limit: Duration) -> std::io::Result<Self> {
+        let look = Look::new(stages, limit);
+        let verdicts = Arc::clone(&look.verdicts);
+        let (end, ended) = bounded(0);
+        let thread =
+            std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch(look, &ended))?;
+        Ok(Self { verdicts, end, thread })
+    }
+
+    /// What it thinks.
+    #[must_use]
+    pub fn verdicts(&self) -> Arc<Verdicts> {
+        Arc::clone(&self.verdicts)
+    }
+
+    /// Ends it, before the stages that it watches end.
+    pub fn stop(self) {
+        drop(self.end);
+        if self.thread.join().is_err() {
+            tracing::error!("the watchdog panicked");
+        }
+    }
+}
+
+fn watch(mut look: Look, ended: &Receiver<()>) {
+    let mut last = Instant::now();
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(PERIOD) {
+        look.look(last.elapsed());
+        last = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    fn seconds(look: &mut Look, seconds: u32, mut meanwhile: impl FnMut()) -> Option<String> {
+        for _ in 0..seconds * 5 {
+            meanwhile();
+            look.look(PERIOD);
+        }
+        look.verdicts.read().swap_remove(0)
+    }
+
+    #[test]
+    fn a_thread_that_does_not_turn_is_named_until_it_goes_on() {
+        let stage = Arc::new(Stage::new("worker0", 1));
+        let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
+        assert_eq!(seconds(&mut look, 10, || stage.turn(0, 0)), None);
+        assert_eq!(seconds(&mut look, 1, || {}), None);
+        let reason = seconds(&mut look, 2, || {}).unwrap();
+        assert!(reason.contains("has not moved for 3 s"), "{reason}");
+        assert_eq!(seconds(&mut look, 1, || stage.turn(0, 0)), None);
+    }
+
+    #[test]
+    fn a_thread_that_turns_while_nothing_of_what_waits_gets_done_stands_still() {
+        let stage = Arc::new(Stage::new("writer0", 0));
+        let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
+        let reason = seconds(&mut look, 3, || stage.turn(7, 8)).unwrap();
+        assert!(reason.starts_with("7 messages wait and 8 writes are in flight"), "{reason}");
+        let works = || {
+            stage.turn(7, 8);
+            stage.done(1);
+        };
+        assert_eq!(seconds(&mut look, 3, works), None);
+    }
+
+    #[test]
+    fn time_in_which_the_watchdog_did_not_run_accuses_nobody() {
+        let stage = Arc::new(Stage::new("worker0", 1));
+        let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
+        look.look(Duration::from_secs(3600));
+        assert_eq!(look.verdicts.read(), [None]);
+    }
+}

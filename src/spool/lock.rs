@@ -1,0 +1,134 @@
+//! One process for one spool. Owns the lock file; not what is done under it.
+//!
+//! The kernel lets go of the lock when its holder dies, however it dies, so a lock file that is left over means nothing. The
+//! holder's number in it is for people.
+//!
+//! Invariant: while a [`SpoolLock`] lives no other one for the same directory does.
+
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const NAME: &str = ".lock";
+/// How long a holder that is about to go is waited for: a process that was killed, or one that only looks.
+const PATIENCE: Duration = Duration::from_millis(1000);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a spool cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else has it.
+    #[error(
+        "the spool {dir} is in use by {holder}; end that process, or name another directory: two processes would destroy each other's segments"
+    )]
+    Held {
+        /// The spool.
+        dir: PathBuf,
+        /// Its process, as far as it is known.
+        holder: String,
+    },
+    /// The lock file.
+    #[error("cannot lock the spool with {path}: {source}; the file must belong to trawl's user")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// A locked spool, until this is dropped or the process ends.
+#[derive(Debug)]
+pub struct SpoolLock {
+    _file: File,
+}
+
+impl SpoolLock {
+    /// Locks the spool in `dir`, which must exist.
+    ///
+    /// # Errors
+    /// [`LockError`]; [`LockError::Held`] names the process that has it.
+    pub fn take(dir: &Path) -> Result<Self, LockError> {
+        let path = dir.join(NAME);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = file.map_err(|source| LockError::File { path: path.clone(), source })?;
+        wait_for(&mut file, dir, &path)?;
+        let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        written.map_err(|source| LockError::File { path, source })?;
+        Ok(Self { _file: file })
+    }
+
+    /// As [`SpoolLock::take`], for one who changes nothing: also on a file system that is mounted read-only, where nobody can
+    /// write and so `None` will do.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take_to_read(dir: &Path) -> Result<Option<Self>, LockError> {
+        match Self::take(dir) {
+            Err(LockError::File { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Ok(None)
+            }
+            taken => taken.map(Some),
+        }
+    }
+
+    /// Who has the spool in `dir` now; none if nobody has, or there is no spool.
+    #[must_use]
+    pub fn holder(dir: &Path) -> Option<String> {
+        let mut file = File::open(dir.join(NAME)).ok()?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Some(holder(&mut file)),
+            _ => None,
+        }
+    }
+}
+
+fn wait_for(file: &mut File, dir: &Path, path: &Path) -> Result<(), LockError> {
+    let since = Instant::now();
+    loop {
+        match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) if since.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(LockError::Held { dir: dir.to_owned(), holder: holder(file) });
+            }
+            Err(e) => return Err(LockError::File { path: path.to_owned(), source: e.into() }),
+        }
+    }
+}
+
+/// What a lock file says of who wrote it.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
+    match (read, text.trim().parse::<u32>()) {
+        (Ok(_), Ok(pid)) => match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(name) => format!("process {pid} ({})", name.trim()),
+            Err(_) => format!("process {pid}"),
+        },
+        _ => "another process".to_owned(),
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_one_is_refused_with_the_process_that_has_it_until_that_lets_go() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(SpoolLock::holder(dir.path()), None);
+        let lock = SpoolLock::take(dir.path()).unwrap();
+        let error = SpoolLock::take_to_read(dir.path()).unwrap_err();
+        let pid = format!("process {} (", std::process::id());
+        assert!(matches!(&error, LockError::Held { holder, .. } if holder.starts_with(&pid)), "{error}");
+        assert!(SpoolLock::holder(dir.path()).unwrap().starts_with(&pid));
+        drop(lock);
+        assert_eq!(SpoolLock::holder(dir.path()), None);
+        SpoolLock::take(dir.path()).unwrap();
+    }
+}

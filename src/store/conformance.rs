@@ -1,0 +1,191 @@
+//! What every [`JobStore`] must keep, whatever it is made of. An implementation's tests run all of [`ALL`], each with an
+//! empty store.
+
+use super::{JobStore, Missed, StoreError, Stored};
+use crate::capture::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, Request, Status};
+use crate::matcher::FilterV1;
+use jiff::Timestamp;
+
+type Property = fn(&dyn JobStore);
+
+/// Every property and its name.
+pub const ALL: [(&str, Property); 9] = [
+    ("another_accounts_job_is_not_there", another_accounts_job_is_not_there),
+    (
+        "a_stale_revision_an_unknown_id_and_a_taken_id_are_refused_and_change_nothing",
+        a_stale_revision_an_unknown_id_and_a_taken_id_are_refused_and_change_nothing,
+    ),
+    (
+        "a_job_keeps_its_account_and_its_time_of_submission",
+        a_job_keeps_its_account_and_its_time_of_submission,
+    ),
+    ("a_list_is_one_accounts_newest_first_and_bounded", a_list_is_one_accounts_newest_first_and_bounded),
+    ("an_ended_job_is_no_longer_unfinished", an_ended_job_is_no_longer_unfinished),
+    ("concurrent_writers_of_one_job_all_but_one_lose", concurrent_writers_of_one_job_all_but_one_lose),
+    ("a_watch_sees_every_write_once_and_in_order", a_watch_sees_every_write_once_and_in_order),
+    ("a_watch_that_is_too_slow_is_told", a_watch_that_is_too_slow_is_told),
+    ("a_refused_write_is_no_change", a_refused_write_is_no_change),
+];
+
+pub fn job(account: &str, submitted_us: i64) -> Job {
+    Job {
+        id: CaptureId::random(),
+        request: Request {
+            account: AccountId(account.to_owned()),
+            kind: Kind::Simple,
+            filter: FilterV1::default(),
+            time_limit: 60.0,
+            packet_limit: Some(100),
+            byte_limit: None,
+            colo: None,
+            colo_style: ColoStyle::ColoName,
+            destination: None,
+            offset_time: None,
+            format: None,
+            compression: None,
+        },
+        submitted: Timestamp::from_microsecond(submitted_us).unwrap(),
+        status: Status::Pending,
+        stop_requested: None,
+        stop_reason: None,
+        error_message: None,
+        ledger: Ledger::default(),
+        objects: Vec::new(),
+        sample_one_in: None,
+        keys: None,
+    }
+}
+
+fn another_accounts_job_is_not_there(store: &dyn JobStore) {
+    let job = job("a", 1);
+    store.create(&job).unwrap();
+    assert_eq!(store.get(&AccountId("b".to_owned()), &job.id).unwrap(), None);
+    assert!(store.list(&AccountId("b".to_owned()), 50).unwrap().is_empty());
+    assert!(store.list(&AccountId("a\0".to_owned()), 50).unwrap().is_empty());
+}
+
+fn a_stale_revision_an_unknown_id_and_a_taken_id_are_refused_and_change_nothing(store: &dyn JobStore) {
+    let mut mine = job("a", 1);
+    store.create(&mine).unwrap();
+    let stored = store.compare_and_set(1, &mine).unwrap();
+    mine.status = Status::Failed;
+    assert!(matches!(store.compare_and_set(1, &mine), Err(StoreError::Stale { expected: 1, found: 2, .. })));
+    assert!(matches!(store.create(&mine), Err(StoreError::Exists(_))));
+    assert!(matches!(store.compare_and_set(1, &job("a", 1)), Err(StoreError::Missing(_))));
+    assert_eq!(store.get(&mine.request.account, &mine.id).unwrap(), Some(stored));
+}
+
+fn a_job_keeps_its_account_and_its_time_of_submission(store: &dyn JobStore) {
+    let mine = job("a", 1);
+    store.create(&mine).unwrap();
+    let mut other_time = mine.clone();
+    other_time.submitted = Timestamp::from_microsecond(2).unwrap();
+    assert!(matches!(store.compare_and_set(1, &other_time), Err(StoreError::Moved(_))));
+    let mut other_account = mine;
+    other_account.request.account = AccountId("b".to_owned());
+    assert!(matches!(store.compare_and_set(1, &other_account), Err(StoreError::Moved(_))));
+}
+
+fn a_list_is_one_accounts_newest_first_and_bounded(store: &dyn JobStore) {
+    for submitted_us in [5, -7, 3, 9, 1] {
+        store.create(&job("a", submitted_us)).unwrap();
+        store.create(&job("aa", submitted_us + 100)).unwrap();
+    }
+    let times = |count_max| -> Vec<i64> {
+        let list = store.list(&AccountId("a".to_owned()), count_max).unwrap();
+        list.iter().map(|stored| stored.job.submitted.as_microsecond()).collect()
+    };
+    assert_eq!(times(50), [9, 5, 3, 1, -7]);
+    assert_eq!(times(2), [9, 5]);
+    assert_eq!(times(0), [0_i64; 0]);
+}
+
+fn an_ended_job_is_no_longer_unfinished(store: &dyn JobStore) {
+    let (mut ends, goes_on) = (job("a", 1), job("b", 2));
+    store.create(&ends).unwrap();
+    store.create(&goes_on).unwrap();
+    ends.status = Status::Success;
+    store.compare_and_set(1, &ends).unwrap();
+    assert_eq!(store.unfinished().unwrap(), [Stored { revision: 1, job: goes_on }]);
+    assert_eq!(store.list(&ends.request.account, 50).unwrap().len(), 1);
+}
+
+fn concurrent_writers_of_one_job_all_but_one_lose(store: &dyn JobStore) {
+    let mine = job("a", 1);
+    store.create(&mine).unwrap();
+    let won = std::thread::scope(|scope| {
+        let writers: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| store.compare_and_set(1, &mine).is_ok())).collect();
+        writers.into_iter().filter_map(|writer| writer.join().ok()).filter(|won| *won).count()
+    });
+    assert_eq!(won, 1);
+}
+
+fn now<T>(next: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let bounded = async { tokio::time::timeout(std::time::Duration::from_secs(10), next).await };
+    runtime.block_on(bounded).unwrap()
+}
+
+fn a_watch_sees_every_write_once_and_in_order(store: &dyn JobStore) {
+    store.create(&job("a", 1)).unwrap();
+    let mut changes = [store.watch(), store.watch()];
+    let jobs = [job("a", 2), job("b", 3)];
+    std::thread::scope(|scope| {
+        for job in &jobs {
+            scope.spawn(move || {
+                let mut revision = store.create(job).unwrap().revision;
+                for _ in 0..20 {
+                    revision = store.compare_and_set(revision, job).unwrap().revision;
+                }
+            });
+        }
+    });
+    // One more write, so that one that is told twice shows.
+    let last = store.create(&job("c", 4)).unwrap();
+    for changes in &mut changes {
+        let seen: Vec<_> = (0..43).map(|_| now(changes.next()).unwrap().unwrap()).collect();
+        for job in &jobs {
+            let revisions =
+                seen.iter().filter(|stored| stored.job.id == job.id).map(|stored| stored.revision);
+            assert!(revisions.eq(1..=21), "{seen:?}");
+        }
+        assert_eq!(*seen[42], last);
+    }
+}
+
+fn a_watch_that_is_too_slow_is_told(store: &dyn JobStore) {
+    let mut changes = store.watch();
+    let mine = job("a", 1);
+    let mut revision = store.create(&mine).unwrap().revision;
+    let mut missed = 0;
+    // Whatever the bound is, it is passed at some time, or nothing is missed.
+    for _ in 0..1500 {
+        revision = store.compare_and_set(revision, &mine).unwrap().revision;
+    }
+    let mut last = 0;
+    while last < revision {
+        match now(changes.next()) {
+            Ok(stored) => {
+                let seen = stored.unwrap().revision;
+                assert_eq!(seen, last + 1);
+                last = seen;
+            }
+            Err(Missed(count)) => {
+                missed += count;
+                last += count;
+            }
+        }
+    }
+    assert!(missed < 1501);
+}
+
+fn a_refused_write_is_no_change(store: &dyn JobStore) {
+    let mine = job("a", 1);
+    store.create(&mine).unwrap();
+    let mut changes = store.watch();
+    store.create(&mine).unwrap_err();
+    store.compare_and_set(7, &mine).unwrap_err();
+    store.compare_and_set(1, &mine).unwrap();
+    assert_eq!(now(changes.next()).unwrap().unwrap().revision, 2);
+}

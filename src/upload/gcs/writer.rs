@@ -1,0 +1,246 @@
+//! One object on its way into a bucket. Owns chunks, checksums and the check at the end; not the protocol of sessions.
+//!
+//! A session takes its chunks one after the other: one is on its way while the next fills, and no more is in memory.
+//!
+//! Invariant: what was sent is confirmed by the store in whole, or the caller hears that it is not.
+
+use super::describe_object;
+use super::request::{Failed, Target};
+use super::session::{Held, Session, Stand};
+use crate::upload::UploadError;
+use crate::upload::checkpoint::{Checkpoint, Kept};
+use crate::upload::checksum::{base64, crc32c, joined};
+use crate::upload::store::{ObjectWriter, Pending, Stored};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::task::{JoinError, JoinSet};
+
+/// Where the bytes go.
+enum Way {
+    /// Nowhere yet.
+    None,
+    Session(Box<Session>),
+    /// An object of this name is there. Whether it is ours, size and checksum tell at the end.
+    There(Held),
+}
+
+/// A beginning of the object: its length and checksum.
+#[derive(Clone, Copy, Default)]
+struct Beginning {
+    bytes: u64,
+    crc32c: u32,
+}
+
+impl Beginning {
+    fn and(self, bytes: &[u8]) -> Self {
+        let len = bytes.len() as u64;
+        Self { bytes: self.bytes + len, crc32c: joined(self.crc32c, crc32c(bytes), len) }
+    }
+}
+
+pub(super) struct GcsWriter {
+    target: Target,
+    chunk_bytes: usize,
+    /// The chunk that fills.
+    open: BytesMut,
+    way: Way,
+    /// What has left `open`.
+    gone: Beginning,
+    /// What the store confirmed.
+    confirmed: Beginning,
+    /// Bytes to come that the store holds already.
+    skip: u64,
+    flight: JoinSet<Result<Beginning, UploadError>>,
+    /// Bytes that the last checkpoint named; none if there was none.
+    told: Option<u64>,
+}
+
+impl GcsWriter {
+    pub(super) fn new(target: Target, chunk_bytes: usize) -> Self {
+        Self {
+            target,
+            chunk_bytes,
+            open: BytesMut::new(),
+            way: Way::None,
+            gone: Beginning::default(),
+            confirmed: Beginning::default(),
+            skip: 0,
+            flight: JoinSet::new(),
+            told: None,
+        }
+    }
+
+    /// Goes on behind `bytes` bytes with the checksum `crc32c`, where the session stands at or behind them.
+    pub(super) fn resumed(self, session: Session, stand: Stand, bytes: u64, crc32c: u32) -> Self {
+        let at = Beginning { bytes, crc32c };
+        let (way, skip) = match stand {
+            Stand::Open(held) => (Way::Session(Box::new(session)), held.saturating_sub(bytes)),
+            Stand::Done(held) => (Way::There(held), 0),
+        };
+        Self { way, skip, gone: at, confirmed: at, told: Some(bytes), ..self }
+    }
+
+    async fn append(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
+        if self.skip > 0 {
+            let held = bytes.split_to(usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len()));
+            self.skip -= held.len() as u64;
+            self.gone = self.gone.and(&held);
+        }
+        while !bytes.is_empty() {
+            if let Way::There(held) = &self.way {
+                self.gone = self.gone.and(&bytes);
+                let longer = self.gone.bytes > held.size;
+                return if longer { Err(self.exists()) } else { Ok(()) };
+            }
+            if self.open.len() == self.chunk_bytes {
+                self.depart().await?;
+                continue;
+            }
+            let len = bytes.len().min(self.chunk_bytes - self.open.len());
+            self.open.extend_from_slice(&bytes[..len]);
+            bytes.advance(len);
+        }
+        Ok(())
+    }
+
+    fn exists(&self) -> UploadError {
+        UploadError::Exists { place: self.target.place() }
+    }
+
+    /// A way for the open chunk, once the one before it has arrived.
+    async fn clear(&mut self) -> Result<(), UploadError> {
+        while let Some(landed) = self.flight.join_next().await {
+            self.land(landed)?;
+        }
+        if matches!(self.way, Way::None) {
+            let begun = Session::begin(self.target.clone(), self.target.grant.patience(0)).await;
+            self.way = match begun {
+                Ok(session) => Way::Session(Box::new(session)),
+                Err(Failed { error: UploadError::Exists { .. }, .. }) => {
+                    Way::There(describe_object(&self.target).await?)
+                }
+                Err(failed) => return Err(failed.error),
+            };
+        }
+        Ok(())
+    }
+
+    /// Sends the open chunk on its way.
+    async fn depart(&mut self) -> Result<(), UploadError> {
+        self.clear().await?;
+        let (from, body) = (self.gone.bytes, self.open.split().freeze());
+        let gone = self.gone.and(&body);
+        self.gone = gone;
+        if let Way::Session(session) = &self.way {
+            let session = session.hand();
+            self.flight.spawn(async move {
+                match session.send(from, body, None).await? {
+                    Stand::Open(_) => Ok(gone),
+                    // Somebody else who has the session's address ended it.
+                    Stand::Done(_) => Err(session.lost()),
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn land(&mut self, landed: Result<Result<Beginning, UploadError>, JoinError>) -> Result<(), UploadError> {
+        match landed {
+            Ok(landed) => self.confirmed = landed?,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => {
+                    let detail = "the runtime is shutting down".to_owned();
+                    return Err(UploadError::Refused { place: self.target.place(), detail });
+                }
+            },
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<Stored, UploadError> {
+        self.clear().await?;
+        let (from, body) = (self.gone.bytes, self.open.split().freeze());
+        self.gone = self.gone.and(&body);
+        if self.skip > 0 {
+            // More is held than the object has: this session can never become it.
+            return Err(UploadError::Lost { place: self.target.place() });
+        }
+        let (held, refusal) = match &mut self.way {
+            Way::Session(session) => match session.send(from, body, Some(self.gone.crc32c)).await {
+                Ok(Stand::Done(held)) => {
+                    session.closed = true;
+                    (held, None)
+                }
+                Ok(Stand::Open(_)) => return Err(session.lost()),
+                Err(UploadError::Exists { .. }) => {
+                    (describe_object(&self.target).await?, Some(self.exists()))
+                }
+                Err(UploadError::Refused { detail, .. }) if detail.contains("CRC32C") => {
+                    return Err(self.mismatch("checksum", detail, base64(self.gone.crc32c)));
+                }
+                Err(error) => return Err(error),
+            },
+            Way::There(held) => (held.clone(), Some(self.exists())),
+            Way::None => return Err(UploadError::Lost { place: self.target.place() }),
+        };
+        self.compare(&held).map_err(|other| refusal.unwrap_or(other))
+    }
+
+    /// Holds what the store has against what was sent.
+    fn compare(&self, held: &Held) -> Result<Stored, UploadError> {
+        if held.size != self.gone.bytes {
+            return Err(self.mismatch("size", held.size.to_string(), self.gone.bytes.to_string()));
+        }
+        let sent = base64(self.gone.crc32c);
+        match &held.crc32c {
+            Some(sum) if *sum == sent => Ok(Stored { bytes: held.size }),
+            sum => Err(self.mismatch("checksum", sum.clone().unwrap_or_else(|| "none".to_owned()), sent)),
+        }
+    }
+
+    fn mismatch(&self, what: &'static str, held: String, sent: String) -> UploadError {
+        UploadError::Mismatch { place: self.target.place(), what, held, sent }
+    }
+
+    /// Ends the request in the air first, so that it does not arrive after the cancellation.
+    async fn give_up(&mut self) -> Result<(), UploadError> {
+        self.flight.shutdown().await;
+        match std::mem::replace(&mut self.way, Way::None) {
+            Way::Session(session) => session.cancel().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ObjectWriter for GcsWriter {
+    fn write(&mut self, bytes: Bytes) -> Pending<'_, ()> {
+        Box::pin(self.append(bytes))
+    }
+
+    fn checkpoint(&mut self) -> Option<Checkpoint> {
+        let Way::Session(session) = &mut self.way else { return None };
+        let Beginning { bytes, crc32c } = self.confirmed;
+        if bytes == 0 || self.told == Some(bytes) {
+            return None;
+        }
+        (self.told, session.closed) = (Some(bytes), true);
+        Some(Checkpoint::new(bytes, Kept::Gcs { session: session.address(), crc32c }))
+    }
+
+    fn finish(mut self: Box<Self>) -> Pending<'static, Stored> {
+        Box::pin(async move {
+            let result = self.end().await;
+            if result.is_err()
+                && self.told.is_none()
+                && let Err(error) = self.give_up().await
+            {
+                tracing::warn!(place = self.target.place(), %error, "an upload session could not be cancelled");
+            }
+            result
+        })
+    }
+
+    fn abort(mut self: Box<Self>) -> Pending<'static, ()> {
+        Box::pin(async move { self.give_up().await })
+    }
+}

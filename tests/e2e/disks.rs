@@ -1,0 +1,160 @@
+//! Disks that are full, go read-only, stand still or die under a running host. After each the process lives, production has
+//! gone on, every ledger balances, and what was durable is delivered.
+
+use crate::disk::Disk;
+use crate::outcome::Outcome;
+use crate::recover::recover;
+use crate::trawl::{Setup, Trawl};
+use rustix::process::Signal;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use trawl::capture::{Status, StopReason};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A host whose spool is on that disk, and promises itself more than the disk has.
+fn host(disk: &Disk) -> Trawl {
+    setup(disk).start()
+}
+
+fn setup(disk: &Disk) -> Setup {
+    let spool_dir = Some(disk.spool());
+    Setup { spool_dir, spool_bytes_max: "4GiB", segment_bytes: "16MiB", ..Setup::replay() }
+}
+
+/// A capture of the other account that needs next to no room.
+fn narrow(trawl: &Trawl) -> String {
+    let request = trawl.request(json!({"protocol": 17, "destination_port": 53})).to_string();
+    let result = trawl.ask_as_other("POST", "", request.as_bytes()).result();
+    let id = result["id"].as_str().unwrap().to_owned();
+    let until = Instant::now() + SOON;
+    while trawl.progress_of_other(&id).ledger.captured == 0 {
+        assert!(Instant::now() < until, "no packet matches: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    id
+}
+
+/// Frames are received now, which `id` shows, whose workers have it still.
+#[track_caller]
+fn assert_receives(trawl: &Trawl, id: &str) {
+    let before = trawl.progress_of_other(id).ledger.rx;
+    let until = Instant::now() + Duration::from_secs(5);
+    while trawl.progress_of_other(id).ledger.rx <= before + 1000 {
+        assert!(Instant::now() < until, "nothing is received: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_capture_that_fills_it_and_the_other_goes_on() {
+    let Some(disk) = Disk::new(160) else { return };
+    let trawl = host(&disk);
+    let other = narrow(&trawl);
+    let id = trawl.create(&trawl.request(json!({})));
+    let progress = trawl.ended(&id);
+    assert_eq!((progress.status, progress.stop_reason), (Status::Success, Some(StopReason::SpoolFull)));
+    let shown = trawl.ask("GET", &format!("/{id}"), &[]).result();
+    assert!(shown["error_message"].as_str().unwrap().contains("No space left"), "{shown}");
+    let outcome = Outcome::read(&trawl.bucket(), &id);
+    assert_eq!(outcome.manifest.ledger, progress.ledger);
+    assert!(outcome.manifest.ledger.captured_bytes > 16 << 20, "{:?}", outcome.manifest.ledger);
+
+    assert_eq!(trawl.progress_of_other(&other).status, Status::Running);
+    assert_receives(&trawl, &other);
+    assert_eq!(trawl.ask_as_other("PUT", &format!("/{other}/stop"), &[]).status, 204);
+    let until = Instant::now() + SOON;
+    while !trawl.progress_of_other(&other).status.ended() {
+        assert!(Instant::now() < until, "it does not end: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Outcome::read(&trawl.bucket(), &other).assert_lossless();
+    trawl.finish();
+}
+
+#[test]
+fn a_disk_that_goes_read_only_ends_captures_and_after_its_repair_they_are_delivered() {
+    let Some(disk) = Disk::new(512) else { return };
+    let mut trawl = host(&disk);
+    let id = trawl.create(&trawl.request(json!({"protocol": 1})));
+    trawl.until(&id, SOON, |progress| !progress.objects.is_empty());
+    if let Err(reason) = disk.turn_read_only() {
+        println!("SKIPPED: the disk cannot be turned read-only: {reason}");
+        return;
+    }
+    let progress = trawl.until(&id, SOON, |progress| progress.stop_reason.is_some());
+    assert_eq!(progress.stop_reason, Some(StopReason::IoError), "{progress:?}");
+    let had = progress.objects.len();
+
+    // It ends as it always does, and its end is not a delivery's.
+    trawl.signal(Signal::TERM);
+    assert!(trawl.wait(SOON).success(), "{}", trawl.log());
+    assert!(!trawl.log().contains("panicked"), "{}", trawl.log());
+    disk.unmount();
+    disk.mount().unwrap();
+    trawl.restart();
+    let progress = trawl.ended(&id);
+    let outcome = Outcome::read(&trawl.bucket(), &id);
+    assert_eq!(outcome.manifest.ledger, progress.ledger);
+    assert_eq!((progress.status, progress.stop_reason), (Status::Success, Some(StopReason::IoError)));
+    assert!(outcome.manifest.objects.len() >= had && !outcome.frames.is_empty());
+    trawl.finish();
+}
+
+#[test]
+fn while_a_disk_stands_still_frames_are_received_and_every_one_that_does_not_fit_is_counted() {
+    let Some(disk) = Disk::new(2048) else { return };
+    let trawl = Setup { blocks_bytes: "16MiB", ..setup(&disk) }.start();
+    let other = narrow(&trawl);
+    let id = trawl.create(&trawl.request(json!({"protocol": 17})));
+    trawl.until(&id, SOON, |progress| progress.ledger.captured > 1000);
+    for _ in 0..6 {
+        disk.freeze();
+        let frozen = Instant::now();
+        assert_receives(&trawl, &other);
+        std::thread::sleep(Duration::from_millis(700).saturating_sub(frozen.elapsed()));
+        disk.thaw();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(trawl.progress(&id).stop_reason, None, "a slow disk is no reason to end");
+    assert_eq!(trawl.ask("PUT", &format!("/{id}/stop"), &[]).status, 204);
+    let progress = trawl.ended(&id);
+    assert_eq!(progress.status, Status::Success);
+    let outcome = Outcome::read(&trawl.bucket(), &id);
+    let ledger = outcome.manifest.ledger;
+    assert_eq!(ledger, progress.ledger);
+    assert!(ledger.dropped.no_block > 0, "the pauses were longer than the blocks are large: {ledger:?}");
+    assert_eq!(ledger.dropped.total(), ledger.dropped.no_block, "{ledger:?}");
+    trawl.finish();
+}
+
+#[test]
+fn a_disk_that_dies_ends_captures_and_what_was_durable_is_recovered_from_it() {
+    let Some(disk) = Disk::new(512) else { return };
+    let mut trawl = host(&disk);
+    let id = trawl.create(&trawl.request(json!({"protocol": 1})));
+    trawl.until(&id, SOON, |progress| !progress.objects.is_empty());
+    // Longer than spool.fsync_interval_ms: something of the open segment is durable too.
+    std::thread::sleep(Duration::from_secs(2));
+    if let Err(reason) = disk.die() {
+        println!("SKIPPED: the disk cannot be shut down: {reason}");
+        return;
+    }
+    let progress = trawl.until(&id, SOON, |progress| progress.stop_reason.is_some());
+    assert_eq!(progress.stop_reason, Some(StopReason::IoError), "{progress:?}");
+    // The process lives on, and says so.
+    assert_eq!(trawl.ask("GET", "", &[]).status, 200);
+    trawl.signal(Signal::TERM);
+    assert!(trawl.wait(SOON).success(), "{}", trawl.log());
+    assert!(!trawl.log().contains("panicked"), "{}", trawl.log());
+
+    disk.unmount();
+    disk.mount().unwrap();
+    let out = trawl.folder().join("out");
+    let rows = recover(&disk.spool(), &["--out", out.to_str().unwrap()]);
+    assert_eq!(rows[0]["id"], json!(id), "{rows}");
+    assert!(rows[0]["found"]["objects_delivered"].as_u64().unwrap() >= 1, "{rows}");
+    let outcome = Outcome::read(&out, &id);
+    assert_eq!(json!(outcome.frames.len()), rows[0]["found"]["packets"]);
+    assert!(!outcome.frames.is_empty() && outcome.manifest.recovered);
+}

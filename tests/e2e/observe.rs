@@ -1,0 +1,223 @@
+//! Health and metrics of the real binary: what is scraped agrees with the ledger, and a host that is not well says so.
+
+use crate::http;
+use crate::openmetrics::{self, Families};
+use crate::trawl::{Setup, Trawl, free_address};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use trawl::capture::{Ledger, Status};
+
+/// A host and where it shows itself.
+fn start(setup: Setup, more: &str) -> (Trawl, SocketAddr) {
+    let listen = free_address();
+    let observe = format!("[observe]\nlisten = \"{listen}\"\n{more}");
+    (setup.start_with(|config, _| config + &observe), listen)
+}
+
+fn scrape(from: SocketAddr) -> Families {
+    let text = http::get_text(from, "/metrics").unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "{head}"
+    );
+    for secret in ["@", crate::trawl::TOKEN, crate::trawl::KEY, crate::trawl::ACCOUNT] {
+        assert!(!body.contains(secret), "{secret} is in the metrics");
+    }
+    openmetrics::parse(body).unwrap_or_else(|error| panic!("{error}\n{body}"))
+}
+
+/// The status of a report, and the reason of each check that failed.
+fn report(from: SocketAddr, path: &str) -> (u16, Vec<(String, String)>) {
+    let answer = http::ask(from, "GET", path, &[], &[]).unwrap();
+    assert_eq!(answer.body["ok"], Value::Bool(answer.status == 200), "{answer:?}");
+    let checks = answer.body["checks"].as_array().unwrap();
+    let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
+    let failed = checks.iter().filter(|check| check["ok"] != Value::Bool(true));
+    (answer.status, failed.map(|check| (text(check, "name"), text(check, "reason"))).collect())
+}
+
+#[track_caller]
+fn until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A capture's ledger as it was scraped.
+fn scraped(families: &Families, id: &str) -> Ledger {
+    let one = |name: &str| families.sum(name, &[("capture", id), ("kind", "full")]);
+    let by = |name: &str, reason: &str| families.sum(name, &[("capture", id), ("reason", reason)]);
+    let mut ledger = Ledger {
+        offered: one("trawl_capture_offered_packets"),
+        rx: one("trawl_capture_rx_packets"),
+        unmatched: one("trawl_capture_unmatched_packets"),
+        matched: one("trawl_capture_matched_packets"),
+        captured: one("trawl_capture_captured_packets"),
+        captured_bytes: one("trawl_capture_captured_bytes"),
+        ..Ledger::default()
+    };
+    ledger.port.imissed = by("trawl_capture_lost_in_port_packets", "imissed");
+    ledger.port.rx_nombuf = by("trawl_capture_lost_in_port_packets", "rx_nombuf");
+    ledger.port.ierrors = by("trawl_capture_lost_in_port_packets", "ierrors");
+    let dropped = |reason| by("trawl_capture_dropped_packets", reason);
+    ledger.dropped.no_block = dropped("no_block");
+    ledger.dropped.limit = dropped("limit");
+    ledger.dropped.sampled = dropped("sampled");
+    ledger.dropped.spool = dropped("spool");
+    ledger.dropped.io = dropped("io");
+    ledger.dropped.interrupted = dropped("interrupted");
+    ledger
+}
+
+#[test]
+fn what_is_scraped_while_a_capture_runs_is_what_its_ledger_says() {
+    let real = crate::frames::real_pcap();
+    let (trawl, observe) = start(Setup::of_pcaps(&[&real, &real]), "");
+    let id = trawl.create(&trawl.request(json!({"protocol": 17})));
+    trawl.until(&id, Duration::from_secs(20), |p| p.status == Status::Running && p.ledger.captured > 0);
+    for _ in 0..20 {
+        let before = trawl.progress(&id).ledger;
+        let families = scrape(observe);
+        let after = trawl.progress(&id).ledger;
+        let now = scraped(&families, &id);
+        now.check().unwrap();
+        assert!(before.rx <= now.rx && now.rx <= after.rx, "{before:?} {now:?} {after:?}");
+        assert!(before.matched <= now.matched && now.matched <= after.matched);
+        let queues = |what: &str| families.sum(&format!("trawl_queue_{what}_packets"), &[]);
+        assert_eq!(families.count("trawl_queue_rx_packets"), 2);
+        assert_eq!(queues("rx"), queues("matched") + queues("unmatched"), "every queue is of one moment");
+        assert!(queues("rx") >= now.rx && families.sum("trawl_port_rx_packets", &[]) >= now.rx);
+    }
+    let families = scrape(observe);
+    assert_eq!(families.sum("trawl_captures", &[("state", "running")]), 1);
+    assert_eq!(families.sum("trawl_engine_up", &[]) + families.sum("trawl_port_link_up", &[]), 2);
+    assert!(families.sum("trawl_worker_blocks", &[]) > 0);
+    let written = || scrape(observe).sum("trawl_writer_written_bytes", &[]) > 0;
+    until("bytes on the disk", Duration::from_secs(20), written);
+    let progress =
+        [("route", "/accounts/{account}/pcaps/{id}/progress"), ("method", "GET"), ("status", "200")];
+    assert!(families.sum("trawl_api_requests", &progress) >= 40, "{:?}", families.0["trawl_api_requests"]);
+    assert_eq!((report(observe, "/healthz"), report(observe, "/readyz")), ((200, vec![]), (200, vec![])));
+
+    assert_eq!(trawl.ask("PUT", &format!("/{id}/stop"), &[]).status, 204);
+    let ended = trawl.ended(&id);
+    let families = scrape(observe);
+    assert_eq!(families.count("trawl_capture_rx_packets"), 0, "an ended capture has no series");
+    assert_eq!(families.sum("trawl_captures_ended", &[("status", "success")]), 1);
+    assert_eq!(families.sum("trawl_upload_objects", &[]), ended.objects.len() as u64);
+    let bytes: u64 = ended.objects.iter().map(|object| object.bytes).sum();
+    assert_eq!(
+        (families.sum("trawl_upload_bytes", &[]), families.sum("trawl_merge_bytes", &[])),
+        (bytes, bytes)
+    );
+    trawl.finish();
+}
+
+/// Its bucket is taken away, so the capture stays with all that it has: its counts are final and the spool is full.
+#[test]
+fn a_full_spool_is_not_ready_and_its_capture_s_metrics_are_its_ledger_to_the_packet() {
+    let setup =
+        Setup { spool_bytes_max: "64MiB", segment_bytes: "16MiB", pool_bytes: "0B", ..Setup::replay() };
+    let (trawl, observe) = start(setup, "");
+    assert_eq!(report(observe, "/readyz"), (200, vec![]));
+    let id = trawl.create(&trawl.request(json!({})));
+    std::fs::rename(trawl.bucket(), trawl.bucket().with_extension("away")).unwrap();
+    std::fs::write(trawl.bucket(), "in the way").unwrap();
+    trawl.until(&id, Duration::from_secs(60), |p| p.status == Status::ConversionRunning);
+    let families = scrape(observe);
+    assert_eq!(scraped(&families, &id), trawl.progress(&id).ledger);
+    assert!(families.sum("trawl_spool_held_bytes", &[]) <= families.sum("trawl_spool_limit_bytes", &[]));
+    assert_eq!((families.sum("trawl_spool_alarm", &[]), families.sum("trawl_spool_alarms", &[])), (1, 1));
+    assert!(trawl.log().contains("the spool fills up"), "{}", trawl.log());
+    let (status, failed) = report(observe, "/readyz");
+    assert_eq!((status, failed[0].0.as_str(), failed.len()), (503, "spool", 1), "{failed:?}");
+    assert!(failed[0].1.contains("spool.bytes_max 67108864"), "{failed:?}");
+    assert_eq!(report(observe, "/healthz"), (200, vec![]), "the process is well");
+    until("a failed upload", Duration::from_secs(30), || {
+        scrape(observe).sum("trawl_upload_failures", &[]) > 0
+    });
+
+    std::fs::remove_file(trawl.bucket()).unwrap();
+    std::fs::rename(trawl.bucket().with_extension("away"), trawl.bucket()).unwrap();
+    trawl.ended(&id);
+    until("ready again", Duration::from_secs(30), || report(observe, "/readyz").0 == 200);
+    assert_eq!(scrape(observe).sum("trawl_spool_alarm", &[]), 0);
+    crate::outcome::Outcome::read(&trawl.bucket(), &id);
+    trawl.finish();
+}
+
+#[test]
+fn a_host_that_ends_says_that_it_is_not_ready_until_it_has_ended() {
+    let (mut trawl, observe) = start(Setup { segment_bytes: "512MiB", ..Setup::replay() }, "");
+    let id = trawl.create(&trawl.request(json!({})));
+    // All of it is one segment, which is merged only after the signal: the end lasts long enough to be seen.
+    trawl.until(&id, Duration::from_secs(60), |p| p.ledger.captured_bytes > 200_000_000);
+    assert_eq!(report(observe, "/readyz").0, 200);
+    trawl.signal(Signal::TERM);
+    let mut seen = None;
+    while seen.is_none() {
+        // No answer any more: it has ended before it was seen.
+        let answer = http::ask(observe, "GET", "/readyz", &[], &[]).unwrap();
+        seen = (answer.status == 503).then_some(answer);
+    }
+    let checks = &seen.unwrap().body["checks"];
+    assert_eq!(checks[0], json!({"name": "engine", "ok": false, "reason": "the host is shutting down"}));
+    assert!(trawl.wait(Duration::from_secs(60)).success());
+}
+
+/// Stops one thread, and lets it go on when the helper's standard input is closed: a debugger that takes one thread.
+const HOLD_A_THREAD: &str = "
+import ctypes, sys
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+for request in (0x4206, 0x4207):  # PTRACE_SEIZE, PTRACE_INTERRUPT
+    if ptrace(request, int(sys.argv[1]), None, None) != 0:
+        print('refused', ctypes.get_errno(), flush=True)
+        sys.exit()
+print('held', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn a_thread_that_hangs_is_named_by_healthz_and_in_the_log_until_it_goes_on() {
+    let (trawl, observe) = start(Setup::replay(), "watchdog_seconds = 2\n");
+    assert_eq!(report(observe, "/healthz"), (200, vec![]));
+    for stage in ["worker0", "writer0", "publisher"] {
+        let mut helper = Command::new("python3")
+            .args(["-c", HOLD_A_THREAD, &trawl.thread(stage).to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut output = std::io::BufReader::new(helper.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut output, &mut said).unwrap();
+        if said.trim() != "held" {
+            helper.wait().unwrap();
+            println!("SKIPPED: this machine lets nobody stop a thread of another process (ptrace: {said})");
+            return;
+        }
+        until(stage, Duration::from_secs(20), || report(observe, "/healthz").0 == 503);
+        let (_, failed) = report(observe, "/healthz");
+        assert_eq!((failed[0].0.as_str(), failed.len()), (stage, 1), "{failed:?}");
+        assert!(failed[0].1.contains("has not moved for"), "{failed:?}");
+        assert_eq!(scrape(observe).sum("trawl_stage_stalled", &[("stage", stage)]), 1);
+        let (status, failed) = report(observe, "/readyz");
+        assert_eq!((status, failed[0].0.as_str()), (503, "stages"), "{failed:?}");
+        helper.stdin.take().unwrap().flush().unwrap();
+        assert!(helper.wait().unwrap().success());
+        until("it goes on", Duration::from_secs(20), || report(observe, "/healthz").0 == 200);
+        let log = trawl.log();
+        assert!(log.contains("a stage stands still") && log.contains("stood still goes on"), "{log}");
+        assert!(log.contains(stage), "{log}");
+    }
+    trawl.finish();
+}

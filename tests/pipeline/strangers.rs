@@ -1,0 +1,126 @@
+//! One account against another's captures and buckets, by every route of the API, over a real engine and store. That no more
+//! is looked up for what is another's than for what is nobody's is held by the store's own tests.
+
+use super::rig::{Options, Rig, Traffic, request};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tower::ServiceExt;
+use trawl::api::{Accounts, ApiState, Credential, Role, Rules, Secret, router};
+use trawl::capture::{AccountId, Kind};
+use trawl::ownership::{BucketKeys, Ownership};
+use trawl::store::Embedded;
+use trawl::upload::{Destination, Stores, StoresConfig};
+
+fn api(rig: &Rig, ownership: Ownership) -> Router {
+    let accounts = ["a", "b"].map(|name| {
+        let secret = Secret::Token { token_sha256: Sha256::digest(name).into() };
+        (AccountId(name.to_owned()), vec![Credential { secret, role: Role::Write }])
+    });
+    router(ApiState {
+        captures: rig.handle().clone(),
+        ownership,
+        simple_dir: rig.simple_dir(),
+        accounts: Accounts::new(accounts, 10),
+        rules: Rules {
+            colo: "tst01".to_owned(),
+            time_limit_seconds_max: 86_400,
+            packet_limit_max: None,
+            byte_limit_max: None,
+            allow_file: true,
+            require_validation: true,
+            require_file_validation: true,
+            history: None,
+        },
+        request_bytes_max: 1 << 16,
+        request_time_max: Duration::from_secs(30),
+    })
+}
+
+/// Status, headers and body of what an account is answered.
+async fn ask(api: &Router, account: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("/accounts/{account}/pcaps{path}"))
+        .header("authorization", format!("Bearer {account}"))
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    let (parts, body) = api.clone().oneshot(request).await.unwrap().into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    (parts.status.as_u16(), format!("{:?}\n{}", parts.headers, String::from_utf8_lossy(&body)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_anothers_is_answered_to_the_byte_as_what_is_nobodys_on_every_route() {
+    let rig = Rig::with(Options::default(), vec![Traffic::paced(60, 10_000)]);
+    let dir = TempDir::new().unwrap();
+    let buckets = Arc::new(Embedded::open(&dir.path().join("db")).unwrap());
+    let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
+    let keys = BucketKeys::new(buckets.clone(), None);
+    let ownership = Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10));
+    let bucket = Destination::File { dir: dir.path().join("bucket") };
+    let owned = ownership.create(AccountId("a".to_owned()), &bucket, None).await.unwrap();
+    let challenge = std::fs::read_to_string(dir.path().join("bucket").join(&owned.filename)).unwrap();
+    let api = api(&rig, ownership);
+
+    // Captures of A in each state that the engine and the store have: ended and at work, simple and full.
+    let mut of_a = Vec::new();
+    for (kind, ended) in
+        [(Kind::Simple, true), (Kind::Full, true), (Kind::Simple, false), (Kind::Full, false)]
+    {
+        let mut request = request(rig.bucket(), 60.0);
+        request.packet_limit = ended.then_some(100);
+        if kind == Kind::Simple {
+            (request.kind, request.colo, request.destination) = (kind, None, None);
+            request.packet_limit = Some(if ended { 100 } else { u64::MAX });
+        }
+        let job = rig.handle().create(request).await.unwrap();
+        if ended {
+            rig.wait(&job).await;
+        }
+        of_a.push(job);
+    }
+    let nobodys = "0".repeat(32);
+    for job in &of_a {
+        for (method, suffix) in [("GET", ""), ("GET", "/progress"), ("GET", "/download"), ("PUT", "/stop")] {
+            let path = |id: &str| format!("/{id}{suffix}");
+            assert_ne!(ask(&api, "a", "GET", &path(job.id.as_str()), "").await.0, 404);
+            let theirs = ask(&api, "b", method, &path(job.id.as_str()), "").await;
+            let none = ask(&api, "b", method, &path(&nobodys), "").await;
+            assert_eq!((theirs.0, &theirs), (404, &none), "{method} {suffix}");
+        }
+    }
+    let entry = |id: &str| format!("/ownership/{id}");
+    let theirs = ask(&api, "b", "DELETE", &entry(owned.id.as_str()), "").await;
+    assert_eq!((theirs.0, &theirs), (404, &ask(&api, "b", "DELETE", &entry(&nobodys), "").await));
+    let answer =
+        |destination: String| json!({"destination_conf": destination, "ownership_challenge": challenge});
+    let unasked = answer(format!("file://{}", dir.path().join("unasked").display())).to_string();
+    let theirs = ask(&api, "b", "POST", "/ownership/validate", &answer(bucket.to_string()).to_string()).await;
+    assert_eq!((theirs.0, &theirs), (404, &ask(&api, "b", "POST", "/ownership/validate", &unasked).await));
+    // A's proof lets nobody else write there, and B's lists are empty.
+    let proven = ask(&api, "a", "POST", "/ownership/validate", &answer(bucket.to_string()).to_string()).await;
+    assert_eq!(proven.0, 200, "{}", proven.1);
+    let capture = json!({"system": "magic-transit", "type": "full", "time_limit": 1, "colo_name": "tst01",
+        "destination_conf": bucket.to_string()});
+    let refused = ask(&api, "b", "POST", "", &capture.to_string()).await;
+    assert!(refused.0 == 400 && refused.1.contains("1019"), "{}", refused.1);
+    for path in ["", "/ownership"] {
+        let (status, text) = ask(&api, "b", "GET", path, "").await;
+        assert!(status == 200 && text.contains(r#""result":[]"#), "{text}");
+    }
+    // All of it is still A's, and what was at work still is.
+    for (job, ended) in of_a.iter().zip([true, true, false, false]) {
+        let now = rig.handle().get(job.request.account.clone(), job.id.clone()).await.unwrap();
+        assert_eq!((now.status.ended(), now.stop_requested), (ended, None));
+        if !ended {
+            rig.stop_when(job, |ledger| ledger.captured > 0).await;
+        }
+    }
+    rig.stop().await;
+}
