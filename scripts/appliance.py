@@ -48,11 +48,14 @@ def config_text(sections):
 
 
 class Appliance:
-    """A running server in `work`, with one port and one account."""
+    """A running server in `work`, with one port, and accounts of which the first one asks unless another is named."""
 
-    def __init__(self, binary, work, sections):
-        self.binary, self.work, self.token = binary, pathlib.Path(work), secrets.token_hex(16)
-        self.bucket, self.spool, listen = self.work / "bucket", self.work / "spool", free_port()
+    def __init__(self, binary, work, sections, accounts=("load",)):
+        self.binary, self.work = binary, pathlib.Path(work)
+        self.tokens = {name: secrets.token_hex(16) for name in accounts}
+        self.token = self.tokens[accounts[0]]
+        self.bucket, self.spool = self.work / "bucket", self.work / "spool"
+        listen, observe = free_port(), free_port()
         for folder in (self.bucket, self.spool):
             folder.mkdir(mode=0o700)
         whole = {
@@ -60,14 +63,19 @@ class Appliance:
             "upload": {"allow_file": True},
             "store": {"path": f"{self.work}/trawl.db"},
             "api": {"listen": f"127.0.0.1:{listen}"},
+            "observe": {"listen": f"127.0.0.1:{observe}"},
             **sections,
-            "[account": {"id": "load"},
-            "[account.credential": {"token_sha256": hashlib.sha256(self.token.encode()).hexdigest()},
         }
         whole["spool"] = {"dir": str(self.spool), **whole.get("spool", {})}
         config = self.work / "trawl.toml"
-        config.write_text(config_text(whole))
-        self.url = f"http://127.0.0.1:{listen}/client/v4/accounts/load/pcaps"
+        text = config_text(whole)
+        for name, token in self.tokens.items():
+            token_sha256 = hashlib.sha256(token.encode()).hexdigest()
+            text += config_text({"[account": {"id": name}, "[account.credential": {"token_sha256": token_sha256}})
+        config.write_text(text)
+        self.listen = f"127.0.0.1:{listen}"
+        self.url = f"http://{self.listen}/client/v4/accounts/{accounts[0]}/pcaps"
+        self.observe = f"http://127.0.0.1:{observe}"
         self.log = self.work / "trawl.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([binary, "serve", "--config", config], stdin=subprocess.DEVNULL,
@@ -117,6 +125,25 @@ class Appliance:
 
     def running(self, capture):
         self.wait_for(lambda: self.progress(capture)["status"] == "running", 20, f"{capture} does not start")
+
+    def pace(self, capture, seconds):
+        """What a running capture does in a second: rx, captured, and the share of what was offered that it did not capture."""
+        def reading():
+            before = time.monotonic()
+            progress = self.progress(capture)
+            if progress["status"] != "running":
+                raise Failed(f"the capture ended: {progress}")
+            return (before + time.monotonic()) / 2, progress["ledger"]
+        (t1, a), _, (t2, b) = reading(), time.sleep(seconds), reading()
+        grown = {name: b[name] - a[name] for name in ("offered", "rx", "captured")}
+        return {"rx": grown["rx"] / (t2 - t1), "captured": grown["captured"] / (t2 - t1),
+                "lost": 1 - grown["captured"] / grown["offered"]}
+
+    def received(self):
+        """Frames that all workers received since the start, as /metrics says."""
+        with urllib.request.urlopen(f"{self.observe}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("trawl_queue_rx_packets_total{"))
 
     def stop(self, capture):
         self.ask("PUT", f"/{capture}/stop")

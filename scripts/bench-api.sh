@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# What the API costs the data plane: while one capture takes every frame of a net_pcap device at full rate, intervals without
-# requests, with wrk on list and get, and with wrk on /metrics follow each other, RUNS times; ratios of neighbours in one run.
+# What the API costs the data plane: while one capture takes every frame of a net_pcap device at full rate, intervals under
+# different loads follow each other, RUNS times; ratios are of neighbours in one run.
 #
-# The worker has the last core for itself. Everything else shares the first: writer, runtime, API and wrk too, so requests
-# a second are a lower bound, and the writer has the least that it can get. Segments are discarded: the disk is not measured.
+#   none          nothing asks; twice a round, so that the noise of the run can be seen
+#   burner        two processes that only burn CPU where wrk runs: what any work on that core costs
+#   healthz       wrk on /healthz: the same runtime, as many requests as it takes, and no capture is looked at
+#   list and get  wrk on the list and on the running capture, by turns
+#   metrics       wrk on /metrics, one connection
+#
+# The worker has the last core for itself. With two cores, wrk shares the other one with writer, runtime and API, so requests a
+# second are a lower bound, and the writer has the least that it can get; with three and more, wrk has one of its own.
+# Segments are discarded: the disk is not measured.
 #
 #   scripts/bench-api.sh [--runs 5] [--seconds 3] [--size imix] [--connections 16]
 set -euo pipefail
@@ -12,97 +19,32 @@ set -euo pipefail
 
 RUNS=5 SECONDS_EACH=3 SIZE=imix CONNECTIONS=16
 while [ $# -gt 0 ]; do
+    [ $# -ge 2 ] || die "usage: see the head of $0"
     case $1 in
-    --runs) RUNS=$2 && shift 2 ;;
-    --seconds) SECONDS_EACH=$2 && shift 2 ;;
-    --size) SIZE=$2 && shift 2 ;;
-    --connections) CONNECTIONS=$2 && shift 2 ;;
+    --runs) RUNS=$2 ;;
+    --seconds) SECONDS_EACH=$2 ;;
+    --size) SIZE=$2 ;;
+    --connections) CONNECTIONS=$2 ;;
     *) die "usage: see the head of $0" ;;
     esac
+    shift 2
 done
 
-"$ROOT/scripts/install-deps.sh" build
-need_apt python3 util-linux wrk || die "packages are missing"
-mapfile -t cores < <(cores_allowed)
-[ "${#cores[@]}" -ge 2 ] || die "a benchmark needs two cores"
-MAIN=${cores[0]} POLL=${cores[-1]}
-memory=(-m 256)
-if ! ensure_hugepages 512; then
-    warn "no 512 free hugepages: figures are those of --no-huge and ordinary pages"
-    memory+=(--no-huge)
-fi
-say "building (release)"
-(cd "$ROOT" && cargo build --release --locked --bin trawl)
-
+prepare_bench python3 wrk
 WORK=$(mktemp -d)
-server=''
-cleanup() {
-    [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
-    rm -rf "$WORK"
-}
-trap cleanup EXIT
+trap 'rm -rf "$WORK"' EXIT
 trap 'exit 130' INT TERM
+loader=$MAIN
+[ "${#cores[@]}" -eq 2 ] || loader=${cores[1]}
 
+say "$RUNS rounds of six intervals of $SECONDS_EACH s"
 "$ROOT/scripts/make-frames.py" --size "$SIZE" --count 2000 "$WORK/frames.pcap"
-mkdir -m 700 "$WORK/spool" "$WORK/bucket"
-api=127.0.0.1:$(free_port) observe=127.0.0.1:$(free_port)
-token=bench-$RANDOM$RANDOM
-cat >"$WORK/trawl.toml" <<END
-[host]
-id = "bench"
-colo = "bench"
-[dpdk]
-eal = ["--no-pci", "--in-memory"$(printf ', "%s"' "${memory[@]}")]
-[[port]]
-device = "net_pcap0,rx_pcap=$WORK/frames.pcap,infinite_rx=1"
-[cores]
-workers = [$POLL]
-writers = [$MAIN]
-[blocks]
-bytes_max = "256MiB"
-[spool]
-dir = "$WORK/spool"
-bytes_max = "1GiB"
-write = "discard"
-[store]
-path = "$WORK/trawl.db"
-[capture]
-simple_interval_seconds = 0
-[upload]
-allow_file = true
-[api]
-listen = "$api"
-[observe]
-listen = "$observe"
-[[account]]
-id = "bench"
-[[account.credential]]
-token_sha256 = "$(printf %s "$token" | sha256sum | cut -d ' ' -f 1)"
-END
-"$TARGET_DIR/release/trawl" serve --config "$WORK/trawl.toml" >"$WORK/log" 2>&1 &
-server=$!
+python3 "$ROOT/scripts/bench-api.py" --trawl "$TRAWL" --work "$WORK" --memory="${memory[*]}" --worker "$POLL" --writer "$MAIN" \
+    --loader "$loader" --runs "$RUNS" --seconds "$SECONDS_EACH" --connections "$CONNECTIONS" >"$WORK/table.md"
 
-say "$RUNS rounds of three intervals of $SECONDS_EACH s"
-python3 "$ROOT/scripts/bench-api.py" "http://$api/client/v4/accounts/bench/pcaps" "http://$observe/metrics" "$token" \
-    "file://$WORK/bucket" "$MAIN" "$RUNS" "$SECONDS_EACH" "$CONNECTIONS" >"$WORK/table.md" || die "$(tail -n 20 "$WORK/log")"
-
-out=$ROOT/benches/results/$(date -u +%Y-%m-%dT%H%M%SZ)-api.md
-{
-    echo "# The API under load, $(date -u +%Y-%m-%d)"
-    echo
-    echo "One capture takes every frame ($SIZE, 2000 of them, \`net_pcap\`, \`infinite_rx=1\`) for the whole run; $RUNS rounds of one"
-    echo "interval of $SECONDS_EACH s each, in turn. \`wrk -t1 -c$CONNECTIONS\` on list (20 captures and more) and get by turns, \`-c1\` on /metrics."
-    echo "The worker polls on a core of its own; writer, runtime, API and wrk share one other core. \`write = \"discard\"\`: every"
-    echo "frame is matched and copied into blocks, which the writer takes and gives back; there is no disk in this."
-    echo
-    cat "$WORK/table.md"
-    echo
-    echo "Machine: $(lscpu | sed -n 's/^Model name: *//p' | head -n 1), ${#cores[@]} cores;" \
-        "$(awk '/^MemTotal:/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo); Linux $(uname -r);" \
-        "DPDK $(pkg-config --modversion libdpdk), memory \`${memory[*]}\`; $(rustc --version | cut -d ' ' -f 1,2);" \
-        "commit $(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo unknown)."
-    echo
-    echo "Command: \`scripts/bench-api.sh --runs $RUNS --seconds $SECONDS_EACH --size $SIZE --connections $CONNECTIONS\`"
-} >"$out"
-cat "$out"
-say "kept as ${out#"$ROOT"/}"
+keep_result api "The API under load" "\
+One capture takes every frame ($SIZE, 2000 of them, \`net_pcap\`, \`infinite_rx=1\`) for the whole run; $RUNS rounds of one interval of
+$SECONDS_EACH s each, in turn; medians, and of the ratios to the same round's mean without load also the least and the largest. The worker
+polls on core $POLL alone; writer, runtime and API have core $MAIN, wrk and the burners core $loader. \`write = \"discard\"\`: every frame is matched
+and copied into blocks, which the writer takes and gives back; there is no disk in this. Every reading's ledger added up." \
+    "scripts/bench-api.sh --runs $RUNS --seconds $SECONDS_EACH --size $SIZE --connections $CONNECTIONS" <"$WORK/table.md"

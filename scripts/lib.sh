@@ -145,3 +145,39 @@ build_pacer() {
     read -ra flags < <(pkg-config --cflags --libs libdpdk)
     cc -O2 -shared -fPIC -o "$1" "$ROOT/scripts/pace.c" "${flags[@]}" || die "scripts/pace.c cannot be built"
 }
+
+# What the benches of one worker share: builds trawl and sets TRAWL, MAIN and POLL (the worker's core, which nothing else gets),
+# cores and memory (of EAL, words). Arguments are the packages that this bench needs.
+prepare_bench() {
+    "$ROOT/scripts/install-deps.sh" build
+    need_apt util-linux "$@" || die "packages are missing"
+    mapfile -t cores < <(cores_allowed)
+    [ "${#cores[@]}" -ge 2 ] || die "a benchmark needs two cores"
+    MAIN=${cores[0]} POLL=${cores[-1]}
+    memory=(-m 256)
+    if ! ensure_hugepages 512; then
+        warn "no 512 free hugepages: figures are those of --no-huge and ordinary pages"
+        memory+=(--no-huge)
+    fi
+    say "building (release)"
+    (cd "$ROOT" && cargo build --release --locked --bin trawl)
+    TRAWL=$TARGET_DIR/release/trawl
+}
+
+# `keep_result NAME TITLE TEXT COMMAND <TABLE`: writes a result with the machine's facts into benches/results and shows it.
+keep_result() {
+    local out
+    out=$ROOT/benches/results/$(date -u +%Y-%m-%dT%H%M%SZ)-$1.md
+    {
+        printf '# %s, %s\n\n%s\n\n' "$2" "$(date -u +%Y-%m-%d)" "$3"
+        cat
+        # shellcheck disable=SC2016  # Markdown's backquotes
+        printf '\nMachine: %s, %s cores; %s; Linux %s; DPDK %s, memory `%s`; %s; commit %s.\n\nCommand: `%s`\n' \
+            "$(lscpu | sed -n 's/^Model name: *//p' | head -n 1)" "${#cores[@]}" \
+            "$(awk '/^MemTotal:/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)" "$(uname -r)" \
+            "$(pkg-config --modversion libdpdk)" "${memory[*]}" "$(rustc --version | cut -d ' ' -f 1,2)" \
+            "$(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo unknown)" "$4"
+    } >"$out"
+    cat "$out"
+    say "kept as ${out#"$ROOT"/}"
+}

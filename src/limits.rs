@@ -30,6 +30,15 @@ pub const PCAP_RECORD_HEADER_BYTES: usize = 16;
 /// Bytes that a `simple` capture keeps of each packet (Cloudflare's PCAPs documentation).
 pub const SIMPLE_SNAPLEN: u32 = 160;
 
+/// The most that `capture.simple_packet_limit_max` may be: a look back holds its packets in memory.
+pub const SIMPLE_PACKETS_MAX: u64 = 100_000;
+
+/// Memory of a packet of a look back: its record while it is looked for, and again in the file that is made of them.
+const LOOK_BACK_PACKET_BYTES: u64 = 2 * (PCAP_RECORD_HEADER_BYTES as u64 + SIMPLE_SNAPLEN as u64) + 64;
+
+/// Look backs that read the disk at once.
+pub const LOOK_BACKS_MAX: usize = 2;
+
 /// Snap length written into the pcap header of `full` captures; no frame is longer.
 pub const FULL_SNAPLEN: u32 = 262_144;
 
@@ -77,6 +86,8 @@ const _: () =
     assert!(BLOCK_BYTES >= PAGE_BYTES + PCAP_FILE_HEADER_BYTES + PCAP_RECORD_HEADER_BYTES + FRAME_BYTES_MAX);
 const _: () =
     assert!(SEGMENT_BYTES_MIN >= 2 * BLOCK_BYTES as u64 && SEGMENT_BYTES_MIN.is_multiple_of(EXTENT_BYTES));
+const _: () =
+    assert!(LOOK_BACKS_MAX as u64 * SIMPLE_PACKETS_MAX * LOOK_BACK_PACKET_BYTES < OTHER_MEMORY_BYTES_MAX);
 const _: () = assert!(FULL_SNAPLEN as usize >= FRAME_BYTES_MAX);
 
 #[cfg(test)]

@@ -47,6 +47,10 @@ pub(crate) const PREFIX: &str = "/client/v4";
 pub struct Rules {
     /// This host's data centre, for instance `ord02`; a request for `ORD` addresses every one that begins with it.
     pub colo: String,
+    /// Longest `time_limit` of a simple capture.
+    pub simple_time_limit_seconds_max: u64,
+    /// Greatest `packet_limit` of a simple capture.
+    pub simple_packet_limit_max: u64,
     /// Longest `time_limit` of a full capture.
     pub time_limit_seconds_max: u64,
     /// Greatest `packet_limit` of a full capture, and the one that holds when none is asked for.
@@ -93,7 +97,7 @@ pub struct ApiState {
 /// All routes, with and without [`PREFIX`].
 pub fn router(state: ApiState) -> Router {
     let (request_bytes_max, request_time_max) = (state.request_bytes_max, state.request_time_max);
-    let routes = routes::router();
+    let routes = routes::router(&state.rules);
     let routes = Router::new()
         .nest(PREFIX, routes.clone())
         .merge(routes)

@@ -1,12 +1,14 @@
 //! The list of routes, and the OpenAPI document that describes them. Owns their paths; not what they do.
 //!
-//! Invariant: the document has exactly the paths, methods and error codes that are served.
+//! Invariant: the document has exactly the paths, methods and error codes that are served, and the limits of its host.
 
-use super::{ApiState, download, ownership, pcaps};
+use super::{ApiState, Rules, download, ownership, pcaps};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use bytes::Bytes;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Paths without prefix, and what is done there.
@@ -15,24 +17,49 @@ pub(super) type Routes = Vec<(&'static str, MethodRouter<Arc<ApiState>>)>;
 /// Kept by hand and not derived from types: it says what clients may rely on, which is less than what the types allow.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Where the document is served. It needs no credential: it says nothing about a host or an account.
+/// Where the document is served. It needs no credential: of its host it says only what may be asked for, of accounts nothing.
 const OPENAPI_PATH: &str = "/openapi.json";
 
-fn table() -> Routes {
+fn table(document: Bytes) -> Routes {
     let mut table = pcaps::routes();
     table.extend(download::routes());
     table.extend(ownership::routes());
-    table.push((OPENAPI_PATH, get(openapi)));
+    table.push((OPENAPI_PATH, get(move || std::future::ready(openapi(document)))));
     table
 }
 
 /// All routes, without prefix.
-pub(super) fn router() -> Router<Arc<ApiState>> {
-    table().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+pub(super) fn router(rules: &Rules) -> Router<Arc<ApiState>> {
+    table(document(rules))
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
 }
 
-async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+fn openapi(document: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+}
+
+/// [`OPENAPI`] with the limits of this host in the place of Cloudflare's.
+///
+/// # Panics
+/// When the file does not have the members that are set here, which every test that makes a router would show.
+fn document(rules: &Rules) -> Bytes {
+    let mut document: Value = serde_json::from_str(OPENAPI).expect("openapi.json is JSON");
+    for (kind, member, max) in [
+        (0, "time_limit", Some(rules.simple_time_limit_seconds_max)),
+        (0, "packet_limit", Some(rules.simple_packet_limit_max)),
+        (1, "time_limit", Some(rules.time_limit_seconds_max)),
+        (1, "packet_limit", rules.packet_limit_max),
+        (1, "byte_limit", rules.byte_limit_max),
+    ] {
+        let pointer = format!("/components/schemas/NewCapture/oneOf/{kind}/properties/{member}");
+        let schema = document.pointer_mut(&pointer).and_then(Value::as_object_mut);
+        let schema: &mut Map<String, Value> = schema.expect("openapi.json has every limit");
+        if let Some(max) = max {
+            schema.insert("maximum".to_owned(), max.into());
+        }
+    }
+    document.to_string().into()
 }
 
 #[cfg(test)]

@@ -69,9 +69,11 @@ fn key(email: &str, key: &str) -> Credential {
     Credential { secret, role: Role::Write }
 }
 
-fn ord02() -> Rules {
+pub(super) fn ord02() -> Rules {
     Rules {
         colo: "ord02".to_owned(),
+        simple_time_limit_seconds_max: 300,
+        simple_packet_limit_max: 10_000,
         time_limit_seconds_max: 86_400,
         packet_limit_max: None,
         byte_limit_max: None,
@@ -106,7 +108,7 @@ impl Host {
         Self::with(ord02())
     }
 
-    fn with(rules: Rules) -> Self {
+    pub(super) fn with(rules: Rules) -> Self {
         let (engine, dir) = (Engine::start(), TempDir::new().unwrap());
         Self { router: routes_to(engine.handle.clone(), rules, dir.path()), engine, dir }
     }
@@ -135,7 +137,7 @@ impl Host {
         self.send(request, body.to_owned()).await
     }
 
-    async fn create(&self, body: &str) -> Answer {
+    pub(super) async fn create(&self, body: &str) -> Answer {
         self.ask("POST", "", body).await
     }
 }

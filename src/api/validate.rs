@@ -16,12 +16,6 @@ use crate::upload::{Destination, DestinationError, S3Credentials};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// Cloudflare's OpenAPI: `time_limit` of a simple capture.
-const SIMPLE_TIME_LIMIT_SECONDS_MAX: u64 = 300;
-
-/// Cloudflare's OpenAPI: `packet_limit` of a simple capture.
-const SIMPLE_PACKET_LIMIT_MAX: u64 = 10_000;
-
 /// Checks `body` for `account`, under the host's `rules`.
 pub(super) fn capture_request(
     account: AccountId,
@@ -98,10 +92,10 @@ impl Check {
         self.absent("/format", body.format.as_ref(), "simple captures");
         self.absent("/compression", body.compression.as_ref(), "simple captures");
         let offset_time = body.offset_time.as_ref().map(|value| self.offset_time(value, rules));
-        let time_limit = self.seconds(body.time_limit.as_ref(), SIMPLE_TIME_LIMIT_SECONDS_MAX);
+        let time_limit = self.seconds(body.time_limit.as_ref(), rules.simple_time_limit_seconds_max);
         let packet_limit = self
             .required("/packet_limit", body.packet_limit.as_ref())
-            .and_then(|value| self.count("/packet_limit", value, SIMPLE_PACKET_LIMIT_MAX));
+            .and_then(|value| self.count("/packet_limit", value, rules.simple_packet_limit_max));
         Some(Request {
             account,
             kind: Kind::Simple,

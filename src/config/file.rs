@@ -128,9 +128,9 @@ sections! {
     }
     /// `[capture]`
     Capture {
-        /// Largest `time_limit`.
+        /// Largest `time_limit` of a `full` capture.
         time_limit_seconds_max: u64 = 86_400,
-        /// Largest `packet_limit`; any when absent.
+        /// Largest `packet_limit` of a `full` capture; any when absent.
         packet_limit_max: Option<u64> = None,
         /// Largest `byte_limit`; any when absent.
         byte_limit_max: Option<ByteSize> = None,
@@ -144,6 +144,10 @@ sections! {
         captures_max: u64 = 64,
         /// Full captures of one account at once.
         full_per_account: u64 = 1,
+        /// Largest `time_limit` of a `simple` capture.
+        simple_time_limit_seconds_max: u64 = 300,
+        /// Largest `packet_limit` of a `simple` capture.
+        simple_packet_limit_max: u64 = 10_000,
         /// Between two simple captures of one account.
         simple_interval_seconds: u64 = 60,
         /// How long a `simple` capture can be downloaded.

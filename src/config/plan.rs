@@ -187,9 +187,9 @@ pub struct StorePlan {
 /// What a request may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapturePlan {
-    /// Largest `time_limit` in seconds.
+    /// Largest `time_limit` of a `full` capture, in seconds.
     pub time_limit_seconds_max: u64,
-    /// Largest `packet_limit`; any when none.
+    /// Largest `packet_limit` of a `full` capture; any when none.
     pub packet_limit_max: Option<u64>,
     /// Largest `byte_limit`; any when none.
     pub byte_limit_max: Option<u64>,
@@ -199,6 +199,10 @@ pub struct CapturePlan {
     pub captures_max: usize,
     /// Full captures of one account at once.
     pub full_per_account: usize,
+    /// Largest `time_limit` of a `simple` capture, in seconds.
+    pub simple_time_limit_seconds_max: u64,
+    /// Largest `packet_limit` of a `simple` capture; at most [`crate::limits::SIMPLE_PACKETS_MAX`].
+    pub simple_packet_limit_max: u64,
     /// Between two simple captures of one account; zero for no such rule.
     pub simple_interval: Duration,
     /// How long a `simple` capture can be downloaded.

@@ -81,6 +81,8 @@ fsync_interval_ms = 0
 [capture]
 captures_max = 65
 packet_limit_max = 0
+simple_packet_limit_max = 100001
+simple_time_limit_seconds_max = 0
 [upload]
 part_bytes = "1MiB"
 parts_in_flight = 0

@@ -338,6 +338,10 @@ fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> Ca
     let why = "a capture is one bit of a machine word";
     let captures_max = rules.range("capture.captures_max", capture.captures_max, captures, why);
     let full_per_account = rules.range("capture.full_per_account", capture.full_per_account, captures, why);
+    let packets = (1, limits::SIMPLE_PACKETS_MAX);
+    let why = "a look back holds its packets in memory";
+    let simple_packet_limit_max =
+        rules.range("capture.simple_packet_limit_max", capture.simple_packet_limit_max, packets, why);
     let interval = (0, SECONDS_MAX);
     let why = "zero for no such rule, up to a week";
     let simple_interval =
@@ -355,6 +359,11 @@ fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> Ca
         byte_limit_max,
         captures_max: captures_max as usize,
         full_per_account: full_per_account as usize,
+        simple_time_limit_seconds_max: seconds(
+            "capture.simple_time_limit_seconds_max",
+            capture.simple_time_limit_seconds_max,
+        ),
+        simple_packet_limit_max,
         simple_interval: Duration::from_secs(simple_interval),
         simple_retention: Duration::from_secs(simple_retention),
         simple_sample: simple_sample as u32,

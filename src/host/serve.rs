@@ -344,6 +344,8 @@ fn stores(plan: &Plan) -> StoresConfig {
 fn rules(plan: &Plan) -> Rules {
     Rules {
         colo: plan.host.colo.clone(),
+        simple_time_limit_seconds_max: plan.capture.simple_time_limit_seconds_max,
+        simple_packet_limit_max: plan.capture.simple_packet_limit_max,
         time_limit_seconds_max: plan.capture.time_limit_seconds_max,
         packet_limit_max: plan.capture.packet_limit_max,
         byte_limit_max: plan.capture.byte_limit_max,

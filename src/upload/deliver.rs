@@ -229,15 +229,21 @@ impl Relay<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        // Also after a failure: parts that arrived before it are what the next attempt goes on behind.
         let written = writer.write(bytes).await;
+        self.note();
+        written
+    }
+
+    /// Keeps where the open object stands. Also after a failure: what arrived before it is what the next attempt goes on
+    /// behind.
+    fn note(&mut self) {
+        let Some(open) = &mut self.open else { return };
         if self.record.keeps()
-            && let Some(checkpoint) = writer.checkpoint()
+            && let Some(checkpoint) = open.writer.as_mut().and_then(|writer| writer.checkpoint())
         {
             open.kept = true;
             self.record.keep(open.number, checkpoint);
         }
-        written
     }
 
     /// Gives up what the store holds of the open object, which then begins anew.
@@ -251,16 +257,19 @@ impl Relay<'_> {
 
     /// Completes the open object, but only if it has the size that the merge counted: a wrong one never becomes visible.
     async fn end(&mut self, summary: Summary) -> Result<ObjectInfo, UploadError> {
-        let Some(open) = self.open.take() else {
-            return Err(UploadError::OutOfOrder { what: "an object's end" });
-        };
+        let unbegun = || UploadError::OutOfOrder { what: "an object's end" };
+        let open = self.open.as_mut().ok_or_else(unbegun)?;
         COUNTS.merged_object();
         if open.bytes != summary.bytes || open.held.is_some() {
             let sizes = (open.name.clone(), open.bytes, summary.bytes);
-            self.open = Some(open);
             return Err(self.discard(wrong_size(sizes)));
         }
-        let Open { name, writer, .. } = open;
+        if let Some(writer) = &mut open.writer {
+            let settled = writer.settle().await;
+            self.note();
+            settled?;
+        }
+        let Open { name, writer, .. } = self.open.take().ok_or_else(unbegun)?;
         match writer {
             None => adopt(self.store, self.id, &name, &summary).await?,
             Some(writer) => {

@@ -100,6 +100,8 @@ struct Held {
     writes: usize,
     /// Writes that still arrive; then the store is gone.
     writes_left: usize,
+    /// If writes stay in the air: those that do. They land when the object is settled; then the store is gone.
+    air: Option<Vec<Bytes>>,
     complete: bool,
 }
 
@@ -153,7 +155,10 @@ impl ObjectWriter for Parts {
         }
         held.writes_left -= 1;
         held.writes += 1;
-        held.parts.push(bytes);
+        match &mut held.air {
+            Some(air) => air.push(bytes),
+            None => held.parts.push(bytes),
+        }
         Box::pin(async { Ok(()) })
     }
 
@@ -168,6 +173,13 @@ impl ObjectWriter for Parts {
         let parts: Vec<_> = held.parts.iter().map(part).collect();
         let bytes = parts.iter().map(|part| part.bytes).sum();
         Some(Checkpoint::new(bytes, Kept::S3 { upload_id: String::new(), part_bytes: 1, parts }))
+    }
+
+    fn settle(&mut self) -> Pending<'_, ()> {
+        let mut held = self.0.lock().unwrap();
+        let Some(mut parts) = held.air.take() else { return Box::pin(async { Ok(()) }) };
+        held.parts.append(&mut parts);
+        gone()
     }
 
     fn finish(self: Box<Self>) -> Pending<'static, Stored> {
@@ -240,6 +252,16 @@ async fn an_upload_goes_on_behind_what_the_store_holds_and_sends_nothing_twice()
     assert_eq!(infos[0].bytes, 15);
     let held = store.0.lock().unwrap();
     assert_eq!((held.parts.concat(), held.complete, held.writes), (b"onetwothreefour".to_vec(), true, 5));
+}
+
+#[tokio::test]
+async fn what_lands_only_at_the_end_of_a_failed_upload_is_not_sent_again() {
+    let (store, mut record) = (Parts::default(), Journalled::default());
+    store.0.lock().unwrap().air = Some(Vec::new());
+    try_once(&store, &mut record, &["one", "two"], 9).await.unwrap_err();
+    try_once(&store, &mut record, &["one", "two"], 9).await.unwrap();
+    let held = store.0.lock().unwrap();
+    assert_eq!((held.parts.concat(), held.complete, held.writes), (b"onetwo".to_vec(), true, 2));
 }
 
 #[tokio::test]

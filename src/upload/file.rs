@@ -357,6 +357,11 @@ impl ObjectWriter for FileWriter {
         Some(Checkpoint::new(self.synced, Kept::File { temporary }))
     }
 
+    /// What is not synced yet is little, and is synced when it is published.
+    fn settle(&mut self) -> Pending<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn finish(self: Box<Self>) -> Pending<'static, Stored> {
         blocking(move || self.publish())
     }

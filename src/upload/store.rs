@@ -90,6 +90,10 @@ pub trait ObjectWriter: Send {
     /// outlives this writer, whether it is dropped or fails, until it is resumed, aborted or swept.
     fn checkpoint(&mut self) -> Option<Checkpoint>;
 
+    /// Waits until the store has confirmed all that can be sent before the object's end is known to be its end. Afterwards,
+    /// also after a failure, [`ObjectWriter::checkpoint`] names all that was confirmed.
+    fn settle(&mut self) -> Pending<'_, ()>;
+
     /// Completes the object, makes it visible, and checks what the store holds against what was sent. An object of the same
     /// name, size and checksum is taken for this one: then an earlier attempt succeeded and nobody heard of it.
     fn finish(self: Box<Self>) -> Pending<'static, Stored>;

@@ -117,6 +117,16 @@ impl Weed {
     pub async fn create_bucket(&self, bucket: &str) {
         self.client().create_bucket().bucket(bucket).send().await.unwrap();
     }
+
+    /// Removes a bucket with all that is in it. The server answers before it has done so: this waits until it has.
+    pub async fn delete_bucket(&self, bucket: &str) {
+        self.client().delete_bucket().bucket(bucket).send().await.unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.client().head_bucket().bucket(bucket).send().await.is_ok() {
+            assert!(Instant::now() < until, "the bucket is still there: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 impl Drop for Weed {

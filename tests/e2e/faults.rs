@@ -162,7 +162,7 @@ async fn a_bucket_that_is_deleted_and_made_again_in_an_upload_gets_everything() 
     let id = line.create(ONE_OBJECT);
     line.proxy.spoil(&["partNumber=3"], Fault::Reset, u32::MAX);
     line.until_warned(&id, "could not be reached");
-    line.weed.client().delete_bucket().bucket(BUCKET).send().await.unwrap();
+    line.weed.delete_bucket(BUCKET).await;
     line.proxy.spoil(ANY, Fault::Reset, 0);
     line.until_warned(&id, "does not exist");
     line.weed.create_bucket(BUCKET).await;

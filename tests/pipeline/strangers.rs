@@ -29,6 +29,8 @@ fn api(rig: &Rig, ownership: Ownership) -> Router {
         accounts: Accounts::new(accounts, 10),
         rules: Rules {
             colo: "tst01".to_owned(),
+            simple_time_limit_seconds_max: 300,
+            simple_packet_limit_max: 10_000,
             time_limit_seconds_max: 86_400,
             packet_limit_max: None,
             byte_limit_max: None,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::auth::Peer;
 use crate::api::codes::TABLE;
-use crate::api::tests::{A, Answer, FAILURES_MAX, Host};
+use crate::api::tests::{A, Answer, FAILURES_MAX, Host, ord02};
 use axum::http::request;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ fn the_document_has_the_paths_that_are_served() {
     let document = document();
     let documented: BTreeSet<&str> =
         document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    let served: BTreeSet<&str> = table().into_iter().map(|(path, _)| path).collect();
+    let served: BTreeSet<&str> = table(Bytes::new()).into_iter().map(|(path, _)| path).collect();
     assert_eq!(documented, served);
 }
 
@@ -156,6 +156,38 @@ fn every_reference_leads_somewhere() {
     references(&document, &mut found);
     for reference in found {
         assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn the_document_has_the_limits_that_its_host_holds_captures_to() {
+    let host = Host::with(Rules {
+        simple_time_limit_seconds_max: 7,
+        simple_packet_limit_max: 8,
+        time_limit_seconds_max: 9,
+        packet_limit_max: Some(10),
+        byte_limit_max: Some(11),
+        ..ord02()
+    });
+    let document = host.send(axum::http::Request::builder().uri("/openapi.json"), "").await.json();
+    let simple = r#"{"system":"magic-transit","type":"simple","time_limit":1,"packet_limit":1}"#;
+    let full = r#"{"system":"magic-transit","type":"full","time_limit":1,"packet_limit":1,"byte_limit":1,
+                   "colo_name":"ord02","destination_conf":"s3://pcaps-bucket?region=us-east-1"}"#;
+    for (kind, body, members) in [
+        (0, simple, &[("time_limit", 7), ("packet_limit", 8)][..]),
+        (1, full, &[("time_limit", 9), ("packet_limit", 10), ("byte_limit", 11)]),
+    ] {
+        for (member, max) in members {
+            let schema =
+                &document["components"]["schemas"]["NewCapture"]["oneOf"][kind]["properties"][member];
+            assert_eq!(schema["maximum"], *max, "{member}");
+            // A second full one is refused too, with 409.
+            for (value, refused) in [(*max, false), (max + 1, true)] {
+                let body = body.replace(&format!("\"{member}\":1"), &format!("\"{member}\":{value}"));
+                let answer = host.create(&body).await;
+                assert_eq!(answer.status.as_u16() == 400, refused, "{member} {value}: {}", answer.json());
+            }
+        }
     }
 }
 

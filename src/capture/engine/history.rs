@@ -10,7 +10,7 @@ use super::planes::Wanted;
 use super::{Engine, Note};
 use crate::capture::{AccountId, Job, Kind, Ledger, ObjectInfo, Refusal, Request, Status, StopReason};
 use crate::history::{Answer, History, HistoryError, Query};
-use crate::limits::{CAPTURES_MAX, SIMPLE_SNAPLEN};
+use crate::limits::{CAPTURES_MAX, LOOK_BACKS_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::merge::{Compression, Container, ObjectFormat};
 use crate::packet::Key;
@@ -31,8 +31,6 @@ const SLOT: usize = CAPTURES_MAX - 1;
 const RETRY: Duration = Duration::from_secs(60);
 /// How long a look back waits for the newest segments to reach the disk.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Look backs that read the disk at once.
-const READERS: usize = 2;
 
 /// The recording.
 pub(super) struct Recorder {
@@ -47,7 +45,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub fn new(history: Arc<History>) -> Self {
-        let readers = Arc::new(Semaphore::new(READERS));
+        let readers = Arc::new(Semaphore::new(LOOK_BACKS_MAX));
         Self {
             history,
             serial: 0,

@@ -106,11 +106,17 @@ impl GcsWriter {
         UploadError::Exists { place: self.target.place() }
     }
 
-    /// A way for the open chunk, once the one before it has arrived.
-    async fn clear(&mut self) -> Result<(), UploadError> {
+    /// Hears of the chunk in the air. The last one is not sent before the end: it carries the object's size and checksum.
+    async fn settled(&mut self) -> Result<(), UploadError> {
         while let Some(landed) = self.flight.join_next().await {
             self.land(landed)?;
         }
+        Ok(())
+    }
+
+    /// A way for the open chunk, once the one before it has arrived.
+    async fn clear(&mut self) -> Result<(), UploadError> {
+        self.settled().await?;
         if matches!(self.way, Way::None) {
             let begun = Session::begin(self.target.clone(), self.target.grant.patience(0)).await;
             self.way = match begun {
@@ -225,6 +231,10 @@ impl ObjectWriter for GcsWriter {
         }
         (self.told, session.closed) = (Some(bytes), true);
         Some(Checkpoint::new(bytes, Kept::Gcs { session: session.address(), crc32c }))
+    }
+
+    fn settle(&mut self) -> Pending<'_, ()> {
+        Box::pin(self.settled())
     }
 
     fn finish(mut self: Box<Self>) -> Pending<'static, Stored> {

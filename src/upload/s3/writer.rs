@@ -252,14 +252,27 @@ impl S3Writer {
         }
     }
 
-    async fn end(&mut self) -> Result<Stored, UploadError> {
-        if self.upload.is_none() {
-            return self.put().await;
-        }
-        self.depart().await?;
+    /// Hears of every part in the air, also behind one that failed: what the store has need not be sent again.
+    async fn gather(&mut self) -> Result<(), UploadError> {
+        let mut result = Ok(());
         while let Some(landed) = self.flights.join_next().await {
-            self.land(landed)?;
+            let landed = self.land(landed);
+            result = result.and(landed);
         }
+        result
+    }
+
+    /// Sends the last part, unless the object is a small one, and hears of all.
+    async fn settled(&mut self) -> Result<(), UploadError> {
+        let mut result = Ok(());
+        if self.upload.is_some() && !self.open.is_empty() {
+            result = self.depart().await;
+        }
+        result.and(self.gather().await)
+    }
+
+    async fn end(&mut self) -> Result<Stored, UploadError> {
+        self.settled().await?;
         let Some(mut upload) = self.upload.take() else { return self.put().await };
         let result = self.complete(&mut upload).await;
         self.upload = Some(upload);
@@ -291,7 +304,14 @@ impl Checksums {
 
 impl ObjectWriter for S3Writer {
     fn write(&mut self, bytes: Bytes) -> Pending<'_, ()> {
-        Box::pin(self.append(bytes))
+        Box::pin(async move {
+            let result = self.append(bytes).await;
+            // The first failure is the one to tell.
+            if result.is_err() {
+                let _later = self.gather().await;
+            }
+            result
+        })
     }
 
     fn checkpoint(&mut self) -> Option<Checkpoint> {
@@ -305,6 +325,10 @@ impl ObjectWriter for S3Writer {
         let bytes = parts.iter().map(|part| part.bytes).sum();
         let (upload_id, part_bytes) = (upload.id.clone(), self.cut.part_bytes);
         Some(Checkpoint::new(bytes, Kept::S3 { upload_id, part_bytes, parts }))
+    }
+
+    fn settle(&mut self) -> Pending<'_, ()> {
+        Box::pin(self.settled())
     }
 
     fn finish(mut self: Box<Self>) -> Pending<'static, Stored> {
