@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use trawl::merge::{Input, Segment, Start, merge_files, run_live};
+use trawl::merge::{Input, Segment, Shape, Start, merge_files, run_live};
 use trawl::pcap::Writer;
 
 const BYTES: u64 = 256 << 20;
@@ -40,7 +40,7 @@ fn live(segments: &[Segment]) {
         inputs.send(Input::End(queue)).unwrap();
     }
     let upload = std::thread::spawn(move || while outputs.blocking_recv().is_some() {});
-    run_live(&Start::anew(segments.len()), 262_144, 1 << 30, taken, made).unwrap();
+    run_live(&Start::anew(segments.len()), &Shape::plain(262_144, 1 << 30), taken, made).unwrap();
     upload.join().unwrap();
 }
 

@@ -9,7 +9,7 @@ group=${1:-test}
 
 build_packages=(build-essential pkg-config libclang-dev clang libdpdk-dev libpcap-dev)
 demo_packages=(curl iproute2 iputils-ping ethtool python3 tshark)
-test_packages=(python3-venv tcpdump wireshark-common dpdk strace shellcheck)
+test_packages=(python3-venv tcpdump wireshark-common zstd dpdk strace shellcheck)
 
 # DPDK's own meta package pulls every driver; a build links what pkg-config names, and that is all of it.
 packages=("${build_packages[@]}")

@@ -71,6 +71,12 @@ pub const HISTORY_DIR: &str = "history";
 /// How far a simple capture may look back (Cloudflare's OpenAPI: `offset_time` within the last 24 hours).
 pub const HISTORY_HOURS_MAX: u64 = 24;
 
+/// Level of zstd unless the config says otherwise: zstd's own choice.
+pub const ZSTD_LEVEL_DEFAULT: i32 = 3;
+
+/// Levels of zstd: above 19 a compressor takes hundreds of MiB and one percent is gained.
+pub const ZSTD_LEVEL_MAX: i32 = 19;
+
 /// RX queues of one port.
 pub const QUEUES_MAX: u16 = 64;
 

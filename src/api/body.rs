@@ -26,6 +26,8 @@ pub(super) struct CreateBody {
     pub(super) destination_conf: Option<Value>,
     pub(super) filter_v1: Option<Value>,
     pub(super) offset_time: Option<Value>,
+    pub(super) format: Option<Value>,
+    pub(super) compression: Option<Value>,
     #[serde(flatten)]
     pub(super) unknown: Map<String, Value>,
 }

@@ -11,6 +11,7 @@ use super::codes::Code;
 use super::envelope::Failure;
 use crate::capture::{AccountId, ColoStyle, Kind, OffsetTime, Request};
 use crate::matcher::FilterV1;
+use crate::merge::{Compression, Container};
 use crate::upload::{Destination, DestinationError, S3Credentials};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -88,6 +89,8 @@ impl Check {
         self.absent("/colo_name", body.colo_name.as_ref(), "simple captures");
         self.absent("/colo", body.colo.as_ref(), "simple captures");
         self.absent("/destination_conf", body.destination_conf.as_ref(), "simple captures");
+        self.absent("/format", body.format.as_ref(), "simple captures");
+        self.absent("/compression", body.compression.as_ref(), "simple captures");
         let offset_time = body.offset_time.as_ref().map(|value| self.offset_time(value, rules));
         let time_limit = self.seconds(body.time_limit.as_ref(), rules.simple_time_limit_seconds_max);
         let packet_limit = self
@@ -104,6 +107,8 @@ impl Check {
             colo_style: ColoStyle::ColoName,
             destination: None,
             offset_time: offset_time.map_or(Some(None), |offset| offset.map(Some))?,
+            format: None,
+            compression: None,
         })
     }
 
@@ -144,6 +149,11 @@ impl Check {
         let byte_limit = self.bounded("/byte_limit", body.byte_limit.as_ref(), rules.byte_limit_max);
         let colo = self.colo(body, rules);
         let destination = self.destination_conf(body.destination_conf.as_ref(), rules);
+        let format = body.format.as_ref();
+        let format = format.and_then(|value| self.one_of("/format", Some(value), &["pcap", "pcapng"]));
+        let compression = body.compression.as_ref();
+        let compression =
+            compression.and_then(|value| self.one_of("/compression", Some(value), &["none", "zstd"]));
         let (colo, colo_style) = colo?;
         Some(Request {
             account,
@@ -156,6 +166,9 @@ impl Check {
             colo_style,
             destination: Some(destination?),
             offset_time: None,
+            format: format.map(|format| if format == "pcapng" { Container::PcapNg } else { Container::Pcap }),
+            compression: compression
+                .map(|by| if by == "zstd" { Compression::Zstd } else { Compression::None }),
         })
     }
 

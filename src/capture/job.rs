@@ -4,6 +4,7 @@
 
 use super::Ledger;
 use crate::matcher::FilterV1;
+use crate::merge::{Compression, Container, Content};
 use crate::upload::{Destination, Sealed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,12 @@ pub struct Request {
     /// Takes the packets from the history, `time_limit` seconds back from there; from now on if none. `simple` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset_time: Option<OffsetTime>,
+    /// What the objects are, instead of the host's choice. `full` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Container>,
+    /// What they are compressed by, instead of the host's choice. `full` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
 }
 
 /// `status` of a capture, in Cloudflare's words.
@@ -156,7 +163,7 @@ pub enum StopReason {
 }
 
 /// One object in the bucket.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectInfo {
     /// File name below the destination's directory.
@@ -165,12 +172,28 @@ pub struct ObjectInfo {
     pub bytes: u64,
     /// Packets in it.
     pub packets: u64,
+    /// Bytes of their data; none in a plain pcap file, whose size tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame_bytes: Option<u64>,
     /// Time stamp of its first packet, ns since the UNIX epoch; zero if it has none.
     pub first_ns: u64,
     /// Time stamp of its last packet.
     pub last_ns: u64,
     /// SHA-256 of the object, 64 lower-case hexadecimal digits.
     pub sha256: String,
+    /// What it unpacks to, if it is compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
+}
+
+impl ObjectInfo {
+    /// Bytes of the packets' data.
+    #[must_use]
+    pub fn frame_bytes(&self) -> u64 {
+        use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE, PCAP_RECORD_HEADER_BYTES as RECORD};
+        self.frame_bytes
+            .unwrap_or_else(|| self.bytes.saturating_sub(FILE as u64 + self.packets * RECORD as u64))
+    }
 }
 
 /// The durable record of one capture.

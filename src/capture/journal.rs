@@ -7,7 +7,7 @@
 
 use super::underway::Underway;
 use super::{Job, ObjectInfo};
-use crate::merge::{Cut, Start};
+use crate::merge::{Counts, Cut, ObjectFormat, Origin, Start};
 use crate::upload::{Checkpoint, Manifest};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -20,6 +20,7 @@ use std::path::Path;
 const RECORD: &str = ".capture.json";
 const JOURNAL: &str = ".journal";
 const MANIFEST: &str = ".manifest.json";
+const COUNTS: &str = ".counts.json";
 /// Room for some lines of any number of queues.
 const JOURNAL_RESERVE_BYTES: u64 = 64 << 10;
 
@@ -34,6 +35,12 @@ pub struct Record {
     pub snaplen: u32,
     /// Where objects are cut.
     pub object_bytes_max: u64,
+    /// What they are.
+    #[serde(default)]
+    pub format: ObjectFormat,
+    /// What those in pcapng say.
+    #[serde(default)]
+    pub origin: Origin,
     /// When workers began to take it up.
     pub started: Option<Timestamp>,
     /// When the last worker had let it go.
@@ -89,6 +96,27 @@ pub fn settle(dir: &Path, manifest: Manifest) -> io::Result<Manifest> {
     }
     replace(dir, MANIFEST, &manifest.to_json().map_err(io::Error::other)?)?;
     Ok(manifest)
+}
+
+/// The counts that the end of a capture's last pcapng object says, if they are settled.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn counts(dir: &Path) -> io::Result<Option<Counts>> {
+    match fs::read(dir.join(COUNTS)) {
+        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(io::Error::other),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Settles those counts, before anything that says them is made: a merge that is begun again must say the same. Waits for
+/// the disk.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn settle_counts(dir: &Path, counts: &Counts) -> io::Result<()> {
+    replace(dir, COUNTS, &serde_json::to_vec(counts).map_err(io::Error::other)?)
 }
 
 fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -301,6 +329,7 @@ mod tests {
                 first_ns: 1,
                 last_ns: 2,
                 sha256: String::new(),
+                ..ObjectInfo::default()
             },
             cuts: vec![Cut { sequence: n, offset: 24 }],
             is_last: n == 2,

@@ -3,12 +3,11 @@
 //!
 //! Invariant: the spool is only read, until [`Left::remove`].
 
-use super::engine::frame_bytes;
-use super::journal::{Entry, Journal, Record, remove, settled};
+use super::journal::{Entry, Journal, Record, counts, remove, settled};
 use super::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
 use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
 use crate::matcher::FilterV1;
-use crate::merge::{self, Consumed, Cut, Input, MergeError, Start};
+use crate::merge::{self, Consumed, Counts, Cut, Input, MergeError, ObjectFormat, Shape, Start};
 use crate::spool::{self, LeftStream, Salvaged};
 use crate::upload::{
     self, Limits, MANIFEST_VERSION, Manifest, ObjectStore, PublishError, UploadError, manifest_name,
@@ -20,6 +19,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Chunks between merge and store.
@@ -92,6 +92,8 @@ pub struct Left {
     record: Option<Record>,
     entries: Vec<Entry>,
     settled: Option<Manifest>,
+    /// What the end of the last pcapng object says.
+    counts: Option<Counts>,
     /// One for each queue; numbered from 0, and the place in the first one where delivered objects end.
     lanes: Vec<(Vec<merge::Segment>, u64)>,
     keeps_distrusted: bool,
@@ -145,6 +147,10 @@ impl Left {
             notes.push(format!("its manifest cannot be read: {error}"));
             None
         });
+        let counts = counts(dir).unwrap_or_else(|error| {
+            notes.push(format!("its counts cannot be read: {error}"));
+            None
+        });
         let entries = Journal::read(dir).map_err(failed)?;
         let since_ns = record.as_ref().map_or(0, |r| r.job.submitted.as_nanosecond() - CLOCK_SLACK_NS);
         let survey = spool::survey(dir, u64::try_from(since_ns).unwrap_or(0)).map_err(failed)?;
@@ -171,6 +177,7 @@ impl Left {
             record,
             entries,
             settled,
+            counts,
             lanes: Vec::new(),
             keeps_distrusted,
         };
@@ -275,8 +282,8 @@ impl Left {
     ) -> Result<Vec<ObjectInfo>, RecoverError> {
         let object = if goes_on { u32::try_from(self.entries.len()).unwrap_or(u32::MAX) } else { 0 };
         let cuts = self.lanes.iter().map(|(_, skip)| Cut { sequence: 0, offset: *skip }).collect();
-        let (start, snaplen) = (Start { object, cuts }, self.snaplen());
-        let object_bytes_max = self.record.as_ref().map_or(RECOVERED_OBJECT_BYTES, |r| r.object_bytes_max);
+        let (start, shape) = (Start { object, cuts }, self.shape());
+        let format = shape.format;
         let (tell, inputs) = crossbeam::channel::unbounded();
         for (queue, (lane, _)) in self.lanes.iter().enumerate() {
             let segments = lane.iter().map(|segment| Input::Segment(queue, segment.clone()));
@@ -284,22 +291,35 @@ impl Left {
                 let _receiver_is_here = tell.send(input);
             }
         }
+        let _receiver_is_here = tell.send(Input::Counts(self.counts));
         let (outputs, merged) = mpsc::channel(CHUNKS_WAITING);
         let (report, outcome) = oneshot::channel();
         let merge = move || {
-            let _deliverer_gone =
-                report.send(merge::run_live(&start, snaplen, object_bytes_max, inputs, outputs));
+            let _deliverer_gone = report.send(merge::run_live(&start, &shape, inputs, outputs));
         };
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
         thread.map_err(|e| RecoverError::Thread(e.to_string()))?;
         let mut unnoted = |_: ObjectInfo, _: Consumed| Ok(());
-        let delivered = upload::deliver(store, &self.summary.id, object, merged, &mut unnoted).await;
+        let delivered = upload::deliver(store, &self.summary.id, format, object, merged, &mut unnoted).await;
         // A merge that failed closed the channel, which delivery reports as an interruption: the cause is the merge's.
         match (outcome.await, delivered) {
             (_, Err(e)) if !matches!(e, UploadError::Interrupted { .. }) => Err(e.into()),
             (Ok(Err(e)), _) => Err(e.into()),
             (Err(_), _) => Err(RecoverError::Thread("the merge thread died".to_owned())),
             (Ok(Ok(_)), delivered) => Ok(delivered?),
+        }
+    }
+
+    /// As the dead process made objects, if that is known.
+    fn shape(&self) -> Shape {
+        match &self.record {
+            None => Shape::plain(self.snaplen(), RECOVERED_OBJECT_BYTES),
+            Some(record) => Shape {
+                snaplen: record.snaplen,
+                object_bytes_max: record.object_bytes_max,
+                format: record.format,
+                origin: Arc::new(record.origin.clone()),
+            },
         }
     }
 
@@ -310,8 +330,7 @@ impl Left {
     /// The counts that were known, held against what is in the objects.
     fn ledger(&self, goes_on: bool) -> Ledger {
         let delivered = self.summary.packets_delivered;
-        let of_entry = |entry: &Entry| frame_bytes(entry.object.bytes, entry.object.packets);
-        let delivered_bytes: u64 = self.entries.iter().map(of_entry).sum();
+        let delivered_bytes: u64 = self.entries.iter().map(|entry| entry.object.frame_bytes()).sum();
         let known = self.record.as_ref().map_or_else(Ledger::default, |record| record.job.ledger);
         let mut whole =
             known.recovered(delivered + self.summary.packets, delivered_bytes + self.summary.bytes);
@@ -331,6 +350,7 @@ impl Left {
             return settled.clone();
         }
         let (record, ledger) = (self.record.as_ref(), self.ledger(goes_on));
+        let format = record.map_or_else(ObjectFormat::default, |record| record.format);
         let (job, request) = (record.map(|r| &r.job), record.map(|r| &r.job.request));
         let first = Timestamp::from_nanosecond(i128::from(self.summary.first_ns)).unwrap_or_default();
         let lost = ledger.offered - ledger.rx + ledger.dropped.total()
@@ -358,6 +378,8 @@ impl Left {
                 && self.summary.notes.is_empty()
                 && lost == 0,
             snaplen: self.snaplen(),
+            format: format.container,
+            compression: format.compression,
             objects,
             ledger,
             queues: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),

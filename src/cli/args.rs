@@ -3,6 +3,7 @@
 //! Invariant: no option takes a secret, because arguments are seen by every user of the host; secrets come from the
 //! environment or from files.
 
+use crate::limits::{ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -309,12 +310,43 @@ pub struct FilterTestArgs {
 /// `trawl merge`
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// The pcap file to write
-    #[arg(short, long, value_name = "OUT")]
+    /// The file to write; - is standard output
+    #[arg(short, long, short_alias = 'w', value_name = "OUT", default_value = "-")]
     pub output: PathBuf,
-    /// Files to join, pcap or pcapng
+    /// What to write; by OUT's name if it tells, otherwise pcap
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<FormatArg>,
+    /// What to compress it by; by OUT's name if it tells, otherwise none
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub compression: Option<CompressionArg>,
+    /// Level of zstd, 1 to 19
+    #[arg(long, value_name = "LEVEL", default_value_t = ZSTD_LEVEL_DEFAULT, value_parser = clap::value_parser!(i32).range(1..=i64::from(ZSTD_LEVEL_MAX)))]
+    pub level: i32,
+    /// Files or objects to join, pcap or pcapng, also compressed by zstd: paths, or such as
+    /// s3://BUCKET/DIRECTORY/pcap_ID.pcap?region=REGION
     #[arg(required = true, value_name = "IN")]
-    pub inputs: Vec<PathBuf>,
+    pub inputs: Vec<String>,
+    /// Where buckets are
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `--format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// Classic pcap with nanosecond time stamps
+    Pcap,
+    /// pcapng, which can hold several link types
+    Pcapng,
+}
+
+/// `--compression`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompressionArg {
+    /// Not at all
+    None,
+    /// By zstd
+    Zstd,
 }
 
 /// `trawl recover`

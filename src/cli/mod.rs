@@ -184,9 +184,7 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
             let counts = filter::test(&request::filter(&args.filter)?, &args.file, args.write.as_deref())?;
             Outcome::done(format!("{counts}\n"), &counts, args.json)
         }
-        args::Command::Merge(args) => {
-            merge::run(&args.output, &args.inputs).map(|()| Outcome::silent()).map_err(Error::Command)
-        }
+        args::Command::Merge(args) => merge::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
         args::Command::Recover(args) => block_on(recover::run(&args)),
         args::Command::Verify(args) => verify::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
         args::Command::ManifestKey(args) => {

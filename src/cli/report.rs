@@ -216,6 +216,7 @@ mod tests {
                 first_ns: 1_795_500_000_000_000_001,
                 last_ns: 1_795_500_060_000_000_000,
                 sha256: "ab".repeat(32),
+                ..Default::default()
             }],
             sample_one_in: None,
         }

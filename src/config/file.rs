@@ -4,6 +4,7 @@
 //! that are not, not the first.
 
 use super::{Problem, size::ByteSize};
+use crate::limits::ZSTD_LEVEL_DEFAULT;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use toml::{Table, Value};
@@ -133,6 +134,12 @@ sections! {
         packet_limit_max: Option<u64> = None,
         /// Largest `byte_limit`; any when absent.
         byte_limit_max: Option<ByteSize> = None,
+        /// `pcap` or `pcapng`.
+        format: String = "pcap".to_owned(),
+        /// `none` or `zstd`.
+        compression: String = "none".to_owned(),
+        /// Level of `zstd`.
+        compression_level: u64 = ZSTD_LEVEL_DEFAULT as u64,
         /// Captures at once.
         captures_max: u64 = 64,
         /// Full captures of one account at once.

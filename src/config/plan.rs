@@ -5,6 +5,7 @@
 
 use super::{Problem, Problems, file, resolve};
 use crate::capture::AccountId;
+use crate::merge::ObjectFormat;
 use crate::upload::{GcsCredentials, S3Extras};
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -192,6 +193,8 @@ pub struct CapturePlan {
     pub packet_limit_max: Option<u64>,
     /// Largest `byte_limit`; any when none.
     pub byte_limit_max: Option<u64>,
+    /// What objects of full captures are, unless the request says otherwise.
+    pub format: ObjectFormat,
     /// Captures at once, up to [`crate::limits::CAPTURES_MAX`].
     pub captures_max: usize,
     /// Full captures of one account at once.

@@ -6,6 +6,8 @@ use super::file::{self, File};
 use super::plan::*;
 use super::{ByteSize, Problem, accounts};
 use crate::limits;
+use crate::limits::ZSTD_LEVEL_MAX;
+use crate::merge::{Compression, Container, ObjectFormat};
 use crate::upload::{GcsCredentials, S3Encryption, S3Extras};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -347,9 +349,11 @@ fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> Ca
     // The history is recorded in a slot of its own.
     let captures_max = captures_max.min(limits::CAPTURES_MAX as u64 - u64::from(with_history));
     let simple_sample = rules.range("capture.simple_sample", capture.simple_sample, SAMPLE, SAMPLE_WHY);
+    let format = format(rules, capture);
     let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
     let simple_retention = seconds("capture.simple_retention_seconds", capture.simple_retention_seconds);
     CapturePlan {
+        format,
         time_limit_seconds_max: seconds("capture.time_limit_seconds_max", capture.time_limit_seconds_max),
         packet_limit_max,
         byte_limit_max,
@@ -363,6 +367,24 @@ fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> Ca
         simple_interval: Duration::from_secs(simple_interval),
         simple_retention: Duration::from_secs(simple_retention),
         simple_sample: simple_sample as u32,
+    }
+}
+
+fn format(rules: &mut Rules, capture: &file::Capture) -> ObjectFormat {
+    let (levels, why) =
+        ((1, ZSTD_LEVEL_MAX as u64), "above 19 zstd takes hundreds of MiB and gains a percent");
+    ObjectFormat {
+        container: rules.choice(
+            "capture.format",
+            &capture.format,
+            &[("pcap", Container::Pcap), ("pcapng", Container::PcapNg)],
+        ),
+        compression: rules.choice(
+            "capture.compression",
+            &capture.compression,
+            &[("none", Compression::None), ("zstd", Compression::Zstd)],
+        ),
+        level: rules.range("capture.compression_level", capture.compression_level, levels, why) as i32,
     }
 }
 

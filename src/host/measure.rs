@@ -268,7 +268,7 @@ impl Bench<'_> {
                         budget.end(Ended::Revoked)
                     }
                     Input::End(_) => streams -= 1,
-                    Input::Segment(..) | Input::Watermark(..) => {}
+                    Input::Segment(..) | Input::Watermark(..) | Input::Counts(_) => {}
                 }
             }
         }))

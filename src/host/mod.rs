@@ -12,6 +12,8 @@ mod memory;
 #[cfg(feature = "dpdk")]
 mod observation;
 #[cfg(feature = "dpdk")]
+mod origin;
+#[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;

@@ -5,6 +5,7 @@
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::memory;
 use super::observation::Observation;
+use super::origin;
 use super::ports::{self, PortsError};
 use super::privileges;
 use super::retention;
@@ -150,6 +151,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         upload_retention: plan.upload.retention,
         upload_pause_max: plan.upload.retry_pause,
         high_water_percent: plan.spool.high_water_percent,
+        object_format: plan.capture.format,
+        origin: origin::of_host(&plan.ports),
         signing_key,
         full_per_account: plan.capture.full_per_account,
         simple_interval: plan.capture.simple_interval,

@@ -65,6 +65,9 @@ pub enum MergeError {
         /// The first queue without an end.
         queue: usize,
     },
+    /// The input channel closed before the counts of a pcapng capture were told.
+    #[error("the capture's counts were never told, and the end of its last pcapng object needs them")]
+    CountsMissing,
     /// Nobody takes the output any more.
     #[error("the upload stopped taking data")]
     OutputClosed,
@@ -76,7 +79,7 @@ pub enum MergeError {
     OutputIsInput(PathBuf),
     /// Inputs of different link types cannot be in one pcap file.
     #[error(
-        "{} has link type {found}, {} has {first}; merge files of one link type only",
+        "{} has link type {found}, {} has {first}; merge them into a pcapng file (--format pcapng)",
         path.display(), first_path.display()
     )]
     LinkTypes {
@@ -97,6 +100,14 @@ pub enum MergeError {
         /// The time.
         ns: u64,
     },
+    /// zstd refused.
+    #[error("compression failed: {0}")]
+    Compression(std::io::Error),
+    /// More interfaces than a reader of the output would take.
+    #[error(
+        "the inputs have more than {0} interfaces with packets; merge fewer at a time, or into a pcap file"
+    )]
+    Interfaces(usize),
     /// The output could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Output {

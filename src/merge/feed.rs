@@ -3,7 +3,7 @@
 //!
 //! Invariant: a merge that begins where the last complete object ended is told everything that is not in it.
 
-use super::{Cut, Input, Segment};
+use super::{Counts, Cut, Input, Segment};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,27 @@ struct Lane {
 #[derive(Debug)]
 struct State {
     lanes: Vec<Lane>,
+    counts: Option<Option<Counts>>,
     merge: Option<Sender<Input>>,
+}
+
+impl State {
+    fn note(&mut self, input: &Input) {
+        let queue = match input {
+            Input::Segment(queue, _) | Input::Watermark(queue, _) | Input::End(queue) => *queue,
+            Input::Counts(counts) => {
+                self.counts.get_or_insert(*counts);
+                return;
+            }
+        };
+        let Some(lane) = self.lanes.get_mut(queue) else { return };
+        match input {
+            Input::Segment(_, segment) => lane.segments.push_back(segment.clone()),
+            Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(*ns),
+            Input::End(_) => lane.ended = true,
+            Input::Counts(_) => {}
+        }
+    }
 }
 
 /// See the module. The spool tells it, and it tells whichever merge was started last.
@@ -32,7 +52,7 @@ impl Feed {
     #[must_use]
     pub fn new(queues: usize) -> Self {
         let lanes = (0..queues).map(|_| Lane::default()).collect();
-        Self { state: Mutex::new(State { lanes, merge: None }) }
+        Self { state: Mutex::new(State { lanes, counts: None, merge: None }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -42,14 +62,7 @@ impl Feed {
     /// Keeps the news and passes them on. Never waits for a merge.
     pub fn tell(&self, input: Input) {
         let mut state = self.state();
-        let (Input::Segment(queue, _) | Input::Watermark(queue, _) | Input::End(queue)) = &input;
-        if let Some(lane) = state.lanes.get_mut(*queue) {
-            match &input {
-                Input::Segment(_, segment) => lane.segments.push_back(segment.clone()),
-                Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(*ns),
-                Input::End(_) => lane.ended = true,
-            }
-        }
+        state.note(&input);
         if let Some(merge) = &state.merge {
             // A merge that failed listens no more; the next one is told anew.
             let _merge_ended = merge.send(input);
@@ -70,6 +83,9 @@ impl Feed {
             for input in segments.chain(rest.into_iter().flatten()) {
                 let _receiver_is_here = sender.send(input);
             }
+        }
+        if let Some(counts) = state.counts {
+            let _receiver_is_here = sender.send(Input::Counts(counts));
         }
         state.merge = Some(sender);
         receiver

@@ -4,9 +4,13 @@
 
 use super::MergeError;
 use super::Totals;
-use super::order::{Sink, Span, account};
-use crate::limits::FULL_SNAPLEN;
-use crate::pcap::format::file_header_of;
+use super::compress::Frames;
+use super::interfaces::Encoder;
+use super::ng::packets;
+use super::order::{Provenance, Sink, Span, account, classic_header};
+use super::{Compression, ObjectFormat};
+use crate::pcap::Record;
+use crate::pcap::blocks::packet;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -65,7 +69,8 @@ pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
 
 /// The file that a merge makes.
 pub(super) struct Target {
-    writer: BufWriter<Box<dyn Write>>,
+    writer: Box<dyn Write>,
+    encoder: Encoder,
     path: PathBuf,
     /// Where a regular file grows until it is whole.
     part: Option<Part>,
@@ -81,7 +86,7 @@ struct Part {
 
 impl Target {
     /// Begins the file: standard output for `-`, a device or pipe as it is, anything else under a temporary name.
-    pub(super) fn create(path: &Path, link_type: u16) -> Result<Self, MergeError> {
+    pub(super) fn create(path: &Path, format: ObjectFormat, link_type: u16) -> Result<Self, MergeError> {
         let failed = |source| MergeError::Output { path: path.to_owned(), source };
         let mut part = None;
         let sink: Box<dyn Write> = if path == Path::new("-") {
@@ -94,11 +99,29 @@ impl Target {
             part = Some(created);
             Box::new(file)
         };
-        let mut writer = BufWriter::with_capacity(WRITE_BYTES, sink);
-        let header = file_header_of(FULL_SNAPLEN, link_type);
-        writer.write_all(&header).map_err(failed)?;
-        let totals = Totals { objects: 1, bytes: header.len() as u64, ..Totals::default() };
-        Ok(Self { writer, path: path.to_owned(), part, totals })
+        let writer = BufWriter::with_capacity(WRITE_BYTES, sink);
+        let writer: Box<dyn Write> = match format.compression {
+            Compression::None => Box::new(writer),
+            Compression::Zstd => {
+                Box::new(Frames::new(writer, format.level).map_err(MergeError::Compression)?)
+            }
+        };
+        let (encoder, header) = Encoder::new(format.container, link_type);
+        let totals = Totals { objects: 1, ..Totals::default() };
+        let mut target = Self { writer, encoder, path: path.to_owned(), part, totals };
+        target.write(&header, &[])?;
+        Ok(target)
+    }
+
+    fn write(&mut self, head: &[u8], tail: &[u8]) -> Result<(), MergeError> {
+        self.totals.bytes += (head.len() + tail.len()) as u64;
+        let written = self.writer.write_all(head).and_then(|()| self.writer.write_all(tail));
+        written.map_err(|source| MergeError::Output { path: self.path.clone(), source })
+    }
+
+    fn count(&mut self, span: Span) {
+        let Totals { packets, first_ns, last_ns, .. } = &mut self.totals;
+        self.totals.disorder += account(packets, first_ns, last_ns, span);
     }
 
     /// Makes the file durable and visible.
@@ -125,12 +148,33 @@ impl Sink for Target {
     }
 
     #[inline]
-    fn append(&mut self, head: &[u8], tail: &[u8], span: Span) -> Result<(), MergeError> {
-        let Totals { packets, bytes, first_ns, last_ns, disorder, .. } = &mut self.totals;
-        *disorder += account(packets, first_ns, last_ns, span);
-        *bytes += (head.len() + tail.len()) as u64;
-        let written = self.writer.write_all(head).and_then(|()| self.writer.write_all(tail));
-        written.map_err(|source| MergeError::Output { path: self.path.clone(), source })
+    fn run(&mut self, from: Provenance<'_>, records: &[u8], span: Span) -> Result<(), MergeError> {
+        self.count(span);
+        match &mut self.encoder {
+            Encoder::Pcap => self.write(records, &[]),
+            Encoder::Ng(interfaces) => {
+                let mut blocks = interfaces.begin(from)?;
+                packets(&mut blocks, interfaces.current(), records);
+                let written = self.write(&blocks, &[]);
+                self.encoder.give_back(blocks);
+                written
+            }
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, from: Provenance<'_>, record: &Record<'_>) -> Result<(), MergeError> {
+        self.count(Span::one(record.ns));
+        match &mut self.encoder {
+            Encoder::Pcap => self.write(&classic_header(from, record)?, record.data),
+            Encoder::Ng(interfaces) => {
+                let mut blocks = interfaces.begin(from)?;
+                packet(&mut blocks, interfaces.current(), record.ns, record.wire_len, record.data);
+                let written = self.write(&blocks, &[]);
+                self.encoder.give_back(blocks);
+                written
+            }
+        }
     }
 }
 

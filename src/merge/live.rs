@@ -5,7 +5,7 @@
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
-use super::{Input, MergeError, Output, Segment, Start, Totals, seal};
+use super::{Counts, Input, MergeError, Output, Segment, Shape, Start, Totals, seal};
 use crate::limits::PCAP_FILE_HEADER_BYTES;
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{Place, ReadError, Reader};
@@ -18,11 +18,11 @@ use tokio::sync::mpsc::Sender;
 /// Steps between looks at the input while there is work: rare enough to cost nothing, often enough that nothing piles up.
 const STEPS_PER_LOOK: usize = 256;
 
-/// Merges the streams of as many queues as `start` has places into objects of at most `object_bytes_max` bytes (a single
-/// larger record excepted) until every queue has ended. Blocks, and has a second thread for hashing; run it outside of
-/// async code.
+/// Merges the streams of as many queues as `start` has places into objects of the given shape until every queue has
+/// ended. Blocks, and has a second thread for hashing; run it outside of async code.
 ///
-/// The objects depend on the streams alone: a merge that starts where an object ended goes on as the first one would have.
+/// The objects depend on the streams, the shape and, if they are pcapng, the counts alone: a merge that starts where an
+/// object ended goes on as the first one would have.
 ///
 /// A queue without a watermark holds the others back, because its next packet could be the oldest. While `outputs` is
 /// full, `inputs` is not read: a sender that must not wait uses an unbounded channel.
@@ -31,22 +31,26 @@ const STEPS_PER_LOOK: usize = 256;
 /// [`MergeError`] when a segment cannot be read or is not as published, or when either channel closes before the end.
 pub fn run_live(
     start: &Start,
-    snaplen: u32,
-    object_bytes_max: u64,
+    shape: &Shape,
     inputs: Receiver<Input>,
     outputs: Sender<Output>,
 ) -> Result<Totals, MergeError> {
     let (merged, to_seal) = crossbeam::channel::bounded(seal::QUEUE);
     let sealed = outputs.clone();
     std::thread::scope(|scope| {
-        let sealer = scope.spawn(move || seal::seal(&to_seal, &sealed));
+        let format = shape.format;
+        let sealer = scope.spawn(move || seal::seal(format, &to_seal, &sealed));
         let lanes =
             start.cuts.iter().map(|cut| Lane { segments: cut.sequence, skip: cut.offset, ..Lane::default() });
         let lanes = lanes.collect();
-        let objects = Objects::new(merged, snaplen, object_bytes_max, start);
-        let totals = Live { lanes, objects, floors: Floors::default() }.run(&inputs, &outputs)?;
-        sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok(totals)
+        let objects = Objects::new(merged, shape, start);
+        let totals = Live { lanes, objects, floors: Floors::default(), counts: None }.run(&inputs, &outputs);
+        let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (totals, sealed) {
+            // The cause of a stage that is gone is its own.
+            (Ok(_) | Err(MergeError::OutputClosed), Err(error)) => Err(error),
+            (totals, _) => totals,
+        }
     })
 }
 
@@ -54,6 +58,8 @@ struct Live {
     lanes: Vec<Lane>,
     floors: Floors,
     objects: Objects,
+    /// As told; inside, none if they will never be known.
+    counts: Option<Option<Counts>>,
 }
 
 /// One queue's stream.
@@ -94,7 +100,10 @@ impl Live {
                 return Err(MergeError::OutputClosed);
             }
         }
-        self.objects.finish()
+        while self.objects.wants_counts() && self.counts.is_none() {
+            self.take(inputs.recv().map_err(|_| MergeError::CountsMissing)?)?;
+        }
+        self.objects.finish(self.counts.flatten())
     }
 
     /// Does up to [`STEPS_PER_LOOK`] steps while the next record is known.
@@ -104,7 +113,7 @@ impl Live {
             let lane = &mut self.lanes[queue];
             let (Some(head), Some((reader, segment))) = (lane.head.take(), &mut lane.reading) else { break };
             let ns_max = self.floors.pop_lowest();
-            forward(reader, &segment.path, &head, ns_max, &mut self.objects)?;
+            forward((queue, &segment.path), reader, &head, ns_max, &mut self.objects)?;
             self.objects.reached(queue, segment.sequence, reader.offset());
             lane.settle(queue, &mut self.objects)?;
             if let Some(ns) = lane.floor_ns() {
@@ -116,7 +125,13 @@ impl Live {
 
     fn take(&mut self, input: Input) -> Result<(), MergeError> {
         let queues = self.lanes.len();
-        let (Input::Segment(queue, _) | Input::Watermark(queue, _) | Input::End(queue)) = input;
+        let queue = match input {
+            Input::Segment(queue, _) | Input::Watermark(queue, _) | Input::End(queue) => queue,
+            Input::Counts(counts) => {
+                self.counts.get_or_insert(counts);
+                return Ok(());
+            }
+        };
         let lane = self.lanes.get_mut(queue).ok_or(MergeError::Queue { queue, queues })?;
         match input {
             Input::Segment(_, Segment { path, .. }) if lane.ended => {
@@ -131,6 +146,7 @@ impl Live {
             }
             Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(ns),
             Input::End(_) => lane.ended = true,
+            Input::Counts(_) => {}
         }
         Ok(())
     }

@@ -3,10 +3,14 @@
 //! Invariant: records leave in time order, equal times by the stream's number; one stream's records never overtake each
 //! other. What is in memory is bounded by the number of streams, whatever their length.
 
+mod compress;
 mod error;
 mod feed;
 mod file;
+mod format;
+mod interfaces;
 mod live;
+mod ng;
 mod objects;
 mod offline;
 mod order;
@@ -16,8 +20,9 @@ mod tests;
 
 pub use error::MergeError;
 pub use feed::Feed;
+pub use format::{Compression, Container, Counts, ObjectFormat, Origin, Shape};
 pub use live::run_live;
-pub use offline::{merge_files, merge_files_watched};
+pub use offline::{MergeInput, OpenStream, merge_files, merge_inputs};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -49,6 +54,9 @@ pub enum Input {
     Watermark(usize, u64),
     /// The queue's stream is complete.
     End(usize),
+    /// What was counted over the whole capture is final; none if it will never be known. Only the end of a pcapng capture's
+    /// last object needs it, and that waits for it.
+    Counts(Option<Counts>),
 }
 
 /// A place in one queue's stream: everything before it is in complete objects, what comes next begins there.
@@ -96,10 +104,24 @@ pub struct Summary {
     pub bytes: u64,
     /// Records in it.
     pub packets: u64,
+    /// Bytes of their data.
+    pub frame_bytes: u64,
     /// Time of its first record, ns since the UNIX epoch; zero if it has none.
     pub first_ns: u64,
     /// Time of its last record.
     pub last_ns: u64,
+    /// SHA-256, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// What is in it, if it is compressed.
+    pub content: Option<Content>,
+}
+
+/// What a compressed object unpacks to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Content {
+    /// Size in bytes.
+    pub bytes: u64,
     /// SHA-256, 64 lower-case hexadecimal digits.
     pub sha256: String,
 }

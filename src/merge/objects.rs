@@ -1,18 +1,20 @@
-//! Objects made of merged records. Owns cutting, chunking and the lists of segment files that are done with; hashing and
-//! delivery are in `seal`.
+//! Objects made of merged records. Owns cutting, chunking and the lists of segment files that are done with; hashing,
+//! compression and delivery are in `seal`.
 //!
-//! Invariant: each object is a complete pcap file; a segment file is listed with the object that holds its last record.
+//! Invariant: each object is a complete pcap or pcapng file; a segment file is listed with the object that holds its last
+//! record. Where objects are cut depends on the records alone.
 
-use super::order::{Sink, Span, account};
-use super::{Consumed, Cut, MergeError, Output, Segment, Start, Summary, Totals};
-use crate::limits::{BLOCK_BYTES, PCAP_FILE_HEADER_BYTES};
-use crate::pcap::file_header;
+use super::ng::Section;
+use super::order::{Provenance, Sink, Span, account, classic_header};
+use super::{Consumed, Container, Counts, Cut, MergeError, Output, Segment, Shape, Start, Summary, Totals};
+use crate::limits::{PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
+use crate::pcap::{Record, file_header};
 use bytes::BytesMut;
 use crossbeam::channel::Sender;
 use std::path::PathBuf;
 
-/// Bytes of a full chunk; also a whole number of them makes a part of a multipart upload.
-const CHUNK_BYTES: usize = BLOCK_BYTES;
+/// Bytes of a full chunk, which compression makes a frame of; also a whole number of them makes a part of a multipart upload.
+const CHUNK_BYTES: usize = super::compress::FRAME_BYTES;
 
 /// Cuts merged records into objects and sends them on, still without their hashes.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) struct Objects {
     outputs: Sender<Output>,
     snaplen: u32,
     bytes_max: u64,
+    /// Of pcapng objects: what is not a record of a stream.
+    section: Option<Section>,
     chunk: BytesMut,
     object: Option<Object>,
     consumed: Vec<PathBuf>,
@@ -33,16 +37,22 @@ pub(super) struct Objects {
 struct Object {
     bytes: u64,
     packets: u64,
+    frame_bytes: u64,
     first_ns: u64,
     last_ns: u64,
 }
 
 impl Objects {
-    pub(super) fn new(outputs: Sender<Output>, snaplen: u32, bytes_max: u64, start: &Start) -> Self {
+    pub(super) fn new(outputs: Sender<Output>, shape: &Shape, start: &Start) -> Self {
+        let section = match shape.format.container {
+            Container::Pcap => None,
+            Container::PcapNg => Some(Section::new(shape, start.cuts.len())),
+        };
         Self {
             outputs,
-            snaplen,
-            bytes_max,
+            snaplen: shape.snaplen,
+            bytes_max: shape.object_bytes_max,
+            section,
             chunk: BytesMut::with_capacity(CHUNK_BYTES),
             object: None,
             consumed: Vec::new(),
@@ -50,6 +60,11 @@ impl Objects {
             number: start.object,
             totals: Totals::default(),
         }
+    }
+
+    /// Whether the last object says what was counted over the whole capture.
+    pub(super) fn wants_counts(&self) -> bool {
+        self.section.is_some()
     }
 
     /// Notes that a queue's stream has been appended up to this offset of this segment.
@@ -65,9 +80,9 @@ impl Objects {
     }
 
     /// Completes the last object, which is the first if there was no record.
-    pub(super) fn finish(mut self) -> Result<Totals, MergeError> {
+    pub(super) fn finish(mut self, counts: Option<Counts>) -> Result<Totals, MergeError> {
         self.begin()?;
-        self.end(true)?;
+        self.end(true, counts)?;
         Ok(self.totals)
     }
 
@@ -77,12 +92,15 @@ impl Objects {
 
     /// Begins an object unless one is being made.
     fn begin(&mut self) -> Result<(), MergeError> {
-        if self.object.is_none() {
-            self.send(Output::Begin(self.number))?;
-            self.object = Some(Object::default());
-            self.put(&file_header(self.snaplen))?;
+        if self.object.is_some() {
+            return Ok(());
         }
-        Ok(())
+        self.send(Output::Begin(self.number))?;
+        self.object = Some(Object::default());
+        let Some(mut section) = self.section.take() else { return self.put(&file_header(self.snaplen)) };
+        let put = self.put(section.head());
+        self.section = Some(section);
+        put
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), MergeError> {
@@ -106,46 +124,68 @@ impl Objects {
     }
 
     /// Completes the object being made.
-    fn end(&mut self, is_last: bool) -> Result<(), MergeError> {
+    fn end(&mut self, is_last: bool, counts: Option<Counts>) -> Result<(), MergeError> {
+        let Some(Object { last_ns, .. }) = self.object else { return Ok(()) };
+        if let Some(mut section) = self.section.take() {
+            let put = self.put(section.tail(last_ns, is_last, counts));
+            self.section = Some(section);
+            put?;
+        }
         if !self.chunk.is_empty() {
             self.flush()?;
         }
-        let Some(Object { bytes, packets, first_ns, last_ns }) = self.object.take() else {
-            return Ok(());
-        };
+        let Object { bytes, packets, frame_bytes, first_ns, last_ns } =
+            self.object.take().unwrap_or_default();
         self.number += 1;
         self.totals.objects += 1;
         self.totals.bytes += bytes;
-        let summary = Summary { bytes, packets, first_ns, last_ns, sha256: String::new() };
+        let (sha256, content) = (String::new(), None);
+        let summary = Summary { bytes, packets, frame_bytes, first_ns, last_ns, sha256, content };
         let segments = std::mem::take(&mut self.consumed);
         let consumed = Consumed { segments, cuts: self.cuts.clone(), is_last };
         self.send(Output::End(summary, consumed))
+    }
+
+    fn count(&mut self, span: Span, frame_bytes: usize) {
+        if let Some(object) = &mut self.object {
+            object.frame_bytes += frame_bytes as u64;
+            account(&mut object.packets, &mut object.first_ns, &mut object.last_ns, span);
+        }
+        let Totals { packets, first_ns, last_ns, .. } = &mut self.totals;
+        self.totals.disorder += account(packets, first_ns, last_ns, span);
     }
 }
 
 impl Sink for Objects {
     #[inline]
     fn room(&mut self, record_bytes: usize) -> Result<usize, MergeError> {
+        let here = |bytes| self.section.as_ref().map_or(bytes as u64, |section| section.bytes_of(bytes));
+        let tail = self.section.as_ref().map_or(0, Section::tail_bytes);
+        let needed = here(record_bytes) + tail;
         if let Some(Object { bytes, packets: 1.., .. }) = self.object
-            && bytes + record_bytes as u64 > self.bytes_max
+            && bytes + needed > self.bytes_max
         {
-            self.end(false)?;
+            self.end(false, None)?;
         }
         self.begin()?;
         // a record that is larger than an object may be has an object of its own
         let used = self.object.as_ref().map_or(PCAP_FILE_HEADER_BYTES as u64, |object| object.bytes);
-        let left = usize::try_from(self.bytes_max.saturating_sub(used)).unwrap_or(usize::MAX);
-        Ok(left.max(record_bytes))
+        let left = self.bytes_max.saturating_sub(used + tail);
+        let left = self.section.as_ref().map_or(left, |section| section.records_of(left));
+        Ok(usize::try_from(left).unwrap_or(usize::MAX).max(record_bytes))
     }
 
     #[inline]
-    fn append(&mut self, head: &[u8], tail: &[u8], span: Span) -> Result<(), MergeError> {
-        if let Some(Object { packets, first_ns, last_ns, .. }) = &mut self.object {
-            account(packets, first_ns, last_ns, span);
-        }
-        let Totals { packets, first_ns, last_ns, .. } = &mut self.totals;
-        self.totals.disorder += account(packets, first_ns, last_ns, span);
-        self.put(head)?;
-        self.put(tail)
+    fn run(&mut self, from: Provenance<'_>, records: &[u8], span: Span) -> Result<(), MergeError> {
+        self.count(span, records.len() - span.packets as usize * PCAP_RECORD_HEADER_BYTES);
+        let Some(mut section) = self.section.take() else { return self.put(records) };
+        let put = self.put(section.run(from.stream, records, span));
+        self.section = Some(section);
+        put
+    }
+
+    fn record(&mut self, from: Provenance<'_>, record: &Record<'_>) -> Result<(), MergeError> {
+        let records = [&classic_header(from, record)?, record.data].concat();
+        self.run(from, &records, Span::one(record.ns))
     }
 }

@@ -6,7 +6,7 @@
 
 use super::MergeError;
 use crate::limits::PCAP_RECORD_HEADER_BYTES;
-use crate::pcap::{Place, Reader, format};
+use crate::pcap::{Place, Reader, Record, format};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::Read;
@@ -56,35 +56,67 @@ pub(super) struct Span {
     pub(super) disorder: u64,
 }
 
+impl Span {
+    /// One record of this time.
+    pub(super) fn one(ns: u64) -> Self {
+        Self { packets: 1, first_ns: ns, last_ns: ns, disorder: 0 }
+    }
+}
+
+/// Where records are from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Provenance<'a> {
+    pub(super) stream: usize,
+    pub(super) path: &'a Path,
+    /// Number in the stream, link type and name of their interface.
+    pub(super) interface: u32,
+    pub(super) link_type: u16,
+    pub(super) name: &'a str,
+}
+
 /// Where merged records go.
 pub(super) trait Sink {
     /// Makes room for a record of this many bytes with its header, and says how many bytes may come at once.
     fn room(&mut self, record_bytes: usize) -> Result<usize, MergeError>;
 
-    /// Takes whole records; their bytes are `head` followed by `tail`.
-    fn append(&mut self, head: &[u8], tail: &[u8], span: Span) -> Result<(), MergeError>;
+    /// Takes records that are laid out as this program writes them.
+    fn run(&mut self, from: Provenance<'_>, records: &[u8], span: Span) -> Result<(), MergeError>;
+
+    /// Takes one record of any file.
+    fn record(&mut self, from: Provenance<'_>, record: &Record<'_>) -> Result<(), MergeError>;
 }
 
 /// Moves `head`, and as many records behind it as are at hand and not younger than `ns_max`, to the sink.
 #[inline]
 pub(super) fn forward<R: Read>(
+    (stream, path): (usize, &Path),
     reader: &mut Reader<R>,
-    path: &Path,
     head: &Place,
     ns_max: u64,
     sink: &mut impl Sink,
 ) -> Result<(), MergeError> {
     let room = sink.room(PCAP_RECORD_HEADER_BYTES + head.len as usize)?;
-    if let Some(run) = reader.run(head, ns_max, room) {
-        let (first_ns, last_ns) = (run.first_ns, run.last_ns);
-        let span = Span { packets: run.packets, first_ns, last_ns, disorder: run.disorder };
-        return sink.append(reader.run_bytes(&run), &[], span);
+    let run = reader.run(head, ns_max, room);
+    let (link_type, name) = reader.interface(head);
+    let from = Provenance { stream, path, interface: head.interface, link_type, name };
+    let Some(run) = run else {
+        let record = Record { ns: head.ns, wire_len: head.wire_len, data: reader.data(head) };
+        return sink.record(from, &record);
+    };
+    let (first_ns, last_ns) = (run.first_ns, run.last_ns);
+    let span = Span { packets: run.packets, first_ns, last_ns, disorder: run.disorder };
+    sink.run(from, reader.run_bytes(&run), span)
+}
+
+/// The header of a record in a classic file.
+pub(super) fn classic_header(
+    from: Provenance<'_>,
+    record: &Record<'_>,
+) -> Result<[u8; PCAP_RECORD_HEADER_BYTES], MergeError> {
+    if record.ns / format::NS_PER_S > u64::from(u32::MAX) {
+        return Err(MergeError::Time { path: from.path.to_owned(), ns: record.ns });
     }
-    if head.ns / format::NS_PER_S > u64::from(u32::MAX) {
-        return Err(MergeError::Time { path: path.to_owned(), ns: head.ns });
-    }
-    let span = Span { packets: 1, first_ns: head.ns, last_ns: head.ns, disorder: 0 };
-    sink.append(&format::record_header(head.ns, head.len, head.wire_len), reader.data(head), span)
+    Ok(format::record_header(record.ns, record.data.len() as u32, record.wire_len))
 }
 
 /// Adds a span to running first and last times and counts; says how many of it are older than what was before.

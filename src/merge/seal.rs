@@ -1,33 +1,86 @@
-//! The live merge's last stage. Owns hashing each object and handing everything to the upload.
+//! The live merge's last stage. Owns compressing and hashing each object, and handing everything to the upload.
 //!
 //! A thread of its own: SHA-256 takes as long as all the rest of the merge together, also where the CPU has instructions
 //! for it.
 //!
-//! Invariant: outputs leave as they come; only the summary's hash is added.
+//! Invariant: outputs leave in the order in which they come; the summary tells of the object as it leaves.
 
-use super::{MergeError, Output};
+use super::compress::compressor;
+use super::{Compression, Content, MergeError, ObjectFormat, Output, Summary};
 use crossbeam::channel::Receiver;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use tokio::sync::mpsc::Sender;
+use zstd::bulk::Compressor;
 
 /// Outputs between the merge and this stage; chunks, mostly.
 pub(super) const QUEUE: usize = 4;
 
-/// Hashes and passes on until the merge is done or nobody listens.
-pub(super) fn seal(merged: &Receiver<Output>, outputs: &Sender<Output>) -> Result<(), MergeError> {
+/// Seals and passes on until the merge is done or nobody listens.
+pub(super) fn seal(
+    format: ObjectFormat,
+    merged: &Receiver<Output>,
+    outputs: &Sender<Output>,
+) -> Result<(), MergeError> {
+    let mut packing = match format.compression {
+        Compression::None => None,
+        Compression::Zstd => Some(Packing::new(format.level)?),
+    };
     let mut hash = Sha256::new();
     for mut output in merged {
         match &mut output {
             Output::Begin(_) => hash = Sha256::new(),
-            Output::Chunk(chunk) => hash.update(chunk),
-            Output::End(summary, _) => {
-                for byte in hash.finalize_reset() {
-                    write!(summary.sha256, "{byte:02x}").expect("a String takes everything");
+            Output::Chunk(chunk) => {
+                if let Some(packing) = &mut packing {
+                    // Each chunk but the last of an object is as long as a frame's content.
+                    *chunk = packing.pack(chunk)?.into();
                 }
+                hash.update(chunk);
+            }
+            Output::End(summary, _) => {
+                if let Some(packing) = &mut packing {
+                    packing.seal(summary);
+                }
+                summary.sha256 = hex(&mut hash);
             }
         }
         outputs.blocking_send(output).map_err(|_| MergeError::OutputClosed)?;
     }
     Ok(())
+}
+
+/// The object under way.
+struct Packing {
+    compressor: Compressor<'static>,
+    /// Of the content.
+    hash: Sha256,
+    /// As compressed.
+    bytes: u64,
+}
+
+impl Packing {
+    fn new(level: i32) -> Result<Self, MergeError> {
+        let compressor = compressor(level).map_err(MergeError::Compression)?;
+        Ok(Self { compressor, hash: Sha256::new(), bytes: 0 })
+    }
+
+    fn pack(&mut self, chunk: &[u8]) -> Result<Vec<u8>, MergeError> {
+        self.hash.update(chunk);
+        let frame = self.compressor.compress(chunk).map_err(MergeError::Compression)?;
+        self.bytes += frame.len() as u64;
+        Ok(frame)
+    }
+
+    fn seal(&mut self, summary: &mut Summary) {
+        let bytes = std::mem::replace(&mut summary.bytes, std::mem::take(&mut self.bytes));
+        summary.content = Some(Content { bytes, sha256: hex(&mut self.hash) });
+    }
+}
+
+fn hex(hash: &mut Sha256) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in hash.finalize_reset() {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+    }
+    text
 }

@@ -88,7 +88,7 @@ impl Running {
         let (inputs, taken) = crossbeam::channel::unbounded();
         let (made, outputs) = tokio::sync::mpsc::channel(1 << 16);
         let thread = std::thread::spawn(move || {
-            run_live(&Start::anew(queues), 262_144, object_bytes_max, taken, made)
+            run_live(&Start::anew(queues), &Shape::plain(262_144, object_bytes_max), taken, made)
         });
         Self { inputs, outputs, thread }
     }
@@ -425,31 +425,53 @@ fn a_merge_that_begins_where_any_object_ended_makes_the_same_objects_as_the_firs
         }
         inputs.push(Input::End(queue));
     }
-    let run = |start: &Start| {
-        let (told, taken) = crossbeam::channel::unbounded();
-        let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
-        for input in &inputs {
-            let before = |queue: usize, segment: &Segment| segment.sequence < start.cuts[queue].sequence;
-            if !matches!(input, Input::Segment(queue, segment) if before(*queue, segment)) {
-                told.send(input.clone()).unwrap();
-            }
+    for format in formats() {
+        let shape = Shape { format, ..Shape::plain(262_144, 2000) };
+        let whole = run_all(&inputs, &Start::anew(3), &shape);
+        assert!(whole.len() > 5 && whole.last().unwrap().2.is_last);
+        for object in 1..whole.len() {
+            let cuts = whole[object - 1].2.cuts.clone();
+            let rest = run_all(&inputs, &Start { object: object as u32, cuts }, &shape);
+            assert!(rest == whole[object..], "{format:?}, object {object}");
         }
-        run_live(start, 262_144, 1000, taken, made).unwrap();
-        let ends = std::iter::from_fn(move || outputs.blocking_recv());
-        ends.filter_map(|output| match output {
-            Output::End(summary, consumed) => Some((summary, consumed)),
-            _ => None,
-        })
-        .collect::<Vec<_>>()
-    };
-    let whole = run(&Start::anew(3));
-    assert!(whole.len() > 10 && whole.last().unwrap().1.is_last);
-    for object in 1..whole.len() {
-        let cuts = whole[object - 1].1.cuts.clone();
-        let rest = run(&Start { object: object as u32, cuts });
-        assert_eq!(
-            rest.iter().map(|o| &o.0).collect::<Vec<_>>(),
-            whole[object..].iter().map(|o| &o.0).collect::<Vec<_>>()
-        );
     }
 }
+
+/// Every format that objects can have.
+fn formats() -> impl Iterator<Item = ObjectFormat> {
+    [Container::Pcap, Container::PcapNg].into_iter().flat_map(|container| {
+        [Compression::None, Compression::Zstd].map(|compression| ObjectFormat {
+            container,
+            compression,
+            ..ObjectFormat::default()
+        })
+    })
+}
+
+const COUNTS: Counts = Counts { offered: 1009, port_drops: 7, matched: 900, host_drops: 3, captured: 240 };
+
+/// A merge of inputs from a start on, told of [`COUNTS`]: every object with its bytes.
+fn run_all(inputs: &[Input], start: &Start, shape: &Shape) -> Vec<(Vec<u8>, Summary, Consumed)> {
+    let (told, taken) = crossbeam::channel::unbounded();
+    let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
+    for input in inputs {
+        let before = |queue: usize, segment: &Segment| segment.sequence < start.cuts[queue].sequence;
+        if !matches!(input, Input::Segment(queue, segment) if before(*queue, segment)) {
+            told.send(input.clone()).unwrap();
+        }
+    }
+    told.send(Input::Counts(Some(COUNTS))).unwrap();
+    run_live(start, shape, taken, made).unwrap();
+    let (mut objects, mut bytes) = (Vec::new(), Vec::new());
+    while let Some(output) = outputs.blocking_recv() {
+        match output {
+            Output::Begin(_) => bytes.clear(),
+            Output::Chunk(chunk) => bytes.extend(chunk),
+            Output::End(summary, consumed) => objects.push((std::mem::take(&mut bytes), summary, consumed)),
+        }
+    }
+    objects
+}
+
+#[path = "format_tests.rs"]
+mod formats;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is written here is little endian with nanosecond time stamps, whatever the host.
 
+use super::Record;
 use crate::limits::{FULL_SNAPLEN, PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
 
 /// Magic of files with nanosecond time stamps.
@@ -50,6 +51,16 @@ pub const fn record_header(ns: u64, captured: u32, wire: u32) -> [u8; PCAP_RECOR
     let [c0, c1, c2, c3] = captured.to_le_bytes();
     let [w0, w1, w2, w3] = wire.to_le_bytes();
     [s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3]
+}
+
+/// The first of records laid out as [`record_header`] does, and what is behind it; none at the end.
+#[inline]
+pub(crate) fn parse_record(records: &[u8]) -> Option<(Record<'_>, &[u8])> {
+    let (header, rest) = records.split_first_chunk::<PCAP_RECORD_HEADER_BYTES>()?;
+    let field = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let ns = u64::from(field(0)) * NS_PER_S + u64::from(field(4));
+    let (data, rest) = rest.split_at_checked(field(8) as usize)?;
+    Some((Record { ns, wire_len: field(12), data }, rest))
 }
 
 #[cfg(test)]

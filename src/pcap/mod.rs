@@ -1,19 +1,22 @@
-//! The pcap file format. Owns header and record layout, the streaming reader and the writer; not what packets mean.
+//! The pcap file format. Owns header and record layout, the streaming reader, unpacking and the writers; not what packets mean.
 //!
 //! Invariant: any bytes are a legal input; a reader never panics and never allocates by what a length field claims.
 
 pub mod format;
 
+pub(crate) mod blocks;
 mod buffer;
 mod error;
 mod ng;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod unpack;
 mod writer;
 
 pub use error::ReadError;
 pub use format::{file_header, record_header};
 pub(crate) use reader::Place;
 pub use reader::{Reader, Record};
+pub use unpack::Unpacked;
 pub use writer::Writer;

@@ -8,7 +8,9 @@ use super::error::ReadError;
 use super::format::RECORD_BYTES_MAX;
 use super::reader::{Place, word};
 use pcap_file::Endianness;
-use pcap_file::pcapng::blocks::interface_description::InterfaceTsResolution;
+use pcap_file::pcapng::blocks::interface_description::{
+    InterfaceDescriptionBlock, InterfaceDescriptionOption, InterfaceTsResolution,
+};
 use pcap_file::pcapng::blocks::{
     ENHANCED_PACKET_BLOCK, INTERFACE_DESCRIPTION_BLOCK, PACKET_BLOCK, SECTION_HEADER_BLOCK,
     SIMPLE_PACKET_BLOCK,
@@ -20,6 +22,9 @@ use std::io::Read;
 /// Interfaces of one section; mergecap makes one or more per input file.
 const INTERFACES_MAX: usize = 1 << 16;
 
+/// What is kept of an interface's name: longer than any that a system gives, and little for [`INTERFACES_MAX`] of them.
+const NAME_BYTES_MAX: usize = 128;
+
 /// Type and length before a block's body.
 const BLOCK_HEADER: usize = 8;
 
@@ -30,8 +35,9 @@ const BLOCK_BYTES_MIN: u32 = 12;
 const MAGIC_BIG_ENDIAN: u32 = 0x1a2b_3c4d;
 const MAGIC_LITTLE_ENDIAN: u32 = MAGIC_BIG_ENDIAN.swap_bytes();
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Interface {
+    name: String,
     link_type: u16,
     snaplen: u32,
     resolution: InterfaceTsResolution,
@@ -44,7 +50,10 @@ pub(super) struct Ng {
     /// Knows the section's byte order; its own list of interfaces stays empty, because it keeps every option.
     section: PcapNgState,
     interfaces: Vec<Interface>,
+    /// Interfaces of the sections before this one.
+    before: u32,
     link_type: Option<u16>,
+    mixed_links: bool,
     /// The first packet, found while opening.
     pending: Option<Place>,
     /// Where a block begins that the file ended inside of while it was skipped.
@@ -65,7 +74,9 @@ impl Ng {
         let mut ng = Self {
             section: PcapNgState::default(),
             interfaces: Vec::new(),
+            before: 0,
             link_type: None,
+            mixed_links: false,
             pending: None,
             cut: None,
         };
@@ -75,6 +86,16 @@ impl Ng {
 
     pub(super) fn link_type(&self) -> Option<u16> {
         self.link_type
+    }
+
+    pub(super) fn allow_mixed_links(&mut self) {
+        self.mixed_links = true;
+    }
+
+    /// Link type and name of an interface of this section by its number in the file.
+    pub(super) fn interface(&self, number: u32) -> (u16, &str) {
+        let interface = self.interfaces.get(number.wrapping_sub(self.before) as usize);
+        interface.map_or((0, ""), |interface| (interface.link_type, interface.name.as_str()))
     }
 
     fn big_endian(&self) -> bool {
@@ -177,12 +198,14 @@ impl Ng {
         match block {
             Block::SectionHeader(_) => {
                 self.section.update_from_block(&block);
+                self.before = self.before.wrapping_add(self.interfaces.len() as u32);
                 self.interfaces.clear();
             }
             Block::InterfaceDescription(_) if self.interfaces.len() == INTERFACES_MAX => {
                 return Err(damaged(offset, format!("more than {INTERFACES_MAX} interfaces in one section")));
             }
             Block::InterfaceDescription(interface) => self.interfaces.push(Interface {
+                name: name(&interface),
                 link_type: u32::from(interface.linktype) as u16,
                 snaplen: interface.snaplen,
                 resolution: interface.ts_resolution(),
@@ -211,7 +234,7 @@ impl Ng {
             PACKET_BLOCK => field(0) & 0xffff,
             _ => field(0),
         };
-        let Some(&interface) = self.interfaces.get(index as usize) else {
+        let Some(interface) = self.interfaces.get(index as usize) else {
             return Err(damaged(offset, format!("interface {index} is not described before its packet")));
         };
         let (ns, len, wire_len) = if kind == SIMPLE_PACKET_BLOCK {
@@ -226,11 +249,12 @@ impl Ng {
             let field = "the captured length";
             return Err(ReadError::Field { offset, field, value: u64::from(len), limit });
         }
-        let first = *self.link_type.get_or_insert(interface.link_type);
-        if first != interface.link_type {
-            return Err(ReadError::LinkType { offset, first, found: interface.link_type });
+        let found = interface.link_type;
+        let first = *self.link_type.get_or_insert(found);
+        if first != found && !self.mixed_links {
+            return Err(ReadError::LinkType { offset, first, found });
         }
-        Ok(Place { ns, wire_len, at: head, len })
+        Ok(Place { ns, wire_len, at: head, len, interface: self.before.wrapping_add(index) })
     }
 }
 
@@ -241,6 +265,16 @@ impl Interface {
         u64::try_from(ns)
             .map_err(|_| damaged(offset, format!("its time of {ns} ns is before 1970 or after 2554")))
     }
+}
+
+/// An interface's name, cut to what is kept.
+fn name(interface: &InterfaceDescriptionBlock<'_>) -> String {
+    let named = interface.options.iter().find_map(|option| match option {
+        InterfaceDescriptionOption::IfName(name) => Some(&**name),
+        _ => None,
+    });
+    let name = named.unwrap_or_default();
+    name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }
 
 fn damaged(offset: u64, reason: String) -> ReadError {

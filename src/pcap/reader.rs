@@ -30,6 +30,8 @@ pub(crate) struct Place {
     /// Place of the data in the window.
     pub(super) at: usize,
     pub(crate) len: u32,
+    /// Number of its interface, over all sections of a file.
+    pub(crate) interface: u32,
 }
 
 /// Adjacent records in the reader's window that are, headers included, as this program writes them.
@@ -110,6 +112,27 @@ impl<R: Read> Reader<R> {
         match &self.format {
             Format::Classic(classic) => Some(classic.link_type),
             Format::Ng(ng) => ng.link_type(),
+        }
+    }
+
+    /// Whether the file is pcapng and not classic.
+    #[must_use]
+    pub fn is_pcapng(&self) -> bool {
+        matches!(self.format, Format::Ng(_))
+    }
+
+    /// Takes packets of any link types from one pcapng file from now on; without it, a change of it is an error.
+    pub fn allow_mixed_links(&mut self) {
+        if let Format::Ng(ng) = &mut self.format {
+            ng.allow_mixed_links();
+        }
+    }
+
+    /// Link type and name of the interface of the record last moved past; no name in classic files.
+    pub(crate) fn interface(&self, place: &Place) -> (u16, &str) {
+        match &self.format {
+            Format::Classic(classic) => (classic.link_type, ""),
+            Format::Ng(ng) => ng.interface(place.interface),
         }
     }
 
@@ -243,7 +266,7 @@ impl Classic {
         }
         let at = buffer.start() + RECORD_HEADER;
         buffer.consume(bytes);
-        Ok(Some(Place { ns, wire_len, at, len }))
+        Ok(Some(Place { ns, wire_len, at, len, interface: 0 }))
     }
 }
 

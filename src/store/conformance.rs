@@ -41,6 +41,8 @@ pub fn job(account: &str, submitted_us: i64) -> Job {
             colo_style: ColoStyle::ColoName,
             destination: None,
             offset_time: None,
+            format: None,
+            compression: None,
         },
         submitted: Timestamp::from_microsecond(submitted_us).unwrap(),
         status: Status::Pending,

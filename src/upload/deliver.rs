@@ -11,7 +11,7 @@ use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
 use super::store::{ObjectStore, ObjectWriter};
 use super::{SigningKey, UploadError, object_name};
 use crate::capture::{CaptureId, ObjectInfo};
-use crate::merge::{Consumed, Output, Summary};
+use crate::merge::{Consumed, ObjectFormat, Output, Summary};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Receiver;
@@ -67,11 +67,12 @@ impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> Record fo
 pub async fn deliver(
     store: &dyn ObjectStore,
     id: &CaptureId,
+    format: ObjectFormat,
     first: u32,
     mut outputs: Receiver<Output>,
     record: &mut dyn Record,
 ) -> Result<Vec<ObjectInfo>, UploadError> {
-    let mut relay = Relay { store, id, first, record, open: None, done: Vec::new() };
+    let mut relay = Relay { store, id, format, first, record, open: None, done: Vec::new() };
     let result = relay.run(&mut outputs).await;
     drop(outputs);
     if let Some(open) = relay.open.take()
@@ -115,6 +116,7 @@ pub async fn publish_manifest(
 struct Relay<'a> {
     store: &'a dyn ObjectStore,
     id: &'a CaptureId,
+    format: ObjectFormat,
     first: u32,
     record: &'a mut dyn Record,
     open: Option<Open>,
@@ -169,7 +171,7 @@ impl Relay<'_> {
         if self.open.is_some() || number as usize != self.first as usize + self.done.len() {
             return Err(UploadError::OutOfOrder { what: "an object's beginning" });
         }
-        let name = object_name(self.id, number);
+        let name = object_name(self.id, number, self.format);
         let mut open = Open { number, name, bytes: 0, writer: None, held: None, kept: false };
         let kept = if number == self.first { self.record.kept(number) } else { None };
         let is_there = number == self.first && self.store.size(&open.name).await?.is_some();
@@ -281,9 +283,11 @@ impl Relay<'_> {
             name,
             bytes: summary.bytes,
             packets: summary.packets,
+            frame_bytes: (!self.format.is_plain()).then_some(summary.frame_bytes),
             first_ns: summary.first_ns,
             last_ns: summary.last_ns,
             sha256: summary.sha256,
+            content: summary.content,
         };
         tracing::info!(capture = %self.id, object = info.name, bytes = info.bytes, "object is complete");
         COUNTS.object(info.bytes);

@@ -9,7 +9,15 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
 fn end(bytes: u64) -> Output {
-    let summary = Summary { bytes, packets: 1, first_ns: 1, last_ns: 2, sha256: "0".repeat(64) };
+    let summary = Summary {
+        bytes,
+        packets: 1,
+        frame_bytes: 0,
+        first_ns: 1,
+        last_ns: 2,
+        sha256: "0".repeat(64),
+        content: None,
+    };
     Output::End(summary, Consumed { segments: vec!["segment".into()], ..Consumed::default() })
 }
 
@@ -29,7 +37,7 @@ async fn deliver_all(outputs: Vec<Output>) -> (Result<Vec<ObjectInfo>, UploadErr
         reported += consumed.segments.len();
         Ok(())
     };
-    let result = deliver(&store, &id, 0, receiver, &mut record).await;
+    let result = deliver(&store, &id, ObjectFormat::default(), 0, receiver, &mut record).await;
     feed.await.unwrap();
     let names = std::fs::read_dir(dir.path()).unwrap();
     let names = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -228,7 +236,7 @@ async fn try_once(
     }
     sender.send(end(chunks.iter().map(|text| text.len() as u64).sum())).await.unwrap();
     drop(sender);
-    deliver(store, &CaptureId::random(), 0, receiver, record).await
+    deliver(store, &CaptureId::random(), ObjectFormat::default(), 0, receiver, record).await
 }
 
 #[tokio::test]

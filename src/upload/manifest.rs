@@ -5,18 +5,21 @@
 
 use crate::capture::{AccountId, CaptureId, Kind, Ledger, ObjectInfo, StopReason};
 use crate::matcher::FilterV1;
+use crate::merge::{Compression, Container, ObjectFormat};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The form that this program writes and reads.
 pub const MANIFEST_VERSION: u32 = 1;
 
-/// Name of object `index` of a capture, from 0: `pcap_<id>.pcap`, `pcap_<id>_0001.pcap` and so on.
+/// Name of object `index` of a capture, from 0: `pcap_<id>.pcap`, `pcap_<id>_0001.pcap` and so on, with the ending of its
+/// format.
 #[must_use]
-pub fn object_name(id: &CaptureId, index: u32) -> String {
+pub fn object_name(id: &CaptureId, index: u32, format: ObjectFormat) -> String {
+    let extension = format.extension();
     match index {
-        0 => format!("pcap_{id}.pcap"),
-        index => format!("pcap_{id}_{index:04}.pcap"),
+        0 => format!("pcap_{id}{extension}"),
+        index => format!("pcap_{id}_{index:04}{extension}"),
     }
 }
 
@@ -77,6 +80,12 @@ pub struct Manifest {
     pub complete: bool,
     /// Snap length of the objects in bytes.
     pub snaplen: u32,
+    /// What the objects are.
+    #[serde(default)]
+    pub format: Container,
+    /// What they are compressed by; their `content` says what they unpack to.
+    #[serde(default)]
+    pub compression: Compression,
     /// The objects, in order of time.
     pub objects: Vec<ObjectInfo>,
     /// The counts.
@@ -148,7 +157,7 @@ impl Manifest {
             return Err(ManifestError::Id { id: manifest.id.to_string() });
         }
         for (index, object) in (0u32..).zip(&manifest.objects) {
-            let expected = object_name(&manifest.id, index);
+            let expected = object_name(&manifest.id, index, manifest.object_format());
             if object.name != expected {
                 return Err(ManifestError::Name {
                     index: index as usize,
@@ -158,6 +167,11 @@ impl Manifest {
             }
         }
         Ok(manifest)
+    }
+
+    /// What its objects' names end with.
+    fn object_format(&self) -> ObjectFormat {
+        ObjectFormat { container: self.format, compression: self.compression, ..ObjectFormat::default() }
     }
 
     /// The text that goes into the bucket.
@@ -192,6 +206,8 @@ pub(crate) mod tests {
             stop_reason: Some(StopReason::TimeLimit),
             complete: true,
             snaplen: 262_144,
+            format: Container::Pcap,
+            compression: Compression::None,
             objects: Vec::new(),
             ledger: Ledger::default(),
             queues: 1,
@@ -203,7 +219,7 @@ pub(crate) mod tests {
     }
 
     fn object(name: String) -> ObjectInfo {
-        ObjectInfo { name, bytes: 24, packets: 0, first_ns: 0, last_ns: 0, sha256: "0".repeat(64) }
+        ObjectInfo { name, bytes: 24, sha256: "0".repeat(64), ..ObjectInfo::default() }
     }
 
     #[test]
@@ -211,7 +227,8 @@ pub(crate) mod tests {
         let id = CaptureId::random();
         let mut manifest = empty(&id);
         manifest.account = Some(AccountId("023e".to_owned()));
-        manifest.objects = vec![object(object_name(&id, 0)), object(object_name(&id, 1))];
+        manifest.objects =
+            (0..2).map(|index| object(object_name(&id, index, ObjectFormat::default()))).collect();
         assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
         assert_eq!(manifest.objects[1].name, format!("pcap_{id}_0001.pcap"));
     }

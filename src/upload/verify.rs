@@ -9,7 +9,8 @@ use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
 use super::store::ObjectStore;
 use super::{PublicKey, SIGNATURE_BYTES, UploadError};
 use crate::capture::{Imbalance, ObjectInfo};
-use crate::pcap::{ReadError, Reader};
+use crate::merge::{Compression, Container};
+use crate::pcap::{ReadError, Reader, Unpacked};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -21,6 +22,9 @@ const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
 /// What is asked of a bucket at a time: large enough that the answer's way costs little, and all that is in memory.
 const PIECE_BYTES: u64 = 8 << 20;
+
+/// The least that is worth a request.
+const PIECE_BYTES_MIN: u64 = 256 << 10;
 
 /// Why objects could not be held against a manifest at all.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +64,7 @@ pub enum Finding {
         /// Why not.
         source: io::Error,
     },
-    /// The object is no pcap file, or stops being one.
+    /// The object is no pcap or pcapng file, or stops being one.
     #[error("{name}: {source}")]
     Pcap {
         /// The object.
@@ -210,9 +214,7 @@ pub struct Bucket<'a> {
 
 impl Place for Bucket<'_> {
     fn open<'a>(&'a self, name: &str) -> io::Result<Box<dyn Read + 'a>> {
-        let size = self.runtime.block_on(self.store.size(name)).map_err(io::Error::other)?;
-        let size = size.ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(Stream { bucket: self, name: name.to_owned(), from: 0, size, piece: Bytes::new() }))
+        self.stream(name, PIECE_BYTES)
     }
 
     fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
@@ -224,19 +226,40 @@ impl Place for Bucket<'_> {
     }
 }
 
+impl Bucket<'_> {
+    /// A stream of the object's bytes, of which about `piece_bytes` are in memory; `NotFound` if there is none of that name.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn stream<'a>(&'a self, name: &str, piece_bytes: u64) -> io::Result<Box<dyn Read + 'a>> {
+        let size = self.runtime.block_on(self.store.size(name)).map_err(io::Error::other)?;
+        let size = size.ok_or(io::ErrorKind::NotFound)?;
+        let piece_bytes = piece_bytes.clamp(PIECE_BYTES_MIN, PIECE_BYTES);
+        Ok(Box::new(Stream {
+            bucket: self,
+            name: name.to_owned(),
+            from: 0,
+            size,
+            piece_bytes,
+            piece: Bytes::new(),
+        }))
+    }
+}
+
 /// An object read piece by piece.
 struct Stream<'a> {
     bucket: &'a Bucket<'a>,
     name: String,
     from: u64,
     size: u64,
+    piece_bytes: u64,
     piece: Bytes,
 }
 
 impl Read for Stream<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() && self.from < self.size {
-            let read = self.bucket.store.read(&self.name, self.from, PIECE_BYTES);
+            let read = self.bucket.store.read(&self.name, self.from, self.piece_bytes);
             self.piece = self.bucket.runtime.block_on(read).map_err(|error| match error {
                 UploadError::NotFound { .. } => io::ErrorKind::NotFound.into(),
                 error => io::Error::other(error),
@@ -300,7 +323,7 @@ pub fn verify_at(
     let (mut packets, mut frame_bytes, mut end_ns) = (0, 0, 0);
     for object in &manifest.objects {
         let from = findings.len();
-        if let Some(found) = examine(place, object, &mut findings, watch) {
+        if let Some(found) = examine(place, &manifest, object, &mut findings, watch) {
             packets += found.packets;
             frame_bytes += found.frame_bytes;
             if found.packets > 0 && found.first_ns < end_ns {
@@ -348,6 +371,8 @@ fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) 
 /// What an object turned out to hold.
 #[derive(Debug, Default)]
 struct Found {
+    container: Container,
+    compression: Compression,
     packets: u64,
     frame_bytes: u64,
     first_ns: u64,
@@ -361,6 +386,7 @@ struct Found {
 /// Reads an object once and compares everything; none if it is not there.
 fn examine(
     place: &dyn Place,
+    manifest: &Manifest,
     object: &ObjectInfo,
     findings: &mut Vec<Finding>,
     watch: &mut dyn FnMut(Step<'_>),
@@ -379,7 +405,8 @@ fn examine(
     };
     let mut bytes = Hashed { source: file, digest: Sha256::new(), bytes: 0, watch };
     let mut found = Found::default();
-    if let Err(source) = read_records(&mut bytes, &mut found) {
+    let mut content = object.content.is_some().then(|| (Sha256::new(), 0));
+    if let Err(source) = read_records(&mut bytes, &mut content, &mut found) {
         findings.push(Finding::Pcap { name: name.clone(), source });
     }
     // What the pcap reader left behind an error also belongs to the size and the checksum.
@@ -387,17 +414,33 @@ fn examine(
         findings.push(Finding::Unreadable { name: name.clone(), source });
         return Some(found);
     }
-    let sha256: String = bytes.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    for (what, held, expected) in [
-        ("size in bytes", bytes.bytes.to_string(), object.bytes.to_string()),
-        ("sha256", sha256, object.sha256.clone()),
-        ("number of packets", found.packets.to_string(), object.packets.to_string()),
-        ("first packet's time in ns", found.first_ns.to_string(), object.first_ns.to_string()),
-        ("last packet's time in ns", found.last_ns.to_string(), object.last_ns.to_string()),
-    ] {
-        if held != expected {
-            findings.push(Finding::Differs { name: name.clone(), what, held, expected });
-        }
+    let (held_bytes, sha256) = (bytes.bytes, hex(bytes.digest));
+    differ(
+        object,
+        findings,
+        [
+            ("size in bytes", held_bytes.to_string(), object.bytes.to_string()),
+            ("sha256", sha256, object.sha256.clone()),
+            ("number of packets", found.packets.to_string(), object.packets.to_string()),
+            ("first packet's time in ns", found.first_ns.to_string(), object.first_ns.to_string()),
+            ("last packet's time in ns", found.last_ns.to_string(), object.last_ns.to_string()),
+            ("format", format!("{:?}", found.container), format!("{:?}", manifest.format)),
+            ("compression", format!("{:?}", found.compression), format!("{:?}", manifest.compression)),
+        ],
+    );
+    if let Some(expected) = object.frame_bytes {
+        let (held, expected) = (found.frame_bytes.to_string(), expected.to_string());
+        differ(object, findings, [("number of frame bytes", held, expected)]);
+    }
+    if let (Some(expected), Some((digest, held_bytes))) = (&object.content, content) {
+        differ(
+            object,
+            findings,
+            [
+                ("unpacked size in bytes", held_bytes.to_string(), expected.bytes.to_string()),
+                ("sha256 of what it unpacks to", hex(digest), expected.sha256.clone()),
+            ],
+        );
     }
     if found.disorder > 0 {
         let (records, first) = (found.disorder, found.disorder_first);
@@ -406,8 +449,52 @@ fn examine(
     Some(found)
 }
 
-fn read_records(bytes: impl Read, found: &mut Found) -> Result<(), ReadError> {
-    let mut reader = Reader::new(bytes)?;
+/// Notes every figure that is not as the manifest says.
+fn differ<const N: usize>(
+    object: &ObjectInfo,
+    findings: &mut Vec<Finding>,
+    figures: [(&'static str, String, String); N],
+) {
+    for (what, held, expected) in figures {
+        if held != expected {
+            findings.push(Finding::Differs { name: object.name.clone(), what, held, expected });
+        }
+    }
+}
+
+fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hash and size of what an object unpacks to, if that is asked for.
+type ContentSum = Option<(Sha256, u64)>;
+
+/// What an object unpacks to, on its way into the reader.
+struct Content<'a, R> {
+    source: R,
+    sum: &'a mut ContentSum,
+}
+
+impl<R: Read> Read for Content<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let len = self.source.read(into)?;
+        if let Some((digest, bytes)) = self.sum {
+            digest.update(&into[..len]);
+            *bytes += len as u64;
+        }
+        Ok(len)
+    }
+}
+
+fn read_records(bytes: impl Read, sum: &mut ContentSum, found: &mut Found) -> Result<(), ReadError> {
+    let source = Unpacked::new(bytes).map_err(|source| ReadError::Io { offset: 0, source })?;
+    if let Unpacked::Zstd(_) = source {
+        found.compression = Compression::Zstd;
+    }
+    let mut reader = Reader::new(Content { source, sum })?;
+    if reader.is_pcapng() {
+        found.container = Container::PcapNg;
+    }
     while let Some(record) = reader.next_record()? {
         found.packets += 1;
         found.frame_bytes += record.data.len() as u64;

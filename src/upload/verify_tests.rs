@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::capture::{CaptureId, Ledger};
+use crate::merge::{self, ObjectFormat};
 use crate::pcap::Writer;
 use crate::upload::manifest::tests::empty;
 use crate::upload::object_name;
@@ -26,7 +27,7 @@ impl Capture {
                 writer.write(*ns, 1500, &[0xab; 60]).unwrap();
             }
             let bytes = writer.finish().unwrap();
-            let name = object_name(&manifest.id, index);
+            let name = object_name(&manifest.id, index, ObjectFormat::default());
             fs::write(dir.path().join(&name), &bytes).unwrap();
             manifest.objects.push(ObjectInfo {
                 name,
@@ -35,6 +36,7 @@ impl Capture {
                 first_ns: times.first().copied().unwrap_or(0),
                 last_ns: times.last().copied().unwrap_or(0),
                 sha256: Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+                ..ObjectInfo::default()
             });
         }
         let packets = objects.iter().map(|times| times.len() as u64).sum();
@@ -48,6 +50,24 @@ impl Capture {
             ..Ledger::default()
         };
         Self { dir, manifest }
+    }
+
+    /// The same, compressed.
+    fn packed(mut self) -> Self {
+        self.manifest.compression = Compression::Zstd;
+        for object in &mut self.manifest.objects {
+            let content = fs::read(self.dir.path().join(&object.name)).unwrap();
+            fs::remove_file(self.dir.path().join(&object.name)).unwrap();
+            let bytes = zstd::bulk::compress(&content, 3).unwrap();
+            object.content = Some(merge::Content {
+                bytes: object.bytes,
+                sha256: std::mem::replace(&mut object.sha256, hex(Sha256::new_with_prefix(&bytes))),
+            });
+            (object.bytes, object.frame_bytes) = (bytes.len() as u64, Some(60 * object.packets));
+            object.name += ".zst";
+            fs::write(self.dir.path().join(&object.name), bytes).unwrap();
+        }
+        self
     }
 
     fn object(&self, index: usize) -> PathBuf {
@@ -106,7 +126,7 @@ fn every_byte_of_an_object_counts() {
 #[test]
 fn missing_foreign_and_odd_files_are_named() {
     let capture = Capture::of(&[&[5], &[6]]);
-    let foreign = object_name(&capture.manifest.id, 2);
+    let foreign = object_name(&capture.manifest.id, 2, ObjectFormat::default());
     fs::write(capture.dir.path().join(&foreign), "x").unwrap();
     fs::write(capture.dir.path().join("pcap_of_somebody_else.pcap"), "x").unwrap();
     assert_eq!(capture.findings(), [format!("{foreign}: is not in the manifest")]);
@@ -205,11 +225,34 @@ fn a_store_is_held_to_its_manifest_as_a_directory_is() {
         verified.findings.iter().map(Finding::to_string).collect()
     };
     assert!(findings().is_empty());
-    fs::write(capture.dir.path().join(object_name(&capture.manifest.id, 2)), "x").unwrap();
+    fs::write(capture.dir.path().join(object_name(&capture.manifest.id, 2, ObjectFormat::default())), "x")
+        .unwrap();
     assert_found(&findings(), &["is not in the manifest"]);
     let good = fs::read(capture.object(0)).unwrap();
     fs::write(capture.object(0), &good[..good.len() - 1]).unwrap();
     assert_found(&findings(), &["size in bytes"]);
     fs::remove_file(capture.object(1)).unwrap();
     assert_found(&findings(), &["missing"]);
+}
+
+#[test]
+fn a_compressed_object_is_held_against_what_is_stored_and_against_what_it_unpacks_to() {
+    let mut capture = Capture::of(&[&[5, 6, 7], &[7]]).packed();
+    assert_eq!(capture.findings(), [""; 0]);
+    let (path, bytes) = (capture.object(0), fs::read(capture.object(0)).unwrap());
+    let name = capture.manifest.objects[0].name.clone();
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        fs::write(&path, flipped).unwrap();
+        assert_found(&capture.findings(), &[&name, "sha256 is"]);
+    }
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert_found(&capture.findings(), &[&name, "size in bytes"]);
+    fs::write(&path, &bytes).unwrap();
+    capture.manifest.objects[0].content.as_mut().unwrap().bytes += 1;
+    assert_found(&capture.findings(), &[&name, "unpacked size"]);
+    capture.manifest.objects[0].content.as_mut().unwrap().bytes -= 1;
+    capture.manifest.objects[0].content.as_mut().unwrap().sha256.replace_range(..1, "x");
+    assert_found(&capture.findings(), &[&name, "unpacks to"]);
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempDir;
 
 /// The recorded frames of real programs.
 pub fn real_pcap() -> PathBuf {
@@ -62,6 +63,22 @@ pub fn capinfos_packets(path: &Path) -> u64 {
         .find(|line| line.starts_with("Number of packets"))
         .unwrap_or_else(|| panic!("{output}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// What a `.zst` file holds, by the `zstd` program, in a folder of its own; none for other files.
+pub fn unpack(path: &Path) -> Option<(TempDir, PathBuf)> {
+    let name = path.file_name().unwrap().to_str().unwrap().strip_suffix(".zst")?;
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = folder.path().join(name);
+    run("zstd", &["-q", "-d", &text(path), "-o", &text(&unpacked)]);
+    Some((folder, unpacked))
+}
+
+/// What `capinfos` and, of each block, `tshark` say of a pcapng file.
+pub fn describe(path: &Path) -> (String, String) {
+    let path = &text(path);
+    let blocks = ["-r", path, "-X", "read_format:MIME Files Format", "-V"];
+    (run("capinfos", &[path]), run("tshark", &blocks))
 }
 
 /// Writes a pcap file of the given frames.

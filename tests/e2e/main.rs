@@ -13,6 +13,7 @@ mod disk;
 mod disks;
 mod ending;
 mod faults;
+mod format;
 mod frames;
 mod http;
 mod kills;

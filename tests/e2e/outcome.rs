@@ -54,6 +54,12 @@ impl Outcome {
 fn read_object(path: &Path, object: &ObjectInfo) -> Vec<(u64, Vec<u8>)> {
     let bytes = path.metadata().unwrap_or_else(|error| panic!("{}: {error}", path.display())).len();
     assert_eq!(bytes, object.bytes, "{}", object.name);
+    let unpacked = frames::unpack(path);
+    let path = unpacked.as_ref().map_or(path, |(_folder, path)| path.as_path());
+    assert_eq!(unpacked.is_some(), object.content.is_some(), "{}", object.name);
+    if let Some(content) = &object.content {
+        assert_eq!(path.metadata().unwrap().len(), content.bytes, "{}", object.name);
+    }
     assert_eq!(frames::capinfos_packets(path), object.packets, "{}", object.name);
     let frames = frames::read(path);
     assert_eq!(frames.len() as u64, object.packets, "{}", object.name);

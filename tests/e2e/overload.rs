@@ -1,5 +1,7 @@
 //! More than the host can take: a second process sends faster than frames can be written, and every one is accounted for.
 
+use crate::format::assert_counts;
+use crate::frames;
 use crate::outcome::Outcome;
 use crate::trawl::Setup;
 use serde_json::json;
@@ -73,7 +75,10 @@ fn what_testpmd_offers_is_captured_plus_every_counted_drop_to_the_packet() {
     let socket = folder.path().join("vhost");
     let mut testpmd = Testpmd::start(&socket);
     let device = format!("net_virtio_user0,path={},queues=1,queue_size=1024", socket.display());
-    let trawl = Setup { device, blocks_bytes: "8MiB", spool_bytes_max: "8GiB", ..Setup::replay() }.start();
+    // What was lost stands in the file too.
+    let capture = "format = \"pcapng\"";
+    let setup = Setup { device, blocks_bytes: "8MiB", spool_bytes_max: "8GiB", capture, ..Setup::replay() };
+    let trawl = setup.start();
     let id = trawl.create(&trawl.request(json!({})));
     trawl.until(&id, Duration::from_secs(20), |progress| progress.status == Status::Running);
     testpmd.say("start");
@@ -95,6 +100,8 @@ fn what_testpmd_offers_is_captured_plus_every_counted_drop_to_the_packet() {
     let ledger = trawl.ended(&id).ledger;
     let outcome = Outcome::read(&trawl.bucket(), &id);
     assert_eq!(outcome.manifest.ledger, ledger);
+    let last = outcome.manifest.objects.last().unwrap();
+    assert_counts(&frames::describe(&trawl.bucket().join(&last.name)).1, &ledger);
     let offered = sent.packets + sent.dropped;
     assert_eq!(offered, ledger.captured + ledger.dropped.total() + sent.dropped, "{sent:?} {ledger:?}");
     assert!(

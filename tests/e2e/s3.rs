@@ -8,7 +8,7 @@ use serde_json::json;
 use trawl::capture::Status;
 
 /// A server that sends to `weed`.
-fn start(weed: &Weed) -> Trawl {
+pub fn start(weed: &Weed) -> Trawl {
     let endpoint = Some(weed.endpoint.clone());
     Setup { endpoint, environment: credentials(), segment_bytes: "16MiB", ..Setup::replay() }.start()
 }

@@ -43,6 +43,8 @@ pub struct Setup {
     pub require_validation: bool,
     /// Between two simple captures of one account.
     pub simple_interval_seconds: u64,
+    /// More of `[capture]`.
+    pub capture: &'static str,
     /// Of one address for one account, before it has to wait.
     pub failed_authentications_max: u32,
     /// What mapped writes fill at start.
@@ -88,6 +90,7 @@ impl Setup {
             spool_dir: None,
             require_validation: false,
             simple_interval_seconds: 0,
+            capture: "",
             failed_authentications_max: 10,
             pool_bytes: "256MiB",
             upload: "",
@@ -128,6 +131,7 @@ write = "{write}"
 pool_bytes = "{pool_bytes}"
 [capture]
 simple_interval_seconds = {interval}
+{capture}
 [store]
 path = "{dir}/trawl.db"
 {key_file}
@@ -171,6 +175,7 @@ require_validation = {validation}
             prefixes = self.prefixes,
             key_file = if self.key_file { format!("key_file = \"{dir}/store.key\"") } else { String::new() },
             validation = self.require_validation,
+            capture = self.capture,
         );
         if let Some(endpoint) = &self.r2_endpoint {
             write!(text, "[upload.r2]\nallow = true\nendpoint = \"{endpoint}\"\n").unwrap();

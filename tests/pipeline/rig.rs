@@ -235,6 +235,8 @@ pub fn request(dir: PathBuf, seconds: f64) -> Request {
         colo_style: ColoStyle::ColoName,
         destination: Some(Destination::File { dir }),
         offset_time: None,
+        format: None,
+        compression: None,
     }
 }
 
@@ -307,6 +309,8 @@ impl Rig {
             upload_retention,
             upload_pause_max: Duration::from_secs(20),
             high_water_percent: 80,
+            object_format: Default::default(),
+            origin: Default::default(),
             signing_key: None,
             full_per_account: options.full_per_account,
             simple_interval: options.simple_interval,

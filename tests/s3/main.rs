@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use trawl::capture::CaptureId;
-use trawl::merge::{Consumed, Output, Summary};
+use trawl::merge::{Consumed, ObjectFormat, Output, Summary};
 use trawl::upload::{
     Checkpoint, Destination, ObjectStore, R2Config, S3Config, S3Credentials, Stores, StoresConfig,
     UploadError, deliver, object_name,
@@ -173,7 +173,8 @@ async fn resumes(store: &dyn ObjectStore) {
 
 fn summary(bytes: &Bytes) -> Summary {
     let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Summary { bytes: bytes.len() as u64, packets: 1, first_ns: 1, last_ns: 1, sha256 }
+    let bytes = bytes.len() as u64;
+    Summary { bytes, packets: 1, frame_bytes: 0, first_ns: 1, last_ns: 1, sha256, content: None }
 }
 
 /// A merge of two objects, the second of which dies half-way in the second run.
@@ -206,7 +207,7 @@ async fn delivers(store: &dyn ObjectStore) {
             reported.push((info, consumed.segments));
             Ok(())
         };
-        let result = deliver(store, &id, 0, receiver, &mut record).await;
+        let result = deliver(store, &id, ObjectFormat::default(), 0, receiver, &mut record).await;
         feed.await.unwrap();
         let complete = if dies { 1 } else { 2 };
         assert_eq!(reported.len(), complete);
@@ -215,7 +216,7 @@ async fn delivers(store: &dyn ObjectStore) {
             Err(error) => assert!(dies && matches!(error, UploadError::Interrupted { object: 1 }), "{error}"),
         }
         for (index, bytes) in (0u32..).zip(&objects) {
-            let name = object_name(&id, index);
+            let name = object_name(&id, index, ObjectFormat::default());
             let held = store.get(&name, bytes.len() as u64).await;
             assert_eq!(held.is_ok(), (index as usize) < complete);
             assert!(held.is_err() || held.unwrap() == *bytes);

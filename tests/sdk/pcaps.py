@@ -75,6 +75,8 @@ def create_full(pcaps, account, destination, colo):
         destination_conf=destination,
         # Few of the frames that the host replays as fast as it can, so that there is little to upload.
         filter_v1={"protocol": 17, "destination_port": 53},
+        # Ours, and not echoed.
+        extra_body={"format": "pcapng", "compression": "zstd"},
     )
     assert type(full) is CreatedFull, type(full)
     assert len(full.id) == 32 and full.type == "full" and full.status in ("pending", "running"), full

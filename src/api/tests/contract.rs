@@ -123,6 +123,7 @@ async fn progress_shows_the_ledger() {
         first_ns: 0,
         last_ns: 0,
         sha256: "0".repeat(64),
+        ..Default::default()
     });
     all.push('\n');
     all.push_str(&host.ask("GET", &format!("/{}/progress", id(0)), "").await.text());

@@ -14,8 +14,15 @@ async fn host() -> Host {
     std::fs::write(host.dir.path().join("simple").join(&name), CONTENT).unwrap();
     let mut jobs = host.engine.jobs.lock().unwrap();
     jobs[0].status = Status::Success;
-    jobs[0].objects =
-        vec![ObjectInfo { name, bytes: 10, packets: 1, first_ns: 0, last_ns: 0, sha256: "e".repeat(64) }];
+    jobs[0].objects = vec![ObjectInfo {
+        name,
+        bytes: 10,
+        packets: 1,
+        first_ns: 0,
+        last_ns: 0,
+        sha256: "e".repeat(64),
+        ..Default::default()
+    }];
     drop(jobs);
     host
 }

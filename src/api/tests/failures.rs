@@ -38,6 +38,8 @@ async fn everything_that_is_wrong_is_said_at_once_with_member_and_value() {
         (FULL, r#"{"destination_conf":"file:///etc"}"#),
         (FULL, r#"{"destination_conf":"r2://b?account-id=1&access-key-id=k&secret-access-key=SECRET"}"#),
         (FULL, r#"{"offset_time":"2026-01-02T03:04:05Z"}"#),
+        (SIMPLE, r#"{"format":"pcapng","compression":"zstd"}"#),
+        (FULL, r#"{"format":"erf","compression":9}"#),
     ];
     let host = Host::start();
     let mut all = String::new();

@@ -8,6 +8,7 @@ use crate::capture::journal::Record;
 use crate::capture::{Job, Kind, Ledger, PortDrops, Progress, Refusal, Status, StopReason};
 use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
+use crate::merge::{Feed, ObjectFormat, Origin};
 use crate::spool::{Failure, Lost};
 use crate::upload::{Limits, MANIFEST_VERSION, Manifest};
 use crate::worker::{Budget, QueueCounters, SlotTotals};
@@ -53,6 +54,11 @@ pub(super) struct Active {
     pub way: Way,
     pub queues: usize,
     pub object_bytes_max: u64,
+    pub format: ObjectFormat,
+    /// What its objects say, if they are pcapng.
+    pub origin: Arc<Origin>,
+    /// What its merge is told, until it was told everything.
+    pub feed: Option<Arc<Feed>>,
     /// Of a capture whose process died: up to when its counts are known, and whether that is all of them.
     pub recovered: Option<(Timestamp, bool)>,
     /// What an upload that is tried again failed with.
@@ -118,6 +124,8 @@ impl Active {
             queues: self.queues,
             snaplen: self.snaplen(),
             object_bytes_max: self.object_bytes_max,
+            format: self.format,
+            origin: Origin::clone(&self.origin),
             started: self.started,
             ended: self.ended,
             known_until: Timestamp::now(),
@@ -162,6 +170,8 @@ impl Active {
                 && port == 0
                 && ledger.dropped.total() == ledger.dropped.limit + ledger.dropped.sampled,
             snaplen: self.snaplen(),
+            format: self.format.container,
+            compression: self.format.compression,
             objects: job.objects.clone(),
             ledger,
             queues: u32::try_from(self.queues).unwrap_or(u32::MAX),

@@ -4,9 +4,9 @@
 //! Invariant: a segment is freed only after the objects that hold its packets are complete in the store and journalled.
 
 use super::Note;
-use crate::capture::journal::{Entry, Journal, Record, remove, settle};
+use crate::capture::journal::{Entry, Journal, Record, counts, remove, settle};
 use crate::capture::{AccountId, CaptureId, ObjectInfo};
-use crate::merge::{self, Consumed, Feed, Input, Output, Start};
+use crate::merge::{self, Consumed, Feed, Input, Output, Shape, Start};
 use crate::ownership::BucketKeys;
 use crate::spool::{self, Spool};
 use crate::upload::{
@@ -126,8 +126,7 @@ pub(super) struct Delivery {
     pub id: CaptureId,
     pub dir: PathBuf,
     pub queues: usize,
-    pub snaplen: u32,
-    pub object_bytes_max: u64,
+    pub shape: Shape,
     pub way: Way,
     pub feed: Arc<Feed>,
     pub spool: Arc<Spool>,
@@ -157,7 +156,7 @@ impl Delivery {
     /// Delivers what a dead process left.
     pub async fn run_recovered(mut self) {
         let (dir, queues, snaplen, spool) =
-            (self.dir.clone(), self.queues, self.snaplen, Arc::clone(&self.spool));
+            (self.dir.clone(), self.queues, self.shape.snaplen, Arc::clone(&self.spool));
         let feed = Arc::clone(&self.feed);
         let found = tokio::task::spawn_blocking(move || recover(&dir, queues, snaplen, &spool, &feed)).await;
         let serial = self.patience.serial;
@@ -209,13 +208,12 @@ impl Delivery {
         let start = journal.start(self.queues);
         let (outputs, merged) = mpsc::channel(CHUNKS_WAITING);
         let (report, outcome) = oneshot::channel();
-        let (snaplen, object_bytes_max, inputs) = (self.snaplen, self.object_bytes_max, self.feed.listen());
-        let first = start.object;
+        let (shape, inputs) = (self.shape.clone(), self.feed.listen());
+        let (first, format) = (start.object, shape.format);
         let merge = move || {
             // Packets that come now go before packets that are safe in the spool. A refusal costs speed only.
             let _refused = rustix::process::nice(MERGE_NICENESS);
-            let _deliverer_gone =
-                report.send(merge::run_live(&start, snaplen, object_bytes_max, inputs, outputs));
+            let _deliverer_gone = report.send(merge::run_live(&start, &shape, inputs, outputs));
         };
         std::thread::Builder::new()
             .name("merge".to_owned())
@@ -225,7 +223,7 @@ impl Delivery {
         let probe = journal.probe().map_err(|source| Stop::Upload(self.unwritable(source)))?;
         let guard = tokio::spawn(guard(merged, passed, probe));
         let mut sink = Sink { delivery: self, journal };
-        let delivered = upload::deliver(&*store, &self.id, first, guarded, &mut sink).await;
+        let delivered = upload::deliver(&*store, &self.id, format, first, guarded, &mut sink).await;
         if let Ok(Err(source)) = guard.await {
             return Err(Stop::Upload(self.unwritable(source)));
         }
@@ -368,7 +366,7 @@ fn recover(
     let mut found = Found::default();
     for entry in journal.entries() {
         found.packets += entry.object.packets;
-        found.frame_bytes += frame_bytes(entry.object.bytes, entry.object.packets);
+        found.frame_bytes += entry.object.frame_bytes();
         found.objects.push(entry.object.clone());
     }
     for (queue, stream) in recovery.streams {
@@ -390,11 +388,12 @@ fn recover(
         }
     }
     (0..queues).for_each(|queue| feed.tell(Input::End(queue)));
+    feed.tell(Input::Counts(counts(dir)?));
     Ok((journal, found))
 }
 
 /// Bytes of a pcap file without its headers.
-pub(in crate::capture) fn frame_bytes(bytes: u64, packets: u64) -> u64 {
+fn frame_bytes(bytes: u64, packets: u64) -> u64 {
     use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE, PCAP_RECORD_HEADER_BYTES as RECORD};
     bytes.saturating_sub(FILE as u64 + packets * RECORD as u64)
 }
@@ -487,7 +486,15 @@ mod tests {
     async fn no_object_is_completed_that_could_not_be_journalled() {
         for writable in [true, false] {
             let (merge, merged) = mpsc::channel(8);
-            let summary = Summary { bytes: 3, packets: 1, first_ns: 1, last_ns: 1, sha256: String::new() };
+            let summary = Summary {
+                bytes: 3,
+                packets: 1,
+                frame_bytes: 0,
+                first_ns: 1,
+                last_ns: 1,
+                sha256: String::new(),
+                content: None,
+            };
             for output in [
                 Output::Begin(0),
                 Output::Chunk(bytes::Bytes::from_static(b"one")),

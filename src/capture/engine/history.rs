@@ -12,6 +12,7 @@ use crate::capture::{AccountId, Job, Kind, Ledger, ObjectInfo, Refusal, Request,
 use crate::history::{Answer, History, HistoryError, Query};
 use crate::limits::{CAPTURES_MAX, LOOK_BACKS_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
+use crate::merge::{Compression, Container, ObjectFormat};
 use crate::packet::Key;
 use crate::spool::SpoolCapture;
 use crate::upload::{FileStore, Limits, MANIFEST_VERSION, Manifest, ObjectStore, manifest_name, object_name};
@@ -249,7 +250,7 @@ impl LookBack {
     async fn deliver(self, answer: Answer, oldest_ns: Option<u64>) -> Result<Job, String> {
         let store = FileStore::new(self.dir.clone());
         let (covered, job) = (answer.covered, self.account(&answer, oldest_ns));
-        let name = object_name(&job.id, 0);
+        let name = object_name(&job.id, 0, ObjectFormat::default());
         store.put(&name, Bytes::from(answer.pcap)).await.map_err(|e| e.to_string())?;
         let json = self.manifest(&job, covered).to_json().map_err(|e| e.to_string())?;
         store.put(&manifest_name(&job.id), Bytes::from(json)).await.map_err(|e| e.to_string())?;
@@ -274,12 +275,13 @@ impl LookBack {
         job.sample_one_in = Some(answer.one_in).filter(|n| *n > 1);
         let sha256 = Sha256::digest(&answer.pcap).iter().map(|byte| format!("{byte:02x}")).collect();
         job.objects = vec![ObjectInfo {
-            name: object_name(&job.id, 0),
+            name: object_name(&job.id, 0, ObjectFormat::default()),
             bytes: answer.pcap.len() as u64,
             packets: answer.captured,
             first_ns: answer.first_ns,
             last_ns: answer.last_ns,
             sha256,
+            ..ObjectInfo::default()
         }];
         job.status = if answer.captured > 0 { Status::Success } else { Status::Failed };
         if answer.captured == 0 {
@@ -316,6 +318,8 @@ impl LookBack {
             stop_reason: job.stop_reason,
             complete: covered,
             snaplen: SIMPLE_SNAPLEN,
+            format: Container::Pcap,
+            compression: Compression::None,
             objects: job.objects.clone(),
             ledger: job.ledger,
             queues: self.queues,

@@ -8,13 +8,13 @@
 
 mod active;
 mod delivery;
+mod format;
 mod history;
 mod overview;
 mod planes;
 mod pressure;
 mod restart;
 
-pub(super) use delivery::frame_bytes;
 pub use overview::{CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
@@ -245,6 +245,7 @@ impl Engine {
             let _engine_gone = notes.send(Note::Opened { serial, tried });
         });
         let budget = Arc::new(Budget::new(job.request.packet_limit, job.request.byte_limit));
+        let (format, origin) = (self.format(&job.request), Arc::new(self.origin(&job)));
         let active = Active {
             job,
             revision: 0,
@@ -259,6 +260,9 @@ impl Engine {
             way,
             queues: self.planes.queues.len(),
             object_bytes_max: self.planes.spool.config().segment_bytes,
+            format,
+            origin,
+            feed: None,
             recovered: None,
             trouble: None,
             left: false,
@@ -351,6 +355,7 @@ impl Engine {
             self.persist(active);
             return Err(Refusal::Store(message));
         }
+        active.feed = Some(Arc::clone(&feed));
         tokio::spawn(self.delivery(active, feed).run());
         active.ports_from = (self.planes.ports)();
         let limit = Duration::from_secs_f64(active.job.request.time_limit);
@@ -471,6 +476,7 @@ impl Engine {
         let Some(mut active) = self.active.remove(&serial) else { return };
         if matches!(active.phase, Phase::Draining) && active.streams_left == 0 {
             active.job.ledger = active.ledger(&self.planes.queues, &self.planes.ports);
+            self.tell_counts(&mut active);
             if active.left {
                 self.leave(active);
                 return;

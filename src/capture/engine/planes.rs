@@ -7,6 +7,7 @@ use crate::capture::{AccountId, Ledger, PortDrops};
 use crate::history::History;
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Filter, PrefixSet, Program};
+use crate::merge::{ObjectFormat, Origin};
 use crate::ownership::BucketKeys;
 use crate::spool::Spool;
 use crate::store::JobStore;
@@ -55,6 +56,10 @@ pub struct Planes {
     pub upload_pause_max: Duration,
     /// Share of the spool's quota at which it says that it fills up, in percent.
     pub high_water_percent: u64,
+    /// What objects of `full` captures are, unless the request says otherwise.
+    pub object_format: ObjectFormat,
+    /// What those in pcapng say of this host: comments on the capture are added.
+    pub origin: Origin,
     /// Signs manifests, if the host signs.
     pub signing_key: Option<Arc<SigningKey>>,
     /// Full captures of one account at once.

@@ -10,7 +10,7 @@ use super::delivery::{Delivery, Found, Known, Patience, Way, sweep, sweep_store}
 use super::{Engine, Planes};
 use crate::capture::journal::{Record, settled};
 use crate::capture::{CaptureId, Job, Status, StopReason};
-use crate::merge::Feed;
+use crate::merge::{Feed, ObjectFormat, Origin, Shape};
 use crate::store::{StoreError, Stored};
 use crate::worker::Budget;
 use std::path::PathBuf;
@@ -119,8 +119,12 @@ impl Engine {
             id: active.job.id.clone(),
             dir: self.dir(active),
             queues: active.queues,
-            snaplen: active.snaplen(),
-            object_bytes_max: active.object_bytes_max,
+            shape: Shape {
+                snaplen: active.snaplen(),
+                object_bytes_max: active.object_bytes_max,
+                format: active.format,
+                origin: Arc::clone(&active.origin),
+            },
             way: active.way.clone(),
             feed,
             spool: Arc::clone(&self.planes.spool),
@@ -172,6 +176,9 @@ impl Engine {
             way: self.way(&job),
             queues,
             object_bytes_max,
+            format: record.as_ref().map_or_else(ObjectFormat::default, |r| r.format),
+            origin: Arc::new(record.as_ref().map_or_else(Origin::default, |r| r.origin.clone())),
+            feed: None,
             recovered: Some(record.as_ref().map_or((job.submitted, false), |r| (r.known_until, r.is_final))),
             trouble: None,
             left: false,

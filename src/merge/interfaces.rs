@@ -1,0 +1,95 @@
+//! What of a merged file is not packets. Owns its header and, in pcapng, the interfaces that packets came in on.
+//!
+//! Invariant: an interface is described once, before its first packet; interfaces of different inputs stay apart, so that
+//! any link types can be in one pcapng file.
+
+use super::order::Provenance;
+use super::{Container, MergeError};
+use crate::limits::FULL_SNAPLEN;
+use crate::pcap::blocks;
+use crate::pcap::format::file_header_of;
+use std::collections::HashMap;
+
+/// Interfaces of one merged file; as many as our reader takes.
+const INTERFACES_MAX: usize = 1 << 16;
+
+/// How packets are written.
+#[derive(Debug)]
+pub(super) enum Encoder {
+    /// As classic records.
+    Pcap,
+    /// As blocks.
+    Ng(Interfaces),
+}
+
+impl Encoder {
+    /// Also the file's beginning. The link type is that of every packet of a classic file.
+    pub(super) fn new(container: Container, link_type: u16) -> (Self, Vec<u8>) {
+        match container {
+            Container::Pcap => (Self::Pcap, file_header_of(FULL_SNAPLEN, link_type).to_vec()),
+            Container::PcapNg => {
+                let mut header = Vec::new();
+                let application = concat!("trawl ", env!("CARGO_PKG_VERSION"));
+                blocks::section(&mut header, &blocks::Section { application, ..Default::default() });
+                (Self::Ng(Interfaces::default()), header)
+            }
+        }
+    }
+
+    /// Keeps the memory of written blocks.
+    #[inline]
+    pub(super) fn give_back(&mut self, mut blocks: Vec<u8>) {
+        if let Self::Ng(interfaces) = self {
+            blocks.clear();
+            interfaces.scratch = blocks;
+        }
+    }
+}
+
+/// The interfaces described up to now.
+#[derive(Debug, Default)]
+pub(super) struct Interfaces {
+    numbers: HashMap<(usize, u32), u32>,
+    /// The last one used, which is mostly the next one too.
+    last: Option<((usize, u32), u32)>,
+    scratch: Vec<u8>,
+}
+
+impl Interfaces {
+    /// Begins blocks of packets that came in there: with its description, if these are the first.
+    #[inline]
+    pub(super) fn begin(&mut self, from: Provenance<'_>) -> Result<Vec<u8>, MergeError> {
+        let key = (from.stream, from.interface);
+        let mut blocks = std::mem::take(&mut self.scratch);
+        if self.last.is_none_or(|(last, _)| last != key) {
+            let number = match self.numbers.get(&key) {
+                Some(number) => *number,
+                None => self.describe(key, from, &mut blocks)?,
+            };
+            self.last = Some((key, number));
+        }
+        Ok(blocks)
+    }
+
+    /// Number of the interface that was begun.
+    #[inline]
+    pub(super) fn current(&self) -> u32 {
+        self.last.map_or(0, |(_, number)| number)
+    }
+
+    fn describe(
+        &mut self,
+        key: (usize, u32),
+        from: Provenance<'_>,
+        blocks: &mut Vec<u8>,
+    ) -> Result<u32, MergeError> {
+        if self.numbers.len() == INTERFACES_MAX {
+            return Err(MergeError::Interfaces(INTERFACES_MAX));
+        }
+        let number = self.numbers.len() as u32;
+        self.numbers.insert(key, number);
+        let file = from.path.file_name().unwrap_or_default().to_string_lossy();
+        blocks::interface(blocks, from.link_type, FULL_SNAPLEN, from.name, &file);
+        Ok(number)
+    }
+}
