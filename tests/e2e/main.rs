@@ -14,6 +14,8 @@ mod disks;
 mod ending;
 mod faults;
 mod frames;
+#[path = "../common/front.rs"]
+mod front;
 mod http;
 mod kills;
 mod limits;
