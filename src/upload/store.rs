@@ -28,7 +28,11 @@ pub struct Stored {
 /// A writer that goes on, and the offset in the object from which it needs the bytes again.
 pub type Resumed = (Box<dyn ObjectWriter>, u64);
 
-/// Which leftovers of unfinished objects go. All three must say so.
+/// Begins the names of what probes begin and never complete.
+pub(super) const PROBE: &str = "trawl-probe-";
+
+/// Which leftovers of unfinished objects go. All three must say so. Those of probes ([`PROBE`]) go if they are old enough,
+/// whoever's they are: a probe that is under way does not mind.
 #[derive(Clone, Copy)]
 pub struct Sweep<'a> {
     /// Whether a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
@@ -51,7 +55,7 @@ pub trait ObjectStore: Send + Sync {
     /// writer begins anew and the offset is 0.
     fn resume<'a>(&'a self, name: &'a str, checkpoint: &'a Checkpoint) -> Pending<'a, Resumed>;
 
-    /// Removes what unfinished objects of this place left behind; their number.
+    /// Removes what unfinished objects and probes of this place left behind; their number.
     fn sweep<'a>(&'a self, sweep: Sweep<'a>) -> Pending<'a, u32>;
 
     /// Size of an object in bytes; none if there is none of that name.
