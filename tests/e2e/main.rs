@@ -33,6 +33,7 @@ mod quiet;
 mod recover;
 mod refusals;
 mod replay;
+mod retention;
 mod rights;
 mod s3;
 mod tls;
