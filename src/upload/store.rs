@@ -106,6 +106,40 @@ pub trait ObjectWriter: Send {
     fn abort(self: Box<Self>) -> Pending<'static, ()>;
 }
 
+/// The end of a writer whose object the store makes out of an upload under way.
+pub(super) trait Ending: Send + 'static {
+    /// Completes the object.
+    fn end(&mut self) -> impl Future<Output = Result<Stored, UploadError>> + Send;
+
+    /// Ends the requests in the air first, so that none arrives behind it, and then the upload.
+    fn give_up(&mut self) -> impl Future<Output = Result<(), UploadError>> + Send;
+
+    /// Whether a checkpoint was taken, so that the upload outlives a failure.
+    fn is_kept(&self) -> bool;
+
+    /// Where the object goes.
+    fn place(&self) -> String;
+}
+
+/// [`ObjectWriter::finish`] of such a writer.
+pub(super) fn finish<W: Ending>(mut writer: Box<W>) -> Pending<'static, Stored> {
+    Box::pin(async move {
+        let result = writer.end().await;
+        if result.is_err()
+            && !writer.is_kept()
+            && let Err(error) = writer.give_up().await
+        {
+            tracing::warn!(place = writer.place(), %error, "an upload under way could not be given up");
+        }
+        result
+    })
+}
+
+/// [`ObjectWriter::abort`] of such a writer.
+pub(super) fn abort<W: Ending>(mut writer: Box<W>) -> Pending<'static, ()> {
+    Box::pin(async move { writer.give_up().await })
+}
+
 /// Region that R2 signs requests for.
 const R2_REGION: &str = "auto";
 
