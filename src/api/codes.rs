@@ -65,6 +65,8 @@ pub(super) enum Code {
     DestinationSilent,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
+    /// A note, never an error: what threatens a capture that goes on.
+    Threatened,
     /// No route for the path.
     NoRoute,
     /// The path has no such method.
@@ -104,7 +106,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 34] = [
+pub(super) const TABLE: [Row; 35] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -134,6 +136,7 @@ pub(super) const TABLE: [Row; 34] = [
     row(Code::TooManyFailures, 1027, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(10)),
     row(Code::DestinationSilent, 1028, StatusCode::GATEWAY_TIMEOUT, Retry::Never),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
+    row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),
     row(Code::BadIdentifier, 7003, StatusCode::NOT_FOUND, Retry::Unsaid),

@@ -69,13 +69,18 @@ async fn list(Reader(account): Reader, State(api): Api) -> Result<Response, Fail
 }
 
 async fn one(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Result<Response, Failure> {
-    let job = api.captures.get(account, id).await?;
+    let job = api.captures.get(account.clone(), id.clone()).await?;
     // A simple result cannot carry `error_message`: with it, the Python SDK takes it for a full one.
-    let note = match (&job.request.kind, &job.error_message) {
+    let mut notes = match (&job.request.kind, &job.error_message) {
         (Kind::Simple, Some(message)) => vec![Problem::new(Code::SimpleFailed, message.as_str())],
         _ => Vec::new(),
     };
-    Ok(success_with(result::pcap(&job), note))
+    // Nor can any result carry warnings: who reads progress has them there, and an SDK's user at least in the envelope.
+    if !job.status.ended() {
+        let warnings = api.captures.progress(account, id).await?.warnings;
+        notes.extend(warnings.into_iter().map(|warning| Problem::new(Code::Threatened, warning)));
+    }
+    Ok(success_with(result::pcap(&job), notes))
 }
 
 /// No body is read: Python announces JSON and sends none, TypeScript and Go announce nothing.

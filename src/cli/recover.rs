@@ -6,12 +6,14 @@ use super::args::RecoverArgs;
 use super::report::time;
 use super::{Error, Outcome, stores};
 use crate::capture::recover::{Left, RecoverError, Summary, captures};
+use crate::history;
+use crate::limits::HISTORY_DIR;
 use crate::spool::{LockError, SpoolLock};
 use crate::upload::{FileStore, ObjectStore};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why nothing was recovered.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +79,8 @@ pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
         }
         rows.push(row);
     }
-    let mut outcome = Outcome::done(text(args, &rows), &rows, args.json)?;
+    let text = text(args, &rows) + &of_history(&args.dir);
+    let mut outcome = Outcome::done(text, &rows, args.json)?;
     outcome.is_success = rows.iter().all(|row| row.error.is_none());
     Ok(outcome)
 }
@@ -95,6 +98,24 @@ async fn deliver(
         row.removed = left.remove().map_err(|source| RecoverError::Read { dir, source })?;
     }
     Ok(())
+}
+
+/// Why the history has no row: its segments are of no capture, and need no recovery to be read.
+fn of_history(spool: &Path) -> String {
+    let dir = spool.join(HISTORY_DIR);
+    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let bytes = entry.metadata().ok()?.len();
+        history::Entry::parse(entry.file_name().to_str()?, bytes).map(|entry| entry.bytes)
+    });
+    let (segments, bytes) = sizes.fold((0_u64, 0), |(segments, sum), bytes| (segments + 1, sum + bytes));
+    if segments == 0 {
+        return String::new();
+    }
+    format!(
+        "{} holds the history, {segments} segments of {bytes} bytes: of no capture, and pcap files as they are (`trawl merge`)\n",
+        dir.display()
+    )
 }
 
 fn text(args: &RecoverArgs, rows: &[Row]) -> String {

@@ -211,6 +211,7 @@ async fn run(
         plan.spool.dir.clone(),
         plan.capture.simple_retention,
     ));
+    let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let router = api::router(ApiState {
         ownership,
         simple_dir,
@@ -240,6 +241,7 @@ async fn run(
         }
     }
     retention.abort();
+    swept.abort();
     let _api_gone = end_api.send(());
     drop(handle);
     for task in [engine, server] {
@@ -249,6 +251,12 @@ async fn run(
     }
     observation.finish();
     Ok(())
+}
+
+/// What probes left that a dead process had begun.
+fn sweep(plan: &Plan, ownership: Ownership) -> impl Future<Output = ()> + use<> {
+    let accounts: Vec<_> = plan.accounts.iter().map(|account| account.id.clone()).collect();
+    async move { ownership.sweep(&accounts).await }
 }
 
 async fn one_of(terminate: &mut Signal, interrupt: &mut Signal) {

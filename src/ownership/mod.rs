@@ -11,7 +11,7 @@ pub use keys::BucketKeys;
 use crate::capture::{AccountId, CaptureId};
 use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, CHALLENGE_SECONDS_MAX};
 use crate::store::{Bucket, BucketStore, StoreError};
-use crate::upload::{Destination, S3Credentials, Sealed, Stores, UploadError, within};
+use crate::upload::{Destination, S3Credentials, Sealed, Stores, Sweep, UploadError, within};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -185,8 +185,7 @@ impl Ownership {
         destination: &Destination,
         challenge: Option<String>,
     ) -> Result<(), OwnershipError> {
-        let opened = bucket.keys.as_ref().map(|sealed| self.keys.open(&bucket.account, destination, sealed));
-        let keys = opened.transpose().map_err(OwnershipError::Destination)?;
+        let keys = self.open_keys(bucket, destination).map_err(OwnershipError::Destination)?;
         let contact = async {
             let store = self.stores.open_with(destination, keys.as_ref()).await?;
             store.probe().await?;
@@ -196,6 +195,48 @@ impl Ownership {
             }
         };
         within(self.contact_time_max, destination, contact).await.map_err(OwnershipError::Destination)
+    }
+
+    fn open_keys(
+        &self,
+        bucket: &Bucket,
+        destination: &Destination,
+    ) -> Result<Option<S3Credentials>, UploadError> {
+        bucket.keys.as_ref().map(|sealed| self.keys.open(&bucket.account, destination, sealed)).transpose()
+    }
+
+    /// Removes what probes of a process that died left in the places that these accounts have entered. That costs the
+    /// bucket's owner money and nobody any packets, so that a failure is a line in the log.
+    pub async fn sweep(&self, accounts: &[AccountId]) {
+        for account in accounts {
+            let buckets = self.list(account).await.unwrap_or_else(|error| {
+                tracing::warn!(%account, %error, "an account's buckets cannot be swept");
+                Vec::new()
+            });
+            for bucket in buckets {
+                match self.sweep_place(&bucket).await {
+                    Ok(0) => {}
+                    Ok(probes) => {
+                        tracing::info!(place = bucket.place, probes, "leftovers of probes were removed");
+                    }
+                    Err(error) => {
+                        tracing::info!(place = bucket.place, %error, "leftovers of probes, if any, stay");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn sweep_place(&self, bucket: &Bucket) -> Result<u32, UploadError> {
+        let destination = Destination::parse(&bucket.destination)?;
+        let keys = self.open_keys(bucket, &destination)?;
+        // What captures left is for the engine, which knows them.
+        let sweep = Sweep { ours: &|_| false, known: &[], before: Timestamp::now() };
+        let contact = async {
+            let store = self.stores.open_with(&destination, keys.as_ref()).await?;
+            store.sweep(sweep).await
+        };
+        within(self.contact_time_max, &destination, contact).await
     }
 
     /// Compares an answer with the challenge. Nothing in the bucket is read: whoever knows the content has read it.

@@ -103,6 +103,17 @@ pub enum UploadError {
         /// The last failure.
         detail: String,
     },
+    /// Somebody answers who cannot prove to be the store.
+    #[error(
+        "{place} is answered for with a certificate that this host does not trust ({detail}); have its operator name the \
+         store's authority in upload.ca_file, or correct the endpoint"
+    )]
+    Untrusted {
+        /// Bucket and key.
+        place: String,
+        /// What is wrong with the certificate.
+        detail: String,
+    },
     /// The store has lost, or somebody aborted, what was already sent.
     #[error("the store no longer has what was sent of {place}; it is sent again from its beginning")]
     Lost {
@@ -189,6 +200,7 @@ impl UploadError {
             | Self::Keys { .. }
             | Self::Clock { .. }
             | Self::Unreachable { .. }
+            | Self::Untrusted { .. }
             | Self::Lost { .. }
             | Self::Diverged { .. }
             | Self::Mismatch { .. }

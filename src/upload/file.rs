@@ -4,7 +4,7 @@
 
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, capture_of};
-use super::store::{ObjectStore, ObjectWriter, Pending, Resumed, Stored, Sweep};
+use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Stored, Sweep};
 use crate::capture::CaptureId;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -85,14 +85,19 @@ impl FileStore {
         Ok((self.writer(file, temporary, self.dir.join(name), bytes), bytes))
     }
 
-    /// Files with temporary names, as `(name, capture)`.
-    fn leftovers(&self) -> Result<Vec<(String, CaptureId)>, UploadError> {
+    /// Files with temporary names, as `(name, capture)`; those of probes belong to none.
+    fn leftovers(&self) -> Result<Vec<(String, Option<CaptureId>)>, UploadError> {
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(|error| disk("list", &self.dir, error))?,
         };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        Ok(names.filter_map(|name| Some((name.clone(), capture_of(name.strip_prefix('.')?)?))).collect())
+        let temporary = |name: String| {
+            let object = name.strip_prefix('.')?;
+            let capture = capture_of(object);
+            (capture.is_some() || object.starts_with(PROBE)).then_some((name, capture))
+        };
+        Ok(names.filter_map(temporary).collect())
     }
 
     fn remove(&self, leftovers: &[String], before: Timestamp) -> Result<u32, UploadError> {
@@ -160,7 +165,7 @@ impl ObjectStore for FileStore {
         let store = self.clone();
         blocking(move || {
             // The temporary file goes with the writer; its name is never published.
-            let mut writer = store.create("trawl-probe")?;
+            let mut writer = store.create(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()))?;
             writer.append(b"trawl")
         })
     }
@@ -192,9 +197,10 @@ impl ObjectStore for FileStore {
                 let store = store.clone();
                 move || store.leftovers()
             });
-            let ours = leftovers.await?.into_iter().filter(|(name, id)| (sweep.ours)(id) && !known(name));
-            let (ours, before) = (ours.map(|(name, _)| name).collect::<Vec<_>>(), sweep.before);
-            blocking(move || store.remove(&ours, before)).await
+            let mut left = leftovers.await?;
+            left.retain(|(name, id)| id.as_ref().is_none_or(|id| (sweep.ours)(id) && !known(name)));
+            let (left, before) = (left.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), sweep.before);
+            blocking(move || store.remove(&left, before)).await
         })
     }
 
@@ -438,6 +444,24 @@ mod tests {
         drop(writer);
         store.probe().await.unwrap();
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_probe_left_is_swept_and_nothing_else_that_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::new(dir.path().to_owned());
+        for name in [
+            ".trawl-probe-0.1",
+            ".somebodys",
+            "trawl-probe-1",
+            ".pcap_0123456789abcdef0123456789abcdef.pcap.1",
+        ] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let sweep = Sweep { ours: &|_| false, known: &[], before: Timestamp::UNIX_EPOCH };
+        assert_eq!(store.sweep(sweep).await.unwrap(), 0);
+        assert_eq!(store.sweep(Sweep { before: Timestamp::MAX, ..sweep }).await.unwrap(), 1);
+        assert!(!names(dir.path()).contains(&".trawl-probe-0.1".to_owned()) && names(dir.path()).len() == 3);
     }
 
     #[tokio::test]

@@ -77,6 +77,12 @@ pub(super) fn describe(error: &dyn Error) -> String {
     text
 }
 
+/// Whether a failure without an answer, as [`describe`] tells it, is about the store's certificate (rustls' words). People have
+/// to repair that: at once to be told to who waits, and to be waited for where data waits.
+pub(super) fn is_about_trust(detail: &str) -> bool {
+    detail.contains("invalid peer certificate")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

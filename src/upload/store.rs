@@ -28,7 +28,11 @@ pub struct Stored {
 /// A writer that goes on, and the offset in the object from which it needs the bytes again.
 pub type Resumed = (Box<dyn ObjectWriter>, u64);
 
-/// Which leftovers of unfinished objects go. All three must say so.
+/// Begins the names of what probes begin and never complete.
+pub(super) const PROBE: &str = "trawl-probe-";
+
+/// Which leftovers of unfinished objects go. All three must say so. Those of probes ([`PROBE`]) go if they are old enough,
+/// whoever's they are: a probe that is under way does not mind.
 #[derive(Clone, Copy)]
 pub struct Sweep<'a> {
     /// Whether a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
@@ -51,7 +55,7 @@ pub trait ObjectStore: Send + Sync {
     /// writer begins anew and the offset is 0.
     fn resume<'a>(&'a self, name: &'a str, checkpoint: &'a Checkpoint) -> Pending<'a, Resumed>;
 
-    /// Removes what unfinished objects of this place left behind; their number.
+    /// Removes what unfinished objects and probes of this place left behind; their number.
     fn sweep<'a>(&'a self, sweep: Sweep<'a>) -> Pending<'a, u32>;
 
     /// Size of an object in bytes; none if there is none of that name.
@@ -100,6 +104,40 @@ pub trait ObjectWriter: Send {
 
     /// Removes every trace of the object.
     fn abort(self: Box<Self>) -> Pending<'static, ()>;
+}
+
+/// The end of a writer whose object the store makes out of an upload under way.
+pub(super) trait Ending: Send + 'static {
+    /// Completes the object.
+    fn end(&mut self) -> impl Future<Output = Result<Stored, UploadError>> + Send;
+
+    /// Ends the requests in the air first, so that none arrives behind it, and then the upload.
+    fn give_up(&mut self) -> impl Future<Output = Result<(), UploadError>> + Send;
+
+    /// Whether a checkpoint was taken, so that the upload outlives a failure.
+    fn is_kept(&self) -> bool;
+
+    /// Where the object goes.
+    fn place(&self) -> String;
+}
+
+/// [`ObjectWriter::finish`] of such a writer.
+pub(super) fn finish<W: Ending>(mut writer: Box<W>) -> Pending<'static, Stored> {
+    Box::pin(async move {
+        let result = writer.end().await;
+        if result.is_err()
+            && !writer.is_kept()
+            && let Err(error) = writer.give_up().await
+        {
+            tracing::warn!(place = writer.place(), %error, "an upload under way could not be given up");
+        }
+        result
+    })
+}
+
+/// [`ObjectWriter::abort`] of such a writer.
+pub(super) fn abort<W: Ending>(mut writer: Box<W>) -> Pending<'static, ()> {
+    Box::pin(async move { writer.give_up().await })
 }
 
 /// Region that R2 signs requests for.

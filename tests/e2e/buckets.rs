@@ -1,6 +1,7 @@
 //! Buckets that bring their own access keys, and stores that do not answer.
 
 use crate::http::Answer;
+use crate::proxy::{Fault, Proxy};
 use crate::trawl::{Setup, Trawl};
 use crate::weed::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Weed};
 use serde_json::{Value, json};
@@ -108,6 +109,49 @@ async fn without_a_key_file_a_bucket_that_brings_keys_is_refused() {
     assert!(answer.refusal().contains("store.key_file"), "{answer:?}");
     assert_eq!(answer.body["errors"][0]["code"], 1007, "{answer:?}");
     assert_eq!(trawl.ask("GET", "/ownership", &[]).result(), json!([]));
+    trawl.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_probe_began_goes_at_the_next_start() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket(BUCKET).await;
+    let proxy = Proxy::start(&weed.endpoint, &["DELETE "], Fault::Stall, 0).await;
+    let setup = Setup {
+        r2_endpoint: Some(proxy.endpoint.clone()),
+        key_file: true,
+        require_validation: true,
+        request_timeout_seconds: 6,
+        ..Setup::replay()
+    };
+    let mut trawl = setup.start();
+    let added = post(&trawl, "/ownership", &json!({"destination_conf": with_keys()})).result();
+    let answer =
+        json!({"destination_conf": DESTINATION, "ownership_challenge": content(&weed, &added).await});
+    assert_eq!(post(&trawl, "/ownership/validate", &answer).result()["status"], "success");
+    let probes = async || {
+        let list = weed.client().list_multipart_uploads().bucket(BUCKET).send().await.unwrap();
+        list.uploads().iter().map(|upload| upload.key().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(probes().await.is_empty());
+
+    // The probe's end does not arrive, and then the process is gone.
+    proxy.spoil(&["DELETE "], Fault::Stall, u32::MAX);
+    let mut request = trawl.request(json!({}));
+    request["destination_conf"] = json!(DESTINATION);
+    assert_eq!(post(&trawl, "", &request).status, 504);
+    trawl.kill();
+    let left = probes().await;
+    assert!(left.len() == 1 && left[0].starts_with("a/trawl-probe-"), "{left:?}");
+    // The store counts in seconds.
+    std::thread::sleep(Duration::from_secs(1));
+    proxy.spoil(&["DELETE "], Fault::Stall, 0);
+    trawl.restart();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !probes().await.is_empty() {
+        assert!(Instant::now() < until, "the probe is still there: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     trawl.finish();
 }
 

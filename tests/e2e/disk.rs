@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
+/// Limits of devices, for all of the machine: a process need not be moved into a group.
+const SLOW: &str = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device";
+
 pub struct Disk {
     dir: TempDir,
 }
@@ -81,6 +84,36 @@ fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))"
         run("python3", &["-c", SCRIPT, path(&self.mount_point())]).map(drop)
     }
 
+    /// Every write, whoever makes it, waits for its share of so many bytes a second (blkio, cgroup v1); until it is unmounted.
+    pub fn slow(&self, bytes_per_second: u64) -> Result<(), String> {
+        std::fs::write(SLOW, format!("{} {bytes_per_second}", self.number()?))
+            .map_err(|e| format!("{SLOW}: {e}"))
+    }
+
+    /// Major and minor number of its device.
+    fn number(&self) -> Result<String, String> {
+        let device = run("findmnt", &["-n", "-o", "SOURCE", path(&self.mount_point())])?;
+        let name = device.rsplit('/').next().unwrap_or_default();
+        let number = std::fs::read_to_string(format!("/sys/class/block/{name}/dev"));
+        number.map(|number| number.trim().to_owned()).map_err(|e| format!("{name}: {e}"))
+    }
+
+    /// Takes the place of a directory of another disk: its files stay reachable by their names, new ones are made here.
+    pub fn stand_in_for(&self, dir: &Path) -> Result<StandIn, String> {
+        let (own, other) = (self.spool(), self.dir.path().join("other"));
+        for made in [&own, &other] {
+            std::fs::create_dir(made).map_err(|e| e.to_string())?;
+        }
+        run("mount", &["--bind", path(dir), path(&other)])?;
+        let stand_in = StandIn { dir: dir.to_owned(), other: other.clone() };
+        for entry in std::fs::read_dir(&other).map_err(|e| e.to_string())? {
+            let name = entry.map_err(|e| e.to_string())?.file_name();
+            std::os::unix::fs::symlink(other.join(&name), own.join(&name)).map_err(|e| e.to_string())?;
+        }
+        run("mount", &["--bind", path(&own), path(dir)])?;
+        Ok(stand_in)
+    }
+
     /// Writes wait until [`Disk::thaw`].
     pub fn freeze(&self) {
         run("fsfreeze", &["-f", path(&self.mount_point())]).unwrap();
@@ -93,8 +126,24 @@ fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))"
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        if let Ok(number) = self.number() {
+            let _not_slow = std::fs::write(SLOW, format!("{number} 0"));
+        }
         let _not_frozen = run("fsfreeze", &["-u", path(&self.mount_point())]);
         let _not_mounted = run("umount", &["-l", path(&self.mount_point())]);
+    }
+}
+
+/// See [`Disk::stand_in_for`]; over when it is dropped.
+pub struct StandIn {
+    dir: PathBuf,
+    other: PathBuf,
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        let _not_mounted = run("umount", &["-l", path(&self.dir)]);
+        let _not_mounted = run("umount", &["-l", path(&self.other)]);
     }
 }
 

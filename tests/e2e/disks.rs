@@ -1,4 +1,4 @@
-//! Disks that are full, go read-only, stand still or die under a running host. After each the process lives, production has
+//! Disks that are full, slow, go read-only, stand still or die under a running host. After each the process lives, production has
 //! gone on, every ledger balances, and what was durable is delivered.
 
 use crate::disk::Disk;
@@ -46,6 +46,17 @@ fn assert_receives(trawl: &Trawl, id: &str) {
     }
 }
 
+/// Stops the other account's capture and waits for its end.
+#[track_caller]
+fn stop_other(trawl: &Trawl, id: &str) {
+    assert_eq!(trawl.ask_as_other("PUT", &format!("/{id}/stop"), &[]).status, 204);
+    let until = Instant::now() + SOON;
+    while !trawl.progress_of_other(id).status.ended() {
+        assert!(Instant::now() < until, "it does not end: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_full_disk_ends_the_capture_that_fills_it_and_the_other_goes_on() {
     let Some(disk) = Disk::new(160) else { return };
@@ -62,12 +73,7 @@ fn a_full_disk_ends_the_capture_that_fills_it_and_the_other_goes_on() {
 
     assert_eq!(trawl.progress_of_other(&other).status, Status::Running);
     assert_receives(&trawl, &other);
-    assert_eq!(trawl.ask_as_other("PUT", &format!("/{other}/stop"), &[]).status, 204);
-    let until = Instant::now() + SOON;
-    while !trawl.progress_of_other(&other).status.ended() {
-        assert!(Instant::now() < until, "it does not end: {}", trawl.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    stop_other(&trawl, &other);
     Outcome::read(&trawl.bucket(), &other).assert_lossless();
     trawl.finish();
 }
@@ -125,6 +131,79 @@ fn while_a_disk_stands_still_frames_are_received_and_every_one_that_does_not_fit
     assert_eq!(ledger, progress.ledger);
     assert!(ledger.dropped.no_block > 0, "the pauses were longer than the blocks are large: {ledger:?}");
     assert_eq!(ledger.dropped.total(), ledger.dropped.no_block, "{ledger:?}");
+    trawl.finish();
+}
+
+#[test]
+fn a_disk_that_is_slower_than_the_traffic_costs_only_frames_that_are_counted() {
+    let Some(disk) = Disk::new(512) else { return };
+    if let Err(reason) = disk.slow(8 << 20) {
+        println!("SKIPPED: the disk cannot be slowed down: {reason}");
+        return;
+    }
+    // Straight to the device: the page cache would take what the disk does not.
+    let trawl = Setup { blocks_bytes: "16MiB", write: "direct", ..setup(&disk) }.start();
+    let other = narrow(&trawl);
+    let mut request = trawl.request(json!({}));
+    request["time_limit"] = json!(4);
+    let id = trawl.create(&request);
+    for _ in 0..3 {
+        assert_receives(&trawl, &other);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let progress = trawl.ended(&id);
+    assert_eq!((progress.status, progress.stop_reason), (Status::Success, Some(StopReason::TimeLimit)));
+    let outcome = Outcome::read(&trawl.bucket(), &id);
+    let ledger = outcome.manifest.ledger;
+    assert_eq!(ledger, progress.ledger);
+    assert!(ledger.captured > 0 && ledger.dropped.no_block > 0, "{ledger:?}");
+    assert_eq!(ledger.dropped.total(), ledger.dropped.no_block, "{ledger:?}");
+    assert!(!outcome.manifest.complete, "it says that frames are missing");
+    assert!(ledger.captured_bytes < 80 << 20, "the disk was not slow: {ledger:?}");
+    assert_eq!(trawl.progress_of_other(&other).status, Status::Running);
+    trawl.finish();
+}
+
+#[test]
+fn a_capture_whose_segments_get_eio_ends_alone_and_the_one_beside_it_goes_on() {
+    let (Some(disk), Some(bad)) = (Disk::new(512), Disk::new(256)) else { return };
+    let trawl = Setup { write: "direct", ..setup(&disk) }.start();
+    let other = narrow(&trawl);
+    let id = trawl.create(&trawl.request(json!({"protocol": 1})));
+    trawl.until(&id, SOON, |progress| progress.ledger.captured > 0);
+    trawl.signal(Signal::STOP);
+    let stand_in = bad.stand_in_for(&disk.spool().join(&id));
+    trawl.signal(Signal::CONT);
+    let _stand_in = match stand_in {
+        Ok(stand_in) => stand_in,
+        Err(reason) => {
+            println!("SKIPPED: one capture cannot be given a disk of its own: {reason}");
+            return;
+        }
+    };
+    let there = || std::fs::read_dir(bad.spool()).unwrap();
+    let own = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.unwrap();
+        entry.file_type().unwrap().is_file() && entry.file_name().to_string_lossy().ends_with(".open")
+    };
+    let until = Instant::now() + SOON;
+    while !there().any(own) {
+        assert!(Instant::now() < until, "no segment is begun there: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if let Err(reason) = bad.die() {
+        println!("SKIPPED: the disk cannot be shut down: {reason}");
+        return;
+    }
+    let progress = trawl.until(&id, SOON, |progress| progress.stop_reason.is_some());
+    assert_eq!(progress.stop_reason, Some(StopReason::IoError), "{progress:?}");
+    assert!(trawl.log().contains("Input/output error"), "{}", trawl.log());
+
+    assert_eq!(trawl.progress_of_other(&other).status, Status::Running);
+    assert_receives(&trawl, &other);
+    stop_other(&trawl, &other);
+    let outcome = Outcome::read(&trawl.bucket(), &other);
+    outcome.assert_lossless();
     trawl.finish();
 }
 

@@ -15,6 +15,8 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+#[path = "../common/front.rs"]
+mod front;
 mod http;
 mod kills;
 mod limits;
@@ -32,6 +34,7 @@ mod quiet;
 mod recover;
 mod refusals;
 mod replay;
+mod retention;
 mod rights;
 mod s3;
 mod tls;

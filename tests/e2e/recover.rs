@@ -108,6 +108,23 @@ fn a_capture_without_record_or_with_a_missing_segment_gives_what_it_has_and_says
 }
 
 #[test]
+fn the_history_is_named_below_the_captures_and_is_none_of_them() {
+    let mut trawl = Setup { history_sample: Some(10), ..Setup::replay() }.start();
+    let history = trawl.spool().join("history");
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    let segments = || files_below(&history).iter().filter(|path| path.parent() == Some(&history)).count();
+    while segments() == 0 {
+        assert!(std::time::Instant::now() < until, "no segment: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    trawl.kill();
+    let spool = trawl.spool().display().to_string();
+    let text = String::from_utf8(run(&["recover", &spool, "--dry-run"]).stdout).unwrap();
+    assert!(text.contains("no capture is left") && text.contains("history, "), "{text}");
+    assert_eq!(recover(&trawl.spool(), &["--dry-run"]), json!([]));
+}
+
+#[test]
 fn a_spool_that_a_process_uses_is_refused_to_every_other_one_with_its_number() {
     let mut trawl = Setup::replay().start();
     let (spool, config) = (trawl.spool().display().to_string(), trawl.config().display().to_string());

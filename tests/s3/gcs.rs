@@ -1,8 +1,10 @@
 //! A bucket of Google's kind: the suite of all stores, and what only resumable sessions can do wrong.
 
+use crate::front::{Front, Tunnel};
 use crate::gcs_server::Gcs;
 use crate::proxy::{Fault, Proxy};
-use crate::{Knows, PART_BYTES, conforms, noise, write_all};
+use crate::strict;
+use crate::{ALL, Knows, PART_BYTES, conforms, noise, write_all};
 use bytes::Bytes;
 use trawl::upload::{
     Checkpoint, Destination, GcsConfig, GcsCredentials, ObjectStore, Stores, StoresConfig, UploadError,
@@ -35,10 +37,12 @@ async fn a_bucket_of_googles_is_a_store_whose_sessions_are_resumed() {
     conforms(&*store, Knows { preconditions: false }).await;
     let held = server.describe("pcaps", "some/where/five-parts").await;
     assert_eq!(held["storageClass"], "NEARLINE");
-    conforms(&*open(&server.endpoint, "gs://pcaps").await, Knows { preconditions: false }).await;
+    // The emulator knows no preconditions.
+    let strict = strict::start(&server.endpoint).await;
+    conforms(&*open(&strict, "gs://pcaps").await, ALL).await;
 }
 
-/// The emulator knows no preconditions: a proxy answers as Google does, at the session's begin and at its end.
+/// A proxy answers as Google does, at the session's begin alone or at its end alone.
 #[tokio::test]
 async fn an_object_that_is_there_is_taken_for_ours_if_it_is_the_same_and_never_written_over() {
     const THERE: Fault = Fault::Answer("412 Precondition Failed", "conditionNotMet");
@@ -161,4 +165,33 @@ async fn a_missing_bucket_and_a_store_that_is_not_there_are_named_by_the_probe()
     let none = Stores::new(StoresConfig::default()).unwrap();
     let error = none.open(&Destination::parse("gs://pcaps").unwrap()).await.err().unwrap();
     assert!(error.to_string().contains("upload.gcs.allow"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_of_googles_behind_a_proxy_and_an_authority_of_its_own_is_reached_with_both_keys() {
+    let Some(server) = Gcs::start().await else { return };
+    server.create_bucket("pcaps").await;
+    let front = Front::start(&server.endpoint, "store.invalid").await;
+    let tunnel = Tunnel::start(front.address).await;
+    let ca_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca_file.path(), &front.authority).unwrap();
+    let open = async |ca_file: Option<&std::path::Path>| {
+        let gcs = GcsConfig {
+            endpoint: Some(format!("https://store.invalid:{}", front.address.port())),
+            credentials: GcsCredentials::None,
+            retry_seconds_max: 1,
+            proxy: Some(tunnel.endpoint.clone()),
+            ca_file: ca_file.map(std::path::Path::to_owned),
+            ..GcsConfig::default()
+        };
+        let stores = Stores::new(StoresConfig { gcs: Some(gcs), ..StoresConfig::default() }).unwrap();
+        stores.open(&Destination::parse("gs://pcaps").unwrap()).await.unwrap()
+    };
+    let store = open(Some(ca_file.path())).await;
+    let bytes = noise(PART_BYTES);
+    assert_eq!(write_all(&*store, "small", &bytes, 1 << 20).await.unwrap(), bytes.len() as u64);
+    assert!(store.get("small", bytes.len() as u64).await.unwrap() == bytes);
+    assert!(!tunnel.asked().is_empty(), "it went another way");
+    let error = open(None).await.probe().await.unwrap_err();
+    assert!(matches!(error, UploadError::Untrusted { .. }), "{error}");
 }

@@ -3,11 +3,15 @@
 
 mod extras;
 mod faults;
+#[path = "../common/front.rs"]
+mod front;
 mod gcs;
 #[path = "../common/gcs.rs"]
 mod gcs_server;
 #[path = "../common/proxy.rs"]
 mod proxy;
+#[path = "../common/strict.rs"]
+mod strict;
 #[path = "../common/weed.rs"]
 mod weed;
 

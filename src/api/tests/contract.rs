@@ -86,6 +86,24 @@ async fn a_job_shows_what_its_type_and_state_have_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_threatens_a_capture_stands_beside_its_result_until_it_ends() {
+    for body in [SIMPLE, FULL] {
+        let host = Host::start();
+        host.create(body).await;
+        let path = format!("/{}", id(0));
+        let calm = host.ask("GET", &path, "").await.json();
+        assert_eq!(calm["messages"], serde_json::json!([]));
+        host.engine.warnings.lock().unwrap().push("the spool is 81 % full".to_owned());
+        let threatened = host.ask("GET", &path, "").await.json();
+        let message = serde_json::json!([{"code": 1102, "message": "the spool is 81 % full"}]);
+        assert_eq!(threatened["messages"], message);
+        assert_eq!(threatened["result"], calm["result"], "the SDKs see no member more");
+        host.ask("PUT", &format!("{path}/stop"), "").await;
+        assert_eq!(host.ask("GET", &path, "").await.json()["messages"], serde_json::json!([]));
+    }
+}
+
+#[tokio::test]
 async fn a_stop_has_neither_body_nor_content_type_and_may_be_repeated() {
     let host = Host::start();
     host.create(FULL).await;

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 pub struct Engine {
     pub handle: Handle,
     pub jobs: Arc<Mutex<Vec<Job>>>,
+    /// Of every capture.
+    pub warnings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Engine {
@@ -19,12 +21,17 @@ impl Engine {
     pub fn start() -> Self {
         let (handle, queue) = Handle::channel(16);
         let jobs = Arc::new(Mutex::new(Vec::new()));
-        tokio::spawn(run(queue, Arc::clone(&jobs)));
-        Self { handle, jobs }
+        let warnings = Arc::new(Mutex::new(Vec::new()));
+        tokio::spawn(run(queue, Arc::clone(&jobs), Arc::clone(&warnings)));
+        Self { handle, jobs, warnings }
     }
 }
 
-async fn run(mut queue: mpsc::Receiver<Action>, jobs: Arc<Mutex<Vec<Job>>>) {
+async fn run(
+    mut queue: mpsc::Receiver<Action>,
+    jobs: Arc<Mutex<Vec<Job>>>,
+    warnings: Arc<Mutex<Vec<String>>>,
+) {
     while let Some(action) = queue.recv().await {
         let mut jobs = jobs.lock().unwrap();
         // An asker that has gone away needs no answer.
@@ -44,7 +51,9 @@ async fn run(mut queue: mpsc::Receiver<Action>, jobs: Arc<Mutex<Vec<Job>>>) {
             }
             Action::Progress(account, id, reply) => {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
-                drop(reply.send(found.map(progress).ok_or(Refusal::NotFound(id))));
+                drop(reply.send(
+                    found.map(|job| progress(job, &warnings.lock().unwrap())).ok_or(Refusal::NotFound(id)),
+                ));
             }
             Action::Overview(reply) => drop(reply.send(Overview::default())),
             Action::Shutdown(reply) => {
@@ -101,7 +110,7 @@ fn stop(job: &mut Job) {
     };
 }
 
-fn progress(job: &Job) -> Progress {
+fn progress(job: &Job, warnings: &[String]) -> Progress {
     Progress {
         id: job.id.clone(),
         status: job.status,
@@ -111,7 +120,8 @@ fn progress(job: &Job) -> Progress {
         packet_limit: job.request.packet_limit,
         byte_limit: job.request.byte_limit,
         objects: job.objects.clone(),
-        warnings: Vec::new(),
+        // As of a spool that fills up.
+        warnings: warnings.to_vec(),
         sample_one_in: job.sample_one_in,
     }
 }

@@ -11,7 +11,7 @@ mod writer;
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept};
 use super::patience::Grant;
-use super::store::{ObjectStore, ObjectWriter, Pending, Resumed, Sweep};
+use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::limits::PART_BYTES_MIN;
 use bytes::Bytes;
 use line::Tokens;
@@ -186,7 +186,7 @@ impl ObjectStore for GcsStore {
     /// Begins a session and cancels it: it needs the rights and the bucket that an upload needs, and no object appears.
     fn probe(&self) -> Pending<'_, ()> {
         Box::pin(async move {
-            let target = self.target(&format!("trawl-probe-{}", uuid::Uuid::new_v4().simple()));
+            let target = self.target(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()));
             let patience = target.grant.patience_short();
             Session::begin(target, patience).await?.cancel().await
         })

@@ -5,8 +5,8 @@
 //! somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::line::Tokens;
-use crate::upload::UploadError;
-use crate::upload::patience::{Grant, Patience, describe};
+use crate::upload::patience::{Grant, Patience, describe, is_about_trust};
+use crate::upload::{COUNTS, UploadError};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Url};
@@ -180,11 +180,15 @@ impl Refusal {
 
     fn transient(&self) -> bool {
         match self.status {
-            None => !self.keyless && self.decided.is_none(),
+            None => !self.keyless && self.decided.is_none() && !self.is_untrusted(),
             Some(408 | 429 | 500 | 502..=504) => true,
             Some(403) => matches!(self.reason.as_str(), "rateLimitExceeded" | "userRateLimitExceeded"),
             Some(_) => false,
         }
+    }
+
+    fn is_untrusted(&self) -> bool {
+        self.status.is_none() && is_about_trust(&self.detail)
     }
 
     fn bucketless(&self) -> bool {
@@ -193,7 +197,7 @@ impl Refusal {
 
     /// Whether people can make the same request succeed without a change here.
     fn curable(&self) -> bool {
-        self.keyless || matches!(self.status, Some(401 | 403)) || self.bucketless()
+        self.keyless || self.is_untrusted() || matches!(self.status, Some(401 | 403)) || self.bucketless()
     }
 
     fn explain(self, target: &Target, action: &'static str, seconds: u64) -> UploadError {
@@ -201,9 +205,11 @@ impl Refusal {
             return *error;
         }
         let (transient, bucketless) = (self.transient(), self.bucketless());
+        let untrusted = self.is_untrusted();
         let (place, detail) = (target.place(), self.detail);
         match self.status {
             None if self.keyless => UploadError::Credentials { place, detail },
+            None if untrusted => UploadError::Untrusted { place, detail },
             _ if transient => UploadError::Unreachable { place, seconds, detail },
             Some(401) => UploadError::Credentials { place, detail },
             Some(403) => UploadError::Denied { action, place, detail },
@@ -241,6 +247,7 @@ impl<'a> Attempts<'a> {
                 status,
             });
         }
+        COUNTS.retried();
         let (place, attempts) = (self.target.place(), self.made);
         tracing::debug!(place, attempts, detail = refusal.detail, "request is tried again");
         tokio::time::sleep(pause).await;

@@ -10,7 +10,7 @@ use super::session::{Held, Session, Stand};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept};
 use crate::upload::checksum::{base64, crc32c, joined};
-use crate::upload::store::{ObjectWriter, Pending, Stored};
+use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::task::{JoinError, JoinSet};
 
@@ -163,6 +163,24 @@ impl GcsWriter {
         Ok(())
     }
 
+    /// Holds what the store has against what was sent.
+    fn compare(&self, held: &Held) -> Result<Stored, UploadError> {
+        if held.size != self.gone.bytes {
+            return Err(self.mismatch("size", held.size.to_string(), self.gone.bytes.to_string()));
+        }
+        let sent = base64(self.gone.crc32c);
+        match &held.crc32c {
+            Some(sum) if *sum == sent => Ok(Stored { bytes: held.size }),
+            sum => Err(self.mismatch("checksum", sum.clone().unwrap_or_else(|| "none".to_owned()), sent)),
+        }
+    }
+
+    fn mismatch(&self, what: &'static str, held: String, sent: String) -> UploadError {
+        UploadError::Mismatch { place: self.target.place(), what, held, sent }
+    }
+}
+
+impl Ending for GcsWriter {
     async fn end(&mut self) -> Result<Stored, UploadError> {
         self.clear().await?;
         let (from, body) = (self.gone.bytes, self.open.split().freeze());
@@ -192,29 +210,20 @@ impl GcsWriter {
         self.compare(&held).map_err(|other| refusal.unwrap_or(other))
     }
 
-    /// Holds what the store has against what was sent.
-    fn compare(&self, held: &Held) -> Result<Stored, UploadError> {
-        if held.size != self.gone.bytes {
-            return Err(self.mismatch("size", held.size.to_string(), self.gone.bytes.to_string()));
-        }
-        let sent = base64(self.gone.crc32c);
-        match &held.crc32c {
-            Some(sum) if *sum == sent => Ok(Stored { bytes: held.size }),
-            sum => Err(self.mismatch("checksum", sum.clone().unwrap_or_else(|| "none".to_owned()), sent)),
-        }
-    }
-
-    fn mismatch(&self, what: &'static str, held: String, sent: String) -> UploadError {
-        UploadError::Mismatch { place: self.target.place(), what, held, sent }
-    }
-
-    /// Ends the request in the air first, so that it does not arrive after the cancellation.
     async fn give_up(&mut self) -> Result<(), UploadError> {
         self.flight.shutdown().await;
         match std::mem::replace(&mut self.way, Way::None) {
             Way::Session(session) => session.cancel().await,
             _ => Ok(()),
         }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.told.is_some()
+    }
+
+    fn place(&self) -> String {
+        self.target.place()
     }
 }
 
@@ -237,20 +246,11 @@ impl ObjectWriter for GcsWriter {
         Box::pin(self.settled())
     }
 
-    fn finish(mut self: Box<Self>) -> Pending<'static, Stored> {
-        Box::pin(async move {
-            let result = self.end().await;
-            if result.is_err()
-                && self.told.is_none()
-                && let Err(error) = self.give_up().await
-            {
-                tracing::warn!(place = self.target.place(), %error, "an upload session could not be cancelled");
-            }
-            result
-        })
+    fn finish(self: Box<Self>) -> Pending<'static, Stored> {
+        store::finish(self)
     }
 
-    fn abort(mut self: Box<Self>) -> Pending<'static, ()> {
-        Box::pin(async move { self.give_up().await })
+    fn abort(self: Box<Self>) -> Pending<'static, ()> {
+        store::abort(self)
     }
 }

@@ -13,7 +13,7 @@ mod writer;
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, KeptPart};
 use super::patience::{Grant, Patience, describe};
-use super::store::{ObjectStore, ObjectWriter, Pending, Resumed, Sweep};
+use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::limits::PART_BYTES_MIN;
 use aws_config::identity::IdentityCache;
 use aws_sdk_s3::Client;
@@ -306,7 +306,7 @@ impl ObjectStore for S3Store {
     /// Begins a multipart upload and aborts it: it needs the rights and the bucket that an upload needs, and no object appears.
     fn probe(&self) -> Pending<'_, ()> {
         Box::pin(async move {
-            let target = self.target(&format!("trawl-probe-{}", uuid::Uuid::new_v4().simple()));
+            let target = self.target(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()));
             let patience = target.grant.patience_short();
             Multipart::create(target, patience).await?.abort().await
         })

@@ -5,7 +5,7 @@
 //! as somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::extras::S3Extras;
-use crate::upload::patience::{Grant, Patience, describe};
+use crate::upload::patience::{Grant, Patience, describe, is_about_trust};
 use crate::upload::{COUNTS, UploadError};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -146,12 +146,16 @@ impl Answer {
     fn transient(&self) -> bool {
         match self.status {
             _ if self.unusable => false,
-            None => true,
+            None => !self.is_untrusted(),
             Some(408 | 429 | 500 | 502..=504) => true,
             // An answer of 200 with an error in it, or one that is no S3 at all.
             Some(200..=299) => true,
             Some(_) => TRANSIENT_CODES.contains(&self.code.as_str()),
         }
+    }
+
+    fn is_untrusted(&self) -> bool {
+        self.status.is_none() && is_about_trust(&self.detail)
     }
 
     fn is_about_keys(&self) -> bool {
@@ -163,6 +167,7 @@ impl Answer {
         let code = self.code.as_str();
         !self.unusable
             && (self.is_about_keys()
+                || self.is_untrusted()
                 || matches!(code, "NoSuchBucket" | "RequestTimeTooSkewed")
                 || matches!(self.status, Some(401 | 403)))
     }
@@ -171,6 +176,7 @@ impl Answer {
         let (place, detail, code) = (target.place(), self.detail.clone(), self.code.as_str());
         let bucket = target.bucket.clone();
         match self.status {
+            None if self.is_untrusted() => UploadError::Untrusted { place, detail },
             None if !self.unusable => UploadError::Unreachable { place, seconds, detail },
             _ if code == "NoSuchBucket" => UploadError::NoSuchBucket { bucket },
             _ if code == "RequestTimeTooSkewed" => UploadError::Clock { place },
@@ -217,5 +223,10 @@ mod tests {
         ] {
             assert!(!answer(status, code).transient(), "{status:?} {code}");
         }
+        let untrusted = Answer {
+            detail: "dispatch failure: io error: invalid peer certificate: UnknownIssuer".to_owned(),
+            ..answer(None, "")
+        };
+        assert!(!untrusted.transient() && untrusted.curable(), "people have to repair it");
     }
 }

@@ -1,18 +1,30 @@
 //! Multipart uploads that nobody will go on with. Owns which of those in a bucket are removed.
 //!
-//! Invariant: an upload goes only if its key is one of ours in exactly this directory, its capture is this host's, it is
-//! older than asked for, and no checkpoint names it.
+//! Invariant: an upload goes only if it stands in exactly this directory and is older than asked for; and if it is a probe's, or
+//! its key is one of ours, its capture is this host's, and no checkpoint names it.
 
 use super::multipart::abort;
 use super::retry::{Target, call};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Kept, capture_of};
-use crate::upload::store::Sweep;
+use crate::upload::store::{PROBE, Sweep};
 use aws_sdk_s3::types::MultipartUpload;
 
 /// `place` is the target of the directory itself: its key is the prefix.
 pub(super) async fn sweep(place: &Target, sweep: Sweep<'_>) -> Result<u32, UploadError> {
-    let prefix = format!("{}pcap_", place.key);
+    let orphans = |upload: &MultipartUpload| old(upload, &sweep) && orphan(place, upload, &sweep);
+    let objects = sweep_those(place, "pcap_", orphans).await?;
+    let probes = sweep_those(place, PROBE, |upload| old(upload, &sweep)).await?;
+    Ok(objects + probes)
+}
+
+/// Removes those whose keys begin with `begin` below the directory and that may go.
+async fn sweep_those(
+    place: &Target,
+    begin: &str,
+    may_go: impl Fn(&MultipartUpload) -> bool,
+) -> Result<u32, UploadError> {
+    let prefix = format!("{}{begin}", place.key);
     let (mut swept, mut marker) = (0, (None::<String>, None::<String>));
     loop {
         let request = || {
@@ -21,13 +33,12 @@ pub(super) async fn sweep(place: &Target, sweep: Sweep<'_>) -> Result<u32, Uploa
         };
         let answer =
             call(place, "s3:ListBucketMultipartUploads", place.grant.patience_short(), request).await?;
-        for upload in answer.uploads() {
-            if let Some((key, id)) = orphan(place, upload, &sweep) {
-                let target = Target { key: key.to_owned(), ..place.clone() };
-                abort(&target, id).await?;
-                tracing::info!(place = target.place(), "an orphaned multipart upload was removed");
-                swept += 1;
-            }
+        for upload in answer.uploads().iter().filter(|upload| may_go(upload)) {
+            let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
+            let target = Target { key: key.to_owned(), ..place.clone() };
+            abort(&target, id).await?;
+            tracing::info!(place = target.place(), "an orphaned multipart upload was removed");
+            swept += 1;
         }
         marker = (answer.next_key_marker, answer.next_upload_id_marker);
         if !answer.is_truncated.unwrap_or(false) || marker.0.is_none() {
@@ -36,14 +47,17 @@ pub(super) async fn sweep(place: &Target, sweep: Sweep<'_>) -> Result<u32, Uploa
     }
 }
 
-/// Key and id, if the upload may go.
-fn orphan<'a>(place: &Target, upload: &'a MultipartUpload, sweep: &Sweep<'_>) -> Option<(&'a str, &'a str)> {
-    let (key, id) = (upload.key()?, upload.upload_id()?);
-    let capture = capture_of(key.strip_prefix(&place.key)?)?;
-    let old = upload.initiated()?.secs() < sweep.before.as_second();
-    let known = sweep
-        .known
-        .iter()
-        .any(|checkpoint| matches!(&checkpoint.kept, Kept::S3 { upload_id, .. } if upload_id == id));
-    (old && !known && (sweep.ours)(&capture)).then_some((key, id))
+fn old(upload: &MultipartUpload, sweep: &Sweep<'_>) -> bool {
+    upload.initiated().is_some_and(|begun| begun.secs() < sweep.before.as_second())
+}
+
+/// Whether it is of an object of ours that nobody goes on with.
+fn orphan(place: &Target, upload: &MultipartUpload, sweep: &Sweep<'_>) -> bool {
+    let name = upload.key().and_then(|key| key.strip_prefix(&place.key));
+    let Some(capture) = name.and_then(capture_of) else { return false };
+    let known = sweep.known.iter().any(|checkpoint| match &checkpoint.kept {
+        Kept::S3 { upload_id, .. } => upload.upload_id() == Some(upload_id),
+        _ => false,
+    });
+    !known && (sweep.ours)(&capture)
 }

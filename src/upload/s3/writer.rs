@@ -12,7 +12,7 @@ use crate::limits::PARTS_MAX;
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept, KeptPart};
 use crate::upload::checksum::{Running, base64, crc32c, joined};
-use crate::upload::store::{ObjectWriter, Pending, Stored};
+use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
@@ -270,23 +270,6 @@ impl S3Writer {
         }
         result.and(self.gather().await)
     }
-
-    async fn end(&mut self) -> Result<Stored, UploadError> {
-        self.settled().await?;
-        let Some(mut upload) = self.upload.take() else { return self.put().await };
-        let result = self.complete(&mut upload).await;
-        self.upload = Some(upload);
-        result
-    }
-
-    /// Ends the requests in the air first, so that none arrives after the abort.
-    async fn give_up(&mut self) -> Result<(), UploadError> {
-        self.flights.shutdown().await;
-        match self.upload.take() {
-            Some(upload) => upload.abort().await,
-            _ => Ok(()),
-        }
-    }
 }
 
 /// What the object's checksum must be, whichever way the store counts.
@@ -299,6 +282,32 @@ struct Checksums {
 impl Checksums {
     fn are(&self, held: &str) -> bool {
         held == self.whole || self.of_parts.as_deref() == Some(held)
+    }
+}
+
+impl Ending for S3Writer {
+    async fn end(&mut self) -> Result<Stored, UploadError> {
+        self.settled().await?;
+        let Some(mut upload) = self.upload.take() else { return self.put().await };
+        let result = self.complete(&mut upload).await;
+        self.upload = Some(upload);
+        result
+    }
+
+    async fn give_up(&mut self) -> Result<(), UploadError> {
+        self.flights.shutdown().await;
+        match self.upload.take() {
+            Some(upload) => upload.abort().await,
+            _ => Ok(()),
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.told.is_some()
+    }
+
+    fn place(&self) -> String {
+        self.target.place()
     }
 }
 
@@ -331,21 +340,12 @@ impl ObjectWriter for S3Writer {
         Box::pin(self.settled())
     }
 
-    fn finish(mut self: Box<Self>) -> Pending<'static, Stored> {
-        Box::pin(async move {
-            let result = self.end().await;
-            if result.is_err()
-                && self.told.is_none()
-                && let Err(error) = self.give_up().await
-            {
-                tracing::warn!(place = self.target.place(), %error, "a multipart upload could not be aborted");
-            }
-            result
-        })
+    fn finish(self: Box<Self>) -> Pending<'static, Stored> {
+        store::finish(self)
     }
 
-    fn abort(mut self: Box<Self>) -> Pending<'static, ()> {
-        Box::pin(async move { self.give_up().await })
+    fn abort(self: Box<Self>) -> Pending<'static, ()> {
+        store::abort(self)
     }
 }
 
