@@ -60,10 +60,10 @@ FILE_SYSTEM=$(stat -f -c %T "$WORK")
 # A file system in memory takes part of what the machine has.
 [ "$FILE_SYSTEM" != tmpfs ] || SPOOL_GIB=$(($(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo) * 2 / 3))
 [ "$SPOOL_GIB" -ge 4 ] || die "$DIR has too little free space: 8 GiB are needed, --dir names another place"
-pids=()
 cleanup() {
     local pid
-    for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+    # By file: servers are started in the subshell that catches the figures.
+    while read -r pid; do kill -KILL "$pid" 2>/dev/null || true; done < <(cat "$WORK/server" 2>/dev/null)
     rm -rf "$WORK"
 }
 trap cleanup EXIT
@@ -160,13 +160,13 @@ token_sha256 = "$(printf %s "$token" | sha256sum | cut -d ' ' -f 1)"
 END
     "$TRAWL" serve --config "$WORK/trawl.toml" >"$log" 2>&1 &
     local server=$!
-    pids+=("$server")
+    echo "$server" >"$WORK/server"
     # It ends the server: the measured figures are out, and nobody waits for the merge.
     python3 "$ROOT/scripts/bench-capture.py" --url "http://127.0.0.1:$port/client/v4/accounts/bench/pcaps" --token "$token" \
         --destination "file://$WORK/bucket" --seconds "$seconds" --captures "$2" --server "$server" --spool "$WORK/spool" ||
         die "$(tail -n 20 "$log")"
     wait "$server" 2>/dev/null || true
-    rm -rf "$WORK/spool" "$WORK/bucket"
+    rm -rf "$WORK/spool" "$WORK/bucket" "$WORK/server"
 }
 
 bench() {
