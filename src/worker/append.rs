@@ -4,7 +4,7 @@
 //! Invariant: of `n` matches exactly `captured + no_block + limit + sampled = n`, and what the budget granted is in the block.
 
 use super::counters::Slot;
-use super::stream::{Step, Stream, Way};
+use super::stream::{Step, Stream, Way, stamp};
 use super::work::Attachment;
 use crate::limits::PCAP_RECORD_HEADER_BYTES;
 use crate::matcher::Bits;
@@ -17,6 +17,14 @@ pub(super) struct Stamped<'a, B> {
     pub ns: u64,
     /// Cycle count of the same moment.
     pub cycles: u64,
+    /// The time fields of a record header for `ns`: two divisions once for all captures.
+    pub header: [u8; 8],
+}
+
+impl<'a, B> Stamped<'a, B> {
+    pub fn new(burst: &'a B, ns: u64, cycles: u64) -> Self {
+        Self { burst, ns, cycles, header: stamp(ns) }
+    }
 }
 
 /// Appends the frames in `hits` and counts every one of them.
@@ -73,6 +81,7 @@ pub(super) fn append<B: Burst>(
     };
     slot.captured += granted as u64;
     slot.captured_bytes += frame_bytes;
+    stream.expect_more();
 }
 
 /// Writes the records of frames for which the open block has room; returns their frame bytes.
@@ -84,7 +93,7 @@ fn write_run<B: Burst>(
     stream: &mut Stream,
 ) -> u64 {
     let burst = stamped.burst;
-    let mut run = stream.run(stamped.ns, stamped.cycles);
+    let mut run = stream.run(stamped.ns, stamped.header, stamped.cycles);
     for i in frames {
         let wire = burst.wire_len(i);
         let kept = wire.min(snaplen);

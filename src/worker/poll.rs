@@ -11,6 +11,7 @@ use super::stream::{NOTICES_SPARE, Stream, Way};
 use super::{Clock, Work};
 use crate::block::{Block, Stage, WorkerEnd, cycles};
 use crate::limits::{BURST, CAPTURES_MAX};
+use crate::matcher::Bits;
 use crate::packet::{Burst, Key, Source};
 use crate::spool::Message;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -214,6 +215,7 @@ impl<S: Source> Worker<S> {
         let burst = queue.source.receive();
         let frames = burst.len();
         if frames == 0 {
+            queue.local.settle(&queue.published);
             return;
         }
         let now = cycles();
@@ -223,43 +225,30 @@ impl<S: Source> Worker<S> {
                 queue.keys[i] = Key::parse(burst.head(i), burst.wire_len(i));
             }
         }
-        let hit = self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits);
-        let stamped = Stamped { burst: &burst, ns: queue.last_ns, cycles: now };
-        let (mut touched, mut matched) = (0_u64, 0_u64);
-        if hit != 0 {
-            for slot in self.work.program.slots() {
-                let hits = queue.hits[slot];
-                let Some(attachment) = self.work.attachments[slot].as_ref().filter(|_| hits != 0) else {
-                    continue;
-                };
-                let counts = &mut queue.local.slots[slot];
-                if queue.last_ns >= attachment.end_ns {
-                    attachment.budget.end(Ended::Time);
-                }
-                if counts.rx_to != u64::MAX || attachment.budget.ended().is_some() {
-                    // Over before this burst: from here on the capture is as good as detached.
-                    counts.rx_to = counts.rx_to.min(queue.local.queue.rx);
-                    touched |= 1 << slot;
-                    continue;
-                }
-                matched |= hits;
-                touched |= 1 << slot;
-                let way = &mut Way {
-                    queue: queue.index,
-                    lanes: &mut self.lanes,
-                    lane: queue.lane,
-                    free: &mut self.free,
-                };
-                append(
-                    &stamped,
-                    hits,
-                    attachment,
-                    &mut queue.streams[slot],
-                    counts,
-                    way,
-                    self.segment_bytes_max,
-                );
+        let touched = self.work.program.evaluate_burst(&queue.keys[..frames], &mut queue.hits).slots;
+        let stamped = Stamped::new(&burst, queue.last_ns, now);
+        let mut matched = 0_u64;
+        for slot in Bits(touched) {
+            let hits = queue.hits[slot];
+            let Some(attachment) = self.work.attachments[slot].as_ref() else { continue };
+            let counts = &mut queue.local.slots[slot];
+            if queue.last_ns >= attachment.end_ns {
+                attachment.budget.end(Ended::Time);
             }
+            if counts.rx_to != u64::MAX || attachment.budget.ended().is_some() {
+                // Over before this burst: from here on the capture is as good as detached.
+                counts.rx_to = counts.rx_to.min(queue.local.queue.rx);
+                continue;
+            }
+            matched |= hits;
+            let way = &mut Way {
+                queue: queue.index,
+                lanes: &mut self.lanes,
+                lane: queue.lane,
+                free: &mut self.free,
+            };
+            let stream = &mut queue.streams[slot];
+            append(&stamped, hits, attachment, stream, counts, way, self.segment_bytes_max);
         }
         let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
@@ -267,7 +256,7 @@ impl<S: Source> Worker<S> {
         totals.rx_bytes += (0..frames).map(|i| u64::from(burst.wire_len(i))).sum::<u64>();
         totals.matched += taken;
         totals.unmatched += frames as u64 - taken;
-        queue.local.publish(&queue.published, touched);
+        queue.local.counted(&queue.published, touched);
     }
 
     /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.

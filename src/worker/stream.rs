@@ -183,7 +183,8 @@ impl Drop for Run<'_> {
     }
 }
 
-fn stamp(ns: u64) -> [u8; 8] {
+/// The time fields of a record header.
+pub(super) fn stamp(ns: u64) -> [u8; 8] {
     let [s0, s1, s2, s3, n0, n1, n2, n3, ..] = record_header(ns, 0, 0);
     [s0, s1, s2, s3, n0, n1, n2, n3]
 }
@@ -236,10 +237,22 @@ impl Stream {
         ns.max(self.last_ns)
     }
 
-    /// Begins a run of records into the open block, stamped `ns` unless a port knows better.
+    /// Has the place of the next record fetched into the cache. Where many streams take a frame each, the processor does not
+    /// see that their blocks are filled in order, and the store into a block would wait for memory.
     #[inline]
-    pub fn run(&mut self, ns: u64, cycles: u64) -> Run<'_> {
-        let ns = self.not_before(ns);
+    pub fn expect_more(&self) {
+        if let Some(block) = &self.block {
+            block.prefetch(self.cursor.position);
+        }
+    }
+
+    /// Begins a run of records into the open block, stamped `ns`, of which `header` are the time fields, unless a port knows
+    /// better.
+    #[inline]
+    pub fn run(&mut self, ns: u64, header: [u8; 8], cycles: u64) -> Run<'_> {
+        let later = self.not_before(ns);
+        let stamp = if later == ns { header } else { stamp(later) };
+        let ns = later;
         let block = self.block.as_mut().map(Block::bytes_mut).unwrap_or_default();
         let rest = block.get_mut(self.cursor.position..).unwrap_or_default();
         let to = Booking {
@@ -250,7 +263,7 @@ impl Stream {
             last_ns: &mut self.last_ns,
             dirty_since: &mut self.dirty_since,
         };
-        Run { rest, stamp: stamp(ns), ns, cycles, written: 0, frame_bytes: 0, packets: 0, first_ns: 0, to }
+        Run { rest, stamp, ns, cycles, written: 0, frame_bytes: 0, packets: 0, first_ns: 0, to }
     }
 
     /// Takes the step that a record needs. The caller has made sure of a free block (`Cursor::fitting`).
@@ -401,7 +414,7 @@ mod tests {
                         if stream.cursor.fitting(std::iter::once(bytes), max, way.free.len()) == 1 {
                             let step = stream.cursor.step(bytes, max);
                             stream.advance(step, way, 262_144, n as u64 + 1);
-                            stream.run(n as u64 + 1, n as u64 + 1).record(kept, kept, None).fill(n.to_le_bytes()[0]);
+                            stream.run(n as u64 + 1, stamp(n as u64 + 1), n as u64 + 1).record(kept, kept, None).fill(n.to_le_bytes()[0]);
                             expected.push((n, kept));
                         }
                     }
