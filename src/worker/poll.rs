@@ -253,7 +253,7 @@ impl<S: Source> Worker<S> {
         let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
         totals.rx += frames as u64;
-        totals.rx_bytes += (0..frames).map(|i| u64::from(burst.wire_len(i))).sum::<u64>();
+        totals.rx_bytes += burst.wire_bytes();
         totals.matched += taken;
         totals.unmatched += frames as u64 - taken;
         queue.local.counted(&queue.published, touched);
