@@ -124,6 +124,12 @@ impl LocalCounters {
         }
     }
 
+    /// Whether everything counted is published.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.bursts == 0
+    }
+
     /// Publishes what was not published yet: nothing more comes for now.
     #[inline]
     pub fn settle(&mut self, to: &QueueCounters) {

@@ -3,8 +3,7 @@
 //!
 //! Invariant: work is swapped between two bursts, so every burst is matched, limited and counted by one program.
 
-use super::append::{Stamped, append};
-use super::budget::Ended;
+use super::append::{Stamped, append, append_plain};
 use super::counters::{LocalCounters, QueueCounters, Slot};
 use super::sample::Sampler;
 use super::stream::{NOTICES_SPARE, Stream, Way};
@@ -86,6 +85,10 @@ struct Queue<S> {
     keys: [Key; BURST],
     hits: [u64; CAPTURES_MAX],
     last_ns: u64,
+    /// Slots whose captures were over when the first burst since the last publication came, and from when on another one is.
+    /// So a capture without limits of packets or bytes ends some bursts late at most, and its budget is not asked each time.
+    over: u64,
+    next_end_ns: u64,
 }
 
 /// See the module.
@@ -125,6 +128,8 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         keys: [Key([0; 64]); BURST],
         hits: [0; CAPTURES_MAX],
         last_ns: 0,
+        over: 0,
+        next_end_ns: 0,
     });
     let worker = Worker {
         queues: queues.collect(),
@@ -201,7 +206,9 @@ impl<S: Source> Worker<S> {
                     // Serials are never reused, so no two streams draw the same numbers.
                     let seed = cycles() ^ after.rotate_left(32) ^ u64::from(queue.index).rotate_left(48);
                     let sample = self.work.attachments[slot].as_ref().and_then(|a| a.sample);
-                    queue.streams[slot].begin(after, sample.map(|sample| Sampler::new(sample, seed)));
+                    let plain = self.work.attachments[slot].as_ref().filter(|a| !a.budget.is_limited());
+                    let plain = plain.filter(|_| sample.is_none()).map(|a| a.snaplen);
+                    queue.streams[slot].begin(after, plain, sample.map(|sample| Sampler::new(sample, seed)));
                 }
             }
             queue.local.publish(&queue.published, touched);
@@ -227,17 +234,23 @@ impl<S: Source> Worker<S> {
         }
         let touched = self.work.program.evaluate_burst(&queue.keys[..frames], &mut queue.hits).slots;
         let stamped = Stamped::new(&burst, queue.last_ns, now);
+        if queue.local.is_settled() || queue.last_ns >= queue.next_end_ns {
+            (queue.over, queue.next_end_ns) = self.work.over(queue.last_ns);
+        }
         let mut matched = 0_u64;
         for slot in Bits(touched) {
             let hits = queue.hits[slot];
-            let Some(attachment) = self.work.attachments[slot].as_ref() else { continue };
-            let counts = &mut queue.local.slots[slot];
-            if queue.last_ns >= attachment.end_ns {
-                attachment.budget.end(Ended::Time);
+            let (stream, counts) = (&mut queue.streams[slot], &mut queue.local.slots[slot]);
+            let is_over = queue.over & 1 << slot != 0;
+            if !is_over && append_plain(&stamped, hits, stream, counts, self.segment_bytes_max) {
+                matched |= hits;
+                continue;
             }
-            if counts.rx_to != u64::MAX || attachment.budget.ended().is_some() {
+            let Some(attachment) = self.work.attachments[slot].as_ref() else { continue };
+            if is_over || attachment.budget.ended().is_some() {
                 // Over before this burst: from here on the capture is as good as detached.
                 counts.rx_to = counts.rx_to.min(queue.local.queue.rx);
+                queue.over |= 1 << slot;
                 continue;
             }
             matched |= hits;
@@ -247,7 +260,6 @@ impl<S: Source> Worker<S> {
                 lane: queue.lane,
                 free: &mut self.free,
             };
-            let stream = &mut queue.streams[slot];
             append(&stamped, hits, attachment, stream, counts, way, self.segment_bytes_max);
         }
         let totals = &mut queue.local.queue;
