@@ -24,7 +24,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # All source addresses that make-frames.py makes lie in 198.18.0.0/16.
 REJECTING = [{"source_address": f"10.0.0.{n}", "destination_port": 443, "protocol": 6} for n in range(64)]
 SPLIT = [{"source_address": f"198.18.{4 * n}.0/22"} for n in range(64)]
-FILTERS = {"all": [{}], "reject64": REJECTING, "split64": SPLIT, "snap160": REJECTING[:1], "sample10": REJECTING[:1]}
+FILTERS = {"all": [{}], "noport": [{}], "filter1": [{"source_address": "198.18.0.0/16"}], "reject64": REJECTING, "split64": SPLIT,
+           "snap160": REJECTING[:1], "sample10": REJECTING[:1]}
 
 
 def ask(arguments, method, path, body=None):

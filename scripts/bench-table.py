@@ -11,8 +11,11 @@ MEMORY_TARGET = {"64": 0.55, "imix": 0.40, "1518": 0.40}
 DISK_TARGET = 0.95
 TX_PCAP_TARGET = {"64": 6.5, "imix": 5.5, "1518": 4.5}
 CPU_TARGET = 0.15
-CAPTURES = (("reject64", "64 captures that all reject", "rx_pps", "rxonly", 0.6, "64"),
+CAPTURES = (("noport", "one capture of everything, frames from net_null", "pps", "rxonly", None, None),
+            ("filter1", "one capture whose filter takes all", "pps", "rxonly", None, None),
+            ("reject64", "64 captures that all reject", "rx_pps", "rxonly", 0.6, "64"),
             ("split64", "64 captures that take a 64th each", "pps", "memory", 0.8, None),
+            ("split64", "the same", "pps", "filter1", None, None),
             ("snap160", "160 bytes of every frame", "rx_pps", "rxonly", 0.5, "1518"),
             ("sample10", "160 bytes of one frame in ten", "rx_pps", "rxonly", None, None))
 

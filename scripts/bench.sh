@@ -6,6 +6,8 @@
 #   mapped    trawl to disk through mapped segments that are used again
 #   tx_pcap   what dpdk-testpmd writes when it forwards into a net_pcap file (through the page cache)
 #   fio       the file system alone: fio, sequential writes of 1 MiB, eight in flight, O_DIRECT (plain on a tmpfs)
+#   noport    memory with a port that makes frames without copying them (net_null; not for imix): worker and rings alone
+#   filter1   memory with one capture whose filter takes all
 #   reject64  memory with 64 captures that all reject        split64  memory with 64 captures that take a 64th each
 #   snap160   160 bytes of every frame                       sample10  160 bytes of one frame in ten
 # Every trawl run ends with its ledgers checked, and where files were written, a segment counted by capinfos against them.
@@ -21,7 +23,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 RUNS=3 SECONDS_EACH=2 SIZES='64 imix 1518 9018' DIR=$ROOT/benches/results/raw RESULTS='' TABLE=yes
-STAGES='rxonly memory direct mapped tx_pcap fio reject64 split64 snap160 sample10'
+STAGES='rxonly memory noport direct mapped tx_pcap fio filter1 reject64 split64 snap160 sample10'
 COMMAND="scripts/bench.sh $*"
 while [ $# -gt 0 ]; do
     case $1 in
@@ -122,6 +124,8 @@ bench_trawl() {
         [ "$FILE_SYSTEM" = tmpfs ] || [ "$segment" -le 4 ] || segment=4
         pool=$segment seconds=0.8
     fi
+    local device=net_pcap0,rx_pcap=$FRAMES,infinite_rx=1
+    [ "$2" != noport ] || device=net_null0,size=$((SIZE - 4))
     case $2 in snap160) history=true sample=1 ;; sample10) history=true ;; esac
     cat >"$WORK/trawl.toml" <<END
 [host]
@@ -130,7 +134,7 @@ colo = "bench"
 [dpdk]
 eal = ["--no-pci", "--in-memory"$(printf ', "%s"' "${memory[@]}")]
 [[port]]
-device = "net_pcap0,rx_pcap=$FRAMES,infinite_rx=1"
+device = "$device"
 [cores]
 workers = [$POLL]
 writers = [$MAIN]
@@ -184,6 +188,7 @@ for SIZE in $SIZES; do
     "$ROOT/scripts/make-frames.py" --size "$SIZE" --count 2000 "$FRAMES"
     for run in $(seq "$RUNS"); do
         for stage in $STAGES; do
+            [ "$stage $SIZE" != 'noport imix' ] || continue
             # What an earlier run left in the page cache must not be written during this one.
             sync "$WORK"
             figures=$(bench "$stage")
