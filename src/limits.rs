@@ -6,6 +6,11 @@
 /// burst's frame heads still fit the L1 cache; 64 also makes a burst one machine word of match bits.
 pub const BURST: usize = 64;
 
+/// Bursts that a worker counts before it publishes its counters, if its queue does not run empty before. Where 64 captures
+/// share a burst, publishing after each one stores nine words for every frame; after 16 it is hidden, and readers are at most
+/// 1024 frames behind, which is microseconds at any rate that fills bursts.
+pub const PUBLISH_BURSTS: u32 = 16;
+
 /// Captures that can be attached at once: one bit of a machine word each.
 pub const CAPTURES_MAX: usize = 64;
 

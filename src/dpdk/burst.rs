@@ -87,7 +87,7 @@ impl RxQueue {
     fn give_back(&mut self) {
         let held = std::mem::take(&mut self.held);
         if held > 0 {
-            // SAFETY: the first `held` mbufs are ours since trawl_rx, and `held` is zero from here on.
+            // SAFETY: the `held` mbufs of trawl_rx's last call are ours and as it described them, and `held` is zero from here on.
             unsafe { sys::trawl_free(&raw mut *self.arrays, held) };
         }
     }
@@ -145,6 +145,11 @@ impl Burst for RxBurst<'_> {
     #[inline]
     fn wire_len(&self, i: usize) -> u32 {
         self.frames()[i].wire_len
+    }
+
+    #[inline]
+    fn wire_bytes(&self) -> u64 {
+        self.queue.arrays.wire_bytes
     }
 
     #[inline]

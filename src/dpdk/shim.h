@@ -30,6 +30,10 @@ struct trawl_frame {
 struct trawl_burst {
 	struct trawl_frame frames[TRAWL_BURST];
 	struct rte_mbuf *mbufs[TRAWL_BURST];
+	/* Sum of the frames' wire_len. */
+	uint64_t wire_bytes;
+	/* Where all mbufs came from, if none is chained, shared or attached to another's memory; NULL otherwise. */
+	struct rte_mempool *pool;
 };
 
 /* A device before it is configured. */

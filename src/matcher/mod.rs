@@ -17,5 +17,5 @@ mod tests;
 pub use bits::Bits;
 pub use filter::FilterV1;
 pub use prefixes::PrefixSet;
-pub use program::Program;
+pub use program::{Matched, Program};
 pub use valid::{Filter, FilterError};

@@ -63,7 +63,7 @@ proptest! {
         let program = Program::compile(&attached);
         let keys: Vec<Key> = frames.iter().map(key).collect();
         let mut hits = [0xdead; CAPTURES_MAX];
-        let matched = program.evaluate(&keys, &mut hits);
+        let matched = program.evaluate_burst(&keys, &mut hits);
         let mut expected = [0xdead; CAPTURES_MAX];
         for (slot, (filter, who)) in captures.iter().enumerate() {
             expected[slot] = frames.iter().map(|frame| frame.facts()).enumerate().fold(0, |bits, (i, facts)| {
@@ -72,7 +72,9 @@ proptest! {
             });
         }
         prop_assert_eq!(hits, expected);
-        prop_assert_eq!(matched, program.slots().fold(0, |bits, slot| bits | hits[slot]));
+        prop_assert_eq!(matched.packets, program.slots().fold(0, |bits, slot| bits | hits[slot]));
+        let slots = program.slots().filter(|&slot| hits[slot] != 0).fold(0, |slots, slot| slots | 1 << slot);
+        prop_assert_eq!(matched.slots, slots);
     }
 
     #[test]

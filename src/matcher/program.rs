@@ -75,6 +75,15 @@ impl Column {
     }
 }
 
+/// Who matched what of a burst; the details are in the row of hits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Matched {
+    /// The packets that match at least one filter.
+    pub packets: u64,
+    /// The slots that at least one packet matches.
+    pub slots: u64,
+}
+
 /// What a worker evaluates over each burst: up to [`CAPTURES_MAX`] filters, each in its slot.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
@@ -140,13 +149,21 @@ impl Program {
         Bits(self.attached)
     }
 
+    /// As [`Program::evaluate_burst`]; returns the packets that match at least one filter.
+    ///
+    /// # Panics
+    /// If there are more keys than [`BURST`].
+    pub fn evaluate(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> u64 {
+        self.evaluate_burst(keys, hits).packets
+    }
+
     /// Matches a burst. For each attached slot `s`, bit `i` of `hits[s]` says whether packet `i` matches; the other
-    /// slots' words are left alone. Returns the packets that match at least one.
+    /// slots' words are left alone.
     ///
     /// # Panics
     /// If there are more keys than [`BURST`].
     #[inline]
-    pub fn evaluate(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> u64 {
+    pub fn evaluate_burst(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> Matched {
         assert!(keys.len() <= BURST, "a burst has at most {BURST} packets");
         let all = u64::MAX.checked_shr((BURST - keys.len()) as u32).unwrap_or(0);
         for slot in Bits(self.attached) {
@@ -157,16 +174,19 @@ impl Program {
         }
         let matched = match &self.prefilter {
             Some(prefilter) => self.evaluate_rules(prefilter, keys, hits),
-            None => 0,
+            None => Matched::default(),
         };
         if !self.scopes.is_empty() {
             return self.restrict(keys, hits);
         }
-        if self.everything != 0 { all } else { matched }
+        if self.everything == 0 || all == 0 {
+            return matched;
+        }
+        Matched { packets: all, slots: matched.slots | self.everything }
     }
 
-    /// Takes from each account the hits that its prefixes do not admit; returns the packets that still have one.
-    fn restrict(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> u64 {
+    /// Takes from each account the hits that its prefixes do not admit; returns what is left.
+    fn restrict(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> Matched {
         for (scope, slots) in &self.scopes {
             let wanted = Bits(*slots).fold(0, |wanted, slot| wanted | hits[slot]);
             let admitted =
@@ -175,7 +195,10 @@ impl Program {
                 hits[slot] &= admitted;
             }
         }
-        Bits(self.attached).fold(0, |matched, slot| matched | hits[slot])
+        Bits(self.attached).fold(Matched::default(), |left, slot| Matched {
+            packets: left.packets | hits[slot],
+            slots: left.slots | u64::from(hits[slot] != 0) << slot,
+        })
     }
 
     fn evaluate_rules(
@@ -183,22 +206,24 @@ impl Program {
         [a, b, c, d]: &[Column; PREFILTER_COLUMNS],
         keys: &[Key],
         hits: &mut [u64; CAPTURES_MAX],
-    ) -> u64 {
+    ) -> Matched {
         let mut admitted = [0_u64; BURST];
         let mut survivors = 0_u64;
         for (i, (key, admitted)) in keys.iter().zip(&mut admitted).enumerate() {
             *admitted = a.admitted(key) & b.admitted(key) & c.admitted(key) & d.admitted(key);
             survivors |= u64::from(*admitted != 0) << i;
         }
-        let mut matched = 0;
+        let mut matched = Matched::default();
         for i in Bits(survivors) {
             let slots = self.columns.iter().try_fold(admitted[i], |slots, column| {
                 let slots = slots & column.admitted(&keys[i]);
                 (slots != 0).then_some(slots)
             });
-            for slot in Bits(slots.unwrap_or(0)) {
+            let slots = slots.unwrap_or(0);
+            matched.packets |= u64::from(slots != 0) << i;
+            matched.slots |= slots;
+            for slot in Bits(slots) {
                 hits[slot] |= 1 << i;
-                matched |= 1 << i;
             }
         }
         matched

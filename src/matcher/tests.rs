@@ -165,14 +165,16 @@ proptest! {
         let keys: Vec<Key> = frames.iter().map(key).collect();
         let stale = 0xdead;
         let mut hits = [stale; CAPTURES_MAX];
-        let matched = program.evaluate(&keys, &mut hits);
+        let matched = program.evaluate_burst(&keys, &mut hits);
         let mut expected = [stale; CAPTURES_MAX];
         for (slot, filter, _) in &attached {
             let matching = frames.iter().map(|frame| naive(filter, &frame.facts()));
             expected[*slot] = matching.enumerate().fold(0, |bits, (i, hit)| bits | u64::from(hit) << i);
         }
         prop_assert_eq!(hits, expected);
-        prop_assert_eq!(matched, program.slots().fold(0, |bits, slot| bits | hits[slot]));
+        prop_assert_eq!(matched.packets, program.slots().fold(0, |bits, slot| bits | hits[slot]));
+        let slots = program.slots().filter(|&slot| hits[slot] != 0).fold(0, |slots, slot| slots | 1 << slot);
+        prop_assert_eq!(matched.slots, slots);
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub trait Burst {
     /// Bytes of frame `i` as the port delivered it, without FCS.
     fn wire_len(&self, i: usize) -> u32;
 
+    /// Sum of all frames' [`Burst::wire_len`].
+    fn wire_bytes(&self) -> u64 {
+        (0..self.len()).map(|i| u64::from(self.wire_len(i))).sum()
+    }
+
     /// Copies the first `dst.len()` bytes of frame `i` over all its segments. `dst` is not longer than the frame.
     fn copy_to(&self, i: usize, dst: &mut [u8]);
 

@@ -95,7 +95,7 @@ fn in_ipv4(ip: &Ipv4Header, header_bytes: usize, ports: Option<Ports>) -> Found 
     Found {
         source: mapped([ip[12], ip[13], ip[14], ip[15]]),
         destination: mapped([ip[16], ip[17], ip[18], ip[19]]),
-        ports: ports.map_or(0, u32::from_be_bytes),
+        ports: ports.unwrap_or_default(),
         protocol,
         flags: flags::IPV4
             | flags::PROTOCOL
@@ -129,8 +129,8 @@ fn ipv6(packet: &[u8]) -> Option<Found> {
 struct Found {
     source: [u64; 2],
     destination: [u64; 2],
-    /// Source port above destination port.
-    ports: u32,
+    /// Source and destination port as they are on the wire.
+    ports: Ports,
     protocol: u8,
     flags: u8,
 }
@@ -167,7 +167,7 @@ impl Found {
         if has_ports(next)
             && let Some(ports) = rest.first_chunk::<4>()
         {
-            self.ports = u32::from_be_bytes(*ports);
+            self.ports = *ports;
             self.flags |= flags::PORTS;
         }
     }
@@ -175,11 +175,12 @@ impl Found {
     #[inline]
     fn key(&self, wire_len: u32) -> Key {
         // Shifted together in a register: bytes put together in memory would stall the load of the whole word.
-        let ports_protocol_flags =
-            u64::from(self.ports) << 32 | u64::from(self.protocol) << 24 | u64::from(self.flags) << 16;
+        let ports_protocol_flags = u64::from(u32::from_le_bytes(self.ports))
+            | u64::from(self.protocol) << 32
+            | u64::from(self.flags) << 40;
         let length = u64::from(wire_len) << 32;
         let [[a, b], [c, d]] = [self.source, self.destination];
-        Key::from_words([a, b, c, d, ports_protocol_flags.to_be(), length.to_be(), 0, 0])
+        Key::from_words([a, b, c, d, ports_protocol_flags.to_le(), length.to_be(), 0, 0])
     }
 }
 
@@ -221,7 +222,7 @@ fn flag(set: bool, flag: u8) -> u8 {
 /// `::ffff:a.b.c.d`.
 #[inline]
 fn mapped(address: [u8; 4]) -> [u64; 2] {
-    [0, (0xffff_0000_0000 | u64::from(u32::from_be_bytes(address))).to_be()]
+    [0, (0xffff_0000 | u64::from(u32::from_le_bytes(address)) << 32).to_le()]
 }
 
 /// Eight bytes of a header as a word in memory order.

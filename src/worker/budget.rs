@@ -60,6 +60,12 @@ impl Budget {
         }
     }
 
+    /// Whether it ends by being used up.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        !self.unlimited
+    }
+
     /// Ends it; only the first reason counts.
     pub fn end(&self, why: Ended) {
         let _an_earlier_reason_stays =

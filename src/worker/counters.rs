@@ -1,11 +1,11 @@
-//! The counters of one queue: kept by its worker in plain memory, published once per burst. Owns their layout and the
+//! The counters of one queue: kept by its worker in plain memory, published between bursts. Owns their layout and the
 //! two views of them.
 //!
 //! Invariant: in every published state `rx = unmatched + matched`, and for each slot
 //! `matched = captured + no_block + limit + sampled`.
 
 use super::sequence::Words;
-use crate::limits::CAPTURES_MAX;
+use crate::limits::{CAPTURES_MAX, PUBLISH_BURSTS};
 
 const QUEUE_WORDS: usize = 4;
 const SLOT_WORDS: usize = 9;
@@ -103,16 +103,45 @@ pub(super) struct Slot {
 pub(super) struct LocalCounters {
     pub queue: QueueTotals,
     pub slots: [Slot; CAPTURES_MAX],
+    /// Slots that changed since the last publication.
+    changed: u64,
+    /// Bursts since then.
+    bursts: u32,
 }
 
 impl LocalCounters {
     pub fn new() -> Self {
-        Self { queue: QueueTotals::default(), slots: [Slot::default(); CAPTURES_MAX] }
+        Self { queue: QueueTotals::default(), slots: [Slot::default(); CAPTURES_MAX], changed: 0, bursts: 0 }
     }
 
-    /// Publishes the queue's totals and the slots in the bit mask `touched`.
+    /// A burst was counted, in the slots in the bit mask `changed`. Publishes every [`PUBLISH_BURSTS`]th time.
     #[inline]
-    pub fn publish(&self, to: &QueueCounters, mut touched: u64) {
+    pub fn counted(&mut self, to: &QueueCounters, changed: u64) {
+        self.changed |= changed;
+        self.bursts += 1;
+        if self.bursts == PUBLISH_BURSTS {
+            self.publish(to, 0);
+        }
+    }
+
+    /// Whether everything counted is published.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.bursts == 0
+    }
+
+    /// Publishes what was not published yet: nothing more comes for now.
+    #[inline]
+    pub fn settle(&mut self, to: &QueueCounters) {
+        if self.bursts != 0 {
+            self.publish(to, 0);
+        }
+    }
+
+    /// Publishes the queue's totals, the slots in the bit mask `changed`, and those that were not published yet.
+    pub fn publish(&mut self, to: &QueueCounters, changed: u64) {
+        let mut touched = self.changed | changed;
+        (self.changed, self.bursts) = (0, 0);
         to.words.publish(|p| {
             p.set(0, self.queue.rx);
             p.set(1, self.queue.rx_bytes);
@@ -144,6 +173,23 @@ impl LocalCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_published_when_bursts_are_many_and_when_none_comes() {
+        let (mut local, published) = (LocalCounters::new(), QueueCounters::default());
+        local.slots[5] = Slot { serial: 9, rx_to: u64::MAX, ..Slot::default() };
+        for burst in 1..=u64::from(PUBLISH_BURSTS) + 1 {
+            local.queue.rx = burst;
+            local.slots[5].matched = burst;
+            local.counted(&published, 1 << 5);
+            let seen = published.slot(5);
+            assert_eq!((seen.rx, seen.matched), (published.totals().rx, published.totals().rx));
+            let whole = burst - burst % u64::from(PUBLISH_BURSTS);
+            assert_eq!(seen.matched, whole, "after {burst} bursts");
+        }
+        local.settle(&published);
+        assert_eq!((published.totals().rx, published.slot(5).matched), (local.queue.rx, local.queue.rx));
+    }
 
     #[test]
     fn an_attached_slot_sees_every_frame_and_a_detached_one_no_more() {

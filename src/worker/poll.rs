@@ -3,14 +3,14 @@
 //!
 //! Invariant: work is swapped between two bursts, so every burst is matched, limited and counted by one program.
 
-use super::append::{Stamped, append};
-use super::budget::Ended;
+use super::append::{Stamped, append, append_plain};
 use super::counters::{LocalCounters, QueueCounters, Slot};
 use super::sample::Sampler;
 use super::stream::{NOTICES_SPARE, Stream, Way};
 use super::{Clock, Work};
 use crate::block::{Block, Stage, WorkerEnd, cycles};
 use crate::limits::{BURST, CAPTURES_MAX};
+use crate::matcher::Bits;
 use crate::packet::{Burst, Key, Source};
 use crate::spool::Message;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -85,6 +85,10 @@ struct Queue<S> {
     keys: [Key; BURST],
     hits: [u64; CAPTURES_MAX],
     last_ns: u64,
+    /// Slots whose captures were over when the first burst since the last publication came, and from when on another one is.
+    /// So a capture without limits of packets or bytes ends some bursts late at most, and its budget is not asked each time.
+    over: u64,
+    next_end_ns: u64,
 }
 
 /// See the module.
@@ -124,6 +128,8 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         keys: [Key([0; 64]); BURST],
         hits: [0; CAPTURES_MAX],
         last_ns: 0,
+        over: 0,
+        next_end_ns: 0,
     });
     let worker = Worker {
         queues: queues.collect(),
@@ -200,7 +206,9 @@ impl<S: Source> Worker<S> {
                     // Serials are never reused, so no two streams draw the same numbers.
                     let seed = cycles() ^ after.rotate_left(32) ^ u64::from(queue.index).rotate_left(48);
                     let sample = self.work.attachments[slot].as_ref().and_then(|a| a.sample);
-                    queue.streams[slot].begin(after, sample.map(|sample| Sampler::new(sample, seed)));
+                    let plain = self.work.attachments[slot].as_ref().filter(|a| !a.budget.is_limited());
+                    let plain = plain.filter(|_| sample.is_none()).map(|a| a.snaplen);
+                    queue.streams[slot].begin(after, plain, sample.map(|sample| Sampler::new(sample, seed)));
                 }
             }
             queue.local.publish(&queue.published, touched);
@@ -214,6 +222,7 @@ impl<S: Source> Worker<S> {
         let burst = queue.source.receive();
         let frames = burst.len();
         if frames == 0 {
+            queue.local.settle(&queue.published);
             return;
         }
         let now = cycles();
@@ -223,51 +232,43 @@ impl<S: Source> Worker<S> {
                 queue.keys[i] = Key::parse(burst.head(i), burst.wire_len(i));
             }
         }
-        let hit = self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits);
-        let stamped = Stamped { burst: &burst, ns: queue.last_ns, cycles: now };
-        let (mut touched, mut matched) = (0_u64, 0_u64);
-        if hit != 0 {
-            for slot in self.work.program.slots() {
-                let hits = queue.hits[slot];
-                let Some(attachment) = self.work.attachments[slot].as_ref().filter(|_| hits != 0) else {
-                    continue;
-                };
-                let counts = &mut queue.local.slots[slot];
-                if queue.last_ns >= attachment.end_ns {
-                    attachment.budget.end(Ended::Time);
-                }
-                if counts.rx_to != u64::MAX || attachment.budget.ended().is_some() {
-                    // Over before this burst: from here on the capture is as good as detached.
-                    counts.rx_to = counts.rx_to.min(queue.local.queue.rx);
-                    touched |= 1 << slot;
-                    continue;
-                }
+        let touched = self.work.program.evaluate_burst(&queue.keys[..frames], &mut queue.hits).slots;
+        let stamped = Stamped::new(&burst, queue.last_ns, now);
+        if queue.local.is_settled() || queue.last_ns >= queue.next_end_ns {
+            (queue.over, queue.next_end_ns) = self.work.over(queue.last_ns);
+        }
+        let mut matched = 0_u64;
+        for slot in Bits(touched) {
+            let hits = queue.hits[slot];
+            let (stream, counts) = (&mut queue.streams[slot], &mut queue.local.slots[slot]);
+            let is_over = queue.over & 1 << slot != 0;
+            if !is_over && append_plain(&stamped, hits, stream, counts, self.segment_bytes_max) {
                 matched |= hits;
-                touched |= 1 << slot;
-                let way = &mut Way {
-                    queue: queue.index,
-                    lanes: &mut self.lanes,
-                    lane: queue.lane,
-                    free: &mut self.free,
-                };
-                append(
-                    &stamped,
-                    hits,
-                    attachment,
-                    &mut queue.streams[slot],
-                    counts,
-                    way,
-                    self.segment_bytes_max,
-                );
+                continue;
             }
+            let Some(attachment) = self.work.attachments[slot].as_ref() else { continue };
+            if is_over || attachment.budget.ended().is_some() {
+                // Over before this burst: from here on the capture is as good as detached.
+                counts.rx_to = counts.rx_to.min(queue.local.queue.rx);
+                queue.over |= 1 << slot;
+                continue;
+            }
+            matched |= hits;
+            let way = &mut Way {
+                queue: queue.index,
+                lanes: &mut self.lanes,
+                lane: queue.lane,
+                free: &mut self.free,
+            };
+            append(&stamped, hits, attachment, stream, counts, way, self.segment_bytes_max);
         }
         let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
         totals.rx += frames as u64;
-        totals.rx_bytes += (0..frames).map(|i| u64::from(burst.wire_len(i))).sum::<u64>();
+        totals.rx_bytes += burst.wire_bytes();
         totals.matched += taken;
         totals.unmatched += frames as u64 - taken;
-        queue.local.publish(&queue.published, touched);
+        queue.local.counted(&queue.published, touched);
     }
 
     /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.

@@ -84,23 +84,26 @@ impl Cursor {
     }
 }
 
-/// See the module.
+/// See the module. What every append changes stands first, in two cache lines.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Stream {
-    /// The capture's number; zero: nobody is attached.
-    pub serial: u64,
     pub cursor: Cursor,
     pub block: Option<Block>,
-    sequence: u32,
-    first_ns: u64,
+    /// The snap length, if frames are neither sampled nor limited in number or bytes.
+    pub plain: Option<u32>,
     last_ns: u64,
     /// Records and their frame bytes since the last piece.
     packets: u32,
+    sequence: u32,
     frame_bytes: u64,
+    first_ns: u64,
     /// Cycle count when the segment was begun.
     pub segment_since: u64,
     /// Cycle count when the oldest byte that was not handed over was appended; zero: none.
     pub dirty_since: u64,
+    /// The capture's number; zero: nobody is attached.
+    pub serial: u64,
     /// Which frames are kept; none: every one.
     pub sampler: Option<Sampler>,
 }
@@ -116,7 +119,6 @@ pub(super) struct Run<'a> {
     ns: u64,
     cycles: u64,
     written: usize,
-    frame_bytes: u64,
     packets: u32,
     first_ns: u64,
     to: Booking<'a>,
@@ -142,25 +144,23 @@ impl Run<'_> {
         if let Some(port_ns) = port_ns {
             self.ns = self.ns.max(port_ns);
             self.stamp = stamp(self.ns);
+            if self.packets == 0 {
+                self.first_ns = self.ns;
+            }
         }
         let bytes = PCAP_RECORD_HEADER_BYTES + kept as usize;
         let record = &mut self.rest[self.written..self.written + bytes];
         let (header, data) = record.split_at_mut(PCAP_RECORD_HEADER_BYTES);
         header[..8].copy_from_slice(&self.stamp);
-        header[8..12].copy_from_slice(&kept.to_le_bytes());
-        header[12..].copy_from_slice(&wire.to_le_bytes());
+        header[8..].copy_from_slice(&(u64::from(wire) << 32 | u64::from(kept)).to_le_bytes());
         self.written += bytes;
-        self.frame_bytes += u64::from(kept);
         self.packets += 1;
-        if self.first_ns == 0 {
-            self.first_ns = self.ns;
-        }
         data
     }
 
     /// Frame bytes of the records so far.
     pub fn frame_bytes(&self) -> u64 {
-        self.frame_bytes
+        self.written as u64 - u64::from(self.packets) * PCAP_RECORD_HEADER_BYTES as u64
     }
 }
 
@@ -172,7 +172,7 @@ impl Drop for Run<'_> {
         }
         *self.to.position += self.written;
         *self.to.packets += self.packets;
-        *self.to.frame_bytes += self.frame_bytes;
+        *self.to.frame_bytes += self.frame_bytes();
         if *self.to.first_ns == 0 {
             *self.to.first_ns = self.first_ns;
         }
@@ -183,7 +183,8 @@ impl Drop for Run<'_> {
     }
 }
 
-fn stamp(ns: u64) -> [u8; 8] {
+/// The time fields of a record header.
+pub(super) fn stamp(ns: u64) -> [u8; 8] {
     let [s0, s1, s2, s3, n0, n1, n2, n3, ..] = record_header(ns, 0, 0);
     [s0, s1, s2, s3, n0, n1, n2, n3]
 }
@@ -213,6 +214,7 @@ impl Stream {
     pub fn idle() -> Self {
         Self {
             serial: 0,
+            plain: None,
             cursor: Cursor { open: false, position: 0, offset: 0 },
             block: None,
             sequence: 0,
@@ -226,8 +228,9 @@ impl Stream {
         }
     }
 
-    pub fn begin(&mut self, serial: u64, sampler: Option<Sampler>) {
-        *self = Self { serial, sampler, ..Self::idle() };
+    /// `plain` is the snap length if frames are neither sampled nor limited in number or bytes.
+    pub fn begin(&mut self, serial: u64, plain: Option<u32>, sampler: Option<Sampler>) {
+        *self = Self { serial, plain, sampler, ..Self::idle() };
     }
 
     /// `ns`, or the stream's last time if that is later: a stream's times never go back.
@@ -236,10 +239,22 @@ impl Stream {
         ns.max(self.last_ns)
     }
 
-    /// Begins a run of records into the open block, stamped `ns` unless a port knows better.
+    /// Has the place of the next record fetched into the cache. Where many streams take a frame each, the processor does not
+    /// see that their blocks are filled in order, and the store into a block would wait for memory.
     #[inline]
-    pub fn run(&mut self, ns: u64, cycles: u64) -> Run<'_> {
-        let ns = self.not_before(ns);
+    pub fn expect_more(&self) {
+        if let Some(block) = &self.block {
+            block.prefetch(self.cursor.position);
+        }
+    }
+
+    /// Begins a run of records into the open block, stamped `ns`, of which `header` are the time fields, unless a port knows
+    /// better.
+    #[inline]
+    pub fn run(&mut self, ns: u64, header: [u8; 8], cycles: u64) -> Run<'_> {
+        let later = self.not_before(ns);
+        let stamp = if later == ns { header } else { stamp(later) };
+        let ns = later;
         let block = self.block.as_mut().map(Block::bytes_mut).unwrap_or_default();
         let rest = block.get_mut(self.cursor.position..).unwrap_or_default();
         let to = Booking {
@@ -250,7 +265,7 @@ impl Stream {
             last_ns: &mut self.last_ns,
             dirty_since: &mut self.dirty_since,
         };
-        Run { rest, stamp: stamp(ns), ns, cycles, written: 0, frame_bytes: 0, packets: 0, first_ns: 0, to }
+        Run { rest, stamp, ns, cycles, written: 0, packets: 0, first_ns: ns, to }
     }
 
     /// Takes the step that a record needs. The caller has made sure of a free block (`Cursor::fitting`).
@@ -380,7 +395,7 @@ mod tests {
             let mut lanes = vec![worker_end];
             let (mut files, mut stream) = (Vec::new(), Stream::idle());
             let (mut expected, mut packets) = (Vec::new(), 0_u64);
-            stream.begin(1, None);
+            stream.begin(1, None, None);
             for (n, (operation, kept)) in operations.into_iter().enumerate() {
                 let way = &mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
                 match operation {
@@ -401,7 +416,7 @@ mod tests {
                         if stream.cursor.fitting(std::iter::once(bytes), max, way.free.len()) == 1 {
                             let step = stream.cursor.step(bytes, max);
                             stream.advance(step, way, 262_144, n as u64 + 1);
-                            stream.run(n as u64 + 1, n as u64 + 1).record(kept, kept, None).fill(n.to_le_bytes()[0]);
+                            stream.run(n as u64 + 1, stamp(n as u64 + 1), n as u64 + 1).record(kept, kept, None).fill(n.to_le_bytes()[0]);
                             expected.push((n, kept));
                         }
                     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the attached slots are exactly those that the program evaluates.
 
-use super::{Budget, Sample};
+use super::{Budget, Ended, Sample};
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::Program;
 use std::sync::Arc;
@@ -41,6 +41,24 @@ impl Work {
     #[must_use]
     pub fn idle(generation: u64) -> Self {
         Self { generation, program: Program::compile(&[]), attachments: [const { None }; CAPTURES_MAX] }
+    }
+
+    /// The slots, one bit each, whose captures are over at `ns`, and when the time of the next one ends. A capture whose time
+    /// has come is ended.
+    pub(super) fn over(&self, ns: u64) -> (u64, u64) {
+        let (mut over, mut next_end_ns) = (0, u64::MAX);
+        for slot in self.program.slots() {
+            let Some(attachment) = &self.attachments[slot] else { continue };
+            if ns >= attachment.end_ns {
+                attachment.budget.end(Ended::Time);
+            }
+            if attachment.budget.ended().is_some() {
+                over |= 1 << slot;
+            } else {
+                next_end_ns = next_end_ns.min(attachment.end_ns);
+            }
+        }
+        (over, next_end_ns)
     }
 
     /// The number in a slot, zero if it is empty.
