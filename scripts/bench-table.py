@@ -30,7 +30,8 @@ def main():
             if value not in known:
                 known.append(value)
     for system in systems:
-        table(system, sizes, runs)
+        measured = {size for (s, size, _), found in runs.items() if s == system and found}
+        table(system, [size for size in sizes if size in measured], runs)
 
 
 def table(system, sizes, runs):

@@ -161,7 +161,13 @@ fn copy_both_ends<const N: usize>(to: &mut [u8], from: &[u8], n: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::copy_frame;
+    use super::super::Budget;
+    use super::*;
+    use crate::block::{Arena, Hugepages, lane};
+    use crate::limits::BLOCK_BYTES;
+    use crate::spool::Message;
+    use proptest::prelude::*;
+    use std::sync::Arc;
 
     #[test]
     fn a_frame_of_any_length_is_copied_whole_and_nothing_else_is_touched() {
@@ -170,6 +176,78 @@ mod tests {
             let mut to = vec![0; n + 2];
             copy_frame(&mut to[1..=n], &from);
             assert_eq!((to[0], &to[1..=n], to[n + 1]), (0, &from[..], 0));
+        }
+    }
+
+    struct Frames(Vec<Vec<u8>>);
+
+    impl Burst for Frames {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn head(&self, i: usize) -> &[u8] {
+            &self.0[i]
+        }
+
+        fn wire_len(&self, i: usize) -> u32 {
+            u32::try_from(self.0[i].len()).unwrap()
+        }
+
+        fn copy_to(&self, i: usize, dst: &mut [u8]) {
+            dst.copy_from_slice(&self.0[i][..dst.len()]);
+        }
+    }
+
+    /// The bytes of a stream into which these frames of each burst were appended, and what was counted. `short` tries the way
+    /// of what nothing limits first, as the worker does.
+    fn appended(bursts: &[(Frames, u64)], snaplen: u32, short: bool) -> (Vec<u8>, [u64; 4]) {
+        let (mut free, _) = Arena::map(8, Hugepages::Never).unwrap();
+        let (worker_end, mut writer_end) = lane::<Message>(8, 8);
+        let (mut lanes, mut stream, mut slot) = (vec![worker_end], Stream::idle(), Slot::default());
+        stream.begin(1, Some(snaplen), None);
+        let budget = Arc::new(Budget::new(None, None));
+        let attachment =
+            Attachment { serial: 1, snaplen, end_ns: u64::MAX, budget, sample: None, rotate: None };
+        let max = 3 * BLOCK_BYTES as u64;
+        for (n, (burst, hits)) in bursts.iter().enumerate() {
+            let stamped = Stamped::new(burst, n as u64 + 1, n as u64 + 1);
+            if !short || !append_plain(&stamped, *hits, &mut stream, &mut slot, max) {
+                let way = &mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+                append(&stamped, *hits, &attachment, &mut stream, &mut slot, way, max);
+            }
+        }
+        stream.end(&mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free });
+        let (mut bytes, mut packets) = (Vec::new(), 0);
+        while let Some(message) = writer_end.receive() {
+            if let Message::Data(_, piece) = message {
+                packets += u64::from(piece.packets);
+                bytes.extend_from_slice(&piece.block.bytes()[..piece.bytes as usize]);
+            }
+        }
+        assert_eq!(packets, slot.captured, "what pieces say and what is counted");
+        (bytes, [slot.matched, slot.captured, slot.captured_bytes, slot.no_block])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 60 }))]
+
+        #[test]
+        fn the_short_way_writes_and_counts_what_the_long_way_does(
+            bursts in prop::collection::vec((prop::collection::vec(1_usize..9018, 1..65), any::<u64>(), any::<bool>()), 1..20),
+            snaplen in prop::sample::select(vec![160, 1000, FULL_SNAPLEN]),
+        ) {
+            let bursts: Vec<_> = bursts
+                .into_iter()
+                .map(|(lengths, hits, whole)| {
+                    let all = u64::MAX >> (64 - lengths.len());
+                    let frames = lengths.into_iter().map(|n| vec![n.to_le_bytes()[0]; n]).collect();
+                    (Frames(frames), if whole { all } else { (hits & all).max(1) })
+                })
+                .collect();
+            let (short, long) = (appended(&bursts, snaplen, true), appended(&bursts, snaplen, false));
+            prop_assert_eq!(short.1, long.1);
+            prop_assert!(short.0 == long.0, "the bytes differ");
         }
     }
 }
