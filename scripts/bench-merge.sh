@@ -105,6 +105,6 @@ for what in dict.fromkeys(key[0] for key in runs):
               f"| {ours[1] / 1024:.0f} | {theirs[1] / 1024:.0f} |")
 PYTHON
     printf '\nMachine: %s, %s cores; Linux %s; %s; commit %s.\n' "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)" \
-        "$(nproc)" "$(uname -r)" "$(mergecap --version 2>/dev/null | head -1)" "$(git -C "$ROOT" rev-parse --short HEAD)"
+        "$(nproc)" "$(uname -r)" "$(mergecap --version 2>/dev/null | sed -n '1s/\.$//p')" "$(git -C "$ROOT" rev-parse --short HEAD)"
     printf '\nCommand: scripts/bench-merge.sh --runs %s --mib %s\n' "$RUNS" "$MIB"
 } | tee "$RESULT"

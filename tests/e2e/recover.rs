@@ -31,8 +31,8 @@ fn of_captures(trawl: &Trawl) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-fn a_dead_hosts_spool_becomes_files(write: &'static str) {
-    let mut trawl = Setup { write, segment_bytes: "4MiB", ..Setup::replay() }.start();
+fn a_dead_hosts_spool_becomes_files(write: &'static str, capture: &'static str) {
+    let mut trawl = Setup { write, capture, segment_bytes: "4MiB", ..Setup::replay() }.start();
     // Some of it is delivered before the host dies.
     let id = trawl.create(&trawl.request(json!({"protocol": 17})));
     trawl.until(&id, Duration::from_secs(20), |progress| progress.objects.len() >= 2);
@@ -68,12 +68,17 @@ fn a_dead_hosts_spool_becomes_files(write: &'static str) {
 
 #[test]
 fn what_a_dead_host_left_is_recovered_without_its_job_store_direct() {
-    a_dead_hosts_spool_becomes_files("direct");
+    a_dead_hosts_spool_becomes_files("direct", "");
 }
 
 #[test]
 fn what_a_dead_host_left_is_recovered_without_its_job_store_mapped() {
-    a_dead_hosts_spool_becomes_files("mapped");
+    a_dead_hosts_spool_becomes_files("mapped", "");
+}
+
+#[test]
+fn what_a_dead_host_left_is_recovered_in_the_format_that_it_was_captured_in() {
+    a_dead_hosts_spool_becomes_files("auto", "format = \"pcapng\"\ncompression = \"zstd\"");
 }
 
 #[test]
