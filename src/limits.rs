@@ -70,6 +70,9 @@ pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// See [`PART_BYTES_MIN`].
 pub const PARTS_MAX: u64 = 10_000;
 
+/// Share of the spool's quota, in percent, at which the largest capture ends: what is left is for what is under way.
+pub const SPOOL_END_PERCENT: u64 = 95;
+
 /// Directory below the spool that holds the history; not part of the spool's quota.
 pub const HISTORY_DIR: &str = "history";
 

@@ -244,7 +244,11 @@ pub struct StartArgs {
     /// Data centre, such as ord02, or ORD for every one that begins so; a full capture needs it
     #[arg(long, value_name = "COLO")]
     pub colo_name: Option<String>,
-    /// Where the objects go: s3://BUCKET[/DIRECTORY]?region=REGION or file:///DIRECTORY; a full capture needs it
+    /// Look back from this time (RFC 3339) into what the host keeps of the past, --time-limit seconds; simple captures only
+    #[arg(long, value_name = "TIME")]
+    pub offset_time: Option<jiff::Timestamp>,
+    /// Where the objects go: s3://BUCKET[/DIRECTORY]?region=REGION, gs://BUCKET, r2://BUCKET?account-id=ID or file:///DIRECTORY;
+    /// a full capture needs it
     #[arg(long, value_name = "URI")]
     pub destination_conf: Option<String>,
     /// The filter

@@ -145,6 +145,7 @@ fn body() -> Body {
         byte_limit: None,
         colo_name: Some("ORD".to_owned()),
         destination_conf: Some("file:///x".to_owned()),
+        offset_time: None,
     })
     .unwrap()
 }

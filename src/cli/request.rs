@@ -19,7 +19,10 @@ pub enum Error {
         /// The option with an example.
         option: &'static str,
     },
-    /// An option that the type does not have.
+    /// An option that only a simple capture has.
+    #[error("a full capture takes no {0}; leave it out or use --type simple")]
+    NotFull(&'static str),
+    /// An option that only a full capture has.
     #[error("a simple capture takes no {0}; leave it out or use --type full")]
     NotSimple(&'static str),
     /// Not JSON, or not a filter's members.
@@ -56,6 +59,8 @@ pub struct Body {
     colo_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     destination_conf: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset_time: Option<jiff::Timestamp>,
     filter_v1: FilterV1,
 }
 
@@ -79,6 +84,9 @@ pub fn body(args: &StartArgs) -> Result<Body, Error> {
             args.colo_name.as_ref().ok_or(missing("--colo-name COLO, such as --colo-name ord02"))?;
             let example = "--destination-conf URI, such as --destination-conf s3://bucket?region=us-east-1";
             args.destination_conf.as_ref().ok_or(missing(example))?;
+            if args.offset_time.is_some() {
+                return Err(Error::NotFull("--offset-time"));
+            }
             "full"
         }
         CaptureType::Simple => {
@@ -104,6 +112,7 @@ pub fn body(args: &StartArgs) -> Result<Body, Error> {
         byte_limit: byte_limit.transpose()?,
         colo_name: args.colo_name.clone(),
         destination_conf: args.destination_conf.clone(),
+        offset_time: args.offset_time,
         filter_v1: filter(&args.filter)?,
     })
 }
@@ -156,6 +165,7 @@ mod tests {
             byte_limit: None,
             colo_name: None,
             destination_conf: None,
+            offset_time: None,
         }
     }
 
@@ -176,11 +186,12 @@ mod tests {
         let mut simple = args(CaptureType::Simple);
         simple.packet_limit = Some(5);
         simple.time_limit = 0.5;
+        simple.offset_time = Some("2026-11-24T09:00:00.5+01:00".parse().unwrap());
         simple.filter.filter_v1 = Some(r#"{"source_port": 80.0}"#.to_owned());
         assert_eq!(
             serde_json::to_value(body(&simple).unwrap()).unwrap(),
             json!({"system": "magic-transit", "type": "simple", "time_limit": 0.5, "packet_limit": 5,
-                   "filter_v1": {"source_port": 80.0}})
+                   "offset_time": "2026-11-24T08:00:00.5Z", "filter_v1": {"source_port": 80.0}})
         );
     }
 
@@ -202,6 +213,10 @@ mod tests {
         assert!(message(|args| args.filter.protocol = Some("256".to_owned())).contains("--protocol 256"));
         assert!(
             message(|args| args.filter.filter_v1 = Some("{\"port\":1}".to_owned())).contains("unknown field")
+        );
+        assert!(
+            message(|args| args.offset_time = Some(jiff::Timestamp::UNIX_EPOCH))
+                .contains("takes no --offset-time")
         );
         let simple = |args: &mut StartArgs| (args.kind, args.packet_limit) = (CaptureType::Simple, Some(1));
         assert!(message(simple).contains("takes no --colo-name"));

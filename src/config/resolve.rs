@@ -318,7 +318,7 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
         high_water_percent: rules.range(
             "spool.high_water_percent",
             spool.high_water_percent,
-            (1, 95),
+            (1, limits::SPOOL_END_PERCENT),
             "above, captures already end",
         ),
         write: rules.choice("spool.write", &spool.write, &choices),

@@ -112,13 +112,8 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = runtime(&plan)?;
-    // Bound before the first packet is polled: an address in use is the likeliest reason not to start.
-    let bind = |key, listen| {
-        let bound = runtime.block_on(TcpListener::bind(listen));
-        bound.map_err(|source| ServeError::Listen { key, listen, source })
-    };
-    let listener = bind("api.listen", plan.api.listen)?;
-    let observed = plan.observe.listen.map(|listen| bind("observe.listen", listen)).transpose()?;
+    // Before the first packet is polled: an address in use is the likeliest reason not to start.
+    let (listener, observed) = listeners(&plan, &runtime)?;
     let on_worker = on_worker(ports.eal.clone());
     let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &spool, &on_worker)?;
     let arena = plane.arena;
@@ -165,13 +160,27 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir, observation));
     plane.stop();
     ports::log_counters(&counted);
-    if let Some(history) = recorded
-        && let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE)
-    {
-        tracing::warn!(%error, "the last segments of the history are taken in at the next start");
-    }
+    take_in(recorded.as_deref());
     tracing::info!("ended");
     result
+}
+
+/// Those of the API, and of health and metrics.
+fn listeners(plan: &Plan, runtime: &Runtime) -> Result<(TcpListener, Option<TcpListener>), ServeError> {
+    let bind = |key, listen| {
+        let bound = runtime.block_on(TcpListener::bind(listen));
+        bound.map_err(|source| ServeError::Listen { key, listen, source })
+    };
+    let observed = plan.observe.listen.map(|listen| bind("observe.listen", listen));
+    Ok((bind("api.listen", plan.api.listen)?, observed.transpose()?))
+}
+
+/// Waits for what the workers had of the history when they ended.
+fn take_in(history: Option<&History>) {
+    let Some(history) = history else { return };
+    if let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE) {
+        tracing::warn!(%error, "the last segments of the history are taken in at the next start");
+    }
 }
 
 fn runtime(plan: &Plan) -> Result<Runtime, ServeError> {

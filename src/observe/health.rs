@@ -5,7 +5,7 @@
 
 use super::sources::{PortReading, Sources, StageView, Tried, overview, try_store};
 use crate::capture::Handle;
-use crate::limits::EXTENT_BYTES;
+use crate::limits::{EXTENT_BYTES, SPOOL_END_PERCENT};
 use serde::Serialize;
 
 /// One thing that was looked at.
@@ -89,10 +89,10 @@ fn ports(ports: &[PortReading]) -> Result<Option<String>, String> {
     }
 }
 
-/// At 95 % the engine ends captures (`capture::engine::pressure`); after that it is `short` of room for a while.
+/// There the engine ends captures (`capture::engine::pressure`); after that it is `short` of room for a while.
 fn spool(used: u64, max: u64, short: bool, free: Result<u64, String>) -> Result<Option<String>, String> {
     let free = free.map_err(|error| format!("spool.dir cannot be looked at: {error}"))?;
-    if short || used >= max / 100 * 95 {
+    if short || used >= max / 100 * SPOOL_END_PERCENT {
         return Err(format!(
             "{used} of spool.bytes_max {max} bytes are used: captures would end; let uploads finish or raise it"
         ));

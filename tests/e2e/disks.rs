@@ -108,18 +108,29 @@ fn a_disk_that_goes_read_only_ends_captures_and_after_its_repair_they_are_delive
 }
 
 #[test]
-fn while_a_disk_stands_still_frames_are_received_and_every_one_that_does_not_fit_is_counted() {
+fn while_a_disk_stands_still_frames_and_questions_go_on_and_every_frame_that_does_not_fit_is_counted() {
     let Some(disk) = Disk::new(2048) else { return };
     let trawl = Setup { blocks_bytes: "16MiB", ..setup(&disk) }.start();
     let other = narrow(&trawl);
     let id = trawl.create(&trawl.request(json!({"protocol": 17})));
     trawl.until(&id, SOON, |progress| progress.ledger.captured > 1000);
+    let simple = json!({"system": "magic-transit", "type": "simple", "time_limit": 60, "packet_limit": 1});
     for _ in 0..6 {
-        disk.freeze();
-        let frozen = Instant::now();
-        assert_receives(&trawl, &other);
-        std::thread::sleep(Duration::from_millis(700).saturating_sub(frozen.elapsed()));
-        disk.thaw();
+        std::thread::scope(|scope| {
+            disk.freeze();
+            let frozen = Instant::now();
+            assert_receives(&trawl, &other);
+            // A capture that begins now waits for the disk, and nobody else waits for it.
+            let begun = scope.spawn(|| trawl.create(&simple));
+            std::thread::sleep(Duration::from_millis(700).saturating_sub(frozen.elapsed()));
+            let answered = Instant::now();
+            for path in ["", &format!("/{id}/progress")] {
+                assert_eq!(trawl.ask("GET", path, &[]).status, 200);
+            }
+            assert!(answered.elapsed() < Duration::from_millis(500) && !begun.is_finished());
+            disk.thaw();
+            trawl.ended(&begun.join().unwrap());
+        });
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(trawl.progress(&id).stop_reason, None, "a slow disk is no reason to end");

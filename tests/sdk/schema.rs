@@ -1,10 +1,14 @@
 //! schemathesis against the document that the host serves: no 5xx, no answer that the document does not have.
+//!
+//! `TRAWL_SCHEMA_SEED` and `TRAWL_SCHEMA_EXAMPLES` try other requests and more of them.
 
 use crate::start_with;
 use crate::trawl::{ACCOUNT, Setup, TOKEN, Trawl};
 use crate::weed::Weed;
 use std::path::PathBuf;
 use std::process::Command;
+
+const SECONDS_MAX: u32 = 120;
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance";
@@ -15,9 +19,13 @@ async fn run(schemathesis: PathBuf, trawl: &Trawl, token: &str) {
     // Another account than this one is answered with 401 whatever follows, so most requests name this one.
     let config = format!("[parameters]\n\"path.account\" = \"{ACCOUNT}\"\n");
     std::fs::write(folder.path().join("schemathesis.toml"), config).unwrap();
+    let number = |name, default| {
+        std::env::var(name).map_or(default, |text| text.parse::<u32>().expect("a number in TRAWL_SCHEMA_…"))
+    };
+    let (seed, examples) = (number("TRAWL_SCHEMA_SEED", 1), number("TRAWL_SCHEMA_EXAMPLES", 10));
     let mut command = Command::new("timeout");
     command
-        .args(["-s", "KILL", "120"])
+        .args(["-s", "KILL", &(SECONDS_MAX * examples.div_ceil(10)).to_string()])
         .arg(schemathesis)
         .args([
             "run",
@@ -26,7 +34,8 @@ async fn run(schemathesis: PathBuf, trawl: &Trawl, token: &str) {
             &format!("{}/client/v4", trawl.url()),
         ])
         .args(["-H", &format!("Authorization: Bearer {token}"), "--phases", "examples,coverage,fuzzing"])
-        .args(["--max-examples", "10", "--seed", "1", "--no-color", "--warnings", "off"])
+        .args(["--max-examples", &examples.to_string(), "--seed", &seed.to_string()])
+        .args(["--no-color", "--warnings", "off"])
         .args(["--checks", CHECKS])
         .current_dir(folder.path())
         .env("NO_PROXY", "127.0.0.1");
@@ -50,7 +59,8 @@ async fn no_generated_request_gets_a_5xx_or_an_undocumented_answer() {
     let Some(schemathesis) = schemathesis() else { return };
     let Some(weed) = Weed::start().await else { return };
     // It also sends wrong credentials, and with the usual bound the rest would see the lock-out alone.
-    let trawl = start_with(&weed, Setup { failed_authentications_max: 1_000_000, ..Setup::replay() }).await;
+    let setup = Setup { failed_authentications_max: 1_000_000, history_sample: Some(10), ..Setup::replay() };
+    let trawl = start_with(&weed, setup).await;
     run(schemathesis, &trawl, TOKEN).await;
     assert_eq!(trawl.ask("GET", "", &[]).status, 200);
     trawl.finish();

@@ -18,6 +18,7 @@ mod restart;
 pub use overview::{CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
+use super::journal::Record;
 use super::{
     AccountId, Action, CaptureId, Job, Kind, Ledger, ObjectInfo, Progress, Refusal, Request, Status,
     StopReason,
@@ -26,8 +27,8 @@ use crate::block::Stage;
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::merge::Feed;
-use crate::spool::{Event, Failure, SpoolCapture};
-use crate::store::StoreError;
+use crate::spool::{Event, Failure, Spool, SpoolCapture};
+use crate::store::{JobStore, StoreError};
 use crate::upload::{Sealed, UploadError};
 use crate::worker::{Attachment, Budget, Ended, Sample};
 use active::{Active, Phase, progress, reason};
@@ -49,6 +50,8 @@ const TURN: Duration = Duration::from_millis(5);
 enum Note {
     /// A destination was tried.
     Opened { serial: u64, tried: Result<Option<Sealed>, UploadError> },
+    /// A capture is recorded, as this revision, and has its place in the spool; or not.
+    Prepared { serial: u64, feed: Arc<Feed>, made: Result<u64, Refusal> },
     /// What a dead process left is known.
     Recovered { serial: u64, found: Found },
     /// An upload failed and will be tried again.
@@ -279,6 +282,7 @@ impl Engine {
     fn note(&mut self, note: Note) {
         match note {
             Note::Opened { serial, tried } => self.opened(serial, tried),
+            Note::Prepared { serial, feed, made } => self.prepared(serial, feed, made),
             Note::Recovered { serial, found } => self.recovered(serial, found),
             Note::Trouble { serial, error } => self.trouble(serial, error),
             Note::Object { serial, info } => {
@@ -303,58 +307,78 @@ impl Engine {
     }
 
     fn opened(&mut self, serial: u64, tried: Result<Option<Sealed>, UploadError>) {
-        let Some(mut active) = self.active.remove(&serial) else { return };
-        let Phase::Opening(reply) = std::mem::replace(&mut active.phase, Phase::Running) else { return };
-        let begun = match tried {
-            Err(e @ UploadError::Unreachable { .. }) => Err(Refusal::DestinationSilent(e.to_string())),
-            Err(e) => Err(Refusal::Destination(e.to_string())),
-            Ok(_) if self.ending.is_some() => Err(Refusal::ShuttingDown),
+        let Some(active) = self.active.get_mut(&serial) else { return };
+        match tried {
+            Err(e @ UploadError::Unreachable { .. }) => {
+                self.refuse(serial, Refusal::DestinationSilent(e.to_string()));
+            }
+            Err(e) => self.refuse(serial, Refusal::Destination(e.to_string())),
+            Ok(_) if self.ending.is_some() => self.refuse(serial, Refusal::ShuttingDown),
             Ok(keys) => {
                 (active.job.keys, active.way.kept) = (keys.clone(), keys);
-                self.begin(&mut active)
-            }
-        };
-        match begun {
-            Err(refusal) => {
-                if active.job.request.kind == Kind::Simple {
-                    // Nothing was started. What stood here before had run out, or this one had not been let in.
-                    self.simple_started.remove(&active.job.request.account);
-                }
-                drop(reply.send(Err(refusal)));
-            }
-            Ok(()) => {
-                tracing::info!(capture = %active.job.id, account = %active.job.request.account, "capture accepted");
-                let _caller_gone = reply.send(Ok(active.job.clone()));
-                self.active.insert(serial, active);
+                self.prepare(serial);
             }
         }
     }
 
-    /// Records the job, starts its delivery, and has the workers take it up.
-    fn begin(&mut self, active: &mut Active) -> Result<(), Refusal> {
-        let stored = self.planes.jobs.create(&active.job).map_err(|e| Refusal::Store(e.to_string()))?;
-        active.revision = stored.revision;
-        let feed = Arc::new(Feed::new(active.queues));
-        let dir = self.dir(active);
-        let budget = Arc::clone(&active.budget);
-        let registered = self.planes.spool.register(SpoolCapture {
-            serial: active.serial,
-            dir: dir.clone(),
+    /// Has a capture recorded, and its place in the spool made. Both wait for disks, so somebody else does it.
+    fn prepare(&mut self, serial: u64) {
+        let Some(active) = self.active.get_mut(&serial) else { return };
+        active.started = Some(Timestamp::now());
+        let record = active.record(Ledger::default());
+        let (feed, budget) = (Arc::new(Feed::new(active.queues)), Arc::clone(&active.budget));
+        let place = SpoolCapture {
+            serial,
+            dir: self.planes.spool.config().dir.join(active.job.id.as_str()),
             merge: Arc::clone(&feed),
             events: self.events.0.clone(),
             stop_workers: Box::new(move |_| budget.end(Ended::Revoked)),
             refused: OnceLock::new(),
+        };
+        let (jobs, spool, notes) =
+            (Arc::clone(&self.planes.jobs), Arc::clone(&self.planes.spool), self.notes.0.clone());
+        let made = tokio::task::spawn_blocking(move || prepare(&*jobs, &spool, place, &record));
+        tokio::spawn(async move {
+            let made = made.await.unwrap_or_else(|died| Err(Refusal::Store(died.to_string())));
+            let _engine_gone = notes.send(Note::Prepared { serial, feed, made });
         });
-        active.started = Some(Timestamp::now());
-        let recorded = registered.and_then(|()| active.record(Ledger::default()).write(&dir));
-        if let Err(e) = recorded {
-            self.planes.spool.forget(active.serial);
-            let message = format!("cannot make a directory in the spool: {e}");
-            active.job.status = Status::Failed;
-            active.job.error_message = Some(message.clone());
-            self.persist(active);
-            return Err(Refusal::Store(message));
+    }
+
+    fn prepared(&mut self, serial: u64, feed: Arc<Feed>, made: Result<u64, Refusal>) {
+        let revision = match made {
+            Ok(revision) => revision,
+            Err(refusal) => return self.refuse(serial, refusal),
+        };
+        let Some(mut active) = self.active.remove(&serial) else { return };
+        active.revision = revision;
+        if let Phase::Opening(reply) = self.begin(&mut active, feed) {
+            tracing::info!(capture = %active.job.id, account = %active.job.request.account, "capture accepted");
+            let _caller_gone = reply.send(Ok(active.job.clone()));
         }
+        let stopped = active.job.stop_requested.is_some();
+        self.active.insert(serial, active);
+        // What was asked of everything, or of what a list already showed, while it waited for the disk.
+        if self.ending.is_some() {
+            self.end(serial, StopReason::Shutdown);
+        } else if stopped {
+            self.end(serial, StopReason::StopRequested);
+        }
+    }
+
+    /// Answers a create whose capture does not begin.
+    fn refuse(&mut self, serial: u64, refusal: Refusal) {
+        let Some(active) = self.active.remove(&serial) else { return };
+        if active.job.request.kind == Kind::Simple {
+            // Nothing was started. What stood here before had run out, or this one had not been let in.
+            self.simple_started.remove(&active.job.request.account);
+        }
+        if let Phase::Opening(reply) = active.phase {
+            let _caller_gone = reply.send(Err(refusal));
+        }
+    }
+
+    /// Starts a capture's delivery, and has the workers take it up. Returns the phase that it leaves.
+    fn begin(&mut self, active: &mut Active, feed: Arc<Feed>) -> Phase {
         active.feed = Some(Arc::clone(&feed));
         tokio::spawn(self.delivery(active, feed).run());
         active.ports_from = (self.planes.ports)();
@@ -372,11 +396,10 @@ impl Engine {
             sample: active.job.sample_one_in.and_then(Sample::new),
             rotate: None,
         };
-        let Some(filter) = active.filter else { return Err(Refusal::ShuttingDown) };
         let scope = self.planes.scopes.get(&active.job.request.account).cloned();
-        let wanted = Wanted { filter, scope, attachment };
-        active.phase = Phase::Attaching { generation: self.roster.set(active.slot, Some(wanted)) };
-        Ok(())
+        let wanted = active.filter.map(|filter| Wanted { filter, scope, attachment });
+        let attaching = Phase::Attaching { generation: self.roster.set(active.slot, wanted) };
+        std::mem::replace(&mut active.phase, attaching)
     }
 
     fn stop(&mut self, account: &AccountId, id: &CaptureId) -> Result<(), Refusal> {
@@ -608,4 +631,23 @@ impl Engine {
             }
         }
     }
+}
+
+/// Records a capture and makes its place in the spool; the record's revision. What cannot be made is recorded as failed.
+fn prepare(jobs: &dyn JobStore, spool: &Spool, place: SpoolCapture, record: &Record) -> Result<u64, Refusal> {
+    let stored = jobs.create(&record.job).map_err(|e| Refusal::Store(e.to_string()))?;
+    let (serial, dir) = (place.serial, place.dir.clone());
+    let Err(e) = spool.register(place).and_then(|()| record.write(&dir)) else { return Ok(stored.revision) };
+    spool.forget(serial);
+    let message = format!("cannot make a directory in the spool: {e}");
+    let failed = Job {
+        status: Status::Failed,
+        error_message: Some(message.clone()),
+        keys: None,
+        ..record.job.clone()
+    };
+    if let Err(error) = jobs.compare_and_set(stored.revision, &failed) {
+        tracing::error!(capture = %failed.id, %error, "a capture's state could not be recorded");
+    }
+    Err(Refusal::Store(message))
 }

@@ -6,6 +6,7 @@
 use super::Engine;
 use super::active::Active;
 use crate::capture::StopReason;
+use crate::limits::SPOOL_END_PERCENT;
 use crate::spool::Failure;
 
 /// Where the alarm and the next ending are.
@@ -26,7 +27,7 @@ impl Pressure {
         Self {
             bytes_max,
             alarm_at: share(high_water_percent),
-            end_at: share(95),
+            end_at: share(SPOOL_END_PERCENT),
             alarmed: false,
             short: false,
             alarms: 0,
@@ -36,7 +37,8 @@ impl Pressure {
     /// Takes note of the bytes in use; whether a capture has to end.
     fn look(&mut self, used: u64) -> bool {
         if used < self.alarm_at {
-            (self.alarmed, self.short, self.end_at) = (false, false, self.bytes_max / 100 * 95);
+            (self.alarmed, self.short) = (false, false);
+            self.end_at = self.bytes_max / 100 * SPOOL_END_PERCENT;
         } else if !self.alarmed {
             self.alarmed = true;
             self.alarms += 1;
