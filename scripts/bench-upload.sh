@@ -8,7 +8,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-runs=5 mib=1024 dir=''
+# The server keeps on its disk what is removed, and has seven volumes of 1 GiB for the bucket: all runs have to fit.
+runs=3 mib=512 dir=''
 while [ $# -gt 0 ]; do
     case $1 in
     --runs) runs=$2 ;;
@@ -37,6 +38,8 @@ for line in sys.stdin:
 work=$(mktemp -d -p "${dir:-${TMPDIR:-/tmp}}")
 server=''
 cleanup() {
+    local status=$?
+    [ "$status" = 0 ] || [ ! -f "$work/weed.log" ] || tail -n 20 "$work/weed.log" >&2
     [ -z "$server" ] || kill "$server" 2>/dev/null || true
     wait 2>/dev/null || true
     rm -rf "$work"
@@ -84,7 +87,7 @@ child = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL)
 _, status, usage = os.wait4(child.pid, 0)
 seconds = time.monotonic() - began
 if status:
-    sys.exit(f"{sys.argv[2]} failed")
+    sys.exit(f"{' '.join(sys.argv[2:])} failed after {seconds:.1f} s")
 with open(sys.argv[1], "a") as out:
     print(seconds, usage.ru_maxrss, file=out)
 PYTHON
@@ -95,7 +98,7 @@ say "$runs runs of $mib MiB"
 for ((run = 1; run <= runs; run++)); do
     measured trawl "$bench" "$work/file" 's3://bench?region=us-east-1' "trawl-$run"
     measured rclone "$venv/bin/rclone" --config /dev/null copyto "$work/file" "$remote:bench/rclone-$run"
-    measured aws "$venv/bin/aws" s3 cp --quiet "$work/file" "s3://bench/aws-$run"
+    measured aws "$venv/bin/aws" s3 cp --only-show-errors "$work/file" "s3://bench/aws-$run"
     for name in trawl rclone aws; do
         held=$("$venv/bin/aws" s3 ls "s3://bench/$name-$run" | awk '{ print $3 }')
         [ "$held" = $((mib << 20)) ] || die "$name-$run has $held bytes"

@@ -22,6 +22,8 @@ pub enum Fault {
     Half,
     /// Nothing comes back, and the connection stays.
     Stall,
+    /// The server sees it so much later.
+    Delay(Duration),
 }
 
 /// What still goes wrong: requests whose first line has all these words.
@@ -143,6 +145,7 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Pla
                         drain(&mut client, &mut up).await;
                         return;
                     }
+                    Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
                     None => {}
                 }
                 if server.write_all(&up[..len]).await.is_err() {

@@ -8,6 +8,7 @@ use crate::bucket::{self, BUCKET};
 use crate::frames;
 use crate::numbered::{self, PORT, Seen};
 use crate::outcome::{Outcome, files_below};
+use crate::proxy::{Fault, Proxy};
 use crate::trawl::{Setup, Trawl};
 use crate::weed::Weed;
 use rustix::process::Signal;
@@ -51,10 +52,30 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }
 
+/// How long things last, so that kills meet all of it.
+#[derive(Clone, Copy)]
+struct Pace {
+    packets_min: u64,
+    packets_below: u64,
+    capture_ms_below: u64,
+    recovery_ms_below: u64,
+}
+
+/// Captures of up to three of the objects below, which arrive at once.
+const QUICK: Pace =
+    Pace { packets_min: 1000, packets_below: 26_000, capture_ms_below: 500, recovery_ms_below: 700 };
+/// Captures of up to one object of several parts, each of which takes a while.
+const SLOW: Pace =
+    Pace { packets_min: 15_000, packets_below: 70_000, capture_ms_below: 3000, recovery_ms_below: 1400 };
+/// Requests that send a part.
+const PART: &[&str] = &["PUT ", "partNumber="];
+/// What each part takes on a slow line.
+const PART_TIME: Duration = Duration::from_millis(250);
+
 /// Where the objects go.
 enum Place<'a> {
     Folder,
-    Bucket(&'a Weed, tokio::runtime::Handle),
+    Bucket(&'a Weed, tokio::runtime::Handle, &'a Proxy),
 }
 
 impl Place<'_> {
@@ -75,11 +96,28 @@ impl Place<'_> {
                     std::fs::copy(path, folder.path().join(name(path))).unwrap();
                 }
             }
-            Self::Bucket(weed, runtime) => {
+            Self::Bucket(weed, runtime, _) => {
                 runtime.block_on(bucket::download(weed, &format!("pcap_{id}"), folder.path()));
             }
         }
         folder
+    }
+
+    /// Parts that were begun up to now.
+    fn parts(&self) -> usize {
+        match self {
+            Self::Folder => 0,
+            Self::Bucket(_, _, proxy) => proxy.seen("partNumber=").len(),
+        }
+    }
+
+    /// Waits until an object is half-sent, if there is one to be sent: of two parts on their way at once one is confirmed when
+    /// the third begins.
+    fn until_half_sent(&self, parts_before: usize) {
+        let until = Instant::now() + Duration::from_secs(3);
+        while self.parts() < parts_before + 3 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Names of what uploads left behind.
@@ -90,7 +128,7 @@ impl Place<'_> {
                 .map(|path| name(path))
                 .filter(|n| n.starts_with('.'))
                 .collect(),
-            Self::Bucket(weed, runtime) => runtime.block_on(bucket::uploads_under_way(weed)),
+            Self::Bucket(weed, runtime, _) => runtime.block_on(bucket::uploads_under_way(weed)),
         }
     }
 }
@@ -109,13 +147,20 @@ struct Sums {
 }
 
 /// Kills one capture once in its life and some times in its recovery; how often in all.
-fn kill_one(trawl: &mut Trawl, place: &Place<'_>, moments: &mut Moments, sums: &mut Sums) -> u64 {
+fn kill_one(trawl: &mut Trawl, place: &Place<'_>, pace: Pace, moments: &mut Moments, sums: &mut Sums) -> u64 {
     let mut request = trawl.request(json!({"protocol": 17, "destination_port": PORT}));
     // Some end by their limit while they are still uploading, some are still capturing.
-    request["packet_limit"] = json!(1000 + moments.below(25_000));
+    request["packet_limit"] = json!(pace.packets_min + moments.below(pace.packets_below - pace.packets_min));
     request["destination_conf"] = json!(place.destination(trawl));
-    let id = trawl.create(&request);
-    moments.sleep(500);
+    let (id, parts) = (trawl.create(&request), place.parts());
+    let meets_upload = |moments: &mut Moments| matches!(place, Place::Bucket(..)) && moments.below(2) == 0;
+    if meets_upload(moments) {
+        trawl.until(&id, Duration::from_secs(30), |progress| progress.stop_reason.is_some());
+        place.until_half_sent(parts);
+        moments.sleep(PART_TIME.as_millis() as u64);
+    } else {
+        moments.sleep(pace.capture_ms_below);
+    }
     if moments.below(4) == 0 {
         trawl.signal(Signal::TERM);
         moments.sleep(150);
@@ -130,9 +175,16 @@ fn kill_one(trawl: &mut Trawl, place: &Place<'_>, moments: &mut Moments, sums: &
         expected.extend(frames.iter().map(|(ns, frame)| numbered::read(*ns, frame)));
     }
     let mut kills = 1;
+    let mut parts = place.parts();
     trawl.launch();
     while moments.below(5) < 3 {
-        moments.sleep(700);
+        if meets_upload(moments) {
+            place.until_half_sent(parts);
+            moments.sleep(PART_TIME.as_millis() as u64);
+        } else {
+            moments.sleep(pace.recovery_ms_below);
+        }
+        parts = place.parts();
         trawl.kill();
         trawl.launch();
         kills += 1;
@@ -182,7 +234,8 @@ fn assert_holds(trawl: &Trawl, place: &Place<'_>, id: &str, expected: &BTreeSet<
     }
 }
 
-fn kill_at_random_moments(setup: Setup, place: &Place<'_>, kills_min: u64) {
+/// How many uploads went on behind parts that a store had confirmed.
+fn kill_at_random_moments(setup: Setup, place: &Place<'_>, pace: Pace, kills_min: u64) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let sources = numbered::sources(folder.path(), 2);
     let of_sources = Setup::of_pcaps(&sources.iter().map(std::path::PathBuf::as_path).collect::<Vec<_>>());
@@ -190,25 +243,26 @@ fn kill_at_random_moments(setup: Setup, place: &Place<'_>, kills_min: u64) {
     let (mut moments, mut sums) = (Moments::from_environment(), Sums::default());
     let (mut kills, mut captures) = (0, 0);
     while kills < number("TRAWL_KILLS", kills_min) {
-        kills += kill_one(&mut trawl, place, &mut moments, &mut sums);
+        kills += kill_one(&mut trawl, place, pace, &mut moments, &mut sums);
         captures += 1;
     }
     let resumed = trawl.log().matches("upload goes on behind what the store holds").count();
     eprintln!("{kills} kills in {captures} captures, {resumed} uploads resumed; {sums:?}");
     assert!(sums.frames > 0, "nothing was ever durable");
     trawl.finish();
+    resumed
 }
 
 #[test]
 fn kill_9_at_random_moments_loses_nothing_durable_direct() {
     let setup = Setup { write: "direct", segment_bytes: "4MiB", ..Setup::replay() };
-    kill_at_random_moments(setup, &Place::Folder, KILLS);
+    kill_at_random_moments(setup, &Place::Folder, QUICK, KILLS);
 }
 
 #[test]
 fn kill_9_at_random_moments_loses_nothing_durable_mapped() {
     let setup = Setup { write: "mapped", segment_bytes: "4MiB", pool_bytes: "32MiB", ..Setup::replay() };
-    kill_at_random_moments(setup, &Place::Folder, KILLS);
+    kill_at_random_moments(setup, &Place::Folder, QUICK, KILLS);
 }
 
 #[test]
@@ -216,19 +270,23 @@ fn kill_9_at_random_moments_loses_nothing_durable_on_the_way_to_s3() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let Some(weed) = runtime.block_on(Weed::start()) else { return };
     runtime.block_on(weed.create_bucket(BUCKET));
+    let proxy = runtime.block_on(Proxy::start(&weed.endpoint, PART, Fault::Delay(PART_TIME), u32::MAX));
     let setup = Setup {
-        segment_bytes: "8MiB",
-        upload: "part_bytes = \"5MiB\"\nretry_seconds_max = 2\nretry_pause_ms_max = 200",
-        endpoint: Some(weed.endpoint.clone()),
+        segment_bytes: "32MiB",
+        // Two parts at once: some kills leave a gap behind the confirmed ones.
+        upload: "part_bytes = \"5MiB\"\nparts_in_flight = 2\nretry_seconds_max = 2\nretry_pause_ms_max = 200",
+        endpoint: Some(proxy.endpoint.clone()),
         environment: bucket::credentials(),
         ..Setup::replay()
     };
-    kill_at_random_moments(setup, &Place::Bucket(&weed, runtime.handle().clone()), KILLS);
+    let resumed =
+        kill_at_random_moments(setup, &Place::Bucket(&weed, runtime.handle().clone(), &proxy), SLOW, KILLS);
+    assert!(resumed > 0, "no kill came between two parts of an object");
 }
 
 #[test]
 fn kill_9_at_random_moments_loses_nothing_durable_in_compressed_pcapng() {
     let capture = "format = \"pcapng\"\ncompression = \"zstd\"";
     let setup = Setup { segment_bytes: "4MiB", capture, ..Setup::replay() };
-    kill_at_random_moments(setup, &Place::Folder, KILLS_NG);
+    kill_at_random_moments(setup, &Place::Folder, QUICK, KILLS_NG);
 }

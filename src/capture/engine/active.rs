@@ -221,14 +221,23 @@ pub(super) fn progress(job: &Job, seconds_left: f64) -> Progress {
     }
 }
 
-/// Why the engine ends a capture whose budget is used up.
-pub(super) fn reason(ended: crate::worker::Ended, failure: Option<&Failure>) -> StopReason {
+/// Why the engine ends a capture whose budget is used up. None yet if the spool took it away: why, its event says, which comes
+/// after the workers were told.
+pub(super) fn reason(ended: crate::worker::Ended, failure: Option<&Failure>) -> Option<StopReason> {
     use crate::worker::Ended;
     match (ended, failure) {
-        (Ended::Time, _) => StopReason::TimeLimit,
-        (Ended::Packets, _) => StopReason::PacketLimit,
-        (Ended::Bytes, _) => StopReason::ByteLimit,
-        (Ended::Revoked, Some(Failure::Full(_))) => StopReason::SpoolFull,
-        (Ended::Revoked, _) => StopReason::IoError,
+        (Ended::Time, _) => Some(StopReason::TimeLimit),
+        (Ended::Packets, _) => Some(StopReason::PacketLimit),
+        (Ended::Bytes, _) => Some(StopReason::ByteLimit),
+        (Ended::Revoked, Some(failure)) => Some(refused(failure)),
+        (Ended::Revoked, None) => None,
+    }
+}
+
+/// Why the engine ends a capture that the spool takes no more of.
+pub(super) fn refused(failure: &Failure) -> StopReason {
+    match failure {
+        Failure::Full(_) => StopReason::SpoolFull,
+        Failure::Io(_) => StopReason::IoError,
     }
 }

@@ -27,11 +27,11 @@ use crate::block::Stage;
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::merge::Feed;
-use crate::spool::{Event, Failure, Spool, SpoolCapture};
+use crate::spool::{Event, Spool, SpoolCapture};
 use crate::store::{JobStore, StoreError};
 use crate::upload::{Sealed, UploadError};
 use crate::worker::{Attachment, Budget, Ended, Sample};
-use active::{Active, Phase, progress, reason};
+use active::{Active, Phase, progress, reason, refused};
 use delivery::{Found, Outcome, put_manifest};
 use jiff::Timestamp;
 use planes::{Roster, Wanted, port_drops_since, sum_slot};
@@ -441,8 +441,9 @@ impl Engine {
                     if Instant::now() >= active.ends_at {
                         active.budget.end(Ended::Time);
                     }
-                    if let Some(ended) = active.budget.ended() {
-                        self.end(serial, reason(ended, active.failure.as_ref()));
+                    let ended = active.budget.ended();
+                    if let Some(why) = ended.and_then(|ended| reason(ended, active.failure.as_ref())) {
+                        self.end(serial, why);
                     }
                 }
                 _ => {}
@@ -477,11 +478,7 @@ impl Engine {
                     tracing::error!(capture = %active.job.id, error = failure.message(), "capture cannot go on");
                     active.failure.get_or_insert(failure.clone());
                 }
-                let why = match failure {
-                    Failure::Full(_) => StopReason::SpoolFull,
-                    Failure::Io(_) => StopReason::IoError,
-                };
-                self.end(serial, why);
+                self.end(serial, refused(&failure));
             }
             Event::StreamEnded { serial, lost, .. } => {
                 if let Some(active) = self.active.get_mut(&serial) {
