@@ -251,6 +251,12 @@ pub struct StartArgs {
     /// a full capture needs it
     #[arg(long, value_name = "URI")]
     pub destination_conf: Option<String>,
+    /// What the objects are; without, what the host's configuration says
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<FormatArg>,
+    /// What they are compressed by; without, what the host's configuration says
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub compression: Option<CompressionArg>,
     /// The filter
     #[command(flatten)]
     pub filter: FilterV1Args,
@@ -340,7 +346,7 @@ pub struct MergeArgs {
 pub enum FormatArg {
     /// Classic pcap with nanosecond time stamps
     Pcap,
-    /// pcapng, which can hold several link types
+    /// Interfaces with names and counts, comments, several link types
     Pcapng,
 }
 

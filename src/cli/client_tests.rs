@@ -146,6 +146,8 @@ fn body() -> Body {
         colo_name: Some("ORD".to_owned()),
         destination_conf: Some("file:///x".to_owned()),
         offset_time: None,
+        format: None,
+        compression: None,
     })
     .unwrap()
 }

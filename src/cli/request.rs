@@ -5,6 +5,7 @@
 use super::args::{CaptureType, FilterV1Args, StartArgs};
 use crate::config::ByteSize;
 use crate::matcher::FilterV1;
+use crate::merge::{Compression, Container};
 use serde::Serialize;
 use serde_json::Number;
 
@@ -61,6 +62,10 @@ pub struct Body {
     destination_conf: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset_time: Option<jiff::Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Container>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compression: Option<Compression>,
     filter_v1: FilterV1,
 }
 
@@ -96,6 +101,8 @@ pub fn body(args: &StartArgs) -> Result<Body, Error> {
                 ("--colo-name", args.colo_name.is_some()),
                 ("--destination-conf", args.destination_conf.is_some()),
                 ("--byte-limit", args.byte_limit.is_some()),
+                ("--format", args.format.is_some()),
+                ("--compression", args.compression.is_some()),
             ] {
                 if given {
                     return Err(Error::NotSimple(option));
@@ -113,6 +120,8 @@ pub fn body(args: &StartArgs) -> Result<Body, Error> {
         colo_name: args.colo_name.clone(),
         destination_conf: args.destination_conf.clone(),
         offset_time: args.offset_time,
+        format: args.format.map(Container::from),
+        compression: args.compression.map(Compression::from),
         filter_v1: filter(&args.filter)?,
     })
 }
@@ -153,6 +162,7 @@ fn protocol(text: &str) -> Result<Number, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::{CompressionArg, FormatArg};
     use serde_json::json;
 
     fn args(kind: CaptureType) -> StartArgs {
@@ -166,6 +176,8 @@ mod tests {
             colo_name: None,
             destination_conf: None,
             offset_time: None,
+            format: None,
+            compression: None,
         }
     }
 
@@ -175,12 +187,14 @@ mod tests {
         full.colo_name = Some("ORD".to_owned());
         full.destination_conf = Some("s3://b?region=r".to_owned());
         full.byte_limit = Some("100MB".to_owned());
+        full.format = Some(FormatArg::Pcapng);
+        full.compression = Some(CompressionArg::Zstd);
         full.filter.protocol = Some("TCP".to_owned());
         full.filter.destination_port = Some(443);
         assert_eq!(
             serde_json::to_value(body(&full).unwrap()).unwrap(),
             json!({"system": "magic-transit", "type": "full", "time_limit": 60, "byte_limit": 100_000_000,
-                   "colo_name": "ORD", "destination_conf": "s3://b?region=r",
+                   "colo_name": "ORD", "destination_conf": "s3://b?region=r", "format": "pcapng", "compression": "zstd",
                    "filter_v1": {"destination_port": 443, "protocol": 6}})
         );
         let mut simple = args(CaptureType::Simple);
@@ -220,5 +234,10 @@ mod tests {
         );
         let simple = |args: &mut StartArgs| (args.kind, args.packet_limit) = (CaptureType::Simple, Some(1));
         assert!(message(simple).contains("takes no --colo-name"));
+        let formatted = |args: &mut StartArgs| {
+            (args.kind, args.packet_limit, args.colo_name) = (CaptureType::Simple, Some(1), None);
+            (args.destination_conf, args.format) = (None, Some(FormatArg::Pcapng));
+        };
+        assert!(message(formatted).contains("takes no --format"));
     }
 }
