@@ -83,7 +83,7 @@ say "making 64 files of 4 MiB"
 make_files 64 $((4 << 20))
 turns "64 files of 4 MiB"
 
-RESULT=$ROOT/benches/results/merge-$(date -u +%Y-%m-%dT%H%M%SZ).md
+RESULT=$ROOT/benches/results/$(date -u +%Y-%m-%dT%H%M%SZ)-merge.md
 {
     printf '# trawl merge against mergecap, %s\n\n' "$(date -u +%F)"
     printf 'Medians of %s runs, turn by turn, on %s; frames of 300 bytes.\n\n' "$RUNS" "$(stat -f -c %T "$WHERE")"

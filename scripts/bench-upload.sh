@@ -107,7 +107,7 @@ for ((run = 1; run <= runs; run++)); do
 done
 
 mkdir -p benches/results
-result=benches/results/upload-$(date -u +%Y-%m-%dT%H%M%SZ).md
+result=benches/results/$(date -u +%Y-%m-%dT%H%M%SZ)-upload.md
 python3 - "$work" "$mib" "$runs" >"$result" <<'PYTHON'
 import datetime, os, statistics, subprocess, sys
 work, mib, runs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

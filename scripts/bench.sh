@@ -199,7 +199,7 @@ for SIZE in $SIZES; do
 done
 [ -n "$TABLE" ] || exit 0
 
-out=$ROOT/benches/results/$(date -u +%Y-%m-%dT%H%M%SZ).md
+out=$ROOT/benches/results/$(date -u +%Y-%m-%dT%H%M%SZ)-stages.md
 {
     echo "# trawl's stages against dpdk-testpmd and fio, $(date -u +%Y-%m-%d)"
     echo
