@@ -3,6 +3,7 @@
 Every reading of a capture is held to the ledger's equations. Python's standard library only.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -45,6 +46,29 @@ def config_text(sections):
         lines.append(f"[[{section[1:]}]]" if section.startswith("[") else f"[{section}]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
     return "\n".join(lines) + "\n"
+
+
+def replay(arguments, frames, blocks, spool, **more):
+    """Sections of a server that takes the frames of a pcap file over and over, with a bench's one worker and one writer."""
+    return {
+        "dpdk": {"eal": ["--no-pci", "--in-memory", *arguments.memory.split()]},
+        "[port": {"device": f"net_pcap0,rx_pcap={arguments.work}/{frames}.pcap,infinite_rx=1"},
+        "cores": {"workers": [arguments.worker], "writers": [arguments.writer]},
+        "blocks": {"bytes_max": blocks},
+        "spool": spool,
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def served(*start, **more):
+    """An Appliance that is ended as an operator does, or killed after a failure."""
+    trawl = Appliance(*start, **more)
+    try:
+        yield trawl
+        trawl.finish()
+    finally:
+        trawl.kill()
 
 
 class Appliance:

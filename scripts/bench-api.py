@@ -14,7 +14,7 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
-from appliance import Appliance, Failed  # noqa: E402
+from appliance import Failed, replay, served  # noqa: E402
 
 SETTLE_SECONDS = 0.5
 # Captures that a list has to list.
@@ -127,24 +127,15 @@ def main():
     for name in ("worker", "writer", "loader", "runs", "connections"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
-    arguments, trawl = parser.parse_args(), None
+    arguments = parser.parse_args()
     os.sched_setaffinity(0, {arguments.writer})
+    sections = replay(arguments, "frames", "256MiB", {"bytes_max": "1GiB", "write": "discard"},
+                      capture={"simple_interval_seconds": 0})
     try:
-        trawl = Appliance(arguments.trawl, arguments.work, {
-            "dpdk": {"eal": ["--no-pci", "--in-memory", *arguments.memory.split()]},
-            "[port": {"device": f"net_pcap0,rx_pcap={arguments.work}/frames.pcap,infinite_rx=1"},
-            "cores": {"workers": [arguments.worker], "writers": [arguments.writer]},
-            "blocks": {"bytes_max": "256MiB"},
-            "spool": {"bytes_max": "1GiB", "write": "discard"},
-            "capture": {"simple_interval_seconds": 0},
-        })
-        measure(trawl, arguments)
-        trawl.finish()
+        with served(arguments.trawl, arguments.work, sections) as trawl:
+            measure(trawl, arguments)
     except Failed as failure:
         sys.exit(f"error: {failure}")
-    finally:
-        if trawl:
-            trawl.kill()
 
 
 if __name__ == "__main__":

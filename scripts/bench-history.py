@@ -12,7 +12,7 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
-from appliance import Appliance, Failed  # noqa: E402
+from appliance import Failed, replay, served  # noqa: E402
 
 SETTLE_SECONDS = 0.5
 # Nothing that make-frames.py makes is TCP.
@@ -37,15 +37,8 @@ def kept(trawl):
 def one(arguments, size, work, history):
     """What one server receives with each work, and the bytes that its history has in the end."""
     work.mkdir(mode=0o700)
-    trawl = Appliance(arguments.trawl, work, {
-        "dpdk": {"eal": ["--no-pci", "--in-memory", *arguments.memory.split()]},
-        "[port": {"device": f"net_pcap0,rx_pcap={arguments.work}/{size}.pcap,infinite_rx=1"},
-        "cores": {"workers": [arguments.worker], "writers": [arguments.writer]},
-        "blocks": {"bytes_max": "256MiB"},
-        "spool": {"bytes_max": "2GiB"},
-        "history": {"enabled": history},
-    })
-    try:
+    sections = replay(arguments, size, "256MiB", {"bytes_max": "2GiB"}, history={"enabled": history})
+    with served(arguments.trawl, work, sections) as trawl:
         figures = [pace(trawl, arguments.seconds)]
         capture = trawl.create(filter_v1=TAKES_NOTHING)
         trawl.running(capture)
@@ -55,10 +48,7 @@ def one(arguments, size, work, history):
             raise Failed(f"the filter must take nothing: {ledger}")
         trawl.stop(capture)
         trawl.ended(capture)
-        trawl.finish()
-        return figures, kept(trawl) if history else 0
-    finally:
-        trawl.kill()
+    return figures, kept(trawl) if history else 0
 
 
 def main():

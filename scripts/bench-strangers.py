@@ -14,7 +14,7 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
-from appliance import Appliance, Failed  # noqa: E402
+from appliance import Failed, replay, served  # noqa: E402
 
 OWNER, STRANGER = "owner", "stranger"
 WARM_UP = 200
@@ -86,24 +86,14 @@ def main():
         parser.add_argument(f"--{name}", required=True)
     for name in ("worker", "writer", "requests"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    arguments, trawl = parser.parse_args(), None
+    arguments = parser.parse_args()
     os.sched_setaffinity(0, {arguments.writer})
+    sections = replay(arguments, "frames", "64MiB", {"bytes_max": "1GiB"}, capture={"simple_interval_seconds": 0})
     try:
-        trawl = Appliance(arguments.trawl, arguments.work, {
-            "dpdk": {"eal": ["--no-pci", "--in-memory", *arguments.memory.split()]},
-            "[port": {"device": f"net_pcap0,rx_pcap={arguments.work}/frames.pcap,infinite_rx=1"},
-            "cores": {"workers": [arguments.worker], "writers": [arguments.writer]},
-            "blocks": {"bytes_max": "64MiB"},
-            "spool": {"bytes_max": "1GiB"},
-            "capture": {"simple_interval_seconds": 0},
-        }, accounts=(OWNER, STRANGER))
-        measure(trawl, arguments.requests)
-        trawl.finish()
+        with served(arguments.trawl, arguments.work, sections, accounts=(OWNER, STRANGER)) as trawl:
+            measure(trawl, arguments.requests)
     except Failed as failure:
         sys.exit(f"error: {failure}")
-    finally:
-        if trawl:
-            trawl.kill()
 
 
 if __name__ == "__main__":

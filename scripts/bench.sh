@@ -38,21 +38,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-if [ -z "${TRAWL:-}" ]; then
-    "$ROOT/scripts/install-deps.sh" build
-    say "building (release)"
-    (cd "$ROOT" && cargo build --release --locked --bin trawl)
-    TRAWL=$TARGET_DIR/release/trawl
-fi
-need_apt dpdk python3 util-linux fio tshark || die "packages are missing"
-mapfile -t cores < <(cores_allowed)
-[ "${#cores[@]}" -ge 2 ] || die "a benchmark needs two cores"
-MAIN=${cores[0]} POLL=${cores[-1]}
-memory=(-m 256)
-if ! ensure_hugepages 512; then
-    warn "no 512 free hugepages: figures are those of --no-huge and ordinary pages"
-    memory+=(--no-huge)
-fi
+prepare_bench dpdk python3 fio tshark
 
 mkdir -p "$DIR"
 WORK=$(mktemp -d "$DIR/run.XXXXXX")

@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
     let program = Program::compile(&[(0, &filter, None), (63, &filter, None)]);
     let mut hits = [0; CAPTURES_MAX];
     let keys = [Key::parse(frame, frame.len() as u32)];
-    assert_eq!(program.evaluate(&keys, &mut hits), hits[0]);
+    assert_eq!(program.evaluate(&keys, &mut hits).packets, hits[0]);
     assert_eq!(hits[0], hits[63]);
     assert!(!filter.takes_everything() || hits[0] == 1);
 });

@@ -104,7 +104,7 @@ pub fn test(filter: &FilterV1, input: &Path, output: Option<&Path>) -> Result<Co
         is_ethernet(reader.link_type())?;
         let data = reader.data(&place);
         counts.packets += 1;
-        if program.evaluate(&[Key::parse(data, place.wire_len)], &mut hits) == 0 {
+        if program.evaluate(&[Key::parse(data, place.wire_len)], &mut hits).packets == 0 {
             continue;
         }
         counts.matched += 1;

@@ -131,7 +131,7 @@ pub(super) fn run(
         let key = Key::parse(data, place.wire_len);
         if visible(&key) {
             seen += 1;
-            if program.evaluate(&[key], &mut hits) != 0 {
+            if program.evaluate(&[key], &mut hits).packets != 0 {
                 newest.push(place.ns, place.wire_len, data);
             }
         }

@@ -149,21 +149,13 @@ impl Program {
         Bits(self.attached)
     }
 
-    /// As [`Program::evaluate_burst`]; returns the packets that match at least one filter.
-    ///
-    /// # Panics
-    /// If there are more keys than [`BURST`].
-    pub fn evaluate(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> u64 {
-        self.evaluate_burst(keys, hits).packets
-    }
-
     /// Matches a burst. For each attached slot `s`, bit `i` of `hits[s]` says whether packet `i` matches; the other
     /// slots' words are left alone.
     ///
     /// # Panics
     /// If there are more keys than [`BURST`].
     #[inline]
-    pub fn evaluate_burst(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> Matched {
+    pub fn evaluate(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> Matched {
         assert!(keys.len() <= BURST, "a burst has at most {BURST} packets");
         let all = u64::MAX.checked_shr((BURST - keys.len()) as u32).unwrap_or(0);
         for slot in Bits(self.attached) {

@@ -165,7 +165,7 @@ proptest! {
         let keys: Vec<Key> = frames.iter().map(key).collect();
         let stale = 0xdead;
         let mut hits = [stale; CAPTURES_MAX];
-        let matched = program.evaluate_burst(&keys, &mut hits);
+        let matched = program.evaluate(&keys, &mut hits);
         let mut expected = [stale; CAPTURES_MAX];
         for (slot, filter, _) in &attached {
             let matching = frames.iter().map(|frame| naive(filter, &frame.facts()));
@@ -191,17 +191,17 @@ fn an_empty_filter_needs_no_keys_and_takes_every_packet() {
     let program = Program::compile(&[(3, &everything, None), (63, &everything, None)]);
     assert!(!program.needs_keys());
     let mut hits = [0; CAPTURES_MAX];
-    assert_eq!(program.evaluate(&[Key::EMPTY; 5], &mut hits), 0b1_1111);
+    assert_eq!(program.evaluate(&[Key::EMPTY; 5], &mut hits).packets, 0b1_1111);
     assert_eq!((hits[3], hits[63], hits[4]), (0b1_1111, 0b1_1111, 0));
-    assert_eq!(program.evaluate(&[], &mut hits), 0);
-    assert_eq!(program.evaluate(&[Key::EMPTY; BURST], &mut hits), u64::MAX);
+    assert_eq!(program.evaluate(&[], &mut hits).packets, 0);
+    assert_eq!(program.evaluate(&[Key::EMPTY; BURST], &mut hits).packets, u64::MAX);
 }
 
 #[test]
 fn no_filter_matches_nothing() {
     let program = Program::compile(&[]);
     assert!(!program.needs_keys() && program.slots().next().is_none());
-    assert_eq!(program.evaluate(&[Key::EMPTY; BURST], &mut [0; CAPTURES_MAX]), 0);
+    assert_eq!(program.evaluate(&[Key::EMPTY; BURST], &mut [0; CAPTURES_MAX]).packets, 0);
 }
 
 #[test]

@@ -232,7 +232,7 @@ impl<S: Source> Worker<S> {
                 queue.keys[i] = Key::parse(burst.head(i), burst.wire_len(i));
             }
         }
-        let touched = self.work.program.evaluate_burst(&queue.keys[..frames], &mut queue.hits).slots;
+        let touched = self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits).slots;
         let stamped = Stamped::new(&burst, queue.last_ns, now);
         if queue.local.is_settled() || queue.last_ns >= queue.next_end_ns {
             (queue.over, queue.next_end_ns) = self.work.over(queue.last_ns);

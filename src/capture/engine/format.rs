@@ -7,7 +7,7 @@ use super::Engine;
 use super::active::Active;
 use crate::capture::journal::{self, settle_counts};
 use crate::capture::{Job, Kind, Request};
-use crate::merge::{Counts, Input, ObjectFormat, Origin};
+use crate::merge::{Container, Counts, Input, ObjectFormat, Origin};
 
 impl Engine {
     /// Simple captures are what Cloudflare's download says they are.
@@ -35,9 +35,11 @@ impl Engine {
         Origin { comments, ..self.planes.origin.clone() }
     }
 
-    /// Tells the merge what was counted, once that is final.
+    /// Tells the merge what was counted, once that is final, if what it writes says so.
     pub(super) fn tell_counts(&self, active: &mut Active) {
-        let Some(feed) = active.feed.take() else { return };
+        let feed = active.feed.take();
+        // Only pcapng has a place for them.
+        let Some(feed) = feed.filter(|_| active.format.container == Container::PcapNg) else { return };
         let (ledger, dir) = (active.job.ledger, self.dir(active));
         let counts = Counts {
             offered: ledger.offered,
