@@ -5,8 +5,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net};
 use std::hint::black_box;
 use std::sync::Arc;
-use trawl::limits::{BURST, CAPTURES_MAX};
-use trawl::matcher::{Filter, FilterV1, PrefixSet, Program};
+use trawl::limits::BURST;
+use trawl::matcher::{Filter, FilterV1, Hits, PrefixSet, Program};
 use trawl::packet::Key;
 
 /// One filter of an account with so many prefixes of 20 to 24 bits.
@@ -46,7 +46,7 @@ fn program(count: usize, json: impl Fn(usize) -> String) -> Program {
 fn matcher(criterion: &mut Criterion) {
     let frames: Vec<[u8; 60]> = (0..BURST).map(frame).collect();
     let mut keys: Vec<Key> = frames.iter().map(|frame| Key::parse(frame, 60)).collect();
-    let mut hits = [0_u64; CAPTURES_MAX];
+    let mut hits = Hits::default();
     let mut group = criterion.benchmark_group("burst of 64");
     group.throughput(Throughput::Elements(BURST as u64));
 

@@ -3,8 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trawl::limits::CAPTURES_MAX;
-use trawl::matcher::{Filter, FilterV1, Program};
+use trawl::matcher::{Filter, FilterV1, Hits, Program};
 use trawl::packet::Key;
 
 fuzz_target!(|input: &[u8]| {
@@ -15,9 +14,10 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(serde_json::from_slice::<FilterV1>(&echoed).ok().as_ref(), Some(&sent), "echoed as sent");
     let Ok(filter) = Filter::try_from(&sent) else { return };
     let program = Program::compile(&[(0, &filter, None), (63, &filter, None)]);
-    let mut hits = [0; CAPTURES_MAX];
+    let mut hits = Hits::default();
     let keys = [Key::parse(frame, frame.len() as u32)];
-    assert_eq!(program.evaluate(&keys, &mut hits).packets, hits[0]);
-    assert_eq!(hits[0], hits[63]);
-    assert!(!filter.takes_everything() || hits[0] == 1);
+    program.evaluate(&keys, &mut hits);
+    assert_eq!(hits.packets(), hits.of(0));
+    assert_eq!(hits.of(0), hits.of(63));
+    assert!(!filter.takes_everything() || hits.of(0) == 1);
 });

@@ -3,8 +3,8 @@
 //!
 //! Invariant: nothing is said about packets that could not be read.
 
-use crate::limits::{CAPTURES_MAX, FULL_SNAPLEN};
-use crate::matcher::{Filter, FilterError, FilterV1, Program};
+use crate::limits::FULL_SNAPLEN;
+use crate::matcher::{Filter, FilterError, FilterV1, Hits, Program};
 use crate::packet::Key;
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{ReadError, Reader, Writer};
@@ -94,7 +94,7 @@ pub fn test(filter: &FilterV1, input: &Path, output: Option<&Path>) -> Result<Co
     let mut output = output.map(|path| Output::create(path, input)).transpose()?;
 
     let program = Program::compile(&[(0, &filter, None)]);
-    let mut hits = [0; CAPTURES_MAX];
+    let mut hits = Hits::default();
     let mut counts = Counts::default();
     let end = loop {
         let place = match reader.advance() {
@@ -104,7 +104,8 @@ pub fn test(filter: &FilterV1, input: &Path, output: Option<&Path>) -> Result<Co
         is_ethernet(reader.link_type())?;
         let data = reader.data(&place);
         counts.packets += 1;
-        if program.evaluate(&[Key::parse(data, place.wire_len)], &mut hits).packets == 0 {
+        program.evaluate(&[Key::parse(data, place.wire_len)], &mut hits);
+        if hits.packets() == 0 {
             continue;
         }
         counts.matched += 1;

@@ -4,8 +4,8 @@
 //! Invariant: what is in memory is bounded by the packet limit and by the segments that overlap at one moment.
 
 use super::{Entry, HistoryError};
-use crate::limits::{CAPTURES_MAX, PCAP_RECORD_HEADER_BYTES, SIMPLE_SNAPLEN};
-use crate::matcher::{Filter, Program};
+use crate::limits::{PCAP_RECORD_HEADER_BYTES, SIMPLE_SNAPLEN};
+use crate::matcher::{Filter, Hits, Program};
 use crate::packet::Key;
 use crate::pcap::{Place, ReadError, Reader, file_header, record_header};
 use std::cmp::Reverse;
@@ -110,7 +110,7 @@ pub(super) fn run(
     visible: &dyn Fn(&Key) -> bool,
 ) -> Result<Answer, HistoryError> {
     let program = Program::compile(&[(0, &query.filter, None)]);
-    let mut hits = [0; CAPTURES_MAX];
+    let mut hits = Hits::default();
     let path = |entry: &Entry| Stream { path: dir.join(entry.name()), head: None };
     let mut streams: Vec<Stream> = entries.iter().map(path).collect();
     // What is due next: (time, segment). A segment that is not open yet is due at its first record.
@@ -131,7 +131,8 @@ pub(super) fn run(
         let key = Key::parse(data, place.wire_len);
         if visible(&key) {
             seen += 1;
-            if program.evaluate(&[key], &mut hits).packets != 0 {
+            program.evaluate(&[key], &mut hits);
+            if hits.packets() != 0 {
                 newest.push(place.ns, place.wire_len, data);
             }
         }

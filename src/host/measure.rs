@@ -12,12 +12,12 @@ use super::ports::PortsError;
 use super::serve;
 use crate::config::Plan;
 use crate::dpdk::{Eal, Port, PortConfig};
-use crate::limits::{CAPTURES_MAX, EXTENT_BYTES, FULL_SNAPLEN, SEGMENT_BYTES_MIN};
-use crate::matcher::{Filter, Program};
+use crate::limits::{EXTENT_BYTES, FULL_SNAPLEN, SEGMENT_BYTES_MIN};
+use crate::matcher::Filter;
 use crate::merge::{Feed, Input};
 use crate::pcap;
 use crate::spool::{Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
-use crate::worker::{Attachment, Budget, Ended, Work, WorkerHandle};
+use crate::worker::{Assigned, Attachment, Budget, Ended, Work, WorkerHandle};
 use serde::Serialize;
 use std::fs;
 use std::io::{self, BufWriter};
@@ -245,18 +245,17 @@ impl Bench<'_> {
         });
         registered.map_err(|source| MeasureError::File { path: dir, source })?;
         for worker in workers {
-            let mut attachments = [const { None }; CAPTURES_MAX];
-            attachments[0] = Some(Attachment {
+            let attachment = Attachment {
                 serial: SERIAL,
                 snaplen: FULL_SNAPLEN,
                 end_ns: u64::MAX,
                 budget: Arc::clone(budget),
                 sample: None,
                 rotate: None,
-            });
-            let program = Program::compile(&[(0, &Filter::default(), None)]);
+            };
+            let all = Assigned { slot: 0, filter: &Filter::default(), scope: None, attachment };
             // A worker that was just started has room for works.
-            let _taken = worker.give(Box::new(Work { generation: 1, program, attachments }));
+            let _taken = worker.give(Box::new(Work::new(1, vec![all])));
         }
         let (spool, budget) = (Arc::clone(spool), Arc::clone(budget));
         Ok(std::thread::spawn(move || {

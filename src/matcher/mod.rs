@@ -7,6 +7,7 @@ mod filter;
 mod valid;
 mod rule;
 mod bits;
+mod hits;
 mod prefixes;
 mod program;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 
 pub use bits::Bits;
 pub use filter::FilterV1;
+pub use hits::Hits;
 pub use prefixes::PrefixSet;
-pub use program::{Matched, Program};
+pub use program::Program;
 pub use valid::{Filter, FilterError};

@@ -16,7 +16,7 @@
 //! admit.
 
 use super::rule::Rule;
-use super::{Bits, Filter, PrefixSet};
+use super::{Bits, Filter, Hits, PrefixSet};
 use crate::limits::{BURST, CAPTURES_MAX};
 use crate::packet::{Key, offset};
 use std::sync::Arc;
@@ -75,21 +75,10 @@ impl Column {
     }
 }
 
-/// Who matched what of a burst; the details are in the row of hits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Matched {
-    /// The packets that match at least one filter.
-    pub packets: u64,
-    /// The slots that at least one packet matches.
-    pub slots: u64,
-}
-
 /// What a worker evaluates over each burst: up to [`CAPTURES_MAX`] filters, each in its slot.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
-    /// Slots that have a filter.
-    attached: u64,
-    /// Those of them whose filter is `{}`.
+    /// Slots whose filter is `{}`.
     everything: u64,
     /// For the whole burst. None if no filter asks about anything.
     prefilter: Option<Box<[Column; PREFILTER_COLUMNS]>>,
@@ -108,12 +97,12 @@ impl Program {
     #[must_use]
     pub fn compile(filters: &[(usize, &Filter, Option<&Arc<PrefixSet>>)]) -> Self {
         let mut program = Self::default();
-        let mut rules = Vec::new();
+        let (mut rules, mut attached) = (Vec::new(), 0_u64);
         let mut scopes: Vec<(Arc<PrefixSet>, u64)> = Vec::new();
         for &(slot, filter, scope) in filters {
             assert!(slot < CAPTURES_MAX, "slot {slot} of {CAPTURES_MAX}");
-            assert!(program.attached & 1 << slot == 0, "slot {slot} has two filters");
-            program.attached |= 1 << slot;
+            assert!(attached & 1 << slot == 0, "slot {slot} has two filters");
+            attached |= 1 << slot;
             if filter.takes_everything() {
                 program.everything |= 1 << slot;
             } else {
@@ -144,81 +133,58 @@ impl Program {
         self.prefilter.is_some() || !self.scopes.is_empty()
     }
 
-    /// The attached slots, ascending.
-    pub fn slots(&self) -> Bits {
-        Bits(self.attached)
-    }
-
-    /// Matches a burst. For each attached slot `s`, bit `i` of `hits[s]` says whether packet `i` matches; the other
-    /// slots' words are left alone.
+    /// Matches a burst: `hits` is then of this burst alone.
     ///
     /// # Panics
     /// If there are more keys than [`BURST`].
     #[inline]
-    pub fn evaluate(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> Matched {
+    pub fn evaluate(&self, keys: &[Key], hits: &mut Hits) {
         assert!(keys.len() <= BURST, "a burst has at most {BURST} packets");
+        hits.clear();
         let all = u64::MAX.checked_shr((BURST - keys.len()) as u32).unwrap_or(0);
-        for slot in Bits(self.attached) {
-            hits[slot] = 0;
-        }
-        for slot in Bits(self.everything) {
-            hits[slot] = all;
-        }
-        let matched = match &self.prefilter {
-            Some(prefilter) => self.evaluate_rules(prefilter, keys, hits),
-            None => Matched::default(),
-        };
-        if !self.scopes.is_empty() {
-            return self.restrict(keys, hits);
-        }
-        if self.everything == 0 || all == 0 {
-            return matched;
-        }
-        Matched { packets: all, slots: matched.slots | self.everything }
-    }
-
-    /// Takes from each account the hits that its prefixes do not admit; returns what is left.
-    fn restrict(&self, keys: &[Key], hits: &mut [u64; CAPTURES_MAX]) -> Matched {
-        for (scope, slots) in &self.scopes {
-            let wanted = Bits(*slots).fold(0, |wanted, slot| wanted | hits[slot]);
-            let admitted =
-                Bits(wanted).fold(0, |admitted, i| admitted | u64::from(scope.admits(&keys[i])) << i);
-            for slot in Bits(*slots) {
-                hits[slot] &= admitted;
+        if all != 0 {
+            for slot in Bits(self.everything) {
+                hits.add(slot, all);
             }
         }
-        Bits(self.attached).fold(Matched::default(), |left, slot| Matched {
-            packets: left.packets | hits[slot],
-            slots: left.slots | u64::from(hits[slot] != 0) << slot,
-        })
+        if let Some(prefilter) = &self.prefilter {
+            self.evaluate_rules(prefilter, keys, hits);
+        }
+        if !self.scopes.is_empty() {
+            self.restrict(keys, hits);
+        }
     }
 
-    fn evaluate_rules(
-        &self,
-        [a, b, c, d]: &[Column; PREFILTER_COLUMNS],
-        keys: &[Key],
-        hits: &mut [u64; CAPTURES_MAX],
-    ) -> Matched {
+    /// Takes from each account the hits that its prefixes do not admit.
+    fn restrict(&self, keys: &[Key], hits: &mut Hits) {
+        for (scope, slots) in &self.scopes {
+            let slots = slots & hits.slots;
+            let wanted = Bits(slots).fold(0, |wanted, slot| wanted | hits.of(slot));
+            let admitted =
+                Bits(wanted).fold(0, |admitted, i| admitted | u64::from(scope.admits(&keys[i])) << i);
+            for slot in Bits(slots) {
+                hits.keep(slot, admitted);
+            }
+        }
+    }
+
+    #[inline]
+    fn evaluate_rules(&self, [a, b, c, d]: &[Column; PREFILTER_COLUMNS], keys: &[Key], hits: &mut Hits) {
         let mut admitted = [0_u64; BURST];
         let mut survivors = 0_u64;
         for (i, (key, admitted)) in keys.iter().zip(&mut admitted).enumerate() {
             *admitted = a.admitted(key) & b.admitted(key) & c.admitted(key) & d.admitted(key);
             survivors |= u64::from(*admitted != 0) << i;
         }
-        let mut matched = Matched::default();
         for i in Bits(survivors) {
             let slots = self.columns.iter().try_fold(admitted[i], |slots, column| {
                 let slots = slots & column.admitted(&keys[i]);
                 (slots != 0).then_some(slots)
             });
-            let slots = slots.unwrap_or(0);
-            matched.packets |= u64::from(slots != 0) << i;
-            matched.slots |= slots;
-            for slot in Bits(slots) {
-                hits[slot] |= 1 << i;
+            for slot in Bits(slots.unwrap_or(0)) {
+                hits.add(slot, 1 << i);
             }
         }
-        matched
     }
 }
 

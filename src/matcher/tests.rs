@@ -1,7 +1,7 @@
 //! Validation by example; evaluation against a naive interpreter and against libpcap.
 
 use super::rule::Rule;
-use super::{Bits, Filter, FilterError, FilterV1, Program};
+use super::{Bits, Filter, FilterError, FilterV1, Hits, Program};
 use crate::limits::{BURST, CAPTURES_MAX};
 use crate::packet::Key;
 use crate::packet::frames::{self, Extension, Facts, Frame, Ip};
@@ -140,6 +140,18 @@ pub(super) fn naive(filter: &Filter, facts: &Facts) -> bool {
         && filter.protocol.is_none_or(|protocol| facts.protocol == Some(protocol))
 }
 
+/// As after a burst of which every packet matched in every slot.
+pub(super) fn stale() -> Hits {
+    let mut hits = Hits::default();
+    (0..CAPTURES_MAX).for_each(|slot| hits.add(slot, u64::MAX));
+    hits
+}
+
+/// The match bits of every slot.
+pub(super) fn row(hits: &Hits) -> [u64; CAPTURES_MAX] {
+    std::array::from_fn(|slot| hits.of(slot))
+}
+
 pub(super) fn key(frame: &Frame) -> Key {
     let bytes = frame.bytes();
     Key::parse(&bytes, bytes.len() as u32)
@@ -157,24 +169,20 @@ proptest! {
         let slot = |n: usize| (first_slot + n) % CAPTURES_MAX;
         let attached: Vec<_> = filters.iter().enumerate().map(|(n, f)| (slot(n), f, None)).collect();
         let program = Program::compile(&attached);
-        let mut slots: Vec<usize> = attached.iter().map(|(slot, ..)| *slot).collect();
-        slots.sort_unstable();
-        prop_assert_eq!(program.slots().collect::<Vec<_>>(), slots);
         prop_assert_eq!(program.needs_keys(), filters.iter().any(|filter| !filter.takes_everything()));
 
         let keys: Vec<Key> = frames.iter().map(key).collect();
-        let stale = 0xdead;
-        let mut hits = [stale; CAPTURES_MAX];
-        let matched = program.evaluate(&keys, &mut hits);
-        let mut expected = [stale; CAPTURES_MAX];
+        let mut hits = stale();
+        program.evaluate(&keys, &mut hits);
+        let mut expected = [0; CAPTURES_MAX];
         for (slot, filter, _) in &attached {
             let matching = frames.iter().map(|frame| naive(filter, &frame.facts()));
             expected[*slot] = matching.enumerate().fold(0, |bits, (i, hit)| bits | u64::from(hit) << i);
         }
-        prop_assert_eq!(hits, expected);
-        prop_assert_eq!(matched.packets, program.slots().fold(0, |bits, slot| bits | hits[slot]));
-        let slots = program.slots().filter(|&slot| hits[slot] != 0).fold(0, |slots, slot| slots | 1 << slot);
-        prop_assert_eq!(matched.slots, slots);
+        prop_assert_eq!(row(&hits), expected);
+        prop_assert_eq!(hits.packets(), expected.iter().fold(0, |all, packets| all | packets));
+        let hit: Vec<_> = expected.into_iter().enumerate().filter(|(_, packets)| *packets != 0).collect();
+        prop_assert_eq!(hits.iter().collect::<Vec<_>>(), hit);
     }
 
     #[test]
@@ -190,18 +198,22 @@ fn an_empty_filter_needs_no_keys_and_takes_every_packet() {
     let everything = Filter::default();
     let program = Program::compile(&[(3, &everything, None), (63, &everything, None)]);
     assert!(!program.needs_keys());
-    let mut hits = [0; CAPTURES_MAX];
-    assert_eq!(program.evaluate(&[Key::EMPTY; 5], &mut hits).packets, 0b1_1111);
-    assert_eq!((hits[3], hits[63], hits[4]), (0b1_1111, 0b1_1111, 0));
-    assert_eq!(program.evaluate(&[], &mut hits).packets, 0);
-    assert_eq!(program.evaluate(&[Key::EMPTY; BURST], &mut hits).packets, u64::MAX);
+    let mut hits = Hits::default();
+    program.evaluate(&[Key::EMPTY; 5], &mut hits);
+    assert_eq!((hits.of(3), hits.of(63), hits.of(4)), (0b1_1111, 0b1_1111, 0));
+    program.evaluate(&[], &mut hits);
+    assert_eq!((hits.packets(), hits.iter().next()), (0, None));
+    program.evaluate(&[Key::EMPTY; BURST], &mut hits);
+    assert_eq!(hits.packets(), u64::MAX);
 }
 
 #[test]
 fn no_filter_matches_nothing() {
     let program = Program::compile(&[]);
-    assert!(!program.needs_keys() && program.slots().next().is_none());
-    assert_eq!(program.evaluate(&[Key::EMPTY; BURST], &mut [0; CAPTURES_MAX]).packets, 0);
+    assert!(!program.needs_keys());
+    let mut hits = stale();
+    program.evaluate(&[Key::EMPTY; BURST], &mut hits);
+    assert_eq!(row(&hits), [0; CAPTURES_MAX]);
 }
 
 #[test]
@@ -277,10 +289,10 @@ proptest! {
         let libpcap = pcap::Capture::dead(pcap::Linktype::ETHERNET).unwrap();
         let bpf = libpcap.compile(&expression, false).map_err(|e| TestCaseError::fail(format!("{expression}: {e}")))?;
         let keys: Vec<Key> = frames.iter().map(key).collect();
-        let mut hits = [0; CAPTURES_MAX];
+        let mut hits = Hits::default();
         Program::compile(&[(0, &filter, None)]).evaluate(&keys, &mut hits);
         for (i, frame) in frames.iter().enumerate().filter(|(_, frame)| is_sayable(&expression, &filter, frame)) {
-            prop_assert_eq!(hits[0] >> i & 1 == 1, bpf.filter(&frame.bytes()), "{} on {:?}", expression, frame);
+            prop_assert_eq!(hits.of(0) >> i & 1 == 1, bpf.filter(&frame.bytes()), "{} on {:?}", expression, frame);
         }
     }
 }
@@ -341,7 +353,7 @@ fn a_program_answers_as_libpcap_on_the_recorded_frames_of_real_programs() {
         let bpf = libpcap.compile(expression, false).unwrap();
         let program = Program::compile(&[(0, filter, None)]);
         for (frames, keys) in frames.chunks(BURST).zip(keys.chunks(BURST)) {
-            let mut hits = [0; CAPTURES_MAX];
+            let mut hits = Hits::default();
             program.evaluate(keys, &mut hits);
             for (i, frame) in frames.iter().enumerate() {
                 let tagged = frame[12..14] == [0x81, 0x00];
@@ -351,7 +363,7 @@ fn a_program_answers_as_libpcap_on_the_recorded_frames_of_real_programs() {
                 if expression.contains("protochain") && tagged || fragment_v6 {
                     continue;
                 }
-                let hit = hits[0] >> i & 1 == 1;
+                let hit = hits.of(0) >> i & 1 == 1;
                 assert_eq!(hit, bpf.filter(frame), "{expression} on {frame:02x?}");
                 compared += 1;
                 matched += u32::from(hit);

@@ -114,28 +114,19 @@ impl LocalCounters {
         Self { queue: QueueTotals::default(), slots: [Slot::default(); CAPTURES_MAX], changed: 0, bursts: 0 }
     }
 
-    /// A burst was counted, in the slots in the bit mask `changed`. Publishes every [`PUBLISH_BURSTS`]th time.
+    /// A burst was counted, in the slots in the bit mask `changed`. Whether it is time to publish, which is so every
+    /// [`PUBLISH_BURSTS`]th time.
     #[inline]
-    pub fn counted(&mut self, to: &QueueCounters, changed: u64) {
+    pub fn counted(&mut self, changed: u64) -> bool {
         self.changed |= changed;
         self.bursts += 1;
-        if self.bursts == PUBLISH_BURSTS {
-            self.publish(to, 0);
-        }
+        self.bursts >= PUBLISH_BURSTS
     }
 
     /// Whether everything counted is published.
     #[inline]
     pub fn is_settled(&self) -> bool {
         self.bursts == 0
-    }
-
-    /// Publishes what was not published yet: nothing more comes for now.
-    #[inline]
-    pub fn settle(&mut self, to: &QueueCounters) {
-        if self.bursts != 0 {
-            self.publish(to, 0);
-        }
     }
 
     /// Publishes the queue's totals, the slots in the bit mask `changed`, and those that were not published yet.
@@ -181,13 +172,17 @@ mod tests {
         for burst in 1..=u64::from(PUBLISH_BURSTS) + 1 {
             local.queue.rx = burst;
             local.slots[5].matched = burst;
-            local.counted(&published, 1 << 5);
+            if local.counted(1 << 5) {
+                local.publish(&published, 0);
+            }
             let seen = published.slot(5);
             assert_eq!((seen.rx, seen.matched), (published.totals().rx, published.totals().rx));
             let whole = burst - burst % u64::from(PUBLISH_BURSTS);
             assert_eq!(seen.matched, whole, "after {burst} bursts");
         }
-        local.settle(&published);
+        assert!(!local.is_settled());
+        local.publish(&published, 0);
+        assert!(local.is_settled());
         assert_eq!((published.totals().rx, published.slot(5).matched), (local.queue.rx, local.queue.rx));
     }
 

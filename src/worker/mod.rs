@@ -12,6 +12,7 @@ mod poll;
 mod sample;
 mod sequence;
 mod stream;
+mod taps;
 mod work;
 
 pub use budget::{Budget, Ended};
@@ -19,4 +20,4 @@ pub use clock::Clock;
 pub use counters::{QueueCounters, QueueTotals, SlotTotals};
 pub use poll::{Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
 pub use sample::Sample;
-pub use work::{Attachment, Work};
+pub use work::{Assigned, Attachment, Work};

@@ -7,10 +7,11 @@ use super::append::{Stamped, append, append_plain};
 use super::counters::{LocalCounters, QueueCounters, Slot};
 use super::sample::Sampler;
 use super::stream::{NOTICES_SPARE, Stream, Way};
+use super::taps::Taps;
 use super::{Clock, Work};
 use crate::block::{Block, Stage, WorkerEnd, cycles};
 use crate::limits::{BURST, CAPTURES_MAX};
-use crate::matcher::Bits;
+use crate::matcher::{Bits, Hits};
 use crate::packet::{Burst, Key, Source};
 use crate::spool::Message;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -83,12 +84,21 @@ struct Queue<S> {
     local: LocalCounters,
     streams: [Stream; CAPTURES_MAX],
     keys: [Key; BURST],
-    hits: [u64; CAPTURES_MAX],
+    hits: Hits,
+    taps: Taps,
     last_ns: u64,
     /// Slots whose captures were over when the first burst since the last publication came, and from when on another one is.
     /// So a capture without limits of packets or bytes ends some bursts late at most, and its budget is not asked each time.
     over: u64,
     next_end_ns: u64,
+}
+
+impl<S> Queue<S> {
+    /// Publishes all that was counted, and the slots in the bit mask `changed`.
+    fn publish(&mut self, changed: u64) {
+        let settled = self.taps.settle(&mut self.streams, &mut self.local);
+        self.local.publish(&self.published, changed | settled);
+    }
 }
 
 /// See the module.
@@ -126,7 +136,8 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         local: LocalCounters::new(),
         streams: std::array::from_fn(|_| Stream::idle()),
         keys: [Key([0; 64]); BURST],
-        hits: [0; CAPTURES_MAX],
+        hits: Hits::default(),
+        taps: Taps::none(),
         last_ns: 0,
         over: 0,
         next_end_ns: 0,
@@ -185,7 +196,7 @@ impl<S: Source> Worker<S> {
     fn swap(&mut self, work: Box<Work>) -> Box<Work> {
         let old = std::mem::replace(&mut self.work, work);
         for queue in &mut self.queues {
-            let mut touched = 0;
+            let mut touched = queue.taps.settle(&mut queue.streams, &mut queue.local);
             for slot in 0..CAPTURES_MAX {
                 let (before, after) = (old.serial(slot), self.work.serial(slot));
                 if before == after {
@@ -211,7 +222,8 @@ impl<S: Source> Worker<S> {
                     queue.streams[slot].begin(after, plain, sample.map(|sample| Sampler::new(sample, seed)));
                 }
             }
-            queue.local.publish(&queue.published, touched);
+            queue.taps.set(self.work.taps, &queue.streams);
+            queue.publish(touched);
         }
         old
     }
@@ -222,24 +234,35 @@ impl<S: Source> Worker<S> {
         let burst = queue.source.receive();
         let frames = burst.len();
         if frames == 0 {
-            queue.local.settle(&queue.published);
+            drop(burst);
+            if !queue.local.is_settled() {
+                queue.publish(0);
+            }
             return;
         }
         let now = cycles();
         queue.last_ns = self.clock.ns(now).max(queue.last_ns);
+        if queue.local.is_settled() || queue.last_ns >= queue.next_end_ns {
+            (queue.over, queue.next_end_ns) = self.work.over(queue.last_ns);
+        }
+        let mut touched = 0;
+        let is_passed = queue.over & queue.taps.slots() == 0 && queue.taps.pass_over(frames as u64);
+        if !is_passed {
+            touched |= queue.taps.settle(&mut queue.streams, &mut queue.local);
+        }
         if self.work.program.needs_keys() {
             for i in 0..frames {
                 queue.keys[i] = Key::parse(burst.head(i), burst.wire_len(i));
             }
         }
-        let touched = self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits).slots;
+        self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits);
+        let all = u64::MAX >> (BURST - frames);
         let stamped = Stamped::new(&burst, queue.last_ns, now);
-        if queue.local.is_settled() || queue.last_ns >= queue.next_end_ns {
-            (queue.over, queue.next_end_ns) = self.work.over(queue.last_ns);
-        }
-        let mut matched = 0_u64;
-        for slot in Bits(touched) {
-            let hits = queue.hits[slot];
+        let taps = queue.taps.slots();
+        // Taps take every packet, also those that they then leave out.
+        let (mut matched, awake) = if !is_passed { (0, taps) } else { (if taps == 0 { 0 } else { all }, 0) };
+        for (slot, hits) in queue.hits.iter().chain(Bits(awake).map(|slot| (slot, all))) {
+            touched |= 1 << slot;
             let (stream, counts) = (&mut queue.streams[slot], &mut queue.local.slots[slot]);
             let is_over = queue.over & 1 << slot != 0;
             if !is_over && append_plain(&stamped, hits, stream, counts, self.segment_bytes_max) {
@@ -262,13 +285,19 @@ impl<S: Source> Worker<S> {
             };
             append(&stamped, hits, attachment, stream, counts, way, self.segment_bytes_max);
         }
+        if !is_passed {
+            queue.taps.set(queue.taps.slots() & !queue.over, &queue.streams);
+        }
         let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
         totals.rx += frames as u64;
         totals.rx_bytes += burst.wire_bytes();
         totals.matched += taken;
         totals.unmatched += frames as u64 - taken;
-        queue.local.counted(&queue.published, touched);
+        drop(burst);
+        if queue.local.counted(touched) {
+            queue.publish(0);
+        }
     }
 
     /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.
@@ -280,7 +309,7 @@ impl<S: Source> Worker<S> {
         self.stage.turn(0, 0);
         self.stage.free(self.free.len() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>());
         for queue in &mut self.queues {
-            for slot in self.work.program.slots() {
+            for slot in self.work.slots() {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);
                 let rotate = own.map_or(rotate_all, cycles_in);
                 let stream = &mut queue.streams[slot];

@@ -46,6 +46,18 @@ impl Sampler {
         sampler
     }
 
+    /// How many frames from here on are not kept.
+    #[inline]
+    pub fn rest(&self) -> u64 {
+        self.skip
+    }
+
+    /// Passes over so many frames, at most [`Self::rest`].
+    #[inline]
+    pub fn pass_over(&mut self, frames: u64) {
+        self.skip -= frames;
+    }
+
     /// The frames of `hits` that are kept.
     #[inline]
     pub fn keep(&mut self, hits: u64) -> u64 {

@@ -1,10 +1,10 @@
 //! What a worker is told to do: the program and who is attached. Owns the data; the engine makes it, the worker obeys.
 //!
-//! Invariant: the attached slots are exactly those that the program evaluates.
+//! Invariant: the attached slots are exactly those that the program evaluates, and the taps.
 
 use super::{Budget, Ended, Sample};
 use crate::limits::CAPTURES_MAX;
-use crate::matcher::Program;
+use crate::matcher::{Bits, Filter, PrefixSet, Program};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,29 +25,73 @@ pub struct Attachment {
     pub rotate: Option<Duration>,
 }
 
+/// A capture in its slot, as the engine wants it.
+#[derive(Clone, Debug)]
+pub struct Assigned<'a> {
+    /// Below [`CAPTURES_MAX`], and of nobody else.
+    pub slot: usize,
+    /// What it takes.
+    pub filter: &'a Filter,
+    /// What its account may see; every packet if none.
+    pub scope: Option<&'a Arc<PrefixSet>>,
+    /// The rest of it.
+    pub attachment: Attachment,
+}
+
 /// One worker's work, whole: a new one replaces the old one between two bursts and the old one goes back to the engine.
 #[derive(Debug)]
 pub struct Work {
     /// Counts up with every change; what comes back says which change the worker has left behind.
     pub generation: u64,
-    /// All filters.
-    pub program: Program,
+    /// The filters of all but the taps.
+    pub(super) program: Program,
     /// Who is in which slot.
-    pub attachments: [Option<Attachment>; CAPTURES_MAX],
+    pub(super) attachments: [Option<Attachment>; CAPTURES_MAX],
+    /// All attached slots.
+    attached: u64,
+    /// Slots of captures that keep a sample of every packet there is. Nothing must be known of a packet to pass it over, so
+    /// these are no part of the program.
+    pub(super) taps: u64,
 }
 
 impl Work {
     /// No capture.
     #[must_use]
     pub fn idle(generation: u64) -> Self {
-        Self { generation, program: Program::compile(&[]), attachments: [const { None }; CAPTURES_MAX] }
+        Self::new(generation, Vec::new())
+    }
+
+    /// These captures.
+    ///
+    /// # Panics
+    /// If a slot is not below [`CAPTURES_MAX`] or is given twice: only a bug of the caller does that.
+    #[must_use]
+    pub fn new(generation: u64, captures: Vec<Assigned<'_>>) -> Self {
+        let (mut filters, mut attached, mut taps) = (Vec::new(), 0_u64, 0_u64);
+        let mut attachments = [const { None }; CAPTURES_MAX];
+        for Assigned { slot, filter, scope, attachment } in captures {
+            assert!(attached & 1 << slot == 0, "slot {slot} is given twice");
+            attached |= 1 << slot;
+            if filter.takes_everything() && scope.is_none() && attachment.sample.is_some() {
+                taps |= 1 << slot;
+            } else {
+                filters.push((slot, filter, scope));
+            }
+            attachments[slot] = Some(attachment);
+        }
+        Self { generation, program: Program::compile(&filters), attachments, attached, taps }
+    }
+
+    /// All attached slots, ascending.
+    pub(super) fn slots(&self) -> Bits {
+        Bits(self.attached)
     }
 
     /// The slots, one bit each, whose captures are over at `ns`, and when the time of the next one ends. A capture whose time
     /// has come is ended.
     pub(super) fn over(&self, ns: u64) -> (u64, u64) {
         let (mut over, mut next_end_ns) = (0, u64::MAX);
-        for slot in self.program.slots() {
+        for slot in self.slots() {
             let Some(attachment) = &self.attachments[slot] else { continue };
             if ns >= attachment.end_ns {
                 attachment.budget.end(Ended::Time);

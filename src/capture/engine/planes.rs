@@ -6,13 +6,13 @@
 use crate::capture::{AccountId, Ledger, PortDrops};
 use crate::history::History;
 use crate::limits::CAPTURES_MAX;
-use crate::matcher::{Filter, PrefixSet, Program};
+use crate::matcher::{Filter, PrefixSet};
 use crate::merge::{ObjectFormat, Origin};
 use crate::ownership::BucketKeys;
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::{SigningKey, Stores};
-use crate::worker::{Attachment, QueueCounters, Sample, SlotTotals, Work, WorkerHandle};
+use crate::worker::{Assigned, Attachment, QueueCounters, Sample, SlotTotals, Work, WorkerHandle};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
@@ -87,6 +87,13 @@ pub(super) struct Wanted {
     pub attachment: Attachment,
 }
 
+impl Wanted {
+    fn assigned(&self, slot: usize) -> Assigned<'_> {
+        let Self { filter, scope, attachment } = self;
+        Assigned { slot, filter, scope: scope.as_ref(), attachment: attachment.clone() }
+    }
+}
+
 #[derive(Debug)]
 struct Crew {
     handle: WorkerHandle,
@@ -138,16 +145,14 @@ impl Roster {
     }
 
     fn give(&mut self) {
-        let wanted =
-            self.slots.iter().enumerate().filter_map(|(slot, wanted)| Some((slot, wanted.as_ref()?)));
-        let filters: Vec<_> =
-            wanted.map(|(slot, wanted)| (slot, &wanted.filter, wanted.scope.as_ref())).collect();
         for crew in &mut self.crews {
             if crew.given.back().copied().unwrap_or(crew.running) >= self.generation {
                 continue;
             }
-            let attachments = std::array::from_fn(|i| self.slots[i].as_ref().map(|w| w.attachment.clone()));
-            let work = Work { generation: self.generation, program: Program::compile(&filters), attachments };
+            let captures = self.slots.iter().enumerate();
+            let captures =
+                captures.filter_map(|(slot, wanted)| Some(wanted.as_ref()?.assigned(slot))).collect();
+            let work = Work::new(self.generation, captures);
             // A worker that has not taken its last works gets the newest state at the next turn.
             if crew.handle.give(Box::new(work)).is_ok() {
                 crew.given.push_back(self.generation);
