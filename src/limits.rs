@@ -44,6 +44,13 @@ const LOOK_BACK_PACKET_BYTES: u64 = 2 * (PCAP_RECORD_HEADER_BYTES as u64 + SIMPL
 /// Look backs that read the disk at once.
 pub const LOOK_BACKS_MAX: usize = 2;
 
+/// Look backs of one account that are not ended. More could only wait behind each other and behind those of other accounts;
+/// each is a job in memory and on disk that somebody waits for.
+pub const LOOK_BACKS_PER_ACCOUNT_MAX: usize = 8;
+
+/// When an account that has as many may ask for another one: most look backs take less.
+pub const LOOK_BACK_RETRY_SECONDS: u64 = 10;
+
 /// Snap length written into the pcap header of `full` captures; no frame is longer.
 pub const FULL_SNAPLEN: u32 = 262_144;
 
@@ -96,6 +103,7 @@ const _: () =
     assert!(SEGMENT_BYTES_MIN >= 2 * BLOCK_BYTES as u64 && SEGMENT_BYTES_MIN.is_multiple_of(EXTENT_BYTES));
 const _: () =
     assert!(LOOK_BACKS_MAX as u64 * SIMPLE_PACKETS_MAX * LOOK_BACK_PACKET_BYTES < OTHER_MEMORY_BYTES_MAX);
+const _: () = assert!(LOOK_BACKS_PER_ACCOUNT_MAX > LOOK_BACKS_MAX);
 const _: () = assert!(FULL_SNAPLEN as usize >= FRAME_BYTES_MAX);
 
 #[cfg(test)]

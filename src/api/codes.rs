@@ -47,7 +47,7 @@ pub(super) enum Code {
     NotValidated,
     /// The account has as many buckets as it may.
     BucketsFull,
-    /// The account started a simple capture a short time ago.
+    /// The account may not start another simple capture yet: it did a short time ago, or waits for many look backs.
     SimpleTooSoon,
     /// A download of a capture that has not ended.
     NotEnded,

@@ -87,7 +87,7 @@ impl From<Refusal> for Failure {
         match &refusal {
             Refusal::NotFound(_) => Self::new(Code::PcapNotFound, "pcap not found"),
             Refusal::FullCaptureActive(_) => Self::new(Code::FullCaptureActive, refusal.to_string()),
-            Refusal::SimpleTooSoon { seconds_left, .. } => {
+            Refusal::SimpleTooSoon { seconds_left, .. } | Refusal::TooManyLookBacks { seconds_left, .. } => {
                 let failure = Self::new(Code::SimpleTooSoon, refusal.to_string());
                 Self { seconds_left: *seconds_left, ..failure }
             }

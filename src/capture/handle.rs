@@ -24,6 +24,16 @@ pub enum Refusal {
         /// Until the next may start; at least one.
         seconds_left: u64,
     },
+    /// This account's look backs are not ended, and are as many as it may have.
+    #[error(
+        "{max} look backs of this account are under way, which is all that it may have; try again in {seconds_left} s"
+    )]
+    TooManyLookBacks {
+        /// [`crate::limits::LOOK_BACKS_PER_ACCOUNT_MAX`].
+        max: usize,
+        /// Until another one may be asked for.
+        seconds_left: u64,
+    },
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),

@@ -244,4 +244,25 @@ impl Job {
             keys: None,
         }
     }
+
+    /// A simple capture of an account, for tests of what is done with jobs.
+    #[cfg(test)]
+    pub(crate) fn sample(account: &str, submitted_us: i64) -> Self {
+        let request = Request {
+            account: AccountId(account.to_owned()),
+            kind: Kind::Simple,
+            filter: FilterV1::default(),
+            time_limit: 60.0,
+            packet_limit: Some(100),
+            byte_limit: None,
+            colo: None,
+            colo_style: ColoStyle::ColoName,
+            destination: None,
+            offset_time: None,
+            format: None,
+            compression: None,
+        };
+        let submitted = Timestamp::from_microsecond(submitted_us).unwrap_or_default();
+        Self { submitted, ..Self::accepted(request, None) }
+    }
 }

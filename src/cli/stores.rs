@@ -5,8 +5,8 @@
 
 use super::args::StoreArgs;
 use crate::upload::{
-    Destination, DestinationError, GcsConfig, ObjectStore, R2Config, S3Config, S3Credentials, Stores,
-    StoresConfig, UploadError,
+    Destination, DestinationError, GcsConfig, GcsCredentials, ObjectStore, R2Config, S3Config, S3Credentials,
+    Stores, StoresConfig, UploadError,
 };
 
 /// How long a store that fails is tried again: a person waits.
@@ -34,6 +34,20 @@ fn r2_keys() -> Option<S3Credentials> {
     Some(S3Credentials { access_key_id: id?, secret_access_key: secret? })
 }
 
+/// Where an emulator of Google's store is, in the variable that Google's own libraries read; it knows nobody's credentials.
+const GCS_EMULATOR_VARIABLE: &str = "STORAGE_EMULATOR_HOST";
+
+fn gcs() -> GcsConfig {
+    let config = GcsConfig { retry_seconds_max: RETRY_SECONDS_MAX, ..GcsConfig::default() };
+    match std::env::var(GCS_EMULATOR_VARIABLE).ok().filter(|host| !host.is_empty()) {
+        Some(host) => {
+            let endpoint = if host.contains("://") { host } else { format!("http://{host}") };
+            GcsConfig { endpoint: Some(endpoint), credentials: GcsCredentials::None, ..config }
+        }
+        None => config,
+    }
+}
+
 /// The store of a destination; the keys of an R2 bucket may stand in it.
 ///
 /// # Errors
@@ -42,9 +56,7 @@ pub async fn open(uri: &str, args: &StoreArgs) -> Result<Box<dyn ObjectStore>, S
     let endpoint = args.endpoint.clone().filter(|endpoint| !endpoint.is_empty());
     let r2 = Some(R2Config { endpoint: endpoint.clone(), credentials: r2_keys() });
     let s3 = S3Config { endpoint, retry_seconds_max: RETRY_SECONDS_MAX, ..S3Config::default() };
-    let gcs = uri
-        .starts_with("gs://")
-        .then(|| GcsConfig { retry_seconds_max: RETRY_SECONDS_MAX, ..GcsConfig::default() });
+    let gcs = uri.starts_with("gs://").then(gcs);
     let stores = Stores::new(StoresConfig { allow_file: true, s3, r2, gcs })?;
     let (destination, keys) = Destination::parse_with_keys(uri)?;
     Ok(stores.open_with(&destination, keys.as_ref()).await?)

@@ -2,8 +2,7 @@
 //! empty store.
 
 use super::{JobStore, Missed, StoreError, Stored};
-use crate::capture::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, Request, Status};
-use crate::matcher::FilterV1;
+use crate::capture::{AccountId, Job, Status};
 use jiff::Timestamp;
 
 type Property = fn(&dyn JobStore);
@@ -27,37 +26,8 @@ pub const ALL: [(&str, Property); 9] = [
     ("a_refused_write_is_no_change", a_refused_write_is_no_change),
 ];
 
-pub fn job(account: &str, submitted_us: i64) -> Job {
-    Job {
-        id: CaptureId::random(),
-        request: Request {
-            account: AccountId(account.to_owned()),
-            kind: Kind::Simple,
-            filter: FilterV1::default(),
-            time_limit: 60.0,
-            packet_limit: Some(100),
-            byte_limit: None,
-            colo: None,
-            colo_style: ColoStyle::ColoName,
-            destination: None,
-            offset_time: None,
-            format: None,
-            compression: None,
-        },
-        submitted: Timestamp::from_microsecond(submitted_us).unwrap(),
-        status: Status::Pending,
-        stop_requested: None,
-        stop_reason: None,
-        error_message: None,
-        ledger: Ledger::default(),
-        objects: Vec::new(),
-        sample_one_in: None,
-        keys: None,
-    }
-}
-
 fn another_accounts_job_is_not_there(store: &dyn JobStore) {
-    let job = job("a", 1);
+    let job = Job::sample("a", 1);
     store.create(&job).unwrap();
     assert_eq!(store.get(&AccountId("b".to_owned()), &job.id).unwrap(), None);
     assert!(store.list(&AccountId("b".to_owned()), 50).unwrap().is_empty());
@@ -65,18 +35,18 @@ fn another_accounts_job_is_not_there(store: &dyn JobStore) {
 }
 
 fn a_stale_revision_an_unknown_id_and_a_taken_id_are_refused_and_change_nothing(store: &dyn JobStore) {
-    let mut mine = job("a", 1);
+    let mut mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
     let stored = store.compare_and_set(1, &mine).unwrap();
     mine.status = Status::Failed;
     assert!(matches!(store.compare_and_set(1, &mine), Err(StoreError::Stale { expected: 1, found: 2, .. })));
     assert!(matches!(store.create(&mine), Err(StoreError::Exists(_))));
-    assert!(matches!(store.compare_and_set(1, &job("a", 1)), Err(StoreError::Missing(_))));
+    assert!(matches!(store.compare_and_set(1, &Job::sample("a", 1)), Err(StoreError::Missing(_))));
     assert_eq!(store.get(&mine.request.account, &mine.id).unwrap(), Some(stored));
 }
 
 fn a_job_keeps_its_account_and_its_time_of_submission(store: &dyn JobStore) {
-    let mine = job("a", 1);
+    let mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
     let mut other_time = mine.clone();
     other_time.submitted = Timestamp::from_microsecond(2).unwrap();
@@ -88,8 +58,8 @@ fn a_job_keeps_its_account_and_its_time_of_submission(store: &dyn JobStore) {
 
 fn a_list_is_one_accounts_newest_first_and_bounded(store: &dyn JobStore) {
     for submitted_us in [5, -7, 3, 9, 1] {
-        store.create(&job("a", submitted_us)).unwrap();
-        store.create(&job("aa", submitted_us + 100)).unwrap();
+        store.create(&Job::sample("a", submitted_us)).unwrap();
+        store.create(&Job::sample("aa", submitted_us + 100)).unwrap();
     }
     let times = |count_max| -> Vec<i64> {
         let list = store.list(&AccountId("a".to_owned()), count_max).unwrap();
@@ -101,7 +71,7 @@ fn a_list_is_one_accounts_newest_first_and_bounded(store: &dyn JobStore) {
 }
 
 fn an_ended_job_is_no_longer_unfinished(store: &dyn JobStore) {
-    let (mut ends, goes_on) = (job("a", 1), job("b", 2));
+    let (mut ends, goes_on) = (Job::sample("a", 1), Job::sample("b", 2));
     store.create(&ends).unwrap();
     store.create(&goes_on).unwrap();
     ends.status = Status::Success;
@@ -111,7 +81,7 @@ fn an_ended_job_is_no_longer_unfinished(store: &dyn JobStore) {
 }
 
 fn concurrent_writers_of_one_job_all_but_one_lose(store: &dyn JobStore) {
-    let mine = job("a", 1);
+    let mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
     let won = std::thread::scope(|scope| {
         let writers: Vec<_> =
@@ -128,9 +98,9 @@ fn now<T>(next: impl Future<Output = T>) -> T {
 }
 
 fn a_watch_sees_every_write_once_and_in_order(store: &dyn JobStore) {
-    store.create(&job("a", 1)).unwrap();
+    store.create(&Job::sample("a", 1)).unwrap();
     let mut changes = [store.watch(), store.watch()];
-    let jobs = [job("a", 2), job("b", 3)];
+    let jobs = [Job::sample("a", 2), Job::sample("b", 3)];
     std::thread::scope(|scope| {
         for job in &jobs {
             scope.spawn(move || {
@@ -142,7 +112,7 @@ fn a_watch_sees_every_write_once_and_in_order(store: &dyn JobStore) {
         }
     });
     // One more write, so that one that is told twice shows.
-    let last = store.create(&job("c", 4)).unwrap();
+    let last = store.create(&Job::sample("c", 4)).unwrap();
     for changes in &mut changes {
         let seen: Vec<_> = (0..43).map(|_| now(changes.next()).unwrap().unwrap()).collect();
         for job in &jobs {
@@ -156,7 +126,7 @@ fn a_watch_sees_every_write_once_and_in_order(store: &dyn JobStore) {
 
 fn a_watch_that_is_too_slow_is_told(store: &dyn JobStore) {
     let mut changes = store.watch();
-    let mine = job("a", 1);
+    let mine = Job::sample("a", 1);
     let mut revision = store.create(&mine).unwrap().revision;
     let mut missed = 0;
     // Whatever the bound is, it is passed at some time, or nothing is missed.
@@ -181,7 +151,7 @@ fn a_watch_that_is_too_slow_is_told(store: &dyn JobStore) {
 }
 
 fn a_refused_write_is_no_change(store: &dyn JobStore) {
-    let mine = job("a", 1);
+    let mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
     let mut changes = store.watch();
     store.create(&mine).unwrap_err();

@@ -110,7 +110,7 @@ fn a_disk_that_goes_read_only_ends_captures_and_after_its_repair_they_are_delive
 #[test]
 fn while_a_disk_stands_still_frames_and_questions_go_on_and_every_frame_that_does_not_fit_is_counted() {
     let Some(disk) = Disk::new(2048) else { return };
-    let trawl = Setup { blocks_bytes: "16MiB", ..setup(&disk) }.start();
+    let trawl = Setup { blocks_bytes: "16MiB", history_sample: Some(10), ..setup(&disk) }.start();
     let other = narrow(&trawl);
     let id = trawl.create(&trawl.request(json!({"protocol": 17})));
     trawl.until(&id, SOON, |progress| progress.ledger.captured > 1000);
@@ -124,12 +124,18 @@ fn while_a_disk_stands_still_frames_and_questions_go_on_and_every_frame_that_doe
             let begun = scope.spawn(|| trawl.create(&simple));
             std::thread::sleep(Duration::from_millis(700).saturating_sub(frozen.elapsed()));
             let answered = Instant::now();
-            for path in ["", &format!("/{id}/progress")] {
+            // A look back at the last second is accepted, and its recording is what waits.
+            let mut back = simple.clone();
+            (back["time_limit"], back["offset_time"]) = (json!(1), json!(jiff::Timestamp::now().to_string()));
+            let back = trawl.create(&back);
+            for path in ["", &format!("/{id}/progress"), &format!("/{back}")] {
                 assert_eq!(trawl.ask("GET", path, &[]).status, 200);
             }
             assert!(answered.elapsed() < Duration::from_millis(500) && !begun.is_finished());
+            assert!(!trawl.progress(&back).status.ended());
             disk.thaw();
             trawl.ended(&begun.join().unwrap());
+            assert_eq!(trawl.ended(&back).status, Status::Success);
         });
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -23,6 +23,8 @@ use trawl::capture::StopReason;
 const KILLS: u64 = 67;
 /// On the way to S3, where every other kill waits for an object that is half sent.
 const KILLS_S3: u64 = 36;
+/// Of fewer on that way it may well be that none came between two parts of an object.
+const KILLS_RESUMED_MIN: u64 = KILLS_S3;
 /// Of compressed pcapng: what is recovered does not depend on it, what is merged a second time does.
 const KILLS_NG: u64 = 30;
 
@@ -236,8 +238,8 @@ fn assert_holds(trawl: &Trawl, place: &Place<'_>, id: &str, expected: &BTreeSet<
     }
 }
 
-/// How many uploads went on behind parts that a store had confirmed.
-fn kill_at_random_moments(setup: Setup, place: &Place<'_>, pace: Pace, kills_min: u64) -> usize {
+/// How often it killed, and how many uploads went on behind parts that a store had confirmed.
+fn kill_at_random_moments(setup: Setup, place: &Place<'_>, pace: Pace, kills_min: u64) -> (u64, usize) {
     let folder = tempfile::tempdir().unwrap();
     let sources = numbered::sources(folder.path(), 2);
     let of_sources = Setup::of_pcaps(&sources.iter().map(std::path::PathBuf::as_path).collect::<Vec<_>>());
@@ -252,7 +254,7 @@ fn kill_at_random_moments(setup: Setup, place: &Place<'_>, pace: Pace, kills_min
     eprintln!("{kills} kills in {captures} captures, {resumed} uploads resumed; {sums:?}");
     assert!(sums.frames > 0, "nothing was ever durable");
     trawl.finish();
-    resumed
+    (kills, resumed)
 }
 
 #[test]
@@ -282,8 +284,9 @@ fn kill_9_at_random_moments_loses_nothing_durable_on_the_way_to_s3() {
         ..Setup::replay()
     };
     let place = Place::Bucket(&weed, runtime.handle().clone(), &proxy);
-    let resumed = kill_at_random_moments(setup, &place, SLOW, KILLS_S3);
-    assert!(resumed > 0, "no kill came between two parts of an object");
+    let (kills, resumed) = kill_at_random_moments(setup, &place, SLOW, KILLS_S3);
+    // Whoever asks for a few kills (TRAWL_KILLS) asks what they lose, not what they meet.
+    assert!(resumed > 0 || kills < KILLS_RESUMED_MIN, "no kill came between two parts of an object");
 }
 
 #[test]

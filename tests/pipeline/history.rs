@@ -2,8 +2,9 @@
 
 use crate::rig::{Options, Rig, Traffic, records, request};
 use std::time::{Duration, Instant};
-use trawl::capture::{AccountId, Job, Kind, OffsetTime, Request, Status, StopReason};
-use trawl::history::HistoryConfig;
+use trawl::capture::{AccountId, Job, Kind, OffsetTime, Refusal, Request, Status, StopReason};
+use trawl::history::{Entry, HistoryConfig};
+use trawl::limits::LOOK_BACKS_PER_ACCOUNT_MAX;
 use trawl::matcher::FilterV1;
 use trawl::spool::WriteMode;
 use trawl::worker::Sample;
@@ -109,10 +110,54 @@ async fn the_ring_stays_within_its_bytes_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_account_waits_for_so_many_look_backs_and_asks_for_no_more() {
+    let rig = Rig::with(every_packet(1 << 30, 60), vec![Traffic::finite(60, 0)]);
+    // A segment that nobody gets to the end of: a pipe that is held open and written by nobody.
+    let ring = rig.spool().join("history");
+    let then = jiff::Timestamp::now() - Duration::from_secs(3600);
+    let then_ns = u64::try_from(then.as_nanosecond()).unwrap();
+    let entry = Entry { first_ns: then_ns, last_ns: then_ns, queue: 0, one_in: 1, bytes: 0 };
+    let pipe = ring.join(entry.name());
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let held = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let rig = rig.restart(every_packet(1 << 30, 60), vec![Traffic::finite(60, 0)]).await;
+    let of = |account: &str| {
+        let mut request = back_from(then, 1.0, 1);
+        request.account.0 = account.to_owned();
+        request
+    };
+    let mut jobs = Vec::new();
+    for _ in 0..LOOK_BACKS_PER_ACCOUNT_MAX {
+        jobs.push(rig.handle().create(of("a")).await.unwrap());
+    }
+    for _ in 0..2 {
+        let refusal = rig.handle().create(of("a")).await.unwrap_err();
+        assert!(
+            matches!(refusal, Refusal::TooManyLookBacks { max: LOOK_BACKS_PER_ACCOUNT_MAX, .. }),
+            "{refusal}"
+        );
+    }
+    assert_eq!(rig.handle().list(AccountId("a".to_owned())).await.unwrap().len(), jobs.len());
+    jobs.push(rig.handle().create(of("b")).await.unwrap());
+    std::fs::remove_file(&pipe).unwrap();
+    drop(held);
+    for job in &jobs {
+        rig.wait(job).await;
+    }
+    // The last of them may be ended for the store and not yet for the engine.
+    let until = Instant::now() + Duration::from_secs(10);
+    while let Err(refusal) = rig.handle().create(of("a")).await {
+        assert!(Instant::now() < until, "{refusal}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_history_a_look_back_is_refused() {
     let rig = Rig::start(WriteMode::Auto, vec![Traffic::finite(60, 0)]);
     let refused = rig.handle().create(back_from(jiff::Timestamp::now(), 1.0, 1)).await;
-    assert_eq!(refused.unwrap_err(), trawl::capture::Refusal::NoHistory);
+    assert_eq!(refused.unwrap_err(), Refusal::NoHistory);
     rig.stop().await;
 }
 

@@ -10,7 +10,7 @@ use trawl::upload::{
     Checkpoint, Destination, GcsConfig, GcsCredentials, ObjectStore, Stores, StoresConfig, UploadError,
 };
 
-async fn open(endpoint: &str, uri: &str) -> Box<dyn ObjectStore> {
+pub async fn open(endpoint: &str, uri: &str) -> Box<dyn ObjectStore> {
     open_for(endpoint, uri, 20).await
 }
 

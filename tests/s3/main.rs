@@ -8,6 +8,7 @@ mod front;
 mod gcs;
 #[path = "../common/gcs.rs"]
 mod gcs_server;
+mod merge;
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/strict.rs"]

@@ -76,16 +76,8 @@ fn create(request: Request, jobs: &mut Vec<Job>) -> Result<Job, Refusal> {
     let number = jobs.len() as i64;
     let job = Job {
         id: CaptureId::parse(&format!("{:032x}", 0xcafe_0000 + number)).unwrap(),
-        request,
         submitted: Timestamp::from_microsecond(1_795_500_000_000_123 + number * 1_000_000).unwrap(),
-        status: Status::Pending,
-        stop_requested: None,
-        stop_reason: None,
-        error_message: None,
-        ledger: Ledger::default(),
-        objects: Vec::new(),
-        sample_one_in: None,
-        keys: None,
+        ..Job::accepted(request, None)
     };
     jobs.push(job.clone());
     Ok(job)

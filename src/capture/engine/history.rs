@@ -1,58 +1,62 @@
-//! The engine's part in the history: the recording that never ends, and captures that are answered from it. Owns when a
-//! recording is begun anew and the look back's job; not the ring (`history`).
+//! Captures that are answered from the history. Owns the look back's job and how many of them there are; not the ring
+//! (`history`), nor the recording (`recording`).
 //!
-//! What is in an open segment cannot be read. So when somebody looks back at the last seconds, the recording is begun
-//! anew under another number, which makes the workers close all its segments, and the query waits until they are there.
-//!
-//! Invariant: the recording has the last slot, and every look back that was accepted ends.
+//! Invariant: every look back that was accepted ends, and none of its waiting for a disk is the engine's.
 
-use super::planes::Wanted;
+use super::recording::Recorder;
 use super::{Engine, Note};
 use crate::capture::{AccountId, Job, Kind, Ledger, ObjectInfo, Refusal, Request, Status, StopReason};
 use crate::history::{Answer, History, HistoryError, Query};
-use crate::limits::{CAPTURES_MAX, LOOK_BACKS_MAX, SIMPLE_SNAPLEN};
+use crate::limits::{LOOK_BACK_RETRY_SECONDS, LOOK_BACKS_MAX, LOOK_BACKS_PER_ACCOUNT_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::merge::{Compression, Container, ObjectFormat};
 use crate::packet::Key;
-use crate::spool::SpoolCapture;
+use crate::store::{JobStore, StoreError, Stored};
 use crate::upload::{FileStore, Limits, MANIFEST_VERSION, Manifest, ObjectStore, manifest_name, object_name};
-use crate::worker::{Attachment, Budget, Ended};
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// The recording's slot; captures take theirs from the other end.
-const SLOT: usize = CAPTURES_MAX - 1;
-/// After a failure (quota, disk) the recording is tried again.
-const RETRY: Duration = Duration::from_secs(60);
 /// How long a look back waits for the newest segments to reach the disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The recording.
-pub(super) struct Recorder {
-    history: Arc<History>,
-    serial: u64,
-    budget: Arc<Budget>,
-    failed: Option<Instant>,
+/// The look backs that are not ended.
+pub(super) struct LookBacks {
     readers: Arc<Semaphore>,
-    /// Look backs that are not ended.
-    pub looking: usize,
+    /// How many each account has. One that has none is not in here.
+    of_accounts: BTreeMap<AccountId, usize>,
 }
 
-impl Recorder {
-    pub fn new(history: Arc<History>) -> Self {
-        let readers = Arc::new(Semaphore::new(LOOK_BACKS_MAX));
-        Self {
-            history,
-            serial: 0,
-            budget: Arc::new(Budget::new(None, None)),
-            failed: None,
-            readers,
-            looking: 0,
+impl LookBacks {
+    pub fn new() -> Self {
+        Self { readers: Arc::new(Semaphore::new(LOOK_BACKS_MAX)), of_accounts: BTreeMap::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.of_accounts.is_empty()
+    }
+
+    /// One more of an account, if it may have one more.
+    fn begin(&mut self, account: &AccountId) -> Result<(), Refusal> {
+        let underway = self.of_accounts.get(account).copied().unwrap_or(0);
+        if underway >= LOOK_BACKS_PER_ACCOUNT_MAX {
+            let (max, seconds_left) = (LOOK_BACKS_PER_ACCOUNT_MAX, LOOK_BACK_RETRY_SECONDS);
+            return Err(Refusal::TooManyLookBacks { max, seconds_left });
+        }
+        self.of_accounts.insert(account.clone(), underway + 1);
+        Ok(())
+    }
+
+    fn end(&mut self, account: &AccountId) {
+        let Some(underway) = self.of_accounts.get_mut(account) else { return };
+        *underway -= 1;
+        if *underway == 0 {
+            self.of_accounts.remove(account);
         }
     }
 }
@@ -67,86 +71,13 @@ struct LookBack {
     colo: String,
     queues: u32,
     dir: PathBuf,
+    history: Arc<History>,
+    jobs: Arc<dyn JobStore>,
+    readers: Arc<Semaphore>,
+    notes: mpsc::UnboundedSender<Note>,
 }
 
 impl Engine {
-    /// Begins the recording, or begins it anew; what it has so far goes into the ring.
-    pub(super) fn record(&mut self) {
-        let Some(mut recorder) = self.recorder.take() else { return };
-        if self.ending.is_none() {
-            self.last_serial += 1;
-            recorder.serial = self.last_serial;
-            recorder.failed = None;
-            match self.attach(&mut recorder) {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::error!(%error, "the history is not recorded");
-                    recorder.budget.end(Ended::Revoked);
-                    recorder.failed = Some(Instant::now());
-                }
-            }
-        }
-        self.recorder = Some(recorder);
-    }
-
-    fn attach(&mut self, recorder: &mut Recorder) -> Result<(), HistoryError> {
-        let (history, serial) = (&recorder.history, recorder.serial);
-        let merge = history.record(serial, self.planes.queues.len())?;
-        let budget = Arc::new(Budget::new(None, None));
-        let stopping = Arc::clone(&budget);
-        let dir = history.open_dir(serial);
-        let capture = SpoolCapture {
-            serial,
-            dir: dir.clone(),
-            merge,
-            // What the spool says is said to the log by the closure below.
-            events: mpsc::unbounded_channel().0,
-            stop_workers: Box::new(move |failure| {
-                if stopping.ended().is_none() {
-                    tracing::error!(error = failure.message(), "the history is not recorded for a while");
-                }
-                stopping.end(Ended::Revoked);
-            }),
-            refused: OnceLock::new(),
-        };
-        self.planes.spool.register(capture).map_err(|source| HistoryError::Dir { dir, source })?;
-        recorder.budget = Arc::clone(&budget);
-        let config = history.config();
-        let attachment = Attachment {
-            serial,
-            snaplen: SIMPLE_SNAPLEN,
-            end_ns: u64::MAX,
-            budget,
-            sample: config.sample,
-            rotate: Some(config.segment),
-        };
-        self.roster.set(SLOT, Some(Wanted { filter: Filter::default(), scope: None, attachment }));
-        Ok(())
-    }
-
-    /// Looks after the recording: one that failed is tried again.
-    pub(super) fn look_after_recording(&mut self) {
-        let Some(recorder) = &mut self.recorder else { return };
-        if recorder.budget.ended().is_some() {
-            let failed = *recorder.failed.get_or_insert_with(Instant::now);
-            if failed.elapsed() >= RETRY {
-                self.record();
-            }
-        }
-    }
-
-    /// Ends the recording: the workers close its segments.
-    pub(super) fn end_recording(&mut self) {
-        if self.recorder.is_some() {
-            self.roster.set(SLOT, None);
-        }
-    }
-
-    /// Whether no look back is under way.
-    pub(super) fn looks_nowhere(&self) -> bool {
-        self.recorder.as_ref().is_none_or(|recorder| recorder.looking == 0)
-    }
-
     /// What an account may see of the history. The one place to ask: live captures of the same account see the same.
     fn visible(&self, account: &AccountId) -> impl Fn(&Key) -> bool + Send + use<> {
         let scope = self.planes.scopes.get(account).cloned();
@@ -155,19 +86,22 @@ impl Engine {
 
     /// Accepts a capture that is answered from the history.
     pub(super) fn look_back(&mut self, request: Request, reply: oneshot::Sender<Result<Job, Refusal>>) {
-        let accepted = self.accept_look_back(request);
-        // A caller that went away needs no answer.
-        drop(reply.send(accepted));
+        let visible = self.visible(&request.account);
+        match self.accept_look_back(request) {
+            Ok(look) => drop(tokio::spawn(look.run(visible, reply))),
+            // A caller that went away needs no answer.
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
     }
 
-    fn accept_look_back(&mut self, request: Request) -> Result<Job, Refusal> {
+    fn accept_look_back(&mut self, request: Request) -> Result<LookBack, Refusal> {
         if self.ending.is_some() {
             return Err(Refusal::ShuttingDown);
         }
         let (Some(recorder), Some(offset)) = (&self.recorder, &request.offset_time) else {
             return Err(Refusal::NoHistory);
         };
-        let (history, readers) = (Arc::clone(&recorder.history), Arc::clone(&recorder.readers));
+        let history = recorder.history();
         let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
         let end_ns = u64::try_from(offset.at.as_nanosecond()).unwrap_or(0);
         let window = Duration::from_secs_f64(request.time_limit);
@@ -179,52 +113,80 @@ impl Engine {
                 .packet_limit
                 .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
         };
-        let visible = self.visible(&request.account);
-        let job = Job::accepted(request, None);
-        let stored = self.planes.jobs.create(&job).map_err(|e| Refusal::Store(e.to_string()))?;
+        self.look_backs.begin(&request.account)?;
         if history.lags(end_ns) {
             self.record();
         }
-        let look = LookBack {
-            job: job.clone(),
+        Ok(LookBack {
+            job: Job::accepted(request, None),
             query,
-            complete_below: self.recorder.as_ref().map_or(0, |recorder| recorder.serial),
+            complete_below: self.recorder.as_ref().map_or(0, Recorder::newest),
             host: self.planes.host.clone(),
             colo: self.planes.colo.clone(),
             queues: u32::try_from(self.planes.queues.len()).unwrap_or(u32::MAX),
             dir: self.planes.simple_dir.clone(),
-        };
-        if let Some(recorder) = &mut self.recorder {
-            recorder.looking += 1;
-        }
-        let notes = self.notes.0.clone();
-        tokio::spawn(async move {
-            let _turn = readers.acquire().await;
-            let job = look.run(history, visible).await;
-            let _engine_gone = notes.send(Note::LookedBack { job: Box::new(job), revision: stored.revision });
-        });
-        tracing::info!(capture = %job.id, account = %job.request.account, "look back accepted");
-        Ok(job)
+            history,
+            jobs: Arc::clone(&self.planes.jobs),
+            readers: Arc::clone(&self.look_backs.readers),
+            notes: self.notes.0.clone(),
+        })
     }
 
-    /// Records what became of a look back.
-    pub(super) fn looked_back(&mut self, job: &Job, revision: u64) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.looking -= 1;
+    /// A look back is over. `status`: what became of it; none if it could not even be recorded.
+    pub(super) fn looked_back(&mut self, account: &AccountId, status: Option<Status>) {
+        self.look_backs.end(account);
+        if let Some(status) = status {
+            self.ended_captures.note(status);
         }
-        self.ended_captures.note(job.status);
-        if let Err(error) = self.planes.jobs.compare_and_set(revision, job) {
+    }
+}
+
+/// Asks the store something that may wait for its disk.
+async fn stored(
+    jobs: &Arc<dyn JobStore>,
+    job: &Job,
+    write: impl FnOnce(&dyn JobStore, &Job) -> Result<Stored, StoreError> + Send + 'static,
+) -> Result<Stored, String> {
+    let (jobs, job) = (Arc::clone(jobs), job.clone());
+    let written = tokio::task::spawn_blocking(move || write(&*jobs, &job)).await;
+    written.map_err(|died| died.to_string())?.map_err(|error| error.to_string())
+}
+
+impl LookBack {
+    /// Records the job, answers whoever asked for it, looks back, and records what became of it.
+    async fn run(
+        self,
+        visible: impl Fn(&Key) -> bool + Send + 'static,
+        reply: oneshot::Sender<Result<Job, Refusal>>,
+    ) {
+        let (jobs, notes, job) = (Arc::clone(&self.jobs), self.notes.clone(), self.job.clone());
+        let account = job.request.account.clone();
+        let revision = match stored(&jobs, &job, |jobs, job| jobs.create(job)).await {
+            Ok(stored) => stored.revision,
+            Err(error) => {
+                let _caller_gone = reply.send(Err(Refusal::Store(error)));
+                let _engine_gone = notes.send(Note::LookedBack { account, status: None });
+                return;
+            }
+        };
+        tracing::info!(capture = %job.id, %account, "look back accepted");
+        let _caller_gone = reply.send(Ok(job));
+        let readers = Arc::clone(&self.readers);
+        let turn = readers.acquire().await;
+        let job = self.look(visible).await;
+        drop(turn);
+        if let Err(error) = stored(&jobs, &job, move |jobs, job| jobs.compare_and_set(revision, job)).await {
             tracing::error!(capture = %job.id, %error, "a capture's state could not be recorded");
         }
         let (status, ledger) = (job.status, &job.ledger);
         tracing::info!(capture = %job.id, ?status, seen = ledger.rx, captured = ledger.captured, "look back ended");
+        let _engine_gone = notes.send(Note::LookedBack { account, status: Some(status) });
     }
-}
 
-impl LookBack {
     /// Asks the history and writes the object and the manifest; returns the ended job.
-    async fn run(self, history: Arc<History>, visible: impl Fn(&Key) -> bool + Send + 'static) -> Job {
-        let (query, complete_below) = (self.query.clone(), self.complete_below);
+    async fn look(self, visible: impl Fn(&Key) -> bool + Send + 'static) -> Job {
+        let (history, query) = (Arc::clone(&self.history), self.query.clone());
+        let complete_below = self.complete_below;
         let asked = tokio::task::spawn_blocking(move || {
             history.wait_for(complete_below, PATIENCE)?;
             let answer = history.look_back(&query, &visible)?;

@@ -13,6 +13,7 @@ mod history;
 mod overview;
 mod planes;
 mod pressure;
+mod recording;
 mod restart;
 
 pub use overview::{CaptureView, Overview};
@@ -24,6 +25,7 @@ use super::{
     StopReason,
 };
 use crate::block::Stage;
+use crate::history::HistoryError;
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::merge::Feed;
@@ -62,8 +64,10 @@ enum Note {
     Delivered { serial: u64, result: Outcome },
     /// The manifest is written, or could not be.
     Closed { serial: u64, result: Outcome },
-    /// A look back ended.
-    LookedBack { job: Box<Job>, revision: u64 },
+    /// A recording's place is made, or not.
+    Recordable { serial: u64, budget: Arc<Budget>, made: Result<(), HistoryError> },
+    /// A look back ended; without a status if it was never recorded.
+    LookedBack { account: AccountId, status: Option<Status> },
 }
 
 /// See the module.
@@ -82,7 +86,8 @@ pub struct Engine {
     pressure: Pressure,
     /// The last writing down of counts: when it began, and its task.
     snapshot: (Instant, Option<JoinHandle<()>>),
-    recorder: Option<history::Recorder>,
+    recorder: Option<recording::Recorder>,
+    look_backs: history::LookBacks,
     ended_captures: overview::Ended,
     stage: Arc<Stage>,
 }
@@ -95,7 +100,7 @@ impl Engine {
     pub fn new(mut planes: Planes) -> Result<Self, StoreError> {
         let inheritance = restart::inherit(&planes)?;
         let roster = Roster::new(std::mem::take(&mut planes.workers));
-        let recorder = planes.history.clone().map(history::Recorder::new);
+        let recorder = planes.history.clone().map(recording::Recorder::new);
         Ok(Self {
             pressure: Pressure::new(planes.spool.quota().bytes_max(), planes.high_water_percent),
             planes,
@@ -110,6 +115,7 @@ impl Engine {
             notes: mpsc::unbounded_channel(),
             ending: None,
             recorder,
+            look_backs: history::LookBacks::new(),
             ended_captures: overview::Ended::default(),
             stage: Arc::new(Stage::new("engine", 0)),
         })
@@ -137,14 +143,19 @@ impl Engine {
                 Some(note) = self.notes.1.recv() => self.note(note),
                 _ = turn.tick() => self.turn(),
             }
-            if self.active.is_empty()
-                && self.looks_nowhere()
+            if self.is_idle()
                 && let Some(done) = self.ending.take()
             {
                 let _nobody_waits = done.send(());
                 return;
             }
         }
+    }
+
+    /// Whether nothing is under way that would still tell it something.
+    fn is_idle(&self) -> bool {
+        let preparing = self.recorder.as_ref().is_some_and(recording::Recorder::is_preparing);
+        self.active.is_empty() && self.look_backs.is_empty() && !preparing
     }
 
     fn act(&mut self, action: Action) {
@@ -302,7 +313,8 @@ impl Engine {
                 self.close_if_drained(serial);
             }
             Note::Closed { serial, result } => self.closed(serial, result),
-            Note::LookedBack { job, revision } => self.looked_back(&job, revision),
+            Note::Recordable { serial, budget, made } => self.recordable(serial, budget, made),
+            Note::LookedBack { account, status } => self.looked_back(&account, status),
         }
     }
 

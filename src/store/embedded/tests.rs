@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::capture::Status;
-use crate::store::conformance::{self, job};
+use crate::store::conformance;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
@@ -25,7 +25,7 @@ fn it_is_a_job_store() {
 #[test]
 fn nothing_of_a_record_is_read_for_an_account_that_does_not_own_it() {
     let (_dir, _path, store) = store();
-    let theirs = job("a", 1);
+    let theirs = Job::sample("a", 1);
     store.create(&theirs).unwrap();
     let transaction = store.database.begin_write().unwrap();
     // Whoever read it would fail.
@@ -40,7 +40,7 @@ fn nothing_of_a_record_is_read_for_an_account_that_does_not_own_it() {
 #[test]
 fn a_database_without_the_table_of_owners_gets_it() {
     let (_dir, path, store) = store();
-    let mine = job("a", 1);
+    let mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
     let transaction = store.database.begin_write().unwrap();
     transaction.delete_table(OWNED).unwrap();
@@ -53,7 +53,7 @@ fn a_database_without_the_table_of_owners_gets_it() {
 #[test]
 fn jobs_outlive_the_process_in_a_file_of_mode_0600() {
     let (_dir, path, store) = store();
-    let mut job = job("a", 1_000_001);
+    let mut job = Job::sample("a", 1_000_001);
     let created = store.create(&job).unwrap();
     job.status = Status::Running;
     store.compare_and_set(created.revision, &job).unwrap();
@@ -70,7 +70,7 @@ fn jobs_outlive_the_process_in_a_file_of_mode_0600() {
 #[test]
 fn a_record_of_an_unknown_version_is_an_error_not_a_panic() {
     let (_dir, _path, store) = store();
-    let mine = job("a", 1);
+    let mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
     let transaction = store.database.begin_write().unwrap();
     transaction
@@ -112,7 +112,7 @@ fn what_is_no_database_is_refused_and_left_alone() {
 fn a_damaged_page_is_found_at_open() {
     let (_dir, path, store) = store();
     for submitted_us in 0..64 {
-        store.create(&job("a", submitted_us)).unwrap();
+        store.create(&Job::sample("a", submitted_us)).unwrap();
     }
     drop(store);
     let mut bytes = std::fs::read(&path).unwrap();
