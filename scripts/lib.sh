@@ -134,8 +134,8 @@ prepare_load() {
     # vhost maps the other process's memory by its file descriptor: that takes few and large files.
     # A ring of more than 8192 needs a piece of memory that no hugepage holds, which only virtual addresses make contiguous.
     eal="--no-pci --in-memory --iova-mode=va --single-file-segments -m 512" generator_memory="--in-memory --single-file-segments -m 256"
-    if ! ensure_hugepages 640; then
-        warn "no 640 free hugepages: figures are those of --no-huge and ordinary pages"
+    if ! ensure_hugepages 700; then
+        warn "no 700 free hugepages: figures are those of --no-huge and ordinary pages"
         eal="--no-pci --no-huge --in-memory -m 256" generator_memory="--no-huge -m 256"
     fi
     read -ra memory <<<"$eal"

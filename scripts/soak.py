@@ -63,6 +63,7 @@ class Soak:
         # A burst that was on its way when the stop came is beyond the capture's end, which is no loss.
         lost = sum(ledger["port"].values()) + sum(ledger["dropped"].values()) - ledger["dropped"]["limit"]
         if lost or progress["stop_reason"] != "stop_requested" or (progress["status"] != "success" and ledger["matched"]):
+            progress.pop("objects", None)
             raise Failed(f"a capture lost packets or ended by itself: {progress}")
         if progress["status"] == "success" and number % 10 == 0:
             trawl.verify(capture, bucket)

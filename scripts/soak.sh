@@ -9,7 +9,8 @@
 #
 # The sender is that of loadtest.sh, whose table says which --rate this host takes without loss: stay below it. --loss is the
 # share of frames that may find the ring full, on hosts whose hypervisor takes the core for longer than the ring lasts; what
-# trawl itself loses is never tolerated. Needs root and hugepages.
+# trawl itself loses is never tolerated: each frame is written six times, to the spool and the bucket by three captures, and 512 MiB
+# of blocks ride out a disk that stands still for a while. Needs root and hugepages.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -38,7 +39,7 @@ trap 'exit 130' INT TERM
 build_pacer "$WORK/pace.so"
 status=0
 python3 "$ROOT/scripts/soak.py" --work "$WORK" --trawl "$TRAWL" --eal="$eal" --worker "$worker" --writers "$writers" \
-    --blocks 128MiB --spool-bytes 4GiB --size "$SIZE" --rate "$RATE" --minutes "$MINUTES" --interval "$INTERVAL" \
+    --blocks 512MiB --spool-bytes 4GiB --size "$SIZE" --rate "$RATE" --minutes "$MINUTES" --interval "$INTERVAL" \
     --ring "$RING" --loss "$LOSS" --pacer "$WORK/pace.so" --generator-cores="$sender" \
     --generator-memory="$generator_memory" >"$WORK/found.md" || status=$?
 # Nothing was found if it ended early.
