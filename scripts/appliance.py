@@ -104,7 +104,11 @@ class Appliance:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([binary, "serve", "--config", config], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)
-        self.wait_for(lambda: self.answers(), START_SECONDS, "trawl does not answer")
+        try:
+            self.wait_for(self.answers, START_SECONDS, "trawl does not answer")
+        except BaseException:
+            self.kill()
+            raise
 
     def wait_for(self, done, seconds, words):
         deadline = time.monotonic() + seconds

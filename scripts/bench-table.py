@@ -11,7 +11,8 @@ MEMORY_TARGET = {"64": 0.55, "imix": 0.40, "1518": 0.40}
 DISK_TARGET = 0.95
 TX_PCAP_TARGET = {"64": 6.5, "imix": 5.5, "1518": 4.5}
 CPU_TARGET = 0.15
-CAPTURES = (("noport", "one capture of everything, frames from net_null", "pps", "rxonly", None, None),
+CAPTURES = (("noring", "one capture of everything, without the rings", "pps", "memory", None, None),
+            ("noport", "one capture of everything, frames from net_null", "pps", "rxonly", None, None),
             ("filter1", "one capture whose filter takes all", "pps", "rxonly", None, None),
             ("reject64", "64 captures that all reject", "rx_pps", "rxonly", 0.6, "64"),
             ("split64", "64 captures that take a 64th each", "pps", "memory", 0.8, None),

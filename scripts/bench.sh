@@ -2,6 +2,7 @@
 # Measures every stage of a capture host on its own, interleaved in one run, on this machine and one file system:
 #   rxonly    what dpdk-testpmd receives and throws away: the source's own limit (net_pcap, infinite_rx, 2000 frames)
 #   memory    trawl into blocks that the writer throws away (spool.write = "discard"): port, worker and rings without a disk
+#   noring    memory without the rings: the worker uses its full blocks again itself (spool.write = "discard-in-worker")
 #   direct    trawl to disk with O_DIRECT through io_uring
 #   mapped    trawl to disk through mapped segments that are used again
 #   tx_pcap   what dpdk-testpmd writes when it forwards into a net_pcap file (through the page cache)
@@ -23,7 +24,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 RUNS=3 SECONDS_EACH=2 SIZES='64 imix 1518 9018' DIR=$ROOT/benches/results/raw RESULTS='' TABLE=yes
-STAGES='rxonly memory noport direct mapped tx_pcap fio filter1 reject64 split64 snap160 sample10'
+STAGES='rxonly memory noring noport direct mapped tx_pcap fio filter1 reject64 split64 snap160 sample10'
 COMMAND="scripts/bench.sh $*"
 while [ $# -gt 0 ]; do
     case $1 in
@@ -163,6 +164,7 @@ bench() {
     case $1 in
     rxonly | tx_pcap | fio) "bench_$1" ;;
     memory) bench_trawl discard all ;;
+    noring) bench_trawl discard-in-worker all ;;
     direct | mapped) bench_trawl "$1" all ;;
     *) bench_trawl discard "$1" ;;
     esac

@@ -111,7 +111,7 @@ cores_allowed() {
 }
 
 # What loadtest.sh and soak.sh share: sets TRAWL (built, unless it names a binary), worker, writers, sender (the generator's
-# lcores), eal and generator_memory.
+# lcores), eal, generator_memory, cores and memory.
 prepare_load() {
     if [ -z "${TRAWL:-}" ]; then
         "$ROOT/scripts/install-deps.sh" build
@@ -120,7 +120,7 @@ prepare_load() {
         TRAWL=$TARGET_DIR/release/trawl
     fi
     need_apt dpdk python3 util-linux || die "packages are missing"
-    local cores count
+    local count
     mapfile -t cores < <(cores_allowed)
     count=${#cores[@]}
     [ "$count" -ge 2 ] || die "a load test needs two cores"
@@ -132,11 +132,13 @@ prepare_load() {
         warn "$count cores: the sender shares core ${cores[0]} with writers and merge"
     fi
     # vhost maps the other process's memory by its file descriptor: that takes few and large files.
-    eal="--no-pci --in-memory --single-file-segments -m 256" generator_memory="--in-memory --single-file-segments -m 256"
-    if ! ensure_hugepages 640; then
-        warn "no 640 free hugepages: figures are those of --no-huge and ordinary pages"
+    # A ring of more than 8192 needs a piece of memory that no hugepage holds, which only virtual addresses make contiguous.
+    eal="--no-pci --in-memory --iova-mode=va --single-file-segments -m 512" generator_memory="--in-memory --single-file-segments -m 256"
+    if ! ensure_hugepages 700; then
+        warn "no 700 free hugepages: figures are those of --no-huge and ordinary pages"
         eal="--no-pci --no-huge --in-memory -m 256" generator_memory="--no-huge -m 256"
     fi
+    read -ra memory <<<"$eal"
 }
 
 # Builds the plug-in that paces testpmd: `build_pacer OUT`.

@@ -6,6 +6,7 @@ so its ledger covers what was sent to the packet. Python's standard library only
 """
 
 import argparse
+import json
 import mmap
 import os
 import pathlib
@@ -18,12 +19,17 @@ import time
 
 sys.dont_write_bytecode = True
 from appliance import Appliance, Failed  # noqa: E402
+from watchdog import Watchdog  # noqa: E402
 
 FCS_BYTES = 4
+BUFFER_BYTES = 2000  # of a frame in one buffer of testpmd's
 IMIX_MEAN = (7 * 60 + 4 * 590 + 1514) / 12
 # A search stops when it has narrowed the rate down to this share, or after so many trials.
 RESOLUTION, TRIALS_MAX = 0.02, 12
 SETTLE_SECONDS = 0.3
+# Bounds of what takes no such time unless something hangs: a trial beyond its sending (its merge and its check are minutes on a
+# slow disk), the start, and the end of everything.
+TRIAL_SECONDS, START_SECONDS, END_SECONDS = 300, 120, 150
 
 
 def frame_bytes(size):
@@ -31,22 +37,30 @@ def frame_bytes(size):
     return IMIX_MEAN if size == "imix" else int(size) - FCS_BYTES
 
 
+def segments(size):
+    """testpmd's `txpkts` for a frame: parts that fit into its buffers."""
+    whole = 1514 if size == "imix" else int(size) - FCS_BYTES
+    parts = -(-whole // BUFFER_BYTES)
+    return ",".join(str(whole // parts + (part < whole % parts)) for part in range(parts))
+
+
 class Testpmd:
     """dpdk-testpmd in txonly mode on a net_vhost port, paced by scripts/pace.c."""
     name = "testpmd txonly on net_vhost, paced by a TX callback (scripts/pace.c)"
 
-    def __init__(self, arguments, socket):
+    def __init__(self, arguments, socket, watchdog):
         self.control_path = pathlib.Path(arguments.work) / "pace"
         self.control_path.write_bytes(bytes(16))
         self.file = self.control_path.open("r+b")
         self.control = mmap.mmap(self.file.fileno(), 16)
-        self.log = (pathlib.Path(arguments.work) / "testpmd.log").open("wb")
+        self.log = (pathlib.Path(arguments.work) / "testpmd.log").open("wb", buffering=0)
         command = ["stdbuf", "-oL", "dpdk-testpmd", "--no-pci", *arguments.generator_memory.split(), "--no-shconf",
                    "--no-telemetry", f"--lcores={arguments.generator_cores}", "-d", arguments.pacer,
                    f"--vdev=net_vhost0,iface={socket},queues=1,client=0", "--", "-i", "--forward-mode=txonly",
                    "--txonly-multi-flow", "--total-num-mbufs=8192"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
                                         env={**os.environ, "TRAWL_PACE": str(self.control_path)})
+        watchdog.add("testpmd", self.process, self.log.name)
         deadline = time.monotonic() + 30
         while not pathlib.Path(socket).exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -57,14 +71,15 @@ class Testpmd:
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
 
-    def send(self, size, rate, seconds):
-        """Sends; gives what was put into the ring, what the ring had no room for, and the time that it took."""
+    def send(self, size, rate, seconds, wait=time.sleep):
+        """Sends until `wait(seconds)` returns; gives what was put into the ring, what the ring had no room for, and the time
+        that it took."""
         self.control[:] = struct.pack("=QQ", int(rate), size == "imix")
-        self.say(f"set txpkts {1514 if size == 'imix' else int(size) - FCS_BYTES}")
+        self.say(f"set txpkts {segments(size)}")
         self.say("start")
         self.until("packet forwarding")
         began = time.monotonic()
-        time.sleep(seconds)
+        wait(seconds)
         self.say("stop")
         self.until("Telling cores to stop")
         took = time.monotonic() - began
@@ -76,6 +91,7 @@ class Testpmd:
 
     def until(self, words):
         for line in self.process.stdout:
+            self.log.write(line.encode())
             if words in line:
                 return line
         raise Failed(f"testpmd ended: {pathlib.Path(self.log.name).read_text(errors='replace')[-2000:]}")
@@ -96,13 +112,14 @@ class Pktgen(Testpmd):
     LINK_BITS = 10e9  # what net_vhost reports, and what a rate in percent refers to
     LUA = ("localhost", 22022)
 
-    def __init__(self, arguments, socket):
+    def __init__(self, arguments, socket, watchdog):
         main, sender = arguments.generator_cores.split(",")
         self.log = (pathlib.Path(arguments.work) / "pktgen.log").open("wb")
         command = ["pktgen", "--no-pci", *arguments.generator_memory.split(), "--no-telemetry",
                    f"--lcores={main},{sender}", f"--vdev=net_vhost0,iface={socket},queues=1,client=0",
                    "--", "-G", "-m", f"{sender.split('@')[0]}.0"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, text=True)
+        watchdog.add("pktgen", self.process, self.log.name)
         deadline = time.monotonic() + 30
         while not pathlib.Path(socket).exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -149,7 +166,7 @@ class Pktgen(Testpmd):
 class External:
     """Somebody else's generator on the other end of a real port."""
 
-    def __init__(self, arguments, _socket):
+    def __init__(self, arguments, _socket, _watchdog):
         self.command = arguments.generator
         self.name = f"`{self.command}`"
 
@@ -191,11 +208,12 @@ class Trial:
 
 class Test:
     def __init__(self, arguments):
-        self.arguments = arguments
+        self.arguments, self.watchdog = arguments, Watchdog()
+        self.watchdog.expect(START_SECONDS, "start")
         socket = f"{arguments.work}/vhost"
         device = arguments.port or f"net_virtio_user0,path={socket},queues=1,queue_size={arguments.ring}"
         kind = External if arguments.generator else Pktgen if arguments.pktgen else Testpmd
-        self.generator, self.trawl = kind(arguments, socket), None
+        self.generator, self.trawl = kind(arguments, socket, self.watchdog), None
         try:
             self.trawl = Appliance(arguments.trawl, arguments.work, {
                 "dpdk": {"eal": arguments.eal.split()},
@@ -207,9 +225,11 @@ class Test:
         except BaseException:
             self.generator.end()
             raise
+        self.watchdog.add("trawl", self.trawl.process, self.trawl.log)
 
     def trial(self, size, rate):
         trawl, seconds = self.trawl, self.arguments.seconds
+        self.watchdog.expect(seconds + TRIAL_SECONDS, f"a trial of {size} at {rate:.0f} frames a second")
         capture = trawl.create()
         trawl.running(capture)
         sent, refused, took = self.generator.send(size, rate, seconds)
@@ -252,41 +272,38 @@ class Test:
         return best, trials
 
     def row(self, size):
+        steal, began = stolen(self.arguments.worker), time.monotonic()
         best, trials = self.search(size)
         above = self.trial(size, 0)
         trials.append(above)
-        ledger, drops = above.ledger, above.ledger["dropped"]
-        rate = best.pps if best else 0.0
-        counted = {"captured": ledger["captured"], "ring full": above.refused, **ledger["port"], **drops}
-        terms = " + ".join(f"{count} {cause}" for cause, count in counted.items() if count or cause == "captured")
-        balances = all(trial.balances for trial in trials)
-        source_is_limit = best is trials[0]
-        print(f"| {size} | {'≥ ' if source_is_limit else ''}{rate / 1e6:.3f} | {rate * frame_bytes(size) * 8 / 1e9:.2f} | "
-              f"{len(trials)} | {above.pps / 1e6:.3f} | {above.offered} = {terms} | "
-              f"{'to the packet' if balances else '**NO**'} |", flush=True)
-        return balances
+        ledger = above.ledger
+        counted = {"captured": ledger["captured"], "ring full": above.refused, **ledger["port"], **ledger["dropped"],
+                   "unmatched": ledger["unmatched"]}
+        return {"frames": size, "frame_bytes": frame_bytes(size), "pps": best.pps if best else 0.0,
+                "source_is_limit": best is trials[0], "trials": len(trials), "seconds_each": self.arguments.seconds,
+                "ring": self.arguments.ring, "loss": self.arguments.loss, "above_pps": above.pps, "above_offered": above.offered,
+                "above_counted": counted, "balances": all(trial.balances for trial in trials),
+                "stolen": stolen(self.arguments.worker) - steal, "took": time.monotonic() - began}
 
     def run(self):
-        a, steal = self.arguments, stolen(self.arguments.worker)
-        print(f"Sender: {self.generator.name}. Trials of {a.seconds} s; ring of {a.ring}; tolerated loss {a.loss:g}; sizes with FCS, Gbit/s "
-              f"of frame bytes without it. trawl: worker on core {a.worker}, writers on {a.writers}; sender on "
-              f"{a.generator_cores or 'another host'}.\n")
-        print("| frames | no drop, Mpps | Gbit/s | trials | then offered, Mpps | offered = counted | balance of all trials |")
-        print("|---|---|---|---|---|---|---|", flush=True)
-        balances = all([self.row(size) for size in a.sizes.split()])
-        steal = stolen(a.worker) - steal
-        print(f"\nWhile this ran the hypervisor kept {steal:.2f} s from the worker's core"
-              f"{': a frame is lost wherever that is longer than the ring is deep' if steal else ''}.")
+        """Appends a row for each size to the results; gives whether every ledger balances."""
+        balances = True
+        for size in self.arguments.sizes.split():
+            row = self.row(size)
+            balances = balances and row["balances"]
+            with open(self.arguments.results, "a", encoding="ascii") as results:
+                print(json.dumps(row), file=results)
         return balances
 
     def end(self):
-        self.generator.end()
+        self.watchdog.expect(END_SECONDS, "the end of trawl and the sender")
         self.trawl.finish()
+        self.generator.end()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("work", "trawl", "eal", "worker", "writers", "blocks", "spool-bytes", "sizes"):
+    for name in ("work", "trawl", "eal", "worker", "writers", "blocks", "spool-bytes", "sizes", "results"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("pacer", "port", "generator", "generator-cores", "generator-memory"):
         parser.add_argument(f"--{name}", default="")
@@ -307,8 +324,9 @@ def main():
         sys.exit(f"error: {failure}")
     finally:
         if test:
-            test.generator.end()
+            test.watchdog.expect(END_SECONDS, "the end of what is left")
             test.trawl.kill()
+            test.generator.end()
     if not balances:
         sys.exit("error: the ledger does not balance: this is a bug of ours")
 

@@ -11,6 +11,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 pub struct WorkerEnd<M> {
     messages: Producer<M>,
     blocks: Consumer<Block>,
+    is_bypassed: bool,
 }
 
 /// The writer's end.
@@ -26,7 +27,7 @@ pub fn lane<M>(blocks: usize, notices: usize) -> (WorkerEnd<M>, WriterEnd<M>) {
     let (message_in, message_out) = RingBuffer::new(blocks + notices);
     let (block_in, block_out) = RingBuffer::new(blocks);
     (
-        WorkerEnd { messages: message_in, blocks: block_out },
+        WorkerEnd { messages: message_in, blocks: block_out, is_bypassed: false },
         WriterEnd { messages: message_out, blocks: block_in },
     )
 }
@@ -39,6 +40,20 @@ impl<M> WorkerEnd<M> {
     #[inline]
     pub fn send(&mut self, message: M) -> Result<(), M> {
         self.messages.push(message).map_err(|rtrb::PushError::Full(message)| message)
+    }
+
+    /// For benches of what comes before a lane: full blocks stay with the worker, which uses them again, and what was in them
+    /// is lost; a segment's last one still goes, and carries the counts of all.
+    #[must_use]
+    pub fn bypassed(self) -> Self {
+        Self { is_bypassed: true, ..self }
+    }
+
+    /// See [`Self::bypassed`].
+    #[inline]
+    #[must_use]
+    pub fn is_bypassed(&self) -> bool {
+        self.is_bypassed
     }
 
     /// Messages that can be sent now.

@@ -108,7 +108,7 @@ sections! {
         high_water_percent: u64 = 80,
         /// Size at which segments and objects are cut.
         segment_bytes: ByteSize = ByteSize(256 << 20),
-        /// `auto`, `direct`, `mapped` or `discard`.
+        /// `auto`, `direct`, `mapped`, `discard` or `discard-in-worker`.
         write: String = "auto".to_owned(),
         /// What `mapped` writes once at start.
         pool_bytes: Option<ByteSize> = None,

@@ -150,6 +150,8 @@ pub enum WriteMode {
     Mapped,
     /// Nowhere: for benches of what is before the disk.
     Discard,
+    /// Nowhere, and full blocks do not leave the worker: for benches of what is before the rings to the writers.
+    DiscardInWorker,
 }
 
 /// Files on their way to the bucket.

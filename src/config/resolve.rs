@@ -298,6 +298,7 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
         ("direct", WriteMode::Direct),
         ("mapped", WriteMode::Mapped),
         ("discard", WriteMode::Discard),
+        ("discard-in-worker", WriteMode::DiscardInWorker),
     ];
     let mut interval = |key, ms, ms_max| {
         Duration::from_millis(rules.range(

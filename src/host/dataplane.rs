@@ -45,6 +45,8 @@ pub struct DataPlaneConfig {
     pub hugepages: Hugepages,
     /// See [`Timers`].
     pub timers: Timers,
+    /// See [`crate::block::WorkerEnd::bypassed`].
+    pub bypasses_lanes: bool,
 }
 
 /// The running threads.
@@ -91,7 +93,7 @@ impl DataPlane {
             let lanes = lanes_of_writers.iter_mut().map(|ends| {
                 let (worker_end, writer_end) = lane::<Message>(share, lane_notices());
                 ends.push(writer_end);
-                worker_end
+                if config.bypasses_lanes { worker_end.bypassed() } else { worker_end }
             });
             parts.push(WorkerParts {
                 queues,

@@ -118,20 +118,30 @@ pub struct Measured {
     pub limit: Limit,
 }
 
-/// Runs every stage for so long, at every size. Takes over the calling thread's CPU mask, as `serve` does.
+/// Runs every stage for so long, at every size, and tells each one's name before it. Takes over the calling thread's CPU mask, as
+/// `serve` does.
 ///
 /// # Errors
 /// When DPDK, memory, cores or the disk are not as the config says.
-pub fn measure(plan: &Plan, time: Duration) -> Result<Vec<Measured>, MeasureError> {
+pub fn measure(
+    plan: &Plan,
+    time: Duration,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Measured>, MeasureError> {
     let dir = plan.spool.dir.join(format!(".measure-{}", std::process::id()));
     let at = |source| MeasureError::File { path: dir.clone(), source };
     fs::create_dir_all(&dir).map_err(at)?;
-    let measured = measure_in(plan, time, &dir);
+    let measured = measure_in(plan, time, &dir, progress);
     fs::remove_dir_all(&dir).map_err(at)?;
     measured
 }
 
-fn measure_in(plan: &Plan, time: Duration, dir: &Path) -> Result<Vec<Measured>, MeasureError> {
+fn measure_in(
+    plan: &Plan,
+    time: Duration,
+    dir: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Measured>, MeasureError> {
     let eal = Eal::init(&plan.eal).map_err(PortsError::from)?;
     serve::stay_off_worker_cores(&plan.cores.writers).map_err(|e| MeasureError::Cores(Box::new(e)))?;
     let mut found = Vec::new();
@@ -139,9 +149,13 @@ fn measure_in(plan: &Plan, time: Duration, dir: &Path) -> Result<Vec<Measured>, 
         let path = dir.join(format!("{frames}.pcap"));
         write_frames(&path, sizes).map_err(|source| MeasureError::File { path: path.clone(), source })?;
         let bench = Bench { plan, eal: &eal, dir, frames: &path, time };
-        let (source, _) = bench.stage(Stage::Source)?;
-        let (memory, _) = bench.stage(Stage::Memory)?;
-        let (disk, writers_busy) = bench.stage(Stage::Disk)?;
+        let mut stage = |stage: Stage| {
+            progress(&format!("frames of {frames}: {}", stage.what()));
+            bench.stage(stage)
+        };
+        let (source, _) = stage(Stage::Source)?;
+        let (memory, _) = stage(Stage::Memory)?;
+        let (disk, writers_busy) = stage(Stage::Disk)?;
         let limit = limit(source.pps, memory.pps, disk.pps, writers_busy);
         found.push(Measured { frames, source, memory, disk, writers_busy, limit });
     }
@@ -162,6 +176,16 @@ enum Stage {
     Source,
     Memory,
     Disk,
+}
+
+impl Stage {
+    fn what(self) -> &'static str {
+        match self {
+            Self::Source => "receiving",
+            Self::Memory => "copying into memory",
+            Self::Disk => "writing to the disk",
+        }
+    }
 }
 
 struct Bench<'a> {

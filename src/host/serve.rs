@@ -307,6 +307,7 @@ pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
             config::Hugepages::Require => Hugepages::Require,
         },
         timers: Timers { flush: plan.spool.flush_interval, rotate: plan.spool.rotate },
+        bypasses_lanes: plan.spool.write == config::WriteMode::DiscardInWorker,
     }
 }
 
@@ -319,7 +320,7 @@ pub(super) fn spool(plan: &Plan) -> SpoolConfig {
             config::WriteMode::Auto => WriteMode::Auto,
             config::WriteMode::Direct => WriteMode::Direct,
             config::WriteMode::Mapped => WriteMode::Mapped,
-            config::WriteMode::Discard => WriteMode::Discard,
+            config::WriteMode::Discard | config::WriteMode::DiscardInWorker => WriteMode::Discard,
         },
         fsync_interval: plan.spool.fsync_interval,
         pool_bytes: plan.spool.pool_bytes,

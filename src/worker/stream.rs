@@ -297,7 +297,12 @@ impl Stream {
         let (position, tail) = (self.cursor.position, self.cursor.position % PAGE_BYTES);
         next.bytes_mut()[..tail].copy_from_slice(&block.bytes()[position - tail..position]);
         if let Some(block) = self.block.replace(next) {
-            self.hand_over(way, block, bytes, Closes::Nothing);
+            // A piece has 32 bits for its packets.
+            if way.lanes[way.lane].is_bypassed() && self.packets < u32::MAX / 2 {
+                way.free.push(block);
+            } else {
+                self.hand_over(way, block, bytes, Closes::Nothing);
+            }
         }
         self.cursor = self.cursor.after(Step::NextBlock);
         true
@@ -441,6 +446,33 @@ mod tests {
             }
             prop_assert_eq!(packets, expected.len() as u64);
             prop_assert_eq!(found, expected);
+        }
+
+        /// A bypassed lane carries nothing but a segment's end, which counts every record, and no block is lost.
+        #[test]
+        fn a_bypassed_lane_carries_the_counts_of_all_records(
+            sizes in prop::collection::vec(1_u32..9000, 1..900),
+            flush_after in 1_usize..300,
+        ) {
+            let (mut free, _) = crate::block::Arena::map(2, crate::block::Hugepages::Never).unwrap();
+            let (worker_end, mut writer_end) = crate::block::lane::<Message>(2, 8);
+            let (mut lanes, mut stream) = (vec![worker_end.bypassed()], Stream::idle());
+            stream.begin(1, None, None);
+            let way = &mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+            for (n, &kept) in sizes.iter().enumerate() {
+                let step = stream.cursor.step(kept as usize + PCAP_RECORD_HEADER_BYTES, u64::MAX);
+                stream.advance(step, way, 262_144, 1);
+                stream.run(1, stamp(1), 1).record(kept, kept, None).fill(1);
+                if n % flush_after == 0 {
+                    stream.flush(way);
+                }
+            }
+            prop_assert!(writer_end.receive().is_none());
+            stream.end(way);
+            let Some(Message::Data(_, piece)) = writer_end.receive() else { panic!("no end of the segment") };
+            prop_assert_eq!(piece.packets as usize, sizes.len());
+            prop_assert_eq!(piece.frame_bytes, sizes.iter().map(|&kept| u64::from(kept)).sum::<u64>());
+            prop_assert_eq!((piece.closes, way.free.len()), (Closes::Segment, 1));
         }
 
         /// `fitting` promises exactly what walking step by step then does.

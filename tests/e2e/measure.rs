@@ -16,6 +16,8 @@ fn check_measures_every_stage_at_every_size_and_leaves_nothing_behind() {
     };
     let output = check(&["--json"]);
     assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.matches("frames of ").count(), 9, "a line before each measurement: {said}");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     let measured = found["measured"].as_array().unwrap();
     let sizes: Vec<_> = measured.iter().map(|one| one["frames"].as_str().unwrap()).collect();

@@ -58,6 +58,18 @@ fn both_ways_to_write_give_the_same_files() {
 }
 
 #[test]
+fn what_a_bench_has_thrown_away_is_counted_to_the_packet() {
+    for way in ["discard", "discard-in-worker"] {
+        let trawl = Setup { write: way, ..Setup::replay() }.start();
+        let mut request = trawl.request(json!({}));
+        request["packet_limit"] = json!(500_000);
+        let progress = trawl.ended(&trawl.create(&request));
+        assert_eq!((progress.ledger.captured, progress.ledger.dropped.spool), (0, 500_000), "{way}");
+        trawl.finish();
+    }
+}
+
+#[test]
 fn a_finished_capture_leaves_nothing_in_the_spool() {
     let trawl = Setup::replay().start();
     assert_captures(&trawl, &real_pcap(), json!({"protocol": 17}), "udp");

@@ -286,6 +286,7 @@ impl Rig {
             blocks: 64,
             hugepages: Hugepages::Never,
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
+            bypasses_lanes: false,
         };
         let history = history.map(|config| Arc::new(History::open(config, Arc::clone(&spool)).unwrap()));
         let (plane, workers) = DataPlane::start(&config, traffic, &spool, on_worker).unwrap();

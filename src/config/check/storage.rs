@@ -152,6 +152,11 @@ fn direct_writes(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
             let text = format!("{text}: segments are written through mappings, at a fraction of the speed");
             findings.push(Finding::notice("spool.write", text, "use ext4 or XFS for the spool"));
         }
+        WriteMode::Discard | WriteMode::DiscardInWorker => findings.push(Finding::warning(
+            "spool.write",
+            "throws every packet away: no capture will hold one",
+            "keep this for benches; \"auto\" is what captures need",
+        )),
         _ => {}
     }
 }

@@ -168,6 +168,19 @@ fn a_spool_on_a_disk_that_is_not_mounted_or_too_small_is_refused() {
 }
 
 #[test]
+fn ways_to_write_that_keep_nothing_are_warned_of() {
+    for write in ["discard", "discard-in-worker"] {
+        let made = Made::sound();
+        let config = made.config(VFIO, "");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[spool]", &format!("[spool]\nwrite = \"{write}\""))).unwrap();
+        let found = check(&config, &made.host(), None);
+        let found: Vec<_> = found.iter().filter(|finding| finding.subject == "spool.write").collect();
+        assert!(found.len() == 1 && found[0].severity == Severity::Warning, "{found:#?}");
+    }
+}
+
+#[test]
 fn a_spool_or_store_that_cannot_be_is_refused() {
     let made = Made::sound();
     made.write("spool", "a file");
