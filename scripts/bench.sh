@@ -104,12 +104,12 @@ bench_trawl() {
     rm -rf "$WORK/spool" "$WORK/bucket" "$WORK/trawl.db"
     mkdir -m 700 "$WORK/spool" "$WORK/bucket"
     # One segment that is larger than the run: merging starts after the measured time, so that the disk is written once, as by
-    # testpmd. A mapped one is there before, as on a host that has run for a while; it is full in two seconds.
+    # testpmd. A mapped one is there before, as on a host that has run for a while; it is full in one second.
     local segment=$SPOOL_GIB pool=0 history=false sample=10
     if [ "$1" = mapped ]; then
         [ "$segment" -le 9 ] || segment=9
         [ "$FILE_SYSTEM" = tmpfs ] || [ "$segment" -le 4 ] || segment=4
-        pool=$segment seconds=0.8
+        pool=$segment seconds=0.4
     fi
     local device=net_pcap0,rx_pcap=$FRAMES,infinite_rx=1
     [ "$2" != noport ] || device=net_null0,size=$((SIZE - 4))

@@ -1,16 +1,18 @@
 //! Aligned blocks of memory and their way between threads. Owns the arena, the block, the rings that carry blocks, the
-//! writes in flight, the cycle counter, and what the threads at
-//! both ends say of themselves; not what is written into a block.
+//! writes in flight, copies past the cache, the cycle counter, and what the threads at both ends say of themselves; not
+//! what is written into a block.
 //!
 //! Invariant: a block has one owner at a time; it leaves the worker that holds it by move and comes back by move.
 
 mod arena;
+mod copy;
 mod cycles;
 mod disk;
 mod lane;
 mod stage;
 
 pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages};
+pub use copy::copy_past_cache;
 pub use cycles::cycles;
 pub use disk::{DiskQueue, Write};
 pub use lane::{WorkerEnd, WriterEnd, lane};

@@ -8,6 +8,7 @@
 //! before they are mapped, cut only after their last write, and grown back before they are used again.
 #![allow(unsafe_code)]
 
+use crate::block::copy_past_cache;
 use memmap2::{MmapMut, MmapOptions};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -50,7 +51,8 @@ impl MappedFile {
             .ok_or_else(|| {
                 io::Error::other(format!("{} bytes at {offset} are outside the segment", bytes.len()))
             })?;
-        target.copy_from_slice(bytes);
+        // A segment is larger than the cache, and read only once it is published.
+        copy_past_cache(target, bytes);
         Ok(())
     }
 }
