@@ -196,6 +196,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?);
     let config = DataPlaneConfig {
         worker_cores: vec![poll],
+        bypasses_lanes: false,
         writer_cores: vec![main],
         blocks: 256,
         hugepages: Hugepages::Auto,
