@@ -1,7 +1,7 @@
 //! What each kind of work costs one worker: it polls a real DPDK port (`net_pcap`, `infinite_rx`) in this process, and is given one
 //! work after the other for some milliseconds each, round after round, so that a drift of the machine falls on all alike.
 //!
-//!     cargo bench --bench worker -- [--size 64] [--rounds 40] [--milliseconds 25] [--works nothing,history,…] [--eal "-m 256"]
+//!     scripts/bench-worker.sh [--sizes 64] [--rounds 40] [--milliseconds 25] [--works nothing,history,…] [--eal "-m 256"]
 //!
 //! Figures are frames received per second, and the ratio to the first of the works in the same round: medians, and the
 //! quartiles of the ratio. Writers throw blocks away, so no disk is in them. At the end of each work its counts are held against
@@ -43,7 +43,7 @@ struct Arguments {
         default_value = "nothing,history,reject1,reject1+history,all,filter1,reject64,split64,snap160,sample10"
     )]
     works: Vec<String>,
-    #[arg(long, default_value = "-m 256")]
+    #[arg(long, default_value = "-m 256", allow_hyphen_values = true)]
     eal: String,
     /// Set by cargo.
     #[arg(long)]
@@ -220,7 +220,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn print(arguments: &Arguments, rates: &[Vec<f64>]) {
     let first = &arguments.works[0];
-    println!("| work, {} B | Mpps | ns a frame | / {first} (quartiles) |\n|---|---|---|---|", arguments.size);
+    println!(
+        "| work, frames of {} | Mpps | ns a frame | / {first} (quartiles) |\n|---|---|---|---|",
+        arguments.size
+    );
     for (name, own) in arguments.works.iter().zip(rates) {
         let ratios: Vec<f64> = own.iter().zip(&rates[0]).map(|(own, first)| own / first).collect();
         let (mpps, ratio) = (quantile(own, 0.5) / 1e6, quantile(&ratios, 0.5));

@@ -20,7 +20,7 @@ say "building (release)"
 (cd "$ROOT" && cargo bench --locked --bench worker --no-run)
 for size in $SIZES; do
     say "$size bytes"
-    (cd "$ROOT" && cargo bench --locked --bench worker -- --size "$size" --eal "${memory[*]}" "$@") >>"$WORK/table.md"
+    (cd "$ROOT" && cargo bench --locked --bench worker -- --size "$size" --eal="${memory[*]}" "$@") >>"$WORK/table.md"
     echo >>"$WORK/table.md"
 done
 keep_result worker "What each kind of work costs a worker" "\
