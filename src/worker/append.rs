@@ -18,7 +18,7 @@ pub(super) struct Stamped<'a, B> {
     /// Cycle count of the same moment.
     pub cycles: u64,
     /// The time fields of a record header for `ns`: two divisions once for all captures.
-    pub header: [u8; 8],
+    pub header: u64,
 }
 
 impl<'a, B> Stamped<'a, B> {

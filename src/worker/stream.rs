@@ -115,7 +115,7 @@ pub(super) const NOTICES_SPARE: usize = CAPTURES_MAX * QUEUES_MAX as usize;
 pub(super) struct Run<'a> {
     rest: &'a mut [u8],
     /// The time fields of a record header for `ns`.
-    stamp: [u8; 8],
+    stamp: u64,
     ns: u64,
     cycles: u64,
     written: usize,
@@ -151,7 +151,7 @@ impl Run<'_> {
         let bytes = PCAP_RECORD_HEADER_BYTES + kept as usize;
         let record = &mut self.rest[self.written..self.written + bytes];
         let (header, data) = record.split_at_mut(PCAP_RECORD_HEADER_BYTES);
-        header[..8].copy_from_slice(&self.stamp);
+        header[..8].copy_from_slice(&self.stamp.to_le_bytes());
         header[8..].copy_from_slice(&(u64::from(wire) << 32 | u64::from(kept)).to_le_bytes());
         self.written += bytes;
         self.packets += 1;
@@ -183,10 +183,10 @@ impl Drop for Run<'_> {
     }
 }
 
-/// The time fields of a record header.
-pub(super) fn stamp(ns: u64) -> [u8; 8] {
+/// The time fields of a record header, as one word: as bytes they were kept, loaded and stored one by one for every record.
+pub(super) fn stamp(ns: u64) -> u64 {
     let [s0, s1, s2, s3, n0, n1, n2, n3, ..] = record_header(ns, 0, 0);
-    [s0, s1, s2, s3, n0, n1, n2, n3]
+    u64::from_le_bytes([s0, s1, s2, s3, n0, n1, n2, n3])
 }
 
 /// What a stream needs to hand over a block.
@@ -251,7 +251,7 @@ impl Stream {
     /// Begins a run of records into the open block, stamped `ns`, of which `header` are the time fields, unless a port knows
     /// better.
     #[inline]
-    pub fn run(&mut self, ns: u64, header: [u8; 8], cycles: u64) -> Run<'_> {
+    pub fn run(&mut self, ns: u64, header: u64, cycles: u64) -> Run<'_> {
         let later = self.not_before(ns);
         let stamp = if later == ns { header } else { stamp(later) };
         let ns = later;
