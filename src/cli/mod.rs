@@ -149,15 +149,20 @@ pub fn run() -> ExitCode {
         }
     });
     match result {
-        Ok(is_success) => ExitCode::from(u8::from(!is_success)),
+        Ok(is_success) => {
+            observe::flush();
+            ExitCode::from(u8::from(!is_success))
+        }
         Err(error) => {
-            eprintln!("trawl: {error}");
+            observe::say(&format!("trawl: {error}\n"));
             ExitCode::from(error.exit_code())
         }
     }
 }
 
 fn dispatch(command: args::Command) -> Result<Outcome, Error> {
+    // Merges, recoveries and measurements open as many files as they are given; `serve` says what it got.
+    let _as_many_as_may_be = crate::host::raise_open_files();
     match command {
         #[cfg(feature = "dpdk")]
         args::Command::Check(args) if args.measure => check::measure(&args),
@@ -172,13 +177,15 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Serve(args) => {
             let plan = Plan::load(&args.config)
                 .map_err(|problems| Error::Config { path: args.config.clone(), problems })?;
-            observe::init(&plan.log)?;
             #[cfg(feature = "dpdk")]
             return crate::host::serve(plan)
                 .map(|()| Outcome::silent())
                 .map_err(|e| Error::Serve(Box::new(e)));
             #[cfg(not(feature = "dpdk"))]
-            Err(Error::NotBuilt("serve"))
+            {
+                observe::check_environment(&plan.log)?;
+                Err(Error::NotBuilt("serve"))
+            }
         }
         args::Command::Filter(args::FilterArgs { command: args::FilterCommand::Test(args) }) => {
             let counts = filter::test(&request::filter(&args.filter)?, &args.file, args.write.as_deref())?;

@@ -4,7 +4,7 @@
 
 use super::file::{self, File};
 use super::plan::*;
-use super::{ByteSize, Problem, accounts};
+use super::{ByteSize, LEVEL_ADVICE, Problem, accounts, is_filter};
 use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
 use crate::merge::{Compression, Container, ObjectFormat};
@@ -586,12 +586,10 @@ fn observe(rules: &mut Rules, observe: &file::Observe) -> ObservePlan {
 }
 
 fn log(rules: &mut Rules, log: &file::Log) -> LogPlan {
-    let level = if crate::observe::is_filter(&log.level) {
+    let level = if is_filter(&log.level) {
         log.level.clone()
     } else {
-        let advice =
-            "write error, warn, info, debug or trace, or directives such as \"info,trawl::spool=debug\"";
-        rules.wrong("log.level", format!("{:?}", log.level), advice);
+        rules.wrong("log.level", format!("{:?}", log.level), LEVEL_ADVICE);
         "info".to_owned()
     };
     let choices = [("text", LogFormat::Text), ("json", LogFormat::Json)];

@@ -3,8 +3,9 @@
 
 use super::dataplane::DataPlane;
 use super::ports;
+use super::tasks::Tasks;
 use crate::api;
-use crate::block::Stage;
+use crate::block::{Stage, try_io_uring};
 use crate::capture::Handle;
 use crate::config::Plan;
 use crate::dpdk::StartedPort;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 /// See the module.
 pub(super) struct Observation {
@@ -54,6 +56,7 @@ impl Observation {
             spool,
             jobs,
             requests: Arc::new(Requests::default()),
+            has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),
             ending: Arc::new(AtomicBool::new(false)),
         };
@@ -65,15 +68,17 @@ impl Observation {
         observe::counted(router, api::PREFIX, Arc::clone(&self.sources.requests))
     }
 
-    /// Serves health and metrics, if there is a listener for them, until it is dropped; and what ends all of this.
-    pub fn serve(self, captures: Handle) -> Ending {
-        let Self { sources, watchdog, listener } = self;
+    /// Serves health and metrics, if there is a listener for them, as one of the tasks; and what ends all of this.
+    pub fn serve(self, captures: Handle, tasks: &mut Tasks) -> Ending {
+        let Self { sources, mut watchdog, listener } = self;
+        tasks.spawn("watchdog", watchdog.ended());
         let ending = Arc::clone(&sources.ending);
         let server = listener.map(|listener| {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
             let router = observe::router(sources, captures);
-            tokio::spawn(api::serve(listener, router, observe::bounds(), None, pending()))
+            let server = api::serve(listener, router, observe::bounds(), None, pending());
+            tasks.spawn("health and metrics", server)
         });
         Ending { ending, watchdog, server }
     }
@@ -83,7 +88,7 @@ impl Observation {
 pub(super) struct Ending {
     ending: Arc<AtomicBool>,
     watchdog: Watchdog,
-    server: Option<tokio::task::JoinHandle<()>>,
+    server: Option<AbortHandle>,
 }
 
 impl Ending {

@@ -8,14 +8,19 @@ use super::observation::Observation;
 use super::origin;
 use super::ports::{self, PortsError};
 use super::privileges;
+use super::raise_open_files;
 use super::retention;
+use super::signals::Signals;
+use super::tasks::Tasks;
 use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secret, TlsError};
 use crate::block::Hugepages;
 use crate::capture::{AccountId, Engine, Handle, Planes};
+use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{self, Account, CredentialKind, Plan};
 use crate::dpdk::Eal;
 use crate::history::{History, HistoryConfig, HistoryError};
 use crate::matcher::PrefixSet;
+use crate::observe;
 use crate::ownership::{BucketKeys, Ownership};
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
@@ -32,7 +37,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
@@ -42,6 +46,8 @@ const ACTIONS_WAITING: usize = 256;
 const CONTACT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the end waits for the last segments of the history.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end may take once a task has died, and tasks beyond the requests that are at work.
+const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
 const EXIT_AT_ONCE: i32 = 143;
 
@@ -85,6 +91,22 @@ pub enum ServeError {
     /// TLS of the API.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] observe::Error),
+    /// What `trawl check` finds too.
+    #[error("this host is not ready:\n{}", lines(.0))]
+    NotReady(Vec<Finding>),
+    /// A task without which the host is of no use.
+    #[error(
+        "the task {task} died: {how}. This is a bug: keep the log and restart trawl; what is in the spool is kept"
+    )]
+    Died {
+        /// Its name.
+        task: &'static str,
+        /// What it ended of.
+        how: String,
+    },
     /// Cores, signals, the runtime.
     #[error("cannot {doing}: {source}")]
     System {
@@ -100,7 +122,11 @@ pub enum ServeError {
 /// # Errors
 /// When it could not start; then nothing was captured.
 pub fn serve(plan: Plan) -> Result<(), ServeError> {
-    privileges::at_start();
+    let refused = privileges::at_start();
+    observe::init(&plan.log, &plan.cores.writers)?;
+    refused.log();
+    tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
+    judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| api::tls(cert, key)).transpose()?;
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
@@ -158,11 +184,42 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         Observation::start(&plan, observed, looked_at, &plane, engine.stage(), spool_seen, jobs_seen)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir, observation));
+    if result.is_err() {
+        // What the dead task waited for, or others wait for of it, may never come.
+        runtime.shutdown_background();
+        end_in(LAST_TIME_MAX);
+    }
     plane.stop();
     ports::log_counters(&counted);
     take_in(recorded.as_deref());
     tracing::info!("ended");
     result
+}
+
+/// Holds the host to what `trawl check` holds it to; EAL and the ports speak for themselves when they are started.
+fn judge(plan: &Plan) -> Result<(), ServeError> {
+    let (errors, others): (Vec<_>, Vec<_>) =
+        check_host(plan, &Host::real(), None).into_iter().partition(|one| one.severity == Severity::Error);
+    for Finding { severity, subject, text, advice } in others {
+        match severity {
+            Severity::Notice => tracing::info!(subject, advice, "{text}"),
+            _ => tracing::warn!(subject, advice, "{text}"),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ServeError::NotReady(errors)) }
+}
+
+/// Ends the process after that time, whatever it waits for then.
+fn end_in(time: Duration) {
+    let end = move || {
+        std::thread::sleep(time);
+        tracing::error!("what was still to be written does not end; the process does");
+        observe::flush();
+        std::process::exit(1);
+    };
+    if std::thread::Builder::new().name("end".to_owned()).spawn(end).is_err() {
+        std::process::exit(1);
+    }
 }
 
 /// Those of the API, and of health and metrics.
@@ -211,15 +268,13 @@ async fn run(
     simple_dir: PathBuf,
     observation: Observation,
 ) -> Result<(), ServeError> {
-    let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let mut signals =
+        Signals::take().map_err(|source| ServeError::System { doing: "take signals", source })?;
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
-    let engine = tokio::spawn(engine.run(actions));
-    let retention = tokio::spawn(retention::keep(
-        simple_dir.clone(),
-        plan.spool.dir.clone(),
-        plan.capture.simple_retention,
-    ));
+    let mut tasks = Tasks::default();
+    tasks.spawn("engine", engine.run(actions));
+    let (spool_dir, retention) = (plan.spool.dir.clone(), plan.capture.simple_retention);
+    let retention = tasks.spawn("retention", retention::keep(simple_dir.clone(), spool_dir, retention));
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let router = api::router(ApiState {
         ownership,
@@ -231,48 +286,46 @@ async fn run(
         request_time_max: plan.api.request_timeout,
     });
     let router = observation.counted(router);
-    let observation = observation.serve(handle.clone());
+    let observation = observation.serve(handle.clone(), &mut tasks);
     let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let server = tokio::spawn(api::serve(listener, router, bounds, tls, async {
-        let _ended_or_dropped = api_ends.await;
-    }));
+    tasks.spawn(
+        "api",
+        api::serve(listener, router, bounds, tls, async {
+            let _ended_or_dropped = api_ends.await;
+        }),
+    );
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
-    one_of(&mut terminate, &mut interrupt).await;
+    let signal = tokio::select! {
+        signal = signals.end() => signal,
+        died = tasks.died() => return Err(died),
+    };
     observation.begin();
-    tracing::info!("ending: captures stop and are uploaded; a second signal ends at once");
+    tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
+        // The engine ends with its answer, so that must be looked at first.
+        biased;
         () = handle.shutdown() => {}
-        () = one_of(&mut terminate, &mut interrupt) => {
-            tracing::warn!("second signal: ending at once; what is in the spool stays there");
+        signal = signals.end() => {
+            tracing::warn!(signal, "second signal: ending at once; what is in the spool stays there");
+            observe::flush();
             std::process::exit(EXIT_AT_ONCE);
         }
+        died = tasks.died() => return Err(died),
     }
     retention.abort();
     swept.abort();
     let _api_gone = end_api.send(());
     drop(handle);
-    for task in [engine, server] {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a task of the host died");
-        }
-    }
     observation.finish();
-    Ok(())
+    tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
 }
 
 /// What probes left that a dead process had begun.
 fn sweep(plan: &Plan, ownership: Ownership) -> impl Future<Output = ()> + use<> {
     let accounts: Vec<_> = plan.accounts.iter().map(|account| account.id.clone()).collect();
     async move { ownership.sweep(&accounts).await }
-}
-
-async fn one_of(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 /// Every thread that is started from here on inherits this: control never runs on a worker's core.

@@ -15,6 +15,7 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+mod host;
 #[path = "../common/front.rs"]
 mod front;
 mod http;

@@ -65,6 +65,8 @@ pub struct Setup {
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
     pub environment: Vec<(String, String)>,
+    /// More of the config.
+    pub more: String,
 }
 
 impl Setup {
@@ -101,6 +103,7 @@ impl Setup {
             prefixes: "[]",
             endpoint: None,
             environment: Vec::new(),
+            more: String::new(),
         }
     }
 
@@ -186,7 +189,21 @@ require_validation = {validation}
         if let Some(endpoint) = &self.endpoint {
             write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
         }
-        text
+        text + &self.more
+    }
+
+    /// Starts it below another program, which runs it with its own arguments behind those given here, and waits until the API
+    /// answers.
+    #[track_caller]
+    pub fn start_with_program(self, program: &str, arguments: &[&str]) -> Trawl {
+        let (dir, listen) = self.folder(|config, _| config);
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_trawl")).env("TMPDIR", dir.path());
+        let process = spawn(command, dir.path(), &self.environment);
+        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
+        let mut trawl = Trawl { dir, spool, listen, process, environment: self.environment };
+        trawl.await_answer();
+        trawl
     }
 
     /// Starts it and waits until the API answers.
@@ -205,6 +222,14 @@ require_validation = {validation}
 
     /// The same without waiting.
     pub fn launch(self, change: impl FnOnce(String, &Path) -> String) -> Trawl {
+        let (dir, listen) = self.folder(change);
+        let process = launch(dir.path(), &self.environment);
+        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
+        Trawl { dir, spool, listen, process, environment: self.environment }
+    }
+
+    /// A folder with the config and what it names, and the API's address.
+    fn folder(&self, change: impl FnOnce(String, &Path) -> String) -> (TempDir, SocketAddr) {
         let dir = tempfile::tempdir().unwrap();
         let listen = free_address();
         for name in ["spool", "bucket"] {
@@ -215,16 +240,18 @@ require_validation = {validation}
         let key_file = dir.path().join("store.key");
         std::fs::write(&key_file, [7; 32]).unwrap();
         std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
-        let process = launch(dir.path(), &self.environment);
-        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
-        Trawl { dir, spool, listen, process, environment: self.environment }
+        (dir, listen)
     }
 }
 
 /// Starts the process; its log goes on in the same file.
 fn launch(dir: &Path, environment: &[(String, String)]) -> Child {
+    spawn(Command::new(env!("CARGO_BIN_EXE_trawl")), dir, environment)
+}
+
+fn spawn(mut command: Command, dir: &Path, environment: &[(String, String)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_trawl"))
+    command
         .args(["serve", "--config"])
         .arg(dir.join("trawl.toml"))
         .envs(environment.iter().cloned())

@@ -181,6 +181,36 @@ fn ways_to_write_that_keep_nothing_are_warned_of() {
 }
 
 #[test]
+fn a_host_without_io_uring_is_warned_of_unless_nothing_would_use_it() {
+    let made = Made::sound();
+    let host = Host { io_uring: || Err(std::io::ErrorKind::PermissionDenied.into()), ..made.host() };
+    let warned = |write: &str| {
+        let config = made.config(VFIO, "");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[spool]", &format!("[spool]\nwrite = \"{write}\""))).unwrap();
+        let found = check(&config, &host, None);
+        found.iter().any(|one| one.severity == Severity::Warning && one.text.contains("io_uring (permission denied)"))
+    };
+    assert!(!warned("mapped"));
+    // A file system without O_DIRECT does not use it either.
+    if made.findings(VFIO, "").is_empty() && check(&made.config(VFIO, ""), &made.host(), None).iter().all(|one| !one.text.contains("no O_DIRECT")) {
+        assert!(warned("auto"));
+    }
+}
+
+#[test]
+fn too_few_open_files_are_refused_with_the_number_to_set() {
+    let made = Made::sound();
+    made.write("proc/self/limits", "Max open files            1024                 1024                 files\n");
+    assert_one(
+        &made.findings(VFIO, "[capture]\ncaptures_max = 60"),
+        &["capture.captures_max", "may have 1024 files open", "LimitNOFILE=2048", "ulimit -n"],
+    );
+    made.write("proc/self/limits", "Max open files            1024                 524288               files\n");
+    assert_eq!(made.findings(VFIO, "[capture]\ncaptures_max = 60"), [""; 0], "the soft limit is raised");
+}
+
+#[test]
 fn a_spool_or_store_that_cannot_be_is_refused() {
     let made = Made::sound();
     made.write("spool", "a file");

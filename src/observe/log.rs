@@ -1,0 +1,164 @@
+//! The log: its form, its filter, and that a panic is a line of it. Owns the set-up; not what is written to it, nor the way of
+//! a line to standard error (`lines.rs`).
+//!
+//! Invariant: the log goes to standard error, so that standard output stays a command's result; no thread waits for it, and
+//! a log that cannot be written harms nobody.
+
+use super::lines::{Lines, Stderr};
+use crate::config::{LEVEL_ADVICE, LogFormat, LogPlan, is_filter};
+use std::io::{IsTerminal as _, Write as _};
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// Replaces `log.level`.
+pub const ENV_LEVEL: &str = "TRAWL_LOG";
+
+/// Replaces `log.format`.
+pub const ENV_FORMAT: &str = "TRAWL_LOG_FORMAT";
+
+/// How long the last lines may take before the process ends.
+const LAST_LINES_TIME_MAX: Duration = Duration::from_secs(1);
+
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a filter.
+    #[error("{name} = {value:?}: {LEVEL_ADVICE}")]
+    Level {
+        /// The key or variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// Not a format.
+    #[error("{ENV_FORMAT} = {0:?}: write \"text\" or \"json\"")]
+    Format(String),
+    /// Somebody else was first.
+    #[error("the log is set up already; call init once")]
+    Twice,
+    /// No thread that writes.
+    #[error("cannot start the log's thread: {0}; look at the limits on processes (ulimit -u)")]
+    Thread(std::io::Error),
+}
+
+/// Sends the log of the whole process, panics included, to standard error: `plan`'s form, unless the environment
+/// ([`ENV_LEVEL`], [`ENV_FORMAT`]) says otherwise. Lines for people are coloured on a terminal. The thread that writes runs on
+/// `cores`.
+///
+/// # Errors
+/// A value of the environment that is not one, a log that is set up already, or no thread for it.
+pub fn init(plan: &LogPlan, cores: &[usize]) -> Result<(), Error> {
+    let (format, filter) = chosen(plan)?;
+    let lines = Lines::start(Stderr, cores).map_err(Error::Thread)?;
+    let writer = lines.clone();
+    // What the log itself fails at is counted; its default is to print it, and to panic where that fails.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .log_internal_errors(false)
+        .with_writer(move || writer.clone());
+    let set = match format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    set.map_err(|_| Error::Twice)?;
+    LINES.set(lines).map_err(|_| Error::Twice)?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Whether [`init`] would take what the environment says.
+///
+/// # Errors
+/// The value that it would not.
+pub fn check_environment(plan: &LogPlan) -> Result<(), Error> {
+    chosen(plan).map(|_| ())
+}
+
+/// Waits for the lines that are on their way, a second at most: before the process ends.
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.drain(LAST_LINES_TIME_MAX);
+    }
+}
+
+/// Writes `text` behind the log's lines, also where there is no log: the last words of a command, which standard error may refuse.
+pub fn say(text: &str) {
+    match LINES.get() {
+        Some(lines) => {
+            let _never_fails = lines.clone().write_all(text.as_bytes());
+            flush();
+        }
+        None => {
+            let _nobody_listens = std::io::stderr().write_all(text.as_bytes());
+        }
+    }
+}
+
+/// In place of the default hook, which writes to standard error itself and so may wait for whoever reads it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let (place, thread) = (panic.location().map(ToString::to_string), thread.name().unwrap_or("unnamed"));
+    let said = panic.payload_as_str().unwrap_or("no text");
+    let trace = std::backtrace::Backtrace::capture();
+    match trace.status() {
+        std::backtrace::BacktraceStatus::Captured => {
+            tracing::error!(said, place, thread, %trace, "a thread panicked");
+        }
+        _ => tracing::error!(said, place, thread, "a thread panicked"),
+    }
+}
+
+fn chosen(plan: &LogPlan) -> Result<(LogFormat, String), Error> {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    choose(plan, variable(ENV_FORMAT), variable(ENV_LEVEL))
+}
+
+fn choose(
+    plan: &LogPlan,
+    format: Option<String>,
+    level: Option<String>,
+) -> Result<(LogFormat, String), Error> {
+    let format = match format.as_deref() {
+        None => plan.format,
+        Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => return Err(Error::Format(other.to_owned())),
+    };
+    let (name, value) = match level {
+        Some(level) => (ENV_LEVEL, level),
+        None => ("log.level", plan.level.clone()),
+    };
+    if !is_filter(&value) {
+        return Err(Error::Level { name, value });
+    }
+    Ok((format, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> LogPlan {
+        LogPlan { format: LogFormat::Text, level: "info".to_owned() }
+    }
+
+    #[test]
+    fn the_environment_outranks_the_config() {
+        let (format, filter) = choose(&plan(), Some("json".to_owned()), Some("debug".to_owned())).unwrap();
+        assert_eq!((format, filter.as_str()), (LogFormat::Json, "debug"));
+        let (format, filter) = choose(&plan(), None, None).unwrap();
+        assert_eq!((format, filter.as_str()), (LogFormat::Text, "info"));
+    }
+
+    #[test]
+    fn a_value_that_is_none_is_named() {
+        let error = choose(&plan(), Some("xml".to_owned()), None).unwrap_err();
+        assert!(error.to_string().contains("\"xml\""), "{error}");
+        let error = choose(&plan(), None, Some("loud".to_owned())).unwrap_err();
+        assert!(error.to_string().starts_with("TRAWL_LOG = "), "{error}");
+    }
+}
