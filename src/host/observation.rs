@@ -6,9 +6,10 @@ use super::ports;
 use super::tasks::Tasks;
 use crate::api;
 use crate::block::{Stage, try_io_uring};
-use crate::capture::Handle;
 use crate::config::Plan;
 use crate::dpdk::StartedPort;
+use crate::engine::Handle;
+use crate::http;
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
 use crate::spool::Spool;
 use crate::store::JobStore;
@@ -77,7 +78,7 @@ impl Observation {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
             let router = observe::router(sources, captures);
-            let server = api::serve(listener, router, observe::bounds(), None, pending());
+            let server = http::serve(listener, router, observe::bounds(), None, pending());
             tasks.spawn("health and metrics", server)
         });
         Ending { ending, watchdog, server }

@@ -12,21 +12,23 @@ use super::raise_open_files;
 use super::retention;
 use super::signals::Signals;
 use super::tasks::Tasks;
-use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secret, TlsError};
+use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
 use crate::block::Hugepages;
-use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::deliver::{KeyError, SigningKey};
 use crate::dpdk::Eal;
+use crate::engine::{Engine, Handle, Planes};
 use crate::history::{History, HistoryConfig, HistoryError};
+use crate::http::{self, Bounds, TlsError};
+use crate::job::AccountId;
 use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{BucketKeys, Ownership};
+use crate::ownership::{Vault, VaultError};
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
-use crate::upload::{
-    GcsConfig, KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError, Vault, VaultError,
-};
+use crate::upload::{GcsConfig, R2Config, S3Config, Stores, StoresConfig, UploadError};
 use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
@@ -127,7 +129,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     refused.log();
     tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
     judge(&plan)?;
-    let tls = plan.api.tls.as_ref().map(|(cert, key)| api::tls(cert, key)).transpose()?;
+    let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
     let history = history(&plan, &spool)?;
@@ -292,7 +294,7 @@ async fn run(
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
     tasks.spawn(
         "api",
-        api::serve(listener, router, bounds, tls, async {
+        http::serve(listener, router, bounds, tls, async {
             let _ended_or_dropped = api_ends.await;
         }),
     );

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use trawl::capture::{Progress, Status};
+use trawl::job::{Progress, Status};
 
 const SOON: Duration = Duration::from_secs(30);
 
