@@ -78,7 +78,7 @@ impl Observation {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
             let router = observe::router(sources, captures);
-            let server = http::serve(listener, router, observe::bounds(), None, pending());
+            let server = http::serve(listener, router, observe::bounds(), None, api::fault, pending());
             tasks.spawn("health and metrics", server)
         });
         Ending { ending, watchdog, server }

@@ -294,7 +294,7 @@ async fn run(
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
     tasks.spawn(
         "api",
-        http::serve(listener, router, bounds, tls, async {
+        http::serve(listener, router, bounds, tls, api::fault, async {
             let _ended_or_dropped = api_ends.await;
         }),
     );
