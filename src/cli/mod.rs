@@ -175,10 +175,10 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Capture(args) => block_on(capture::run(args)),
         args::Command::Bucket(args) => block_on(bucket::run(args)),
         args::Command::Serve(args) => {
-            let plan = Plan::load(&args.config)
-                .map_err(|problems| Error::Config { path: args.config.clone(), problems })?;
+            let path = args.config.config;
+            let plan = Plan::load(&path).map_err(|problems| Error::Config { path, problems })?;
             #[cfg(feature = "dpdk")]
-            return crate::host::serve(plan)
+            return crate::host::serve(plan, args.new_spool)
                 .map(|()| Outcome::silent())
                 .map_err(|e| Error::Serve(Box::new(e)));
             #[cfg(not(feature = "dpdk"))]

@@ -13,6 +13,7 @@ pub use descriptors::files_needed;
 pub use memory::dpdk_bytes;
 
 use super::plan::{Plan, covered};
+use crate::observe::check_environment;
 use crate::block::try_io_uring;
 use super::{PortPlan, Problem};
 use serde::Serialize;
@@ -158,7 +159,8 @@ pub fn check(path: &Path, host: &Host, probe: Option<ProbePorts<'_>>) -> Vec<Fin
     let (plan, problems) = Plan::draft(path);
     let mut findings: Vec<Finding> = problems.iter().map(Finding::from).collect();
     if let Some(plan) = plan {
-        let on_host = check_host(&plan, host, probe);
+        let mut on_host = check_host(&plan, host, probe);
+        storage::identity(&plan, &mut on_host);
         // Where the config is wrong the plan holds a stand-in, whose fit to the host says nothing.
         findings.extend(on_host.into_iter().filter(|finding| !covered(Some(&finding.subject), &problems)));
     }
@@ -176,6 +178,9 @@ pub fn check_host(plan: &Plan, host: &Host, probe: Option<ProbePorts<'_>>) -> Ve
     storage::check(plan, host, &mut findings);
     descriptors::check(plan, host, &mut findings);
     network::check(plan, &mut findings);
+    if let Err(error) = check_environment(&plan.log) {
+        findings.push(Finding::error("log", error.to_string(), "correct or unset the variable"));
+    }
     if plan.accounts.is_empty() {
         let advice = "add an [[account]] with a credential, or nobody can ask for a capture";
         findings.push(Finding::warning("account", "there is none", advice));

@@ -6,7 +6,7 @@
 use super::{Problem, Problems, file, resolve};
 use crate::job::AccountId;
 use crate::pcap::ObjectFormat;
-use crate::upload::{GcsCredentials, S3Extras};
+use crate::upload::{GcsConfig, GcsCredentials, R2Config, S3Config, S3Extras, StoresConfig};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -257,6 +257,42 @@ pub struct UploadPlan {
     pub r2: Option<R2Plan>,
     /// Google Cloud Storage; its destinations are refused when none.
     pub gcs: Option<GcsPlan>,
+}
+
+impl UploadPlan {
+    /// In the words of the room that opens stores.
+    #[must_use]
+    pub fn stores(&self) -> StoresConfig {
+        let pause_ms_max = u64::try_from(self.retry_pause.as_millis()).unwrap_or(u64::MAX);
+        StoresConfig {
+            allow_file: self.allow_file,
+            s3: S3Config {
+                endpoint: self.s3.endpoint.clone(),
+                path_style: Some(self.s3.path_style),
+                part_bytes: self.part_bytes,
+                parts_in_flight: self.parts_in_flight,
+                retry_seconds_max: self.retry.as_secs(),
+                attempt_seconds_max: self.attempt.as_secs(),
+                pause_ms_max,
+                extras: self.s3.extras.clone(),
+                proxy: self.proxy.clone(),
+                ca_file: self.ca_file.clone(),
+                ..S3Config::default()
+            },
+            r2: self.r2.as_ref().map(|r2| R2Config { endpoint: r2.endpoint.clone(), credentials: None }),
+            gcs: self.gcs.as_ref().map(|gcs| GcsConfig {
+                endpoint: gcs.endpoint.clone(),
+                credentials: gcs.credentials.clone(),
+                storage_class: gcs.storage_class.clone(),
+                chunk_bytes: self.part_bytes,
+                retry_seconds_max: self.retry.as_secs(),
+                attempt_seconds_max: self.attempt.as_secs(),
+                pause_ms_max,
+                proxy: self.proxy.clone(),
+                ca_file: self.ca_file.clone(),
+            }),
+        }
+    }
 }
 
 /// Google Cloud Storage.

@@ -7,6 +7,8 @@
 mod dataplane;
 mod descriptors;
 #[cfg(feature = "dpdk")]
+mod identity;
+#[cfg(feature = "dpdk")]
 mod measure;
 #[cfg(feature = "dpdk")]
 mod memory;

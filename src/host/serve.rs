@@ -3,6 +3,7 @@
 //! Invariant: the first SIGTERM or SIGINT ends captures, uploads what they have and exits 0; the second exits at once.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::identity;
 use super::memory;
 use super::observation::Observation;
 use super::origin;
@@ -28,7 +29,7 @@ use crate::ownership::{BucketKeys, Ownership};
 use crate::ownership::{Vault, VaultError};
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
-use crate::upload::{GcsConfig, R2Config, S3Config, Stores, StoresConfig, UploadError};
+use crate::upload::{Stores, UploadError};
 use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
@@ -119,21 +120,23 @@ pub enum ServeError {
     },
 }
 
-/// Runs a capture host until a signal ends it.
+/// Runs a capture host until a signal ends it. `new_spool`: takes the spool also if the job store knows another one.
 ///
 /// # Errors
 /// When it could not start; then nothing was captured.
-pub fn serve(plan: Plan) -> Result<(), ServeError> {
+pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let refused = privileges::at_start();
     observe::init(&plan.log, &plan.cores.writers)?;
     refused.log();
     tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
     judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
-    let stores = Arc::new(Stores::new(stores(&plan))?);
-    let spool = Arc::new(Spool::open(spool(&plan))?);
-    let history = history(&plan, &spool)?;
+    let stores = Arc::new(Stores::new(plan.upload.stores())?);
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
+    identity::check(&plan, &jobs, new_spool)?;
+    let spool = Arc::new(Spool::open(spool(&plan))?);
+    identity::settle(&spool, &jobs)?;
+    let history = history(&plan, &spool)?;
     let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
     let signing_key = signing_key.map(Arc::new);
     let keys = bucket_keys(&plan, &jobs)?;
@@ -379,38 +382,6 @@ pub(super) fn spool(plan: &Plan) -> SpoolConfig {
         },
         fsync_interval: plan.spool.fsync_interval,
         pool_bytes: plan.spool.pool_bytes,
-    }
-}
-
-fn stores(plan: &Plan) -> StoresConfig {
-    let upload = &plan.upload;
-    StoresConfig {
-        allow_file: upload.allow_file,
-        s3: S3Config {
-            endpoint: upload.s3.endpoint.clone(),
-            path_style: Some(upload.s3.path_style),
-            part_bytes: upload.part_bytes,
-            parts_in_flight: upload.parts_in_flight,
-            retry_seconds_max: upload.retry.as_secs(),
-            attempt_seconds_max: upload.attempt.as_secs(),
-            pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
-            extras: upload.s3.extras.clone(),
-            proxy: upload.proxy.clone(),
-            ca_file: upload.ca_file.clone(),
-            ..S3Config::default()
-        },
-        r2: upload.r2.clone().map(|r2| R2Config { endpoint: r2.endpoint, credentials: None }),
-        gcs: upload.gcs.clone().map(|gcs| GcsConfig {
-            endpoint: gcs.endpoint,
-            credentials: gcs.credentials,
-            storage_class: gcs.storage_class,
-            chunk_bytes: upload.part_bytes,
-            retry_seconds_max: upload.retry.as_secs(),
-            pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
-            proxy: upload.proxy.clone(),
-            ca_file: upload.ca_file.clone(),
-            ..GcsConfig::default()
-        }),
     }
 }
 
