@@ -40,5 +40,6 @@ mod rights;
 mod s3;
 mod tls;
 mod trawl;
+mod verdicts;
 #[path = "../common/weed.rs"]
 mod weed;

@@ -6,6 +6,7 @@ use super::{Finding, Host};
 use crate::config::{ByteSize, Plan, WriteMode};
 use crate::ownership::Vault;
 use crate::deliver::SigningKey;
+use crate::limits::HISTORY_DIR;
 use crate::spool::{SpoolLock, judge, spool_id};
 use crate::store::Embedded;
 use crate::upload::Stores;
@@ -69,6 +70,11 @@ fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
         return;
     }
     lock_file(&spool.dir, findings);
+    let history = spool.dir.join(HISTORY_DIR);
+    if plan.history.is_some() && history.exists() && !history.is_dir() {
+        let text = format!("{} is not a directory", history.display());
+        findings.push(Finding::error("history.enabled", text, "move it aside"));
+    }
     if dir != spool.dir {
         let text = format!("{shown} does not exist yet");
         findings.push(Finding::notice(
