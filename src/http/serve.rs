@@ -10,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -142,7 +142,7 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, mu
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = async { drop(carries.ending.wait_for(|ending| *ending).await) } => {
-            Pin::new(&mut connection).graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
     };

@@ -61,7 +61,7 @@ fn check_and_serve_judge_storage_alike() {
             fs::write(dir.join("spool/history"), "a file").unwrap();
             text + "[history]\nenabled = true\n"
         })),
-        ("can be used by others", false, Box::new(|text, dir| {
+        ("so others than its owner get at the key", false, Box::new(|text, dir| {
             use std::os::unix::fs::PermissionsExt as _;
             fs::set_permissions(dir.join("store.key"), fs::Permissions::from_mode(0o644)).unwrap();
             let path = dir.join("store.key").display().to_string();
