@@ -20,6 +20,7 @@ mod stores;
 mod verify;
 mod wait;
 
+use crate::chain::chain;
 use crate::config::{Plan, Problems};
 use crate::deliver::{KeyError, SigningKey};
 use crate::observe;
@@ -83,7 +84,7 @@ pub enum Error {
     #[error(transparent)]
     Filter(#[from] filter::Error),
     /// A command on files.
-    #[error("{0:#}")]
+    #[error("{}", chain(&**.0))]
     Command(anyhow::Error),
     /// The host.
     #[cfg(feature = "dpdk")]

@@ -6,6 +6,7 @@
 mod health;
 mod lines;
 mod log;
+mod metric;
 mod metrics;
 mod requests;
 mod server;
