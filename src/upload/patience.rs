@@ -1,8 +1,7 @@
-//! How long a store is waited for. Owns pauses between attempts, time limits, and errors in one line; not what is tried again.
+//! How long a store is waited for. Owns pauses between attempts and time limits; not what is tried again.
 //!
 //! Invariant: uploads that failed together do not come back together.
 
-use std::error::Error;
 use std::time::Duration;
 
 /// First pause between two attempts; the ceiling doubles with each.
