@@ -238,6 +238,6 @@ pub(super) const TABLE: &[Metric] = &[
     counter("log_lines_dropped", None, &[], "Log lines that were not written: standard error took none, or not fast enough",
         |s, out| out.push(&[], s.log_lines_dropped)),
     // api
-    counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; what is no route counts as none",
+    counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; unmatched paths count as route=none",
         |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
 ];

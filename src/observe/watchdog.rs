@@ -1,7 +1,7 @@
 //! The watchdog over the stages. Owns what counts as no progress, and the log of it; not what is done about it.
 //!
-//! A stage stands still when its thread makes no turn, or when something waits for it and nothing of it gets done: a disk
-//! that never answers lets a writer turn for ever.
+//! A stage stands still when its thread makes no turn, or when work waits for it and none gets done: a writer whose disk never
+//! answers loops forever.
 //!
 //! Invariant: only time in which the watchdog itself ran counts, so a process that was stopped or a host that slept accuses
 //! nobody.
