@@ -65,9 +65,6 @@ pub enum Error {
         /// All that is wrong with it.
         problems: Problems,
     },
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] observe::Error),
     /// A result that JSON cannot hold.
     #[error("the result cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -184,7 +181,7 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
                 .map_err(|e| Error::Serve(Box::new(e)));
             #[cfg(not(feature = "dpdk"))]
             {
-                observe::check_environment(&plan.log)?;
+                drop(plan);
                 Err(Error::NotBuilt("serve"))
             }
         }

@@ -12,8 +12,9 @@ mod storage;
 pub use descriptors::files_needed;
 pub use memory::dpdk_bytes;
 
-use super::plan::{Plan, covered};
-use crate::observe::check_environment;
+use super::level::chosen;
+use super::load::covered;
+use super::plan::Plan;
 use crate::block::try_io_uring;
 use super::{PortPlan, Problem};
 use serde::Serialize;
@@ -178,7 +179,7 @@ pub fn check_host(plan: &Plan, host: &Host, probe: Option<ProbePorts<'_>>) -> Ve
     storage::check(plan, host, &mut findings);
     descriptors::check(plan, host, &mut findings);
     network::check(plan, &mut findings);
-    if let Err(error) = check_environment(&plan.log) {
+    if let Err(error) = chosen(&plan.log) {
         findings.push(Finding::error("log", error.to_string(), "correct or unset the variable"));
     }
     if plan.accounts.is_empty() {

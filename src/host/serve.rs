@@ -13,24 +13,23 @@ use super::raise_open_files;
 use super::retention;
 use super::signals::Signals;
 use super::tasks::Tasks;
-use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
-use crate::block::Hugepages;
+use crate::api::{self, Accounts, ApiState};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
-use crate::config::{self, Account, CredentialKind, Plan};
+use crate::config::{Account, Plan};
 use crate::deliver::{KeyError, SigningKey};
 use crate::dpdk::Eal;
 use crate::engine::{Engine, Handle, Planes};
-use crate::history::{History, HistoryConfig, HistoryError};
+use crate::history::{History, HistoryError};
 use crate::http::{self, Bounds, TlsError};
 use crate::job::AccountId;
 use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{BucketKeys, Ownership};
 use crate::ownership::{Vault, VaultError};
-use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
+use crate::spool::{Spool, SpoolError};
 use crate::store::{Embedded, StoreError};
 use crate::upload::{Stores, UploadError};
-use crate::worker::{Sample, Timers};
+use crate::worker::Sample;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
@@ -131,10 +130,10 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
     judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
-    let stores = Arc::new(Stores::new(plan.upload.stores())?);
+    let stores = Arc::new(Stores::new(plan.upload.stores.clone())?);
     let jobs = Arc::new(Embedded::open(&plan.store.path)?);
     identity::check(&plan, &jobs, new_spool)?;
-    let spool = Arc::new(Spool::open(spool(&plan))?);
+    let spool = Arc::new(Spool::open(plan.spool.clone())?);
     identity::settle(&spool, &jobs)?;
     let history = history(&plan, &spool)?;
     let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
@@ -176,13 +175,13 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         captures_max: plan.capture.captures_max,
         upload_retention: plan.upload.retention,
         upload_pause_max: plan.upload.retry_pause,
-        high_water_percent: plan.spool.high_water_percent,
+        high_water_percent: plan.high_water_percent,
         object_format: plan.capture.format,
         origin: origin::of_host(&plan.ports),
         signing_key,
         full_per_account: plan.capture.full_per_account,
         simple_interval: plan.capture.simple_interval,
-        simple_sample: Sample::new(plan.capture.simple_sample),
+        simple_sample: plan.capture.simple_sample,
         history,
     })?;
     let observation =
@@ -286,7 +285,7 @@ async fn run(
         simple_dir,
         captures: handle.clone(),
         accounts: accounts(plan),
-        rules: rules(plan),
+        rules: plan.rules.clone(),
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
     });
@@ -359,44 +358,9 @@ pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
         worker_cores: plan.cores.workers.clone(),
         writer_cores: plan.cores.writers.clone(),
         blocks: plan.blocks.count,
-        hugepages: match plan.blocks.hugepages {
-            config::Hugepages::Auto => Hugepages::Auto,
-            config::Hugepages::Never => Hugepages::Never,
-            config::Hugepages::Require => Hugepages::Require,
-        },
-        timers: Timers { flush: plan.spool.flush_interval, rotate: plan.spool.rotate },
-        bypasses_lanes: plan.spool.write == config::WriteMode::DiscardInWorker,
-    }
-}
-
-pub(super) fn spool(plan: &Plan) -> SpoolConfig {
-    SpoolConfig {
-        dir: plan.spool.dir.clone(),
-        bytes_max: plan.spool.bytes_max,
-        segment_bytes: plan.spool.segment_bytes,
-        write: match plan.spool.write {
-            config::WriteMode::Auto => WriteMode::Auto,
-            config::WriteMode::Direct => WriteMode::Direct,
-            config::WriteMode::Mapped => WriteMode::Mapped,
-            config::WriteMode::Discard | config::WriteMode::DiscardInWorker => WriteMode::Discard,
-        },
-        fsync_interval: plan.spool.fsync_interval,
-        pool_bytes: plan.spool.pool_bytes,
-    }
-}
-
-fn rules(plan: &Plan) -> Rules {
-    Rules {
-        colo: plan.host.colo.clone(),
-        simple_time_limit_seconds_max: plan.capture.simple_time_limit_seconds_max,
-        simple_packet_limit_max: plan.capture.simple_packet_limit_max,
-        time_limit_seconds_max: plan.capture.time_limit_seconds_max,
-        packet_limit_max: plan.capture.packet_limit_max,
-        byte_limit_max: plan.capture.byte_limit_max,
-        allow_file: plan.upload.allow_file,
-        require_validation: plan.upload.require_validation,
-        require_file_validation: plan.upload.require_file_validation,
-        history: plan.history.map(|history| history.keep),
+        hugepages: plan.blocks.hugepages,
+        timers: plan.workers.timers,
+        bypasses_lanes: plan.workers.bypasses_lanes,
     }
 }
 
@@ -407,38 +371,14 @@ fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
 }
 
 fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {
-    let Some(plan) = &plan.history else { return Ok(None) };
-    let config = HistoryConfig {
-        sample: Sample::new(plan.sample),
-        bytes_max: plan.bytes_max,
-        keep: plan.keep,
-        segment: plan.segment,
-    };
+    let Some(config) = plan.history else { return Ok(None) };
     let history = History::open(config, Arc::clone(spool))?;
-    tracing::info!(
-        bytes = history.bytes(),
-        bytes_max = plan.bytes_max,
-        one_in = plan.sample,
-        "history is open"
-    );
+    let one_in = config.sample.map_or(1, Sample::one_in);
+    tracing::info!(bytes = history.bytes(), bytes_max = config.bytes_max, one_in, "history is open");
     Ok(Some(Arc::new(history)))
 }
 
 fn accounts(plan: &Plan) -> Accounts {
-    let accounts = plan.accounts.iter().map(|account| {
-        let credentials = account.credentials.iter().map(|credential| Credential {
-            secret: match &credential.kind {
-                CredentialKind::Key { email, sha256 } => {
-                    Secret::Key { email: email.clone(), key_sha256: *sha256 }
-                }
-                CredentialKind::Token { sha256 } => Secret::Token { token_sha256: *sha256 },
-            },
-            role: match credential.role {
-                config::Role::Read => Role::Read,
-                config::Role::Write => Role::Write,
-            },
-        });
-        (account.id.clone(), credentials.collect())
-    });
+    let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
     Accounts::new(accounts, plan.api.failed_authentications_max)
 }

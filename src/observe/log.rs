@@ -5,18 +5,13 @@
 //! a log that cannot be written harms nobody.
 
 use super::lines::{Lines, Stderr};
-use crate::config::{LEVEL_ADVICE, LogFormat, LogPlan, is_filter};
+use crate::config::level::{LogError, chosen};
+use crate::config::{LogFormat, LogPlan};
 use std::io::{IsTerminal as _, Write as _};
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
-
-/// Replaces `log.level`.
-pub const ENV_LEVEL: &str = "TRAWL_LOG";
-
-/// Replaces `log.format`.
-pub const ENV_FORMAT: &str = "TRAWL_LOG_FORMAT";
 
 /// How long the last lines may take before the process ends.
 const LAST_LINES_TIME_MAX: Duration = Duration::from_secs(1);
@@ -26,17 +21,9 @@ static LINES: OnceLock<Lines> = OnceLock::new();
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not a filter.
-    #[error("{name} = {value:?}: {LEVEL_ADVICE}")]
-    Level {
-        /// The key or variable.
-        name: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// Not a format.
-    #[error("{ENV_FORMAT} = {0:?}: write \"text\" or \"json\"")]
-    Format(String),
+    /// What the environment says.
+    #[error(transparent)]
+    Wanted(#[from] LogError),
     /// Somebody else was first.
     #[error("the log is set up already; call init once")]
     Twice,
@@ -46,7 +33,7 @@ pub enum Error {
 }
 
 /// Sends the log of the whole process, panics included, to standard error: `plan`'s form, unless the environment
-/// ([`ENV_LEVEL`], [`ENV_FORMAT`]) says otherwise. Lines for people are coloured on a terminal. The thread that writes runs on
+/// (`TRAWL_LOG`, `TRAWL_LOG_FORMAT`) says otherwise. Lines for people are coloured on a terminal. The thread that writes runs on
 /// `cores`.
 ///
 /// # Errors
@@ -68,14 +55,6 @@ pub fn init(plan: &LogPlan, cores: &[usize]) -> Result<(), Error> {
     LINES.set(lines).map_err(|_| Error::Twice)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
-}
-
-/// Whether [`init`] would take what the environment says.
-///
-/// # Errors
-/// The value that it would not.
-pub fn check_environment(plan: &LogPlan) -> Result<(), Error> {
-    chosen(plan).map(|_| ())
 }
 
 /// Waits for the lines that are on their way, a second at most: before the process ends.
@@ -109,56 +88,5 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
             tracing::error!(said, place, thread, %trace, "a thread panicked");
         }
         _ => tracing::error!(said, place, thread, "a thread panicked"),
-    }
-}
-
-fn chosen(plan: &LogPlan) -> Result<(LogFormat, String), Error> {
-    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-    choose(plan, variable(ENV_FORMAT), variable(ENV_LEVEL))
-}
-
-fn choose(
-    plan: &LogPlan,
-    format: Option<String>,
-    level: Option<String>,
-) -> Result<(LogFormat, String), Error> {
-    let format = match format.as_deref() {
-        None => plan.format,
-        Some("text") => LogFormat::Text,
-        Some("json") => LogFormat::Json,
-        Some(other) => return Err(Error::Format(other.to_owned())),
-    };
-    let (name, value) = match level {
-        Some(level) => (ENV_LEVEL, level),
-        None => ("log.level", plan.level.clone()),
-    };
-    if !is_filter(&value) {
-        return Err(Error::Level { name, value });
-    }
-    Ok((format, value))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan() -> LogPlan {
-        LogPlan { format: LogFormat::Text, level: "info".to_owned() }
-    }
-
-    #[test]
-    fn the_environment_outranks_the_config() {
-        let (format, filter) = choose(&plan(), Some("json".to_owned()), Some("debug".to_owned())).unwrap();
-        assert_eq!((format, filter.as_str()), (LogFormat::Json, "debug"));
-        let (format, filter) = choose(&plan(), None, None).unwrap();
-        assert_eq!((format, filter.as_str()), (LogFormat::Text, "info"));
-    }
-
-    #[test]
-    fn a_value_that_is_none_is_named() {
-        let error = choose(&plan(), Some("xml".to_owned()), None).unwrap_err();
-        assert!(error.to_string().contains("\"xml\""), "{error}");
-        let error = choose(&plan(), None, Some("loud".to_owned())).unwrap_err();
-        assert!(error.to_string().starts_with("TRAWL_LOG = "), "{error}");
     }
 }

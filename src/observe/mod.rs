@@ -14,7 +14,7 @@ mod sources;
 mod table;
 mod watchdog;
 
-pub use log::{ENV_FORMAT, ENV_LEVEL, Error, check_environment, flush, init, say};
+pub use log::{Error, flush, init, say};
 pub use requests::{Requests, counted};
 pub use server::{bounds, router};
 pub use sources::{PortCounters, PortReading, QueueSource, Sources};

@@ -25,7 +25,7 @@ pub fn files_needed(plan: &Plan) -> u64 {
     // The history records in a slot of its own.
     let slots = captures + u64::from(plan.history.is_some());
     slots * queues * (SEGMENT_FILES + READER_FILES)
-        + captures * (CAPTURE_FILES + plan.upload.parts_in_flight as u64)
+        + captures * (CAPTURE_FILES + plan.upload.stores.s3.parts_in_flight as u64)
         + plan.api.connections_max as u64
         + OBSERVE_FILES
         + OTHER_FILES

@@ -3,7 +3,8 @@
 //! Invariant: an estimate is called one; what `-m` fixes is exact.
 
 use super::{Finding, Host};
-use crate::config::{ByteSize, Hugepages, Plan, PortPlan};
+use crate::block::Hugepages;
+use crate::config::{ByteSize, Plan, PortPlan};
 
 const PAGE_2M: u64 = 2 << 20;
 const PAGE_1G: u64 = 1 << 30;

@@ -3,11 +3,11 @@
 //! Invariant: a directory that does not exist yet is judged by the one that it would be created in.
 
 use super::{Finding, Host};
-use crate::config::{ByteSize, Plan, WriteMode};
+use crate::config::{ByteSize, Plan};
 use crate::ownership::Vault;
 use crate::deliver::SigningKey;
 use crate::limits::HISTORY_DIR;
-use crate::spool::{SpoolLock, judge, spool_id};
+use crate::spool::{SpoolLock, WriteMode, judge, spool_id};
 use crate::store::Embedded;
 use crate::upload::Stores;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
@@ -228,7 +228,7 @@ fn direct_writes(plan: &Plan, dir: &Path, host: &Host, findings: &mut Vec<Findin
             findings.push(Finding::notice("spool.write", text, "use ext4 or XFS for the spool"));
         }
         WriteMode::Direct | WriteMode::Auto => io_uring(host, findings),
-        WriteMode::Discard | WriteMode::DiscardInWorker => findings.push(Finding::warning(
+        WriteMode::Discard => findings.push(Finding::warning(
             "spool.write",
             "throws every packet away: no capture will hold one",
             "keep this for benches; \"auto\" is what captures need",
@@ -268,7 +268,7 @@ fn key_file(plan: &Plan, findings: &mut Vec<Finding>) {
                 findings.push(Finding::error(subject, error.to_string(), error.advice()));
             }
         }
-        None if plan.upload.r2.is_some() => {
+        None if plan.upload.stores.r2.is_some() => {
             let text = "is missing, so access keys of r2:// buckets are refused";
             let advice = "name a file of 32 random bytes with mode 0600, or set upload.r2.allow = false";
             findings.push(Finding::warning(subject, text, advice));
@@ -289,7 +289,7 @@ fn signing_key(plan: &Plan, findings: &mut Vec<Finding>) {
 
 /// The files that speaking to buckets needs; nothing is contacted.
 fn buckets(plan: &Plan, findings: &mut Vec<Finding>) {
-    if let Err(error) = Stores::new(plan.upload.stores()) {
+    if let Err(error) = Stores::new(plan.upload.stores.clone()) {
         findings.push(Finding::error("upload", error.to_string(), "correct the value or the file"));
     }
 }
