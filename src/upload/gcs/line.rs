@@ -110,8 +110,8 @@ impl Tokens {
                 builder.build_access_token_credentials().map(Some)
             }
         };
-        let chain = self.chain.get_or_try_init(|| async { make() }).await;
-        let chain = chain.map_err(|error| NoToken { detail: chain(&error), transient: false })?;
+        let made = self.chain.get_or_try_init(|| async { make() }).await;
+        let chain = made.map_err(|error| NoToken { detail: chain(&error), transient: false })?;
         let Some(chain) = chain else { return Ok(None) };
         Ok(Some(chain.access_token().await?.token))
     }
