@@ -27,6 +27,8 @@ mod serve;
 #[cfg(feature = "dpdk")]
 mod signals;
 #[cfg(feature = "dpdk")]
+mod storage;
+#[cfg(feature = "dpdk")]
 mod tasks;
 
 pub use dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};

@@ -3,6 +3,7 @@
 
 use super::dataplane::DataPlane;
 use super::ports;
+use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api;
 use crate::block::{Stage, try_io_uring};
@@ -11,8 +12,6 @@ use crate::dpdk::StartedPort;
 use crate::engine::Handle;
 use crate::http;
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
-use crate::spool::Spool;
-use crate::store::JobStore;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -39,8 +38,7 @@ impl Observation {
         started: Arc<Vec<StartedPort>>,
         plane: &DataPlane,
         engine: Arc<Stage>,
-        spool: Arc<Spool>,
-        jobs: Arc<dyn JobStore>,
+        storage: &Storage,
     ) -> io::Result<Self> {
         let mut stages = plane.stages.clone();
         stages.push(engine);
@@ -54,8 +52,8 @@ impl Observation {
                 .collect(),
             stages,
             verdicts: watchdog.verdicts(),
-            spool,
-            jobs,
+            spool: Arc::clone(&storage.spool),
+            jobs: storage.jobs.clone(),
             requests: Arc::new(Requests::default()),
             has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),

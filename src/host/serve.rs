@@ -1,9 +1,9 @@
-//! `trawl serve`: from a plan to a running host and back. Owns the order of start and end, and the signals.
+//! `trawl serve`: from a plan to a running host and back. Owns the order of start and end.
 //!
-//! Invariant: the first SIGTERM or SIGINT ends captures, uploads what they have and exits 0; the second exits at once.
+//! Invariant: the first signal that ends the host ends captures, uploads what they have and exits with 0; the second exits at once. A
+//! task that dies ends the process with an error.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
-use super::identity;
 use super::memory;
 use super::observation::Observation;
 use super::origin;
@@ -12,29 +12,28 @@ use super::privileges;
 use super::raise_open_files;
 use super::retention;
 use super::signals::Signals;
+use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api::{self, Accounts, ApiState};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan};
-use crate::deliver::{KeyError, SigningKey};
-use crate::dpdk::Eal;
+use crate::deliver::KeyError;
+use crate::dpdk::{Eal, StartedPort};
 use crate::engine::{Engine, Handle, Planes};
-use crate::history::{History, HistoryError};
+use crate::history::HistoryError;
 use crate::http::{self, Bounds, TlsError};
 use crate::job::AccountId;
 use crate::matcher::PrefixSet;
 use crate::observe;
-use crate::ownership::{BucketKeys, Ownership};
-use crate::ownership::{Vault, VaultError};
+use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError};
-use crate::store::{Embedded, StoreError};
-use crate::upload::{Stores, UploadError};
-use crate::worker::Sample;
+use crate::store::StoreError;
+use crate::upload::UploadError;
+use crate::worker::WorkerHandle;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -44,10 +43,6 @@ use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
-/// How long somebody waits at most to hear whether a destination can be used. A store that works answers in a second.
-const CONTACT_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long the end waits for the last segments of the history.
-const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end may take once a task has died, and tasks beyond the requests that are at work.
 const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
@@ -130,45 +125,61 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
     judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
-    let stores = Arc::new(Stores::new(plan.upload.stores.clone())?);
-    let jobs = Arc::new(Embedded::open(&plan.store.path)?);
-    identity::check(&plan, &jobs, new_spool)?;
-    let spool = Arc::new(Spool::open(plan.spool.clone())?);
-    identity::settle(&spool, &jobs)?;
-    let history = history(&plan, &spool)?;
-    let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
-    let signing_key = signing_key.map(Arc::new);
-    let keys = bucket_keys(&plan, &jobs)?;
+    let storage = Storage::open(&plan, new_spool)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
     let (listener, observed) = listeners(&plan, &runtime)?;
     let on_worker = on_worker(ports.eal.clone());
-    let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &spool, &on_worker)?;
+    let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &storage.spool, &on_worker)?;
+    log_plane(&plane, &storage.spool);
+    memory::settle(&plan, &plane, storage.spool.config().write);
+    let started = Arc::new(ports.started);
+    let engine = Engine::new(planes(&plan, &storage, &plane, workers, Arc::clone(&started)))?;
+    let observation =
+        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.stage(), &storage)
+            .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
+    let result = runtime.block_on(run(&plan, engine, listener, tls, &storage, observation));
+    if let Err(error) = &result {
+        tracing::error!(%error, "the host ends");
+        // What the dead task waited for, or others wait for of it, may never come.
+        runtime.shutdown_background();
+        end_in(LAST_TIME_MAX);
+    }
+    plane.stop();
+    ports::log_counters(&started);
+    storage.take_in();
+    tracing::info!("ended");
+    result
+}
+
+fn log_plane(plane: &DataPlane, spool: &Spool) {
     let arena = plane.arena;
     tracing::info!(
         queues = plane.queues.len(), blocks_bytes = arena.bytes, hugepages = arena.hugepages, locked = arena.locked,
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
-    memory::settle(&plan, &plane, spool.config().write);
-    let started = Arc::new(ports.started);
-    let (counted, looked_at) = (Arc::clone(&started), Arc::clone(&started));
-    let (spool_seen, jobs_seen) = (Arc::clone(&spool), jobs.clone());
-    let contact_time_max = contact_time_max(&plan);
-    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores), keys.clone(), contact_time_max);
-    let simple_dir = spool.config().dir.join("simple");
-    let recorded = history.clone();
-    let engine = Engine::new(Planes {
+}
+
+/// What the engine stands on.
+fn planes(
+    plan: &Plan,
+    storage: &Storage,
+    plane: &DataPlane,
+    workers: Vec<WorkerHandle>,
+    started: Arc<Vec<StartedPort>>,
+) -> Planes {
+    Planes {
         workers,
         queues: plane.queues.clone(),
         ports: Box::new(move || ports::drops(&started)),
-        simple_dir: simple_dir.clone(),
-        spool,
-        stores,
-        keys,
-        contact_time_max,
-        jobs,
+        simple_dir: storage.simple_dir(),
+        spool: Arc::clone(&storage.spool),
+        stores: Arc::clone(&storage.stores),
+        keys: storage.keys.clone(),
+        contact_time_max: storage.contact_time_max,
+        jobs: storage.jobs.clone(),
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         scopes: scopes(&plan.accounts),
@@ -178,26 +189,12 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         high_water_percent: plan.high_water_percent,
         object_format: plan.capture.format,
         origin: origin::of_host(&plan.ports),
-        signing_key,
+        signing_key: storage.signing_key.clone(),
         full_per_account: plan.capture.full_per_account,
         simple_interval: plan.capture.simple_interval,
         simple_sample: plan.capture.simple_sample,
-        history,
-    })?;
-    let observation =
-        Observation::start(&plan, observed, looked_at, &plane, engine.stage(), spool_seen, jobs_seen)
-            .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
-    let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir, observation));
-    if result.is_err() {
-        // What the dead task waited for, or others wait for of it, may never come.
-        runtime.shutdown_background();
-        end_in(LAST_TIME_MAX);
+        history: storage.history.clone(),
     }
-    plane.stop();
-    ports::log_counters(&counted);
-    take_in(recorded.as_deref());
-    tracing::info!("ended");
-    result
 }
 
 /// Holds the host to what `trawl check` holds it to; EAL and the ports speak for themselves when they are started.
@@ -236,14 +233,6 @@ fn listeners(plan: &Plan, runtime: &Runtime) -> Result<(TcpListener, Option<TcpL
     Ok((bind("api.listen", plan.api.listen)?, observed.transpose()?))
 }
 
-/// Waits for what the workers had of the history when they ended.
-fn take_in(history: Option<&History>) {
-    let Some(history) = history else { return };
-    if let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE) {
-        tracing::warn!(%error, "the last segments of the history are taken in at the next start");
-    }
-}
-
 fn runtime(plan: &Plan) -> Result<Runtime, ServeError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.cores.writers.len().max(2))
@@ -268,8 +257,7 @@ async fn run(
     engine: Engine,
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    ownership: Ownership,
-    simple_dir: PathBuf,
+    storage: &Storage,
     observation: Observation,
 ) -> Result<(), ServeError> {
     let mut signals =
@@ -277,8 +265,10 @@ async fn run(
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();
     tasks.spawn("engine", engine.run(actions));
-    let (spool_dir, retention) = (plan.spool.dir.clone(), plan.capture.simple_retention);
-    let retention = tasks.spawn("retention", retention::keep(simple_dir.clone(), spool_dir, retention));
+    let (simple_dir, spool_dir) = (storage.simple_dir(), plan.spool.dir.clone());
+    let retention = retention::keep(simple_dir.clone(), spool_dir, plan.capture.simple_retention);
+    let retention = tasks.spawn("retention", retention);
+    let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let router = api::router(ApiState {
         ownership,
@@ -342,17 +332,6 @@ pub(super) fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     sched_setaffinity(None, &set).map_err(|e| ServeError::System { doing, source: e.into() })
 }
 
-fn bucket_keys(plan: &Plan, buckets: &Arc<Embedded>) -> Result<BucketKeys, VaultError> {
-    let vault = plan.store.key_file.as_deref().map(Vault::load).transpose()?;
-    Ok(BucketKeys::new(buckets.clone(), vault.map(Arc::new)))
-}
-
-/// Half of what a request has, so that it is answered whatever a customer's store does, and no longer than a store takes that
-/// works.
-fn contact_time_max(plan: &Plan) -> Duration {
-    (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX)
-}
-
 pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
     DataPlaneConfig {
         worker_cores: plan.cores.workers.clone(),
@@ -368,14 +347,6 @@ pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
 fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
     let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
     restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
-}
-
-fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {
-    let Some(config) = plan.history else { return Ok(None) };
-    let history = History::open(config, Arc::clone(spool))?;
-    let one_in = config.sample.map_or(1, Sample::one_in);
-    tracing::info!(bytes = history.bytes(), bytes_max = config.bytes_max, one_in, "history is open");
-    Ok(Some(Arc::new(history)))
 }
 
 fn accounts(plan: &Plan) -> Accounts {
