@@ -121,7 +121,9 @@ pub fn fault(fault: Fault) -> Response {
     let failure = match fault {
         Fault::Malformed => Failure::new(Code::MalformedRequest, "this is no HTTP/1.1 request"),
         Fault::PlainOnTls => Failure::new(Code::MalformedRequest, "this port speaks HTTPS: use https://"),
-        Fault::UriTooLong => Failure::new(Code::UriTooLong, "the first line of the request is longer than 64 KiB"),
+        Fault::UriTooLong => {
+            Failure::new(Code::UriTooLong, "the first line of the request is longer than 64 KiB")
+        }
         Fault::HeadTooLarge => Failure::new(
             Code::HeadTooLarge,
             "the head of the request is longer than 64 KiB or has more than 100 headers",

@@ -5,10 +5,10 @@
 use super::args::CheckArgs;
 use super::{Error, Outcome};
 #[cfg(feature = "dpdk")]
-use crate::observe;
-#[cfg(feature = "dpdk")]
 use crate::config::Plan;
 use crate::config::check::{Finding, Host, ProbePorts, Severity, check, lines};
+#[cfg(feature = "dpdk")]
+use crate::observe;
 #[cfg(feature = "dpdk")]
 use std::time::Duration;
 
@@ -38,9 +38,10 @@ pub fn measure(args: &CheckArgs) -> Result<Outcome, Error> {
         return Ok(outcome);
     }
     let plan = Plan::load(path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
-    let measured =
-        crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| observe::say(&format!("{what}\n")))
-            .map_err(|error| Error::Measure(Box::new(error)))?;
+    let measured = crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| {
+        observe::say(&format!("{what}\n"))
+    })
+    .map_err(|error| Error::Measure(Box::new(error)))?;
     let all = serde_json::json!({ "findings": findings, "workers": plan.cores.workers, "writers": plan.cores.writers,
         "seconds": args.seconds, "measured": measured });
     Outcome::done(

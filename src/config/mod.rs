@@ -15,8 +15,8 @@ mod rules;
 mod size;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan, ObservePlan, Plan,
-    PortPlan, StorePlan, UploadPlan, WorkersPlan,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,
+    ObservePlan, Plan, PortPlan, StorePlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
 pub use size::ByteSize;

@@ -3,8 +3,8 @@
 //! Invariant: a plan always comes out; where a value is wrong a problem is recorded and a legal value stands in.
 
 use super::file::{self, File};
-use super::plan::*;
 use super::level::{LEVEL_ADVICE, is_filter};
+use super::plan::*;
 use super::rules::Rules;
 use super::{ByteSize, Problem, accounts};
 use crate::api;
@@ -17,7 +17,6 @@ use crate::spool::{SpoolConfig, WriteMode};
 use crate::upload::{GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig};
 use crate::worker::{Sample, Timers};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Blocks that each worker needs: two streams in filling, the rest on their way to the disk and back.
@@ -371,7 +370,8 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
     let extras = extras(rules, &upload.s3);
     let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, "upload.s3.endpoint", url));
     let retention = (0, 31_622_400);
-    let retention = rules.range("upload.retention_seconds", upload.retention_seconds, retention, "up to a year");
+    let retention =
+        rules.range("upload.retention_seconds", upload.retention_seconds, retention, "up to a year");
     let ca_file = upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path));
     let gcs = gcs(rules, &upload.gcs).map(|gcs| GcsConfig {
         chunk_bytes: part_bytes,

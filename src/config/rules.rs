@@ -27,7 +27,13 @@ impl Rules {
     }
 
     /// `value` if it is within bounds, otherwise the nearest that is.
-    pub(super) fn range(&mut self, key: impl Into<String>, value: u64, bounds: (u64, u64), why: &'static str) -> u64 {
+    pub(super) fn range(
+        &mut self,
+        key: impl Into<String>,
+        value: u64,
+        bounds: (u64, u64),
+        why: &'static str,
+    ) -> u64 {
         self.range_shown(key.into(), value, bounds, why, |number| number.to_string())
     }
 

@@ -50,7 +50,15 @@ impl Storage {
         let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
         let keys = bucket_keys(plan, &jobs)?;
         let contact_time_max = (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX);
-        Ok(Self { stores, jobs, spool, history, signing_key: signing_key.map(Arc::new), keys, contact_time_max })
+        Ok(Self {
+            stores,
+            jobs,
+            spool,
+            history,
+            signing_key: signing_key.map(Arc::new),
+            keys,
+            contact_time_max,
+        })
     }
 
     /// Whose the buckets are.

@@ -4,10 +4,10 @@
 //! Invariant: a task that ends before it was asked to, or panics, is told by name.
 
 use super::serve::ServeError;
+use futures_util::FutureExt;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
-use futures_util::FutureExt;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// The named tasks.
@@ -16,7 +16,11 @@ pub(super) struct Tasks(JoinSet<(&'static str, Result<(), String>)>);
 
 impl Tasks {
     /// Runs one until it ends by itself.
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
         self.0.spawn(async move {
             let ended = AssertUnwindSafe(task).catch_unwind().await;
             (name, ended.map_err(|panic| words(&*panic)))

@@ -88,7 +88,9 @@ fn bare_refusal(bytes: &[u8]) -> Option<u16> {
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let status: u16 = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let mut headers = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
-    let is_empty = headers.clone().any(|(name, value)| name.eq_ignore_ascii_case("content-length") && value.trim() == "0");
+    let is_empty = headers
+        .clone()
+        .any(|(name, value)| name.eq_ignore_ascii_case("content-length") && value.trim() == "0");
     let is_bare = is_empty && !headers.any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     (is_bare && matches!(status, 400 | 414 | 431)).then_some(status)
 }
@@ -109,11 +111,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.holds(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -191,8 +189,14 @@ mod tests {
     #[test]
     fn only_a_refusal_without_a_body_is_hyper_s_own() {
         let bare = |text: &str| bare_refusal(text.as_bytes());
-        assert_eq!(bare("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"), Some(400));
-        assert_eq!(bare("HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\n\r\n"), Some(431));
+        assert_eq!(
+            bare("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+            Some(400)
+        );
+        assert_eq!(
+            bare("HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\n\r\n"),
+            Some(431)
+        );
         assert_eq!(bare("HTTP/1.1 400 Bad Request\r\ncontent-type: a\r\ncontent-length: 0\r\n\r\n"), None);
         assert_eq!(bare("HTTP/1.1 400 Bad Request\r\ncontent-length: 7\r\n\r\n{}"), None);
         assert_eq!(bare("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"), None);

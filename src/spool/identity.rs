@@ -48,7 +48,9 @@ pub fn spool_id(dir: &Path) -> io::Result<Option<String>> {
             Ok(id) => Ok(Some(id.to_string())),
             Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{NAME} holds no UUID"))),
         },
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -97,7 +99,10 @@ mod tests {
         assert_eq!(spool_id(dir.path()).unwrap(), None);
         assert_eq!(spool_id(&dir.path().join("nowhere")).unwrap(), None);
         let id = name_spool(dir.path()).unwrap();
-        assert_eq!((name_spool(dir.path()).unwrap(), spool_id(dir.path()).unwrap()), (id.clone(), Some(id.clone())));
+        assert_eq!(
+            (name_spool(dir.path()).unwrap(), spool_id(dir.path()).unwrap()),
+            (id.clone(), Some(id.clone()))
+        );
         let other = tempfile::tempdir().unwrap();
         assert_ne!(name_spool(other.path()).unwrap(), id);
         std::fs::write(dir.path().join(NAME), "half a na").unwrap();
@@ -108,11 +113,18 @@ mod tests {
     fn only_the_spool_that_is_known_is_taken_once_one_is() {
         let dir = Path::new("/spool");
         assert_eq!(judge(dir, None, None), Ok(Standing::First), "both are new");
-        assert_eq!(judge(dir, None, Some("a")), Ok(Standing::First), "the store is of a version that knew none");
+        assert_eq!(
+            judge(dir, None, Some("a")),
+            Ok(Standing::First),
+            "the store is of a version that knew none"
+        );
         assert_eq!(judge(dir, Some("a"), Some("a")), Ok(Standing::Known));
         for found in [None, Some("b")] {
             let refused = judge(dir, Some("a"), found).unwrap_err().to_string();
-            assert!(refused.contains("spool a") && refused.contains("Mount") && refused.contains("--new-spool"), "{refused}");
+            assert!(
+                refused.contains("spool a") && refused.contains("Mount") && refused.contains("--new-spool"),
+                "{refused}"
+            );
         }
     }
 }

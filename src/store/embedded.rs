@@ -9,8 +9,8 @@ use super::{Changes, JobStore, StoreError, Stored, record};
 use crate::job::{AccountId, CaptureId, Job};
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
-    TableDefinition, WriteTransaction,
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageError, TableDefinition, WriteTransaction,
 };
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;

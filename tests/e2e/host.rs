@@ -48,9 +48,12 @@ fn signals_that_mean_nothing_here_are_logged_and_a_capture_goes_on() {
     // It comes with every reader that goes away, so it is not worth a line.
     kill_process(pid, Signal::PIPE).unwrap();
     for number in [34, 64] {
-        let sent = Command::new("kill").args([format!("-{number}"), trawl.id().to_string()]).status().unwrap();
+        let sent =
+            Command::new("kill").args([format!("-{number}"), trawl.id().to_string()]).status().unwrap();
         assert!(sent.success());
-        trawl.until(&id, SOON, |_| trawl.log().contains(&format!("number={number}")) || trawl.log().contains("number"));
+        trawl.until(&id, SOON, |_| {
+            trawl.log().contains(&format!("number={number}")) || trawl.log().contains("number")
+        });
     }
     let captured = trawl.progress(&id).ledger.captured;
     trawl.until(&id, SOON, |progress| has_packets(progress) && progress.ledger.captured > captured);
@@ -89,9 +92,19 @@ fn the_soft_limit_on_open_files_is_raised_and_a_hard_one_that_is_too_low_is_refu
     std::fs::write(&config, Setup::replay().config(folder.path(), free_address())).unwrap();
     let run = |command: &str| {
         let mut limited = Command::new("prlimit");
-        limited.args(["--nofile=64:256", "timeout", "-s", "KILL", "60", env!("CARGO_BIN_EXE_trawl"), command, "--config"]);
+        limited.args([
+            "--nofile=64:256",
+            "timeout",
+            "-s",
+            "KILL",
+            "60",
+            env!("CARGO_BIN_EXE_trawl"),
+            command,
+            "--config",
+        ]);
         let output = limited.arg(&config).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.code(), text)
     };
     for command in ["check", "serve"] {
@@ -103,13 +116,23 @@ fn the_soft_limit_on_open_files_is_raised_and_a_hard_one_that_is_too_low_is_refu
 
 #[test]
 fn a_host_without_io_uring_says_so_when_it_starts_and_captures_all_the_same() {
-    let can_trace = Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success());
+    let can_trace =
+        Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success());
     if !can_trace {
         println!("SKIPPED: strace is not installed or may not trace here");
         return;
     }
     let observe = free_address();
-    let refuses = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=io_uring_setup", "-e", "inject=io_uring_setup:error=ENOSYS"];
+    let refuses = [
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=io_uring_setup",
+        "-e",
+        "inject=io_uring_setup:error=ENOSYS",
+    ];
     let (mut setup, arguments) = (Setup::replay(), [&refuses[..], &["--"]].concat());
     setup.more = format!("[observe]\nlisten = \"{observe}\"\n");
     let trawl = setup.start_with_program("strace", &arguments);
@@ -141,7 +164,8 @@ fn a_log_that_cannot_be_written_is_counted_and_harms_neither_api_nor_captures() 
     let gone = r#"mkfifo "$TMPDIR/pipe-$$" && exec 3<>"$TMPDIR/pipe-$$" 4>"$TMPDIR/pipe-$$" && exec 3<&- && rm "$TMPDIR/pipe-$$" && exec "$@" 2>&4"#;
     let full = r#"exec "$@" 2>/dev/full"#;
     let closed = r#"exec "$@" 2>&-"#;
-    let stuck = r#"mkfifo "$TMPDIR/pipe-$$" && exec 3<>"$TMPDIR/pipe-$$" && rm "$TMPDIR/pipe-$$" && exec "$@" 2>&3"#;
+    let stuck =
+        r#"mkfifo "$TMPDIR/pipe-$$" && exec 3<>"$TMPDIR/pipe-$$" && rm "$TMPDIR/pipe-$$" && exec "$@" 2>&3"#;
     for (what, script) in [("gone", gone), ("full", full), ("closed", closed), ("stuck", stuck)] {
         let (mut trawl, observe) = with_stderr(script);
         let id = trawl.create(&trawl.request(json!({})));

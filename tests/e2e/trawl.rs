@@ -234,7 +234,8 @@ require_validation = {validation}
         let (dir, listen) = self.folder(change);
         let mut check = Command::new("timeout");
         check.args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_trawl"), "check", "--config"]);
-        let checked = check.arg(dir.path().join("trawl.toml")).envs(self.environment.iter().cloned()).output();
+        let checked =
+            check.arg(dir.path().join("trawl.toml")).envs(self.environment.iter().cloned()).output();
         let checked = checked.unwrap();
         let process = launch(dir.path(), &self.environment);
         let spool = dir.path().join("spool");

@@ -39,34 +39,55 @@ fn held(cases: Vec<(&str, bool, Change)>) {
 fn check_and_serve_judge_storage_alike() {
     held(vec![
         ("", true, Box::new(|text, _| text)),
-        ("is not a directory", false, Box::new(|text, dir| {
-            fs::remove_dir(dir.join("spool")).unwrap();
-            fs::write(dir.join("spool"), "a file").unwrap();
-            text
-        })),
+        (
+            "is not a directory",
+            false,
+            Box::new(|text, dir| {
+                fs::remove_dir(dir.join("spool")).unwrap();
+                fs::write(dir.join("spool"), "a file").unwrap();
+                text
+            }),
+        ),
         ("is a directory", false, replaced("/trawl.db", "/bucket")),
         ("there is no directory", false, replaced("/trawl.db", "/nowhere/trawl.db")),
-        ("is no job database", false, Box::new(|text, dir| {
-            fs::write(dir.join("trawl.db"), "not a database, but long enough to be one").unwrap();
-            text
-        })),
+        (
+            "is no job database",
+            false,
+            Box::new(|text, dir| {
+                fs::write(dir.join("trawl.db"), "not a database, but long enough to be one").unwrap();
+                text
+            }),
+        ),
         ("lies in the spool", true, replaced("/trawl.db", "/spool/trawl.db")),
         ("the quota is 900000TiB", true, replaced("bytes_max = \"1GiB\"", "bytes_max = \"900000TiB\"")),
-        ("of room", false, Box::new(|text, _| {
-            let text = text.replace("bytes_max = \"1GiB\"", "bytes_max = \"900000TiB\"");
-            text.replace("pool_bytes = \"256MiB\"", "pool_bytes = \"800000TiB\"").replace("\"auto\"", "\"mapped\"")
-        })),
+        (
+            "of room",
+            false,
+            Box::new(|text, _| {
+                let text = text.replace("bytes_max = \"1GiB\"", "bytes_max = \"900000TiB\"");
+                text.replace("pool_bytes = \"256MiB\"", "pool_bytes = \"800000TiB\"")
+                    .replace("\"auto\"", "\"mapped\"")
+            }),
+        ),
         ("of memory", false, replaced("bytes_max = \"64MiB\"", "bytes_max = \"1024GiB\"")),
-        ("history is not a directory", false, Box::new(|text, dir| {
-            fs::write(dir.join("spool/history"), "a file").unwrap();
-            text + "[history]\nenabled = true\n"
-        })),
-        ("so others than its owner get at the key", false, Box::new(|text, dir| {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(dir.join("store.key"), fs::Permissions::from_mode(0o644)).unwrap();
-            let path = dir.join("store.key").display().to_string();
-            text.replace("[store]", &format!("[store]\nkey_file = {path:?}"))
-        })),
+        (
+            "history is not a directory",
+            false,
+            Box::new(|text, dir| {
+                fs::write(dir.join("spool/history"), "a file").unwrap();
+                text + "[history]\nenabled = true\n"
+            }),
+        ),
+        (
+            "so others than its owner get at the key",
+            false,
+            Box::new(|text, dir| {
+                use std::os::unix::fs::PermissionsExt as _;
+                fs::set_permissions(dir.join("store.key"), fs::Permissions::from_mode(0o644)).unwrap();
+                let path = dir.join("store.key").display().to_string();
+                text.replace("[store]", &format!("[store]\nkey_file = {path:?}"))
+            }),
+        ),
         ("nowhere.pem", false, added("[manifest]\nsigning_key_file = \"DIR/nowhere.pem\"\n")),
         ("nowhere.pem", false, replaced("[upload]", "[upload]\nca_file = \"DIR/nowhere.pem\"")),
     ]);
@@ -76,26 +97,45 @@ fn check_and_serve_judge_storage_alike() {
 fn check_and_serve_judge_addresses_cores_and_ports_alike() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let listens = |text: &str| text.split("listen = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let listens =
+        |text: &str| text.split("listen = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     held(vec![
-        ("is api.listen too", false, Box::new(move |text, _| {
-            let listen = listens(&text);
-            text + &format!("[observe]\nlisten = \"{listen}\"\n")
-        })),
+        (
+            "is api.listen too",
+            false,
+            Box::new(move |text, _| {
+                let listen = listens(&text);
+                text + &format!("[observe]\nlisten = \"{listen}\"\n")
+            }),
+        ),
         ("is in use", false, Box::new(move |text, _| text.replace(&listens(&text), &address.to_string()))),
         ("is in use", false, Box::new(move |text, _| text + &format!("[observe]\nlisten = \"{address}\"\n"))),
-        ("has no address 192.0.2.1", false, Box::new(move |text, _| text.replace(&listens(&text), "192.0.2.1:8080"))),
+        (
+            "has no address 192.0.2.1",
+            false,
+            Box::new(move |text, _| text.replace(&listens(&text), "192.0.2.1:8080")),
+        ),
         ("", true, Box::new(|text, _| text + &format!("[observe]\nlisten = \"{}\"\n", free_address()))),
-        ("nowhere.pem", false, replaced("[api]", "[api]\ntls_cert = \"DIR/nowhere.pem\"\ntls_key = \"DIR/nowhere.pem\"")),
+        (
+            "nowhere.pem",
+            false,
+            replaced("[api]", "[api]\ntls_cert = \"DIR/nowhere.pem\"\ntls_key = \"DIR/nowhere.pem\""),
+        ),
         ("core 900 does not exist", false, replaced("writers = [", "writers = [900, ")),
-        ("also polls", false, Box::new(|text, _| {
-            let worker = text.split("workers = [").nth(1).unwrap().split(']').next().unwrap().to_owned();
-            text.replace("writers = [", &format!("writers = [{worker}, "))
-        })),
+        (
+            "also polls",
+            false,
+            Box::new(|text, _| {
+                let worker = text.split("workers = [").nth(1).unwrap().split(']').next().unwrap().to_owned();
+                text.replace("writers = [", &format!("writers = [{worker}, "))
+            }),
+        ),
         ("", false, replaced("\"--no-pci\"", "\"--no-pci\", \"--no-such-argument\"")),
-        ("there is no file /nowhere.pcap", false, Box::new(|text, _| {
-            text.replace(&real_pcap().display().to_string(), "/nowhere.pcap")
-        })),
+        (
+            "there is no file /nowhere.pcap",
+            false,
+            Box::new(|text, _| text.replace(&real_pcap().display().to_string(), "/nowhere.pcap")),
+        ),
         ("net_pcap0 has 1 RX queues", false, replaced("queues = 1", "queues = 2")),
     ]);
     drop(taken);
@@ -122,7 +162,10 @@ fn a_spool_that_the_job_store_does_not_know_is_refused_until_the_right_one_is_ba
     trawl.launch();
     assert_eq!(trawl.wait(Duration::from_secs(60)).code(), Some(1));
     let log = trawl.log();
-    assert!(log.contains("is not the spool that the job store knows") && log.contains("Mount its disk"), "{log}");
+    assert!(
+        log.contains("is not the spool that the job store knows") && log.contains("Mount its disk"),
+        "{log}"
+    );
     assert_eq!(fs::read_dir(trawl.bucket()).unwrap().count(), 0, "nothing is published from an empty spool");
 
     // Another one's spool is as foreign as none.

@@ -82,7 +82,10 @@ async fn a_head_that_comes_too_slowly_is_answered_and_closed_and_an_idle_connect
     idle.write_all(list().as_bytes()).await.unwrap();
     assert!(read(&mut idle).await.starts_with("HTTP/1.1 200"));
     let answer = read(&mut slow).await;
-    assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n") && answer.contains("\"code\":1030"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 408 Request Timeout\r\n") && answer.contains("\"code\":1030"),
+        "{answer}"
+    );
     for stream in [&mut slow, &mut idle] {
         assert_eq!(read(stream).await, "");
     }
@@ -193,7 +196,11 @@ async fn answered(server: &Server, bytes: &[u8]) -> (u16, u64) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
     let body: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
     assert!(head.contains("content-type: application/json"), "{head}");
-    assert_eq!((&body["success"], &body["result"]), (&serde_json::json!(false), &serde_json::Value::Null), "{answer}");
+    assert_eq!(
+        (&body["success"], &body["result"]),
+        (&serde_json::json!(false), &serde_json::Value::Null),
+        "{answer}"
+    );
     (head[9..12].parse().unwrap(), body["errors"][0]["code"].as_u64().unwrap())
 }
 

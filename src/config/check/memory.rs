@@ -90,7 +90,8 @@ fn ordinary(plan: &Plan, host: &Host, is_huge: bool, findings: &mut Vec<Finding>
         && !is_huge
         && plan.blocks.bytes() > total
     {
-        let text = format!("are {}, and this host has {} MiB of memory", ByteSize(plan.blocks.bytes()), total >> 20);
+        let text =
+            format!("are {}, and this host has {} MiB of memory", ByteSize(plan.blocks.bytes()), total >> 20);
         findings.push(Finding::error("blocks.bytes_max", text, "lower it"));
     }
 }
@@ -104,7 +105,10 @@ fn left_behind(mounts: &str, host: &Host) -> u64 {
     });
     let bytes = |point: &str| -> u64 {
         let files = host.names(point).into_iter().filter(|name| name.starts_with("rtemap_"));
-        files.filter_map(|name| std::fs::metadata(host.path(&format!("{point}/{name}"))).ok()).map(|file| file.len()).sum()
+        files
+            .filter_map(|name| std::fs::metadata(host.path(&format!("{point}/{name}"))).ok())
+            .map(|file| file.len())
+            .sum()
     };
     points.map(bytes).sum()
 }

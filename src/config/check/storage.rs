@@ -4,9 +4,9 @@
 
 use super::{Finding, Host};
 use crate::config::{ByteSize, Plan};
-use crate::ownership::Vault;
 use crate::deliver::SigningKey;
 use crate::limits::HISTORY_DIR;
+use crate::ownership::Vault;
 use crate::spool::{SpoolLock, WriteMode, judge, spool_id};
 use crate::store::Embedded;
 use crate::upload::Stores;
@@ -240,7 +240,9 @@ fn direct_writes(plan: &Plan, dir: &Path, host: &Host, findings: &mut Vec<Findin
 /// Without it a writer waits for each block before it begins the next.
 fn io_uring(host: &Host, findings: &mut Vec<Finding>) {
     if let Err(error) = (host.io_uring)() {
-        let text = format!("this process gets no io_uring ({error}): each writer writes one block at a time, at about half the rate");
+        let text = format!(
+            "this process gets no io_uring ({error}): each writer writes one block at a time, at about half the rate"
+        );
         let advice = "sysctl kernel.io_uring_disabled=0; in a container let its seccomp profile pass io_uring_setup, \
                       io_uring_enter and io_uring_register";
         findings.push(Finding::warning("spool.write", text, advice));
@@ -282,7 +284,8 @@ fn signing_key(plan: &Plan, findings: &mut Vec<Finding>) {
     if let Some(path) = &plan.manifest.signing_key_file
         && let Err(error) = SigningKey::load(path)
     {
-        let advice = format!("`trawl manifest-key {}` makes one; it must be readable to trawl's user", path.display());
+        let advice =
+            format!("`trawl manifest-key {}` makes one; it must be readable to trawl's user", path.display());
         findings.push(Finding::error("manifest.signing_key_file", error.to_string(), advice));
     }
 }
@@ -316,7 +319,8 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
         return;
     }
     if path.starts_with(&plan.spool.dir) {
-        let text = format!("{shown} lies in the spool: with its disk the records of its captures are lost too");
+        let text =
+            format!("{shown} lies in the spool: with its disk the records of its captures are lost too");
         findings.push(Finding::warning("store.path", text, "name a file on another disk"));
     }
     let Some(dir) = path.parent().and_then(existing) else { return };

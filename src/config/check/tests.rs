@@ -1,9 +1,9 @@
 //! The host check against made-up hosts.
 
 use super::*;
+use crate::store::Embedded;
 use std::fs;
 use std::os::unix::fs::symlink;
-use crate::store::Embedded;
 
 /// A sound host below a directory: two cores, 512 hugepages, one NIC each for vfio, the kernel and mlx5.
 struct Made {
@@ -190,11 +190,17 @@ fn a_host_without_io_uring_is_warned_of_unless_nothing_would_use_it() {
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, text.replace("[spool]", &format!("[spool]\nwrite = \"{write}\""))).unwrap();
         let found = check(&config, &host, None);
-        found.iter().any(|one| one.severity == Severity::Warning && one.text.contains("io_uring (permission denied)"))
+        found
+            .iter()
+            .any(|one| one.severity == Severity::Warning && one.text.contains("io_uring (permission denied)"))
     };
     assert!(!warned("mapped"));
     // A file system without O_DIRECT does not use it either.
-    if made.findings(VFIO, "").is_empty() && check(&made.config(VFIO, ""), &made.host(), None).iter().all(|one| !one.text.contains("no O_DIRECT")) {
+    if made.findings(VFIO, "").is_empty()
+        && check(&made.config(VFIO, ""), &made.host(), None)
+            .iter()
+            .all(|one| !one.text.contains("no O_DIRECT"))
+    {
         assert!(warned("auto"));
     }
 }
@@ -202,12 +208,18 @@ fn a_host_without_io_uring_is_warned_of_unless_nothing_would_use_it() {
 #[test]
 fn too_few_open_files_are_refused_with_the_number_to_set() {
     let made = Made::sound();
-    made.write("proc/self/limits", "Max open files            1024                 1024                 files\n");
+    made.write(
+        "proc/self/limits",
+        "Max open files            1024                 1024                 files\n",
+    );
     assert_one(
         &made.findings(VFIO, "[capture]\ncaptures_max = 60"),
         &["capture.captures_max", "may have 1024 files open", "LimitNOFILE=2048", "ulimit -n"],
     );
-    made.write("proc/self/limits", "Max open files            1024                 524288               files\n");
+    made.write(
+        "proc/self/limits",
+        "Max open files            1024                 524288               files\n",
+    );
     assert_eq!(made.findings(VFIO, "[capture]\ncaptures_max = 60"), [""; 0], "the soft limit is raised");
 }
 
@@ -256,7 +268,11 @@ fn one_address_for_the_api_and_for_metrics_is_refused() {
         let text = fs::read_to_string(&config).unwrap().replace("127.0.0.1:0", &address.to_string());
         fs::write(&config, text).unwrap();
         let found = check(&config, &made.host(), None);
-        assert_eq!((found[0].subject.as_str(), found[0].severity), ("observe.listen", Severity::Error), "{found:#?}");
+        assert_eq!(
+            (found[0].subject.as_str(), found[0].severity),
+            ("observe.listen", Severity::Error),
+            "{found:#?}"
+        );
     }
 }
 
@@ -298,7 +314,10 @@ fn a_spool_that_the_job_store_does_not_know_is_refused() {
     let store = Embedded::open(&made.root.path().join("trawl.db")).unwrap();
     store.set_spool("0af3b2f8-3ef7-4df4-9d61-1a8a22b4f6c1").unwrap();
     drop(store);
-    assert_one(&made.findings(VFIO, ""), &["spool.dir", "is not the spool that the job store knows", "--new-spool", "findmnt"]);
+    assert_one(
+        &made.findings(VFIO, ""),
+        &["spool.dir", "is not the spool that the job store knows", "--new-spool", "findmnt"],
+    );
 }
 
 #[test]
@@ -310,7 +329,12 @@ fn what_a_dead_eal_left_in_hugepages_counts_as_free() {
     let config = config.replace("64", "512");
     assert_one(&made.findings(VFIO, &config), &["dpdk.eal", "EAL needs 512 MiB", "256 MiB are free"]);
     made.write("dev/hugepages/rtemap_0", "");
-    fs::File::options().write(true).open(made.host().path("/dev/hugepages/rtemap_0")).unwrap().set_len(256 << 20).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(made.host().path("/dev/hugepages/rtemap_0"))
+        .unwrap()
+        .set_len(256 << 20)
+        .unwrap();
     assert_eq!(made.findings(VFIO, &config), [""; 0]);
 }
 

@@ -5,8 +5,8 @@
 //! followed. Keys and tokens are never printed.
 
 use super::{GcsConfig, GcsCredentials};
-use crate::upload::UploadError;
 use crate::chain::chain;
+use crate::upload::UploadError;
 use google_cloud_auth::credentials::{AccessTokenCredentials, Builder, service_account};
 use google_cloud_auth::errors::CredentialsError;
 use reqwest::{Certificate, Client, Proxy, redirect};

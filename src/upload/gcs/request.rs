@@ -159,7 +159,8 @@ impl Refusal {
 
     fn broken(error: &reqwest::Error) -> Self {
         // The address may be a session's, which is as good as a password.
-        let detail = std::error::Error::source(error).map_or_else(|| "no answer".to_owned(), |cause| chain(cause));
+        let detail =
+            std::error::Error::source(error).map_or_else(|| "no answer".to_owned(), |cause| chain(cause));
         Self::new(None, String::new(), detail)
     }
 
