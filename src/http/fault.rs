@@ -49,13 +49,15 @@ pub(super) struct Watched<S> {
     begun: bool,
     /// The end of a line was among that.
     line_ended: bool,
+    /// The name of the protocol was among that.
+    says_http: bool,
     /// hyper's own answer.
     held: Option<u16>,
 }
 
 impl<S> Watched<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, begun: false, line_ended: false, held: None }
+        Self { stream, begun: false, line_ended: false, says_http: false, held: None }
     }
 
     /// What was wrong, if the connection ended with `error`; and the connection.
@@ -64,7 +66,7 @@ impl<S> Watched<S> {
             error.is_parse_version_h2() || (error.is_parse() && error.to_string().contains("version"))
         };
         let fault = match (self.held, error) {
-            (_, Some(error)) if is_version(error) => Some(Fault::Version),
+            (_, Some(error)) if self.says_http && is_version(error) => Some(Fault::Version),
             (None, Some(error)) if error.is_timeout() && self.begun => Some(Fault::HeadTimeout),
             (None, _) => None,
             (Some(431), _) if self.line_ended => Some(Fault::HeadTooLarge),
@@ -77,8 +79,12 @@ impl<S> Watched<S> {
     /// Whether these bytes, which would be written, are held back.
     fn holds(&mut self, bytes: &[u8]) -> bool {
         self.held = bare_refusal(bytes);
-        (self.begun, self.line_ended) = (false, self.line_ended && self.held.is_some());
-        self.held.is_some()
+        let is_held = self.held.is_some();
+        // What was read is answered; what hyper holds an answer to is still to be judged.
+        self.begun = false;
+        self.line_ended &= is_held;
+        self.says_http &= is_held;
+        is_held
     }
 }
 
@@ -106,6 +112,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let new = &buffer.filled()[before..];
         self.begun |= !new.is_empty();
         self.line_ended |= new.contains(&b'\n');
+        self.says_http |= new.windows(6).any(|window| window == b" HTTP/");
         read
     }
 }

@@ -124,6 +124,8 @@ fn a_host_without_io_uring_says_so_when_it_starts_and_captures_all_the_same() {
     }
     let observe = free_address();
     let refuses = [
+        // Traced by a process beside it, so that signals and exit code are its own.
+        "-D",
         "-f",
         "-qq",
         "-o",

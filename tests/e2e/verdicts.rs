@@ -83,8 +83,10 @@ fn check_and_serve_judge_storage_alike() {
             false,
             Box::new(|text, dir| {
                 use std::os::unix::fs::PermissionsExt as _;
-                fs::set_permissions(dir.join("store.key"), fs::Permissions::from_mode(0o644)).unwrap();
-                let path = dir.join("store.key").display().to_string();
+                let path = dir.join("open.key");
+                fs::write(&path, [7; 32]).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+                let path = path.display().to_string();
                 text.replace("[store]", &format!("[store]\nkey_file = {path:?}"))
             }),
         ),
