@@ -1,5 +1,5 @@
-//! What hyper refuses by itself, before there is a request. Owns how that is found out and how it is answered; the words are those
-//! of whoever serves.
+//! What hyper refuses by itself, before there is a request. Owns how that is detected and sent; the caller of `serve` chooses the
+//! words.
 //!
 //! hyper answers a head that it cannot parse with a status and no body, and others with nothing. A service never answers a
 //! failure without a body, so such an answer can be told apart: it is held back, and ours is sent in its place.

@@ -1,8 +1,8 @@
 //! Log lines on their way to standard error. Owns the queue, the one thread that writes, and the count of lost lines; not
 //! what a line says.
 //!
-//! Whoever logs hands its line over and goes on: standard error may be a pipe that nobody reads, or a file on a full disk,
-//! and no thread may wait for either.
+//! A thread that logs hands its line over and goes on: standard error can be a pipe that nobody reads, or a file on a full
+//! disk, and no thread may wait for either.
 //!
 //! Invariant: a line is written whole, or counted as dropped; handing one over never waits and never fails.
 

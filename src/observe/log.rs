@@ -77,7 +77,7 @@ pub fn say(text: &str) {
     }
 }
 
-/// In place of the default hook, which writes to standard error itself and so may wait for whoever reads it.
+/// Replaces the default hook, which writes to standard error itself and so can block on a reader that stands still.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let (place, thread) = (panic.location().map(ToString::to_string), thread.name().unwrap_or("unnamed"));
@@ -88,5 +88,40 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
             tracing::error!(said, place, thread, %trace, "a thread panicked");
         }
         _ => tracing::error!(said, place, thread, "a thread panicked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log_with_its_words_place_and_thread() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            std::panic::set_hook(Box::new(log_panic));
+            let _panicked = std::panic::catch_unwind(|| panic!("slot {} is taken", 3));
+            drop(std::panic::take_hook());
+        });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("a thread panicked") && text.contains("slot 3 is taken"), "{text}");
+        assert!(text.contains("log.rs:") && text.contains("a_panic_is_a_line"), "{text}");
     }
 }
