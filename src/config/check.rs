@@ -161,7 +161,7 @@ pub fn check(path: &Path, host: &Host, probe: Option<ProbePorts<'_>>) -> Vec<Fin
     let mut findings: Vec<Finding> = problems.iter().map(Finding::from).collect();
     if let Some(plan) = plan {
         let mut on_host = check_host(&plan, host, probe);
-        storage::identity(&plan, &mut on_host);
+        storage::claims(&plan, &mut on_host);
         // Where the config is wrong the plan holds a stand-in, whose fit to the host says nothing.
         findings.extend(on_host.into_iter().filter(|finding| !covered(Some(&finding.subject), &problems)));
     }

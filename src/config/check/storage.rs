@@ -83,11 +83,6 @@ fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             "`trawl serve` creates it; make sure that its disk is mounted",
         ));
     }
-    if let Some(holder) = SpoolLock::holder(&spool.dir) {
-        let text = format!("{shown} is in use by {holder}");
-        let advice = "end that process before another one is started, or name another directory";
-        findings.push(Finding::error("spool.dir", text, advice));
-    }
     room(plan, dir, findings);
     direct_writes(plan, dir, host, findings);
 }
@@ -111,10 +106,20 @@ fn usable(path: &Path) -> Result<(), Errno> {
     }
 }
 
-/// Whether the spool is the one that the job store knows, as far as that can be read without changing it. Not part of
-/// [`check`]: `trawl serve` judges by what it reads once it has the store.
-pub(super) fn identity(plan: &Plan, findings: &mut Vec<Finding>) {
-    let dir = &plan.spool.dir;
+/// What `trawl serve` finds out by itself once it has spool and store, because a process that was killed may hold both for a moment
+/// longer: whether another process has them, and whether the one is the other's.
+pub(super) fn claims(plan: &Plan, findings: &mut Vec<Finding>) {
+    let (dir, store) = (&plan.spool.dir, &plan.store.path);
+    if let Some(holder) = SpoolLock::holder(dir) {
+        let text = format!("{} is in use by {holder}", dir.display());
+        let advice = "end that process before another one is started, or name another directory";
+        findings.push(Finding::error("spool.dir", text, advice));
+    }
+    let held = |file: File| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+    if File::open(store).is_ok_and(held) {
+        let text = format!("{} is in use by another process", store.display());
+        findings.push(Finding::error("store.path", text, "end the other trawl, or name a file of its own"));
+    }
     let known = Embedded::spool_of(&plan.store.path);
     let refused = match spool_id(dir) {
         Ok(found) => judge(dir, known.as_deref(), found.as_deref()).err().map(|error| error.to_string()),
@@ -334,14 +339,9 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The head of a file that is there: whose it is, and who has it.
+/// The head of a file that is there: whether it is a database.
 fn database(path: &Path, findings: &mut Vec<Finding>) {
     let Ok(mut file) = File::open(path) else { return };
-    if flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
-        let text = format!("{} is in use by another process", path.display());
-        findings.push(Finding::error("store.path", text, "end the other trawl, or name a file of its own"));
-        return;
-    }
     let mut head = Vec::new();
     let read = Read::by_ref(&mut file).take(DATABASE_MAGIC.len() as u64).read_to_end(&mut head);
     if read.is_ok() && !head.is_empty() && head != DATABASE_MAGIC {
