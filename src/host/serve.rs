@@ -26,7 +26,7 @@ use crate::job::AccountId;
 use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{Ownership, VaultError};
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Spool, SpoolError, SpoolLock};
 use crate::store::StoreError;
 use crate::upload::UploadError;
 use crate::worker::WorkerHandle;
@@ -123,6 +123,8 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     observe::init(&plan.log, &plan.cores.writers)?;
     refused.log();
     tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
+    // A process that was killed a moment ago holds its addresses and the job store too until it is gone.
+    SpoolLock::wait_until_free(&plan.spool.dir).map_err(SpoolError::from)?;
     judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
     let storage = Storage::open(&plan, new_spool)?;

@@ -9,7 +9,7 @@ use crate::config::Plan;
 use crate::deliver::SigningKey;
 use crate::history::{History, HistoryError};
 use crate::ownership::{BucketKeys, Ownership, Vault, VaultError};
-use crate::spool::{Spool, SpoolError, SpoolLock};
+use crate::spool::Spool;
 use crate::store::Embedded;
 use crate::upload::Stores;
 use crate::worker::Sample;
@@ -42,8 +42,6 @@ impl Storage {
     /// What cannot be opened.
     pub fn open(plan: &Plan, new_spool: bool) -> Result<Self, ServeError> {
         let stores = Arc::new(Stores::new(plan.upload.stores.clone())?);
-        // A process that was killed a moment ago holds the job store too until it is gone.
-        SpoolLock::wait_until_free(&plan.spool.dir).map_err(SpoolError::from)?;
         let jobs = Arc::new(Embedded::open(&plan.store.path)?);
         identity::check(plan, &jobs, new_spool)?;
         let spool = Arc::new(Spool::open(plan.spool.clone())?);
