@@ -8,7 +8,7 @@ mod network;
 mod ports;
 mod storage;
 
-pub use memory::dpdk_bytes;
+pub use memory::{blocks, dpdk_bytes};
 
 use super::plan::{Plan, covered};
 use super::{PortPlan, Problem};

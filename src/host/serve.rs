@@ -132,6 +132,7 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
     let engine = Engine::new(Planes {
         workers,
         queues: plane.queues.clone(),
+        clock: Arc::clone(&plane.clock),
         ports: Box::new(move || ports::drops(&started)),
         simple_dir: simple_dir.clone(),
         spool,

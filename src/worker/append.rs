@@ -161,7 +161,7 @@ fn copy_both_ends<const N: usize>(to: &mut [u8], from: &[u8], n: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Budget;
+    use super::super::{Budget, Window};
     use super::*;
     use crate::block::{Arena, Hugepages, lane};
     use crate::limits::BLOCK_BYTES;
@@ -208,7 +208,7 @@ mod tests {
         stream.begin(1, Some(snaplen), None);
         let budget = Arc::new(Budget::new(None, None));
         let attachment =
-            Attachment { serial: 1, snaplen, end_ns: u64::MAX, budget, sample: None, rotate: None };
+            Attachment { serial: 1, snaplen, window: Window::open(None), budget, sample: None, rotate: None };
         let max = 3 * BLOCK_BYTES as u64;
         for (n, (burst, hits)) in bursts.iter().enumerate() {
             let stamped = Stamped::new(burst, n as u64 + 1, n as u64 + 1);

@@ -102,6 +102,8 @@ pub(super) struct Stream {
     pub segment_since: u64,
     /// Cycle count when the oldest byte that was not handed over was appended; zero: none.
     pub dirty_since: u64,
+    /// What the stream's time is ahead of the worker's: the capture keeps the time in which it began.
+    ahead_ns: i64,
     /// The capture's number; zero: nobody is attached.
     pub serial: u64,
     /// Which frames are kept; none: every one.
@@ -224,6 +226,7 @@ impl Stream {
             frame_bytes: 0,
             segment_since: 0,
             dirty_since: 0,
+            ahead_ns: 0,
             sampler: None,
         }
     }
@@ -233,10 +236,15 @@ impl Stream {
         *self = Self { serial, plain, sampler, ..Self::idle() };
     }
 
-    /// `ns`, or the stream's last time if that is later: a stream's times never go back.
+    /// From here on the stream's time is so much further ahead of the worker's.
+    pub fn set_ahead(&mut self, by_ns: i64) {
+        self.ahead_ns = self.ahead_ns.saturating_add(by_ns);
+    }
+
+    /// The worker's time `ns` in the stream's time, or the stream's last time if that is later: a stream's times never go back.
     #[inline]
-    pub fn not_before(&self, ns: u64) -> u64 {
-        ns.max(self.last_ns)
+    fn time(&self, ns: u64) -> u64 {
+        ns.saturating_add_signed(self.ahead_ns).max(self.last_ns)
     }
 
     /// Has the place of the next record fetched into the cache. Where many streams take a frame each, the processor does not
@@ -248,11 +256,11 @@ impl Stream {
         }
     }
 
-    /// Begins a run of records into the open block, stamped `ns`, of which `header` are the time fields, unless a port knows
-    /// better.
+    /// Begins a run of records into the open block, received at `ns` of the worker's time, of which `header` are the time fields,
+    /// unless a port knows better.
     #[inline]
     pub fn run(&mut self, ns: u64, header: u64, cycles: u64) -> Run<'_> {
-        let later = self.not_before(ns);
+        let later = self.time(ns);
         let stamp = if later == ns { header } else { stamp(later) };
         let ns = later;
         let block = self.block.as_mut().map(Block::bytes_mut).unwrap_or_default();
@@ -331,7 +339,7 @@ impl Stream {
     /// Promises that nothing older than `ns` will come, if the lane has room to spare for it.
     pub fn promise(&mut self, way: &mut Way<'_>, ns: u64) {
         if way.lanes[way.lane].room() > NOTICES_SPARE {
-            self.last_ns = self.not_before(ns);
+            self.last_ns = self.time(ns);
             send(way, Message::Watermark(StreamId { serial: self.serial, queue: way.queue }, self.last_ns));
         }
     }

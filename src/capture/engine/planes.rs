@@ -12,7 +12,9 @@ use crate::ownership::BucketKeys;
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::{SigningKey, Stores};
-use crate::worker::{Assigned, Attachment, QueueCounters, Sample, SlotTotals, Work, WorkerHandle};
+use crate::worker::{
+    Assigned, Attachment, ClockSteps, QueueCounters, Sample, SlotTotals, Work, WorkerHandle,
+};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ pub struct Planes {
     pub queues: Vec<Arc<QueueCounters>>,
     /// See [`ReadPorts`].
     pub ports: ReadPorts,
+    /// Steps of the wall clock, as the workers saw them.
+    pub clock: Arc<ClockSteps>,
     /// Where segments lie.
     pub spool: Arc<Spool>,
     /// Where objects go.
@@ -254,14 +258,20 @@ mod tests {
     use super::*;
     use crate::spool::Message;
     use crate::worker::testing::Rig;
-    use crate::worker::{Budget, Worker};
+    use crate::worker::{Budget, Window, Worker};
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn wanted(serial: u64) -> Option<Wanted> {
         let budget = Arc::new(Budget::new(None, None));
-        let attachment =
-            Attachment { serial, snaplen: 160, end_ns: u64::MAX, budget, sample: None, rotate: None };
+        let attachment = Attachment {
+            serial,
+            snaplen: 160,
+            window: Window::open(None),
+            budget,
+            sample: None,
+            rotate: None,
+        };
         Some(Wanted { filter: Filter::default(), scope: None, attachment })
     }
 
