@@ -5,8 +5,8 @@
 
 use super::{Problem, Problems, file, resolve};
 use crate::block::BlockShare;
-use crate::capture::AccountId;
-use crate::merge::ObjectFormat;
+use crate::job::AccountId;
+use crate::pcap::ObjectFormat;
 use crate::upload::{GcsCredentials, S3Extras};
 use ipnet::IpNet;
 use std::net::SocketAddr;
