@@ -10,10 +10,10 @@ mod clock;
 mod counters;
 mod poll;
 mod sample;
+mod sampled;
 mod sequence;
 mod steps;
 mod stream;
-mod taps;
 mod time;
 mod work;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The worker itself: one thread that polls its queues for ever. Owns the order of things in one turn: take new work,
+//! The worker itself: one thread that polls its queues until it is told to stop. Owns the order of things in one tick: take new work,
 //! poll every queue, and now and then keep house.
 //!
 //! Invariant: work is swapped between two bursts, so every burst is matched, limited and counted by one program.
@@ -7,9 +7,9 @@ use super::append::{Stamped, append, append_plain};
 use super::clock::{Clock, JUMP_NS};
 use super::counters::{LocalCounters, QueueCounters, Slot};
 use super::sample::Sampler;
+use super::sampled::SampledSlots;
 use super::steps::ClockSteps;
-use super::stream::{NOTICES_SPARE, Stream, Way};
-use super::taps::Taps;
+use super::stream::{HandOver, NOTICES_SPARE, Stream};
 use super::time::{HostTime, Sample, Time};
 use super::work::{Window, Work};
 use crate::block::{Block, Stage, WorkerEnd};
@@ -103,7 +103,7 @@ struct Queue<S> {
     streams: [Stream; CAPTURES_MAX],
     keys: [Key; BURST],
     hits: Hits,
-    taps: Taps,
+    sampled: SampledSlots,
     last_ns: u64,
     /// Slots whose captures were over when the first burst since the last publication came, and from when on another one is.
     /// So a capture without limits of packets or bytes ends some bursts late at most, and its budget is not asked each time.
@@ -115,7 +115,7 @@ struct Queue<S> {
 impl<S> Queue<S> {
     /// Publishes all that was counted, and the slots in the bit mask `changed`.
     fn publish(&mut self, changed: u64) {
-        let settled = self.taps.settle(&mut self.streams, &mut self.local);
+        let settled = self.sampled.settle(&mut self.streams, &mut self.local);
         self.local.publish(&self.published, changed | settled);
     }
 }
@@ -165,7 +165,7 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         streams: std::array::from_fn(|_| Stream::idle()),
         keys: [Key([0; 64]); BURST],
         hits: Hits::default(),
-        taps: Taps::none(),
+        sampled: SampledSlots::none(),
         last_ns: 0,
         over: 0,
         next_end: 0,
@@ -271,7 +271,7 @@ impl<S: Source> Worker<S> {
             ahead[slot] = self.work.attachments[slot].as_ref().map_or(0, |a| self.ahead_ns(&a.window));
         }
         for queue in &mut self.queues {
-            let mut touched = queue.taps.settle(&mut queue.streams, &mut queue.local);
+            let mut touched = queue.sampled.settle(&mut queue.streams, &mut queue.local);
             for slot in 0..CAPTURES_MAX {
                 let (before, after) = (old.serial(slot), self.work.serial(slot));
                 if before == after {
@@ -284,7 +284,12 @@ impl<S: Source> Worker<S> {
                     counts.rx_to = counts.rx_to.min(rx);
                     queue.local.publish(&queue.published, 1 << slot);
                     let (lanes, free) = (&mut self.lanes[..], &mut self.free);
-                    queue.streams[slot].end(&mut Way { queue: queue.index, lanes, lane: queue.lane, free });
+                    queue.streams[slot].end(&mut HandOver {
+                        queue: queue.index,
+                        lanes,
+                        lane: queue.lane,
+                        free,
+                    });
                 }
                 if after != 0 {
                     queue.local.slots[slot] =
@@ -298,7 +303,7 @@ impl<S: Source> Worker<S> {
                     queue.streams[slot].set_ahead(ahead[slot]);
                 }
             }
-            queue.taps.set(self.work.taps, &queue.streams);
+            queue.sampled.set(self.work.sampled, &queue.streams);
             queue.publish(touched);
         }
         old
@@ -323,9 +328,9 @@ impl<S: Source> Worker<S> {
             (queue.over, queue.next_end) = (over, next_end.map_or(u64::MAX, |end| self.clock.cycles_at(end)));
         }
         let mut touched = 0;
-        let is_passed = queue.over & queue.taps.slots() == 0 && queue.taps.pass_over(frames as u64);
+        let is_passed = queue.over & queue.sampled.slots() == 0 && queue.sampled.pass_over(frames as u64);
         if !is_passed {
-            touched |= queue.taps.settle(&mut queue.streams, &mut queue.local);
+            touched |= queue.sampled.settle(&mut queue.streams, &mut queue.local);
         }
         if self.work.program.needs_keys() {
             for i in 0..frames {
@@ -335,9 +340,10 @@ impl<S: Source> Worker<S> {
         self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits);
         let all = u64::MAX >> (BURST - frames);
         let stamped = Stamped::new(&burst, queue.last_ns, now);
-        let taps = queue.taps.slots();
-        // Taps take every packet, also those that they then leave out.
-        let (mut matched, awake) = if !is_passed { (0, taps) } else { (if taps == 0 { 0 } else { all }, 0) };
+        let sampled = queue.sampled.slots();
+        // A sampled slot takes every packet, also those that it then leaves out.
+        let (mut matched, awake) =
+            if !is_passed { (0, sampled) } else { (if sampled == 0 { 0 } else { all }, 0) };
         for (slot, hits) in queue.hits.iter().chain(Bits(awake).map(|slot| (slot, all))) {
             touched |= 1 << slot;
             let (stream, counts) = (&mut queue.streams[slot], &mut queue.local.slots[slot]);
@@ -354,16 +360,16 @@ impl<S: Source> Worker<S> {
                 continue;
             }
             matched |= hits;
-            let way = &mut Way {
+            let hand_over = &mut HandOver {
                 queue: queue.index,
                 lanes: &mut self.lanes,
                 lane: queue.lane,
                 free: &mut self.free,
             };
-            append(&stamped, hits, attachment, stream, counts, way, self.segment_bytes_max);
+            append(&stamped, hits, attachment, stream, counts, hand_over, self.segment_bytes_max);
         }
         if !is_passed {
-            queue.taps.set(queue.taps.slots() & !queue.over, &queue.streams);
+            queue.sampled.set(queue.sampled.slots() & !queue.over, &queue.streams);
         }
         let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
@@ -390,7 +396,7 @@ impl<S: Source> Worker<S> {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);
                 let rotate = own.map_or(rotate_all, cycles_in);
                 let stream = &mut queue.streams[slot];
-                let way = &mut Way {
+                let hand_over = &mut HandOver {
                     queue: queue.index,
                     lanes: &mut self.lanes,
                     lane: queue.lane,
@@ -398,16 +404,16 @@ impl<S: Source> Worker<S> {
                 };
                 if stream.cursor.open {
                     if now.saturating_sub(stream.segment_since) >= rotate {
-                        stream.close_segment(way);
+                        stream.close_segment(hand_over);
                         stream.segment_since = now;
                     } else if stream.dirty_since != 0 && now.saturating_sub(stream.dirty_since) >= flush {
-                        way.refill();
-                        stream.flush(way);
+                        hand_over.refill();
+                        stream.flush(hand_over);
                     }
                 } else if now.saturating_sub(stream.segment_since) >= rotate {
                     stream.segment_since = now;
                     queue.last_ns = queue.last_ns.max(ns);
-                    stream.promise(way, ns);
+                    stream.promise(hand_over, ns);
                 }
             }
         }

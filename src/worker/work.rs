@@ -1,6 +1,6 @@
 //! What a worker is told to do: the program and who is attached. Owns the data; the engine makes it, the worker obeys.
 //!
-//! Invariant: the attached slots are exactly those that the program evaluates, and the taps.
+//! Invariant: the attached slots are exactly those that the program evaluates, and the sampled ones.
 
 use super::time::{HostTime, Time};
 use super::{Budget, Ended, Sample};
@@ -73,7 +73,7 @@ pub struct Assigned<'a> {
 pub struct Work {
     /// Counts up with every change; what comes back says which change the worker has left behind.
     pub generation: u64,
-    /// The filters of all but the taps.
+    /// The filters of all but the sampled slots.
     pub(super) program: Program,
     /// Who is in which slot.
     pub(super) attachments: [Option<Attachment>; CAPTURES_MAX],
@@ -81,7 +81,7 @@ pub struct Work {
     attached: u64,
     /// Slots of captures that keep a sample of every packet there is. Nothing must be known of a packet to pass it over, so
     /// these are no part of the program.
-    pub(super) taps: u64,
+    pub(super) sampled: u64,
 }
 
 impl Work {
@@ -97,19 +97,19 @@ impl Work {
     /// If a slot is not below [`CAPTURES_MAX`] or is given twice: only a bug of the caller does that.
     #[must_use]
     pub fn new(generation: u64, captures: Vec<Assigned<'_>>) -> Self {
-        let (mut filters, mut attached, mut taps) = (Vec::new(), 0_u64, 0_u64);
+        let (mut filters, mut attached, mut sampled) = (Vec::new(), 0_u64, 0_u64);
         let mut attachments = [const { None }; CAPTURES_MAX];
         for Assigned { slot, filter, scope, attachment } in captures {
             assert!(attached & 1 << slot == 0, "slot {slot} is given twice");
             attached |= 1 << slot;
             if filter.takes_everything() && scope.is_none() && attachment.sample.is_some() {
-                taps |= 1 << slot;
+                sampled |= 1 << slot;
             } else {
                 filters.push((slot, filter, scope));
             }
             attachments[slot] = Some(attachment);
         }
-        Self { generation, program: Program::compile(&filters), attachments, attached, taps }
+        Self { generation, program: Program::compile(&filters), attachments, attached, sampled }
     }
 
     /// All attached slots, ascending.
