@@ -240,6 +240,7 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 
 fn write_frames(path: &Path, size: &str) -> Result<(), Box<dyn Error>> {
     let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/run");
-    let status = Command::new(benches).args(["frames", "--size", size, "--count", "2000"]).arg(path).status()?;
+    let status =
+        Command::new(benches).args(["frames", "--size", size, "--count", "2000"]).arg(path).status()?;
     if status.success() { Ok(()) } else { Err(format!("benches/run frames ended with {status}").into()) }
 }

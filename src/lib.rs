@@ -27,3 +27,7 @@ pub mod store;
 pub mod ownership;
 pub mod api;
 pub mod observe;
+
+#[cfg(test)]
+#[path = "../tests/common/skip.rs"]
+mod skip;

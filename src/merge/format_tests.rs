@@ -24,8 +24,8 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
             assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
             Some(String::from_utf8(output.stdout).unwrap())
         }
-        Err(_) => {
-            println!("SKIPPED: {program} is not installed");
+        Err(error) => {
+            crate::skip::skip(program, error);
             None
         }
     }

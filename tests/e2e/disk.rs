@@ -29,7 +29,7 @@ impl Disk {
         match disk.make(mib) {
             Ok(()) => Some(disk),
             Err(reason) => {
-                println!("SKIPPED: no disk of the test's own: {reason}");
+                crate::skip::skip("a disk of the test's own", reason);
                 None
             }
         }
@@ -63,6 +63,11 @@ impl Disk {
 
     fn mount_point(&self) -> PathBuf {
         self.dir.path().join("disk")
+    }
+
+    /// A directory that is not on it, and goes with it.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// A directory on it.

@@ -37,6 +37,8 @@ mod replay;
 mod retention;
 mod rights;
 mod s3;
+#[path = "../common/skip.rs"]
+mod skip;
 mod tls;
 mod trawl;
 #[path = "../common/weed.rs"]

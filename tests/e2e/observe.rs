@@ -2,6 +2,7 @@
 
 use crate::http;
 use crate::openmetrics::{self, Families};
+use crate::skip::skip;
 use crate::trawl::{Setup, Trawl, free_address};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -202,8 +203,7 @@ fn a_thread_that_hangs_is_named_by_healthz_and_in_the_log_until_it_goes_on() {
         std::io::BufRead::read_line(&mut output, &mut said).unwrap();
         if said.trim() != "held" {
             helper.wait().unwrap();
-            println!("SKIPPED: this machine lets nobody stop a thread of another process (ptrace: {said})");
-            return;
+            return skip("ptrace", format!("nobody may stop a thread of another process: {said}"));
         }
         until(stage, Duration::from_secs(20), || report(observe, "/healthz").0 == 503);
         let (_, failed) = report(observe, "/healthz");
