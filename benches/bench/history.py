@@ -68,7 +68,7 @@ def measure(options, host, binary, work):
         path, rounds = frames.write(work / f"{size}.pcap", size), []
         for run in range(options.runs):
             pair = {}
-            # Whoever comes first changes, so that a drift falls on both.
+            # The order changes from round to round, so that a drift falls on both.
             for history in (False, True) if run % 2 == 0 else (True, False):
                 sections = replay(host, path, "256MiB", {"bytes_max": "2GiB"}, history={"enabled": history})
                 pair[history] = one(binary, sections, work / f"{size}-{run}-{history}", options.seconds)

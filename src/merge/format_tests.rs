@@ -17,7 +17,7 @@ fn inputs(dir: &Path, streams: &[Vec<Packet>]) -> Vec<Input> {
     streams.iter().enumerate().flat_map(told).collect()
 }
 
-/// What a program prints; none, said aloud, if it is not installed.
+/// What a program prints; none if it is not installed, and the test is skipped.
 fn output(program: &str, args: &[&str]) -> Option<String> {
     match Command::new(program).args(args).output() {
         Ok(output) => {

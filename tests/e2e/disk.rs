@@ -89,7 +89,7 @@ fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))"
         run("python3", &["-c", SCRIPT, path(&self.mount_point())]).map(drop)
     }
 
-    /// Every write, whoever makes it, waits for its share of so many bytes a second (blkio, cgroup v1); until it is unmounted.
+    /// Every write, of any process, waits for its share of so many bytes a second (blkio, cgroup v1); until it is unmounted.
     pub fn slow(&self, bytes_per_second: u64) -> Result<(), String> {
         std::fs::write(SLOW, format!("{} {bytes_per_second}", self.number()?))
             .map_err(|e| format!("{SLOW}: {e}"))
