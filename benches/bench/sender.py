@@ -181,7 +181,7 @@ class Load:
     """What a load test runs on: cores and memory of trawl and of the sender, and the folder of both."""
 
     def __init__(self, options, work):
-        packages("dpdk", "python3", "util-linux")
+        packages("dpdk-dev", "python3", "util-linux")
         self.options, self.work, self.socket, self.binary = options, work, work / "vhost", trawl()
         found = cores()
         self.worker = found[-1]

@@ -66,7 +66,7 @@ class Stages:
             raise Failed(f"testpmd ended with {ran.returncode}: {ran.stdout[-1000:]}")
         said = re.findall(rf"{direction}-pps:\s+(\d+)\s+{direction}-bps:\s+(\d+)", ran.stdout)[2:]
         if not said:
-            raise Failed("testpmd said too little: --seconds 2 at least")
+            raise Failed(f"testpmd said too little in its time: more --seconds. It said: {ran.stdout[-2000:]}")
         pps, bps = (statistics.mean(map(int, column)) for column in zip(*said))
         return {"pps": round(pps), "bps": round(bps)}
 
@@ -130,7 +130,7 @@ def run(options):
     unknown = set(options.stages.split()) - set(ALL.split())
     if unknown:
         raise Failed(f"--stages: there is no {' '.join(sorted(unknown))}; there are: {ALL}")
-    host = Host("dpdk", "fio", "tshark")
+    host = Host("dpdk-dev", "fio", "tshark")
     with folder(options.dir) as work:
         say(f"{options.runs} runs of {options.seconds:g} s each at: {options.sizes}")
         results = options.results or work / "results.jsonl"
