@@ -20,11 +20,14 @@ pub mod block;
 pub mod spool;
 pub mod merge;
 pub mod history;
+pub mod job;
 pub mod upload;
-pub mod capture;
+pub mod deliver;
+pub mod engine;
 pub mod host;
 pub mod store;
 pub mod ownership;
+pub mod http;
 pub mod api;
 pub mod observe;
 

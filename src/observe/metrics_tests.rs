@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::block::Stage;
-use crate::capture::{CaptureId, CaptureView, Kind, Ledger, Overview, Status};
+use crate::engine::{CaptureView, Overview};
+use crate::job::{CaptureId, Kind, Ledger, Status};
 use crate::observe::sources::StageView;
 use crate::observe::{PortCounters, PortReading};
 use std::collections::BTreeSet;

@@ -5,7 +5,8 @@
 use super::metrics::{Metric, Samples, Type};
 use super::sources::{PortCounters, Snapshot, StageView};
 use crate::block::StageReading;
-use crate::capture::{CaptureView, Kind, Overview, Status};
+use crate::engine::{CaptureView, Overview};
+use crate::job::{Kind, Status};
 use std::time::UNIX_EPOCH;
 
 const PACKETS: Option<&str> = Some("packets");

@@ -12,7 +12,7 @@ use serde_json::json;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use trawl::capture::{Status, StopReason};
+use trawl::job::{Status, StopReason};
 
 const SOON: Duration = Duration::from_secs(30);
 
