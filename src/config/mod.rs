@@ -6,11 +6,13 @@
 mod accounts;
 pub mod check;
 mod file;
+mod level;
 mod plan;
 mod problem;
 mod resolve;
 mod size;
 
+pub(crate) use level::is_filter;
 pub use plan::{
     Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, Credential, CredentialKind, GcsPlan, HistoryPlan,
     HostPlan, Hugepages, LogFormat, LogPlan, ObservePlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan,

@@ -586,7 +586,7 @@ fn observe(rules: &mut Rules, observe: &file::Observe) -> ObservePlan {
 }
 
 fn log(rules: &mut Rules, log: &file::Log) -> LogPlan {
-    let level = if crate::observe::is_filter(&log.level) {
+    let level = if super::is_filter(&log.level) {
         log.level.clone()
     } else {
         let advice =

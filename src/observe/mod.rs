@@ -17,9 +17,9 @@ pub use server::{bounds, router};
 pub use sources::{PortCounters, PortReading, QueueSource, Sources};
 pub use watchdog::{Verdicts, Watchdog};
 
-use crate::config::{LogFormat, LogPlan};
+use crate::config::{LogFormat, LogPlan, is_filter};
 use std::io::IsTerminal as _;
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::EnvFilter;
 
 /// Replaces `log.level`.
 pub const ENV_LEVEL: &str = "TRAWL_LOG";
@@ -46,14 +46,6 @@ pub enum Error {
     /// Somebody else was first.
     #[error("the log is set up already; call init once")]
     Twice,
-}
-
-/// Whether `text` is a level or a list of filter directives. A lone word that is no level would be taken for a target
-/// by [`EnvFilter`], so a mistyped level would silence everything; it is refused.
-pub(crate) fn is_filter(text: &str) -> bool {
-    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
-    let stands = |word: &str| word.contains('=') || is_level(word.trim());
-    !text.is_empty() && text.split(',').all(stands) && EnvFilter::try_new(text).is_ok()
 }
 
 /// Sends the log of the whole process to standard error: `plan`'s form, unless the environment ([`ENV_LEVEL`],
