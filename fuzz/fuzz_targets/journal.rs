@@ -1,6 +1,7 @@
 //! Any bytes may lie in a journal: what is read of it is a whole beginning, opening it cuts off the rest and reads the same, an entry
 //! that is added then is read back behind the others, and a host that looks at the spool gets an answer. A line of the input that
-//! begins with `+` gets the checksum that belongs to it, so that what stands behind the checksum is met too.
+//! begins with `+` gets the checksum that belongs to it, and one that begins with `*` becomes an entry with numbers of its bytes, so
+//! that what stands behind the checksum is met too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,18 +17,32 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
+/// An entry whose numbers are the bytes, eight for each.
+fn entry(bytes: &[u8]) -> Vec<u8> {
+    let mut numbers = bytes.chunks(8).map(|chunk| chunk.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)));
+    let mut next = || numbers.next().unwrap_or(1);
+    let object = serde_json::json!({
+        "name": "o.pcap", "bytes": next(), "packets": next(), "first_ns": next(), "last_ns": next(), "sha256": "",
+    });
+    let cut = serde_json::json!({"sequence": next(), "offset": next()});
+    serde_json::json!({"object": object, "cuts": [cut], "is_last": next() == 0}).to_string().into_bytes()
+}
+
 fn journal(input: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     for line in input.split_inclusive(|byte| *byte == b'\n') {
-        match line.strip_prefix(b"+") {
-            Some(json) => {
-                let json = json.strip_suffix(b"\n").unwrap_or(json);
-                text.extend(format!("{:08x} ", crc32c(json)).into_bytes());
-                text.extend(json);
-                text.push(b'\n');
+        let bare = line.strip_suffix(b"\n").unwrap_or(line);
+        let json = match bare.split_first() {
+            Some((b'+', json)) => json.to_owned(),
+            Some((b'*', numbers)) => entry(numbers),
+            _ => {
+                text.extend(line);
+                continue;
             }
-            None => text.extend(line),
-        }
+        };
+        text.extend(format!("{:08x} ", crc32c(&json)).into_bytes());
+        text.extend(json);
+        text.push(b'\n');
     }
     text
 }

@@ -6,7 +6,6 @@
 //! Invariant: network devices live in a network namespace that the test made, and go with it.
 // Helpers of tests are tests: clippy.toml's exemption sees only functions marked #[test].
 #![allow(clippy::unwrap_used)]
-#![allow(dead_code, reason = "a part of tests/common/skip.rs is for the house alone")]
 
 #[path = "../common/skip.rs"]
 mod skip;

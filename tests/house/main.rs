@@ -9,6 +9,7 @@ mod code;
 mod documents;
 mod map;
 #[path = "../common/skip.rs"]
+#[allow(dead_code, reason = "what is held here is its verdict")]
 mod skip;
 mod source;
 mod words;
