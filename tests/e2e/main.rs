@@ -15,6 +15,7 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+mod host;
 #[path = "../common/front.rs"]
 mod front;
 mod http;
@@ -41,5 +42,6 @@ mod s3;
 mod skip;
 mod tls;
 mod trawl;
+mod verdicts;
 #[path = "../common/weed.rs"]
 mod weed;
