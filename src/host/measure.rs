@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Frames that the source plays again and again; as many as `scripts/bench.sh` uses.
+/// Frames that the source plays again and again; as many as `benches/run stages` uses.
 const FRAMES: usize = 2000;
 /// Bytes of frames on the wire, FCS included, in the proportion of what stands here.
 const SIZES: [(&str, &[usize]); 3] =
