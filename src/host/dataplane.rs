@@ -239,7 +239,7 @@ mod tests {
                 dir: dir.path().join("spool"),
                 bytes_max: 64 << 20,
                 segment_bytes: 4 << 20,
-                write: WriteMode::Direct,
+                write: WriteMode::Discard,
                 fsync_interval: Duration::from_secs(1),
                 pool_bytes: 0,
             });

@@ -240,7 +240,7 @@ impl<S: Source> Worker<S> {
         for queue in &mut self.queues {
             queue.last_ns = 0;
             for slot in self.work.slots() {
-                queue.streams[slot].set_ahead(step_ns.saturating_neg());
+                queue.streams[slot].shift_time(step_ns.saturating_neg());
             }
         }
     }
@@ -272,7 +272,7 @@ impl<S: Source> Worker<S> {
         }
         for queue in &mut self.queues {
             let mut touched = queue.sampled.settle(&mut queue.streams, &mut queue.local);
-            for (slot, ahead) in ahead.iter().copied().enumerate() {
+            for slot in 0..CAPTURES_MAX {
                 let (before, after) = (old.serial(slot), self.work.serial(slot));
                 if before == after {
                     continue;
@@ -300,7 +300,7 @@ impl<S: Source> Worker<S> {
                     let plain = self.work.attachments[slot].as_ref().filter(|a| !a.budget.is_limited());
                     let plain = plain.filter(|_| sample.is_none()).map(|a| a.snaplen);
                     queue.streams[slot].begin(after, plain, sample.map(|sample| Sampler::new(sample, seed)));
-                    queue.streams[slot].set_ahead(ahead);
+                    queue.streams[slot].shift_time(ahead[slot]);
                 }
             }
             queue.sampled.set(self.work.sampled, &queue.streams);

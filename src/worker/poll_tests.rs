@@ -189,7 +189,7 @@ fn what_begins_after_a_step_has_the_new_time_whatever_runs_beside_it() {
         host.pass(SECOND);
         host.set(step);
         // Before the worker knows: it renews its clock every 100 ms.
-        let (new, new_ns) = (host.begin(Some(Duration::from_secs(2))), host.time.wall_ns());
+        let (new, new_ns) = (host.begin(Some(Duration::from_millis(1_990))), host.time.wall_ns());
         host.pass(2 * SECOND);
         assert_eq!(host.ended(new), Some(Ended::Time));
         let (later, later_ns) = (host.begin(None), host.time.wall_ns());

@@ -236,8 +236,8 @@ impl Stream {
         *self = Self { serial, plain, sampler, ..Self::idle() };
     }
 
-    /// From here on the stream's time is so much further ahead of the worker's.
-    pub fn set_ahead(&mut self, by_ns: i64) {
+    /// Moves the stream's time so much further ahead of the worker's.
+    pub fn shift_time(&mut self, by_ns: i64) {
         self.ahead_ns = self.ahead_ns.saturating_add(by_ns);
     }
 
