@@ -38,7 +38,7 @@ pub fn measure(args: &CheckArgs) -> Result<Outcome, Error> {
     }
     let plan = Plan::load(path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
     let measured =
-        crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| eprintln!("{what}"))
+        crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| super::out::note(&format!("{what}")))
             .map_err(|error| Error::Measure(Box::new(error)))?;
     let all = serde_json::json!({ "findings": findings, "workers": plan.cores.workers, "writers": plan.cores.writers,
         "seconds": args.seconds, "measured": measured });

@@ -146,7 +146,7 @@ fn link_types_are_kept_apart_in_pcapng_and_refused_in_pcap() {
     let out = dir.path().join("out.pcapng");
     let format = ObjectFormat { container: Container::PcapNg, ..ObjectFormat::default() };
     let files = paths.map(MergeInput::File).into();
-    assert_eq!(merge_inputs(files, &out, format, &mut |_| {}).unwrap().packets, 2);
+    assert_eq!(merge_inputs(files, &out, format, &mut |_| {}).unwrap().totals.packets, 2);
     let bytes = std::fs::read(&out).unwrap();
     let mut reader = Reader::new(&bytes[..]).unwrap();
     reader.next_record().unwrap();

@@ -192,7 +192,7 @@ proptest! {
         let inputs: Vec<PathBuf> = streams.iter().enumerate()
             .map(|(queue, packets)| segment(dir.path(), queue, 0, packets).path).collect();
         let output = dir.path().join("out.pcap");
-        let totals = merge_files(&inputs, &output).unwrap();
+        let totals = merge_files(&inputs, &output).unwrap().totals;
         let bytes = std::fs::read(&output).unwrap();
         let expected = sorted(&streams);
         prop_assert_eq!(&read(&bytes), &expected);
@@ -348,7 +348,7 @@ fn more_inputs_than_descriptors_are_merged() {
         while !merge.is_finished() {
             peak.fetch_max(open(), Ordering::Relaxed);
         }
-        assert_eq!(merge.join().unwrap().packets, 1800);
+        assert_eq!(merge.join().unwrap().totals.packets, 1800);
     });
     assert!(peak.into_inner() < 256 + 100, "inputs hold too many descriptors");
     assert_eq!(read(&std::fs::read(&output).unwrap()), sorted(&streams));
