@@ -68,7 +68,7 @@ turns() {
         for format in pcap pcapng; do
             classic=$format
             [ "$format" = pcapng ] || classic=nsecpcap
-            ours=$(once "$TRAWL" merge -w "$DIR/out.$format" "${inputs[@]}")
+            ours=$(once "$TRAWL" merge -o "$DIR/out.$format" "${inputs[@]}")
             theirs=$(once mergecap -F "$classic" -w "$DIR/out.$format" "${inputs[@]}")
             printf '%s\t%s\t%s\n' "$1" "trawl, $format" "$ours" "$1" "mergecap, $format" "$theirs" >>"$DIR/runs"
         done

@@ -308,13 +308,7 @@ pub struct FilterTestArgs {
     /// A pcap or pcapng file, also compressed by zstd; - is standard input
     pub file: PathBuf,
     /// Write the packets that the filter takes to this file; - is standard output
-    #[arg(
-        short,
-        long,
-        visible_short_alias = 'w',
-        visible_alias = "write",
-        value_name = "OUT"
-    )]
+    #[arg(short, long, visible_short_alias = 'w', visible_alias = "write", value_name = "OUT")]
     pub output: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -346,8 +340,10 @@ pub struct WriteArgs {
 
 /// `trawl merge`
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 all packets are in OUT; 3 OUT is written, but an input was cut off, or \
-    --keep-going left something out; 1 nothing was written; 2 wrong usage.")]
+#[command(
+    after_help = "Exit codes: 0 all packets are in OUT; 3 OUT is written, but an input was cut off, or \
+    --keep-going left something out; 1 nothing was written; 2 wrong usage."
+)]
 pub struct MergeArgs {
     /// The file to write; - is standard output
     #[arg(short, long, visible_short_alias = 'w', value_name = "OUT", default_value = "-")]

@@ -37,9 +37,10 @@ pub fn measure(args: &CheckArgs) -> Result<Outcome, Error> {
         return Ok(outcome);
     }
     let plan = Plan::load(path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
-    let measured =
-        crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| super::out::note(&format!("{what}")))
-            .map_err(|error| Error::Measure(Box::new(error)))?;
+    let measured = crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| {
+        super::out::note(&format!("{what}"))
+    })
+    .map_err(|error| Error::Measure(Box::new(error)))?;
     let all = serde_json::json!({ "findings": findings, "workers": plan.cores.workers, "writers": plan.cores.writers,
         "seconds": args.seconds, "measured": measured });
     Outcome::done(

@@ -61,8 +61,8 @@ pub async fn run(client: &Client, args: &DownloadArgs, json: bool) -> Result<Out
     if !args.force && path.symlink_metadata().is_ok() {
         return Err(FileError::Exists(path).into());
     }
-    let mut part = Part::open(&path, &args.id)?;
     let mut ending = Ending::catch().map_err(Error::Runtime)?;
+    let mut part = Part::open(&path, &args.id)?;
     tokio::select! {
         fetched = fetch(client, &args.id, &mut part) => fetched?,
         signal = ending.next() => return Err(Error::Interrupted { signal, what: part.left() }),

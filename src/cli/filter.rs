@@ -117,7 +117,8 @@ pub fn test(
     let tolerance = Tolerance { copies_blocks };
     let reading = Reading { keep_going, tolerance, bytes: Rc::new(Cell::new(0)) };
     let mut findings = Findings::new(output.map(|_| format.container));
-    let Some(mut input) = OpenInput::open(input, &reading, true, FULL_SNAPLEN as usize, &mut findings)? else {
+    let Some(mut input) = OpenInput::open(input, &reading, true, FULL_SNAPLEN as usize, &mut findings)?
+    else {
         return Err(findings.into_error().into());
     };
     is_ethernet(&input)?;

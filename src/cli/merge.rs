@@ -31,7 +31,8 @@ const BAR_AFTER: Duration = Duration::from_secs(1);
 pub fn run(args: &MergeArgs) -> Result<Outcome, Error> {
     let format = naming::format(&args.output, &args.write)?;
     let to_standard = not_to_terminal(&args.output)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     signals::end_process().map_err(Error::Runtime)?;
     let places = places(args, &runtime)?;
     let mut buckets = BTreeMap::new();
@@ -52,7 +53,8 @@ pub fn run(args: &MergeArgs) -> Result<Outcome, Error> {
         bytes += size;
     }
     let options = MergeOptions { format, keep_going: args.write.keep_going };
-    let Some(Merged { totals, findings }) = unless_left(watched(inputs, &args.output, options, bytes)?)? else {
+    let Some(Merged { totals, findings }) = unless_left(watched(inputs, &args.output, options, bytes)?)?
+    else {
         return Ok(Outcome::silent());
     };
     tell(&findings);
@@ -76,7 +78,7 @@ pub(super) fn not_to_terminal(output: &Path) -> anyhow::Result<bool> {
 }
 
 /// A file, or standard input.
-pub(super) fn input(path: PathBuf) -> MergeInput<'static> {
+pub(super) fn input<'a>(path: PathBuf) -> MergeInput<'a> {
     if path != Path::new("-") {
         return MergeInput::File(path);
     }

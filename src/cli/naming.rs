@@ -14,8 +14,8 @@ const PACKED: &[&str] = &[
 
 /// Endings of names of other formats for packets, or for what is made of them.
 const OTHER: &[&str] = &[
-    "erf", "snoop", "5vw", "trc", "etl", "enc", "ncf", "json", "ek", "csv", "txt", "xml", "pdml", "psml", "html",
-    "parquet", "ps", "pdf",
+    "erf", "snoop", "5vw", "trc", "etl", "enc", "ncf", "json", "ek", "csv", "txt", "xml", "pdml", "psml",
+    "html", "parquet", "ps", "pdf",
 ];
 
 /// A name that promises what is not offered.

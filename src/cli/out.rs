@@ -96,12 +96,15 @@ mod tests {
         let mut files = 0;
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            let source = std::fs::read_to_string(&path).unwrap();
+            let Ok(source) = std::fs::read_to_string(&path) else { continue };
             files += 1;
-            if path.ends_with("out.rs") {
+            // This file names them.
+            if path.ends_with("src/cli/out.rs") {
                 continue;
             }
-            for forbidden in ["println!", "print!", "dbg!", "stdout().lock", "stdout().write", "stderr().write"] {
+            for forbidden in
+                ["println!", "print!", "dbg!", "stdout().lock", "stdout().write", "stderr().write"]
+            {
                 assert!(!source.contains(forbidden), "{} has {forbidden}", path.display());
             }
         }

@@ -18,7 +18,7 @@ fn inputs(dir: &Path, streams: &[Vec<Packet>]) -> Vec<Input> {
 }
 
 /// What a program prints; none, said aloud, if it is not installed.
-fn output(program: &str, args: &[&str]) -> Option<String> {
+pub(super) fn output(program: &str, args: &[&str]) -> Option<String> {
     match Command::new(program).args(args).output() {
         Ok(output) => {
             assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));

@@ -50,7 +50,8 @@ impl Classic {
         if !is_ixia && ![MAGIC_NS, MAGIC_US, MAGIC_EXTENDED].into_iter().any(is) {
             return Err(ReadError::Magic(magic.to_le_bytes()));
         }
-        let big_endian = [MAGIC_NS, MAGIC_US, MAGIC_EXTENDED].contains(&swapped) || MAGICS_IXIA.contains(&swapped);
+        let big_endian =
+            [MAGIC_NS, MAGIC_US, MAGIC_EXTENDED].contains(&swapped) || MAGICS_IXIA.contains(&swapped);
         let file_header = if is_ixia { FILE_HEADER + IXIA_SIZE } else { FILE_HEADER };
         if !buffer.ensure(file_header)? {
             return Err(ReadError::Truncated { records: 0, offset: 0 });

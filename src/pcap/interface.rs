@@ -112,9 +112,7 @@ impl Interface {
         let ns = since_ns as i128 + i128::from(self.offset_s) * i128::from(NS_PER_S);
         match u64::try_from(ns) {
             Ok(ns) => Ok((ns, is_exact)),
-            Err(_) => {
-                Err(damaged(offset, format!("its time of {ns} ns is before 1970 or after 2554")))
-            }
+            Err(_) => Err(damaged(offset, format!("its time of {ns} ns is before 1970 or after 2554"))),
         }
     }
 }

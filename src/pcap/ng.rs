@@ -3,7 +3,9 @@
 //!
 //! Invariant: what is kept grows with the number of interfaces and with blocks to be copied, and both are bounded.
 
-use super::blocks::{self, CUSTOM, ENHANCED_PACKET, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, NAMES, SECRETS};
+use super::blocks::{
+    self, CUSTOM, ENHANCED_PACKET, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, NAMES, SECRETS,
+};
 use super::buffer::{BYTES_MAX, Buffer};
 use super::care::{CARRIED_BYTES_MAX, Care};
 use super::error::ReadError;

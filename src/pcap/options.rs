@@ -34,10 +34,6 @@ impl<'a> Options<'a> {
         Self { bytes, big_endian }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     fn half(self, at: usize) -> Option<u16> {
         let word = [*self.bytes.get(at)?, *self.bytes.get(at + 1)?];
         Some(if self.big_endian { u16::from_be_bytes(word) } else { u16::from_le_bytes(word) })
