@@ -5,7 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use std::io::Read;
 use std::path::Path;
-use trawl::merge::{Compression, Container, MergeInput, MergeOptions, Merged, ObjectFormat, merge_inputs};
+use trawl::merge::{MergeInput, MergeOptions, Merged, merge_inputs};
+use trawl::pcap::{Compression, Container, ObjectFormat};
 use trawl::pcap::{Reader, Unpacked};
 
 /// Bytes that each file is unpacked to at most.

@@ -8,12 +8,11 @@ use super::{Error as CommandError, Outcome, merge, naming, out, request, signals
 use crate::limits::FULL_SNAPLEN;
 use crate::matcher::{Filter, FilterError, FilterV1, Hits, Program};
 use crate::merge::{
-    Container, Findings, Links, MergeError, MergeInput, MergeOptions, OpenInput, Reading, Target,
-    refuse_overwrite,
+    Findings, Links, MergeError, MergeInput, MergeOptions, OpenInput, Reading, Target, refuse_overwrite,
 };
 use crate::packet::Key;
-use crate::pcap::Tolerance;
 use crate::pcap::format::LINK_ETHERNET;
+use crate::pcap::{Container, Tolerance};
 use serde::Serialize;
 use std::cell::Cell;
 use std::fmt;
@@ -257,11 +256,11 @@ mod tests {
             let output = dir.path().join(name);
             let container = if name.contains("ng") { Container::PcapNg } else { Container::Pcap };
             let compression = if name.ends_with("zst") {
-                crate::merge::Compression::Zstd
+                crate::pcap::Compression::Zstd
             } else {
-                crate::merge::Compression::None
+                crate::pcap::Compression::None
             };
-            let format = crate::merge::ObjectFormat { container, compression, level: 1 };
+            let format = crate::pcap::ObjectFormat { container, compression, level: 1 };
             super::test(&tcp(), MergeInput::File(input.clone()), Some(&output), format.into()).unwrap();
             assert_eq!(test(&tcp(), &output, None).unwrap().0, Counts { matched: 20, packets: 20 }, "{name}");
         }
@@ -282,7 +281,7 @@ mod tests {
         assert!(!output.exists());
         assert_eq!(test(&tcp(), &input, None).unwrap().0.matched, 1);
         let kept = dir.path().join("out.pcapng");
-        let format = crate::merge::ObjectFormat { container: Container::PcapNg, ..Default::default() };
+        let format = crate::pcap::ObjectFormat { container: Container::PcapNg, ..Default::default() };
         super::test(&tcp(), MergeInput::File(input), Some(&kept), format.into()).unwrap();
         let mut reader = Reader::open(&kept).unwrap();
         assert_eq!(reader.next_record().unwrap().unwrap().ns, ns);

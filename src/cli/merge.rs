@@ -4,10 +4,11 @@
 
 use super::args::MergeArgs;
 use super::{Error, Outcome, naming, out, signals, stores};
+use crate::deliver::Bucket;
 use crate::merge::{
     Findings, MergeError, MergeInput, MergeOptions, Merged, Totals, is_standard_output, merge_inputs,
 };
-use crate::upload::{Bucket, ObjectStore};
+use crate::upload::ObjectStore;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;

@@ -27,9 +27,9 @@ mod verify;
 mod wait;
 
 use crate::config::{Plan, Problems};
+use crate::deliver::{KeyError, SigningKey};
 use crate::merge::MergeError;
 use crate::observe;
-use crate::upload::{KeyError, SigningKey};
 use clap::Parser as _;
 use serde::Serialize;
 use std::path::PathBuf;

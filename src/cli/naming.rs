@@ -3,7 +3,7 @@
 //! Invariant: no file is written whose name says that it is something else; names are compared without regard to case.
 
 use super::args::{CompressionArg, FormatArg, WriteArgs};
-use crate::merge::{Compression, Container, ObjectFormat};
+use crate::pcap::{Compression, Container, ObjectFormat};
 use std::path::{Path, PathBuf};
 
 /// Endings of names that say how a file is packed, in ways that are not offered.

@@ -2,8 +2,8 @@
 //!
 //! Invariant: everything of an input that is not in the output is told here.
 
-use super::{Container, MergeError};
-use crate::pcap::{Oddities, Oddity, ReadError};
+use super::MergeError;
+use crate::pcap::{Container, Oddities, Oddity, ReadError};
 use std::path::{Path, PathBuf};
 
 /// What was met of one kind.

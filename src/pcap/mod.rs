@@ -8,6 +8,7 @@ pub(crate) mod blocks;
 mod buffer;
 mod care;
 mod classic;
+mod container;
 mod error;
 mod interface;
 mod ng;
@@ -20,6 +21,7 @@ mod unpack;
 mod writer;
 
 pub use care::Tolerance;
+pub use container::{Compression, Container, Content, Counts, ObjectFormat, Origin};
 pub use error::ReadError;
 pub use format::{file_header, record_header};
 pub(crate) use interface::InterfaceInfo;
