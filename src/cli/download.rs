@@ -7,6 +7,7 @@ use super::args::DownloadArgs;
 use super::client::{self, Client, Download};
 use super::signals::Ending;
 use super::{Error, Outcome, naming, out};
+use crate::merge::is_standard_output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::ffi::OsString;
@@ -28,6 +29,9 @@ pub enum FileError {
     /// The name is taken.
     #[error("{} is there already; name another file with --output, or replace it with --force", .0.display())]
     Exists(PathBuf),
+    /// A device, a pipe or a directory.
+    #[error("{} is no regular file; name one with --output, or - for standard output", .0.display())]
+    NotRegular(PathBuf),
     /// The system refuses.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -54,13 +58,18 @@ pub enum FileError {
 /// [`Error`]: what the server said, or what is wrong with the file.
 pub async fn run(client: &Client, args: &DownloadArgs, json: bool) -> Result<Outcome, Error> {
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("pcap_{}.pcap", args.id)));
-    if path == Path::new("-") {
+    if is_standard_output(&path) {
         return to_stdout(client, &args.id).await;
     }
     naming::plain(&path)?;
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(FileError::NotRegular(path).into());
+    }
     if !args.force && path.symlink_metadata().is_ok() {
         return Err(FileError::Exists(path).into());
     }
+    // What a link names is replaced, and not the link.
+    let path = path.canonicalize().unwrap_or(path);
     let mut ending = Ending::catch().map_err(Error::Runtime)?;
     let mut part = Part::open(&path, &args.id)?;
     tokio::select! {

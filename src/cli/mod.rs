@@ -176,7 +176,8 @@ pub fn run() -> ExitCode {
                 out::text(&outcome.text);
                 match (outcome.is_success, outcome.is_partial) {
                     (false, _) => 1,
-                    (true, partial) => if partial { 3 } else { 0 },
+                    (true, true) => 3,
+                    (true, false) => 0,
                 }
             }
             Err(error) => {
@@ -190,11 +191,11 @@ pub fn run() -> ExitCode {
         }
     };
     match out::finish() {
-        Err(error) if code == 0 => {
+        Err(error) => {
             out::note(&format!("trawl: {}", Error::Output(error)));
-            1
+            code.max(1)
         }
-        _ => code,
+        Ok(()) => code,
     }
     .into()
 }

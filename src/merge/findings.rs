@@ -106,6 +106,9 @@ impl Partial {
         let path = path.display();
         match (cause, packets) {
             (ReadError::Open { source, .. }, _) => format!("{path}: skipped: it cannot be opened: {source}"),
+            (ReadError::Truncated { .. }, 0) => {
+                format!("{path}: skipped: it is empty, or cut off before the end of its first packet")
+            }
             (_, 0) => format!("{path}: skipped: {cause}"),
             (ReadError::Truncated { .. }, _) => format!("{path}: {cause} and is left out"),
             (_, packets) => format!("{path}: only its first {packets} packets are taken: {cause}"),

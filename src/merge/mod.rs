@@ -22,13 +22,13 @@ mod seal;
 mod tests;
 
 pub use error::MergeError;
-pub use format::Shape;
-pub use live::run_live;
 pub(crate) use file::Target;
 pub use findings::{Findings, Partial};
+pub use format::Shape;
 pub(crate) use input::{Input as OpenInput, Reading};
 pub use input::{MergeInput, OpenStream};
 pub(crate) use interfaces::Links;
+pub use live::run_live;
 pub(crate) use offline::refuse_overwrite;
 pub use offline::{MergeOptions, Merged, merge_files, merge_inputs};
 pub use output::is_standard_output;

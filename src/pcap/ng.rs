@@ -314,9 +314,9 @@ impl Ng {
                 self.cut = Some(offset);
                 return Ok(());
             }
-            same_lengths(frame, word(&block, bytes as usize - 4, self.big_endian))?;
-            let body = &block[BLOCK_HEADER..bytes as usize - 4];
-            if blocks::carry(&mut care.carried, kind, body, self.big_endian) {
+            let (body, trailer) = (BLOCK_HEADER..bytes as usize - 4, bytes as usize - 4);
+            let is_whole = same_lengths(frame, word(&block, trailer, self.big_endian)).is_ok();
+            if is_whole && blocks::carry(&mut care.carried, kind, &block[body], self.big_endian) {
                 return Ok(());
             }
         } else if !buffer.skip(u64::from(bytes))? {
