@@ -93,8 +93,10 @@ impl Findings {
         }
         let would_be_kept = Oddity::ALL.into_iter().any(|oddity| met(&oddity) && oddity.is_kept_by_pcapng());
         if self.container == Some(Container::Pcap) && would_be_kept {
-            lines
-                .push("a pcapng output (--format pcapng) keeps secrets, names and packet options".to_owned());
+            lines.push(
+                "a pcapng output (--format pcapng) keeps secrets, names, custom blocks and packet options"
+                    .to_owned(),
+            );
         }
         lines
     }
