@@ -26,6 +26,7 @@ mod stores;
 mod verify;
 mod wait;
 
+use crate::chain::chain;
 use crate::config::{Plan, Problems};
 use crate::deliver::{KeyError, SigningKey};
 use crate::merge::MergeError;
@@ -70,9 +71,6 @@ pub enum Error {
         /// All that is wrong with it.
         problems: Problems,
     },
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] observe::Error),
     /// A result that JSON cannot hold.
     #[error("the result cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -103,7 +101,7 @@ pub enum Error {
         what: String,
     },
     /// A command on files.
-    #[error("{0:#}")]
+    #[error("{}", chain(&**.0))]
     Command(#[from] anyhow::Error),
     /// The host.
     #[cfg(feature = "dpdk")]
@@ -181,7 +179,7 @@ pub fn run() -> ExitCode {
                 }
             }
             Err(error) => {
-                out::note(&format!("trawl: {error}"));
+                observe::say(&format!("trawl: {error}\n"));
                 error.exit_code()
             }
         },
@@ -192,15 +190,20 @@ pub fn run() -> ExitCode {
     };
     match out::finish() {
         Err(error) => {
-            out::note(&format!("trawl: {}", Error::Output(error)));
+            observe::say(&format!("trawl: {}\n", Error::Output(error)));
             code.max(1)
         }
-        Ok(()) => code,
+        Ok(()) => {
+            observe::flush();
+            code
+        }
     }
     .into()
 }
 
 fn dispatch(command: args::Command) -> Result<Outcome, Error> {
+    // Merges, recoveries and measurements open as many files as they are given; `serve` says what it got.
+    let _as_many_as_may_be = crate::host::raise_open_files();
     match command {
         #[cfg(feature = "dpdk")]
         args::Command::Check(args) if args.measure => check::measure(&args),
@@ -213,15 +216,17 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Capture(args) => block_on(capture::run(args)),
         args::Command::Bucket(args) => block_on(bucket::run(args)),
         args::Command::Serve(args) => {
-            let plan = Plan::load(&args.config)
-                .map_err(|problems| Error::Config { path: args.config.clone(), problems })?;
-            observe::init(&plan.log)?;
+            let path = args.config.config;
+            let plan = Plan::load(&path).map_err(|problems| Error::Config { path, problems })?;
             #[cfg(feature = "dpdk")]
-            return crate::host::serve(plan)
+            return crate::host::serve(plan, args.new_spool)
                 .map(|()| Outcome::silent())
                 .map_err(|e| Error::Serve(Box::new(e)));
             #[cfg(not(feature = "dpdk"))]
-            Err(Error::NotBuilt("serve"))
+            {
+                drop(plan);
+                Err(Error::NotBuilt("serve"))
+            }
         }
         args::Command::Filter(args::FilterArgs { command: args::FilterCommand::Test(args) }) => {
             filter::run(&args)
