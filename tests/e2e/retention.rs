@@ -3,7 +3,6 @@
 use crate::outcome::files_below;
 use crate::trawl::Setup;
 use serde_json::json;
-use std::fs::File;
 use std::time::{Duration, Instant, SystemTime};
 use trawl::job::Status;
 
@@ -15,7 +14,7 @@ fn what_ran_out_while_the_process_was_down_goes_at_its_start_and_what_did_not_st
             config.replacen("[capture]\n", &keys, 1)
         }
     };
-    let mut trawl = Setup::replay().start_with(keep(600));
+    let mut trawl = Setup::replay().start_with(keep(3600));
     let request = json!({"system": "magic-transit", "type": "simple", "time_limit": 60, "packet_limit": 100});
     let simple = || {
         let id = trawl.create(&request);
@@ -24,19 +23,22 @@ fn what_ran_out_while_the_process_was_down_goes_at_its_start_and_what_did_not_st
     };
     let (old, new) = (simple(), simple());
     let dir = trawl.spool().join("simple");
-    let files =
-        |id: &str| files_below(&dir).iter().filter(|path| path.to_string_lossy().contains(id)).count();
+    let of = |id: &str| {
+        files_below(&dir).into_iter().filter(|path| path.to_string_lossy().contains(id)).collect::<Vec<_>>()
+    };
+    let files = |id: &str| of(id).len();
     assert!(files(&old) >= 2 && files(&new) >= 2, "pcap and manifest: {:?}", files_below(&dir));
     trawl.kill();
-    // As if they had been written that long ago.
-    let written = SystemTime::now() - Duration::from_secs(601);
-    for path in files_below(&dir).iter().filter(|path| path.to_string_lossy().contains(&old)) {
-        File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
+    // An hour passes for the one, and all but a minute of it for the other.
+    for (id, age_seconds) in [(&old, 3601), (&new, 3540)] {
+        for path in of(id) {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age_seconds)).unwrap();
+        }
     }
     assert!(files(&old) >= 2, "nobody was there");
     trawl.restart();
-    // Less than the minute after which it looks again.
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(20);
     while files(&old) > 0 {
         assert!(Instant::now() < until, "its files are still there: {}", trawl.log());
         std::thread::sleep(Duration::from_millis(10));
