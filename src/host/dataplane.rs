@@ -215,6 +215,7 @@ fn spawn(
             tracing::error!(
                 "a data plane thread died: this is a bug; the process ends so that it is started again"
             );
+            crate::observe::flush();
             std::process::abort();
         }
     };
