@@ -20,7 +20,7 @@ use trawl::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use trawl::matcher::{Filter, FilterV1};
 use trawl::spool::Feed;
 use trawl::spool::{Spool, SpoolCapture, SpoolConfig, WriteMode};
-use trawl::worker::{Assigned, Attachment, Budget, Sample, Timers, Work, WorkerHandle};
+use trawl::worker::{Assigned, Attachment, Budget, Sample, Timers, Window, Work, WorkerHandle};
 
 /// After a change of work, before its time is measured.
 const SETTLE: Duration = Duration::from_millis(3);
@@ -119,7 +119,7 @@ impl Bench {
             let attachment = Attachment {
                 serial: self.serial,
                 snaplen: part.snaplen,
-                end_ns: u64::MAX,
+                window: Window::open(None),
                 budget: Arc::new(Budget::new(None, None)),
                 sample: Sample::new(part.one_in),
                 rotate: None,

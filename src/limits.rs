@@ -11,6 +11,10 @@ pub const BURST: usize = 64;
 /// 1024 frames behind, which is microseconds at any rate that fills bursts.
 pub const PUBLISH_BURSTS: u32 = 16;
 
+/// Frames that a worker receives from a queue at most before its first work, to throw them away: they came before anybody could
+/// ask for them. More than any device holds; a queue that never runs empty is left after some ms.
+pub const STALE_FRAMES_MAX: usize = 1 << 16;
+
 /// Captures that can be attached at once: one bit of a machine word each.
 pub const CAPTURES_MAX: usize = 64;
 

@@ -386,3 +386,33 @@ fn dpdk_is_asked_only_on_a_sound_host_and_its_answers_count() {
     let never = |_: &[String], _: &[PortPlan]| unreachable!();
     let _ = check(&made.config("device = \"0000:09:00.0\"", ""), &made.host(), Some(&never));
 }
+
+#[test]
+fn blocks_that_are_too_few_for_all_captures_are_told_with_the_numbers() {
+    let made = Made::sound();
+    let more =
+        |captures: u32| format!("[blocks]\nbytes_max = \"64MiB\"\n[capture]\ncaptures_max = {captures}");
+    let port = format!("{VFIO}\nqueues = 2");
+    assert_eq!(made.findings(&port, &more(31)), [""; 0]);
+    assert_one(
+        &made.findings(&port, &more(32)),
+        &[
+            "blocks.bytes_max: is enough for 31 captures at once and capture.captures_max is 32",
+            "a worker has 64 blocks and 2 queues",
+            "blocks.bytes_max = \"66MiB\" or more, or capture.captures_max = 31",
+        ],
+    );
+}
+
+#[test]
+fn blocks_that_are_too_few_for_one_capture_are_refused() {
+    let made = Made::sound();
+    let port = format!("{VFIO}\nqueues = 6");
+    let more = "[blocks]\nbytes_max = \"8MiB\"\n[capture]\ncaptures_max = 1";
+    assert_eq!(made.findings(&port, more), [""; 0]);
+    let history = format!("{more}\n[history]\nenabled = true\nbytes_max = \"4MiB\"");
+    assert_one(
+        &made.findings(&port, &history),
+        &["blocks.bytes_max: is 8MiB", "use at least 14MiB", "6 queues"],
+    );
+}
