@@ -370,12 +370,8 @@ impl<S: Source> Worker<S> {
         if !is_passed {
             queue.sampled.set(queue.sampled.slots() & !queue.over, &queue.streams);
         }
-        let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
-        totals.rx += frames as u64;
-        totals.rx_bytes += burst.wire_bytes();
-        totals.matched += taken;
-        totals.unmatched += frames as u64 - taken;
+        queue.local.queue.add(frames as u64, burst.wire_bytes(), taken);
         drop(burst);
         if queue.local.counted(touched) {
             queue.publish(0);
