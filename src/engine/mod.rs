@@ -276,7 +276,7 @@ impl Engine {
             counted: None,
             lost: Default::default(),
             failure: None,
-            streams_left: self.planes.queues.len(),
+            streams_left: self.roster.streams(),
             delivered: None,
         };
         self.active.insert(serial, active);

@@ -14,6 +14,8 @@ mod sequence;
 mod stream;
 mod taps;
 mod work;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use budget::{Budget, Ended};
 pub use clock::Clock;

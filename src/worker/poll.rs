@@ -55,22 +55,35 @@ pub struct WorkerParts<S> {
 }
 
 /// The engine's end of a worker.
+///
+/// The worker runs every work that it was given, one after the other in that order, and skips none. When it runs the next one, the
+/// one before comes back, with its `generation`: so after `n` works came back, it runs the one that was given as number `n + 1`,
+/// counted without the idle work that it begins with and that comes back first. Before a work comes back, every stream that is not
+/// in the next one was ended: `Message::End` is in its lane, once for each queue and serial, also if no frame ever came. What was
+/// refused (`give`) is not run.
 #[derive(Debug)]
 pub struct WorkerHandle {
     give: Producer<Box<Work>>,
     back: Consumer<Box<Work>>,
+    queues: usize,
 }
 
 impl WorkerHandle {
-    /// Gives the worker new work, which replaces the old between two bursts.
+    /// Gives the worker new work, which replaces the last one between two bursts.
     ///
     /// # Errors
-    /// Gives it back when the worker has not taken the last ones yet.
+    /// Gives it back when the worker has not taken the last eight yet.
     pub fn give(&mut self, work: Box<Work>) -> Result<(), Box<Work>> {
         self.give.push(work).map_err(|rtrb::PushError::Full(work)| work)
     }
 
-    /// Work that the worker has left behind, with all its streams that went on no more ended.
+    /// The worker's queues: each has a stream of its own for every capture.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.queues
+    }
+
+    /// Work that the worker has replaced. The streams that are not in the next one have been ended.
     pub fn take_back(&mut self) -> Option<Box<Work>> {
         self.back.pop().ok()
     }
@@ -127,7 +140,7 @@ pub fn lane_notices() -> usize {
 pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
     let (give, take) = RingBuffer::new(WORKS_WAITING);
     let (left, back) = RingBuffer::new(WORKS_WAITING + 1);
-    let lanes = parts.lanes.len();
+    let (lanes, queues_count) = (parts.lanes.len(), parts.queues.len());
     let queues = parts.queues.into_iter().map(|(index, source, published)| Queue {
         index,
         lane: usize::from(index) % lanes,
@@ -155,7 +168,7 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         stop: parts.stop,
         stage: parts.stage,
     };
-    (worker, WorkerHandle { give, back })
+    (worker, WorkerHandle { give, back, queues: queues_count })
 }
 
 impl<S: Source> Worker<S> {
