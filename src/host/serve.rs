@@ -14,7 +14,7 @@ use crate::block::Hugepages;
 use crate::config::{self, Account, CredentialKind, Plan};
 use crate::deliver::{KeyError, SigningKey};
 use crate::dpdk::Eal;
-use crate::engine::{Engine, Handle, Planes};
+use crate::engine::{Engine, Handle, Planes, captures_by_blocks};
 use crate::history::{History, HistoryConfig, HistoryError};
 use crate::http::{self, Bounds, TlsError};
 use crate::job::AccountId;
@@ -145,6 +145,12 @@ pub fn serve(plan: Plan) -> Result<(), ServeError> {
         colo: plan.host.colo.clone(),
         scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
+        admits: captures_by_blocks(
+            plan.blocks.count,
+            plan.cores.workers.len(),
+            plane.queues.len(),
+            history.is_some(),
+        ),
         upload_retention: plan.upload.retention,
         upload_pause_max: plan.upload.retry_pause,
         high_water_percent: plan.spool.high_water_percent,

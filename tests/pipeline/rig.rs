@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::Hugepages;
 use trawl::deliver::{Manifest, manifest_name};
-use trawl::engine::{Engine, Handle, Planes};
+use trawl::engine::{Engine, Handle, Planes, captures_by_blocks};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
@@ -310,6 +310,7 @@ impl Rig {
             colo: "tst01".to_owned(),
             scopes,
             captures_max: options.captures_max,
+            admits: captures_by_blocks(64, 1, plane.queues.len(), history.is_some()),
             upload_retention,
             upload_pause_max: Duration::from_secs(20),
             high_water_percent: 80,
