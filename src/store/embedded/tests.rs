@@ -74,13 +74,13 @@ fn a_record_of_an_unknown_version_is_an_error_not_a_panic() {
     let (_dir, _path, store) = store();
     let mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
-    let transaction = store.database.begin_write().unwrap();
-    transaction
-        .open_table(JOBS)
-        .unwrap()
-        .insert(mine.id.as_str(), br#"{"version":9,"job":{}}"#.as_slice())
+    store
+        .write(|transaction| {
+            let mut jobs = transaction.open_table(JOBS).unwrap();
+            jobs.insert(mine.id.as_str(), br#"{"version":9,"job":{}}"#.as_slice()).unwrap();
+            Ok(())
+        })
         .unwrap();
-    transaction.commit().unwrap();
     let account = &mine.request.account;
     for error in [
         store.get(account, &mine.id).unwrap_err(),
@@ -146,39 +146,39 @@ struct Disk {
 }
 
 impl Disk {
-    fn room(&self) -> Result<(), redb::BackendIoError> {
+    fn room(&self) -> Result<(), std::io::Error> {
         match self.is_full.load(Ordering::Relaxed) {
-            true => Err(std::io::Error::from(ErrorKind::StorageFull).into()),
+            true => Err(ErrorKind::StorageFull.into()),
             false => Ok(()),
         }
     }
 }
 
 impl StorageBackend for Disk {
-    fn len(&self) -> Result<u64, redb::BackendIoError> {
+    fn len(&self) -> Result<u64, std::io::Error> {
         self.file.len()
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), redb::BackendIoError> {
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
         self.file.read(offset, out)
     }
 
-    fn set_len(&self, len: u64) -> Result<(), redb::BackendIoError> {
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
         self.room()?;
         self.file.set_len(len)
     }
 
-    fn sync_data(&self) -> Result<(), redb::BackendIoError> {
+    fn sync_data(&self) -> Result<(), std::io::Error> {
         self.room()?;
         self.file.sync_data()
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), redb::BackendIoError> {
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
         self.room()?;
         self.file.write(offset, data)
     }
 
-    fn close(&self) -> Result<(), redb::BackendIoError> {
+    fn close(&self) -> Result<(), std::io::Error> {
         self.file.close()
     }
 }
