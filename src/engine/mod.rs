@@ -150,6 +150,9 @@ impl Engine {
                 _ = tick.tick() => self.tick(),
             }
         }
+        if let Some(writer) = self.writer.take() {
+            writer.close().await;
+        }
     }
 
     fn start_writer(&mut self) {

@@ -57,15 +57,17 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
             Some(_) => interrupt(planes, stored)?,
         }
     }
+    let spool_dir = &planes.spool.config().dir;
     let known = |record: &Record| {
         let job = &record.job;
         match planes.jobs.get(&job.request.account, &job.id) {
             Ok(None) => Known::Not,
+            // Its objects are in the bucket and its manifest is not: the one that is kept here is all that there is.
+            Ok(Some(stored)) if keeps_manifest(&stored.job, spool_dir) => Known::Unfinished,
             Ok(Some(stored)) if stored.job.status.ended() => Known::Ended,
             _ => Known::Unfinished,
         }
     };
-    let spool_dir = &planes.spool.config().dir;
     match sweep(spool_dir, known) {
         Ok(found) => {
             for job in found.failed.into_iter().map(|record| record.job) {
@@ -88,6 +90,13 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
         (stored, left)
     };
     Ok(Inheritance { unfinished: left.into_iter().map(look).collect(), failed })
+}
+
+/// Whether a failed capture's directory has a manifest that could not be published.
+fn keeps_manifest(job: &Job, spool_dir: &Path) -> bool {
+    job.status == Status::Failed
+        && job.ledger.captured > 0
+        && matches!(settled(&spool_dir.join(job.id.as_str())), Ok(Some(_)))
 }
 
 /// Ends a look-back whose process died: it has nothing in the spool, and can be asked for again.

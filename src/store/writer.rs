@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Between the tries of writes that fail.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -49,9 +50,12 @@ enum Command {
     Known { ticket: u64, revision: u64 },
 }
 
-/// The way to the task. The task ends when all of them are gone.
-#[derive(Clone, Debug)]
-pub struct Writer(mpsc::UnboundedSender<Command>);
+/// The way to the task.
+#[derive(Debug)]
+pub struct Writer {
+    commands: mpsc::UnboundedSender<Command>,
+    task: JoinHandle<()>,
+}
 
 impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -63,8 +67,16 @@ impl Writer {
     /// Starts the task on the current runtime; `confirm` hears of every write.
     pub fn start(jobs: Arc<dyn JobStore>, confirm: impl Fn(Confirmation) + Send + 'static) -> Self {
         let (sender, commands) = mpsc::unbounded_channel();
-        tokio::spawn(Task { jobs, commands, confirm, entries: BTreeMap::new() }.run());
-        Self(sender)
+        let task = tokio::spawn(Task { jobs, commands, confirm, entries: BTreeMap::new() }.run());
+        Self { commands: sender, task }
+    }
+
+    /// Waits until everything that was handed over is written or has failed once more, and lets go of the store.
+    pub async fn close(self) {
+        drop(self.commands);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the task that records captures died");
+        }
     }
 
     /// Records a new job, or gives up after `time_max`.
@@ -84,7 +96,7 @@ impl Writer {
 
     fn send(&self, command: Command) {
         // The task outlives every sender, unless it died, which the owner finds out by the missing confirmation.
-        let _task_gone = self.0.send(command);
+        let _task_gone = self.commands.send(command);
     }
 }
 

@@ -54,6 +54,7 @@ impl Machine {
             object_bytes_max: self.config.object_bytes_max,
             format,
             streams_left: self.config.streams,
+            asked_at: now.mono,
             ..Capture::new(serial, job, Phase::Opening { reply })
         };
         self.captures.insert(serial, capture);
@@ -166,11 +167,11 @@ impl Machine {
         out.push(Effect::Drop { serial });
     }
 
-    /// A capture that did not begin does not count against the interval of simple captures. What stood there before had run
-    /// out, or this one had not been admitted.
+    /// A capture that did not begin does not count against the interval of simple captures; one that was asked for later does.
     pub(super) fn forgive_interval(&mut self, serial: Serial) {
         if let Some(capture) = self.captures.get(&serial)
             && capture.job.request.kind == Kind::Simple
+            && self.simple_started.get(&capture.job.request.account) == Some(&capture.asked_at)
         {
             self.simple_started.remove(&capture.job.request.account);
         }

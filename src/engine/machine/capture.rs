@@ -56,7 +56,10 @@ pub(in super::super) enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Delivered {
     Done,
+    /// Its packets stay in the spool.
     Failed(String),
+    /// Every object is in the bucket, and the manifest cannot be.
+    ManifestFailed(String),
     /// The next process goes on.
     Left,
 }
@@ -120,6 +123,8 @@ pub(in super::super) struct Capture {
     /// Of the last job that was handed to the store.
     pub(super) version: u64,
     pub(super) notes: Notes,
+    /// When it was asked for.
+    pub(super) asked_at: Duration,
     /// When it began to wait for what a shutdown does not wait for.
     pub(super) waits_since: Duration,
 }
@@ -151,6 +156,7 @@ impl Capture {
             settled: false,
             version: 0,
             notes: Notes::default(),
+            asked_at: Duration::ZERO,
             waits_since: Duration::ZERO,
         }
     }
@@ -318,6 +324,10 @@ impl Capture {
         let (status, said) = match (&self.delivered, &self.failure) {
             (Some(Delivered::Failed(e)), _) => {
                 return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
+            }
+            (Some(Delivered::ManifestFailed(e)), _) => {
+                let said = format!("every object is in the bucket, but not the manifest: {e}; it is kept {place}");
+                return (Status::Failed, Some(said));
             }
             (_, Some(failure)) if ledger.captured == 0 => (Status::Failed, Some(failure.message().to_owned())),
             (_, Some(failure)) => (Status::Success, Some(failure.message().to_owned())),

@@ -23,7 +23,7 @@ impl Machine {
             Outcome::Done => self.conclude(now, serial, out),
             Outcome::Failed(error) => {
                 tracing::error!(capture = %capture.job.id, error, "the manifest of a capture cannot be published");
-                capture.delivered = Some(Delivered::Failed(error));
+                capture.delivered = Some(Delivered::ManifestFailed(error));
                 self.conclude(now, serial, out);
             }
             Outcome::Left => self.leave(now, serial, out),

@@ -46,6 +46,9 @@ impl Machine {
 
     pub(super) fn delivery(&mut self, now: Now, serial: Serial, report: Report, out: &mut Vec<Effect>) {
         let Some(capture) = self.captures.get_mut(&serial) else { return };
+        if matches!(capture.phase, Phase::Ending { .. } | Phase::Leaving { .. } | Phase::Removing) {
+            return;
+        }
         match report {
             Report::Recovered(Found { objects, packets, frame_bytes }) => {
                 capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes);
@@ -125,7 +128,7 @@ impl Machine {
         match &capture.delivered {
             None => {}
             Some(Delivered::Done) => self.publish(serial, out),
-            Some(Delivered::Failed(_)) => self.conclude(now, serial, out),
+            Some(Delivered::Failed(_) | Delivered::ManifestFailed(_)) => self.conclude(now, serial, out),
             Some(Delivered::Left) => self.leave(now, serial, out),
         }
     }

@@ -47,6 +47,8 @@ struct Life {
     streams_left: usize,
     budget: Option<Ended>,
     delivers: bool,
+    /// Its delivery has not told yet what it found.
+    recovers: bool,
     delivered: bool,
     needs_counts: bool,
     /// Writes in its directory that are under way.
@@ -190,9 +192,6 @@ impl World {
     /// Nothing new happens, nothing fails any more, and everything that is under way comes to its end.
     pub fn come_to_rest(&mut self) {
         (self.is_calm, self.is_store_broken) = (true, false);
-        if self.finished {
-            self.restart();
-        }
         for _ in 0..100_000 {
             if self.finished {
                 self.restart();
@@ -202,6 +201,9 @@ impl World {
             self.store_writes();
             self.delivers();
             self.answer();
+            if self.finished {
+                continue;
+            }
             let idle = self.machine.captures.is_empty() && self.machine.look_backs.is_empty();
             if idle && self.answers.is_empty() && self.writes.is_empty() && self.changes.is_empty() {
                 return self.at_rest();
@@ -226,10 +228,7 @@ impl World {
             } else {
                 assert_eq!(job.status, Status::Failed, "{job:?} without a manifest");
             }
-            if let Some(dir) = dir {
-                let kept = !dir.is_complete || dir.unpublished > 0 || job.status == Status::Failed;
-                assert!(kept || self.removal_failed(), "{job:?} left {dir:?}");
-            } else if job.ledger.captured > 0 {
+            if dir.is_none() && job.ledger.captured > 0 {
                 assert!(self.bucket.contains_key(id), "the packets of {job:?} are gone");
             }
         }
@@ -241,11 +240,6 @@ impl World {
             self.answer();
         }
         assert!(self.finished && self.asked.is_empty(), "{:?}", self.asked);
-    }
-
-    /// A removal that failed leaves a directory to the next start.
-    fn removal_failed(&self) -> bool {
-        true
     }
 
     fn now(&self) -> Now {
@@ -314,6 +308,7 @@ impl World {
             streams_left: QUEUES,
             budget: None,
             delivers: false,
+            recovers: false,
             delivered: false,
             needs_counts: job.request.format == Some(Container::PcapNg),
             in_dir: 0,
@@ -466,7 +461,7 @@ impl World {
         assert!(self.accepted.insert(id));
         if job.request.kind == Kind::Simple && job.request.offset_time.is_none() {
             let before = self.simple_accepted.insert(job.request.account.0, asked);
-            assert!(before.is_none_or(|before| asked - before >= INTERVAL), "{before:?} {asked:?}");
+            assert!(before.is_none_or(|before| asked.abs_diff(before) >= INTERVAL), "{before:?} {asked:?}");
         }
     }
 
@@ -639,7 +634,7 @@ impl World {
         let delivering: Vec<_> = self
             .lives
             .iter()
-            .filter(|(_, life)| life.delivers && !life.delivered && !life.dropped)
+            .filter(|(_, life)| life.delivers && !life.recovers && !life.delivered && !life.dropped)
             .map(|(serial, _)| *serial)
             .collect();
         let at = usize::try_from(self.chance.below(delivering.len() as u64)).unwrap();
@@ -675,7 +670,8 @@ impl World {
     }
 
     fn recover(&mut self, serial: Serial) {
-        let life = &self.lives[&serial];
+        let life = self.lives.get_mut(&serial).unwrap();
+        life.recovers = true;
         let dir = &self.spool[&life.id];
         let packets = dir.packets + dir.delivered.iter().map(|object| object.packets).sum::<u64>();
         let found = Found { objects: dir.delivered.clone(), packets, frame_bytes: packets * 100 };
@@ -688,10 +684,14 @@ impl World {
             return;
         }
         let at = usize::try_from(self.chance.below(self.answers.len() as u64)).unwrap();
-        // News of one delivery keep their order; here that of what was found and of its end.
         let answer = self.answers.remove(at);
         let input = match answer {
-            Answer::Told(input) => input,
+            Answer::Told(input) => {
+                if let Input::Delivery { serial, .. } = &input {
+                    self.lives.get_mut(serial).unwrap().recovers = false;
+                }
+                input
+            }
             Answer::Open(serial) => {
                 let refusal = Refusal::Destination("no".to_owned());
                 Input::Opened { serial, tried: if self.fails(100) { Err(refusal) } else { Ok(None) } }
@@ -784,12 +784,12 @@ impl World {
 
     fn published(&mut self, serial: Serial, manifest: Manifest) -> Outcome {
         let id = self.lives[&serial].id.clone();
-        if self.fails(50) {
-            return Outcome::Failed("not there".to_owned());
-        }
         let dir = self.spool.get_mut(&id).unwrap();
         // The first one counts.
         let manifest = dir.settled.get_or_insert(manifest).clone();
+        if self.fails(50) {
+            return Outcome::Failed("not there".to_owned());
+        }
         if self.leaving && self.chance.permille(300) {
             return Outcome::Left;
         }
@@ -842,6 +842,8 @@ impl World {
         self.looking.clear();
         self.simple_accepted.clear();
         (self.recording, self.leaving, self.finished) = (None, false, false);
+        // What could not be published is by now: the recovery of a directory begins with that.
+        self.spool.values_mut().for_each(|dir| dir.unpublished = 0);
         let unfinished: Vec<_> = self.store.values().filter(|job| !job.status.ended()).cloned().collect();
         for job in unfinished {
             if job.request.offset_time.is_some() {
@@ -862,7 +864,11 @@ impl World {
         }
         // Those that ended and are wholly delivered are removed by the survey of the spool.
         let (store, spool) = (&self.store, &mut self.spool);
-        spool.retain(|id, dir| !(store[id].status.ended() && dir.is_complete && dir.unpublished == 0));
+        spool.retain(|id, dir| {
+            let job = &store[id];
+            let keeps_manifest = job.status == Status::Failed && job.ledger.captured > 0 && dir.settled.is_some();
+            !job.status.ended() || !dir.is_complete || keeps_manifest
+        });
     }
 }
 
