@@ -16,7 +16,7 @@ use crate::merge::Shape;
 use crate::pcap::{Counts, Origin};
 use crate::spool::{Feed, Input as Told, SpoolCapture};
 use crate::upload::UploadError;
-use crate::worker::{Attachment, Budget, Ended, Sample};
+use crate::worker::{Attachment, Budget, Ended, Sample, Window};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -210,8 +210,7 @@ impl Engine {
         let attachment = Attachment {
             serial,
             snaplen: capture.snaplen(),
-            end_ns: u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0)
-                + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX / 2),
+            window: Window::open(Some(limit)),
             budget,
             sample: capture.job.sample_one_in.and_then(Sample::new),
             rotate: None,

@@ -24,14 +24,14 @@ mod tasks;
 
 pub use handle::{Action, Handle, Refusal};
 pub use overview::{CaptureView, Overview};
-pub use planes::{Planes, ReadPorts, captures_by_blocks};
+pub use planes::{Planes, ReadPorts};
 
 use crate::block::Stage;
 use crate::job::{CaptureId, Job};
 use crate::pcap::Origin;
 use crate::spool::{Event, Feed};
 use crate::store::{Confirmation, StoreError, Writer};
-use crate::worker::{Budget, Sample};
+use crate::worker::{Budget, ClockReading, Sample};
 use jiff::Timestamp;
 use machine::{Config, Counted, Input, Machine, Now, ReplyId, Serial};
 use planes::sum_slot;
@@ -88,6 +88,8 @@ pub struct Engine {
     /// None until the engine runs.
     writer: Option<Writer>,
     leaving: watch::Sender<bool>,
+    /// Steps of the wall clock that were told.
+    clock: ClockReading,
     inheritance: Inheritance,
     started: Instant,
     finished: bool,
@@ -116,6 +118,7 @@ impl Engine {
             events: mpsc::unbounded_channel(),
             writer: None,
             leaving: watch::channel(false).0,
+            clock: ClockReading::default(),
             inheritance,
             started: Instant::now(),
             finished: false,
@@ -226,6 +229,7 @@ impl Engine {
 
     fn tick(&mut self) {
         self.stage.turn(0, 0);
+        self.look_at_clock();
         self.assignments.tick();
         while let Some(&(generation, change)) = self.changes.front() {
             if !self.assignments.runs(generation) {
@@ -245,6 +249,19 @@ impl Engine {
             }
         }
         self.feed(Input::Tick { held: self.planes.spool.held_bytes() });
+    }
+
+    /// Tells of a step of the wall clock. The history goes on in the new time: it has no end that would do that.
+    fn look_at_clock(&mut self) {
+        let clock = self.planes.clock.read();
+        let Some((steps, moved_ns)) = clock.since(&self.clock) else { return };
+        self.clock = clock;
+        tracing::warn!(
+            steps,
+            moved_seconds = moved_ns as f64 / 1e9,
+            "the wall clock was set: captures that run keep the time in which they began, later ones have the new time"
+        );
+        self.feed(Input::ClockStepped);
     }
 
     fn counted(&self, serial: Serial, slot: usize) -> Counted {

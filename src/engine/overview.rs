@@ -3,6 +3,7 @@
 //! Invariant: every ledger in it obeys its equations, and each capture that has not ended is in it once.
 
 use crate::job::{CaptureId, Kind, Ledger, Status};
+use crate::worker::ClockReading;
 
 /// Everything that the engine knows and operators watch.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Overview {
     pub spool_alarms: u64,
     /// A capture was ended for room, and the alarm is not over.
     pub spool_short: bool,
+    /// Steps of the wall clock since the process started.
+    pub clock: ClockReading,
 }
 
 /// One capture.

@@ -12,7 +12,7 @@ use crate::pcap::{ObjectFormat, Origin};
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::Stores;
-use crate::worker::{QueueCounters, Sample, SlotTotals, WorkerHandle};
+use crate::worker::{ClockSteps, QueueCounters, Sample, SlotTotals, WorkerHandle};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ pub struct Planes {
     pub queues: Vec<Arc<QueueCounters>>,
     /// See [`ReadPorts`].
     pub ports: ReadPorts,
+    /// Steps of the wall clock, as the workers saw them.
+    pub clock: Arc<ClockSteps>,
     /// Where segments lie.
     pub spool: Arc<Spool>,
     /// Where objects go.
@@ -50,7 +52,7 @@ pub struct Planes {
     pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
     /// Captures that may be attached at once; at most [`crate::limits::CAPTURES_MAX`].
     pub captures_max: usize,
-    /// Captures for which every worker has a block for each stream; see [`captures_by_blocks`].
+    /// Captures for which every worker has a block for each stream; see [`crate::block::BlockShare`].
     pub admits: usize,
     /// How long an upload that fails is tried again.
     pub upload_retention: Duration,
@@ -78,16 +80,6 @@ impl fmt::Debug for Planes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Planes({} workers, {} queues)", self.workers.len(), self.queues.len())
     }
-}
-
-/// For how many captures the workers have a block for every open stream. A quarter of the blocks stays free: while a block is on
-/// its way to the disk, its stream appends to another one. One capture is always admitted.
-#[must_use]
-pub fn captures_by_blocks(blocks: usize, workers: usize, queues: usize, has_history: bool) -> usize {
-    let workers = workers.clamp(1, queues.max(1));
-    let (share, queues) = (blocks / workers, queues.div_ceil(workers).max(1));
-    let open = share - share / 4;
-    (open / queues).saturating_sub(usize::from(has_history)).max(1)
 }
 
 /// What all queues counted for one capture in one slot.

@@ -135,6 +135,7 @@ impl Engine {
             spool_alarm,
             spool_alarms,
             spool_short: pressure.is_short(),
+            clock: self.planes.clock.read(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::job::Request;
 use crate::limits::{CAPTURES_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::spool::{Spool, SpoolCapture};
-use crate::worker::{Attachment, Budget, Ended};
+use crate::worker::{Attachment, Budget, Ended, Window};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
@@ -58,7 +58,7 @@ impl Engine {
         let attachment = Attachment {
             serial,
             snaplen: SIMPLE_SNAPLEN,
-            end_ns: u64::MAX,
+            window: Window::open(None),
             budget,
             sample: config.sample,
             rotate: Some(config.segment),

@@ -139,14 +139,20 @@ mod tests {
     use super::*;
     use crate::spool::Message;
     use crate::worker::testing::Rig;
-    use crate::worker::{Budget, Worker};
+    use crate::worker::{Budget, Window, Worker};
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn desired(serial: u64) -> Option<Desired> {
         let budget = Arc::new(Budget::new(None, None));
-        let attachment =
-            Attachment { serial, snaplen: 160, end_ns: u64::MAX, budget, sample: None, rotate: None };
+        let attachment = Attachment {
+            serial,
+            snaplen: 160,
+            window: Window::open(None),
+            budget,
+            sample: None,
+            rotate: None,
+        };
         Some(Desired { filter: Filter::default(), scope: None, attachment })
     }
 

@@ -1,7 +1,7 @@
 //! A worker with everything around it that a test needs: queues whose frames the test gives, blocks, and the other ends of the
 //! lanes.
 
-use super::{QueueCounters, Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
+use super::{ClockSteps, QueueCounters, Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
 use crate::block::{Arena, Hugepages, Stage, WriterEnd, lane};
 use crate::packet::{Burst, Source};
 use crate::spool::Message;
@@ -47,9 +47,13 @@ impl Source for Bursts {
 /// A worker that does not run yet.
 pub(crate) struct Rig {
     pub worker: Worker<Bursts>,
+    /// What its queues deliver.
+    pub queues: Vec<Bursts>,
+    pub counters: Vec<Arc<QueueCounters>>,
     /// The writer's ends of its lanes.
     pub lanes: Vec<WriterEnd<Message>>,
     pub stop: Arc<AtomicBool>,
+    pub clock_steps: Arc<ClockSteps>,
 }
 
 impl Rig {
@@ -59,7 +63,7 @@ impl Rig {
         let (worker_end, writer_end) = lane(blocks, lane_notices());
         let bursts: Vec<_> = (0..queues).map(|_| Bursts::default()).collect();
         let counters: Vec<_> = (0..queues).map(|_| Arc::new(QueueCounters::default())).collect();
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, clock_steps) = (Arc::new(AtomicBool::new(false)), Arc::new(ClockSteps::default()));
         let numbered = bursts.iter().zip(&counters).zip(0..);
         let parts = WorkerParts {
             queues: numbered.map(|((source, to), index)| (index, source.clone(), Arc::clone(to))).collect(),
@@ -69,8 +73,9 @@ impl Rig {
             timers: Timers { flush: Duration::from_millis(200), rotate: Duration::from_secs(10) },
             stop: Arc::clone(&stop),
             stage: Arc::new(Stage::new("worker0", blocks)),
+            clock_steps: Some(Arc::clone(&clock_steps)),
         };
         let (worker, handle) = worker(parts);
-        (handle, Self { worker, lanes: vec![writer_end], stop })
+        (handle, Self { worker, queues: bursts, counters, lanes: vec![writer_end], stop, clock_steps })
     }
 }

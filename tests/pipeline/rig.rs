@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use trawl::block::Hugepages;
+use trawl::block::{BlockShare, Hugepages};
 use trawl::deliver::{Manifest, manifest_name};
-use trawl::engine::{Engine, Handle, Planes, captures_by_blocks};
+use trawl::engine::{Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
@@ -297,6 +297,7 @@ impl Rig {
         let engine = Engine::new(Planes {
             workers,
             queues: plane.queues.clone(),
+            clock: Arc::clone(&plane.clock),
             ports: Box::new(PortDrops::default),
             spool,
             stores: Arc::new(
@@ -310,7 +311,7 @@ impl Rig {
             colo: "tst01".to_owned(),
             scopes,
             captures_max: options.captures_max,
-            admits: captures_by_blocks(64, 1, plane.queues.len(), history.is_some()),
+            admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max() - usize::from(history.is_some()),
             upload_retention,
             upload_pause_max: Duration::from_secs(20),
             high_water_percent: 80,

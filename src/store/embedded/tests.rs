@@ -207,3 +207,18 @@ fn a_disk_that_was_full_and_has_room_again_needs_no_restart() {
     assert_eq!(store.compare_and_set(created.revision, &job).unwrap().job, job);
     store.probe().unwrap();
 }
+
+#[test]
+fn the_spool_that_is_told_is_known_after_a_restart_and_to_one_who_only_looks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    assert_eq!(Embedded::spool_of(&path), None);
+    let store = Embedded::open(&path).unwrap();
+    assert_eq!(store.spool().unwrap(), None);
+    store.set_spool("a").unwrap();
+    store.set_spool("b").unwrap();
+    assert_eq!(store.spool().unwrap().as_deref(), Some("b"));
+    drop(store);
+    assert_eq!(Embedded::spool_of(&path).as_deref(), Some("b"));
+    assert_eq!(Embedded::open(&path).unwrap().spool().unwrap().as_deref(), Some("b"));
+}
