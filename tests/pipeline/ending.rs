@@ -36,7 +36,10 @@ async fn nothing_is_removed_while_the_outcome_cannot_be_recorded_and_it_ends_onc
     }
     let told = rig.until(&started, |job| job.error_message.is_some()).await;
     assert!(!told.status.ended() && told.error_message.unwrap().contains("cannot be recorded"));
-    assert!(rig.spool().join(started.id.as_str()).join(".capture.json").exists(), "what a restart needs is there");
+    assert!(
+        rig.spool().join(started.id.as_str()).join(".capture.json").exists(),
+        "what a restart needs is there"
+    );
     // Somebody who asks for a new one is told, in time.
     let asked = Instant::now();
     let refusal = rig.handle().create(request(rig.bucket(), 1.0)).await.unwrap_err();

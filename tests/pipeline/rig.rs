@@ -364,7 +364,8 @@ impl Rig {
             colo: "tst01".to_owned(),
             scopes,
             captures_max: options.captures_max,
-            admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max() - usize::from(history.is_some()),
+            admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max()
+                - usize::from(history.is_some()),
             upload_retention,
             upload_pause_max: Duration::from_secs(20),
             high_water_percent: 80,
