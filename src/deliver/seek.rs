@@ -19,7 +19,9 @@ pub(crate) fn has_remains(dir: &Path) -> bool {
         Err(error) => return error.kind() != std::io::ErrorKind::NotFound,
     };
     let is_remains = |name: &str| name == ".journal" || name.ends_with(".pcap") || name.ends_with(".open");
-    entries.into_iter().any(|entry| entry.map_or(true, |entry| entry.file_name().to_str().is_none_or(is_remains)))
+    entries
+        .into_iter()
+        .any(|entry| entry.map_or(true, |entry| entry.file_name().to_str().is_none_or(is_remains)))
 }
 
 /// Looks for a capture's manifest in its bucket, again and again while the bucket gives no answer.
@@ -37,7 +39,9 @@ pub(crate) async fn find_manifest(
             Ok(found) => return Ok(found),
             Err(Sought::NoManifest(error)) => return Err(Outcome::Failed(error)),
             // A store that hides what is not there from those who may not list answers like this.
-            Err(Sought::Store(error @ UploadError::Denied { .. })) => return Err(Outcome::Failed(error.to_string())),
+            Err(Sought::Store(error @ UploadError::Denied { .. })) => {
+                return Err(Outcome::Failed(error.to_string()));
+            }
             Err(Sought::Store(error)) => format!("its manifest could not be looked for: {error}"),
         };
         if let Some(outcome) = retry.pause(since, &mut pause, error).await {

@@ -127,7 +127,8 @@ impl Engine {
 
     /// Makes the directory, and writes down what the capture is before its first packet can be in it.
     fn place(&mut self, serial: Serial) {
-        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial)) else {
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
             return;
         };
         let (dir, record) = (self.dir(capture), self.record(capture, resources, Ledger::default()));
@@ -153,7 +154,8 @@ impl Engine {
     }
 
     fn deliver(&mut self, serial: Serial, is_left: bool) {
-        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial)) else {
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
             return;
         };
         let delivery = Delivery {
@@ -202,7 +204,9 @@ impl Engine {
 
     fn attach(&mut self, serial: Serial, slot: usize) {
         let ports = (self.planes.ports)();
-        let Some(budget) = self.resources.get(&serial).map(|resources| Arc::clone(&resources.budget)) else { return };
+        let Some(budget) = self.resources.get(&serial).map(|resources| Arc::clone(&resources.budget)) else {
+            return;
+        };
         self.machine.begin_counting(serial, ports);
         let Some(capture) = self.machine.capture(serial) else { return };
         let request = &capture.job.request;
@@ -245,7 +249,8 @@ impl Engine {
     }
 
     fn note(&self, serial: Serial) {
-        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial)) else {
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
             return;
         };
         let dir = self.dir(capture);
@@ -264,7 +269,8 @@ impl Engine {
 
     /// Counts are on the disk before the merge hears of them.
     fn settle_counts(&self, serial: Serial, counts: Counts) {
-        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial)) else {
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
             return;
         };
         let (dir, feed) = (self.dir(capture), Arc::clone(&resources.feed));
@@ -293,7 +299,8 @@ impl Engine {
 
     fn seek(&self, serial: Serial) {
         let Some(capture) = self.machine.capture(serial) else { return };
-        let (route, id, retry) = (self.route(&capture.job), capture.job.id.clone(), self.retry_policy(serial));
+        let (route, id, retry) =
+            (self.route(&capture.job), capture.job.id.clone(), self.retry_policy(serial));
         let task = async move {
             let found = match find_manifest(&route, &id, retry).await {
                 Ok(Some(manifest)) => Sought::Manifest(Box::new(manifest)),

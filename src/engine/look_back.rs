@@ -61,9 +61,11 @@ impl Engine {
             dir: self.planes.simple_dir.clone(),
             history: Arc::clone(&recorder.history),
         };
-        let task = async move { Input::LookedBack { serial, result: look.look(visible).await.map(Box::new) } };
-        self.spawn(task, move |_said_in_the_log| {
-            Input::LookedBack { serial, result: Err("the look back died".to_owned()) }
+        let task =
+            async move { Input::LookedBack { serial, result: look.look(visible).await.map(Box::new) } };
+        self.spawn(task, move |_said_in_the_log| Input::LookedBack {
+            serial,
+            result: Err("the look back died".to_owned()),
         });
     }
 }
@@ -77,7 +79,9 @@ fn query(job: &Job) -> Result<Query, String> {
         start_ns: end_ns.saturating_sub(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)),
         end_ns,
         filter: Filter::try_from(&request.filter).map_err(|e| e.to_string())?,
-        packets_max: request.packet_limit.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
+        packets_max: request
+            .packet_limit
+            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
     })
 }
 

@@ -37,7 +37,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn get(&self, account: AccountId, id: CaptureId, reply: oneshot::Sender<Result<Job, Refusal>>) {
+    pub(super) fn get(
+        &self,
+        account: AccountId,
+        id: CaptureId,
+        reply: oneshot::Sender<Result<Job, Refusal>>,
+    ) {
         match self.find(&account, &id).and_then(|serial| self.view(serial)) {
             // A caller that went away needs no answer.
             Some(job) => drop(reply.send(Ok(job))),

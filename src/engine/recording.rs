@@ -2,9 +2,9 @@
 //!
 //! Invariant: the recording has the last slot.
 
+use super::Engine;
 use super::machine::{Input, Serial};
 use super::roster::Desired;
-use super::Engine;
 use crate::history::{History, HistoryError};
 use crate::job::Request;
 use crate::limits::{CAPTURES_MAX, SIMPLE_SNAPLEN};

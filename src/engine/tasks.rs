@@ -28,7 +28,8 @@ impl Engine {
     ) {
         let tasks = self.tasks.0.clone();
         tokio::spawn(async move {
-            let input = tokio::task::spawn_blocking(task).await.unwrap_or_else(|error| died(error.to_string()));
+            let input =
+                tokio::task::spawn_blocking(task).await.unwrap_or_else(|error| died(error.to_string()));
             let _engine_gone = tasks.send(input);
         });
     }

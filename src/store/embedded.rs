@@ -80,7 +80,9 @@ impl Embedded {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_by(path, |path, check| {
             let backend = FileBackend::new(open_file(path)?);
-            backend.and_then(|backend| database(backend, check)).map_err(|error| open_error(path.to_owned(), error))
+            backend
+                .and_then(|backend| database(backend, check))
+                .map_err(|error| open_error(path.to_owned(), error))
         })
     }
 
@@ -112,7 +114,10 @@ impl Embedded {
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.reopen_if_broken()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let closed = || StoreError::Open { path: self.path.clone(), detail: "it could not be opened again".to_owned() };
+        let closed = || StoreError::Open {
+            path: self.path.clone(),
+            detail: "it could not be opened again".to_owned(),
+        };
         let result = act(database.as_ref().ok_or_else(closed)?);
         if let Err(StoreError::Database(error)) = &result
             && matches!(**error, redb::Error::Io(_) | redb::Error::PreviousIo)

@@ -186,7 +186,10 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
             .collect();
         let (jobs, batch) = (Arc::clone(&self.jobs), waiting.clone());
         let written = tokio::task::spawn_blocking(move || -> Vec<_> {
-            batch.iter().map(|(_, _, known, job)| write(&*jobs, *known, job).map_err(|e| e.to_string())).collect()
+            batch
+                .iter()
+                .map(|(_, _, known, job)| write(&*jobs, *known, job).map_err(|e| e.to_string()))
+                .collect()
         });
         let written = match written.await {
             Ok(written) => written,
@@ -222,7 +225,9 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
 
     fn failed(&mut self, ticket: u64, version: u64, error: String) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
-        let Some(pending) = entry.pending.as_mut().filter(|pending| pending.version == version) else { return };
+        let Some(pending) = entry.pending.as_mut().filter(|pending| pending.version == version) else {
+            return;
+        };
         let was_told = std::mem::replace(&mut pending.told, true);
         if pending.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             // A write that failed may be durable all the same.
@@ -285,7 +290,8 @@ mod tests {
     impl Flaky {
         fn write<T>(&self, write: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
             self.writes.fetch_add(1, Ordering::Relaxed);
-            let fails = self.failures.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let fails =
+                self.failures.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             if fails.is_err() {
                 return write();
             }
@@ -408,7 +414,8 @@ mod tests {
             last.status = Status::Running;
             bench.writer.set(8, 2, last);
             bench.recorded(8, 2).await;
-            let unfinished: Vec<_> = bench.store.unfinished().unwrap().into_iter().map(|s| s.job.id).collect();
+            let unfinished: Vec<_> =
+                bench.store.unfinished().unwrap().into_iter().map(|s| s.job.id).collect();
             assert!(!unfinished.contains(&job.id), "durable {is_durable}");
         }
     }

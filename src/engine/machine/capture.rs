@@ -218,7 +218,9 @@ impl Capture {
 
     pub fn progress(&self, ledger: Ledger, now: Duration) -> Progress {
         let seconds_left = match self.phase {
-            Phase::Opening { .. } | Phase::Recording { .. } | Phase::Placing { .. } => self.job.request.time_limit,
+            Phase::Opening { .. } | Phase::Recording { .. } | Phase::Placing { .. } => {
+                self.job.request.time_limit
+            }
             Phase::Attaching | Phase::Running => self.ends_at.saturating_sub(now).as_secs_f64(),
             _ => 0.0,
         };

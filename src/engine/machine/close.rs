@@ -16,7 +16,8 @@ impl Machine {
     }
 
     pub(super) fn closed(&mut self, now: Now, serial: Serial, outcome: Outcome, out: &mut Vec<Effect>) {
-        let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.phase == Phase::Closing) else {
+        let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.phase == Phase::Closing)
+        else {
             return;
         };
         match outcome {
@@ -78,7 +79,8 @@ impl Machine {
     }
 
     pub(super) fn removed(&mut self, serial: Serial, result: Result<(), String>, out: &mut Vec<Effect>) {
-        let Some(capture) = self.captures.get(&serial).filter(|capture| capture.phase == Phase::Removing) else {
+        let Some(capture) = self.captures.get(&serial).filter(|capture| capture.phase == Phase::Removing)
+        else {
             return;
         };
         if let Err(error) = result {

@@ -71,7 +71,8 @@ impl Machine {
     }
 
     fn delivered(&mut self, now: Now, serial: Serial, outcome: Outcome, out: &mut Vec<Effect>) {
-        let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.delivered.is_none()) else {
+        let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.delivered.is_none())
+        else {
             return;
         };
         capture.delivered = Some(match outcome {

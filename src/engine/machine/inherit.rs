@@ -59,7 +59,9 @@ impl Machine {
         let is_final = record.as_ref().is_some_and(|record| record.is_final);
         let capture = Capture {
             queues: record.as_ref().map_or(self.config.queues, |record| record.queues),
-            object_bytes_max: record.as_ref().map_or(RECOVERED_OBJECT_BYTES, |record| record.object_bytes_max),
+            object_bytes_max: record
+                .as_ref()
+                .map_or(RECOVERED_OBJECT_BYTES, |record| record.object_bytes_max),
             format: record.as_ref().map(|record| record.format).unwrap_or_default(),
             started: record.as_ref().and_then(|record| record.started),
             ended: record.as_ref().and_then(|record| record.ended),
@@ -86,7 +88,8 @@ impl Machine {
     }
 
     pub(super) fn sought(&mut self, now: Now, serial: Serial, found: Sought, out: &mut Vec<Effect>) {
-        let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.phase == Phase::Seeking) else {
+        let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.phase == Phase::Seeking)
+        else {
             return;
         };
         let job = &mut capture.job;

@@ -181,7 +181,8 @@ impl Machine {
     /// A shutdown waits no longer for look-backs whose job cannot be recorded: the next start ends them as interrupted.
     pub(super) fn give_up_look_backs(&mut self, late: impl Fn(Duration) -> bool, out: &mut Vec<Effect>) {
         let waiting = self.look_backs.values().filter(|look| late(look.waits_since));
-        let waiting = waiting.filter(|look| matches!(look.phase, Phase::Recording { .. } | Phase::Ending { .. }));
+        let waiting =
+            waiting.filter(|look| matches!(look.phase, Phase::Recording { .. } | Phase::Ending { .. }));
         let waiting: Vec<Serial> = waiting.map(|look| look.serial).collect();
         for serial in waiting {
             let Some(look) = self.look_backs.remove(&serial) else { continue };

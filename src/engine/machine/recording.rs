@@ -63,7 +63,8 @@ impl Machine {
         out: &mut Vec<Effect>,
     ) {
         let is_ending = self.is_ending();
-        let Some(recording) = self.recording.as_mut().filter(|recording| recording.next == Some(serial)) else {
+        let Some(recording) = self.recording.as_mut().filter(|recording| recording.next == Some(serial))
+        else {
             return;
         };
         recording.next = None;

@@ -25,7 +25,9 @@ impl Machine {
                 capture.phase = Phase::Placing { reply };
                 out.push(Effect::Place { serial });
             }
-            Phase::Ending { version: wanted, .. } | Phase::Leaving { version: wanted } if version >= wanted => {
+            Phase::Ending { version: wanted, .. } | Phase::Leaving { version: wanted }
+                if version >= wanted =>
+            {
                 self.release(now, serial, out);
             }
             _ => {}
@@ -38,7 +40,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn placed(&mut self, now: Now, serial: Serial, made: Result<(), String>, out: &mut Vec<Effect>) {
+    pub(super) fn placed(
+        &mut self,
+        now: Now,
+        serial: Serial,
+        made: Result<(), String>,
+        out: &mut Vec<Effect>,
+    ) {
         let is_ending = self.is_ending();
         let Some(capture) = self.captures.get_mut(&serial) else { return };
         let Phase::Placing { reply } = capture.phase else { return };

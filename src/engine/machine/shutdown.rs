@@ -22,7 +22,8 @@ impl Machine {
             ending.replies.extend(reply);
             return;
         }
-        self.ending = Some(Shutdown { replies: reply.into_iter().collect(), since: now.mono, finished: false });
+        self.ending =
+            Some(Shutdown { replies: reply.into_iter().collect(), since: now.mono, finished: false });
         if self.recording.is_some() {
             out.push(Effect::DetachRecording);
         }

@@ -70,9 +70,8 @@ fn whatever_happens_in_any_order_every_capture_ends_and_nothing_is_lost() {
             .map(|seeds| {
                 scope.spawn(move || {
                     let of_one = |seed: &u64| {
-                        std::panic::catch_unwind(|| run(*seed)).unwrap_or_else(|_| {
-                            panic!("repeat it with TRAWL_SIM_SEED={seed}")
-                        })
+                        std::panic::catch_unwind(|| run(*seed))
+                            .unwrap_or_else(|_| panic!("repeat it with TRAWL_SIM_SEED={seed}"))
                     };
                     seeds.iter().map(of_one).sum::<u64>()
                 })

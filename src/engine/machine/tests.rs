@@ -231,7 +231,10 @@ fn a_directory_with_an_unpublished_segment_is_kept_and_the_job_says_so() {
     bench.delivered(serial, Outcome::Done);
     bench.step(Input::Closed { serial, outcome: Outcome::Done });
     let message = bench.job(serial).error_message.clone().unwrap();
-    assert!(message.contains("1 segments could not be published") && message.contains("trawl recover"), "{message}");
+    assert!(
+        message.contains("1 segments could not be published") && message.contains("trawl recover"),
+        "{message}"
+    );
     assert_eq!(bench.recorded(serial), ["forget"]);
 }
 
@@ -315,7 +318,10 @@ fn counts_are_noted_one_write_at_a_time_and_none_while_it_closes() {
     bench.step(stream_ended(serial, 0, 0));
     // The final counts are wanted too, after the write that is under way.
     assert_eq!(bench.step(stream_ended(serial, 0, 0)), ["record ConversionRunning"]);
-    assert!(bench.delivered(serial, Outcome::Done).is_empty(), "it does not close while a write is under way");
+    assert!(
+        bench.delivered(serial, Outcome::Done).is_empty(),
+        "it does not close while a write is under way"
+    );
     assert_eq!(bench.step(Input::Noted { serial }), ["note"]);
     assert_eq!(bench.step(Input::Noted { serial }), ["publish"]);
     bench.mono += Duration::from_secs(5);
@@ -383,7 +389,10 @@ fn an_unfinished_job_without_a_spool_publishes_nothing_and_says_where_to_look() 
     let job = bench.job(1);
     assert_eq!(job.stop_reason, Some(StopReason::Interrupted));
     let message = job.error_message.clone().unwrap();
-    assert!(message.contains("/b") && message.contains("pcap_00") && !message.contains("No packets"), "{message}");
+    assert!(
+        message.contains("/b") && message.contains("pcap_00") && !message.contains("No packets"),
+        "{message}"
+    );
     assert_eq!(bench.recorded(1), ["forget"]);
 }
 
@@ -438,7 +447,10 @@ fn a_look_back_waits_for_the_recording_that_closes_the_one_before() {
         assert_eq!(effects, ["record Failed"]);
         assert_eq!(bench.step(Input::Recorded { serial, version: 2 }), ["drop"]);
     }
-    assert_eq!(bench.step(Input::Shutdown { reply: Some(9) }), ["detach recording", "stop retrying", "finish 1"]);
+    assert_eq!(
+        bench.step(Input::Shutdown { reply: Some(9) }),
+        ["detach recording", "stop retrying", "finish 1"]
+    );
 }
 
 #[test]

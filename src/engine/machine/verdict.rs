@@ -61,10 +61,13 @@ impl Capture {
                 return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
             }
             (Some(Delivered::ManifestFailed(e)), _) => {
-                let said = format!("every object is in the bucket, but not the manifest: {e}; it is kept {place}");
+                let said =
+                    format!("every object is in the bucket, but not the manifest: {e}; it is kept {place}");
                 return (Status::Failed, Some(said));
             }
-            (_, Some(failure)) if ledger.captured == 0 => (Status::Failed, Some(failure.message().to_owned())),
+            (_, Some(failure)) if ledger.captured == 0 => {
+                (Status::Failed, Some(failure.message().to_owned()))
+            }
             (_, Some(failure)) => (Status::Success, Some(failure.message().to_owned())),
             _ if ledger.captured == 0 && was_cut_off => (Status::Failed, Some(INTERRUPTED.to_owned())),
             _ if ledger.matched == 0 => (Status::Failed, Some(NO_MATCH.to_owned())),

@@ -82,8 +82,8 @@ impl BucketStore for Embedded {
     }
 
     fn list(&self, account: &AccountId) -> Result<Vec<Bucket>, StoreError> {
-        let mut list = self
-            .read(|transaction| of_account(&transaction.open_table(BUCKETS).map_err(failed)?, account))?;
+        let mut list =
+            self.read(|transaction| of_account(&transaction.open_table(BUCKETS).map_err(failed)?, account))?;
         list.sort_by_key(|bucket| Reverse(bucket.submitted));
         Ok(list)
     }

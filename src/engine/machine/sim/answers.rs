@@ -63,14 +63,18 @@ impl World {
                 Input::Removed { serial, result }
             }
             Answer::Forget(serial) => Input::Removed { serial, result: Ok(()) },
-            Answer::PlaceRecording(serial) => {
-                Input::RecordingPlaced { serial, made: if self.fails(100) { Err("no".to_owned()) } else { Ok(()) } }
-            }
+            Answer::PlaceRecording(serial) => Input::RecordingPlaced {
+                serial,
+                made: if self.fails(100) { Err("no".to_owned()) } else { Ok(()) },
+            },
             Answer::LookBack(serial) => {
                 self.looking.remove(&serial);
                 let job = self.machine.look_back(serial).unwrap().job.clone();
                 let job = Box::new(Job { status: Status::Success, ..job });
-                Input::LookedBack { serial, result: if self.fails(200) { Err("late".to_owned()) } else { Ok(job) } }
+                Input::LookedBack {
+                    serial,
+                    result: if self.fails(200) { Err("late".to_owned()) } else { Ok(job) },
+                }
             }
         };
         self.step(input);
@@ -88,7 +92,8 @@ impl World {
         let unpublished = u64::from(self.fails(30));
         let life = self.lives.get_mut(&serial).unwrap();
         life.streams_left -= 1;
-        let lost = if life.streams_left == 0 { life.lost_left } else { self.chance.below(life.lost_left + 1) };
+        let lost =
+            if life.streams_left == 0 { life.lost_left } else { self.chance.below(life.lost_left + 1) };
         life.lost_left -= lost;
         let dir = self.spool.get_mut(&life.id).unwrap();
         dir.unpublished += unpublished;
@@ -182,7 +187,8 @@ impl World {
         let (store, spool) = (&self.store, &mut self.spool);
         spool.retain(|id, dir| {
             let job = &store[id];
-            let keeps_manifest = job.status == Status::Failed && job.ledger.captured > 0 && dir.settled.is_some();
+            let keeps_manifest =
+                job.status == Status::Failed && job.ledger.captured > 0 && dir.settled.is_some();
             !job.status.ended() || !dir.is_complete || keeps_manifest
         });
     }

@@ -320,7 +320,10 @@ impl World {
 
     fn ask(&mut self) {
         self.last += 1;
-        let id = CaptureId::parse(&format!("{:032x}", (u128::from(self.chance.next()) << 32) + u128::from(self.last)));
+        let id = CaptureId::parse(&format!(
+            "{:032x}",
+            (u128::from(self.chance.next()) << 32) + u128::from(self.last)
+        ));
         let (id, reply) = (id.unwrap(), self.last);
         let kind = if self.chance.permille(600) { Kind::Full } else { Kind::Simple };
         let at = self.now().wall;
@@ -514,10 +517,15 @@ impl World {
         let found = Found { objects: dir.delivered.clone(), packets, frame_bytes: packets * 100 };
         self.answers.push(Answer::Told(Input::Delivery { serial, report: Report::Recovered(found) }));
     }
-
 }
 
 pub(super) fn object(id: &CaptureId, packets: u64, number: usize) -> ObjectInfo {
     let name = format!("pcap_{id}_{number}");
-    ObjectInfo { name, bytes: packets * 116, packets, frame_bytes: Some(packets * 100), ..ObjectInfo::default() }
+    ObjectInfo {
+        name,
+        bytes: packets * 116,
+        packets,
+        frame_bytes: Some(packets * 100),
+        ..ObjectInfo::default()
+    }
 }
