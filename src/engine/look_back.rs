@@ -1,7 +1,7 @@
 //! A look-back while it reads: the query of the ring, the object and the manifest that are made of the answer. Owns what stands
 //! in them; which look-back reads when is the machine's.
 //!
-//! Invariant: it ends, with the job that it comes to or with a message for whoever asked.
+//! Invariant: it ends, with the job that it comes to or with a message for the one who asked.
 
 use super::Engine;
 use super::machine::{Input, NO_MATCH, Serial};

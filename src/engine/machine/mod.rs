@@ -45,10 +45,12 @@ mod shutdown;
 mod sim;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
-pub(super) use capture::{Capture, Counted, NO_MATCH, progress};
+pub(super) use capture::{Capture, Counted, progress};
 pub(super) use inherit::{Inherited, Remains};
 pub(super) use look_back::LookBack;
+pub(super) use verdict::NO_MATCH;
 
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};

@@ -302,7 +302,7 @@ fn a_budget_that_the_spool_took_away_waits_for_the_spools_reason() {
     let serial = bench.running("b");
     bench.mono += Duration::from_secs(61);
     bench.step(Input::BudgetEnded { serial, ended: Ended::Revoked });
-    assert_eq!(bench.job(serial).stop_reason, Some(StopReason::TimeLimit), "but not for ever");
+    assert_eq!(bench.job(serial).stop_reason, Some(StopReason::TimeLimit), "but not without end");
 }
 
 #[test]

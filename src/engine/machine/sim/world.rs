@@ -7,65 +7,65 @@ use super::super::*;
 use super::Chance;
 use crate::deliver::journal::Record;
 use crate::deliver::{Found, Manifest, Outcome, Report};
-use crate::job::{ColoStyle, Destination, Kind, ObjectInfo, OffsetTime, Request, Status, StopReason};
+use crate::job::{ColoStyle, Destination, Kind, ObjectInfo, OffsetTime, Request, Status};
 use crate::limits::{LOOK_BACKS_MAX, LOOK_BACKS_PER_ACCOUNT_MAX};
 use crate::matcher::FilterV1;
-use crate::pcap::{Container, Origin};
+use crate::pcap::Container;
 use crate::worker::SlotTotals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-const SLOTS: usize = 5;
-const ADMITS: usize = 4;
-const QUEUES: usize = 3;
-const FULL_PER_ACCOUNT: usize = 2;
-const INTERVAL: Duration = Duration::from_secs(3);
+pub(super) const SLOTS: usize = 5;
+pub(super) const ADMITS: usize = 4;
+pub(super) const QUEUES: usize = 3;
+pub(super) const FULL_PER_ACCOUNT: usize = 2;
+pub(super) const INTERVAL: Duration = Duration::from_secs(3);
 const SPOOL_BYTES: u64 = 1_000_000;
 
 /// What survives the process of one capture in the spool.
 #[derive(Debug, Default)]
-struct Dir {
+pub(super) struct Dir {
     /// Packets in published segments that are not delivered.
-    packets: u64,
-    delivered: Vec<ObjectInfo>,
-    is_complete: bool,
-    unpublished: u64,
-    record: Option<Record>,
-    settled: Option<Manifest>,
+    pub packets: u64,
+    pub delivered: Vec<ObjectInfo>,
+    pub is_complete: bool,
+    pub unpublished: u64,
+    pub record: Option<Record>,
+    pub settled: Option<Manifest>,
 }
 
 /// What this process has to do with one capture, look-back or recording.
 #[derive(Debug)]
-struct Life {
-    id: CaptureId,
-    account: String,
-    is_full: bool,
-    limit: Duration,
-    attached_at: Option<Duration>,
-    slot: Option<usize>,
-    counts: SlotTotals,
-    lost_left: u64,
-    streams_left: usize,
-    budget: Option<Ended>,
-    delivers: bool,
+pub(super) struct Life {
+    pub id: CaptureId,
+    pub account: String,
+    pub is_full: bool,
+    pub limit: Duration,
+    pub attached_at: Option<Duration>,
+    pub slot: Option<usize>,
+    pub counts: SlotTotals,
+    pub lost_left: u64,
+    pub streams_left: usize,
+    pub budget: Option<Ended>,
+    pub delivers: bool,
     /// Its delivery has not told yet what it found.
-    recovers: bool,
-    delivered: bool,
-    needs_counts: bool,
+    pub recovers: bool,
+    pub delivered: bool,
+    pub needs_counts: bool,
     /// Writes in its directory that are under way.
-    in_dir: usize,
-    released: bool,
-    dropped: bool,
+    pub in_dir: usize,
+    pub released: bool,
+    pub dropped: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Change {
+pub(super) enum Change {
     Attach(Serial),
     Detach(Serial),
 }
 
 /// An answer that is under way.
 #[derive(Debug)]
-enum Answer {
+pub(super) enum Answer {
     Open(Serial),
     Place(Serial),
     StreamEnd(Serial),
@@ -79,42 +79,42 @@ enum Answer {
     Told(Input),
 }
 
-struct Write {
-    version: u64,
-    job: Job,
-    is_new: bool,
+pub(super) struct Write {
+    pub version: u64,
+    pub job: Job,
+    pub is_new: bool,
 }
 
 pub(super) struct World {
-    chance: Chance,
-    machine: Machine,
-    mono: Duration,
-    wall_second: i64,
+    pub chance: Chance,
+    pub machine: Machine,
+    pub mono: Duration,
+    pub wall_second: i64,
     pub steps: u64,
     // What outlives the process.
-    store: BTreeMap<CaptureId, Job>,
-    spool: BTreeMap<CaptureId, Dir>,
-    bucket: BTreeMap<CaptureId, Manifest>,
+    pub store: BTreeMap<CaptureId, Job>,
+    pub spool: BTreeMap<CaptureId, Dir>,
+    pub bucket: BTreeMap<CaptureId, Manifest>,
     /// Creates that were answered with a job.
-    accepted: BTreeSet<CaptureId>,
+    pub accepted: BTreeSet<CaptureId>,
     // What does not.
-    lives: BTreeMap<Serial, Life>,
-    writes: BTreeMap<Serial, Write>,
-    changes: VecDeque<Change>,
-    answers: Vec<Answer>,
-    asked: BTreeMap<ReplyId, (CaptureId, Duration)>,
-    simple_accepted: BTreeMap<String, Duration>,
-    recording: Option<Serial>,
-    looking: BTreeSet<Serial>,
-    leaving: bool,
-    finished: bool,
-    last: u64,
+    pub lives: BTreeMap<Serial, Life>,
+    pub writes: BTreeMap<Serial, Write>,
+    pub changes: VecDeque<Change>,
+    pub answers: Vec<Answer>,
+    pub asked: BTreeMap<ReplyId, (CaptureId, Duration)>,
+    pub simple_accepted: BTreeMap<String, Duration>,
+    pub recording: Option<Serial>,
+    pub looking: BTreeSet<Serial>,
+    pub leaving: bool,
+    pub finished: bool,
+    pub last: u64,
     // Chance's moods.
-    is_store_broken: bool,
-    is_calm: bool,
+    pub is_store_broken: bool,
+    pub is_calm: bool,
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config {
         host: "h".to_owned(),
         colo: "c".to_owned(),
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    fn fails(&mut self, permille: u64) -> bool {
+    pub(super) fn fails(&mut self, permille: u64) -> bool {
         !self.is_calm && self.chance.permille(permille)
     }
 
@@ -242,11 +242,11 @@ impl World {
         assert!(self.finished && self.asked.is_empty(), "{:?}", self.asked);
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now { mono: self.mono, wall: Timestamp::from_second(self.wall_second).unwrap() }
     }
 
-    fn step(&mut self, input: Input) {
+    pub(super) fn step(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             self.steps += 1;
@@ -283,19 +283,19 @@ impl World {
         }
     }
 
-    fn live(&self, serial: Serial) -> Counted {
+    pub(super) fn live(&self, serial: Serial) -> Counted {
         let totals = self.lives.get(&serial).map(|life| life.counts).unwrap_or_default();
         Counted { totals, ports: PortDrops::default() }
     }
 
     /// The life of an effect: it must not have ended.
-    fn life(&mut self, serial: Serial) -> &mut Life {
+    pub(super) fn life(&mut self, serial: Serial) -> &mut Life {
         let life = self.lives.get_mut(&serial).unwrap_or_else(|| panic!("{serial} was never begun"));
         assert!(!life.dropped, "an effect for {serial}, which is gone");
         life
     }
 
-    fn begin_life(&mut self, serial: Serial, job: &Job) {
+    pub(super) fn begin_life(&mut self, serial: Serial, job: &Job) {
         let life = Life {
             id: job.id.clone(),
             account: job.request.account.0.clone(),
@@ -317,170 +317,6 @@ impl World {
         };
         assert!(self.lives.insert(serial, life).is_none(), "serial {serial} is used twice");
     }
-
-    /// Begins an effect; what it answers at once.
-    fn perform(&mut self, effect: Effect) -> Option<Input> {
-        match effect {
-            Effect::Created { reply, answer } => self.created(reply, answer.map(|job| *job)),
-            Effect::TryDestination { serial } => {
-                let job = self.machine.capture(serial).unwrap().job.clone();
-                self.begin_life(serial, &job);
-                self.answers.push(Answer::Open(serial));
-            }
-            Effect::RecordNew { serial, version, job } => {
-                if !self.lives.contains_key(&serial) {
-                    self.begin_life(serial, &job);
-                }
-                self.life(serial);
-                self.writes.insert(serial, Write { version, job: *job, is_new: true });
-            }
-            Effect::Record { serial, version, job } => {
-                assert!(!self.life(serial).released, "a write for a capture that is released");
-                let is_new = self.writes.get(&serial).is_some_and(|write| write.is_new);
-                self.writes.insert(serial, Write { version, job: *job, is_new });
-            }
-            Effect::Place { serial } => {
-                let id = self.life(serial).id.clone();
-                assert!(self.store.contains_key(&id), "a place for a capture that is not recorded");
-                self.answers.push(Answer::Place(serial));
-            }
-            Effect::Deliver { serial } | Effect::DeliverLeft { serial } => {
-                assert!(!std::mem::replace(&mut self.life(serial).delivers, true), "delivered twice");
-                if self.machine.capture(serial).unwrap().recovered.is_some() {
-                    self.recover(serial);
-                }
-            }
-            Effect::Attach { serial, slot } => {
-                let (mono, id) = (self.mono, self.life(serial).id.clone());
-                assert!(self.spool.contains_key(&id) && slot < SLOTS);
-                assert!(self.lives.values().all(|life| life.slot != Some(slot)), "slot {slot} is taken");
-                let life = self.life(serial);
-                assert!(life.attached_at.is_none(), "attached twice");
-                (life.attached_at, life.slot) = (Some(mono), Some(slot));
-                self.changes.push_back(Change::Attach(serial));
-            }
-            Effect::Detach { serial, slot } => {
-                assert_eq!(self.life(serial).slot, Some(slot));
-                let known = |change: &Change| matches!(change, Change::Detach(other) if *other == serial);
-                assert!(!self.changes.iter().any(known), "detached twice");
-                self.changes.push_back(Change::Detach(serial));
-            }
-            Effect::EndBudget { serial, ended } => {
-                let mono = self.mono;
-                let life = self.life(serial);
-                let ran = mono - life.attached_at.expect("it was attached");
-                assert!(ended != Ended::Time || ran >= life.limit, "ended after {ran:?} of {:?}", life.limit);
-                let ended = *life.budget.get_or_insert(ended);
-                return Some(Input::BudgetEnded { serial, ended });
-            }
-            Effect::RefuseWrites { serial, .. } => drop(self.life(serial)),
-            Effect::Note { serial } => {
-                self.enter_dir(serial);
-                let capture = self.machine.capture(serial).unwrap();
-                let ledger = capture.ledger(|| self.live(serial));
-                let record = Record {
-                    job: capture.flat_job(ledger),
-                    queues: QUEUES,
-                    snaplen: capture.snaplen(),
-                    object_bytes_max: capture.object_bytes_max,
-                    format: capture.format,
-                    origin: Origin::default(),
-                    started: capture.started,
-                    ended: capture.ended,
-                    known_until: self.now().wall,
-                    is_final: capture.is_final(),
-                };
-                assert!(record.job.objects.is_empty(), "the record does not grow with the objects");
-                self.answers.push(Answer::Note(serial, Box::new(record)));
-            }
-            Effect::SettleCounts { serial, .. } => self.life(serial).needs_counts = false,
-            Effect::Publish { serial, manifest } => {
-                self.enter_dir(serial);
-                let life = self.life(serial);
-                assert!(life.delivered && life.in_dir == 1);
-                manifest.ledger.check().unwrap();
-                self.answers.push(Answer::Publish(serial, manifest));
-            }
-            Effect::Seek { serial } => self.answers.push(Answer::Seek(serial)),
-            Effect::Remove { serial } => {
-                self.release(serial);
-                let id = self.life(serial).id.clone();
-                assert!(self.store[&id].status.ended(), "removed before its outcome was recorded");
-                if let Some(dir) = self.spool.get(&id) {
-                    let holds_nothing = dir.packets == 0 && dir.delivered.is_empty();
-                    assert!(dir.is_complete || holds_nothing, "{dir:?} is removed");
-                    assert_eq!(dir.unpublished, 0, "an unpublished segment is removed");
-                }
-                self.answers.push(Answer::Remove(serial));
-            }
-            Effect::Forget { serial } => {
-                self.release(serial);
-                self.answers.push(Answer::Forget(serial));
-            }
-            Effect::Drop { serial } => {
-                self.life(serial).dropped = true;
-                let life = &self.lives[&serial];
-                assert!(life.slot.is_none() && life.in_dir == 0, "{life:?} is dropped");
-            }
-            Effect::Weigh => {
-                let running = self.machine.captures().filter(|capture| capture.takes_packets());
-                let captured = running
-                    .map(|capture| (capture.serial, self.lives[&capture.serial].counts.captured_bytes));
-                return Some(Input::Weighed { captured: captured.collect() });
-            }
-            Effect::StopRetrying => self.leaving = true,
-            Effect::PlaceRecording { serial } => self.answers.push(Answer::PlaceRecording(serial)),
-            Effect::AttachRecording { serial } => {
-                assert!(self.recording.is_none_or(|before| before < serial));
-                self.recording = Some(serial);
-            }
-            Effect::DetachRecording | Effect::ForgetRecording { .. } => {}
-            Effect::LookBack { serial, .. } => {
-                self.life(serial);
-                assert!(self.looking.insert(serial));
-                self.answers.push(Answer::LookBack(serial));
-            }
-            Effect::Finish { replies } => self.finish(&replies),
-        }
-        None
-    }
-
-    fn finish(&mut self, replies: &[ReplyId]) {
-        assert!(!std::mem::replace(&mut self.finished, true), "finished twice");
-        assert!(self.machine.captures.is_empty() && self.machine.look_backs.is_empty());
-        for reply in replies {
-            assert!(self.asked.remove(reply).is_some());
-        }
-        assert!(self.asked.is_empty(), "nobody is left without an answer: {:?}", self.asked);
-    }
-
-    fn created(&mut self, reply: ReplyId, answer: Result<Job, Refusal>) {
-        let (id, asked) = self.asked.remove(&reply).expect("each create is answered once");
-        let Ok(job) = answer else { return };
-        assert_eq!(job.id, id);
-        assert!(self.store.contains_key(&id), "accepted before it was recorded");
-        assert!(self.accepted.insert(id));
-        if job.request.kind == Kind::Simple && job.request.offset_time.is_none() {
-            let before = self.simple_accepted.insert(job.request.account.0, asked);
-            assert!(before.is_none_or(|before| asked.abs_diff(before) >= INTERVAL), "{before:?} {asked:?}");
-        }
-    }
-
-    fn enter_dir(&mut self, serial: Serial) {
-        let life = self.life(serial);
-        assert!(!life.released && life.in_dir == 0, "two write in the directory of {serial}");
-        life.in_dir += 1;
-        let id = life.id.clone();
-        assert!(self.spool.contains_key(&id), "the directory of {serial} is gone");
-    }
-
-    fn release(&mut self, serial: Serial) {
-        let life = self.life(serial);
-        assert!(!life.released && life.in_dir == 0, "released while something is under way: {life:?}");
-        life.released = true;
-    }
-
-    // What happens by itself.
 
     fn ask(&mut self) {
         self.last += 1;
@@ -628,7 +464,7 @@ impl World {
         self.answers.push(Answer::Told(Input::Recorded { serial, version: write.version }));
     }
 
-    fn make_durable(&mut self, write: &Write) {
+    pub(super) fn make_durable(&mut self, write: &Write) {
         let before = self.store.insert(write.job.id.clone(), write.job.clone());
         assert!(before.is_none_or(|before| !before.status.ended() || before.status == write.job.status));
     }
@@ -673,7 +509,7 @@ impl World {
         self.step(Input::Delivery { serial, report });
     }
 
-    fn recover(&mut self, serial: Serial) {
+    pub(super) fn recover(&mut self, serial: Serial) {
         let life = self.lives.get_mut(&serial).unwrap();
         life.recovers = true;
         let dir = &self.spool[&life.id];
@@ -681,208 +517,9 @@ impl World {
         let found = Found { objects: dir.delivered.clone(), packets, frame_bytes: packets * 100 };
         self.answers.push(Answer::Told(Input::Delivery { serial, report: Report::Recovered(found) }));
     }
-
-    /// One of the answers that are under way arrives.
-    fn answer(&mut self) {
-        if self.answers.is_empty() {
-            return;
-        }
-        let at = usize::try_from(self.chance.below(self.answers.len() as u64)).unwrap();
-        let answer = self.answers.remove(at);
-        let input = match answer {
-            Answer::Told(input) => {
-                if let Input::Delivery { serial, .. } = &input {
-                    self.lives.get_mut(serial).unwrap().recovers = false;
-                }
-                input
-            }
-            Answer::Open(serial) => {
-                let refusal = Refusal::Destination("no".to_owned());
-                Input::Opened { serial, tried: if self.fails(100) { Err(refusal) } else { Ok(None) } }
-            }
-            Answer::Place(serial) => {
-                let failed = self.fails(100);
-                self.placed(serial, failed);
-                Input::Placed { serial, made: if failed { Err("no directory".to_owned()) } else { Ok(()) } }
-            }
-            Answer::StreamEnd(serial) => self.stream_ends(serial),
-            Answer::Note(serial, record) => {
-                let life = self.lives.get_mut(&serial).unwrap();
-                life.in_dir -= 1;
-                let id = life.id.clone();
-                if !self.fails(50) {
-                    self.spool.get_mut(&id).unwrap().record = Some(*record);
-                }
-                Input::Noted { serial }
-            }
-            Answer::Publish(serial, manifest) => {
-                self.lives.get_mut(&serial).unwrap().in_dir -= 1;
-                let outcome = self.published(serial, *manifest);
-                Input::Closed { serial, outcome }
-            }
-            Answer::Seek(serial) => {
-                let manifest = self.bucket.get(&self.lives[&serial].id).cloned();
-                let found = match manifest {
-                    _ if self.leaving && self.chance.permille(300) => Sought::Left,
-                    Some(manifest) => Sought::Manifest(Box::new(manifest)),
-                    None => Sought::Nothing(None),
-                };
-                Input::Sought { serial, found }
-            }
-            Answer::Remove(serial) => {
-                let result = if self.fails(100) { Err("busy".to_owned()) } else { Ok(()) };
-                if result.is_ok() {
-                    self.spool.remove(&self.lives[&serial].id);
-                }
-                Input::Removed { serial, result }
-            }
-            Answer::Forget(serial) => Input::Removed { serial, result: Ok(()) },
-            Answer::PlaceRecording(serial) => Input::RecordingPlaced {
-                serial,
-                made: if self.fails(100) { Err("no".to_owned()) } else { Ok(()) },
-            },
-            Answer::LookBack(serial) => {
-                self.looking.remove(&serial);
-                let job = self.machine.look_back(serial).unwrap().job.clone();
-                let job = Box::new(Job { status: Status::Success, ..job });
-                Input::LookedBack {
-                    serial,
-                    result: if self.fails(200) { Err("late".to_owned()) } else { Ok(job) },
-                }
-            }
-        };
-        self.step(input);
-    }
-
-    fn placed(&mut self, serial: Serial, failed: bool) {
-        let capture = self.machine.capture(serial).unwrap();
-        let record = Record {
-            job: capture.flat_job(Default::default()),
-            queues: QUEUES,
-            snaplen: capture.snaplen(),
-            object_bytes_max: capture.object_bytes_max,
-            format: capture.format,
-            origin: Origin::default(),
-            started: capture.started,
-            ended: None,
-            known_until: self.now().wall,
-            is_final: false,
-        };
-        if !failed {
-            let id = self.lives[&serial].id.clone();
-            self.spool.insert(id, Dir { record: Some(record), ..Dir::default() });
-        }
-    }
-
-    fn stream_ends(&mut self, serial: Serial) -> Input {
-        let unpublished = u64::from(self.fails(30));
-        let life = self.lives.get_mut(&serial).unwrap();
-        life.streams_left -= 1;
-        let lost =
-            if life.streams_left == 0 { life.lost_left } else { self.chance.below(life.lost_left + 1) };
-        life.lost_left -= lost;
-        let dir = self.spool.get_mut(&life.id).unwrap();
-        dir.unpublished += unpublished;
-        if life.streams_left == 0 {
-            // All that is not lost is published.
-            let lost = self.machine.capture(serial).map_or(0, |capture| capture.lost.packets) + lost;
-            dir.packets = life.counts.captured - lost;
-        }
-        Input::StreamEnded { serial, lost: Lost { packets: lost, frame_bytes: lost * 100 }, unpublished }
-    }
-
-    fn published(&mut self, serial: Serial, manifest: Manifest) -> Outcome {
-        let id = self.lives[&serial].id.clone();
-        let dir = self.spool.get_mut(&id).unwrap();
-        // The first one counts.
-        let manifest = dir.settled.get_or_insert(manifest).clone();
-        if self.fails(50) {
-            return Outcome::Failed("not there".to_owned());
-        }
-        if self.leaving && self.chance.permille(300) {
-            return Outcome::Left;
-        }
-        self.bucket.insert(id, manifest);
-        Outcome::Done
-    }
-
-    // Deaths.
-
-    /// The process dies; of what was under way some is durable.
-    fn crash(&mut self) {
-        for write in std::mem::take(&mut self.writes).into_values() {
-            if self.chance.permille(500) && !self.is_store_broken {
-                self.make_durable(&write);
-            }
-        }
-        for answer in std::mem::take(&mut self.answers) {
-            if self.chance.permille(500) {
-                continue;
-            }
-            match answer {
-                Answer::Place(serial) => self.placed(serial, false),
-                Answer::Publish(serial, manifest) => drop(self.published(serial, *manifest)),
-                Answer::Remove(serial) => drop(self.spool.remove(&self.lives[&serial].id)),
-                Answer::Note(serial, record) => {
-                    self.spool.get_mut(&self.lives[&serial].id).unwrap().record = Some(*record);
-                }
-                _ => {}
-            }
-        }
-        let lives = std::mem::take(&mut self.lives);
-        for life in lives.values().filter(|life| life.attached_at.is_some() && life.streams_left > 0) {
-            // Of what was captured, so much had reached the disk.
-            if let Some(dir) = self.spool.get_mut(&life.id) {
-                dir.packets = self.chance.below(life.counts.captured + 1);
-            }
-        }
-        self.asked.clear();
-        self.restart();
-    }
-
-    /// The next process begins with what is durable.
-    fn restart(&mut self) {
-        self.machine = Machine::new(config());
-        self.mono = Duration::ZERO;
-        self.lives.clear();
-        self.writes.clear();
-        self.changes.clear();
-        self.answers.clear();
-        self.looking.clear();
-        self.simple_accepted.clear();
-        (self.recording, self.leaving, self.finished) = (None, false, false);
-        // What could not be published is by now: the recovery of a directory begins with that.
-        self.spool.values_mut().for_each(|dir| dir.unpublished = 0);
-        let unfinished: Vec<_> = self.store.values().filter(|job| !job.status.ended()).cloned().collect();
-        for job in unfinished {
-            if job.request.offset_time.is_some() {
-                let stop_reason = Some(StopReason::Interrupted);
-                self.store.insert(job.id.clone(), Job { status: Status::Failed, stop_reason, ..job });
-                continue;
-            }
-            let serial = self.machine.serial_for_inherited();
-            self.begin_life(serial, &job);
-            let remains = match self.spool.get(&job.id) {
-                None => Remains::Nothing,
-                Some(dir) => Remains::Directory {
-                    record: dir.record.clone().map(Box::new),
-                    settled: dir.settled.clone().map(Box::new),
-                },
-            };
-            self.step(Input::Inherited(Box::new(Inherited { serial, job, remains })));
-        }
-        // Those that ended and are wholly delivered are removed by the survey of the spool.
-        let (store, spool) = (&self.store, &mut self.spool);
-        spool.retain(|id, dir| {
-            let job = &store[id];
-            let keeps_manifest =
-                job.status == Status::Failed && job.ledger.captured > 0 && dir.settled.is_some();
-            !job.status.ended() || !dir.is_complete || keeps_manifest
-        });
-    }
 }
 
-fn object(id: &CaptureId, packets: u64, number: usize) -> ObjectInfo {
+pub(super) fn object(id: &CaptureId, packets: u64, number: usize) -> ObjectInfo {
     let name = format!("pcap_{id}_{number}");
     ObjectInfo {
         name,
