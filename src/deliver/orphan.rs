@@ -3,8 +3,9 @@
 //!
 //! Invariant: the spool is only read, until [`Left::remove`].
 
-use super::journal::{Entry, Journal, Record, counts, remove, settled};
-use super::manifest::{Limits, MANIFEST_VERSION, Manifest, manifest_name};
+use super::journal::{Entry, Journal};
+use super::manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
+use super::record::{Record, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
 use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
 use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
@@ -93,7 +94,7 @@ pub struct Left {
     dir: PathBuf,
     record: Option<Record>,
     entries: Vec<Entry>,
-    settled: Option<Manifest>,
+    settled: Option<Settled>,
     /// What the end of the last pcapng object says.
     counts: Option<Counts>,
     /// One for each queue; numbered from 0, and the place in the first one where delivered objects end.
@@ -145,7 +146,7 @@ impl Left {
         if record.is_none() && notes.is_empty() {
             notes.push("it has no record: what was asked for is not known".to_owned());
         }
-        let settled = settled(dir).unwrap_or_else(|error| {
+        let settled = settled_text(dir).unwrap_or_else(|error| {
             notes.push(format!("its manifest cannot be read: {error}"));
             None
         });
@@ -253,15 +254,15 @@ impl Left {
             return Ok(None);
         }
         let new = if self.is_complete() { Vec::new() } else { self.merge_into(store, goes_on).await? };
-        let manifest = self.manifest(goes_on, new);
-        let name = manifest_name(&manifest.id);
+        let manifest = self.manifest(goes_on, new).map_err(PublishError::from)?;
+        let name = manifest_name(&manifest.manifest.id);
         let Some(bytes) = store.size(&name).await? else {
             publish_manifest(store, &manifest, None).await?;
-            return Ok(Some(manifest));
+            return Ok(Some(manifest.manifest));
         };
         let there = store.get(&name, bytes).await?;
         match Manifest::parse(&there) {
-            Ok(there) if there.objects == manifest.objects => Ok(Some(there)),
+            Ok(there) if there.objects == manifest.manifest.objects => Ok(Some(there)),
             _ => Err(RecoverError::Exists { name }),
         }
     }
@@ -345,11 +346,11 @@ impl Left {
         whole
     }
 
-    fn manifest(&self, goes_on: bool, new: Vec<ObjectInfo>) -> Manifest {
+    fn manifest(&self, goes_on: bool, new: Vec<ObjectInfo>) -> Result<Settled, ManifestError> {
         let before = self.entries.iter().filter(|_| goes_on).map(|entry| entry.object.clone());
         let objects: Vec<ObjectInfo> = before.chain(new).collect();
-        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.objects == objects) {
-            return settled.clone();
+        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.manifest.objects == objects) {
+            return Ok(settled.clone());
         }
         let (record, ledger) = (self.record.as_ref(), self.ledger(goes_on));
         let format = record.map_or_else(ObjectFormat::default, |record| record.format);
@@ -358,7 +359,7 @@ impl Left {
         let lost = ledger.offered - ledger.rx + ledger.dropped.total()
             - ledger.dropped.limit
             - ledger.dropped.sampled;
-        Manifest {
+        Settled::new(Manifest {
             version: MANIFEST_VERSION,
             id: self.summary.id.clone(),
             account: request.map(|request| request.account.clone()),
@@ -389,7 +390,7 @@ impl Left {
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
             offset_time: None,
-        }
+        })
     }
 
     /// Removes what was delivered from the spool; false: segments that could not be trusted keep it there.
@@ -400,6 +401,6 @@ impl Left {
         if self.keeps_distrusted {
             return Ok(false);
         }
-        remove(&self.dir).map(|()| true)
+        std::fs::remove_dir_all(&self.dir).map(|()| true)
     }
 }

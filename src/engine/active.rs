@@ -72,6 +72,8 @@ pub(super) struct Active {
     /// Counts and port losses, once they are final.
     pub counted: Option<(SlotTotals, PortDrops)>,
     pub lost: Lost,
+    /// What was captured and could not be read from the disk again.
+    pub unread: Lost,
     pub failure: Option<Failure>,
     pub streams_left: usize,
     pub delivered: Option<Result<(), String>>,
@@ -111,7 +113,16 @@ impl Active {
             Some(Failure::Io(_)) => ledger.dropped.io = lost,
             _ => ledger.dropped.spool = lost,
         }
+        lose(&mut ledger, self.unread);
         ledger
+    }
+
+    /// Books what its merge could not read.
+    pub fn unreadable(&mut self, lost: Lost) {
+        match self.recovered {
+            Some(_) => lose(&mut self.job.ledger, lost),
+            None => self.unread = lost,
+        }
     }
 
     /// The job as it is now.
@@ -205,6 +216,14 @@ impl Active {
             _ => (Status::Success, None),
         }
     }
+}
+
+/// Moves packets from the files to what a disk error took.
+fn lose(ledger: &mut Ledger, lost: Lost) {
+    let packets = lost.packets.min(ledger.captured);
+    ledger.captured -= packets;
+    ledger.captured_bytes = ledger.captured_bytes.saturating_sub(lost.frame_bytes);
+    ledger.dropped.io += packets;
 }
 
 /// A job's progress.

@@ -28,7 +28,7 @@ use crate::job::{AccountId, CaptureId, Job, Kind, Ledger, Progress, Request, Sea
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use crate::spool::Feed;
-use crate::spool::{Event, Spool, SpoolCapture};
+use crate::spool::{Event, Lost, Spool, SpoolCapture};
 use crate::store::{JobStore, StoreError};
 use crate::upload::UploadError;
 use crate::worker::{Attachment, Budget, Ended, Sample};
@@ -275,6 +275,7 @@ impl Engine {
             ports_from: Default::default(),
             counted: None,
             lost: Default::default(),
+            unread: Default::default(),
             failure: None,
             streams_left: self.planes.queues.len(),
             delivered: None,
@@ -301,6 +302,11 @@ impl Engine {
                 if let Some(active) = self.active.get_mut(&serial) {
                     active.job.objects.push(info);
                     (active.trouble, active.job.error_message) = (None, None);
+                }
+            }
+            Report::Lost { packets, frame_bytes } => {
+                if let Some(active) = self.active.get_mut(&serial) {
+                    active.unreadable(Lost { packets, frame_bytes });
                 }
             }
             Report::Delivered(result) => {

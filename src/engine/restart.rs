@@ -194,6 +194,7 @@ impl Engine {
             ports_from: Default::default(),
             counted: Some(Default::default()),
             lost: Default::default(),
+            unread: Default::default(),
             failure: None,
             streams_left: 0,
             delivered: None,

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 /// Frames that a port lost before a worker could see them, over the time that the capture was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PortDrops {
     /// No free RX descriptor (`rte_eth_stats.imissed`).
     pub imissed: u64,
@@ -18,7 +17,6 @@ pub struct PortDrops {
 
 /// Matching frames that are not in the files, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Dropped {
     /// No free block: the writers did not keep up.
     pub no_block: u64,
@@ -50,7 +48,6 @@ fn is_zero(count: &u64) -> bool {
 
 /// Everything that was counted for one capture. Counts are frames unless named otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Ledger {
     /// Frames that the ports saw: `rx` and all of `port`.
     pub offered: u64,

@@ -17,14 +17,16 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use error::Fault;
 pub use error::MergeError;
 pub use format::Shape;
-pub use live::run_live;
+pub use live::{run_live, run_live_past};
 pub use offline::{MergeInput, OpenStream, merge_files, merge_inputs};
 
 use crate::pcap::Content;
 use crate::spool::Cut;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Where a merge begins: anew, or where the last complete object ended.
@@ -44,6 +46,17 @@ impl Start {
     }
 }
 
+/// A stretch of a stream that no object holds: a segment from `offset` to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The stream.
+    pub queue: usize,
+    /// The segment's place in it.
+    pub sequence: u64,
+    /// Everything before this place in the file is in an object.
+    pub offset: u64,
+}
+
 /// What a complete object leaves behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Consumed {
@@ -53,6 +66,8 @@ pub struct Consumed {
     pub cuts: Vec<Cut>,
     /// Whether it is the capture's last object.
     pub is_last: bool,
+    /// What was passed over on the way here. Its files are not among `segments`.
+    pub gaps: Vec<Gap>,
 }
 
 /// What an object holds, known once it is complete.

@@ -22,6 +22,8 @@ struct State {
     lanes: Vec<Lane>,
     counts: Option<Option<Counts>>,
     merge: Option<Sender<Input>>,
+    /// Packets and frame bytes of all segments that were told.
+    told: (u64, u64),
 }
 
 impl State {
@@ -36,6 +38,10 @@ impl State {
                 return;
             }
         };
+        if let Input::Segment(_, segment) = input {
+            self.told.0 += segment.packets;
+            self.told.1 += segment.frame_bytes();
+        }
         let Some(lane) = self.lanes.get_mut(queue) else { return };
         match input {
             Input::Segment(_, Segment { sequence, .. }) | Input::Hole { sequence, .. } => {
@@ -59,7 +65,7 @@ impl Feed {
     #[must_use]
     pub fn new(queues: usize) -> Self {
         let lanes = (0..queues).map(|_| Lane::default()).collect();
-        Self { state: Mutex::new(State { lanes, counts: None, merge: None }) }
+        Self { state: Mutex::new(State { lanes, counts: None, merge: None, told: (0, 0) }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -96,6 +102,17 @@ impl Feed {
         }
         state.merge = Some(sender);
         receiver
+    }
+
+    /// Ends the merge that listens, if one does. What is told from now on is kept for the next one.
+    pub fn hang_up(&self) {
+        self.state().merge = None;
+    }
+
+    /// Packets and frame bytes of all segments that were told.
+    #[must_use]
+    pub fn told(&self) -> (u64, u64) {
+        self.state().told
     }
 
     /// Forgets the segments and holes before these places, one for each queue.
