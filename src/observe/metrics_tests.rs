@@ -1,5 +1,6 @@
 //! The table against the document, and what is written against the format.
 
+use super::super::metric::Metric;
 use super::*;
 use crate::block::Stage;
 use crate::engine::{CaptureView, Overview};

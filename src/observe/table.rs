@@ -2,7 +2,7 @@
 //!
 //! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, and the captures that have not ended.
 
-use super::metrics::{Metric, Samples, Type};
+use super::metric::{Metric, Samples, Type};
 use super::sources::{PortCounters, Snapshot, StageView};
 use crate::block::StageReading;
 use crate::engine::{CaptureView, Overview};
