@@ -8,6 +8,7 @@ use super::relay::publish_manifest;
 use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::Route;
 use super::sign::SigningKey;
+use crate::upload::UploadError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,11 +52,15 @@ async fn put_once(
     let manifest = &settled.manifest;
     let name = manifest_name(&manifest.id);
     let store = route.open().await.map_err(|e| e.to_string())?;
-    if let Some(bytes) = store.size(&name).await.map_err(|e| e.to_string())? {
-        let there = store.get(&name, bytes).await.map_err(|e| e.to_string())?;
-        let same =
-            Manifest::parse(&there).is_ok_and(|m| m.id == manifest.id && m.objects == manifest.objects);
-        return if same { Ok(()) } else { Err(format!("{name} is there already and is another one")) };
-    }
-    publish_manifest(&*store, settled, key).await.map_err(|e| e.to_string())
+    let there = match store.size(&name).await {
+        // Who may not look may write all the same, and nothing is overwritten.
+        Err(UploadError::Denied { .. }) => None,
+        there => there.map_err(|e| e.to_string())?,
+    };
+    let Some(bytes) = there else {
+        return publish_manifest(&*store, settled, key).await.map_err(|e| e.to_string());
+    };
+    let there = store.get(&name, bytes).await.map_err(|e| e.to_string())?;
+    let same = Manifest::parse(&there).is_ok_and(|m| m.id == manifest.id && m.objects == manifest.objects);
+    if same { Ok(()) } else { Err(format!("{name} is there already and is another one")) }
 }

@@ -196,7 +196,7 @@ impl Relay<'_> {
         let name = object_name(self.id, number, self.format);
         let mut open = Open { number, name, bytes: 0, writer: None, held: None, kept: false };
         let kept = if number == self.first { self.record.kept(number) } else { None };
-        let is_there = number == self.first && self.store.size(&open.name).await?.is_some();
+        let is_there = number == self.first && Self::is_there(self.store, &open.name).await?;
         if !is_there {
             match kept {
                 Some(checkpoint) => self.resume(&mut open, &checkpoint).await?,
@@ -205,6 +205,16 @@ impl Relay<'_> {
         }
         self.open = Some(open);
         Ok(())
+    }
+
+    /// Whether an object of that name is there. A store that does not let us look is taken for one where it is not: nothing
+    /// is ever overwritten, so at worst the object's end is refused.
+    async fn is_there(store: &dyn ObjectStore, name: &str) -> Result<bool, UploadError> {
+        match store.size(name).await {
+            Ok(size) => Ok(size.is_some()),
+            Err(UploadError::Denied { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Goes on with an object of which the store holds something.

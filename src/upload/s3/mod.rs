@@ -288,12 +288,16 @@ impl S3Store {
 }
 
 impl ObjectStore for S3Store {
-    /// Begins a multipart upload and aborts it: it needs the rights and the bucket that an upload needs, and no object appears.
+    /// Does with a multipart upload what an upload does, but for its parts: begins it, asks for its completion on the condition
+    /// that no object is there, which the store refuses because a part is missing, and aborts it. No object appears.
     fn probe(&self) -> Pending<'_, ()> {
         Box::pin(async move {
             let target = self.target(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()));
-            let patience = target.grant.patience_short();
-            Multipart::create(target, patience).await?.abort().await
+            let budget = target.grant.patience_short();
+            let upload = Multipart::create(target, budget).await?;
+            let completed = upload.complete_nothing(budget).await;
+            let aborted = upload.abort().await;
+            completed.and(aborted)
         })
     }
 

@@ -7,7 +7,7 @@ use crate::upload::UploadError;
 use crate::upload::checkpoint::KeptPart;
 use crate::upload::checksum::{base64, crc32c};
 use crate::upload::patience::Patience;
-use aws_sdk_s3::types::ChecksumAlgorithm;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -46,6 +46,31 @@ impl Multipart {
     /// An upload that was begun before; it outlives this one too.
     pub(super) fn kept(target: Target, id: String) -> Self {
         Self { target, id, closed: true }
+    }
+
+    /// Asks for an object of a part that was never sent. The refusal that a store gives for that is the good answer.
+    ///
+    /// # Errors
+    /// When the store would refuse the completion of a whole upload too: the right is missing, or it does not know conditions.
+    pub(super) async fn complete_nothing(&self, patience: Patience) -> Result<(), UploadError> {
+        let target = &self.target;
+        let part =
+            CompletedPart::builder().part_number(1).e_tag("\"00000000000000000000000000000000\"").build();
+        let parts = CompletedMultipartUpload::builder().parts(part).build();
+        let request = || {
+            let complete = target.client.complete_multipart_upload().bucket(&target.bucket).key(&target.key);
+            complete.upload_id(&self.id).multipart_upload(parts.clone()).if_none_match("*").send()
+        };
+        match call(target, "s3:PutObject", patience, request).await {
+            Err(Failed { error, code }) => match error {
+                UploadError::Denied { .. }
+                | UploadError::Credentials { .. }
+                | UploadError::Unreachable { .. } => Err(error),
+                _ if code == "NotImplemented" => Err(error),
+                _no_such_part => Ok(()),
+            },
+            Ok(_) => Ok(()),
+        }
     }
 
     pub(super) async fn abort(mut self) -> Result<(), UploadError> {

@@ -234,6 +234,11 @@ impl S3Writer {
             (Err(Failed { error: UploadError::Denied { .. }, .. }), None) if confirmed => {
                 Ok(Stored { bytes: self.bytes })
             }
+            // Whether it is ours cannot be seen: the right to look is what is missing, and nothing is to be removed.
+            (
+                Err(Failed { error: denied @ UploadError::Denied { .. }, .. }),
+                Some(UploadError::Exists { .. }),
+            ) => Err(denied),
             (_, Some(refusal)) => Err(refusal),
             (Err(failed), None) => Err(failed.error),
         }
