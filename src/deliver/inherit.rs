@@ -12,6 +12,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+/// Segments that may be missing before one of the same stream: in front of more it is somebody else's file.
+const HOLES_MAX: u64 = 1 << 16;
 /// Attempts to give a segment back, and the pause after the first.
 const FREE_ATTEMPTS: u32 = 5;
 const FREE_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -53,7 +55,7 @@ pub(super) fn recover(
                 }
                 continue;
             }
-            if journal.is_complete() {
+            if journal.is_complete() || segment.sequence - next.min(segment.sequence) > HOLES_MAX {
                 tracing::error!(segment = %segment.path.display(), "a segment is in no object; it is kept");
                 continue;
             }
@@ -66,8 +68,8 @@ pub(super) fn recover(
                 packets -= before.packets.min(packets);
                 bytes -= before.frame_bytes.min(bytes);
             }
-            found.packets += packets;
-            found.frame_bytes += bytes;
+            found.packets = found.packets.saturating_add(packets);
+            found.frame_bytes = found.frame_bytes.saturating_add(bytes);
             inputs.push(Input::Segment(queue, segment));
         }
     }

@@ -55,6 +55,15 @@ pub struct Totals {
     pub gaps: Vec<Gap>,
 }
 
+impl Totals {
+    /// Adds an object. A damaged journal may claim any numbers: a sum stays at the largest.
+    fn add(&mut self, entry: &Entry) {
+        self.packets = self.packets.saturating_add(entry.object.packets);
+        self.frame_bytes = self.frame_bytes.saturating_add(entry.object.frame_bytes());
+        self.gaps.extend(&entry.gaps);
+    }
+}
+
 /// The complete objects of a capture, and how far the next one is.
 #[derive(Debug)]
 pub struct Journal {
@@ -94,9 +103,7 @@ impl Journal {
     pub fn open(dir: &Path) -> io::Result<Self> {
         let (mut last, mut totals) = (None::<(u32, Entry)>, Totals::default());
         let scanned = scan(dir, &mut |number, entry| {
-            totals.packets += entry.object.packets;
-            totals.frame_bytes += entry.object.frame_bytes();
-            totals.gaps.extend(&entry.gaps);
+            totals.add(&entry);
             if last.as_ref().is_none_or(|(before, _)| *before < number) {
                 last = Some((number, entry));
             }
@@ -175,9 +182,7 @@ impl Journal {
             tracing::warn!(journal = %path.display(), %error, "the journal's copy could not be written; the journal is whole");
         }
         self.end += line.len() as u64;
-        self.totals.packets += entry.object.packets;
-        self.totals.frame_bytes += entry.object.frame_bytes();
-        self.totals.gaps.extend(&entry.gaps);
+        self.totals.add(&entry);
         let number = object_number(&entry.object.name).unwrap_or_else(|| self.next());
         self.last = Some((number, entry));
         self.in_progress.clear();

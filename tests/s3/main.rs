@@ -12,6 +12,8 @@ mod merge;
 mod rights;
 #[path = "../common/proxy.rs"]
 mod proxy;
+#[path = "../common/skip.rs"]
+mod skip;
 #[path = "../common/strict.rs"]
 mod strict;
 #[path = "../common/weed.rs"]
