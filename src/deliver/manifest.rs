@@ -100,7 +100,8 @@ pub struct Manifest {
     /// RX queues that the counts are the sum of.
     pub queues: u32,
     /// Whether the process died and another one delivered. `captured` is then what is in the objects; of frames after
-    /// `counted_until`, those that the filter did not take and those that ports lost are not known.
+    /// `counted_until`, those that the filter did not take, those that ports lost, and those that were in memory when the
+    /// process died are not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recovered: bool,
     /// See `recovered`.

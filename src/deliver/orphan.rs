@@ -99,7 +99,10 @@ pub struct Left {
     counts: Option<Counts>,
     /// One for each queue; numbered from 0, and the place in the first one where delivered objects end.
     lanes: Vec<(Vec<Segment>, u64)>,
-    keeps_distrusted: bool,
+    /// Whether there are segments that every object passed over, though all are complete.
+    passed_over: bool,
+    /// Whether there are segments that this cannot deliver.
+    keeps_segments: bool,
 }
 
 /// The directories of captures in a spool, in the order of their names.
@@ -178,7 +181,7 @@ impl Left {
             cut_bytes: 0,
             notes,
         };
-        let keeps_distrusted = !survey.distrusted.is_empty();
+        let keeps_segments = !survey.distrusted.is_empty();
         let mut left = Self {
             summary,
             dir: dir.to_owned(),
@@ -187,7 +190,8 @@ impl Left {
             settled,
             counts,
             lanes: Vec::new(),
-            keeps_distrusted,
+            passed_over: false,
+            keeps_segments,
         };
         left.take(survey.streams).map_err(failed)?;
         Ok(left)
@@ -198,25 +202,56 @@ impl Left {
         self.entries.last().is_some_and(|entry| entry.is_last)
     }
 
-    /// Takes what comes behind the last complete object.
+    /// Takes what comes behind the last complete object; where every object is complete, what they passed over.
     fn take(&mut self, mut streams: BTreeMap<usize, LeftStream>) -> io::Result<()> {
         let cuts = self.entries.last().map_or_else(Vec::new, |entry| entry.cuts.clone());
         let known = self.record.as_ref().map_or(0, |record| record.queues).max(cuts.len());
         let queues = streams.keys().next_back().map_or(known, |last| known.max(last + 1));
         for queue in 0..queues {
             let cut = cuts.get(queue).copied().unwrap_or_default();
-            let stream = if self.is_complete() { None } else { streams.remove(&queue) };
-            let lane = self.lane(queue, cut, stream.unwrap_or_default())?;
+            let stream = streams.remove(&queue).unwrap_or_default();
+            let passed_over = |sequence| {
+                let mut gaps = self.entries.iter().flat_map(|entry| &entry.gaps);
+                gaps.find(|gap| (gap.queue, gap.sequence) == (queue, sequence)).copied()
+            };
+            let (behind, before): (LeftStream, LeftStream) =
+                stream.into_iter().partition(|segment| segment.sequence >= cut.sequence);
+            let passed: Vec<_> = before
+                .into_iter()
+                .filter_map(|segment| passed_over(segment.sequence).map(|gap| (gap, segment)))
+                .collect();
+            let lane = if self.is_complete() {
+                let unread =
+                    passed.iter().filter(|(gap, _)| gap.offset == 0).map(|(_, segment)| segment.clone());
+                let left: LeftStream = unread.chain(behind).collect();
+                self.passed_over |= !left.is_empty();
+                self.lane(queue, None, left)?
+            } else {
+                self.lane(queue, Some(cut), behind)?
+            };
             self.lanes.push(lane);
+            for (gap, segment) in passed {
+                let (name, offset) = (segment.path.display(), gap.offset);
+                let note = format!("queue {queue}: nothing behind byte {offset} of {name} is in an object");
+                self.summary.notes.push(note);
+                self.keeps_segments |= offset > 0 || !self.is_complete();
+            }
         }
         Ok(())
     }
 
-    fn lane(&mut self, queue: usize, cut: Cut, stream: LeftStream) -> io::Result<(Vec<Segment>, u64)> {
+    /// Segments as the merge takes them. `cut`: where delivered objects end in them; none for single segments that none holds.
+    fn lane(
+        &mut self,
+        queue: usize,
+        cut: Option<Cut>,
+        stream: LeftStream,
+    ) -> io::Result<(Vec<Segment>, u64)> {
         let summary = &mut self.summary;
+        let (is_stream, cut) = (cut.is_some(), cut.unwrap_or_default());
         let (mut lane, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
-        for segment in stream.into_iter().filter(|segment| segment.sequence >= cut.sequence) {
-            if segment.sequence > expected {
+        for segment in stream {
+            if is_stream && segment.sequence > expected {
                 let last = segment.sequence - 1;
                 summary.notes.push(format!("queue {queue}: segments {expected} to {last} are missing"));
             }
@@ -228,7 +263,7 @@ impl Left {
                 summary.notes.push(format!("queue {queue}: segment {} is damaged", segment.sequence));
             }
             let mut delivered = Salvaged::default();
-            if segment.sequence == cut.sequence && cut.offset > 0 {
+            if is_stream && segment.sequence == cut.sequence && cut.offset > 0 {
                 delivered = spool::whole_records(&File::open(&segment.path)?, cut.offset)?;
             }
             let packets = found.packets.saturating_sub(delivered.packets);
@@ -255,10 +290,18 @@ impl Left {
     /// [`RecoverError`].
     pub async fn deliver(&self, store: &dyn ObjectStore) -> Result<Option<Manifest>, RecoverError> {
         let goes_on = self.delivered_are_in(store).await?;
-        if !goes_on && (self.summary.packets == 0 || self.is_complete()) {
+        if !goes_on && (self.summary.packets == 0 || self.is_complete() && !self.passed_over) {
             return Ok(None);
         }
-        let new = if self.is_complete() { Vec::new() } else { self.merge_into(store, goes_on).await? };
+        if goes_on && self.passed_over {
+            // Objects are in order of time: what was passed over has no place between those that are there.
+            return Err(RecoverError::Exists { name: manifest_name(&self.summary.id) });
+        }
+        let new = if self.is_complete() && !self.passed_over {
+            Vec::new()
+        } else {
+            self.merge_into(store, goes_on).await?
+        };
         let manifest = self.manifest(goes_on, new).map_err(PublishError::from)?;
         let name = manifest_name(&manifest.manifest.id);
         let Some(bytes) = store.size(&name).await? else {
@@ -398,12 +441,12 @@ impl Left {
         })
     }
 
-    /// Removes what was delivered from the spool; false: segments that could not be trusted keep it there.
+    /// Removes what was delivered from the spool; false: segments that could not be delivered keep it there.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn remove(&self) -> io::Result<bool> {
-        if self.keeps_distrusted {
+        if self.keeps_segments {
             return Ok(false);
         }
         std::fs::remove_dir_all(&self.dir).map(|()| true)
@@ -413,6 +456,7 @@ impl Left {
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
+    use crate::merge::Gap;
 
     #[test]
     fn a_journal_that_claims_impossible_counts_is_looked_at_without_a_panic() {
@@ -429,5 +473,39 @@ mod tests {
         for goes_on in [false, true] {
             let _a_ledger = left.ledger(goes_on);
         }
+    }
+
+    fn pcap(packets: u64) -> Vec<u8> {
+        let mut writer = crate::pcap::Writer::new(Vec::new(), 262_144, 1).unwrap();
+        let second = 1_800_000_000_000_000_000;
+        (0..packets).for_each(|i| writer.write(second + i, 84, &[7; 84]).unwrap());
+        writer.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_complete_objects_passed_over_is_delivered_into_an_empty_directory_and_only_there() {
+        let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let gap = |sequence, offset| Gap { queue: 0, sequence, offset };
+        let entry = Entry {
+            object: ObjectInfo { name: "a".to_owned(), packets: 9, bytes: 1, ..ObjectInfo::default() },
+            cuts: vec![Cut { sequence: 4, offset: 0 }],
+            is_last: true,
+            gaps: vec![gap(1, 0), gap(2, 124)],
+        };
+        Journal::open(dir.path()).unwrap().append(entry).unwrap();
+        // One that came late, one that is damaged behind what was delivered of it, and one that is delivered.
+        for (sequence, packets) in [(1, 5), (2, 1), (3, 2)] {
+            std::fs::write(dir.path().join(format!("q000-{sequence:08}.pcap")), pcap(packets)).unwrap();
+        }
+        let left = Left::look(CaptureId::random(), dir.path()).unwrap();
+        assert_eq!(left.summary.packets, 5);
+        assert_eq!(left.summary.notes.iter().filter(|note| note.contains("is in an object")).count(), 2);
+        let store = crate::upload::FileStore::new(out.path().to_owned());
+        let manifest = left.deliver(&store).await.unwrap().unwrap();
+        assert_eq!((manifest.objects.len(), manifest.objects[0].packets), (1, 5));
+        assert!(!manifest.complete && !left.remove().unwrap());
+        store.put("a", vec![0].into()).await.unwrap();
+        let error = left.deliver(&store).await.unwrap_err();
+        assert!(matches!(error, RecoverError::Exists { .. }), "{error}");
     }
 }

@@ -81,7 +81,8 @@ pub struct Imbalance {
 
 impl Ledger {
     /// The ledger of a capture whose process died: its last known counts, held against `packets` of `bytes` frame bytes
-    /// that are in the files. What was counted and is not there is lost; what is there and was not counted was received.
+    /// that are in the files. What was counted and is not there is lost; what is there and was not counted was received. What
+    /// came after the last count and was lost with the memory is in no count, so `dropped.interrupted` is at least as much.
     #[must_use]
     pub fn recovered(mut self, packets: u64, bytes: u64) -> Self {
         let (more, fewer) = (packets.saturating_sub(self.captured), self.captured.saturating_sub(packets));
@@ -157,6 +158,15 @@ mod tests {
                 (packets, 5_u64.saturating_sub(packets))
             );
         }
+    }
+
+    #[test]
+    fn what_came_after_the_last_count_and_was_lost_in_memory_is_in_no_count() {
+        let counted = Ledger { offered: 5000, rx: 5000, matched: 5000, captured: 5000, ..Ledger::default() };
+        // Eight more came; then the process died with 648 in memory.
+        let (after, in_memory) = (8, 648);
+        let ledger = counted.recovered(5000 + after - in_memory, 0);
+        assert_eq!((ledger.check(), ledger.dropped.interrupted), (Ok(()), in_memory - after));
     }
 
     #[test]
