@@ -181,7 +181,7 @@ pub enum UploadError {
         /// What was sent.
         sent: String,
     },
-    /// What the store holds of an object under way is not how the object begins.
+    /// What the store holds of an object in progress is not how the object begins.
     #[error("what the store holds of {place} is not what is merged now; it is sent again from its beginning")]
     Diverged {
         /// The object.

@@ -4,7 +4,7 @@
 //! Invariant: the SDK's own retries are off, so that `retry` alone knows whether a request may have been carried out before.
 
 mod extras;
-mod line;
+mod client;
 mod multipart;
 mod retry;
 mod sweep;
@@ -12,7 +12,7 @@ mod writer;
 
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, KeptPart};
-use super::patience::{Grant, Patience};
+use super::retry_budget::{Grant, RetryBudget};
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::chain::chain;
 use crate::job::S3Credentials;
@@ -126,11 +126,11 @@ pub(super) struct S3Stores {
 impl S3Stores {
     pub(super) fn new(config: S3Config) -> Result<Self, UploadError> {
         config.check()?;
-        let http = line::client(config.proxy.as_deref(), config.ca_file.as_deref())?;
+        let http = client::open(config.proxy.as_deref(), config.ca_file.as_deref())?;
         Ok(Self { config, http, shared: Mutex::default() })
     }
 
-    /// Reads credentials anew for the next store that is opened: somebody may have put them right.
+    /// Reads credentials again for the next store that is opened: somebody may have put them right.
     pub(super) async fn renew(&self) {
         *self.shared.lock().await = None;
     }
@@ -294,7 +294,7 @@ impl ObjectStore for S3Store {
     fn probe(&self) -> Pending<'_, ()> {
         Box::pin(async move {
             let target = self.target(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()));
-            let budget = target.grant.patience_short();
+            let budget = target.grant.budget_short();
             let upload = Multipart::create(target, budget).await?;
             let completed = upload.complete_nothing(budget).await;
             let aborted = upload.abort().await;
@@ -323,7 +323,7 @@ impl ObjectStore for S3Store {
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
         Box::pin(async move {
             let target = self.target(name);
-            match head(&target, target.grant.patience_look()).await {
+            match head(&target, target.grant.budget_look()).await {
                 Ok(held) => Ok(Some(held.bytes)),
                 Err(Failed { error: UploadError::NotFound { .. }, .. }) => Ok(None),
                 Err(failed) => Err(failed.error),
@@ -335,7 +335,7 @@ impl ObjectStore for S3Store {
         Box::pin(async move {
             let target = self.target(name);
             let request = || target.client.get_object().bucket(&target.bucket).key(&target.key).send();
-            let mut answer = call(&target, "s3:GetObject", target.grant.patience_look(), request).await?;
+            let mut answer = call(&target, "s3:GetObject", target.grant.budget_look(), request).await?;
             collect(&target, &mut answer.body, bytes_max).await
         })
     }
@@ -352,7 +352,7 @@ impl ObjectStore for S3Store {
                 get.range(&range).send()
             };
             // The whole time that the store is given: a long read must not end with one dropped connection.
-            match call(&target, "s3:GetObject", target.grant.patience_look(), request).await {
+            match call(&target, "s3:GetObject", target.grant.budget_look(), request).await {
                 Ok(mut answer) => collect(&target, &mut answer.body, bytes).await,
                 Err(failed) if self.size(name).await?.is_some_and(|size| size <= from) => {
                     // Stores answer 416 for a range behind the end; that is no failure here.
@@ -374,7 +374,7 @@ impl ObjectStore for S3Store {
                     let list = target.client.list_objects_v2().bucket(&target.bucket).prefix(&target.key);
                     list.delimiter("/").set_continuation_token(next.clone()).send()
                 };
-                let answer = call(&target, "s3:ListBucket", target.grant.patience_look(), request).await?;
+                let answer = call(&target, "s3:ListBucket", target.grant.budget_look(), request).await?;
                 names.extend(
                     answer.contents().iter().filter_map(|object| Some(object.key()?[folder..].to_owned())),
                 );
@@ -412,12 +412,12 @@ struct Held {
     checksum: Option<String>,
 }
 
-async fn head(target: &Target, patience: Patience) -> Result<Held, Failed> {
+async fn head(target: &Target, budget: RetryBudget) -> Result<Held, Failed> {
     let request = || {
         let head = target.client.head_object().bucket(&target.bucket).key(&target.key);
         head.checksum_mode(ChecksumMode::Enabled).send()
     };
-    let answer = call(target, "s3:GetObject", patience, request).await?;
+    let answer = call(target, "s3:GetObject", budget, request).await?;
     Ok(Held {
         bytes: answer.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
         checksum: answer.checksum_crc32_c().map(str::to_owned),
