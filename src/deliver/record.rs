@@ -15,10 +15,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const RECORD: &str = ".capture.json";
 const MANIFEST: &str = ".manifest.json";
 const COUNTS: &str = ".counts.json";
+/// Attempts to keep or read the counts.
+const ATTEMPTS: u32 = 6;
 
 /// What is known of a capture while it is in the spool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -151,7 +154,7 @@ pub fn settle(dir: &Path, mut manifest: Manifest) -> io::Result<Settled> {
 /// # Errors
 /// When they cannot be read.
 pub fn counts(dir: &Path) -> io::Result<Option<Counts>> {
-    match fs::read(dir.join(COUNTS)) {
+    match again_and_again(|| fs::read(dir.join(COUNTS))) {
         Ok(json) => serde_json::from_slice(&json).map(Some).map_err(io::Error::other),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
@@ -164,7 +167,22 @@ pub fn counts(dir: &Path) -> io::Result<Option<Counts>> {
 /// # Errors
 /// When they cannot be written.
 pub fn settle_counts(dir: &Path, counts: &Counts) -> io::Result<()> {
-    replace(dir, COUNTS, &serde_json::to_vec(counts).map_err(io::Error::other)?)
+    let json = serde_json::to_vec(counts).map_err(io::Error::other)?;
+    again_and_again(|| replace(dir, COUNTS, &json))
+}
+
+/// Tries what is not tried again later: one failure of the disk must not decide what a capture's last object says. Waits up to
+/// about two seconds.
+fn again_and_again<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut pause = Duration::from_millis(50);
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => std::thread::sleep(pause),
+            done => return done,
+        }
+        pause *= 2;
+    }
+    attempt()
 }
 
 fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -250,6 +268,23 @@ mod tests {
         let read = settle(dir.path(), first.clone()).unwrap();
         assert_eq!((read.manifest, read.json), (first, newer.into_bytes()));
     }
+
+    #[test]
+    fn counts_that_cannot_be_kept_at_once_are_kept_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = dir.path().join(".counts.json.part");
+        fs::create_dir(&part).unwrap();
+        std::thread::scope(|scope| {
+            let settled = scope.spawn(|| settle_counts(dir.path(), &COUNTS_OF_ONE));
+            std::thread::sleep(Duration::from_millis(20));
+            fs::remove_dir(&part).unwrap();
+            settled.join().unwrap().unwrap();
+        });
+        assert_eq!(counts(dir.path()).unwrap(), Some(COUNTS_OF_ONE));
+    }
+
+    const COUNTS_OF_ONE: Counts =
+        Counts { offered: 1, port_drops: 0, matched: 1, host_drops: 0, captured: 1 };
 
     fn entry(cut: u64, gaps: Vec<Gap>) -> Entry {
         let cuts = vec![Cut { sequence: cut, offset: 0 }];
