@@ -318,7 +318,8 @@ impl Engine {
         let Some(capture) = self.machine.capture(serial) else { return };
         let (dir, spool) = (self.dir(capture), Arc::clone(&self.planes.spool));
         let task = move || {
-            let result = if remove { journal::remove(&dir) } else { Ok(()) };
+            // What is in no object stays; `remove` says so in the log.
+            let result = if remove { journal::remove(&dir).map(drop) } else { Ok(()) };
             spool.forget(serial);
             Input::Removed { serial, result: result.map_err(|error| format!("{}: {error}", dir.display())) }
         };
