@@ -32,6 +32,7 @@ pub use message::{Closes, Message, Piece, StreamId};
 pub use published::{Cut, Input, Segment};
 pub use publisher::{Publisher, PublisherHandle};
 pub use quota::Quota;
+pub(crate) use recover::place;
 pub use recover::{Recovery, recover};
 pub use salvage::{Salvaged, whole_records};
 pub use spool::{Captures, Event, Failure, Lost, Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};

@@ -24,11 +24,27 @@ pub struct Segment {
     pub last_ns: u64,
 }
 
+impl Segment {
+    /// Bytes of its records' data.
+    #[must_use]
+    pub fn frame_bytes(&self) -> u64 {
+        use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE, PCAP_RECORD_HEADER_BYTES as RECORD};
+        self.bytes.saturating_sub(FILE as u64 + self.packets * RECORD as u64)
+    }
+}
+
 /// What the live merge of one capture is told. `queue` counts from 0 over all ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The stream's next segment is published.
     Segment(usize, Segment),
+    /// The stream's next segment will never be published. What it held is lost or stays in its file; the teller counts it.
+    Hole {
+        /// The stream.
+        queue: usize,
+        /// The segment's place in it.
+        sequence: u64,
+    },
     /// Whatever this queue publishes from now on is not older than this many ns since the UNIX epoch.
     Watermark(usize, u64),
     /// The queue's stream is complete.
@@ -40,7 +56,6 @@ pub enum Input {
 
 /// A place in one queue's stream: everything before it is in complete objects, what comes next begins there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Cut {
     /// The segment.
     pub sequence: u64,

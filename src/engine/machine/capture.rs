@@ -103,6 +103,8 @@ pub(in super::super) struct Capture {
     /// Final counts.
     pub(super) counted: Option<(SlotTotals, PortDrops)>,
     pub(super) lost: Lost,
+    /// What was captured and could not be read from the disk again.
+    pub(super) unread: Lost,
     pub(super) failure: Option<Failure>,
     /// Segments that could not be published and stay on the disk.
     pub(super) unpublished: u64,
@@ -140,6 +142,7 @@ impl Capture {
             ports_from: PortDrops::default(),
             counted: None,
             lost: Lost::default(),
+            unread: Lost::default(),
             failure: None,
             unpublished: 0,
             streams_left: 0,
@@ -203,7 +206,17 @@ impl Capture {
             Some(Failure::Io(_)) => ledger.dropped.io = lost,
             None => ledger.dropped.spool = lost,
         }
+        lose(&mut ledger, self.unread);
         ledger
+    }
+
+    /// Books what its merge could not read.
+    pub(super) fn unreadable(&mut self, lost: Lost) {
+        if self.recovered.is_some() || self.settled {
+            lose(&mut self.job.ledger, lost);
+        } else {
+            self.unread = lost;
+        }
     }
 
     /// The job as customers see it now. An outcome is shown once it is durable.
@@ -291,6 +304,14 @@ impl Capture {
             out.push(Effect::Created { reply, answer: Err(refusal) });
         }
     }
+}
+
+/// Moves packets from the files to what a disk error took.
+fn lose(ledger: &mut Ledger, lost: Lost) {
+    let packets = lost.packets.min(ledger.captured);
+    ledger.captured -= packets;
+    ledger.captured_bytes = ledger.captured_bytes.saturating_sub(lost.frame_bytes);
+    ledger.dropped.io += packets;
 }
 
 /// A copy of a job without its objects, of which there may be a hundred thousand.
