@@ -463,19 +463,6 @@ impl Engine {
         }
     }
 
-    /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
-    fn look_at_clock(&mut self) {
-        let clock = self.planes.clock.read();
-        let Some((steps, moved_ns)) = clock.since(&self.clock) else { return };
-        self.clock = clock;
-        tracing::warn!(
-            steps,
-            moved_seconds = moved_ns as f64 / 1e9,
-            "the wall clock was set: captures that run keep the time in which they began, later ones have the new time"
-        );
-        self.record();
-    }
-
     fn running(&mut self, serial: u64) {
         if let Some(mut active) = self.active.remove(&serial) {
             active.phase = Phase::Running;

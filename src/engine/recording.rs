@@ -112,6 +112,19 @@ impl Engine {
         }
     }
 
+    /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
+    pub(super) fn look_at_clock(&mut self) {
+        let clock = self.planes.clock.read();
+        let Some((steps, moved_ns)) = clock.since(&self.clock) else { return };
+        self.clock = clock;
+        tracing::warn!(
+            steps,
+            moved_seconds = moved_ns as f64 / 1e9,
+            "the wall clock was set: captures that run keep the time in which they began, later ones have the new time"
+        );
+        self.record();
+    }
+
     /// Ends the recording: the workers close its segments.
     pub(super) fn end_recording(&mut self) {
         if self.recorder.is_some() {
