@@ -278,7 +278,7 @@ impl<S: Source> Worker<S> {
         }
         for queue in &mut self.queues {
             let mut touched = queue.sampled.settle(&mut queue.streams, &mut queue.local);
-            for slot in 0..CAPTURES_MAX {
+            for (slot, ahead_ns) in ahead.into_iter().enumerate() {
                 let (before, after) = (old.serial(slot), self.work.serial(slot));
                 if before == after {
                     continue;
@@ -306,7 +306,7 @@ impl<S: Source> Worker<S> {
                     let plain = self.work.attachments[slot].as_ref().filter(|a| !a.budget.is_limited());
                     let plain = plain.filter(|_| sample.is_none()).map(|a| a.snaplen);
                     queue.streams[slot].begin(after, plain, sample.map(|sample| Sampler::new(sample, seed)));
-                    queue.streams[slot].shift_time(ahead[slot]);
+                    queue.streams[slot].shift_time(ahead_ns);
                 }
             }
             queue.sampled.set(self.work.sampled, &queue.streams);
@@ -375,12 +375,8 @@ impl<S: Source> Worker<S> {
         if !is_passed {
             queue.sampled.set(queue.sampled.slots() & !queue.over, &queue.streams);
         }
-        let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
-        totals.rx += frames as u64;
-        totals.rx_bytes += burst.wire_bytes();
-        totals.matched += taken;
-        totals.unmatched += frames as u64 - taken;
+        queue.local.queue.add(frames as u64, burst.wire_bytes(), taken);
         drop(burst);
         if queue.local.counted(touched) {
             queue.publish(0);
