@@ -103,7 +103,7 @@ pub fn frame(bytes: usize) -> Vec<u8> {
     frame
 }
 
-pub struct Frames<'a>(&'a [Vec<u8>]);
+pub struct Frames<'a>(pub &'a [Vec<u8>]);
 
 impl Burst for Frames<'_> {
     fn len(&self) -> usize {
@@ -187,6 +187,8 @@ pub struct Options {
     pub simple_interval: Duration,
     pub full_per_account: usize,
     pub captures_max: usize,
+    pub timers: Timers,
+    pub upload_pause_max: Duration,
 }
 
 impl Default for Options {
@@ -201,7 +203,79 @@ impl Default for Options {
             simple_interval: Duration::ZERO,
             full_per_account: 1,
             captures_max: 64,
+            timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
+            upload_pause_max: Duration::from_secs(20),
         }
+    }
+}
+
+/// The threads and tasks of a host whose files lie below one directory.
+pub struct Host {
+    pub handle: Handle,
+    pub plane: DataPlane,
+    pub engine: JoinHandle<()>,
+    pub history: Option<Arc<History>>,
+    #[allow(dead_code)] // the sweep reads its quota
+    pub spool: Arc<Spool>,
+}
+
+impl Host {
+    /// Starts a host as `serve` does, in the same order.
+    pub fn open<S: Source + 'static>(
+        dir: &Path,
+        options: Options,
+        sources: Vec<S>,
+        on_worker: &OnWorker,
+        scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    ) -> anyhow::Result<Self> {
+        let spool = Arc::new(Spool::open(SpoolConfig {
+            dir: dir.join("spool"),
+            bytes_max: options.bytes_max,
+            segment_bytes: options.segment_bytes,
+            write: options.write,
+            fsync_interval: Duration::from_millis(200),
+            pool_bytes: 8 << 20,
+        })?);
+        let history = options.history.map(|config| History::open(config, Arc::clone(&spool)));
+        let history = history.transpose()?.map(Arc::new);
+        let jobs = Arc::new(Embedded::open(&dir.join("jobs"))?);
+        let config = DataPlaneConfig {
+            worker_cores: vec![1],
+            writer_cores: vec![0],
+            blocks: 64,
+            hugepages: Hugepages::Never,
+            timers: options.timers,
+            bypasses_lanes: false,
+        };
+        let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;
+        let engine = Engine::new(Planes {
+            workers,
+            queues: plane.queues.clone(),
+            ports: Box::new(PortDrops::default),
+            spool: Arc::clone(&spool),
+            stores: Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() })?),
+            keys: BucketKeys::new(jobs.clone(), None),
+            contact_time_max: Duration::from_secs(10),
+            jobs,
+            simple_dir: dir.join("simple"),
+            host: "rig".to_owned(),
+            colo: "tst01".to_owned(),
+            scopes,
+            captures_max: options.captures_max,
+            upload_retention: options.upload_retention,
+            upload_pause_max: options.upload_pause_max,
+            high_water_percent: 80,
+            object_format: Default::default(),
+            origin: Default::default(),
+            signing_key: None,
+            full_per_account: options.full_per_account,
+            simple_interval: options.simple_interval,
+            simple_sample: options.simple_sample,
+            history: history.clone(),
+        })?;
+        let (handle, actions) = Handle::channel(16);
+        let engine = tokio::spawn(engine.run(actions));
+        Ok(Self { handle, plane, engine, history, spool })
     }
 }
 
@@ -209,7 +283,8 @@ fn new_dir() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-fn nothing() -> OnWorker {
+/// Nothing to do on a worker.
+pub fn nothing() -> OnWorker {
     Arc::new(|| Box::new(()) as Box<dyn Any>)
 }
 
@@ -269,57 +344,8 @@ impl Rig {
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> Self {
-        let Options { write, bytes_max, segment_bytes, history, simple_sample, upload_retention, .. } =
-            options;
-        let spool = Spool::open(SpoolConfig {
-            dir: dir.path().join("spool"),
-            bytes_max,
-            segment_bytes,
-            write,
-            fsync_interval: Duration::from_millis(200),
-            pool_bytes: 8 << 20,
-        });
-        let spool = Arc::new(spool.unwrap());
-        let config = DataPlaneConfig {
-            worker_cores: vec![1],
-            writer_cores: vec![0],
-            blocks: 64,
-            hugepages: Hugepages::Never,
-            timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
-            bypasses_lanes: false,
-        };
-        let history = history.map(|config| Arc::new(History::open(config, Arc::clone(&spool)).unwrap()));
-        let (plane, workers) = DataPlane::start(&config, traffic, &spool, on_worker).unwrap();
-        let jobs = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
-        let engine = Engine::new(Planes {
-            workers,
-            queues: plane.queues.clone(),
-            ports: Box::new(PortDrops::default),
-            spool,
-            stores: Arc::new(
-                Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap(),
-            ),
-            keys: BucketKeys::new(jobs.clone(), None),
-            contact_time_max: Duration::from_secs(10),
-            jobs,
-            simple_dir: dir.path().join("simple"),
-            host: "rig".to_owned(),
-            colo: "tst01".to_owned(),
-            scopes,
-            captures_max: options.captures_max,
-            upload_retention,
-            upload_pause_max: Duration::from_secs(20),
-            high_water_percent: 80,
-            object_format: Default::default(),
-            origin: Default::default(),
-            signing_key: None,
-            full_per_account: options.full_per_account,
-            simple_interval: options.simple_interval,
-            simple_sample,
-            history: history.clone(),
-        });
-        let (handle, actions) = Handle::channel(16);
-        let engine = tokio::spawn(engine.unwrap().run(actions));
+        let host = Host::open(dir.path(), options, traffic, on_worker, scopes).unwrap();
+        let Host { handle, plane, engine, history, .. } = host;
         Self { dir, handle, plane, engine, history }
     }
 
