@@ -31,6 +31,7 @@ pub struct Summary {
     pub status: Status,
     pub stop_reason: Option<StopReason>,
     pub captured: u64,
+    /// But for what came after a limit.
     pub dropped: u64,
     /// Whether it had ended before the restart.
     pub in_time: bool,
@@ -302,7 +303,7 @@ fn summaries(facts: &Facts, after: &Facts) -> Vec<Summary> {
         status: job.status,
         stop_reason: job.stop_reason,
         captured: job.ledger.captured,
-        dropped: job.ledger.dropped.total(),
+        dropped: job.ledger.dropped.total() - job.ledger.dropped.limit,
         in_time: ended_before(&job.id),
     };
     jobs.iter().map(of).collect()

@@ -126,6 +126,7 @@ pub fn run(place: &Place, scenario: &str, patience_ms: u64, fault: Option<&Fault
         "--nocapture",
         "--test-threads=1",
     ]);
+    command.current_dir(place.state());
     command.env(ORDER, serde_json::to_string(&order).unwrap()).env_remove("RUST_BACKTRACE");
     command.stdout(File::create(home.join("out")).unwrap()).stderr(File::create(&log).unwrap());
     let status = command.status().unwrap();

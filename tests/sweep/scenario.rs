@@ -184,7 +184,8 @@ impl Scene<'_> {
     }
 
     fn full_request(&self) -> Request {
-        Request { account: account(), ..request(self.dir.join("bucket"), 60.0) }
+        // Relative: what a process left is taken up in copies of its directory.
+        Request { account: account(), ..request("bucket".into(), 60.0) }
     }
 
     async fn full(&mut self, format: Option<Container>, compression: Option<Compression>) {
