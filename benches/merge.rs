@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use trawl::merge::{Input, Segment, Shape, Start, merge_files, run_live};
+use trawl::merge::{Shape, Start, merge_files, run_live};
 use trawl::pcap::Writer;
+use trawl::spool::{Input, Segment};
 
 const BYTES: u64 = 256 << 20;
 /// 7 : 4 : 1 packets of 64, 594 and 1514 bytes: simple IMIX.

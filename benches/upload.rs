@@ -6,7 +6,8 @@
 use bytes::BytesMut;
 use std::io::Read;
 use std::time::Instant;
-use trawl::upload::{Destination, S3Config, Stores, StoresConfig};
+use trawl::job::Destination;
+use trawl::upload::{S3Config, Stores, StoresConfig};
 
 /// As the merge hands them on.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -18,7 +18,7 @@ use trawl::dpdk::{Eal, Port, PortConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use trawl::matcher::{Filter, FilterV1};
-use trawl::merge::Feed;
+use trawl::spool::Feed;
 use trawl::spool::{Spool, SpoolCapture, SpoolConfig, WriteMode};
 use trawl::worker::{Assigned, Attachment, Budget, Sample, Timers, Work, WorkerHandle};
 

@@ -5,7 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use std::io::Read;
 use std::path::Path;
-use trawl::merge::{Compression, Container, MergeInput, ObjectFormat, merge_inputs};
+use trawl::pcap::{Compression, Container, ObjectFormat};
+use trawl::merge::{MergeInput, merge_inputs};
 use trawl::pcap::{Reader, Unpacked};
 
 /// Bytes that each file is unpacked to at most.

@@ -8,12 +8,12 @@ use super::ApiState;
 use super::attempts::Attempts;
 use super::codes::Code;
 use super::envelope::Failure;
-use crate::capture::AccountId;
+use crate::http::Peer;
+use crate::job::AccountId;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use subtle::{Choice, ConstantTimeEq};
@@ -165,10 +165,6 @@ fn authenticate(
     };
     Ok((AccountId(account.to_owned()), role))
 }
-
-/// Where a request's connection comes from.
-#[derive(Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
 
 /// The account of the path; the request carries a credential of it.
 pub(super) struct Reader(pub(super) AccountId);

@@ -5,9 +5,8 @@
 use super::auth::Reader;
 use super::codes::Code;
 use super::envelope::Failure;
-use super::pcaps::{Api, PcapId};
-use super::routes::Routes;
-use crate::capture::{Job, Kind, ObjectInfo, Status};
+use super::route::{Api, PcapId, Routes};
+use crate::job::{Job, Kind, ObjectInfo, Status};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};

@@ -4,7 +4,7 @@
 //! a status of 4xx or 5xx and at least one error, because the SDKs do not look at `success`.
 
 use super::codes::{Code, Retry};
-use crate::capture::Refusal;
+use crate::engine::Refusal;
 use crate::ownership::OwnershipError;
 use crate::store::StoreError;
 use crate::upload::UploadError;

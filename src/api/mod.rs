@@ -13,18 +13,15 @@ mod envelope;
 mod ownership;
 mod pcaps;
 mod result;
+mod route;
 mod routes;
-mod serve;
-mod tls;
 mod validate;
 
 pub use auth::{Accounts, Credential, Role, Secret};
-pub use serve::{Bounds, serve};
-pub use tls::{TlsError, tls};
 
-use crate::capture::Handle;
+use crate::engine::Handle;
+use crate::job::Destination;
 use crate::ownership::Ownership;
-use crate::upload::Destination;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, Uri};

@@ -3,9 +3,8 @@
 use super::auth::{Reader, Writer};
 use super::body;
 use super::envelope::{Failure, success};
-use super::pcaps::{Api, PcapId};
 use super::result::date_time;
-use super::routes::Routes;
+use super::route::{Api, PcapId, Routes};
 use super::validate;
 use crate::ownership::{Proof, proof};
 use crate::store::Bucket;

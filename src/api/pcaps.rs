@@ -3,19 +3,15 @@
 use super::auth::{Reader, Writer};
 use super::codes::Code;
 use super::envelope::{Failure, Problem, success, success_with};
-use super::routes::Routes;
-use super::{ApiState, body, result, validate};
-use crate::capture::{CaptureId, Kind};
+use super::route::{Api, PcapId, Routes};
+use super::{body, result, validate};
+use crate::job::Kind;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::{get, put};
-use std::sync::Arc;
-
-pub(super) type Api = State<Arc<ApiState>>;
 
 /// The routes, without prefix.
 pub(super) fn routes() -> Routes {
@@ -25,23 +21,6 @@ pub(super) fn routes() -> Routes {
         ("/accounts/{account}/pcaps/{id}/stop", put(stop)),
         ("/accounts/{account}/pcaps/{id}/progress", get(progress)),
     ]
-}
-
-/// The capture or ownership that the path names.
-pub(super) struct PcapId(pub(super) CaptureId);
-
-impl FromRequestParts<Arc<ApiState>> for PcapId {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Failure> {
-        let path = RawPathParams::from_request_parts(parts, state).await.ok();
-        let id =
-            path.iter().flatten().find(|(name, _)| *name == "id").and_then(|(_, id)| CaptureId::parse(id));
-        id.map(Self).ok_or_else(|| {
-            let message = "Could not route to this object, perhaps your object identifier is invalid?";
-            Failure::new(Code::BadIdentifier, message)
-        })
-    }
 }
 
 async fn create(

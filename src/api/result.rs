@@ -3,7 +3,7 @@
 //! Invariant: unset is absent, never null or empty, and a result has only members of its type: one more, and the Go SDK
 //! decodes a full capture as a simple one, or the Python SDK a simple one as full.
 
-use crate::capture::{ColoStyle, Job, Kind, Status};
+use crate::job::{ColoStyle, Job, Kind, Status};
 use crate::matcher::FilterV1;
 use jiff::Timestamp;
 use serde::Serialize;

@@ -2,17 +2,15 @@
 //!
 //! Invariant: the document has exactly the paths, methods and error codes that are served, and the limits of its host.
 
+use super::route::Routes;
 use super::{ApiState, Rules, download, ownership, pcaps};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::get;
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
-
-/// Paths without prefix, and what is done there.
-pub(super) type Routes = Vec<(&'static str, MethodRouter<Arc<ApiState>>)>;
 
 /// Kept by hand and not derived from types: it says what clients may rely on, which is less than what the types allow.
 const OPENAPI: &str = include_str!("openapi.json");

@@ -9,7 +9,7 @@ mod security;
 mod serving;
 
 use super::*;
-use crate::capture::{self, AccountId};
+use crate::job::AccountId;
 use crate::ownership::BucketKeys;
 use crate::store::Embedded;
 use crate::upload::{Stores, StoresConfig};
@@ -84,7 +84,7 @@ pub(super) fn ord02() -> Rules {
     }
 }
 
-fn routes_to(captures: capture::Handle, rules: Rules, dir: &Path) -> Router {
+fn routes_to(captures: crate::engine::Handle, rules: Rules, dir: &Path) -> Router {
     let a =
         vec![key("user@example.com", "a-key"), token("a-token", Role::Write), token("a-reader", Role::Read)];
     let b = vec![key("b@example.com", "b-key"), token("b-token", Role::Write)];

@@ -9,10 +9,10 @@ use super::body::{CreateBody, OwnershipBody};
 use super::check::{Check, name, shown};
 use super::codes::Code;
 use super::envelope::Failure;
-use crate::capture::{AccountId, ColoStyle, Kind, OffsetTime, Request};
+use crate::job::{AccountId, ColoStyle, Kind, OffsetTime, Request};
+use crate::job::{Destination, DestinationError, S3Credentials};
 use crate::matcher::FilterV1;
-use crate::merge::{Compression, Container};
-use crate::upload::{Destination, DestinationError, S3Credentials};
+use crate::pcap::{Compression, Container};
 use jiff::Timestamp;
 use serde_json::Value;
 

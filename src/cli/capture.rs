@@ -6,7 +6,7 @@ use super::args::{CaptureArgs, CaptureCommand, StartArgs};
 use super::client::{self, Client};
 use super::wait::{self, Display};
 use super::{Error, Outcome, download, report, request};
-use crate::capture::Progress;
+use crate::job::Progress;
 use serde_json::{Value, json};
 
 /// Runs one command against the server.
@@ -72,7 +72,7 @@ async fn ended(client: &Client, id: &str, progress: &Progress, json: bool) -> Re
     let balanced = progress.ledger.check().is_ok();
     let whole = json!({"capture": capture, "progress": progress, "balanced": balanced});
     let mut outcome = Outcome::done(report::ended(progress, message), &whole, json)?;
-    outcome.is_success = progress.status == crate::capture::Status::Success && balanced;
+    outcome.is_success = progress.status == crate::job::Status::Success && balanced;
     Ok(outcome)
 }
 

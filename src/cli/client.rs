@@ -4,7 +4,7 @@
 
 use super::args::ServerArgs;
 use super::request::Body;
-use crate::capture::Progress;
+use crate::job::Progress;
 use bytes::Bytes;
 use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
 use serde::Deserialize;

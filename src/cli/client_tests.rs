@@ -4,7 +4,7 @@ use super::super::args::{CaptureType, FilterV1Args, StartArgs};
 use super::super::request;
 use super::super::wait::{self, Display};
 use super::*;
-use crate::capture::{CaptureId, Ledger, Status};
+use crate::job::{CaptureId, Ledger, Status};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};

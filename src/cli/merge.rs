@@ -4,8 +4,10 @@
 
 use super::args::{CompressionArg, FormatArg, MergeArgs};
 use super::stores;
-use crate::merge::{Compression, Container, MergeInput, ObjectFormat, Totals, merge_inputs};
-use crate::upload::{Bucket, ObjectStore};
+use crate::deliver::Bucket;
+use crate::merge::{MergeInput, Totals, merge_inputs};
+use crate::pcap::{Compression, Container, ObjectFormat};
+use crate::upload::ObjectStore;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;

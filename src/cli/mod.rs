@@ -21,8 +21,8 @@ mod verify;
 mod wait;
 
 use crate::config::{Plan, Problems};
+use crate::deliver::{KeyError, SigningKey};
 use crate::observe;
-use crate::upload::{KeyError, SigningKey};
 use clap::Parser as _;
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};

@@ -5,7 +5,7 @@
 use super::args::RecoverArgs;
 use super::report::time;
 use super::{Error, Outcome, stores};
-use crate::capture::recover::{Left, RecoverError, Summary, captures};
+use crate::deliver::orphan::{Left, RecoverError, Summary, captures};
 use crate::history;
 use crate::limits::HISTORY_DIR;
 use crate::spool::{LockError, SpoolLock};

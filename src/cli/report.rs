@@ -2,7 +2,7 @@
 //!
 //! Invariant: every number that is shown comes from the server as it is; a sum never stands in for its parts.
 
-use crate::capture::{Ledger, ObjectInfo, Progress};
+use crate::job::{Ledger, ObjectInfo, Progress};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -184,7 +184,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::{CaptureId, Status, StopReason};
+    use crate::job::{CaptureId, Status, StopReason};
     use serde_json::json;
 
     fn progress() -> Progress {

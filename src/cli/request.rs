@@ -5,7 +5,7 @@
 use super::args::{CaptureType, FilterV1Args, StartArgs};
 use crate::config::ByteSize;
 use crate::matcher::FilterV1;
-use crate::merge::{Compression, Container};
+use crate::pcap::{Compression, Container};
 use serde::Serialize;
 use serde_json::Number;
 

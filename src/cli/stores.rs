@@ -4,9 +4,9 @@
 //! who calls.
 
 use super::args::StoreArgs;
+use crate::job::{Destination, DestinationError, S3Credentials};
 use crate::upload::{
-    Destination, DestinationError, GcsConfig, GcsCredentials, ObjectStore, R2Config, S3Config, S3Credentials,
-    Stores, StoresConfig, UploadError,
+    GcsConfig, GcsCredentials, ObjectStore, R2Config, S3Config, Stores, StoresConfig, UploadError,
 };
 
 /// How long a store that fails is tried again: a person waits.

@@ -4,8 +4,8 @@
 
 use super::args::VerifyArgs;
 use super::stores;
-use crate::capture::ObjectInfo;
-use crate::upload::{Bucket, Finding, PublicKey, Step, Verified, VerifyError, verify_at, verify_file};
+use crate::deliver::{Bucket, Finding, PublicKey, Step, Verified, VerifyError, verify_at, verify_file};
+use crate::job::ObjectInfo;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
@@ -77,8 +77,8 @@ fn verdict(verified: &Verified) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::CaptureId;
-    use crate::upload::{Manifest, manifest_name, verify};
+    use crate::deliver::{Manifest, manifest_name, verify};
+    use crate::job::CaptureId;
 
     #[test]
     fn the_end_is_an_error_exactly_if_there_are_findings() {
@@ -113,6 +113,6 @@ mod tests {
     }
 
     fn ledger_json() -> String {
-        serde_json::to_string(&crate::capture::Ledger::default()).unwrap()
+        serde_json::to_string(&crate::job::Ledger::default()).unwrap()
     }
 }

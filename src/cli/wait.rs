@@ -5,7 +5,7 @@
 
 use super::client::{self, Client};
 use super::report;
-use crate::capture::Progress;
+use crate::job::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};

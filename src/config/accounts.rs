@@ -5,7 +5,7 @@
 use super::file;
 use super::plan::{Account, Credential, CredentialKind, Role};
 use super::resolve::Rules;
-use crate::capture::AccountId;
+use crate::job::AccountId;
 use ipnet::IpNet;
 use std::collections::HashSet;
 

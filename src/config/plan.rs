@@ -4,8 +4,8 @@
 //! Invariant: nothing downstream checks a value again.
 
 use super::{Problem, Problems, file, resolve};
-use crate::capture::AccountId;
-use crate::merge::ObjectFormat;
+use crate::job::AccountId;
+use crate::pcap::ObjectFormat;
 use crate::upload::{GcsCredentials, S3Extras};
 use ipnet::IpNet;
 use std::net::SocketAddr;

@@ -7,7 +7,7 @@ use super::plan::*;
 use super::{ByteSize, Problem, accounts};
 use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
-use crate::merge::{Compression, Container, ObjectFormat};
+use crate::pcap::{Compression, Container, ObjectFormat};
 use crate::upload::{GcsCredentials, S3Encryption, S3Extras};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

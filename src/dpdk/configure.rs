@@ -10,7 +10,7 @@ use super::{
     device::{Device, Needs},
     facts::{PortFacts, Spread},
     mempool::{CACHE, DATA_BYTES_MAX, Mempool},
-    port::{Opened, PortConfig, PortError},
+    opened::{Opened, PortConfig, PortError},
     sys,
 };
 use crate::limits::{BURST, QUEUES_MAX};

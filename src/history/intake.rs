@@ -3,7 +3,7 @@
 //! Invariant: when a recording is closed, all that it published is in the ring or was reported as lost.
 
 use super::{Entry, History};
-use crate::merge::{Cut, Feed, Input};
+use crate::spool::{Cut, Feed, Input};
 use crate::worker::Sample;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use std::sync::Weak;

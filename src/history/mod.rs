@@ -19,7 +19,7 @@ mod tests;
 pub use query::{Answer, Query};
 pub use ring::Entry;
 
-use crate::merge::Feed;
+use crate::spool::Feed;
 use crate::spool::{Spool, WriteMode};
 use crate::worker::Sample;
 use ring::Ring;

@@ -5,9 +5,10 @@ use super::dataplane::DataPlane;
 use super::ports;
 use crate::api;
 use crate::block::Stage;
-use crate::capture::Handle;
 use crate::config::Plan;
 use crate::dpdk::StartedPort;
+use crate::engine::Handle;
+use crate::http;
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
 use crate::spool::Spool;
 use crate::store::JobStore;
@@ -73,7 +74,7 @@ impl Observation {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
             let router = observe::router(sources, captures);
-            tokio::spawn(api::serve(listener, router, observe::bounds(), None, pending()))
+            tokio::spawn(http::serve(listener, router, observe::bounds(), None, pending()))
         });
         Ending { ending, watchdog, server }
     }

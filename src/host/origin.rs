@@ -3,7 +3,7 @@
 //! Invariant: nothing here fails: what is not known is left out. What a device's arguments say, such as paths, stays here.
 
 use crate::config::PortPlan;
-use crate::merge::Origin;
+use crate::pcap::Origin;
 
 /// The processor, the system, this program, and a name for each queue, in the order of their numbers.
 pub(super) fn of_host(ports: &[PortPlan]) -> Origin {

@@ -1,10 +1,10 @@
 //! The DPDK ports of a plan. Owns their opening in the config's order and the sum of their losses; what a port is, is
 //! `dpdk`'s.
 
-use crate::capture::PortDrops;
 use crate::config::PortPlan;
 use crate::config::check::PortAnswer;
 use crate::dpdk::{Eal, EalError, Port, PortConfig, PortError, RxQueue, StartedPort};
+use crate::job::PortDrops;
 use crate::observe::{PortCounters, PortReading};
 
 /// Why ports could not be opened.

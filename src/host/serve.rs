@@ -9,19 +9,21 @@ use super::origin;
 use super::ports::{self, PortsError};
 use super::privileges;
 use super::retention;
-use crate::api::{self, Accounts, ApiState, Bounds, Credential, Role, Rules, Secret, TlsError};
+use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
 use crate::block::Hugepages;
-use crate::capture::{AccountId, Engine, Handle, Planes};
 use crate::config::{self, Account, CredentialKind, Plan};
+use crate::deliver::{KeyError, SigningKey};
 use crate::dpdk::Eal;
+use crate::engine::{Engine, Handle, Planes};
 use crate::history::{History, HistoryConfig, HistoryError};
+use crate::http::{self, Bounds, TlsError};
+use crate::job::AccountId;
 use crate::matcher::PrefixSet;
 use crate::ownership::{BucketKeys, Ownership};
+use crate::ownership::{Vault, VaultError};
 use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
 use crate::store::{Embedded, StoreError};
-use crate::upload::{
-    GcsConfig, KeyError, R2Config, S3Config, SigningKey, Stores, StoresConfig, UploadError, Vault, VaultError,
-};
+use crate::upload::{GcsConfig, R2Config, S3Config, Stores, StoresConfig, UploadError};
 use crate::worker::{Sample, Timers};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
@@ -101,7 +103,7 @@ pub enum ServeError {
 /// When it could not start; then nothing was captured.
 pub fn serve(plan: Plan) -> Result<(), ServeError> {
     privileges::at_start();
-    let tls = plan.api.tls.as_ref().map(|(cert, key)| api::tls(cert, key)).transpose()?;
+    let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
     let stores = Arc::new(Stores::new(stores(&plan))?);
     let spool = Arc::new(Spool::open(spool(&plan))?);
     let history = history(&plan, &spool)?;
@@ -235,7 +237,7 @@ async fn run(
     let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let server = tokio::spawn(api::serve(listener, router, bounds, tls, async {
+    let server = tokio::spawn(http::serve(listener, router, bounds, tls, async {
         let _ended_or_dropped = api_ends.await;
     }));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");

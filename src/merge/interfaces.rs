@@ -3,9 +3,10 @@
 //! Invariant: an interface is described once, before its first packet; interfaces of different inputs stay apart, so that
 //! any link types can be in one pcapng file.
 
+use super::MergeError;
 use super::order::Provenance;
-use super::{Container, MergeError};
 use crate::limits::FULL_SNAPLEN;
+use crate::pcap::Container;
 use crate::pcap::blocks;
 use crate::pcap::format::file_header_of;
 use std::collections::HashMap;

@@ -5,10 +5,12 @@
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
-use super::{Counts, Input, MergeError, Output, Segment, Shape, Start, Totals, seal};
+use super::{MergeError, Output, Shape, Start, Totals, seal};
 use crate::limits::PCAP_FILE_HEADER_BYTES;
+use crate::pcap::Counts;
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{Place, ReadError, Reader};
+use crate::spool::{Input, Segment};
 use crossbeam::channel::Receiver;
 use std::collections::VecDeque;
 use std::fs::File;

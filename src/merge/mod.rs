@@ -5,7 +5,6 @@
 
 mod compress;
 mod error;
-mod feed;
 mod file;
 mod format;
 mod interfaces;
@@ -19,55 +18,14 @@ mod seal;
 mod tests;
 
 pub use error::MergeError;
-pub use feed::Feed;
-pub use format::{Compression, Container, Counts, ObjectFormat, Origin, Shape};
+pub use format::Shape;
 pub use live::run_live;
 pub use offline::{MergeInput, OpenStream, merge_files, merge_inputs};
 
+use crate::pcap::Content;
+use crate::spool::Cut;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-
-/// One published segment of one queue's stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// The file: a complete classic pcap with nanosecond time stamps.
-    pub path: PathBuf,
-    /// Place in its stream, from 0.
-    pub sequence: u64,
-    /// File size in bytes, headers included.
-    pub bytes: u64,
-    /// Records in it.
-    pub packets: u64,
-    /// Time of the first record, ns since the UNIX epoch; zero if it has none.
-    pub first_ns: u64,
-    /// Time of the last record.
-    pub last_ns: u64,
-}
-
-/// What the live merge of one capture is told. `queue` counts from 0 over all ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// The stream's next segment is published.
-    Segment(usize, Segment),
-    /// Whatever this queue publishes from now on is not older than this many ns since the UNIX epoch.
-    Watermark(usize, u64),
-    /// The queue's stream is complete.
-    End(usize),
-    /// What was counted over the whole capture is final; none if it will never be known. Only the end of a pcapng capture's
-    /// last object needs it, and that waits for it.
-    Counts(Option<Counts>),
-}
-
-/// A place in one queue's stream: everything before it is in complete objects, what comes next begins there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cut {
-    /// The segment.
-    pub sequence: u64,
-    /// The record's offset in it; zero for the segment's beginning.
-    pub offset: u64,
-}
 
 /// Where a merge begins: anew, or where the last complete object ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,16 +72,6 @@ pub struct Summary {
     pub sha256: String,
     /// What is in it, if it is compressed.
     pub content: Option<Content>,
-}
-
-/// What a compressed object unpacks to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Content {
-    /// Size in bytes.
-    pub bytes: u64,
-    /// SHA-256, 64 lower-case hexadecimal digits.
-    pub sha256: String,
 }
 
 /// What the live merge produces, in order: for each object `Begin`, its `Chunk`s, `End`. At least one object. If the merge

@@ -6,11 +6,12 @@
 //!
 //! Invariant: an object's bytes depend on its records, the shape and, for the last one, the counts alone.
 
+use super::Shape;
 use super::order::Span;
-use super::{Counts, Origin, Shape};
 use crate::limits::PCAP_RECORD_HEADER_BYTES;
 use crate::pcap::blocks::{self, Statistics};
 use crate::pcap::format::{LINK_ETHERNET, parse_record};
+use crate::pcap::{Counts, Origin};
 use std::sync::Arc;
 
 /// Name of the interface that stands for the whole capture.

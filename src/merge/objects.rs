@@ -6,9 +6,11 @@
 
 use super::ng::Section;
 use super::order::{Provenance, Sink, Span, account, classic_header};
-use super::{Consumed, Container, Counts, Cut, MergeError, Output, Segment, Shape, Start, Summary, Totals};
+use super::{Consumed, MergeError, Output, Shape, Start, Summary, Totals};
 use crate::limits::{PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
+use crate::pcap::{Container, Counts};
 use crate::pcap::{Record, file_header};
+use crate::spool::{Cut, Segment};
 use bytes::BytesMut;
 use crossbeam::channel::Sender;
 use std::path::PathBuf;

@@ -4,8 +4,9 @@
 
 use super::file::{Source, Target, identity};
 use super::order::{Floors, forward};
-use super::{Container, MergeError, ObjectFormat, Totals};
+use super::{MergeError, Totals};
 use crate::pcap::format::LINK_ETHERNET;
+use crate::pcap::{Container, ObjectFormat};
 use crate::pcap::{Place, ReadError, Reader, Unpacked};
 use std::cell::Cell;
 use std::fmt;

@@ -6,7 +6,8 @@
 //! Invariant: outputs leave in the order in which they come; the summary tells of the object as it leaves.
 
 use super::compress::compressor;
-use super::{Compression, Content, MergeError, ObjectFormat, Output, Summary};
+use super::{MergeError, Output, Summary};
+use crate::pcap::{Compression, Content, ObjectFormat};
 use crossbeam::channel::Receiver;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;

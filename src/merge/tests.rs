@@ -1,7 +1,9 @@
 //! Properties of both merges against a plain sort, and mergecap's opinion where it is installed.
 
 use super::*;
+use crate::pcap::{Compression, Container, Counts, ObjectFormat, Origin};
 use crate::pcap::{Reader, Writer};
+use crate::spool::{Input, Segment};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sha2::{Digest, Sha256};

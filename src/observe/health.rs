@@ -4,7 +4,7 @@
 //! Invariant: a report is good exactly when each of its checks is, and a check that is not says why.
 
 use super::sources::{PortReading, Sources, StageView, Tried, overview, try_store};
-use crate::capture::Handle;
+use crate::engine::Handle;
 use crate::limits::{EXTENT_BYTES, SPOOL_END_PERCENT};
 use serde::Serialize;
 
@@ -89,7 +89,7 @@ fn ports(ports: &[PortReading]) -> Result<Option<String>, String> {
     }
 }
 
-/// There the engine ends captures (`capture::engine::pressure`); after that it is `short` of room for a while.
+/// There the engine ends captures (`engine::pressure`); after that it is `short` of room for a while.
 fn spool(used: u64, max: u64, short: bool, free: Result<u64, String>) -> Result<Option<String>, String> {
     let free = free.map_err(|error| format!("spool.dir cannot be looked at: {error}"))?;
     if short || used >= max / 100 * SPOOL_END_PERCENT {

@@ -1,8 +1,10 @@
 //! The table against the document, and what is written against the format.
 
+use super::super::metric::Metric;
 use super::*;
 use crate::block::Stage;
-use crate::capture::{CaptureId, CaptureView, Kind, Ledger, Overview, Status};
+use crate::engine::{CaptureView, Overview};
+use crate::job::{CaptureId, Kind, Ledger, Status};
 use crate::observe::sources::StageView;
 use crate::observe::{PortCounters, PortReading};
 use std::collections::BTreeSet;

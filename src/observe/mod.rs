@@ -5,6 +5,7 @@
 //! metrics makes no thread of the data plane wait.
 
 mod health;
+mod metric;
 mod metrics;
 mod requests;
 mod server;

@@ -7,8 +7,8 @@
 use super::health::{Report, alive, ready};
 use super::metrics;
 use super::sources::{Sources, Tried};
-use crate::api::Bounds;
-use crate::capture::Handle;
+use crate::engine::Handle;
+use crate::http::Bounds;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};

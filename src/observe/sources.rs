@@ -7,7 +7,7 @@
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
 use crate::block::{Stage, StageReading};
-use crate::capture::{Handle, Overview};
+use crate::engine::{Handle, Overview};
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::{UploadCounts, upload_counts};
@@ -175,7 +175,7 @@ pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::{AccountId, CaptureId, Job};
+    use crate::job::{AccountId, CaptureId, Job};
     use crate::store::{Changes, StoreError, Stored};
     use std::sync::atomic::AtomicUsize;
 

@@ -2,10 +2,11 @@
 //!
 //! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, and the captures that have not ended.
 
-use super::metrics::{Metric, Samples, Type};
+use super::metric::{Metric, Samples, Type};
 use super::sources::{PortCounters, Snapshot, StageView};
 use crate::block::StageReading;
-use crate::capture::{CaptureView, Kind, Overview, Status};
+use crate::engine::{CaptureView, Overview};
+use crate::job::{Kind, Status};
 use std::time::UNIX_EPOCH;
 
 const PACKETS: Option<&str> = Some("packets");

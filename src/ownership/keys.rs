@@ -5,9 +5,11 @@
 //! client of the store alone.
 
 use super::{aside, place};
-use crate::capture::AccountId;
+use crate::job::AccountId;
+use crate::job::{Destination, S3Credentials, Sealed};
+use crate::ownership::Vault;
 use crate::store::{BucketStore, StoreError};
-use crate::upload::{Destination, S3Credentials, Sealed, UploadError, Vault};
+use crate::upload::UploadError;
 use std::fmt;
 use std::sync::Arc;
 

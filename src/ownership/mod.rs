@@ -5,13 +5,16 @@
 //! it, the account, the place and the entry, so that it proves nothing for any other; and it ends by itself.
 
 mod keys;
+mod vault;
 
 pub use keys::BucketKeys;
+pub use vault::{Locked, Vault, VaultError};
 
-use crate::capture::{AccountId, CaptureId};
+use crate::job::{AccountId, CaptureId};
+use crate::job::{Destination, S3Credentials, Sealed};
 use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, CHALLENGE_SECONDS_MAX};
 use crate::store::{Bucket, BucketStore, StoreError};
-use crate::upload::{Destination, S3Credentials, Sealed, Stores, Sweep, UploadError, within};
+use crate::upload::{Stores, Sweep, UploadError, within};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};

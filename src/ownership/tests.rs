@@ -1,8 +1,9 @@
 //! Properties of challenges, in directories as buckets.
 
 use super::*;
+use crate::ownership::Vault;
 use crate::store::Embedded;
-use crate::upload::{R2Config, StoresConfig, Vault};
+use crate::upload::{R2Config, StoresConfig};
 use tempfile::TempDir;
 
 struct Host {

@@ -6,6 +6,7 @@ pub mod format;
 
 pub(crate) mod blocks;
 mod buffer;
+mod container;
 mod error;
 mod ng;
 mod reader;
@@ -14,6 +15,7 @@ mod tests;
 mod unpack;
 mod writer;
 
+pub use container::{Compression, Container, Content, Counts, ObjectFormat, Origin};
 pub use error::ReadError;
 pub use format::{file_header, record_header};
 pub(crate) use reader::Place;

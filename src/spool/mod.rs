@@ -8,25 +8,30 @@
 //! Invariant: a file under its published name is complete and durable; everything else has a name that begins with a dot.
 
 mod backing;
+mod feed;
 mod length;
 mod lock;
 mod mapping;
 mod message;
 mod publisher;
+mod published;
 mod quota;
 mod recover;
 mod salvage;
 mod segment;
 mod survey;
-mod table;
+#[expect(clippy::module_inception, reason = "the open spool is the room's centre")]
+mod spool;
 mod writer;
 
+pub use feed::Feed;
 pub use lock::{LockError, SpoolLock};
 pub use message::{Closes, Message, Piece, StreamId};
+pub use published::{Cut, Input, Segment};
 pub use publisher::{Publisher, PublisherHandle};
 pub use quota::Quota;
 pub use recover::{Recovery, recover};
 pub use salvage::{Salvaged, whole_records};
+pub use spool::{Captures, Event, Failure, Lost, Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
 pub use survey::{LeftSegment, LeftStream, Survey, survey, whole_records_of_open};
-pub use table::{Captures, Event, Failure, Lost, Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
 pub use writer::Writer;

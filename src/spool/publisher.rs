@@ -5,10 +5,9 @@
 
 use super::backing::Backing;
 use super::length::Length;
-use super::segment::Segment;
-use super::{Event, Failure, Lost, Spool, SpoolCapture, StreamId, salvage};
+use super::segment::OpenSegment;
+use super::{Event, Failure, Input, Lost, Segment, Spool, SpoolCapture, StreamId, salvage};
 use crate::block::Stage;
-use crate::merge::{self, Input};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,7 +23,7 @@ const IDLE_TURN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Order {
     /// Make a segment durable and visible.
-    Publish(Arc<SpoolCapture>, u16, Box<Segment>),
+    Publish(Arc<SpoolCapture>, u16, Box<OpenSegment>),
     /// Make what was written so far durable.
     Sync(Arc<SpoolCapture>, Arc<File>, Arc<Length>),
     /// Pass on a watermark.
@@ -82,7 +81,7 @@ impl Publisher {
         }
     }
 
-    fn publish(&mut self, capture: &SpoolCapture, queue: u16, mut segment: Segment) {
+    fn publish(&mut self, capture: &SpoolCapture, queue: u16, mut segment: OpenSegment) {
         if let Err(e) = self.finish(&mut segment) {
             capture.fail(&Failure::from_io("cannot publish the segment", &segment.path, &e));
             return;
@@ -93,7 +92,7 @@ impl Publisher {
         let kept = self.kept.entry(StreamId { serial: capture.serial, queue }).or_default();
         kept.packets += segment.packets;
         kept.frame_bytes += segment.frame_bytes;
-        let published = merge::Segment {
+        let published = Segment {
             path: segment.path,
             sequence: u64::from(segment.sequence),
             bytes: segment.bytes,
@@ -104,7 +103,7 @@ impl Publisher {
         capture.merge.tell(Input::Segment(usize::from(queue), published));
     }
 
-    fn finish(&self, segment: &mut Segment) -> io::Result<()> {
+    fn finish(&self, segment: &mut OpenSegment) -> io::Result<()> {
         if segment.broken {
             let found = salvage::whole_records(&File::open(&segment.open_path)?, segment.bytes)?;
             segment.bytes = found.bytes;
@@ -129,7 +128,7 @@ impl Publisher {
         Ok(())
     }
 
-    fn keep_mapping(&self, segment: &mut Segment) {
+    fn keep_mapping(&self, segment: &mut OpenSegment) {
         let path = segment.path.clone();
         let file = Arc::clone(segment.backing.file());
         let backing = std::mem::replace(&mut segment.backing, Backing::Direct { file, allocated: 0 });

@@ -3,8 +3,7 @@
 //!
 //! Invariant: nothing is presented that was not certainly written for this segment; a second recovery finds the same.
 
-use super::{length, salvage};
-use crate::merge;
+use super::{Segment, length, salvage};
 use crate::pcap::file_header;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// For each queue that has any: its segments, in order.
-    pub streams: BTreeMap<usize, Vec<merge::Segment>>,
+    pub streams: BTreeMap<usize, Vec<Segment>>,
     /// Segments that were open.
     pub opened: u64,
     /// Bytes of files that were given back to the file system.
@@ -44,7 +43,7 @@ pub fn recover(dir: &Path, snaplen: u32) -> io::Result<Recovery> {
             let (file, bytes) = (File::open(&path)?, fs::metadata(&path)?.len());
             let found = salvage::whole_records(&file, bytes)?;
             let (packets, first_ns, last_ns) = (found.packets, found.first_ns, found.last_ns);
-            let segment = merge::Segment { path, sequence, bytes, packets, first_ns, last_ns };
+            let segment = Segment { path, sequence, bytes, packets, first_ns, last_ns };
             recovery.streams.entry(queue).or_default().push(segment);
         }
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// A segment that is not yet published.
 #[derive(Debug)]
-pub struct Segment {
+pub struct OpenSegment {
     pub(super) sequence: u32,
     pub(super) backing: Backing,
     pub(super) open_path: PathBuf,
@@ -34,7 +34,7 @@ pub struct Segment {
     pub(super) dirty_since: Option<Instant>,
 }
 
-impl Segment {
+impl OpenSegment {
     pub(super) fn create(spool: &Spool, dir: &Path, queue: u16, sequence: u32) -> Result<Self, Failure> {
         let name = format!("q{queue:03}-{sequence:08}.pcap");
         let open_path = dir.join(format!(".{name}.open"));

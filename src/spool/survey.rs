@@ -4,10 +4,9 @@
 //! Invariant: nothing in the directory is changed, and nothing is presented that was not certainly written for its segment:
 //! an open one counts as far as its length file says, and no record from before the capture or out of its order does.
 
-use super::length;
 use super::recover::{names, place};
 use super::salvage::{Salvaged, whole_records, whole_records_since};
-use crate::merge;
+use super::{Segment, length};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -31,9 +30,9 @@ pub struct LeftSegment {
 impl LeftSegment {
     /// As the merge takes it, under a number of its own.
     #[must_use]
-    pub fn numbered(&self, sequence: u64) -> merge::Segment {
+    pub fn numbered(&self, sequence: u64) -> Segment {
         let Salvaged { bytes, packets, first_ns, last_ns, .. } = self.found;
-        merge::Segment { path: self.path.clone(), sequence, bytes, packets, first_ns, last_ns }
+        Segment { path: self.path.clone(), sequence, bytes, packets, first_ns, last_ns }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::backing::Backing;
 use super::publisher::{Order, PublisherHandle};
-use super::segment::Segment;
+use super::segment::OpenSegment;
 use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId, WriteMode};
 use crate::block::{DiskQueue, Stage, Write, WriterEnd};
 use crate::limits::PAGE_BYTES;
@@ -32,7 +32,7 @@ struct Tag {
 #[derive(Debug)]
 struct Stream {
     capture: Arc<SpoolCapture>,
-    segments: VecDeque<Segment>,
+    segments: VecDeque<OpenSegment>,
     handed: Lost,
     failed: bool,
     ended: bool,
@@ -184,7 +184,7 @@ impl Writer {
             return Ok(());
         };
         if stream.segments.back().is_none_or(|s| s.closed) {
-            match Segment::create(&self.spool, &stream.capture.dir, id.queue, piece.sequence) {
+            match OpenSegment::create(&self.spool, &stream.capture.dir, id.queue, piece.sequence) {
                 Ok(segment) => stream.segments.push_back(segment),
                 Err(failure) => return Err((piece.block, failure)),
             }

@@ -3,8 +3,8 @@
 //! Invariant: an account has at most one entry of a place, and nobody reads or removes another account's.
 
 use super::StoreError;
-use crate::capture::{AccountId, CaptureId};
-use crate::upload::Sealed;
+use crate::job::Sealed;
+use crate::job::{AccountId, CaptureId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 

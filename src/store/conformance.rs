@@ -2,7 +2,7 @@
 //! empty store.
 
 use super::{JobStore, Missed, StoreError, Stored};
-use crate::capture::{AccountId, Job, Status};
+use crate::job::{AccountId, Job, Status};
 use jiff::Timestamp;
 
 type Property = fn(&dyn JobStore);

@@ -6,7 +6,7 @@
 mod buckets;
 
 use super::{Changes, JobStore, StoreError, Stored, record};
-use crate::capture::{AccountId, CaptureId, Job};
+use crate::job::{AccountId, CaptureId, Job};
 use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,

@@ -14,7 +14,7 @@ pub use bucket::{Bucket, BucketStore};
 pub use embedded::Embedded;
 pub use watch::{Changes, Missed};
 
-use crate::capture::{AccountId, CaptureId, Job};
+use crate::job::{AccountId, CaptureId, Job};
 use std::path::PathBuf;
 
 /// A job and how often it was written; a writer names the revision that it has read.

@@ -3,7 +3,7 @@
 //! Invariant: a record of another version is refused by its number before anything else of it is read.
 
 use super::{StoreError, Stored};
-use crate::capture::Job;
+use crate::job::Job;
 use serde::{Deserialize, Serialize};
 
 /// Version of the records that are written and read. JSON and not a binary form: a job is written some ten times in its

@@ -4,7 +4,7 @@
 //! object, so nothing here is printed but the number of bytes.
 
 use super::checksum::joined;
-use crate::capture::CaptureId;
+use crate::job::CaptureId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -14,13 +14,13 @@ use std::fmt;
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     bytes: u64,
-    pub(super) kept: Kept,
+    pub(crate) kept: Kept,
 }
 
 /// What each kind of store needs to go on.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Kept {
+pub(crate) enum Kept {
     /// A file under its temporary name, synced up to the checkpoint.
     File { temporary: String },
     /// A multipart upload; parts without a gap from the first.
@@ -32,7 +32,7 @@ pub(super) enum Kept {
 /// One part, as the store confirmed it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct KeptPart {
+pub(crate) struct KeptPart {
     pub bytes: u64,
     pub etag: String,
     pub crc32c: u32,
@@ -41,7 +41,7 @@ pub(super) struct KeptPart {
 }
 
 impl Checkpoint {
-    pub(super) fn new(bytes: u64, kept: Kept) -> Self {
+    pub(crate) fn new(bytes: u64, kept: Kept) -> Self {
         Self { bytes, kept }
     }
 
@@ -52,7 +52,7 @@ impl Checkpoint {
     }
 
     /// CRC-32C of the object's first `bytes` bytes, if the store told it: at a part's end, or at the end of all.
-    pub(super) fn crc32c_of(&self, bytes: u64) -> Option<u32> {
+    pub(crate) fn crc32c_of(&self, bytes: u64) -> Option<u32> {
         match &self.kept {
             Kept::File { .. } => None,
             Kept::S3 { parts, .. } => {

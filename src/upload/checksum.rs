@@ -7,7 +7,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 const ALGORITHM: CrcAlgorithm = CrcAlgorithm::Crc32Iscsi;
 
 /// The checksum of a whole block.
-pub(super) fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
@@ -28,7 +28,7 @@ pub(super) fn joined(first: u32, second: u32, second_bytes: u64) -> u32 {
 
 /// A checksum that grows with its object.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     /// Of what came before this process.
     before: u32,
     since: Digest,
@@ -37,17 +37,17 @@ pub(super) struct Running {
 
 impl Running {
     /// Goes on behind bytes whose checksum is `before`; 0 for none.
-    pub(super) fn after(before: u32) -> Self {
+    pub(crate) fn after(before: u32) -> Self {
         Self { before, since: Digest::new(ALGORITHM), since_bytes: 0 }
     }
 
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.since.update(bytes);
         self.since_bytes += bytes.len() as u64;
     }
 
     /// The checksum of everything up to now.
-    pub(super) fn sum(&self) -> u32 {
+    pub(crate) fn sum(&self) -> u32 {
         joined(self.before, self.since.finalize() as u32, self.since_bytes)
     }
 }

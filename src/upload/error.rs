@@ -1,7 +1,7 @@
 //! What can go wrong on the way into a store, in our words. Owns the messages that customers and operators read; not the
 //! decision what is tried again.
 
-use super::DestinationError;
+use crate::job::DestinationError;
 use std::io;
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, capture_of};
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Stored, Sweep};
-use crate::capture::CaptureId;
+use crate::job::CaptureId;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};

@@ -1,14 +1,11 @@
-//! What a store can do, in our words. Owns the traits and the choice of the store for a destination; not how a store does it.
+//! What a store can do, in our words. Owns the traits; not how a store does it, nor which one is opened (`stores`).
 //!
 //! Invariant: an object is visible under its name only after [`ObjectWriter::finish`], complete and never in place of
 //! another one. A writer that is aborted leaves nothing; nor does one that is dropped or fails, unless a checkpoint was taken.
 
+use super::UploadError;
 use super::checkpoint::Checkpoint;
-use super::file::FileStore;
-use super::gcs::{GcsConfig, GcsStores};
-use super::s3::{S3Config, S3Credentials, S3Stores};
-use super::{Destination, UploadError};
-use crate::capture::CaptureId;
+use crate::job::{CaptureId, Destination};
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::future::Future;
@@ -138,101 +135,6 @@ pub(super) fn finish<W: Ending>(mut writer: Box<W>) -> Pending<'static, Stored> 
 /// [`ObjectWriter::abort`] of such a writer.
 pub(super) fn abort<W: Ending>(mut writer: Box<W>) -> Pending<'static, ()> {
     Box::pin(async move { writer.give_up().await })
-}
-
-/// Region that R2 signs requests for.
-const R2_REGION: &str = "auto";
-
-/// How to speak to R2: what [`S3Config`] says otherwise holds too, but for its endpoint, credentials and extras.
-#[derive(Clone, Debug, Default)]
-pub struct R2Config {
-    /// Instead of `https://<account>.r2.cloudflarestorage.com`, for tests and proxies of an account's own.
-    pub endpoint: Option<String>,
-    /// For destinations without keys of their own.
-    pub credentials: Option<S3Credentials>,
-}
-
-/// What the operator decided about stores.
-#[derive(Clone, Debug, Default)]
-pub struct StoresConfig {
-    /// Whether `file://` destinations are taken.
-    pub allow_file: bool,
-    /// How to speak to S3.
-    pub s3: S3Config,
-    /// How to speak to R2; no `r2://` destination is taken without.
-    pub r2: Option<R2Config>,
-    /// How to speak to Google Cloud Storage; no `gs://` destination is taken without.
-    pub gcs: Option<GcsConfig>,
-}
-
-/// Opens stores. One per process: connections and credentials are shared by all captures.
-#[derive(Debug)]
-pub struct Stores {
-    allow_file: bool,
-    s3: S3Stores,
-    r2: Option<R2Config>,
-    gcs: Option<GcsStores>,
-}
-
-impl Stores {
-    /// Takes the operator's decisions; nothing is contacted yet.
-    ///
-    /// # Errors
-    /// [`UploadError::Config`] when a value cannot be used.
-    pub fn new(config: StoresConfig) -> Result<Self, UploadError> {
-        let gcs = config.gcs.map(GcsStores::new).transpose()?;
-        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)?, r2: config.r2, gcs })
-    }
-
-    /// The store of a destination. For a bucket, credentials are looked up; the bucket itself is not contacted.
-    ///
-    /// # Errors
-    /// [`UploadError::FileNotAllowed`], [`UploadError::BucketNotAllowed`] or [`UploadError::Credentials`].
-    pub async fn open(&self, destination: &Destination) -> Result<Box<dyn ObjectStore>, UploadError> {
-        self.open_with(destination, None).await
-    }
-
-    /// Reads this host's credentials anew for stores that are opened from now on.
-    pub async fn renew_credentials(&self) {
-        self.s3.renew().await;
-    }
-
-    /// As [`Stores::open`], with the keys that came with an `r2://` destination.
-    ///
-    /// # Errors
-    /// As [`Stores::open`].
-    pub async fn open_with(
-        &self,
-        destination: &Destination,
-        keys: Option<&S3Credentials>,
-    ) -> Result<Box<dyn ObjectStore>, UploadError> {
-        match destination {
-            Destination::File { .. } if !self.allow_file => Err(UploadError::FileNotAllowed),
-            Destination::File { dir } => Ok(Box::new(FileStore::new(dir.clone()))),
-            Destination::S3 { bucket, directory, region } => {
-                Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region).await?))
-            }
-            Destination::Gcs { bucket, directory } => {
-                let Some(gcs) = &self.gcs else {
-                    return Err(UploadError::BucketNotAllowed { scheme: "gs", key: "upload.gcs.allow" });
-                };
-                Ok(Box::new(gcs.open(bucket, directory.trim_matches('/')).await?))
-            }
-            Destination::R2 { bucket, directory, account_id } => {
-                let Some(r2) = &self.r2 else {
-                    return Err(UploadError::BucketNotAllowed { scheme: "r2", key: "upload.r2.allow" });
-                };
-                let Some(keys) = keys.or(r2.credentials.as_ref()) else {
-                    let detail = "this account has sent none".to_owned();
-                    return Err(UploadError::Keys { place: destination.to_string(), detail });
-                };
-                let own = || format!("https://{account_id}.r2.cloudflarestorage.com");
-                let endpoint = r2.endpoint.clone().unwrap_or_else(own);
-                let store = self.s3.open_at(&endpoint, keys, bucket, R2_REGION);
-                Ok(Box::new(store.in_directory(directory.trim_matches('/'))))
-            }
-        }
-    }
 }
 
 /// What a store's `contact` comes to; [`UploadError::Unreachable`] if that is not known after `time_max`. Uploads wait for a

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use trawl::capture::Status;
+use trawl::job::Status;
 
 const BUCKET: &str = "customers-bucket";
 const DESTINATION: &str = "r2://customers-bucket/a?account-id=0123456789abcdef0123456789abcdef";

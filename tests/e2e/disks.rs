@@ -8,7 +8,7 @@ use crate::trawl::{Setup, Trawl};
 use rustix::process::Signal;
 use serde_json::json;
 use std::time::{Duration, Instant};
-use trawl::capture::{Status, StopReason};
+use trawl::job::{Status, StopReason};
 
 const SOON: Duration = Duration::from_secs(30);
 

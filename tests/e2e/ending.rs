@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
-use trawl::capture::{Status, StopReason};
+use trawl::job::{Status, StopReason};
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use trawl::capture::Status;
+use trawl::job::Status;
 
 const ANY: &[&str] = &["HTTP/1.1"];
 const BEGIN: &[&str] = &["POST ", "?uploads"];
@@ -98,8 +98,7 @@ impl Line {
 
     /// Waits until a capture's progress says so.
     fn until_warned(&self, id: &str, words: &str) {
-        let warned =
-            |progress: &trawl::capture::Progress| progress.warnings.iter().any(|w| w.contains(words));
+        let warned = |progress: &trawl::job::Progress| progress.warnings.iter().any(|w| w.contains(words));
         self.trawl.until(id, Duration::from_secs(60), warned);
     }
 }

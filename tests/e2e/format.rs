@@ -11,8 +11,8 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use trawl::capture::{Ledger, Status};
-use trawl::merge::{Compression, Container};
+use trawl::job::{Ledger, Status};
+use trawl::pcap::{Compression, Container};
 
 const PACKETS: u64 = 30_000;
 
@@ -176,7 +176,7 @@ async fn killed_upload_arrives(between: Between) {
     request["packet_limit"] = json!(14_000);
     request["destination_conf"] = json!(format!("s3://{BUCKET}?region=us-east-1"));
     let id = trawl.create(&request);
-    let stuck = |progress: &trawl::capture::Progress| {
+    let stuck = |progress: &trawl::job::Progress| {
         progress.stop_reason.is_some() && progress.warnings.iter().any(|w| w.contains("could not be reached"))
     };
     trawl.until(&id, Duration::from_secs(60), stuck);

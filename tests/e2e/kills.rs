@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
-use trawl::capture::StopReason;
+use trawl::job::StopReason;
 
 /// Of each test of a folder. With the two below, two hundred in all.
 const KILLS: u64 = 67;

@@ -5,7 +5,7 @@ use crate::outcome::Outcome;
 use crate::trawl::Setup;
 use serde_json::json;
 use std::time::Duration;
-use trawl::capture::{Status, StopReason};
+use trawl::job::{Status, StopReason};
 
 const LONGEST_FRAME: u64 = 1518;
 

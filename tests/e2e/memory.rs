@@ -3,7 +3,7 @@
 use crate::trawl::Setup;
 use serde_json::json;
 use std::time::Duration;
-use trawl::capture::Status;
+use trawl::job::Status;
 use trawl::limits::OTHER_MEMORY_BYTES_MAX;
 
 /// `-m 256` of [`Setup`].

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use trawl::capture::{Ledger, Status};
+use trawl::job::{Ledger, Status};
 
 /// A host and where it shows itself.
 fn start(setup: Setup, more: &str) -> (Trawl, SocketAddr) {

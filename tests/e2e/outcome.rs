@@ -5,8 +5,8 @@
 use crate::frames;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use trawl::capture::{CaptureId, ObjectInfo};
-use trawl::upload::Manifest;
+use trawl::deliver::Manifest;
+use trawl::job::{CaptureId, ObjectInfo};
 
 /// A capture in a folder.
 pub struct Outcome {

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
-use trawl::capture::Status;
+use trawl::job::Status;
 
 /// `dpdk-testpmd` at its prompt: it sends when it is told to.
 struct Testpmd {

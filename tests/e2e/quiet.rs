@@ -5,7 +5,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use trawl::capture::Status;
+use trawl::job::Status;
 
 /// Whether `strace` may attach here; some sandboxes forbid ptrace.
 fn can_trace() -> bool {

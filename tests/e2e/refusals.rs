@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
-use trawl::capture::Status;
+use trawl::job::Status;
 
 #[test]
 fn bad_requests_are_refused_in_the_envelope_and_harm_nothing() {

@@ -5,7 +5,7 @@ use crate::outcome::{Outcome, files_below};
 use crate::trawl::Setup;
 use serde_json::{Value, json};
 use std::path::Path;
-use trawl::capture::{Status, StopReason};
+use trawl::job::{Status, StopReason};
 
 /// Times that the recording is captured.
 const ROUNDS: u64 = 20;

@@ -4,7 +4,7 @@ use crate::outcome::files_below;
 use crate::trawl::Setup;
 use serde_json::json;
 use std::time::{Duration, Instant};
-use trawl::capture::Status;
+use trawl::job::Status;
 
 #[test]
 fn what_ran_out_while_the_process_was_down_goes_at_its_start_and_what_did_not_stays() {

@@ -6,7 +6,7 @@ use crate::outcome::Outcome;
 use crate::trawl::{Setup, Trawl};
 use crate::weed::Weed;
 use serde_json::json;
-use trawl::capture::Status;
+use trawl::job::Status;
 
 /// A server that sends to `weed`.
 pub fn start(weed: &Weed) -> Trawl {

@@ -4,7 +4,7 @@
 
 use crate::frames::real_pcap;
 use crate::http::{self, Answer};
-use ::trawl::capture::Progress;
+use ::trawl::job::Progress;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

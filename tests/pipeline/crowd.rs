@@ -2,7 +2,7 @@
 
 use super::rig::{MARKED, Options, Rig, Traffic, request};
 use std::path::PathBuf;
-use trawl::capture::{Job, Request, Status, StopReason};
+use trawl::job::{Job, Request, Status, StopReason};
 use trawl::limits::BURST;
 
 /// Starts and stops; each is a program swap.

@@ -2,8 +2,9 @@
 
 use crate::rig::{Options, Rig, Traffic, records, request};
 use std::time::{Duration, Instant};
-use trawl::capture::{AccountId, Job, Kind, OffsetTime, Refusal, Request, Status, StopReason};
+use trawl::engine::Refusal;
 use trawl::history::{Entry, HistoryConfig};
+use trawl::job::{AccountId, Job, Kind, OffsetTime, Request, Status, StopReason};
 use trawl::limits::LOOK_BACKS_PER_ACCOUNT_MAX;
 use trawl::matcher::FilterV1;
 use trawl::spool::WriteMode;

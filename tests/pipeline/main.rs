@@ -15,7 +15,7 @@ mod tenants;
 
 use rig::{Rig, Traffic, request};
 use std::time::Duration;
-use trawl::capture::{Status, StopReason};
+use trawl::job::{Status, StopReason};
 use trawl::spool::WriteMode;
 
 #[tokio::test(flavor = "multi_thread")]

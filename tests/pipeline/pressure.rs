@@ -2,7 +2,7 @@
 
 use crate::retries::{block, unblock};
 use crate::rig::{Options, Rig, Traffic, frame, request, verify};
-use trawl::capture::{AccountId, Status, StopReason};
+use trawl::job::{AccountId, Status, StopReason};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_spools_limit_the_largest_capture_ends_with_its_reason_and_the_others_go_on() {

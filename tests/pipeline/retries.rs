@@ -3,9 +3,10 @@
 use crate::rig::{Options, Rig, Traffic, request, verify};
 use std::path::Path;
 use std::time::Duration;
-use trawl::capture::recover::{Left, captures};
-use trawl::capture::{Job, Status, StopReason};
-use trawl::upload::{FileStore, Manifest, manifest_name};
+use trawl::deliver::orphan::{Left, captures};
+use trawl::deliver::{Manifest, manifest_name};
+use trawl::job::{Job, Status, StopReason};
+use trawl::upload::FileStore;
 
 /// Takes a capture's folder away: a file stands in its place, and whatever is written there fails.
 pub fn block(folder: &Path) {

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::Hugepages;
-use trawl::capture::{AccountId, ColoStyle, Engine, Handle, Job, Kind, Ledger, Planes, PortDrops, Request};
+use trawl::deliver::{Manifest, manifest_name};
+use trawl::engine::{Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
+use trawl::job::Destination;
+use trawl::job::{AccountId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
@@ -18,7 +21,7 @@ use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode};
 use trawl::store::{Embedded, JobStore};
-use trawl::upload::{Destination, Manifest, Stores, StoresConfig, manifest_name};
+use trawl::upload::{Stores, StoresConfig};
 use trawl::worker::{Sample, Timers};
 
 /// One queue's made-up frames: 192.0.2.1 to 198.51.100.2, UDP, with a running number in the payload.

@@ -2,7 +2,8 @@
 
 use super::rig::{Options, Rig, Traffic, request};
 use std::time::Duration;
-use trawl::capture::{Job, Kind, Refusal, Request};
+use trawl::engine::Refusal;
+use trawl::job::{Job, Kind, Request};
 use trawl::matcher::FilterV1;
 
 fn simple(rig: &Rig, account: &str) -> Request {

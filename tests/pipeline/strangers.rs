@@ -12,10 +12,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tower::ServiceExt;
 use trawl::api::{Accounts, ApiState, Credential, Role, Rules, Secret, router};
-use trawl::capture::{AccountId, Kind};
+use trawl::job::Destination;
+use trawl::job::{AccountId, Kind};
 use trawl::ownership::{BucketKeys, Ownership};
 use trawl::store::Embedded;
-use trawl::upload::{Destination, Stores, StoresConfig};
+use trawl::upload::{Stores, StoresConfig};
 
 fn api(rig: &Rig, ownership: Ownership) -> Router {
     let accounts = ["a", "b"].map(|name| {

@@ -4,7 +4,8 @@ use super::rig::{Rig, Traffic, request};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use trawl::capture::{AccountId, Job, Refusal, Status};
+use trawl::engine::Refusal;
+use trawl::job::{AccountId, Job, Status};
 use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::pcap::Reader;
 

@@ -3,7 +3,8 @@
 use crate::proxy::{Fault, Proxy};
 use crate::weed::{self, Weed};
 use crate::{PART_BYTES, config, noise, write_all};
-use trawl::upload::{Destination, S3Encryption, S3Extras, Stores};
+use trawl::job::Destination;
+use trawl::upload::{S3Encryption, S3Extras, Stores};
 
 const URI: &str = "s3://pcaps?region=us-east-1";
 

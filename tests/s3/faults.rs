@@ -5,7 +5,8 @@ use crate::weed::{self, Weed};
 use crate::{PART_BYTES, config, noise, open, uploads_under_way, write_all};
 use bytes::Bytes;
 use std::time::Duration;
-use trawl::upload::{Checkpoint, Destination, ObjectStore, Stores, UploadError};
+use trawl::job::Destination;
+use trawl::upload::{Checkpoint, ObjectStore, Stores, UploadError};
 
 const URI: &str = "s3://pcaps?region=us-east-1";
 

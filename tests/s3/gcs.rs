@@ -6,9 +6,8 @@ use crate::proxy::{Fault, Proxy};
 use crate::strict;
 use crate::{ALL, Knows, PART_BYTES, conforms, noise, write_all};
 use bytes::Bytes;
-use trawl::upload::{
-    Checkpoint, Destination, GcsConfig, GcsCredentials, ObjectStore, Stores, StoresConfig, UploadError,
-};
+use trawl::job::Destination;
+use trawl::upload::{Checkpoint, GcsConfig, GcsCredentials, ObjectStore, Stores, StoresConfig, UploadError};
 
 pub async fn open(endpoint: &str, uri: &str) -> Box<dyn ObjectStore> {
     open_for(endpoint, uri, 20).await

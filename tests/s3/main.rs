@@ -21,12 +21,12 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
-use trawl::capture::CaptureId;
-use trawl::merge::{Consumed, ObjectFormat, Output, Summary};
-use trawl::upload::{
-    Checkpoint, Destination, ObjectStore, R2Config, S3Config, S3Credentials, Stores, StoresConfig,
-    UploadError, deliver, object_name,
-};
+use trawl::deliver::{deliver, object_name};
+use trawl::job::CaptureId;
+use trawl::job::{Destination, S3Credentials};
+use trawl::merge::{Consumed, Output, Summary};
+use trawl::pcap::ObjectFormat;
+use trawl::upload::{Checkpoint, ObjectStore, R2Config, S3Config, Stores, StoresConfig, UploadError};
 use weed::Weed;
 
 const PART_BYTES: usize = 5 << 20;

@@ -3,7 +3,7 @@
 use crate::trawl::{ACCOUNT, EMAIL, KEY, Trawl};
 use crate::weed::Weed;
 use crate::{BUCKET, read_object, start};
-use ::trawl::capture::Status;
+use ::trawl::job::Status;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! The document against what is served.
 
 use super::*;
-use crate::api::auth::Peer;
 use crate::api::codes::TABLE;
 use crate::api::tests::{A, Answer, FAILURES_MAX, Host, ord02};
+use crate::http::Peer;
 use axum::http::request;
 use serde_json::Value;
 use std::collections::BTreeSet;

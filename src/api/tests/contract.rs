@@ -1,7 +1,7 @@
 //! The wire contract: what the SDKs and the documentation's curl send, and what they must get.
 
 use super::*;
-use crate::capture::{Job, Status};
+use crate::job::{Job, Status};
 
 const PAGE_FULL: &str = r#"{"filter_v1": {}, "time_limit": 300, "packet_limit": 10000, "byte_limit": 100000000,
     "type": "full", "colo": "ORD", "system": "magic-transit", "destination_conf": "s3://pcaps-bucket?region=us-east-1"}"#;
@@ -60,7 +60,7 @@ fn state(name: &str, job: &mut Job) {
         }
         "conversion_running" => {
             job.status = Status::ConversionRunning;
-            job.stop_reason = Some(crate::capture::StopReason::PacketLimit);
+            job.stop_reason = Some(crate::job::StopReason::PacketLimit);
             (ledger.captured, ledger.matched, ledger.rx, ledger.offered) = (40, 40, 40, 40);
         }
         _ => {
@@ -134,7 +134,7 @@ async fn progress_shows_the_ledger() {
     host.create(PAGE_FULL).await;
     let mut all = host.ask("GET", &format!("/{}/progress", id(0)), "").await.text();
     host.ask("PUT", &format!("/{}/stop", id(0)), "").await;
-    host.engine.jobs.lock().unwrap()[0].objects.push(crate::capture::ObjectInfo {
+    host.engine.jobs.lock().unwrap()[0].objects.push(crate::job::ObjectInfo {
         name: "pcap_1.pcap".to_owned(),
         bytes: 24,
         packets: 0,

@@ -1,7 +1,7 @@
 //! Downloads: what is served, in which ranges, and what is said when there is nothing.
 
 use super::*;
-use crate::capture::{ObjectInfo, Status};
+use crate::job::{ObjectInfo, Status};
 
 const CONTENT: &str = "0123456789";
 

@@ -1,9 +1,8 @@
 //! An engine for tests of the API: real jobs and real actions, no packets. Ids count up and time goes on by one second
 //! with each job, so that answers can be compared to the byte.
 
-use super::capture::{
-    Action, CaptureId, Handle, Job, Kind, Ledger, Overview, Progress, Refusal, Request, Status, StopReason,
-};
+use crate::engine::{Action, Handle, Overview, Refusal};
+use crate::job::{CaptureId, Job, Kind, Ledger, Progress, Request, Status, StopReason};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;

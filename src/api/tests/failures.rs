@@ -1,7 +1,7 @@
 //! What is refused, and how: everything in the envelope, with the member, the value and what would be right.
 
 use super::*;
-use crate::capture::{Action, Handle, Refusal};
+use crate::engine::{Action, Handle, Refusal};
 use axum::routing::get;
 
 /// A valid body with some members changed; `null` takes one away.

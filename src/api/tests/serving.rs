@@ -1,6 +1,7 @@
 //! Real connections: their bound, requests in pieces, and the end.
 
 use super::*;
+use crate::http::{Bounds, serve, tls};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -4,8 +4,8 @@
 
 use super::{Finding, Host};
 use crate::config::{ByteSize, Plan, WriteMode};
+use crate::ownership::Vault;
 use crate::spool::SpoolLock;
-use crate::upload::Vault;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};

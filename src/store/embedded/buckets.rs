@@ -3,7 +3,7 @@
 //! Invariant: every look at an account's entries stays within the range of its keys.
 
 use super::{BUCKETS, Embedded, failed};
-use crate::capture::{AccountId, CaptureId};
+use crate::job::{AccountId, CaptureId};
 use crate::store::{Bucket, BucketStore, StoreError};
 use redb::{ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};

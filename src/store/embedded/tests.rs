@@ -1,7 +1,7 @@
 //! Properties of the embedded store, on real files.
 
 use super::*;
-use crate::capture::Status;
+use crate::job::Status;
 use crate::store::conformance;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;

@@ -14,6 +14,7 @@ use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, KeptPart};
 use super::patience::{Grant, Patience, describe};
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
+use crate::job::S3Credentials;
 use crate::limits::PART_BYTES_MIN;
 use aws_config::identity::IdentityCache;
 use aws_sdk_s3::Client;
@@ -26,7 +27,6 @@ use bytes::{Bytes, BytesMut};
 pub use extras::{S3Encryption, S3Extras};
 use multipart::Multipart;
 use retry::{Failed, Target, call};
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,21 +41,6 @@ const PART_BYTES_MAX: u64 = 1 << 30;
 
 /// Most `parts_in_flight`: beyond it neither a link nor a store gets faster.
 const PARTS_IN_FLIGHT_MAX: usize = 64;
-
-/// Access keys that take the place of the standard AWS chain. The secret is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct S3Credentials {
-    /// Access key id.
-    pub access_key_id: String,
-    /// Secret access key.
-    pub secret_access_key: String,
-}
-
-impl fmt::Debug for S3Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Credentials").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
-    }
-}
 
 /// How to speak to S3 and to stores like it.
 #[derive(Clone, Debug)]

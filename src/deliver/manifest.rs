@@ -1,0 +1,251 @@
+//! The manifest: what was captured, what was lost, and what the objects must be. Owns its form and the objects' names; not
+//! the check of objects against it.
+//!
+//! Invariant: a manifest that [`Manifest::parse`] takes names only its own capture's objects, in order, as plain file names.
+
+use crate::job::{AccountId, CaptureId, Kind, Ledger, ObjectInfo, StopReason};
+use crate::matcher::FilterV1;
+use crate::pcap::{Compression, Container, ObjectFormat};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The form that this program writes and reads.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// Name of object `index` of a capture, from 0: `pcap_<id>.pcap`, `pcap_<id>_0001.pcap` and so on, with the ending of its
+/// format.
+#[must_use]
+pub fn object_name(id: &CaptureId, index: u32, format: ObjectFormat) -> String {
+    let extension = format.extension();
+    match index {
+        0 => format!("pcap_{id}{extension}"),
+        index => format!("pcap_{id}_{index:04}{extension}"),
+    }
+}
+
+/// Name of a capture's manifest.
+#[must_use]
+pub fn manifest_name(id: &CaptureId) -> String {
+    format!("pcap_{id}.json")
+}
+
+/// Name of the signature of a capture's manifest: 64 bytes, Ed25519.
+#[must_use]
+pub fn signature_name(id: &CaptureId) -> String {
+    format!("{}.sig", manifest_name(id))
+}
+
+/// The limits that were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Seconds.
+    pub time_limit: f64,
+    /// Packets.
+    pub packet_limit: Option<u64>,
+    /// Captured frame bytes.
+    pub byte_limit: Option<u64>,
+}
+
+/// Everything about a capture that its files do not say themselves. Stands beside them as `pcap_<id>.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`].
+    pub version: u32,
+    /// The capture.
+    pub id: CaptureId,
+    /// Whose capture it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
+    /// The host that captured.
+    pub host: String,
+    /// Its data centre.
+    pub colo: String,
+    /// `simple` or `full`.
+    pub kind: Kind,
+    /// As sent.
+    pub filter_v1: FilterV1,
+    /// As sent.
+    pub limits: Limits,
+    /// When the capture was accepted.
+    pub submitted: Timestamp,
+    /// When the first worker attached it; none if none did.
+    pub started: Option<Timestamp>,
+    /// When the last worker detached it.
+    pub ended: Option<Timestamp>,
+    /// Why it stopped taking packets.
+    pub stop_reason: Option<StopReason>,
+    /// Whether every frame that the filter took within the limits is in the objects: nothing lost in ports, blocks or spool.
+    pub complete: bool,
+    /// Snap length of the objects in bytes.
+    pub snaplen: u32,
+    /// What the objects are.
+    #[serde(default)]
+    pub format: Container,
+    /// What they are compressed by; their `content` says what they unpack to.
+    #[serde(default)]
+    pub compression: Compression,
+    /// The objects, in order of time.
+    pub objects: Vec<ObjectInfo>,
+    /// The counts.
+    pub ledger: Ledger,
+    /// RX queues that the counts are the sum of.
+    pub queues: u32,
+    /// Whether the process died and another one delivered. `captured` is then what is in the objects; of frames after
+    /// `counted_until`, those that the filter did not take and those that ports lost are not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovered: bool,
+    /// See `recovered`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_until: Option<Timestamp>,
+    /// One in so many packets was considered; every one if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_one_in: Option<u32>,
+    /// What a look back was asked for, as sent; the window is `started` to `ended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset_time: Option<String>,
+}
+
+/// Why a text is no manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not the form.
+    #[error("not a manifest of a capture: {0}")]
+    Form(#[from] serde_json::Error),
+    /// Another version's form.
+    #[error("manifest version {found} is not known; this program reads version {MANIFEST_VERSION}")]
+    Version {
+        /// As written.
+        found: u32,
+    },
+    /// The id is not one.
+    #[error("capture id {id:?} is not 32 lower-case hexadecimal digits")]
+    Id {
+        /// As written.
+        id: String,
+    },
+    /// An object has a name that is not its own.
+    #[error("object {index} is named {found:?} and must be named {expected:?}")]
+    Name {
+        /// Its number, from 0.
+        index: usize,
+        /// As written.
+        found: String,
+        /// What it must be.
+        expected: String,
+    },
+}
+
+impl Manifest {
+    /// Reads a manifest and holds its names against its id.
+    ///
+    /// # Errors
+    /// [`ManifestError`] says what is not as it must be.
+    pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        // The version alone first: a later form may have members that this one must refuse.
+        let Version { version: found } = serde_json::from_slice(json)?;
+        if found != MANIFEST_VERSION {
+            return Err(ManifestError::Version { found });
+        }
+        let manifest: Self = serde_json::from_slice(json)?;
+        if CaptureId::parse(manifest.id.as_str()).is_none() {
+            return Err(ManifestError::Id { id: manifest.id.to_string() });
+        }
+        for (index, object) in (0u32..).zip(&manifest.objects) {
+            let expected = object_name(&manifest.id, index, manifest.object_format());
+            if object.name != expected {
+                return Err(ManifestError::Name {
+                    index: index as usize,
+                    found: object.name.clone(),
+                    expected,
+                });
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// What its objects' names end with.
+    fn object_format(&self) -> ObjectFormat {
+        ObjectFormat { container: self.format, compression: self.compression, ..ObjectFormat::default() }
+    }
+
+    /// The text that goes into the bucket.
+    ///
+    /// # Errors
+    /// Never in practice: every member has a JSON form.
+    pub fn to_json(&self) -> Result<Vec<u8>, ManifestError> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        Ok(json)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A capture of nothing, to build upon.
+    pub(crate) fn empty(id: &CaptureId) -> Manifest {
+        Manifest {
+            version: MANIFEST_VERSION,
+            id: id.clone(),
+            account: None,
+            host: "cap1".to_owned(),
+            colo: "ord02".to_owned(),
+            kind: Kind::Full,
+            filter_v1: FilterV1::default(),
+            limits: Limits { time_limit: 300.0, packet_limit: Some(10_000), byte_limit: None },
+            submitted: "2026-11-24T06:00:00Z".parse().unwrap(),
+            started: Some("2026-11-24T06:00:00.000001Z".parse().unwrap()),
+            ended: Some("2026-11-24T06:05:00Z".parse().unwrap()),
+            stop_reason: Some(StopReason::TimeLimit),
+            complete: true,
+            snaplen: 262_144,
+            format: Container::Pcap,
+            compression: Compression::None,
+            objects: Vec::new(),
+            ledger: Ledger::default(),
+            queues: 1,
+            recovered: false,
+            counted_until: None,
+            sample_one_in: None,
+            offset_time: None,
+        }
+    }
+
+    fn object(name: String) -> ObjectInfo {
+        ObjectInfo { name, bytes: 24, sha256: "0".repeat(64), ..ObjectInfo::default() }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let id = CaptureId::random();
+        let mut manifest = empty(&id);
+        manifest.account = Some(AccountId("023e".to_owned()));
+        manifest.objects =
+            (0..2).map(|index| object(object_name(&id, index, ObjectFormat::default()))).collect();
+        assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
+        assert_eq!(manifest.objects[1].name, format!("pcap_{id}_0001.pcap"));
+    }
+
+    #[test]
+    fn another_version_is_named_before_its_members_are_refused() {
+        let error = Manifest::parse(br#"{"version": 2, "new": true}"#).unwrap_err();
+        assert!(matches!(error, ManifestError::Version { found: 2 }), "{error}");
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let mut manifest = empty(&CaptureId::random());
+        manifest.objects = vec![object("../../etc/shadow".to_owned())];
+        assert!(matches!(Manifest::parse(&manifest.to_json().unwrap()), Err(ManifestError::Name { .. })));
+        let json = String::from_utf8(empty(&CaptureId::random()).to_json().unwrap()).unwrap();
+        let json = json.replace("\"queues\"", "\"more\": 1, \"queues\"");
+        assert!(matches!(Manifest::parse(json.as_bytes()), Err(ManifestError::Form(_))));
+    }
+}

@@ -1,0 +1,35 @@
+//! From a capture's published segments to complete objects and a manifest in its bucket. Owns the delivery, its journal, the
+//! manifest, its signature and the check of a bucket against it; not how a store works (`upload`), nor when a capture ends
+//! (`engine`).
+//!
+//! Invariant: a segment is freed only after the objects that hold its packets are complete in the store and journalled.
+
+mod checkpoint_file;
+mod delivery;
+mod inherit;
+pub mod journal;
+mod line;
+mod manifest;
+pub mod orphan;
+mod publish;
+mod relay;
+mod report;
+mod retry;
+mod route;
+mod sign;
+mod verify;
+
+pub(crate) use delivery::Delivery;
+pub(crate) use inherit::{Found, Known, sweep};
+#[cfg(test)]
+pub(crate) use manifest::tests::empty as empty_manifest;
+pub use manifest::{
+    Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
+};
+pub(crate) use publish::put_manifest;
+pub use relay::{PublishError, Record, deliver, publish_manifest};
+pub(crate) use report::{Report, Reporter};
+pub(crate) use retry::{Outcome, RetryPolicy};
+pub(crate) use route::{Route, sweep_store};
+pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
+pub use verify::{Bucket, Finding, Place, Step, Verified, VerifyError, verify, verify_at, verify_file};

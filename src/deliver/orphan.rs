@@ -1,0 +1,405 @@
+//! A spool without its host: what a dead process left there, delivered with nothing but the spool itself. Owns what is left
+//! of each capture and its delivery to a place of somebody's choice; the next `trawl serve` delivers by itself (`engine`).
+//!
+//! Invariant: the spool is only read, until [`Left::remove`].
+
+use super::journal::{Entry, Journal, Record, counts, remove, settled};
+use super::manifest::{Limits, MANIFEST_VERSION, Manifest, manifest_name};
+use super::relay::{PublishError, deliver, publish_manifest};
+use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
+use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
+use crate::matcher::FilterV1;
+use crate::merge::{self, Consumed, MergeError, Shape, Start};
+use crate::pcap::{Counts, ObjectFormat};
+use crate::spool::{self, LeftStream, Salvaged};
+use crate::spool::{Cut, Input, Segment};
+use crate::upload::{ObjectStore, UploadError};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Chunks between merge and store.
+const CHUNKS_WAITING: usize = 8;
+/// A worker's clock follows the host's within half a second; what is older than a capture by more than this is not its own.
+const CLOCK_SLACK_NS: i128 = 10_000_000_000;
+
+/// Why a capture could not be recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// Its directory.
+    #[error("cannot read {dir}: {source}; check the disk, and try again with a copy of what can be read")]
+    Read {
+        /// The directory.
+        dir: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The merge.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The merge's thread.
+    #[error("cannot merge: {0}")]
+    Thread(String),
+    /// The place where it goes.
+    #[error(transparent)]
+    Store(#[from] UploadError),
+    /// The manifest.
+    #[error("the manifest could not be written: {0}")]
+    Manifest(#[from] PublishError),
+    /// Another manifest is there.
+    #[error("{name} is there already and is another one; choose an empty directory")]
+    Exists {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What is left of a capture, for people and programs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// The capture.
+    pub id: CaptureId,
+    /// Objects that the dead process had delivered, and the packets in them: they are not in the spool any more.
+    pub objects_delivered: usize,
+    /// See `objects_delivered`.
+    pub packets_delivered: u64,
+    /// Whole packets that are left.
+    pub packets: u64,
+    /// Their frame bytes.
+    pub bytes: u64,
+    /// Time of the first one, ns since the UNIX epoch; zero if there is none.
+    pub first_ns: u64,
+    /// Time of the last one.
+    pub last_ns: u64,
+    /// Segments that were being written.
+    pub segments_open: u64,
+    /// Bytes behind the last whole records, left out.
+    pub cut_bytes: u64,
+    /// What else is not as it should be.
+    pub notes: Vec<String>,
+}
+
+/// One capture in the spool.
+#[derive(Debug)]
+pub struct Left {
+    /// What is left of it.
+    pub summary: Summary,
+    dir: PathBuf,
+    record: Option<Record>,
+    entries: Vec<Entry>,
+    settled: Option<Manifest>,
+    /// What the end of the last pcapng object says.
+    counts: Option<Counts>,
+    /// One for each queue; numbered from 0, and the place in the first one where delivered objects end.
+    lanes: Vec<(Vec<Segment>, u64)>,
+    keeps_distrusted: bool,
+}
+
+/// The directories of captures in a spool, in the order of their names.
+///
+/// # Errors
+/// When the spool cannot be read.
+pub fn captures(spool_dir: &Path) -> io::Result<Vec<(CaptureId, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(spool_dir)? {
+        let path = entry?.path();
+        let id = path.file_name().and_then(|name| name.to_str()).and_then(CaptureId::parse);
+        if let Some(id) = id.filter(|_| path.is_dir()) {
+            found.push((id, path));
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+    Ok(found)
+}
+
+/// Time of the first record behind what is delivered.
+fn first_ns(path: &Path, delivered: Salvaged, found: Salvaged) -> io::Result<u64> {
+    if delivered.packets == 0 {
+        return Ok(found.first_ns);
+    }
+    let mut stamp = [0; 8];
+    File::open(path)?.read_exact_at(&mut stamp, delivered.bytes)?;
+    let [a, b, c, d, e, f, g, h] = stamp;
+    let (seconds, nanos) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+    Ok(u64::from(seconds) * 1_000_000_000 + u64::from(nanos))
+}
+
+impl Left {
+    /// Looks at the directory of capture `id`.
+    ///
+    /// # Errors
+    /// [`RecoverError::Read`].
+    pub fn look(id: CaptureId, dir: &Path) -> Result<Self, RecoverError> {
+        let failed = |source| RecoverError::Read { dir: dir.to_owned(), source };
+        let mut notes = Vec::new();
+        let record = Record::read(dir).unwrap_or_else(|error| {
+            notes.push(format!("its record cannot be read: {error}"));
+            None
+        });
+        if record.is_none() && notes.is_empty() {
+            notes.push("it has no record: what was asked for is not known".to_owned());
+        }
+        let settled = settled(dir).unwrap_or_else(|error| {
+            notes.push(format!("its manifest cannot be read: {error}"));
+            None
+        });
+        let counts = counts(dir).unwrap_or_else(|error| {
+            notes.push(format!("its counts cannot be read: {error}"));
+            None
+        });
+        let entries = Journal::read(dir).map_err(failed)?;
+        let since_ns = record.as_ref().map_or(0, |r| r.job.submitted.as_nanosecond() - CLOCK_SLACK_NS);
+        let survey = spool::survey(dir, u64::try_from(since_ns).unwrap_or(0)).map_err(failed)?;
+        let distrusted = survey.distrusted.iter().filter_map(|path| path.file_name());
+        notes.extend(distrusted.map(|name| {
+            format!("{} has no length file: nothing of it can be trusted", name.to_string_lossy())
+        }));
+        let summary = Summary {
+            id,
+            objects_delivered: entries.len(),
+            packets_delivered: entries.iter().map(|entry| entry.object.packets).sum(),
+            packets: 0,
+            bytes: 0,
+            first_ns: 0,
+            last_ns: 0,
+            segments_open: 0,
+            cut_bytes: 0,
+            notes,
+        };
+        let keeps_distrusted = !survey.distrusted.is_empty();
+        let mut left = Self {
+            summary,
+            dir: dir.to_owned(),
+            record,
+            entries,
+            settled,
+            counts,
+            lanes: Vec::new(),
+            keeps_distrusted,
+        };
+        left.take(survey.streams).map_err(failed)?;
+        Ok(left)
+    }
+
+    /// Whether the dead process had delivered every object.
+    fn is_complete(&self) -> bool {
+        self.entries.last().is_some_and(|entry| entry.is_last)
+    }
+
+    /// Takes what comes behind the last complete object.
+    fn take(&mut self, mut streams: BTreeMap<usize, LeftStream>) -> io::Result<()> {
+        let cuts = self.entries.last().map_or_else(Vec::new, |entry| entry.cuts.clone());
+        let known = self.record.as_ref().map_or(0, |record| record.queues).max(cuts.len());
+        let queues = streams.keys().next_back().map_or(known, |last| known.max(last + 1));
+        for queue in 0..queues {
+            let cut = cuts.get(queue).copied().unwrap_or_default();
+            let stream = if self.is_complete() { None } else { streams.remove(&queue) };
+            let lane = self.lane(queue, cut, stream.unwrap_or_default())?;
+            self.lanes.push(lane);
+        }
+        Ok(())
+    }
+
+    fn lane(&mut self, queue: usize, cut: Cut, stream: LeftStream) -> io::Result<(Vec<Segment>, u64)> {
+        let summary = &mut self.summary;
+        let (mut lane, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
+        for segment in stream.into_iter().filter(|segment| segment.sequence >= cut.sequence) {
+            if segment.sequence > expected {
+                let last = segment.sequence - 1;
+                summary.notes.push(format!("queue {queue}: segments {expected} to {last} are missing"));
+            }
+            expected = segment.sequence + 1;
+            let found = segment.found;
+            summary.segments_open += u64::from(segment.is_open);
+            summary.cut_bytes += segment.cut_bytes;
+            if !segment.is_open && segment.cut_bytes > 0 {
+                summary.notes.push(format!("queue {queue}: segment {} is damaged", segment.sequence));
+            }
+            let mut delivered = Salvaged::default();
+            if segment.sequence == cut.sequence && cut.offset > 0 {
+                delivered = spool::whole_records(&File::open(&segment.path)?, cut.offset)?;
+            }
+            let packets = found.packets.saturating_sub(delivered.packets);
+            if packets == 0 {
+                continue;
+            }
+            if lane.is_empty() {
+                skip = delivered.bytes;
+            }
+            summary.packets += packets;
+            summary.bytes += found.frame_bytes - delivered.frame_bytes;
+            let first_ns = first_ns(&segment.path, delivered, found)?;
+            summary.first_ns = if summary.first_ns == 0 { first_ns } else { summary.first_ns.min(first_ns) };
+            summary.last_ns = summary.last_ns.max(found.last_ns);
+            lane.push(segment.numbered(lane.len() as u64));
+        }
+        Ok((lane, skip))
+    }
+
+    /// Delivers what is left. Where the objects are that the dead process delivered, it goes on with their numbers and the
+    /// manifest is of the whole capture; elsewhere objects and manifest are of what is left alone. None: nothing is left.
+    ///
+    /// # Errors
+    /// [`RecoverError`].
+    pub async fn deliver(&self, store: &dyn ObjectStore) -> Result<Option<Manifest>, RecoverError> {
+        let goes_on = self.delivered_are_in(store).await?;
+        if !goes_on && (self.summary.packets == 0 || self.is_complete()) {
+            return Ok(None);
+        }
+        let new = if self.is_complete() { Vec::new() } else { self.merge_into(store, goes_on).await? };
+        let manifest = self.manifest(goes_on, new);
+        let name = manifest_name(&manifest.id);
+        let Some(bytes) = store.size(&name).await? else {
+            publish_manifest(store, &manifest, None).await?;
+            return Ok(Some(manifest));
+        };
+        let there = store.get(&name, bytes).await?;
+        match Manifest::parse(&there) {
+            Ok(there) if there.objects == manifest.objects => Ok(Some(there)),
+            _ => Err(RecoverError::Exists { name }),
+        }
+    }
+
+    async fn delivered_are_in(&self, store: &dyn ObjectStore) -> Result<bool, RecoverError> {
+        for entry in &self.entries {
+            match store.size(&entry.object.name).await {
+                Ok(Some(bytes)) if bytes == entry.object.bytes => {}
+                Ok(_) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(!self.entries.is_empty())
+    }
+
+    async fn merge_into(
+        &self,
+        store: &dyn ObjectStore,
+        goes_on: bool,
+    ) -> Result<Vec<ObjectInfo>, RecoverError> {
+        let object = if goes_on { u32::try_from(self.entries.len()).unwrap_or(u32::MAX) } else { 0 };
+        let cuts = self.lanes.iter().map(|(_, skip)| Cut { sequence: 0, offset: *skip }).collect();
+        let (start, shape) = (Start { object, cuts }, self.shape());
+        let format = shape.format;
+        let (tell, inputs) = crossbeam::channel::unbounded();
+        for (queue, (lane, _)) in self.lanes.iter().enumerate() {
+            let segments = lane.iter().map(|segment| Input::Segment(queue, segment.clone()));
+            for input in segments.chain([Input::End(queue)]) {
+                let _receiver_is_here = tell.send(input);
+            }
+        }
+        let _receiver_is_here = tell.send(Input::Counts(self.counts));
+        let (outputs, merged) = mpsc::channel(CHUNKS_WAITING);
+        let (report, outcome) = oneshot::channel();
+        let merge = move || {
+            let _deliverer_gone = report.send(merge::run_live(&start, &shape, inputs, outputs));
+        };
+        let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
+        thread.map_err(|e| RecoverError::Thread(e.to_string()))?;
+        let mut unnoted = |_: ObjectInfo, _: Consumed| Ok(());
+        let delivered = deliver(store, &self.summary.id, format, object, merged, &mut unnoted).await;
+        // A merge that failed closed the channel, which delivery reports as an interruption: the cause is the merge's.
+        match (outcome.await, delivered) {
+            (_, Err(e)) if !matches!(e, UploadError::Interrupted { .. }) => Err(e.into()),
+            (Ok(Err(e)), _) => Err(e.into()),
+            (Err(_), _) => Err(RecoverError::Thread("the merge thread died".to_owned())),
+            (Ok(Ok(_)), delivered) => Ok(delivered?),
+        }
+    }
+
+    /// As the dead process made objects, if that is known.
+    fn shape(&self) -> Shape {
+        match &self.record {
+            None => Shape::plain(self.snaplen(), RECOVERED_OBJECT_BYTES),
+            Some(record) => Shape {
+                snaplen: record.snaplen,
+                object_bytes_max: record.object_bytes_max,
+                format: record.format,
+                origin: Arc::new(record.origin.clone()),
+            },
+        }
+    }
+
+    fn snaplen(&self) -> u32 {
+        self.record.as_ref().map_or(FULL_SNAPLEN, |record| record.snaplen)
+    }
+
+    /// The counts that were known, held against what is in the objects.
+    fn ledger(&self, goes_on: bool) -> Ledger {
+        let delivered = self.summary.packets_delivered;
+        let delivered_bytes: u64 = self.entries.iter().map(|entry| entry.object.frame_bytes()).sum();
+        let known = self.record.as_ref().map_or_else(Ledger::default, |record| record.job.ledger);
+        let mut whole =
+            known.recovered(delivered + self.summary.packets, delivered_bytes + self.summary.bytes);
+        if !goes_on {
+            for count in [&mut whole.offered, &mut whole.rx, &mut whole.matched, &mut whole.captured] {
+                *count -= delivered;
+            }
+            whole.captured_bytes -= delivered_bytes;
+        }
+        whole
+    }
+
+    fn manifest(&self, goes_on: bool, new: Vec<ObjectInfo>) -> Manifest {
+        let before = self.entries.iter().filter(|_| goes_on).map(|entry| entry.object.clone());
+        let objects: Vec<ObjectInfo> = before.chain(new).collect();
+        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.objects == objects) {
+            return settled.clone();
+        }
+        let (record, ledger) = (self.record.as_ref(), self.ledger(goes_on));
+        let format = record.map_or_else(ObjectFormat::default, |record| record.format);
+        let (job, request) = (record.map(|r| &r.job), record.map(|r| &r.job.request));
+        let first = Timestamp::from_nanosecond(i128::from(self.summary.first_ns)).unwrap_or_default();
+        let lost = ledger.offered - ledger.rx + ledger.dropped.total()
+            - ledger.dropped.limit
+            - ledger.dropped.sampled;
+        Manifest {
+            version: MANIFEST_VERSION,
+            id: self.summary.id.clone(),
+            account: request.map(|request| request.account.clone()),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            colo: request.and_then(|request| request.colo.clone()).unwrap_or_default(),
+            kind: request.map_or(Kind::Full, |request| request.kind),
+            filter_v1: request.map_or_else(FilterV1::default, |request| request.filter.clone()),
+            limits: Limits {
+                time_limit: request.map_or(0.0, |request| request.time_limit),
+                packet_limit: request.and_then(|request| request.packet_limit),
+                byte_limit: request.and_then(|request| request.byte_limit),
+            },
+            submitted: job.map_or(first, |job| job.submitted),
+            started: record.and_then(|record| record.started),
+            ended: record.and_then(|record| record.ended),
+            stop_reason: job.and_then(|job| job.stop_reason).or(Some(StopReason::Interrupted)),
+            complete: goes_on != self.entries.is_empty()
+                && record.is_some_and(|record| record.is_final)
+                && self.summary.notes.is_empty()
+                && lost == 0,
+            snaplen: self.snaplen(),
+            format: format.container,
+            compression: format.compression,
+            objects,
+            ledger,
+            queues: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),
+            recovered: true,
+            counted_until: record.map(|record| record.known_until),
+            sample_one_in: job.and_then(|job| job.sample_one_in),
+            offset_time: None,
+        }
+    }
+
+    /// Removes what was delivered from the spool; false: segments that could not be trusted keep it there.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove(&self) -> io::Result<bool> {
+        if self.keeps_distrusted {
+            return Ok(false);
+        }
+        remove(&self.dir).map(|()| true)
+    }
+}

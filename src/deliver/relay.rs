@@ -1,0 +1,327 @@
+//! From the live merge into the store. Owns the order of objects and the report of each complete one; not the manifest.
+//!
+//! Invariant: an object is reported only after the store confirmed its size, and an object that cannot be completed is
+//! aborted or kept to be gone on with; what is gone on with begins as the merge has it. Memory is bounded by the channel
+//! and by the store's writer, which makes the merge wait.
+
+use super::manifest::{Manifest, ManifestError, manifest_name, object_name, signature_name};
+use super::sign::SigningKey;
+use crate::job::{CaptureId, ObjectInfo};
+use crate::merge::{Consumed, Output, Summary};
+use crate::pcap::ObjectFormat;
+use crate::upload::{COUNTS, Checkpoint, ObjectStore, ObjectWriter, Running, UploadError};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::Receiver;
+
+/// Bytes of an object that is there already that are read back at a time.
+const READ_BYTES: u64 = 8 << 20;
+
+/// What is kept of a delivery, so that the next one goes on with it.
+pub trait Record: Send {
+    /// An object is complete in the store. An error ends the delivery.
+    ///
+    /// # Errors
+    /// When it could not be noted.
+    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError>;
+
+    /// Whether checkpoints are kept. If not, an object that cannot be completed is aborted.
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    /// What a store holds of object `number`.
+    fn kept(&self, number: u32) -> Option<Checkpoint> {
+        let _never_any = number;
+        None
+    }
+
+    /// The store holds so much of object `number`.
+    fn keep(&mut self, number: u32, checkpoint: Checkpoint) {
+        let _not_kept = (number, checkpoint);
+    }
+
+    /// What the store holds of the object under way is of no use.
+    fn forget(&mut self) {}
+}
+
+impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> Record for F {
+    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError> {
+        self(info, consumed)
+    }
+}
+
+/// Streams a capture's objects, from number `first`, into a store until the merge ends. `record` is told of each object
+/// that is complete there, with what it leaves behind.
+///
+/// The first object may be there already, from a process that died before it could note so: if it is the same, it is kept
+/// and not sent again. If a part of it is there and `record` has kept where, the rest is sent.
+///
+/// The end of the channel between two objects is taken as the merge's good end; whether it was, its own result tells.
+///
+/// # Errors
+/// The first failure. Then the channel is closed, so that the merge ends too, and the open object is aborted, unless
+/// `record` has kept where it stands.
+pub async fn deliver(
+    store: &dyn ObjectStore,
+    id: &CaptureId,
+    format: ObjectFormat,
+    first: u32,
+    mut outputs: Receiver<Output>,
+    record: &mut dyn Record,
+) -> Result<Vec<ObjectInfo>, UploadError> {
+    let mut relay = Relay { store, id, format, first, record, open: None, done: Vec::new() };
+    let result = relay.run(&mut outputs).await;
+    drop(outputs);
+    if let Some(open) = relay.open.take()
+        && let Some(writer) = open.writer
+        && !open.kept
+        && let Err(error) = writer.abort().await
+    {
+        tracing::warn!(object = open.name, %error, "an object could not be aborted");
+    }
+    result.map(|()| relay.done)
+}
+
+/// Why a manifest is not in its store.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// It has no JSON form.
+    #[error(transparent)]
+    Form(#[from] ManifestError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] UploadError),
+}
+
+/// Writes the manifest, and before it its signature: a manifest that is there is signed, if this host signs.
+///
+/// # Errors
+/// [`PublishError`]. A signature without a manifest may then be left.
+pub async fn publish_manifest(
+    store: &dyn ObjectStore,
+    manifest: &Manifest,
+    key: Option<&SigningKey>,
+) -> Result<(), PublishError> {
+    let json = manifest.to_json()?;
+    if let Some(key) = key {
+        store.put(&signature_name(&manifest.id), key.sign(&json).into()).await?;
+    }
+    store.put(&manifest_name(&manifest.id), json.into()).await?;
+    Ok(())
+}
+
+struct Relay<'a> {
+    store: &'a dyn ObjectStore,
+    id: &'a CaptureId,
+    format: ObjectFormat,
+    first: u32,
+    record: &'a mut dyn Record,
+    open: Option<Open>,
+    done: Vec<ObjectInfo>,
+}
+
+/// The object under way.
+struct Open {
+    number: u32,
+    name: String,
+    /// Written up to now.
+    bytes: u64,
+    /// None: an object of that name is there, and is held against what the merge makes.
+    writer: Option<Box<dyn ObjectWriter>>,
+    /// What the store holds already.
+    held: Option<Prefix>,
+    /// Whether what the store holds outlives this delivery.
+    kept: bool,
+}
+
+/// The beginning of an object that is not sent again.
+struct Prefix {
+    bytes_left: u64,
+    /// As merged now, and as the store confirmed it.
+    merged: Running,
+    confirmed: Option<u32>,
+}
+
+fn wrong_size((place, held, sent): (String, u64, u64)) -> UploadError {
+    UploadError::Mismatch { place, what: "size", held: held.to_string(), sent: sent.to_string() }
+}
+
+impl Relay<'_> {
+    async fn run(&mut self, outputs: &mut Receiver<Output>) -> Result<(), UploadError> {
+        while let Some(output) = outputs.recv().await {
+            match output {
+                Output::Begin(index) => self.begin(index).await?,
+                Output::Chunk(bytes) => self.write(bytes).await?,
+                Output::End(summary, consumed) => {
+                    let info = self.end(summary).await?;
+                    self.record.complete(info, consumed)?;
+                }
+            }
+        }
+        match (&self.open, self.done.is_empty()) {
+            (None, false) => Ok(()),
+            _ => Err(UploadError::Interrupted { object: self.done.len() }),
+        }
+    }
+
+    async fn begin(&mut self, number: u32) -> Result<(), UploadError> {
+        if self.open.is_some() || number as usize != self.first as usize + self.done.len() {
+            return Err(UploadError::OutOfOrder { what: "an object's beginning" });
+        }
+        let name = object_name(self.id, number, self.format);
+        let mut open = Open { number, name, bytes: 0, writer: None, held: None, kept: false };
+        let kept = if number == self.first { self.record.kept(number) } else { None };
+        let is_there = number == self.first && self.store.size(&open.name).await?.is_some();
+        if !is_there {
+            match kept {
+                Some(checkpoint) => self.resume(&mut open, &checkpoint).await?,
+                None => open.writer = Some(self.store.begin(&open.name).await?),
+            }
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Goes on with an object of which the store holds something.
+    async fn resume(&mut self, open: &mut Open, checkpoint: &Checkpoint) -> Result<(), UploadError> {
+        let (writer, bytes) = match self.store.resume(&open.name, checkpoint).await {
+            Ok(resumed) => resumed,
+            Err(error) => {
+                if !error.may_pass() {
+                    self.record.forget();
+                }
+                return Err(error);
+            }
+        };
+        open.writer = Some(writer);
+        if bytes == 0 {
+            tracing::info!(capture = %self.id, object = open.name, "upload begins anew: the store holds nothing of it");
+            self.record.forget();
+        } else {
+            tracing::info!(capture = %self.id, object = open.name, bytes, "upload goes on behind what the store holds");
+            open.kept = true;
+            let confirmed = checkpoint.crc32c_of(bytes);
+            open.held = Some(Prefix { bytes_left: bytes, merged: Running::after(0), confirmed });
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
+        let Some(open) = &mut self.open else { return Err(UploadError::OutOfOrder { what: "a chunk" }) };
+        open.bytes += bytes.len() as u64;
+        COUNTS.merged(bytes.len() as u64);
+        let Some(writer) = &mut open.writer else { return Ok(()) };
+        if let Some(held) = &mut open.held {
+            let len = usize::try_from(held.bytes_left).unwrap_or(usize::MAX).min(bytes.len());
+            held.merged.update(&bytes.split_to(len));
+            held.bytes_left -= len as u64;
+            if held.bytes_left == 0 {
+                if held.confirmed.is_some_and(|confirmed| confirmed != held.merged.sum()) {
+                    let place = open.name.clone();
+                    return Err(self.discard(UploadError::Diverged { place }));
+                }
+                open.held = None;
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let written = writer.write(bytes).await;
+        self.note();
+        written
+    }
+
+    /// Keeps where the open object stands. Also after a failure: what arrived before it is what the next attempt goes on
+    /// behind.
+    fn note(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        if self.record.keeps()
+            && let Some(checkpoint) = open.writer.as_mut().and_then(|writer| writer.checkpoint())
+        {
+            open.kept = true;
+            self.record.keep(open.number, checkpoint);
+        }
+    }
+
+    /// Gives up what the store holds of the open object, which then begins anew.
+    fn discard(&mut self, error: UploadError) -> UploadError {
+        self.record.forget();
+        if let Some(open) = &mut self.open {
+            open.kept = false;
+        }
+        error
+    }
+
+    /// Completes the open object, but only if it has the size that the merge counted: a wrong one never becomes visible.
+    async fn end(&mut self, summary: Summary) -> Result<ObjectInfo, UploadError> {
+        let unbegun = || UploadError::OutOfOrder { what: "an object's end" };
+        let open = self.open.as_mut().ok_or_else(unbegun)?;
+        COUNTS.merged_object();
+        if open.bytes != summary.bytes || open.held.is_some() {
+            let sizes = (open.name.clone(), open.bytes, summary.bytes);
+            return Err(self.discard(wrong_size(sizes)));
+        }
+        if let Some(writer) = &mut open.writer {
+            let settled = writer.settle().await;
+            self.note();
+            settled?;
+        }
+        let Open { name, writer, .. } = self.open.take().ok_or_else(unbegun)?;
+        match writer {
+            None => adopt(self.store, self.id, &name, &summary).await?,
+            Some(writer) => {
+                let stored = writer.finish().await?;
+                if stored.bytes != summary.bytes {
+                    return Err(wrong_size((name, stored.bytes, summary.bytes)));
+                }
+            }
+        }
+        let info = ObjectInfo {
+            name,
+            bytes: summary.bytes,
+            packets: summary.packets,
+            frame_bytes: (!self.format.is_plain()).then_some(summary.frame_bytes),
+            first_ns: summary.first_ns,
+            last_ns: summary.last_ns,
+            sha256: summary.sha256,
+            content: summary.content,
+        };
+        tracing::info!(capture = %self.id, object = info.name, bytes = info.bytes, "object is complete");
+        COUNTS.object(info.bytes);
+        self.done.push(info.clone());
+        Ok(info)
+    }
+}
+
+/// Holds the object that is there against what was merged. One that differs is somebody else's and stays.
+async fn adopt(
+    store: &dyn ObjectStore,
+    id: &CaptureId,
+    name: &str,
+    summary: &Summary,
+) -> Result<(), UploadError> {
+    let exists = || UploadError::Exists { place: name.to_owned() };
+    if store.size(name).await? != Some(summary.bytes) {
+        return Err(exists());
+    }
+    let (mut hash, mut read) = (Sha256::new(), 0);
+    while read < summary.bytes {
+        let bytes = store.read(name, read, READ_BYTES.min(summary.bytes - read)).await?;
+        if bytes.is_empty() {
+            return Err(exists());
+        }
+        hash.update(&bytes);
+        read += bytes.len() as u64;
+    }
+    let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    if sha256 != summary.sha256 {
+        return Err(exists());
+    }
+    tracing::info!(capture = %id, object = name, "object was complete already");
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -1,0 +1,560 @@
+//! Objects held against their manifest. Owns what is checked and the findings; not how they are printed. A copy in a
+//! directory and the bucket itself are places alike.
+//!
+//! Each object is read once: its bytes are hashed on the way into the pcap reader, so files of any size cost bounded memory.
+//!
+//! Invariant: nothing in the manifest or in the files is trusted; whatever is wrong is a finding with the file's name.
+
+use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
+use super::sign::{PublicKey, SIGNATURE_BYTES};
+use crate::job::{Imbalance, ObjectInfo};
+use crate::pcap::{Compression, Container};
+use crate::pcap::{ReadError, Reader, Unpacked};
+use crate::upload::{ObjectStore, UploadError};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Largest manifest that is read: a million objects' worth.
+const MANIFEST_BYTES_MAX: u64 = 256 << 20;
+
+/// What is asked of a bucket at a time: large enough that the answer's way costs little, and all that is in memory.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// The least that is worth a request.
+const PIECE_BYTES_MIN: u64 = 256 << 10;
+
+/// Why objects could not be held against a manifest at all.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The manifest or its folder cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The manifest is none.
+    #[error("{}: {source}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ManifestError,
+    },
+}
+
+/// Something that is not as the manifest says.
+#[derive(Debug, thiserror::Error)]
+pub enum Finding {
+    /// The object is not beside the manifest.
+    #[error("{name}: missing; fetch it from the bucket")]
+    Missing {
+        /// The object.
+        name: String,
+    },
+    /// The object cannot be opened or read.
+    #[error("{name}: cannot be read: {source}")]
+    Unreadable {
+        /// The object.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The object is no pcap or pcapng file, or stops being one.
+    #[error("{name}: {source}")]
+    Pcap {
+        /// The object.
+        name: String,
+        /// Where and how.
+        source: ReadError,
+    },
+    /// A figure of an object differs.
+    #[error("{name}: {what} is {held}, the manifest says {expected}")]
+    Differs {
+        /// The object.
+        name: String,
+        /// What was compared.
+        what: &'static str,
+        /// As found.
+        held: String,
+        /// As the manifest says.
+        expected: String,
+    },
+    /// Packets inside an object are out of order.
+    #[error("{name}: {records} packets are older than the one before them, first packet {first}")]
+    Disorder {
+        /// The object.
+        name: String,
+        /// How many.
+        records: u64,
+        /// The first of them, from 1.
+        first: u64,
+    },
+    /// An object begins before the last one ended.
+    #[error("{name}: begins at {first_ns} ns, before the end of the objects before it at {end_ns} ns")]
+    Overlap {
+        /// The object.
+        name: String,
+        /// Its first packet's time.
+        first_ns: u64,
+        /// The newest packet before it.
+        end_ns: u64,
+    },
+    /// A file has the capture's name and is not in the manifest.
+    #[error("{name}: is not in the manifest")]
+    Foreign {
+        /// The file.
+        name: String,
+    },
+    /// The objects' sum differs from the ledger.
+    #[error("the objects hold {held} {what}, the ledger says {expected}")]
+    Sum {
+        /// `packets` or `frame bytes`.
+        what: &'static str,
+        /// As found.
+        held: u64,
+        /// As the ledger says.
+        expected: u64,
+    },
+    /// The manifest is not signed, and a signature was asked for.
+    #[error("{name}: missing; the manifest is not signed, or its signature was removed")]
+    Unsigned {
+        /// The signature's file.
+        name: String,
+    },
+    /// The signature is not of this manifest and this key.
+    #[error("{name}: is not the signature of this manifest by this key; do not trust what the manifest says")]
+    Signature {
+        /// The signature's file.
+        name: String,
+    },
+    /// The ledger contradicts itself.
+    #[error("ledger: {0}")]
+    Ledger(#[from] Imbalance),
+}
+
+/// What happens during a check, for those who watch.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// So many bytes will be read, if the manifest is right.
+    Begin(u64),
+    /// So many more bytes are read.
+    Read(u64),
+    /// An object is done; its findings, if any.
+    Object(&'a ObjectInfo, &'a [Finding]),
+}
+
+/// The result of a check.
+#[derive(Debug)]
+pub struct Verified {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Packets in the objects that were there.
+    pub packets: u64,
+    /// Everything that is wrong; nothing if the capture is whole.
+    pub findings: Vec<Finding>,
+}
+
+/// Where a manifest and its objects are.
+pub trait Place {
+    /// A stream of the object's bytes; `NotFound` if there is none of that name.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    fn open<'a>(&'a self, name: &str) -> io::Result<Box<dyn Read + 'a>>;
+
+    /// Names that begin with `prefix`, sorted.
+    ///
+    /// # Errors
+    /// Why they cannot be listed.
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>>;
+
+    /// The place for messages.
+    fn path(&self, name: &str) -> PathBuf;
+}
+
+/// A directory.
+struct Directory(PathBuf);
+
+impl Place for Directory {
+    fn open<'a>(&'a self, name: &str) -> io::Result<Box<dyn Read + 'a>> {
+        Ok(Box::new(open_regular(&self.path(name))?))
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(prefix) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+/// A store, for code that may block: each read waits on the runtime that it is given.
+pub struct Bucket<'a> {
+    /// The store.
+    pub store: &'a dyn ObjectStore,
+    /// Where its requests run; never the runtime of the thread that reads.
+    pub runtime: &'a tokio::runtime::Runtime,
+    /// What messages call it.
+    pub uri: String,
+}
+
+impl Place for Bucket<'_> {
+    fn open<'a>(&'a self, name: &str) -> io::Result<Box<dyn Read + 'a>> {
+        self.stream(name, PIECE_BYTES)
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
+        self.runtime.block_on(self.store.list(prefix)).map_err(io::Error::other)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("{name} in {}", self.uri))
+    }
+}
+
+impl Bucket<'_> {
+    /// A stream of the object's bytes, of which about `piece_bytes` are in memory; `NotFound` if there is none of that name.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn stream<'a>(&'a self, name: &str, piece_bytes: u64) -> io::Result<Box<dyn Read + 'a>> {
+        let size = self.runtime.block_on(self.store.size(name)).map_err(io::Error::other)?;
+        let size = size.ok_or(io::ErrorKind::NotFound)?;
+        let piece_bytes = piece_bytes.clamp(PIECE_BYTES_MIN, PIECE_BYTES);
+        Ok(Box::new(Stream {
+            bucket: self,
+            name: name.to_owned(),
+            from: 0,
+            size,
+            piece_bytes,
+            piece: Bytes::new(),
+        }))
+    }
+}
+
+/// An object read piece by piece.
+struct Stream<'a> {
+    bucket: &'a Bucket<'a>,
+    name: String,
+    from: u64,
+    size: u64,
+    piece_bytes: u64,
+    piece: Bytes,
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && self.from < self.size {
+            let read = self.bucket.store.read(&self.name, self.from, self.piece_bytes);
+            self.piece = self.bucket.runtime.block_on(read).map_err(|error| match error {
+                UploadError::NotFound { .. } => io::ErrorKind::NotFound.into(),
+                error => io::Error::other(error),
+            })?;
+            self.from += self.piece.len() as u64;
+        }
+        let len = into.len().min(self.piece.len());
+        into[..len].copy_from_slice(&self.piece.split_to(len));
+        Ok(len)
+    }
+}
+
+/// Holds the objects beside a manifest in a directory against it.
+///
+/// # Errors
+/// [`VerifyError`] when there is no readable manifest. What is wrong with objects is a finding, not an error.
+pub fn verify(path: &Path, watch: &mut dyn FnMut(Step<'_>)) -> Result<Verified, VerifyError> {
+    verify_file(path, None, watch)
+}
+
+/// As [`verify`]; with a key, the manifest must also be signed by it.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_file(
+    path: &Path,
+    key: Option<&PublicKey>,
+    watch: &mut dyn FnMut(Step<'_>),
+) -> Result<Verified, VerifyError> {
+    let dir = match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    verify_at(&Directory(dir.to_owned()), &name, key, watch)
+}
+
+/// Holds the objects of a place against its manifest `name`; with a key, the manifest must also be signed by it.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_at(
+    place: &dyn Place,
+    name: &str,
+    key: Option<&PublicKey>,
+    watch: &mut dyn FnMut(Step<'_>),
+) -> Result<Verified, VerifyError> {
+    let path = || place.path(name);
+    let mut json = Vec::new();
+    place
+        .open(name)
+        .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_end(&mut json))
+        .map_err(|source| VerifyError::Read { path: path(), source })?;
+    let manifest = Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path(), source })?;
+    watch(Step::Begin(manifest.objects.iter().fold(0, |sum: u64, object| sum.saturating_add(object.bytes))));
+
+    let mut findings = Vec::new();
+    if let Some(key) = key {
+        findings.extend(signed(place, &manifest, &json, key));
+    }
+    let (mut packets, mut frame_bytes, mut end_ns) = (0, 0, 0);
+    for object in &manifest.objects {
+        let from = findings.len();
+        if let Some(found) = examine(place, &manifest, object, &mut findings, watch) {
+            packets += found.packets;
+            frame_bytes += found.frame_bytes;
+            if found.packets > 0 && found.first_ns < end_ns {
+                findings.push(Finding::Overlap {
+                    name: object.name.clone(),
+                    first_ns: found.first_ns,
+                    end_ns,
+                });
+            }
+            end_ns = end_ns.max(found.newest_ns);
+        }
+        watch(Step::Object(object, &findings[from..]));
+    }
+    foreign(place, name, &manifest, &mut findings)?;
+    let ledger = &manifest.ledger;
+    for (what, held, expected) in
+        [("packets", packets, ledger.captured), ("frame bytes", frame_bytes, ledger.captured_bytes)]
+    {
+        if held != expected {
+            findings.push(Finding::Sum { what, held, expected });
+        }
+    }
+    if let Err(imbalance) = ledger.check() {
+        findings.push(imbalance.into());
+    }
+    Ok(Verified { manifest, packets, findings })
+}
+
+/// What is wrong with the signature.
+fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) -> Option<Finding> {
+    let name = signature_name(&manifest.id);
+    let mut signature = Vec::new();
+    let read = place.open(&name).and_then(|file| {
+        // One byte more than any signature has, so that a longer one is none.
+        file.take(SIGNATURE_BYTES as u64 + 1).read_to_end(&mut signature)
+    });
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Finding::Unsigned { name }),
+        Err(source) => Some(Finding::Unreadable { name, source }),
+        Ok(_) if key.verifies(json, &signature) => None,
+        Ok(_) => Some(Finding::Signature { name }),
+    }
+}
+
+/// What an object turned out to hold.
+#[derive(Debug, Default)]
+struct Found {
+    container: Container,
+    compression: Compression,
+    packets: u64,
+    frame_bytes: u64,
+    first_ns: u64,
+    last_ns: u64,
+    /// The newest packet's time: the last one's if they are in order.
+    newest_ns: u64,
+    disorder: u64,
+    disorder_first: u64,
+}
+
+/// Reads an object once and compares everything; none if it is not there.
+fn examine(
+    place: &dyn Place,
+    manifest: &Manifest,
+    object: &ObjectInfo,
+    findings: &mut Vec<Finding>,
+    watch: &mut dyn FnMut(Step<'_>),
+) -> Option<Found> {
+    let name = &object.name;
+    let file = match place.open(name) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            findings.push(Finding::Missing { name: name.clone() });
+            return None;
+        }
+        Err(source) => {
+            findings.push(Finding::Unreadable { name: name.clone(), source });
+            return None;
+        }
+    };
+    let mut bytes = Hashed { source: file, digest: Sha256::new(), bytes: 0, watch };
+    let mut found = Found::default();
+    let mut content = object.content.is_some().then(|| (Sha256::new(), 0));
+    if let Err(source) = read_records(&mut bytes, &mut content, &mut found) {
+        findings.push(Finding::Pcap { name: name.clone(), source });
+    }
+    // What the pcap reader left behind an error also belongs to the size and the checksum.
+    if let Err(source) = io::copy(&mut bytes, &mut io::sink()) {
+        findings.push(Finding::Unreadable { name: name.clone(), source });
+        return Some(found);
+    }
+    let (held_bytes, sha256) = (bytes.bytes, hex(bytes.digest));
+    differ(
+        object,
+        findings,
+        [
+            ("size in bytes", held_bytes.to_string(), object.bytes.to_string()),
+            ("sha256", sha256, object.sha256.clone()),
+            ("number of packets", found.packets.to_string(), object.packets.to_string()),
+            ("first packet's time in ns", found.first_ns.to_string(), object.first_ns.to_string()),
+            ("last packet's time in ns", found.last_ns.to_string(), object.last_ns.to_string()),
+            ("format", format!("{:?}", found.container), format!("{:?}", manifest.format)),
+            ("compression", format!("{:?}", found.compression), format!("{:?}", manifest.compression)),
+        ],
+    );
+    if let Some(expected) = object.frame_bytes {
+        let (held, expected) = (found.frame_bytes.to_string(), expected.to_string());
+        differ(object, findings, [("number of frame bytes", held, expected)]);
+    }
+    if let (Some(expected), Some((digest, held_bytes))) = (&object.content, content) {
+        differ(
+            object,
+            findings,
+            [
+                ("unpacked size in bytes", held_bytes.to_string(), expected.bytes.to_string()),
+                ("sha256 of what it unpacks to", hex(digest), expected.sha256.clone()),
+            ],
+        );
+    }
+    if found.disorder > 0 {
+        let (records, first) = (found.disorder, found.disorder_first);
+        findings.push(Finding::Disorder { name: name.clone(), records, first });
+    }
+    Some(found)
+}
+
+/// Notes every figure that is not as the manifest says.
+fn differ<const N: usize>(
+    object: &ObjectInfo,
+    findings: &mut Vec<Finding>,
+    figures: [(&'static str, String, String); N],
+) {
+    for (what, held, expected) in figures {
+        if held != expected {
+            findings.push(Finding::Differs { name: object.name.clone(), what, held, expected });
+        }
+    }
+}
+
+fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hash and size of what an object unpacks to, if that is asked for.
+type ContentSum = Option<(Sha256, u64)>;
+
+/// What an object unpacks to, on its way into the reader.
+struct Content<'a, R> {
+    source: R,
+    sum: &'a mut ContentSum,
+}
+
+impl<R: Read> Read for Content<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let len = self.source.read(into)?;
+        if let Some((digest, bytes)) = self.sum {
+            digest.update(&into[..len]);
+            *bytes += len as u64;
+        }
+        Ok(len)
+    }
+}
+
+fn read_records(bytes: impl Read, sum: &mut ContentSum, found: &mut Found) -> Result<(), ReadError> {
+    let source = Unpacked::new(bytes).map_err(|source| ReadError::Io { offset: 0, source })?;
+    if let Unpacked::Zstd(_) = source {
+        found.compression = Compression::Zstd;
+    }
+    let mut reader = Reader::new(Content { source, sum })?;
+    if reader.is_pcapng() {
+        found.container = Container::PcapNg;
+    }
+    while let Some(record) = reader.next_record()? {
+        found.packets += 1;
+        found.frame_bytes += record.data.len() as u64;
+        if found.packets == 1 {
+            found.first_ns = record.ns;
+        } else if record.ns < found.last_ns {
+            found.disorder += 1;
+            if found.disorder == 1 {
+                found.disorder_first = found.packets;
+            }
+        }
+        found.last_ns = record.ns;
+        found.newest_ns = found.newest_ns.max(record.ns);
+    }
+    Ok(())
+}
+
+/// Opens a file, and nothing that only looks like one: a pipe would be waited for.
+fn open_regular(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    File::open(path)
+}
+
+/// Files of the capture's name that the manifest does not know.
+fn foreign(
+    place: &dyn Place,
+    manifest_file: &str,
+    manifest: &Manifest,
+    findings: &mut Vec<Finding>,
+) -> Result<(), VerifyError> {
+    let prefix = format!("pcap_{}", manifest.id);
+    let own = [manifest_name(&manifest.id), signature_name(&manifest.id), manifest_file.to_owned()];
+    let names =
+        place.list(&prefix).map_err(|source| VerifyError::Read { path: place.path(&prefix), source })?;
+    let known =
+        |name: &String| own.contains(name) || manifest.objects.iter().any(|object| object.name == *name);
+    findings.extend(names.into_iter().filter(|name| !known(name)).map(|name| Finding::Foreign { name }));
+    Ok(())
+}
+
+/// Hashes and counts what is read through it.
+struct Hashed<'a> {
+    source: Box<dyn Read + 'a>,
+    digest: Sha256,
+    bytes: u64,
+    watch: &'a mut dyn FnMut(Step<'_>),
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.source.read(buffer)?;
+        self.digest.update(&buffer[..len]);
+        self.bytes += len as u64;
+        (self.watch)(Step::Read(len as u64));
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

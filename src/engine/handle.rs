@@ -1,0 +1,154 @@
+//! The one way in to the engine. Owns the action enum and its typed front; not what the actions do.
+//!
+//! Invariant: API, CLI and fleet only parse into [`Action`]; no one else touches a capture.
+
+use super::Overview;
+use crate::job::{AccountId, CaptureId, Job, Progress, Request};
+use tokio::sync::{mpsc, oneshot};
+
+/// Why an action was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// This account has no such capture.
+    #[error("no capture {0} in this account")]
+    NotFound(CaptureId),
+    /// This account's full capture is still at work.
+    #[error("full capture {0} is still pending or running; stop it or wait for its end")]
+    FullCaptureActive(CaptureId),
+    /// This account started a simple capture a short time ago.
+    #[error(
+        "this account may start one simple capture in {interval_seconds} s; try again in {seconds_left} s"
+    )]
+    SimpleTooSoon {
+        /// As configured.
+        interval_seconds: u64,
+        /// Until the next may start; at least one.
+        seconds_left: u64,
+    },
+    /// This account's look backs are not ended, and are as many as it may have.
+    #[error(
+        "{max} look backs of this account are under way, which is all that it may have; try again in {seconds_left} s"
+    )]
+    TooManyLookBacks {
+        /// [`crate::limits::LOOK_BACKS_PER_ACCOUNT_MAX`].
+        max: usize,
+        /// Until another one may be asked for.
+        seconds_left: u64,
+    },
+    /// Every capture slot of the host is taken.
+    #[error("all {0} capture slots of this host are in use; try again when one has ended")]
+    NoSlot(usize),
+    /// This host keeps no history.
+    #[error(
+        "offset_time cannot be served: this host keeps no past packets; leave it out to capture from now on"
+    )]
+    NoHistory,
+    /// The filter cannot be compiled.
+    #[error("{0}")]
+    Filter(String),
+    /// The destination cannot be used.
+    #[error("{0}")]
+    Destination(String),
+    /// The destination's store gave no answer in time.
+    #[error("{0}")]
+    DestinationSilent(String),
+    /// The host is shutting down or its engine has died.
+    #[error("this host is shutting down")]
+    ShuttingDown,
+    /// The job could not be recorded.
+    #[error("the capture could not be recorded: {0}")]
+    Store(String),
+}
+
+/// Everything that can be asked of the engine.
+#[derive(Debug)]
+pub enum Action {
+    /// Start a capture.
+    Create(Box<Request>, oneshot::Sender<Result<Job, Refusal>>),
+    /// The account's captures, newest first, at most [`crate::limits::LIST_CAPTURES_MAX`].
+    List(AccountId, oneshot::Sender<Vec<Job>>),
+    /// One capture with its counts up to now.
+    Get(AccountId, CaptureId, oneshot::Sender<Result<Job, Refusal>>),
+    /// End a capture and keep what it has. Stopping an ended one does nothing.
+    Stop(AccountId, CaptureId, oneshot::Sender<Result<(), Refusal>>),
+    /// One capture's progress.
+    Progress(AccountId, CaptureId, oneshot::Sender<Result<Progress, Refusal>>),
+    /// The state of the engine, over all accounts.
+    Overview(oneshot::Sender<Overview>),
+    /// End every capture, upload, then end the engine. Answered when all is done.
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// A cheap, cloneable front of the engine.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    actions: mpsc::Sender<Action>,
+}
+
+impl Handle {
+    /// A handle and the queue that the engine reads; at most `depth` actions wait.
+    #[must_use]
+    pub fn channel(depth: usize) -> (Self, mpsc::Receiver<Action>) {
+        let (actions, queue) = mpsc::channel(depth);
+        (Self { actions }, queue)
+    }
+
+    async fn ask<T>(&self, action: impl FnOnce(oneshot::Sender<T>) -> Action) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.actions.send(action(reply)).await.map_err(|_| Refusal::ShuttingDown)?;
+        answer.await.map_err(|_| Refusal::ShuttingDown)
+    }
+
+    /// Starts a capture.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it was not started.
+    pub async fn create(&self, request: Request) -> Result<Job, Refusal> {
+        self.ask(|reply| Action::Create(Box::new(request), reply)).await?
+    }
+
+    /// The account's captures, newest first.
+    ///
+    /// # Errors
+    /// Only [`Refusal::ShuttingDown`].
+    pub async fn list(&self, account: AccountId) -> Result<Vec<Job>, Refusal> {
+        self.ask(|reply| Action::List(account, reply)).await
+    }
+
+    /// One capture.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] also when it is another account's.
+    pub async fn get(&self, account: AccountId, id: CaptureId) -> Result<Job, Refusal> {
+        self.ask(|reply| Action::Get(account, id, reply)).await?
+    }
+
+    /// Ends a capture and keeps what it has.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] also when it is another account's.
+    pub async fn stop(&self, account: AccountId, id: CaptureId) -> Result<(), Refusal> {
+        self.ask(|reply| Action::Stop(account, id, reply)).await?
+    }
+
+    /// One capture's progress.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] also when it is another account's.
+    pub async fn progress(&self, account: AccountId, id: CaptureId) -> Result<Progress, Refusal> {
+        self.ask(|reply| Action::Progress(account, id, reply)).await?
+    }
+
+    /// The state of the engine, over all accounts: for operators, never for customers.
+    ///
+    /// # Errors
+    /// Only [`Refusal::ShuttingDown`].
+    pub async fn overview(&self) -> Result<Overview, Refusal> {
+        self.ask(Action::Overview).await
+    }
+
+    /// Ends every capture, uploads, and ends the engine; returns when all is done.
+    pub async fn shutdown(&self) {
+        let _ended_already = self.ask(Action::Shutdown).await;
+    }
+}

@@ -1,0 +1,81 @@
+//! The engine's state for operators. Owns the picture of it and the counts of what ended; draws no conclusion.
+//!
+//! Invariant: every ledger in it obeys its equations, and each capture that has not ended is in it once.
+
+use super::Engine;
+use super::active::Phase;
+use crate::job::{CaptureId, Kind, Ledger, Status};
+
+/// Everything that the engine knows and operators watch.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// Captures that have not ended, oldest first; at most those that run and those whose upload is not done.
+    pub captures: Vec<CaptureView>,
+    /// Captures that ended with `success` since the process started.
+    pub succeeded: u64,
+    /// Captures that ended with `failed` since the process started.
+    pub failed: u64,
+    /// Whether the spool is above its high-water mark.
+    pub spool_alarm: bool,
+    /// How often it came there since the process started.
+    pub spool_alarms: u64,
+    /// A capture was ended for room, and the alarm is not over.
+    pub spool_short: bool,
+}
+
+/// One capture.
+#[derive(Clone, Debug)]
+pub struct CaptureView {
+    /// Which.
+    pub id: CaptureId,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its state.
+    pub status: Status,
+    /// Its counts up to now.
+    pub ledger: Ledger,
+    /// Objects of it that are complete.
+    pub objects: u64,
+    /// Bytes of those.
+    pub object_bytes: u64,
+}
+
+/// Captures that ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ended {
+    succeeded: u64,
+    failed: u64,
+}
+
+impl Ended {
+    pub fn note(&mut self, status: Status) {
+        match status {
+            Status::Success => self.succeeded += 1,
+            Status::Failed => self.failed += 1,
+            _ => {}
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn overview(&self) -> Overview {
+        let accepted = self.active.values().filter(|a| !matches!(a.phase, Phase::Opening(_)));
+        let view = |a: &super::Active| CaptureView {
+            id: a.job.id.clone(),
+            kind: a.job.request.kind,
+            status: a.job.status,
+            ledger: a.ledger(&self.planes.queues, &self.planes.ports),
+            objects: a.job.objects.len() as u64,
+            object_bytes: a.job.objects.iter().map(|object| object.bytes).sum(),
+        };
+        let (spool_alarm, spool_alarms) = self.pressure.alarms();
+        Overview {
+            captures: accepted.map(view).collect(),
+            succeeded: self.ended_captures.succeeded,
+            failed: self.ended_captures.failed,
+            spool_alarm,
+            spool_alarms,
+            spool_short: self.pressure.is_short(),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the engine commands: workers, counters, ports, spool, stores, jobs. Owns the distribution of work to the workers
+//! and the reading of counters; not what they are used for.
+//!
+//! Invariant: `generation` names one state of all slots; a worker runs it once it has given everything before it back.
+
+use crate::deliver::SigningKey;
+use crate::history::History;
+use crate::job::{AccountId, Ledger, PortDrops};
+use crate::limits::CAPTURES_MAX;
+use crate::matcher::{Filter, PrefixSet};
+use crate::ownership::BucketKeys;
+use crate::pcap::{ObjectFormat, Origin};
+use crate::spool::Spool;
+use crate::store::JobStore;
+use crate::upload::Stores;
+use crate::worker::{Assigned, Attachment, QueueCounters, Sample, SlotTotals, Work, WorkerHandle};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Reads what all ports lost since they were started.
+pub type ReadPorts = Box<dyn Fn() -> PortDrops + Send>;
+
+/// The planes below the engine.
+pub struct Planes {
+    /// One handle per worker thread.
+    pub workers: Vec<WorkerHandle>,
+    /// The counters of every queue, in the order of their numbers.
+    pub queues: Vec<Arc<QueueCounters>>,
+    /// See [`ReadPorts`].
+    pub ports: ReadPorts,
+    /// Where segments lie.
+    pub spool: Arc<Spool>,
+    /// Where objects go.
+    pub stores: Arc<Stores>,
+    /// With which access keys.
+    pub keys: BucketKeys,
+    /// How long a destination may take to show that it can be used: somebody waits for the answer.
+    pub contact_time_max: Duration,
+    /// Where jobs are kept.
+    pub jobs: Arc<dyn JobStore>,
+    /// Where `simple` captures' objects are kept on this host.
+    pub simple_dir: PathBuf,
+    /// This host's id.
+    pub host: String,
+    /// This host's colo.
+    pub colo: String,
+    /// What accounts may see; one that is not in here may see every packet.
+    pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    /// Captures that may be attached at once; at most [`CAPTURES_MAX`].
+    pub captures_max: usize,
+    /// How long an upload that fails is tried again.
+    pub upload_retention: Duration,
+    /// The longest pause between two tries of an upload.
+    pub upload_pause_max: Duration,
+    /// Share of the spool's quota at which it says that it fills up, in percent.
+    pub high_water_percent: u64,
+    /// What objects of `full` captures are, unless the request says otherwise.
+    pub object_format: ObjectFormat,
+    /// What those in pcapng say of this host: comments on the capture are added.
+    pub origin: Origin,
+    /// Signs manifests, if the host signs.
+    pub signing_key: Option<Arc<SigningKey>>,
+    /// Full captures of one account at once.
+    pub full_per_account: usize,
+    /// Between the starts of two simple captures of one account.
+    pub simple_interval: Duration,
+    /// Which packets `simple` captures consider; every one when none.
+    pub simple_sample: Option<Sample>,
+    /// What `simple` captures can look back into. It is recorded in the last slot.
+    pub history: Option<Arc<History>>,
+}
+
+impl fmt::Debug for Planes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Planes({} workers, {} queues)", self.workers.len(), self.queues.len())
+    }
+}
+
+/// One slot as the engine wants it.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub filter: Filter,
+    /// What its account may see; every packet if none.
+    pub scope: Option<Arc<PrefixSet>>,
+    pub attachment: Attachment,
+}
+
+impl Wanted {
+    fn assigned(&self, slot: usize) -> Assigned<'_> {
+        let Self { filter, scope, attachment } = self;
+        Assigned { slot, filter, scope: scope.as_ref(), attachment: attachment.clone() }
+    }
+}
+
+#[derive(Debug)]
+struct Crew {
+    handle: WorkerHandle,
+    /// Generations that were given and not yet begun.
+    given: VecDeque<u64>,
+    running: u64,
+}
+
+/// All workers, and what they are to do.
+#[derive(Debug)]
+pub(super) struct Roster {
+    crews: Vec<Crew>,
+    slots: [Option<Wanted>; CAPTURES_MAX],
+    generation: u64,
+}
+
+impl Roster {
+    pub fn new(workers: Vec<WorkerHandle>) -> Self {
+        let crews = workers.into_iter().map(|handle| Crew { handle, given: VecDeque::new(), running: 0 });
+        Self { crews: crews.collect(), slots: [const { None }; CAPTURES_MAX], generation: 0 }
+    }
+
+    /// Whether nobody is wanted in a slot.
+    pub fn is_free(&self, slot: usize) -> bool {
+        self.slots[slot].is_none()
+    }
+
+    /// Changes one slot; returns the generation that has it so.
+    pub fn set(&mut self, slot: usize, wanted: Option<Wanted>) -> u64 {
+        self.slots[slot] = wanted;
+        self.generation += 1;
+        self.give();
+        self.generation
+    }
+
+    /// Whether every worker runs that generation or a later one.
+    pub fn runs(&self, generation: u64) -> bool {
+        self.crews.iter().all(|crew| crew.running >= generation)
+    }
+
+    /// Takes back old work and gives workers what they do not have yet.
+    pub fn turn(&mut self) {
+        for crew in &mut self.crews {
+            while let Some(_left) = crew.handle.take_back() {
+                crew.running = crew.given.pop_front().unwrap_or(crew.running);
+            }
+        }
+        self.give();
+    }
+
+    fn give(&mut self) {
+        for crew in &mut self.crews {
+            if crew.given.back().copied().unwrap_or(crew.running) >= self.generation {
+                continue;
+            }
+            let captures = self.slots.iter().enumerate();
+            let captures =
+                captures.filter_map(|(slot, wanted)| Some(wanted.as_ref()?.assigned(slot))).collect();
+            let work = Work::new(self.generation, captures);
+            // A worker that has not taken its last works gets the newest state at the next turn.
+            if crew.handle.give(Box::new(work)).is_ok() {
+                crew.given.push_back(self.generation);
+            }
+        }
+    }
+}
+
+/// What all queues counted for one capture in one slot.
+pub(super) fn sum_slot(queues: &[Arc<QueueCounters>], slot: usize, serial: u64) -> SlotTotals {
+    let mut sum = SlotTotals { serial, ..SlotTotals::default() };
+    for totals in queues.iter().map(|q| q.slot(slot)).filter(|t| t.serial == serial) {
+        sum.rx += totals.rx;
+        sum.matched += totals.matched;
+        sum.captured += totals.captured;
+        sum.captured_bytes += totals.captured_bytes;
+        sum.no_block += totals.no_block;
+        sum.limit += totals.limit;
+        sum.sampled += totals.sampled;
+    }
+    sum
+}
+
+/// The ledger of counts by workers and ports; what the spool lost is moved by the caller.
+pub(super) fn ledger(counts: &SlotTotals, port: PortDrops) -> Ledger {
+    let mut ledger = Ledger {
+        offered: counts.rx + port.imissed + port.rx_nombuf + port.ierrors,
+        port,
+        rx: counts.rx,
+        unmatched: counts.rx - counts.matched,
+        matched: counts.matched,
+        captured: counts.captured,
+        captured_bytes: counts.captured_bytes,
+        ..Ledger::default()
+    };
+    ledger.dropped.no_block = counts.no_block;
+    ledger.dropped.limit = counts.limit;
+    ledger.dropped.sampled = counts.sampled;
+    ledger
+}
+
+/// What ports lost between two readings.
+pub(super) fn port_drops_since(now: PortDrops, then: PortDrops) -> PortDrops {
+    PortDrops {
+        imissed: now.imissed.saturating_sub(then.imissed),
+        rx_nombuf: now.rx_nombuf.saturating_sub(then.rx_nombuf),
+        ierrors: now.ierrors.saturating_sub(then.ierrors),
+    }
+}

@@ -1,0 +1,9 @@
+//! A bounded HTTP listener. Owns connections, their limits and TLS; not what is served on them (`api`, `observe`).
+//!
+//! Invariant: no peer can hold more connections, or hold one for longer, than the bounds allow.
+
+mod serve;
+mod tls;
+
+pub use serve::{Bounds, Peer, serve};
+pub use tls::{TlsError, tls};

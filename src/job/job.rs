@@ -1,0 +1,268 @@
+//! A capture's durable record: what was asked for and what became of it. Owns the types and the legal state changes.
+//!
+//! Invariant: a status only moves along `pending → running → conversion_pending → conversion_running → success | failed`.
+
+use super::Ledger;
+use crate::job::{Destination, Sealed};
+use crate::matcher::FilterV1;
+use crate::pcap::{Compression, Container, Content};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A capture's id: 32 lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CaptureId(String);
+
+impl CaptureId {
+    /// A new random id (UUID version 4 without dashes).
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().simple().to_string())
+    }
+
+    /// Reads an id as it stands in a path or file name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        hex.then(|| Self(text.to_owned()))
+    }
+
+    /// The 32 digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CaptureId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An account's id as it stands in the path; at most 32 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AccountId(pub String);
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `type` of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The first 160 bytes of each packet; kept on the host.
+    Simple,
+    /// Whole packets, into the customer's bucket.
+    Full,
+}
+
+/// How the request named the data centre; answers echo it (`colo_name` alone is what the Go SDK can decode).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColoStyle {
+    /// `colo_name`: OpenAPI and the SDKs.
+    ColoName,
+    /// `colo`: the documentation page's curl.
+    Colo,
+}
+
+/// `offset_time` of a simple capture: the last moment of the time window that is looked back into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetTime {
+    /// As sent; answers echo it.
+    pub sent: String,
+    /// What it says.
+    pub at: Timestamp,
+}
+
+/// A validated request for a capture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Whose capture it is.
+    pub account: AccountId,
+    /// `simple` or `full`.
+    pub kind: Kind,
+    /// As sent; `{}` takes every packet.
+    pub filter: FilterV1,
+    /// Seconds; echoed as sent.
+    pub time_limit: f64,
+    /// Packets, if limited.
+    pub packet_limit: Option<u64>,
+    /// Captured frame bytes, if limited.
+    pub byte_limit: Option<u64>,
+    /// The data centre as sent; `full` only.
+    pub colo: Option<String>,
+    /// Which member carried it.
+    pub colo_style: ColoStyle,
+    /// Where the objects go; none for `simple`.
+    pub destination: Option<Destination>,
+    /// Takes the packets from the history, `time_limit` seconds back from there; from now on if none. `simple` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset_time: Option<OffsetTime>,
+    /// What the objects are, instead of the host's choice. `full` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Container>,
+    /// What they are compressed by, instead of the host's choice. `full` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+}
+
+/// `status` of a capture, in Cloudflare's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Accepted; not yet attached to the queues.
+    Pending,
+    /// Packets are being captured.
+    Running,
+    /// Packets are in the spool; nothing is merged yet.
+    ConversionPending,
+    /// Objects are being merged and uploaded.
+    ConversionRunning,
+    /// Every object and the manifest are in the bucket.
+    Success,
+    /// Ended without; `error_message` says why.
+    Failed,
+}
+
+impl Status {
+    /// Whether nothing more will happen.
+    #[must_use]
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Success | Self::Failed)
+    }
+}
+
+/// Why a capture stopped taking packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// `time_limit` seconds passed.
+    TimeLimit,
+    /// `packet_limit` packets are captured.
+    PacketLimit,
+    /// The next packet would have passed `byte_limit`.
+    ByteLimit,
+    /// Somebody asked for it.
+    StopRequested,
+    /// The process was asked to end.
+    Shutdown,
+    /// `spool.bytes_max` or the disk was used up.
+    SpoolFull,
+    /// The disk refused a write.
+    IoError,
+    /// The process died while the capture was running.
+    Interrupted,
+}
+
+/// One object in the bucket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectInfo {
+    /// File name below the destination's directory.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Packets in it.
+    pub packets: u64,
+    /// Bytes of their data; none in a plain pcap file, whose size tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame_bytes: Option<u64>,
+    /// Time stamp of its first packet, ns since the UNIX epoch; zero if it has none.
+    pub first_ns: u64,
+    /// Time stamp of its last packet.
+    pub last_ns: u64,
+    /// SHA-256 of the object, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// What it unpacks to, if it is compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
+}
+
+impl ObjectInfo {
+    /// Bytes of the packets' data.
+    #[must_use]
+    pub fn frame_bytes(&self) -> u64 {
+        use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE, PCAP_RECORD_HEADER_BYTES as RECORD};
+        self.frame_bytes
+            .unwrap_or_else(|| self.bytes.saturating_sub(FILE as u64 + self.packets * RECORD as u64))
+    }
+}
+
+/// The durable record of one capture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: CaptureId,
+    /// What was asked for.
+    pub request: Request,
+    /// When it was accepted.
+    pub submitted: Timestamp,
+    /// Where it stands.
+    pub status: Status,
+    /// When a stop was first requested.
+    pub stop_requested: Option<Timestamp>,
+    /// Why it stopped taking packets, once it did.
+    pub stop_reason: Option<StopReason>,
+    /// Why it failed.
+    pub error_message: Option<String>,
+    /// Its counts; final once it ended.
+    pub ledger: Ledger,
+    /// Complete objects.
+    pub objects: Vec<ObjectInfo>,
+    /// One in so many packets was considered; every one if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_one_in: Option<u32>,
+    /// The destination's access keys as they were when it was accepted, encrypted, until it ends: it goes on when its
+    /// bucket's entry is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Sealed>,
+}
+
+impl Job {
+    /// A request that is accepted now. `sample_one_in`: which packets it considers; every one if none.
+    #[must_use]
+    pub fn accepted(request: Request, sample_one_in: Option<u32>) -> Self {
+        Self {
+            id: CaptureId::random(),
+            request,
+            submitted: Timestamp::now(),
+            status: Status::Pending,
+            stop_requested: None,
+            stop_reason: None,
+            error_message: None,
+            ledger: Ledger::default(),
+            objects: Vec::new(),
+            sample_one_in,
+            keys: None,
+        }
+    }
+
+    /// A simple capture of an account, for tests of what is done with jobs.
+    #[cfg(test)]
+    pub(crate) fn sample(account: &str, submitted_us: i64) -> Self {
+        let request = Request {
+            account: AccountId(account.to_owned()),
+            kind: Kind::Simple,
+            filter: FilterV1::default(),
+            time_limit: 60.0,
+            packet_limit: Some(100),
+            byte_limit: None,
+            colo: None,
+            colo_style: ColoStyle::ColoName,
+            destination: None,
+            offset_time: None,
+            format: None,
+            compression: None,
+        };
+        let submitted = Timestamp::from_microsecond(submitted_us).unwrap_or_default();
+        Self { submitted, ..Self::accepted(request, None) }
+    }
+}

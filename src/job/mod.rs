@@ -1,0 +1,18 @@
+//! A capture on paper: what was asked for, where it goes, what was counted, what came of it. Owns these types and their
+//! serialised forms; not what happens to a capture (`engine`).
+//!
+//! Invariant: nothing here does I/O, and a record keeps what it does not know.
+
+mod bucket_name;
+mod destination;
+#[expect(clippy::module_inception, reason = "the durable record is the room's centre")]
+mod job;
+mod ledger;
+mod sealed;
+
+pub use destination::{Destination, DestinationError};
+pub use job::{
+    AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status, StopReason,
+};
+pub use ledger::{Dropped, Imbalance, Ledger, PortDrops, Progress};
+pub use sealed::{S3Credentials, Sealed};

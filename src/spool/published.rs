@@ -1,0 +1,49 @@
+//! What the spool tells whoever reads it: published segments, and how far each queue is. Owns these types; `feed` passes them
+//! on.
+//!
+//! Invariant: a [`Segment`] names a complete and durable file.
+
+use crate::pcap::Counts;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One published segment of one queue's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The file: a complete classic pcap with nanosecond time stamps.
+    pub path: PathBuf,
+    /// Place in its stream, from 0.
+    pub sequence: u64,
+    /// File size in bytes, headers included.
+    pub bytes: u64,
+    /// Records in it.
+    pub packets: u64,
+    /// Time of the first record, ns since the UNIX epoch; zero if it has none.
+    pub first_ns: u64,
+    /// Time of the last record.
+    pub last_ns: u64,
+}
+
+/// What the live merge of one capture is told. `queue` counts from 0 over all ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The stream's next segment is published.
+    Segment(usize, Segment),
+    /// Whatever this queue publishes from now on is not older than this many ns since the UNIX epoch.
+    Watermark(usize, u64),
+    /// The queue's stream is complete.
+    End(usize),
+    /// What was counted over the whole capture is final; none if it will never be known. Only the end of a pcapng capture's
+    /// last object needs it, and that waits for it.
+    Counts(Option<Counts>),
+}
+
+/// A place in one queue's stream: everything before it is in complete objects, what comes next begins there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// The segment.
+    pub sequence: u64,
+    /// The record's offset in it; zero for the segment's beginning.
+    pub offset: u64,
+}
