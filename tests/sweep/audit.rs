@@ -9,8 +9,8 @@ use crate::injector::{End, Fault, Run};
 use crate::scenario::SEGMENT_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use trawl::capture::{CaptureId, Job, Kind, Status, StopReason};
-use trawl::upload::{Manifest, manifest_name};
+use trawl::deliver::{Manifest, manifest_name};
+use trawl::job::{CaptureId, Job, Kind, Status, StopReason};
 
 /// A scenario with its fault, the restart without one, and what the same gave without any.
 pub struct Case<'a> {
@@ -110,6 +110,11 @@ impl Case<'_> {
             && (before.status, before.ledger, before.stop_reason) != (job.status, job.ledger, job.stop_reason)
         {
             wrong.push(format!("the restart changed a capture that had ended: {} to {}", short(before), short(job)));
+        }
+        // A look back that failed can be asked again: the history has what it asked for.
+        if job.status == Status::Failed && job.request.offset_time.is_some() {
+            kept.push(job.id.clone());
+            return self.message(job, before, true, wrong);
         }
         let delivered = self.delivered(job, wrong);
         let mut there = delivered.clone();

@@ -4,7 +4,7 @@ use crate::scenario::FRAME_BYTES;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use trawl::capture::CaptureId;
+use trawl::job::CaptureId;
 use trawl::pcap::{Reader, Unpacked};
 
 /// A frame: its length on the wire, which tells the queue, and its number there.
@@ -82,6 +82,12 @@ pub fn durable(state: &Path, complaints: &mut Vec<String>) -> BTreeMap<CaptureId
     found
 }
 
+/// Whether the history's ring has it, or not yet; none if it is no file of the history.
+fn in_history(path: &Path) -> Option<bool> {
+    let below = path.strip_prefix("spool/history").ok()?;
+    Some(below.components().count() == 1)
+}
+
 /// What stands on the spool's quota, as it counts itself at a start; and whether all of it is idle or none is mapped, so that
 /// the number is exact.
 pub fn quota_bytes(state: &Path, segment_bytes: u64) -> (u64, bool) {
@@ -90,10 +96,11 @@ pub fn quota_bytes(state: &Path, segment_bytes: u64) -> (u64, bool) {
         let bytes = std::fs::metadata(state.join(&path)).map_or(0, |meta| meta.len());
         if path.starts_with("spool/.pool") {
             (sum, pooled) = (sum + segment_bytes, true);
-        } else if path.starts_with("spool") && !path.starts_with("spool/history") && capture_of(&path).is_some() {
-            if name(&path).ends_with(".pcap") || name(&path).ends_with(".open") {
-                (sum, of_captures) = (sum + bytes, true);
-            }
+        } else if (capture_of(&path).is_some() || in_history(&path) == Some(false))
+            && (name(&path).ends_with(".pcap") || name(&path).ends_with(".open"))
+            && path.starts_with("spool")
+        {
+            (sum, of_captures) = (sum + bytes, true);
         }
     }
     (sum, !(pooled && of_captures))

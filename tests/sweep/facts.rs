@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use trawl::capture::{CaptureId, Job};
+use trawl::job::{CaptureId, Job};
 
 /// What a process is asked to do; it stands in [`ORDER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]

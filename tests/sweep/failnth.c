@@ -248,15 +248,19 @@ static int path_at(pid_t tid, int fd, uint64_t at, char *path)
     char text[PATH_MAX];
     if (at == 0 || read_text(tid, at, text, sizeof text))
         text[0] = 0;
-    if (text[0] == '/') {
+    const char *own = "/proc/self/cwd/", *below = text;
+    if (!strncmp(text, own, strlen(own))) {
+        fd = AT_FDCWD;
+        below += strlen(own);
+    } else if (text[0] == '/') {
         strcpy(path, text);
         return 0;
     }
     if (path_of_fd(tid, fd, path))
         return -1;
-    if (text[0]) {
+    if (below[0]) {
         size_t len = strlen(path);
-        snprintf(path + len, PATH_MAX - len, "/%s", text);
+        snprintf(path + len, PATH_MAX - len, "/%s", below);
     }
     return 0;
 }

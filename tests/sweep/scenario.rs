@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use trawl::capture::{AccountId, CaptureId, Handle, Job, Kind, OffsetTime, Request};
+use trawl::engine::Handle;
 use trawl::history::HistoryConfig;
-use trawl::merge::{Compression, Container};
+use trawl::job::{AccountId, CaptureId, Job, Kind, OffsetTime, Request, Status};
+use trawl::pcap::{Compression, Container};
 use trawl::spool::WriteMode;
 use trawl::worker::Timers;
 
@@ -25,6 +26,8 @@ pub const FRAMES: u64 = 1_200;
 pub const FRAME_BYTES: [usize; 2] = [1_000, 800];
 const PER_SECOND: u64 = 4_000;
 pub const SEGMENT_BYTES: u64 = 1 << 20;
+/// In the directory that the process works in: what one left is taken up in copies of its directory.
+const BUCKET: &str = "/proc/self/cwd/bucket";
 const ACCOUNT: &str = "a";
 /// A shutdown waits for no upload.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
@@ -177,15 +180,14 @@ impl Scene<'_> {
 
     /// Lets the frames come once the workers have the capture, and waits for the last one.
     async fn take_all(&mut self, at: usize) {
-        let running = |job: &Job| job.status != trawl::capture::Status::Pending;
+        let running = |job: &Job| job.status != Status::Pending;
         self.facts.asked[at].ran = self.until(at, running).await;
         self.gate.store(true, Ordering::Release);
         self.until(at, |job| job.status.ended() || job.ledger.rx >= 2 * FRAMES || job.stop_reason.is_some()).await;
     }
 
     fn full_request(&self) -> Request {
-        // Relative: what a process left is taken up in copies of its directory.
-        Request { account: account(), ..request("bucket".into(), 60.0) }
+        Request { account: account(), ..request(BUCKET.into(), 60.0) }
     }
 
     async fn full(&mut self, format: Option<Container>, compression: Option<Compression>) {
