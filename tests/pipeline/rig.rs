@@ -220,6 +220,8 @@ pub struct Host {
     pub history: Option<Arc<History>>,
     #[allow(dead_code)] // the sweep reads its quota
     pub spool: Arc<Spool>,
+    #[allow(dead_code)] // and puts the API on them
+    pub jobs: Arc<Embedded>,
 }
 
 impl Host {
@@ -259,7 +261,7 @@ impl Host {
             stores: Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() })?),
             keys: BucketKeys::new(jobs.clone(), None),
             contact_time_max: Duration::from_secs(10),
-            jobs,
+            jobs: jobs.clone(),
             simple_dir: dir.join("simple"),
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
@@ -278,7 +280,7 @@ impl Host {
         })?;
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.run(actions));
-        Ok(Self { handle, plane, engine, history, spool })
+        Ok(Self { handle, plane, engine, history, spool, jobs })
     }
 }
 

@@ -28,6 +28,13 @@ pub fn frames(path: &Path) -> Result<Vec<Frame>, String> {
     Ok(found)
 }
 
+/// The number of packets by `capinfos`, which reads the whole file.
+pub fn capinfos_packets(path: &Path) -> u64 {
+    let output = std::process::Command::new("capinfos").args(["-M", "-c", "-T", "-r"]).arg(path).output();
+    let text = String::from_utf8(output.expect("capinfos is needed").stdout).unwrap();
+    text.split('\t').nth(1).and_then(|count| count.trim().parse().ok()).unwrap_or_else(|| panic!("capinfos: {text}"))
+}
+
 /// Every file below `dir`, relative to it.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -13,6 +13,10 @@ pub const EAGAIN: Errno = Errno(11, "EAGAIN");
 /// What everything that changes a file says once its file system was turned read-only; it does not say so once.
 pub const EROFS: Errno = Errno(30, "EROFS");
 
+pub const ECONNRESET: Errno = Errno(104, "ECONNRESET");
+pub const ECONNABORTED: Errno = Errno(103, "ECONNABORTED");
+pub const EPIPE: Errno = Errno(32, "EPIPE");
+
 const TABLE: &[(&str, &[Errno])] = &[
     ("open-read", &[EIO, EMFILE, ENOMEM]),
     ("open-dir", &[EIO, EMFILE, ENOMEM]),
@@ -40,6 +44,10 @@ const TABLE: &[(&str, &[Errno])] = &[
     ("dup", &[EMFILE]),
     ("mmap", &[ENOMEM]),
     ("clone", &[EAGAIN]),
+    ("accept", &[EMFILE, ECONNABORTED, ENOMEM]),
+    ("recv", &[ECONNRESET, ENOMEM]),
+    ("send", &[ECONNRESET, EPIPE, ENOMEM]),
+    ("setsockopt", &[ENOMEM]),
 ];
 
 /// The calls that change something.

@@ -15,6 +15,8 @@ pub struct Order {
     pub facts: PathBuf,
     /// How long a capture's end is waited for.
     pub patience_ms: u64,
+    /// Whether the fault lasts, so that what is asked for may never come.
+    pub lasts: bool,
 }
 
 /// The environment variable with a process's [`Order`].

@@ -3,11 +3,12 @@
  *   failnth --dir DIR --trace FILE --seconds N [--fault KIND --nth K --mode MODE --errno E] [--possible LIST] -- PROGRAM ARG...
  *
  * A seccomp filter hands every system call that can fail to this process, however it is made: a preloaded library does not see
- * the calls that rustix makes. Calls that concern DIR count, and the start of threads; all others pass. Counting begins when the
+ * the calls that rustix makes. Calls that concern DIR count, and sockets, and the start of threads; all others pass, and those of
+ * threads whose name begins with `client`. Counting begins when the
  * program opens /sweep/begin and ends when it opens /sweep/end (neither exists).
  *
  * A kind is `CALL CLASS`. CALL is the call's name, where `open` says what for: open-read, open-write, open-create, open-dir.
- * CLASS is the path below DIR, with each id as ID and each number as N, or `thread`.
+ * CLASS is the path below DIR, with each id as ID and each number as N, or `socket`, or `thread`.
  *
  * MODE   once  the k-th call of the kind fails
  *        kind  it and all later ones of its kind fail
@@ -122,6 +123,13 @@ static const struct call {
     {__NR_flock, "flock", FD},
     {__NR_copy_file_range, "copy", AT2},
     {__NR_sendfile, "copy", FD},
+    {__NR_accept, "accept", FD},
+    {__NR_accept4, "accept", FD},
+    {__NR_recvfrom, "recv", FD},
+    {__NR_recvmsg, "recv", FD},
+    {__NR_sendto, "send", FD},
+    {__NR_sendmsg, "send", FD},
+    {__NR_setsockopt, "setsockopt", FD},
     {__NR_fcntl, "dup", FCNTL},
     {__NR_mmap, "mmap", MAPPING},
     {__NR_clone, "clone", THREAD},
@@ -310,7 +318,7 @@ static const struct call *call_of(int nr)
 
 static const char *purpose(uint64_t flags)
 {
-    if (flags & O_CREAT)
+    if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE)
         return "open-create";
     if (flags & O_DIRECTORY)
         return "open-dir";
@@ -373,6 +381,14 @@ static int kind_of(const struct seccomp_notif *ask, const char **name, char *kin
         counting = 1;
     if (!strcmp(path, "/sweep/end"))
         counting = 0;
+    if (!strncmp(path, "socket:", 7)) {
+        if (!strcmp(*name, "read"))
+            *name = "recv";
+        if (!strcmp(*name, "write"))
+            *name = "send";
+        snprintf(kind, KIND_MAX, "%s socket", *name);
+        return 0;
+    }
     if (class_of(path, class, sizeof class))
         return -1;
     snprintf(kind, KIND_MAX, "%s %s", *name, class);
@@ -486,11 +502,13 @@ static void serve(struct seccomp_notif *ask, struct seccomp_notif_resp *answer)
     /* Whoever asked may be gone, and its number another's. */
     if (!counts || ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &ask->id))
         return;
+    char comm[32], failed[64];
+    comm_of((pid_t)ask->pid, comm, sizeof comm);
+    if (!strncmp(comm, "client", 6))
+        return;
     unsigned long k = count(kind);
     int before = triggered, fails = decide(name, kind, k);
     const char *done = "";
-    char comm[32], failed[64];
-    comm_of((pid_t)ask->pid, comm, sizeof comm);
     if (triggered && !before && !strcmp(options.mode, "kill")) {
         kill(program, SIGKILL);
         done = "killed";

@@ -106,8 +106,14 @@ pub fn run(place: &Place, scenario: &str, patience_ms: u64, fault: Option<&Fault
     let (trace, log, facts) = (home.join("trace"), home.join("log"), home.join("facts"));
     let _first = std::fs::remove_file(&facts);
     std::fs::create_dir_all(place.state()).unwrap();
-    let order =
-        Order { scenario: scenario.to_owned(), dir: place.state(), facts: facts.clone(), patience_ms };
+    let lasts = fault.is_some_and(|fault| !fault.mode.is_transient());
+    let order = Order {
+        scenario: scenario.to_owned(),
+        dir: place.state(),
+        facts: facts.clone(),
+        patience_ms,
+        lasts,
+    };
     let mut command = Command::new(injector());
     command.arg("--dir").arg(place.state()).arg("--trace").arg(&trace);
     // Everything that a scenario waits for is bounded by its patience a few times over.

@@ -7,6 +7,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod audit;
+mod client;
 mod disk;
 mod errnos;
 mod facts;
@@ -20,10 +21,10 @@ mod source;
 mod sweep;
 
 /// The test that a scenario's process runs.
-const CHILD_TEST: &str = "one_call_after_another_fails_while_a_capture_is_written_merged_and_delivered";
+const CHILD_TEST: &str = "no_call_that_fails_breaks_a_promise_while_a_capture_is_written_merged_and_delivered";
 
 #[test]
-fn one_call_after_another_fails_while_a_capture_is_written_merged_and_delivered() {
+fn no_call_that_fails_breaks_a_promise_while_a_capture_is_written_merged_and_delivered() {
     if scenario::run_if_asked() {
         return;
     }
@@ -31,26 +32,31 @@ fn one_call_after_another_fails_while_a_capture_is_written_merged_and_delivered(
 }
 
 #[test]
-fn one_call_after_another_fails_while_mapped_segments_become_compressed_pcapng() {
+fn no_call_that_fails_breaks_a_promise_while_mapped_segments_become_compressed_pcapng() {
     sweep::sweep("full_mapped_zstd");
 }
 
 #[test]
-fn one_call_after_another_fails_while_a_shutdown_ends_a_capture() {
+fn no_call_that_fails_breaks_a_promise_while_a_shutdown_ends_a_capture() {
     sweep::sweep("shutdown_direct");
 }
 
 #[test]
-fn one_call_after_another_fails_while_a_simple_capture_is_taken_and_the_past_is_asked() {
+fn no_call_that_fails_breaks_a_promise_while_a_simple_capture_is_taken_and_the_past_is_asked() {
     sweep::sweep("simple_and_look_back");
 }
 
 #[test]
-fn one_call_after_another_fails_while_the_next_process_delivers_what_a_dead_one_left() {
+fn no_call_that_fails_breaks_a_promise_while_a_simple_capture_is_fetched_over_http() {
+    sweep::sweep("simple_over_http");
+}
+
+#[test]
+fn no_call_that_fails_breaks_a_promise_while_the_next_process_delivers_what_a_dead_one_left() {
     sweep::sweep("recover_direct");
 }
 
 #[test]
-fn one_call_after_another_fails_while_the_next_process_delivers_mapped_segments() {
+fn no_call_that_fails_breaks_a_promise_while_the_next_process_delivers_mapped_segments() {
     sweep::sweep("recover_mapped");
 }

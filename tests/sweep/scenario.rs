@@ -3,6 +3,7 @@
 //! A scenario runs in a process of its own, below `failnth`. It never panics on what a fault brings about: whatever it saw
 //! goes into its [`Facts`].
 
+use crate::client;
 use crate::facts::{Asked, Facts, ORDER, Order};
 use crate::rig::{Host, Options, nothing, request};
 use crate::source::{Gate, Gated};
@@ -89,6 +90,7 @@ async fn run(order: &Order) -> Facts {
         "full_mapped_zstd" => scene.full(Some(Container::PcapNg), Some(Compression::Zstd)).await,
         "shutdown_direct" => scene.taken().await,
         "simple_and_look_back" => scene.simple_and_look_back().await,
+        "simple_over_http" => scene.simple_over_http(&host, order.lasts).await,
         "die_direct" | "die_mapped" => scene.die().await,
         _ => scene.settle().await,
     }
@@ -99,7 +101,7 @@ async fn run(order: &Order) -> Facts {
 
 /// Ends the host as `serve` does.
 async fn end(host: Host, facts: &mut Facts) {
-    let Host { handle, plane, engine, history, spool } = host;
+    let Host { handle, plane, engine, history, spool, .. } = host;
     if tokio::time::timeout(SHUTDOWN_MAX, handle.shutdown()).await.is_err() {
         facts.complaints.push("the shutdown does not end".to_owned());
         return;
@@ -205,13 +207,7 @@ impl Scene<'_> {
     }
 
     async fn simple_and_look_back(&mut self) {
-        let simple = Request {
-            kind: Kind::Simple,
-            destination: None,
-            colo: None,
-            packet_limit: Some(100),
-            ..self.full_request()
-        };
+        let simple = self.simple_request();
         if let Some(at) = self.create(simple.clone()).await {
             self.take_all(at).await;
             self.until(at, |job| job.status.ended()).await;
@@ -223,6 +219,30 @@ impl Scene<'_> {
         let back = Request { offset_time, packet_limit: Some(50), ..simple };
         if let Some(at) = self.create(back).await {
             self.until(at, |job| job.status.ended()).await;
+        }
+    }
+
+    fn simple_request(&self) -> Request {
+        let limit = Some(100);
+        Request { kind: Kind::Simple, destination: None, colo: None, packet_limit: limit, ..self.full_request() }
+    }
+
+    /// A simple capture whose file a client fetches, again and again until it has it.
+    async fn simple_over_http(&mut self, host: &Host, lasts: bool) {
+        let served = client::serve(host, self.dir).await;
+        if let Some(at) = self.create(self.simple_request()).await {
+            self.take_all(at).await;
+            self.until(at, |job| job.status.ended()).await;
+            if let (Ok(served), Some(job)) = (&served, &self.facts.asked[at].job)
+                && let Err(why) = served.fetch(job, &self.dir.join("simple"), self.patience).await
+                && !lasts
+            {
+                self.facts.complaints.push(format!("a client does not get its file: {why}"));
+            }
+        }
+        match served {
+            Ok(served) => served.end().await,
+            Err(error) => self.facts.start_refused = Some(error.to_string()),
         }
     }
 

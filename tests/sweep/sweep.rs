@@ -87,6 +87,12 @@ fn baseline(home: &Path, scenario: &str, template: Option<&Path>) -> (Vec<Summar
     let (verdict, run) = one(&place, scenario, template, None, None);
     assert!(verdict.complaints.is_empty(), "without a fault: {:#?}\n{}", verdict.complaints, run.log);
     assert!(!run.calls.is_empty() && !verdict.summaries.is_empty(), "{}", run.log);
+    let state = place.state();
+    let plain = |path: &&PathBuf| disk::is_object(path) && path.extension().is_some_and(|end| end == "pcap");
+    for path in disk::files(&state).iter().filter(plain) {
+        let here = disk::frames(&state.join(path)).unwrap().len() as u64;
+        assert_eq!(disk::capinfos_packets(&state.join(path)), here, "{}", path.display());
+    }
     (verdict.summaries, run.calls)
 }
 
