@@ -7,6 +7,7 @@
 //! Modules stand in the order that data flows; `ARCHITECTURE.md` has the map and the invariants.
 #![deny(unsafe_code)]
 
+mod chain;
 pub mod cli;
 pub mod config;
 pub mod limits;

@@ -40,6 +40,15 @@ enum Backend {
     Plain,
 }
 
+/// Whether this host lets the process use io_uring. Containers' seccomp filters (EPERM, ENOSYS) and
+/// `kernel.io_uring_disabled` (EPERM) do not.
+///
+/// # Errors
+/// What the kernel says.
+pub fn try_io_uring() -> io::Result<()> {
+    IoUring::new(1).map(drop)
+}
+
 /// A bounded set of writes in flight.
 pub struct DiskQueue<T> {
     backend: Backend,
@@ -65,12 +74,6 @@ impl<T> DiskQueue<T> {
             finished: VecDeque::with_capacity(depth),
             in_flight: 0,
         }
-    }
-
-    /// Whether writes overlap with the caller's work.
-    #[must_use]
-    pub fn is_asynchronous(&self) -> bool {
-        matches!(self.backend, Backend::Uring(_))
     }
 
     /// Writes that were started and not yet returned by [`DiskQueue::finished`].

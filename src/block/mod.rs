@@ -14,6 +14,6 @@ mod stage;
 pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages};
 pub use copy::copy_past_cache;
 pub use cycles::cycles;
-pub use disk::{DiskQueue, Write};
+pub use disk::{DiskQueue, Write, try_io_uring};
 pub use lane::{WorkerEnd, WriterEnd, lane};
 pub use stage::{Stage, StageReading};

@@ -158,8 +158,9 @@ fn spawn(
         if catch_unwind(AssertUnwindSafe(body)).is_err() {
             // A host that goes on without one of these threads would lose packets in silence. What is in the spool stays.
             tracing::error!(
-                "a data plane thread died: this is a bug; the process ends so that it is started anew"
+                "a data plane thread died: this is a bug; the process ends so that it is started again"
             );
+            crate::observe::flush();
             std::process::abort();
         }
     };

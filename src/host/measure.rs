@@ -234,14 +234,14 @@ impl Bench<'_> {
     }
 
     fn spool(&self, stage: Stage) -> SpoolConfig {
-        let of_plan = serve::spool(self.plan);
+        let of_plan = &self.plan.spool;
         let queues = self.plan.cores.workers.len() as u64;
         let fitting = of_plan.bytes_max / (SEGMENTS_AT_ONCE * queues) / EXTENT_BYTES * EXTENT_BYTES;
         SpoolConfig {
             dir: self.dir.join("spool"),
             segment_bytes: of_plan.segment_bytes.min(fitting).max(SEGMENT_BYTES_MIN),
             write: if stage == Stage::Disk { of_plan.write } else { WriteMode::Discard },
-            ..of_plan
+            ..of_plan.clone()
         }
     }
 

@@ -24,6 +24,10 @@ pub(super) async fn keep(dir: PathBuf, spool_dir: PathBuf, retention: Duration) 
             Ok(Ok(0)) => {}
             Ok(Ok(removed)) => tracing::info!(removed, "files of old simple captures were removed"),
             Ok(Err(error)) => tracing::error!(%error, "files of old simple captures could not be removed"),
+            // The next turn tries again.
+            Err(error) if error.is_panic() => {
+                tracing::error!("looking for files of old simple captures panicked")
+            }
             Err(_runtime_ends) => return,
         }
     }

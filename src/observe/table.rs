@@ -176,6 +176,8 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| stage(s, out, is_writer, |r| r.writes)),
     counter("writer_written", BYTES, &["stage"], "Bytes of those, with the padding of last pages",
         |s, out| stage(s, out, is_writer, |r| r.written_bytes)),
+    gauge("io_uring_up", None, &[], "1 if writers have io_uring; without it each writes one block at a time, at about half the rate",
+        |s, out| out.push(&[], u64::from(s.has_io_uring))),
     counter("spool_fsyncs", None, &[], "Times that a segment was made durable",
         |s, out| out.push(&[], s.stages.iter().map(|v| v.reading.fsyncs).sum())),
     // spool
@@ -232,7 +234,10 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| out.push(&[], s.uploads.retries)),
     counter("upload_failures", None, &[], "Attempts to deliver a capture that failed; each is begun again until upload.retention_seconds",
         |s, out| out.push(&[], s.uploads.failures)),
+    // log
+    counter("log_lines_dropped", None, &[], "Log lines that were not written: standard error took none, or not fast enough",
+        |s, out| out.push(&[], s.log_lines_dropped)),
     // api
-    counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; what is no route counts as none",
+    counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; unmatched paths count as route=none",
         |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
 ];

@@ -9,6 +9,7 @@
 
 mod backing;
 mod feed;
+mod identity;
 mod length;
 mod lock;
 mod mapping;
@@ -25,6 +26,7 @@ mod spool;
 mod writer;
 
 pub use feed::Feed;
+pub use identity::{IdentityError, Standing, judge, name_spool, spool_id};
 pub use lock::{LockError, SpoolLock};
 pub use message::{Closes, Message, Piece, StreamId};
 pub use published::{Cut, Input, Segment};

@@ -3,7 +3,7 @@
 //! Invariant: a capture is registered before any worker is told of it and forgotten after its last stream ended.
 
 use super::mapping::Pool;
-use super::{Feed, LockError, Quota, SpoolLock};
+use super::{Feed, IdentityError, LockError, Quota, SpoolLock};
 use crate::limits::{HISTORY_DIR, PAGE_BYTES};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -68,6 +68,9 @@ pub enum SpoolError {
     /// Another process has it.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// It is not the one that the job store knows.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 /// Why a capture cannot go on writing.

@@ -15,6 +15,7 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+mod host;
 #[path = "../common/front.rs"]
 mod front;
 mod http;
@@ -39,5 +40,6 @@ mod rights;
 mod s3;
 mod tls;
 mod trawl;
+mod verdicts;
 #[path = "../common/weed.rs"]
 mod weed;

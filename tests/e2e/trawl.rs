@@ -65,6 +65,8 @@ pub struct Setup {
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
     pub environment: Vec<(String, String)>,
+    /// More of the config.
+    pub more: String,
 }
 
 impl Setup {
@@ -101,6 +103,7 @@ impl Setup {
             prefixes: "[]",
             endpoint: None,
             environment: Vec::new(),
+            more: String::new(),
         }
     }
 
@@ -186,7 +189,21 @@ require_validation = {validation}
         if let Some(endpoint) = &self.endpoint {
             write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
         }
-        text
+        text + &self.more
+    }
+
+    /// Starts it below another program, which runs it with its own arguments behind those given here, and waits until the API
+    /// answers.
+    #[track_caller]
+    pub fn start_with_program(self, program: &str, arguments: &[&str]) -> Trawl {
+        let (dir, listen) = self.folder(|config, _| config);
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_trawl")).arg("serve").env("TMPDIR", dir.path());
+        let process = spawn(command, dir.path(), &self.environment);
+        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
+        let mut trawl = Trawl { dir, spool, listen, process, environment: self.environment };
+        trawl.await_answer();
+        trawl
     }
 
     /// Starts it and waits until the API answers.
@@ -205,6 +222,43 @@ require_validation = {validation}
 
     /// The same without waiting.
     pub fn launch(self, change: impl FnOnce(String, &Path) -> String) -> Trawl {
+        let (dir, listen) = self.folder(change);
+        let process = launch(dir.path(), &self.environment);
+        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
+        Trawl { dir, spool, listen, process, environment: self.environment }
+    }
+
+    /// What `trawl check` says of a config, whether `trawl serve` then answers, and what both print.
+    #[track_caller]
+    pub fn judged(self, change: impl FnOnce(String, &Path) -> String) -> (bool, bool, String) {
+        let (dir, listen) = self.folder(change);
+        let mut check = Command::new("timeout");
+        check.args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_trawl"), "check", "--config"]);
+        let checked =
+            check.arg(dir.path().join("trawl.toml")).envs(self.environment.iter().cloned()).output();
+        let checked = checked.unwrap();
+        let process = launch(dir.path(), &self.environment);
+        let spool = dir.path().join("spool");
+        let mut trawl = Trawl { dir, spool, listen, process, environment: self.environment };
+        let deadline = Instant::now() + START_TIMEOUT;
+        let serves = loop {
+            if let Some(status) = trawl.process.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(1), "{}", trawl.log());
+                break false;
+            }
+            // A host whose API speaks TLS or listens elsewhere is told by its log.
+            if trawl.log().contains(" ready ") {
+                break true;
+            }
+            assert!(Instant::now() < deadline, "neither ready nor ended: {}", trawl.log());
+            std::thread::sleep(POLL);
+        };
+        let printed = String::from_utf8_lossy(&checked.stdout).into_owned() + &trawl.log();
+        (checked.status.success(), serves, printed)
+    }
+
+    /// A folder with the config and what it names, and the API's address.
+    fn folder(&self, change: impl FnOnce(String, &Path) -> String) -> (TempDir, SocketAddr) {
         let dir = tempfile::tempdir().unwrap();
         let listen = free_address();
         for name in ["spool", "bucket"] {
@@ -215,17 +269,21 @@ require_validation = {validation}
         let key_file = dir.path().join("store.key");
         std::fs::write(&key_file, [7; 32]).unwrap();
         std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
-        let process = launch(dir.path(), &self.environment);
-        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
-        Trawl { dir, spool, listen, process, environment: self.environment }
+        (dir, listen)
     }
 }
 
 /// Starts the process; its log goes on in the same file.
 fn launch(dir: &Path, environment: &[(String, String)]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trawl"));
+    command.arg("serve");
+    spawn(command, dir, environment)
+}
+
+fn spawn(mut command: Command, dir: &Path, environment: &[(String, String)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_trawl"))
-        .args(["serve", "--config"])
+    command
+        .arg("--config")
         .arg(dir.join("trawl.toml"))
         .envs(environment.iter().cloned())
         .stdin(Stdio::null())
@@ -265,7 +323,14 @@ impl Trawl {
 
     /// A new process in the same folder, which is not waited for.
     pub fn launch(&mut self) {
-        self.process = launch(self.dir.path(), &self.environment);
+        self.launch_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub fn launch_with(&mut self, arguments: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trawl"));
+        command.arg("serve").args(arguments);
+        self.process = spawn(command, self.dir.path(), &self.environment);
     }
 
     /// A new process in the same folder, once the last one has ended.
