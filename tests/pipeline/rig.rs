@@ -19,7 +19,7 @@ use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
 use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
-use trawl::spool::{Spool, SpoolConfig, WriteMode};
+use trawl::spool::{Spool, SpoolConfig, WriteMode, judge, name_spool, spool_id};
 use trawl::store::{Embedded, JobStore};
 use trawl::upload::{Stores, StoresConfig};
 use trawl::worker::{Sample, Timers};
@@ -233,17 +233,23 @@ impl Host {
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> anyhow::Result<Self> {
+        let (jobs, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
+        let known = jobs.spool()?;
+        judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
         let spool = Arc::new(Spool::open(SpoolConfig {
-            dir: dir.join("spool"),
+            dir: spool_dir.clone(),
             bytes_max: options.bytes_max,
             segment_bytes: options.segment_bytes,
             write: options.write,
             fsync_interval: Duration::from_millis(200),
             pool_bytes: 8 << 20,
         })?);
+        let id = name_spool(&spool_dir)?;
+        if known.as_ref() != Some(&id) {
+            jobs.set_spool(&id)?;
+        }
         let history = options.history.map(|config| History::open(config, Arc::clone(&spool)));
         let history = history.transpose()?.map(Arc::new);
-        let jobs = Arc::new(Embedded::open(&dir.join("jobs"))?);
         let config = DataPlaneConfig {
             worker_cores: vec![1],
             writer_cores: vec![0],

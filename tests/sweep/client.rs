@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use trawl::api::{Accounts, ApiState, Credential, Role, Rules, Secret, router};
+use trawl::api::{Accounts, ApiState, Credential, Role, Rules, Secret, fault, router};
 use trawl::http::{Bounds, serve as serve_http};
 use trawl::job::{AccountId, Job};
 use trawl::ownership::{BucketKeys, Ownership};
@@ -56,7 +56,8 @@ pub async fn serve(host: &Host, dir: &Path) -> anyhow::Result<Served> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (end, ends) = oneshot::channel::<()>();
-    let task = tokio::spawn(serve_http(listener, router, Bounds::new(8, REQUEST_MAX), None, async {
+    let bounds = Bounds::new(8, REQUEST_MAX);
+    let task = tokio::spawn(serve_http(listener, router, bounds, None, fault, async {
         let _ended_or_dropped = ends.await;
     }));
     Ok(Served { address, end, task })

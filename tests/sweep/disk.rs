@@ -117,7 +117,7 @@ pub fn quota_bytes(state: &Path, segment_bytes: u64) -> (u64, bool) {
 pub fn leftovers(state: &Path, kept: &[CaptureId]) -> Vec<PathBuf> {
     let mut found = files(state);
     found.retain(|path| {
-        let temporary = [".part", ".open", ".len", ".tmp"].iter().any(|end| name(path).ends_with(end))
+        let temporary = [".part", ".open", ".len", ".copy", ".half", ".tmp"].iter().any(|end| name(path).ends_with(end))
             || name(path).starts_with(".part-");
         let kept = capture_of(path).is_some_and(|id| kept.contains(&id));
         let own = path == Path::new("jobs")
