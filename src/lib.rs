@@ -31,3 +31,7 @@ pub mod ownership;
 pub mod http;
 pub mod api;
 pub mod observe;
+
+#[cfg(test)]
+#[path = "../tests/common/skip.rs"]
+mod skip;

@@ -10,7 +10,7 @@ mod ports;
 mod storage;
 
 pub use descriptors::files_needed;
-pub use memory::dpdk_bytes;
+pub use memory::{blocks, dpdk_bytes};
 
 use super::level::chosen;
 use super::load::covered;

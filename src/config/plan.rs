@@ -4,7 +4,7 @@
 //! Invariant: nothing downstream checks a value again.
 
 use crate::api::{Credential, Rules};
-use crate::block::Hugepages;
+use crate::block::{BlockShare, Hugepages};
 use crate::history::HistoryConfig;
 use crate::job::AccountId;
 use crate::pcap::ObjectFormat;
@@ -137,6 +137,21 @@ impl BlocksPlan {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         (self.count * crate::limits::BLOCK_BYTES) as u64
+    }
+}
+
+impl Plan {
+    /// What a worker has of the blocks.
+    #[must_use]
+    pub fn block_share(&self) -> BlockShare {
+        let queues = self.ports.iter().map(|port| usize::from(port.queues)).sum();
+        BlockShare::dealt(self.blocks.count, queues, self.cores.workers.len())
+    }
+
+    /// Captures that can be attached at once, with the history's recording.
+    #[must_use]
+    pub fn attached_max(&self) -> usize {
+        self.capture.captures_max + usize::from(self.history.is_some())
     }
 }
 

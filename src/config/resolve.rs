@@ -62,6 +62,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         workers,
         spool,
     };
+    blocks_are_enough(&mut rules, &plan);
     (plan, rules.problems)
 }
 
@@ -210,6 +211,22 @@ fn blocks(rules: &mut Rules, blocks: &file::Blocks, workers: usize) -> BlocksPla
     BlocksPlan {
         count: (bytes / limits::BLOCK_BYTES as u64) as usize,
         hugepages: rules.choice("blocks.hugepages", &blocks.hugepages, &choices),
+    }
+}
+
+/// One capture must find its blocks, beside the history's recording.
+fn blocks_are_enough(rules: &mut Rules, plan: &Plan) {
+    let (share, least) = (plan.block_share(), 1 + usize::from(plan.history.is_some()));
+    // What is wrong with one of these was said, and the plan holds a stand-in for it.
+    let told = ["blocks.bytes_max", "cores.workers", "port"].map(|key| covered(Some(key), &rules.problems));
+    if share.captures_max() < least && !told.contains(&true) {
+        let needed = ByteSize((share.needed_in_all(least) * limits::BLOCK_BYTES) as u64);
+        let text = format!(
+            "use at least {needed}: a worker has up to {} queues, and a capture holds a block of 1 MiB for each of them{}",
+            share.queues,
+            if least > 1 { ", as the history does" } else { "" }
+        );
+        rules.wrong("blocks.bytes_max", ByteSize(plan.blocks.bytes()), text);
     }
 }
 

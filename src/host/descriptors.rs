@@ -33,7 +33,7 @@ mod tests {
     fn the_soft_limit_becomes_the_hard_one() {
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = Some(64);
-        setrlimit(Resource::Nofile, limit.clone()).unwrap();
+        setrlimit(Resource::Nofile, limit).unwrap();
         let hard = limit.maximum.unwrap_or(u64::MAX).min(FILES_MAX);
         assert_eq!(raise_open_files(), hard);
         assert_eq!(getrlimit(Resource::Nofile).current, Some(hard));

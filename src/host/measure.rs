@@ -17,7 +17,7 @@ use crate::matcher::Filter;
 use crate::pcap;
 use crate::spool::{Feed, Input};
 use crate::spool::{Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
-use crate::worker::{Assigned, Attachment, Budget, Ended, Work, WorkerHandle};
+use crate::worker::{Assigned, Attachment, Budget, Ended, Window, Work, WorkerHandle};
 use serde::Serialize;
 use std::fs;
 use std::io::{self, BufWriter};
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Frames that the source plays again and again; as many as `scripts/bench.sh` uses.
+/// Frames that the source plays again and again; as many as `benches/run stages` uses.
 const FRAMES: usize = 2000;
 /// Bytes of frames on the wire, FCS included, in the proportion of what stands here.
 const SIZES: [(&str, &[usize]); 3] =
@@ -272,7 +272,7 @@ impl Bench<'_> {
             let attachment = Attachment {
                 serial: SERIAL,
                 snaplen: FULL_SNAPLEN,
-                end_ns: u64::MAX,
+                window: Window::open(None),
                 budget: Arc::clone(budget),
                 sample: None,
                 rotate: None,

@@ -175,6 +175,7 @@ fn planes(
     Planes {
         workers,
         queues: plane.queues.clone(),
+        clock: Arc::clone(&plane.clock),
         ports: Box::new(move || ports::drops(&started)),
         simple_dir: storage.simple_dir(),
         spool: Arc::clone(&storage.spool),

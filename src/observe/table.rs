@@ -159,6 +159,9 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| for (n, (port, q)) in s.queues.iter().enumerate() { out.push(&[port, &n], q.matched) }),
     counter("queue_unmatched", PACKETS, &["port", "queue"], "Of those, taken by none",
         |s, out| for (n, (port, q)) in s.queues.iter().enumerate() { out.push(&[port, &n], q.unmatched) }),
+    // time
+    counter("clock_steps", None, &[], "Times that the wall clock was set by more than half a second, as the workers saw it",
+        |s, out| engine(s, out, |e| e.clock.count)),
     // stages
     counter("stage_turns", None, &["stage"], "Turns of a thread's loop or house-keeping; stands still only if the thread does",
         |s, out| stage(s, out, |_| true, |r| r.turns)),

@@ -3,6 +3,7 @@
 use crate::frames::real_pcap;
 use crate::http;
 use crate::openmetrics;
+use crate::skip::skip;
 use crate::trawl::{Setup, Trawl, free_address};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
@@ -117,8 +118,7 @@ fn a_host_without_io_uring_says_so_when_it_starts_and_captures_all_the_same() {
     let can_trace =
         Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success());
     if !can_trace {
-        println!("SKIPPED: strace is not installed or may not trace here");
-        return;
+        return skip("strace", "it is not installed or may not trace here");
     }
     let observe = free_address();
     let refuses = [

@@ -38,6 +38,8 @@ mod replay;
 mod retention;
 mod rights;
 mod s3;
+#[path = "../common/skip.rs"]
+mod skip;
 mod tls;
 mod trawl;
 mod verdicts;

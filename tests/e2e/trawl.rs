@@ -107,10 +107,25 @@ impl Setup {
         }
     }
 
+    /// The whole config file.
     pub fn config(&self, dir: &Path, listen: SocketAddr) -> String {
+        let mut text = self.data_plane(dir) + &self.control(dir, listen);
+        if let Some(endpoint) = &self.r2_endpoint {
+            write!(text, "[upload.r2]\nallow = true\nendpoint = \"{endpoint}\"\n").unwrap();
+        }
+        if let Some(sample) = self.history_sample {
+            write!(text, "[history]\nenabled = true\nsample = {sample}\nsegment_seconds = 1\n").unwrap();
+        }
+        if let Some(endpoint) = &self.endpoint {
+            write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
+        }
+        text + &self.more
+    }
+
+    fn data_plane(&self, dir: &Path) -> String {
         let spool = self.spool_dir.clone().unwrap_or_else(|| dir.join("spool"));
-        let (dir, spool, cores) = (dir.display(), spool.display(), two_cores());
-        let mut text = format!(
+        let [writer, worker] = two_cores();
+        format!(
             r#"
 [host]
 id = "test1"
@@ -132,6 +147,22 @@ bytes_max = "{spool_bytes_max}"
 segment_bytes = "{segment_bytes}"
 write = "{write}"
 pool_bytes = "{pool_bytes}"
+"#,
+            device = self.device,
+            queues = self.queues,
+            blocks_bytes = self.blocks_bytes,
+            spool = spool.display(),
+            spool_bytes_max = self.spool_bytes_max,
+            segment_bytes = self.segment_bytes,
+            write = self.write,
+            pool_bytes = self.pool_bytes,
+        )
+    }
+
+    fn control(&self, dir: &Path, listen: SocketAddr) -> String {
+        let dir = dir.display();
+        format!(
+            r#"
 [capture]
 simple_interval_seconds = {interval}
 {capture}
@@ -159,37 +190,18 @@ allow_file = true
 require_validation = {validation}
 {upload}
 "#,
-            device = self.device,
-            queues = self.queues,
-            worker = cores[1],
-            writer = cores[0],
-            blocks_bytes = self.blocks_bytes,
-            spool_bytes_max = self.spool_bytes_max,
-            segment_bytes = self.segment_bytes,
-            write = self.write,
-            pool_bytes = self.pool_bytes,
-            upload = self.upload,
-            token = hex(&Sha256::digest(TOKEN)),
-            key = hex(&Sha256::digest(KEY)),
-            other = hex(&Sha256::digest(OTHER_TOKEN)),
             interval = self.simple_interval_seconds,
+            capture = self.capture,
+            key_file = if self.key_file { format!("key_file = \"{dir}/store.key\"") } else { String::new() },
             failures = self.failed_authentications_max,
             timeout = self.request_timeout_seconds,
             prefixes = self.prefixes,
-            key_file = if self.key_file { format!("key_file = \"{dir}/store.key\"") } else { String::new() },
+            token = hex(&Sha256::digest(TOKEN)),
+            key = hex(&Sha256::digest(KEY)),
+            other = hex(&Sha256::digest(OTHER_TOKEN)),
             validation = self.require_validation,
-            capture = self.capture,
-        );
-        if let Some(endpoint) = &self.r2_endpoint {
-            write!(text, "[upload.r2]\nallow = true\nendpoint = \"{endpoint}\"\n").unwrap();
-        }
-        if let Some(sample) = self.history_sample {
-            write!(text, "[history]\nenabled = true\nsample = {sample}\nsegment_seconds = 1\n").unwrap();
-        }
-        if let Some(endpoint) = &self.endpoint {
-            write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
-        }
-        text + &self.more
+            upload = self.upload,
+        )
     }
 
     /// Starts it below another program, which runs it with its own arguments behind those given here, and waits until the API
@@ -319,6 +331,40 @@ impl Trawl {
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// SIGSTOP; when it returns every thread stands.
+    #[track_caller]
+    pub fn halt(&self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + END_TIMEOUT;
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+            // A thread that has ended in the meantime stands too.
+            stat.map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+        };
+        let tasks = || std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        while !tasks().all(stands) {
+            assert!(Instant::now() < deadline, "it does not stand");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// `kill -9` in a moment in which a segment of that capture is open; nothing runs when it returns.
+    #[track_caller]
+    pub fn kill_with_an_open_segment(&mut self, id: &str) {
+        let deadline = Instant::now() + END_TIMEOUT;
+        loop {
+            self.halt();
+            let mut names =
+                std::fs::read_dir(self.spool.join(id)).unwrap().map(|entry| entry.unwrap().file_name());
+            if names.any(|name| name.to_string_lossy().ends_with(".open")) {
+                return self.kill();
+            }
+            self.signal(Signal::CONT);
+            assert!(Instant::now() < deadline, "no segment is open: {}", self.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A new process in the same folder, which is not waited for.
@@ -461,6 +507,16 @@ impl Trawl {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Waits until its log has these words.
+    #[track_caller]
+    pub fn until_log(&self, words: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.log().contains(words) {
+            assert!(Instant::now() < deadline, "no word of {words:?}: {}", self.log());
+            std::thread::sleep(POLL);
+        }
     }
 
     pub fn config(&self) -> PathBuf {

@@ -262,6 +262,7 @@ impl Host {
         let engine = Engine::new(Planes {
             workers,
             queues: plane.queues.clone(),
+            clock: Arc::clone(&plane.clock),
             ports: Box::new(PortDrops::default),
             spool: Arc::clone(&spool),
             stores: Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() })?),

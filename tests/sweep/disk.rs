@@ -125,6 +125,8 @@ pub fn leftovers(state: &Path, kept: &[CaptureId]) -> Vec<PathBuf> {
             || path.starts_with("spool/history") && !name(path).starts_with('.')
             || path.parent() == Some(Path::new("spool")) && name(path).starts_with('.')
             || (path.starts_with("bucket") || path.starts_with("simple")) && name(path).starts_with("pcap_")
+            // What a look back leaves that dies is removed with the files of its time.
+            || path.starts_with("simple") && name(path).starts_with(".pcap_")
             || path.starts_with("spool") && kept;
         temporary || !own
     });

@@ -70,6 +70,7 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             });
         }
     }
+    findings.extend(blocks(plan));
     let mounted = mounts.lines().any(|line| line.split(' ').nth(2) == Some("hugetlbfs"));
     if eal > 0 && !has("--in-memory") && !mounted {
         let advice =
@@ -111,6 +112,28 @@ fn left_behind(mounts: &str, host: &Host) -> u64 {
             .sum()
     };
     points.map(bytes).sum()
+}
+
+/// Whether the blocks are enough for all captures that may run at once.
+#[must_use]
+pub fn blocks(plan: &Plan) -> Option<Finding> {
+    let (share, attached) = (plan.block_share(), plan.attached_max());
+    if share.captures_max() >= attached {
+        return None;
+    }
+    let recordings = usize::from(plan.history.is_some());
+    let captures = share.captures_max().saturating_sub(recordings);
+    let text = format!(
+        "is enough for {captures} captures at once and capture.captures_max is {}: each capture holds a block of 1 MiB for each queue{}, and a worker has {} blocks and {} queues; one more would be refused",
+        plan.capture.captures_max,
+        if recordings > 0 { ", and so does the history" } else { "" },
+        share.blocks,
+        share.queues,
+    );
+    let needed = share.needed_in_all(attached);
+    let advice =
+        format!("set blocks.bytes_max = \"{needed}MiB\" or more, or capture.captures_max = {captures}");
+    Some(Finding::warning("blocks.bytes_max", text, advice))
 }
 
 /// What DPDK takes: as `dpdk.eal` says, otherwise an estimate.

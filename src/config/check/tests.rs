@@ -77,6 +77,8 @@ fn assert_one(findings: &[String], parts: &[&str]) {
 }
 
 const VFIO: &str = "device = \"0000:03:00.0\"";
+/// So few captures that the blocks are enough for them on every queue.
+const FEW: &str = "[capture]\ncaptures_max = 8";
 
 #[test]
 fn a_sound_host_is_told_nothing() {
@@ -130,7 +132,7 @@ fn a_pci_port_must_exist_and_be_free_for_dpdk() {
     assert_one(&kernel, &["kernel driver ixgbe as eth1", "dpdk-devbind.py --bind=vfio-pci 0000:04:00.0"]);
     assert_eq!(made.findings("device = \"0000:05:00.0\"", ""), [""; 0], "mlx5 stays bound");
     assert_one(
-        &made.findings("device = \"0000:05:00.0\"\nqueues = 4", ""),
+        &made.findings("device = \"0000:05:00.0\"\nqueues = 4", FEW),
         &["eth2 has 1 RX queues", "ethtool -l eth2"],
     );
     assert_one(&made.findings(VFIO, "[dpdk]\neal = [\"--no-pci\"]"), &["--no-pci hides"]);
@@ -150,7 +152,7 @@ fn a_software_port_has_the_queues_that_its_arguments_give() {
     assert_one(&made.findings("device = \"net_af_packet0,iface=eth9\"", ""), &["no network interface eth9"]);
     assert_one(&made.findings("device = \"eth0\"", ""), &["neither a PCI address nor a DPDK vdev"]);
     assert_eq!(made.findings("device = \"net_af_packet0,iface=eth0,qpairs=2\"\nqueues = 2", ""), [""; 0]);
-    assert_eq!(made.findings("device = \"net_null0\"\nqueues = 8", ""), [""; 0]);
+    assert_eq!(made.findings("device = \"net_null0\"\nqueues = 8", FEW), [""; 0]);
 }
 
 #[test]
@@ -385,4 +387,34 @@ fn dpdk_is_asked_only_on_a_sound_host_and_its_answers_count() {
     );
     let never = |_: &[String], _: &[PortPlan]| unreachable!();
     let _ = check(&made.config("device = \"0000:09:00.0\"", ""), &made.host(), Some(&never));
+}
+
+#[test]
+fn blocks_that_are_too_few_for_all_captures_are_told_with_the_numbers() {
+    let made = Made::sound();
+    let more =
+        |captures: u32| format!("[blocks]\nbytes_max = \"64MiB\"\n[capture]\ncaptures_max = {captures}");
+    let port = format!("{VFIO}\nqueues = 2");
+    assert_eq!(made.findings(&port, &more(31)), [""; 0]);
+    assert_one(
+        &made.findings(&port, &more(32)),
+        &[
+            "blocks.bytes_max: is enough for 31 captures at once and capture.captures_max is 32",
+            "a worker has 64 blocks and 2 queues",
+            "blocks.bytes_max = \"66MiB\" or more, or capture.captures_max = 31",
+        ],
+    );
+}
+
+#[test]
+fn blocks_that_are_too_few_for_one_capture_are_refused() {
+    let made = Made::sound();
+    let port = format!("{VFIO}\nqueues = 6");
+    let more = "[blocks]\nbytes_max = \"8MiB\"\n[capture]\ncaptures_max = 1";
+    assert_eq!(made.findings(&port, more), [""; 0]);
+    let history = format!("{more}\n[history]\nenabled = true\nbytes_max = \"4MiB\"");
+    assert_one(
+        &made.findings(&port, &history),
+        &["blocks.bytes_max: is 8MiB", "use at least 14MiB", "6 queues"],
+    );
 }

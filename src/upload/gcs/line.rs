@@ -155,8 +155,7 @@ mod tests {
         }
         let key = std::process::Command::new("openssl").args(["genrsa", "2048"]).output();
         let Ok(key) = key else {
-            println!("SKIPPED: openssl, which makes the test's key, is not installed");
-            return;
+            return crate::skip::skip("openssl", "it makes the test's key");
         };
         let key = serde_json::json!({
             "type": "service_account", "project_id": "p", "private_key_id": "k",

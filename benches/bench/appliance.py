@@ -1,6 +1,6 @@
-"""A `trawl serve` that a script starts, asks and ends. Imported by the scripts beside it, never run.
+"""A `trawl serve` that a bench starts, asks and ends.
 
-Every reading of a capture is held to the ledger's equations. Python's standard library only.
+Every reading of a capture is held to the ledger's equations.
 """
 
 import contextlib
@@ -9,24 +9,16 @@ import json
 import pathlib
 import secrets
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 
+from . import Failed
+from .machine import free_ports
+
 START_SECONDS = 60
 POLL_SECONDS = 0.05
-
-
-class Failed(Exception):
-    """Something that the script cannot go on after; its text says what."""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def check(ledger):
@@ -48,12 +40,12 @@ def config_text(sections):
     return "\n".join(lines) + "\n"
 
 
-def replay(arguments, frames, blocks, spool, **more):
+def replay(host, frames, blocks, spool, **more):
     """Sections of a server that takes the frames of a pcap file over and over, with a bench's one worker and one writer."""
     return {
-        "dpdk": {"eal": ["--no-pci", "--in-memory", *arguments.memory.split()]},
-        "[port": {"device": f"net_pcap0,rx_pcap={arguments.work}/{frames}.pcap,infinite_rx=1"},
-        "cores": {"workers": [arguments.worker], "writers": [arguments.writer]},
+        "dpdk": {"eal": ["--no-pci", "--in-memory", *host.memory.split()]},
+        "[port": {"device": f"net_pcap0,rx_pcap={frames},infinite_rx=1"},
+        "cores": {"workers": [host.poll], "writers": [host.main]},
         "blocks": {"bytes_max": blocks},
         "spool": spool,
         **more,
@@ -79,7 +71,7 @@ class Appliance:
         self.tokens = {name: secrets.token_hex(16) for name in accounts}
         self.token = self.tokens[accounts[0]]
         self.bucket, self.spool = self.work / "bucket", self.work / "spool"
-        listen, observe = free_port(), free_port()
+        listen, observe = free_ports(2)
         for folder in (self.bucket, self.spool):
             folder.mkdir(mode=0o700)
         whole = {

@@ -3,7 +3,7 @@
 # Needs root. Takes about 15 seconds, cleans up after itself, and rewrites tests/data/README.md with the counts.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/../../scripts/lib.sh"
 
 OUT=$ROOT/tests/data/real.pcap
 CLIENT=trawl-rec-c-$$ SERVER=trawl-rec-s-$$
@@ -50,7 +50,7 @@ lay_wire() {
         ip -n "$ns" link set lo up
         ip -n "$ns" link set wire0 up
         # Many kernels of virtual machines are built without 802.1Q; the tags are real either way.
-        ip netns exec "$ns" "$ROOT/scripts/vlan-tap.py" wire0 tagged 42 &
+        ip netns exec "$ns" "$ROOT/tests/data/vlan-tap.py" wire0 tagged 42 &
         pids+=($!)
         wait_until 10 ip -n "$ns" link show tagged || die "no TAP device: is /dev/net/tun there?"
         ip -n "$ns" addr add "192.0.2.$((128 + host))/25" dev tagged
@@ -118,7 +118,7 @@ dig against dnsmasq, ping, ssh against sshd with throwaway keys, and iperf3, bet
 veth pair, part of it inside VLAN 42, part of it fragmented. Offloads were off: no frame is longer than the MTU allows
 and checksums are right. Addresses are those for documentation. Port 2222 is ssh, 5201 iperf3.
 
-\`scripts/record-test-data.sh\` records it anew and rewrites this page. Tests take their expected counts from
+\`tests/data/record.sh\` makes a new recording and rewrites this page. Tests take their expected counts from
 \`tshark\` on the file itself, so a new recording breaks none of them.
 
 $(capinfos -Mc "$OUT" | sed -n 's/^Number of packets: *//p') frames, $(stat -c %s "$OUT") bytes. Counts by tshark's display filters:

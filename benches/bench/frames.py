@@ -1,15 +1,18 @@
-#!/usr/bin/env python3
-"""Writes a pcap file of valid IPv4/UDP frames for benchmarks.
+"""A pcap file of valid IPv4/UDP frames.
 
-Usage: make-frames.py --size 64|imix|1518|9018 --count 2000 OUT.pcap
+    benches/run frames --size 64|imix|1518|9018 [--count 2000] OUT.pcap
 
 Sizes are given WITH the 4-byte frame check sequence, as network people quote them, and a capture never holds it: `64` is
 60 bytes in the file. `imix` is 7:4:1 of 64, 594 and 1518. Addresses and ports vary so that flows spread over queues.
 Deterministic: the same arguments give the same bytes.
 """
 
-import argparse
 import struct
+
+from . import Failed
+
+OPTIONS = {"size": ("64", "frame size with FCS, 64 to 9018, or imix"), "count": (2000, "frames")}
+MORE = "OUT.pcap"
 
 FCS_BYTES, ETHERNET_BYTES, IPV4_BYTES, UDP_BYTES = 4, 14, 20, 8
 IMIX = [64] * 7 + [594] * 4 + [1518]
@@ -42,23 +45,21 @@ def frame(number, wire_bytes):
     return bytes.fromhex("020000000002020000000001") + struct.pack("!H", 0x0800) + ip + udp + payload
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", required=True, help="frame size with FCS, 64 to 9018, or imix")
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("out")
-    arguments = parser.parse_args()
-    sizes = IMIX if arguments.size == "imix" else [int(arguments.size)]
+def write(path, size, count=2000):
+    sizes = IMIX if size == "imix" else [int(size)] if size.isdigit() else [0]
     if not all(64 <= size <= 9018 for size in sizes):
-        parser.error("--size is imix or between 64 and 9018")
-    with open(arguments.out, "wb") as out:
+        raise Failed(f"a frame's size is imix or between 64 and 9018, not {size}")
+    with open(path, "wb") as out:
         # Classic pcap, microseconds: DPDK 22.11's net_pcap reads both, and nobody reads these time stamps.
         out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
-        for number in range(arguments.count):
+        for number in range(count):
             # Large and small frames alternate instead of standing in blocks of one size.
             data = frame(number, sizes[number * 5 % len(sizes)])
             out.write(struct.pack("<IIII", 1_700_000_000, number % 1_000_000, len(data), len(data)) + data)
+    return path
 
 
-if __name__ == "__main__":
-    main()
+def run(options):
+    if len(options.more) != 1:
+        raise Failed("one file to write: benches/run frames --size 64 OUT.pcap")
+    write(options.more[0], options.size, options.count)

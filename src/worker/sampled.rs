@@ -1,10 +1,10 @@
-//! The captures of one queue that keep a sample of every packet, such as the history. Owns how many frames they all pass over;
-//! not which frame each of them keeps.
+//! The slots of one queue that keep a sample of every packet, such as the history's. Owns how many frames all of them pass over;
+//! not which frames a slot keeps.
 //!
-//! Between two frames that some tap keeps, a burst costs them one subtraction together, whatever the burst holds. What was passed
-//! over is told to their samplers and counters when a frame is kept, and before counters are published.
+//! Until one of these slots keeps a frame, a burst costs all of them one subtraction, whatever the burst holds. Their samplers
+//! and counters learn what was passed over when a frame is kept, and before counters are published.
 //!
-//! Invariant: `rest` is at most what any awake tap passes over, less what was passed over and not yet told.
+//! Invariant: `rest` is at most what the sampler of any of these slots passes over, less what it was not told yet.
 
 use super::counters::LocalCounters;
 use super::stream::Stream;
@@ -12,7 +12,7 @@ use crate::limits::CAPTURES_MAX;
 use crate::matcher::Bits;
 
 #[derive(Debug)]
-pub(super) struct Taps {
+pub(super) struct SampledSlots {
     /// The slots, without those whose capture is over.
     slots: u64,
     /// Frames that none of them keeps from here on.
@@ -21,7 +21,7 @@ pub(super) struct Taps {
     passed: u64,
 }
 
-impl Taps {
+impl SampledSlots {
     pub fn none() -> Self {
         Self { slots: 0, rest: u64::MAX, passed: 0 }
     }
@@ -30,7 +30,7 @@ impl Taps {
         self.slots
     }
 
-    /// Passes over so many frames, if none of the taps keeps one of them.
+    /// Passes over so many frames, if none of the slots keeps one of them.
     #[inline]
     pub fn pass_over(&mut self, frames: u64) -> bool {
         let passes = frames <= self.rest;
@@ -59,7 +59,7 @@ impl Taps {
         self.slots
     }
 
-    /// From here on these slots are the taps. What was passed over is settled.
+    /// From here on these are the sampled slots. What was passed over is settled.
     pub fn set(&mut self, slots: u64, streams: &[Stream; CAPTURES_MAX]) {
         let rests =
             Bits(slots).map(|slot| streams[slot].sampler.as_ref().map_or(0, |sampler| sampler.rest()));
@@ -97,26 +97,26 @@ mod tests {
                 streams[slot] = stream(one_in, seed ^ slot as u64);
                 asked.push(stream(one_in, seed ^ slot as u64));
             }
-            let (mut counters, mut taps) = (LocalCounters::new(), Taps::none());
+            let (mut counters, mut sampled) = (LocalCounters::new(), SampledSlots::none());
             let slots = (1 << rates.len()) - 1;
-            taps.set(slots, &streams);
+            sampled.set(slots, &streams);
             let mut frames = 0;
             for (burst, is_published) in bursts {
                 let all = u64::MAX >> (BURST - burst);
                 frames += burst as u64;
                 let kept: Vec<u64> = asked.iter_mut().map(|s| s.sampler.as_mut().unwrap().keep(all)).collect();
-                if taps.pass_over(burst as u64) {
+                if sampled.pass_over(burst as u64) {
                     prop_assert!(kept.iter().all(|&kept| kept == 0));
                 } else {
-                    taps.settle(&mut streams, &mut counters);
+                    sampled.settle(&mut streams, &mut counters);
                     for (slot, kept) in kept.into_iter().enumerate() {
                         prop_assert_eq!(streams[slot].sampler.as_mut().unwrap().keep(all), kept);
                         counters.slots[slot].matched += burst as u64;
                     }
-                    taps.set(slots, &streams);
+                    sampled.set(slots, &streams);
                 }
                 if is_published {
-                    taps.settle(&mut streams, &mut counters);
+                    sampled.settle(&mut streams, &mut counters);
                     prop_assert!((0..rates.len()).all(|slot| counters.slots[slot].matched == frames));
                 }
             }

@@ -1,7 +1,4 @@
-"""Ends a script that does not end by itself, and says where everything stood. Imported by the scripts beside it, never run.
-
-Python's standard library only.
-"""
+"""Ends a bench that does not end by itself, and says where everything stood."""
 
 import atexit
 import faulthandler
@@ -34,7 +31,7 @@ def stand(process):
 
 
 class Watchdog:
-    """Watches the main thread, which says how long its next step may take. A step that takes longer ends the script: its
+    """Watches the main thread, which says how long its next step may take. A step that takes longer ends the bench: its
     processes are shown and killed, and its threads' stacks printed."""
 
     def __init__(self):
@@ -60,7 +57,7 @@ class Watchdog:
             state = process.poll()
             print(f"{name} ({process.pid}) {'runs' if state is None else f'ended with {state}'}; its last words:\n"
                   f"{log.read_text(errors='replace')[-LOG_BYTES:]}\n  and its threads:\n{stand(process.pid)}", file=sys.stderr)
-        print("this script's threads:", file=sys.stderr, flush=True)
+        print("this bench's threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         for _, process, _ in self.processes:
             if process.poll() is None:
