@@ -120,7 +120,7 @@ impl Case<'_> {
         let mut there = delivered.clone();
         if job.status == Status::Failed {
             kept.push(job.id.clone());
-            there.extend(self.in_spool(&job.id, wrong));
+            there.extend(self.found_of(&job.id, wrong));
             self.message(job, before, !there.is_empty(), wrong);
         }
         let all: BTreeSet<_> = there.iter().copied().collect();
@@ -175,9 +175,11 @@ impl Case<'_> {
         found
     }
 
-    fn in_spool(&self, id: &CaptureId, wrong: &mut Vec<String>) -> Vec<disk::Frame> {
-        let segments = disk::files(self.state).into_iter().filter(|path| disk::is_segment(path));
-        let own = segments.filter(|path| disk::capture_of(path).as_ref() == Some(id));
+    /// What lies in spool and bucket of a capture, whatever it says of itself.
+    fn found_of(&self, id: &CaptureId, wrong: &mut Vec<String>) -> Vec<disk::Frame> {
+        let whole = |path: &std::path::PathBuf| disk::is_segment(path) || disk::is_object(path);
+        let own = disk::files(self.state).into_iter().filter(whole);
+        let own = own.filter(|path| disk::capture_of(path).as_ref() == Some(id));
         let mut found = Vec::new();
         for path in own {
             match disk::frames(&self.state.join(path)) {
