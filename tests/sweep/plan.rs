@@ -37,7 +37,8 @@ pub fn all(calls: &[Call]) -> Vec<Fault> {
     faults
 }
 
-/// For every kind one call that fails once, and one that begins what lasts; which call and which error go round.
+/// For every kind one call that fails once, and for every second one that begins what lasts; which call and which error go
+/// round.
 pub fn some(calls: &[Call]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (i, (kind, count)) in kinds(calls).into_iter().enumerate() {
@@ -45,12 +46,14 @@ pub fn some(calls: &[Call]) -> Vec<Fault> {
         let Some(&any) = errnos.first() else { continue };
         let nth = |factor: u64| 1 + (i as u64 * factor) % count;
         let once = Fault { kind: kind.clone(), nth: nth(7), mode: Mode::Once, errno: errnos[i % errnos.len()] };
-        let (mode, errno) = match i % 3 {
-            0 => (Mode::Kind, lasting[i / 3 % lasting.len()]),
-            1 => (Mode::All, lasting[i / 3 % lasting.len()]),
-            _ => (Mode::Kill, any),
+        faults.push(once);
+        let (mode, errno) = match i % 6 {
+            0 => (Mode::Kind, lasting[i / 6 % lasting.len()]),
+            2 => (Mode::All, lasting[i / 6 % lasting.len()]),
+            4 => (Mode::Kill, any),
+            _ => continue,
         };
-        faults.extend([once, Fault { kind, nth: nth(5), mode, errno }]);
+        faults.push(Fault { kind, nth: nth(5), mode, errno });
     }
     faults
 }
