@@ -4,23 +4,24 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use trawl::block::Hugepages;
+use trawl::block::{BlockShare, Hugepages};
 use trawl::deliver::{Manifest, manifest_name};
 use trawl::engine::{Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
-use trawl::job::{AccountId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
+use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
 use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode, judge, name_spool, spool_id};
-use trawl::store::{Embedded, JobStore};
+use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
 use trawl::upload::{Stores, StoresConfig};
 use trawl::worker::{Sample, Timers};
 
@@ -176,6 +177,62 @@ pub struct Rig {
     plane: DataPlane,
     engine: JoinHandle<()>,
     history: Option<Arc<History>>,
+    jobs: Arc<Jobs>,
+}
+
+/// A job store on a disk that is full at times.
+pub struct Jobs {
+    store: Arc<Embedded>,
+    is_full: AtomicBool,
+}
+
+impl Jobs {
+    /// Takes no write from now on, or takes them again.
+    pub fn fill(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
+    }
+
+    #[allow(dead_code)] // the sweep puts the API on it
+    pub fn store(&self) -> Arc<Embedded> {
+        Arc::clone(&self.store)
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        match self.is_full.load(Ordering::Relaxed) {
+            true => Err(StoreError::Database(Box::new(redb::Error::PreviousIo))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl JobStore for Jobs {
+    fn create(&self, job: &Job) -> Result<Stored, StoreError> {
+        self.room().and_then(|()| self.store.create(job))
+    }
+
+    fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {
+        self.store.get(account, id)
+    }
+
+    fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError> {
+        JobStore::list(&*self.store, account, count_max)
+    }
+
+    fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {
+        self.store.unfinished()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.room().and_then(|()| self.store.probe())
+    }
+
+    fn compare_and_set(&self, expected: u64, job: &Job) -> Result<Stored, StoreError> {
+        self.room().and_then(|()| self.store.compare_and_set(expected, job))
+    }
+
+    fn watch(&self) -> Changes {
+        self.store.watch()
+    }
 }
 
 /// What differs between hosts.
@@ -220,8 +277,7 @@ pub struct Host {
     pub history: Option<Arc<History>>,
     #[allow(dead_code)] // the sweep reads its quota
     pub spool: Arc<Spool>,
-    #[allow(dead_code)] // and puts the API on them
-    pub jobs: Arc<Embedded>,
+    pub jobs: Arc<Jobs>,
 }
 
 impl Host {
@@ -233,8 +289,8 @@ impl Host {
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> anyhow::Result<Self> {
-        let (jobs, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
-        let known = jobs.spool()?;
+        let (store, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
+        let known = store.spool()?;
         judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
         let spool = Arc::new(Spool::open(SpoolConfig {
             dir: spool_dir.clone(),
@@ -246,7 +302,7 @@ impl Host {
         })?);
         let id = name_spool(&spool_dir)?;
         if known.as_ref() != Some(&id) {
-            jobs.set_spool(&id)?;
+            store.set_spool(&id)?;
         }
         let history = options.history.map(|config| History::open(config, Arc::clone(&spool)));
         let history = history.transpose()?.map(Arc::new);
@@ -259,6 +315,7 @@ impl Host {
             bypasses_lanes: false,
         };
         let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;
+        let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
         let engine = Engine::new(Planes {
             workers,
             queues: plane.queues.clone(),
@@ -266,7 +323,7 @@ impl Host {
             ports: Box::new(PortDrops::default),
             spool: Arc::clone(&spool),
             stores: Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() })?),
-            keys: BucketKeys::new(jobs.clone(), None),
+            keys: BucketKeys::new(store, None),
             contact_time_max: Duration::from_secs(10),
             jobs: jobs.clone(),
             simple_dir: dir.join("simple"),
@@ -274,6 +331,8 @@ impl Host {
             colo: "tst01".to_owned(),
             scopes,
             captures_max: options.captures_max,
+            admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max()
+                - usize::from(history.is_some()),
             upload_retention: options.upload_retention,
             upload_pause_max: options.upload_pause_max,
             high_water_percent: 80,
@@ -291,7 +350,7 @@ impl Host {
     }
 }
 
-fn new_dir() -> TempDir {
+pub fn new_dir() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
@@ -357,8 +416,8 @@ impl Rig {
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> Self {
         let host = Host::open(dir.path(), options, traffic, on_worker, scopes).unwrap();
-        let Host { handle, plane, engine, history, .. } = host;
-        Self { dir, handle, plane, engine, history }
+        let Host { handle, plane, engine, history, jobs, .. } = host;
+        Self { dir, handle, plane, engine, history, jobs }
     }
 
     pub fn history(&self) -> &Arc<History> {
@@ -369,9 +428,36 @@ impl Rig {
         self.dir.path().join("simple")
     }
 
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// Starts a host in a directory that another one left.
+    pub fn up(dir: TempDir, options: Options, traffic: Vec<Traffic>) -> Self {
+        Self::build(dir, options, traffic, &nothing(), HashMap::new())
+    }
+
+    /// Ends the host; what is left of it.
+    pub async fn down(self) -> TempDir {
+        let Self { dir, handle, plane, engine, .. } = self;
+        handle.shutdown().await;
+        engine.await.unwrap();
+        plane.stop();
+        dir
+    }
+
+    /// Goes away without a word, as everybody does who could ask for anything.
+    pub async fn abandon(self) -> TempDir {
+        let Self { dir, handle, plane, engine, .. } = self;
+        drop(handle);
+        engine.await.unwrap();
+        plane.stop();
+        dir
+    }
+
     /// Ends the host and starts another one in the same directory.
     pub async fn restart(self, options: Options, traffic: Vec<Traffic>) -> Self {
-        let Self { dir, handle, plane, engine, history } = self;
+        let Self { dir, handle, plane, engine, history, .. } = self;
         handle.shutdown().await;
         engine.await.unwrap();
         plane.stop();

@@ -32,10 +32,10 @@ pub async fn serve(host: &Host, dir: &Path) -> anyhow::Result<Served> {
     let credential =
         Credential { secret: Secret::Token { token_sha256: Sha256::digest(TOKEN).into() }, role: Role::Write };
     let stores = Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() })?);
-    let keys = BucketKeys::new(host.jobs.clone(), None);
+    let keys = BucketKeys::new(host.jobs.store(), None);
     let router = router(ApiState {
         captures: host.handle.clone(),
-        ownership: Ownership::new(host.jobs.clone(), stores, keys, REQUEST_MAX),
+        ownership: Ownership::new(host.jobs.store(), stores, keys, REQUEST_MAX),
         simple_dir: dir.join("simple"),
         accounts: Accounts::new([(AccountId("a".to_owned()), vec![credential])], 10),
         rules: Rules {
