@@ -117,9 +117,12 @@ pub fn quota_bytes(state: &Path, segment_bytes: u64) -> (u64, bool) {
 pub fn leftovers(state: &Path, kept: &[CaptureId]) -> Vec<PathBuf> {
     let mut found = files(state);
     found.retain(|path| {
-        let temporary = [".part", ".open", ".len", ".copy", ".half", ".tmp"].iter().any(|end| name(path).ends_with(end))
-            || name(path).starts_with(".part-");
+        let ends = |ends: &[&str]| ends.iter().any(|end| name(path).ends_with(end));
         let kept = capture_of(path).is_some_and(|id| kept.contains(&id));
+        // Of a capture that is kept, open segments too: `trawl recover` reads them.
+        let temporary = ends(&[".part", ".copy", ".half", ".tmp"])
+            || ends(&[".open", ".len"]) && !kept
+            || name(path).starts_with(".part-");
         let own = path == Path::new("jobs")
             || path.starts_with("spool/.pool")
             || path.starts_with("spool/history") && !name(path).starts_with('.')
