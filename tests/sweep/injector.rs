@@ -100,7 +100,7 @@ impl Place {
     }
 }
 
-/// Starts this test anew as `scenario`'s process, and waits for its end.
+/// Starts this test again as `scenario`'s process, and waits for its end.
 pub fn run(place: &Place, scenario: &str, patience_ms: u64, fault: Option<&Fault>) -> Run {
     let home = &place.0;
     let (trace, log, facts) = (home.join("trace"), home.join("log"), home.join("facts"));

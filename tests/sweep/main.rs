@@ -1,4 +1,5 @@
-//! Every operation that can fail fails, once and for ever, and the invariants are checked after each (as SQLite's tests do).
+//! Every operation that can fail is made to fail, once or from then on, and the invariants are checked after each (as SQLite's
+//! tests do).
 //!
 //! `failnth.c` sees every system call of a scenario's process and makes one of them fail. A first run without a fault tells
 //! which calls there are. Each test sweeps one scenario: in `scripts/test.sh` so many of its calls that every kind is hit, with

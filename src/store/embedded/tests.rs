@@ -111,6 +111,16 @@ fn what_is_no_database_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_database_that_a_dead_process_left_half_made_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs");
+    std::fs::write(dir.path().join("jobs.new"), [0; 4096]).unwrap();
+    Embedded::open(&path).unwrap().probe().unwrap();
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["jobs"]);
+}
+
+#[test]
 fn a_damaged_page_is_found_at_open() {
     let (_dir, path, store) = store();
     for submitted_us in 0..64 {
