@@ -462,7 +462,7 @@ impl Rig {
         engine.await.unwrap();
         plane.stop();
         if let Some(history) = history {
-            history.wait_for(u64::MAX, Duration::from_secs(5)).unwrap();
+            history.finish(Duration::from_secs(5)).unwrap();
         }
         Self::build(dir, options, traffic, &nothing(), HashMap::new())
     }

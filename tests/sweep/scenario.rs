@@ -83,6 +83,7 @@ async fn run(order: &Order) -> Facts {
         dir: &order.dir,
         gate,
         patience: Duration::from_millis(order.patience_ms),
+        lasts: order.lasts,
         facts,
     };
     match order.scenario.as_str() {
@@ -90,7 +91,7 @@ async fn run(order: &Order) -> Facts {
         "full_mapped_zstd" => scene.full(Some(Container::PcapNg), Some(Compression::Zstd)).await,
         "shutdown_direct" => scene.taken().await,
         "simple_and_look_back" => scene.simple_and_look_back().await,
-        "simple_over_http" => scene.simple_over_http(&host, order.lasts).await,
+        "simple_over_http" => scene.simple_over_http(&host).await,
         "die_direct" | "die_mapped" => scene.die().await,
         _ => scene.settle().await,
     }
@@ -113,7 +114,7 @@ async fn end(host: Host, facts: &mut Facts) {
     }
     plane.stop();
     if let Some(history) = history
-        && let Err(error) = history.wait_for(u64::MAX, Duration::from_secs(2))
+        && let Err(error) = history.finish(Duration::from_secs(2))
     {
         facts.complaints.push(format!("the history is not taken in: {error}"));
     }
@@ -125,6 +126,7 @@ struct Scene<'a> {
     dir: &'a Path,
     gate: Gate,
     patience: Duration,
+    lasts: bool,
     facts: Facts,
 }
 
@@ -140,6 +142,8 @@ impl Scene<'_> {
         match answer {
             Ok(Ok(job)) => (asked.id, asked.job) = (Some(job.id.clone()), Some(job)),
             Ok(Err(refusal)) => asked.refused = Some(refusal.to_string()),
+            // The API answers for it once its time is over.
+            Err(_) if self.lasts => asked.refused = Some("no answer".to_owned()),
             Err(_) => self.facts.complaints.push("a create is not answered".to_owned()),
         }
         let accepted = asked.id.is_some().then_some(self.facts.asked.len());
@@ -228,14 +232,14 @@ impl Scene<'_> {
     }
 
     /// A simple capture whose file a client fetches, again and again until it has it.
-    async fn simple_over_http(&mut self, host: &Host, lasts: bool) {
+    async fn simple_over_http(&mut self, host: &Host) {
         let served = client::serve(host, self.dir).await;
         if let Some(at) = self.create(self.simple_request()).await {
             self.take_all(at).await;
             self.until(at, |job| job.status.ended()).await;
             if let (Ok(served), Some(job)) = (&served, &self.facts.asked[at].job)
                 && let Err(why) = served.fetch(job, &self.dir.join("simple"), self.patience).await
-                && !lasts
+                && !self.lasts
             {
                 self.facts.complaints.push(format!("a client does not get its file: {why}"));
             }
