@@ -4,7 +4,7 @@
 
 use super::machine::{Inherited, Input, Remains, Serial};
 use super::{Engine, Planes, Resources};
-use crate::deliver::journal::{Record, settled};
+use crate::deliver::journal::{Entry, Journal, Record, settled};
 use crate::deliver::{Known, Manifest, has_remains, sweep, sweep_store};
 use crate::job::{CaptureId, Job, Status, StopReason};
 use crate::pcap::Origin;
@@ -62,8 +62,8 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
         let job = &record.job;
         match planes.jobs.get(&job.request.account, &job.id) {
             Ok(None) => Known::Not,
-            // Its objects are in the bucket and its manifest is not: the one that is kept here is all that there is.
-            Ok(Some(stored)) if keeps_manifest(&stored.job, spool_dir) => Known::Unfinished,
+            // What is here is all that its manifest can be made of.
+            Ok(Some(stored)) if lacks_manifest(&stored.job, spool_dir) => Known::Unfinished,
             Ok(Some(stored)) if stored.job.status.ended() => Known::Ended,
             _ => Known::Unfinished,
         }
@@ -92,11 +92,12 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
     Ok(Inheritance { unfinished: left.into_iter().map(look).collect(), failed })
 }
 
-/// Whether a failed capture's directory has a manifest that could not be published.
-fn keeps_manifest(job: &Job, spool_dir: &Path) -> bool {
+/// Whether a failed capture's objects are all in the bucket and its manifest is not.
+fn lacks_manifest(job: &Job, spool_dir: &Path) -> bool {
+    let is_complete = |entries: Vec<Entry>| entries.last().is_some_and(|last| last.is_last);
     job.status == Status::Failed
         && job.ledger.captured > 0
-        && matches!(settled(&spool_dir.join(job.id.as_str())), Ok(Some(_)))
+        && Journal::read(&spool_dir.join(job.id.as_str())).is_ok_and(is_complete)
 }
 
 /// Ends a look-back whose process died: it has nothing in the spool, and can be asked for again.

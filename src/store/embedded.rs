@@ -49,6 +49,9 @@ const CACHE_BYTES: usize = 16 << 20;
 /// Changes that a watcher may be behind: about ten times what all capture slots go through at once.
 const CHANGES_MAX: usize = 1024;
 
+/// Opens the database; the flag says whether it may be made.
+type Open = dyn Fn(&Path, bool) -> Result<Database, StoreError> + Send + Sync;
+
 /// Jobs in an embedded database file of mode 0600.
 ///
 /// After an error of the disk redb refuses everything until it is opened again. That is done here, with the next call: a disk
@@ -59,7 +62,7 @@ pub struct Embedded {
     database: RwLock<Option<Database>>,
     /// An error of the disk was seen since it was opened.
     is_broken: AtomicBool,
-    open: Box<dyn Fn(&Path, bool) -> Result<Database, StoreError> + Send + Sync>,
+    open: Box<Open>,
     /// Held from a job's write to its announcement, so that changes are told in the order in which they were written.
     changes: Mutex<broadcast::Sender<Arc<Stored>>>,
 }

@@ -187,8 +187,7 @@ impl World {
         let (store, spool) = (&self.store, &mut self.spool);
         spool.retain(|id, dir| {
             let job = &store[id];
-            let keeps_manifest =
-                job.status == Status::Failed && job.ledger.captured > 0 && dir.settled.is_some();
+            let keeps_manifest = job.status == Status::Failed && job.ledger.captured > 0;
             !job.status.ended() || !dir.is_complete || keeps_manifest
         });
     }
