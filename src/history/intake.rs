@@ -41,7 +41,7 @@ pub(super) fn run(
                     feed.done(&taken);
                 }
             }
-            Ok(Input::Watermark(..) | Input::Counts(_)) => {}
+            Ok(Input::Hole { .. } | Input::Watermark(..) | Input::Counts(_)) => {}
             Ok(Input::End(_)) => left -= 1,
             Err(RecvTimeoutError::Timeout) => history.trim(),
             Err(RecvTimeoutError::Disconnected) => break,

@@ -291,7 +291,7 @@ impl Bench<'_> {
                         budget.end(Ended::Revoked)
                     }
                     Input::End(_) => streams -= 1,
-                    Input::Segment(..) | Input::Watermark(..) | Input::Counts(_) => {}
+                    Input::Segment(..) | Input::Hole { .. } | Input::Watermark(..) | Input::Counts(_) => {}
                 }
             }
         }))

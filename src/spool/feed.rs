@@ -11,7 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
 struct Lane {
-    segments: VecDeque<Segment>,
+    /// Segments and holes, each with its place in the stream.
+    segments: VecDeque<(u64, Input)>,
     watermark_ns: u64,
     ended: bool,
 }
@@ -26,7 +27,10 @@ struct State {
 impl State {
     fn note(&mut self, input: &Input) {
         let queue = match input {
-            Input::Segment(queue, _) | Input::Watermark(queue, _) | Input::End(queue) => *queue,
+            Input::Segment(queue, _)
+            | Input::Hole { queue, .. }
+            | Input::Watermark(queue, _)
+            | Input::End(queue) => *queue,
             Input::Counts(counts) => {
                 self.counts.get_or_insert(*counts);
                 return;
@@ -34,7 +38,9 @@ impl State {
         };
         let Some(lane) = self.lanes.get_mut(queue) else { return };
         match input {
-            Input::Segment(_, segment) => lane.segments.push_back(segment.clone()),
+            Input::Segment(_, Segment { sequence, .. }) | Input::Hole { sequence, .. } => {
+                lane.segments.push_back((*sequence, input.clone()));
+            }
             Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(*ns),
             Input::End(_) => lane.ended = true,
             Input::Counts(_) => {}
@@ -76,7 +82,7 @@ impl Feed {
         let (sender, receiver) = unbounded();
         let mut state = self.state();
         for (queue, lane) in state.lanes.iter().enumerate() {
-            let segments = lane.segments.iter().map(|segment| Input::Segment(queue, segment.clone()));
+            let segments = lane.segments.iter().map(|(_, input)| input.clone());
             let rest = [
                 (lane.watermark_ns > 0).then_some(Input::Watermark(queue, lane.watermark_ns)),
                 lane.ended.then_some(Input::End(queue)),
@@ -92,11 +98,11 @@ impl Feed {
         receiver
     }
 
-    /// Forgets the segments before these places, one for each queue.
+    /// Forgets the segments and holes before these places, one for each queue.
     pub fn done(&self, cuts: &[Cut]) {
         let mut state = self.state();
         for (lane, cut) in state.lanes.iter_mut().zip(cuts) {
-            while lane.segments.front().is_some_and(|segment| segment.sequence < cut.sequence) {
+            while lane.segments.front().is_some_and(|(sequence, _)| *sequence < cut.sequence) {
                 lane.segments.pop_front();
             }
         }
@@ -131,5 +137,20 @@ mod tests {
             [Input::Segment(0, segment(2)), Input::Watermark(1, 7), Input::End(1), Input::End(0)]
         );
         assert!(first.try_recv().is_err(), "the merge before is told nothing more");
+    }
+
+    #[test]
+    fn a_hole_keeps_its_place_between_segments_and_is_forgotten_with_those_before_it() {
+        let feed = Feed::new(1);
+        let hole = |sequence| Input::Hole { queue: 0, sequence };
+        feed.tell(hole(0));
+        feed.tell(Input::Segment(0, segment(1)));
+        feed.tell(hole(2));
+        feed.tell(Input::Segment(0, segment(3)));
+        let told: Vec<_> = feed.listen().try_iter().collect();
+        assert_eq!(told, [hole(0), Input::Segment(0, segment(1)), hole(2), Input::Segment(0, segment(3))]);
+        feed.done(&[Cut { sequence: 2, offset: 0 }]);
+        let told: Vec<_> = feed.listen().try_iter().collect();
+        assert_eq!(told, [hole(2), Input::Segment(0, segment(3))]);
     }
 }
