@@ -21,7 +21,7 @@ pub use overview::{CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
 use crate::block::Stage;
-use crate::deliver::journal::{self, Record};
+use crate::deliver::journal::Record;
 use crate::deliver::{Outcome, Report, put_manifest};
 use crate::history::HistoryError;
 use crate::job::{AccountId, CaptureId, Job, Kind, Ledger, Progress, Request, Sealed, Status, StopReason};
@@ -552,10 +552,17 @@ impl Engine {
         self.ended_captures.note(active.job.status);
         self.persist(&mut active);
         // Only now: until the job has ended, its directory is what a restart goes on with.
-        if matches!(active.delivered, Some(Ok(())))
-            && let Err(error) = journal::remove(&self.dir(&active))
-        {
-            tracing::warn!(capture = %active.job.id, %error, "a delivered capture's directory could not be removed");
+        if matches!(active.delivered, Some(Ok(()))) {
+            match self.planes.spool.remove_capture_dir(&self.dir(&active)) {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(
+                    capture = %active.job.id, dir = %self.dir(&active).display(),
+                    "a capture's directory stays in the spool, because it has segments that could not be published"
+                ),
+                Err(error) => {
+                    tracing::warn!(capture = %active.job.id, %error, "a delivered capture's directory could not be removed")
+                }
+            }
         }
         self.planes.spool.forget(serial);
         let (job, ledger) = (&active.job, &active.job.ledger);
