@@ -22,22 +22,22 @@ ci:
 demo *ARGS:
     scripts/demo.sh {{ARGS}}
 
-# Compare with dpdk-testpmd
+# One bench, or their list; `just bench stages` compares with dpdk-testpmd
 bench *ARGS:
-    scripts/bench.sh {{ARGS}}
+    benches/run {{ARGS}}
 
 # Look for the no-drop rate with a sender of its own, then offer more (root)
 loadtest *ARGS:
-    scripts/loadtest.sh {{ARGS}}
+    benches/run loadtest {{ARGS}}
 
 # Captures that start and end for ten minutes: no loss, no growth (root)
 soak *ARGS:
-    scripts/soak.sh {{ARGS}}
+    benches/run soak {{ARGS}}
 
 # Hold a config and this host to what a capture needs
 doctor CONFIG="config/trawl.toml":
     cargo run --release --locked -- check --config {{CONFIG}}
 
-# Record tests/data/real.pcap anew (root)
+# Record a new tests/data/real.pcap (root)
 record:
-    scripts/record-test-data.sh
+    tests/data/record.sh

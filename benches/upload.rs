@@ -1,4 +1,4 @@
-//! One file through the writer that deliveries use, for `scripts/bench-upload.sh`: `upload FILE DESTINATION NAME`.
+//! One file through the writer that deliveries use, for `benches/run upload`: `upload FILE DESTINATION NAME`.
 //!
 //! Without arguments it does nothing, so that `cargo bench` and `cargo test --benches` pass. The endpoint comes from
 //! `AWS_ENDPOINT_URL_S3`, credentials from the standard chain, everything else is the default of the config.

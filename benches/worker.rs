@@ -1,7 +1,7 @@
 //! What each kind of work costs one worker: it polls a real DPDK port (`net_pcap`, `infinite_rx`) in this process, and is given one
 //! work after the other for some milliseconds each, round after round, so that a drift of the machine falls on all alike.
 //!
-//!     scripts/bench-worker.sh [--sizes 64] [--rounds 40] [--milliseconds 25] [--works nothing,history,…] [--eal "-m 256"]
+//!     benches/run worker [--sizes 64] [--rounds 40] [--milliseconds 25] [--works nothing,history,…] [--eal "-m 256"]
 //!
 //! Figures are frames received per second, and the ratio to the first of the works in the same round: medians, and the
 //! quartiles of the ratio. Writers throw blocks away, so no disk is in them. At the end of each work its counts are held against
@@ -20,7 +20,7 @@ use trawl::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use trawl::matcher::{Filter, FilterV1};
 use trawl::spool::Feed;
 use trawl::spool::{Spool, SpoolCapture, SpoolConfig, WriteMode};
-use trawl::worker::{Assigned, Attachment, Budget, Sample, Timers, Work, WorkerHandle};
+use trawl::worker::{Assigned, Attachment, Budget, Sample, Timers, Window, Work, WorkerHandle};
 
 /// After a change of work, before its time is measured.
 const SETTLE: Duration = Duration::from_millis(3);
@@ -119,7 +119,7 @@ impl Bench {
             let attachment = Attachment {
                 serial: self.serial,
                 snaplen: part.snaplen,
-                end_ns: u64::MAX,
+                window: Window::open(None),
                 budget: Arc::new(Budget::new(None, None)),
                 sample: Sample::new(part.one_in),
                 rotate: None,
@@ -239,7 +239,8 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 }
 
 fn write_frames(path: &Path, size: &str) -> Result<(), Box<dyn Error>> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/make-frames.py");
-    let status = Command::new(script).args(["--size", size, "--count", "2000"]).arg(path).status()?;
-    if status.success() { Ok(()) } else { Err(format!("make-frames.py ended with {status}").into()) }
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/run");
+    let status =
+        Command::new(benches).args(["frames", "--size", size, "--count", "2000"]).arg(path).status()?;
+    if status.success() { Ok(()) } else { Err(format!("benches/run frames ended with {status}").into()) }
 }

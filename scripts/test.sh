@@ -1,32 +1,42 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every test. Goes on after a failure, ends with what failed and what was skipped and
-# why, and exits non-zero if anything failed. Continuous integration runs this and nothing else.
+# Installs what is missing and runs every test. Goes on after a failure, ends with where the time went, what failed and what
+# was skipped and why, and exits non-zero if anything failed. With TRAWL_REQUIRE_ALL=1 a skip is a failure, but for what
+# .config/may-lack names. Continuous integration (.ci/run) does that and nothing else.
 set -uo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT" || exit 1
 
-failed=() skipped=()
+failed=() skipped=() times=()
+# `skip NAME REASON`: a failure where all is required, unless this machine may lack it.
 skip() {
+    if [ -n "${TRAWL_REQUIRE_ALL:-}" ] && ! grep -q "^$1:" .config/may-lack; then
+        failed+=("$1, which TRAWL_REQUIRE_ALL requires: $2")
+        warn "$1 cannot be skipped: $2"
+        return
+    fi
     skipped+=("$1: $2")
     note "SKIPPED $1: $2"
 }
 
 # `step WORDS COMMAND...`: runs it, remembers a failure, goes on.
 step() {
-    local words=$1 began=$SECONDS
+    local words=$1 began=$SECONDS took
     shift
     say "$words"
     if "$@"; then
-        note "$words: ok, $((SECONDS - began)) s"
+        took=$((SECONDS - began))
+        note "$words: ok, $took s"
     else
+        took=$((SECONDS - began))
         failed+=("$words")
-        warn "$words: FAILED after $((SECONDS - began)) s"
+        warn "$words: FAILED after $took s"
     fi
+    times+=("$(printf '%5d s  %s' "$took" "$words")")
 }
 
-# Tests that lack something print `SKIPPED: reason` and pass; nextest hides what passing tests print, so all of it goes
-# into a log, and the screen gets progress, failures and reasons.
+# Tests that lack something print `SKIPPED: reason` and pass (tests/common/skip.rs); nextest hides what passing tests print, so
+# all of it goes into a log, and the screen gets progress, failures and reasons.
 nextest() {
     local log=$LOGS/$1.log status
     shift
@@ -47,7 +57,8 @@ nextest() {
 formatting() { cargo fmt --all --check; }
 lints() { cargo clippy --locked --all-targets "$@" -- -D warnings; }
 scripts_lint() {
-    shellcheck -x scripts/*.sh .ci/run && python3 -m py_compile scripts/*.py && rm -rf scripts/__pycache__
+    shellcheck -x scripts/*.sh tests/data/*.sh .ci/run && PYTHONPYCACHEPREFIX=$LOGS/pycache python3 -m compileall -q benches tests/data &&
+        benches/run --help >"$LOGS/benches.log"
 }
 doc_tests() { cargo test --locked --doc --quiet; }
 
@@ -59,26 +70,48 @@ supply_chain() {
     cargo deny check bans licenses sources
 }
 
-# A bounded number of inputs for each target. Unoptimised, because the build takes longer than the inputs.
-fuzz() {
-    local target
-    for target in fuzz/fuzz_targets/*.rs; do
-        target=$(basename "$target" .rs)
-        note "fuzzing $target"
-        CARGO_TARGET_DIR=$TARGET_DIR/fuzz cargo fuzz run --dev --sanitizer none "$target" -- \
-            -runs="${FUZZ_RUNS:-200000}" -max_total_time=60 >"$LOGS/fuzz-$target.log" 2>&1 ||
-            { tail -n 30 "$LOGS/fuzz-$target.log" && return 1; }
-        grep '^Done' "$LOGS/fuzz-$target.log" || true
+# A bounded number of inputs for each target, two targets at a time. Unoptimised, because the build takes longer than the inputs.
+fuzz() (
+    failures=0
+    mapfile -t targets < <(basename -s .rs fuzz/fuzz_targets/*.rs)
+    export CARGO_TARGET_DIR=$TARGET_DIR/fuzz LOGS
+    cargo fuzz build --dev --sanitizer none >"$LOGS/fuzz-build.log" 2>&1 || { tail -n 30 "$LOGS/fuzz-build.log" && exit 1; }
+    # Targets that write files do it in memory.
+    [ ! -w /dev/shm ] || export TMPDIR=/dev/shm
+    # shellcheck disable=SC2016  # the inner shell's
+    printf '%s\n' "${targets[@]}" | xargs -P 2 -I {} sh -c 'cargo fuzz run --dev --sanitizer none "$1" -- \
+        -runs="${FUZZ_RUNS:-200000}" -max_total_time=60 >"$LOGS/fuzz-$1.log" 2>&1 || touch "$LOGS/fuzz-$1.failed"' sh {}
+    for target in "${targets[@]}"; do
+        note "$target: $(grep '^Done' "$LOGS/fuzz-$target.log" || echo 'not done')"
+        if [ -e "$LOGS/fuzz-$target.failed" ]; then
+            tail -n 30 "$LOGS/fuzz-$target.log"
+            failures=1
+        fi
     done
-}
+    exit "$failures"
+)
 
 # A package of its own: the flag must reach the checked code and loom alone.
 loom() {
     (cd loom && CARGO_TARGET_DIR=$TARGET_DIR/loom RUSTFLAGS='--cfg loom' cargo test --release --quiet)
 }
 
+# Stable has no miri: whichever toolchain has it, without the proptests, which take hours there.
+miri() {
+    "${MIRI[@]}" test --locked --no-default-features --lib -- --skip proptest block:: pcap::buffer
+}
+
+# The slowest tests of all logs, and what each test binary took in all.
+slowest() {
+    local lines
+    lines=$(sed -nE 's/^ +(PASS|FAIL|TIMEOUT) \[ *>? *([0-9.]+)s\] (\([^)]*\) )?(.*)/\2 \4/p' "$LOGS"/tests*.log)
+    sort -rn <<<"$lines" | head -n 20 | awk '{ $1 = sprintf("%7.1f s ", $1); print "  " $0 }'
+    echo "  each binary's tests in all, as if one ran after the other:"
+    awk '{ sum[$2] += $1 } END { for (one in sum) printf "%9.1f s  %s\n", sum[one], one }' <<<"$lines" | sort -rn
+}
+
 LOGS=$TARGET_DIR/test-logs
-mkdir -p "$LOGS"
+rm -rf "$LOGS" && mkdir -p "$LOGS"
 step "installing what is missing" scripts/install-deps.sh test
 [ "${#failed[@]}" = 0 ] || die "without these packages no test can be built"
 
@@ -90,7 +123,7 @@ export TRAWL_TEST_NODE_MODULES=$TARGET_DIR/test-node
 if is_root; then
     ensure_hugepages 512 || skip "hugepages" "fewer than 512 of 2 MiB can be had; DPDK's tests run with --no-huge"
 else
-    skip "hugepages, network namespaces, veth, TAP and virtio" "not root; sudo scripts/test.sh runs their tests too"
+    skip "root" "hugepages, network namespaces, veth, TAP, virtio and disks need it; sudo scripts/test.sh runs their tests too"
 fi
 
 step "formatting" formatting
@@ -99,8 +132,9 @@ step "lints" lints
 step "lints without DPDK" lints --no-default-features
 step "tests" nextest tests
 step "documentation tests" doc_tests
-# The way into buckets is the same code with and without DPDK, and its tests take minutes: they ran above.
-step "tests without DPDK" nextest tests-without-dpdk --no-default-features -E 'not binary(s3)'
+# What differs without DPDK is the command line. The way through engine, spool and stores is the same code to the last line, and
+# its tests take minutes: they ran above.
+step "tests without DPDK" nextest tests-without-dpdk --no-default-features --lib --test cli
 
 # Installing cargo-deny takes three minutes once.
 if have cargo-deny || cargo install --quiet --locked cargo-deny@0.20.2 || cargo install --quiet --locked cargo-deny; then
@@ -116,12 +150,18 @@ else
     skip "fuzz targets" "cargo-fuzz is not installed and cannot be: cargo install --locked cargo-fuzz"
 fi
 step "loom: every interleaving of the lock-free code" loom
-if cargo miri --version >/dev/null 2>&1; then
-    step "miri" cargo miri test --locked --no-default-features --lib -- --skip proptest block:: pcap::buffer
+MIRI=(cargo +nightly miri)
+"${MIRI[@]}" --version >/dev/null 2>&1 || MIRI=(cargo miri)
+if "${MIRI[@]}" --version >/dev/null 2>&1; then
+    step "miri" miri
 else
-    skip "miri" "this toolchain has no miri: rustup component add miri"
+    skip "miri" "no toolchain here has it: rustup component add --toolchain nightly miri rust-src"
 fi
 
+say "where the time went"
+printf '%s\n' "${times[@]}" | sort -rn
+say "the slowest tests"
+slowest
 say "summary, after $((SECONDS / 60)) min $((SECONDS % 60)) s"
 for one in "${skipped[@]}"; do echo "  skipped: $one"; done
 for one in "${failed[@]}"; do echo "  ${RED}failed:${PLAIN} $one"; done

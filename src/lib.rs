@@ -7,6 +7,7 @@
 //! Modules stand in the order that data flows; `ARCHITECTURE.md` has the map and the invariants.
 #![deny(unsafe_code)]
 
+mod chain;
 pub mod cli;
 pub mod config;
 pub mod limits;
@@ -30,3 +31,7 @@ pub mod ownership;
 pub mod http;
 pub mod api;
 pub mod observe;
+
+#[cfg(test)]
+#[path = "../tests/common/skip.rs"]
+mod skip;

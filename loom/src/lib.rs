@@ -63,3 +63,31 @@ fn two_workers_never_pass_the_byte_limit() {
         assert_eq!(budget.ended(), Some(Ended::Bytes));
     });
 }
+
+/// Two workers, and what they take of a budget with both limits; returns how much together, and why it ended.
+fn both_limits(packets: u64, bytes: u64, other: usize, mine: usize, check: impl Fn(usize, Option<Ended>)) {
+    let budget = Arc::new(Budget::new(Some(packets), Some(bytes)));
+    let thread = {
+        let budget = Arc::clone(&budget);
+        thread::spawn(move || budget.take(other, std::iter::repeat_n(60, other)))
+    };
+    let mine = budget.take(mine, std::iter::repeat_n(60, mine));
+    check(mine + thread.join().unwrap(), budget.ended());
+}
+
+#[test]
+fn a_packet_that_the_byte_limit_refuses_is_never_taken_for_the_last_one() {
+    loom::model(|| both_limits(2, 60, 2, 1, |taken, why| assert_eq!((taken, why), (1, Some(Ended::Bytes)))));
+    loom::model(|| both_limits(3, 120, 2, 1, |taken, why| assert_eq!((taken, why), (2, Some(Ended::Bytes)))));
+    loom::model(|| both_limits(2, 60, 1, 1, |taken, why| assert_eq!((taken, why), (1, Some(Ended::Bytes)))));
+}
+
+#[test]
+fn the_last_packet_is_the_reason_when_every_packet_fits() {
+    loom::model(|| {
+        both_limits(2, 120, 1, 1, |taken, why| assert_eq!((taken, why), (2, Some(Ended::Packets))))
+    });
+    loom::model(|| {
+        both_limits(2, 120, 2, 1, |taken, why| assert_eq!((taken, why), (2, Some(Ended::Packets))))
+    });
+}

@@ -28,7 +28,7 @@ pub enum Role {
 }
 
 /// A credential as it is configured: hashes, no secrets.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
     /// `X-Auth-Email` and `X-Auth-Key`.
     Key {
@@ -45,7 +45,7 @@ pub enum Secret {
 }
 
 /// A credential of one account.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// What must be sent.
     pub secret: Secret,

@@ -63,6 +63,16 @@ pub(super) enum Code {
     TooManyFailures,
     /// The destination's store did not answer in time.
     DestinationSilent,
+    /// What came is no HTTP/1.1.
+    MalformedRequest,
+    /// The head of a request was not complete in time.
+    HeadTimeout,
+    /// The first line of a request is longer than the host takes.
+    UriTooLong,
+    /// The head of a request is longer than the host takes.
+    HeadTooLarge,
+    /// A version of HTTP that is not spoken here.
+    HttpVersion,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// A note, never an error: what threatens a capture that goes on.
@@ -106,7 +116,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 35] = [
+pub(super) const TABLE: [Row; 40] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -135,6 +145,11 @@ pub(super) const TABLE: [Row; 35] = [
     row(Code::BadRange, 1026, StatusCode::RANGE_NOT_SATISFIABLE, Retry::Unsaid),
     row(Code::TooManyFailures, 1027, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(10)),
     row(Code::DestinationSilent, 1028, StatusCode::GATEWAY_TIMEOUT, Retry::Never),
+    row(Code::MalformedRequest, 1029, StatusCode::BAD_REQUEST, Retry::Unsaid),
+    row(Code::HeadTimeout, 1030, StatusCode::REQUEST_TIMEOUT, Retry::AfterSeconds(1)),
+    row(Code::UriTooLong, 1031, StatusCode::URI_TOO_LONG, Retry::Unsaid),
+    row(Code::HeadTooLarge, 1032, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Retry::Unsaid),
+    row(Code::HttpVersion, 1033, StatusCode::HTTP_VERSION_NOT_SUPPORTED, Retry::Never),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),

@@ -20,6 +20,7 @@ mod validate;
 pub use auth::{Accounts, Credential, Role, Secret};
 
 use crate::engine::Handle;
+use crate::http::Fault;
 use crate::job::Destination;
 use crate::ownership::Ownership;
 use axum::Router;
@@ -112,6 +113,27 @@ fn guarded(routes: Router, time_max: Duration) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         // Logs method, path, status and latency; never headers, which carry the secrets.
         .layer(TraceLayer::new_for_http())
+}
+
+/// The answer to what is no request.
+#[must_use]
+pub fn fault(fault: Fault) -> Response {
+    let failure = match fault {
+        Fault::Malformed => Failure::new(Code::MalformedRequest, "this is no HTTP/1.1 request"),
+        Fault::PlainOnTls => Failure::new(Code::MalformedRequest, "this port speaks HTTPS: use https://"),
+        Fault::UriTooLong => {
+            Failure::new(Code::UriTooLong, "the first line of the request is longer than 64 KiB")
+        }
+        Fault::HeadTooLarge => Failure::new(
+            Code::HeadTooLarge,
+            "the head of the request is longer than 64 KiB or has more than 100 headers",
+        ),
+        Fault::HeadTimeout => {
+            Failure::new(Code::HeadTimeout, "the head of the request was not complete in time; send it again")
+        }
+        Fault::Version => Failure::new(Code::HttpVersion, "this host speaks HTTP/1.1 and 1.0"),
+    };
+    failure.into_response()
 }
 
 async fn no_route(uri: Uri) -> Failure {

@@ -62,6 +62,15 @@ pub(crate) enum Attempt {
 #[cfg(test)]
 type Faults = Box<dyn FnMut(Attempt) -> Option<i32> + Send>;
 
+/// Whether this host lets the process use io_uring. Containers' seccomp filters (EPERM, ENOSYS) and
+/// `kernel.io_uring_disabled` (EPERM) do not.
+///
+/// # Errors
+/// What the kernel says.
+pub fn try_io_uring() -> io::Result<()> {
+    IoUring::new(1).map(drop)
+}
+
 /// A bounded set of writes in flight.
 pub struct DiskQueue<T> {
     backend: Backend,
@@ -122,8 +131,7 @@ impl<T> DiskQueue<T> {
     }
 
     /// Whether writes overlap with the caller's work.
-    #[must_use]
-    pub fn is_asynchronous(&self) -> bool {
+    fn is_asynchronous(&self) -> bool {
         matches!(self.backend, Backend::Uring(_))
     }
 

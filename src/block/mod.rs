@@ -9,6 +9,7 @@ mod copy;
 mod cycles;
 mod disk;
 mod lane;
+mod share;
 mod stage;
 
 pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages};
@@ -16,6 +17,7 @@ pub use copy::copy_past_cache;
 pub use cycles::cycles;
 #[cfg(test)]
 pub(crate) use disk::Attempt;
-pub use disk::{DiskQueue, Write};
+pub use disk::{DiskQueue, Write, try_io_uring};
 pub use lane::{WorkerEnd, WriterEnd, lane};
+pub use share::{BLOCKS_SPARE, BlockShare};
 pub use stage::{Stage, StageReading};

@@ -20,7 +20,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Capture, and serve the API, until a signal ends it
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Hold a config file and this host to what a capture needs, with advice
     Check(CheckArgs),
     /// Start, list, show, follow, stop and download captures on a server
@@ -78,6 +78,18 @@ pub struct CaptureArgs {
     /// The server
     #[command(flatten)]
     pub server: ServerArgs,
+}
+
+/// `trawl serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Its config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Take the spool at spool.dir though the job store knows another one: its disk is gone for good. Captures that were not
+    /// delivered end as failed
+    #[arg(long)]
+    pub new_spool: bool,
 }
 
 /// Which server, and as whom.

@@ -6,8 +6,9 @@ use super::args::CheckArgs;
 use super::{Error, Outcome};
 #[cfg(feature = "dpdk")]
 use crate::config::Plan;
-use crate::config::check::{Finding, Host, ProbePorts, Severity, check};
-use std::fmt::Write as _;
+use crate::config::check::{Finding, Host, ProbePorts, Severity, check, lines};
+#[cfg(feature = "dpdk")]
+use crate::observe;
 #[cfg(feature = "dpdk")]
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 /// Only when the findings cannot be printed; findings are a result.
 pub fn run(args: &CheckArgs, probe: Option<ProbePorts<'_>>) -> Result<Outcome, Error> {
     let findings = check(&args.config.config, &Host::real(), probe);
-    let mut outcome = Outcome::done(lines(&findings), &findings, args.json)?;
+    let mut outcome = Outcome::done(verdict(&findings), &findings, args.json)?;
     outcome.is_success = findings.iter().all(|finding| finding.severity != Severity::Error);
     Ok(outcome)
 }
@@ -30,16 +31,17 @@ pub fn run(args: &CheckArgs, probe: Option<ProbePorts<'_>>) -> Result<Outcome, E
 pub fn measure(args: &CheckArgs) -> Result<Outcome, Error> {
     let path = &args.config.config;
     let findings = check(path, &Host::real(), None);
-    let text = lines(&findings);
+    let text = verdict(&findings);
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         let mut outcome = Outcome::done(text, &findings, args.json)?;
         outcome.is_success = false;
         return Ok(outcome);
     }
     let plan = Plan::load(path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
-    let measured =
-        crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| eprintln!("{what}"))
-            .map_err(|error| Error::Measure(Box::new(error)))?;
+    let measured = crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| {
+        observe::say(&format!("{what}\n"))
+    })
+    .map_err(|error| Error::Measure(Box::new(error)))?;
     let all = serde_json::json!({ "findings": findings, "workers": plan.cores.workers, "writers": plan.cores.writers,
         "seconds": args.seconds, "measured": measured });
     Outcome::done(
@@ -49,11 +51,8 @@ pub fn measure(args: &CheckArgs) -> Result<Outcome, Error> {
     )
 }
 
-fn lines(findings: &[Finding]) -> String {
-    let mut text = String::new();
-    for Finding { severity, subject, text: so, advice } in findings {
-        let _infallible = writeln!(text, "{severity}: {subject}: {so}\n    {advice}");
-    }
+fn verdict(findings: &[Finding]) -> String {
+    let text = lines(findings);
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });

@@ -20,6 +20,7 @@ mod stores;
 mod verify;
 mod wait;
 
+use crate::chain::chain;
 use crate::config::{Plan, Problems};
 use crate::deliver::{KeyError, SigningKey};
 use crate::observe;
@@ -64,9 +65,6 @@ pub enum Error {
         /// All that is wrong with it.
         problems: Problems,
     },
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] observe::Error),
     /// A result that JSON cannot hold.
     #[error("the result cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -83,7 +81,7 @@ pub enum Error {
     #[error(transparent)]
     Filter(#[from] filter::Error),
     /// A command on files.
-    #[error("{0:#}")]
+    #[error("{}", chain(&**.0))]
     Command(anyhow::Error),
     /// The host.
     #[cfg(feature = "dpdk")]
@@ -149,15 +147,20 @@ pub fn run() -> ExitCode {
         }
     });
     match result {
-        Ok(is_success) => ExitCode::from(u8::from(!is_success)),
+        Ok(is_success) => {
+            observe::flush();
+            ExitCode::from(u8::from(!is_success))
+        }
         Err(error) => {
-            eprintln!("trawl: {error}");
+            observe::say(&format!("trawl: {error}\n"));
             ExitCode::from(error.exit_code())
         }
     }
 }
 
 fn dispatch(command: args::Command) -> Result<Outcome, Error> {
+    // Merges, recoveries and measurements open as many files as they are given; `serve` says what it got.
+    let _as_many_as_may_be = crate::host::raise_open_files();
     match command {
         #[cfg(feature = "dpdk")]
         args::Command::Check(args) if args.measure => check::measure(&args),
@@ -170,15 +173,17 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Capture(args) => block_on(capture::run(args)),
         args::Command::Bucket(args) => block_on(bucket::run(args)),
         args::Command::Serve(args) => {
-            let plan = Plan::load(&args.config)
-                .map_err(|problems| Error::Config { path: args.config.clone(), problems })?;
-            observe::init(&plan.log)?;
+            let path = args.config.config;
+            let plan = Plan::load(&path).map_err(|problems| Error::Config { path, problems })?;
             #[cfg(feature = "dpdk")]
-            return crate::host::serve(plan)
+            return crate::host::serve(plan, args.new_spool)
                 .map(|()| Outcome::silent())
                 .map_err(|e| Error::Serve(Box::new(e)));
             #[cfg(not(feature = "dpdk"))]
-            Err(Error::NotBuilt("serve"))
+            {
+                drop(plan);
+                Err(Error::NotBuilt("serve"))
+            }
         }
         args::Command::Filter(args::FilterArgs { command: args::FilterCommand::Test(args) }) => {
             let counts = filter::test(&request::filter(&args.filter)?, &args.file, args.write.as_deref())?;

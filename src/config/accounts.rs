@@ -3,8 +3,9 @@
 //! Invariant: no message repeats a hash, because somebody may have written the secret in its place.
 
 use super::file;
-use super::plan::{Account, Credential, CredentialKind, Role};
-use super::resolve::Rules;
+use super::plan::Account;
+use super::rules::Rules;
+use crate::api::{Credential, Role, Secret};
 use crate::job::AccountId;
 use ipnet::IpNet;
 use std::collections::HashSet;
@@ -73,26 +74,26 @@ fn credentials(rules: &mut Rules, account: &str, credentials: &[file::Credential
         let key = format!("{account}.credential[{at}]");
         let choices = [("write", Role::Write), ("read", Role::Read)];
         let role = rules.choice(&format!("{key}.role"), &credential.role, &choices);
-        let Some(kind) = kind(rules, &key, credential) else { continue };
-        if plans.iter().any(|other| other.kind == kind) {
+        let Some(secret) = secret(rules, &key, credential) else { continue };
+        if plans.iter().any(|other| other.secret == secret) {
             rules.wrong(&key, "(not shown)", "this account has the credential already; remove one");
         }
-        plans.push(Credential { kind, role });
+        plans.push(Credential { secret, role });
     }
     plans
 }
 
-fn kind(rules: &mut Rules, key: &str, credential: &file::Credential) -> Option<CredentialKind> {
+fn secret(rules: &mut Rules, key: &str, credential: &file::Credential) -> Option<Secret> {
     match (&credential.email, &credential.key_sha256, &credential.token_sha256) {
         (Some(email), Some(sha256), None) => {
             if !email.contains('@') || email.contains(char::is_whitespace) {
                 rules.wrong(format!("{key}.email"), format!("{email:?}"), "write an e-mail address");
             }
-            let sha256 = hash(rules, format!("{key}.key_sha256"), sha256)?;
-            Some(CredentialKind::Key { email: email.clone(), sha256 })
+            let key_sha256 = hash(rules, format!("{key}.key_sha256"), sha256)?;
+            Some(Secret::Key { email: email.clone(), key_sha256 })
         }
         (None, None, Some(sha256)) => {
-            Some(CredentialKind::Token { sha256: hash(rules, format!("{key}.token_sha256"), sha256)? })
+            Some(Secret::Token { token_sha256: hash(rules, format!("{key}.token_sha256"), sha256)? })
         }
         given => {
             let names = [

@@ -3,17 +3,22 @@
 //!
 //! Invariant: nothing is changed on the host, apart from a probe file that has no name and a socket that is closed at once.
 
+mod descriptors;
 mod memory;
 mod network;
 mod ports;
 mod storage;
 
-pub use memory::dpdk_bytes;
+pub use descriptors::files_needed;
+pub use memory::{blocks, dpdk_bytes};
 
-use super::plan::{Plan, covered};
+use super::level::chosen;
+use super::load::covered;
+use super::plan::Plan;
 use super::{PortPlan, Problem};
+use crate::block::try_io_uring;
 use serde::Serialize;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -90,23 +95,34 @@ impl From<&Problem> for Finding {
     }
 }
 
+/// The findings for people: a line for each, and below it what to do.
+#[must_use]
+pub fn lines(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { severity, subject, text: so, advice } in findings {
+        let _infallible = writeln!(text, "{severity}: {subject}: {so}\n    {advice}");
+    }
+    text
+}
+
 /// Where the kernel's view of the host is read: below `root`, which is `/` except in tests.
 #[derive(Clone, Debug)]
 pub struct Host {
     root: PathBuf,
+    io_uring: fn() -> io::Result<()>,
 }
 
 impl Host {
     /// This host.
     #[must_use]
     pub fn real() -> Self {
-        Self::below("/")
+        Self { io_uring: try_io_uring, ..Self::below("/") }
     }
 
-    /// A host whose `proc`, `sys` and `etc` lie below `root`.
+    /// A host whose `proc`, `sys` and `etc` lie below `root`, and that has io_uring.
     #[must_use]
     pub fn below(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), io_uring: || Ok(()) }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -144,7 +160,8 @@ pub fn check(path: &Path, host: &Host, probe: Option<ProbePorts<'_>>) -> Vec<Fin
     let (plan, problems) = Plan::draft(path);
     let mut findings: Vec<Finding> = problems.iter().map(Finding::from).collect();
     if let Some(plan) = plan {
-        let on_host = check_host(&plan, host, probe);
+        let mut on_host = check_host(&plan, host, probe);
+        storage::claims(&plan, &mut on_host);
         // Where the config is wrong the plan holds a stand-in, whose fit to the host says nothing.
         findings.extend(on_host.into_iter().filter(|finding| !covered(Some(&finding.subject), &problems)));
     }
@@ -160,7 +177,11 @@ pub fn check_host(plan: &Plan, host: &Host, probe: Option<ProbePorts<'_>>) -> Ve
     cores(plan, host, &mut findings);
     ports::check(plan, host, &mut findings);
     storage::check(plan, host, &mut findings);
+    descriptors::check(plan, host, &mut findings);
     network::check(plan, &mut findings);
+    if let Err(error) = chosen(&plan.log) {
+        findings.push(Finding::error("log", error.to_string(), "correct or unset the variable"));
+    }
     if plan.accounts.is_empty() {
         let advice = "add an [[account]] with a credential, or nobody can ask for a capture";
         findings.push(Finding::warning("account", "there is none", advice));

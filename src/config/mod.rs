@@ -6,15 +6,17 @@
 mod accounts;
 pub mod check;
 mod file;
+pub(crate) mod level;
+mod load;
 mod plan;
 mod problem;
 mod resolve;
+mod rules;
 mod size;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, Credential, CredentialKind, GcsPlan, HistoryPlan,
-    HostPlan, Hugepages, LogFormat, LogPlan, ObservePlan, Plan, PortPlan, Role, S3Plan, SpoolPlan, StorePlan,
-    UploadPlan, WriteMode,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,
+    ObservePlan, Plan, PortPlan, StorePlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
 pub use size::ByteSize;

@@ -1,6 +1,8 @@
 //! From text to plan: the manual's example, and everything that is refused.
 
 use super::*;
+use crate::config::Problem;
+use std::path::Path;
 
 /// The keys that scripts rely on, all at once.
 const EXAMPLE: &str = r#"

@@ -3,14 +3,20 @@
 //! Invariant: a plan always comes out; where a value is wrong a problem is recorded and a legal value stands in.
 
 use super::file::{self, File};
+use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
+use super::rules::Rules;
 use super::{ByteSize, Problem, accounts};
+use crate::api;
+use crate::block::Hugepages;
+use crate::history::HistoryConfig;
 use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
 use crate::pcap::{Compression, Container, ObjectFormat};
-use crate::upload::{GcsCredentials, S3Encryption, S3Extras};
+use crate::spool::{SpoolConfig, WriteMode};
+use crate::upload::{GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig};
+use crate::worker::{Sample, Timers};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Blocks that each worker needs: two streams in filling, the rest on their way to the disk and back.
@@ -29,102 +35,34 @@ const WATCHDOG_SECONDS_MIN: u64 = 2;
 /// A week: longer intervals are typing errors.
 const SECONDS_MAX: u64 = 7 * 86_400;
 
-/// The problems found so far.
-#[derive(Default)]
-pub(super) struct Rules {
-    pub(super) problems: Vec<Problem>,
-}
-
-impl Rules {
-    /// Records a value that is wrong.
-    pub(super) fn wrong(
-        &mut self,
-        key: impl Into<String>,
-        value: impl std::fmt::Display,
-        advice: impl Into<String>,
-    ) {
-        self.problems.push(Problem::Value {
-            key: key.into(),
-            value: value.to_string(),
-            advice: advice.into(),
-        });
-    }
-
-    /// `value` if it is within bounds, otherwise the nearest that is.
-    fn range(&mut self, key: impl Into<String>, value: u64, bounds: (u64, u64), why: &'static str) -> u64 {
-        self.range_shown(key.into(), value, bounds, why, |number| number.to_string())
-    }
-
-    /// As [`Rules::range`], for sizes.
-    fn size(&mut self, key: &str, value: ByteSize, bounds: (u64, u64), why: &'static str) -> u64 {
-        self.range_shown(key.to_owned(), value.0, bounds, why, |bytes| ByteSize(bytes).to_string())
-    }
-
-    fn range_shown(
-        &mut self,
-        key: String,
-        value: u64,
-        (min, max): (u64, u64),
-        why: &'static str,
-        show: fn(u64) -> String,
-    ) -> u64 {
-        if value < min || value > max {
-            self.problems.push(Problem::Range {
-                key,
-                value: show(value),
-                min: show(min),
-                max: show(max),
-                why,
-            });
-        }
-        value.clamp(min, max)
-    }
-
-    /// What `value` names; the first choice if it names none.
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, value: &str, choices: &[(&str, T)]) -> T {
-        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
-            return *choice;
-        }
-        let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
-        self.wrong(key, format!("{value:?}"), format!("write one of {}", names.join(", ")));
-        choices[0].1
-    }
-
-    /// `path`, absolute.
-    fn path(&mut self, key: &str, path: &Path) -> PathBuf {
-        std::path::absolute(path).unwrap_or_else(|error| {
-            self.wrong(
-                key,
-                format!("{:?}", path.display().to_string()),
-                format!("write an absolute path ({error})"),
-            );
-            path.to_owned()
-        })
-    }
-}
-
 /// Validates everything.
 pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let mut rules = Rules::default();
     let cores = cores(&mut rules, &file.cores);
-    let spool = spool(&mut rules, &file.spool);
+    let (spool, workers) = spool(&mut rules, &file.spool);
+    let host = host(&mut rules, &file.host, host_name);
+    let history = history(&mut rules, &file.history, spool.segment_bytes);
     let plan = Plan {
-        host: host(&mut rules, &file.host, host_name),
         eal: eal(&mut rules, &file.dpdk.eal),
         ports: ports(&mut rules, &file.port),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store: store(&mut rules, &file.store),
+        high_water_percent: high_water(&mut rules, &file.spool),
+        rules: request_limits(&mut rules, file, &host.colo, history.as_ref()),
         capture: capture(&mut rules, &file.capture, file.history.enabled),
-        history: history(&mut rules, &file.history, spool.segment_bytes),
+        history,
         upload: upload(&mut rules, &file.upload, spool.segment_bytes),
         manifest: manifest(&mut rules, &file.manifest),
         api: api(&mut rules, &file.api),
         observe: observe(&mut rules, &file.observe),
         log: log(&mut rules, &file.log),
         accounts: accounts::resolve(&mut rules, &file.account),
+        host,
         cores,
+        workers,
         spool,
     };
+    blocks_are_enough(&mut rules, &plan);
     (plan, rules.problems)
 }
 
@@ -276,7 +214,21 @@ fn blocks(rules: &mut Rules, blocks: &file::Blocks, workers: usize) -> BlocksPla
     }
 }
 
-fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
+/// One capture must find its blocks, beside the history's recording.
+fn blocks_are_enough(rules: &mut Rules, plan: &Plan) {
+    let (share, least) = (plan.block_share(), 1 + usize::from(plan.history.is_some()));
+    if share.captures_max() < least {
+        let needed = ByteSize((share.needed_in_all(least) * limits::BLOCK_BYTES) as u64);
+        let text = format!(
+            "use at least {needed}: a worker has up to {} queues, and a capture holds a block of 1 MiB for each of them{}",
+            share.queues,
+            if least > 1 { ", as the history does" } else { "" }
+        );
+        rules.wrong("blocks.bytes_max", ByteSize(plan.blocks.bytes()), text);
+    }
+}
+
+fn spool(rules: &mut Rules, spool: &file::Spool) -> (SpoolConfig, WorkersPlan) {
     let bytes_max = rules.size(
         "spool.bytes_max",
         spool.bytes_max,
@@ -294,11 +246,11 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
     let pool_bytes =
         rules.size("spool.pool_bytes", spool.pool_bytes.unwrap_or(pool_default), (0, bytes_max), why);
     let choices = [
-        ("auto", WriteMode::Auto),
-        ("direct", WriteMode::Direct),
-        ("mapped", WriteMode::Mapped),
-        ("discard", WriteMode::Discard),
-        ("discard-in-worker", WriteMode::DiscardInWorker),
+        ("auto", (WriteMode::Auto, false)),
+        ("direct", (WriteMode::Direct, false)),
+        ("mapped", (WriteMode::Mapped, false)),
+        ("discard", (WriteMode::Discard, false)),
+        ("discard-in-worker", (WriteMode::Discard, true)),
     ];
     let mut interval = |key, ms, ms_max| {
         Duration::from_millis(rules.range(
@@ -312,37 +264,52 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> SpoolPlan {
     let flush_interval = interval("spool.flush_interval_ms", spool.flush_interval_ms, 60_000);
     let why = "a segment is cut after a second at the earliest and a day at the latest";
     let rotate = rules.range("spool.rotate_seconds", spool.rotate_seconds, (1, 86_400), why);
-    SpoolPlan {
-        dir: rules.path("spool.dir", &spool.dir),
-        bytes_max,
-        segment_bytes,
-        high_water_percent: rules.range(
-            "spool.high_water_percent",
-            spool.high_water_percent,
-            (1, limits::SPOOL_END_PERCENT),
-            "above, captures already end",
-        ),
-        write: rules.choice("spool.write", &spool.write, &choices),
-        fsync_interval,
-        pool_bytes,
-        flush_interval,
-        rotate: Duration::from_secs(rotate),
-    }
+    let (write, bypasses_lanes) = rules.choice("spool.write", &spool.write, &choices);
+    let timers = Timers { flush: flush_interval, rotate: Duration::from_secs(rotate) };
+    let dir = rules.path("spool.dir", &spool.dir);
+    let config = SpoolConfig { dir, bytes_max, segment_bytes, write, fsync_interval, pool_bytes };
+    (config, WorkersPlan { timers, bypasses_lanes })
 }
 
-fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> CapturePlan {
+fn high_water(rules: &mut Rules, spool: &file::Spool) -> u64 {
+    let bounds = (1, limits::SPOOL_END_PERCENT);
+    rules.range("spool.high_water_percent", spool.high_water_percent, bounds, "above, captures already end")
+}
+
+/// What a request may ask for.
+fn request_limits(rules: &mut Rules, file: &File, colo: &str, history: Option<&HistoryConfig>) -> api::Rules {
+    let (capture, upload) = (&file.capture, &file.upload);
     let some = "a limit of zero would refuse every capture; leave the key out for no limit";
     let mut limit = |key, limit: Option<u64>| limit.map(|max| rules.range(key, max, (1, u64::MAX), some));
     let packet_limit_max = limit("capture.packet_limit_max", capture.packet_limit_max);
     let byte_limit_max = limit("capture.byte_limit_max", capture.byte_limit_max.map(|size| size.0));
-    let captures = (1, limits::CAPTURES_MAX as u64);
-    let why = "a capture is one bit of a machine word";
-    let captures_max = rules.range("capture.captures_max", capture.captures_max, captures, why);
-    let full_per_account = rules.range("capture.full_per_account", capture.full_per_account, captures, why);
     let packets = (1, limits::SIMPLE_PACKETS_MAX);
     let why = "a look back holds its packets in memory";
     let simple_packet_limit_max =
         rules.range("capture.simple_packet_limit_max", capture.simple_packet_limit_max, packets, why);
+    let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
+    api::Rules {
+        colo: colo.to_owned(),
+        simple_time_limit_seconds_max: seconds(
+            "capture.simple_time_limit_seconds_max",
+            capture.simple_time_limit_seconds_max,
+        ),
+        simple_packet_limit_max,
+        time_limit_seconds_max: seconds("capture.time_limit_seconds_max", capture.time_limit_seconds_max),
+        packet_limit_max,
+        byte_limit_max,
+        allow_file: upload.allow_file,
+        require_validation: upload.require_validation,
+        require_file_validation: upload.require_file_validation,
+        history: history.map(|history| history.keep),
+    }
+}
+
+fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> CapturePlan {
+    let captures = (1, limits::CAPTURES_MAX as u64);
+    let why = "a capture is one bit of a machine word";
+    let captures_max = rules.range("capture.captures_max", capture.captures_max, captures, why);
+    let full_per_account = rules.range("capture.full_per_account", capture.full_per_account, captures, why);
     let interval = (0, SECONDS_MAX);
     let why = "zero for no such rule, up to a week";
     let simple_interval =
@@ -350,24 +317,15 @@ fn capture(rules: &mut Rules, capture: &file::Capture, with_history: bool) -> Ca
     // The history is recorded in a slot of its own.
     let captures_max = captures_max.min(limits::CAPTURES_MAX as u64 - u64::from(with_history));
     let simple_sample = rules.range("capture.simple_sample", capture.simple_sample, SAMPLE, SAMPLE_WHY);
-    let format = format(rules, capture);
-    let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
-    let simple_retention = seconds("capture.simple_retention_seconds", capture.simple_retention_seconds);
+    let (key, seconds) = ("capture.simple_retention_seconds", capture.simple_retention_seconds);
+    let simple_retention = rules.range(key, seconds, (1, SECONDS_MAX), "a second to a week");
     CapturePlan {
-        format,
-        time_limit_seconds_max: seconds("capture.time_limit_seconds_max", capture.time_limit_seconds_max),
-        packet_limit_max,
-        byte_limit_max,
+        format: format(rules, capture),
         captures_max: captures_max as usize,
         full_per_account: full_per_account as usize,
-        simple_time_limit_seconds_max: seconds(
-            "capture.simple_time_limit_seconds_max",
-            capture.simple_time_limit_seconds_max,
-        ),
-        simple_packet_limit_max,
         simple_interval: Duration::from_secs(simple_interval),
         simple_retention: Duration::from_secs(simple_retention),
-        simple_sample: simple_sample as u32,
+        simple_sample: Sample::new(simple_sample as u32),
     }
 }
 
@@ -389,7 +347,7 @@ fn format(rules: &mut Rules, capture: &file::Capture) -> ObjectFormat {
     }
 }
 
-fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Option<HistoryPlan> {
+fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Option<HistoryConfig> {
     let sample = rules.range("history.sample", history.sample, SAMPLE, SAMPLE_WHY);
     let bytes_min = if history.enabled { segment_bytes } else { 0 };
     let why = "it holds at least one segment (spool.segment_bytes)";
@@ -398,8 +356,8 @@ fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Op
     let hours = rules.range("history.hours_max", history.hours_max, (1, limits::HISTORY_HOURS_MAX), why);
     let why = "a segment is cut after a second at the earliest and an hour at the latest";
     let segment = rules.range("history.segment_seconds", history.segment_seconds, (1, 3600), why);
-    history.enabled.then(|| HistoryPlan {
-        sample: sample as u32,
+    history.enabled.then(|| HistoryConfig {
+        sample: Sample::new(sample as u32),
         bytes_max,
         keep: Duration::from_secs(hours * 3600),
         segment: Duration::from_secs(segment),
@@ -426,26 +384,37 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
     let endpoint_r2 = upload.r2.endpoint.as_deref().map(|url| endpoint(rules, "upload.r2.endpoint", url));
     let extras = extras(rules, &upload.s3);
     let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, "upload.s3.endpoint", url));
-    UploadPlan {
-        allow_file: upload.allow_file,
-        require_validation: upload.require_validation,
-        require_file_validation: upload.require_file_validation,
+    let retention = (0, 31_622_400);
+    let retention =
+        rules.range("upload.retention_seconds", upload.retention_seconds, retention, "up to a year");
+    let ca_file = upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path));
+    let gcs = gcs(rules, &upload.gcs).map(|gcs| GcsConfig {
+        chunk_bytes: part_bytes,
+        retry_seconds_max: retry,
+        attempt_seconds_max: attempt,
+        pause_ms_max: pause,
+        proxy: proxy.clone(),
+        ca_file: ca_file.clone(),
+        ..gcs
+    });
+    let s3 = S3Config {
+        path_style: Some(upload.s3.path_style.unwrap_or(endpoint.is_some())),
+        endpoint,
         part_bytes,
         parts_in_flight: parts_in_flight as usize,
-        retry: Duration::from_secs(retry),
-        retention: Duration::from_secs(rules.range(
-            "upload.retention_seconds",
-            upload.retention_seconds,
-            (0, 31_622_400),
-            "up to a year",
-        )),
-        retry_pause: Duration::from_millis(pause),
-        attempt: Duration::from_secs(attempt),
+        retry_seconds_max: retry,
+        attempt_seconds_max: attempt,
+        pause_ms_max: pause,
+        extras,
         proxy,
-        ca_file: upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path)),
-        s3: S3Plan { path_style: upload.s3.path_style.unwrap_or(endpoint.is_some()), endpoint, extras },
-        r2: upload.r2.allow.then_some(R2Plan { endpoint: endpoint_r2 }),
-        gcs: gcs(rules, &upload.gcs),
+        ca_file,
+        credentials: None,
+    };
+    let r2 = upload.r2.allow.then_some(R2Config { endpoint: endpoint_r2, credentials: None });
+    UploadPlan {
+        stores: StoresConfig { allow_file: upload.allow_file, s3, r2, gcs },
+        retention: Duration::from_secs(retention),
+        retry_pause: Duration::from_millis(pause),
     }
 }
 
@@ -476,7 +445,7 @@ fn storage_class(rules: &mut Rules, key: &'static str, class: Option<&str>, exam
     }
 }
 
-fn gcs(rules: &mut Rules, gcs: &file::Gcs) -> Option<GcsPlan> {
+fn gcs(rules: &mut Rules, gcs: &file::Gcs) -> Option<GcsConfig> {
     const CHOICES: [(&str, bool); 2] = [("default", true), ("none", false)];
     let endpoint = gcs.endpoint.as_deref().map(|url| endpoint(rules, "upload.gcs.endpoint", url));
     let known = rules.choice("upload.gcs.credentials", &gcs.credentials, &CHOICES);
@@ -503,7 +472,12 @@ fn gcs(rules: &mut Rules, gcs: &file::Gcs) -> Option<GcsPlan> {
         }
     };
     storage_class(rules, "upload.gcs.storage_class", gcs.storage_class.as_deref(), "NEARLINE");
-    gcs.allow.then(|| GcsPlan { endpoint, credentials, storage_class: gcs.storage_class.clone() })
+    gcs.allow.then(|| GcsConfig {
+        endpoint,
+        credentials,
+        storage_class: gcs.storage_class.clone(),
+        ..GcsConfig::default()
+    })
 }
 
 fn endpoint(rules: &mut Rules, key: &'static str, url: &str) -> String {
@@ -586,12 +560,10 @@ fn observe(rules: &mut Rules, observe: &file::Observe) -> ObservePlan {
 }
 
 fn log(rules: &mut Rules, log: &file::Log) -> LogPlan {
-    let level = if crate::observe::is_filter(&log.level) {
+    let level = if is_filter(&log.level) {
         log.level.clone()
     } else {
-        let advice =
-            "write error, warn, info, debug or trace, or directives such as \"info,trawl::spool=debug\"";
-        rules.wrong("log.level", format!("{:?}", log.level), advice);
+        rules.wrong("log.level", format!("{:?}", log.level), LEVEL_ADVICE);
         "info".to_owned()
     };
     let choices = [("text", LogFormat::Text), ("json", LogFormat::Json)];

@@ -35,8 +35,8 @@ pub(super) fn recover(
     }
     let mut found = Found::default();
     for entry in journal.entries() {
-        found.packets += entry.object.packets;
-        found.frame_bytes += entry.object.frame_bytes();
+        found.packets = found.packets.saturating_add(entry.object.packets);
+        found.frame_bytes = found.frame_bytes.saturating_add(entry.object.frame_bytes());
         found.objects.push(entry.object.clone());
     }
     for (queue, cut) in cuts.iter().enumerate() {

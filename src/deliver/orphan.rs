@@ -118,6 +118,11 @@ pub fn captures(spool_dir: &Path) -> io::Result<Vec<(CaptureId, PathBuf)>> {
     Ok(found)
 }
 
+/// A sum over delivered objects. A damaged journal may claim any numbers: the sum stays at the largest.
+fn total(entries: &[Entry], count: impl Fn(&ObjectInfo) -> u64) -> u64 {
+    entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(count(&entry.object)))
+}
+
 /// Time of the first record behind what is delivered.
 fn first_ns(path: &Path, delivered: Salvaged, found: Salvaged) -> io::Result<u64> {
     if delivered.packets == 0 {
@@ -163,7 +168,7 @@ impl Left {
         let summary = Summary {
             id,
             objects_delivered: entries.len(),
-            packets_delivered: entries.iter().map(|entry| entry.object.packets).sum(),
+            packets_delivered: total(&entries, |object| object.packets),
             packets: 0,
             bytes: 0,
             first_ns: 0,
@@ -332,15 +337,15 @@ impl Left {
     /// The counts that were known, held against what is in the objects.
     fn ledger(&self, goes_on: bool) -> Ledger {
         let delivered = self.summary.packets_delivered;
-        let delivered_bytes: u64 = self.entries.iter().map(|entry| entry.object.frame_bytes()).sum();
+        let delivered_bytes = total(&self.entries, ObjectInfo::frame_bytes);
         let known = self.record.as_ref().map_or_else(Ledger::default, |record| record.job.ledger);
-        let mut whole =
-            known.recovered(delivered + self.summary.packets, delivered_bytes + self.summary.bytes);
+        let packets = delivered.saturating_add(self.summary.packets);
+        let mut whole = known.recovered(packets, delivered_bytes.saturating_add(self.summary.bytes));
         if !goes_on {
             for count in [&mut whole.offered, &mut whole.rx, &mut whole.matched, &mut whole.captured] {
-                *count -= delivered;
+                *count = count.saturating_sub(delivered);
             }
-            whole.captured_bytes -= delivered_bytes;
+            whole.captured_bytes = whole.captured_bytes.saturating_sub(delivered_bytes);
         }
         whole
     }
@@ -401,5 +406,27 @@ impl Left {
             return Ok(false);
         }
         remove(&self.dir).map(|()| true)
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_claims_impossible_counts_is_looked_at_without_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        for name in ["a", "b"] {
+            let object =
+                ObjectInfo { name: name.to_owned(), packets: u64::MAX, bytes: 1, ..ObjectInfo::default() };
+            let cuts = vec![Cut { sequence: u64::MAX, offset: u64::MAX }];
+            journal.append(Entry { object, cuts, is_last: false }).unwrap();
+        }
+        let left = Left::look(CaptureId::random(), dir.path()).unwrap();
+        assert_eq!((left.summary.objects_delivered, left.summary.packets_delivered), (2, u64::MAX));
+        for goes_on in [false, true] {
+            let _a_ledger = left.ledger(goes_on);
+        }
     }
 }

@@ -40,7 +40,7 @@
 
 use std::{fmt, marker::PhantomData, slice, sync::Arc};
 
-use super::{port::Opened, sys};
+use super::{opened::Opened, sys};
 use crate::{
     limits::BURST,
     packet::{Burst, Source},

@@ -10,7 +10,7 @@ use super::{
     device::{Device, Needs},
     facts::{PortFacts, Spread},
     mempool::{CACHE, DATA_BYTES_MAX, Mempool},
-    port::{Opened, PortConfig, PortError},
+    opened::{Opened, PortConfig, PortError},
     sys,
 };
 use crate::limits::{BURST, QUEUES_MAX};
@@ -38,8 +38,11 @@ pub(super) fn configure(
     needs: Needs,
 ) -> Result<PortFacts, PortError> {
     let mut raw = sys::trawl_device::default();
-    // SAFETY: the port exists; raw is written whole on success.
-    opened.check("describing the device", unsafe { sys::trawl_port_device(opened.id, &raw mut raw) })?;
+    {
+        let _control = opened.eal.control();
+        // SAFETY: control is held and the port exists; raw is written whole on success.
+        opened.check("describing the device", unsafe { sys::trawl_port_device(opened.id, &raw mut raw) })?;
+    }
     check_queues(config, device, raw.rx_queues_max)?;
     let mut facts = plan(config, device, needs, &raw, opened.id);
     {

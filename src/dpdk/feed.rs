@@ -13,7 +13,8 @@ use std::{
 use super::{
     eal::{Code, Eal},
     mempool::{Mempool, MempoolError},
-    port::{Opened, StartedPort},
+    opened::Opened,
+    port::StartedPort,
     sys,
 };
 

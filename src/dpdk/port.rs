@@ -7,138 +7,20 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use super::{
     burst::RxQueue,
     configure::configure,
-    device::{Device, DeviceError},
+    counters::PortStats,
+    device::Device,
     eal::{Code, Eal},
     facts::{Link, PortFacts, Spread},
-    mempool::{Mempool, MempoolError},
+    opened::{Opened, PortConfig, PortError},
     probe::probe,
-    stats::PortStats,
     sys,
 };
-
-/// What a port is to be.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PortConfig {
-    /// A PCI address (`0000:01:00.0`) or a vdev (`net_pcap0,rx_pcap=/file`), with the driver's arguments.
-    pub device: String,
-    /// RX queues, each for one worker.
-    pub queues: u16,
-    /// Descriptors of each queue: frames that wait in the device. It is adjusted to what the device takes.
-    pub rx_descriptors: u16,
-    /// Buffers of each queue. Few are fast, as they stay in the CPU's cache; it is raised to what the queue needs.
-    pub mbufs_per_queue: u32,
-    /// Longest frame in bytes without FCS. A device that cannot take it is used as far as it goes.
-    pub frame_bytes_max: u32,
-}
-
-impl PortConfig {
-    /// A port with the defaults: 1024 descriptors, 4095 buffers (one less than a power of two, which DPDK's ring wants) and
-    /// jumbo frames of 9000 bytes with headers and tags.
-    pub fn new(device: impl Into<String>, queues: u16) -> Self {
-        Self {
-            device: device.into(),
-            queues,
-            rx_descriptors: 1024,
-            mbufs_per_queue: 4095,
-            frame_bytes_max: 9022,
-        }
-    }
-}
-
-/// Why a port is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// The device string or a file in it.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// DPDK found no such device, or no driver for it.
-    #[error("device {device:?} cannot be used: {code}; {advice}")]
-    Probe {
-        /// As configured.
-        device: String,
-        /// DPDK's reason.
-        code: Code,
-        /// What to look at.
-        advice: String,
-    },
-    /// The device is a port of this process already.
-    #[error("device {device:?} is open already: list it once, with as many queues as it is to have")]
-    Open {
-        /// As configured.
-        device: String,
-    },
-    /// Queues that the device does not have, or that would be left unread.
-    #[error("device {device:?}: {asked} queues are asked for, it has {has}{}: set `queues` accordingly", if *.all { " and all must be read" } else { "" })]
-    Queues {
-        /// As configured.
-        device: String,
-        /// `queues` of the config.
-        asked: u16,
-        /// What it has.
-        has: u16,
-        /// Whether fewer are as wrong as more.
-        all: bool,
-    },
-    /// No memory for buffers.
-    #[error("device {device:?}: {source}")]
-    Mempool {
-        /// As configured.
-        device: String,
-        /// How much was wanted.
-        source: MempoolError,
-    },
-    /// A step of configuration that the driver refused.
-    #[error("device {device:?}: {step} failed: {code}; the driver's log above says why")]
-    Step {
-        /// As configured.
-        device: String,
-        /// What was tried.
-        step: &'static str,
-        /// The driver's reason.
-        code: Code,
-    },
-}
-
-/// A device that DPDK has opened; closed on drop, before the pools.
-#[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) id: u16,
-    plugged: bool,
-    started: bool,
-    device: String,
-    pools: Mutex<Vec<Arc<Mempool>>>,
-    pub(super) eal: Eal,
-}
-
-impl Opened {
-    fn error(&self, step: &'static str, code: Code) -> PortError {
-        PortError::Step { device: self.device.clone(), step, code }
-    }
-
-    pub(super) fn check(&self, step: &'static str, returned: i32) -> Result<(), PortError> {
-        if returned == 0 { Ok(()) } else { Err(self.error(step, Code::of(returned))) }
-    }
-
-    pub(super) fn keep(&self, pool: Arc<Mempool>) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        let mut ports = self.eal.control();
-        // SAFETY: control is held; queues hold an Arc of self, so nobody polls any more. The pools are fields and are
-        // dropped after this.
-        unsafe { sys::trawl_port_close(self.id, self.started.into(), self.plugged.into()) };
-        ports.remove(&self.id);
-    }
-}
 
 /// A configured port that receives nothing yet.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::{ffi::CString, fs, path::PathBuf};
 use super::{
     device::{Device, DeviceError},
     eal::{Code, Eal},
-    port::PortError,
+    opened::PortError,
     sys,
 };
 

@@ -31,7 +31,7 @@ use crate::spool::Feed;
 use crate::spool::{Event, Spool, SpoolCapture};
 use crate::store::{JobStore, StoreError};
 use crate::upload::UploadError;
-use crate::worker::{Attachment, Budget, Ended, Sample};
+use crate::worker::{Attachment, Budget, ClockReading, Ended, Sample, Window};
 use active::{Active, Phase, progress, reason, refused};
 use jiff::Timestamp;
 use planes::{Roster, Wanted, port_drops_since, sum_slot};
@@ -81,6 +81,8 @@ pub struct Engine {
     recorder: Option<recording::Recorder>,
     look_backs: look_back::LookBacks,
     ended_captures: overview::Ended,
+    /// Steps of the wall clock that were told.
+    clock: ClockReading,
     stage: Arc<Stage>,
 }
 
@@ -109,6 +111,7 @@ impl Engine {
             recorder,
             look_backs: look_back::LookBacks::new(),
             ended_captures: overview::Ended::default(),
+            clock: ClockReading::default(),
             stage: Arc::new(Stage::new("engine", 0)),
         })
     }
@@ -276,7 +279,7 @@ impl Engine {
             counted: None,
             lost: Default::default(),
             failure: None,
-            streams_left: self.planes.queues.len(),
+            streams_left: self.roster.streams(),
             delivered: None,
         };
         self.active.insert(serial, active);
@@ -393,15 +396,13 @@ impl Engine {
         tokio::spawn(self.delivery(active, feed).run());
         active.ports_from = (self.planes.ports)();
         let limit = Duration::from_secs_f64(active.job.request.time_limit);
-        let now = Timestamp::now();
-        active.started = Some(now);
-        active.ends_at = Instant::now() + limit;
-        let end_ns = u64::try_from(now.as_nanosecond()).unwrap_or(0)
-            + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX / 2);
+        let window = Window::open(Some(limit));
+        active.started = Some(Timestamp::now());
+        active.ends_at = window.ends().unwrap_or(active.ends_at);
         let attachment = Attachment {
             serial: active.serial,
             snaplen: active.snaplen(),
-            end_ns,
+            window,
             budget: Arc::clone(&active.budget),
             sample: active.job.sample_one_in.and_then(Sample::new),
             rotate: None,
@@ -441,6 +442,7 @@ impl Engine {
         self.roster.turn();
         self.relieve();
         self.snapshot();
+        self.look_at_clock();
         self.look_after_recording();
         for serial in self.serials() {
             let Some(active) = self.active.get(&serial) else { continue };
@@ -459,6 +461,19 @@ impl Engine {
                 _ => {}
             }
         }
+    }
+
+    /// Tells of a step of the wall clock. The history is recorded anew, in the new time: it has no end that would do that.
+    fn look_at_clock(&mut self) {
+        let clock = self.planes.clock.read();
+        let Some((steps, moved_ns)) = clock.since(&self.clock) else { return };
+        self.clock = clock;
+        tracing::warn!(
+            steps,
+            moved_seconds = moved_ns as f64 / 1e9,
+            "the wall clock was set: captures that run keep the time in which they began, later ones have the new time"
+        );
+        self.record();
     }
 
     fn running(&mut self, serial: u64) {

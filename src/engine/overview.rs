@@ -5,6 +5,7 @@
 use super::Engine;
 use super::active::Phase;
 use crate::job::{CaptureId, Kind, Ledger, Status};
+use crate::worker::ClockReading;
 
 /// Everything that the engine knows and operators watch.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub struct Overview {
     pub spool_alarms: u64,
     /// A capture was ended for room, and the alarm is not over.
     pub spool_short: bool,
+    /// Steps of the wall clock since the process started.
+    pub clock: ClockReading,
 }
 
 /// One capture.
@@ -76,6 +79,7 @@ impl Engine {
             spool_alarm,
             spool_alarms,
             spool_short: self.pressure.is_short(),
+            clock: self.planes.clock.read(),
         }
     }
 }

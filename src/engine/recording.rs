@@ -12,7 +12,7 @@ use crate::history::{History, HistoryError};
 use crate::limits::{CAPTURES_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::spool::{Spool, SpoolCapture};
-use crate::worker::{Attachment, Budget, Ended};
+use crate::worker::{Attachment, Budget, Ended, Window};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -90,7 +90,7 @@ impl Engine {
                 let attachment = Attachment {
                     serial,
                     snaplen: SIMPLE_SNAPLEN,
-                    end_ns: u64::MAX,
+                    window: Window::open(None),
                     budget,
                     sample: config.sample,
                     rotate: Some(config.segment),

@@ -1,10 +1,10 @@
 //! The threads that move packets, and the rings and memory between them. Owns their start and end; what they do is in
 //! `worker` and `spool`.
 
-use crate::block::{Arena, ArenaError, ArenaFacts, Hugepages, Stage, lane};
+use crate::block::{Arena, ArenaError, ArenaFacts, Block, BlockShare, Hugepages, Stage, WriterEnd, lane};
 use crate::packet::Source;
 use crate::spool::{Message, Publisher, Spool, Writer};
-use crate::worker::{QueueCounters, Timers, WorkerHandle, WorkerParts, lane_notices, worker};
+use crate::worker::{ClockSteps, QueueCounters, Timers, WorkerHandle, WorkerParts, lane_notices, worker};
 use core_affinity::CoreId;
 use std::any::Any;
 use std::io;
@@ -56,8 +56,12 @@ pub struct DataPlane {
     pub queues: Vec<Arc<QueueCounters>>,
     /// What the arena turned out to be.
     pub arena: ArenaFacts,
+    /// What a worker has of its blocks: how many captures they are enough for.
+    pub share: BlockShare,
     /// What every thread says of itself.
     pub stages: Vec<Arc<Stage>>,
+    /// Steps of the wall clock, as the first worker sees them.
+    pub clock: Arc<ClockSteps>,
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
@@ -74,20 +78,49 @@ impl DataPlane {
         spool: &Arc<Spool>,
         on_worker: &OnWorker,
     ) -> Result<(Self, Vec<WorkerHandle>), HostError> {
+        Self::start_by(&mut spawn, config, sources, spool, on_worker)
+    }
+
+    fn start_by<S: Source + 'static>(
+        spawn: &mut Spawn<'_>,
+        config: &DataPlaneConfig,
+        sources: Vec<S>,
+        spool: &Arc<Spool>,
+        on_worker: &OnWorker,
+    ) -> Result<(Self, Vec<WorkerHandle>), HostError> {
         let workers = config.worker_cores.len().min(sources.len()).max(1);
-        let (mut blocks, arena) = Arena::map(config.blocks, config.hugepages)?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let (blocks, arena) = Arena::map(config.blocks, config.hugepages)?;
         let queues: Vec<_> = sources.iter().map(|_| Arc::new(QueueCounters::default())).collect();
+        let (stop, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(ClockSteps::default()));
         let mut dealt: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         for (index, source) in sources.into_iter().enumerate() {
             let number = u16::try_from(index).unwrap_or(u16::MAX);
             dealt[index % workers].push((number, source, Arc::clone(&queues[index])));
         }
-        let share = blocks.len() / workers;
-        let mut lanes_of_writers: Vec<Vec<_>> = config.writer_cores.iter().map(|_| Vec::new()).collect();
-        let (workers, others, stages) = (Vec::new(), Vec::new(), Vec::new());
-        let mut plane = Self { queues, arena, stages, stop, workers, others };
-        let mut handles = Vec::new();
+        let (threads, others, stages) = (Vec::new(), Vec::new(), Vec::new());
+        let share = BlockShare::dealt(blocks.len(), queues.len(), config.worker_cores.len());
+        let mut plane = Self { queues, arena, share, stages, clock, stop, workers: threads, others };
+        let (parts, lanes) = plane.parts(config, spool, dealt, blocks);
+        match plane.start_threads(spawn, config, spool, on_worker, parts, lanes) {
+            Ok(handles) => Ok((plane, handles)),
+            Err(error) => {
+                // What was started polls its queues and waits for messages: it must not outlive this call.
+                plane.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// What the workers are made of, and the lanes of each writer.
+    fn parts<S>(
+        &mut self,
+        config: &DataPlaneConfig,
+        spool: &Spool,
+        dealt: Vec<Vec<(u16, S, Arc<QueueCounters>)>>,
+        mut blocks: Vec<Block>,
+    ) -> (Vec<WorkerParts<S>>, Vec<Lanes>) {
+        let share = blocks.len() / dealt.len();
+        let mut lanes_of_writers: Vec<Lanes> = config.writer_cores.iter().map(|_| Vec::new()).collect();
         let mut parts = Vec::new();
         for (i, queues) in dealt.into_iter().enumerate() {
             let lanes = lanes_of_writers.iter_mut().map(|ends| {
@@ -101,30 +134,45 @@ impl DataPlane {
                 blocks: blocks.split_off(blocks.len() - share),
                 segment_bytes_max: spool.config().segment_bytes,
                 timers: config.timers,
-                stop: Arc::clone(&plane.stop),
-                stage: plane.stage(format!("worker{i}"), share),
+                stop: Arc::clone(&self.stop),
+                stage: self.stage(format!("worker{i}"), share),
+                clock_steps: (i == 0).then(|| Arc::clone(&self.clock)),
             });
         }
-        let stage = plane.stage("publisher".to_owned(), 0);
+        (parts, lanes_of_writers)
+    }
+
+    /// Starts publisher, writers and workers, in this order. After an error some of them run.
+    fn start_threads<S: Source + 'static>(
+        &mut self,
+        spawn: &mut Spawn<'_>,
+        config: &DataPlaneConfig,
+        spool: &Arc<Spool>,
+        on_worker: &OnWorker,
+        parts: Vec<WorkerParts<S>>,
+        lanes: Vec<Lanes>,
+    ) -> Result<Vec<WorkerHandle>, HostError> {
+        let stage = self.stage("publisher".to_owned(), 0);
         let (publisher, to_publisher) = Publisher::new(Arc::clone(spool), stage);
-        plane.others.push(spawn("publisher", None, move || publisher.run())?);
-        for (i, (lanes, &core)) in lanes_of_writers.into_iter().zip(&config.writer_cores).enumerate() {
+        self.others.push(spawn("publisher", None, Box::new(move || publisher.run()))?);
+        for (i, (lanes, &core)) in lanes.into_iter().zip(&config.writer_cores).enumerate() {
             let (spool, publisher) = (Arc::clone(spool), to_publisher.clone());
-            let stage = plane.stage(format!("writer{i}"), 0);
-            plane.others.push(spawn(&format!("writer{i}"), Some(core), move || {
-                Writer::new(spool, publisher, lanes, stage).run();
-            })?);
+            let stage = self.stage(format!("writer{i}"), 0);
+            let run = move || Writer::new(spool, publisher, lanes, stage).run();
+            self.others.push(spawn(&format!("writer{i}"), Some(core), Box::new(run))?);
         }
+        let mut handles = Vec::new();
         for (i, (parts, &core)) in parts.into_iter().zip(&config.worker_cores).enumerate() {
             let (worker, handle) = worker(parts);
             handles.push(handle);
             let on_worker = Arc::clone(on_worker);
-            plane.workers.push(spawn(&format!("worker{i}"), Some(core), move || {
+            let run = move || {
                 let _lives_as_long_as_the_thread = on_worker();
                 worker.run();
-            })?);
+            };
+            self.workers.push(spawn(&format!("worker{i}"), Some(core), Box::new(run))?);
         }
-        Ok((plane, handles))
+        Ok(handles)
     }
 
     fn stage(&mut self, name: String, blocks: usize) -> Arc<Stage> {
@@ -144,10 +192,17 @@ impl DataPlane {
     }
 }
 
+/// The lanes of one writer.
+type Lanes = Vec<WriterEnd<Message>>;
+
+/// Starts a thread of that name on that core.
+type Spawn<'a> =
+    dyn FnMut(&str, Option<usize>, Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, HostError> + 'a;
+
 fn spawn(
     name: &str,
     core: Option<usize>,
-    body: impl FnOnce() + Send + 'static,
+    body: Box<dyn FnOnce() + Send>,
 ) -> Result<JoinHandle<()>, HostError> {
     let pinned = move || {
         if let Some(id) = core
@@ -158,11 +213,65 @@ fn spawn(
         if catch_unwind(AssertUnwindSafe(body)).is_err() {
             // A host that goes on without one of these threads would lose packets in silence. What is in the spool stays.
             tracing::error!(
-                "a data plane thread died: this is a bug; the process ends so that it is started anew"
+                "a data plane thread died: this is a bug; the process ends so that it is started again"
             );
+            crate::observe::flush();
             std::process::abort();
         }
     };
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(pinned);
     thread.map_err(|source| HostError::Thread { name: name.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::{SpoolConfig, WriteMode};
+    use crate::worker::testing::Bursts;
+    use std::time::Duration;
+
+    /// Whichever thread cannot be started: the error says which, and those before it have ended, with all that they held.
+    #[test]
+    fn when_a_thread_cannot_be_started_those_before_it_end() {
+        for failing in ["publisher", "writer0", "writer1", "worker0", "worker1", "worker2"] {
+            let dir = tempfile::tempdir().unwrap();
+            let spool = Spool::open(SpoolConfig {
+                dir: dir.path().join("spool"),
+                bytes_max: 64 << 20,
+                segment_bytes: 4 << 20,
+                write: WriteMode::Discard,
+                fsync_interval: Duration::from_secs(1),
+                pool_bytes: 0,
+            });
+            let config = DataPlaneConfig {
+                worker_cores: vec![0, 0, 0],
+                writer_cores: vec![0, 0],
+                blocks: 6,
+                hugepages: Hugepages::Never,
+                timers: Timers { flush: Duration::from_secs(1), rotate: Duration::from_secs(1) },
+                bypasses_lanes: false,
+            };
+            let bursts = Bursts::default();
+            let sources = vec![bursts.clone(), bursts.clone(), bursts.clone()];
+            let on_worker: OnWorker = Arc::new(|| Box::new(()));
+            let mut spawn_others = |name: &str, core: Option<usize>, body: Box<dyn FnOnce() + Send>| {
+                if name == failing {
+                    let (name, source) = (name.to_owned(), io::Error::from_raw_os_error(11));
+                    return Err(HostError::Thread { name, source });
+                }
+                spawn(name, core, body)
+            };
+            let (spool, started) = (Arc::new(spool.unwrap()), Arc::clone(&bursts.0));
+            let failed =
+                DataPlane::start_by(&mut spawn_others, &config, sources, &spool, &on_worker).err().unwrap();
+            assert!(failed.to_string().contains(failing), "{failed}");
+            drop(bursts);
+            assert_eq!(Arc::strong_count(&started), 1, "a worker still polls although {failing} failed");
+            assert_eq!(
+                Arc::strong_count(&spool),
+                1,
+                "a thread still has the spool although {failing} failed"
+            );
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::matcher::Filter;
 use crate::pcap;
 use crate::spool::{Feed, Input, WhenSlow};
 use crate::spool::{Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
-use crate::worker::{Assigned, Attachment, Budget, Ended, Work, WorkerHandle};
+use crate::worker::{Assigned, Attachment, Budget, Ended, Window, Work, WorkerHandle};
 use serde::Serialize;
 use std::fs;
 use std::io::{self, BufWriter};
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Frames that the source plays again and again; as many as `scripts/bench.sh` uses.
+/// Frames that the source plays again and again; as many as `benches/run stages` uses.
 const FRAMES: usize = 2000;
 /// Bytes of frames on the wire, FCS included, in the proportion of what stands here.
 const SIZES: [(&str, &[usize]); 3] =
@@ -234,14 +234,14 @@ impl Bench<'_> {
     }
 
     fn spool(&self, stage: Stage) -> SpoolConfig {
-        let of_plan = serve::spool(self.plan);
+        let of_plan = &self.plan.spool;
         let queues = self.plan.cores.workers.len() as u64;
         let fitting = of_plan.bytes_max / (SEGMENTS_AT_ONCE * queues) / EXTENT_BYTES * EXTENT_BYTES;
         SpoolConfig {
             dir: self.dir.join("spool"),
             segment_bytes: of_plan.segment_bytes.min(fitting).max(SEGMENT_BYTES_MIN),
             write: if stage == Stage::Disk { of_plan.write } else { WriteMode::Discard },
-            ..of_plan
+            ..of_plan.clone()
         }
     }
 
@@ -272,7 +272,7 @@ impl Bench<'_> {
             let attachment = Attachment {
                 serial: SERIAL,
                 snaplen: FULL_SNAPLEN,
-                end_ns: u64::MAX,
+                window: Window::open(None),
                 budget: Arc::clone(budget),
                 sample: None,
                 rotate: None,

@@ -5,6 +5,9 @@
 //! thread has given back what it held.
 
 mod dataplane;
+mod descriptors;
+#[cfg(feature = "dpdk")]
+mod identity;
 #[cfg(feature = "dpdk")]
 mod measure;
 #[cfg(feature = "dpdk")]
@@ -21,8 +24,15 @@ mod privileges;
 mod retention;
 #[cfg(feature = "dpdk")]
 mod serve;
+#[cfg(feature = "dpdk")]
+mod signals;
+#[cfg(feature = "dpdk")]
+mod storage;
+#[cfg(feature = "dpdk")]
+mod tasks;
 
 pub use dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+pub use descriptors::raise_open_files;
 #[cfg(feature = "dpdk")]
 pub use measure::{Limit, MeasureError, Measured, Rate, measure};
 #[cfg(feature = "dpdk")]

@@ -3,21 +3,22 @@
 
 use super::dataplane::DataPlane;
 use super::ports;
+use super::storage::Storage;
+use super::tasks::Tasks;
 use crate::api;
-use crate::block::Stage;
+use crate::block::{Stage, try_io_uring};
 use crate::config::Plan;
 use crate::dpdk::StartedPort;
 use crate::engine::Handle;
 use crate::http;
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
-use crate::spool::Spool;
-use crate::store::JobStore;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 /// See the module.
 pub(super) struct Observation {
@@ -37,8 +38,7 @@ impl Observation {
         started: Arc<Vec<StartedPort>>,
         plane: &DataPlane,
         engine: Arc<Stage>,
-        spool: Arc<Spool>,
-        jobs: Arc<dyn JobStore>,
+        storage: &Storage,
     ) -> io::Result<Self> {
         let mut stages = plane.stages.clone();
         stages.push(engine);
@@ -52,9 +52,10 @@ impl Observation {
                 .collect(),
             stages,
             verdicts: watchdog.verdicts(),
-            spool,
-            jobs,
+            spool: Arc::clone(&storage.spool),
+            jobs: storage.jobs.clone(),
             requests: Arc::new(Requests::default()),
+            has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),
             ending: Arc::new(AtomicBool::new(false)),
         };
@@ -66,15 +67,17 @@ impl Observation {
         observe::counted(router, api::PREFIX, Arc::clone(&self.sources.requests))
     }
 
-    /// Serves health and metrics, if there is a listener for them, until it is dropped; and what ends all of this.
-    pub fn serve(self, captures: Handle) -> Ending {
-        let Self { sources, watchdog, listener } = self;
+    /// Serves health and metrics, if there is a listener for them, as one of the tasks; and what ends all of this.
+    pub fn serve(self, captures: Handle, tasks: &mut Tasks) -> Ending {
+        let Self { sources, mut watchdog, listener } = self;
+        tasks.spawn("watchdog", watchdog.ended());
         let ending = Arc::clone(&sources.ending);
         let server = listener.map(|listener| {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
             let router = observe::router(sources, captures);
-            tokio::spawn(http::serve(listener, router, observe::bounds(), None, pending()))
+            let server = http::serve(listener, router, observe::bounds(), None, api::fault, pending());
+            tasks.spawn("health and metrics", server)
         });
         Ending { ending, watchdog, server }
     }
@@ -84,7 +87,7 @@ impl Observation {
 pub(super) struct Ending {
     ending: Arc<AtomicBool>,
     watchdog: Watchdog,
-    server: Option<tokio::task::JoinHandle<()>>,
+    server: Option<AbortHandle>,
 }
 
 impl Ending {

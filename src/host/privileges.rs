@@ -3,6 +3,7 @@
 //! Invariant: nothing here can keep the host from starting: what cannot be given up is logged and kept.
 
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::umask;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 
@@ -42,30 +43,46 @@ fn of_files() -> CapabilitySet {
         | CapabilitySet::FOWNER
 }
 
-fn keep(kept: CapabilitySet) {
-    let left = capabilities(None).and_then(|mut sets| {
+fn keep(kept: CapabilitySet) -> Result<(), Errno> {
+    capabilities(None).and_then(|mut sets| {
         sets.effective &= kept;
         sets.permitted &= kept;
         sets.inheritable &= kept;
         set_capabilities(None, sets)
-    });
-    if let Err(error) = left {
-        tracing::warn!(%error, "capabilities that are not needed could not be given up");
+    })
+}
+
+/// What the system did not let the process give up.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    no_new_privs: Option<Errno>,
+    capabilities: Option<Errno>,
+}
+
+impl Refused {
+    /// Once there is a log.
+    pub fn log(&self) {
+        if let Some(error) = self.no_new_privs {
+            tracing::warn!(%error, "PR_SET_NO_NEW_PRIVS was refused");
+        }
+        if let Some(error) = self.capabilities {
+            tracing::warn!(%error, "capabilities that are not needed could not be given up");
+        }
     }
 }
 
-/// Before the first thread, so that all inherit it: new files and directories are the user's alone, no program that is
-/// run gains rights, and capabilities that are never needed are gone.
-pub(super) fn at_start() {
+/// Before the first thread, the log's included, so that all inherit it: new files and directories are the user's alone, no
+/// program that is run gains rights, and capabilities that are never needed are gone.
+pub(super) fn at_start() -> Refused {
     umask(Mode::RWXG | Mode::RWXO);
-    if let Err(error) = set_no_new_privs(true) {
-        tracing::warn!(%error, "PR_SET_NO_NEW_PRIVS was refused");
+    Refused {
+        no_new_privs: set_no_new_privs(true).err(),
+        capabilities: keep(CapabilitySet::all() - never_needed()).err(),
     }
-    keep(CapabilitySet::all() - never_needed());
 }
 
 /// On each thread of the runtime, which everything from the network reaches: ports, memory and sockets are open, so the
 /// rights to open them are given up.
 pub(super) fn on_runtime_thread() {
-    keep(of_files());
+    Refused { capabilities: keep(of_files()).err(), ..Refused::default() }.log();
 }

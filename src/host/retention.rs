@@ -12,6 +12,7 @@ use crate::upload::capture_of;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often at most the directory is looked through.
@@ -20,19 +21,23 @@ const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Removes files of `dir` that are older than `retention`, for as long as it is polled. See [`Sweeper`].
 pub(super) async fn keep(dir: PathBuf, spool_dir: PathBuf, retention: Duration) {
     let mut turn = tokio::time::interval(SWEEP_INTERVAL_MAX.min(retention));
-    let mut sweeper = Sweeper::new(dir, spool_dir, retention);
+    let sweeper = Arc::new(Mutex::new(Sweeper::new(dir, spool_dir, retention)));
     loop {
         turn.tick().await;
+        let sweeper = Arc::clone(&sweeper);
         let swept = tokio::task::spawn_blocking(move || {
-            let removed = sweeper.sweep(SystemTime::now(), Instant::now());
-            (sweeper, removed)
+            let mut sweeper = sweeper.lock().unwrap_or_else(PoisonError::into_inner);
+            sweeper.sweep(SystemTime::now(), Instant::now())
         });
-        let Ok((returned, removed)) = swept.await else { return };
-        sweeper = returned;
-        match removed {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "files of old simple captures were removed"),
-            Err(error) => tracing::error!(%error, "files of old simple captures could not be removed"),
+        match swept.await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(removed)) => tracing::info!(removed, "files of old simple captures were removed"),
+            Ok(Err(error)) => tracing::error!(%error, "files of old simple captures could not be removed"),
+            // The next turn tries again.
+            Err(error) if error.is_panic() => {
+                tracing::error!("looking for files of old simple captures panicked")
+            }
+            Err(_runtime_ends) => return,
         }
     }
 }

@@ -1,6 +1,7 @@
-//! `trawl serve`: from a plan to a running host and back. Owns the order of start and end, and the signals.
+//! `trawl serve`: from a plan to a running host and back. Owns the order of start and end.
 //!
-//! Invariant: the first SIGTERM or SIGINT ends captures, uploads what they have and exits 0; the second exits at once.
+//! Invariant: the first signal that ends the host ends captures, uploads what they have and exits with 0; the second exits at once. A
+//! task that dies ends the process with an error.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::memory;
@@ -8,42 +9,42 @@ use super::observation::Observation;
 use super::origin;
 use super::ports::{self, PortsError};
 use super::privileges;
+use super::raise_open_files;
 use super::retention;
-use crate::api::{self, Accounts, ApiState, Credential, Role, Rules, Secret};
-use crate::block::Hugepages;
-use crate::config::{self, Account, CredentialKind, Plan};
-use crate::deliver::{KeyError, SigningKey};
-use crate::dpdk::Eal;
+use super::signals::Signals;
+use super::storage::Storage;
+use super::tasks::Tasks;
+use crate::api::{self, Accounts, ApiState};
+use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
+use crate::config::{Account, Plan};
+use crate::deliver::KeyError;
+use crate::dpdk::{Eal, StartedPort};
 use crate::engine::{Engine, Handle, Planes};
-use crate::history::{History, HistoryConfig, HistoryError};
+use crate::history::HistoryError;
 use crate::http::{self, Bounds, TlsError};
 use crate::job::AccountId;
 use crate::matcher::PrefixSet;
-use crate::ownership::{BucketKeys, Ownership};
-use crate::ownership::{Vault, VaultError};
-use crate::spool::{Spool, SpoolConfig, SpoolError, WriteMode};
-use crate::store::{Embedded, StoreError};
-use crate::upload::{GcsConfig, R2Config, S3Config, Stores, StoresConfig, UploadError};
-use crate::worker::{Sample, Timers};
+use crate::observe;
+use crate::ownership::{Ownership, VaultError};
+use crate::spool::{Spool, SpoolError, SpoolLock};
+use crate::store::StoreError;
+use crate::upload::UploadError;
+use crate::worker::WorkerHandle;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
-/// How long somebody waits at most to hear whether a destination can be used. A store that works answers in a second.
-const CONTACT_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long the end waits for the last segments of the history.
-const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end may take once a task has died, and tasks beyond the requests that are at work.
+const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
 const EXIT_AT_ONCE: i32 = 143;
 
@@ -87,6 +88,22 @@ pub enum ServeError {
     /// TLS of the API.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] observe::Error),
+    /// What `trawl check` finds too.
+    #[error("this host is not ready:\n{}", lines(.0))]
+    NotReady(Vec<Finding>),
+    /// A task without which the host is of no use.
+    #[error(
+        "the task {task} died: {how}. This is a bug: keep the log and restart trawl; what is in the spool is kept"
+    )]
+    Died {
+        /// Its name.
+        task: &'static str,
+        /// What it ended of.
+        how: String,
+    },
     /// Cores, signals, the runtime.
     #[error("cannot {doing}: {source}")]
     System {
@@ -97,74 +114,116 @@ pub enum ServeError {
     },
 }
 
-/// Runs a capture host until a signal ends it.
+/// Runs a capture host until a signal ends it. `new_spool`: takes the spool also if the job store knows another one.
 ///
 /// # Errors
 /// When it could not start; then nothing was captured.
-pub fn serve(plan: Plan) -> Result<(), ServeError> {
-    privileges::at_start();
+pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
+    let refused = privileges::at_start();
+    observe::init(&plan.log, &plan.cores.writers)?;
+    refused.log();
+    tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
+    // A process that was killed a moment ago holds its addresses and the job store too until it is gone.
+    SpoolLock::wait_until_free(&plan.spool.dir).map_err(SpoolError::from)?;
+    judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
-    let stores = Arc::new(Stores::new(stores(&plan))?);
-    let spool = Arc::new(Spool::open(spool(&plan))?);
-    let history = history(&plan, &spool)?;
-    let jobs = Arc::new(Embedded::open(&plan.store.path)?);
-    let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
-    let signing_key = signing_key.map(Arc::new);
-    let keys = bucket_keys(&plan, &jobs)?;
+    let storage = Storage::open(&plan, new_spool)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
     let (listener, observed) = listeners(&plan, &runtime)?;
     let on_worker = on_worker(ports.eal.clone());
-    let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &spool, &on_worker)?;
+    let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &storage.spool, &on_worker)?;
+    log_plane(&plane, &storage.spool);
+    memory::settle(&plan, &plane, storage.spool.config().write);
+    let started = Arc::new(ports.started);
+    let engine = Engine::new(planes(&plan, &storage, &plane, workers, Arc::clone(&started)))?;
+    let observation =
+        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.stage(), &storage)
+            .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
+    let result = runtime.block_on(run(&plan, engine, listener, tls, &storage, observation));
+    if let Err(error) = &result {
+        tracing::error!(%error, "the host ends");
+        // What the dead task waited for, or others wait for of it, may never come.
+        runtime.shutdown_background();
+        end_in(LAST_TIME_MAX);
+    }
+    plane.stop();
+    ports::log_counters(&started);
+    storage.take_in();
+    tracing::info!("ended");
+    result
+}
+
+fn log_plane(plane: &DataPlane, spool: &Spool) {
     let arena = plane.arena;
     tracing::info!(
         queues = plane.queues.len(), blocks_bytes = arena.bytes, hugepages = arena.hugepages, locked = arena.locked,
         write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
     );
-    memory::settle(&plan, &plane, spool.config().write);
-    let started = Arc::new(ports.started);
-    let (counted, looked_at) = (Arc::clone(&started), Arc::clone(&started));
-    let (spool_seen, jobs_seen) = (Arc::clone(&spool), jobs.clone());
-    let contact_time_max = contact_time_max(&plan);
-    let ownership = Ownership::new(jobs.clone(), Arc::clone(&stores), keys.clone(), contact_time_max);
-    let simple_dir = spool.config().dir.join("simple");
-    let recorded = history.clone();
-    let engine = Engine::new(Planes {
+}
+
+/// What the engine stands on.
+fn planes(
+    plan: &Plan,
+    storage: &Storage,
+    plane: &DataPlane,
+    workers: Vec<WorkerHandle>,
+    started: Arc<Vec<StartedPort>>,
+) -> Planes {
+    Planes {
         workers,
         queues: plane.queues.clone(),
+        clock: Arc::clone(&plane.clock),
         ports: Box::new(move || ports::drops(&started)),
-        simple_dir: simple_dir.clone(),
-        spool,
-        stores,
-        keys,
-        contact_time_max,
-        jobs,
+        simple_dir: storage.simple_dir(),
+        spool: Arc::clone(&storage.spool),
+        stores: Arc::clone(&storage.stores),
+        keys: storage.keys.clone(),
+        contact_time_max: storage.contact_time_max,
+        jobs: storage.jobs.clone(),
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
         upload_retention: plan.upload.retention,
         upload_pause_max: plan.upload.retry_pause,
-        high_water_percent: plan.spool.high_water_percent,
+        high_water_percent: plan.high_water_percent,
         object_format: plan.capture.format,
         origin: origin::of_host(&plan.ports),
-        signing_key,
+        signing_key: storage.signing_key.clone(),
         full_per_account: plan.capture.full_per_account,
         simple_interval: plan.capture.simple_interval,
-        simple_sample: Sample::new(plan.capture.simple_sample),
-        history,
-    })?;
-    let observation =
-        Observation::start(&plan, observed, looked_at, &plane, engine.stage(), spool_seen, jobs_seen)
-            .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
-    let result = runtime.block_on(run(&plan, engine, listener, tls, ownership, simple_dir, observation));
-    plane.stop();
-    ports::log_counters(&counted);
-    take_in(recorded.as_deref());
-    tracing::info!("ended");
-    result
+        simple_sample: plan.capture.simple_sample,
+        history: storage.history.clone(),
+    }
+}
+
+/// Holds the host to what `trawl check` holds it to; EAL and the ports speak for themselves when they are started.
+fn judge(plan: &Plan) -> Result<(), ServeError> {
+    let (errors, others): (Vec<_>, Vec<_>) =
+        check_host(plan, &Host::real(), None).into_iter().partition(|one| one.severity == Severity::Error);
+    for Finding { severity, subject, text, advice } in others {
+        match severity {
+            Severity::Notice => tracing::info!(subject, advice, "{text}"),
+            _ => tracing::warn!(subject, advice, "{text}"),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ServeError::NotReady(errors)) }
+}
+
+/// Ends the process after that time, whatever it waits for then.
+fn end_in(time: Duration) {
+    let end = move || {
+        std::thread::sleep(time);
+        tracing::error!("what was still to be written does not end; the process does");
+        observe::flush();
+        std::process::exit(1);
+    };
+    if std::thread::Builder::new().name("end".to_owned()).spawn(end).is_err() {
+        std::process::exit(1);
+    }
 }
 
 /// Those of the API, and of health and metrics.
@@ -175,14 +234,6 @@ fn listeners(plan: &Plan, runtime: &Runtime) -> Result<(TcpListener, Option<TcpL
     };
     let observed = plan.observe.listen.map(|listen| bind("observe.listen", listen));
     Ok((bind("api.listen", plan.api.listen)?, observed.transpose()?))
-}
-
-/// Waits for what the workers had of the history when they ended.
-fn take_in(history: Option<&History>) {
-    let Some(history) = history else { return };
-    if let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE) {
-        tracing::warn!(%error, "the last segments of the history are taken in at the next start");
-    }
 }
 
 fn runtime(plan: &Plan) -> Result<Runtime, ServeError> {
@@ -209,72 +260,69 @@ async fn run(
     engine: Engine,
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    ownership: Ownership,
-    simple_dir: PathBuf,
+    storage: &Storage,
     observation: Observation,
 ) -> Result<(), ServeError> {
-    let on = |kind| signal(kind).map_err(|source| ServeError::System { doing: "take signals", source });
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let mut signals =
+        Signals::take().map_err(|source| ServeError::System { doing: "take signals", source })?;
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
-    let engine = tokio::spawn(engine.run(actions));
-    let retention = tokio::spawn(retention::keep(
-        simple_dir.clone(),
-        plan.spool.dir.clone(),
-        plan.capture.simple_retention,
-    ));
+    let mut tasks = Tasks::default();
+    tasks.spawn("engine", engine.run(actions));
+    let (simple_dir, spool_dir) = (storage.simple_dir(), plan.spool.dir.clone());
+    let retention = retention::keep(simple_dir.clone(), spool_dir, plan.capture.simple_retention);
+    let retention = tasks.spawn("retention", retention);
+    let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let router = api::router(ApiState {
         ownership,
         simple_dir,
         captures: handle.clone(),
         accounts: accounts(plan),
-        rules: rules(plan),
+        rules: plan.rules.clone(),
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
     });
     let router = observation.counted(router);
-    let observation = observation.serve(handle.clone());
+    let observation = observation.serve(handle.clone(), &mut tasks);
     let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let server = tokio::spawn(http::serve(listener, router, bounds, tls, async {
-        let _ended_or_dropped = api_ends.await;
-    }));
+    tasks.spawn(
+        "api",
+        http::serve(listener, router, bounds, tls, api::fault, async {
+            let _ended_or_dropped = api_ends.await;
+        }),
+    );
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
-    one_of(&mut terminate, &mut interrupt).await;
+    let signal = tokio::select! {
+        signal = signals.end() => signal,
+        died = tasks.died() => return Err(died),
+    };
     observation.begin();
-    tracing::info!("ending: captures stop and are uploaded; a second signal ends at once");
+    tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
+        // The engine ends with its answer, so that must be looked at first.
+        biased;
         () = handle.shutdown() => {}
-        () = one_of(&mut terminate, &mut interrupt) => {
-            tracing::warn!("second signal: ending at once; what is in the spool stays there");
+        signal = signals.end() => {
+            tracing::warn!(signal, "second signal: ending at once; what is in the spool stays there");
+            observe::flush();
             std::process::exit(EXIT_AT_ONCE);
         }
+        died = tasks.died() => return Err(died),
     }
     retention.abort();
     swept.abort();
     let _api_gone = end_api.send(());
     drop(handle);
-    for task in [engine, server] {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a task of the host died");
-        }
-    }
     observation.finish();
-    Ok(())
+    tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
 }
 
 /// What probes left that a dead process had begun.
 fn sweep(plan: &Plan, ownership: Ownership) -> impl Future<Output = ()> + use<> {
     let accounts: Vec<_> = plan.accounts.iter().map(|account| account.id.clone()).collect();
     async move { ownership.sweep(&accounts).await }
-}
-
-async fn one_of(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 /// Every thread that is started from here on inherits this: control never runs on a worker's core.
@@ -287,92 +335,14 @@ pub(super) fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     sched_setaffinity(None, &set).map_err(|e| ServeError::System { doing, source: e.into() })
 }
 
-fn bucket_keys(plan: &Plan, buckets: &Arc<Embedded>) -> Result<BucketKeys, VaultError> {
-    let vault = plan.store.key_file.as_deref().map(Vault::load).transpose()?;
-    Ok(BucketKeys::new(buckets.clone(), vault.map(Arc::new)))
-}
-
-/// Half of what a request has, so that it is answered whatever a customer's store does, and no longer than a store takes that
-/// works.
-fn contact_time_max(plan: &Plan) -> Duration {
-    (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX)
-}
-
 pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
     DataPlaneConfig {
         worker_cores: plan.cores.workers.clone(),
         writer_cores: plan.cores.writers.clone(),
         blocks: plan.blocks.count,
-        hugepages: match plan.blocks.hugepages {
-            config::Hugepages::Auto => Hugepages::Auto,
-            config::Hugepages::Never => Hugepages::Never,
-            config::Hugepages::Require => Hugepages::Require,
-        },
-        timers: Timers { flush: plan.spool.flush_interval, rotate: plan.spool.rotate },
-        bypasses_lanes: plan.spool.write == config::WriteMode::DiscardInWorker,
-    }
-}
-
-pub(super) fn spool(plan: &Plan) -> SpoolConfig {
-    SpoolConfig {
-        dir: plan.spool.dir.clone(),
-        bytes_max: plan.spool.bytes_max,
-        segment_bytes: plan.spool.segment_bytes,
-        write: match plan.spool.write {
-            config::WriteMode::Auto => WriteMode::Auto,
-            config::WriteMode::Direct => WriteMode::Direct,
-            config::WriteMode::Mapped => WriteMode::Mapped,
-            config::WriteMode::Discard | config::WriteMode::DiscardInWorker => WriteMode::Discard,
-        },
-        fsync_interval: plan.spool.fsync_interval,
-        pool_bytes: plan.spool.pool_bytes,
-    }
-}
-
-fn stores(plan: &Plan) -> StoresConfig {
-    let upload = &plan.upload;
-    StoresConfig {
-        allow_file: upload.allow_file,
-        s3: S3Config {
-            endpoint: upload.s3.endpoint.clone(),
-            path_style: Some(upload.s3.path_style),
-            part_bytes: upload.part_bytes,
-            parts_in_flight: upload.parts_in_flight,
-            retry_seconds_max: upload.retry.as_secs(),
-            attempt_seconds_max: upload.attempt.as_secs(),
-            pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
-            extras: upload.s3.extras.clone(),
-            proxy: upload.proxy.clone(),
-            ca_file: upload.ca_file.clone(),
-            ..S3Config::default()
-        },
-        r2: upload.r2.clone().map(|r2| R2Config { endpoint: r2.endpoint, credentials: None }),
-        gcs: upload.gcs.clone().map(|gcs| GcsConfig {
-            endpoint: gcs.endpoint,
-            credentials: gcs.credentials,
-            storage_class: gcs.storage_class,
-            chunk_bytes: upload.part_bytes,
-            retry_seconds_max: upload.retry.as_secs(),
-            pause_ms_max: u64::try_from(upload.retry_pause.as_millis()).unwrap_or(u64::MAX),
-            proxy: upload.proxy.clone(),
-            ca_file: upload.ca_file.clone(),
-            ..GcsConfig::default()
-        }),
-    }
-}
-
-fn rules(plan: &Plan) -> Rules {
-    Rules {
-        colo: plan.host.colo.clone(),
-        simple_time_limit_seconds_max: plan.capture.simple_time_limit_seconds_max,
-        simple_packet_limit_max: plan.capture.simple_packet_limit_max,
-        time_limit_seconds_max: plan.capture.time_limit_seconds_max,
-        packet_limit_max: plan.capture.packet_limit_max,
-        byte_limit_max: plan.capture.byte_limit_max,
-        allow_file: plan.upload.allow_file,
-        require_validation: plan.upload.require_validation,
-        require_file_validation: plan.upload.require_file_validation,
-        history: plan.history.map(|history| history.keep),
+        hugepages: plan.blocks.hugepages,
+        timers: plan.workers.timers,
+        bypasses_lanes: plan.workers.bypasses_lanes,
     }
 }
 
@@ -382,39 +352,7 @@ fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
     restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
 }
 
-fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {
-    let Some(plan) = &plan.history else { return Ok(None) };
-    let config = HistoryConfig {
-        sample: Sample::new(plan.sample),
-        bytes_max: plan.bytes_max,
-        keep: plan.keep,
-        segment: plan.segment,
-    };
-    let history = History::open(config, Arc::clone(spool))?;
-    tracing::info!(
-        bytes = history.bytes(),
-        bytes_max = plan.bytes_max,
-        one_in = plan.sample,
-        "history is open"
-    );
-    Ok(Some(Arc::new(history)))
-}
-
 fn accounts(plan: &Plan) -> Accounts {
-    let accounts = plan.accounts.iter().map(|account| {
-        let credentials = account.credentials.iter().map(|credential| Credential {
-            secret: match &credential.kind {
-                CredentialKind::Key { email, sha256 } => {
-                    Secret::Key { email: email.clone(), key_sha256: *sha256 }
-                }
-                CredentialKind::Token { sha256 } => Secret::Token { token_sha256: *sha256 },
-            },
-            role: match credential.role {
-                config::Role::Read => Role::Read,
-                config::Role::Write => Role::Write,
-            },
-        });
-        (account.id.clone(), credentials.collect())
-    });
+    let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
     Accounts::new(accounts, plan.api.failed_authentications_max)
 }

@@ -3,10 +3,11 @@
 //! Invariant: no client can hold more than one of a bounded number of connections, and none longer than a bounded time
 //! without a complete request; after shutdown no new one is taken and those at work get an answer.
 
+use super::fault::{Answer, Fault, Watched, refuse};
 use axum::serve::Listener;
 use axum::{Extension, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -51,7 +52,12 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bytes of one connection's buffer; hyper's default of 400 KiB times all connections would be 200 MiB.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
+/// The first byte of a TLS connection: the type of a handshake's record (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// Answers requests, over TLS if `tls` is given, until `shutdown` is done, then takes no more and waits for those at work.
+///
+/// What is no request is answered by `answer`.
 ///
 /// Own accept loop and not `axum::serve`, which bounds neither connections nor the time that a request's head may take.
 pub async fn serve(
@@ -59,6 +65,7 @@ pub async fn serve(
     router: Router,
     bounds: Bounds,
     tls: Option<TlsAcceptor>,
+    answer: Answer,
     shutdown: impl Future<Output = ()>,
 ) {
     let slots = Arc::new(Semaphore::new(bounds.connections_max));
@@ -76,7 +83,8 @@ pub async fn serve(
             () = &mut shutdown => break,
             (slot, stream, peer) = accepted => {
                 let router = router.clone().layer(Extension(Peer(peer.ip())));
-                let connection = connection(stream, tls.clone(), router, bounds.head_time_max, ending.subscribe());
+                let carries = Carries { router, answer, head_time_max: bounds.head_time_max, ending: ending.subscribe() };
+                let connection = connection(stream, tls.clone(), carries);
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);
@@ -93,47 +101,56 @@ pub async fn serve(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+/// What a connection needs to answer.
+struct Carries {
     router: Router,
+    answer: Answer,
     head_time_max: Duration,
     ending: watch::Receiver<bool>,
-) {
+}
+
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, carries: Carries) {
     // An answer is one write; waiting to fill a segment would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not set TCP_NODELAY");
     }
-    let Some(tls) = tls else { return answer(stream, router, head_time_max, ending).await };
-    match tokio::time::timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => answer(stream, router, head_time_max, ending).await,
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+    let Some(tls) = tls else { return answer(stream, carries).await };
+    let handshake = async {
+        let mut first = [0];
+        match stream.peek(&mut first).await {
+            Ok(1) if first[0] != TLS_HANDSHAKE => Err(stream),
+            _ => Ok(tls.accept(stream).await),
+        }
+    };
+    match tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake).await {
+        Ok(Ok(Ok(stream))) => answer(stream, carries).await,
+        Ok(Ok(Err(error))) => tracing::debug!(%error, "a TLS handshake failed"),
+        Ok(Err(plain)) => {
+            tracing::debug!("plain HTTP on a port of HTTPS");
+            refuse(plain, (carries.answer)(Fault::PlainOnTls)).await;
+        }
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
-async fn answer(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-    head_time_max: Duration,
-    mut ending: watch::Receiver<bool>,
-) {
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder
-        .http1()
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, mut carries: Carries) {
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_time_max)
-        .max_buf_size(BUFFER_BYTES_MAX);
-    let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+        .header_read_timeout(carries.head_time_max)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(Watched::new(stream)), TowerToHyperService::new(carries.router));
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = async { drop(ending.wait_for(|ending| *ending).await) } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        ended = &mut connection => ended,
+        () = async { drop(carries.ending.wait_for(|ending| *ending).await) } => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    if let Err(error) = ended {
+    if let Err(error) = &ended {
         tracing::debug!(%error, "an API connection ended early");
+    }
+    let (fault, stream) = connection.into_parts().io.into_inner().fault(ended.err().as_ref());
+    if let Some(fault) = fault {
+        refuse(stream, (carries.answer)(fault)).await;
     }
 }

@@ -191,8 +191,9 @@ impl ObjectInfo {
     #[must_use]
     pub fn frame_bytes(&self) -> u64 {
         use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE, PCAP_RECORD_HEADER_BYTES as RECORD};
-        self.frame_bytes
-            .unwrap_or_else(|| self.bytes.saturating_sub(FILE as u64 + self.packets * RECORD as u64))
+        // A damaged journal or a manifest of somebody else's may claim any number of packets.
+        let headers = self.packets.saturating_mul(RECORD as u64).saturating_add(FILE as u64);
+        self.frame_bytes.unwrap_or_else(|| self.bytes.saturating_sub(headers))
     }
 }
 

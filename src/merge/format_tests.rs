@@ -17,15 +17,15 @@ fn inputs(dir: &Path, streams: &[Vec<Packet>]) -> Vec<Input> {
     streams.iter().enumerate().flat_map(told).collect()
 }
 
-/// What a program prints; none, said aloud, if it is not installed.
+/// What a program prints; none if it is not installed, and the test is skipped.
 fn output(program: &str, args: &[&str]) -> Option<String> {
     match Command::new(program).args(args).output() {
         Ok(output) => {
             assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
             Some(String::from_utf8(output.stdout).unwrap())
         }
-        Err(_) => {
-            println!("SKIPPED: {program} is not installed");
+        Err(error) => {
+            crate::skip::skip(program, error);
             None
         }
     }

@@ -10,7 +10,7 @@ use crate::limits::PCAP_FILE_HEADER_BYTES;
 use crate::pcap::Counts;
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{Place, ReadError, Reader};
-use crate::spool::{Input, Segment};
+use crate::spool::{Cut, Input, Segment};
 use crossbeam::channel::Receiver;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -42,11 +42,7 @@ pub fn run_live(
     std::thread::scope(|scope| {
         let format = shape.format;
         let sealer = scope.spawn(move || seal::seal(format, &to_seal, &sealed));
-        let lanes =
-            start.cuts.iter().map(|cut| Lane { segments: cut.sequence, skip: cut.offset, ..Lane::default() });
-        let lanes = lanes.collect();
-        let objects = Objects::new(merged, shape, start);
-        let totals = Live { lanes, objects, floors: Floors::default(), counts: None }.run(&inputs, &outputs);
+        let totals = Live::new(start, Objects::new(merged, shape, start)).run(&inputs, &outputs);
         let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (totals, sealed) {
             // The cause of a stage that is gone is its own.
@@ -87,6 +83,12 @@ struct Lane {
 }
 
 impl Live {
+    fn new(start: &Start, objects: Objects) -> Self {
+        let lane = |cut: &Cut| Lane { segments: cut.sequence, skip: cut.offset, ..Lane::default() };
+        let lanes = start.cuts.iter().map(lane).collect();
+        Self { lanes, objects, floors: Floors::default(), counts: None }
+    }
+
     fn run(mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<Totals, MergeError> {
         self.settle()?;
         while let Some(queue) = self.floors.lowest() {
@@ -258,4 +260,69 @@ fn check(segment: &Segment, what: &'static str, announced: u64, found: u64) -> R
         return Ok(());
     }
     Err(MergeError::Segment { path: segment.path.clone(), what, announced, found })
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use crate::pcap::Writer;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A merge that is turned by hand: without threads nothing depends on time.
+    struct ByHand {
+        live: Live,
+        merged: Receiver<Output>,
+        begun: usize,
+        ended: usize,
+    }
+
+    impl ByHand {
+        fn new(queues: usize, object_bytes_max: u64) -> Self {
+            let (to_seal, merged) = crossbeam::channel::unbounded();
+            let start = Start::anew(queues);
+            let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start);
+            let mut live = Live::new(&start, objects);
+            live.settle().unwrap();
+            Self { live, merged, begun: 0, ended: 0 }
+        }
+
+        /// Takes an input and merges what can be merged; how many objects were begun and ended so far.
+        fn tell(&mut self, input: Input) -> (usize, usize) {
+            self.live.take(input).unwrap();
+            self.live.settle().unwrap();
+            while self.live.floors.lowest().is_some_and(|queue| self.live.lanes[queue].head.is_some()) {
+                self.live.steps().unwrap();
+            }
+            for output in self.merged.try_iter() {
+                self.begun += usize::from(matches!(output, Output::Begin(_)));
+                self.ended += usize::from(matches!(output, Output::End(..)));
+            }
+            (self.begun, self.ended)
+        }
+    }
+
+    #[test]
+    fn an_idle_queue_with_a_watermark_does_not_hold_the_others_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::new(Vec::new(), 262_144, 1).unwrap();
+        for second in 1..=4 {
+            writer.write(second * SECOND, 60, &[7; 60]).unwrap();
+        }
+        let (bytes, path) = (writer.finish().unwrap(), dir.path().join("1-0.pcap"));
+        std::fs::write(&path, &bytes).unwrap();
+        let (first_ns, last_ns) = (SECOND, 4 * SECOND);
+        let segment = Segment { path, sequence: 0, bytes: bytes.len() as u64, packets: 4, first_ns, last_ns };
+
+        // Each object holds one packet, and ends when the next one may leave.
+        let mut merge = ByHand::new(2, 30);
+        assert_eq!(merge.tell(Input::Segment(1, segment)), (0, 0), "nothing is known of queue 0 yet");
+        let third = merge.tell(Input::Watermark(0, 3 * SECOND));
+        assert_eq!(third, (2, 1), "queue 0 may still deliver for the third second");
+        assert_eq!(merge.tell(Input::Watermark(0, 3 * SECOND + 1)), (3, 2));
+        assert_eq!(merge.tell(Input::End(0)), (4, 3));
+        merge.tell(Input::End(1));
+        assert_eq!(merge.live.objects.finish(None).unwrap().packets, 4);
+    }
 }

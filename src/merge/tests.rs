@@ -12,7 +12,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tempfile::TempDir;
 
 type Packet = (u64, u32, Vec<u8>);
@@ -247,35 +246,6 @@ fn a_record_larger_than_an_object_has_one_of_its_own() {
     let (objects, totals) = running.finish();
     assert_eq!(totals.unwrap().objects, 3);
     assert_eq!(objects.iter().map(|(bytes, ..)| read(bytes).len()).collect::<Vec<_>>(), [1, 1, 1]);
-}
-
-#[test]
-fn an_idle_queue_with_a_watermark_does_not_hold_the_others_back() {
-    let dir = TempDir::new().unwrap();
-    let packets: Vec<Packet> = (1..=4u64).map(|s| packet(s * SECOND, 1, s as usize)).collect();
-    // each object holds one packet, so that each is seen as soon as the next may leave
-    let mut running = Running::start(2, 30);
-    running.tell(Input::Segment(1, segment(dir.path(), 1, 0, &packets)));
-    std::thread::sleep(Duration::from_millis(50));
-    assert!(running.outputs.try_recv().is_err(), "nothing is known of queue 0 yet");
-    running.tell(Input::Watermark(0, 3 * SECOND));
-    let mut ends = 0;
-    while ends < 1 {
-        ends += u32::from(matches!(running.outputs.blocking_recv(), Some(Output::End(..))));
-    }
-    std::thread::sleep(Duration::from_millis(50));
-    let later: Vec<Output> = std::iter::from_fn(|| running.outputs.try_recv().ok()).collect();
-    assert!(
-        matches!(later[..], [Output::Begin(1)]),
-        "queue 0 may still deliver for the third second: {later:?}"
-    );
-    running.tell(Input::Watermark(0, 3 * SECOND + 1));
-    while ends < 2 {
-        ends += u32::from(matches!(running.outputs.blocking_recv(), Some(Output::End(..))));
-    }
-    running.tell(Input::End(0));
-    running.tell(Input::End(1));
-    assert_eq!(running.thread.join().unwrap().unwrap().packets, 4);
 }
 
 #[test]

@@ -1,58 +1,22 @@
-//! Metrics in the OpenMetrics text format. Owns the form of a metric's declaration and the writing of them all; which there
-//! are stands in `table`.
+//! Metrics in the OpenMetrics text format. Owns the writing of them all; a metric's form is in
+//! `metric`, which there are in `table`.
 //!
 //! Invariant: what is written is what is declared: each row of the table once, under its name, with its labels.
 
+use super::metric::{Samples, Type, unit};
 use super::sources::Snapshot;
 use super::table::TABLE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
-use std::fmt::{self, Display};
+use prometheus_client::registry::Registry;
+use std::fmt;
 
 /// OpenMetrics 1.0, which Prometheus reads.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What every name begins with.
 const PREFIX: &str = "trawl";
-
-/// What a metric is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type {
-    /// Only grows while the process lives.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Always 1; its labels are what it says.
-    Info,
-}
-
-/// One row of the table.
-pub(super) struct Metric {
-    pub name: &'static str,
-    pub kind: Type,
-    pub unit: Option<&'static str>,
-    pub labels: &'static [&'static str],
-    /// One sentence without its full stop, which the format adds.
-    pub help: &'static str,
-    pub read: fn(&Snapshot, &mut Samples),
-}
-
-/// The values of one metric, with the values of its labels in their order.
-#[derive(Debug, Default)]
-pub(super) struct Samples(Vec<(Vec<String>, u64)>);
-
-impl Samples {
-    pub fn push(&mut self, labels: &[&dyn Display], value: u64) {
-        self.0.push((labels.iter().map(|label| escaped(&label.to_string())).collect(), value));
-    }
-}
-
-/// `prometheus-client` writes values of labels as they are.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
 
 /// A scrape's values.
 #[derive(Debug)]
@@ -89,14 +53,6 @@ fn number(encoder: &mut MetricEncoder<'_>, kind: Type, value: u64) -> fmt::Resul
     match kind {
         Type::Counter => encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None),
         _ => encoder.encode_gauge(&value),
-    }
-}
-
-fn unit(name: &str) -> Unit {
-    match name {
-        "bytes" => Unit::Bytes,
-        "seconds" => Unit::Seconds,
-        other => Unit::Other(other.to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The table against the document, and what is written against the format.
 
+use super::super::metric::Metric;
 use super::*;
 use crate::block::Stage;
 use crate::engine::{CaptureView, Overview};
@@ -78,6 +79,8 @@ fn snapshot() -> Snapshot {
         spool_held: 5,
         spool_max: 100,
         uploads: Default::default(),
+        has_io_uring: true,
+        log_lines_dropped: 0,
         requests: vec![(("GET", "/accounts/{account_id}/pcaps".to_owned(), 200), 7)],
         engine: Some(Overview {
             captures: vec![

@@ -4,6 +4,7 @@
 //! Invariant: a reading waits a bounded time for others, and nothing of the data plane waits for it: its counters are read
 //! under their sequence lock, whose writer never waits.
 
+use super::lines;
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
 use crate::block::{Stage, StageReading};
@@ -77,6 +78,8 @@ pub struct Sources {
     pub jobs: Arc<dyn JobStore>,
     /// What the API answered.
     pub requests: Arc<Requests>,
+    /// Whether the writers have io_uring.
+    pub has_io_uring: bool,
     /// When the process started.
     pub started: SystemTime,
     /// Set once the host is ending.
@@ -103,6 +106,8 @@ pub(super) struct Snapshot {
     pub spool_held: u64,
     pub spool_max: u64,
     pub uploads: UploadCounts,
+    pub has_io_uring: bool,
+    pub log_lines_dropped: u64,
     pub requests: Vec<(Kind, u64)>,
     /// None: the engine did not answer in time, or has ended.
     pub engine: Option<Overview>,
@@ -142,6 +147,8 @@ impl Sources {
             spool_held: self.spool.held_bytes(),
             spool_max: self.spool.quota().bytes_max(),
             uploads: upload_counts(),
+            has_io_uring: self.has_io_uring,
+            log_lines_dropped: lines::dropped(),
             requests: self.requests.read(),
             engine,
         }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, and the captures that have not ended.
 
-use super::metrics::{Metric, Samples, Type};
+use super::metric::{Metric, Samples, Type};
 use super::sources::{PortCounters, Snapshot, StageView};
 use crate::block::StageReading;
 use crate::engine::{CaptureView, Overview};
@@ -159,6 +159,9 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| for (n, (port, q)) in s.queues.iter().enumerate() { out.push(&[port, &n], q.matched) }),
     counter("queue_unmatched", PACKETS, &["port", "queue"], "Of those, taken by none",
         |s, out| for (n, (port, q)) in s.queues.iter().enumerate() { out.push(&[port, &n], q.unmatched) }),
+    // time
+    counter("clock_steps", None, &[], "Times that the wall clock was set by more than half a second, as the workers saw it",
+        |s, out| engine(s, out, |e| e.clock.count)),
     // stages
     counter("stage_turns", None, &["stage"], "Turns of a thread's loop or house-keeping; stands still only if the thread does",
         |s, out| stage(s, out, |_| true, |r| r.turns)),
@@ -176,6 +179,8 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| stage(s, out, is_writer, |r| r.writes)),
     counter("writer_written", BYTES, &["stage"], "Bytes of those, with the padding of last pages",
         |s, out| stage(s, out, is_writer, |r| r.written_bytes)),
+    gauge("io_uring_up", None, &[], "1 if writers have io_uring; without it each writes one block at a time, at about half the rate",
+        |s, out| out.push(&[], u64::from(s.has_io_uring))),
     counter("spool_fsyncs", None, &[], "Times that a segment was made durable",
         |s, out| out.push(&[], s.stages.iter().map(|v| v.reading.fsyncs).sum())),
     // spool
@@ -232,7 +237,10 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| out.push(&[], s.uploads.retries)),
     counter("upload_failures", None, &[], "Attempts to deliver a capture that failed; each is begun again until upload.retention_seconds",
         |s, out| out.push(&[], s.uploads.failures)),
+    // log
+    counter("log_lines_dropped", None, &[], "Log lines that were not written: standard error took none, or not fast enough",
+        |s, out| out.push(&[], s.log_lines_dropped)),
     // api
-    counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; what is no route counts as none",
+    counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; unmatched paths count as route=none",
         |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
 ];

@@ -1,7 +1,7 @@
 //! The watchdog over the stages. Owns what counts as no progress, and the log of it; not what is done about it.
 //!
-//! A stage stands still when its thread makes no turn, or when something waits for it and nothing of it gets done: a disk
-//! that never answers lets a writer turn for ever.
+//! A stage stands still when its thread makes no turn, or when work waits for it and none gets done: a writer whose disk never
+//! answers loops forever.
 //!
 //! Invariant: only time in which the watchdog itself ran counts, so a process that was stopped or a host that slept accuses
 //! nobody.
@@ -11,6 +11,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// Between two looks. Also the most that a look can be late before the excess is not counted.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -113,6 +114,7 @@ impl Look {
 pub struct Watchdog {
     verdicts: Arc<Verdicts>,
     end: Sender<()>,
+    ended: Option<oneshot::Receiver<()>>,
     thread: JoinHandle<()>,
 }
 
@@ -126,10 +128,23 @@ impl Watchdog {
     pub fn start(stages: &[Arc<Stage>], limit: Duration) -> std::io::Result<Self> {
         let look = Look::new(stages, limit);
         let verdicts = Arc::clone(&look.verdicts);
-        let (end, ended) = bounded(0);
-        let thread =
-            std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch(look, &ended))?;
-        Ok(Self { verdicts, end, thread })
+        let (end, asked) = bounded(0);
+        let (lives, ended) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+            let _until_it_ends_or_panics = lives;
+            watch(look, &asked);
+        })?;
+        Ok(Self { verdicts, end, ended: Some(ended), thread })
+    }
+
+    /// Waits for the end of its thread, whatever it ends of. For one who waits, once.
+    pub fn ended(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let ended = self.ended.take();
+        async move {
+            if let Some(ended) = ended {
+                let _thread_is_gone = ended.await;
+            }
+        }
     }
 
     /// What it thinks.

@@ -76,6 +76,21 @@ impl SpoolLock {
         }
     }
 
+    /// Waits until nobody has the spool in `dir`, as long as [`SpoolLock::take`] does; makes nothing there.
+    ///
+    /// # Errors
+    /// [`LockError::Held`].
+    pub fn wait_until_free(dir: &Path) -> Result<(), LockError> {
+        let since = Instant::now();
+        while let Some(holder) = Self::holder(dir) {
+            if since.elapsed() >= PATIENCE {
+                return Err(LockError::Held { dir: dir.to_owned(), holder });
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
     /// Who has the spool in `dir` now; none if nobody has, or there is no spool.
     #[must_use]
     pub fn holder(dir: &Path) -> Option<String> {

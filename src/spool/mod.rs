@@ -11,6 +11,7 @@ mod account;
 mod backing;
 mod feed;
 mod files;
+mod identity;
 mod length;
 mod lock;
 mod mapping;
@@ -32,6 +33,7 @@ mod writer;
 
 pub use feed::{Feed, Listener, WhenSlow};
 pub(crate) use files::{Call, Files};
+pub use identity::{IdentityError, Standing, judge, name_spool, spool_id};
 pub use lock::{LockError, SpoolLock};
 pub use message::{Closes, Message, Piece, StreamId};
 pub use published::{Cut, Input, Segment};

@@ -6,7 +6,7 @@ use super::account::Account;
 use super::files::Files;
 use super::mapping::Pool;
 use super::recover::{Recovery, recover};
-use super::{Cut, Feed, LockError, Quota, SpoolLock};
+use super::{Cut, Feed, IdentityError, LockError, Quota, SpoolLock};
 use crate::limits::PAGE_BYTES;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -74,6 +74,9 @@ pub enum SpoolError {
     /// Another process has it.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// It is not the one that the job store knows.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 /// Why a capture cannot go on writing.

@@ -9,8 +9,8 @@ use super::{Changes, JobStore, StoreError, Stored, record};
 use crate::job::{AccountId, CaptureId, Job};
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
-    TableDefinition, WriteTransaction,
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageError, TableDefinition, WriteTransaction,
 };
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -31,6 +31,12 @@ const UNFINISHED: TableDefinition<&str, ()> = TableDefinition::new("jobs_unfinis
 
 /// (account, bucket id) → record.
 const BUCKETS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("buckets");
+
+/// What the store knows of its host, by name.
+const HOST: TableDefinition<&str, &str> = TableDefinition::new("host");
+
+/// In [`HOST`]: the spool whose captures these are.
+const SPOOL: &str = "spool";
 
 /// One empty row, written to find out whether anything can be.
 const PROBE: TableDefinition<(), ()> = TableDefinition::new("probe");
@@ -94,7 +100,37 @@ impl Embedded {
         drop((by_time, owned));
         transaction.open_table(UNFINISHED).map_err(failed)?;
         transaction.open_table(BUCKETS).map_err(failed)?;
+        transaction.open_table(HOST).map_err(failed)?;
         transaction.commit().map_err(failed)
+    }
+
+    /// The name of the spool whose captures these are, once it was told.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn spool(&self) -> Result<Option<String>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let host = transaction.open_table(HOST).map_err(failed)?;
+        Ok(host.get(SPOOL).map_err(failed)?.map(|id| id.value().to_owned()))
+    }
+
+    /// Remembers the name of the spool.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_spool(&self, id: &str) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.open_table(HOST).map_err(failed)?.insert(SPOOL, id).map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    /// As [`Embedded::spool`], of the database at `path`, which is neither made nor changed; none also when it cannot be read
+    /// without: because another process has it, or its last one was killed.
+    #[must_use]
+    pub fn spool_of(path: &Path) -> Option<String> {
+        let transaction = ReadOnlyDatabase::open(path).ok()?.begin_read().ok()?;
+        Some(transaction.open_table(HOST).ok()?.get(SPOOL).ok()??.value().to_owned())
     }
 
     fn write<T>(

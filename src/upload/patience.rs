@@ -1,8 +1,7 @@
-//! How long a store is waited for. Owns pauses between attempts, time limits, and errors in one line; not what is tried again.
+//! How long a store is waited for. Owns pauses between attempts and time limits; not what is tried again.
 //!
 //! Invariant: uploads that failed together do not come back together.
 
-use std::error::Error;
 use std::time::Duration;
 
 /// First pause between two attempts; the ceiling doubles with each.
@@ -63,21 +62,7 @@ impl Grant {
     }
 }
 
-/// An error with its causes in one line; those that repeat what was said are left out.
-pub(super) fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// Whether a failure without an answer, as [`describe`] tells it, is about the store's certificate (rustls' words). People have
+/// Whether a failure without an answer, as [`chain`](crate::chain::chain) tells it, is about the store's certificate (rustls' words). People have
 /// to repair that: at once to be told to who waits, and to be waited for where data waits.
 pub(super) fn is_about_trust(detail: &str) -> bool {
     detail.contains("invalid peer certificate")

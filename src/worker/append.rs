@@ -4,7 +4,7 @@
 //! Invariant: of `n` matches exactly `captured + no_block + limit + sampled = n`, and what the budget granted is in the block.
 
 use super::counters::Slot;
-use super::stream::{Step, Stream, Way, stamp};
+use super::stream::{HandOver, Step, Stream, stamp};
 use super::work::Attachment;
 use crate::limits::{FULL_SNAPLEN, PCAP_RECORD_HEADER_BYTES};
 use crate::matcher::Bits;
@@ -69,7 +69,7 @@ pub(super) fn append<B: Burst>(
     attachment: &Attachment,
     stream: &mut Stream,
     slot: &mut Slot,
-    way: &mut Way<'_>,
+    hand_over: &mut HandOver<'_>,
     segment_bytes_max: u64,
 ) {
     slot.matched += u64::from(hits.count_ones());
@@ -93,8 +93,8 @@ pub(super) fn append<B: Burst>(
     let fitting = if in_this_block {
         wanted
     } else {
-        way.refill();
-        stream.cursor.fitting(records, segment_bytes_max, way.free.len())
+        hand_over.refill();
+        stream.cursor.fitting(records, segment_bytes_max, hand_over.free.len())
     };
     slot.no_block += (wanted - fitting) as u64;
     let granted = attachment.budget.take(fitting, kept.take(fitting));
@@ -109,7 +109,7 @@ pub(super) fn append<B: Burst>(
         frames.fold(0, |sum, i| {
             let bytes = burst.wire_len(i).min(attachment.snaplen) as usize + PCAP_RECORD_HEADER_BYTES;
             let step = stream.cursor.step(bytes, segment_bytes_max);
-            stream.advance(step, way, attachment.snaplen, stamped.cycles);
+            stream.advance(step, hand_over, attachment.snaplen, stamped.cycles);
             sum + write_run(stamped, std::iter::once(i), attachment.snaplen, stream)
         })
     };
@@ -161,7 +161,7 @@ fn copy_both_ends<const N: usize>(to: &mut [u8], from: &[u8], n: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Budget;
+    use super::super::{Budget, Window};
     use super::*;
     use crate::block::{Arena, Hugepages, lane};
     use crate::limits::BLOCK_BYTES;
@@ -208,16 +208,16 @@ mod tests {
         stream.begin(1, Some(snaplen), None);
         let budget = Arc::new(Budget::new(None, None));
         let attachment =
-            Attachment { serial: 1, snaplen, end_ns: u64::MAX, budget, sample: None, rotate: None };
+            Attachment { serial: 1, snaplen, window: Window::open(None), budget, sample: None, rotate: None };
         let max = 3 * BLOCK_BYTES as u64;
         for (n, (burst, hits)) in bursts.iter().enumerate() {
             let stamped = Stamped::new(burst, n as u64 + 1, n as u64 + 1);
             if !short || !append_plain(&stamped, *hits, &mut stream, &mut slot, max) {
-                let way = &mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
-                append(&stamped, *hits, &attachment, &mut stream, &mut slot, way, max);
+                let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+                append(&stamped, *hits, &attachment, &mut stream, &mut slot, hand_over, max);
             }
         }
-        stream.end(&mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free });
+        stream.end(&mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free });
         let (mut bytes, mut packets) = (Vec::new(), 0);
         while let Some(message) = writer_end.receive() {
             if let Message::Data(_, piece) = message {

@@ -29,13 +29,29 @@ impl Ended {
 }
 
 /// The shared budget of one capture.
+///
+/// Packets are reserved before bytes. A worker whose reserved packets the byte limit refuses gives them back to nobody: the capture
+/// ends with that. So bytes are taken by frames that are appended alone, and `unused` falls to zero only when every packet of
+/// the limit is appended: which of the two limits ended the capture does not depend on who looks first.
 #[derive(Debug)]
 pub struct Budget {
+    /// Packets that nobody has reserved.
     packets: AtomicU64,
+    /// Bytes that nobody has taken.
     bytes: AtomicU64,
+    /// Of the packet limit, what is not appended. Kept if bytes are limited too; otherwise what is reserved is appended.
+    unused: AtomicU64,
     ended: AtomicU64,
-    /// Neither packets nor bytes are limited, so nothing needs to be booked.
-    unlimited: bool,
+    limits: Limits,
+}
+
+/// What needs to be booked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limits {
+    None,
+    Packets,
+    Bytes,
+    Both,
 }
 
 impl Budget {
@@ -45,8 +61,14 @@ impl Budget {
         Self {
             packets: AtomicU64::new(packets.unwrap_or(u64::MAX)),
             bytes: AtomicU64::new(bytes.unwrap_or(u64::MAX)),
+            unused: AtomicU64::new(packets.unwrap_or(u64::MAX)),
             ended: AtomicU64::new(0),
-            unlimited: packets.is_none() && bytes.is_none(),
+            limits: match (packets, bytes) {
+                (None, None) => Limits::None,
+                (Some(_), None) => Limits::Packets,
+                (None, Some(_)) => Limits::Bytes,
+                (Some(_), Some(_)) => Limits::Both,
+            },
         }
     }
 
@@ -63,7 +85,7 @@ impl Budget {
     /// Whether it ends by being used up.
     #[must_use]
     pub fn is_limited(&self) -> bool {
-        !self.unlimited
+        self.limits != Limits::None
     }
 
     /// Ends it; only the first reason counts.
@@ -78,7 +100,7 @@ impl Budget {
     pub fn take(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
         if self.ended().is_some() {
             0
-        } else if self.unlimited {
+        } else if self.limits == Limits::None {
             asked
         } else {
             self.take_limited(asked, lengths)
@@ -86,16 +108,48 @@ impl Budget {
     }
 
     fn take_limited(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
-        let (packets, last_packet) =
+        match self.limits {
+            Limits::None => asked,
+            Limits::Packets => self.take_packets(asked),
+            Limits::Bytes => self.take_bytes(lengths.take(asked)),
+            Limits::Both => {
+                let packets = self.reserve_packets(asked).0;
+                let frames = self.take_bytes(lengths.take(packets));
+                if frames == packets
+                    && self.unused.fetch_sub(frames as u64, Ordering::AcqRel) == frames as u64
+                {
+                    self.end(Ended::Packets);
+                }
+                frames
+            }
+        }
+    }
+
+    fn take_packets(&self, asked: usize) -> usize {
+        let (packets, last) = self.reserve_packets(asked);
+        if last || packets < asked {
+            self.end(Ended::Packets);
+        }
+        packets
+    }
+
+    /// Reserves at most so many packets; returns how many, and whether none is left.
+    fn reserve_packets(&self, asked: usize) -> (usize, bool) {
+        let (packets, last) =
             take_from(&self.packets, |left| asked.min(usize::try_from(left).unwrap_or(asked)) as u64);
-        let packets = usize::try_from(packets).unwrap_or(0);
-        let mut frames = 0;
-        let (_, _) = take_from(&self.bytes, |left| {
+        (usize::try_from(packets).unwrap_or(0), last)
+    }
+
+    /// Takes the bytes of the first frames that fit; returns how many those are. One that does not fit ends the capture.
+    fn take_bytes(&self, lengths: impl Iterator<Item = u32> + Clone) -> usize {
+        let (mut frames, mut refused) = (0, false);
+        take_from(&self.bytes, |left| {
             let mut sum = 0;
-            frames = 0;
-            for length in lengths.clone().take(packets) {
+            (frames, refused) = (0, false);
+            for length in lengths.clone() {
                 let next = sum + u64::from(length);
-                if next > left {
+                refused = next > left;
+                if refused {
                     break;
                 }
                 sum = next;
@@ -103,12 +157,8 @@ impl Budget {
             }
             sum
         });
-        if frames < packets {
-            // Refused by the byte limit: the capture ends, and the packets are not used up.
+        if refused {
             self.end(Ended::Bytes);
-            self.packets.fetch_add((packets - frames) as u64, Ordering::AcqRel);
-        } else if last_packet || packets < asked {
-            self.end(Ended::Packets);
         }
         frames
     }
@@ -158,6 +208,44 @@ mod tests {
         assert_eq!(take(&budget, &[100, 100]), 2);
         assert_eq!(take(&budget, &[60, 10]), 0, "60 does not fit, so 10 comes too late");
         assert_eq!(budget.ended(), Some(Ended::Bytes));
+    }
+
+    #[test]
+    fn with_both_limits_the_one_that_is_reached_is_the_reason() {
+        let packets = Budget::new(Some(3), Some(240));
+        assert_eq!(take(&packets, &[60; 5]), 3);
+        assert_eq!(packets.ended(), Some(Ended::Packets));
+        let bytes = Budget::new(Some(5), Some(239));
+        assert_eq!((take(&bytes, &[60; 2]), bytes.ended()), (2, None));
+        assert_eq!(take(&bytes, &[60; 5]), 1);
+        assert_eq!(bytes.ended(), Some(Ended::Bytes));
+        let none = Budget::new(Some(0), Some(100));
+        assert_eq!((take(&none, &[60]), none.ended()), (0, Some(Ended::Packets)));
+    }
+
+    #[test]
+    fn many_workers_together_end_with_the_limit_that_stopped_them() {
+        let rounds = if cfg!(miri) { 3 } else { 2000 };
+        for round in 0..rounds {
+            // By turns the last frame is the last packet, or one more would be, but does not fit.
+            let fits = round % 2 == 0;
+            let budget = Arc::new(Budget::new(Some(24), Some(if fits { 24 * 60 } else { 24 * 60 - 1 })));
+            let threads: Vec<_> = (1..=3_usize)
+                .map(|burst| {
+                    let budget = Arc::clone(&budget);
+                    std::thread::spawn(move || {
+                        let mut mine = 0;
+                        while budget.ended().is_none() {
+                            mine += take(&budget, &vec![60; burst * 3]);
+                        }
+                        mine
+                    })
+                })
+                .collect();
+            let taken = threads.into_iter().map(|t| t.join().unwrap()).sum::<usize>();
+            let expected = if fits { (24, Ended::Packets) } else { (23, Ended::Bytes) };
+            assert_eq!((taken, budget.ended()), (expected.0, Some(expected.1)), "round {round}");
+        }
     }
 
     #[test]

@@ -10,14 +10,18 @@ mod clock;
 mod counters;
 mod poll;
 mod sample;
+mod sampled;
 mod sequence;
+mod steps;
 mod stream;
-mod taps;
+mod time;
 mod work;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use budget::{Budget, Ended};
-pub use clock::Clock;
 pub use counters::{QueueCounters, QueueTotals, SlotTotals};
 pub use poll::{Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
 pub use sample::Sample;
-pub use work::{Assigned, Attachment, Work};
+pub use steps::{ClockReading, ClockSteps};
+pub use work::{Assigned, Attachment, Window, Work};

@@ -1,16 +1,19 @@
-//! The worker itself: one thread that polls its queues for ever. Owns the order of things in one turn: take new work,
+//! The worker itself: one thread that polls its queues until it is told to stop. Owns the order of things in one tick: take new work,
 //! poll every queue, and now and then keep house.
 //!
 //! Invariant: work is swapped between two bursts, so every burst is matched, limited and counted by one program.
 
 use super::append::{Stamped, append, append_plain};
+use super::clock::{Clock, JUMP_NS};
 use super::counters::{LocalCounters, QueueCounters, Slot};
 use super::sample::Sampler;
-use super::stream::{NOTICES_SPARE, Stream, Way};
-use super::taps::Taps;
-use super::{Clock, Work};
-use crate::block::{Block, Stage, WorkerEnd, cycles};
-use crate::limits::{BURST, CAPTURES_MAX};
+use super::sampled::SampledSlots;
+use super::steps::ClockSteps;
+use super::stream::{HandOver, NOTICES_SPARE, Stream};
+use super::time::{HostTime, Sample, Time};
+use super::work::{Window, Work};
+use crate::block::{Block, Stage, WorkerEnd};
+use crate::limits::{BURST, CAPTURES_MAX, STALE_FRAMES_MAX};
 use crate::matcher::{Bits, Hits};
 use crate::packet::{Burst, Key, Source};
 use crate::spool::Message;
@@ -23,7 +26,7 @@ use std::time::Duration;
 const WORKS_WAITING: usize = 8;
 /// How often a worker looks at its timers.
 const HOUSEKEEPING_NS: u64 = 1_000_000;
-/// How often the clock is fitted anew.
+/// How often the clock's fit is renewed.
 const REFIT_NS: u64 = 100_000_000;
 
 /// When streams are handed over without being full.
@@ -52,25 +55,40 @@ pub struct WorkerParts<S> {
     pub stop: Arc<AtomicBool>,
     /// What it says of itself.
     pub stage: Arc<Stage>,
+    /// Where it tells steps of the wall clock. One worker of a host does.
+    pub clock_steps: Option<Arc<ClockSteps>>,
 }
 
 /// The engine's end of a worker.
+///
+/// The worker runs every work that it was given, one after the other in that order, and skips none. When it runs the next one, the
+/// one before comes back, with its `generation`: so after `n` works came back, it runs the one that was given as number `n + 1`,
+/// counted without the idle work that it begins with and that comes back first. Before a work comes back, every stream that is not
+/// in the next one was ended: `Message::End` is in its lane, once for each queue and serial, also if no frame ever came. What was
+/// refused (`give`) is not run.
 #[derive(Debug)]
 pub struct WorkerHandle {
     give: Producer<Box<Work>>,
     back: Consumer<Box<Work>>,
+    queues: usize,
 }
 
 impl WorkerHandle {
-    /// Gives the worker new work, which replaces the old between two bursts.
+    /// Gives the worker new work, which replaces the last one between two bursts.
     ///
     /// # Errors
-    /// Gives it back when the worker has not taken the last ones yet.
+    /// Gives it back when the worker has not taken the last eight yet.
     pub fn give(&mut self, work: Box<Work>) -> Result<(), Box<Work>> {
         self.give.push(work).map_err(|rtrb::PushError::Full(work)| work)
     }
 
-    /// Work that the worker has left behind, with all its streams that went on no more ended.
+    /// The worker's queues: each has a stream of its own for every capture.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.queues
+    }
+
+    /// Work that the worker has replaced. The streams that are not in the next one have been ended.
     pub fn take_back(&mut self) -> Option<Box<Work>> {
         self.back.pop().ok()
     }
@@ -85,18 +103,19 @@ struct Queue<S> {
     streams: [Stream; CAPTURES_MAX],
     keys: [Key; BURST],
     hits: Hits,
-    taps: Taps,
+    sampled: SampledSlots,
     last_ns: u64,
     /// Slots whose captures were over when the first burst since the last publication came, and from when on another one is.
     /// So a capture without limits of packets or bytes ends some bursts late at most, and its budget is not asked each time.
     over: u64,
-    next_end_ns: u64,
+    /// In cycles.
+    next_end: u64,
 }
 
 impl<S> Queue<S> {
     /// Publishes all that was counted, and the slots in the bit mask `changed`.
     fn publish(&mut self, changed: u64) {
-        let settled = self.taps.settle(&mut self.streams, &mut self.local);
+        let settled = self.sampled.settle(&mut self.streams, &mut self.local);
         self.local.publish(&self.published, changed | settled);
     }
 }
@@ -114,6 +133,15 @@ pub struct Worker<S> {
     timers: Timers,
     stop: Arc<AtomicBool>,
     stage: Arc<Stage>,
+    clock_steps: Option<Arc<ClockSteps>>,
+    due: Due,
+}
+
+/// When a worker next does what it does now and then, in cycles.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    house: u64,
+    refit: u64,
 }
 
 /// Messages without a block that a lane must have room for.
@@ -127,7 +155,7 @@ pub fn lane_notices() -> usize {
 pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
     let (give, take) = RingBuffer::new(WORKS_WAITING);
     let (left, back) = RingBuffer::new(WORKS_WAITING + 1);
-    let lanes = parts.lanes.len();
+    let (lanes, queues_count) = (parts.lanes.len(), parts.queues.len());
     let queues = parts.queues.into_iter().map(|(index, source, published)| Queue {
         index,
         lane: usize::from(index) % lanes,
@@ -137,10 +165,10 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         streams: std::array::from_fn(|_| Stream::idle()),
         keys: [Key([0; 64]); BURST],
         hits: Hits::default(),
-        taps: Taps::none(),
+        sampled: SampledSlots::none(),
         last_ns: 0,
         over: 0,
-        next_end_ns: 0,
+        next_end: 0,
     });
     let worker = Worker {
         queues: queues.collect(),
@@ -150,53 +178,100 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         work: Box::new(Work::idle(0)),
         take,
         left,
-        clock: Clock::start(cycles),
+        clock: Clock::start(&HostTime),
         timers: parts.timers,
         stop: parts.stop,
         stage: parts.stage,
+        clock_steps: parts.clock_steps,
+        due: Due::default(),
     };
-    (worker, WorkerHandle { give, back })
+    (worker, WorkerHandle { give, back, queues: queues_count })
 }
 
 impl<S: Source> Worker<S> {
     /// Polls until told to stop, then ends every stream.
     pub fn run(mut self) {
-        let house = self.clock.cycles_in(HOUSEKEEPING_NS);
-        let refit = self.clock.cycles_in(REFIT_NS);
-        let (mut next_house, mut next_refit) = (cycles() + house, cycles() + refit);
+        self.discard_stale();
         while !self.stop.load(Ordering::Relaxed) {
-            self.take_work();
-            for queue in 0..self.queues.len() {
-                self.poll(queue);
-            }
-            let now = cycles();
-            if now >= next_house {
-                next_house = now + house;
-                self.keep_house(now);
-                if now >= next_refit {
-                    next_refit = now + refit;
-                    self.clock.refit_from(cycles, refit);
+            self.tick(&HostTime);
+        }
+        self.swap(Box::new(Work::idle(u64::MAX)), &HostTime);
+    }
+
+    /// Empties the queues. A device that was opened a while ago holds frames from since then, and an AF_PACKET socket also those of
+    /// other interfaces, from before it was bound. No work was taken yet, so they concern no capture and are counted nowhere.
+    fn discard_stale(&mut self) {
+        for queue in &mut self.queues {
+            let mut frames = 0;
+            while frames < STALE_FRAMES_MAX {
+                match queue.source.receive().len() {
+                    0 => break,
+                    received => frames += received,
                 }
             }
         }
-        self.swap(Box::new(Work::idle(u64::MAX)));
     }
 
-    fn take_work(&mut self) {
+    /// Takes new work, polls every queue once, and looks after the timers and the clock when that is due.
+    #[inline]
+    fn tick(&mut self, time: &impl Time) {
+        self.take_work(time);
+        for queue in 0..self.queues.len() {
+            self.poll(queue, time);
+        }
+        let now = time.cycles();
+        if now >= self.due.house {
+            self.due.house = now + self.clock.cycles_in(HOUSEKEEPING_NS);
+            self.keep_house(now);
+            if now >= self.due.refit {
+                let interval = self.clock.cycles_in(REFIT_NS);
+                self.due.refit = now + interval;
+                self.refit(Sample::take(time), interval);
+            }
+        }
+    }
+
+    /// Renews the clock. A step of the wall clock changes no stream's time: what is attached goes on in the time that it has.
+    fn refit(&mut self, now: Sample, interval: u64) {
+        let Some(step_ns) = self.clock.refit(now, interval) else { return };
+        if let Some(steps) = &self.clock_steps {
+            steps.add(step_ns, now.wall_ns);
+        }
+        for queue in &mut self.queues {
+            queue.last_ns = 0;
+            for slot in self.work.slots() {
+                queue.streams[slot].shift_time(step_ns.saturating_neg());
+            }
+        }
+    }
+
+    /// What the time in which a capture began is ahead of this worker's. Not nothing when the wall clock was set and not all
+    /// workers know it yet: then the capture's time is that of its beginning on every worker.
+    fn ahead_ns(&self, window: &Window) -> i64 {
+        let own_ns = self.clock.ns_at(window.began);
+        let ahead_ns = window.began_ns.cast_signed().saturating_sub(own_ns.cast_signed());
+        if ahead_ns.unsigned_abs() > JUMP_NS { ahead_ns } else { 0 }
+    }
+
+    fn take_work(&mut self, time: &impl Time) {
         if self.left.is_full() {
             return;
         }
         if let Ok(work) = self.take.pop() {
-            let left = self.swap(work);
+            let left = self.swap(work, time);
             let _has_room = self.left.push(left);
         }
     }
 
     /// Replaces the work; ends the streams that are not in the new one and begins those that were not in the old one.
-    fn swap(&mut self, work: Box<Work>) -> Box<Work> {
+    fn swap(&mut self, work: Box<Work>, time: &impl Time) -> Box<Work> {
         let old = std::mem::replace(&mut self.work, work);
+        let mut ahead = [0; CAPTURES_MAX];
+        for slot in self.work.slots() {
+            ahead[slot] = self.work.attachments[slot].as_ref().map_or(0, |a| self.ahead_ns(&a.window));
+        }
         for queue in &mut self.queues {
-            let mut touched = queue.taps.settle(&mut queue.streams, &mut queue.local);
+            let mut touched = queue.sampled.settle(&mut queue.streams, &mut queue.local);
             for slot in 0..CAPTURES_MAX {
                 let (before, after) = (old.serial(slot), self.work.serial(slot));
                 if before == after {
@@ -209,27 +284,33 @@ impl<S: Source> Worker<S> {
                     counts.rx_to = counts.rx_to.min(rx);
                     queue.local.publish(&queue.published, 1 << slot);
                     let (lanes, free) = (&mut self.lanes[..], &mut self.free);
-                    queue.streams[slot].end(&mut Way { queue: queue.index, lanes, lane: queue.lane, free });
+                    queue.streams[slot].end(&mut HandOver {
+                        queue: queue.index,
+                        lanes,
+                        lane: queue.lane,
+                        free,
+                    });
                 }
                 if after != 0 {
                     queue.local.slots[slot] =
                         Slot { serial: after, rx_from: rx, rx_to: u64::MAX, ..Slot::default() };
                     // Serials are never reused, so no two streams draw the same numbers.
-                    let seed = cycles() ^ after.rotate_left(32) ^ u64::from(queue.index).rotate_left(48);
+                    let seed = time.cycles() ^ after.rotate_left(32) ^ u64::from(queue.index).rotate_left(48);
                     let sample = self.work.attachments[slot].as_ref().and_then(|a| a.sample);
                     let plain = self.work.attachments[slot].as_ref().filter(|a| !a.budget.is_limited());
                     let plain = plain.filter(|_| sample.is_none()).map(|a| a.snaplen);
                     queue.streams[slot].begin(after, plain, sample.map(|sample| Sampler::new(sample, seed)));
+                    queue.streams[slot].shift_time(ahead[slot]);
                 }
             }
-            queue.taps.set(self.work.taps, &queue.streams);
+            queue.sampled.set(self.work.sampled, &queue.streams);
             queue.publish(touched);
         }
         old
     }
 
     #[inline]
-    fn poll(&mut self, queue: usize) {
+    fn poll(&mut self, queue: usize, time: &impl Time) {
         let queue = &mut self.queues[queue];
         let burst = queue.source.receive();
         let frames = burst.len();
@@ -240,15 +321,16 @@ impl<S: Source> Worker<S> {
             }
             return;
         }
-        let now = cycles();
+        let now = time.cycles();
         queue.last_ns = self.clock.ns(now).max(queue.last_ns);
-        if queue.local.is_settled() || queue.last_ns >= queue.next_end_ns {
-            (queue.over, queue.next_end_ns) = self.work.over(queue.last_ns);
+        if queue.local.is_settled() || now >= queue.next_end {
+            let (over, next_end) = self.work.over(self.clock.moment(now));
+            (queue.over, queue.next_end) = (over, next_end.map_or(u64::MAX, |end| self.clock.cycles_at(end)));
         }
         let mut touched = 0;
-        let is_passed = queue.over & queue.taps.slots() == 0 && queue.taps.pass_over(frames as u64);
+        let is_passed = queue.over & queue.sampled.slots() == 0 && queue.sampled.pass_over(frames as u64);
         if !is_passed {
-            touched |= queue.taps.settle(&mut queue.streams, &mut queue.local);
+            touched |= queue.sampled.settle(&mut queue.streams, &mut queue.local);
         }
         if self.work.program.needs_keys() {
             for i in 0..frames {
@@ -258,9 +340,10 @@ impl<S: Source> Worker<S> {
         self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits);
         let all = u64::MAX >> (BURST - frames);
         let stamped = Stamped::new(&burst, queue.last_ns, now);
-        let taps = queue.taps.slots();
-        // Taps take every packet, also those that they then leave out.
-        let (mut matched, awake) = if !is_passed { (0, taps) } else { (if taps == 0 { 0 } else { all }, 0) };
+        let sampled = queue.sampled.slots();
+        // A sampled slot takes every packet, also those that it then leaves out.
+        let (mut matched, awake) =
+            if !is_passed { (0, sampled) } else { (if sampled == 0 { 0 } else { all }, 0) };
         for (slot, hits) in queue.hits.iter().chain(Bits(awake).map(|slot| (slot, all))) {
             touched |= 1 << slot;
             let (stream, counts) = (&mut queue.streams[slot], &mut queue.local.slots[slot]);
@@ -277,16 +360,16 @@ impl<S: Source> Worker<S> {
                 continue;
             }
             matched |= hits;
-            let way = &mut Way {
+            let hand_over = &mut HandOver {
                 queue: queue.index,
                 lanes: &mut self.lanes,
                 lane: queue.lane,
                 free: &mut self.free,
             };
-            append(&stamped, hits, attachment, stream, counts, way, self.segment_bytes_max);
+            append(&stamped, hits, attachment, stream, counts, hand_over, self.segment_bytes_max);
         }
         if !is_passed {
-            queue.taps.set(queue.taps.slots() & !queue.over, &queue.streams);
+            queue.sampled.set(queue.sampled.slots() & !queue.over, &queue.streams);
         }
         let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
@@ -313,7 +396,7 @@ impl<S: Source> Worker<S> {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);
                 let rotate = own.map_or(rotate_all, cycles_in);
                 let stream = &mut queue.streams[slot];
-                let way = &mut Way {
+                let hand_over = &mut HandOver {
                     queue: queue.index,
                     lanes: &mut self.lanes,
                     lane: queue.lane,
@@ -321,18 +404,22 @@ impl<S: Source> Worker<S> {
                 };
                 if stream.cursor.open {
                     if now.saturating_sub(stream.segment_since) >= rotate {
-                        stream.close_segment(way);
+                        stream.close_segment(hand_over);
                         stream.segment_since = now;
                     } else if stream.dirty_since != 0 && now.saturating_sub(stream.dirty_since) >= flush {
-                        way.refill();
-                        stream.flush(way);
+                        hand_over.refill();
+                        stream.flush(hand_over);
                     }
                 } else if now.saturating_sub(stream.segment_since) >= rotate {
                     stream.segment_since = now;
                     queue.last_ns = queue.last_ns.max(ns);
-                    stream.promise(way, ns);
+                    stream.promise(hand_over, ns);
                 }
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "poll_tests.rs"]
+mod tests;

@@ -102,6 +102,8 @@ pub(super) struct Stream {
     pub segment_since: u64,
     /// Cycle count when the oldest byte that was not handed over was appended; zero: none.
     pub dirty_since: u64,
+    /// What the stream's time is ahead of the worker's: the capture keeps the time in which it began.
+    ahead_ns: i64,
     /// The capture's number; zero: nobody is attached.
     pub serial: u64,
     /// Which frames are kept; none: every one.
@@ -190,7 +192,7 @@ pub(super) fn stamp(ns: u64) -> u64 {
 }
 
 /// What a stream needs to hand over a block.
-pub(super) struct Way<'a> {
+pub(super) struct HandOver<'a> {
     pub queue: u16,
     /// The worker's lanes, and which of them this queue uses.
     pub lanes: &'a mut [WorkerEnd<Message>],
@@ -199,7 +201,7 @@ pub(super) struct Way<'a> {
     pub free: &'a mut Vec<Block>,
 }
 
-impl Way<'_> {
+impl HandOver<'_> {
     /// Takes back every block that writers are done with.
     pub fn refill(&mut self) {
         for lane in &mut *self.lanes {
@@ -224,6 +226,7 @@ impl Stream {
             frame_bytes: 0,
             segment_since: 0,
             dirty_since: 0,
+            ahead_ns: 0,
             sampler: None,
         }
     }
@@ -233,10 +236,15 @@ impl Stream {
         *self = Self { serial, plain, sampler, ..Self::idle() };
     }
 
-    /// `ns`, or the stream's last time if that is later: a stream's times never go back.
+    /// Moves the stream's time so much further ahead of the worker's.
+    pub fn shift_time(&mut self, by_ns: i64) {
+        self.ahead_ns = self.ahead_ns.saturating_add(by_ns);
+    }
+
+    /// The worker's time `ns` in the stream's time, or the stream's last time if that is later: a stream's times never go back.
     #[inline]
-    pub fn not_before(&self, ns: u64) -> u64 {
-        ns.max(self.last_ns)
+    fn time(&self, ns: u64) -> u64 {
+        ns.saturating_add_signed(self.ahead_ns).max(self.last_ns)
     }
 
     /// Has the place of the next record fetched into the cache. Where many streams take a frame each, the processor does not
@@ -248,11 +256,11 @@ impl Stream {
         }
     }
 
-    /// Begins a run of records into the open block, stamped `ns`, of which `header` are the time fields, unless a port knows
-    /// better.
+    /// Begins a run of records into the open block, received at `ns` of the worker's time, of which `header` are the time fields,
+    /// unless a port knows better.
     #[inline]
     pub fn run(&mut self, ns: u64, header: u64, cycles: u64) -> Run<'_> {
-        let later = self.not_before(ns);
+        let later = self.time(ns);
         let stamp = if later == ns { header } else { stamp(later) };
         let ns = later;
         let block = self.block.as_mut().map(Block::bytes_mut).unwrap_or_default();
@@ -269,18 +277,18 @@ impl Stream {
     }
 
     /// Takes the step that a record needs. The caller has made sure of a free block (`Cursor::fitting`).
-    pub fn advance(&mut self, step: Step, way: &mut Way<'_>, snaplen: u32, cycles: u64) {
+    pub fn advance(&mut self, step: Step, hand_over: &mut HandOver<'_>, snaplen: u32, cycles: u64) {
         match step {
             Step::Append => {}
             Step::NextBlock => {
                 let whole = self.cursor.position - self.cursor.position % PAGE_BYTES;
-                self.go_on(way, whole);
+                self.go_on(hand_over, whole);
             }
             Step::NextSegment => {
                 if self.cursor.open {
-                    self.close_segment(way);
+                    self.close_segment(hand_over);
                 }
-                let Some(mut block) = way.free.pop() else { return };
+                let Some(mut block) = hand_over.free.pop() else { return };
                 block.bytes_mut()[..PCAP_FILE_HEADER_BYTES].copy_from_slice(&file_header(snaplen));
                 self.block = Some(block);
                 self.cursor = self.cursor.after(step);
@@ -291,17 +299,17 @@ impl Stream {
 
     /// Hands over the first `bytes` bytes of the block and goes on in a free one, which begins with the page that is not
     /// whole. Without a free block, or without a block, nothing changes; returns whether it did.
-    fn go_on(&mut self, way: &mut Way<'_>, bytes: usize) -> bool {
+    fn go_on(&mut self, hand_over: &mut HandOver<'_>, bytes: usize) -> bool {
         let Some(block) = &self.block else { return false };
-        let Some(mut next) = way.free.pop() else { return false };
+        let Some(mut next) = hand_over.free.pop() else { return false };
         let (position, tail) = (self.cursor.position, self.cursor.position % PAGE_BYTES);
         next.bytes_mut()[..tail].copy_from_slice(&block.bytes()[position - tail..position]);
         if let Some(block) = self.block.replace(next) {
             // A piece has 32 bits for its packets.
-            if way.lanes[way.lane].is_bypassed() && self.packets < u32::MAX / 2 {
-                way.free.push(block);
+            if hand_over.lanes[hand_over.lane].is_bypassed() && self.packets < u32::MAX / 2 {
+                hand_over.free.push(block);
             } else {
-                self.hand_over(way, block, bytes, Closes::Nothing);
+                self.send_piece(hand_over, block, bytes, Closes::Nothing);
             }
         }
         self.cursor = self.cursor.after(Step::NextBlock);
@@ -309,19 +317,19 @@ impl Stream {
     }
 
     /// Hands over what there is, if anything is new and a block is free to go on with.
-    pub fn flush(&mut self, way: &mut Way<'_>) {
+    pub fn flush(&mut self, hand_over: &mut HandOver<'_>) {
         if self.dirty_since == 0 {
             return;
         }
-        if self.go_on(way, self.cursor.position) {
+        if self.go_on(hand_over, self.cursor.position) {
             self.dirty_since = 0;
         }
     }
 
     /// Ends the segment, if one is open.
-    pub fn close_segment(&mut self, way: &mut Way<'_>) {
+    pub fn close_segment(&mut self, hand_over: &mut HandOver<'_>) {
         if let Some(block) = self.block.take() {
-            self.hand_over(way, block, self.cursor.position, Closes::Segment);
+            self.send_piece(hand_over, block, self.cursor.position, Closes::Segment);
         }
         self.cursor.open = false;
         self.sequence += 1;
@@ -329,24 +337,27 @@ impl Stream {
     }
 
     /// Promises that nothing older than `ns` will come, if the lane has room to spare for it.
-    pub fn promise(&mut self, way: &mut Way<'_>, ns: u64) {
-        if way.lanes[way.lane].room() > NOTICES_SPARE {
-            self.last_ns = self.not_before(ns);
-            send(way, Message::Watermark(StreamId { serial: self.serial, queue: way.queue }, self.last_ns));
+    pub fn promise(&mut self, hand_over: &mut HandOver<'_>, ns: u64) {
+        if hand_over.lanes[hand_over.lane].room() > NOTICES_SPARE {
+            self.last_ns = self.time(ns);
+            send(
+                hand_over,
+                Message::Watermark(StreamId { serial: self.serial, queue: hand_over.queue }, self.last_ns),
+            );
         }
     }
 
     /// Ends the stream and leaves it idle.
-    pub fn end(&mut self, way: &mut Way<'_>) {
+    pub fn end(&mut self, hand_over: &mut HandOver<'_>) {
         if self.cursor.open {
-            self.close_segment(way);
+            self.close_segment(hand_over);
         }
-        let id = StreamId { serial: self.serial, queue: way.queue };
-        send(way, Message::End(id));
+        let id = StreamId { serial: self.serial, queue: hand_over.queue };
+        send(hand_over, Message::End(id));
         *self = Self::idle();
     }
 
-    fn hand_over(&mut self, way: &mut Way<'_>, block: Block, bytes: usize, closes: Closes) {
+    fn send_piece(&mut self, hand_over: &mut HandOver<'_>, block: Block, bytes: usize, closes: Closes) {
         let piece = Piece {
             block,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
@@ -358,13 +369,13 @@ impl Stream {
             last_ns: self.last_ns,
             closes,
         };
-        send(way, Message::Data(StreamId { serial: self.serial, queue: way.queue }, piece));
+        send(hand_over, Message::Data(StreamId { serial: self.serial, queue: hand_over.queue }, piece));
     }
 }
 
 /// Sends what must arrive. A lane has room for every block of the arena and for the end of every stream.
-fn send(way: &mut Way<'_>, message: Message) {
-    let sent = way.lanes[way.lane].send(message);
+fn send(hand_over: &mut HandOver<'_>, message: Message) {
+    let sent = hand_over.lanes[hand_over.lane].send(message);
     assert!(sent.is_ok(), "a lane was full: its size does not cover what can be in flight");
 }
 
@@ -402,10 +413,10 @@ mod tests {
             let (mut expected, mut packets) = (Vec::new(), 0_u64);
             stream.begin(1, None, None);
             for (n, (operation, kept)) in operations.into_iter().enumerate() {
-                let way = &mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+                let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
                 match operation {
-                    0 => stream.flush(way),
-                    1 => if stream.cursor.open { stream.close_segment(way) },
+                    0 => stream.flush(hand_over),
+                    1 => if stream.cursor.open { stream.close_segment(hand_over) },
                     2 | 3 => {
                         while let Some(message) = writer_end.receive() {
                             if let Message::Data(_, piece) = message {
@@ -414,20 +425,20 @@ mod tests {
                                 writer_end.give_back(piece.block);
                             }
                         }
-                        way.refill();
+                        hand_over.refill();
                     }
                     _ => {
                         let bytes = kept as usize + PCAP_RECORD_HEADER_BYTES;
-                        if stream.cursor.fitting(std::iter::once(bytes), max, way.free.len()) == 1 {
+                        if stream.cursor.fitting(std::iter::once(bytes), max, hand_over.free.len()) == 1 {
                             let step = stream.cursor.step(bytes, max);
-                            stream.advance(step, way, 262_144, n as u64 + 1);
+                            stream.advance(step, hand_over, 262_144, n as u64 + 1);
                             stream.run(n as u64 + 1, stamp(n as u64 + 1), n as u64 + 1).record(kept, kept, None).fill(n.to_le_bytes()[0]);
                             expected.push((n, kept));
                         }
                     }
                 }
             }
-            stream.end(&mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free });
+            stream.end(&mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free });
             while let Some(message) = writer_end.receive() {
                 if let Message::Data(_, piece) = message {
                     packets += u64::from(piece.packets);
@@ -458,21 +469,21 @@ mod tests {
             let (worker_end, mut writer_end) = crate::block::lane::<Message>(2, 8);
             let (mut lanes, mut stream) = (vec![worker_end.bypassed()], Stream::idle());
             stream.begin(1, None, None);
-            let way = &mut Way { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+            let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
             for (n, &kept) in sizes.iter().enumerate() {
                 let step = stream.cursor.step(kept as usize + PCAP_RECORD_HEADER_BYTES, u64::MAX);
-                stream.advance(step, way, 262_144, 1);
+                stream.advance(step, hand_over, 262_144, 1);
                 stream.run(1, stamp(1), 1).record(kept, kept, None).fill(1);
                 if n % flush_after == 0 {
-                    stream.flush(way);
+                    stream.flush(hand_over);
                 }
             }
             prop_assert!(writer_end.receive().is_none());
-            stream.end(way);
+            stream.end(hand_over);
             let Some(Message::Data(_, piece)) = writer_end.receive() else { panic!("no end of the segment") };
             prop_assert_eq!(piece.packets as usize, sizes.len());
             prop_assert_eq!(piece.frame_bytes, sizes.iter().map(|&kept| u64::from(kept)).sum::<u64>());
-            prop_assert_eq!((piece.closes, way.free.len()), (Closes::Segment, 1));
+            prop_assert_eq!((piece.closes, hand_over.free.len()), (Closes::Segment, 1));
         }
 
         /// `fitting` promises exactly what walking step by step then does.

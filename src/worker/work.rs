@@ -1,12 +1,42 @@
 //! What a worker is told to do: the program and who is attached. Owns the data; the engine makes it, the worker obeys.
 //!
-//! Invariant: the attached slots are exactly those that the program evaluates, and the taps.
+//! Invariant: the attached slots are exactly those that the program evaluates, and the sampled ones.
 
+use super::time::{HostTime, Time};
 use super::{Budget, Ended, Sample};
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Bits, Filter, PrefixSet, Program};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// From when to when a capture takes packets, by the monotonic clock; and what the wall clock said at its beginning. All its
+/// queues stamp its packets in that time: their stamps stay in step with each other, and never go back, whatever becomes of the
+/// wall clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub(super) began: Instant,
+    pub(super) began_ns: u64,
+    ends: Option<Instant>,
+}
+
+impl Window {
+    /// From now on for so long; without an end if `limit` is none.
+    #[must_use]
+    pub fn open(limit: Option<Duration>) -> Self {
+        Self::opened_by(&HostTime, limit)
+    }
+
+    pub(super) fn opened_by(time: &impl Time, limit: Option<Duration>) -> Self {
+        let (began, began_ns) = (time.moment(), time.wall_ns());
+        Self { began, began_ns, ends: limit.and_then(|limit| began.checked_add(limit)) }
+    }
+
+    /// Its end, if it has one: frames received at or after this moment are beyond the time limit.
+    #[must_use]
+    pub fn ends(&self) -> Option<Instant> {
+        self.ends
+    }
+}
 
 /// One capture's part in the work.
 #[derive(Clone, Debug)]
@@ -15,8 +45,8 @@ pub struct Attachment {
     pub serial: u64,
     /// Bytes kept of each frame.
     pub snaplen: u32,
-    /// Frames stamped at or after this time (ns since the UNIX epoch) are beyond the time limit.
-    pub end_ns: u64,
+    /// When its packets are taken.
+    pub window: Window,
     /// What it may still take.
     pub budget: Arc<Budget>,
     /// Keeps only so many of the frames that match; every one when none.
@@ -43,7 +73,7 @@ pub struct Assigned<'a> {
 pub struct Work {
     /// Counts up with every change; what comes back says which change the worker has left behind.
     pub generation: u64,
-    /// The filters of all but the taps.
+    /// The filters of all but the sampled slots.
     pub(super) program: Program,
     /// Who is in which slot.
     pub(super) attachments: [Option<Attachment>; CAPTURES_MAX],
@@ -51,7 +81,7 @@ pub struct Work {
     attached: u64,
     /// Slots of captures that keep a sample of every packet there is. Nothing must be known of a packet to pass it over, so
     /// these are no part of the program.
-    pub(super) taps: u64,
+    pub(super) sampled: u64,
 }
 
 impl Work {
@@ -67,19 +97,19 @@ impl Work {
     /// If a slot is not below [`CAPTURES_MAX`] or is given twice: only a bug of the caller does that.
     #[must_use]
     pub fn new(generation: u64, captures: Vec<Assigned<'_>>) -> Self {
-        let (mut filters, mut attached, mut taps) = (Vec::new(), 0_u64, 0_u64);
+        let (mut filters, mut attached, mut sampled) = (Vec::new(), 0_u64, 0_u64);
         let mut attachments = [const { None }; CAPTURES_MAX];
         for Assigned { slot, filter, scope, attachment } in captures {
             assert!(attached & 1 << slot == 0, "slot {slot} is given twice");
             attached |= 1 << slot;
             if filter.takes_everything() && scope.is_none() && attachment.sample.is_some() {
-                taps |= 1 << slot;
+                sampled |= 1 << slot;
             } else {
                 filters.push((slot, filter, scope));
             }
             attachments[slot] = Some(attachment);
         }
-        Self { generation, program: Program::compile(&filters), attachments, attached, taps }
+        Self { generation, program: Program::compile(&filters), attachments, attached, sampled }
     }
 
     /// All attached slots, ascending.
@@ -87,22 +117,23 @@ impl Work {
         Bits(self.attached)
     }
 
-    /// The slots, one bit each, whose captures are over at `ns`, and when the time of the next one ends. A capture whose time
-    /// has come is ended.
-    pub(super) fn over(&self, ns: u64) -> (u64, u64) {
-        let (mut over, mut next_end_ns) = (0, u64::MAX);
+    /// The slots, one bit each, whose captures are over at this moment, and when the time of the next one ends. A capture whose
+    /// time has come is ended.
+    pub(super) fn over(&self, now: Instant) -> (u64, Option<Instant>) {
+        let (mut over, mut next_end) = (0, None);
         for slot in self.slots() {
             let Some(attachment) = &self.attachments[slot] else { continue };
-            if ns >= attachment.end_ns {
+            let end = attachment.window.ends;
+            if end.is_some_and(|end| now >= end) {
                 attachment.budget.end(Ended::Time);
             }
             if attachment.budget.ended().is_some() {
                 over |= 1 << slot;
             } else {
-                next_end_ns = next_end_ns.min(attachment.end_ns);
+                next_end = [next_end, end].into_iter().flatten().min();
             }
         }
-        (over, next_end_ns)
+        (over, next_end)
     }
 
     /// The number in a slot, zero if it is empty.

@@ -47,12 +47,12 @@ impl Gcs {
 
 fn command(port: u16) -> Option<Command> {
     let Some(python) = std::env::var_os("TRAWL_TEST_PYTHON") else {
-        println!("SKIPPED: TRAWL_TEST_PYTHON is not set (scripts/test.sh sets it)");
+        crate::skip::skip("gcp-storage-emulator", "TRAWL_TEST_PYTHON is not set; scripts/test.sh sets it");
         return None;
     };
     let found = Command::new(&python).args(["-c", "import gcp_storage_emulator"]).output().unwrap();
     if !found.status.success() {
-        println!("SKIPPED: gcp-storage-emulator is not installed (scripts/test.sh installs it)");
+        crate::skip::skip("gcp-storage-emulator", "scripts/test.sh installs it");
         return None;
     }
     let mut command = Command::new(python);

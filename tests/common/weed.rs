@@ -67,7 +67,7 @@ impl Weed {
         command.current_dir(dir.path());
         let server = match command.spawn() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                println!("SKIPPED: weed is not installed (scripts/test.sh installs it)");
+                crate::skip::skip("weed", "scripts/test.sh installs it");
                 return None;
             }
             server => server.unwrap(),

@@ -1,12 +1,14 @@
 //! DPDK on software devices, each test with real frames that are compared by count and bytes. Owns no fakes.
 //!
 //! EAL can be started once a process, so each test needs its own: `cargo nextest run` gives it one, and under `cargo test`
-//! every test starts this binary again for itself. Tests that need rights say `SKIPPED: reason` when they lack them.
+//! every test starts this binary again for itself. Tests that need rights are skipped without them, or fail with `TRAWL_REQUIRE_ALL=1`.
 //!
 //! Invariant: network devices live in a network namespace that the test made, and go with it.
 // Helpers of tests are tests: clippy.toml's exemption sees only functions marked #[test].
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/skip.rs"]
+mod skip;
 mod support;
 
 mod allocations;

@@ -1,4 +1,4 @@
-//! `net_pcap`: a file as a port, once and for ever.
+//! `net_pcap`: a file as a port, once and endlessly.
 
 use trawl::{
     dpdk::PortConfig,

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::skip::skip;
 use trawl::{
     dpdk::{Eal, Port, PortConfig, RxQueue, StartedPort},
     packet::{Burst, Source},
@@ -40,7 +41,7 @@ pub fn alone_in_netns(commands: &[&str], body: impl FnOnce()) {
     }
     let namespace = match Namespace::new() {
         Ok(namespace) => namespace,
-        Err(reason) => return println!("SKIPPED: {reason}"),
+        Err(reason) => return skip("network namespaces", reason),
     };
     for command in commands {
         expect_success(namespace.command("sh").args(["-ec", command]).output().unwrap());
@@ -165,7 +166,8 @@ pub fn bytes_of(burst: &impl Burst, i: usize) -> Vec<u8> {
     bytes
 }
 
-/// Receives until `count` frames have come or patience ends; then looks once more whether there are too many.
+/// Receives until `count` frames have come or patience ends; then looks whether there are too many: what was sent is in the
+/// device's ring when the sender has returned.
 pub fn drain(queue: &mut RxQueue, count: usize) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let end = Instant::now() + PATIENCE;
@@ -173,9 +175,10 @@ pub fn drain(queue: &mut RxQueue, count: usize) -> Vec<Vec<u8>> {
         let burst = queue.receive();
         frames.extend((0..burst.len()).map(|i| bytes_of(&burst, i)));
     }
-    std::thread::sleep(Duration::from_millis(50));
-    let burst = queue.receive();
-    frames.extend((0..burst.len()).map(|i| bytes_of(&burst, i)));
+    for _ in 0..3 {
+        let burst = queue.receive();
+        frames.extend((0..burst.len()).map(|i| bytes_of(&burst, i)));
+    }
     frames
 }
 

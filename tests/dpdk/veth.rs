@@ -1,10 +1,20 @@
 //! `net_af_packet` and `net_af_xdp`: an interface of the kernel as a port.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use trawl::block::{Arena, Hugepages, Stage, lane};
 use trawl::dpdk::PortConfig;
+use trawl::matcher::Filter;
+use trawl::spool::Message;
+use trawl::worker::{
+    Assigned, Attachment, Budget, QueueCounters, Timers, Window, Work, WorkerParts, lane_notices, worker,
+};
 
 use crate::support::{
-    alone_in_netns, assert_same, census, drain, eal, eal_small, frame, refusal, send, start, start_with,
-    tagged,
+    PATIENCE, alone_in_netns, assert_same, census, drain, eal, eal_small, frame, refusal, send, start,
+    start_with, tagged,
 };
 
 /// A pair of interfaces on which nothing but the test sends.
@@ -31,6 +41,50 @@ fn af_packet_delivers_what_the_peer_sends() {
         assert_same(&drain(&mut queues[0], frames.len()), &frames);
         assert_eq!(port.stats().unwrap().ipackets, 200);
         assert!(port.link().up);
+    });
+}
+
+/// The socket holds what came since the device was opened. A capture that its worker takes up at once has none of it.
+#[test]
+fn af_packet_frames_from_before_a_worker_began_are_in_no_capture() {
+    alone_in_netns(PAIR, || {
+        let eal = eal_small();
+        let (_port, queues) = start(&eal, "net_af_packet0,iface=trawl0", 1);
+        send("peer0", &(0..200).map(|i| frame(i, 60)).collect::<Vec<_>>());
+        let (blocks, _) = Arena::map(4, Hugepages::Never).unwrap();
+        let (worker_end, _writer_end) = lane::<Message>(4, lane_notices());
+        let (counters, stop) = (Arc::new(QueueCounters::default()), Arc::new(AtomicBool::new(false)));
+        let (worker, mut handle) = worker(WorkerParts {
+            queues: queues.into_iter().map(|queue| (0, queue, Arc::clone(&counters))).collect(),
+            blocks,
+            lanes: vec![worker_end],
+            segment_bytes_max: 64 << 20,
+            timers: Timers { flush: Duration::from_secs(1), rotate: Duration::from_secs(60) },
+            stop: Arc::clone(&stop),
+            stage: Arc::new(Stage::new("worker0", 4)),
+            clock_steps: None,
+        });
+        let attachment = Attachment {
+            serial: 1,
+            snaplen: 160,
+            window: Window::open(None),
+            budget: Arc::new(Budget::new(None, None)),
+            sample: None,
+            rotate: None,
+        };
+        let all = Assigned { slot: 0, filter: &Filter::default(), scope: None, attachment };
+        handle.give(Box::new(Work::new(1, vec![all]))).unwrap();
+        let thread = std::thread::spawn(move || worker.run());
+        let patience = Instant::now() + PATIENCE;
+        while handle.take_back().is_none() {
+            assert!(Instant::now() < patience, "the worker does not take its work");
+        }
+        send("peer0", &(0..10).map(|i| frame(i, 60)).collect::<Vec<_>>());
+        while counters.slot(0).captured < 10 && Instant::now() < patience {}
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
+        let counts = counters.slot(0);
+        assert_eq!((counts.rx, counts.matched, counts.captured), (10, 10, 10));
     });
 }
 

@@ -29,7 +29,7 @@ impl Disk {
         match disk.make(mib) {
             Ok(()) => Some(disk),
             Err(reason) => {
-                println!("SKIPPED: no disk of the test's own: {reason}");
+                crate::skip::skip("a disk of the test's own", reason);
                 None
             }
         }
@@ -65,6 +65,11 @@ impl Disk {
         self.dir.path().join("disk")
     }
 
+    /// A directory that is not on it, and goes with it.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// A directory on it.
     pub fn spool(&self) -> PathBuf {
         self.mount_point().join("spool")
@@ -84,7 +89,7 @@ fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))"
         run("python3", &["-c", SCRIPT, path(&self.mount_point())]).map(drop)
     }
 
-    /// Every write, whoever makes it, waits for its share of so many bytes a second (blkio, cgroup v1); until it is unmounted.
+    /// Every write, of any process, waits for its share of so many bytes a second (blkio, cgroup v1); until it is unmounted.
     pub fn slow(&self, bytes_per_second: u64) -> Result<(), String> {
         std::fs::write(SLOW, format!("{} {bytes_per_second}", self.number()?))
             .map_err(|e| format!("{SLOW}: {e}"))

@@ -2,15 +2,22 @@
 //! gone on, every ledger balances, and what was durable is delivered.
 
 use crate::disk::Disk;
-use crate::outcome::Outcome;
+use crate::frames::{self, real_pcap};
+use crate::outcome::{Outcome, files_below};
 use crate::recover::recover;
+use crate::skip::skip;
 use crate::trawl::{Setup, Trawl};
 use rustix::process::Signal;
 use serde_json::json;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use trawl::job::{Status, StopReason};
 
 const SOON: Duration = Duration::from_secs(30);
+
+/// Frames that a source plays in one round, of which [`narrow`] takes one.
+const ROUND: usize = 8192;
 
 /// A host whose spool is on that disk, and promises itself more than the disk has.
 fn host(disk: &Disk) -> Trawl {
@@ -18,11 +25,17 @@ fn host(disk: &Disk) -> Trawl {
 }
 
 fn setup(disk: &Disk) -> Setup {
+    let source = disk.folder().join("source.pcap");
+    let asks = frames::select(&real_pcap(), "udp.dstport == 53");
+    let others: Vec<_> = frames::read(&real_pcap()).into_iter().map(|(_, frame)| frame).collect();
+    let others = others.iter().filter(|frame| !asks.contains(*frame)).cycle().take(ROUND - 1);
+    frames::write(&source, others.chain(asks.first()).map(Vec::as_slice));
     let spool_dir = Some(disk.spool());
-    Setup { spool_dir, spool_bytes_max: "4GiB", segment_bytes: "16MiB", ..Setup::replay() }
+    Setup { spool_dir, spool_bytes_max: "4GiB", segment_bytes: "16MiB", ..Setup::of_pcaps(&[&source]) }
 }
 
-/// A capture of the other account that needs next to no room.
+/// A capture of the other account that needs next to no room: one frame of [`ROUND`], and when this returns, the first part of
+/// its segment is on the disk.
 fn narrow(trawl: &Trawl) -> String {
     let request = trawl.request(json!({"protocol": 17, "destination_port": 53})).to_string();
     let result = trawl.ask_as_other("POST", "", request.as_bytes()).result();
@@ -32,7 +45,16 @@ fn narrow(trawl: &Trawl) -> String {
         assert!(Instant::now() < until, "no packet matches: {}", trawl.log());
         std::thread::sleep(Duration::from_millis(20));
     }
+    let has_room = |path: &PathBuf| path.metadata().is_ok_and(|file| file.blocks() > 0);
+    while !files_below(&trawl.spool().join(&id)).iter().filter(|path| is_open(path)).any(has_room) {
+        assert!(Instant::now() < until, "no segment is begun: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     id
+}
+
+fn is_open(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(".open")
 }
 
 /// Frames are received now, which `id` shows, whose workers have it still.
@@ -60,9 +82,15 @@ fn stop_other(trawl: &Trawl, id: &str) {
 #[test]
 fn a_full_disk_ends_the_capture_that_fills_it_and_the_other_goes_on() {
     let Some(disk) = Disk::new(160) else { return };
-    let trawl = host(&disk);
+    // The other one's segment must not end while there is no room for a next one.
+    let rotates_never =
+        |config: String, _: &Path| config.replacen("[spool]\n", "[spool]\nrotate_seconds = 3600\n", 1);
+    let trawl = setup(&disk).start_with(rotates_never);
     let other = narrow(&trawl);
     let id = trawl.create(&trawl.request(json!({})));
+    trawl.until(&id, SOON, |progress| progress.stop_reason.is_some());
+    assert_eq!(trawl.progress_of_other(&other).status, Status::Running);
+    assert_receives(&trawl, &other);
     let progress = trawl.ended(&id);
     assert_eq!((progress.status, progress.stop_reason), (Status::Success, Some(StopReason::SpoolFull)));
     let shown = trawl.ask("GET", &format!("/{id}"), &[]).result();
@@ -85,8 +113,7 @@ fn a_disk_that_goes_read_only_ends_captures_and_after_its_repair_they_are_delive
     let id = trawl.create(&trawl.request(json!({"protocol": 1})));
     trawl.until(&id, SOON, |progress| !progress.objects.is_empty());
     if let Err(reason) = disk.turn_read_only() {
-        println!("SKIPPED: the disk cannot be turned read-only: {reason}");
-        return;
+        return skip("a disk that turns read-only", reason);
     }
     let progress = trawl.until(&id, SOON, |progress| progress.stop_reason.is_some());
     assert_eq!(progress.stop_reason, Some(StopReason::IoError), "{progress:?}");
@@ -155,8 +182,7 @@ fn while_a_disk_stands_still_frames_and_questions_go_on_and_every_frame_that_doe
 fn a_disk_that_is_slower_than_the_traffic_costs_only_frames_that_are_counted() {
     let Some(disk) = Disk::new(512) else { return };
     if let Err(reason) = disk.slow(8 << 20) {
-        println!("SKIPPED: the disk cannot be slowed down: {reason}");
-        return;
+        return skip("a slow disk", reason);
     }
     // Straight to the device: the page cache would take what the disk does not.
     let trawl = Setup { blocks_bytes: "16MiB", write: "direct", ..setup(&disk) }.start();
@@ -188,14 +214,13 @@ fn a_capture_whose_segments_get_eio_ends_alone_and_the_one_beside_it_goes_on() {
     let other = narrow(&trawl);
     let id = trawl.create(&trawl.request(json!({"protocol": 1})));
     trawl.until(&id, SOON, |progress| progress.ledger.captured > 0);
-    trawl.signal(Signal::STOP);
+    trawl.halt();
     let stand_in = bad.stand_in_for(&disk.spool().join(&id));
     trawl.signal(Signal::CONT);
     let _stand_in = match stand_in {
         Ok(stand_in) => stand_in,
         Err(reason) => {
-            println!("SKIPPED: one capture cannot be given a disk of its own: {reason}");
-            return;
+            return skip("a disk for one capture", reason);
         }
     };
     let there = || std::fs::read_dir(bad.spool()).unwrap();
@@ -209,8 +234,7 @@ fn a_capture_whose_segments_get_eio_ends_alone_and_the_one_beside_it_goes_on() {
         std::thread::sleep(Duration::from_millis(5));
     }
     if let Err(reason) = bad.die() {
-        println!("SKIPPED: the disk cannot be shut down: {reason}");
-        return;
+        return skip("a disk that dies", reason);
     }
     let progress = trawl.until(&id, SOON, |progress| progress.stop_reason.is_some());
     assert_eq!(progress.stop_reason, Some(StopReason::IoError), "{progress:?}");
@@ -230,11 +254,19 @@ fn a_disk_that_dies_ends_captures_and_what_was_durable_is_recovered_from_it() {
     let mut trawl = host(&disk);
     let id = trawl.create(&trawl.request(json!({"protocol": 1})));
     trawl.until(&id, SOON, |progress| !progress.objects.is_empty());
-    // Longer than spool.fsync_interval_ms: something of the open segment is durable too.
-    std::thread::sleep(Duration::from_secs(2));
+    // Something of the open segment is durable too, as its length file says in its last number.
+    let is_synced = |path: &PathBuf| {
+        let length =
+            path.extension().is_some_and(|end| end == "len").then(|| std::fs::read(path).unwrap_or_default());
+        length.is_some_and(|length| length.len() == 56 && length[48..] != [0; 8])
+    };
+    let until = Instant::now() + SOON;
+    while !files_below(&trawl.spool().join(&id)).iter().any(is_synced) {
+        assert!(Instant::now() < until, "nothing is synced: {}", trawl.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     if let Err(reason) = disk.die() {
-        println!("SKIPPED: the disk cannot be shut down: {reason}");
-        return;
+        return skip("a disk that dies", reason);
     }
     let progress = trawl.until(&id, SOON, |progress| progress.stop_reason.is_some());
     assert_eq!(progress.stop_reason, Some(StopReason::IoError), "{progress:?}");

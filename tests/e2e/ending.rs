@@ -64,7 +64,7 @@ fn a_second_signal_exits_at_once_although_an_upload_hangs() {
     let id = trawl.create(&request);
     trawl.until(&id, SOON, |progress| progress.ledger.captured == 100);
     trawl.signal(Signal::TERM);
-    std::thread::sleep(Duration::from_millis(500));
+    trawl.until_log("a second signal ends at once", SOON);
     trawl.signal(Signal::TERM);
     let status = trawl.wait(Duration::from_secs(5));
     assert!(!status.success(), "an upload was left behind, which is no success");

@@ -151,7 +151,7 @@ async fn a_long_outage_and_a_kill_in_it_cost_only_time() {
     let recovered = line.trawl.ended(&id);
     line.assert_arrived(&id, recovered.ledger.captured).await;
     line.assert_nothing_under_way().await;
-    assert!(line.trawl.log().contains("upload goes on behind what the store holds"), "it began anew");
+    assert!(line.trawl.log().contains("upload goes on behind what the store holds"), "it began again");
     line.trawl.finish();
 }
 

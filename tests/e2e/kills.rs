@@ -285,7 +285,7 @@ fn kill_9_at_random_moments_loses_nothing_durable_on_the_way_to_s3() {
     };
     let place = Place::Bucket(&weed, runtime.handle().clone(), &proxy);
     let (kills, resumed) = kill_at_random_moments(setup, &place, SLOW, KILLS_S3);
-    // Whoever asks for a few kills (TRAWL_KILLS) asks what they lose, not what they meet.
+    // A run of a few kills (TRAWL_KILLS) asks what they lose, not what they meet.
     assert!(resumed > 0 || kills < KILLS_RESUMED_MIN, "no kill came between two parts of an object");
 }
 

@@ -15,6 +15,7 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+mod host;
 #[path = "../common/front.rs"]
 mod front;
 mod http;
@@ -37,7 +38,10 @@ mod replay;
 mod retention;
 mod rights;
 mod s3;
+#[path = "../common/skip.rs"]
+mod skip;
 mod tls;
 mod trawl;
+mod verdicts;
 #[path = "../common/weed.rs"]
 mod weed;

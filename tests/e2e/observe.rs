@@ -2,6 +2,7 @@
 
 use crate::http;
 use crate::openmetrics::{self, Families};
+use crate::skip::skip;
 use crate::trawl::{Setup, Trawl, free_address};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -170,7 +171,8 @@ fn a_host_that_ends_says_that_it_is_not_ready_until_it_has_ended() {
     }
     let checks = &seen.unwrap().body["checks"];
     assert_eq!(checks[0], json!({"name": "engine", "ok": false, "reason": "the host is shutting down"}));
-    assert!(trawl.wait(Duration::from_secs(60)).success());
+    // For a hang: an unoptimised build merges half a gigabyte, on a busy machine in minutes.
+    assert!(trawl.wait(Duration::from_secs(180)).success());
 }
 
 /// Stops one thread, and lets it go on when the helper's standard input is closed: a debugger that takes one thread.
@@ -202,8 +204,7 @@ fn a_thread_that_hangs_is_named_by_healthz_and_in_the_log_until_it_goes_on() {
         std::io::BufRead::read_line(&mut output, &mut said).unwrap();
         if said.trim() != "held" {
             helper.wait().unwrap();
-            println!("SKIPPED: this machine lets nobody stop a thread of another process (ptrace: {said})");
-            return;
+            return skip("ptrace", format!("nobody may stop a thread of another process: {said}"));
         }
         until(stage, Duration::from_secs(20), || report(observe, "/healthz").0 == 503);
         let (_, failed) = report(observe, "/healthz");

@@ -1,5 +1,6 @@
 //! No system call per packet or burst: `strace` watches the poll thread of the real process under full load.
 
+use crate::skip::skip;
 use crate::trawl::Setup;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
@@ -16,8 +17,7 @@ fn can_trace() -> bool {
 #[test]
 fn a_worker_makes_no_system_call_while_packets_flow() {
     if !can_trace() {
-        println!("SKIPPED: strace is not installed or may not trace here");
-        return;
+        return skip("strace", "it is not installed or may not trace here");
     }
     let trawl = Setup { spool_bytes_max: "8GiB", ..Setup::replay() }.start();
     let id = trawl.create(&trawl.request(json!({"protocol": 6})));

@@ -36,7 +36,8 @@ fn a_dead_hosts_spool_becomes_files(write: &'static str, capture: &'static str) 
     // Some of it is delivered before the host dies.
     let id = trawl.create(&trawl.request(json!({"protocol": 17})));
     trawl.until(&id, Duration::from_secs(20), |progress| progress.objects.len() >= 2);
-    trawl.kill();
+    // Between two segments there is a moment in which none is open.
+    trawl.kill_with_an_open_segment(&id);
     let before = of_captures(&trawl);
 
     let dry = recover(&trawl.spool(), &["--dry-run"]);

@@ -56,7 +56,8 @@ fn the_api_answers_over_tls_to_who_trusts_its_authority_and_not_in_plain() {
     let token = format!("Bearer {TOKEN}");
     let path = format!("/client/v4/accounts/{ACCOUNT}/pcaps");
     let plain = http::ask(trawl.listen(), "GET", &path, &[("Authorization", &token)], &[]);
-    assert!(plain.is_err(), "plain HTTP was answered: {plain:?}");
+    let plain = plain.unwrap();
+    assert!(plain.status == 400 && plain.refusal().contains("https://"), "{plain:?}");
     assert!(ask(&knows).is_ok(), "and it goes on");
     trawl.finish();
 }

@@ -65,6 +65,8 @@ pub struct Setup {
     pub endpoint: Option<String>,
     /// Of the process, beside the test's own.
     pub environment: Vec<(String, String)>,
+    /// More of the config.
+    pub more: String,
 }
 
 impl Setup {
@@ -101,13 +103,29 @@ impl Setup {
             prefixes: "[]",
             endpoint: None,
             environment: Vec::new(),
+            more: String::new(),
         }
     }
 
+    /// The whole config file.
     pub fn config(&self, dir: &Path, listen: SocketAddr) -> String {
+        let mut text = self.data_plane(dir) + &self.control(dir, listen);
+        if let Some(endpoint) = &self.r2_endpoint {
+            write!(text, "[upload.r2]\nallow = true\nendpoint = \"{endpoint}\"\n").unwrap();
+        }
+        if let Some(sample) = self.history_sample {
+            write!(text, "[history]\nenabled = true\nsample = {sample}\nsegment_seconds = 1\n").unwrap();
+        }
+        if let Some(endpoint) = &self.endpoint {
+            write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
+        }
+        text + &self.more
+    }
+
+    fn data_plane(&self, dir: &Path) -> String {
         let spool = self.spool_dir.clone().unwrap_or_else(|| dir.join("spool"));
-        let (dir, spool, cores) = (dir.display(), spool.display(), two_cores());
-        let mut text = format!(
+        let [writer, worker] = two_cores();
+        format!(
             r#"
 [host]
 id = "test1"
@@ -129,6 +147,22 @@ bytes_max = "{spool_bytes_max}"
 segment_bytes = "{segment_bytes}"
 write = "{write}"
 pool_bytes = "{pool_bytes}"
+"#,
+            device = self.device,
+            queues = self.queues,
+            blocks_bytes = self.blocks_bytes,
+            spool = spool.display(),
+            spool_bytes_max = self.spool_bytes_max,
+            segment_bytes = self.segment_bytes,
+            write = self.write,
+            pool_bytes = self.pool_bytes,
+        )
+    }
+
+    fn control(&self, dir: &Path, listen: SocketAddr) -> String {
+        let dir = dir.display();
+        format!(
+            r#"
 [capture]
 simple_interval_seconds = {interval}
 {capture}
@@ -156,37 +190,32 @@ allow_file = true
 require_validation = {validation}
 {upload}
 "#,
-            device = self.device,
-            queues = self.queues,
-            worker = cores[1],
-            writer = cores[0],
-            blocks_bytes = self.blocks_bytes,
-            spool_bytes_max = self.spool_bytes_max,
-            segment_bytes = self.segment_bytes,
-            write = self.write,
-            pool_bytes = self.pool_bytes,
-            upload = self.upload,
-            token = hex(&Sha256::digest(TOKEN)),
-            key = hex(&Sha256::digest(KEY)),
-            other = hex(&Sha256::digest(OTHER_TOKEN)),
             interval = self.simple_interval_seconds,
+            capture = self.capture,
+            key_file = if self.key_file { format!("key_file = \"{dir}/store.key\"") } else { String::new() },
             failures = self.failed_authentications_max,
             timeout = self.request_timeout_seconds,
             prefixes = self.prefixes,
-            key_file = if self.key_file { format!("key_file = \"{dir}/store.key\"") } else { String::new() },
+            token = hex(&Sha256::digest(TOKEN)),
+            key = hex(&Sha256::digest(KEY)),
+            other = hex(&Sha256::digest(OTHER_TOKEN)),
             validation = self.require_validation,
-            capture = self.capture,
-        );
-        if let Some(endpoint) = &self.r2_endpoint {
-            write!(text, "[upload.r2]\nallow = true\nendpoint = \"{endpoint}\"\n").unwrap();
-        }
-        if let Some(sample) = self.history_sample {
-            write!(text, "[history]\nenabled = true\nsample = {sample}\nsegment_seconds = 1\n").unwrap();
-        }
-        if let Some(endpoint) = &self.endpoint {
-            write!(text, "[upload.s3]\nendpoint = \"{endpoint}\"\n").unwrap();
-        }
-        text
+            upload = self.upload,
+        )
+    }
+
+    /// Starts it below another program, which runs it with its own arguments behind those given here, and waits until the API
+    /// answers.
+    #[track_caller]
+    pub fn start_with_program(self, program: &str, arguments: &[&str]) -> Trawl {
+        let (dir, listen) = self.folder(|config, _| config);
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_trawl")).arg("serve").env("TMPDIR", dir.path());
+        let process = spawn(command, dir.path(), &self.environment);
+        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
+        let mut trawl = Trawl { dir, spool, listen, process, environment: self.environment };
+        trawl.await_answer();
+        trawl
     }
 
     /// Starts it and waits until the API answers.
@@ -205,6 +234,43 @@ require_validation = {validation}
 
     /// The same without waiting.
     pub fn launch(self, change: impl FnOnce(String, &Path) -> String) -> Trawl {
+        let (dir, listen) = self.folder(change);
+        let process = launch(dir.path(), &self.environment);
+        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
+        Trawl { dir, spool, listen, process, environment: self.environment }
+    }
+
+    /// What `trawl check` says of a config, whether `trawl serve` then answers, and what both print.
+    #[track_caller]
+    pub fn judged(self, change: impl FnOnce(String, &Path) -> String) -> (bool, bool, String) {
+        let (dir, listen) = self.folder(change);
+        let mut check = Command::new("timeout");
+        check.args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_trawl"), "check", "--config"]);
+        let checked =
+            check.arg(dir.path().join("trawl.toml")).envs(self.environment.iter().cloned()).output();
+        let checked = checked.unwrap();
+        let process = launch(dir.path(), &self.environment);
+        let spool = dir.path().join("spool");
+        let mut trawl = Trawl { dir, spool, listen, process, environment: self.environment };
+        let deadline = Instant::now() + START_TIMEOUT;
+        let serves = loop {
+            if let Some(status) = trawl.process.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(1), "{}", trawl.log());
+                break false;
+            }
+            // A host whose API speaks TLS or listens elsewhere is told by its log.
+            if trawl.log().contains(" ready ") {
+                break true;
+            }
+            assert!(Instant::now() < deadline, "neither ready nor ended: {}", trawl.log());
+            std::thread::sleep(POLL);
+        };
+        let printed = String::from_utf8_lossy(&checked.stdout).into_owned() + &trawl.log();
+        (checked.status.success(), serves, printed)
+    }
+
+    /// A folder with the config and what it names, and the API's address.
+    fn folder(&self, change: impl FnOnce(String, &Path) -> String) -> (TempDir, SocketAddr) {
         let dir = tempfile::tempdir().unwrap();
         let listen = free_address();
         for name in ["spool", "bucket"] {
@@ -215,17 +281,21 @@ require_validation = {validation}
         let key_file = dir.path().join("store.key");
         std::fs::write(&key_file, [7; 32]).unwrap();
         std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
-        let process = launch(dir.path(), &self.environment);
-        let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
-        Trawl { dir, spool, listen, process, environment: self.environment }
+        (dir, listen)
     }
 }
 
 /// Starts the process; its log goes on in the same file.
 fn launch(dir: &Path, environment: &[(String, String)]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trawl"));
+    command.arg("serve");
+    spawn(command, dir, environment)
+}
+
+fn spawn(mut command: Command, dir: &Path, environment: &[(String, String)]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_trawl"))
-        .args(["serve", "--config"])
+    command
+        .arg("--config")
         .arg(dir.join("trawl.toml"))
         .envs(environment.iter().cloned())
         .stdin(Stdio::null())
@@ -263,9 +333,50 @@ impl Trawl {
         self.process.wait().unwrap();
     }
 
+    /// SIGSTOP; when it returns every thread stands.
+    #[track_caller]
+    pub fn halt(&self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + END_TIMEOUT;
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+            // A thread that has ended in the meantime stands too.
+            stat.map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+        };
+        let tasks = || std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        while !tasks().all(stands) {
+            assert!(Instant::now() < deadline, "it does not stand");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// `kill -9` in a moment in which a segment of that capture is open; nothing runs when it returns.
+    #[track_caller]
+    pub fn kill_with_an_open_segment(&mut self, id: &str) {
+        let deadline = Instant::now() + END_TIMEOUT;
+        loop {
+            self.halt();
+            let mut names =
+                std::fs::read_dir(self.spool.join(id)).unwrap().map(|entry| entry.unwrap().file_name());
+            if names.any(|name| name.to_string_lossy().ends_with(".open")) {
+                return self.kill();
+            }
+            self.signal(Signal::CONT);
+            assert!(Instant::now() < deadline, "no segment is open: {}", self.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// A new process in the same folder, which is not waited for.
     pub fn launch(&mut self) {
-        self.process = launch(self.dir.path(), &self.environment);
+        self.launch_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub fn launch_with(&mut self, arguments: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trawl"));
+        command.arg("serve").args(arguments);
+        self.process = spawn(command, self.dir.path(), &self.environment);
     }
 
     /// A new process in the same folder, once the last one has ended.
@@ -396,6 +507,16 @@ impl Trawl {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Waits until its log has these words.
+    #[track_caller]
+    pub fn until_log(&self, words: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.log().contains(words) {
+            assert!(Instant::now() < deadline, "no word of {words:?}: {}", self.log());
+            std::thread::sleep(POLL);
+        }
     }
 
     pub fn config(&self) -> PathBuf {

@@ -110,7 +110,7 @@ async fn a_capture_that_would_pass_the_quota_ends_with_that_reason_and_keeps_wha
 async fn a_stop_keeps_what_was_captured_and_no_match_is_a_failure_that_says_so() {
     let rig = Rig::start(WriteMode::Direct, vec![Traffic::paced(200, 2_000)]);
     let started = rig.handle().create(request(rig.bucket(), 60.0)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    rig.until(&started, |job| job.ledger.captured > 500).await;
     rig.handle().stop(started.request.account.clone(), started.id.clone()).await.unwrap();
     rig.handle().stop(started.request.account.clone(), started.id.clone()).await.unwrap();
     let job = rig.wait(&started).await;
@@ -148,7 +148,7 @@ async fn captures_that_begin_and_end_under_load_take_nothing_from_the_others() {
 async fn shutdown_ends_captures_cleanly_and_delivers_them() {
     let rig = Rig::start(WriteMode::Direct, vec![Traffic::paced(500, 5_000)]);
     let started = rig.handle().create(request(rig.bucket(), 3600.0)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    rig.until(&started, |job| job.ledger.captured > 0).await;
     let job = rig.shut_down_and_reopen(&started).await;
     assert_eq!((job.status, job.stop_reason), (Status::Success, Some(StopReason::Shutdown)));
 }

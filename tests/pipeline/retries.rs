@@ -11,7 +11,7 @@ use trawl::upload::FileStore;
 /// Takes a capture's folder away: a file stands in its place, and whatever is written there fails.
 pub fn block(folder: &Path) {
     std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
-    // Whoever writes there makes it anew.
+    // A writer may make the folder again in between.
     while std::fs::write(folder, "").is_err() {
         let _in_use = std::fs::remove_dir_all(folder);
     }

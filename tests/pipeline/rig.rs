@@ -297,6 +297,7 @@ impl Rig {
         let engine = Engine::new(Planes {
             workers,
             queues: plane.queues.clone(),
+            clock: Arc::clone(&plane.clock),
             ports: Box::new(PortDrops::default),
             spool,
             stores: Arc::new(

@@ -143,7 +143,7 @@ async fn a_bucket_that_is_deleted_and_made_again_gets_the_whole_object() {
     let store = open(&weed.endpoint, URI).await;
     let mut writer = store.begin("again").await.unwrap();
     writer.write(bytes.clone()).await.unwrap();
-    // Nothing is in flight: a part that arrives while the server removes a bucket makes its directory anew.
+    // Nothing is in flight: a part that arrives while the server removes a bucket makes its directory again.
     writer.settle().await.unwrap();
     let journal = writer.checkpoint();
     weed.delete_bucket("pcaps").await;

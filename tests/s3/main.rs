@@ -11,6 +11,8 @@ mod gcs_server;
 mod merge;
 #[path = "../common/proxy.rs"]
 mod proxy;
+#[path = "../common/skip.rs"]
+mod skip;
 #[path = "../common/strict.rs"]
 mod strict;
 #[path = "../common/weed.rs"]

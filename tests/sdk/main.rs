@@ -2,7 +2,7 @@
 //! packets and a real S3 server. The scripts beside this file say what the SDKs must get.
 //!
 //! `TRAWL_TEST_PYTHON` names a Python with the packages `cloudflare` and `schemathesis`, `TRAWL_TEST_NODE_MODULES` a folder in
-//! which npm installed `cloudflare`; scripts/test.sh sets both. What is missing is said as `SKIPPED: reason`.
+//! which npm installed `cloudflare`; scripts/test.sh sets both. What is missing is skipped, or fails with `TRAWL_REQUIRE_ALL=1`.
 // A test binary has no readers of its docs, and clippy.toml exempts only functions marked #[test].
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(dead_code, reason = "the files of tests/e2e are shared, and a part of each is used here")]
@@ -14,6 +14,8 @@ mod frames;
 mod http;
 mod schema;
 mod sdks;
+#[path = "../common/skip.rs"]
+mod skip;
 #[path = "../e2e/trawl.rs"]
 mod trawl;
 #[path = "../common/weed.rs"]

@@ -2,6 +2,7 @@
 //!
 //! `TRAWL_SCHEMA_SEED` and `TRAWL_SCHEMA_EXAMPLES` try other requests and more of them.
 
+use crate::skip::skip;
 use crate::start_with;
 use crate::trawl::{ACCOUNT, Setup, TOKEN, Trawl};
 use crate::weed::Weed;
@@ -48,7 +49,7 @@ fn schemathesis() -> Option<PathBuf> {
     let python = PathBuf::from(std::env::var("TRAWL_TEST_PYTHON").unwrap_or_default());
     let schemathesis = python.with_file_name("schemathesis");
     if !schemathesis.exists() {
-        println!("SKIPPED: no schemathesis beside the Python that TRAWL_TEST_PYTHON names");
+        skip("schemathesis", "it is not beside the Python that TRAWL_TEST_PYTHON names");
         return None;
     }
     Some(schemathesis)

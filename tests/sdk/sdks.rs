@@ -1,5 +1,6 @@
 //! Every method through both SDKs. Owns the talk with the scripts: a script prints `READ key`, and gets that object's content.
 
+use crate::skip::skip;
 use crate::trawl::{ACCOUNT, EMAIL, KEY, Setup, Trawl};
 use crate::weed::Weed;
 use crate::{BUCKET, read_object, start, start_with};
@@ -34,7 +35,10 @@ fn python() -> Option<String> {
     let python = std::env::var("TRAWL_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let import = Command::new(&python).args(["-c", "import cloudflare"]).output();
     if !import.is_ok_and(|output| output.status.success()) {
-        println!("SKIPPED: {python} has no cloudflare package; TRAWL_TEST_PYTHON names one that has");
+        skip(
+            "cloudflare for Python",
+            format!("{python} has no such package; TRAWL_TEST_PYTHON names one that has"),
+        );
         return None;
     }
     Some(python)
@@ -68,8 +72,7 @@ async fn the_typescript_sdk_drives_every_method() {
     let modules = std::env::var("TRAWL_TEST_NODE_MODULES").unwrap_or_default();
     let installed = std::path::Path::new(&modules).join("node_modules/cloudflare/package.json").exists();
     if !installed || Command::new("node").arg("--version").output().is_err() {
-        println!("SKIPPED: no node with the cloudflare package; TRAWL_TEST_NODE_MODULES names npm's folder");
-        return;
+        return skip("cloudflare for Node.js", "TRAWL_TEST_NODE_MODULES names npm's folder");
     }
     let Some(weed) = Weed::start().await else { return };
     let trawl = start(&weed, 60).await;

@@ -3,7 +3,8 @@
 //! Invariant: an estimate is called one; what `-m` fixes is exact.
 
 use super::{Finding, Host};
-use crate::config::{Hugepages, Plan, PortPlan};
+use crate::block::Hugepages;
+use crate::config::{ByteSize, Plan, PortPlan};
 
 const PAGE_2M: u64 = 2 << 20;
 const PAGE_1G: u64 = 1 << 30;
@@ -21,7 +22,9 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     let free = |kb| {
         host.read_number(&format!("/sys/kernel/mm/hugepages/hugepages-{kb}kB/free_hugepages")).unwrap_or(0)
     };
-    let free_2m = free(2048) * PAGE_2M;
+    let mounts = host.read("/proc/mounts").unwrap_or_default();
+    let left_2m = left_behind(&mounts, host);
+    let free_2m = free(2048) * PAGE_2M + left_2m;
     let free_1g = free(1_048_576) * PAGE_1G;
     let has = |flag: &str| plan.eal.iter().any(|argument| argument == flag);
     let eal = if has("--no-huge") { 0 } else { dpdk_bytes(plan) };
@@ -41,7 +44,12 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             if eal_bytes(&plan.eal).is_some() { "-m" } else { "an estimate from port.mbufs" },
             (free_2m + free_1g) >> 20
         );
-        findings.push(Finding::error("dpdk.eal", text, advice(eal + arena - free_2m - free_1g)));
+        let advice = advice(eal + arena - free_2m - free_1g);
+        findings.push(match eal_bytes(&plan.eal) {
+            Some(_) => Finding::error("dpdk.eal", text, advice),
+            // EAL itself says when it starts whether that is enough.
+            None => Finding::warning("dpdk.eal", text, advice),
+        });
     } else {
         // The arena's pages are of 2 MiB; EAL takes the larger ones first.
         let left = free_2m - eal.saturating_sub(free_1g);
@@ -62,13 +70,70 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             });
         }
     }
-    let mounts = host.read("/proc/mounts").unwrap_or_default();
+    findings.extend(blocks(plan));
     let mounted = mounts.lines().any(|line| line.split(' ').nth(2) == Some("hugetlbfs"));
     if eal > 0 && !has("--in-memory") && !mounted {
         let advice =
             "add \"--in-memory\", or: mkdir -p /dev/hugepages && mount -t hugetlbfs nodev /dev/hugepages";
         findings.push(Finding::error("dpdk.eal", "no hugetlbfs is mounted", advice));
     }
+    ordinary(plan, host, arena > 0 && plan.blocks.hugepages == Hugepages::Require, findings);
+}
+
+/// Blocks in ordinary pages, against the memory of the host.
+fn ordinary(plan: &Plan, host: &Host, is_huge: bool, findings: &mut Vec<Finding>) {
+    let meminfo = host.read("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| {
+        let kib: u64 = line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok()?;
+        kib.checked_mul(1024)
+    });
+    if let Some(total) = total
+        && !is_huge
+        && plan.blocks.bytes() > total
+    {
+        let text =
+            format!("are {}, and this host has {} MiB of memory", ByteSize(plan.blocks.bytes()), total >> 20);
+        findings.push(Finding::error("blocks.bytes_max", text, "lower it"));
+    }
+}
+
+/// Pages of files that a dead process's EAL left in hugetlbfs, which the next one takes again.
+fn left_behind(mounts: &str, host: &Host) -> u64 {
+    let points = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "hugetlbfs").then_some(point)
+    });
+    let bytes = |point: &str| -> u64 {
+        let files = host.names(point).into_iter().filter(|name| name.starts_with("rtemap_"));
+        files
+            .filter_map(|name| std::fs::metadata(host.path(&format!("{point}/{name}"))).ok())
+            .map(|file| file.len())
+            .sum()
+    };
+    points.map(bytes).sum()
+}
+
+/// Whether the blocks are enough for all captures that may run at once.
+#[must_use]
+pub fn blocks(plan: &Plan) -> Option<Finding> {
+    let (share, attached) = (plan.block_share(), plan.attached_max());
+    if share.captures_max() >= attached {
+        return None;
+    }
+    let recordings = usize::from(plan.history.is_some());
+    let captures = share.captures_max().saturating_sub(recordings);
+    let text = format!(
+        "is enough for {captures} captures at once and capture.captures_max is {}: each capture holds a block of 1 MiB for each queue{}, and a worker has {} blocks and {} queues; one more would be refused",
+        plan.capture.captures_max,
+        if recordings > 0 { ", and so does the history" } else { "" },
+        share.blocks,
+        share.queues,
+    );
+    let needed = share.needed_in_all(attached);
+    let advice =
+        format!("set blocks.bytes_max = \"{needed}MiB\" or more, or capture.captures_max = {captures}");
+    Some(Finding::warning("blocks.bytes_max", text, advice))
 }
 
 /// What DPDK takes: as `dpdk.eal` says, otherwise an estimate.

@@ -3,12 +3,21 @@
 //! Invariant: a directory that does not exist yet is judged by the one that it would be created in.
 
 use super::{Finding, Host};
-use crate::config::{ByteSize, Plan, WriteMode};
+use crate::config::{ByteSize, Plan};
+use crate::deliver::SigningKey;
+use crate::limits::HISTORY_DIR;
 use crate::ownership::Vault;
-use crate::spool::SpoolLock;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use crate::spool::{SpoolLock, WriteMode, judge, spool_id};
+use crate::store::Embedded;
+use crate::upload::Stores;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// What a redb file begins with (its `docs/design.md`).
+const DATABASE_MAGIC: [u8; 9] = [b'r', b'e', b'd', b'b', 0x1A, 0x0A, 0xA9, 0x0D, 0x0A];
 
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of linux/magic.h.
 const MEMORY_MAGICS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -17,6 +26,8 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     spool(plan, host, findings);
     store(plan, findings);
     key_file(plan, findings);
+    signing_key(plan, findings);
+    buckets(plan, findings);
 }
 
 /// The nearest directory above `path`, or itself, that exists.
@@ -58,6 +69,12 @@ fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("spool.dir", text, advice));
         return;
     }
+    lock_file(&spool.dir, findings);
+    let history = spool.dir.join(HISTORY_DIR);
+    if plan.history.is_some() && history.exists() && !history.is_dir() {
+        let text = format!("{} is not a directory", history.display());
+        findings.push(Finding::error("history.enabled", text, "move it aside"));
+    }
     if dir != spool.dir {
         let text = format!("{shown} does not exist yet");
         findings.push(Finding::notice(
@@ -66,13 +83,51 @@ fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             "`trawl serve` creates it; make sure that its disk is mounted",
         ));
     }
-    if let Some(holder) = SpoolLock::holder(&spool.dir) {
-        let text = format!("{shown} is in use by {holder}");
+    room(plan, dir, findings);
+    direct_writes(plan, dir, host, findings);
+}
+
+/// Of another user, perhaps of a run as root.
+fn lock_file(dir: &Path, findings: &mut Vec<Finding>) {
+    let path = dir.join(".lock");
+    if let Err(error) = usable(&path) {
+        let text = format!("{} cannot be read and written: {error}", path.display());
+        let advice = format!("chown -R <user of trawl> {}", dir.display());
+        findings.push(Finding::error("spool.dir", text, advice));
+    }
+}
+
+/// Whether a file can be read and written, if it is there.
+fn usable(path: &Path) -> Result<(), Errno> {
+    let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+    match rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS) {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        answer => answer,
+    }
+}
+
+/// What `trawl serve` finds out by itself once it has spool and store, because a process that was killed may hold both for a moment
+/// longer: whether another process has them, and whether the one is the other's.
+pub(super) fn claims(plan: &Plan, findings: &mut Vec<Finding>) {
+    let (dir, store) = (&plan.spool.dir, &plan.store.path);
+    if let Some(holder) = SpoolLock::holder(dir) {
+        let text = format!("{} is in use by {holder}", dir.display());
         let advice = "end that process before another one is started, or name another directory";
         findings.push(Finding::error("spool.dir", text, advice));
     }
-    room(plan, dir, findings);
-    direct_writes(plan, dir, findings);
+    let held = |file: File| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+    if File::open(store).is_ok_and(held) {
+        let text = format!("{} is in use by another process", store.display());
+        findings.push(Finding::error("store.path", text, "end the other trawl, or name a file of its own"));
+    }
+    let known = Embedded::spool_of(&plan.store.path);
+    let refused = match spool_id(dir) {
+        Ok(found) => judge(dir, known.as_deref(), found.as_deref()).err().map(|error| error.to_string()),
+        Err(error) => Some(format!("the name of the spool {} cannot be read: {error}", dir.display())),
+    };
+    if let Some(text) = refused {
+        findings.push(Finding::error("spool.dir", text, format!("findmnt --target {}", dir.display())));
+    }
 }
 
 /// Free space against the quota.
@@ -102,12 +157,38 @@ fn room(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
                 format!("lower spool.bytes_max to \"{mib}MiB\" or less, or put spool.dir on a larger disk")
             }
         };
-        findings.push(Finding::error("spool.bytes_max", text, advice));
+        // What else lies on that disk changes by the hour, and a host that was killed must be able to start and deliver.
+        findings.push(Finding::warning("spool.bytes_max", text, advice));
     }
+    pool(plan, dir, free + used, findings);
     if stat.f_favail == 0 && stat.f_files > 0 {
         let text = format!("the file system of {} has no free inode", dir.display());
         findings.push(Finding::error("spool.dir", text, "remove files there"));
     }
+}
+
+/// What mapped writes fill at start.
+fn pool(plan: &Plan, dir: &Path, room: u64, findings: &mut Vec<Finding>) {
+    let is_mapped = match plan.spool.write {
+        WriteMode::Mapped => true,
+        WriteMode::Auto => refuses_direct(dir),
+        _ => false,
+    };
+    if is_mapped && plan.spool.pool_bytes > room {
+        let text = format!(
+            "is {}, which is written at the start, and the file system of {} has {} MiB of room",
+            ByteSize(plan.spool.pool_bytes),
+            dir.display(),
+            room >> 20
+        );
+        findings.push(Finding::error("spool.pool_bytes", text, "lower it, or free space"));
+    }
+}
+
+/// Tried with a file that never gets a name.
+fn refuses_direct(dir: &Path) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR).err() == Some(Errno::INVAL)
 }
 
 /// Disk space of all files below `dir`; what cannot be read counts as nothing.
@@ -127,8 +208,8 @@ fn bytes_below(dir: &Path) -> u64 {
     bytes
 }
 
-/// Whether the file system takes `O_DIRECT`, tried with a file that never gets a name.
-fn direct_writes(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
+/// Whether the file system takes `O_DIRECT`, and the process io_uring.
+fn direct_writes(plan: &Plan, dir: &Path, host: &Host, findings: &mut Vec<Finding>) {
     let in_memory = rustix::fs::statfs(dir).is_ok_and(|stat| MEMORY_MAGICS.contains(&stat.f_type));
     if in_memory {
         let text = format!(
@@ -137,8 +218,7 @@ fn direct_writes(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::notice("spool.dir", text, "use a disk for captures that matter"));
     }
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
-    let refused = rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR).err() == Some(Errno::INVAL);
+    let refused = refuses_direct(dir);
     let text = format!("the file system of {} has no O_DIRECT", dir.display());
     match plan.spool.write {
         WriteMode::Direct if refused => {
@@ -152,12 +232,25 @@ fn direct_writes(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
             let text = format!("{text}: segments are written through mappings, at a fraction of the speed");
             findings.push(Finding::notice("spool.write", text, "use ext4 or XFS for the spool"));
         }
-        WriteMode::Discard | WriteMode::DiscardInWorker => findings.push(Finding::warning(
+        WriteMode::Direct | WriteMode::Auto => io_uring(host, findings),
+        WriteMode::Discard => findings.push(Finding::warning(
             "spool.write",
             "throws every packet away: no capture will hold one",
             "keep this for benches; \"auto\" is what captures need",
         )),
         _ => {}
+    }
+}
+
+/// Without it a writer waits for each block before it begins the next.
+fn io_uring(host: &Host, findings: &mut Vec<Finding>) {
+    if let Err(error) = (host.io_uring)() {
+        let text = format!(
+            "this process gets no io_uring ({error}): each writer writes one block at a time, at about half the rate"
+        );
+        let advice = "sysctl kernel.io_uring_disabled=0; in a container let its seccomp profile pass io_uring_setup, \
+                      io_uring_enter and io_uring_register";
+        findings.push(Finding::warning("spool.write", text, advice));
     }
 }
 
@@ -182,12 +275,30 @@ fn key_file(plan: &Plan, findings: &mut Vec<Finding>) {
                 findings.push(Finding::error(subject, error.to_string(), error.advice()));
             }
         }
-        None if plan.upload.r2.is_some() => {
+        None if plan.upload.stores.r2.is_some() => {
             let text = "is missing, so access keys of r2:// buckets are refused";
             let advice = "name a file of 32 random bytes with mode 0600, or set upload.r2.allow = false";
             findings.push(Finding::warning(subject, text, advice));
         }
         None => {}
+    }
+}
+
+/// The key that signs manifests; read as `trawl serve` reads it.
+fn signing_key(plan: &Plan, findings: &mut Vec<Finding>) {
+    if let Some(path) = &plan.manifest.signing_key_file
+        && let Err(error) = SigningKey::load(path)
+    {
+        let advice =
+            format!("`trawl manifest-key {}` makes one; it must be readable to trawl's user", path.display());
+        findings.push(Finding::error("manifest.signing_key_file", error.to_string(), advice));
+    }
+}
+
+/// The files that speaking to buckets needs; nothing is contacted.
+fn buckets(plan: &Plan, findings: &mut Vec<Finding>) {
+    if let Err(error) = Stores::new(plan.upload.stores.clone()) {
+        findings.push(Finding::error("upload", error.to_string(), "correct the value or the file"));
     }
 }
 
@@ -199,12 +310,23 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("store.path", format!("{shown} is a directory"), advice));
         return;
     }
-    if path.exists() {
-        let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
-        if let Err(error) = rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS) {
-            let text = format!("{shown} cannot be read and written: {error}");
-            findings.push(Finding::error("store.path", text, "give it to the user of trawl, mode 0600"));
-        }
+    if let Err(error) = usable(path) {
+        let text = format!("{shown} cannot be read and written: {error}");
+        findings.push(Finding::error("store.path", text, "give it to the user of trawl, mode 0600"));
+    }
+    database(path, findings);
+    if let Some(dir) = path.parent()
+        && !dir.is_dir()
+    {
+        let text = format!("there is no directory {}", dir.display());
+        let advice = format!("install -d -m 0700 -o <user of trawl> {}", dir.display());
+        findings.push(Finding::error("store.path", text, advice));
+        return;
+    }
+    if path.starts_with(&plan.spool.dir) {
+        let text =
+            format!("{shown} lies in the spool: with its disk the records of its captures are lost too");
+        findings.push(Finding::warning("store.path", text, "name a file on another disk"));
     }
     let Some(dir) = path.parent().and_then(existing) else { return };
     if let Err(error) = is_writable(dir) {
@@ -214,5 +336,16 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
             text,
             "give the directory to the user of trawl, mode 0700",
         ));
+    }
+}
+
+/// The head of a file that is there: whether it is a database.
+fn database(path: &Path, findings: &mut Vec<Finding>) {
+    let Ok(mut file) = File::open(path) else { return };
+    let mut head = Vec::new();
+    let read = Read::by_ref(&mut file).take(DATABASE_MAGIC.len() as u64).read_to_end(&mut head);
+    if read.is_ok() && !head.is_empty() && head != DATABASE_MAGIC {
+        let text = format!("{} is no job database", path.display());
+        findings.push(Finding::error("store.path", text, "move it aside, or name another file"));
     }
 }

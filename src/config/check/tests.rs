@@ -1,6 +1,7 @@
 //! The host check against made-up hosts.
 
 use super::*;
+use crate::store::Embedded;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -181,6 +182,48 @@ fn ways_to_write_that_keep_nothing_are_warned_of() {
 }
 
 #[test]
+fn a_host_without_io_uring_is_warned_of_unless_nothing_would_use_it() {
+    let made = Made::sound();
+    let host = Host { io_uring: || Err(std::io::ErrorKind::PermissionDenied.into()), ..made.host() };
+    let warned = |write: &str| {
+        let config = made.config(VFIO, "");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[spool]", &format!("[spool]\nwrite = \"{write}\""))).unwrap();
+        let found = check(&config, &host, None);
+        found
+            .iter()
+            .any(|one| one.severity == Severity::Warning && one.text.contains("io_uring (permission denied)"))
+    };
+    assert!(!warned("mapped"));
+    // A file system without O_DIRECT does not use it either.
+    if made.findings(VFIO, "").is_empty()
+        && check(&made.config(VFIO, ""), &made.host(), None)
+            .iter()
+            .all(|one| !one.text.contains("no O_DIRECT"))
+    {
+        assert!(warned("auto"));
+    }
+}
+
+#[test]
+fn too_few_open_files_are_refused_with_the_number_to_set() {
+    let made = Made::sound();
+    made.write(
+        "proc/self/limits",
+        "Max open files            1024                 1024                 files\n",
+    );
+    assert_one(
+        &made.findings(VFIO, "[capture]\ncaptures_max = 60"),
+        &["capture.captures_max", "may have 1024 files open", "LimitNOFILE=2048", "ulimit -n"],
+    );
+    made.write(
+        "proc/self/limits",
+        "Max open files            1024                 524288               files\n",
+    );
+    assert_eq!(made.findings(VFIO, "[capture]\ncaptures_max = 60"), [""; 0], "the soft limit is raised");
+}
+
+#[test]
 fn a_spool_or_store_that_cannot_be_is_refused() {
     let made = Made::sound();
     made.write("spool", "a file");
@@ -212,6 +255,95 @@ fn a_key_file_that_others_can_read_is_refused_and_one_that_r2_buckets_need_is_as
         assert_eq!(found.is_some(), refused, "{found:?}");
         assert!(found.is_none_or(|found| found.advice.starts_with("chmod 600 ")));
     }
+}
+
+#[test]
+fn one_address_for_the_api_and_for_metrics_is_refused() {
+    let made = Made::sound();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    for observed in [address.to_string(), format!("0.0.0.0:{}", address.port())] {
+        let config = made.config(VFIO, &format!("[observe]\nlisten = \"{observed}\""));
+        let text = fs::read_to_string(&config).unwrap().replace("127.0.0.1:0", &address.to_string());
+        fs::write(&config, text).unwrap();
+        let found = check(&config, &made.host(), None);
+        assert_eq!(
+            (found[0].subject.as_str(), found[0].severity),
+            ("observe.listen", Severity::Error),
+            "{found:#?}"
+        );
+    }
+}
+
+#[test]
+fn keys_and_certificates_that_cannot_be_read_are_refused() {
+    let made = Made::sound();
+    let nowhere = made.root.path().join("nowhere.pem");
+    for (more, subject) in [
+        (format!("[manifest]\nsigning_key_file = {nowhere:?}"), "manifest.signing_key_file"),
+        (format!("[upload]\nca_file = {nowhere:?}"), "upload"),
+    ] {
+        assert_one(&made.findings(VFIO, &more), &[subject, "nowhere.pem"]);
+    }
+    let config = made.config(VFIO, "");
+    let text = fs::read_to_string(&config).unwrap();
+    let tls = format!("[api]\ntls_cert = {nowhere:?}\ntls_key = {nowhere:?}");
+    fs::write(&config, text.replace("[api]", &tls)).unwrap();
+    let found = check(&config, &made.host(), None);
+    assert!(found[0].subject == "api.tls_cert" && found[0].text.contains("nowhere.pem"), "{found:#?}");
+}
+
+#[test]
+fn a_store_without_a_directory_or_of_something_else_is_refused() {
+    let made = Made::sound();
+    let config = made.config(VFIO, "");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("trawl.db", "none/trawl.db")).unwrap();
+    let found = check(&config, &made.host(), None);
+    assert!(found[0].subject == "store.path" && found[0].text.contains("no directory"), "{found:#?}");
+    made.write("trawl.db", "something else");
+    assert_one(&made.findings(VFIO, ""), &["store.path", "is no job database"]);
+    made.write("trawl.db", "");
+    assert_eq!(made.findings(VFIO, ""), [""; 0], "an empty file becomes one");
+}
+
+#[test]
+fn a_spool_that_the_job_store_does_not_know_is_refused() {
+    let made = Made::sound();
+    let store = Embedded::open(&made.root.path().join("trawl.db")).unwrap();
+    store.set_spool("0af3b2f8-3ef7-4df4-9d61-1a8a22b4f6c1").unwrap();
+    drop(store);
+    assert_one(
+        &made.findings(VFIO, ""),
+        &["spool.dir", "is not the spool that the job store knows", "--new-spool", "findmnt"],
+    );
+}
+
+#[test]
+fn what_a_dead_eal_left_in_hugepages_counts_as_free() {
+    let made = Made::sound();
+    made.write("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "128\n");
+    let config = "[dpdk]\neal = [\"-m\", \"64\"]\n[blocks]\nhugepages = \"never\"";
+    assert_eq!(made.findings(VFIO, config), [""; 0]);
+    let config = config.replace("64", "512");
+    assert_one(&made.findings(VFIO, &config), &["dpdk.eal", "EAL needs 512 MiB", "256 MiB are free"]);
+    made.write("dev/hugepages/rtemap_0", "");
+    fs::File::options()
+        .write(true)
+        .open(made.host().path("/dev/hugepages/rtemap_0"))
+        .unwrap()
+        .set_len(256 << 20)
+        .unwrap();
+    assert_eq!(made.findings(VFIO, &config), [""; 0]);
+}
+
+#[test]
+fn more_blocks_than_memory_are_refused() {
+    let made = Made::sound();
+    made.write("proc/meminfo", "MemTotal:  1048576 kB\nMemFree: 9 kB\n");
+    let found = made.findings(VFIO, "[blocks]\nbytes_max = \"2GiB\"\nhugepages = \"never\"");
+    assert_one(&found, &["blocks.bytes_max: are 2GiB", "1024 MiB of memory"]);
 }
 
 #[test]
@@ -253,4 +385,34 @@ fn dpdk_is_asked_only_on_a_sound_host_and_its_answers_count() {
     );
     let never = |_: &[String], _: &[PortPlan]| unreachable!();
     let _ = check(&made.config("device = \"0000:09:00.0\"", ""), &made.host(), Some(&never));
+}
+
+#[test]
+fn blocks_that_are_too_few_for_all_captures_are_told_with_the_numbers() {
+    let made = Made::sound();
+    let more =
+        |captures: u32| format!("[blocks]\nbytes_max = \"64MiB\"\n[capture]\ncaptures_max = {captures}");
+    let port = format!("{VFIO}\nqueues = 2");
+    assert_eq!(made.findings(&port, &more(31)), [""; 0]);
+    assert_one(
+        &made.findings(&port, &more(32)),
+        &[
+            "blocks.bytes_max: is enough for 31 captures at once and capture.captures_max is 32",
+            "a worker has 64 blocks and 2 queues",
+            "blocks.bytes_max = \"66MiB\" or more, or capture.captures_max = 31",
+        ],
+    );
+}
+
+#[test]
+fn blocks_that_are_too_few_for_one_capture_are_refused() {
+    let made = Made::sound();
+    let port = format!("{VFIO}\nqueues = 6");
+    let more = "[blocks]\nbytes_max = \"8MiB\"\n[capture]\ncaptures_max = 1";
+    assert_eq!(made.findings(&port, more), [""; 0]);
+    let history = format!("{more}\n[history]\nenabled = true\nbytes_max = \"4MiB\"");
+    assert_one(
+        &made.findings(&port, &history),
+        &["blocks.bytes_max: is 8MiB", "use at least 14MiB", "6 queues"],
+    );
 }

@@ -135,3 +135,18 @@ fn a_missing_directory_and_a_directory_as_file_are_told_apart() {
     let is_dir = Embedded::open(dir.path()).unwrap_err();
     assert!(matches!(is_dir, StoreError::Open { .. }), "{is_dir}");
 }
+
+#[test]
+fn the_spool_that_is_told_is_known_after_a_restart_and_to_one_who_only_looks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    assert_eq!(Embedded::spool_of(&path), None);
+    let store = Embedded::open(&path).unwrap();
+    assert_eq!(store.spool().unwrap(), None);
+    store.set_spool("a").unwrap();
+    store.set_spool("b").unwrap();
+    assert_eq!(store.spool().unwrap().as_deref(), Some("b"));
+    drop(store);
+    assert_eq!(Embedded::spool_of(&path).as_deref(), Some("b"));
+    assert_eq!(Embedded::open(&path).unwrap().spool().unwrap().as_deref(), Some("b"));
+}

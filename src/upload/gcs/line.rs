@@ -5,8 +5,8 @@
 //! followed. Keys and tokens are never printed.
 
 use super::{GcsConfig, GcsCredentials};
+use crate::chain::chain;
 use crate::upload::UploadError;
-use crate::upload::patience::describe;
 use google_cloud_auth::credentials::{AccessTokenCredentials, Builder, service_account};
 use google_cloud_auth::errors::CredentialsError;
 use reqwest::{Certificate, Client, Proxy, redirect};
@@ -29,7 +29,7 @@ pub(super) struct NoToken {
 
 impl From<CredentialsError> for NoToken {
     fn from(error: CredentialsError) -> Self {
-        Self { detail: describe(&error), transient: error.is_transient() }
+        Self { detail: chain(&error), transient: error.is_transient() }
     }
 }
 
@@ -42,18 +42,18 @@ pub(super) fn client(config: &GcsConfig) -> Result<Client, UploadError> {
         .redirect(redirect::Policy::none())
         .no_proxy();
     if let Some(url) = &config.proxy {
-        builder = builder.proxy(Proxy::all(url).map_err(|error| wrong("proxy", describe(&error)))?);
+        builder = builder.proxy(Proxy::all(url).map_err(|error| wrong("proxy", chain(&error)))?);
     }
     if let Some(path) = &config.ca_file {
         let pem = read("ca_file", path)?;
         let certificates = Certificate::from_pem_bundle(&pem)
-            .map_err(|error| wrong("ca_file", format!("{}: {}", path.display(), describe(&error))))?;
+            .map_err(|error| wrong("ca_file", format!("{}: {}", path.display(), chain(&error))))?;
         if certificates.is_empty() {
             return Err(wrong("ca_file", format!("{} holds no certificate in PEM", path.display())));
         }
         builder = builder.tls_certs_merge(certificates);
     }
-    builder.build().map_err(|error| wrong("ca_file", describe(&error)))
+    builder.build().map_err(|error| wrong("ca_file", chain(&error)))
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, UploadError> {
@@ -110,8 +110,8 @@ impl Tokens {
                 builder.build_access_token_credentials().map(Some)
             }
         };
-        let chain = self.chain.get_or_try_init(|| async { make() }).await;
-        let chain = chain.map_err(|error| NoToken { detail: describe(&error), transient: false })?;
+        let made = self.chain.get_or_try_init(|| async { make() }).await;
+        let chain = made.map_err(|error| NoToken { detail: chain(&error), transient: false })?;
         let Some(chain) = chain else { return Ok(None) };
         Ok(Some(chain.access_token().await?.token))
     }
@@ -155,8 +155,7 @@ mod tests {
         }
         let key = std::process::Command::new("openssl").args(["genrsa", "2048"]).output();
         let Ok(key) = key else {
-            println!("SKIPPED: openssl, which makes the test's key, is not installed");
-            return;
+            return crate::skip::skip("openssl", "it makes the test's key");
         };
         let key = serde_json::json!({
             "type": "service_account", "project_id": "p", "private_key_id": "k",

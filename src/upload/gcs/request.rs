@@ -5,7 +5,8 @@
 //! somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::line::Tokens;
-use crate::upload::patience::{Grant, Patience, describe, is_about_trust};
+use crate::chain::chain;
+use crate::upload::patience::{Grant, Patience, is_about_trust};
 use crate::upload::{COUNTS, UploadError};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::HeaderMap;
@@ -158,7 +159,8 @@ impl Refusal {
 
     fn broken(error: &reqwest::Error) -> Self {
         // The address may be a session's, which is as good as a password.
-        let detail = std::error::Error::source(error).map_or_else(|| "no answer".to_owned(), describe);
+        let detail =
+            std::error::Error::source(error).map_or_else(|| "no answer".to_owned(), chain);
         Self::new(None, String::new(), detail)
     }
 

@@ -12,8 +12,9 @@ mod writer;
 
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, KeptPart};
-use super::patience::{Grant, Patience, describe};
+use super::patience::{Grant, Patience};
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
+use crate::chain::chain;
 use crate::job::S3Credentials;
 use crate::limits::PART_BYTES_MIN;
 use aws_config::identity::IdentityCache;
@@ -146,7 +147,7 @@ impl S3Stores {
             return Err(no_credentials(bucket, "none are configured".to_owned()));
         };
         if let Err(error) = provider.provide_credentials().await {
-            return Err(no_credentials(bucket, describe(&error)));
+            return Err(no_credentials(bucket, chain(&error)));
         }
         let mut builder = aws_sdk_s3::config::Builder::from(&shared)
             .region(region_name)
@@ -390,7 +391,7 @@ async fn collect(target: &Target, body: &mut ByteStream, bytes_max: u64) -> Resu
         let chunk = chunk.map_err(|error| UploadError::Unreachable {
             place: target.place(),
             seconds: 0,
-            detail: describe(&error),
+            detail: chain(&error),
         })?;
         if (bytes.len() + chunk.len()) as u64 > bytes_max {
             return Err(UploadError::TooLarge { place: target.place(), bytes_max });

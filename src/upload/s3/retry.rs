@@ -5,7 +5,8 @@
 //! as somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::extras::S3Extras;
-use crate::upload::patience::{Grant, Patience, describe, is_about_trust};
+use crate::chain::chain;
+use crate::upload::patience::{Grant, Patience, is_about_trust};
 use crate::upload::{COUNTS, UploadError};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -138,7 +139,7 @@ impl Answer {
             (Some(message), _) => format!("{code}: {message}"),
             (None, Some(status)) if code.is_empty() => format!("HTTP status {status}"),
             (None, Some(status)) => format!("{code}, HTTP status {status}"),
-            (None, None) => describe(error),
+            (None, None) => chain(error),
         };
         Self { status, code, detail, unusable: matches!(error, SdkError::ConstructionFailure(_)) }
     }

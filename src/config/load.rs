@@ -1,0 +1,64 @@
+//! From a file to a plan. Owns the order: read, parse, resolve, and that every problem is reported once.
+//!
+//! Invariant: a plan without problems is the only one that leaves as [`Plan`].
+
+use super::plan::Plan;
+use super::{Problem, Problems, file, resolve};
+use std::path::Path;
+
+impl Plan {
+    /// Reads and validates a config file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        match Self::draft(path) {
+            (Some(plan), problems) if problems.is_empty() => Ok(plan),
+            (_, problems) => Err(Problems(problems)),
+        }
+    }
+
+    /// Validates the text of a config file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        match Self::draft_of(text) {
+            (Some(plan), problems) if problems.is_empty() => Ok(plan),
+            (_, problems) => Err(Problems(problems)),
+        }
+    }
+
+    /// As [`Plan::load`], but a plan in which defaults stand for whatever is wrong, so that the rest can still be held
+    /// against the host. None when the file cannot be read as TOML at all.
+    pub(super) fn draft(path: &Path) -> (Option<Self>, Vec<Problem>) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::draft_of(&text),
+            Err(source) => (None, vec![Problem::Unreadable { path: path.to_owned(), source }]),
+        }
+    }
+
+    fn draft_of(text: &str) -> (Option<Self>, Vec<Problem>) {
+        let (file, mut problems) = file::read(text);
+        if problems.iter().any(|problem| problem.key().is_none()) {
+            return (None, problems);
+        }
+        let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let (plan, wrong) = resolve::resolve(&file, &host_name);
+        // A key that was left out for its form would otherwise be reported a second time as missing.
+        let new: Vec<Problem> = wrong.into_iter().filter(|one| !covered(one.key(), &problems)).collect();
+        problems.extend(new);
+        (Some(plan), problems)
+    }
+}
+
+/// Whether `key` is, holds, or lies below a key that `problems` name.
+pub(super) fn covered(key: Option<&str>, problems: &[Problem]) -> bool {
+    let below = |key: &str, holder: &str| {
+        key.strip_prefix(holder).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    problems.iter().any(|problem| match (key, problem.key()) {
+        (Some(key), Some(named)) => below(key, named) || below(named, key),
+        _ => false,
+    })
+}

@@ -1,0 +1,94 @@
+//! Everything of a host that outlives it: the job store, the spool, the history, the ways to buckets and the keys. Owns the order in
+//! which they are opened; not what is kept there.
+//!
+//! Invariant: nothing is opened in a spool that the job store does not know.
+
+use super::identity;
+use super::serve::ServeError;
+use crate::config::Plan;
+use crate::deliver::SigningKey;
+use crate::history::{History, HistoryError};
+use crate::ownership::{BucketKeys, Ownership, Vault, VaultError};
+use crate::spool::Spool;
+use crate::store::Embedded;
+use crate::upload::Stores;
+use crate::worker::Sample;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long somebody waits at most to hear whether a destination can be used. A store that works answers in a second.
+const CONTACT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the end waits for the last segments of the history.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct Storage {
+    pub stores: Arc<Stores>,
+    pub jobs: Arc<Embedded>,
+    pub spool: Arc<Spool>,
+    pub history: Option<Arc<History>>,
+    pub signing_key: Option<Arc<SigningKey>>,
+    pub keys: BucketKeys,
+    /// Half of what a request has, so that it is answered whatever a customer's store does, and no longer than a store takes that
+    /// works.
+    pub contact_time_max: Duration,
+}
+
+impl Storage {
+    /// Opens all of it. `new_spool`: takes the spool also if the job store knows another one.
+    ///
+    /// # Errors
+    /// What cannot be opened.
+    pub fn open(plan: &Plan, new_spool: bool) -> Result<Self, ServeError> {
+        let stores = Arc::new(Stores::new(plan.upload.stores.clone())?);
+        let jobs = Arc::new(Embedded::open(&plan.store.path)?);
+        identity::check(plan, &jobs, new_spool)?;
+        let spool = Arc::new(Spool::open(plan.spool.clone())?);
+        identity::settle(&spool, &jobs)?;
+        let history = history(plan, &spool)?;
+        let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
+        let keys = bucket_keys(plan, &jobs)?;
+        let contact_time_max = (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX);
+        Ok(Self {
+            stores,
+            jobs,
+            spool,
+            history,
+            signing_key: signing_key.map(Arc::new),
+            keys,
+            contact_time_max,
+        })
+    }
+
+    /// Whose the buckets are.
+    pub fn ownership(&self) -> Ownership {
+        Ownership::new(self.jobs.clone(), Arc::clone(&self.stores), self.keys.clone(), self.contact_time_max)
+    }
+
+    /// Where the files of simple captures lie.
+    pub fn simple_dir(&self) -> PathBuf {
+        self.spool.config().dir.join("simple")
+    }
+
+    /// Waits for what the workers had of the history when they ended.
+    pub fn take_in(&self) {
+        let Some(history) = &self.history else { return };
+        if let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE) {
+            tracing::warn!(%error, "the last segments of the history are taken in at the next start");
+        }
+    }
+}
+
+fn bucket_keys(plan: &Plan, buckets: &Arc<Embedded>) -> Result<BucketKeys, VaultError> {
+    let vault = plan.store.key_file.as_deref().map(Vault::load).transpose()?;
+    Ok(BucketKeys::new(buckets.clone(), vault.map(Arc::new)))
+}
+
+fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {
+    let Some(config) = plan.history else { return Ok(None) };
+    let history = History::open(config, Arc::clone(spool))?;
+    let one_in = config.sample.map_or(1, Sample::one_in);
+    tracing::info!(bytes = history.bytes(), bytes_max = config.bytes_max, one_in, "history is open");
+    Ok(Some(Arc::new(history)))
+}

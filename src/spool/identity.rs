@@ -1,0 +1,130 @@
+//! Which spool this is. Owns the file that names it and what follows when it is not the one that the job store knows; not where
+//! the store keeps that.
+//!
+//! A spool whose disk is not mounted looks like an empty one, and an empty one would end every unfinished capture with nothing.
+//!
+//! Invariant: a spool keeps its name for as long as its files lie there, and no two have the same.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+const NAME: &str = ".spool-id";
+
+/// Why a spool is not taken.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// It has no name, or another one.
+    #[error(
+        "{dir} is not the spool that the job store knows: that is spool {known}, here is {found}. Mount its disk there; if it is gone for good, run `trawl serve --new-spool` once, which ends the captures that were not delivered"
+    )]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// The name in the job store.
+        known: String,
+        /// What is there instead.
+        found: String,
+    },
+}
+
+/// What to do about a spool.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the one.
+    Known,
+    /// The job store knows none: it takes this one, or one that is made.
+    First,
+}
+
+/// The name of the spool in `dir`, if it has one.
+///
+/// # Errors
+/// When the file cannot be read, or holds no name.
+pub fn spool_id(dir: &Path) -> io::Result<Option<String>> {
+    match std::fs::read_to_string(dir.join(NAME)) {
+        Ok(text) => match uuid::Uuid::parse_str(text.trim()) {
+            Ok(id) => Ok(Some(id.to_string())),
+            Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{NAME} holds no UUID"))),
+        },
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of the spool in `dir`, which gets one if it has none; it survives a power cut. Only under the spool's lock.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn name_spool(dir: &Path) -> io::Result<String> {
+    if let Some(id) = spool_id(dir)? {
+        return Ok(id);
+    }
+    let id = uuid::Uuid::new_v4().to_string();
+    let half = dir.join(format!("{NAME}.half"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
+    file.write_all(format!("{id}\n").as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&half, dir.join(NAME))?;
+    File::open(dir)?.sync_all()?;
+    Ok(id)
+}
+
+/// Holds the spool that was found in `dir` against the one that is known.
+///
+/// # Errors
+/// [`IdentityError::Foreign`].
+pub fn judge(dir: &Path, known: Option<&str>, found: Option<&str>) -> Result<Standing, IdentityError> {
+    match (known, found) {
+        (None, _) => Ok(Standing::First),
+        (Some(known), Some(found)) if known == found => Ok(Standing::Known),
+        (Some(known), found) => Err(IdentityError::Foreign {
+            dir: dir.to_owned(),
+            known: known.to_owned(),
+            found: found.map_or_else(|| "none".to_owned(), |id| format!("spool {id}")),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spool_gets_a_name_once_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(spool_id(dir.path()).unwrap(), None);
+        assert_eq!(spool_id(&dir.path().join("nowhere")).unwrap(), None);
+        let id = name_spool(dir.path()).unwrap();
+        assert_eq!(
+            (name_spool(dir.path()).unwrap(), spool_id(dir.path()).unwrap()),
+            (id.clone(), Some(id.clone()))
+        );
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(name_spool(other.path()).unwrap(), id);
+        std::fs::write(dir.path().join(NAME), "half a na").unwrap();
+        assert_eq!(spool_id(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn only_the_spool_that_is_known_is_taken_once_one_is() {
+        let dir = Path::new("/spool");
+        assert_eq!(judge(dir, None, None), Ok(Standing::First), "both are new");
+        assert_eq!(
+            judge(dir, None, Some("a")),
+            Ok(Standing::First),
+            "the store is of a version that knew none"
+        );
+        assert_eq!(judge(dir, Some("a"), Some("a")), Ok(Standing::Known));
+        for found in [None, Some("b")] {
+            let refused = judge(dir, Some("a"), found).unwrap_err().to_string();
+            assert!(
+                refused.contains("spool a") && refused.contains("Mount") && refused.contains("--new-spool"),
+                "{refused}"
+            );
+        }
+    }
+}
