@@ -109,7 +109,9 @@ impl Account {
     /// Makes the charges of what is below `dir` what its files have on the disk. No segment of it may be open or mapped.
     pub fn settle(&self, dir: &Path) {
         let mut found = HashMap::new();
-        let read = counted_below(dir, &mut |path, bytes| drop(found.insert(path, bytes)));
+        let read = counted_below(dir, &mut |path, bytes| {
+            found.insert(path, bytes);
+        });
         if let Err(e) = read
             && e.kind() != io::ErrorKind::NotFound
         {
