@@ -36,7 +36,7 @@ def turns(runs, inputs, binary, work):
         note(f"{len(inputs)} files, run {run + 1}")
         for ours, theirs in (("pcap", "nsecpcap"), ("pcapng", "pcapng")):
             out = work / f"out.{ours}"
-            for program, command in (("trawl", [binary, "merge", "-w", out, *inputs]), ("mergecap", ["mergecap", "-F", theirs, "-w", out, *inputs])):
+            for program, command in (("trawl", [binary, "merge", "-o", out, *inputs]), ("mergecap", ["mergecap", "-F", theirs, "-w", out, *inputs])):
                 found[program, ours].append(measured(*command))
                 out.unlink()
     return found

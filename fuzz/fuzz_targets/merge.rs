@@ -1,12 +1,12 @@
 //! Any files may be merged, into any format: what comes out is read back whole, with as many packets as were told of. The
-//! first byte chooses the format, the second where the first file ends.
+//! first byte chooses the format and whether damage is skipped, the second where the first file ends.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use std::io::Read;
 use std::path::Path;
+use trawl::merge::{MergeInput, MergeOptions, Merged, merge_inputs};
 use trawl::pcap::{Compression, Container, ObjectFormat};
-use trawl::merge::{MergeInput, merge_inputs};
 use trawl::pcap::{Reader, Unpacked};
 
 /// Bytes that each file is unpacked to at most.
@@ -31,8 +31,9 @@ fuzz_target!(|input: &[u8]| {
         name: "input".into(),
         open: Box::new(|_| Ok(Box::new(&bytes[..]) as Box<dyn Read>)),
     });
-    let merged = merge_inputs(streams.collect(), &out, format, &mut |_| {});
-    let Ok(totals) = merged else {
+    let options = MergeOptions { format, keep_going: choice & 4 != 0 };
+    let merged = merge_inputs(streams.collect(), &out, options, &mut |_| {});
+    let Ok(Merged { totals, findings }) = merged else {
         assert!(!Path::new(&out).exists(), "an output that is not whole");
         return;
     };
@@ -45,4 +46,6 @@ fuzz_target!(|input: &[u8]| {
         packets += 1;
     }
     assert_eq!(packets, totals.packets);
+    assert!(findings.partial().len() <= inputs.len());
+    assert!(findings.lines().iter().all(|line| !line.is_empty()));
 });

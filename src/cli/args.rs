@@ -5,6 +5,7 @@
 
 use crate::limits::{ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// DPDK packet-capture appliance: every packet counted exactly once, from the NIC queue to the customer's bucket.
@@ -21,19 +22,19 @@ pub struct Cli {
 pub enum Command {
     /// Capture, and serve the API, until a signal ends it
     Serve(ServeArgs),
-    /// Hold a config file and this host to what a capture needs, with advice
+    /// Check a config file and this host against what a capture needs, with advice
     Check(CheckArgs),
     /// Start, list, show, follow, stop and download captures on a server
     Capture(CaptureArgs),
-    /// Add, prove, list and remove the buckets that full captures may go to
+    /// Add, prove, list and forget the buckets that full captures may go to
     Bucket(BucketArgs),
-    /// Try filters on files
+    /// Try filters on capture files
     Filter(FilterArgs),
     /// Join pcap and pcapng files by time
     Merge(MergeArgs),
-    /// Bring what a dead host process left in its spool into files, without the job store
+    /// Recover captures from the spool of a host process that died, without the job store
     Recover(RecoverArgs),
-    /// Hold files to their manifest
+    /// Check files against their manifest
     Verify(VerifyArgs),
     /// Make the key that signs manifests, and print the public key that checks them
     ManifestKey(ManifestKeyArgs),
@@ -125,7 +126,7 @@ pub enum CaptureCommand {
     List,
     /// Show one capture, its counts and its objects
     Show(IdArgs),
-    /// Follow a capture to its end; Ctrl-C leaves and lets it go on
+    /// Follow a capture to its end; Ctrl-C detaches; the capture keeps running
     Watch(IdArgs),
     /// End a capture and keep what it has
     Stop(IdArgs),
@@ -173,7 +174,7 @@ pub enum BucketCommand {
     Prove(BucketProveArgs),
     /// List the account's buckets
     List,
-    /// Take a bucket from the list; the bucket itself stays as it is
+    /// Forget a bucket; the bucket itself stays as it is
     Remove(BucketRemoveArgs),
 }
 
@@ -238,7 +239,7 @@ pub enum CaptureType {
 /// `trawl capture start`
 #[derive(Clone, Debug, Args)]
 pub struct StartArgs {
-    /// Follow the capture to its end; Ctrl-C asks the server to stop it, a second one leaves at once
+    /// Follow the capture to its end; Ctrl-C asks the server to stop it, a second Ctrl-C detaches at once
     #[arg(long)]
     pub wait: bool,
     /// What is kept of the packets, and where
@@ -316,25 +317,25 @@ pub enum FilterCommand {
 /// `trawl filter test`
 #[derive(Debug, Args)]
 pub struct FilterTestArgs {
-    /// A pcap or pcapng file
+    /// A pcap or pcapng file, also compressed by zstd; - is standard input
     pub file: PathBuf,
-    /// Write the packets that the filter takes to this pcap file
-    #[arg(short = 'w', long, value_name = "OUT")]
-    pub write: Option<PathBuf>,
+    /// Write the packets that the filter takes to this file; - is standard output
+    #[arg(short, long, visible_short_alias = 'w', visible_alias = "write", value_name = "OUT")]
+    pub output: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// What is written
+    #[command(flatten)]
+    pub write: WriteArgs,
     /// The filter
     #[command(flatten)]
     pub filter: FilterV1Args,
 }
 
-/// `trawl merge`
-#[derive(Debug, Args)]
-pub struct MergeArgs {
-    /// The file to write; - is standard output
-    #[arg(short, long, short_alias = 'w', value_name = "OUT", default_value = "-")]
-    pub output: PathBuf,
+/// How a file is written, and what is done about inputs that are damaged.
+#[derive(Clone, Debug, Args)]
+pub struct WriteArgs {
     /// What to write; by OUT's name if it tells, otherwise pcap
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<FormatArg>,
@@ -344,10 +345,28 @@ pub struct MergeArgs {
     /// Level of zstd, 1 to 19
     #[arg(long, value_name = "LEVEL", default_value_t = ZSTD_LEVEL_DEFAULT, value_parser = clap::value_parser!(i32).range(1..=i64::from(ZSTD_LEVEL_MAX)))]
     pub level: i32,
-    /// Files or objects to join, pcap or pcapng, also compressed by zstd: paths, or such as
+    /// Skip an input that cannot be read, and the rest of a damaged one; the exit code is then 3
+    #[arg(long)]
+    pub keep_going: bool,
+}
+
+/// `trawl merge`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all packets are in OUT; 3 OUT is written, but an input was cut off, or \
+    --keep-going left something out; 1 nothing was written; 2 wrong usage."
+)]
+pub struct MergeArgs {
+    /// The file to write; - is standard output
+    #[arg(short, long, visible_short_alias = 'w', value_name = "OUT", default_value = "-")]
+    pub output: PathBuf,
+    /// What is written
+    #[command(flatten)]
+    pub write: WriteArgs,
+    /// Files or objects to join, pcap or pcapng, also compressed by zstd: paths, - for standard input, or such as
     /// s3://BUCKET/DIRECTORY/pcap_ID.pcap?region=REGION
     #[arg(required = true, value_name = "IN")]
-    pub inputs: Vec<String>,
+    pub inputs: Vec<OsString>,
     /// Where buckets are
     #[command(flatten)]
     pub store: StoreArgs,
@@ -380,7 +399,7 @@ pub struct RecoverArgs {
     /// Where the files go: a directory, or such as s3://BUCKET/DIRECTORY?region=REGION. Where a capture's earlier objects
     /// are, it goes on with their numbers
     #[arg(long, value_name = "DIR|URI", default_value = "recovered")]
-    pub out: String,
+    pub out: OsString,
     /// Only say what is there
     #[arg(long)]
     pub dry_run: bool,
@@ -399,7 +418,7 @@ pub struct RecoverArgs {
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// The manifest, a file or such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION; its objects stand beside it
-    pub manifest: String,
+    pub manifest: OsString,
     /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
     #[arg(long, value_name = "FILE")]
     pub public_key: Option<PathBuf>,

@@ -8,8 +8,6 @@ use super::{Error, Outcome};
 use crate::config::Plan;
 use crate::config::check::{Finding, Host, ProbePorts, Severity, check, lines};
 #[cfg(feature = "dpdk")]
-use crate::observe;
-#[cfg(feature = "dpdk")]
 use std::time::Duration;
 
 /// Checks the config and this host; `probe` asks DPDK for the ports, in builds that have it.
@@ -38,10 +36,9 @@ pub fn measure(args: &CheckArgs) -> Result<Outcome, Error> {
         return Ok(outcome);
     }
     let plan = Plan::load(path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
-    let measured = crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| {
-        observe::say(&format!("{what}\n"))
-    })
-    .map_err(|error| Error::Measure(Box::new(error)))?;
+    let measured =
+        crate::host::measure(&plan, Duration::from_secs(args.seconds), &mut |what| super::out::note(what))
+            .map_err(|error| Error::Measure(Box::new(error)))?;
     let all = serde_json::json!({ "findings": findings, "workers": plan.cores.workers, "writers": plan.cores.writers,
         "seconds": args.seconds, "measured": measured });
     Outcome::done(

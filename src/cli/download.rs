@@ -5,9 +5,12 @@
 
 use super::args::DownloadArgs;
 use super::client::{self, Client, Download};
-use super::{Error, Outcome};
+use super::signals::Ending;
+use super::{Error, Outcome, naming, out};
+use crate::merge::is_standard_output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -26,6 +29,9 @@ pub enum FileError {
     /// The name is taken.
     #[error("{} is there already; name another file with --output, or replace it with --force", .0.display())]
     Exists(PathBuf),
+    /// A device, a pipe or a directory.
+    #[error("{} is no regular file; name one with --output, or - for standard output", .0.display())]
+    NotRegular(PathBuf),
     /// The system refuses.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -52,14 +58,25 @@ pub enum FileError {
 /// [`Error`]: what the server said, or what is wrong with the file.
 pub async fn run(client: &Client, args: &DownloadArgs, json: bool) -> Result<Outcome, Error> {
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("pcap_{}.pcap", args.id)));
-    if path == Path::new("-") {
+    if is_standard_output(&path) {
         return to_stdout(client, &args.id).await;
+    }
+    naming::plain(&path)?;
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(FileError::NotRegular(path).into());
     }
     if !args.force && path.symlink_metadata().is_ok() {
         return Err(FileError::Exists(path).into());
     }
-    let part = Part::open(&path, &args.id)?;
-    let bytes = fetch(client, &args.id, part, args.force).await?;
+    // What a link names is replaced, and not the link.
+    let path = path.canonicalize().unwrap_or(path);
+    let mut ending = Ending::catch().map_err(Error::Runtime)?;
+    let mut part = Part::open(&path, &args.id)?;
+    tokio::select! {
+        fetched = fetch(client, &args.id, &mut part) => fetched?,
+        signal = ending.next() => return Err(Error::Interrupted { signal, what: part.left() }),
+    }
+    let bytes = part.publish(args.force)?;
     let shown = path.display().to_string();
     Outcome::done(
         format!("{shown}: {bytes} bytes\n"),
@@ -73,7 +90,9 @@ async fn to_stdout(client: &Client, id: &str) -> Result<Outcome, Error> {
     let mut download = client.download(id, 0).await?;
     let mut held = 0;
     while let Some(chunk) = download.chunk().await? {
-        io::stdout().write_all(&chunk).map_err(Error::Output)?;
+        if !out::bytes(&chunk) {
+            return Ok(Outcome::silent());
+        }
         held += chunk.len() as u64;
     }
     match download.total {
@@ -82,12 +101,12 @@ async fn to_stdout(client: &Client, id: &str) -> Result<Outcome, Error> {
     }
 }
 
-async fn fetch(client: &Client, id: &str, mut part: Part, force: bool) -> Result<u64, Error> {
+async fn fetch(client: &Client, id: &str, part: &mut Part) -> Result<(), Error> {
     let bar = bar();
     let (mut attempt, mut pause) = (0, PAUSE);
     loop {
         let held = part.bytes;
-        let result = attempt_once(client, id, &mut part, &bar).await;
+        let result = attempt_once(client, id, part, &bar).await;
         if part.bytes > held {
             (attempt, pause) = (0, PAUSE);
         }
@@ -101,12 +120,12 @@ async fn fetch(client: &Client, id: &str, mut part: Part, force: bool) -> Result
         if attempt == ATTEMPTS_MAX {
             return Err(failure);
         }
-        bar.suspend(|| eprintln!("{failure}; trying again"));
+        bar.suspend(|| out::note(&format!("{failure}; trying again")));
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
     bar.finish_and_clear();
-    part.publish(force).map_err(Error::File)
+    Ok(())
 }
 
 /// One request from where the file stands; none if the file is then whole, otherwise what it must grow to.
@@ -158,8 +177,10 @@ struct Part {
 
 impl Part {
     fn open(path: &Path, id: &str) -> Result<Self, FileError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let part = path.with_file_name(format!(".{name}.{id}.part"));
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{id}.part"));
+        let part = path.with_file_name(name);
         let failed = |source| FileError::Write { path: part.clone(), source };
         // Packets are nobody else's business.
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&part).map_err(failed)?;
@@ -180,6 +201,18 @@ impl Part {
         self.file.write_all(bytes).map_err(|source| self.failed(source))?;
         self.bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// What an interrupted download leaves: the bytes that came, for the next attempt. No bytes, no file.
+    fn left(self) -> String {
+        if self.bytes > 0 {
+            let part = self.part.display();
+            return format!("{} bytes are kept in {part}; the same command goes on from there", self.bytes);
+        }
+        match std::fs::remove_file(&self.part) {
+            Ok(()) => "nothing had come yet".to_owned(),
+            Err(error) => format!("{} is empty and cannot be removed: {error}", self.part.display()),
+        }
     }
 
     fn publish(self, force: bool) -> Result<u64, FileError> {

@@ -2,17 +2,22 @@
 //!
 //! Invariant: standard output carries nothing but the merged file, if that is asked for.
 
-use super::args::{CompressionArg, FormatArg, MergeArgs};
-use super::stores;
+use super::args::MergeArgs;
+use super::{Error, Outcome, naming, out, signals, stores};
 use crate::deliver::Bucket;
-use crate::merge::{MergeInput, Totals, merge_inputs};
-use crate::pcap::{Compression, Container, ObjectFormat};
+use crate::merge::{
+    Findings, MergeError, MergeInput, MergeOptions, Merged, Totals, is_standard_output, merge_inputs,
+};
 use crate::upload::ObjectStore;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::IsTerminal;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -24,11 +29,12 @@ const BAR_AFTER: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What [`merge_inputs`] says, and when a bucket cannot be reached.
-pub fn run(args: &MergeArgs) -> anyhow::Result<()> {
-    let format = format(args);
-    let to_terminal = args.output == Path::new("-") && std::io::stdout().is_terminal();
-    anyhow::ensure!(!to_terminal, "the merged file would go to the terminal; name it with -o OUT");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+pub fn run(args: &MergeArgs) -> Result<Outcome, Error> {
+    let format = naming::format(&args.output, &args.write)?;
+    let to_standard = not_to_terminal(&args.output)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    signals::end_process().map_err(Error::Runtime)?;
     let places = places(args, &runtime)?;
     let mut buckets = BTreeMap::new();
     for (uri, store) in &places {
@@ -40,35 +46,75 @@ pub fn run(args: &MergeArgs) -> anyhow::Result<()> {
         let (input, size) = match local(text) {
             Some(path) => {
                 let size = path.metadata().map_or(0, |metadata| metadata.len());
-                (MergeInput::File(path), size)
+                (input(path), size)
             }
-            None => object(text, &buckets)?,
+            None => object(&text.to_string_lossy(), &buckets)?,
         };
         inputs.push(input);
         bytes += size;
     }
-    let totals = watched(inputs, &args.output, format, bytes)?;
+    let options = MergeOptions { format, keep_going: args.write.keep_going };
+    let Some(Merged { totals, findings }) = unless_left(watched(inputs, &args.output, options, bytes)?)?
+    else {
+        return Ok(Outcome::silent());
+    };
+    tell(&findings);
+    let mut outcome = Outcome::silent();
+    outcome.is_partial = !findings.partial().is_empty();
     let summary = describe(&totals)?;
-    if args.output == Path::new("-") {
-        eprintln!("{summary}");
+    if to_standard {
+        out::note(&summary);
     } else {
-        println!("{}: {summary}", args.output.display());
+        outcome.text = format!("{}: {summary}\n", args.output.display());
     }
-    Ok(())
+    Ok(outcome)
+}
+
+/// Whether an output is standard output, which is then no terminal.
+pub(super) fn not_to_terminal(output: &Path) -> anyhow::Result<bool> {
+    let to_standard = is_standard_output(output);
+    let to_terminal = to_standard && io::stdout().is_terminal();
+    anyhow::ensure!(!to_terminal, "the packets would go to the terminal; name a file with -o OUT");
+    Ok(to_standard)
+}
+
+/// A file, or standard input.
+pub(super) fn input<'a>(path: PathBuf) -> MergeInput<'a> {
+    if path != Path::new("-") {
+        return MergeInput::File(path);
+    }
+    let open = |_: usize| {
+        let input = io::stdin().as_fd().try_clone_to_owned()?;
+        Ok(Box::new(File::from(input)) as Box<dyn io::Read>)
+    };
+    MergeInput::Stream { name: "standard input".into(), open: Box::new(open) }
+}
+
+/// None where the output's reader has left, as `head` does: it has what it wanted.
+pub(super) fn unless_left<T>(result: Result<T, MergeError>) -> Result<Option<T>, MergeError> {
+    match result {
+        Err(MergeError::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Says what is not in the output, or not as it was in the inputs.
+pub(super) fn tell(findings: &Findings) {
+    findings.lines().iter().for_each(|line| out::note(&format!("trawl: {line}")));
 }
 
 fn watched(
     inputs: Vec<MergeInput<'_>>,
     output: &Path,
-    format: ObjectFormat,
+    options: MergeOptions,
     bytes: u64,
-) -> anyhow::Result<Totals> {
+) -> anyhow::Result<Result<Merged, MergeError>> {
     let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden());
     let style = "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
     bar.set_style(ProgressStyle::with_template(style)?);
     let started = Instant::now();
     let mut shown = false;
-    let totals = merge_inputs(inputs, output, format, &mut |done_bytes| {
+    let merged = merge_inputs(inputs, output, options, &mut |done_bytes| {
         if !shown && started.elapsed() >= BAR_AFTER {
             bar.set_draw_target(ProgressDrawTarget::stderr());
             shown = true;
@@ -76,55 +122,23 @@ fn watched(
         bar.set_position(done_bytes);
     });
     bar.finish_and_clear();
-    Ok(totals?)
-}
-
-/// As typed, or as the output's name tells.
-fn format(args: &MergeArgs) -> ObjectFormat {
-    let name = args.output.to_string_lossy();
-    let (inner, packed) = name.strip_suffix(".zst").map_or((&*name, false), |inner| (inner, true));
-    let (container, compression) =
-        (args.format.map(Container::from), args.compression.map(Compression::from));
-    let by_name = if inner.ends_with(".pcapng") { Container::PcapNg } else { Container::Pcap };
-    let packed = if packed { Compression::Zstd } else { Compression::None };
-    ObjectFormat {
-        container: container.unwrap_or(by_name),
-        compression: compression.unwrap_or(packed),
-        level: args.level,
-    }
-}
-
-impl From<FormatArg> for Container {
-    fn from(format: FormatArg) -> Self {
-        match format {
-            FormatArg::Pcap => Self::Pcap,
-            FormatArg::Pcapng => Self::PcapNg,
-        }
-    }
-}
-
-impl From<CompressionArg> for Compression {
-    fn from(compression: CompressionArg) -> Self {
-        match compression {
-            CompressionArg::None => Self::None,
-            CompressionArg::Zstd => Self::Zstd,
-        }
-    }
+    Ok(merged)
 }
 
 /// The file that is meant, unless it is an object in a bucket.
-fn local(text: &str) -> Option<PathBuf> {
-    match text.strip_prefix("file://") {
-        Some(path) => Some(PathBuf::from(path)),
-        None => (!text.contains("://")).then(|| PathBuf::from(text)),
+fn local(text: &OsStr) -> Option<PathBuf> {
+    if let Some(path) = text.as_bytes().strip_prefix(b"file://") {
+        return Some(OsString::from_vec(path.to_vec()).into());
     }
+    let is_object = text.to_str().is_some_and(|text| text.contains("://"));
+    (!is_object).then(|| PathBuf::from(text))
 }
 
 /// Opens each place of objects once, however many of them there are.
 fn places(args: &MergeArgs, runtime: &Runtime) -> anyhow::Result<BTreeMap<String, Box<dyn ObjectStore>>> {
     let mut places = BTreeMap::new();
     for text in args.inputs.iter().filter(|text| local(text).is_none()) {
-        let (uri, _) = split(text)?;
+        let (uri, _) = split(&text.to_string_lossy())?;
         if let Entry::Vacant(place) = places.entry(uri) {
             let store = runtime.block_on(stores::open(place.key(), &args.store))?;
             place.insert(store);
@@ -179,27 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn the_outputs_name_tells_the_format_unless_it_is_typed() {
-        use clap::Parser;
-        let format = |arguments: &[&str]| {
-            let typed = ["trawl", "merge", "in"].iter().chain(arguments);
-            match crate::cli::args::Cli::try_parse_from(typed).unwrap().command {
-                crate::cli::args::Command::Merge(args) => super::format(&args).extension(),
-                other => panic!("{other:?}"),
-            }
-        };
-        for (arguments, extension) in [
-            (&["-w", "x"][..], ".pcap"),
-            (&["-o", "x.pcapng.zst"], ".pcapng.zst"),
-            (&["-o", "x.pcapng"], ".pcapng"),
-            (&["-o", "x.pcap.zst"], ".pcap.zst"),
-            (&["--format", "pcapng", "--compression", "zstd"], ".pcapng.zst"),
-            (&["-o", "x.pcapng.zst", "--format", "pcap", "--compression", "none"], ".pcap"),
-        ] {
-            assert_eq!(format(arguments), extension, "{arguments:?}");
-        }
-        assert_eq!(local("file:///a/b"), Some("/a/b".into()));
-        assert_eq!(local("a/b"), Some("a/b".into()));
-        assert_eq!(local("s3://a/b?region=r"), None);
+    fn what_has_no_scheme_is_a_file_whatever_its_bytes() {
+        let local = |text: &[u8]| super::local(OsStr::from_bytes(text));
+        assert_eq!(local(b"file:///a/b"), Some("/a/b".into()));
+        assert_eq!(local(b"a/b"), Some("a/b".into()));
+        assert_eq!(local(b"s3://a/b?region=r"), None);
+        let latin = OsString::from_vec(b"Ger\xe4t://x".to_vec());
+        assert_eq!(local(latin.as_bytes()), Some(latin.into()));
     }
 }

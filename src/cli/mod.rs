@@ -1,6 +1,9 @@
 //! The command line. Owns what was typed, the API client and everything that is printed for people.
 //!
-//! Invariant: standard output is a command's result alone; exit codes are 0 for success, 1 for failure, 2 for wrong usage.
+//! Invariant: standard output is a command's result alone; exit codes are 0 for success, 1 for failure, 2 for wrong usage, 3
+//! for a file that is written although inputs are not wholly in it, 128 and more for a signal.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)] // `out` prints, and never panics
 
 pub mod args;
 mod bucket;
@@ -12,10 +15,13 @@ mod filter;
 #[cfg(feature = "dpdk")]
 mod measure;
 mod merge;
+mod naming;
+mod out;
 mod pages;
 mod recover;
 mod report;
 pub mod request;
+mod signals;
 mod stores;
 mod verify;
 mod wait;
@@ -23,10 +29,10 @@ mod wait;
 use crate::chain::chain;
 use crate::config::{Plan, Problems};
 use crate::deliver::{KeyError, SigningKey};
+use crate::merge::MergeError;
 use crate::observe;
 use clap::Parser as _;
 use serde::Serialize;
-use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -80,9 +86,23 @@ pub enum Error {
     /// A filter on a file.
     #[error(transparent)]
     Filter(#[from] filter::Error),
+    /// An output's name.
+    #[error(transparent)]
+    Name(#[from] naming::NameError),
+    /// A merge.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// A signal ended the command.
+    #[error("interrupted; {what}")]
+    Interrupted {
+        /// Which one.
+        signal: tokio::signal::unix::SignalKind,
+        /// What it leaves.
+        what: String,
+    },
     /// A command on files.
     #[error("{}", chain(&**.0))]
-    Command(anyhow::Error),
+    Command(#[from] anyhow::Error),
     /// The host.
     #[cfg(feature = "dpdk")]
     #[error(transparent)]
@@ -102,7 +122,8 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Request(_) => 2,
+            Self::Request(_) | Self::Name(_) => 2,
+            Self::Interrupted { signal, .. } => signals::exit_code(*signal),
             Self::Client(error) if error.is_usage() => 2,
             Self::Bucket(error) if error.is_usage() => 2,
             _ => 1,
@@ -117,13 +138,21 @@ pub struct Outcome {
     pub text: String,
     /// Exit code 0, otherwise 1.
     pub is_success: bool,
+    /// Exit code 3: what was written lacks something of the inputs.
+    pub is_partial: bool,
 }
 
 impl Outcome {
     /// A success of a command that has said everything already.
     #[must_use]
     pub fn silent() -> Self {
-        Self { text: String::new(), is_success: true }
+        Self::said(String::new())
+    }
+
+    /// A success with this to say.
+    #[must_use]
+    pub fn said(text: String) -> Self {
+        Self { text, is_success: true, is_partial: false }
     }
 
     /// A success: `text` for people, or `value` if JSON is asked for.
@@ -132,30 +161,44 @@ impl Outcome {
     /// When `value` cannot be written as JSON.
     pub fn done(text: String, value: &impl Serialize, json: bool) -> Result<Self, Error> {
         let text = if json { serde_json::to_string_pretty(value)? + "\n" } else { text };
-        Ok(Self { text, is_success: true })
+        Ok(Self::said(text))
     }
 }
 
 /// Reads the process's arguments, runs the command, prints, and says how the process ends.
 #[must_use]
 pub fn run() -> ExitCode {
-    let result = dispatch(args::Cli::parse().command).and_then(|outcome| {
-        match std::io::stdout().lock().write_all(outcome.text.as_bytes()) {
-            // A reader that has seen enough (`trawl … | head`) is no failure.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Output(error)),
-            _ => Ok(outcome.is_success),
+    let code = match args::Cli::try_parse() {
+        Ok(cli) => match dispatch(cli.command) {
+            Ok(outcome) => {
+                out::text(&outcome.text);
+                match (outcome.is_success, outcome.is_partial) {
+                    (false, _) => 1,
+                    (true, true) => 3,
+                    (true, false) => 0,
+                }
+            }
+            Err(error) => {
+                observe::say(&format!("trawl: {error}\n"));
+                error.exit_code()
+            }
+        },
+        Err(usage) => {
+            out::usage(&usage);
+            u8::try_from(usage.exit_code()).unwrap_or(2)
         }
-    });
-    match result {
-        Ok(is_success) => {
-            observe::flush();
-            ExitCode::from(u8::from(!is_success))
-        }
+    };
+    match out::finish() {
         Err(error) => {
-            observe::say(&format!("trawl: {error}\n"));
-            ExitCode::from(error.exit_code())
+            observe::say(&format!("trawl: {}\n", Error::Output(error)));
+            code.max(1)
+        }
+        Ok(()) => {
+            observe::flush();
+            code
         }
     }
+    .into()
 }
 
 fn dispatch(command: args::Command) -> Result<Outcome, Error> {
@@ -186,18 +229,17 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
             }
         }
         args::Command::Filter(args::FilterArgs { command: args::FilterCommand::Test(args) }) => {
-            let counts = filter::test(&request::filter(&args.filter)?, &args.file, args.write.as_deref())?;
-            Outcome::done(format!("{counts}\n"), &counts, args.json)
+            filter::run(&args)
         }
-        args::Command::Merge(args) => merge::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
-        args::Command::Recover(args) => block_on(recover::run(&args)),
-        args::Command::Verify(args) => verify::run(&args).map(|()| Outcome::silent()).map_err(Error::Command),
+        args::Command::Merge(args) => merge::run(&args),
+        args::Command::Recover(args) => block_on(until_ended(recover::run(&args))),
+        args::Command::Verify(args) => verify::run(&args).map_err(Error::Command),
         args::Command::ManifestKey(args) => {
             let key = match args.file.try_exists() {
                 Ok(true) => SigningKey::load(&args.file)?,
                 _ => SigningKey::create(&args.file)?,
             };
-            Ok(Outcome { text: key.public().to_pem(), is_success: true })
+            Ok(Outcome::said(key.public().to_pem()))
         }
         args::Command::Completions(args) => Ok(pages::completions(args.shell)),
         args::Command::Man(args) => pages::man(&args.dir),
@@ -207,4 +249,16 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
 fn block_on(work: impl Future<Output = Result<Outcome, Error>>) -> Result<Outcome, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Error::Runtime)?.block_on(work)
+}
+
+/// Lets go of the work when a signal comes; what it has half written is removed with it.
+async fn until_ended(work: impl Future<Output = Result<Outcome, Error>>) -> Result<Outcome, Error> {
+    let mut ending = signals::Ending::catch().map_err(Error::Runtime)?;
+    tokio::select! {
+        outcome = work => outcome,
+        signal = ending.next() => {
+            let what = "the same command goes on with what is not delivered yet".to_owned();
+            Err(Error::Interrupted { signal, what })
+        }
+    }
 }

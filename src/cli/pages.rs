@@ -21,7 +21,7 @@ pub struct PageError {
 pub fn completions(shell: Shell) -> Outcome {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "trawl", &mut text);
-    Outcome { text: String::from_utf8_lossy(&text).into_owned(), is_success: true }
+    Outcome::said(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Writes `trawl.1`, `trawl-capture.1`, `trawl-capture-start.1` and so on into `dir`, which is made if it is missing.
@@ -33,5 +33,5 @@ pub fn man(dir: &Path) -> Result<Outcome, Error> {
     std::fs::create_dir_all(dir).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
     let pages = std::fs::read_dir(dir).map_err(failed)?.count();
-    Ok(Outcome { text: format!("{}: {pages} pages\n", dir.display()), is_success: true })
+    Ok(Outcome::said(format!("{}: {pages} pages\n", dir.display())))
 }

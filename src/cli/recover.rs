@@ -60,8 +60,10 @@ pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
     let _lock = SpoolLock::take_to_read(&args.dir).map_err(Problem::Lock)?;
     let store = match &args.out {
         _ if args.dry_run => None,
-        uri if uri.contains("://") => Some(stores::open(uri, &args.store).await.map_err(Problem::Store)?),
-        dir => Some(Box::new(FileStore::new(dir.into())) as Box<dyn ObjectStore>),
+        out => match out.to_str().filter(|out| out.contains("://")) {
+            Some(uri) => Some(stores::open(uri, &args.store).await.map_err(Problem::Store)?),
+            None => Some(Box::new(FileStore::new(out.into())) as Box<dyn ObjectStore>),
+        },
     };
     let mut rows = Vec::new();
     for (id, dir) in found {
@@ -171,7 +173,8 @@ fn text(args: &RecoverArgs, rows: &[Row]) -> String {
         text.extend(notes.map(|note| format!("{}: {note}\n", row.id)));
     }
     if !args.dry_run && rows.iter().any(|row| row.objects.is_some()) {
-        text += &format!("written to {}; `trawl verify` holds each manifest to its objects\n", args.out);
+        let out = args.out.to_string_lossy();
+        text += &format!("written to {out}; `trawl verify` checks the objects against each manifest\n");
     }
     text
 }

@@ -3,7 +3,7 @@
 //! Invariant: it ends well only if every object is what its manifest says.
 
 use super::args::VerifyArgs;
-use super::stores;
+use super::{Outcome, out, stores};
 use crate::deliver::{Bucket, Finding, PublicKey, Step, Verified, VerifyError, verify_at, verify_file};
 use crate::job::ObjectInfo;
 use anyhow::Context as _;
@@ -17,7 +17,7 @@ const BAR_BYTES_MIN: u64 = 256 << 20;
 ///
 /// # Errors
 /// When the manifest cannot be read, and when anything is not as it says.
-pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
+pub fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let key = args.public_key.as_deref().map(PublicKey::load).transpose()?;
     let bar = ProgressBar::hidden();
     bar.set_style(ProgressStyle::with_template(
@@ -31,13 +31,16 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
             }
         }
         Step::Read(bytes) => bar.inc(bytes),
-        Step::Object(object, findings) => bar.suspend(|| println!("{}", object_line(object, findings))),
+        Step::Object(object, findings) => bar.suspend(|| out::line(&object_line(object, findings))),
     })?;
     bar.finish_and_clear();
-    println!("{}", verdict(&verified));
+    out::line(&verdict(&verified));
     match verified.findings.len() {
-        0 => Ok(()),
-        count => Err(anyhow::anyhow!("{} is not verified: {count} findings", args.manifest)),
+        0 => Ok(Outcome::silent()),
+        count => {
+            let manifest = args.manifest.to_string_lossy();
+            Err(anyhow::anyhow!("{manifest} is not verified: {count} findings"))
+        }
     }
 }
 
@@ -47,11 +50,12 @@ fn check(
     key: Option<&PublicKey>,
     watch: &mut dyn FnMut(Step<'_>),
 ) -> anyhow::Result<Verified> {
-    if !args.manifest.contains("://") {
+    // A name that is no text is a file's.
+    let Some(manifest) = args.manifest.to_str().filter(|manifest| manifest.contains("://")) else {
         return Ok(verify_file(Path::new(&args.manifest), key, watch)?);
-    }
-    let (uri, name) = stores::split(&args.manifest).with_context(|| {
-        format!("{}: write such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION", args.manifest)
+    };
+    let (uri, name) = stores::split(manifest).with_context(|| {
+        format!("{manifest}: write such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION")
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let store = runtime.block_on(stores::open(&uri, &args.store))?;
@@ -95,7 +99,7 @@ mod tests {
         let path = dir.path().join(manifest_name(&id));
         std::fs::write(&path, manifest.to_json().unwrap()).unwrap();
         let args = VerifyArgs {
-            manifest: path.display().to_string(),
+            manifest: path.clone().into(),
             public_key: None,
             store: super::super::args::StoreArgs::default(),
         };

@@ -4,7 +4,7 @@
 //! server that stays away.
 
 use super::client::{self, Client};
-use super::report;
+use super::{out, report};
 use crate::job::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
@@ -25,7 +25,7 @@ const PERIOD_LINES: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A second interrupt.
-    #[error("left; capture {id} may still be running: `trawl capture show {id}`")]
+    #[error("detached; capture {id} may still be running: `trawl capture show {id}`")]
     Left {
         /// The capture.
         id: String,
@@ -75,14 +75,14 @@ impl Display {
                 bar.set_message(report::moment(progress));
                 bar.tick();
             }
-            Self::Lines => eprintln!("{}", report::moment(progress)),
+            Self::Lines => out::note(&report::moment(progress)),
         }
     }
 
     fn say(&self, text: &str) {
         match self {
             Self::Bar(bar) => bar.println(text),
-            Self::Lines => eprintln!("{text}"),
+            Self::Lines => out::note(text),
         }
     }
 
@@ -155,7 +155,7 @@ async fn watch(
                     return Err(left());
                 }
                 stop_is_requested = true;
-                display.say("asking the server to stop the capture; Ctrl-C again leaves at once");
+                display.say("asking the server to stop the capture; Ctrl-C again detaches at once");
                 tokio::select! {
                     stopped = client.stop(id) => stopped.map_err(|source| Error::Server { id: id.to_owned(), source })?,
                     Some(()) = interrupts.recv() => return Err(left()),

@@ -1,17 +1,19 @@
-//! Files of the offline merge. Owns inputs that do not each hold a descriptor, and outputs that appear only when whole.
+//! Files of the offline merge. Owns inputs that do not each hold a descriptor, and what is written to the output; where
+//! that goes is in `output`.
 //!
 //! Invariant: an output that is a regular file is complete under its name, or not there.
 
 use super::MergeError;
 use super::Totals;
 use super::compress::Frames;
-use super::interfaces::Encoder;
+use super::interfaces::{Encoder, Links};
 use super::ng::packets;
 use super::order::{Provenance, Sink, Span, account, classic_header};
-use crate::pcap::Record;
-use crate::pcap::blocks::packet;
-use crate::pcap::{Compression, ObjectFormat};
-use std::fs::{File, Metadata, OpenOptions};
+use super::output::Output;
+use super::part::Part;
+use crate::pcap::blocks::packet_with;
+use crate::pcap::{Compression, ObjectFormat, Record};
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -68,37 +70,21 @@ pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
 }
 
 /// The file that a merge makes.
-pub(super) struct Target {
+pub(crate) struct Target {
     writer: Box<dyn Write>,
     encoder: Encoder,
     path: PathBuf,
     /// Where a regular file grows until it is whole.
     part: Option<Part>,
     pub(super) totals: Totals,
-}
-
-/// A file under a temporary name, removed unless renamed.
-struct Part {
-    path: PathBuf,
-    file: File,
-    kept: bool,
+    options: Vec<u8>,
 }
 
 impl Target {
-    /// Begins the file: standard output for `-`, a device or pipe as it is, anything else under a temporary name.
-    pub(super) fn create(path: &Path, format: ObjectFormat, link_type: u16) -> Result<Self, MergeError> {
+    /// Begins the file: a regular one under a temporary name, anything else as it is.
+    pub(crate) fn create(path: &Path, format: ObjectFormat, links: Links) -> Result<Self, MergeError> {
         let failed = |source| MergeError::Output { path: path.to_owned(), source };
-        let mut part = None;
-        let sink: Box<dyn Write> = if path == Path::new("-") {
-            Box::new(io::stdout())
-        } else if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-            Box::new(OpenOptions::new().write(true).open(path).map_err(failed)?)
-        } else {
-            let created = Part::create(path).map_err(failed)?;
-            let file = created.file.try_clone().map_err(failed)?;
-            part = Some(created);
-            Box::new(file)
-        };
+        let (sink, part) = Output::resolve(path).and_then(|output| output.open()).map_err(failed)?;
         let writer = BufWriter::with_capacity(WRITE_BYTES, sink);
         let writer: Box<dyn Write> = match format.compression {
             Compression::None => Box::new(writer),
@@ -106,9 +92,9 @@ impl Target {
                 Box::new(Frames::new(writer, format.level).map_err(MergeError::Compression)?)
             }
         };
-        let (encoder, header) = Encoder::new(format.container, link_type);
+        let (encoder, header) = Encoder::new(format.container, links);
         let totals = Totals { objects: 1, ..Totals::default() };
-        let mut target = Self { writer, encoder, path: path.to_owned(), part, totals };
+        let mut target = Self { writer, encoder, path: path.to_owned(), part, totals, options: Vec::new() };
         target.write(&header, &[])?;
         Ok(target)
     }
@@ -119,13 +105,19 @@ impl Target {
         written.map_err(|source| MergeError::Output { path: self.path.clone(), source })
     }
 
+    /// Appends blocks that were copied from an input.
+    #[inline]
+    pub(crate) fn carry(&mut self, blocks: &[u8]) -> Result<(), MergeError> {
+        if blocks.is_empty() { Ok(()) } else { self.write(blocks, &[]) }
+    }
+
     fn count(&mut self, span: Span) {
         let Totals { packets, first_ns, last_ns, .. } = &mut self.totals;
         self.totals.disorder += account(packets, first_ns, last_ns, span);
     }
 
     /// Makes the file durable and visible.
-    pub(super) fn finish(mut self) -> Result<Totals, MergeError> {
+    pub(crate) fn finish(mut self) -> Result<Totals, MergeError> {
         let path = self.path.clone();
         self.publish().map_err(|source| MergeError::Output { path, source })?;
         Ok(self.totals)
@@ -133,11 +125,7 @@ impl Target {
 
     fn publish(&mut self) -> io::Result<()> {
         self.writer.flush()?;
-        let Some(part) = &mut self.part else { return Ok(()) };
-        part.file.sync_all()?;
-        std::fs::rename(&part.path, &self.path)?;
-        part.kept = true;
-        File::open(directory(&self.path))?.sync_all()
+        self.part.take().map_or(Ok(()), Part::publish)
     }
 }
 
@@ -169,35 +157,14 @@ impl Sink for Target {
             Encoder::Pcap => self.write(&classic_header(from, record)?, record.data),
             Encoder::Ng(interfaces) => {
                 let mut blocks = interfaces.begin(from)?;
-                packet(&mut blocks, interfaces.current(), record.ns, record.wire_len, record.data);
+                self.options.clear();
+                from.options.copy(&mut self.options);
+                let Record { ns, wire_len, data } = *record;
+                packet_with(&mut blocks, interfaces.current(), ns, wire_len, data, &self.options);
                 let written = self.write(&blocks, &[]);
                 self.encoder.give_back(blocks);
                 written
             }
         }
     }
-}
-
-impl Part {
-    fn create(path: &Path) -> io::Result<Self> {
-        let Some(name) = path.file_name() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no file name"));
-        };
-        let name = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
-        let path = directory(path).join(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Self { path, file, kept: false })
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.kept {
-            let _nothing_more_can_be_done = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

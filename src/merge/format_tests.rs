@@ -18,7 +18,7 @@ fn inputs(dir: &Path, streams: &[Vec<Packet>]) -> Vec<Input> {
 }
 
 /// What a program prints; none if it is not installed, and the test is skipped.
-fn output(program: &str, args: &[&str]) -> Option<String> {
+pub(super) fn output(program: &str, args: &[&str]) -> Option<String> {
     match Command::new(program).args(args).output() {
         Ok(output) => {
             assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
@@ -146,7 +146,7 @@ fn link_types_are_kept_apart_in_pcapng_and_refused_in_pcap() {
     let out = dir.path().join("out.pcapng");
     let format = ObjectFormat { container: Container::PcapNg, ..ObjectFormat::default() };
     let files = paths.map(MergeInput::File).into();
-    assert_eq!(merge_inputs(files, &out, format, &mut |_| {}).unwrap().packets, 2);
+    assert_eq!(merge_inputs(files, &out, format, &mut |_| {}).unwrap().totals.packets, 2);
     let bytes = std::fs::read(&out).unwrap();
     let mut reader = Reader::new(&bytes[..]).unwrap();
     reader.next_record().unwrap();

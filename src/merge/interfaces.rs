@@ -8,11 +8,25 @@ use super::order::Provenance;
 use crate::limits::FULL_SNAPLEN;
 use crate::pcap::Container;
 use crate::pcap::blocks;
-use crate::pcap::format::file_header_of;
+use crate::pcap::format::{LINK_ETHERNET, file_header_with};
 use std::collections::HashMap;
 
 /// Interfaces of one merged file; as many as our reader takes.
 const INTERFACES_MAX: usize = 1 << 16;
+
+/// What a classic file says once for all of its packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Links {
+    pub(crate) link_type: u16,
+    /// Length of the frame check sequence at the end of each packet, where it is known and the same.
+    pub(crate) check_sequence_bits: Option<u8>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { link_type: LINK_ETHERNET, check_sequence_bits: None }
+    }
+}
 
 /// How packets are written.
 #[derive(Debug)]
@@ -24,10 +38,13 @@ pub(super) enum Encoder {
 }
 
 impl Encoder {
-    /// Also the file's beginning. The link type is that of every packet of a classic file.
-    pub(super) fn new(container: Container, link_type: u16) -> (Self, Vec<u8>) {
+    /// Also the file's beginning. The links are those of every packet of a classic file.
+    pub(super) fn new(container: Container, links: Links) -> (Self, Vec<u8>) {
         match container {
-            Container::Pcap => (Self::Pcap, file_header_of(FULL_SNAPLEN, link_type).to_vec()),
+            Container::Pcap => {
+                let header = file_header_with(FULL_SNAPLEN, links.link_type, links.check_sequence_bits);
+                (Self::Pcap, header.to_vec())
+            }
             Container::PcapNg => {
                 let mut header = Vec::new();
                 let application = concat!("trawl ", env!("CARGO_PKG_VERSION"));
@@ -90,7 +107,7 @@ impl Interfaces {
         let number = self.numbers.len() as u32;
         self.numbers.insert(key, number);
         let file = from.path.file_name().unwrap_or_default().to_string_lossy();
-        blocks::interface(blocks, from.link_type, FULL_SNAPLEN, from.name, &file);
+        blocks::interface_of(blocks, from.info, FULL_SNAPLEN, &file);
         Ok(number)
     }
 }

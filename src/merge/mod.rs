@@ -6,21 +6,33 @@
 mod compress;
 mod error;
 mod file;
+mod findings;
 mod format;
+mod input;
 mod interfaces;
 mod live;
 mod ng;
 mod objects;
 mod offline;
 mod order;
+mod output;
+mod part;
 mod seal;
 #[cfg(test)]
 mod tests;
 
 pub use error::MergeError;
+pub(crate) use file::Target;
+pub use findings::{Findings, Partial};
 pub use format::Shape;
+pub(crate) use input::{Input as OpenInput, Reading};
+pub use input::{MergeInput, OpenStream};
+pub(crate) use interfaces::Links;
 pub use live::run_live;
-pub use offline::{MergeInput, OpenStream, merge_files, merge_inputs};
+pub(crate) use offline::refuse_overwrite;
+pub use offline::{MergeOptions, Merged, merge_files, merge_inputs};
+pub use output::is_standard_output;
+pub use part::discard_parts;
 
 use crate::pcap::Content;
 use crate::spool::Cut;

@@ -1,21 +1,23 @@
-//! The merge of files. Owns opening any number of inputs within fixed memory and descriptors, and their order.
+//! The merge of files. Owns their order, and how memory and descriptors are shared; an input's own matters are in `input`.
 //!
 //! Invariant: no input is changed, and no output is seen before it is whole.
 
-use super::file::{Source, Target, identity};
-use super::order::{Floors, forward};
-use super::{MergeError, Totals};
-use crate::pcap::format::LINK_ETHERNET;
-use crate::pcap::{Container, ObjectFormat};
-use crate::pcap::{Place, ReadError, Reader, Unpacked};
+use super::file::{Target, identity};
+use super::input::{Input, Reading};
+use super::interfaces::Links;
+use super::order::Floors;
+use super::output::Output;
+use super::{Findings, MergeError, MergeInput, Totals};
+use crate::pcap::{Container, ObjectFormat, Oddities, Oddity, Tolerance};
 use std::cell::Cell;
-use std::fmt;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Inputs that hold a descriptor each; a quarter of the usual limit of 1024. The others reopen theirs for each read.
-const HELD_MAX: usize = 256;
+/// Inputs that hold a descriptor each, at most. The others open their file again for each read.
+const HELD_MAX: u64 = 256;
+
+/// Of the descriptors that the process may have, those for inputs: one in so many.
+const HELD_SHARE: u64 = 4;
 
 /// Read buffers of all inputs together, until the smallest useful one for each is more.
 const BUFFERS_BYTES: usize = 256 << 20;
@@ -23,173 +25,150 @@ const BUFFERS_BYTES: usize = 256 << 20;
 /// Output written between two calls of who watches.
 const WATCH_BYTES: u64 = 8 << 20;
 
-/// Opens what is not a file, given how many bytes it may hold in memory.
-pub type OpenStream<'a> = Box<dyn FnOnce(usize) -> io::Result<Box<dyn Read + 'a>> + 'a>;
-
-/// What is merged: pcap or pcapng, as it is or compressed by zstd.
-pub enum MergeInput<'a> {
-    /// A file.
-    File(PathBuf),
-    /// Anything else.
-    Stream {
-        /// What messages call it.
-        name: PathBuf,
-        /// Opens it.
-        open: OpenStream<'a>,
-    },
+/// How files are merged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MergeOptions {
+    /// What is written.
+    pub format: ObjectFormat,
+    /// Leaves out an input that cannot be opened, and of a damaged one the rest, instead of failing.
+    pub keep_going: bool,
 }
 
-impl MergeInput<'_> {
-    fn name(&self) -> &Path {
-        match self {
-            Self::File(name) | Self::Stream { name, .. } => name,
-        }
+impl From<ObjectFormat> for MergeOptions {
+    fn from(format: ObjectFormat) -> Self {
+        Self { format, keep_going: false }
     }
 }
 
-impl fmt::Debug for MergeInput<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MergeInput({})", self.name().display())
-    }
-}
-
-type InputReader<'a> = Reader<Unpacked<Counted<'a>>>;
-
-struct Input<'a> {
-    path: PathBuf,
-    reader: InputReader<'a>,
-    head: Option<Place>,
-}
-
-/// Counts what is read of the inputs as they are stored.
-struct Counted<'a> {
-    source: Box<dyn Read + 'a>,
-    bytes: Rc<Cell<u64>>,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.source.read(into)?;
-        self.bytes.set(self.bytes.get() + read as u64);
-        Ok(read)
-    }
+/// What a merge of files came to.
+#[derive(Debug)]
+pub struct Merged {
+    /// What was written.
+    pub totals: Totals,
+    /// What is not in it, or not as it was.
+    pub findings: Findings,
 }
 
 /// Merges files by time into one classic pcap file at `output` (`-`: standard output), as [`merge_inputs`] does.
 ///
 /// # Errors
 /// As [`merge_inputs`].
-pub fn merge_files(inputs: &[PathBuf], output: &Path) -> Result<Totals, MergeError> {
+pub fn merge_files(inputs: &[PathBuf], output: &Path) -> Result<Merged, MergeError> {
     let inputs = inputs.iter().cloned().map(MergeInput::File).collect();
-    merge_inputs(inputs, output, ObjectFormat::default(), &mut |_| {})
+    merge_inputs(inputs, output, MergeOptions::default(), &mut |_| {})
 }
 
 /// Merges pcap and pcapng files by time into one file with nanosecond time stamps at `output` (`-`: standard output).
 /// Equal times keep the order of the inputs. Tells `watch` every now and then how many bytes of the inputs are read.
 ///
+/// Of an input that is cut off, the whole records are taken. What Wireshark reads although it is wrong is put right. The
+/// findings tell both.
+///
 /// # Errors
-/// [`MergeError`] when an input cannot be read to its end, when link types differ and the output is classic pcap, or when
-/// the output cannot be written; then there is no output.
+/// [`MergeError`] when an input cannot be read, when link types differ and the output is classic pcap, or when the output
+/// cannot be written; then there is no output.
 pub fn merge_inputs(
     inputs: Vec<MergeInput<'_>>,
     output: &Path,
-    format: ObjectFormat,
+    options: impl Into<MergeOptions>,
     watch: &mut dyn FnMut(u64),
-) -> Result<Totals, MergeError> {
+) -> Result<Merged, MergeError> {
+    let MergeOptions { format, keep_going } = options.into();
     refuse_overwrite(&inputs, output)?;
-    let bytes = Rc::new(Cell::new(0));
-    let mut inputs = open(inputs, &bytes)?;
-    let link_type = match format.container {
-        Container::Pcap => link_type(&inputs)?,
-        Container::PcapNg => {
-            inputs.iter_mut().for_each(|input| input.reader.allow_mixed_links());
-            LINK_ETHERNET
-        }
+    let tolerance = Tolerance { copies_blocks: format.container == Container::PcapNg };
+    let reading = Reading { keep_going, tolerance, bytes: Rc::new(Cell::new(0)) };
+    let mut findings = Findings::new(Some(format.container));
+    let mut inputs = open(inputs, &reading, &mut findings)?;
+    if inputs.is_empty() {
+        return Err(findings.into_error());
+    }
+    let links = match format.container {
+        Container::Pcap => links(&inputs, &mut findings)?,
+        Container::PcapNg => Links::default(),
     };
-    let mut target = Target::create(output, format, link_type)?;
+    let mut target = Target::create(output, format, links)?;
     let mut floors = Floors::default();
-    let heads = inputs.iter().enumerate();
-    floors.reset(heads.filter_map(|(i, input)| Some((input.head?.ns, i))));
+    floors.reset(inputs.iter().enumerate().filter_map(|(i, input)| Some((input.head_ns()?, i))));
+    for input in &mut inputs {
+        target.carry(&input.take_carried())?;
+    }
     let mut watch_at = WATCH_BYTES;
     while let Some(i) = floors.lowest() {
         let ns_max = floors.pop_lowest();
-        let Input { path, reader, head } = &mut inputs[i];
-        let Some(place) = head else { continue };
-        forward((i, path), reader, place, ns_max, &mut target)?;
-        *head = advance(reader, path)?;
-        if let Some(head) = head {
-            floors.push(head.ns, i);
+        let input = &mut inputs[i];
+        input.forward(i, ns_max, &mut target)?;
+        input.advance(&mut findings)?;
+        target.carry(&input.take_carried())?;
+        if let Some(ns) = input.head_ns() {
+            floors.push(ns, i);
         }
         if target.totals.bytes >= watch_at {
             watch_at = target.totals.bytes + WATCH_BYTES;
-            watch(bytes.get());
+            watch(reading.bytes.get());
         }
     }
-    target.finish()
+    inputs.iter().for_each(|input| input.tell(&mut findings));
+    Ok(Merged { totals: target.finish()?, findings })
 }
 
-fn refuse_overwrite(inputs: &[MergeInput<'_>], output: &Path) -> Result<(), MergeError> {
+/// Refuses an output that is one of the inputs.
+pub(crate) fn refuse_overwrite(inputs: &[MergeInput<'_>], output: &Path) -> Result<(), MergeError> {
     if inputs.is_empty() {
         return Err(MergeError::NoInputs);
     }
-    let Ok(metadata) = output.metadata() else { return Ok(()) };
+    let failed = |source| MergeError::Output { path: output.to_owned(), source };
+    let Some(written) = Output::resolve(output).map_err(failed)?.identity() else { return Ok(()) };
     let same = |input: &MergeInput<'_>| match input {
-        MergeInput::File(path) => path.metadata().is_ok_and(|input| identity(&input) == identity(&metadata)),
+        MergeInput::File(path) => path.metadata().is_ok_and(|input| identity(&input) == written),
         MergeInput::Stream { .. } => false,
     };
-    if metadata.is_file() && output != Path::new("-") && inputs.iter().any(same) {
+    if inputs.iter().any(same) {
         return Err(MergeError::OutputIsInput(output.to_owned()));
     }
     Ok(())
 }
 
-fn open<'a>(inputs: Vec<MergeInput<'a>>, bytes: &Rc<Cell<u64>>) -> Result<Vec<Input<'a>>, MergeError> {
+/// Inputs that may hold their descriptor.
+fn held_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    (limit.unwrap_or(u64::MAX) / HELD_SHARE).min(HELD_MAX) as usize
+}
+
+fn open<'a>(
+    inputs: Vec<MergeInput<'a>>,
+    reading: &Reading,
+    findings: &mut Findings,
+) -> Result<Vec<Input<'a>>, MergeError> {
     let buffer_bytes = BUFFERS_BYTES / inputs.len().max(1);
+    let held_max = held_max();
     let mut opened = Vec::with_capacity(inputs.len());
     for (i, input) in inputs.into_iter().enumerate() {
-        let path = input.name().to_owned();
-        let mut reader = open_one(input, i < HELD_MAX, buffer_bytes, bytes)
-            .map_err(|source| MergeError::Read { path: path.clone(), source })?;
-        let head = advance(&mut reader, &path)?;
-        opened.push(Input { path, reader, head });
+        opened.extend(Input::open(input, reading, i < held_max, buffer_bytes, findings)?);
     }
     Ok(opened)
 }
 
-fn open_one<'a>(
-    input: MergeInput<'a>,
-    hold: bool,
-    buffer_bytes: usize,
-    bytes: &Rc<Cell<u64>>,
-) -> Result<InputReader<'a>, ReadError> {
-    let path = input.name().to_owned();
-    // Of a stream's share, half is for what it has on its way here.
-    let (source, buffer_bytes) = match input {
-        MergeInput::File(path) => {
-            (Source::open(&path, hold).map(|source| Box::new(source) as Box<dyn Read>), buffer_bytes)
-        }
-        MergeInput::Stream { open, .. } => (open(buffer_bytes / 2), buffer_bytes / 2),
+/// The one link type of all inputs, Ethernet if none of them says; also how long their check sequences are, if they agree.
+fn links(inputs: &[Input<'_>], findings: &mut Findings) -> Result<Links, MergeError> {
+    let mut known = inputs.iter().filter_map(|input| Some((input.path(), input.links()?)));
+    let Some((first_path, (link_type, check_sequence_bits))) = known.next() else {
+        return Ok(Links::default());
     };
-    let source = source.map_err(|source| ReadError::Open { path, source })?;
-    let counted = Counted { source, bytes: Rc::clone(bytes) };
-    let unpacked = Unpacked::new(counted).map_err(|source| ReadError::Io { offset: 0, source })?;
-    Reader::with_buffer(unpacked, buffer_bytes)
-}
-
-#[inline]
-fn advance(reader: &mut InputReader<'_>, path: &Path) -> Result<Option<Place>, MergeError> {
-    reader.advance().map_err(|source| MergeError::Read { path: path.to_owned(), source })
-}
-
-/// The one link type of all inputs; Ethernet if none of them says.
-fn link_type(inputs: &[Input<'_>]) -> Result<u16, MergeError> {
-    let mut known = inputs.iter().filter_map(|input| Some((&input.path, input.reader.link_type()?)));
-    let Some((first_path, first)) = known.next() else { return Ok(LINK_ETHERNET) };
-    match known.find(|(_, link_type)| *link_type != first) {
-        None => Ok(first),
-        Some((path, found)) => {
-            let (first_path, path) = (first_path.clone(), path.clone());
-            Err(MergeError::LinkTypes { first_path, first, path, found })
+    let mut links = Links { link_type, check_sequence_bits };
+    for (path, (found, bits)) in known {
+        if found != link_type {
+            let (first_path, path) = (first_path.to_owned(), path.to_owned());
+            return Err(MergeError::LinkTypes { first_path, first: link_type, path, found });
+        }
+        if bits != check_sequence_bits {
+            links.check_sequence_bits = None;
         }
     }
+    if links.check_sequence_bits.is_none() {
+        let mut lost = Oddities::default();
+        lost.add(Oddity::CheckSequence, 1);
+        let said = |input: &&Input<'_>| input.links().is_some_and(|(_, bits)| bits.is_some());
+        inputs.iter().filter(said).for_each(|input| findings.add(input.path(), &lost));
+    }
+    Ok(links)
 }

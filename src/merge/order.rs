@@ -6,7 +6,7 @@
 
 use super::MergeError;
 use crate::limits::PCAP_RECORD_HEADER_BYTES;
-use crate::pcap::{Place, Reader, Record, format};
+use crate::pcap::{InterfaceInfo, Options, Place, Reader, Record, format};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::Read;
@@ -68,10 +68,11 @@ impl Span {
 pub(super) struct Provenance<'a> {
     pub(super) stream: usize,
     pub(super) path: &'a Path,
-    /// Number in the stream, link type and name of their interface.
+    /// Number in the stream.
     pub(super) interface: u32,
-    pub(super) link_type: u16,
-    pub(super) name: &'a str,
+    pub(super) info: InterfaceInfo<'a>,
+    /// Of a single record, to be copied.
+    pub(super) options: Options<'a>,
 }
 
 /// Where merged records go.
@@ -97,8 +98,8 @@ pub(super) fn forward<R: Read>(
 ) -> Result<(), MergeError> {
     let room = sink.room(PCAP_RECORD_HEADER_BYTES + head.len as usize)?;
     let run = reader.run(head, ns_max, room);
-    let (link_type, name) = reader.interface(head);
-    let from = Provenance { stream, path, interface: head.interface, link_type, name };
+    let (info, options) = (reader.interface(head), reader.options(head));
+    let from = Provenance { stream, path, interface: head.interface, info, options };
     let Some(run) = run else {
         let record = Record { ns: head.ns, wire_len: head.wire_len, data: reader.data(head) };
         return sink.record(from, &record);

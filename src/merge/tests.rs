@@ -193,7 +193,7 @@ proptest! {
         let inputs: Vec<PathBuf> = streams.iter().enumerate()
             .map(|(queue, packets)| segment(dir.path(), queue, 0, packets).path).collect();
         let output = dir.path().join("out.pcap");
-        let totals = merge_files(&inputs, &output).unwrap();
+        let totals = merge_files(&inputs, &output).unwrap().totals;
         let bytes = std::fs::read(&output).unwrap();
         let expected = sorted(&streams);
         prop_assert_eq!(&read(&bytes), &expected);
@@ -378,7 +378,7 @@ fn more_inputs_than_descriptors_are_merged() {
         while !merge.is_finished() {
             peak.fetch_max(open(), Ordering::Relaxed);
         }
-        assert_eq!(merge.join().unwrap().packets, 1800);
+        assert_eq!(merge.join().unwrap().totals.packets, 1800);
     });
     assert!(peak.into_inner() < 256 + 100, "inputs hold too many descriptors");
     assert_eq!(read(&std::fs::read(&output).unwrap()), sorted(&streams));
@@ -390,8 +390,10 @@ fn an_offline_merge_that_fails_leaves_every_file_as_it_was() {
     let good = segment(dir.path(), 0, 0, &[packet(SECOND, 0, 0)]).path;
     let other = dir.path().join("raw-ip.pcap");
     std::fs::write(&other, Writer::new(Vec::new(), 100, 101).unwrap().finish().unwrap()).unwrap();
-    let cut = dir.path().join("cut.pcap");
-    std::fs::write(&cut, &pcap(&[packet(2 * SECOND, 0, 0), packet(3 * SECOND, 0, 1)])[..70]).unwrap();
+    let damaged = dir.path().join("damaged.pcap");
+    let mut bytes = pcap(&[packet(2 * SECOND, 0, 0), packet(3 * SECOND, 0, 1)]);
+    bytes[60 + 8..][..4].fill(0xff);
+    std::fs::write(&damaged, bytes).unwrap();
     let output = dir.path().join("out.pcap");
     std::fs::write(&output, "before").unwrap();
     let list = || {
@@ -406,7 +408,7 @@ fn an_offline_merge_that_fails_leaves_every_file_as_it_was() {
     };
     let error = merge(&[&good, &other], &output);
     assert!(matches!(error, MergeError::LinkTypes { first: 1, found: 101, .. }), "{error}");
-    assert!(matches!(merge(&[&good, &cut], &output), MergeError::Read { .. }));
+    assert!(matches!(merge(&[&good, &damaged], &output), MergeError::Read { .. }));
     assert!(matches!(merge(&[&good], &dir.path().join("./0-0.pcap")), MergeError::OutputIsInput(_)));
     assert!(matches!(merge(&[], &output), MergeError::NoInputs));
     assert_eq!((list(), std::fs::read(&output).unwrap()), (before, b"before".to_vec()));
@@ -505,3 +507,6 @@ fn run_all(inputs: &[Input], start: &Start, shape: &Shape) -> Vec<(Vec<u8>, Summ
 
 #[path = "format_tests.rs"]
 mod formats;
+
+#[path = "foreign_tests.rs"]
+mod foreign;

@@ -4,23 +4,33 @@
 //! cannot hold is cut at a character.
 
 use super::format::MAGIC_PCAPNG;
+use super::interface::InterfaceInfo;
+use super::options::Options;
+use super::reader::word;
 
 /// Block types (section 11.1 of the draft).
-const INTERFACE_DESCRIPTION: u32 = 1;
-const INTERFACE_STATISTICS: u32 = 5;
-const ENHANCED_PACKET: u32 = 6;
+pub(super) const INTERFACE_DESCRIPTION: u32 = 1;
+pub(super) const NAMES: u32 = 4;
+pub(super) const INTERFACE_STATISTICS: u32 = 5;
+pub(super) const ENHANCED_PACKET: u32 = 6;
+pub(super) const SECRETS: u32 = 10;
+/// A custom block that may be copied.
+pub(super) const CUSTOM: u32 = 0xbad;
 
 /// Says that a section is in the byte order of its writer.
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 
 /// Options: a comment in any block, then those of the section, of an interface and of statistics.
 const COMMENT: u16 = 1;
+/// The first of those that hold numbers of their maker.
+const CUSTOM_MIN: u16 = 2988;
 const SHB_HARDWARE: u16 = 2;
 const SHB_OS: u16 = 3;
 const SHB_APPLICATION: u16 = 4;
 const IF_NAME: u16 = 2;
 const IF_DESCRIPTION: u16 = 3;
 const IF_TSRESOL: u16 = 9;
+const IF_FCSLEN: u16 = 13;
 const ISB_STARTTIME: u16 = 2;
 const ISB_ENDTIME: u16 = 3;
 const ISB_IFRECV: u16 = 4;
@@ -75,13 +85,64 @@ pub(crate) fn section(out: &mut Vec<u8>, section: &Section<'_>) {
 
 /// An interface; they are numbered from 0 as they come.
 pub(crate) fn interface(out: &mut Vec<u8>, link_type: u16, snaplen: u32, name: &str, description: &str) {
+    let info = InterfaceInfo { link_type, name, check_sequence_bits: None };
+    interface_of(out, info, snaplen, description);
+}
+
+/// As [`interface`], also with the length of the frame check sequence.
+pub(crate) fn interface_of(out: &mut Vec<u8>, info: InterfaceInfo<'_>, snaplen: u32, description: &str) {
     block(out, INTERFACE_DESCRIPTION, |out| {
-        out.extend_from_slice(&u32::from(link_type).to_le_bytes());
+        out.extend_from_slice(&u32::from(info.link_type).to_le_bytes());
         out.extend_from_slice(&snaplen.to_le_bytes());
-        text(out, IF_NAME, name);
+        text(out, IF_NAME, info.name);
         text(out, IF_DESCRIPTION, description);
         option(out, IF_TSRESOL, &[NANOSECONDS]);
+        if let Some(bits) = info.check_sequence_bits {
+            option(out, IF_FCSLEN, &[bits]);
+        }
     });
+}
+
+/// Copies a block of secrets or names, or a custom one, from another file; false, and nothing, if it is malformed.
+pub(super) fn carry(out: &mut Vec<u8>, kind: u32, body: &[u8], big_endian: bool) -> bool {
+    let from = out.len();
+    let mut is_whole = true;
+    block_of(out, kind, |out| match kind {
+        SECRETS => is_whole = secrets(out, body, big_endian).is_some(),
+        NAMES => names(out, body, big_endian),
+        _ => out.extend_from_slice(body),
+    });
+    if !is_whole {
+        out.truncate(from);
+    }
+    is_whole
+}
+
+/// Type, length, the secrets; then options.
+fn secrets(out: &mut Vec<u8>, body: &[u8], big_endian: bool) -> Option<()> {
+    let field = |at: usize| (body.len() >= at + 4).then(|| word(body, at, big_endian));
+    let (kind, len) = (field(0)?, field(4)?);
+    let data = body.get(8..8_usize.checked_add(len as usize)?)?;
+    out.extend_from_slice(&kind.to_le_bytes());
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(data);
+    out.resize(out.len().next_multiple_of(4), 0);
+    let options = body.get(8 + data.len().next_multiple_of(4)..).unwrap_or(&[]);
+    Options::new(options, big_endian).copy(out);
+    Some(())
+}
+
+/// Records, which are laid out as options are; then options, all of them text or addresses.
+fn names(out: &mut Vec<u8>, body: &[u8], big_endian: bool) {
+    let mut records = Options::new(body, big_endian);
+    records.by_ref().for_each(|(code, value)| option(out, code, value));
+    out.extend_from_slice(&[0; 4]);
+    let options = Options::new(records.bytes.get(4..).unwrap_or(&[]), big_endian);
+    let begin = out.len();
+    options.filter(|(code, _)| *code < CUSTOM_MIN).for_each(|(code, value)| option(out, code, value));
+    if out.len() > begin {
+        out.extend_from_slice(&[0; 4]);
+    }
 }
 
 /// Bytes of a packet's block.
@@ -93,8 +154,21 @@ pub(crate) const fn packet_bytes(captured: u32) -> u32 {
 /// A packet: `ns` since the UNIX epoch, `wire_len` bytes long on the wire, of which `data` is kept.
 #[inline]
 pub(crate) fn packet(out: &mut Vec<u8>, interface: u32, ns: u64, wire_len: u32, data: &[u8]) {
+    packet_with(out, interface, ns, wire_len, data, &[]);
+}
+
+/// As [`packet`], with options that are laid out as this program writes them, their end included.
+#[inline]
+pub(crate) fn packet_with(
+    out: &mut Vec<u8>,
+    interface: u32,
+    ns: u64,
+    wire_len: u32,
+    data: &[u8],
+    options: &[u8],
+) {
     let captured = data.len() as u32;
-    let bytes = packet_bytes(captured);
+    let bytes = packet_bytes(captured) + options.len() as u32;
     let (high, low) = ((ns >> 32) as u32, ns as u32);
     let fields = [ENHANCED_PACKET, bytes, interface, high, low, captured, wire_len];
     let mut head = [0; PACKET_HEAD_BYTES];
@@ -106,8 +180,14 @@ pub(crate) fn packet(out: &mut Vec<u8>, interface: u32, ns: u64, wire_len: u32, 
     // up to three bytes of padding and the length again, in one go
     let padding = (captured.next_multiple_of(4) - captured) as usize;
     let mut tail = [0; 7];
-    tail[padding..padding + 4].copy_from_slice(&bytes.to_le_bytes());
-    out.extend_from_slice(&tail[..padding + 4]);
+    if options.is_empty() {
+        tail[padding..padding + 4].copy_from_slice(&bytes.to_le_bytes());
+        out.extend_from_slice(&tail[..padding + 4]);
+        return;
+    }
+    out.extend_from_slice(&tail[..padding]);
+    out.extend_from_slice(options);
+    out.extend_from_slice(&bytes.to_le_bytes());
 }
 
 /// What was counted on an interface up to `ns`.
@@ -144,11 +224,18 @@ fn time(ns: u64) -> [u8; 8] {
 
 /// A block of this type with what `body` appends and the end of its options.
 fn block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    block_of(out, kind, |out| {
+        body(out);
+        out.extend_from_slice(&[0; 4]);
+    });
+}
+
+/// A block of this type with what `body` appends, which is a multiple of four bytes long.
+fn block_of(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
     let from = out.len();
     out.extend_from_slice(&kind.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     body(out);
-    out.extend_from_slice(&[0; 4]);
     let bytes = (out.len() - from + 4) as u32;
     out[from + 4..from + 8].copy_from_slice(&bytes.to_le_bytes());
     out.extend_from_slice(&bytes.to_le_bytes());

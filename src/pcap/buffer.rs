@@ -19,12 +19,14 @@ pub(super) struct Buffer<R> {
     end: usize,
     /// Place of `start` in the file.
     offset: u64,
+    /// Whether the source itself ended early, as a compressed file that was cut off does.
+    cut: bool,
 }
 
 impl<R: Read> Buffer<R> {
     pub(super) fn new(source: R, capacity_bytes: usize) -> Self {
         let bytes = vec![0; capacity_bytes.clamp(BYTES_MIN, BYTES_MAX)];
-        Self { source, bytes, start: 0, end: 0, offset: 0 }
+        Self { source, bytes, start: 0, end: 0, offset: 0, cut: false }
     }
 
     pub(super) fn offset(&self) -> u64 {
@@ -33,6 +35,11 @@ impl<R: Read> Buffer<R> {
 
     pub(super) fn start(&self) -> usize {
         self.start
+    }
+
+    /// Whether the file ends here, at the end of what its source had to give.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.start == self.end && !self.cut
     }
 
     /// The unread bytes in the window.
@@ -70,10 +77,17 @@ impl<R: Read> Buffer<R> {
             self.bytes.resize(len.next_power_of_two().min(BYTES_MAX), 0);
         }
         while self.end < len {
+            if self.cut {
+                return Ok(false);
+            }
             match self.source.read(&mut self.bytes[self.end..]) {
                 Ok(0) => return Ok(false),
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    self.cut = true;
+                    return Ok(false);
+                }
                 Err(source) => return Err(ReadError::Io { offset: self.offset + self.end as u64, source }),
             }
         }
@@ -91,5 +105,34 @@ impl<R: Read> Buffer<R> {
             len -= step as u64;
         }
         Ok(true)
+    }
+    /// Reads `len` bytes behind what is in `into`; whether they were there.
+    pub(super) fn copy(&mut self, mut len: usize, into: &mut Vec<u8>) -> Result<bool, ReadError> {
+        while len > 0 {
+            if self.unread().is_empty() && !self.ensure(1)? {
+                return Ok(false);
+            }
+            let step = len.min(self.unread().len());
+            into.extend_from_slice(&self.unread()[..step]);
+            self.consume(step);
+            len -= step;
+        }
+        Ok(true)
+    }
+
+    /// Reads over zeros in steps of `unit` bytes; how many bytes that were, and whether the file ends behind them.
+    pub(super) fn skip_zeros(&mut self, unit: usize) -> Result<(u64, bool), ReadError> {
+        let begin = self.offset;
+        loop {
+            let whole = self.ensure(unit)?;
+            let len = unit.min(self.unread().len());
+            if self.unread()[..len].iter().any(|byte| *byte != 0) {
+                return Ok((self.offset - begin, false));
+            }
+            self.consume(len);
+            if !whole {
+                return Ok((self.offset - begin, !self.cut));
+            }
+        }
     }
 }

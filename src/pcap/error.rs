@@ -24,7 +24,7 @@ pub enum ReadError {
         source: std::io::Error,
     },
     /// The file is of another kind.
-    #[error("not a pcap or pcapng file: it begins with the bytes {0:02x?}")]
+    #[error("not a pcap or pcapng file: {}", said(*.0))]
     Magic([u8; 4]),
     /// A classic pcap file of an unknown version.
     #[error("pcap version {major}.{minor} is not known; convert the file with `editcap -F nsecpcap`")]
@@ -66,7 +66,7 @@ pub enum ReadError {
     },
     /// Packets of one pcapng file have different link types.
     #[error(
-        "link type {found} at byte {offset} after packets of link type {first}; split the file by interface first"
+        "link type {found} at byte {offset} after packets of link type {first}; only a pcapng file holds both (--format pcapng)"
     )]
     LinkType {
         /// Where the packet's block begins.
@@ -76,4 +76,16 @@ pub enum ReadError {
         /// This packet's.
         found: u16,
     },
+}
+
+/// What first bytes tell of files that are packed by programs other than zstd.
+fn said(magic: [u8; 4]) -> String {
+    let program = match magic {
+        [0x1f, 0x8b, ..] => "gzip -dc",
+        [0xfd, b'7', b'z', b'X'] => "xz -dc",
+        [b'B', b'Z', b'h', _] => "bzip2 -dc",
+        [0x04, 0x22, 0x4d, 0x18] => "lz4 -dc",
+        _ => return format!("it begins with the bytes {magic:02x?}"),
+    };
+    format!("it is compressed; unpack it first with `{program} FILE`")
 }

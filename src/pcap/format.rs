@@ -11,6 +11,12 @@ pub const MAGIC_NS: u32 = 0xa1b2_3c4d;
 /// Magic of files with microsecond time stamps.
 pub const MAGIC_US: u32 = 0xa1b2_c3d4;
 
+/// Magic of files whose records have eight bytes more in their headers (Alexey Kuznetsov's patch of libpcap).
+pub const MAGIC_EXTENDED: u32 = 0xa1b2_cd34;
+
+/// Magics of files with the size of all records behind the file header (Ixia's hardware and software).
+pub const MAGICS_IXIA: [u32; 2] = [0x1c00_01ac, 0x1c00_01ab];
+
 /// First bytes of a pcapng file: the type of its section header block, the same in both byte orders.
 pub const MAGIC_PCAPNG: u32 = 0x0a0d_0d0a;
 
@@ -33,11 +39,34 @@ pub const fn file_header(snaplen: u32) -> [u8; PCAP_FILE_HEADER_BYTES] {
 #[inline]
 #[must_use]
 pub const fn file_header_of(snaplen: u32, link_type: u16) -> [u8; PCAP_FILE_HEADER_BYTES] {
+    file_header_with(snaplen, link_type, None)
+}
+
+/// As [`file_header_of`], with the length of the frame check sequences, if the field can hold it.
+#[inline]
+#[must_use]
+pub(crate) const fn file_header_with(
+    snaplen: u32,
+    link_type: u16,
+    check_sequence_bits: Option<u8>,
+) -> [u8; PCAP_FILE_HEADER_BYTES] {
     let [m0, m1, m2, m3] = MAGIC_NS.to_le_bytes();
     let [s0, s1, s2, s3] = snaplen.to_le_bytes();
-    let [l0, l1] = link_type.to_le_bytes();
+    let check_sequence = match check_sequence_bits {
+        Some(bits) if bits.is_multiple_of(16) => CHECK_SEQUENCE_KNOWN | (bits as u32 / 16) << 28,
+        _ => 0,
+    };
+    let [l0, l1, l2, l3] = (link_type as u32 | check_sequence).to_le_bytes();
     // version 2.4, two reserved words
-    [m0, m1, m2, m3, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, s0, s1, s2, s3, l0, l1, 0, 0]
+    [m0, m1, m2, m3, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, s0, s1, s2, s3, l0, l1, l2, l3]
+}
+
+/// In the field of the link type: the upper four bits are the length of the frame check sequences, in units of 16 bits.
+const CHECK_SEQUENCE_KNOWN: u32 = 1 << 26;
+
+/// Length of the frame check sequences, by the field of the link type.
+pub(super) const fn check_sequence_bits(field: u32) -> Option<u8> {
+    if field & CHECK_SEQUENCE_KNOWN == 0 { None } else { Some((field >> 28) as u8 * 16) }
 }
 
 /// A record's header: `ns` since the UNIX epoch, `captured` bytes that follow, `wire` bytes that the frame had.

@@ -6,18 +6,27 @@ pub mod format;
 
 pub(crate) mod blocks;
 mod buffer;
+mod care;
+mod classic;
 mod container;
 mod error;
+mod interface;
 mod ng;
+mod oddity;
+mod options;
 mod reader;
 #[cfg(test)]
 mod tests;
 mod unpack;
 mod writer;
 
+pub use care::Tolerance;
 pub use container::{Compression, Container, Content, Counts, ObjectFormat, Origin};
 pub use error::ReadError;
 pub use format::{file_header, record_header};
+pub(crate) use interface::InterfaceInfo;
+pub use oddity::{Oddities, Oddity};
+pub(crate) use options::Options;
 pub(crate) use reader::Place;
 pub use reader::{Reader, Record};
 pub use unpack::Unpacked;

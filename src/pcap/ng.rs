@@ -1,29 +1,31 @@
-//! pcapng (draft-ietf-opsawg-pcapng). Owns the walk over blocks and the packets in them; section and interface blocks are
-//! decoded by `pcap-file`.
+//! pcapng (draft-ietf-opsawg-pcapng). Owns the walk over blocks and the packets in them; sections and interfaces are in
+//! `interface`, options in `options`.
 //!
-//! Invariant: what is kept grows with the number of interfaces only, and that is bounded.
+//! Invariant: what is kept grows with the number of interfaces and with blocks to be copied, and both are bounded.
 
+use super::blocks::{
+    self, CUSTOM, ENHANCED_PACKET, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, NAMES, SECRETS,
+};
 use super::buffer::{BYTES_MAX, Buffer};
+use super::care::{CARRIED_BYTES_MAX, Care};
 use super::error::ReadError;
-use super::format::RECORD_BYTES_MAX;
+use super::format::{MAGIC_PCAPNG, RECORD_BYTES_MAX};
+use super::interface::{Interface, InterfaceInfo, damaged};
+use super::oddity::Oddity;
+use super::options::Options;
 use super::reader::{Place, word};
-use pcap_file::Endianness;
-use pcap_file::pcapng::blocks::interface_description::{
-    InterfaceDescriptionBlock, InterfaceDescriptionOption, InterfaceTsResolution,
-};
-use pcap_file::pcapng::blocks::{
-    ENHANCED_PACKET_BLOCK, INTERFACE_DESCRIPTION_BLOCK, PACKET_BLOCK, SECTION_HEADER_BLOCK,
-    SIMPLE_PACKET_BLOCK,
-};
-use pcap_file::pcapng::{Block, PcapNgState, RawBlock};
-use std::borrow::Cow;
 use std::io::Read;
+
+/// Block types that this program does not write (section 11.1 of the draft).
+const SECTION_HEADER: u32 = MAGIC_PCAPNG;
+const PACKET: u32 = 2;
+const SIMPLE_PACKET: u32 = 3;
+const JOURNAL: u32 = 9;
+/// A custom block that must not be copied.
+const CUSTOM_TIED: u32 = 0x4000_0bad;
 
 /// Interfaces of one section; mergecap makes one or more per input file.
 const INTERFACES_MAX: usize = 1 << 16;
-
-/// What is kept of an interface's name: longer than any that a system gives, and little for [`INTERFACES_MAX`] of them.
-const NAME_BYTES_MAX: usize = 128;
 
 /// Type and length before a block's body.
 const BLOCK_HEADER: usize = 8;
@@ -35,20 +37,13 @@ const BLOCK_BYTES_MIN: u32 = 12;
 const MAGIC_BIG_ENDIAN: u32 = 0x1a2b_3c4d;
 const MAGIC_LITTLE_ENDIAN: u32 = MAGIC_BIG_ENDIAN.swap_bytes();
 
-#[derive(Debug)]
-struct Interface {
-    name: String,
-    link_type: u16,
-    snaplen: u32,
-    resolution: InterfaceTsResolution,
-    offset_s: i64,
-}
+/// Byte-order magic, version and length of a section.
+const SECTION_FIELDS: usize = 16;
 
 /// State of the walk.
 #[derive(Debug)]
 pub(super) struct Ng {
-    /// Knows the section's byte order; its own list of interfaces stays empty, because it keeps every option.
-    section: PcapNgState,
+    big_endian: bool,
     interfaces: Vec<Interface>,
     /// Interfaces of the sections before this one.
     before: u32,
@@ -58,6 +53,8 @@ pub(super) struct Ng {
     pending: Option<Place>,
     /// Where a block begins that the file ended inside of while it was skipped.
     cut: Option<u64>,
+    /// Where zeros begin that other bytes follow.
+    zeros: Option<u64>,
 }
 
 /// A block in the window.
@@ -70,17 +67,18 @@ struct Frame {
 
 impl Ng {
     /// Walks up to the first packet.
-    pub(super) fn open<R: Read>(buffer: &mut Buffer<R>) -> Result<Self, ReadError> {
+    pub(super) fn open<R: Read>(buffer: &mut Buffer<R>, care: &mut Care) -> Result<Self, ReadError> {
         let mut ng = Self {
-            section: PcapNgState::default(),
+            big_endian: false,
             interfaces: Vec::new(),
             before: 0,
             link_type: None,
             mixed_links: false,
             pending: None,
             cut: None,
+            zeros: None,
         };
-        ng.pending = ng.advance(buffer, 0)?;
+        ng.pending = ng.advance(buffer, care, 0)?;
         Ok(ng)
     }
 
@@ -92,65 +90,81 @@ impl Ng {
         self.mixed_links = true;
     }
 
-    /// Link type and name of an interface of this section by its number in the file.
-    pub(super) fn interface(&self, number: u32) -> (u16, &str) {
-        let interface = self.interfaces.get(number.wrapping_sub(self.before) as usize);
-        interface.map_or((0, ""), |interface| (interface.link_type, interface.name.as_str()))
+    pub(super) fn big_endian(&self) -> bool {
+        self.big_endian
     }
 
-    fn big_endian(&self) -> bool {
-        self.section.endianness() == Endianness::Big
+    /// What is known of an interface of this section, by its number in the file.
+    pub(super) fn interface(&self, number: u32) -> InterfaceInfo<'_> {
+        let interface = self.interfaces.get(number.wrapping_sub(self.before) as usize);
+        interface.map_or(InterfaceInfo::default(), Interface::info)
     }
 
     pub(super) fn advance<R: Read>(
         &mut self,
         buffer: &mut Buffer<R>,
+        care: &mut Care,
         records: u64,
     ) -> Result<Option<Place>, ReadError> {
         if let Some(place) = self.pending.take() {
             return Ok(Some(place));
         }
-        while let Some(frame) = self.frame(buffer, records)? {
+        while let Some(frame) = self.frame(buffer, care, records)? {
             match frame.kind {
-                SECTION_HEADER_BLOCK | INTERFACE_DESCRIPTION_BLOCK => {
-                    self.whole(buffer, frame, records)?;
-                    self.describe(frame, &buffer.unread()[BLOCK_HEADER..frame.bytes as usize - 4])?;
-                    buffer.consume(frame.bytes as usize);
-                }
-                ENHANCED_PACKET_BLOCK | PACKET_BLOCK | SIMPLE_PACKET_BLOCK => {
+                SECTION_HEADER | INTERFACE_DESCRIPTION => {
                     self.whole(buffer, frame, records)?;
                     let body = &buffer.unread()[BLOCK_HEADER..frame.bytes as usize - 4];
-                    let mut place = self.packet(frame, body)?;
-                    place.at += buffer.start() + BLOCK_HEADER;
+                    if frame.kind == SECTION_HEADER {
+                        self.section(frame, body, care)?;
+                    } else {
+                        self.describe(frame, body, care)?;
+                    }
+                    buffer.consume(frame.bytes as usize);
+                }
+                ENHANCED_PACKET | PACKET | SIMPLE_PACKET => {
+                    self.whole(buffer, frame, records)?;
+                    let body = &buffer.unread()[BLOCK_HEADER..frame.bytes as usize - 4];
+                    let mut place = self.packet(frame, body, care)?;
+                    let begin = buffer.start() + BLOCK_HEADER;
+                    place.at += begin;
+                    place.options_at += begin;
                     buffer.consume(frame.bytes as usize);
                     return Ok(Some(place));
                 }
-                _ => {
-                    if !buffer.skip(u64::from(frame.bytes))? {
-                        self.cut = Some(frame.offset);
-                    }
-                }
+                _ => self.other(buffer, frame, care)?,
             }
         }
         Ok(None)
     }
 
     /// Looks at the next block's type and length; none at the end of the file.
-    fn frame<R: Read>(&self, buffer: &mut Buffer<R>, records: u64) -> Result<Option<Frame>, ReadError> {
+    fn frame<R: Read>(
+        &mut self,
+        buffer: &mut Buffer<R>,
+        care: &mut Care,
+        records: u64,
+    ) -> Result<Option<Frame>, ReadError> {
         let offset = self.cut.unwrap_or(buffer.offset());
-        if !buffer.ensure(BLOCK_BYTES_MIN as usize)? {
-            let cut = ReadError::Truncated { records, offset };
-            return if buffer.unread().is_empty() && self.cut.is_none() { Ok(None) } else { Err(cut) };
+        let whole = buffer.ensure(BLOCK_BYTES_MIN as usize)?;
+        let ends = self.cut.is_none() && buffer.is_at_end();
+        if ends || self.skip_zero_tail(buffer, care)? {
+            return Ok(None);
+        }
+        if let Some(offset) = self.zeros {
+            return Err(damaged(offset, "its length is 0"));
+        }
+        if !whole {
+            return Err(ReadError::Truncated { records, offset });
         }
         let header = buffer.unread();
-        let kind = word(header, 0, self.big_endian());
+        let kind = word(header, 0, self.big_endian);
         let big_endian = match (kind, word(header, 8, true)) {
-            (SECTION_HEADER_BLOCK, MAGIC_BIG_ENDIAN) => true,
-            (SECTION_HEADER_BLOCK, MAGIC_LITTLE_ENDIAN) => false,
-            (SECTION_HEADER_BLOCK, magic) => {
+            (SECTION_HEADER, MAGIC_BIG_ENDIAN) => true,
+            (SECTION_HEADER, MAGIC_LITTLE_ENDIAN) => false,
+            (SECTION_HEADER, magic) => {
                 return Err(damaged(offset, format!("byte-order magic {magic:#010x} is not known")));
             }
-            _ => self.big_endian(),
+            _ => self.big_endian,
         };
         let bytes = word(header, 4, big_endian);
         if bytes < BLOCK_BYTES_MIN || !bytes.is_multiple_of(4) {
@@ -160,6 +174,30 @@ impl Ng {
             ));
         }
         Ok(Some(Frame { kind, bytes, offset }))
+    }
+
+    /// Whether nothing but zeros follows, which a tolerant reader takes for the end of a preallocated file.
+    fn skip_zero_tail<R: Read>(
+        &mut self,
+        buffer: &mut Buffer<R>,
+        care: &mut Care,
+    ) -> Result<bool, ReadError> {
+        let header = &buffer.unread()[..buffer.unread().len().min(BLOCK_HEADER)];
+        if !care.is_tolerant()
+            || self.cut.is_some()
+            || header.is_empty()
+            || header.iter().any(|byte| *byte != 0)
+        {
+            return Ok(false);
+        }
+        let offset = buffer.offset();
+        let (bytes, ends) = buffer.skip_zeros(4)?;
+        if ends {
+            care.note(Oddity::ZeroTail, bytes);
+        } else {
+            self.zeros = Some(offset);
+        }
+        Ok(ends)
     }
 
     /// Gets the whole block into the window.
@@ -173,54 +211,47 @@ impl Ng {
             return Err(ReadError::Truncated { records, offset });
         }
         let big_endian = match frame.kind {
-            SECTION_HEADER_BLOCK => word(buffer.unread(), 8, true) == MAGIC_BIG_ENDIAN,
-            _ => self.big_endian(),
+            SECTION_HEADER => word(buffer.unread(), 8, true) == MAGIC_BIG_ENDIAN,
+            _ => self.big_endian,
         };
-        let trailer = word(buffer.unread(), bytes as usize - 4, big_endian);
-        if trailer != bytes {
-            return Err(damaged(
-                offset,
-                format!("its length is {bytes} at its start and {trailer} at its end"),
-            ));
+        same_lengths(frame, word(buffer.unread(), bytes as usize - 4, big_endian))
+    }
+
+    /// Begins a section.
+    fn section(&mut self, frame: Frame, body: &[u8], care: &mut Care) -> Result<(), ReadError> {
+        let Some((fields, options)) = body.split_at_checked(SECTION_FIELDS) else {
+            return Err(damaged(frame.offset, "a section header has no room for its fields"));
+        };
+        let big_endian = word(fields, 0, true) == MAGIC_BIG_ENDIAN;
+        let half = [fields[4], fields[5]];
+        let major = if big_endian { u16::from_be_bytes(half) } else { u16::from_le_bytes(half) };
+        if major != 1 {
+            return Err(damaged(frame.offset, format!("version {major} of the format is not known")));
+        }
+        self.big_endian = big_endian;
+        self.before = self.before.wrapping_add(self.interfaces.len() as u32);
+        self.interfaces.clear();
+        if care.is_tolerant() {
+            care.note(Oddity::SectionOptions, Options::new(options, big_endian).count() as u64);
         }
         Ok(())
     }
 
-    /// Learns a section or an interface.
-    fn describe(&mut self, frame: Frame, body: &[u8]) -> Result<(), ReadError> {
-        let Frame { kind, bytes, offset } = frame;
-        let raw = RawBlock { type_: kind, initial_len: bytes, body: Cow::Borrowed(body), trailer_len: bytes };
-        let block = raw.try_into_block(&self.section).map_err(|error| {
-            let cause =
-                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            damaged(offset, format!("{error}{cause}"))
-        })?;
-        match block {
-            Block::SectionHeader(_) => {
-                self.section.update_from_block(&block);
-                self.before = self.before.wrapping_add(self.interfaces.len() as u32);
-                self.interfaces.clear();
-            }
-            Block::InterfaceDescription(_) if self.interfaces.len() == INTERFACES_MAX => {
-                return Err(damaged(offset, format!("more than {INTERFACES_MAX} interfaces in one section")));
-            }
-            Block::InterfaceDescription(interface) => self.interfaces.push(Interface {
-                name: name(&interface),
-                link_type: u32::from(interface.linktype) as u16,
-                snaplen: interface.snaplen,
-                resolution: interface.ts_resolution(),
-                offset_s: interface.ts_offset(),
-            }),
-            _ => {}
+    /// Learns an interface.
+    fn describe(&mut self, frame: Frame, body: &[u8], care: &mut Care) -> Result<(), ReadError> {
+        if self.interfaces.len() == INTERFACES_MAX {
+            let reason = format!("more than {INTERFACES_MAX} interfaces in one section");
+            return Err(damaged(frame.offset, reason));
         }
+        self.interfaces.push(Interface::parse(frame.offset, body, self.big_endian, care)?);
         Ok(())
     }
 
-    /// Parses a packet block; the place returned counts from the body's start.
-    fn packet(&mut self, frame: Frame, body: &[u8]) -> Result<Place, ReadError> {
+    /// Parses a packet block; the places returned count from the body's start.
+    fn packet(&mut self, frame: Frame, body: &[u8], care: &mut Care) -> Result<Place, ReadError> {
         let Frame { kind, offset, .. } = frame;
-        let big_endian = self.big_endian();
-        let head = if kind == SIMPLE_PACKET_BLOCK { 4 } else { 20 };
+        let big_endian = self.big_endian;
+        let head = if kind == SIMPLE_PACKET { 4 } else { 20 };
         if body.len() < head {
             return Err(damaged(
                 offset,
@@ -229,54 +260,100 @@ impl Ng {
         }
         let field = |at| word(body, at, big_endian);
         let index = match kind {
-            SIMPLE_PACKET_BLOCK => 0,
-            PACKET_BLOCK if big_endian => field(0) >> 16,
-            PACKET_BLOCK => field(0) & 0xffff,
+            SIMPLE_PACKET => 0,
+            PACKET if big_endian => field(0) >> 16,
+            PACKET => field(0) & 0xffff,
             _ => field(0),
         };
         let Some(interface) = self.interfaces.get(index as usize) else {
             return Err(damaged(offset, format!("interface {index} is not described before its packet")));
         };
-        let (ns, len, wire_len) = if kind == SIMPLE_PACKET_BLOCK {
-            let snaplen = if interface.snaplen == 0 { u32::MAX } else { interface.snaplen };
-            (0, field(0).min(snaplen), field(0))
+        let (ns, len, mut wire_len) = if kind == SIMPLE_PACKET {
+            (0, field(0).min(interface.packet_bytes_max()), field(0))
         } else {
             let time = u64::from(field(4)) << 32 | u64::from(field(8));
-            (interface.time_ns(time, offset)?, field(12), field(16))
+            let (ns, is_exact) = interface.time_ns(time, offset)?;
+            if !is_exact {
+                care.note(Oddity::FinerTime, 1);
+            }
+            (ns, field(12), field(16))
         };
+        if care.is_tolerant() && len > wire_len {
+            care.note(Oddity::Lengths, 1);
+            wire_len = len;
+        }
         let limit = u64::from(wire_len.min(RECORD_BYTES_MAX)).min((body.len() - head) as u64);
         if u64::from(len) > limit {
             let field = "the captured length";
             return Err(ReadError::Field { offset, field, value: u64::from(len), limit });
         }
-        let found = interface.link_type;
+        let found = interface.link_type();
         let first = *self.link_type.get_or_insert(found);
         if first != found && !self.mixed_links {
             return Err(ReadError::LinkType { offset, first, found });
         }
-        Ok(Place { ns, wire_len, at: head, len, interface: self.before.wrapping_add(index) })
+        let (options_at, options_len) =
+            if kind == SIMPLE_PACKET { (0, 0) } else { options_of(body, head, len, big_endian, care) };
+        let interface = self.before.wrapping_add(index);
+        Ok(Place { ns, wire_len, at: head, len, interface, is_own: false, options_at, options_len })
+    }
+
+    /// Passes over a block without packets, or keeps it to be copied.
+    fn other<R: Read>(
+        &mut self,
+        buffer: &mut Buffer<R>,
+        frame: Frame,
+        care: &mut Care,
+    ) -> Result<(), ReadError> {
+        let Frame { kind, bytes, offset } = frame;
+        // Nobody but its maker knows the byte order inside of a custom block.
+        let is_copied = matches!(kind, SECRETS | NAMES) || (kind == CUSTOM && !self.big_endian);
+        if is_copied && care.copies() && care.carried.len() + bytes as usize <= CARRIED_BYTES_MAX {
+            let mut block = Vec::new();
+            if !buffer.copy(bytes as usize, &mut block)? {
+                self.cut = Some(offset);
+                return Ok(());
+            }
+            let (body, trailer) = (BLOCK_HEADER..bytes as usize - 4, bytes as usize - 4);
+            let is_whole = same_lengths(frame, word(&block, trailer, self.big_endian)).is_ok();
+            if is_whole && blocks::carry(&mut care.carried, kind, &block[body], self.big_endian) {
+                return Ok(());
+            }
+        } else if !buffer.skip(u64::from(bytes))? {
+            self.cut = Some(offset);
+            return Ok(());
+        }
+        care.note(
+            match kind {
+                SECRETS => Oddity::Secrets,
+                NAMES => Oddity::Names,
+                INTERFACE_STATISTICS => Oddity::Statistics,
+                JOURNAL => Oddity::Journal,
+                CUSTOM | CUSTOM_TIED => Oddity::Custom,
+                _ => Oddity::OtherBlocks,
+            },
+            1,
+        );
+        Ok(())
     }
 }
 
-impl Interface {
-    fn time_ns(&self, time: u64, offset: u64) -> Result<u64, ReadError> {
-        let since_ns = self.resolution.decode_timestamp(time).as_nanos() as i128;
-        let ns = since_ns + i128::from(self.offset_s) * 1_000_000_000;
-        u64::try_from(ns)
-            .map_err(|_| damaged(offset, format!("its time of {ns} ns is before 1970 or after 2554")))
+/// Place and length of a packet's options, if they are to be copied; what is not is counted.
+fn options_of(body: &[u8], head: usize, len: u32, big_endian: bool, care: &mut Care) -> (usize, u32) {
+    let at = head + (len as usize).next_multiple_of(4);
+    let options = body.get(at..).unwrap_or(&[]);
+    if options.is_empty() || !care.is_tolerant() {
+        return (0, 0);
     }
+    let copies = care.copies();
+    Options::new(options, big_endian).count_uncopied(&mut care.oddities, copies);
+    if copies { (at, options.len() as u32) } else { (0, 0) }
 }
 
-/// An interface's name, cut to what is kept.
-fn name(interface: &InterfaceDescriptionBlock<'_>) -> String {
-    let named = interface.options.iter().find_map(|option| match option {
-        InterfaceDescriptionOption::IfName(name) => Some(&**name),
-        _ => None,
-    });
-    let name = named.unwrap_or_default();
-    name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
-}
-
-fn damaged(offset: u64, reason: String) -> ReadError {
-    ReadError::Block { offset, reason }
+fn same_lengths(frame: Frame, trailer: u32) -> Result<(), ReadError> {
+    let Frame { bytes, offset, .. } = frame;
+    if trailer == bytes {
+        return Ok(());
+    }
+    Err(damaged(offset, format!("its length is {bytes} at its start and {trailer} at its end")))
 }

@@ -1,12 +1,20 @@
 //! The streaming reader. Owns telling the formats apart and parsing classic pcap; pcapng is in `ng`.
 //!
+//! An exact reader takes only what a correct writer writes. A tolerant one takes what Wireshark takes, puts it right and
+//! counts it.
+//!
 //! Invariant: after an error the position does not move, and every further call gives the same error.
 
 use super::buffer::{BYTES_MAX, Buffer};
+use super::care::{Care, Tolerance};
+use super::classic::Classic;
 use super::error::ReadError;
-use super::format::{MAGIC_NS, MAGIC_PCAPNG, MAGIC_US, NS_PER_S, RECORD_BYTES_MAX};
+use super::format::MAGIC_PCAPNG;
+use super::interface::InterfaceInfo;
 use super::ng::Ng;
-use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE_HEADER, PCAP_RECORD_HEADER_BYTES as RECORD_HEADER};
+use super::oddity::Oddities;
+use super::options::Options;
+use crate::limits::PCAP_RECORD_HEADER_BYTES as RECORD_HEADER;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -32,6 +40,11 @@ pub(crate) struct Place {
     pub(crate) len: u32,
     /// Number of its interface, over all sections of a file.
     pub(crate) interface: u32,
+    /// Whether it stands in the window, header included, as this program writes it.
+    pub(super) is_own: bool,
+    /// Place of its options in the window, and their length.
+    pub(super) options_at: usize,
+    pub(super) options_len: u32,
 }
 
 /// Adjacent records in the reader's window that are, headers included, as this program writes them.
@@ -46,14 +59,6 @@ pub(crate) struct Run {
     pub(crate) disorder: u64,
 }
 
-/// Parses the header and records of classic pcap.
-#[derive(Clone, Copy, Debug)]
-struct Classic {
-    big_endian: bool,
-    nanoseconds: bool,
-    link_type: u16,
-}
-
 #[derive(Debug)]
 enum Format {
     Classic(Classic),
@@ -65,6 +70,7 @@ enum Format {
 pub struct Reader<R> {
     buffer: Buffer<R>,
     format: Format,
+    care: Care,
     records: u64,
 }
 
@@ -93,24 +99,37 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// As [`Reader::new`].
     pub fn with_buffer(source: R, buffer_bytes: usize) -> Result<Self, ReadError> {
+        Self::begin(source, buffer_bytes, None)
+    }
+
+    /// As [`Reader::with_buffer`], for a file of unknown origin: what can be put right is, and [`Reader::oddities`] counts it.
+    ///
+    /// # Errors
+    /// As [`Reader::new`].
+    pub fn tolerant(source: R, buffer_bytes: usize, tolerance: Tolerance) -> Result<Self, ReadError> {
+        Self::begin(source, buffer_bytes, Some(tolerance))
+    }
+
+    fn begin(source: R, buffer_bytes: usize, tolerance: Option<Tolerance>) -> Result<Self, ReadError> {
+        let mut care = Care::new(tolerance);
         let mut buffer = Buffer::new(source, buffer_bytes);
         if !buffer.ensure(4)? {
             return Err(ReadError::Truncated { records: 0, offset: 0 });
         }
         let magic = word(buffer.unread(), 0, false);
         let format = if magic == MAGIC_PCAPNG {
-            Format::Ng(Ng::open(&mut buffer)?)
+            Format::Ng(Ng::open(&mut buffer, &mut care)?)
         } else {
             Format::Classic(Classic::open(&mut buffer, magic)?)
         };
-        Ok(Self { buffer, format, records: 0 })
+        Ok(Self { buffer, format, care, records: 0 })
     }
 
     /// The packets' link type (<https://www.tcpdump.org/linktypes.html>); none for a pcapng file without packets.
     #[must_use]
     pub fn link_type(&self) -> Option<u16> {
         match &self.format {
-            Format::Classic(classic) => Some(classic.link_type),
+            Format::Classic(classic) => Some(classic.link_type()),
             Format::Ng(ng) => ng.link_type(),
         }
     }
@@ -128,12 +147,37 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Link type and name of the interface of the record last moved past; no name in classic files.
-    pub(crate) fn interface(&self, place: &Place) -> (u16, &str) {
+    /// The interface of the record last moved past.
+    #[inline]
+    pub(crate) fn interface(&self, place: &Place) -> InterfaceInfo<'_> {
         match &self.format {
-            Format::Classic(classic) => (classic.link_type, ""),
+            Format::Classic(classic) => classic.interface(),
             Format::Ng(ng) => ng.interface(place.interface),
         }
+    }
+
+    /// The options of the record last moved past, if they are to be copied.
+    #[inline]
+    pub(crate) fn options(&self, place: &Place) -> Options<'_> {
+        let len = place.options_len as usize;
+        match &self.format {
+            Format::Ng(ng) if len > 0 => {
+                let bytes = &self.buffer.window()[place.options_at..place.options_at + len];
+                Options::new(bytes, ng.big_endian())
+            }
+            _ => Options::default(),
+        }
+    }
+
+    /// What was put right or left out so far; nothing by an exact reader.
+    #[must_use]
+    pub fn oddities(&self) -> Oddities {
+        self.care.oddities
+    }
+
+    /// Blocks to be copied that were met since the last call, laid out for a section of this program.
+    pub(crate) fn take_carried(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.care.carried)
     }
 
     /// Records read so far.
@@ -162,8 +206,8 @@ impl<R: Read> Reader<R> {
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<Option<Place>, ReadError> {
         let place = match &mut self.format {
-            Format::Classic(classic) => classic.advance(&mut self.buffer, self.records)?,
-            Format::Ng(ng) => ng.advance(&mut self.buffer, self.records)?,
+            Format::Classic(classic) => classic.advance(&mut self.buffer, &mut self.care, self.records)?,
+            Format::Ng(ng) => ng.advance(&mut self.buffer, &mut self.care, self.records)?,
         };
         self.records += u64::from(place.is_some());
         Ok(place)
@@ -179,15 +223,19 @@ impl<R: Read> Reader<R> {
     /// `ns_max`, and with it at most `bytes_max` long; moves past them. None if records of this file are not laid out as
     /// this program writes them.
     pub(crate) fn run(&mut self, head: &Place, ns_max: u64, bytes_max: usize) -> Option<Run> {
-        let Format::Classic(classic @ Classic { big_endian: false, nanoseconds: true, .. }) = self.format
-        else {
+        let Format::Classic(classic) = self.format else { return None };
+        if !head.is_own {
             return None;
-        };
+        }
         let (from, begin) = (head.at - RECORD_HEADER, self.buffer.start());
         let mut run = Run { from, to: begin, packets: 1, first_ns: head.ns, last_ns: head.ns, disorder: 0 };
         let unread = self.buffer.unread();
         let mut at = 0;
-        while let Ok(Some((ns, _, len))) = classic.parse(&unread[at..], 0) {
+        while let Ok(Some((ns, wire_len, len))) = classic.parse(&unread[at..], 0) {
+            // nothing but zeros, which may be the tail of a preallocated file
+            if self.care.is_tolerant() && (ns, wire_len) == (0, 0) {
+                break;
+            }
             let end = at + RECORD_HEADER + len as usize;
             if ns > ns_max || end > unread.len() || begin + end - from > bytes_max {
                 break;
@@ -206,67 +254,6 @@ impl<R: Read> Reader<R> {
     /// The bytes of a run, valid until the reader is used again.
     pub(crate) fn run_bytes(&self, run: &Run) -> &[u8] {
         &self.buffer.window()[run.from..run.to]
-    }
-}
-
-impl Classic {
-    fn open<R: Read>(buffer: &mut Buffer<R>, magic: u32) -> Result<Self, ReadError> {
-        let (big_endian, nanoseconds) = match (magic, magic.swap_bytes()) {
-            (MAGIC_NS, _) => (false, true),
-            (MAGIC_US, _) => (false, false),
-            (_, MAGIC_NS) => (true, true),
-            (_, MAGIC_US) => (true, false),
-            _ => return Err(ReadError::Magic(magic.to_le_bytes())),
-        };
-        if !buffer.ensure(FILE_HEADER)? {
-            return Err(ReadError::Truncated { records: 0, offset: 0 });
-        }
-        let header = buffer.unread();
-        let (version, link) = (word(header, 4, big_endian), word(header, 20, big_endian));
-        let (low, high) = (version as u16, (version >> 16) as u16);
-        let (major, minor) = if big_endian { (high, low) } else { (low, high) };
-        if (major, minor) != (2, 4) {
-            return Err(ReadError::Version { major, minor });
-        }
-        buffer.consume(FILE_HEADER);
-        // the upper half of the link field tells of frame check sequences
-        Ok(Self { big_endian, nanoseconds, link_type: link as u16 })
-    }
-
-    /// Time, wire length and data length of the record whose header `bytes` begins with; none if it is cut off.
-    #[inline]
-    fn parse(self, bytes: &[u8], offset: u64) -> Result<Option<(u64, u32, u32)>, ReadError> {
-        let Some(header) = bytes.first_chunk::<RECORD_HEADER>() else { return Ok(None) };
-        // word by word: as an array's map this was not inlined and cost more than all the rest
-        let field = |at| u64::from(word(header, at, self.big_endian));
-        let (seconds, fraction, captured, wire) = (field(0), field(4), field(8), field(12));
-        let (fractions_per_s, unit_ns) = if self.nanoseconds { (NS_PER_S, 1) } else { (1_000_000, 1000) };
-        let limit = wire.min(u64::from(RECORD_BYTES_MAX));
-        if captured > limit {
-            return Err(ReadError::Field { offset, field: "the captured length", value: captured, limit });
-        }
-        if fraction >= fractions_per_s {
-            let (field, limit) = ("the fraction of a second", fractions_per_s - 1);
-            return Err(ReadError::Field { offset, field, value: fraction, limit });
-        }
-        Ok(Some((seconds * NS_PER_S + fraction * unit_ns, wire as u32, captured as u32)))
-    }
-
-    #[inline]
-    fn advance<R: Read>(self, buffer: &mut Buffer<R>, records: u64) -> Result<Option<Place>, ReadError> {
-        buffer.ensure(RECORD_HEADER)?;
-        let offset = buffer.offset();
-        let cut = ReadError::Truncated { records, offset };
-        let Some((ns, wire_len, len)) = self.parse(buffer.unread(), offset)? else {
-            return if buffer.unread().is_empty() { Ok(None) } else { Err(cut) };
-        };
-        let bytes = RECORD_HEADER + len as usize;
-        if !buffer.ensure(bytes)? {
-            return Err(cut);
-        }
-        let at = buffer.start() + RECORD_HEADER;
-        buffer.consume(bytes);
-        Ok(Some(Place { ns, wire_len, at, len, interface: 0 }))
     }
 }
 

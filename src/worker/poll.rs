@@ -272,7 +272,7 @@ impl<S: Source> Worker<S> {
         }
         for queue in &mut self.queues {
             let mut touched = queue.sampled.settle(&mut queue.streams, &mut queue.local);
-            for slot in 0..CAPTURES_MAX {
+            for (slot, ahead_ns) in ahead.into_iter().enumerate() {
                 let (before, after) = (old.serial(slot), self.work.serial(slot));
                 if before == after {
                     continue;
@@ -300,7 +300,7 @@ impl<S: Source> Worker<S> {
                     let plain = self.work.attachments[slot].as_ref().filter(|a| !a.budget.is_limited());
                     let plain = plain.filter(|_| sample.is_none()).map(|a| a.snaplen);
                     queue.streams[slot].begin(after, plain, sample.map(|sample| Sampler::new(sample, seed)));
-                    queue.streams[slot].shift_time(ahead[slot]);
+                    queue.streams[slot].shift_time(ahead_ns);
                 }
             }
             queue.sampled.set(self.work.sampled, &queue.streams);

@@ -1,6 +1,7 @@
-//! The real binary: help, usage errors, exit codes, `check`, and the client's first error.
+//! The real binary: help, usage errors, exit codes, files and pipes, `check`, and the client's first error.
 #![allow(clippy::unwrap_used)] // clippy.toml exempts test functions, not the helpers of an integration test
 
+mod files;
 mod setup;
 mod wait;
 

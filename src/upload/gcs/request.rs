@@ -159,8 +159,7 @@ impl Refusal {
 
     fn broken(error: &reqwest::Error) -> Self {
         // The address may be a session's, which is as good as a password.
-        let detail =
-            std::error::Error::source(error).map_or_else(|| "no answer".to_owned(), chain);
+        let detail = std::error::Error::source(error).map_or_else(|| "no answer".to_owned(), chain);
         Self::new(None, String::new(), detail)
     }
 
