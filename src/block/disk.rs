@@ -211,7 +211,8 @@ impl<T> DiskQueue<T> {
         match entered {
             Ok(_) => self.refused = 0,
             // A signal, or completions that must be reaped first: the caller comes back.
-            Err(e) if [Errno::INTR, Errno::BUSY].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error())) => {}
+            Err(e)
+                if [Errno::INTR, Errno::BUSY].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error())) => {}
             Err(_) => {
                 self.refused += 1;
                 if self.refused >= SUBMIT_TRIES && !self.pushed.is_empty() {

@@ -21,7 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a recording that was replaced may be silent before nobody waits for it any more.
 const SILENT_MAX: Duration = Duration::from_secs(30);
 
-/// Works until every queue has ended or whoever announces is gone.
+/// Works until every queue has ended or the feed is gone.
 pub(super) fn run(history: &History, serial: u64, queues: usize, told: &Listener) {
     let mut intake = Intake::new(history, serial, queues, Instant::now());
     while intake.is_open() {
@@ -62,7 +62,17 @@ impl<'a> Intake<'a> {
     pub fn new(history: &'a History, serial: u64, queues: usize, now: Instant) -> Self {
         let known_ns = vec![super::now_ns(); queues];
         let (waiting, failing, due) = (VecDeque::new(), None, None);
-        Self { history, serial, left: queues, known_ns, waiting, failing, due, heard: now, is_waited_for: true }
+        Self {
+            history,
+            serial,
+            left: queues,
+            known_ns,
+            waiting,
+            failing,
+            due,
+            heard: now,
+            is_waited_for: true,
+        }
     }
 
     pub fn is_open(&self) -> bool {
@@ -110,7 +120,10 @@ impl<'a> Intake<'a> {
             self.history.miss(from_ns, super::now_ns().max(from_ns));
             self.history.close(self.serial);
             let recording = self.serial;
-            tracing::error!(recording, "a recording of the history that was replaced does not end; nobody waits for it");
+            tracing::error!(
+                recording,
+                "a recording of the history that was replaced does not end; nobody waits for it"
+            );
         }
     }
 

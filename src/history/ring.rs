@@ -142,7 +142,8 @@ impl Ring {
                 if let Err(error) = ring.files.remove(&path) {
                     tracing::error!(path = %path.display(), %error, "half a segment of the history stays");
                 }
-            } else if let Some(entry) = found.metadata().ok().and_then(|meta| Entry::parse(&name, meta.len())) {
+            } else if let Some(entry) = found.metadata().ok().and_then(|meta| Entry::parse(&name, meta.len()))
+            {
                 ring.note(entry, now, Duration::MAX);
             } else {
                 tracing::warn!(path = %path.display(), "this is no file of the history; it is left alone");

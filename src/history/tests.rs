@@ -191,8 +191,12 @@ fn a_step_of_the_clock_neither_empties_the_ring_nor_keeps_a_segment_for_good() {
         let start = Now::get();
         let mut ring = Ring::open(dir.path(), 1 << 30, hour, 10, Files::default(), start).unwrap();
         let take_in = |ring: &mut Ring, now: Now| {
-            let mut entry = Entry { number: ring.next_number(), ..segment(dir.path(), 0, &[now.wall_ns, now.wall_ns + 1]) };
-            fs::rename(dir.path().join(Entry { number: 0, ..entry }.name()), dir.path().join(entry.name())).unwrap();
+            let mut entry = Entry {
+                number: ring.next_number(),
+                ..segment(dir.path(), 0, &[now.wall_ns, now.wall_ns + 1])
+            };
+            fs::rename(dir.path().join(Entry { number: 0, ..entry }.name()), dir.path().join(entry.name()))
+                .unwrap();
             entry.bytes = fs::metadata(dir.path().join(entry.name())).unwrap().len();
             ring.insert(entry, now);
             entry
@@ -217,7 +221,8 @@ fn a_step_of_the_clock_neither_empties_the_ring_nor_keeps_a_segment_for_good() {
         assert_eq!((ring.bytes(), names(dir.path()).len()), (0, 0));
 
         // Without room the one goes first that was taken in first, whatever the stamps say, also after a restart.
-        let kept: Vec<_> = [(1, false), (2, true), (3, false)].map(|(m, s)| take_in(&mut ring, at(m, s))).into();
+        let kept: Vec<_> =
+            [(1, false), (2, true), (3, false)].map(|(m, s)| take_in(&mut ring, at(m, s))).into();
         drop(ring);
         let two = 2 * kept[0].bytes;
         let ring = Ring::open(dir.path(), two, 48 * hour, 10, Files::default(), at(4, false)).unwrap();
@@ -238,7 +243,9 @@ fn a_segment_that_cannot_be_deleted_stays_in_the_ring_and_goes_later() {
     assert_eq!(ring.between(0, u64::MAX).len(), 10);
     drop(ring);
     let stuck = dir.path().join(made[0].name());
-    files.fail(move |call, path| (call == Call::Remove && path == stuck).then(|| io::Error::from_raw_os_error(1)));
+    files.fail(move |call, path| {
+        (call == Call::Remove && path == stuck).then(|| io::Error::from_raw_os_error(1))
+    });
     ring = Ring::open(dir.path(), 4 * made[0].bytes, DAY, 10, files.clone(), Now::get()).unwrap();
     // The bound holds all the same, and the file that is there can be read.
     let mut held = ring.between(0, u64::MAX);

@@ -195,7 +195,11 @@ mod tests {
             make(dir.path(), "after.pcap", stepped, 0);
             let (wall, now) = (stepped + minute / 2, start + minute / 2);
             assert_eq!(sweeper.sweep(wall, now).unwrap(), 0, "ahead: {is_ahead}");
-            assert_eq!(sweeper.sweep(wall + minute / 2, now + minute / 2).unwrap(), 1, "the first one's time");
+            assert_eq!(
+                sweeper.sweep(wall + minute / 2, now + minute / 2).unwrap(),
+                1,
+                "the first one's time"
+            );
             assert_eq!(sweeper.sweep(wall + 2 * minute, now + 2 * minute).unwrap(), 2, "the others'");
         }
         // What a process with a clock that was ahead left: it goes after one retention more.

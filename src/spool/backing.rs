@@ -59,8 +59,7 @@ impl Backing {
         while charge.bytes() < bytes {
             let (whole, allocated) =
                 (spool.config().segment_bytes.next_multiple_of(PAGE_BYTES as u64), charge.bytes());
-            let wanted =
-                allocated.clamp(EXTENT_BYTES, GROWTH_BYTES_MAX).min(whole.saturating_sub(allocated));
+            let wanted = allocated.clamp(EXTENT_BYTES, GROWTH_BYTES_MAX).min(whole.saturating_sub(allocated));
             let needed = (bytes - allocated).next_multiple_of(PAGE_BYTES as u64);
             if !(wanted > needed && charge.grow(wanted)) {
                 grow(charge, spool, needed)?;

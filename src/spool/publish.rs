@@ -67,7 +67,8 @@ impl OpenSegment {
                     Step::Rename
                 }
                 Step::Rename => {
-                    let from = if self.replaced.is_some() { self.copy_path() } else { self.open_path.clone() };
+                    let from =
+                        if self.replaced.is_some() { self.copy_path() } else { self.open_path.clone() };
                     files.rename(&from, &self.path)?;
                     Step::SyncDir
                 }
@@ -94,7 +95,11 @@ impl OpenSegment {
             self.broken = false;
         }
         let is_mapped = matches!(self.backing, Backing::Mapped(_));
-        Ok(if is_mapped && self.length.sync_failed() && self.packets > 0 { Step::Copy } else { Step::Truncate })
+        Ok(if is_mapped && self.length.sync_failed() && self.packets > 0 {
+            Step::Copy
+        } else {
+            Step::Truncate
+        })
     }
 
     fn found(&mut self, found: &salvage::Salvaged) {
@@ -111,7 +116,10 @@ impl OpenSegment {
         let (path, account) = (self.copy_path(), spool.account());
         let mut charge = Charge::none(account.quota());
         if !charge.grow(self.bytes) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "spool.bytes_max leaves no room for a copy"));
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "spool.bytes_max leaves no room for a copy",
+            ));
         }
         match self.copy_to(spool, &path) {
             Ok((file, found)) => {

@@ -62,8 +62,7 @@ impl Stream {
 
     /// Whether a segment that failed at `now` is tried again.
     fn waits(&mut self, now: Instant) -> bool {
-        let failing =
-            self.failing.get_or_insert(Failing { since: now, pause: PUBLISH_PAUSE_MIN, due: None });
+        let failing = self.failing.get_or_insert(Failing { since: now, pause: PUBLISH_PAUSE_MIN, due: None });
         if now.saturating_duration_since(failing.since) >= PUBLISH_RETRY {
             failing.due = None;
             return false;

@@ -203,7 +203,9 @@ mod tests {
             let held: Vec<_> = recovery.held.iter().map(|(path, _)| path.clone()).collect();
             assert_eq!(held, [open.clone()]);
             let told: Vec<_> = recovery.inputs(0, 0).collect();
-            let [Input::Segment(0, first), hole, Input::Segment(0, last)] = &told[..] else { panic!("{told:?}") };
+            let [Input::Segment(0, first), hole, Input::Segment(0, last)] = &told[..] else {
+                panic!("{told:?}")
+            };
             assert_eq!((first.sequence, last.sequence), (0, 2));
             assert_eq!(*hole, Input::Hole { queue: 0, sequence: 1 });
             assert!(open.exists() && open.with_extension("len").exists());

@@ -123,7 +123,9 @@ mod tests {
             let name = format!(".q003-{sequence:08}.pcap");
             fs::write(dir.path().join(format!("{name}.open")), bytes).unwrap();
             // The worst case: a length that is too large.
-            Length::create(&Files::default(), &dir.path().join(format!("{name}.len"))).unwrap().reached(bytes.len() as u64);
+            Length::create(&Files::default(), &dir.path().join(format!("{name}.len")))
+                .unwrap()
+                .reached(bytes.len() as u64);
         }
         fs::write(dir.path().join("q003-00000002.pcap"), &new[..new.len() - 1]).unwrap();
         fs::write(dir.path().join(".q003-00000003.pcap.open"), &new).unwrap();

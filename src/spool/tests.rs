@@ -60,7 +60,9 @@ impl Told {
         while let Ok(event) = self.events.try_recv() {
             match event {
                 Event::Failed { .. } => self.failed += 1,
-                Event::StreamEnded { queue, lost, unpublished, .. } => self.ended.push((queue, lost, unpublished)),
+                Event::StreamEnded { queue, lost, unpublished, .. } => {
+                    self.ended.push((queue, lost, unpublished))
+                }
             }
         }
     }
@@ -210,8 +212,7 @@ fn charged_below(dir: &Path) -> u64 {
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -269,7 +270,8 @@ fn every_call_that_fails_once_costs_time_and_nothing_else() {
             for (told, streams) in two_captures(&mut rig) {
                 let failed = what.lock().unwrap().clone();
                 let whole = vec![(0, 50), (1, 51)];
-                let expected = if streams.len() == 2 { vec![whole.clone(), whole] } else { vec![vec![(0, 50)]] };
+                let expected =
+                    if streams.len() == 2 { vec![whole.clone(), whole] } else { vec![vec![(0, 50)]] };
                 assert_eq!(streams, expected, "{write:?} {failed:?}");
                 assert_eq!(told.failed, 0, "{write:?} {failed:?}");
                 let is_whole = |(_, lost, left): &(u16, Lost, u32)| (*lost, *left) == (Lost::default(), 0);
@@ -309,7 +311,7 @@ fn a_segment_that_cannot_be_published_stays_is_told_as_a_hole_and_holds_up_its_o
             assert_eq!(told.failed, 1);
             rig.assert_accounted();
 
-            // Its directory is not removed while it has that segment, and whoever looks finds its packets.
+            // Its directory is not removed while it has that segment, and a survey finds its packets.
             let open = ".q000-00000001.pcap.open";
             for segment in told.segments() {
                 rig.spool.free(&segment.path).unwrap();
@@ -440,9 +442,9 @@ fn a_segment_of_which_nothing_could_be_written_is_a_hole_and_leaves_no_file() {
             // The worker's counts say nothing of what the file has.
             rig.send(1, 0, 0, 0, Closes::Segment);
         } else {
-            rig.writer.disk().fail(|attempt| {
-                matches!(attempt, Attempt::Ring(_) | Attempt::Plain(_)).then_some(EIO)
-            });
+            rig.writer
+                .disk()
+                .fail(|attempt| matches!(attempt, Attempt::Ring(_) | Attempt::Plain(_)).then_some(EIO));
             rig.send(1, 0, 0, 50, Closes::Segment);
         }
         rig.end(1, 0);

@@ -227,9 +227,8 @@ impl Writer {
         if self.stuck == 0 {
             return;
         }
-        let is_due = |(id, stream): (&StreamId, &Stream)| {
-            stream.again.filter(|(_, due)| *due <= now).map(|_| *id)
-        };
+        let is_due =
+            |(id, stream): (&StreamId, &Stream)| stream.again.filter(|(_, due)| *due <= now).map(|_| *id);
         let due: Vec<_> = self.streams.iter().filter_map(is_due).collect();
         for id in due {
             while let Some((lane, piece)) = self.streams.get_mut(&id).and_then(|s| s.waiting.pop_front()) {
