@@ -335,7 +335,8 @@ impl<T> Drop for DiskQueue<T> {
     }
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use super::*;
     use crate::block::{Arena, Hugepages};

@@ -135,10 +135,7 @@ impl Pool {
     /// When the disk is full or refuses; then there is no file.
     pub(super) fn create(&self, path: &Path, charge: Charge) -> io::Result<MappedFile> {
         let files = self.account.files();
-        let file = match files.open(OpenOptions::new().read(true).write(true).create_new(true), path) {
-            Ok(file) => file,
-            Err(e) => return Err(e),
-        };
+        let file = files.open(OpenOptions::new().read(true).write(true).create_new(true), path)?;
         let filled = fill(files, &file, path, 0, self.segment_bytes);
         let made = match filled {
             Ok(()) => MappedFile::map(file, charge),

@@ -201,7 +201,7 @@ mod tests {
         for _ in 0..2 {
             let recovery = recover(dir.path(), 160, &[]).unwrap();
             let held: Vec<_> = recovery.held.iter().map(|(path, _)| path.clone()).collect();
-            assert_eq!(held, [open.clone()]);
+            assert_eq!(held, std::slice::from_ref(&open));
             let told: Vec<_> = recovery.inputs(0, 0).collect();
             let [Input::Segment(0, first), hole, Input::Segment(0, last)] = &told[..] else {
                 panic!("{told:?}")

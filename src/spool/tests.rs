@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-const SEGMENT_BYTES: u64 = 4 << 20;
+const SEGMENT_BYTES: u64 = 1 << 20;
 const FSYNC: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
 const EIO: i32 = 5;
@@ -39,6 +39,9 @@ struct Rig {
     /// What open segments have so far, and their first record's time.
     open: BTreeMap<StreamId, (Vec<u8>, u64)>,
 }
+
+/// Sequence and packets of a queue's segments, no packets for a hole.
+type Stream = Vec<(u64, u64)>;
 
 /// What was told of a capture.
 struct Told {
@@ -67,8 +70,7 @@ impl Told {
         }
     }
 
-    /// Sequence and packets of a queue's segments, no packets for a hole.
-    fn stream(&self, queue: usize) -> Vec<(u64, u64)> {
+    fn stream(&self, queue: usize) -> Stream {
         let told = self.streams.get(&queue).into_iter().flatten();
         told.map(|input| match input {
             Input::Segment(_, segment) => (segment.sequence, segment.packets),
@@ -219,7 +221,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// Two captures after each other, the first of two queues with two segments each, the second of one with one; everything is
 /// freed in between and in the end.
-fn two_captures(rig: &mut Rig) -> Vec<(Told, Vec<Vec<(u64, u64)>>)> {
+fn two_captures(rig: &mut Rig) -> Vec<(Told, Vec<Stream>)> {
     let mut all = Vec::new();
     for (serial, queues) in [(1, 2), (2, 1_u16)] {
         let mut told = rig.register(serial, usize::from(queues));
@@ -458,7 +460,7 @@ fn a_segment_of_which_nothing_could_be_written_is_a_hole_and_leaves_no_file() {
 #[test]
 fn a_full_quota_leaves_no_file_behind() {
     each_mode(|write| {
-        let mut rig = Rig::new(write, 1 << 20);
+        let mut rig = Rig::new(write, SEGMENT_BYTES - 4096);
         let mut told = rig.register(1, 1);
         for sequence in 0..2 {
             rig.send(1, 0, sequence, 9000, Closes::Segment);
