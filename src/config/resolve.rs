@@ -217,7 +217,9 @@ fn blocks(rules: &mut Rules, blocks: &file::Blocks, workers: usize) -> BlocksPla
 /// One capture must find its blocks, beside the history's recording.
 fn blocks_are_enough(rules: &mut Rules, plan: &Plan) {
     let (share, least) = (plan.block_share(), 1 + usize::from(plan.history.is_some()));
-    if share.captures_max() < least {
+    // What is wrong with one of these was said, and the plan holds a stand-in for it.
+    let told = ["blocks.bytes_max", "cores.workers", "port"].map(|key| covered(Some(key), &rules.problems));
+    if share.captures_max() < least && !told.contains(&true) {
         let needed = ByteSize((share.needed_in_all(least) * limits::BLOCK_BYTES) as u64);
         let text = format!(
             "use at least {needed}: a worker has up to {} queues, and a capture holds a block of 1 MiB for each of them{}",

@@ -463,7 +463,7 @@ impl Engine {
         }
     }
 
-    /// Tells of a step of the wall clock. The history is recorded anew, in the new time: it has no end that would do that.
+    /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
     fn look_at_clock(&mut self) {
         let clock = self.planes.clock.read();
         let Some((steps, moved_ns)) = clock.since(&self.clock) else { return };

@@ -116,7 +116,7 @@ impl Folder {
 fn seen(path: &Path) -> Option<Vec<String>> {
     let fields = ["-T", "fields", "-e", "frame.time_epoch", "-e", "frame.len", "-e", "frame.cap_len"];
     let Ok(tshark) = Command::new("tshark").arg("-nr").arg(path).args(fields).output() else {
-        println!("SKIPPED: tshark is not installed");
+        crate::skip::skip("tshark", "scripts/install-deps.sh installs it");
         return None;
     };
     Some(

@@ -24,6 +24,17 @@ pub struct QueueTotals {
     pub matched: u64,
 }
 
+impl QueueTotals {
+    /// Adds a burst of so many frames and bytes, of which captures took `matched`.
+    #[inline]
+    pub(super) fn add(&mut self, frames: u64, bytes: u64, matched: u64) {
+        self.rx += frames;
+        self.rx_bytes += bytes;
+        self.matched += matched;
+        self.unmatched += frames - matched;
+    }
+}
+
 /// What a queue did for one capture. Counts are frames unless named otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotTotals {

@@ -38,7 +38,7 @@ pub struct Timers {
     pub rotate: Duration,
 }
 
-/// What a worker is made of.
+/// Everything that a worker needs.
 #[derive(Debug)]
 pub struct WorkerParts<S> {
     /// Its queues, counted from 0 over all ports, with their published counters.
@@ -53,7 +53,7 @@ pub struct WorkerParts<S> {
     pub timers: Timers,
     /// Set by the owner to end the thread.
     pub stop: Arc<AtomicBool>,
-    /// What it says of itself.
+    /// Its heartbeat and counters, read by the watchdog.
     pub stage: Arc<Stage>,
     /// Where it tells steps of the wall clock. One worker of a host does.
     pub clock_steps: Option<Arc<ClockSteps>>,
@@ -61,11 +61,10 @@ pub struct WorkerParts<S> {
 
 /// The engine's end of a worker.
 ///
-/// The worker runs every work that it was given, one after the other in that order, and skips none. When it runs the next one, the
-/// one before comes back, with its `generation`: so after `n` works came back, it runs the one that was given as number `n + 1`,
-/// counted without the idle work that it begins with and that comes back first. Before a work comes back, every stream that is not
-/// in the next one was ended: `Message::End` is in its lane, once for each queue and serial, also if no frame ever came. What was
-/// refused (`give`) is not run.
+/// The worker runs every work that it was given, in that order, and skips none. Once it runs the next one, the one before comes
+/// back, with its `generation`. It begins with an idle work, which comes back first: so when `n` works came back, it runs the `n`th
+/// that it was given. Before a work comes back, every stream that is not in the next one was ended: `Message::End` is in its lane,
+/// once for each queue and serial, also if no frame ever came. A work that [`Self::give`] refused is not run.
 #[derive(Debug)]
 pub struct WorkerHandle {
     give: Producer<Box<Work>>,
@@ -371,12 +370,8 @@ impl<S: Source> Worker<S> {
         if !is_passed {
             queue.sampled.set(queue.sampled.slots() & !queue.over, &queue.streams);
         }
-        let totals = &mut queue.local.queue;
         let taken = u64::from(matched.count_ones());
-        totals.rx += frames as u64;
-        totals.rx_bytes += burst.wire_bytes();
-        totals.matched += taken;
-        totals.unmatched += frames as u64 - taken;
+        queue.local.queue.add(frames as u64, burst.wire_bytes(), taken);
         drop(burst);
         if queue.local.counted(touched) {
             queue.publish(0);

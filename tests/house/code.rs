@@ -6,7 +6,7 @@ use super::source::{File, blank, product, tree};
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 70;
 /// Ratchet: lines of the longest file of the product.
-const LONGEST_FILE: usize = 662;
+const LONGEST_FILE: usize = 675;
 /// Ratchet: `expect` in the product, where what it expects is a bug of ours.
 const EXPECTS: usize = 3;
 /// Where unsafe code may stand.

@@ -8,15 +8,15 @@ const TEXTS: [&str; 7] = ["rs", "md", "sh", "py", "toml", "c", "h"];
 /// for the first, "forever" or "until …" for the second, and a subject with a verb for the rest. These may be fewer at any time,
 /// because texts are rewritten all over the house; the test prints by how many a constant can be lowered.
 const WORDS: [(&str, usize); 9] = [
-    ("anew", 22),
-    ("for ever", 2),
+    ("anew", 20),
+    ("for ever", 0),
     ("whomever", 1),
     ("whoever", 21),
     ("brothers", 0),
     ("shall", 3),
     ("aloud", 0),
     ("of itself", 5),
-    ("of themselves", 2),
+    ("of themselves", 1),
 ];
 
 /// Whether a line has the word by itself, and not as the name of a function.
