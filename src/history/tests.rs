@@ -392,3 +392,23 @@ fn after_the_clock_was_set_back_the_newest_recording_is_still_what_lags() {
     assert!(!history.lags_at(base - 10, base + 20), "it began later");
     assert!(history.lags_at(base - hour, base - hour + 10));
 }
+
+#[test]
+fn a_segment_that_cannot_be_read_costs_what_it_holds_and_the_answer_says_so() {
+    let dir = TempDir::new().unwrap();
+    let entries =
+        [segment(dir.path(), 0, &[4, 5]), segment(dir.path(), 1, &[4, 6, 8]), segment(dir.path(), 2, &[7])];
+    let query = Query { start_ns: 0, end_ns: 100, filter: Filter::default(), packets_max: 100 };
+    let ask = |entries: &[Entry]| query::run(&query, dir.path(), entries, true, &|_| true);
+    let answer = ask(&entries).unwrap();
+    assert_eq!((answer.captured, answer.covered), (6, true));
+    // No pcap at all; and one that ends inside its second record.
+    fs::write(dir.path().join(entries[0].name()), [0xff; 100]).unwrap();
+    let second = dir.path().join(entries[1].name());
+    let whole = fs::read(&second).unwrap();
+    let record = PCAP_RECORD_HEADER_BYTES + 60;
+    fs::write(&second, &whole[..PCAP_FILE_HEADER_BYTES + record + 20]).unwrap();
+    let answer = ask(&entries).unwrap();
+    assert_eq!((answer.captured, answer.covered), (2, false));
+    assert!(ask(&entries[..1]).is_err(), "nothing can be read");
+}

@@ -336,6 +336,29 @@ fn a_segment_that_cannot_be_published_stays_is_told_as_a_hole_and_holds_up_its_o
 }
 
 #[test]
+fn a_directory_in_the_way_of_a_segments_name_costs_that_segment_alone() {
+    each_mode(|write| {
+        let mut rig = Rig::new(write, 1 << 30);
+        let mut told = rig.register(1, 1);
+        let in_the_way = told.dir.join("q000-00000001.pcap");
+        std::fs::create_dir(&in_the_way).unwrap();
+        for sequence in 0..3 {
+            rig.send(1, 0, sequence, 50, Closes::Segment);
+        }
+        rig.end(1, 0);
+        rig.until_ended(&mut told, 1);
+        assert_eq!(told.stream(0), [(0, 50), (1, 0), (2, 50)], "{write:?}");
+        assert_eq!(told.ended, [(0, Lost { packets: 50, frame_bytes: 5000 }, 1)]);
+        rig.assert_accounted();
+        let recovery = rig.spool.recover(&told.dir, 262_144, &[]).unwrap();
+        assert_eq!((recovery.held.len(), recovery.inputs(0, 0).count()), (1, 3), "{:?}", recovery.held);
+        std::fs::remove_dir(&in_the_way).unwrap();
+        let recovery = rig.spool.recover(&told.dir, 262_144, &[]).unwrap();
+        assert_eq!(recovery.streams[&0].iter().map(|segment| segment.packets).collect::<Vec<_>>(), [50; 3]);
+    });
+}
+
+#[test]
 fn a_name_that_cannot_be_made_durable_is_taken_back() {
     let mut rig = Rig::new(WriteMode::Auto, 1 << 30);
     let mut told = rig.register(1, 1);
