@@ -2,10 +2,10 @@
 //!
 //! Invariant: only a directory of which everything is delivered is removed.
 
-use super::journal::{Journal, Record, counts, remove};
+use super::journal::{Journal, Record, counts};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
-use crate::spool::{self, Feed, Input, Spool};
+use crate::spool::{self, Cut, Feed, Input, Spool};
 use std::path::Path;
 
 /// What was found of a capture whose process died.
@@ -25,26 +25,31 @@ pub(super) fn recover(
     feed: &Feed,
 ) -> std::io::Result<(Journal, Found)> {
     std::fs::create_dir_all(dir)?;
-    let recovery = spool::recover(dir, snaplen)?;
-    spool.quota().release(recovery.freed_bytes.min(spool.quota().used()));
-    for path in &recovery.distrusted {
-        tracing::warn!(segment = %path.display(), "a segment without its length file is left where it is");
-    }
     let journal = Journal::open(dir)?;
     let Start { cuts, .. } = journal.start(queues);
+    let everything = vec![Cut { sequence: u64::MAX, offset: 0 }; queues];
+    let recovery = spool.recover(dir, snaplen, if journal.is_complete() { &everything } else { &cuts })?;
+    for (path, why) in &recovery.held {
+        let segment = path.display();
+        tracing::warn!(%segment, %why, "a segment is left where it is, and its directory with it");
+    }
     let mut found = Found::default();
     for entry in journal.entries() {
         found.packets = found.packets.saturating_add(entry.object.packets);
         found.frame_bytes = found.frame_bytes.saturating_add(entry.object.frame_bytes());
         found.objects.push(entry.object.clone());
     }
-    for (queue, stream) in recovery.streams {
-        let Some(cut) = cuts.get(queue) else { continue };
-        for segment in stream {
+    for (queue, cut) in cuts.iter().enumerate() {
+        for segment in recovery.streams.get(&queue).into_iter().flatten() {
             if segment.sequence < cut.sequence || journal.is_complete() {
                 spool.free(&segment.path)?;
-                continue;
             }
+        }
+        for input in recovery.inputs(queue, cut.sequence).take_while(|_| !journal.is_complete()) {
+            let Input::Segment(_, segment) = &input else {
+                feed.tell(input);
+                continue;
+            };
             let (mut packets, mut bytes) = (segment.packets, frame_bytes(segment.bytes, segment.packets));
             if segment.sequence == cut.sequence && cut.offset > 0 {
                 let before = spool::whole_records(&std::fs::File::open(&segment.path)?, cut.offset)?;
@@ -53,7 +58,7 @@ pub(super) fn recover(
             }
             found.packets += packets;
             found.frame_bytes += bytes;
-            feed.tell(Input::Segment(queue, segment));
+            feed.tell(input);
         }
     }
     (0..queues).for_each(|queue| feed.tell(Input::End(queue)));
@@ -85,9 +90,9 @@ pub(crate) struct Left {
 }
 
 /// Removes the directories of captures that are wholly delivered, and finds those that need a look.
-pub(crate) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
+pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
     let mut left = Left::default();
-    for entry in std::fs::read_dir(spool_dir)? {
+    for entry in std::fs::read_dir(&spool.config().dir)? {
         let dir = entry?.path();
         let is_capture =
             dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| CaptureId::parse(n).is_some());
@@ -97,8 +102,11 @@ pub(crate) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::
         match Record::read(&dir) {
             Ok(Some(record)) => match known(&record) {
                 Known::Not => left.strangers.push(record),
-                Known::Ended if Journal::open(&dir)?.is_complete() => remove(&dir)?,
-                Known::Ended => left.failed.push(record),
+                Known::Ended => {
+                    if !Journal::open(&dir)?.is_complete() || !spool.remove_capture_dir(&dir)? {
+                        left.failed.push(record);
+                    }
+                }
                 Known::Unfinished => {}
             },
             Ok(None) => {}

@@ -204,11 +204,30 @@ impl Left {
         let queues = streams.keys().next_back().map_or(known, |last| known.max(last + 1));
         for queue in 0..queues {
             let cut = cuts.get(queue).copied().unwrap_or_default();
+            self.hold(queue, cut, streams.get(&queue));
             let stream = if self.is_complete() { None } else { streams.remove(&queue) };
             let lane = self.lane(queue, cut, stream.unwrap_or_default())?;
             self.lanes.push(lane);
         }
         Ok(())
+    }
+
+    /// Finds segments that could not be published and that the objects went on without. They stay where they are.
+    fn hold(&mut self, queue: usize, cut: Cut, stream: Option<&LeftStream>) {
+        let is_complete = self.is_complete();
+        let held = stream.into_iter().flatten().filter(|segment| {
+            segment.is_open && segment.found.packets > 0 && (is_complete || segment.sequence < cut.sequence)
+        });
+        for segment in held {
+            self.keeps_distrusted = true;
+            self.summary.notes.push(format!(
+                "queue {queue}: segment {} could not be published and is in no object; its {} packets are in {}, which stays and \
+                 which `trawl merge` reads",
+                segment.sequence,
+                segment.found.packets,
+                segment.path.display(),
+            ));
+        }
     }
 
     fn lane(&mut self, queue: usize, cut: Cut, stream: LeftStream) -> io::Result<(Vec<Segment>, u64)> {
@@ -397,7 +416,7 @@ impl Left {
         }
     }
 
-    /// Removes what was delivered from the spool; false: segments that could not be trusted keep it there.
+    /// Removes what was delivered from the spool; false: segments that are in no object keep it there.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -427,6 +446,37 @@ mod tests {
         assert_eq!((left.summary.objects_delivered, left.summary.packets_delivered), (2, u64::MAX));
         for goes_on in [false, true] {
             let _a_ledger = left.ledger(goes_on);
+        }
+    }
+
+    #[test]
+    fn a_segment_that_objects_went_on_without_is_named_and_keeps_its_directory() {
+        for is_last in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let cuts = vec![Cut { sequence: 2, offset: 0 }];
+            let object = ObjectInfo::default();
+            Journal::open(dir.path()).unwrap().append(Entry { object, cuts, is_last }).unwrap();
+            let mut pcap = crate::pcap::Writer::new(Vec::new(), FULL_SNAPLEN, 1).unwrap();
+            for i in 0..3 {
+                pcap.write(1_800_000_000_000_000_000 + i, 60, &[7; 60]).unwrap();
+            }
+            let pcap = pcap.finish().unwrap();
+            let open = dir.path().join(".q000-00000001.pcap.open");
+            std::fs::write(&open, &pcap).unwrap();
+            // The boot, what was written, what is durable.
+            let mut length = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap();
+            length.resize(36, 0);
+            length.resize(40, 0);
+            length.extend((pcap.len() as u64).to_le_bytes());
+            length.extend(0_u64.to_le_bytes());
+            std::fs::write(open.with_extension("len"), length).unwrap();
+            let left = Left::look(CaptureId::random(), dir.path()).unwrap();
+            let notes = left.summary.notes.join("; ");
+            assert!(
+                notes.contains("segment 1 could not be published") && notes.contains("its 3 packets"),
+                "{notes}"
+            );
+            assert!(!left.remove().unwrap() && open.exists());
         }
     }
 }

@@ -318,7 +318,13 @@ impl Engine {
         let Some(capture) = self.machine.capture(serial) else { return };
         let (dir, spool) = (self.dir(capture), Arc::clone(&self.planes.spool));
         let task = move || {
-            let result = if remove { journal::remove(&dir) } else { Ok(()) };
+            let removed = if remove { spool.remove_capture_dir(&dir) } else { Ok(false) };
+            let result = removed.map(|is_gone| {
+                if remove && !is_gone {
+                    let dir = dir.display();
+                    tracing::warn!(%dir, "a capture's directory stays in the spool, because it has segments that could not be published");
+                }
+            });
             spool.forget(serial);
             Input::Removed { serial, result: result.map_err(|error| format!("{}: {error}", dir.display())) }
         };

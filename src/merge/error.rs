@@ -43,6 +43,16 @@ pub enum MergeError {
         /// Its number.
         found: u64,
     },
+    /// A hole was told out of order.
+    #[error("segment {found} of queue {queue} was told to be missing, but {expected} is next")]
+    Hole {
+        /// Its queue.
+        queue: usize,
+        /// The number due.
+        expected: u64,
+        /// Its number.
+        found: u64,
+    },
     /// A queue that this capture does not have.
     #[error("queue {queue} delivered, but this capture has {queues} queues")]
     Queue {

@@ -60,14 +60,21 @@ struct Live {
     counts: Option<Option<Counts>>,
 }
 
+/// What comes next in a stream.
+enum Waiting {
+    Segment(Segment),
+    /// A segment of this number that will never come.
+    Hole(u64),
+}
+
 /// One queue's stream.
 #[derive(Default)]
 struct Lane {
     /// The segment being read, and its next record.
     reading: Option<(Reader<Take<File>>, Segment)>,
     head: Option<Place>,
-    waiting: VecDeque<Segment>,
-    /// Segments announced so far.
+    waiting: VecDeque<Waiting>,
+    /// Segments and holes announced so far.
     segments: u64,
     /// Bytes of the first segment that are in earlier objects.
     skip: u64,
@@ -130,7 +137,10 @@ impl Live {
     fn take(&mut self, input: Input) -> Result<(), MergeError> {
         let queues = self.lanes.len();
         let queue = match input {
-            Input::Segment(queue, _) | Input::Watermark(queue, _) | Input::End(queue) => queue,
+            Input::Segment(queue, _)
+            | Input::Hole { queue, .. }
+            | Input::Watermark(queue, _)
+            | Input::End(queue) => queue,
             Input::Counts(counts) => {
                 self.counts.get_or_insert(counts);
                 return Ok(());
@@ -146,7 +156,14 @@ impl Live {
             }
             Input::Segment(_, segment) => {
                 lane.segments += 1;
-                lane.waiting.push_back(segment);
+                lane.waiting.push_back(Waiting::Segment(segment));
+            }
+            Input::Hole { sequence, .. } if sequence != lane.segments => {
+                return Err(MergeError::Hole { queue, expected: lane.segments, found: sequence });
+            }
+            Input::Hole { sequence, .. } => {
+                lane.segments += 1;
+                lane.waiting.push_back(Waiting::Hole(sequence));
             }
             Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(ns),
             Input::End(_) => lane.ended = true,
@@ -188,7 +205,16 @@ impl Lane {
             check(&segment, "the size", segment.bytes, reader.offset())?;
             objects.consumed(queue, segment);
         }
-        let Some(segment) = self.waiting.pop_front() else { return Ok(false) };
+        let segment = match self.waiting.pop_front() {
+            None => return Ok(false),
+            Some(Waiting::Segment(segment)) => segment,
+            Some(Waiting::Hole(sequence)) => {
+                // An earlier object may end inside it, when it was lost since.
+                self.skip = 0;
+                objects.reached(queue, sequence + 1, 0);
+                return Ok(true);
+            }
+        };
         let file = File::open(&segment.path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (bytes, file) = file.map_err(|source| {
             let path = segment.path.clone();

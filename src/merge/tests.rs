@@ -294,6 +294,64 @@ fn a_segment_that_is_not_as_published_ends_the_merge_by_name() {
 }
 
 #[test]
+fn holes_are_passed_over_and_everything_around_them_is_delivered() {
+    let dir = TempDir::new().unwrap();
+    let part = |sequence: u64| {
+        let packets: Vec<Packet> =
+            (0..3).map(|i| packet((10 * sequence + i + 1) * SECOND, 0, i as usize)).collect();
+        (segment(dir.path(), 0, sequence, &packets), packets)
+    };
+    let ((second, in_second), (fourth, in_fourth)) = (part(1), part(3));
+    let running = Running::start(1, 1 << 20);
+    for input in [
+        Input::Hole { queue: 0, sequence: 0 },
+        Input::Segment(0, second.clone()),
+        Input::Hole { queue: 0, sequence: 2 },
+        Input::Segment(0, fourth.clone()),
+        Input::Hole { queue: 0, sequence: 4 },
+        Input::End(0),
+    ] {
+        running.tell(input);
+    }
+    let (objects, totals) = running.finish();
+    assert_eq!(totals.unwrap().packets, 6);
+    assert_eq!(read(&objects[0].0), [in_second, in_fourth].concat());
+    assert_eq!(objects[0].2, [second.path, fourth.path]);
+}
+
+#[test]
+fn a_hole_where_the_last_object_ended_is_passed_over_and_counts_in_the_next_cut() {
+    let dir = TempDir::new().unwrap();
+    let packets = [packet(SECOND, 0, 0)];
+    let (inputs, taken) = crossbeam::channel::unbounded();
+    let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
+    for input in [
+        Input::Hole { queue: 0, sequence: 5 },
+        Input::Segment(0, segment(dir.path(), 0, 6, &packets)),
+        Input::End(0),
+    ] {
+        inputs.send(input).unwrap();
+    }
+    let start = Start { object: 2, cuts: vec![Cut { sequence: 5, offset: 140 }] };
+    assert_eq!(run_live(&start, &Shape::plain(262_144, 1 << 20), taken, made).unwrap().packets, 1);
+    let mut cuts = Vec::new();
+    while let Some(output) = outputs.blocking_recv() {
+        if let Output::End(_, consumed) = output {
+            cuts.push(consumed.cuts);
+        }
+    }
+    assert_eq!(cuts, [[Cut { sequence: 7, offset: 0 }]]);
+}
+
+#[test]
+fn a_hole_out_of_its_order_is_an_error() {
+    let running = Running::start(1, 1 << 20);
+    running.tell(Input::Hole { queue: 0, sequence: 1 });
+    running.tell(Input::End(0));
+    assert!(matches!(running.finish().1, Err(MergeError::Hole { expected: 0, found: 1, .. })));
+}
+
+#[test]
 fn a_closed_channel_ends_the_merge_with_an_error() {
     let running = Running::start(2, 1 << 20);
     running.tell(Input::End(0));

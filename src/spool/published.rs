@@ -1,4 +1,4 @@
-//! What the spool tells whoever reads it: published segments, and how far each queue is. Owns these types; `feed` passes them
+//! What the spool tells its readers: published segments, and how far each queue is. Owns these types; `feed` passes them
 //! on.
 //!
 //! Invariant: a [`Segment`] names a complete and durable file.
@@ -29,6 +29,13 @@ pub struct Segment {
 pub enum Input {
     /// The stream's next segment is published.
     Segment(usize, Segment),
+    /// The stream's next segment will never be published. What it held is lost or stays in its file; the teller counts it.
+    Hole {
+        /// The stream.
+        queue: usize,
+        /// The segment's place in it.
+        sequence: u64,
+    },
     /// Whatever this queue publishes from now on is not older than this many ns since the UNIX epoch.
     Watermark(usize, u64),
     /// The queue's stream is complete.
