@@ -6,7 +6,7 @@ use super::journal::{self, Journal, Totals};
 use super::record::{Record, counts, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
-use crate::spool::{self, Feed, Input, Spool};
+use crate::spool::{self, Cut, Feed, Input, Spool};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -35,13 +35,15 @@ pub(super) fn recover(
     spool: &Spool,
     feed: &Feed,
 ) -> io::Result<(Journal, Found)> {
-    let recovery = spool::recover(dir, snaplen)?;
-    spool.quota().release(recovery.freed_bytes.min(spool.quota().used()));
-    for path in &recovery.distrusted {
-        tracing::warn!(segment = %path.display(), "a segment without its length file is left where it is");
-    }
+    std::fs::create_dir_all(dir)?;
     let journal = Journal::open(dir)?;
     let Start { cuts, .. } = journal.start(queues);
+    let everything = vec![Cut { sequence: u64::MAX, offset: 0 }; queues];
+    let recovery = spool.recover(dir, snaplen, if journal.is_complete() { &everything } else { &cuts })?;
+    for (path, why) in &recovery.held {
+        let segment = path.display();
+        tracing::warn!(%segment, %why, "a segment is left where it is, and its directory with it");
+    }
     let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
     let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
     let mut inputs = Vec::new();
@@ -115,9 +117,9 @@ pub(crate) struct Left {
 }
 
 /// Removes the directories of captures that are wholly delivered, and finds those that need a look.
-pub(crate) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
+pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
     let mut left = Left::default();
-    for entry in std::fs::read_dir(spool_dir)? {
+    for entry in std::fs::read_dir(&spool.config().dir)? {
         let dir = entry?.path();
         let is_capture =
             dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| CaptureId::parse(n).is_some());
@@ -127,7 +129,7 @@ pub(crate) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::
         match Record::read(&dir) {
             Ok(Some(record)) => match known(&record) {
                 Known::Not => left.strangers.push(record),
-                Known::Ended => match is_removed(&dir) {
+                Known::Ended => match is_removed(spool, &dir) {
                     Ok(true) => {}
                     Ok(false) => left.failed.push(record),
                     Err(error) => {
@@ -144,6 +146,6 @@ pub(crate) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::
 }
 
 /// Removes the directory of an ended capture if everything in it is delivered.
-fn is_removed(dir: &Path) -> io::Result<bool> {
-    Ok(Journal::open(dir)?.is_complete() && remove(dir)?)
+fn is_removed(spool: &Spool, dir: &Path) -> io::Result<bool> {
+    Ok(Journal::open(dir)?.is_complete() && remove(spool, dir)?)
 }

@@ -8,7 +8,7 @@ use super::journal::{self, Journal};
 use super::manifest::{Manifest, ManifestError};
 use crate::job::Job;
 use crate::pcap::{Counts, ObjectFormat, Origin};
-use crate::spool::{self, Cut};
+use crate::spool::{self, Cut, Spool};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use std::fs::{self, File, OpenOptions};
@@ -194,28 +194,28 @@ fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Removes a directory of which everything is delivered. `false`: it holds something that no object has, or that nobody
-/// knows, and stays.
+/// Removes a capture's directory if everything in it is delivered. `false`: it holds something that no object has, or that nobody
+/// knows, and stays. Waits for the disk.
 ///
 /// # Errors
 /// When the file system refuses.
-pub fn remove(dir: &Path) -> io::Result<bool> {
+pub fn remove(spool: &Spool, dir: &Path) -> io::Result<bool> {
+    Ok(is_delivered(dir)? && spool.remove_capture_dir(dir)?)
+}
+
+/// Whether the objects of a capture hold everything in its directory.
+fn is_delivered(dir: &Path) -> io::Result<bool> {
     let kept = match undelivered(dir) {
-        Ok(kept) => kept,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(e) => return Err(e),
+        kept => kept?,
     };
-    if let Some(kept) = kept {
+    if let Some(kept) = &kept {
         tracing::warn!(
             kept = %kept.display(),
             "a capture's directory stays in the spool: this file is in no object; `trawl recover` shows what is in it"
         );
-        return Ok(false);
     }
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(true),
-    }
+    Ok(kept.is_none())
 }
 
 /// A file of a directory that the objects in its journal do not hold.
@@ -224,7 +224,7 @@ fn undelivered(dir: &Path) -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".open") || name.ends_with(".len") {
+        if name.ends_with(".open") {
             return Ok(Some(path));
         }
         let Some((queue, sequence)) = spool::place(&name) else { continue };
@@ -300,7 +300,7 @@ mod tests {
             ("q001-00000000.pcap", vec![], false),
             ("q000-00000001.pcap", vec![gap], false),
             (".q000-00000001.pcap.open", vec![], false),
-            (".q000-00000001.pcap.len", vec![], false),
+            (".q000-00000001.pcap.len", vec![], true),
             (".capture.json.part", vec![], true),
         ] {
             let dir = tempfile::tempdir().unwrap();
@@ -308,10 +308,9 @@ mod tests {
             fs::create_dir(&dir).unwrap();
             Journal::open(&dir).unwrap().append(entry(2, gaps)).unwrap();
             fs::write(dir.join(file), "x").unwrap();
-            assert_eq!(remove(&dir).unwrap(), removed, "{file}");
-            assert_eq!(dir.exists(), !removed, "{file}");
+            assert_eq!(is_delivered(&dir).unwrap(), removed, "{file}");
         }
-        assert!(remove(Path::new("/nonexistent/capture")).unwrap());
+        assert!(is_delivered(Path::new("/nonexistent/capture")).unwrap());
     }
 
     fn record(objects: usize) -> Record {
