@@ -203,6 +203,7 @@ impl Spool {
             (WriteMode::Direct, Err(source)) => return Err(SpoolError::NoDirect { dir, source }),
             (WriteMode::Direct, Ok(())) | (WriteMode::Mapped | WriteMode::Discard, _) => {}
         }
+        removal::finish(&config.dir).map_err(failed)?;
         let scratch = config.dir.join(POOL_DIR);
         if scratch.exists() {
             fs::remove_dir_all(&scratch).map_err(failed)?;
