@@ -4,7 +4,6 @@
 
 use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
-use super::load::covered;
 use super::plan::*;
 use super::problem::covered;
 use super::rules::Rules;
