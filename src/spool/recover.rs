@@ -131,7 +131,7 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Queue and sequence in a published name.
-pub(super) fn place(name: &str) -> Option<(usize, u64)> {
+pub(crate) fn place(name: &str) -> Option<(usize, u64)> {
     let (queue, sequence) = name.strip_prefix('q')?.strip_suffix(".pcap")?.split_once('-')?;
     Some((queue.parse().ok()?, sequence.parse().ok()?))
 }
