@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const UNDERWAY: &str = ".upload";
 
@@ -20,7 +20,6 @@ const UNDERWAY: &str = ".upload";
 const SHARE: u64 = 64;
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Line {
     object: u32,
     checkpoint: Checkpoint,
@@ -29,7 +28,9 @@ struct Line {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct CheckpointFile {
-    file: File,
+    path: PathBuf,
+    /// None while nothing is written.
+    file: Option<File>,
     last: Option<Line>,
     /// Bytes that the last line names; none if there is none for this object.
     written: Option<u64>,
@@ -49,7 +50,7 @@ impl CheckpointFile {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         file.set_len(whole as u64)?;
         let written = last.as_ref().map(|line| line.checkpoint.bytes());
-        Ok(Self { file, last, written })
+        Ok(Self { path, file: Some(file), last, written })
     }
 
     /// Where that object stands.
@@ -66,7 +67,7 @@ impl CheckpointFile {
         if !first && !grown {
             return;
         }
-        match write(&mut self.file, line, first) {
+        match open(&self.path, &mut self.file).and_then(|file| write(file, line, first)) {
             Ok(()) => self.written = Some(bytes),
             Err(error) => {
                 tracing::warn!(%error, "how far an upload is could not be written down; it goes on")
@@ -78,8 +79,21 @@ impl CheckpointFile {
     pub fn clear(&mut self) {
         (self.last, self.written) = (None, None);
         // A line that stays names an object that is no longer the next one, or a start that the store refuses.
-        let _stays = self.file.set_len(0);
+        let _stays = open(&self.path, &mut self.file).and_then(|file| file.set_len(0));
     }
+
+    /// Closes the file until something is written again.
+    pub fn close(&mut self) {
+        self.file = None;
+    }
+}
+
+fn open<'a>(path: &Path, file: &'a mut Option<File>) -> io::Result<&'a mut File> {
+    let opened = match file.take() {
+        Some(file) => file,
+        None => OpenOptions::new().append(true).create(true).mode(0o600).open(path)?,
+    };
+    Ok(file.insert(opened))
 }
 
 fn write(file: &mut File, line: &Line, sync: bool) -> io::Result<()> {

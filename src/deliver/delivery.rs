@@ -1,28 +1,39 @@
 //! From published segments to the last object: the live merge on its thread, and the task that brings its output into the
 //! store, again and again until it is there. Owns their coupling; not when a capture ends.
 //!
-//! Invariant: a segment is freed only after the objects that hold its packets are complete in the store and journalled.
+//! A failure costs time. Whatever fails is tried again as `retry` says: the journal, the merge, the store. A segment that
+//! stays unreadable while everything else works is delivered as far as it can be read, and its file is kept.
+//!
+//! Invariant: a segment is freed only after the objects that hold its packets are complete in the store and journalled. No
+//! runtime thread waits for a disk, and a delivery that waits holds neither threads nor descriptors.
 
-use super::inherit::recover;
+use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
-use super::relay::{self, deliver};
+use super::relay::{self, Noted, relay};
 use super::report::{Report, Reporter};
-use super::retry::{Outcome, PAUSE_MIN, RetryPolicy};
+use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::{Route, sweep_store};
 use crate::job::{CaptureId, ObjectInfo};
-use crate::merge::{self, Consumed, Output, Shape};
+use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
 use crate::spool::{Feed, Spool};
-use crate::upload::{Checkpoint, UploadError};
+use crate::upload::{Checkpoint, Pending, UploadError};
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Niceness of the merge's threads, which share the writers' cores.
 const MERGE_NICENESS: i32 = 15;
 /// Chunks between merge and store: with chunks of about 1 MiB, what one capture holds in memory.
 const CHUNKS_WAITING: usize = 8;
+/// Attempts after which a segment that holds what it should not counts as damaged: what came from the disk once may come
+/// better the next time.
+const CONTENT_ATTEMPTS: u32 = 3;
+/// The same for one that the disk does not give: with the pauses between them, about a minute.
+const DISK_ATTEMPTS: u32 = 8;
+
 /// What a delivery needs to know.
 pub(crate) struct Delivery {
     pub id: CaptureId,
@@ -35,44 +46,76 @@ pub(crate) struct Delivery {
     pub retry: RetryPolicy,
     pub reporter: Reporter,
     /// Segments on their way back to the disk.
-    pub frees: Mutex<Vec<JoinHandle<()>>>,
+    pub frees: Mutex<JoinSet<()>>,
+}
+
+/// The journal, which is used on blocking threads alone.
+type Shared = Arc<Mutex<Journal>>;
+
+fn lock(journal: &Shared) -> MutexGuard<'_, Journal> {
+    journal.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs what waits for the disk where it holds up nobody.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| Err(io::Error::other(died)))
+}
+
+/// What a delivery knows between its attempts.
+#[derive(Default)]
+struct Progress {
+    journal: Option<Shared>,
+    /// Packets and frame bytes that a dead process left, in objects and segments.
+    found: Option<(u64, u64)>,
+    reached: (u32, u64),
+    /// Attempts that each segment failed.
+    failures: HashMap<PathBuf, u32>,
+    /// Segments that are taken as far as they can be read.
+    damaged: HashSet<PathBuf>,
+}
+
+impl Progress {
+    /// What a failed merge means for the next attempt.
+    fn merge_failed(&mut self, error: &MergeError) -> Stop {
+        let (segment, attempts_max) = match error.fault() {
+            Fault::Passing => return Stop::Passing(error.to_string()),
+            Fault::Order => return Stop::ForGood(error.to_string()),
+            Fault::Content(segment) => (segment, CONTENT_ATTEMPTS),
+            Fault::Disk(segment) => (segment, DISK_ATTEMPTS),
+        };
+        let failures = self.failures.entry(segment.to_owned()).or_default();
+        *failures += 1;
+        if *failures >= attempts_max {
+            self.damaged.insert(segment.to_owned());
+        }
+        Stop::Passing(error.to_string())
+    }
 }
 
 impl Delivery {
     /// Delivers what the feed is told, until every queue has ended.
-    pub async fn run(mut self) {
-        let result = match Journal::open(&self.dir) {
-            Ok(mut journal) => self.deliver(&mut journal).await,
-            Err(e) => Outcome::Failed(format!("cannot open the journal in {}: {e}", self.dir.display())),
-        };
-        self.done(result).await;
+    pub async fn run(self) {
+        self.run_from(false).await;
     }
 
     /// Delivers what a dead process left.
-    pub async fn run_recovered(mut self) {
-        let (dir, queues, snaplen, spool) =
-            (self.dir.clone(), self.queues, self.shape.snaplen, Arc::clone(&self.spool));
-        let feed = Arc::clone(&self.feed);
-        let found = tokio::task::spawn_blocking(move || recover(&dir, queues, snaplen, &spool, &feed)).await;
-        let result = match found {
-            Ok(Ok((mut journal, found))) => {
-                self.reporter.tell(Report::Recovered(found));
-                if journal.is_complete() { Outcome::Done } else { self.deliver(&mut journal).await }
-            }
-            Ok(Err(e)) => Outcome::Failed(format!("cannot recover {}: {e}", self.dir.display())),
-            Err(e) => Outcome::Failed(format!("the recovery died: {e}")),
-        };
-        self.done(result).await;
+    pub async fn run_recovered(self) {
+        self.run_from(true).await;
     }
 
-    async fn deliver(&mut self, journal: &mut Journal) -> Outcome {
-        let first_pause = PAUSE_MIN.min(self.retry.pause_max);
-        let (mut since, mut pause) = (Instant::now(), first_pause);
-        let mut reached = journal.reached();
+    async fn run_from(mut self, recovers: bool) {
+        let mut progress = Progress::default();
+        let result = self.deliver(&mut progress, recovers).await;
+        self.done(result, &progress).await;
+    }
+
+    async fn deliver(&mut self, progress: &mut Progress, recovers: bool) -> Outcome {
+        let mut attempts = Attempts::new(&self.retry);
         loop {
-            let error = match self.attempt(journal).await {
-                Ok(()) => return Outcome::Done,
-                Err(Stop::Merge(e)) => return Outcome::Failed(e),
+            let error = match self.attempt(progress, recovers).await {
+                Ok(()) => return complete(progress),
+                Err(Stop::ForGood(e)) => return Outcome::Failed(e),
+                Err(Stop::Passing(e)) => e,
                 Err(Stop::Upload(e)) => {
                     if matches!(e, UploadError::Credentials { .. } | UploadError::Denied { .. }) {
                         self.route.stores.renew_credentials().await;
@@ -80,123 +123,227 @@ impl Delivery {
                     e.to_string()
                 }
             };
-            if journal.reached() > reached {
-                (since, pause) = (Instant::now(), first_pause);
-                reached = journal.reached();
+            // The merge ends, and the descriptors go.
+            self.feed.hang_up();
+            if let Some(journal) = &progress.journal {
+                let mut journal = lock(journal);
+                journal.close();
+                if journal.reached() > progress.reached {
+                    attempts = Attempts::new(&self.retry);
+                    progress.reached = journal.reached();
+                }
             }
-            if let Some(outcome) = self.retry.pause(since, &mut pause, error).await {
+            if let Some(outcome) = self.retry.pause(&mut attempts, error).await {
                 return outcome;
             }
         }
     }
 
-    /// Removes what the store still holds of uploads of this capture, of which nothing is under way any more. An upload whose
-    /// begin was answered and not heard of is known to nobody else.
-    async fn sweep(&self) {
-        sweep_store(&self.route, std::slice::from_ref(&self.id)).await;
+    /// The journal, opened by the first attempt that can.
+    async fn journal(&self, progress: &mut Progress, recovers: bool) -> Result<Shared, Stop> {
+        if let Some(journal) = &progress.journal {
+            return Ok(Arc::clone(journal));
+        }
+        let dir = self.dir.clone();
+        let journal = if recovers {
+            let (queues, snaplen) = (self.queues, self.shape.snaplen);
+            let (spool, feed) = (Arc::clone(&self.spool), Arc::clone(&self.feed));
+            let recovered = on_disk(move || recover(&dir, queues, snaplen, &spool, &feed)).await;
+            let (journal, found) = recovered.map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound if !self.dir.exists() => Stop::ForGood(self.gone()),
+                _ => Stop::Passing(format!("cannot recover {}: {e}", self.dir.display())),
+            })?;
+            progress.found = Some((found.packets, found.frame_bytes));
+            self.reporter.tell(Report::Recovered(found));
+            journal
+        } else {
+            let opened = on_disk(move || Journal::open(&dir)).await;
+            opened.map_err(|e| {
+                Stop::Passing(format!("cannot open the journal in {}: {e}", self.dir.display()))
+            })?
+        };
+        progress.reached = journal.reached();
+        Ok(Arc::clone(progress.journal.insert(Arc::new(Mutex::new(journal)))))
+    }
+
+    fn gone(&self) -> String {
+        format!(
+            "the capture's directory {} is not there, and nothing is known of its packets; check that the spool's disk is \
+             mounted",
+            self.dir.display()
+        )
     }
 
     /// One merge from the last complete object on.
-    async fn attempt(&mut self, journal: &mut Journal) -> Result<(), Stop> {
+    async fn attempt(&mut self, progress: &mut Progress, recovers: bool) -> Result<(), Stop> {
+        let journal = self.journal(progress, recovers).await?;
+        if lock(&journal).is_complete() {
+            return Ok(());
+        }
         let store = self.route.open().await.map_err(Stop::Upload)?;
-        let start = journal.start(self.queues);
-        let (outputs, merged) = mpsc::channel(CHUNKS_WAITING);
-        let (report, outcome) = oneshot::channel();
-        let (shape, inputs) = (self.shape.clone(), self.feed.listen());
-        let (first, format) = (start.object, shape.format);
-        let merge = move || {
-            // Packets that come now go before packets that are safe in the spool. A refusal costs speed only.
-            let _refused = rustix::process::nice(MERGE_NICENESS);
-            let _deliverer_gone = report.send(merge::run_live(&start, &shape, inputs, outputs));
+        let (start, kept) = {
+            let journal = lock(&journal);
+            (journal.start(self.queues), journal.kept(journal.next()).cloned())
         };
-        std::thread::Builder::new()
-            .name("merge".to_owned())
-            .spawn(merge)
-            .map_err(|e| Stop::Merge(format!("cannot start the merge thread: {e}")))?;
+        let probed = Arc::clone(&journal);
+        let probe = on_disk(move || lock(&probed).probe()).await;
+        let probe = probe.map_err(|source| Stop::Upload(self.unwritable(source)))?;
+        let (first, format) = (start.object, self.shape.format);
+        let (merged, outcome) = self.merge(start, progress.damaged.clone())?;
         let (passed, guarded) = mpsc::channel(1);
-        let probe = journal.probe().map_err(|source| Stop::Upload(self.unwritable(source)))?;
         let guard = tokio::spawn(guard(merged, passed, probe));
-        let mut sink = Sink { delivery: self, journal };
-        let delivered = deliver(&*store, &self.id, format, first, guarded, &mut sink).await;
+        let mut sink = Sink { delivery: self, journal, kept };
+        let delivered = relay((&*store, &self.id), format, first, guarded, &mut sink, None).await;
+        // Nobody takes what it makes any more, and it may wait for its input.
+        self.feed.hang_up();
         if let Ok(Err(source)) = guard.await {
             return Err(Stop::Upload(self.unwritable(source)));
         }
         // A merge that failed closed the channel, which delivery reports as an interruption: the cause is the merge's.
         match (outcome.await, delivered) {
             (_, Err(e)) if !matches!(e, UploadError::Interrupted { .. }) => Err(Stop::Upload(e)),
-            (Ok(Err(e)), _) => Err(Stop::Merge(e.to_string())),
-            (Err(_), _) => Err(Stop::Merge("the merge thread died".to_owned())),
+            (Ok(Err(e)), _) => Err(progress.merge_failed(&e)),
+            (Err(_), _) => Err(Stop::ForGood("the merge thread died".to_owned())),
             (Ok(Ok(_)), Err(e)) => Err(Stop::Upload(e)),
-            (Ok(Ok(_)), Ok(_)) => Ok(()),
+            (Ok(Ok(_)), Ok(())) => Ok(()),
         }
     }
 
-    fn object(&self, journal: &mut Journal, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError> {
-        let Consumed { segments, cuts, is_last } = consumed;
-        let entry = Entry { object: info.clone(), cuts: cuts.clone(), is_last };
-        journal.append(entry).map_err(|source| self.unwritable(source))?;
+    /// Starts the merge on a thread of its own: what it makes, and how it ends.
+    fn merge(&self, start: Start, damaged: HashSet<PathBuf>) -> Result<Merging, Stop> {
+        let (outputs, merged) = mpsc::channel(CHUNKS_WAITING);
+        let (report, outcome) = oneshot::channel();
+        let (shape, inputs) = (self.shape.clone(), self.feed.listen());
+        let merge = move || {
+            // Packets that come now go before packets that are safe in the spool. A refusal costs speed only.
+            let _refused = rustix::process::nice(MERGE_NICENESS);
+            let _deliverer_gone = report.send(merge::run_live_past(&start, &shape, damaged, inputs, outputs));
+        };
+        let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
+        thread.map_err(|e| Stop::Passing(format!("cannot start the merge thread: {e}")))?;
+        Ok((merged, outcome))
+    }
+
+    async fn object(
+        &self,
+        journal: &Shared,
+        info: ObjectInfo,
+        consumed: Consumed,
+    ) -> Result<(), UploadError> {
+        let Consumed { segments, cuts, is_last, gaps } = consumed;
+        let entry = Entry { object: info.clone(), cuts: cuts.clone(), is_last, gaps };
+        let journal = Arc::clone(journal);
+        let appended = on_disk(move || lock(&journal).append(entry)).await;
+        appended.map_err(|source| self.unwritable(source))?;
         // Not before: the next attempt begins where the journal ends.
         self.feed.done(&cuts);
         let spool = Arc::clone(&self.spool);
-        let free = tokio::task::spawn_blocking(move || {
-            for segment in segments {
-                if let Err(error) = spool.free(&segment) {
-                    tracing::warn!(segment = %segment.display(), %error, "a delivered segment could not be freed");
-                }
-            }
-        });
-        self.frees.lock().unwrap_or_else(PoisonError::into_inner).push(free);
+        {
+            let mut frees = self.frees.lock().unwrap_or_else(PoisonError::into_inner);
+            while frees.try_join_next().is_some() {}
+            frees.spawn_blocking(move || segments.iter().for_each(|segment| free(&spool, segment)));
+        }
         self.reporter.tell(Report::Object(info));
         Ok(())
     }
 
-    fn unwritable(&self, source: std::io::Error) -> UploadError {
+    fn unwritable(&self, source: io::Error) -> UploadError {
         UploadError::Disk { action: "write the journal in", path: self.dir.clone(), source }
     }
 
-    async fn done(&self, result: Outcome) {
-        if !matches!(result, Outcome::Left) {
+    /// Tells how it ended. A failure is told at once: the capture must not go on.
+    async fn done(&self, result: Outcome, progress: &Progress) {
+        if let Outcome::Failed(_) = result {
+            self.reporter.tell(Report::Delivered(result));
+            return self.sweep().await;
+        }
+        if let (Outcome::Done, Some(journal)) = (&result, &progress.journal) {
+            let (packets, frame_bytes) = progress.found.unwrap_or_else(|| self.feed.told());
+            let held = lock(journal).totals().clone();
+            let packets = packets.saturating_sub(held.packets);
+            let frame_bytes = frame_bytes.saturating_sub(held.frame_bytes);
+            if packets > 0 {
+                self.reporter.tell(Report::Lost { packets, frame_bytes });
+            }
             self.sweep().await;
         }
-        let frees = std::mem::take(&mut *self.frees.lock().unwrap_or_else(PoisonError::into_inner));
-        for free in frees {
-            let _died_and_said_so = free.await;
-        }
+        let mut frees = std::mem::take(&mut *self.frees.lock().unwrap_or_else(PoisonError::into_inner));
+        while frees.join_next().await.is_some() {}
         self.reporter.tell(Report::Delivered(result));
     }
+
+    /// Removes what the store still holds of uploads of this capture, none of which is in progress any more. An upload whose
+    /// begin was carried out and whose answer was lost is known to nobody else.
+    async fn sweep(&self) {
+        sweep_store(&self.route, std::slice::from_ref(&self.id)).await;
+    }
+}
+
+/// What a merge makes, and how it ends.
+type Merging = (mpsc::Receiver<Output>, oneshot::Receiver<Result<merge::Totals, MergeError>>);
+
+/// Everything is delivered; but a manifest can only name objects of which the journal still tells.
+fn complete(progress: &Progress) -> Outcome {
+    let Some(journal) = &progress.journal else { return Outcome::Done };
+    let journal = lock(journal);
+    if journal.missing().is_empty() {
+        return Outcome::Done;
+    }
+    Outcome::Failed(format!(
+        "all objects are complete in their store, but the lines of objects {:?} in {} and its copy are damaged, so that no \
+         manifest can be written",
+        journal.missing(),
+        journal.path().display()
+    ))
 }
 
 /// Where a delivery's progress is written down.
 struct Sink<'a> {
     delivery: &'a Delivery,
-    journal: &'a mut Journal,
+    journal: Shared,
+    /// What the store holds of the first object.
+    kept: Option<Checkpoint>,
+}
+
+impl Sink<'_> {
+    fn note(&self, note: impl FnOnce(&mut Journal) + Send + 'static) -> Noted<'_> {
+        let journal = Arc::clone(&self.journal);
+        Box::pin(async move {
+            // A journal that cannot be written says so itself.
+            let _noted = on_disk(move || {
+                note(&mut lock(&journal));
+                Ok(())
+            })
+            .await;
+        })
+    }
 }
 
 impl relay::Record for Sink<'_> {
-    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError> {
-        self.delivery.object(self.journal, info, consumed)
+    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
+        Box::pin(self.delivery.object(&self.journal, info, consumed))
     }
 
     fn keeps(&self) -> bool {
         true
     }
 
-    fn kept(&self, number: u32) -> Option<Checkpoint> {
-        self.journal.kept(number).cloned()
+    fn kept(&self, _first: u32) -> Option<Checkpoint> {
+        self.kept.clone()
     }
 
-    fn keep(&mut self, number: u32, checkpoint: Checkpoint) {
-        self.journal.keep(number, checkpoint);
+    fn keep(&mut self, number: u32, checkpoint: Checkpoint) -> Noted<'_> {
+        self.note(move |journal| journal.keep(number, checkpoint))
     }
 
-    fn forget(&mut self) {
-        self.journal.forget();
+    fn forget(&mut self) -> Noted<'_> {
+        self.note(Journal::forget)
     }
 }
 
 /// Passes on what a merge makes; an object's end only while the journal can be written. On a disk that fails the merge has
-/// not all that a repair brings back, and an object that was completed with less and not journalled would stand in the way of
-/// the whole one.
+/// not all that a repair brings back, and completing a truncated object without journalling it would block the whole one
+/// after the repair.
 async fn guard(
     mut merged: mpsc::Receiver<Output>,
     passed: mpsc::Sender<Output>,
@@ -217,46 +364,15 @@ async fn guard(
     Ok(())
 }
 
+/// Why an attempt ended early.
 enum Stop {
-    Merge(String),
+    /// The same may succeed later.
+    Passing(String),
+    /// The same will fail again.
+    ForGood(String),
     Upload(UploadError),
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::merge::Summary;
-
-    #[tokio::test]
-    async fn no_object_is_completed_that_could_not_be_journalled() {
-        for writable in [true, false] {
-            let (merge, merged) = mpsc::channel(8);
-            let summary = Summary {
-                bytes: 3,
-                packets: 1,
-                frame_bytes: 0,
-                first_ns: 1,
-                last_ns: 1,
-                sha256: String::new(),
-                content: None,
-            };
-            for output in [
-                Output::Begin(0),
-                Output::Chunk(bytes::Bytes::from_static(b"one")),
-                Output::End(summary, Consumed::default()),
-            ] {
-                merge.send(output).await.unwrap();
-            }
-            drop(merge);
-            let (passed, mut guarded) = mpsc::channel(8);
-            let probe =
-                move || if writable { Ok(()) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) };
-            assert_eq!(guard(merged, passed, probe).await.is_ok(), writable);
-            let mut outputs = 0;
-            while guarded.recv().await.is_some() {
-                outputs += 1;
-            }
-            assert_eq!(outputs, if writable { 3 } else { 2 });
-        }
-    }
-}
+#[cfg(all(test, not(miri)))]
+#[path = "delivery_tests.rs"]
+mod tests;

@@ -2,11 +2,21 @@
 //!
 //! Invariant: only a directory of which everything is delivered is removed.
 
-use super::journal::{Journal, Record, counts};
+use super::journal::{self, Journal, Totals};
+use super::record::{Record, counts, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
-use crate::spool::{self, Cut, Feed, Input, Spool};
+use crate::spool::{self, Feed, Input, Spool};
+use std::fs::File;
+use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// Segments that may be missing before one of the same stream: in front of more it is somebody else's file.
+const HOLES_MAX: u64 = 1 << 16;
+/// Attempts to give a segment back, and the pause after the first.
+const FREE_ATTEMPTS: u32 = 5;
+const FREE_PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// What was found of a capture whose process died.
 #[derive(Clone, Debug, Default)]
@@ -16,60 +26,75 @@ pub(crate) struct Found {
     pub frame_bytes: u64,
 }
 
-/// Makes what a dead process left ready for the merge.
+/// Makes what a dead process left ready for the merge, and tells the feed. After an error the feed was told nothing, and the
+/// same can be tried again.
 pub(super) fn recover(
     dir: &Path,
     queues: usize,
     snaplen: u32,
     spool: &Spool,
     feed: &Feed,
-) -> std::io::Result<(Journal, Found)> {
-    std::fs::create_dir_all(dir)?;
+) -> io::Result<(Journal, Found)> {
     let journal = Journal::open(dir)?;
     let Start { cuts, .. } = journal.start(queues);
-    let everything = vec![Cut { sequence: u64::MAX, offset: 0 }; queues];
-    let recovery = spool.recover(dir, snaplen, if journal.is_complete() { &everything } else { &cuts })?;
+    let recovery = spool.recover(dir, snaplen, &cuts)?;
     for (path, why) in &recovery.held {
         let segment = path.display();
         tracing::warn!(%segment, %why, "a segment is left where it is, and its directory with it");
     }
-    let mut found = Found::default();
-    for entry in journal.entries() {
-        found.packets = found.packets.saturating_add(entry.object.packets);
-        found.frame_bytes = found.frame_bytes.saturating_add(entry.object.frame_bytes());
-        found.objects.push(entry.object.clone());
-    }
-    for (queue, cut) in cuts.iter().enumerate() {
-        for segment in recovery.streams.get(&queue).into_iter().flatten() {
-            if segment.sequence < cut.sequence || journal.is_complete() {
-                spool.free(&segment.path)?;
-            }
-        }
-        for input in recovery.inputs(queue, cut.sequence).take_while(|_| !journal.is_complete()) {
-            let Input::Segment(_, segment) = &input else {
-                feed.tell(input);
+    let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
+    let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
+    let mut inputs = Vec::new();
+    for (queue, stream) in recovery.streams {
+        let Some(cut) = cuts.get(queue) else { continue };
+        let mut next = cut.sequence;
+        for segment in stream {
+            if segment.sequence < cut.sequence {
+                if !gaps.iter().any(|gap| (gap.queue, gap.sequence) == (queue, segment.sequence)) {
+                    free(spool, &segment.path);
+                }
                 continue;
-            };
-            let (mut packets, mut bytes) = (segment.packets, frame_bytes(segment.bytes, segment.packets));
+            }
+            if journal.is_complete() || segment.sequence - next.min(segment.sequence) > HOLES_MAX {
+                tracing::error!(segment = %segment.path.display(), "a segment is in no object; it is kept");
+                continue;
+            }
+            // A segment that could not be published, or one that cannot be trusted.
+            inputs.extend((next..segment.sequence).map(|sequence| Input::Hole { queue, sequence }));
+            next = segment.sequence + 1;
+            let (mut packets, mut bytes) = (segment.packets, segment.frame_bytes());
             if segment.sequence == cut.sequence && cut.offset > 0 {
-                let before = spool::whole_records(&std::fs::File::open(&segment.path)?, cut.offset)?;
+                let before = spool::whole_records(&File::open(&segment.path)?, cut.offset)?;
                 packets -= before.packets.min(packets);
                 bytes -= before.frame_bytes.min(bytes);
             }
-            found.packets += packets;
-            found.frame_bytes += bytes;
-            feed.tell(input);
+            found.packets = found.packets.saturating_add(packets);
+            found.frame_bytes = found.frame_bytes.saturating_add(bytes);
+            inputs.push(Input::Segment(queue, segment));
         }
     }
+    let counts = counts(dir)?;
+    inputs.into_iter().for_each(|input| feed.tell(input));
     (0..queues).for_each(|queue| feed.tell(Input::End(queue)));
-    feed.tell(Input::Counts(counts(dir)?));
+    feed.tell(Input::Counts(counts));
     Ok((journal, found))
 }
 
-/// Bytes of a pcap file without its headers.
-fn frame_bytes(bytes: u64, packets: u64) -> u64 {
-    use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE, PCAP_RECORD_HEADER_BYTES as RECORD};
-    bytes.saturating_sub(FILE as u64 + packets * RECORD as u64)
+/// Gives a delivered segment back. What cannot be freed costs room, and no packets.
+pub(super) fn free(spool: &Spool, segment: &Path) {
+    let mut pause = FREE_PAUSE_MIN;
+    for attempt in 1.. {
+        match spool.free(segment) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(_) if attempt < FREE_ATTEMPTS => std::thread::sleep(pause),
+            Err(error) => {
+                tracing::warn!(segment = %segment.display(), %error, "a delivered segment could not be freed");
+                return;
+            }
+            Ok(()) => return,
+        }
+        pause *= 2;
+    }
 }
 
 /// What the job store says of a capture in the spool.
@@ -102,11 +127,13 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
         match Record::read(&dir) {
             Ok(Some(record)) => match known(&record) {
                 Known::Not => left.strangers.push(record),
-                Known::Ended => {
-                    if !Journal::open(&dir)?.is_complete() || !spool.remove_capture_dir(&dir)? {
-                        left.failed.push(record);
+                Known::Ended => match is_removed(spool, &dir) {
+                    Ok(true) => {}
+                    Ok(false) => left.failed.push(record),
+                    Err(error) => {
+                        tracing::error!(dir = %dir.display(), %error, "an ended capture's directory cannot be looked through");
                     }
-                }
+                },
                 Known::Unfinished => {}
             },
             Ok(None) => {}
@@ -114,4 +141,9 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
         }
     }
     Ok(left)
+}
+
+/// Removes the directory of an ended capture if everything in it is delivered.
+fn is_removed(spool: &Spool, dir: &Path) -> io::Result<bool> {
+    Ok(Journal::open(dir)?.is_complete() && remove(spool, dir)?)
 }

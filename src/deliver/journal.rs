@@ -1,139 +1,37 @@
-//! What is kept beside a capture's segments, so that another process can finish it without any database: what was asked
-//! for and counted (`.capture.json`), which objects are complete (`.journal`) and how far the next one is (`.upload`), and
-//! the manifest once it is settled (`.manifest.json`). Owns these files' forms, but for the manifest's and `.upload`'s.
+//! Which objects of a capture are complete (`.journal`, and `.journal.copy` with the same lines), and how far the next one is
+//! (`.upload`). Owns the journal's lines and their order; what else is kept beside the segments is in `record`.
+//!
+//! Lines are checked one by one. A damaged line hides nothing that stands behind it, and the copy has it too. In memory
+//! stands the last entry and the sums, however many objects there are.
 //!
 //! Invariant: the journal grows by whole lines, each synced before the segments that it speaks of are freed; a line that
-//! is cut or damaged, and all after it, was never written.
+//! was cut at the end was never written.
+
+pub use super::record::{Record, counts, remove, settle_counts, settled};
 
 use super::checkpoint_file::CheckpointFile;
 use super::line::{line, parse};
-use super::manifest::Manifest;
-use crate::job::{Job, ObjectInfo};
-use crate::merge::Start;
-use crate::pcap::{Counts, ObjectFormat, Origin};
+use super::manifest::object_number;
+use crate::job::ObjectInfo;
+use crate::merge::{Gap, Start};
 use crate::spool::Cut;
 use crate::upload::Checkpoint;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-const RECORD: &str = ".capture.json";
 const JOURNAL: &str = ".journal";
-const MANIFEST: &str = ".manifest.json";
-const COUNTS: &str = ".counts.json";
+const COPY: &str = ".journal.copy";
 /// Room for some lines of any number of queues.
 const JOURNAL_RESERVE_BYTES: u64 = 64 << 10;
-
-/// What is known of a capture while it is in the spool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// As the job store has it, with the counts at `known_until`.
-    pub job: Job,
-    /// RX queues.
-    pub queues: usize,
-    /// Snap length of its files.
-    pub snaplen: u32,
-    /// Where objects are cut.
-    pub object_bytes_max: u64,
-    /// What they are.
-    #[serde(default)]
-    pub format: ObjectFormat,
-    /// What those in pcapng say.
-    #[serde(default)]
-    pub origin: Origin,
-    /// When workers began to take it up.
-    pub started: Option<Timestamp>,
-    /// When the last worker had let it go.
-    pub ended: Option<Timestamp>,
-    /// Up to when it is counted.
-    pub known_until: Timestamp,
-    /// Whether its counts are final: every stream had ended and everything was published.
-    pub is_final: bool,
-}
-
-impl Record {
-    /// Reads the record of a directory; none if it has none.
-    ///
-    /// # Errors
-    /// When it cannot be read or is no record.
-    pub fn read(dir: &Path) -> io::Result<Option<Self>> {
-        match fs::read(dir.join(RECORD)) {
-            Ok(json) => serde_json::from_slice(&json).map(Some).map_err(io::Error::other),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Replaces a directory's record. Waits for the disk.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, dir: &Path) -> io::Result<()> {
-        replace(dir, RECORD, &serde_json::to_vec(self).map_err(io::Error::other)?)
-    }
-}
-
-/// Reads the manifest that was settled for a capture, if one was.
-///
-/// # Errors
-/// When it cannot be read or is no manifest.
-pub fn settled(dir: &Path) -> io::Result<Option<Manifest>> {
-    match fs::read(dir.join(MANIFEST)) {
-        Ok(json) => Manifest::parse(&json).map(Some).map_err(io::Error::other),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// Settles the manifest that is to be published, unless one is: a process that died may have written the signature of the
-/// first one, and what is in a bucket is not replaced. Waits for the disk.
-///
-/// # Errors
-/// When it cannot be read or written.
-pub fn settle(dir: &Path, manifest: Manifest) -> io::Result<Manifest> {
-    if let Some(first) = settled(dir)? {
-        return Ok(first);
-    }
-    replace(dir, MANIFEST, &manifest.to_json().map_err(io::Error::other)?)?;
-    Ok(manifest)
-}
-
-/// The counts that the end of a capture's last pcapng object says, if they are settled.
-///
-/// # Errors
-/// When they cannot be read.
-pub fn counts(dir: &Path) -> io::Result<Option<Counts>> {
-    match fs::read(dir.join(COUNTS)) {
-        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(io::Error::other),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// Settles those counts, before anything that says them is made: a merge that is begun again must say the same. Waits for
-/// the disk.
-///
-/// # Errors
-/// When they cannot be written.
-pub fn settle_counts(dir: &Path, counts: &Counts) -> io::Result<()> {
-    replace(dir, COUNTS, &serde_json::to_vec(counts).map_err(io::Error::other)?)
-}
-
-fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let part = dir.join(format!("{name}.part"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&part, dir.join(name))?;
-    File::open(dir)?.sync_all()
-}
+/// Objects that may be missing between two lines: more is no gap but nonsense.
+const MISSING_MAX: u32 = 1 << 20;
 
 /// One complete object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// As it stands in the manifest.
     pub object: ObjectInfo,
@@ -141,14 +39,50 @@ pub struct Entry {
     pub cuts: Vec<Cut>,
     /// Whether it is the last one.
     pub is_last: bool,
+    /// What was passed over and is in no object: its files are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+}
+
+/// Sums over the complete objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Packets in them.
+    pub packets: u64,
+    /// Frame bytes in them.
+    pub frame_bytes: u64,
+    /// What was passed over.
+    pub gaps: Vec<Gap>,
+}
+
+impl Totals {
+    /// Adds an object. A damaged journal may claim any numbers: a sum stays at the largest.
+    fn add(&mut self, entry: &Entry) {
+        self.packets = self.packets.saturating_add(entry.object.packets);
+        self.frame_bytes = self.frame_bytes.saturating_add(entry.object.frame_bytes());
+        self.gaps.extend(&entry.gaps);
+    }
 }
 
 /// The complete objects of a capture, and how far the next one is.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
-    entries: Vec<Entry>,
-    under_way: CheckpointFile,
+    dir: PathBuf,
+    /// None while nothing is written.
+    files: Option<Files>,
+    /// Where the next line begins.
+    end: u64,
+    last: Option<(u32, Entry)>,
+    totals: Totals,
+    /// Objects whose lines are damaged in both files.
+    missing: Vec<u32>,
+    in_progress: CheckpointFile,
+}
+
+#[derive(Debug)]
+struct Files {
+    journal: File,
+    copy: File,
 }
 
 impl Journal {
@@ -157,7 +91,9 @@ impl Journal {
     /// # Errors
     /// When the file system refuses.
     pub fn read(dir: &Path) -> io::Result<Vec<Entry>> {
-        Ok(read(&dir.join(JOURNAL))?.0)
+        let mut entries = BTreeMap::new();
+        scan(dir, &mut |number, entry| drop(entries.insert(number, entry)))?;
+        Ok(entries.into_values().collect())
     }
 
     /// Opens or begins a directory's journal; what is not whole at its end is cut off.
@@ -165,25 +101,58 @@ impl Journal {
     /// # Errors
     /// When the file system refuses.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let path = dir.join(JOURNAL);
-        let (entries, whole) = read(&path)?;
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        file.set_len(whole as u64)?;
-        reserve(&file);
-        file.sync_all()?;
-        let under_way = CheckpointFile::open(dir)?;
+        let (mut last, mut totals) = (None::<(u32, Entry)>, Totals::default());
+        let scanned = scan(dir, &mut |number, entry| {
+            totals.add(&entry);
+            if last.as_ref().is_none_or(|(before, _)| *before < number) {
+                last = Some((number, entry));
+            }
+        })?;
+        let in_progress = CheckpointFile::open(dir)?;
+        let Scanned { end, missing } = scanned;
+        let mut journal = Self { dir: dir.to_owned(), files: None, end, last, totals, missing, in_progress };
+        journal.files()?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { file, entries, under_way })
+        Ok(journal)
+    }
+
+    /// The journal's file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(JOURNAL)
+    }
+
+    fn files(&mut self) -> io::Result<&mut Files> {
+        if self.files.is_none() {
+            let open =
+                |name| OpenOptions::new().append(true).create(true).mode(0o600).open(self.dir.join(name));
+            let (journal, copy) = (open(JOURNAL)?, open(COPY)?);
+            // What a process or a disk left behind the last whole line.
+            if journal.metadata()?.len() != self.end {
+                journal.set_len(self.end)?;
+                journal.sync_all()?;
+            }
+            reserve(&journal);
+            self.files = Some(Files { journal, copy });
+        }
+        self.files.as_mut().ok_or_else(|| io::Error::other("the journal was closed"))
+    }
+
+    /// Closes the files until something is written again: a delivery that waits holds no descriptors.
+    pub fn close(&mut self) {
+        self.files = None;
+        self.in_progress.close();
     }
 
     /// What finds out whether the journal can be written. Waits for the disk.
     ///
     /// # Errors
     /// When the file system refuses another handle.
-    pub fn probe(&self) -> io::Result<impl Fn() -> io::Result<()> + Send + use<>> {
-        let file = self.file.try_clone()?;
+    pub fn probe(&mut self) -> io::Result<impl Fn() -> io::Result<()> + Send + use<>> {
+        let end = self.end;
+        let file = self.files()?.journal.try_clone()?;
         Ok(move || {
-            let before = file.metadata()?.len();
+            let before = file.metadata()?.len().max(end);
             // Half a line: whoever reads it after a crash takes it for none.
             let written = (&file).write_all(b" ").and_then(|()| file.sync_data());
             file.set_len(before)?;
@@ -197,65 +166,93 @@ impl Journal {
     /// # Errors
     /// When it cannot be written; the object then counts as not journalled.
     pub fn append(&mut self, entry: Entry) -> io::Result<()> {
-        let line = line(&entry)?;
-        let before = self.file.metadata()?.len();
-        let added = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
-        match added {
-            Ok(()) => {
-                self.entries.push(entry);
-                self.under_way.clear();
-            }
-            Err(_) => self.file.set_len(before)?,
+        let (line, end) = (line(&entry)?, self.end);
+        let files = self.files()?;
+        if files.journal.metadata()?.len() != end {
+            files.journal.set_len(end)?;
         }
-        added
+        let added = files.journal.write_all(line.as_bytes()).and_then(|()| files.journal.sync_data());
+        if let Err(error) = added {
+            // Whoever writes or reads next does the same.
+            let _stays = files.journal.set_len(end);
+            return Err(error);
+        }
+        if let Err(error) = files.copy.write_all(line.as_bytes()).and_then(|()| files.copy.sync_data()) {
+            let path = self.dir.join(COPY);
+            tracing::warn!(journal = %path.display(), %error, "the journal's copy could not be written; the journal is whole");
+        }
+        self.end += line.len() as u64;
+        self.totals.add(&entry);
+        let number = object_number(&entry.object.name).unwrap_or_else(|| self.next());
+        self.last = Some((number, entry));
+        self.in_progress.clear();
+        Ok(())
     }
 
-    /// The complete objects, in order.
+    /// The number of the next object.
     #[must_use]
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub fn next(&self) -> u32 {
+        self.last.as_ref().map_or(0, |(number, _)| number.saturating_add(1))
+    }
+
+    /// Sums over the complete objects.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Objects that are complete and of which nothing more is known: their lines are damaged.
+    #[must_use]
+    pub fn missing(&self) -> &[u32] {
+        &self.missing
     }
 
     /// Whether every object is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.entries.last().is_some_and(|entry| entry.is_last)
+        self.last.as_ref().is_some_and(|(_, entry)| entry.is_last)
     }
 
     /// What the store holds of object `number`, which is not complete.
     #[must_use]
     pub fn kept(&self, number: u32) -> Option<&Checkpoint> {
-        self.under_way.of(number)
+        self.in_progress.of(number)
     }
 
     /// How far the delivery is: complete objects, and bytes of the next one. It grows, unless a store loses something.
     #[must_use]
-    pub fn reached(&self) -> (usize, u64) {
-        let next = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-        (self.entries.len(), self.kept(next).map_or(0, Checkpoint::bytes))
+    pub fn reached(&self) -> (u32, u64) {
+        (self.next(), self.kept(self.next()).map_or(0, Checkpoint::bytes))
     }
 
-    /// Notes what the store holds of object `number`.
+    /// Notes what the store holds of object `number`. Waits for the disk.
     pub fn keep(&mut self, number: u32, checkpoint: Checkpoint) {
-        self.under_way.keep(number, checkpoint);
+        self.in_progress.keep(number, checkpoint);
     }
 
-    /// Forgets what a store holds of the next object: it begins anew.
+    /// Forgets what a store holds of the next object, which then begins again. Waits for the disk.
     pub fn forget(&mut self) {
-        self.under_way.clear();
+        self.in_progress.clear();
     }
 
     /// Where a merge goes on.
     #[must_use]
     pub fn start(&self, queues: usize) -> Start {
-        match self.entries.last() {
+        match &self.last {
             None => Start::anew(queues),
-            Some(last) => Start {
-                object: u32::try_from(self.entries.len()).unwrap_or(u32::MAX),
-                cuts: last.cuts.clone(),
-            },
+            Some((_, last)) => Start { object: self.next(), cuts: last.cuts.clone() },
         }
     }
+}
+
+/// The complete objects of a directory, in order: what a manifest names.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn objects(dir: &Path) -> io::Result<Vec<ObjectInfo>> {
+    let mut objects = BTreeMap::new();
+    scan(dir, &mut |number, entry| drop(objects.insert(number, entry.object)))?;
+    Ok(objects.into_values().collect())
 }
 
 /// Sets blocks aside for the next lines: a full disk is freed by what is delivered, and that must be journalled first.
@@ -265,76 +262,94 @@ fn reserve(file: &File) {
     let _some_file_systems_cannot = rustix::fs::fallocate(file, flags, before, JOURNAL_RESERVE_BYTES);
 }
 
-/// The entries and the bytes that they take.
-fn read(path: &Path) -> io::Result<(Vec<Entry>, usize)> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(e),
-    };
-    let (mut entries, mut whole) = (Vec::new(), 0);
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let Some(entry) = parse(line) else { break };
-        entries.push(entry);
-        whole += line.len();
-    }
-    Ok((entries, whole))
+/// What both files say.
+#[derive(Debug, Default)]
+struct Scanned {
+    /// End of the journal's last whole line.
+    end: u64,
+    /// Objects before the last one that neither file has.
+    missing: Vec<u32>,
 }
 
-/// Removes a directory of which everything is delivered.
-///
-/// # Errors
-/// When the file system refuses.
-pub fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+/// Tells `each` of every object that is named in the journal or, if the journal is damaged, in its copy; those from the copy
+/// come last.
+fn scan(dir: &Path, each: &mut dyn FnMut(u32, Entry)) -> io::Result<Scanned> {
+    let (mut missing, mut next) = (Vec::new(), 0);
+    let journal = dir.join(JOURNAL);
+    let mut note = |number: u32, entry, each: &mut dyn FnMut(u32, Entry)| {
+        if number < next || number - next > MISSING_MAX {
+            return;
+        }
+        missing.extend(next..number);
+        next = number + 1;
+        each(number, entry);
+    };
+    let read = lines(&journal, &mut |number, entry| note(number, entry, each))?;
+    let copy = dir.join(COPY);
+    let in_copy = std::fs::metadata(&copy).map_or(0, |metadata| metadata.len());
+    if read.damaged.is_empty() && missing.is_empty() && in_copy <= read.end {
+        return Ok(Scanned { end: read.end, missing });
     }
+    let before = next;
+    lines(&copy, &mut |number, entry| {
+        if let Some(at) = missing.iter().position(|missing| *missing == number) {
+            missing.swap_remove(at);
+            each(number, entry);
+        } else if number >= next && number - next <= MISSING_MAX {
+            missing.extend(next..number);
+            next = number + 1;
+            each(number, entry);
+        }
+    })?;
+    missing.sort_unstable();
+    let journal = journal.display();
+    tracing::error!(
+        %journal, lines = ?read.damaged, missing_objects = ?missing, behind_the_journal = next - before,
+        "the journal is damaged; what its whole lines and its copy say holds"
+    );
+    Ok(Scanned { end: read.end, missing })
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// End of the last whole line.
+    end: u64,
+    /// Numbers of the damaged lines, from 1.
+    damaged: Vec<usize>,
+}
+
+/// Reads one file line by line.
+fn lines(path: &Path, each: &mut dyn FnMut(u32, Entry)) -> io::Result<Lines> {
+    let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let mut reader = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Lines::default()),
+        Err(e) => return Err(failed(e)),
+    };
+    let (mut read, mut bytes, mut buffer, mut expected) = (Lines::default(), 0, Vec::new(), 0);
+    for number in 1.. {
+        buffer.clear();
+        let len = reader.read_until(b'\n', &mut buffer).map_err(failed)?;
+        if len == 0 || !buffer.ends_with(b"\n") {
+            break;
+        }
+        bytes += len as u64;
+        match parse::<Entry>(&buffer) {
+            Some(entry) => {
+                let object = object_number(&entry.object.name).unwrap_or(expected);
+                expected = object.saturating_add(1);
+                read.end = bytes;
+                each(object, entry);
+            }
+            None => {
+                read.damaged.push(number);
+                expected = expected.saturating_add(1);
+            }
+        }
+    }
+    Ok(read)
 }
 
 #[cfg(all(test, not(miri)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_manifest_that_was_settled_first_is_the_one_that_is_published() {
-        let dir = tempfile::tempdir().unwrap();
-        let id = crate::job::CaptureId::random();
-        let first = crate::deliver::empty_manifest(&id);
-        assert_eq!(settled(dir.path()).unwrap(), None);
-        assert_eq!(settle(dir.path(), first.clone()).unwrap(), first);
-        let later = Manifest { recovered: true, ..first.clone() };
-        assert_eq!(settle(dir.path(), later).unwrap(), first);
-    }
-
-    #[test]
-    fn a_line_that_was_cut_by_a_crash_was_never_written_and_is_written_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let entry = |n: u64| Entry {
-            object: ObjectInfo {
-                name: format!("{n}"),
-                bytes: n,
-                packets: n,
-                first_ns: 1,
-                last_ns: 2,
-                sha256: String::new(),
-                ..ObjectInfo::default()
-            },
-            cuts: vec![Cut { sequence: n, offset: 24 }],
-            is_last: n == 2,
-        };
-        let mut journal = Journal::open(dir.path()).unwrap();
-        assert_eq!(journal.start(1), Start::anew(1));
-        journal.append(entry(0)).unwrap();
-        journal.append(entry(1)).unwrap();
-        let path = dir.path().join(JOURNAL);
-        let text = fs::read(&path).unwrap();
-        fs::write(&path, &text[..text.len() - 3]).unwrap();
-        let mut journal = Journal::open(dir.path()).unwrap();
-        assert_eq!((journal.entries(), journal.start(1).object), (&[entry(0)][..], 1));
-        (journal.probe().unwrap())().unwrap();
-        journal.append(entry(2)).unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
-        assert_eq!((journal.entries(), journal.is_complete()), (&[entry(0), entry(2)][..], true));
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

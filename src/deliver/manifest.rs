@@ -23,6 +23,15 @@ pub fn object_name(id: &CaptureId, index: u32, format: ObjectFormat) -> String {
     }
 }
 
+/// The number of an object by its name; none if the name is not one of [`object_name`].
+pub(super) fn object_number(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix("pcap_")?.get(32..)?;
+    match rest.strip_prefix('_') {
+        None => rest.starts_with('.').then_some(0),
+        Some(digits) => digits.split('.').next()?.parse().ok(),
+    }
+}
+
 /// Name of a capture's manifest.
 #[must_use]
 pub fn manifest_name(id: &CaptureId) -> String {
@@ -37,7 +46,6 @@ pub fn signature_name(id: &CaptureId) -> String {
 
 /// The limits that were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Seconds.
     pub time_limit: f64,
@@ -49,7 +57,6 @@ pub struct Limits {
 
 /// Everything about a capture that its files do not say themselves. Stands beside them as `pcap_<id>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// [`MANIFEST_VERSION`].
     pub version: u32,
@@ -93,7 +100,8 @@ pub struct Manifest {
     /// RX queues that the counts are the sum of.
     pub queues: u32,
     /// Whether the process died and another one delivered. `captured` is then what is in the objects; of frames after
-    /// `counted_until`, those that the filter did not take and those that ports lost are not known.
+    /// `counted_until`, those that the filter did not take, those that ports lost, and those that were in memory when the
+    /// process died are not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recovered: bool,
     /// See `recovered`.
@@ -244,8 +252,30 @@ pub(crate) mod tests {
         let mut manifest = empty(&CaptureId::random());
         manifest.objects = vec![object("../../etc/shadow".to_owned())];
         assert!(matches!(Manifest::parse(&manifest.to_json().unwrap()), Err(ManifestError::Name { .. })));
-        let json = String::from_utf8(empty(&CaptureId::random()).to_json().unwrap()).unwrap();
-        let json = json.replace("\"queues\"", "\"more\": 1, \"queues\"");
-        assert!(matches!(Manifest::parse(json.as_bytes()), Err(ManifestError::Form(_))));
+    }
+
+    #[test]
+    fn members_and_stop_reasons_of_a_newer_program_are_passed_over() {
+        let manifest = empty(&CaptureId::random());
+        let json = String::from_utf8(manifest.to_json().unwrap()).unwrap();
+        let json = json
+            .replace("\"queues\"", "\"more\": 1, \"queues\"")
+            .replace("\"imissed\"", "\"more\": 1, \"imissed\"");
+        assert_eq!(Manifest::parse(json.as_bytes()).unwrap(), manifest);
+        let json = json.replace("\"time_limit\",", "\"reason_of_tomorrow\",");
+        let read = Manifest::parse(json.as_bytes()).unwrap();
+        assert_eq!(read.stop_reason, Some(StopReason::Unknown));
+    }
+
+    #[test]
+    fn an_objects_name_tells_its_number() {
+        let id = CaptureId::random();
+        for number in [0, 1, 9_999, 10_000, 402_000] {
+            for container in [Container::Pcap, Container::PcapNg] {
+                let format = ObjectFormat { container, ..ObjectFormat::default() };
+                assert_eq!(object_number(&object_name(&id, number, format)), Some(number));
+            }
+        }
+        assert_eq!(object_number("pcap_x.pcap").or(object_number("other")), None);
     }
 }

@@ -12,6 +12,7 @@ mod line;
 mod manifest;
 pub mod orphan;
 mod publish;
+mod record;
 mod relay;
 mod report;
 mod retry;

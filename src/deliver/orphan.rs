@@ -3,8 +3,9 @@
 //!
 //! Invariant: the spool is only read, until [`Left::remove`].
 
-use super::journal::{Entry, Journal, Record, counts, remove, settled};
-use super::manifest::{Limits, MANIFEST_VERSION, Manifest, manifest_name};
+use super::journal::{Entry, Journal};
+use super::manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
+use super::record::{Record, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
 use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
 use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
@@ -93,12 +94,15 @@ pub struct Left {
     dir: PathBuf,
     record: Option<Record>,
     entries: Vec<Entry>,
-    settled: Option<Manifest>,
+    settled: Option<Settled>,
     /// What the end of the last pcapng object says.
     counts: Option<Counts>,
     /// One for each queue; numbered from 0, and the place in the first one where delivered objects end.
     lanes: Vec<(Vec<Segment>, u64)>,
-    keeps_distrusted: bool,
+    /// Whether there are segments that every object passed over, though all are complete.
+    passed_over: bool,
+    /// Whether there are segments that this cannot deliver.
+    keeps_segments: bool,
 }
 
 /// The directories of captures in a spool, in the order of their names.
@@ -150,7 +154,7 @@ impl Left {
         if record.is_none() && notes.is_empty() {
             notes.push("it has no record: what was asked for is not known".to_owned());
         }
-        let settled = settled(dir).unwrap_or_else(|error| {
+        let settled = settled_text(dir).unwrap_or_else(|error| {
             notes.push(format!("its manifest cannot be read: {error}"));
             None
         });
@@ -177,7 +181,7 @@ impl Left {
             cut_bytes: 0,
             notes,
         };
-        let keeps_distrusted = !survey.distrusted.is_empty();
+        let keeps_segments = !survey.distrusted.is_empty();
         let mut left = Self {
             summary,
             dir: dir.to_owned(),
@@ -186,7 +190,8 @@ impl Left {
             settled,
             counts,
             lanes: Vec::new(),
-            keeps_distrusted,
+            passed_over: false,
+            keeps_segments,
         };
         left.take(survey.streams).map_err(failed)?;
         Ok(left)
@@ -197,44 +202,56 @@ impl Left {
         self.entries.last().is_some_and(|entry| entry.is_last)
     }
 
-    /// Takes what comes behind the last complete object.
+    /// Takes what comes behind the last complete object; where every object is complete, what they passed over.
     fn take(&mut self, mut streams: BTreeMap<usize, LeftStream>) -> io::Result<()> {
         let cuts = self.entries.last().map_or_else(Vec::new, |entry| entry.cuts.clone());
         let known = self.record.as_ref().map_or(0, |record| record.queues).max(cuts.len());
         let queues = streams.keys().next_back().map_or(known, |last| known.max(last + 1));
         for queue in 0..queues {
             let cut = cuts.get(queue).copied().unwrap_or_default();
-            self.hold(queue, cut, streams.get(&queue));
-            let stream = if self.is_complete() { None } else { streams.remove(&queue) };
-            let lane = self.lane(queue, cut, stream.unwrap_or_default())?;
+            let stream = streams.remove(&queue).unwrap_or_default();
+            let passed_over = |sequence| {
+                let mut gaps = self.entries.iter().flat_map(|entry| &entry.gaps);
+                gaps.find(|gap| (gap.queue, gap.sequence) == (queue, sequence)).copied()
+            };
+            let (behind, before): (LeftStream, LeftStream) =
+                stream.into_iter().partition(|segment| segment.sequence >= cut.sequence);
+            let passed: Vec<_> = before
+                .into_iter()
+                .filter_map(|segment| passed_over(segment.sequence).map(|gap| (gap, segment)))
+                .collect();
+            let lane = if self.is_complete() {
+                let unread =
+                    passed.iter().filter(|(gap, _)| gap.offset == 0).map(|(_, segment)| segment.clone());
+                let left: LeftStream = unread.chain(behind).collect();
+                self.passed_over |= !left.is_empty();
+                self.lane(queue, None, left)?
+            } else {
+                self.lane(queue, Some(cut), behind)?
+            };
             self.lanes.push(lane);
+            for (gap, segment) in passed {
+                let (name, offset) = (segment.path.display(), gap.offset);
+                let note = format!("queue {queue}: nothing behind byte {offset} of {name} is in an object");
+                self.summary.notes.push(note);
+                self.keeps_segments |= offset > 0 || !self.is_complete();
+            }
         }
         Ok(())
     }
 
-    /// Finds segments that could not be published and that the objects went on without. They stay where they are.
-    fn hold(&mut self, queue: usize, cut: Cut, stream: Option<&LeftStream>) {
-        let is_complete = self.is_complete();
-        let held = stream.into_iter().flatten().filter(|segment| {
-            segment.is_open && segment.found.packets > 0 && (is_complete || segment.sequence < cut.sequence)
-        });
-        for segment in held {
-            self.keeps_distrusted = true;
-            self.summary.notes.push(format!(
-                "queue {queue}: segment {} could not be published and is in no object; its {} packets are in {}, which stays and \
-                 which `trawl merge` reads",
-                segment.sequence,
-                segment.found.packets,
-                segment.path.display(),
-            ));
-        }
-    }
-
-    fn lane(&mut self, queue: usize, cut: Cut, stream: LeftStream) -> io::Result<(Vec<Segment>, u64)> {
+    /// Segments as the merge takes them. `cut`: where delivered objects end in them; none for single segments that none holds.
+    fn lane(
+        &mut self,
+        queue: usize,
+        cut: Option<Cut>,
+        stream: LeftStream,
+    ) -> io::Result<(Vec<Segment>, u64)> {
         let summary = &mut self.summary;
+        let (is_stream, cut) = (cut.is_some(), cut.unwrap_or_default());
         let (mut lane, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
-        for segment in stream.into_iter().filter(|segment| segment.sequence >= cut.sequence) {
-            if segment.sequence > expected {
+        for segment in stream {
+            if is_stream && segment.sequence > expected {
                 let last = segment.sequence - 1;
                 summary.notes.push(format!("queue {queue}: segments {expected} to {last} are missing"));
             }
@@ -246,7 +263,7 @@ impl Left {
                 summary.notes.push(format!("queue {queue}: segment {} is damaged", segment.sequence));
             }
             let mut delivered = Salvaged::default();
-            if segment.sequence == cut.sequence && cut.offset > 0 {
+            if is_stream && segment.sequence == cut.sequence && cut.offset > 0 {
                 delivered = spool::whole_records(&File::open(&segment.path)?, cut.offset)?;
             }
             let packets = found.packets.saturating_sub(delivered.packets);
@@ -273,19 +290,27 @@ impl Left {
     /// [`RecoverError`].
     pub async fn deliver(&self, store: &dyn ObjectStore) -> Result<Option<Manifest>, RecoverError> {
         let goes_on = self.delivered_are_in(store).await?;
-        if !goes_on && (self.summary.packets == 0 || self.is_complete()) {
+        if !goes_on && (self.summary.packets == 0 || self.is_complete() && !self.passed_over) {
             return Ok(None);
         }
-        let new = if self.is_complete() { Vec::new() } else { self.merge_into(store, goes_on).await? };
-        let manifest = self.manifest(goes_on, new);
-        let name = manifest_name(&manifest.id);
+        if goes_on && self.passed_over {
+            // Objects are in order of time: what was passed over has no place between those that are there.
+            return Err(RecoverError::Exists { name: manifest_name(&self.summary.id) });
+        }
+        let new = if self.is_complete() && !self.passed_over {
+            Vec::new()
+        } else {
+            self.merge_into(store, goes_on).await?
+        };
+        let manifest = self.manifest(goes_on, new).map_err(PublishError::from)?;
+        let name = manifest_name(&manifest.manifest.id);
         let Some(bytes) = store.size(&name).await? else {
             publish_manifest(store, &manifest, None).await?;
-            return Ok(Some(manifest));
+            return Ok(Some(manifest.manifest));
         };
         let there = store.get(&name, bytes).await?;
         match Manifest::parse(&there) {
-            Ok(there) if there.objects == manifest.objects => Ok(Some(there)),
+            Ok(there) if there.objects == manifest.manifest.objects => Ok(Some(there)),
             _ => Err(RecoverError::Exists { name }),
         }
     }
@@ -369,11 +394,11 @@ impl Left {
         whole
     }
 
-    fn manifest(&self, goes_on: bool, new: Vec<ObjectInfo>) -> Manifest {
+    fn manifest(&self, goes_on: bool, new: Vec<ObjectInfo>) -> Result<Settled, ManifestError> {
         let before = self.entries.iter().filter(|_| goes_on).map(|entry| entry.object.clone());
         let objects: Vec<ObjectInfo> = before.chain(new).collect();
-        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.objects == objects) {
-            return settled.clone();
+        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.manifest.objects == objects) {
+            return Ok(settled.clone());
         }
         let (record, ledger) = (self.record.as_ref(), self.ledger(goes_on));
         let format = record.map_or_else(ObjectFormat::default, |record| record.format);
@@ -382,7 +407,7 @@ impl Left {
         let lost = ledger.offered - ledger.rx + ledger.dropped.total()
             - ledger.dropped.limit
             - ledger.dropped.sampled;
-        Manifest {
+        Settled::new(Manifest {
             version: MANIFEST_VERSION,
             id: self.summary.id.clone(),
             account: request.map(|request| request.account.clone()),
@@ -413,24 +438,25 @@ impl Left {
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
             offset_time: None,
-        }
+        })
     }
 
-    /// Removes what was delivered from the spool; false: segments that are in no object keep it there.
+    /// Removes what was delivered from the spool; false: segments that could not be delivered keep it there.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn remove(&self) -> io::Result<bool> {
-        if self.keeps_distrusted {
+        if self.keeps_segments {
             return Ok(false);
         }
-        remove(&self.dir).map(|()| true)
+        std::fs::remove_dir_all(&self.dir).map(|()| true)
     }
 }
 
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
+    use crate::merge::Gap;
 
     #[test]
     fn a_journal_that_claims_impossible_counts_is_looked_at_without_a_panic() {
@@ -440,7 +466,7 @@ mod tests {
             let object =
                 ObjectInfo { name: name.to_owned(), packets: u64::MAX, bytes: 1, ..ObjectInfo::default() };
             let cuts = vec![Cut { sequence: u64::MAX, offset: u64::MAX }];
-            journal.append(Entry { object, cuts, is_last: false }).unwrap();
+            journal.append(Entry { object, cuts, is_last: false, gaps: Vec::new() }).unwrap();
         }
         let left = Left::look(CaptureId::random(), dir.path()).unwrap();
         assert_eq!((left.summary.objects_delivered, left.summary.packets_delivered), (2, u64::MAX));
@@ -449,34 +475,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_segment_that_objects_went_on_without_is_named_and_keeps_its_directory() {
-        for is_last in [false, true] {
-            let dir = tempfile::tempdir().unwrap();
-            let cuts = vec![Cut { sequence: 2, offset: 0 }];
-            let object = ObjectInfo::default();
-            Journal::open(dir.path()).unwrap().append(Entry { object, cuts, is_last }).unwrap();
-            let mut pcap = crate::pcap::Writer::new(Vec::new(), FULL_SNAPLEN, 1).unwrap();
-            for i in 0..3 {
-                pcap.write(1_800_000_000_000_000_000 + i, 60, &[7; 60]).unwrap();
-            }
-            let pcap = pcap.finish().unwrap();
-            let open = dir.path().join(".q000-00000001.pcap.open");
-            std::fs::write(&open, &pcap).unwrap();
-            // The boot, what was written, what is durable.
-            let mut length = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap();
-            length.resize(36, 0);
-            length.resize(40, 0);
-            length.extend((pcap.len() as u64).to_le_bytes());
-            length.extend(0_u64.to_le_bytes());
-            std::fs::write(open.with_extension("len"), length).unwrap();
-            let left = Left::look(CaptureId::random(), dir.path()).unwrap();
-            let notes = left.summary.notes.join("; ");
-            assert!(
-                notes.contains("segment 1 could not be published") && notes.contains("its 3 packets"),
-                "{notes}"
-            );
-            assert!(!left.remove().unwrap() && open.exists());
+    fn pcap(packets: u64) -> Vec<u8> {
+        let mut writer = crate::pcap::Writer::new(Vec::new(), 262_144, 1).unwrap();
+        let second = 1_800_000_000_000_000_000;
+        (0..packets).for_each(|i| writer.write(second + i, 84, &[7; 84]).unwrap());
+        writer.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_complete_objects_passed_over_is_delivered_into_an_empty_directory_and_only_there() {
+        let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let gap = |sequence, offset| Gap { queue: 0, sequence, offset };
+        let entry = Entry {
+            object: ObjectInfo { name: "a".to_owned(), packets: 9, bytes: 1, ..ObjectInfo::default() },
+            cuts: vec![Cut { sequence: 4, offset: 0 }],
+            is_last: true,
+            gaps: vec![gap(1, 0), gap(2, 124)],
+        };
+        Journal::open(dir.path()).unwrap().append(entry).unwrap();
+        // One that came late, one that is damaged behind what was delivered of it, and one that is delivered.
+        for (sequence, packets) in [(1, 5), (2, 1), (3, 2)] {
+            std::fs::write(dir.path().join(format!("q000-{sequence:08}.pcap")), pcap(packets)).unwrap();
         }
+        let left = Left::look(CaptureId::random(), dir.path()).unwrap();
+        assert_eq!(left.summary.packets, 5);
+        assert_eq!(left.summary.notes.iter().filter(|note| note.contains("is in an object")).count(), 2);
+        let store = crate::upload::FileStore::new(out.path().to_owned());
+        let manifest = left.deliver(&store).await.unwrap().unwrap();
+        assert_eq!((manifest.objects.len(), manifest.objects[0].packets), (1, 5));
+        assert!(!manifest.complete && !left.remove().unwrap());
+        store.put("a", vec![0].into()).await.unwrap();
+        let error = left.deliver(&store).await.unwrap_err();
+        assert!(matches!(error, RecoverError::Exists { .. }), "{error}");
     }
 }

@@ -1,16 +1,16 @@
 //! The manifest's way into the bucket. Owns its settling and its repeated writing; not its form (`manifest`).
 //!
-//! Invariant: the manifest that was settled first is the one that is published.
+//! Invariant: the manifest that was settled first is the one that is published, byte for byte.
 
-use super::journal::settle;
 use super::manifest::{Manifest, manifest_name};
+use super::record::{Settled, settle};
 use super::relay::publish_manifest;
-use super::retry::{Outcome, PAUSE_MIN, RetryPolicy};
+use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::Route;
 use super::sign::SigningKey;
-use std::path::PathBuf;
+use crate::upload::UploadError;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Settles the manifest and puts it, again and again; one that is there already for the same objects is left.
 pub(crate) async fn put_manifest(
@@ -18,34 +18,49 @@ pub(crate) async fn put_manifest(
     dir: PathBuf,
     manifest: Manifest,
     key: Option<Arc<SigningKey>>,
-    mut patience: RetryPolicy,
+    mut retry: RetryPolicy,
 ) -> Outcome {
-    let kept = dir.clone();
-    let manifest = match tokio::task::spawn_blocking(move || settle(&kept, manifest)).await {
-        Ok(Ok(manifest)) => manifest,
-        Ok(Err(e)) => return Outcome::Failed(format!("cannot keep the manifest in {}: {e}", dir.display())),
-        Err(e) => return Outcome::Failed(format!("the manifest could not be kept: {e}")),
-    };
-    let (since, mut pause) = (Instant::now(), PAUSE_MIN.min(patience.pause_max));
+    let (mut attempts, mut kept) = (Attempts::new(&retry), None);
     loop {
-        let error = match put_once(&route, &manifest, key.as_deref()).await {
+        let error = match put_once(&route, &dir, &manifest, &mut kept, key.as_deref()).await {
             Ok(()) => return Outcome::Done,
             Err(e) => format!("the manifest could not be written: {e}"),
         };
-        if let Some(outcome) = patience.pause(since, &mut pause, error).await {
+        if let Some(outcome) = retry.pause(&mut attempts, error).await {
             return outcome;
         }
     }
 }
 
-async fn put_once(route: &Route, manifest: &Manifest, key: Option<&SigningKey>) -> Result<(), String> {
+/// One attempt; `kept` is the manifest once it is settled.
+async fn put_once(
+    route: &Route,
+    dir: &Path,
+    manifest: &Manifest,
+    kept: &mut Option<Settled>,
+    key: Option<&SigningKey>,
+) -> Result<(), String> {
+    let settled = match kept {
+        Some(settled) => settled,
+        None => {
+            let (into, manifest) = (dir.to_owned(), manifest.clone());
+            let settled = tokio::task::spawn_blocking(move || settle(&into, manifest)).await;
+            let settled = settled.map_err(|e| e.to_string())?;
+            kept.insert(settled.map_err(|e| format!("cannot keep it in {}: {e}", dir.display()))?)
+        }
+    };
+    let manifest = &settled.manifest;
     let name = manifest_name(&manifest.id);
     let store = route.open().await.map_err(|e| e.to_string())?;
-    if let Some(bytes) = store.size(&name).await.map_err(|e| e.to_string())? {
-        let there = store.get(&name, bytes).await.map_err(|e| e.to_string())?;
-        let same =
-            Manifest::parse(&there).is_ok_and(|m| m.id == manifest.id && m.objects == manifest.objects);
-        return if same { Ok(()) } else { Err(format!("{name} is there already and is another one")) };
-    }
-    publish_manifest(&*store, manifest, key).await.map_err(|e| e.to_string())
+    let there = match store.size(&name).await {
+        // Who may not look may write all the same, and nothing is overwritten.
+        Err(UploadError::Denied { .. }) => None,
+        there => there.map_err(|e| e.to_string())?,
+    };
+    let Some(bytes) = there else {
+        return publish_manifest(&*store, settled, key).await.map_err(|e| e.to_string());
+    };
+    let there = store.get(&name, bytes).await.map_err(|e| e.to_string())?;
+    let same = Manifest::parse(&there).is_ok_and(|m| m.id == manifest.id && m.objects == manifest.objects);
+    if same { Ok(()) } else { Err(format!("{name} is there already and is another one")) }
 }

@@ -4,18 +4,23 @@
 //! aborted or kept to be gone on with; what is gone on with begins as the merge has it. Memory is bounded by the channel
 //! and by the store's writer, which makes the merge wait.
 
-use super::manifest::{Manifest, ManifestError, manifest_name, object_name, signature_name};
+use super::manifest::{ManifestError, manifest_name, object_name, signature_name};
+use super::record::Settled;
 use super::sign::SigningKey;
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::{Consumed, Output, Summary};
 use crate::pcap::ObjectFormat;
-use crate::upload::{COUNTS, Checkpoint, ObjectStore, ObjectWriter, Running, UploadError};
+use crate::upload::{COUNTS, Checkpoint, ObjectStore, ObjectWriter, Pending, Running, UploadError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use std::pin::Pin;
 use tokio::sync::mpsc::Receiver;
 
 /// Bytes of an object that is there already that are read back at a time.
 const READ_BYTES: u64 = 8 << 20;
+
+/// A note that is being written down, whether or not that succeeds.
+pub type Noted<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// What is kept of a delivery, so that the next one goes on with it.
 pub trait Record: Send {
@@ -23,7 +28,7 @@ pub trait Record: Send {
     ///
     /// # Errors
     /// When it could not be noted.
-    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError>;
+    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()>;
 
     /// Whether checkpoints are kept. If not, an object that cannot be completed is aborted.
     fn keeps(&self) -> bool {
@@ -37,17 +42,21 @@ pub trait Record: Send {
     }
 
     /// The store holds so much of object `number`.
-    fn keep(&mut self, number: u32, checkpoint: Checkpoint) {
+    fn keep(&mut self, number: u32, checkpoint: Checkpoint) -> Noted<'_> {
         let _not_kept = (number, checkpoint);
+        Box::pin(std::future::ready(()))
     }
 
-    /// What the store holds of the object under way is of no use.
-    fn forget(&mut self) {}
+    /// What the store holds of the object in progress is of no use.
+    fn forget(&mut self) -> Noted<'_> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> Record for F {
-    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Result<(), UploadError> {
-        self(info, consumed)
+    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
+        let noted = self(info, consumed);
+        Box::pin(std::future::ready(noted))
     }
 }
 
@@ -67,10 +76,23 @@ pub async fn deliver(
     id: &CaptureId,
     format: ObjectFormat,
     first: u32,
-    mut outputs: Receiver<Output>,
+    outputs: Receiver<Output>,
     record: &mut dyn Record,
 ) -> Result<Vec<ObjectInfo>, UploadError> {
-    let mut relay = Relay { store, id, format, first, record, open: None, done: Vec::new() };
+    let mut infos = Vec::new();
+    relay((store, id), format, first, outputs, record, Some(&mut infos)).await.map(|()| infos)
+}
+
+/// As [`deliver`]; the objects are added to `infos`, if somebody wants them.
+pub(super) async fn relay(
+    (store, id): (&dyn ObjectStore, &CaptureId),
+    format: ObjectFormat,
+    first: u32,
+    mut outputs: Receiver<Output>,
+    record: &mut dyn Record,
+    infos: Option<&mut Vec<ObjectInfo>>,
+) -> Result<(), UploadError> {
+    let mut relay = Relay { store, id, format, first, record, open: None, done: 0, infos };
     let result = relay.run(&mut outputs).await;
     drop(outputs);
     if let Some(open) = relay.open.take()
@@ -80,7 +102,7 @@ pub async fn deliver(
     {
         tracing::warn!(object = open.name, %error, "an object could not be aborted");
     }
-    result.map(|()| relay.done)
+    result
 }
 
 /// Why a manifest is not in its store.
@@ -100,14 +122,14 @@ pub enum PublishError {
 /// [`PublishError`]. A signature without a manifest may then be left.
 pub async fn publish_manifest(
     store: &dyn ObjectStore,
-    manifest: &Manifest,
+    settled: &Settled,
     key: Option<&SigningKey>,
 ) -> Result<(), PublishError> {
-    let json = manifest.to_json()?;
+    let Settled { manifest, json } = settled;
     if let Some(key) = key {
-        store.put(&signature_name(&manifest.id), key.sign(&json).into()).await?;
+        store.put(&signature_name(&manifest.id), key.sign(json).into()).await?;
     }
-    store.put(&manifest_name(&manifest.id), json.into()).await?;
+    store.put(&manifest_name(&manifest.id), json.clone().into()).await?;
     Ok(())
 }
 
@@ -118,10 +140,12 @@ struct Relay<'a> {
     first: u32,
     record: &'a mut dyn Record,
     open: Option<Open>,
-    done: Vec<ObjectInfo>,
+    /// Objects that are complete.
+    done: u32,
+    infos: Option<&'a mut Vec<ObjectInfo>>,
 }
 
-/// The object under way.
+/// The object in progress.
 struct Open {
     number: u32,
     name: String,
@@ -155,24 +179,24 @@ impl Relay<'_> {
                 Output::Chunk(bytes) => self.write(bytes).await?,
                 Output::End(summary, consumed) => {
                     let info = self.end(summary).await?;
-                    self.record.complete(info, consumed)?;
+                    self.record.complete(info, consumed).await?;
                 }
             }
         }
-        match (&self.open, self.done.is_empty()) {
-            (None, false) => Ok(()),
-            _ => Err(UploadError::Interrupted { object: self.done.len() }),
+        match (&self.open, self.done) {
+            (None, 1..) => Ok(()),
+            _ => Err(UploadError::Interrupted { object: self.done as usize }),
         }
     }
 
     async fn begin(&mut self, number: u32) -> Result<(), UploadError> {
-        if self.open.is_some() || number as usize != self.first as usize + self.done.len() {
+        if self.open.is_some() || u64::from(number) != u64::from(self.first) + u64::from(self.done) {
             return Err(UploadError::OutOfOrder { what: "an object's beginning" });
         }
         let name = object_name(self.id, number, self.format);
         let mut open = Open { number, name, bytes: 0, writer: None, held: None, kept: false };
         let kept = if number == self.first { self.record.kept(number) } else { None };
-        let is_there = number == self.first && self.store.size(&open.name).await?.is_some();
+        let is_there = number == self.first && Self::is_there(self.store, &open.name).await?;
         if !is_there {
             match kept {
                 Some(checkpoint) => self.resume(&mut open, &checkpoint).await?,
@@ -183,23 +207,33 @@ impl Relay<'_> {
         Ok(())
     }
 
+    /// Whether an object of that name is there. A store that does not let us look is taken for one where it is not: nothing
+    /// is ever overwritten, so at worst the object's end is refused.
+    async fn is_there(store: &dyn ObjectStore, name: &str) -> Result<bool, UploadError> {
+        match store.size(name).await {
+            Ok(size) => Ok(size.is_some()),
+            Err(UploadError::Denied { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Goes on with an object of which the store holds something.
     async fn resume(&mut self, open: &mut Open, checkpoint: &Checkpoint) -> Result<(), UploadError> {
         let (writer, bytes) = match self.store.resume(&open.name, checkpoint).await {
             Ok(resumed) => resumed,
             Err(error) => {
                 if !error.may_pass() {
-                    self.record.forget();
+                    self.record.forget().await;
                 }
                 return Err(error);
             }
         };
         open.writer = Some(writer);
         if bytes == 0 {
-            tracing::info!(capture = %self.id, object = open.name, "upload begins anew: the store holds nothing of it");
-            self.record.forget();
+            tracing::info!(capture = %self.id, object = open.name, "upload starts from the beginning: the store holds nothing of it");
+            self.record.forget().await;
         } else {
-            tracing::info!(capture = %self.id, object = open.name, bytes, "upload goes on behind what the store holds");
+            tracing::info!(capture = %self.id, object = open.name, bytes, "upload continues behind what the store holds");
             open.kept = true;
             let confirmed = checkpoint.crc32c_of(bytes);
             open.held = Some(Prefix { bytes_left: bytes, merged: Running::after(0), confirmed });
@@ -219,7 +253,7 @@ impl Relay<'_> {
             if held.bytes_left == 0 {
                 if held.confirmed.is_some_and(|confirmed| confirmed != held.merged.sum()) {
                     let place = open.name.clone();
-                    return Err(self.discard(UploadError::Diverged { place }));
+                    return Err(self.discard(UploadError::Diverged { place }).await);
                 }
                 open.held = None;
             }
@@ -228,25 +262,25 @@ impl Relay<'_> {
             return Ok(());
         }
         let written = writer.write(bytes).await;
-        self.note();
+        self.note().await;
         written
     }
 
     /// Keeps where the open object stands. Also after a failure: what arrived before it is what the next attempt goes on
     /// behind.
-    fn note(&mut self) {
+    async fn note(&mut self) {
         let Some(open) = &mut self.open else { return };
         if self.record.keeps()
             && let Some(checkpoint) = open.writer.as_mut().and_then(|writer| writer.checkpoint())
         {
             open.kept = true;
-            self.record.keep(open.number, checkpoint);
+            self.record.keep(open.number, checkpoint).await;
         }
     }
 
-    /// Gives up what the store holds of the open object, which then begins anew.
-    fn discard(&mut self, error: UploadError) -> UploadError {
-        self.record.forget();
+    /// Gives up what the store holds of the open object, which then starts from its beginning.
+    async fn discard(&mut self, error: UploadError) -> UploadError {
+        self.record.forget().await;
         if let Some(open) = &mut self.open {
             open.kept = false;
         }
@@ -260,11 +294,11 @@ impl Relay<'_> {
         COUNTS.merged_object();
         if open.bytes != summary.bytes || open.held.is_some() {
             let sizes = (open.name.clone(), open.bytes, summary.bytes);
-            return Err(self.discard(wrong_size(sizes)));
+            return Err(self.discard(wrong_size(sizes)).await);
         }
         if let Some(writer) = &mut open.writer {
             let settled = writer.settle().await;
-            self.note();
+            self.note().await;
             settled?;
         }
         let Open { name, writer, .. } = self.open.take().ok_or_else(unbegun)?;
@@ -289,7 +323,10 @@ impl Relay<'_> {
         };
         tracing::info!(capture = %self.id, object = info.name, bytes = info.bytes, "object is complete");
         COUNTS.object(info.bytes);
-        self.done.push(info.clone());
+        self.done += 1;
+        if let Some(infos) = &mut self.infos {
+            infos.push(info.clone());
+        }
         Ok(info)
     }
 }
@@ -302,8 +339,12 @@ async fn adopt(
     summary: &Summary,
 ) -> Result<(), UploadError> {
     let exists = || UploadError::Exists { place: name.to_owned() };
-    if store.size(name).await? != Some(summary.bytes) {
-        return Err(exists());
+    match store.size(name).await? {
+        Some(held) if held > summary.bytes => {
+            return Err(UploadError::Larger { place: name.to_owned(), held, ours: summary.bytes });
+        }
+        held if held == Some(summary.bytes) => {}
+        _ => return Err(exists()),
     }
     let (mut hash, mut read) = (Sha256::new(), 0);
     while read < summary.bytes {

@@ -4,7 +4,7 @@ use super::*;
 use crate::upload::FileStore;
 use crate::upload::crc32c;
 use crate::upload::{Kept, KeptPart};
-use crate::upload::{Pending, Resumed, Stored, Sweep};
+use crate::upload::{Resumed, Stored, Sweep};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
@@ -200,8 +200,8 @@ impl ObjectWriter for Parts {
 struct Journalled(Option<Checkpoint>);
 
 impl Record for Journalled {
-    fn complete(&mut self, _info: ObjectInfo, _consumed: Consumed) -> Result<(), UploadError> {
-        Ok(())
+    fn complete(&mut self, _info: ObjectInfo, _consumed: Consumed) -> Pending<'_, ()> {
+        Box::pin(async { Ok(()) })
     }
 
     fn keeps(&self) -> bool {
@@ -212,12 +212,14 @@ impl Record for Journalled {
         self.0.clone()
     }
 
-    fn keep(&mut self, _number: u32, checkpoint: Checkpoint) {
+    fn keep(&mut self, _number: u32, checkpoint: Checkpoint) -> Noted<'_> {
         self.0 = Some(checkpoint);
+        Box::pin(async {})
     }
 
-    fn forget(&mut self) {
+    fn forget(&mut self) -> Noted<'_> {
         self.0 = None;
+        Box::pin(async {})
     }
 }
 

@@ -17,6 +17,14 @@ pub(crate) enum Report {
     Trouble(String),
     /// An object is complete.
     Object(ObjectInfo),
+    /// So many packets that were captured could not be read from the disk again and are in no object. Comes once, before the
+    /// end, if there are any.
+    Lost {
+        /// How many.
+        packets: u64,
+        /// Their frame bytes.
+        frame_bytes: u64,
+    },
     /// Everything is delivered, or it cannot be.
     Delivered(Outcome),
 }

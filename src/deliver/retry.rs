@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// First pause between two attempts, unless the longest is shorter; within an attempt the store has its own.
-pub(super) const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MIN: Duration = Duration::from_millis(500);
 
 /// How a try is repeated.
 #[derive(Clone)]
@@ -31,14 +31,9 @@ pub(crate) enum Outcome {
 
 impl RetryPolicy {
     /// Waits before the next attempt; `Some` if there is to be none.
-    pub(super) async fn pause(
-        &mut self,
-        since: Instant,
-        pause: &mut Duration,
-        error: String,
-    ) -> Option<Outcome> {
+    pub(super) async fn pause(&mut self, attempts: &mut Attempts, error: String) -> Option<Outcome> {
         COUNTS.failed();
-        if since.elapsed() >= self.retention {
+        if attempts.failing_since.get_or_insert_with(Instant::now).elapsed() >= self.retention {
             let hours = self.retention.as_secs_f64() / 3600.0;
             return Some(Outcome::Failed(format!(
                 "{error}; given up after {hours:.1} hours (upload.retention_seconds)"
@@ -46,11 +41,25 @@ impl RetryPolicy {
         }
         self.reporter.tell(Report::Trouble(error.clone()));
         tokio::select! {
-            () = tokio::time::sleep(jittered(*pause)) => {}
+            () = tokio::time::sleep(jittered(attempts.pause)) => {}
             _ = self.leaving.wait_for(|leaving| *leaving) => return Some(Outcome::Left),
         }
-        *pause = (*pause * 2).min(self.pause_max);
+        attempts.pause = (attempts.pause * 2).min(self.pause_max);
         None
+    }
+}
+
+/// The attempts at one thing since it last got further.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempts {
+    /// When the first of them failed. A delivery may go well for days before that.
+    failing_since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Attempts {
+    pub fn new(retry: &RetryPolicy) -> Self {
+        Self { failing_since: None, pause: PAUSE_MIN.min(retry.pause_max) }
     }
 }
 

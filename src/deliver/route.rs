@@ -1,6 +1,6 @@
 //! Where one capture's objects go. Owns the opening of its store, with the keys that are good now; not the store.
 //!
-//! Invariant: a store is opened anew for each attempt: credentials may have been put right.
+//! Invariant: a store is opened again for each attempt: credentials may have been put right.
 
 use crate::job::{AccountId, CaptureId, Destination, S3Credentials, Sealed};
 use crate::ownership::BucketKeys;
@@ -62,7 +62,7 @@ impl Route {
 /// money and nobody any packets, so that a failure is a warning.
 pub(crate) async fn sweep_store(route: &Route, captures: &[CaptureId]) {
     let ours = |id: &CaptureId| captures.contains(id);
-    // Nothing of these captures is under way: there is no time after which something could be.
+    // Nothing of these captures is in progress: there is no time after which something could be.
     let sweep = Sweep { ours: &ours, known: &[], before: Timestamp::MAX };
     let swept = match route.open().await {
         Ok(store) => store.sweep(sweep).await,

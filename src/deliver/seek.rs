@@ -4,12 +4,11 @@
 //! Invariant: only what is read is believed; an error is never taken for an absence.
 
 use super::manifest::{Manifest, manifest_name};
-use super::retry::{Outcome, PAUSE_MIN, RetryPolicy};
+use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::Route;
 use crate::job::CaptureId;
 use crate::upload::UploadError;
 use std::path::Path;
-use std::time::Instant;
 
 /// Whether a capture's directory has anything that packets could be in or were in: a segment, open or published, or a journal.
 /// One that cannot be read counts as having something. Waits for the disk.
@@ -33,7 +32,7 @@ pub(crate) async fn find_manifest(
     id: &CaptureId,
     mut retry: RetryPolicy,
 ) -> Result<Option<Manifest>, Outcome> {
-    let (since, mut pause) = (Instant::now(), PAUSE_MIN.min(retry.pause_max));
+    let mut attempts = Attempts::new(&retry);
     loop {
         let error = match look(route, id).await {
             Ok(found) => return Ok(found),
@@ -44,7 +43,7 @@ pub(crate) async fn find_manifest(
             }
             Err(Sought::Store(error)) => format!("its manifest could not be looked for: {error}"),
         };
-        if let Some(outcome) = retry.pause(since, &mut pause, error).await {
+        if let Some(outcome) = retry.pause(&mut attempts, error).await {
             return Err(outcome);
         }
     }

@@ -162,11 +162,13 @@ pub enum StopReason {
     Interrupted,
     /// Its packets cannot be delivered: no retry would help.
     DeliveryFailed,
+    /// A reason that this version does not know: a newer one wrote the record.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One object in the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ObjectInfo {
     /// File name below the destination's directory.
     pub name: String,
@@ -227,6 +229,9 @@ pub struct Job {
     /// bucket's entry is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Sealed>,
+    /// Members that a newer version wrote. They are kept when the record is written again.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Job {
@@ -256,6 +261,27 @@ impl Job {
             objects: Vec::new(),
             sample_one_in,
             keys: None,
+            other: serde_json::Map::new(),
+        }
+    }
+
+    /// The record without its list of objects.
+    #[must_use]
+    pub fn without_objects(&self) -> Self {
+        let Self { id, request, error_message, keys, other, .. } = self;
+        Self {
+            id: id.clone(),
+            request: request.clone(),
+            submitted: self.submitted,
+            status: self.status,
+            stop_requested: self.stop_requested,
+            stop_reason: self.stop_reason,
+            error_message: error_message.clone(),
+            ledger: self.ledger,
+            objects: Vec::new(),
+            sample_one_in: self.sample_one_in,
+            keys: keys.clone(),
+            other: other.clone(),
         }
     }
 
@@ -278,5 +304,24 @@ impl Job {
         };
         let submitted = Timestamp::from_microsecond(submitted_us).unwrap_or_default();
         Self { submitted, ..Self::accepted(request, None) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_a_newer_version_is_read_and_written_again_with_all_its_members() {
+        let mut newer = serde_json::to_value(Job::sample("a", 1)).unwrap();
+        newer["tier"] = serde_json::json!({"cold": [1, 2.5]});
+        newer["ledger"]["offloaded"] = 3.into();
+        let job: Job = serde_json::from_value(newer.clone()).unwrap();
+        let again = serde_json::to_value(&job).unwrap();
+        assert_eq!(again["tier"], newer["tier"]);
+        assert_eq!(job.without_objects().other, job.other);
+        newer["stop_reason"] = "reason_of_tomorrow".into();
+        let job: Job = serde_json::from_value(newer).unwrap();
+        assert_eq!(job.stop_reason, Some(StopReason::Unknown));
     }
 }

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 /// Frames that a port lost before a worker could see them, over the time that the capture was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PortDrops {
     /// No free RX descriptor (`rte_eth_stats.imissed`).
     pub imissed: u64,
@@ -18,7 +17,6 @@ pub struct PortDrops {
 
 /// Matching frames that are not in the files, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Dropped {
     /// No free block: the writers did not keep up.
     pub no_block: u64,
@@ -50,7 +48,6 @@ fn is_zero(count: &u64) -> bool {
 
 /// Everything that was counted for one capture. Counts are frames unless named otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Ledger {
     /// Frames that the ports saw: `rx` and all of `port`.
     pub offered: u64,
@@ -84,7 +81,8 @@ pub struct Imbalance {
 
 impl Ledger {
     /// The ledger of a capture whose process died: its last known counts, held against `packets` of `bytes` frame bytes
-    /// that are in the files. What was counted and is not there is lost; what is there and was not counted was received.
+    /// that are in the files. What was counted and is not there is lost; what is there and was not counted was received. What
+    /// came after the last count and was lost with the memory is in no count, so `dropped.interrupted` is at least as much.
     #[must_use]
     pub fn recovered(mut self, packets: u64, bytes: u64) -> Self {
         let (more, fewer) = (packets.saturating_sub(self.captured), self.captured.saturating_sub(packets));
@@ -160,6 +158,15 @@ mod tests {
                 (packets, 5_u64.saturating_sub(packets))
             );
         }
+    }
+
+    #[test]
+    fn what_came_after_the_last_count_and_was_lost_in_memory_is_in_no_count() {
+        let counted = Ledger { offered: 5000, rx: 5000, matched: 5000, captured: 5000, ..Ledger::default() };
+        // Eight more came; then the process died with 648 in memory.
+        let (after, in_memory) = (8, 648);
+        let ledger = counted.recovered(5000 + after - in_memory, 0);
+        assert_eq!((ledger.check(), ledger.dropped.interrupted), (Ok(()), in_memory - after));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Invariant: whatever is wrong with a file, the message names it.
 
 use crate::pcap::ReadError;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Why a merge ended early.
 #[derive(Debug, thiserror::Error)]
@@ -126,4 +127,69 @@ pub enum MergeError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// What a failed merge says about trying it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault<'a> {
+    /// Nothing is wrong with the packets: the same may succeed later.
+    Passing,
+    /// The disk did not give this segment.
+    Disk(&'a Path),
+    /// This segment holds what it should not.
+    Content(&'a Path),
+    /// The merge was told what cannot be. The same will fail again.
+    Order,
+}
+
+impl MergeError {
+    /// See [`Fault`].
+    pub(crate) fn fault(&self) -> Fault<'_> {
+        match self {
+            Self::Read { path, source: ReadError::Open { source, .. } | ReadError::Io { source, .. } } => {
+                if is_shortage(source) {
+                    Fault::Passing
+                } else {
+                    Fault::Disk(path)
+                }
+            }
+            Self::Read { path, .. } | Self::Segment { path, .. } => Fault::Content(path),
+            Self::InputClosed { .. } | Self::CountsMissing | Self::OutputClosed | Self::Compression(_) => {
+                Fault::Passing
+            }
+            _ => Fault::Order,
+        }
+    }
+}
+
+/// Whether the system lacked something for a moment that says nothing about the file.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
+    error.raw_os_error().is_some_and(|code| shortages.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_want_of_descriptors_or_memory_says_nothing_about_a_segment_and_a_disk_error_does() {
+        let read = |code| MergeError::Read {
+            path: "segment".into(),
+            source: ReadError::Open { path: "segment".into(), source: io::Error::from_raw_os_error(code) },
+        };
+        for errno in ["EMFILE 24", "ENFILE 23", "ENOMEM 12", "EAGAIN 11", "EINTR 4"] {
+            let code = errno.split_once(' ').unwrap().1.parse().unwrap();
+            assert_eq!(read(code).fault(), Fault::Passing, "{errno}");
+        }
+        for errno in ["EIO 5", "ENOENT 2"] {
+            let code = errno.split_once(' ').unwrap().1.parse().unwrap();
+            assert_eq!(read(code).fault(), Fault::Disk(Path::new("segment")), "{errno}");
+        }
+        let cut = ReadError::Truncated { records: 1, offset: 100 };
+        let cut = MergeError::Read { path: "segment".into(), source: cut };
+        assert_eq!(cut.fault(), Fault::Content(Path::new("segment")));
+        assert_eq!(MergeError::Hole { queue: 0, expected: 1, found: 2 }.fault(), Fault::Order);
+    }
 }

@@ -5,16 +5,18 @@
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
-use super::{MergeError, Output, Shape, Start, Totals, seal};
+use super::{Fault, Gap, MergeError, Output, Shape, Start, Totals, seal};
 use crate::limits::PCAP_FILE_HEADER_BYTES;
 use crate::pcap::Counts;
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{Place, ReadError, Reader};
 use crate::spool::{Cut, Input, Segment};
 use crossbeam::channel::Receiver;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{Read, Take};
+use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 
 /// Steps between looks at the input while there is work: rare enough to cost nothing, often enough that nothing piles up.
@@ -37,12 +39,27 @@ pub fn run_live(
     inputs: Receiver<Input>,
     outputs: Sender<Output>,
 ) -> Result<Totals, MergeError> {
+    run_live_past(start, shape, HashSet::new(), inputs, outputs)
+}
+
+/// As [`run_live`]. A segment in `damaged` that cannot be read to its end is taken as far as it can be read; the rest of it
+/// is passed over and named in [`super::Consumed::gaps`].
+///
+/// # Errors
+/// As [`run_live`]. A want of memory or descriptors is an error also for segments in `damaged`.
+pub fn run_live_past(
+    start: &Start,
+    shape: &Shape,
+    damaged: HashSet<PathBuf>,
+    inputs: Receiver<Input>,
+    outputs: Sender<Output>,
+) -> Result<Totals, MergeError> {
     let (merged, to_seal) = crossbeam::channel::bounded(seal::QUEUE);
     let sealed = outputs.clone();
     std::thread::scope(|scope| {
         let format = shape.format;
         let sealer = scope.spawn(move || seal::seal(format, &to_seal, &sealed));
-        let totals = Live::new(start, Objects::new(merged, shape, start)).run(&inputs, &outputs);
+        let totals = Live::new(start, damaged, Objects::new(merged, shape, start)).run(&inputs, &outputs);
         let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (totals, sealed) {
             // The cause of a stage that is gone is its own.
@@ -80,11 +97,19 @@ struct Lane {
     skip: u64,
     watermark_ns: u64,
     ended: bool,
+    /// Segments that are taken as far as they can be read.
+    damaged: Arc<HashSet<PathBuf>>,
 }
 
 impl Live {
-    fn new(start: &Start, objects: Objects) -> Self {
-        let lane = |cut: &Cut| Lane { segments: cut.sequence, skip: cut.offset, ..Lane::default() };
+    fn new(start: &Start, damaged: HashSet<PathBuf>, objects: Objects) -> Self {
+        let damaged = Arc::new(damaged);
+        let lane = |cut: &Cut| Lane {
+            segments: cut.sequence,
+            skip: cut.offset,
+            damaged: Arc::clone(&damaged),
+            ..Lane::default()
+        };
         let lanes = start.cuts.iter().map(lane).collect();
         Self { lanes, objects, floors: Floors::default(), counts: None }
     }
@@ -188,8 +213,11 @@ impl Lane {
     #[inline]
     fn settle(&mut self, queue: usize, objects: &mut Objects) -> Result<(), MergeError> {
         while self.head.is_none() {
-            if let Some((reader, segment)) = &mut self.reading {
-                self.head = reader.advance().map_err(|source| failed(segment, source))?;
+            if let Some((reader, _)) = &mut self.reading {
+                match reader.advance() {
+                    Ok(head) => self.head = head,
+                    Err(source) => self.stuck(queue, source, objects)?,
+                }
             }
             if self.head.is_none() && !self.next_segment(queue, objects)? {
                 break;
@@ -201,39 +229,57 @@ impl Lane {
     /// Goes on to the next segment, if one is published.
     fn next_segment(&mut self, queue: usize, objects: &mut Objects) -> Result<bool, MergeError> {
         if let Some((reader, segment)) = self.reading.take() {
-            check(&segment, "the number of packets", segment.packets, reader.records())?;
-            check(&segment, "the size", segment.bytes, reader.offset())?;
-            objects.consumed(queue, segment);
+            let whole = check(&segment, "the number of packets", segment.packets, reader.records())
+                .and_then(|()| check(&segment, "the size", segment.bytes, reader.offset()));
+            match whole {
+                Ok(()) => objects.consumed(queue, segment),
+                Err(error) => self.pass_over(queue, &segment, reader.offset(), error, objects)?,
+            }
         }
         let segment = match self.waiting.pop_front() {
             None => return Ok(false),
             Some(Waiting::Segment(segment)) => segment,
             Some(Waiting::Hole(sequence)) => {
                 // An earlier object may end inside it, when it was lost since.
-                self.skip = 0;
-                objects.reached(queue, sequence + 1, 0);
+                let offset = std::mem::take(&mut self.skip);
+                objects.passed_over(Gap { queue, sequence, offset });
                 return Ok(true);
             }
         };
-        let file = File::open(&segment.path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (bytes, file) = file.map_err(|source| {
-            let path = segment.path.clone();
-            failed(&segment, ReadError::Open { path, source })
-        })?;
-        // What a dead process left may be longer than what is its own; no more is read than was announced.
-        check(&segment, "the size", segment.bytes, bytes.min(segment.bytes))?;
-        let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        let mut reader = Reader::new(file.take(segment.bytes)).map_err(|source| failed(&segment, source))?;
-        let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));
-        check(&segment, "the link type", u64::from(LINK_ETHERNET), link_type)?;
-        // Read through and not jumped over: so the place is held to be a record's beginning, and the counts stay whole.
         let skip = std::mem::take(&mut self.skip);
-        while reader.offset() < skip && reader.advance().map_err(|source| failed(&segment, source))?.is_some()
-        {
+        match open(&segment, skip, self.damaged.contains(&segment.path)) {
+            Ok(reader) => self.reading = Some((reader, segment)),
+            Err(error) => self.pass_over(queue, &segment, skip, error, objects)?,
         }
-        check(&segment, "the place where the last object ended", skip.max(header_bytes()), reader.offset())?;
-        self.reading = Some((reader, segment));
         Ok(true)
+    }
+
+    /// The segment being read cannot be read any further.
+    #[cold]
+    fn stuck(&mut self, queue: usize, source: ReadError, objects: &mut Objects) -> Result<(), MergeError> {
+        let Some((reader, segment)) = self.reading.take() else { return Ok(()) };
+        let error = failed(&segment, source);
+        self.pass_over(queue, &segment, reader.offset(), error, objects)
+    }
+
+    /// Goes on behind a segment of which no more can be read, if it is known to be damaged.
+    fn pass_over(
+        &self,
+        queue: usize,
+        segment: &Segment,
+        offset: u64,
+        error: MergeError,
+        objects: &mut Objects,
+    ) -> Result<(), MergeError> {
+        if matches!(error.fault(), Fault::Passing) || !self.damaged.contains(&segment.path) {
+            return Err(error);
+        }
+        tracing::error!(
+            segment = %segment.path.display(), offset, %error,
+            "a segment is damaged: what stands behind this place in it is not delivered; the file is kept"
+        );
+        objects.passed_over(Gap { queue, sequence: segment.sequence, offset });
+        Ok(())
     }
 
     /// The time that this stream's next record will not be below; none if there is no next record.
@@ -245,6 +291,27 @@ impl Lane {
             None => Some(self.watermark_ns),
         }
     }
+}
+
+/// Opens a segment and moves to where earlier objects end in it.
+fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<File>>, MergeError> {
+    let file = File::open(&segment.path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (bytes, file) = file.map_err(|source| {
+        let path = segment.path.clone();
+        failed(segment, ReadError::Open { path, source })
+    })?;
+    // What a dead process left may be longer than what is its own; no more is read than was announced.
+    if !may_be_short {
+        check(segment, "the size", segment.bytes, bytes.min(segment.bytes))?;
+    }
+    let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+    let mut reader = Reader::new(file.take(segment.bytes)).map_err(|source| failed(segment, source))?;
+    let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));
+    check(segment, "the link type", u64::from(LINK_ETHERNET), link_type)?;
+    // Read through and not jumped over: so the place is held to be a record's beginning, and the counts stay whole.
+    while reader.offset() < skip && reader.advance().map_err(|source| failed(segment, source))?.is_some() {}
+    check(segment, "the place where the last object ended", skip.max(header_bytes()), reader.offset())?;
+    Ok(reader)
 }
 
 fn header_bytes() -> u64 {
@@ -283,7 +350,7 @@ mod tests {
             let (to_seal, merged) = crossbeam::channel::unbounded();
             let start = Start::anew(queues);
             let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start);
-            let mut live = Live::new(&start, objects);
+            let mut live = Live::new(&start, HashSet::new(), objects);
             live.settle().unwrap();
             Self { live, merged, begun: 0, ended: 0 }
         }

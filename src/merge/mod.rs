@@ -21,6 +21,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use error::Fault;
 pub use error::MergeError;
 pub(crate) use file::Target;
 pub use findings::{Findings, Partial};
@@ -28,7 +29,7 @@ pub use format::Shape;
 pub(crate) use input::{Input as OpenInput, Reading};
 pub use input::{MergeInput, OpenStream};
 pub(crate) use interfaces::Links;
-pub use live::run_live;
+pub use live::{run_live, run_live_past};
 pub(crate) use offline::refuse_overwrite;
 pub use offline::{MergeOptions, Merged, merge_files, merge_inputs};
 pub use output::is_standard_output;
@@ -37,6 +38,7 @@ pub use part::discard_parts;
 use crate::pcap::Content;
 use crate::spool::Cut;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Where a merge begins: anew, or where the last complete object ended.
@@ -56,6 +58,17 @@ impl Start {
     }
 }
 
+/// A stretch of a stream that no object holds: a segment from `offset` to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The stream.
+    pub queue: usize,
+    /// The segment's place in it.
+    pub sequence: u64,
+    /// Everything before this place in the file is in an object.
+    pub offset: u64,
+}
+
 /// What a complete object leaves behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Consumed {
@@ -65,6 +78,8 @@ pub struct Consumed {
     pub cuts: Vec<Cut>,
     /// Whether it is the capture's last object.
     pub is_last: bool,
+    /// What was passed over on the way here. Its files are not among `segments`.
+    pub gaps: Vec<Gap>,
 }
 
 /// What an object holds, known once it is complete.

@@ -6,7 +6,7 @@
 
 use super::ng::Section;
 use super::order::{Provenance, Sink, Span, account, classic_header};
-use super::{Consumed, MergeError, Output, Shape, Start, Summary, Totals};
+use super::{Consumed, Gap, MergeError, Output, Shape, Start, Summary, Totals};
 use crate::limits::{PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
 use crate::pcap::{Container, Counts};
 use crate::pcap::{Record, file_header};
@@ -29,6 +29,7 @@ pub(super) struct Objects {
     chunk: BytesMut,
     object: Option<Object>,
     consumed: Vec<PathBuf>,
+    gaps: Vec<Gap>,
     cuts: Vec<Cut>,
     number: u32,
     totals: Totals,
@@ -58,6 +59,7 @@ impl Objects {
             chunk: BytesMut::with_capacity(CHUNK_BYTES),
             object: None,
             consumed: Vec::new(),
+            gaps: Vec::new(),
             cuts: start.cuts.clone(),
             number: start.object,
             totals: Totals::default(),
@@ -79,6 +81,12 @@ impl Objects {
     pub(super) fn consumed(&mut self, queue: usize, segment: Segment) {
         self.reached(queue, segment.sequence + 1, 0);
         self.consumed.push(segment.path);
+    }
+
+    /// Notes that what this segment holds from `offset` on is passed over.
+    pub(super) fn passed_over(&mut self, gap: Gap) {
+        self.reached(gap.queue, gap.sequence + 1, 0);
+        self.gaps.push(gap);
     }
 
     /// Completes the last object, which is the first if there was no record.
@@ -144,7 +152,8 @@ impl Objects {
         let (sha256, content) = (String::new(), None);
         let summary = Summary { bytes, packets, frame_bytes, first_ns, last_ns, sha256, content };
         let segments = std::mem::take(&mut self.consumed);
-        let consumed = Consumed { segments, cuts: self.cuts.clone(), is_last };
+        let gaps = std::mem::take(&mut self.gaps);
+        let consumed = Consumed { segments, cuts: self.cuts.clone(), is_last, gaps };
         self.send(Output::End(summary, consumed))
     }
 

@@ -50,7 +50,7 @@ pub(super) fn seal(
     Ok(())
 }
 
-/// The object under way.
+/// The object in progress.
 struct Packing {
     compressor: Compressor<'static>,
     /// Of the content.

@@ -344,6 +344,55 @@ fn a_hole_where_the_last_object_ended_is_passed_over_and_counts_in_the_next_cut(
 }
 
 #[test]
+fn a_segment_that_is_known_to_be_damaged_is_delivered_up_to_its_damage_and_is_not_given_back() {
+    let dir = TempDir::new().unwrap();
+    let packets = |second: u64| -> Vec<Packet> {
+        (0..5).map(|i| packet((second + i) * SECOND, 0, i as usize)).collect()
+    };
+    let parts = [packets(1), packets(11), packets(21)];
+    let segments: Vec<Segment> =
+        (0..).zip(&parts).map(|(sequence, packets)| segment(dir.path(), 0, sequence, packets)).collect();
+    let whole = std::fs::read(&segments[1].path).unwrap();
+    // The third record begins behind two of headers and 20 and 21 bytes of data.
+    let third = 24 + 2 * 16 + 20 + 21;
+    let mut overwritten = whole.clone();
+    overwritten[third..third + 16].fill(0xff);
+    let damages: [(Option<Vec<u8>>, usize, u64); 4] = [
+        (Some(whole[..third + 7].to_vec()), 2, third as u64),
+        (Some(overwritten), 2, third as u64),
+        (Some(Vec::new()), 0, 0),
+        (None, 0, 0),
+    ];
+    for (damaged, kept, offset) in damages {
+        match damaged {
+            Some(bytes) => std::fs::write(&segments[1].path, bytes).unwrap(),
+            None => std::fs::remove_file(&segments[1].path).unwrap(),
+        }
+        let inputs = segments.iter().map(|segment| Input::Segment(0, segment.clone()));
+        let inputs: Vec<_> = inputs.chain([Input::End(0)]).collect();
+        let (told, taken) = crossbeam::channel::unbounded();
+        inputs.into_iter().for_each(|input| told.send(input).unwrap());
+        let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
+        let shape = Shape::plain(262_144, 1 << 20);
+        let damaged = [segments[1].path.clone()].into_iter().collect();
+        run_live_past(&Start::anew(1), &shape, damaged, taken, made).unwrap();
+        let mut bytes = Vec::new();
+        while let Some(output) = outputs.blocking_recv() {
+            match output {
+                Output::Chunk(chunk) => bytes.extend(chunk),
+                Output::End(_, Consumed { segments: freed, cuts, gaps, .. }) => {
+                    assert_eq!(freed, [segments[0].path.clone(), segments[2].path.clone()]);
+                    assert_eq!(cuts, [Cut { sequence: 3, offset: 0 }]);
+                    assert_eq!(gaps, [Gap { queue: 0, sequence: 1, offset }]);
+                }
+                Output::Begin(_) => {}
+            }
+        }
+        assert_eq!(read(&bytes), [&parts[0][..], &parts[1][..kept], &parts[2]].concat());
+    }
+}
+
+#[test]
 fn a_hole_out_of_its_order_is_an_error() {
     let running = Running::start(1, 1 << 20);
     running.tell(Input::Hole { queue: 0, sequence: 1 });

@@ -82,7 +82,6 @@ pub struct Origin {
 
 /// What a compressed object unpacks to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Content {
     /// Size in bytes.
     pub bytes: u64,

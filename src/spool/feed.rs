@@ -82,6 +82,8 @@ struct State {
     listeners: Vec<Ear>,
     /// Whether a merge may begin later, which is to be told all again.
     is_kept: bool,
+    /// Packets and frame bytes of all segments that were told.
+    told: (u64, u64),
 }
 
 impl State {
@@ -99,6 +101,10 @@ impl State {
                 return;
             }
         };
+        if let Input::Segment(_, segment) = input {
+            self.told.0 += segment.packets;
+            self.told.1 += segment.frame_bytes();
+        }
         let Some(lane) = self.lanes.get_mut(queue) else { return };
         match input {
             Input::Segment(_, Segment { sequence, .. }) | Input::Hole { sequence, .. } => {
@@ -133,7 +139,7 @@ impl Feed {
     fn with(queues: usize, is_kept: bool) -> Self {
         let lanes = (0..queues).map(|_| Lane::default()).collect();
         let (merge, listeners) = (None, Vec::new());
-        Self { state: Mutex::new(State { lanes, counts: None, merge, listeners, is_kept }) }
+        Self { state: Mutex::new(State { lanes, counts: None, merge, listeners, is_kept, told: (0, 0) }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -183,6 +189,17 @@ impl Feed {
         let dropped = Arc::new(AtomicU64::new(0));
         self.state().listeners.push(Ear { inputs: sender, dropped: Arc::clone(&dropped) });
         Listener { inputs, dropped }
+    }
+
+    /// Ends the merge that listens, if one does. What is told from now on is kept for the next one.
+    pub fn hang_up(&self) {
+        self.state().merge = None;
+    }
+
+    /// Packets and frame bytes of all segments that were told.
+    #[must_use]
+    pub fn told(&self) -> (u64, u64) {
+        self.state().told
     }
 
     /// Forgets the segments and holes before these places, one for each queue.

@@ -24,6 +24,15 @@ pub struct Segment {
     pub last_ns: u64,
 }
 
+impl Segment {
+    /// Bytes of its records' data.
+    #[must_use]
+    pub fn frame_bytes(&self) -> u64 {
+        use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE, PCAP_RECORD_HEADER_BYTES as RECORD};
+        self.bytes.saturating_sub(FILE as u64 + self.packets * RECORD as u64)
+    }
+}
+
 /// What the live merge of one capture is told. `queue` counts from 0 over all ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -47,7 +56,6 @@ pub enum Input {
 
 /// A place in one queue's stream: everything before it is in complete objects, what comes next begins there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Cut {
     /// The segment.
     pub sequence: u64,

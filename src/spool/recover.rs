@@ -131,7 +131,7 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Queue and sequence in a published name.
-pub(super) fn place(name: &str) -> Option<(usize, u64)> {
+pub(crate) fn place(name: &str) -> Option<(usize, u64)> {
     let (queue, sequence) = name.strip_prefix('q')?.strip_suffix(".pcap")?.split_once('-')?;
     Some((queue.parse().ok()?, sequence.parse().ok()?))
 }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_of_which_nothing_says_how_much_is_its_own_is_held_and_the_rest_is_told_around_it() {
+    fn a_segment_without_a_sound_length_is_held_and_the_rest_is_told_around_it() {
         let dir = tempfile::tempdir().unwrap();
         let open = dir.path().join(".q000-00000001.pcap.open");
         recycled(dir.path(), 10);

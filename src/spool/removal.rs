@@ -14,7 +14,7 @@ const PREFIX: &str = ".removed-";
 ///
 /// # Errors
 /// When the file system refuses. The directory is then whole, or has its other name and goes at the next start.
-pub fn remove_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     let Some(name) = dir.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let removed = dir.with_file_name(format!("{PREFIX}{}", name.to_string_lossy()));
     match fs::rename(dir, &removed) {

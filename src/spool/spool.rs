@@ -224,6 +224,28 @@ impl Spool {
         Ok(Self { account, captures: Captures::default(), pool, config, _lock: lock })
     }
 
+    /// A small one, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_dir(dir: &Path) -> Self {
+        let (segment_bytes, fsync_interval) = (4 << 20, Duration::from_secs(1));
+        let (dir, write) = (dir.to_owned(), WriteMode::Auto);
+        Self::open(SpoolConfig {
+            dir,
+            bytes_max: 1 << 30,
+            segment_bytes,
+            write,
+            fsync_interval,
+            pool_bytes: 0,
+        })
+        .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Charges the files that a test has put below `dir`.
+    #[cfg(test)]
+    pub(crate) fn count(&self, dir: &Path) {
+        self.account.settle(dir);
+    }
+
     /// What the operator decided, with the way to write resolved.
     #[must_use]
     pub fn config(&self) -> &SpoolConfig {

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 /// One entry: a destination that an account wants to use, and how far it has proven that it may.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Bucket {
     /// 32 lower-case hexadecimal digits.
     pub id: CaptureId,

@@ -11,7 +11,6 @@ use std::fmt;
 /// What a store holds of an object that is not complete. Opaque: only [`super::ObjectStore::resume`] and
 /// [`super::ObjectStore::sweep`] read it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     bytes: u64,
     pub(crate) kept: Kept,
@@ -19,7 +18,7 @@ pub struct Checkpoint {
 
 /// What each kind of store needs to go on.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Kept {
     /// A file under its temporary name, synced up to the checkpoint.
     File { temporary: String },
@@ -31,7 +30,6 @@ pub(crate) enum Kept {
 
 /// One part, as the store confirmed it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct KeptPart {
     pub bytes: u64,
     pub etag: String,

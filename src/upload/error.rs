@@ -87,6 +87,19 @@ pub enum UploadError {
         /// Bucket and key, or the file.
         place: String,
     },
+    /// An object of that name holds more than what is left of ours.
+    #[error(
+        "{place} exists already with {held} bytes, and this host has only {ours} bytes left of that object; keep the object in \
+         the bucket, it holds more of the capture"
+    )]
+    Larger {
+        /// Bucket and key, or the file.
+        place: String,
+        /// Its size.
+        held: u64,
+        /// The size of what would be written.
+        ours: u64,
+    },
     /// Nothing has that name.
     #[error("{place} does not exist")]
     NotFound {
@@ -168,7 +181,7 @@ pub enum UploadError {
         /// What was sent.
         sent: String,
     },
-    /// What the store holds of an object under way is not how the object begins.
+    /// What the store holds of an object in progress is not how the object begins.
     #[error("what the store holds of {place} is not what is merged now; it is sent again from its beginning")]
     Diverged {
         /// The object.
@@ -210,6 +223,7 @@ impl UploadError {
             | Self::BucketNotAllowed { .. }
             | Self::Region { .. }
             | Self::Exists { .. }
+            | Self::Larger { .. }
             | Self::NotFound { .. }
             | Self::Refused { .. }
             | Self::Config { .. }

@@ -262,7 +262,7 @@ impl Drop for Temporary {
 
 #[derive(Debug)]
 struct FileWriter {
-    /// Taken only while a blocking write is under way.
+    /// Taken only while a blocking write is in progress.
     file: Option<File>,
     dir: PathBuf,
     temporary: Temporary,

@@ -7,7 +7,7 @@ mod error;
 mod checksum;
 mod checkpoint;
 mod counts;
-mod patience;
+mod retry_budget;
 mod store;
 mod stores;
 mod file;

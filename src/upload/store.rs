@@ -29,7 +29,7 @@ pub type Resumed = (Box<dyn ObjectWriter>, u64);
 pub(super) const PROBE: &str = "trawl-probe-";
 
 /// Which leftovers of unfinished objects go. All three must say so. Those of probes ([`PROBE`]) go if they are old enough,
-/// whoever's they are: a probe that is under way does not mind.
+/// whoever's they are: a probe that is in progress does not mind.
 #[derive(Clone, Copy)]
 pub struct Sweep<'a> {
     /// Whether a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
@@ -49,7 +49,7 @@ pub trait ObjectStore: Send + Sync {
     fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>>;
 
     /// Goes on with an object where a writer of this or another process was left. If the store has nothing of it any more, the
-    /// writer begins anew and the offset is 0.
+    /// writer begins again and the offset is 0.
     fn resume<'a>(&'a self, name: &'a str, checkpoint: &'a Checkpoint) -> Pending<'a, Resumed>;
 
     /// Removes what unfinished objects and probes of this place left behind; their number.
@@ -82,7 +82,7 @@ pub trait ObjectStore: Send + Sync {
     }
 }
 
-/// An object under way. Memory is bounded: `write` waits while the store is behind.
+/// An object in progress. Memory is bounded: `write` waits while the store is behind.
 pub trait ObjectWriter: Send {
     /// Appends bytes. After an error only [`ObjectWriter::abort`] or [`ObjectStore::resume`] from a checkpoint makes sense.
     fn write(&mut self, bytes: Bytes) -> Pending<'_, ()>;
@@ -103,7 +103,7 @@ pub trait ObjectWriter: Send {
     fn abort(self: Box<Self>) -> Pending<'static, ()>;
 }
 
-/// The end of a writer whose object the store makes out of an upload under way.
+/// The end of a writer whose object the store makes out of an upload in progress.
 pub(super) trait Ending: Send + 'static {
     /// Completes the object.
     fn end(&mut self) -> impl Future<Output = Result<Stored, UploadError>> + Send;
@@ -126,7 +126,7 @@ pub(super) fn finish<W: Ending>(mut writer: Box<W>) -> Pending<'static, Stored> 
             && !writer.is_kept()
             && let Err(error) = writer.give_up().await
         {
-            tracing::warn!(place = writer.place(), %error, "an upload under way could not be given up");
+            tracing::warn!(place = writer.place(), %error, "an upload in progress could not be given up");
         }
         result
     })

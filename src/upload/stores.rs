@@ -61,7 +61,7 @@ impl Stores {
         self.open_with(destination, None).await
     }
 
-    /// Reads this host's credentials anew for stores that are opened from now on.
+    /// Reads this host's credentials again for stores that are opened from now on.
     pub async fn renew_credentials(&self) {
         self.s3.renew().await;
     }

@@ -24,6 +24,8 @@ pub enum Fault {
     Stall,
     /// The server sees it so much later.
     Delay(Duration),
+    /// That nothing has this name is answered as S3 does where the key may not list the bucket: 403.
+    HideMissing,
 }
 
 /// What still goes wrong: requests whose first line has all these words.
@@ -104,10 +106,13 @@ fn draw(plan: &Mutex<Plan>, bytes: &[u8]) -> Option<Fault> {
     hit.then_some(plan.fault)
 }
 
-fn refusal(status: &str, code: &str) -> String {
-    let body =
+fn refusal(status: &str, code: &str, has_body: bool) -> String {
+    let mut body =
         format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>as planned</Message></Error>");
     let len = body.len();
+    if !has_body {
+        body.clear();
+    }
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
     )
@@ -122,7 +127,7 @@ async fn drain(client: &mut TcpStream, buffer: &mut [u8]) {
 /// Passes bytes both ways. A request begins with a read of its own, because the client waits for each answer.
 async fn relay(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Plan>>) {
     let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    let (mut mute, mut half) = (false, false);
+    let (mut mute, mut half, mut hides) = (false, false, false);
     loop {
         tokio::select! {
             read = client.read(&mut up) => {
@@ -130,7 +135,9 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Pla
                 if half {
                     return;
                 }
-                match draw(&plan, &up[..len]) {
+                let fault = draw(&plan, &up[..len]);
+                hides = matches!(fault, Some(Fault::HideMissing));
+                match fault {
                     Some(Fault::LoseAnswer) => mute = true,
                     Some(Fault::Half) => half = true,
                     Some(Fault::Reset) => return,
@@ -140,13 +147,13 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Pla
                     }
                     Some(Fault::Answer(status, code)) => {
                         drain(&mut client, &mut up).await;
-                        let _gone = client.write_all(refusal(status, code).as_bytes()).await;
+                        let _gone = client.write_all(refusal(status, code, !up.starts_with(b"HEAD")).as_bytes()).await;
                         let _gone = client.shutdown().await;
                         drain(&mut client, &mut up).await;
                         return;
                     }
                     Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
-                    None => {}
+                    Some(Fault::HideMissing) | None => {}
                 }
                 if server.write_all(&up[..len]).await.is_err() {
                     return;
@@ -157,6 +164,10 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Pla
                 // `100 Continue` is no answer yet.
                 if mute && !down.starts_with(b"HTTP/1.1 100") {
                     return;
+                }
+                const MISSING: &[u8] = b"HTTP/1.1 404 Not Found";
+                if hides && down.starts_with(MISSING) {
+                    down[..MISSING.len()].copy_from_slice(b"HTTP/1.1 403 Forbidden");
                 }
                 if client.write_all(&down[..len]).await.is_err() {
                     return;

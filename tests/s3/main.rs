@@ -9,6 +9,7 @@ mod gcs;
 #[path = "../common/gcs.rs"]
 mod gcs_server;
 mod merge;
+mod rights;
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/skip.rs"]

@@ -103,6 +103,8 @@ pub(in super::super) struct Capture {
     /// Final counts.
     pub(super) counted: Option<(SlotTotals, PortDrops)>,
     pub(super) lost: Lost,
+    /// What was captured and could not be read from the disk again.
+    pub(super) unread: Lost,
     pub(super) failure: Option<Failure>,
     /// Segments that could not be published and stay on the disk.
     pub(super) unpublished: u64,
@@ -140,6 +142,7 @@ impl Capture {
             ports_from: PortDrops::default(),
             counted: None,
             lost: Lost::default(),
+            unread: Lost::default(),
             failure: None,
             unpublished: 0,
             streams_left: 0,
@@ -203,7 +206,18 @@ impl Capture {
             Some(Failure::Io(_)) => ledger.dropped.io = lost,
             None => ledger.dropped.spool = lost,
         }
+        lose(&mut ledger, self.unread);
         ledger
+    }
+
+    /// Books packets that are on the disk and that the merge could not read.
+    pub(super) fn unreadable(&mut self, lost: Lost) {
+        if self.recovered.is_some() || self.settled {
+            lose(&mut self.job.ledger, lost);
+        } else {
+            self.unread.packets += lost.packets;
+            self.unread.frame_bytes += lost.frame_bytes;
+        }
     }
 
     /// The job as customers see it now. An outcome is shown once it is durable.
@@ -241,7 +255,7 @@ impl Capture {
         self.version += 1;
         let (serial, version) = (self.serial, self.version);
         let objects = if self.job.status.ended() { self.job.objects.clone() } else { Vec::new() };
-        let job = Box::new(Job { objects, ..without_objects(&self.job) });
+        let job = Box::new(Job { objects, ..self.job.without_objects() });
         out.push(Effect::Record { serial, version, job });
         version
     }
@@ -293,27 +307,10 @@ impl Capture {
     }
 }
 
-/// A copy of a job without its objects, of which there may be a hundred thousand.
-fn without_objects(job: &Job) -> Job {
-    Job {
-        id: job.id.clone(),
-        request: job.request.clone(),
-        submitted: job.submitted,
-        status: job.status,
-        stop_requested: job.stop_requested,
-        stop_reason: job.stop_reason,
-        error_message: job.error_message.clone(),
-        ledger: job.ledger,
-        objects: Vec::new(),
-        sample_one_in: job.sample_one_in,
-        keys: job.keys.clone(),
-    }
-}
-
 impl Capture {
     /// The job as it is written beside the segments: its objects are in the journal.
     pub fn flat_job(&self, ledger: Ledger) -> Job {
-        Job { ledger, ..without_objects(&self.job) }
+        Job { ledger, ..self.job.without_objects() }
     }
 }
 
@@ -351,4 +348,12 @@ pub(super) fn refused(failure: &Failure) -> StopReason {
         Failure::Full(_) => StopReason::SpoolFull,
         Failure::Io(_) => StopReason::IoError,
     }
+}
+
+/// Moves captured packets to what the disk lost.
+fn lose(ledger: &mut Ledger, lost: Lost) {
+    let packets = lost.packets.min(ledger.captured);
+    ledger.captured -= packets;
+    ledger.captured_bytes = ledger.captured_bytes.saturating_sub(lost.frame_bytes);
+    ledger.dropped.io += packets;
 }

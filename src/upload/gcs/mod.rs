@@ -1,20 +1,20 @@
 //! Objects in a bucket of Google Cloud Storage, by its JSON API. Owns the configuration and what stands in a bucket; `session`
-//! owns the protocol of uploads, `writer` what is sent, `request` what is tried again, `line` the way there.
+//! owns the protocol of uploads, `writer` what is sent, `request` what is tried again, `client` the connection.
 //!
 //! Invariant: an object is created only where none is (`ifGenerationMatch=0`), in the request that makes it visible.
 
-mod line;
+mod client;
 mod request;
 mod session;
 mod writer;
 
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept};
-use super::patience::Grant;
+use super::retry_budget::Grant;
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::limits::PART_BYTES_MIN;
 use bytes::Bytes;
-use line::Tokens;
+use client::Tokens;
 use request::{Failed, Reply, Target, call, media};
 use reqwest::{Client, Method, Url};
 use serde::Deserialize;
@@ -107,7 +107,7 @@ impl GcsStores {
             let detail = format!("{} is not in {PART_BYTES_MIN}..={CHUNK_BYTES_MAX}", config.chunk_bytes);
             return Err(wrong("part_bytes", detail));
         }
-        let client = line::client(&config)?;
+        let client = client::open(&config)?;
         let tokens = Arc::new(Tokens::new(&config.credentials)?);
         Ok(Self { config, endpoint, client, tokens })
     }
@@ -187,8 +187,8 @@ impl ObjectStore for GcsStore {
     fn probe(&self) -> Pending<'_, ()> {
         Box::pin(async move {
             let target = self.target(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()));
-            let patience = target.grant.patience_short();
-            Session::begin(target, patience).await?.cancel().await
+            let budget = target.grant.budget_short();
+            Session::begin(target, budget).await?.cancel().await
         })
     }
 
@@ -248,8 +248,8 @@ impl ObjectStore for GcsStore {
                 query.extend(next.iter().map(|token| ("pageToken", &**token)));
                 let url = target.url(&["storage", "v1", "b", &target.bucket, "o"], &query);
                 let request = |client: &Client| client.request(Method::GET, url.clone());
-                let patience = target.grant.patience_look();
-                let reply = call(&target, "storage.objects.list", patience, None, request).await?;
+                let budget = target.grant.budget_look();
+                let reply = call(&target, "storage.objects.list", budget, None, request).await?;
                 let page: Page = parse(&target, &reply)?;
                 let ours = page
                     .items
@@ -291,6 +291,6 @@ fn parse<T: serde::de::DeserializeOwned>(target: &Target, reply: &Reply) -> Resu
 async fn describe_object(target: &Target) -> Result<Held, UploadError> {
     let url = target.object_url(&[("fields", "size,crc32c")]);
     let request = |client: &Client| client.request(Method::GET, url.clone());
-    let reply = call(target, "storage.objects.get", target.grant.patience_look(), None, request).await?;
+    let reply = call(target, "storage.objects.get", target.grant.budget_look(), None, request).await?;
     Ok(parse(target, &reply)?)
 }

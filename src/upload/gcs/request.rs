@@ -4,9 +4,9 @@
 //! Invariant: nothing is tried again that was refused for good, and nothing given up that people or time can repair, as long as
 //! somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
-use super::line::Tokens;
+use super::client::Tokens;
 use crate::chain::chain;
-use crate::upload::patience::{Grant, Patience, is_about_trust};
+use crate::upload::retry_budget::{Grant, RetryBudget, is_about_trust};
 use crate::upload::{COUNTS, UploadError};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::HeaderMap;
@@ -78,25 +78,25 @@ impl Target {
     }
 }
 
-/// Sends a request with a token until it succeeds, is refused, or patience ends. The body of an answer may have `bytes_max`.
+/// Sends a request with a token until it succeeds, is refused, or its budget is used up. The body of an answer may have `bytes_max`.
 pub(super) async fn call(
     target: &Target,
     action: &'static str,
-    patience: Patience,
+    budget: RetryBudget,
     bytes_max: Option<u64>,
     request: impl Fn(&Client) -> RequestBuilder,
 ) -> Result<Reply, Failed> {
-    let mut attempts = Attempts::new(target, action, patience);
+    let mut attempts = Attempts::new(target, action, budget);
     loop {
         let sent = async {
             let token = target.tokens.get().await.map_err(Refusal::no_token)?;
             let request = request(&target.client);
             exchange(target, token.into_iter().fold(request, RequestBuilder::bearer_auth), bytes_max).await
         };
-        match tokio::time::timeout(patience.attempt, sent).await {
+        match tokio::time::timeout(budget.attempt, sent).await {
             Ok(Ok(reply)) => return Ok(reply),
             Ok(Err(refusal)) => attempts.after(refusal).await?,
-            Err(_elapsed) => attempts.after(Refusal::silence(patience)).await?,
+            Err(_elapsed) => attempts.after(Refusal::silence(budget)).await?,
         }
     }
 }
@@ -104,13 +104,11 @@ pub(super) async fn call(
 /// One request to a session's address, which identifies us by itself.
 pub(super) async fn once(
     target: &Target,
-    patience: Patience,
+    budget: RetryBudget,
     request: RequestBuilder,
 ) -> Result<Reply, Refusal> {
     let sent = exchange(target, request, None);
-    tokio::time::timeout(patience.attempt, sent)
-        .await
-        .unwrap_or_else(|_elapsed| Err(Refusal::silence(patience)))
+    tokio::time::timeout(budget.attempt, sent).await.unwrap_or_else(|_elapsed| Err(Refusal::silence(budget)))
 }
 
 /// Anything but success and "go on" is a refusal.
@@ -153,8 +151,8 @@ impl Refusal {
         Self { status, reason, detail, keyless: false, decided: None }
     }
 
-    fn silence(patience: Patience) -> Self {
-        Self::new(None, String::new(), format!("no answer within {} s", patience.attempt.as_secs()))
+    fn silence(budget: RetryBudget) -> Self {
+        Self::new(None, String::new(), format!("no answer within {} s", budget.attempt.as_secs()))
     }
 
     fn broken(error: &reqwest::Error) -> Self {
@@ -163,7 +161,7 @@ impl Refusal {
         Self::new(None, String::new(), detail)
     }
 
-    fn no_token(refused: super::line::NoToken) -> Self {
+    fn no_token(refused: super::client::NoToken) -> Self {
         Self { keyless: !refused.transient, ..Self::new(None, String::new(), refused.detail) }
     }
 
@@ -226,22 +224,22 @@ impl Refusal {
 pub(super) struct Attempts<'a> {
     target: &'a Target,
     action: &'static str,
-    patience: Patience,
+    budget: RetryBudget,
     began: Instant,
     made: u32,
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(target: &'a Target, action: &'static str, patience: Patience) -> Self {
-        Self { target, action, patience, began: Instant::now(), made: 0 }
+    pub(super) fn new(target: &'a Target, action: &'static str, budget: RetryBudget) -> Self {
+        Self { target, action, budget, began: Instant::now(), made: 0 }
     }
 
     /// Waits for the next attempt after one that failed, or says that there is none.
     pub(super) async fn after(&mut self, refusal: Refusal) -> Result<(), Failed> {
         self.made += 1;
         let (pause, elapsed) = (self.target.grant.pause(self.made), self.began.elapsed());
-        let again = refusal.transient() || self.patience.curable && refusal.curable();
-        if !again || elapsed + pause > self.patience.total {
+        let again = refusal.transient() || self.budget.curable && refusal.curable();
+        if !again || elapsed + pause > self.budget.total {
             let status = refusal.status;
             return Err(Failed {
                 error: refusal.explain(self.target, self.action, elapsed.as_secs()),
@@ -255,7 +253,7 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// Patience begins anew: the store goes on.
+    /// The budget begins again: the store makes progress.
     pub(super) fn progress(&mut self) {
         (self.began, self.made) = (Instant::now(), 0);
     }
@@ -269,7 +267,7 @@ pub(super) async fn media(target: &Target, range: Option<String>, bytes_max: u64
         range.iter().fold(get, |get, range| get.header("range", range))
     };
     let reply =
-        call(target, "storage.objects.get", target.grant.patience_look(), Some(bytes_max), request).await?;
+        call(target, "storage.objects.get", target.grant.budget_look(), Some(bytes_max), request).await?;
     Ok(reply.body)
 }
 

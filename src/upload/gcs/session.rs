@@ -9,7 +9,7 @@
 use super::request::{Attempts, Failed, Refusal, Reply, Target, call, once};
 use crate::upload::UploadError;
 use crate::upload::checksum::base64;
-use crate::upload::patience::Patience;
+use crate::upload::retry_budget::RetryBudget;
 use bytes::Bytes;
 use reqwest::{Client, Method, Url};
 use serde::Deserialize;
@@ -52,7 +52,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) async fn begin(target: Target, patience: Patience) -> Result<Self, Failed> {
+    pub(super) async fn begin(target: Target, budget: RetryBudget) -> Result<Self, Failed> {
         let query = [("uploadType", "resumable"), ("name", &*target.key), ("ifGenerationMatch", "0")];
         let url = target.url(&["upload", "storage", "v1", "b", &target.bucket, "o"], &query);
         let mut object = serde_json::json!({"name": target.key, "contentType": "application/octet-stream"});
@@ -60,7 +60,7 @@ impl Session {
             object["storageClass"] = class.as_str().into();
         }
         let request = |client: &Client| client.request(Method::POST, url.clone()).json(&object);
-        let reply = match call(&target, CREATE, patience, None, request).await {
+        let reply = match call(&target, CREATE, budget, None, request).await {
             // No object is asked for, so it is the bucket that is not there.
             Err(Failed { status: Some(404), .. }) => {
                 let error = UploadError::NoSuchBucket { bucket: target.bucket.clone() };
@@ -94,10 +94,10 @@ impl Session {
 
     /// Asks where it stands.
     pub(super) async fn stand(&self) -> Result<Stand, UploadError> {
-        let patience = self.target.grant.patience(0);
-        let mut attempts = Attempts::new(&self.target, CREATE, patience);
+        let budget = self.target.grant.budget(0);
+        let mut attempts = Attempts::new(&self.target, CREATE, budget);
         loop {
-            match self.ask("bytes */*".to_owned(), patience).await {
+            match self.ask("bytes */*".to_owned(), budget).await {
                 Ok(stand) => return Ok(stand),
                 Err(refusal) => self.again(&mut attempts, refusal).await?,
             }
@@ -113,15 +113,15 @@ impl Session {
         body: Bytes,
         whole: Option<u32>,
     ) -> Result<Stand, UploadError> {
-        let (patience, end) = (self.target.grant.patience(body.len()), offset + body.len() as u64);
-        let mut attempts = Attempts::new(&self.target, CREATE, patience);
+        let (budget, end) = (self.target.grant.budget(body.len()), offset + body.len() as u64);
+        let mut attempts = Attempts::new(&self.target, CREATE, budget);
         let (mut held, mut unsure) = (offset, false);
         loop {
             let total = whole.map_or_else(|| "*".to_owned(), |_| end.to_string());
             let answer = if unsure {
-                self.ask(format!("bytes */{total}"), patience).await
+                self.ask(format!("bytes */{total}"), budget).await
             } else {
-                self.put(body.slice((held - offset) as usize..), held, &total, whole, patience).await
+                self.put(body.slice((held - offset) as usize..), held, &total, whole, budget).await
             };
             unsure = answer.is_err();
             match answer {
@@ -149,7 +149,7 @@ impl Session {
         from: u64,
         total: &str,
         whole: Option<u32>,
-        patience: Patience,
+        budget: RetryBudget,
     ) -> Result<Stand, Refusal> {
         let range = match body.len() as u64 {
             0 => format!("bytes */{total}"),
@@ -160,13 +160,13 @@ impl Session {
             // The store makes no object of anything else.
             request = request.header("x-goog-hash", format!("crc32c={}", base64(crc)));
         }
-        read(&once(&self.target, patience, request.header("content-range", range)).await?)
+        read(&once(&self.target, budget, request.header("content-range", range)).await?)
     }
 
-    async fn ask(&self, range: String, patience: Patience) -> Result<Stand, Refusal> {
+    async fn ask(&self, range: String, budget: RetryBudget) -> Result<Stand, Refusal> {
         let request = self.target.client.request(Method::PUT, self.url.clone());
         let request = request.header("content-range", range).header("content-length", "0");
-        read(&once(&self.target, patience, request).await?)
+        read(&once(&self.target, budget, request).await?)
     }
 
     /// Waits, unless the session is gone or refuses for good.
@@ -184,12 +184,12 @@ impl Session {
     /// Ends it without an object; one that is gone already is ended.
     pub(super) async fn cancel(mut self) -> Result<(), UploadError> {
         self.closed = true;
-        let patience = self.target.grant.patience_short();
-        let mut attempts = Attempts::new(&self.target, CREATE, patience);
+        let budget = self.target.grant.budget_short();
+        let mut attempts = Attempts::new(&self.target, CREATE, budget);
         loop {
             let request = self.target.client.request(Method::DELETE, self.url.clone());
             let request = request.header("content-length", "0");
-            match once(&self.target, patience, request).await {
+            match once(&self.target, budget, request).await {
                 Ok(_) => return Ok(()),
                 // 499 is the answer to a cancellation. Stores that know none let sessions end by themselves.
                 Err(Refusal { status: Some(404 | 405 | 410 | 499 | 501), .. }) => return Ok(()),

@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::task::{JoinError, JoinSet};
 
 /// Where the bytes go.
-enum Way {
+enum Progress {
     /// Nowhere yet.
     None,
     Session(Box<Session>),
@@ -42,7 +42,7 @@ pub(super) struct GcsWriter {
     chunk_bytes: usize,
     /// The chunk that fills.
     open: BytesMut,
-    way: Way,
+    progress: Progress,
     /// What has left `open`.
     gone: Beginning,
     /// What the store confirmed.
@@ -60,7 +60,7 @@ impl GcsWriter {
             target,
             chunk_bytes,
             open: BytesMut::new(),
-            way: Way::None,
+            progress: Progress::None,
             gone: Beginning::default(),
             confirmed: Beginning::default(),
             skip: 0,
@@ -72,11 +72,11 @@ impl GcsWriter {
     /// Goes on behind `bytes` bytes with the checksum `crc32c`, where the session stands at or behind them.
     pub(super) fn resumed(self, session: Session, stand: Stand, bytes: u64, crc32c: u32) -> Self {
         let at = Beginning { bytes, crc32c };
-        let (way, skip) = match stand {
-            Stand::Open(held) => (Way::Session(Box::new(session)), held.saturating_sub(bytes)),
-            Stand::Done(held) => (Way::There(held), 0),
+        let (progress, skip) = match stand {
+            Stand::Open(held) => (Progress::Session(Box::new(session)), held.saturating_sub(bytes)),
+            Stand::Done(held) => (Progress::There(held), 0),
         };
-        Self { way, skip, gone: at, confirmed: at, told: Some(bytes), ..self }
+        Self { progress, skip, gone: at, confirmed: at, told: Some(bytes), ..self }
     }
 
     async fn append(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
@@ -86,7 +86,7 @@ impl GcsWriter {
             self.gone = self.gone.and(&held);
         }
         while !bytes.is_empty() {
-            if let Way::There(held) = &self.way {
+            if let Progress::There(held) = &self.progress {
                 self.gone = self.gone.and(&bytes);
                 let longer = self.gone.bytes > held.size;
                 return if longer { Err(self.exists()) } else { Ok(()) };
@@ -114,15 +114,15 @@ impl GcsWriter {
         Ok(())
     }
 
-    /// A way for the open chunk, once the one before it has arrived.
+    /// A session for the open chunk, once the one before it has arrived.
     async fn clear(&mut self) -> Result<(), UploadError> {
         self.settled().await?;
-        if matches!(self.way, Way::None) {
-            let begun = Session::begin(self.target.clone(), self.target.grant.patience(0)).await;
-            self.way = match begun {
-                Ok(session) => Way::Session(Box::new(session)),
+        if matches!(self.progress, Progress::None) {
+            let begun = Session::begin(self.target.clone(), self.target.grant.budget(0)).await;
+            self.progress = match begun {
+                Ok(session) => Progress::Session(Box::new(session)),
                 Err(Failed { error: UploadError::Exists { .. }, .. }) => {
-                    Way::There(describe_object(&self.target).await?)
+                    Progress::There(describe_object(&self.target).await?)
                 }
                 Err(failed) => return Err(failed.error),
             };
@@ -136,7 +136,7 @@ impl GcsWriter {
         let (from, body) = (self.gone.bytes, self.open.split().freeze());
         let gone = self.gone.and(&body);
         self.gone = gone;
-        if let Way::Session(session) = &self.way {
+        if let Progress::Session(session) = &self.progress {
             let session = session.hand();
             self.flight.spawn(async move {
                 match session.send(from, body, None).await? {
@@ -189,8 +189,8 @@ impl Ending for GcsWriter {
             // More is held than the object has: this session can never become it.
             return Err(UploadError::Lost { place: self.target.place() });
         }
-        let (held, refusal) = match &mut self.way {
-            Way::Session(session) => match session.send(from, body, Some(self.gone.crc32c)).await {
+        let (held, refusal) = match &mut self.progress {
+            Progress::Session(session) => match session.send(from, body, Some(self.gone.crc32c)).await {
                 Ok(Stand::Done(held)) => {
                     session.closed = true;
                     (held, None)
@@ -204,16 +204,16 @@ impl Ending for GcsWriter {
                 }
                 Err(error) => return Err(error),
             },
-            Way::There(held) => (held.clone(), Some(self.exists())),
-            Way::None => return Err(UploadError::Lost { place: self.target.place() }),
+            Progress::There(held) => (held.clone(), Some(self.exists())),
+            Progress::None => return Err(UploadError::Lost { place: self.target.place() }),
         };
         self.compare(&held).map_err(|other| refusal.unwrap_or(other))
     }
 
     async fn give_up(&mut self) -> Result<(), UploadError> {
         self.flight.shutdown().await;
-        match std::mem::replace(&mut self.way, Way::None) {
-            Way::Session(session) => session.cancel().await,
+        match std::mem::replace(&mut self.progress, Progress::None) {
+            Progress::Session(session) => session.cancel().await,
             _ => Ok(()),
         }
     }
@@ -233,7 +233,7 @@ impl ObjectWriter for GcsWriter {
     }
 
     fn checkpoint(&mut self) -> Option<Checkpoint> {
-        let Way::Session(session) = &mut self.way else { return None };
+        let Progress::Session(session) = &mut self.progress else { return None };
         let Beginning { bytes, crc32c } = self.confirmed;
         if bytes == 0 || self.told == Some(bytes) {
             return None;

@@ -6,8 +6,8 @@ use super::retry::{Failed, Target, call};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::KeptPart;
 use crate::upload::checksum::{base64, crc32c};
-use crate::upload::patience::Patience;
-use aws_sdk_s3::types::ChecksumAlgorithm;
+use crate::upload::retry_budget::RetryBudget;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) struct Multipart {
 }
 
 impl Multipart {
-    pub(super) async fn create(target: Target, patience: Patience) -> Result<Self, UploadError> {
+    pub(super) async fn create(target: Target, budget: RetryBudget) -> Result<Self, UploadError> {
         let request = || {
             let create = target.client.create_multipart_upload().bucket(&target.bucket).key(&target.key);
             let extras = &target.extras;
@@ -33,7 +33,7 @@ impl Multipart {
                 .set_acl(extras.acl())
                 .send()
         };
-        let answer = call(&target, "s3:PutObject", patience, request).await?;
+        let answer = call(&target, "s3:PutObject", budget, request).await?;
         let Some(id) = answer.upload_id else {
             return Err(UploadError::Refused {
                 place: target.place(),
@@ -46,6 +46,31 @@ impl Multipart {
     /// An upload that was begun before; it outlives this one too.
     pub(super) fn kept(target: Target, id: String) -> Self {
         Self { target, id, closed: true }
+    }
+
+    /// Asks for an object of a part that was never sent. The refusal that a store gives for that is the good answer.
+    ///
+    /// # Errors
+    /// When the store would refuse the completion of a whole upload too: the right is missing, or it does not know conditions.
+    pub(super) async fn complete_nothing(&self, budget: RetryBudget) -> Result<(), UploadError> {
+        let target = &self.target;
+        let part =
+            CompletedPart::builder().part_number(1).e_tag("\"00000000000000000000000000000000\"").build();
+        let parts = CompletedMultipartUpload::builder().parts(part).build();
+        let request = || {
+            let complete = target.client.complete_multipart_upload().bucket(&target.bucket).key(&target.key);
+            complete.upload_id(&self.id).multipart_upload(parts.clone()).if_none_match("*").send()
+        };
+        match call(target, "s3:PutObject", budget, request).await {
+            Err(Failed { error, code }) => match error {
+                UploadError::Denied { .. }
+                | UploadError::Credentials { .. }
+                | UploadError::Unreachable { .. } => Err(error),
+                _ if code == "NotImplemented" => Err(error),
+                _no_such_part => Ok(()),
+            },
+            Ok(_) => Ok(()),
+        }
     }
 
     pub(super) async fn abort(mut self) -> Result<(), UploadError> {
@@ -62,8 +87,7 @@ impl Multipart {
                 let list = target.client.list_parts().bucket(&target.bucket).key(&target.key);
                 list.upload_id(&self.id).set_part_number_marker(marker.clone()).send()
             };
-            let answer =
-                call(target, "s3:ListMultipartUploadParts", target.grant.patience(0), request).await?;
+            let answer = call(target, "s3:ListMultipartUploadParts", target.grant.budget(0), request).await?;
             let listed = answer.parts().iter();
             parts.extend(listed.filter_map(|part| Some((part.part_number()?, part.e_tag()?.to_owned()))));
             marker = answer.next_part_number_marker().map(str::to_owned);
@@ -79,7 +103,7 @@ pub(super) async fn abort(target: &Target, id: &str) -> Result<(), UploadError> 
     let request = || {
         target.client.abort_multipart_upload().bucket(&target.bucket).key(&target.key).upload_id(id).send()
     };
-    match call(target, "s3:AbortMultipartUpload", target.grant.patience_short(), request).await {
+    match call(target, "s3:AbortMultipartUpload", target.grant.budget_short(), request).await {
         Ok(_) => Ok(()),
         Err(failed) if failed.code == "NoSuchUpload" => Ok(()),
         Err(failed) => Err(failed.error),
@@ -114,7 +138,7 @@ pub(super) async fn send_part(
         let part = target.client.upload_part().bucket(&target.bucket).key(&target.key).upload_id(&id);
         part.part_number(number).checksum_crc32_c(&sum).body(body.clone().into()).send()
     };
-    let answer = call(&target, "s3:PutObject", target.grant.patience(body.len()), request).await?;
+    let answer = call(&target, "s3:PutObject", target.grant.budget(body.len()), request).await?;
     let held = answer.checksum_crc32_c();
     if let Some(held) = held
         && held != sum

@@ -6,7 +6,7 @@
 
 use super::extras::S3Extras;
 use crate::chain::chain;
-use crate::upload::patience::{Grant, Patience, is_about_trust};
+use crate::upload::retry_budget::{Grant, RetryBudget, is_about_trust};
 use crate::upload::{COUNTS, UploadError};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -35,7 +35,7 @@ const TRANSIENT_CODES: [&str; 14] = [
     "IncompleteBody",
 ];
 
-/// How long keys that the store does not know are tried: the next attempt of the upload reads them anew.
+/// How long keys that the store does not know are tried: the next attempt of the upload reads them again.
 const KEYS_TOTAL_MAX: Duration = Duration::from_secs(60);
 
 const CREDENTIAL_CODES: [&str; 6] = [
@@ -81,11 +81,11 @@ impl From<Failed> for UploadError {
     }
 }
 
-/// Sends a request until it succeeds, is refused, or patience ends.
+/// Sends a request until it succeeds, is refused, or its budget is used up.
 pub(super) async fn call<T, E, F>(
     target: &Target,
     action: &'static str,
-    patience: Patience,
+    budget: RetryBudget,
     mut request: impl FnMut() -> F,
 ) -> Result<T, Failed>
 where
@@ -95,16 +95,16 @@ where
     let began = Instant::now();
     let mut attempts = 0;
     loop {
-        let answer = match tokio::time::timeout(patience.attempt, request()).await {
+        let answer = match tokio::time::timeout(budget.attempt, request()).await {
             Ok(Ok(success)) => return Ok(success),
             Ok(Err(error)) => Answer::read(&error),
-            Err(_elapsed) => Answer::silence(patience.attempt),
+            Err(_elapsed) => Answer::silence(budget.attempt),
         };
         attempts += 1;
         let pause = target.grant.pause(attempts);
         let elapsed = began.elapsed();
-        let again = answer.transient() || patience.curable && answer.curable();
-        let total = if answer.is_about_keys() { patience.total.min(KEYS_TOTAL_MAX) } else { patience.total };
+        let again = answer.transient() || budget.curable && answer.curable();
+        let total = if answer.is_about_keys() { budget.total.min(KEYS_TOTAL_MAX) } else { budget.total };
         if !again || elapsed + pause > total {
             let error = answer.explain(target, action, elapsed.as_secs());
             return Err(Failed { error, code: answer.code });

@@ -32,7 +32,7 @@ async fn sweep_those(
             list.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone()).send()
         };
         let answer =
-            call(place, "s3:ListBucketMultipartUploads", place.grant.patience_short(), request).await?;
+            call(place, "s3:ListBucketMultipartUploads", place.grant.budget_short(), request).await?;
         for upload in answer.uploads().iter().filter(|upload| may_go(upload)) {
             let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
             let target = Target { key: key.to_owned(), ..place.clone() };

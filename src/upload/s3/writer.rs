@@ -119,7 +119,7 @@ impl S3Writer {
         }
         let upload = match self.upload.take() {
             Some(upload) => upload,
-            None => Multipart::create(self.target.clone(), self.target.grant.patience(0)).await?,
+            None => Multipart::create(self.target.clone(), self.target.grant.budget(0)).await?,
         };
         self.begun += 1;
         let (target, id, number) = (self.target.clone(), upload.id.clone(), self.begun as i32);
@@ -163,7 +163,7 @@ impl S3Writer {
                 .body(body.clone().into())
                 .send()
         };
-        let answer = call(&target, "s3:PutObject", target.grant.patience(body.len()), request).await;
+        let answer = call(&target, "s3:PutObject", target.grant.budget(body.len()), request).await;
         let confirmed = answer.map(|answer| answer.checksum_crc32_c.is_some_and(|sum| sums.are(&sum)));
         self.confirm(confirmed, &sums).await
     }
@@ -195,8 +195,8 @@ impl S3Writer {
                 .send()
         };
         // Stores put the object together before they answer: as much time as for a part.
-        let patience = target.grant.patience(usize::try_from(self.cut.part_bytes).unwrap_or(usize::MAX));
-        let answer = call(&target, "s3:PutObject", patience, request).await;
+        let budget = target.grant.budget(usize::try_from(self.cut.part_bytes).unwrap_or(usize::MAX));
+        let answer = call(&target, "s3:PutObject", budget, request).await;
         upload.closed |= answer.is_ok();
         let completed = answer.is_ok();
         let confirmed = answer.map(|answer| answer.checksum_crc32_c.is_some_and(|sum| sums.are(&sum)));
@@ -225,7 +225,7 @@ impl S3Writer {
             }) => (false, Some(error)),
             Err(failed) => return Err(failed.error),
         };
-        match (head(&self.target, self.target.grant.patience_look()).await, refusal) {
+        match (head(&self.target, self.target.grant.budget_look()).await, refusal) {
             (Ok(held), None) => self.compare(&held, sums),
             (Ok(held), Some(refusal)) if held.checksum.is_some() => {
                 self.compare(&held, sums).map_err(|_not_ours| refusal)
@@ -234,6 +234,11 @@ impl S3Writer {
             (Err(Failed { error: UploadError::Denied { .. }, .. }), None) if confirmed => {
                 Ok(Stored { bytes: self.bytes })
             }
+            // Whether it is ours cannot be seen: the right to look is what is missing, and nothing is to be removed.
+            (
+                Err(Failed { error: denied @ UploadError::Denied { .. }, .. }),
+                Some(UploadError::Exists { .. }),
+            ) => Err(denied),
             (_, Some(refusal)) => Err(refusal),
             (Err(failed), None) => Err(failed.error),
         }

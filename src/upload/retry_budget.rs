@@ -15,7 +15,7 @@ const SHORT_SECONDS_MAX: u64 = 10;
 
 /// How long to wait for one request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct RetryBudget {
     /// For one attempt.
     pub attempt: Duration,
     /// For all of them: none begins later.
@@ -34,9 +34,9 @@ pub(super) struct Grant {
 
 impl Grant {
     /// For a request with a body of `len` bytes.
-    pub(super) fn patience(&self, len: usize) -> Patience {
+    pub(super) fn budget(&self, len: usize) -> RetryBudget {
         let seconds = self.attempt_seconds_max + len as u64 / LINK_BYTES_PER_SECOND_MIN;
-        Patience {
+        RetryBudget {
             attempt: Duration::from_secs(seconds),
             total: Duration::from_secs(self.retry_seconds_max),
             curable: true,
@@ -44,14 +44,14 @@ impl Grant {
     }
 
     /// For a look at what is there, whose answer may well be no.
-    pub(super) fn patience_look(&self) -> Patience {
-        Patience { curable: false, ..self.patience(0) }
+    pub(super) fn budget_look(&self) -> RetryBudget {
+        RetryBudget { curable: false, ..self.budget(0) }
     }
 
     /// For a request that somebody waits for.
-    pub(super) fn patience_short(&self) -> Patience {
+    pub(super) fn budget_short(&self) -> RetryBudget {
         let total = Duration::from_secs(self.retry_seconds_max.min(SHORT_SECONDS_MAX));
-        Patience { total, curable: false, ..self.patience(0) }
+        RetryBudget { total, curable: false, ..self.budget(0) }
     }
 
     /// Before attempt `attempts + 1`, with full jitter.

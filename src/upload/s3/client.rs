@@ -1,4 +1,4 @@
-//! The way to a store: TLS, whom to trust, and a proxy. Owns the HTTP client that all buckets share.
+//! The connection to a store: TLS, whom to trust, and a proxy. Owns the HTTP client that all buckets share.
 //!
 //! Invariant: only the config decides whom we talk to; proxies from the environment are not taken.
 
@@ -13,7 +13,7 @@ use std::path::Path;
 const PROVIDER: Provider = Provider::Rustls(CryptoMode::Ring);
 
 /// A client that goes through `proxy` and trusts the certificates in `ca_file` beside the system's.
-pub(super) fn client(proxy: Option<&str>, ca_file: Option<&Path>) -> Result<SharedHttpClient, UploadError> {
+pub(super) fn open(proxy: Option<&str>, ca_file: Option<&Path>) -> Result<SharedHttpClient, UploadError> {
     let tls = trust(ca_file)?;
     let Some(url) = proxy else {
         return Ok(Builder::new().tls_provider(PROVIDER).tls_context(tls).build_https());
@@ -54,11 +54,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         for text in ["", "no certificate", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
             std::fs::write(file.path(), text).unwrap();
-            let error = client(None, Some(file.path())).unwrap_err();
+            let error = open(None, Some(file.path())).unwrap_err();
             assert!(matches!(error, UploadError::Config { key: "ca_file", .. }), "{error}");
         }
-        let error = client(Some("no address"), None).unwrap_err();
+        let error = open(Some("no address"), None).unwrap_err();
         assert!(matches!(error, UploadError::Config { key: "proxy", .. }), "{error}");
-        assert!(client(Some("http://127.0.0.1:3128"), None).is_ok());
+        assert!(open(Some("http://127.0.0.1:3128"), None).is_ok());
     }
 }

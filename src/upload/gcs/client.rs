@@ -1,4 +1,4 @@
-//! The way to Google: TLS, whom to trust, a proxy, and tokens. Owns the HTTP client and the credentials of all buckets. Only this
+//! The connection to Google: TLS, whom to trust, a proxy, and tokens. Owns the HTTP client and the credentials of all buckets. Only this
 //! file names the crate that makes tokens.
 //!
 //! Invariant: only the config decides whom objects and sessions go to; neither redirects nor proxies from the environment are
@@ -34,7 +34,7 @@ impl From<CredentialsError> for NoToken {
 }
 
 /// A client that goes through the proxy of `config` and trusts its certificates beside the system's.
-pub(super) fn client(config: &GcsConfig) -> Result<Client, UploadError> {
+pub(super) fn open(config: &GcsConfig) -> Result<Client, UploadError> {
     let wrong = |key, detail: String| UploadError::Config { key, detail };
     let mut builder = Client::builder()
         .user_agent(concat!("trawl/", env!("CARGO_PKG_VERSION")))
@@ -131,13 +131,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         for text in ["", "no certificate", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
             std::fs::write(file.path(), text).unwrap();
-            let error = client(&config(file.path())).unwrap_err();
+            let error = open(&config(file.path())).unwrap_err();
             assert!(matches!(error, UploadError::Config { key: "ca_file", .. }), "{error}");
         }
         let proxy = GcsConfig { proxy: Some("http://".to_owned()), ..GcsConfig::default() };
-        let error = client(&proxy).unwrap_err();
+        let error = open(&proxy).unwrap_err();
         assert!(matches!(error, UploadError::Config { key: "proxy", .. }), "{error}");
-        assert!(client(&GcsConfig::default()).is_ok());
+        assert!(open(&GcsConfig::default()).is_ok());
     }
 
     #[tokio::test]

@@ -1,0 +1,380 @@
+//! A delivery whose disk, memory, descriptors or segments fail. Owns these expectations.
+
+use super::super::record;
+use super::*;
+use crate::job::AccountId;
+use crate::merge::Summary;
+use crate::ownership::BucketKeys;
+use crate::pcap::{Reader, Writer};
+use crate::spool::{Input, Segment, SpoolConfig, WriteMode};
+use crate::store::Embedded;
+use crate::upload::{Stores, StoresConfig};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::watch;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A capture of one queue in a directory of its own, and the news of its delivery.
+struct Rig {
+    temp: tempfile::TempDir,
+    spool: Arc<Spool>,
+    feed: Arc<Feed>,
+    id: CaptureId,
+    reports: mpsc::UnboundedReceiver<Report>,
+    reporter: Reporter,
+    leaving: watch::Sender<bool>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let spool = Spool::open(SpoolConfig {
+            dir: temp.path().join("spool"),
+            bytes_max: 1 << 30,
+            segment_bytes: 1 << 20,
+            write: WriteMode::Auto,
+            fsync_interval: Duration::from_secs(1),
+            pool_bytes: 0,
+        });
+        let (tell, reports) = mpsc::unbounded_channel();
+        let reporter = Reporter::new(move |report| drop(tell.send(report)));
+        let rig = Self {
+            spool: Arc::new(spool.unwrap()),
+            feed: Arc::new(Feed::new(1)),
+            id: CaptureId::random(),
+            reports,
+            reporter,
+            leaving: watch::Sender::new(false),
+            temp,
+        };
+        fs::create_dir_all(rig.dir()).unwrap();
+        rig
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.temp.path().join("spool").join(self.id.as_str())
+    }
+
+    fn bucket(&self) -> PathBuf {
+        self.temp.path().join("bucket")
+    }
+
+    fn delivery(&self) -> Delivery {
+        let jobs = Arc::new(Embedded::open(&self.temp.path().join("jobs")).unwrap());
+        Delivery {
+            id: self.id.clone(),
+            dir: self.dir(),
+            queues: 1,
+            shape: Shape::plain(262_144, 1 << 20),
+            route: Route {
+                stores: Arc::new(Stores::new(StoresConfig::default()).unwrap()),
+                account: AccountId("a".to_owned()),
+                destination: None,
+                keys: BucketKeys::new(jobs, None),
+                kept: None,
+                simple_dir: self.bucket(),
+            },
+            feed: Arc::clone(&self.feed),
+            spool: Arc::clone(&self.spool),
+            retry: RetryPolicy {
+                retention: Duration::from_secs(60),
+                pause_max: Duration::from_millis(20),
+                leaving: self.leaving.subscribe(),
+                reporter: self.reporter.clone(),
+            },
+            reporter: self.reporter.clone(),
+            frees: Mutex::default(),
+        }
+    }
+
+    /// A published segment of `packets` packets.
+    fn segment(&self, sequence: u64, packets: u64) -> Segment {
+        let mut writer = Writer::new(Vec::new(), 262_144, 1).unwrap();
+        let ns = |i: u64| (1_800_000_000 + sequence * 100 + i) * SECOND;
+        (0..packets).for_each(|i| writer.write(ns(i), 84, &[sequence as u8; 84]).unwrap());
+        let bytes = writer.finish().unwrap();
+        let path = self.dir().join(format!("q000-{sequence:08}.pcap"));
+        fs::write(&path, &bytes).unwrap();
+        self.spool.count(&self.dir());
+        let (first_ns, last_ns) = (ns(0), ns(packets - 1));
+        Segment { path, sequence, bytes: bytes.len() as u64, packets, first_ns, last_ns }
+    }
+
+    /// Three segments of five packets, told.
+    fn three_segments(&self) -> Vec<Segment> {
+        let segments: Vec<_> = (0..3).map(|sequence| self.segment(sequence, 5)).collect();
+        segments.iter().for_each(|segment| self.feed.tell(Input::Segment(0, segment.clone())));
+        self.feed.tell(Input::End(0));
+        segments
+    }
+
+    async fn report(&mut self) -> Report {
+        tokio::time::timeout(Duration::from_secs(60), self.reports.recv()).await.unwrap().unwrap()
+    }
+
+    /// Waits until so many attempts have failed.
+    async fn troubles(&mut self, count: usize) -> String {
+        let mut last = String::new();
+        for _ in 0..count {
+            loop {
+                match self.report().await {
+                    Report::Trouble(error) => break last = error,
+                    Report::Delivered(outcome) => panic!("ended: {outcome:?}"),
+                    _ => {}
+                }
+            }
+        }
+        last
+    }
+
+    /// Waits for the end: what was lost, and the outcome.
+    async fn end(&mut self) -> ((u64, u64), Outcome) {
+        let mut lost = (0, 0);
+        loop {
+            match self.report().await {
+                Report::Lost { packets, frame_bytes } => lost = (packets, frame_bytes),
+                Report::Delivered(outcome) => return (lost, outcome),
+                _ => {}
+            }
+        }
+    }
+
+    /// Packets in the bucket's objects.
+    fn delivered(&self) -> u64 {
+        let mut packets = 0;
+        for entry in fs::read_dir(self.bucket()).unwrap() {
+            let mut reader = Reader::open(&entry.unwrap().path()).unwrap();
+            while reader.next_record().unwrap().is_some() {
+                packets += 1;
+            }
+        }
+        packets
+    }
+
+    async fn assert_whole(&mut self) {
+        let (lost, outcome) = self.end().await;
+        assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+        assert_eq!((lost, self.delivered()), ((0, 0), 15));
+        assert!(record::remove(&self.spool, &self.dir()).unwrap(), "nothing is left in the spool");
+    }
+}
+
+fn descriptors_in(dir: &Path) -> usize {
+    let links = fs::read_dir("/proc/self/fd").unwrap();
+    links
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .filter(|to| to.starts_with(dir))
+        .count()
+}
+
+fn merge_threads() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok())
+        .filter(|name| name.trim() == "merge")
+        .count()
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_opened_for_a_while_is_delivered_whole_later() {
+    let mut rig = Rig::new();
+    let segments = rig.three_segments();
+    let away = rig.temp.path().join("away");
+    fs::rename(&segments[1].path, &away).unwrap();
+    tokio::spawn(rig.delivery().run());
+    assert!(rig.troubles(2).await.contains("q000-00000001.pcap"));
+    fs::rename(&away, &segments[1].path).unwrap();
+    rig.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_process_without_descriptors_for_a_while_delivers_everything_later() {
+    let mut rig = Rig::new();
+    rig.three_segments();
+    let delivery = rig.delivery();
+    // Blocking threads exist before there are no descriptors left.
+    tokio::task::spawn_blocking(|| {}).await.unwrap();
+    let mut held = Vec::new();
+    while let Ok(file) = fs::File::open("/dev/null") {
+        held.push(file);
+    }
+    tokio::spawn(delivery.run());
+    let error = rig.troubles(12).await;
+    assert!(error.contains("os error 24"), "{error}");
+    drop(held);
+    rig.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_opened_is_tried_again() {
+    for recovers in [false, true] {
+        let mut rig = Rig::new();
+        if recovers {
+            (0..3).for_each(|sequence| drop(rig.segment(sequence, 5)));
+        } else {
+            rig.three_segments();
+        }
+        // A directory in its place.
+        fs::create_dir(rig.dir().join(".journal")).unwrap();
+        let delivery = rig.delivery();
+        tokio::spawn(delivery.run_from(recovers));
+        let error = rig.troubles(2).await;
+        assert!(error.contains(".journal") || error.contains("the journal"), "{error}");
+        fs::remove_dir(rig.dir().join(".journal")).unwrap();
+        rig.assert_whole().await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_delivered_up_to_its_damage_counted_and_kept() {
+    let mut rig = Rig::new();
+    let segments = rig.three_segments();
+    let mut bytes = fs::read(&segments[1].path).unwrap();
+    // Behind two whole records.
+    bytes[24 + 2 * 100..][..16].fill(0xff);
+    fs::write(&segments[1].path, &bytes).unwrap();
+    tokio::spawn(rig.delivery().run());
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    assert_eq!((lost, rig.delivered()), ((3, 3 * 84), 12));
+    assert!(
+        !record::remove(&rig.spool, &rig.dir()).unwrap() && segments[1].path.exists(),
+        "the file is kept"
+    );
+    assert!(!segments[0].path.exists() && !segments[2].path.exists(), "the others are freed");
+    // Neither does the next process free it.
+    rig.feed = Arc::new(Feed::new(1));
+    tokio::spawn(rig.delivery().run_recovered());
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done) && lost == (0, 0), "{outcome:?}");
+    assert!(segments[1].path.exists());
+}
+
+#[tokio::test]
+async fn a_segment_that_never_comes_back_costs_its_own_packets_only() {
+    let mut rig = Rig::new();
+    let segments = rig.three_segments();
+    fs::remove_file(&segments[1].path).unwrap();
+    tokio::spawn(rig.delivery().run());
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    assert_eq!((lost, rig.delivered()), ((5, 5 * 84), 10));
+}
+
+#[tokio::test]
+async fn what_a_dead_process_left_with_a_gap_is_delivered() {
+    let mut rig = Rig::new();
+    for sequence in [0, 2, 5] {
+        rig.segment(sequence, 5);
+    }
+    // It could not be published, and nothing tells how much of it can be trusted.
+    let open = rig.dir().join(".q000-00000001.pcap.open");
+    fs::write(&open, [0; 100]).unwrap();
+    tokio::spawn(rig.delivery().run_recovered());
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    assert_eq!((lost, rig.delivered()), ((0, 0), 15));
+    assert!(!record::remove(&rig.spool, &rig.dir()).unwrap() && open.exists());
+}
+
+#[tokio::test]
+async fn a_capture_whose_directory_is_gone_is_no_empty_capture() {
+    let mut rig = Rig::new();
+    fs::remove_dir(rig.dir()).unwrap();
+    tokio::spawn(rig.delivery().run_recovered());
+    let (_, outcome) = rig.end().await;
+    assert!(matches!(&outcome, Outcome::Failed(e) if e.contains("mounted")), "{outcome:?}");
+    assert!(!rig.bucket().exists() && !rig.dir().exists());
+}
+
+#[tokio::test]
+async fn a_delivery_that_waits_holds_neither_threads_nor_descriptors() {
+    let mut rig = Rig::new();
+    // The stream has not ended: the merge would wait for more.
+    let segment = rig.segment(0, 5);
+    rig.feed.tell(Input::Segment(0, segment));
+    rig.feed.tell(Input::Watermark(0, 1_900_000_000 * SECOND));
+    fs::write(rig.bucket(), "").unwrap();
+    let mut delivery = rig.delivery();
+    delivery.retry.pause_max = Duration::from_secs(3600);
+    let running = tokio::spawn(delivery.run());
+    rig.troubles(1).await;
+    // Threads that were told to end are seen for a moment more.
+    while merge_threads() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(descriptors_in(&rig.dir()), 0);
+    rig.leaving.send(true).unwrap();
+    running.await.unwrap();
+    assert!(matches!(rig.end().await.1, Outcome::Left));
+}
+
+/// The runtime has one thread: whatever waits there for a disk stops the clock too.
+#[tokio::test]
+async fn a_disk_that_stands_still_holds_up_no_runtime_thread() {
+    let mut rig = Rig::new();
+    rig.three_segments();
+    // Opening a pipe waits until somebody opens its other end.
+    let pipe = rig.dir().join(".journal");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    tokio::spawn(rig.delivery().run());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // It moves on, and refuses.
+    let mut moving = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        tokio::select! {
+            _ = rig.troubles(1) => break,
+            _ = moving.tick() => drop(fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap()),
+        }
+    }
+    fs::remove_file(&pipe).unwrap();
+    rig.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_went_well_for_longer_than_the_retention_is_not_given_up_at_its_first_failure() {
+    let rig = Rig::new();
+    let mut delivery = rig.delivery();
+    delivery.retry.retention = Duration::from_millis(1);
+    let mut attempts = Attempts::new(&delivery.retry);
+    std::thread::sleep(Duration::from_millis(5));
+    assert!(delivery.retry.pause(&mut attempts, "first".to_owned()).await.is_none());
+    std::thread::sleep(Duration::from_millis(5));
+    let outcome = delivery.retry.pause(&mut attempts, "second".to_owned()).await;
+    assert!(matches!(outcome, Some(Outcome::Failed(e)) if e.contains("second")));
+}
+
+#[tokio::test]
+async fn no_object_is_completed_that_could_not_be_journalled() {
+    for writable in [true, false] {
+        let (merge, merged) = mpsc::channel(8);
+        let summary = Summary {
+            bytes: 3,
+            packets: 1,
+            frame_bytes: 0,
+            first_ns: 1,
+            last_ns: 1,
+            sha256: String::new(),
+            content: None,
+        };
+        for output in [
+            Output::Begin(0),
+            Output::Chunk(bytes::Bytes::from_static(b"one")),
+            Output::End(summary, Consumed::default()),
+        ] {
+            merge.send(output).await.unwrap();
+        }
+        drop(merge);
+        let (passed, mut guarded) = mpsc::channel(8);
+        let probe =
+            move || if writable { Ok(()) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) };
+        assert_eq!(guard(merged, passed, probe).await.is_ok(), writable);
+        let mut outputs = 0;
+        while guarded.recv().await.is_some() {
+            outputs += 1;
+        }
+        assert_eq!(outputs, if writable { 3 } else { 2 });
+    }
+}

@@ -1,0 +1,367 @@
+//! What is kept beside a capture's segments, so that another process can finish it without any database: what was asked
+//! for and counted (`.capture.json`), the counts that its last object says (`.counts.json`) and the manifest once it is
+//! settled (`.manifest.json`). Owns these files; the complete objects are in `journal`.
+//!
+//! Invariant: a file is replaced as a whole, and what is settled once is not changed.
+
+use super::journal::{self, Journal};
+use super::manifest::{Manifest, ManifestError};
+use crate::job::Job;
+use crate::pcap::{Counts, ObjectFormat, Origin};
+use crate::spool::{self, Cut, Spool};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const RECORD: &str = ".capture.json";
+const MANIFEST: &str = ".manifest.json";
+const COUNTS: &str = ".counts.json";
+/// Attempts to keep or read the counts.
+const ATTEMPTS: u32 = 6;
+
+/// What is known of a capture while it is in the spool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// As the job store has it, with the counts at `known_until`. On disk without its objects, which the journal has: the
+    /// record is written each second, and its size must not grow with them.
+    #[serde(serialize_with = "without_objects")]
+    pub job: Job,
+    /// RX queues.
+    pub queues: usize,
+    /// Snap length of its files.
+    pub snaplen: u32,
+    /// Where objects are cut.
+    pub object_bytes_max: u64,
+    /// What they are.
+    #[serde(default)]
+    pub format: ObjectFormat,
+    /// What those in pcapng say.
+    #[serde(default)]
+    pub origin: Origin,
+    /// When workers began to take it up.
+    pub started: Option<Timestamp>,
+    /// When the last worker had let it go.
+    pub ended: Option<Timestamp>,
+    /// Up to when it is counted.
+    pub known_until: Timestamp,
+    /// Whether its counts are final: every stream had ended and everything was published.
+    pub is_final: bool,
+}
+
+/// The objects of a record that an older program wrote are written no more.
+fn without_objects<S: Serializer>(job: &Job, serializer: S) -> Result<S::Ok, S::Error> {
+    job.without_objects().serialize(serializer)
+}
+
+impl Record {
+    /// Reads the record of a directory; none if it has none.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no record.
+    pub fn read(dir: &Path) -> io::Result<Option<Self>> {
+        match fs::read(dir.join(RECORD)) {
+            Ok(json) => {
+                let failed = |e| io::Error::other(format!("{}: {e}", dir.join(RECORD).display()));
+                let mut record: Self = serde_json::from_slice(&json).map_err(failed)?;
+                // A record that an older program wrote has them itself, and less new.
+                let journalled = journal::objects(dir)?;
+                if journalled.len() >= record.job.objects.len() {
+                    record.job.objects = journalled;
+                }
+                Ok(Some(record))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Replaces a directory's record. Waits for the disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, dir: &Path) -> io::Result<()> {
+        replace(dir, RECORD, &serde_json::to_vec(self).map_err(io::Error::other)?)
+    }
+}
+
+/// A manifest that is settled, with the text that is signed and published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// What it says.
+    pub manifest: Manifest,
+    /// Its text. A process of another version may have written it: it is published as it stands, and not made again.
+    pub json: Vec<u8>,
+}
+
+impl Settled {
+    /// A manifest that nothing was settled of yet.
+    ///
+    /// # Errors
+    /// Never in practice: every member has a JSON form.
+    pub fn new(manifest: Manifest) -> Result<Self, ManifestError> {
+        Ok(Self { json: manifest.to_json()?, manifest })
+    }
+}
+
+/// Reads the manifest that was settled for a capture, if one was.
+///
+/// # Errors
+/// When it cannot be read or is no manifest.
+pub fn settled(dir: &Path) -> io::Result<Option<Manifest>> {
+    Ok(settled_text(dir)?.map(|settled| settled.manifest))
+}
+
+/// As [`settled`], with its text.
+///
+/// # Errors
+/// As [`settled`].
+pub fn settled_text(dir: &Path) -> io::Result<Option<Settled>> {
+    let path = dir.join(MANIFEST);
+    match fs::read(&path) {
+        Ok(json) => match Manifest::parse(&json) {
+            Ok(manifest) => Ok(Some(Settled { manifest, json })),
+            Err(e) => Err(io::Error::other(format!("{}: {e}", path.display()))),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Settles the manifest that is to be published, unless one is: a process that died may have written the signature of the
+/// first one, and what is in a bucket is not replaced. A manifest that names no objects is given those of the journal.
+/// Waits for the disk.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn settle(dir: &Path, mut manifest: Manifest) -> io::Result<Settled> {
+    if let Some(first) = settled_text(dir)? {
+        return Ok(first);
+    }
+    if manifest.objects.is_empty() {
+        manifest.objects = journal::objects(dir)?;
+    }
+    let settled = Settled::new(manifest).map_err(io::Error::other)?;
+    replace(dir, MANIFEST, &settled.json)?;
+    Ok(settled)
+}
+
+/// The counts that the end of a capture's last pcapng object says, if they are settled.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn counts(dir: &Path) -> io::Result<Option<Counts>> {
+    match again_and_again(|| fs::read(dir.join(COUNTS))) {
+        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(io::Error::other),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Settles those counts, before anything that says them is made: a merge that is begun again must say the same. Waits for
+/// the disk.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn settle_counts(dir: &Path, counts: &Counts) -> io::Result<()> {
+    let json = serde_json::to_vec(counts).map_err(io::Error::other)?;
+    again_and_again(|| replace(dir, COUNTS, &json))
+}
+
+/// Tries what is not tried again later: one failure of the disk must not decide what a capture's last object says. Waits up to
+/// about two seconds.
+fn again_and_again<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut pause = Duration::from_millis(50);
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => std::thread::sleep(pause),
+            done => return done,
+        }
+        pause *= 2;
+    }
+    attempt()
+}
+
+fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let part = dir.join(format!("{name}.part"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&part, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+/// Removes a directory of which everything is delivered, and releases what it held. `false`: it holds something that no object
+/// has, or that nobody knows, and stays.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn remove(spool: &Spool, dir: &Path) -> io::Result<bool> {
+    let kept = match undelivered(dir) {
+        Ok(kept) => kept,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(e) => return Err(e),
+    };
+    if let Some(kept) = kept {
+        tracing::warn!(
+            kept = %kept.display(),
+            "a capture's directory stays in the spool: this file is in no object; `trawl recover` shows what is in it"
+        );
+        return Ok(false);
+    }
+    spool.remove_capture_dir(dir)
+}
+
+/// A file of a directory that the objects in its journal do not hold.
+fn undelivered(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let mut journalled = None;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".open") || name.ends_with(".len") {
+            return Ok(Some(path));
+        }
+        let Some((queue, sequence)) = spool::place(&name) else { continue };
+        if journalled.is_none() {
+            journalled = Some(Journal::read(dir)?);
+        }
+        let entries = journalled.as_deref().unwrap_or_default();
+        let is_before = |cut: &Cut| sequence < cut.sequence;
+        let held = entries.last().and_then(|last| last.cuts.get(queue)).is_some_and(is_before);
+        let passed_over =
+            entries.iter().flat_map(|e| &e.gaps).any(|gap| (gap.queue, gap.sequence) == (queue, sequence));
+        if !held || passed_over {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use crate::deliver::journal::Entry;
+    use crate::job::{CaptureId, ObjectInfo};
+    use crate::merge::Gap;
+
+    #[test]
+    fn the_manifest_that_was_settled_first_is_the_one_that_is_published_byte_for_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = crate::deliver::empty_manifest(&CaptureId::random());
+        assert_eq!(settled(dir.path()).unwrap(), None);
+        let of_first = settle(dir.path(), first.clone()).unwrap();
+        assert_eq!(of_first.manifest, first);
+        let later = Manifest { recovered: true, ..first.clone() };
+        assert_eq!(settle(dir.path(), later).unwrap(), of_first);
+        // A newer program's, and in an order of its own.
+        let text = String::from_utf8(of_first.json).unwrap();
+        let newer = text
+            .replacen('{', "{\n  \"tier\": {\"cold\": [1, 2]},", 1)
+            .replace("\"queues\"", "\"a\": 1, \"queues\"");
+        fs::write(dir.path().join(MANIFEST), &newer).unwrap();
+        let read = settle(dir.path(), first.clone()).unwrap();
+        assert_eq!((read.manifest, read.json), (first, newer.into_bytes()));
+    }
+
+    #[test]
+    fn counts_that_cannot_be_kept_at_once_are_kept_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = dir.path().join(".counts.json.part");
+        fs::create_dir(&part).unwrap();
+        std::thread::scope(|scope| {
+            let settled = scope.spawn(|| settle_counts(dir.path(), &COUNTS_OF_ONE));
+            std::thread::sleep(Duration::from_millis(20));
+            fs::remove_dir(&part).unwrap();
+            settled.join().unwrap().unwrap();
+        });
+        assert_eq!(counts(dir.path()).unwrap(), Some(COUNTS_OF_ONE));
+    }
+
+    const COUNTS_OF_ONE: Counts =
+        Counts { offered: 1, port_drops: 0, matched: 1, host_drops: 0, captured: 1 };
+
+    fn entry(cut: u64, gaps: Vec<Gap>) -> Entry {
+        let cuts = vec![Cut { sequence: cut, offset: 0 }];
+        Entry { object: ObjectInfo::default(), cuts, is_last: true, gaps }
+    }
+
+    #[test]
+    fn a_directory_that_holds_what_no_object_has_is_not_removed() {
+        let gap = Gap { queue: 0, sequence: 1, offset: 24 };
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::in_dir(place.path());
+        for (file, gaps, removed) in [
+            ("q000-00000001.pcap", vec![], true),
+            ("q000-00000002.pcap", vec![], false),
+            ("q001-00000000.pcap", vec![], false),
+            ("q000-00000001.pcap", vec![gap], false),
+            (".q000-00000001.pcap.open", vec![], false),
+            (".q000-00000001.pcap.len", vec![], false),
+            (".capture.json.part", vec![], true),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let dir = dir.path().join("capture");
+            fs::create_dir(&dir).unwrap();
+            Journal::open(&dir).unwrap().append(entry(2, gaps)).unwrap();
+            fs::write(dir.join(file), "x").unwrap();
+            assert_eq!(remove(&spool, &dir).unwrap(), removed, "{file}");
+            assert_eq!(dir.exists(), !removed, "{file}");
+        }
+        assert!(remove(&spool, Path::new("/nonexistent/capture")).unwrap());
+    }
+
+    fn record(objects: usize) -> Record {
+        let mut job = Job::sample("a", 1_000_000);
+        let object = |n| ObjectInfo { name: format!("{n}"), sha256: "0".repeat(64), ..ObjectInfo::default() };
+        job.objects = (0..objects).map(object).collect();
+        Record {
+            job,
+            queues: 1,
+            snaplen: 160,
+            object_bytes_max: 1,
+            format: ObjectFormat::default(),
+            origin: Origin::default(),
+            started: None,
+            ended: None,
+            known_until: Timestamp::UNIX_EPOCH,
+            is_final: false,
+        }
+    }
+
+    #[test]
+    fn a_record_is_as_large_with_many_objects_as_with_none_and_reads_them_from_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        record(0).write(dir.path()).unwrap();
+        let bytes = || fs::metadata(dir.path().join(RECORD)).unwrap().len();
+        let of_none = bytes();
+        record(100_000).write(dir.path()).unwrap();
+        assert_eq!(bytes(), of_none);
+        Journal::open(dir.path()).unwrap().append(entry(1, vec![])).unwrap();
+        let read = Record::read(dir.path()).unwrap().unwrap();
+        assert_eq!(read.job.objects, [ObjectInfo::default()]);
+    }
+
+    #[test]
+    fn a_record_of_an_older_and_of_a_newer_program_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (json, id) = (serde_json::to_value(record(0)).unwrap(), record(0).job.request);
+        let mut older = json.clone();
+        older["job"]["objects"] = serde_json::json!([ObjectInfo::default()]);
+        older.as_object_mut().unwrap().remove("format");
+        fs::write(dir.path().join(RECORD), older.to_string()).unwrap();
+        assert_eq!(Record::read(dir.path()).unwrap().unwrap().job.objects.len(), 1);
+        let mut newer = json;
+        for member in
+            ["/job", "/job/request", "/job/ledger", "/job/ledger/dropped", "/job/ledger/port", "/origin"]
+        {
+            newer.pointer_mut(member).unwrap()["member_of_tomorrow"] = 7.into();
+        }
+        newer["member_of_tomorrow"] = "x".into();
+        newer["job"]["stop_reason"] = "reason_of_tomorrow".into();
+        fs::write(dir.path().join(RECORD), newer.to_string()).unwrap();
+        assert_eq!(Record::read(dir.path()).unwrap().unwrap().job.request, id);
+    }
+}
