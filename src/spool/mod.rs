@@ -42,7 +42,6 @@ pub use publisher::{Publisher, PublisherHandle};
 pub use quota::Quota;
 pub use recover::Recovery;
 pub(crate) use recover::place;
-pub(crate) use removal::remove_dir;
 pub use salvage::{Salvaged, whole_records};
 pub use spool::{Captures, Event, Failure, Lost, Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
 pub use survey::{LeftSegment, LeftStream, Survey, survey, whole_records_of_open};

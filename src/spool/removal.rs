@@ -5,23 +5,39 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Begins the names of directories that are being removed.
 const PREFIX: &str = ".removed-";
+
+/// Attempts: a file that is written meanwhile may make a directory not empty, and a disk may refuse once.
+const ATTEMPTS: u32 = 3;
+
+/// What a directory is called while it is removed.
+pub(super) fn renamed(dir: &Path) -> PathBuf {
+    dir.with_file_name(format!("{PREFIX}{}", dir.file_name().unwrap_or_default().to_string_lossy()))
+}
 
 /// Removes a capture's directory with all that is in it.
 ///
 /// # Errors
 /// When the file system refuses. The directory is then whole, or has its other name and goes at the next start.
-pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
-    let Some(name) = dir.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let removed = dir.with_file_name(format!("{PREFIX}{}", name.to_string_lossy()));
-    match fs::rename(dir, &removed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        renamed => renamed?,
+pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
+    let removed = renamed(dir);
+    again(|| fs::rename(dir, &removed))?;
+    again(|| fs::remove_dir_all(&removed))
+}
+
+fn again(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) if left > 0 => {}
+            done => return done,
+        }
     }
-    fs::remove_dir_all(&removed)
 }
 
 /// Removes what removals in the spool `dir` left.
