@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every test; with --sweep nothing but the whole of tests/sweep, which takes hours. Goes on after a failure, ends with where the time went, what failed and what
+# Installs what is missing and runs every test; with --sweep nothing but all of tests/sweep, which takes hours. Goes on after a
+# failure, ends with where the time went, what failed and what
 # was skipped and why, and exits non-zero if anything failed. With TRAWL_REQUIRE_ALL=1 a skip is a failure, but for what
 # .config/may-lack names. Continuous integration (.ci/run) does that and nothing else.
 set -uo pipefail

@@ -97,6 +97,7 @@ impl Rig {
         let bytes = writer.finish().unwrap();
         let path = self.dir().join(format!("q000-{sequence:08}.pcap"));
         fs::write(&path, &bytes).unwrap();
+        self.spool.count(&self.dir());
         let (first_ns, last_ns) = (ns(0), ns(packets - 1));
         Segment { path, sequence, bytes: bytes.len() as u64, packets, first_ns, last_ns }
     }

@@ -6,7 +6,7 @@ use super::journal::{self, Journal, Totals};
 use super::record::{Record, counts, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
-use crate::spool::{self, Cut, Feed, Input, Spool};
+use crate::spool::{self, Feed, Input, Spool};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -35,11 +35,9 @@ pub(super) fn recover(
     spool: &Spool,
     feed: &Feed,
 ) -> io::Result<(Journal, Found)> {
-    std::fs::create_dir_all(dir)?;
     let journal = Journal::open(dir)?;
     let Start { cuts, .. } = journal.start(queues);
-    let everything = vec![Cut { sequence: u64::MAX, offset: 0 }; queues];
-    let recovery = spool.recover(dir, snaplen, if journal.is_complete() { &everything } else { &cuts })?;
+    let recovery = spool.recover(dir, snaplen, &cuts)?;
     for (path, why) in &recovery.held {
         let segment = path.display();
         tracing::warn!(%segment, %why, "a segment is left where it is, and its directory with it");
@@ -147,5 +145,10 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
 
 /// Removes the directory of an ended capture if everything in it is delivered.
 fn is_removed(spool: &Spool, dir: &Path) -> io::Result<bool> {
-    Ok(Journal::open(dir)?.is_complete() && remove(spool, dir)?)
+    if !Journal::open(dir)?.is_complete() {
+        return Ok(false);
+    }
+    // Nothing is being published at a start.
+    spool.remove_strays(dir);
+    remove(spool, dir)
 }

@@ -209,7 +209,6 @@ impl Left {
         let queues = streams.keys().next_back().map_or(known, |last| known.max(last + 1));
         for queue in 0..queues {
             let cut = cuts.get(queue).copied().unwrap_or_default();
-            self.hold(queue, cut, streams.get(&queue));
             let stream = streams.remove(&queue).unwrap_or_default();
             let passed_over = |sequence| {
                 let mut gaps = self.entries.iter().flat_map(|entry| &entry.gaps);
@@ -239,32 +238,6 @@ impl Left {
             }
         }
         Ok(())
-    }
-
-    /// Finds segments that could not be published and that the objects went on without. They stay where they are.
-    fn hold(&mut self, queue: usize, cut: Cut, stream: Option<&LeftStream>) {
-        let is_gap = |sequence| {
-            self.entries
-                .iter()
-                .flat_map(|entry| &entry.gaps)
-                .any(|gap| (gap.queue, gap.sequence) == (queue, sequence))
-        };
-        let held = stream.into_iter().flatten().filter(|segment| {
-            segment.is_open
-                && segment.found.packets > 0
-                && segment.sequence < cut.sequence
-                && !is_gap(segment.sequence)
-        });
-        for segment in held {
-            self.keeps_segments = true;
-            self.summary.notes.push(format!(
-                "queue {queue}: segment {} could not be published and is in no object; its {} packets are in {}, which stays and \
-                 which `trawl merge` reads",
-                segment.sequence,
-                segment.found.packets,
-                segment.path.display(),
-            ));
-        }
     }
 
     /// Segments as the merge takes them. `cut`: where delivered objects end in them; none for single segments that none holds.
@@ -468,7 +441,7 @@ impl Left {
         })
     }
 
-    /// Removes what was delivered from the spool; false: segments that are in no object keep it there.
+    /// Removes what was delivered from the spool; false: segments that could not be delivered keep it there.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -534,39 +507,5 @@ mod tests {
         store.put("a", vec![0].into()).await.unwrap();
         let error = left.deliver(&store).await.unwrap_err();
         assert!(matches!(error, RecoverError::Exists { .. }), "{error}");
-    }
-
-    #[test]
-    fn a_segment_that_objects_went_on_without_is_named_and_keeps_its_directory() {
-        for is_last in [false, true] {
-            let dir = tempfile::tempdir().unwrap();
-            let cuts = vec![Cut { sequence: 2, offset: 0 }];
-            let object = ObjectInfo::default();
-            Journal::open(dir.path())
-                .unwrap()
-                .append(Entry { object, cuts, is_last, gaps: Vec::new() })
-                .unwrap();
-            let mut pcap = crate::pcap::Writer::new(Vec::new(), FULL_SNAPLEN, 1).unwrap();
-            for i in 0..3 {
-                pcap.write(1_800_000_000_000_000_000 + i, 60, &[7; 60]).unwrap();
-            }
-            let pcap = pcap.finish().unwrap();
-            let open = dir.path().join(".q000-00000001.pcap.open");
-            std::fs::write(&open, &pcap).unwrap();
-            // The boot, what was written, what is durable.
-            let mut length = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap();
-            length.resize(36, 0);
-            length.resize(40, 0);
-            length.extend((pcap.len() as u64).to_le_bytes());
-            length.extend(0_u64.to_le_bytes());
-            std::fs::write(open.with_extension("len"), length).unwrap();
-            let left = Left::look(CaptureId::random(), dir.path()).unwrap();
-            let notes = left.summary.notes.join("; ");
-            assert!(
-                notes.contains("segment 1 could not be published") && notes.contains("its 3 packets"),
-                "{notes}"
-            );
-            assert!(!left.remove().unwrap() && open.exists());
-        }
     }
 }

@@ -194,28 +194,25 @@ fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Removes a capture's directory if everything in it is delivered. `false`: it holds something that no object has, or that nobody
-/// knows, and stays. Waits for the disk.
+/// Removes a directory of which everything is delivered, and releases what it held. `false`: it holds something that no object
+/// has, or that nobody knows, and stays.
 ///
 /// # Errors
 /// When the file system refuses.
 pub fn remove(spool: &Spool, dir: &Path) -> io::Result<bool> {
-    Ok(is_delivered(dir)? && spool.remove_capture_dir(dir)?)
-}
-
-/// Whether the objects of a capture hold everything in its directory.
-fn is_delivered(dir: &Path) -> io::Result<bool> {
     let kept = match undelivered(dir) {
+        Ok(kept) => kept,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
-        kept => kept?,
+        Err(e) => return Err(e),
     };
-    if let Some(kept) = &kept {
+    if let Some(kept) = kept {
         tracing::warn!(
             kept = %kept.display(),
             "a capture's directory stays in the spool: this file is in no object; `trawl recover` shows what is in it"
         );
+        return Ok(false);
     }
-    Ok(kept.is_none())
+    spool.remove_capture_dir(dir)
 }
 
 /// A file of a directory that the objects in its journal do not hold.
@@ -224,7 +221,7 @@ fn undelivered(dir: &Path) -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".open") {
+        if name.ends_with(".open") || name.ends_with(".len") {
             return Ok(Some(path));
         }
         let Some((queue, sequence)) = spool::place(&name) else { continue };
@@ -294,13 +291,15 @@ mod tests {
     #[test]
     fn a_directory_that_holds_what_no_object_has_is_not_removed() {
         let gap = Gap { queue: 0, sequence: 1, offset: 24 };
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::in_dir(place.path());
         for (file, gaps, removed) in [
             ("q000-00000001.pcap", vec![], true),
             ("q000-00000002.pcap", vec![], false),
             ("q001-00000000.pcap", vec![], false),
             ("q000-00000001.pcap", vec![gap], false),
             (".q000-00000001.pcap.open", vec![], false),
-            (".q000-00000001.pcap.len", vec![], true),
+            (".q000-00000001.pcap.len", vec![], false),
             (".capture.json.part", vec![], true),
         ] {
             let dir = tempfile::tempdir().unwrap();
@@ -308,9 +307,10 @@ mod tests {
             fs::create_dir(&dir).unwrap();
             Journal::open(&dir).unwrap().append(entry(2, gaps)).unwrap();
             fs::write(dir.join(file), "x").unwrap();
-            assert_eq!(is_delivered(&dir).unwrap(), removed, "{file}");
+            assert_eq!(remove(&spool, &dir).unwrap(), removed, "{file}");
+            assert_eq!(dir.exists(), !removed, "{file}");
         }
-        assert!(is_delivered(Path::new("/nonexistent/capture")).unwrap());
+        assert!(remove(&spool, Path::new("/nonexistent/capture")).unwrap());
     }
 
     fn record(objects: usize) -> Record {

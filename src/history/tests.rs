@@ -374,7 +374,7 @@ fn a_segment_that_cannot_be_taken_in_is_tried_again_and_costs_no_other_one() {
 }
 
 #[test]
-fn a_segment_that_is_lost_to_the_ring_is_said_by_every_look_back_at_its_time_and_the_next_ones_go_in() {
+fn a_segment_lost_to_the_ring_makes_its_look_backs_uncovered_and_nothing_else() {
     let (_dir, history, open) = history(WriteMode::Auto);
     let (mut now, base) = (Instant::now(), now_ns());
     let mut intake = Intake::new(&history, 7, 1, now);

@@ -79,11 +79,11 @@ struct State {
     lanes: Vec<Lane>,
     counts: Option<Option<Counts>>,
     merge: Option<Sender<Input>>,
-    /// Packets and frame bytes of all segments that were told.
-    told: (u64, u64),
     listeners: Vec<Ear>,
     /// Whether a merge may begin later, which is to be told all again.
     is_kept: bool,
+    /// Packets and frame bytes of all segments that were told.
+    told: (u64, u64),
 }
 
 impl State {
@@ -179,17 +179,6 @@ impl Feed {
         receiver
     }
 
-    /// Ends the merge that listens, if one does. What is told from now on is kept for the next one.
-    pub fn hang_up(&self) {
-        self.state().merge = None;
-    }
-
-    /// Packets and frame bytes of all segments that were told.
-    #[must_use]
-    pub fn told(&self) -> (u64, u64) {
-        self.state().told
-    }
-
     /// Another listener beside the merge, for what is told from now on.
     #[must_use]
     pub fn listen_with(&self, when_slow: WhenSlow) -> Listener {
@@ -200,6 +189,17 @@ impl Feed {
         let dropped = Arc::new(AtomicU64::new(0));
         self.state().listeners.push(Ear { inputs: sender, dropped: Arc::clone(&dropped) });
         Listener { inputs, dropped }
+    }
+
+    /// Ends the merge that listens, if one does. What is told from now on is kept for the next one.
+    pub fn hang_up(&self) {
+        self.state().merge = None;
+    }
+
+    /// Packets and frame bytes of all segments that were told.
+    #[must_use]
+    pub fn told(&self) -> (u64, u64) {
+        self.state().told
     }
 
     /// Forgets the segments and holes before these places, one for each queue.

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_of_which_nothing_says_how_much_is_its_own_is_held_and_the_rest_is_told_around_it() {
+    fn a_segment_without_a_sound_length_is_held_and_the_rest_is_told_around_it() {
         let dir = tempfile::tempdir().unwrap();
         let open = dir.path().join(".q000-00000001.pcap.open");
         recycled(dir.path(), 10);

@@ -288,7 +288,7 @@ fn every_call_that_fails_once_costs_time_and_nothing_else() {
 }
 
 #[test]
-fn a_segment_that_cannot_be_published_stays_is_told_as_a_hole_and_holds_up_its_own_stream_alone() {
+fn a_segment_that_cannot_be_published_is_a_hole_and_holds_up_its_stream_alone() {
     for kind in [Call::Truncate, Call::Sync, Call::Rename] {
         each_mode(|write| {
             let mut rig = Rig::new(write, 1 << 30);
@@ -372,7 +372,7 @@ fn a_name_that_cannot_be_made_durable_is_taken_back() {
 }
 
 #[test]
-fn after_a_failed_fsync_a_mapped_segment_is_published_from_a_copy_that_was_synced() {
+fn after_a_failed_fsync_a_mapped_segment_is_published_from_a_synced_copy() {
     // Of the timed fsync, and of the one before publishing.
     for is_timed in [true, false] {
         let mut rig = Rig::new(WriteMode::Mapped, 1 << 30);
@@ -411,7 +411,7 @@ fn after_a_failed_fsync_a_mapped_segment_is_published_from_a_copy_that_was_synce
 }
 
 #[test]
-fn a_timed_fsync_that_comes_while_a_write_is_in_flight_comes_again_when_it_has_landed() {
+fn a_timed_fsync_comes_again_when_the_writes_in_flight_have_landed() {
     let mut rig = Rig::new(WriteMode::Direct, 1 << 30);
     let told = rig.register(1, 1);
     rig.writer.disk().pause(true);

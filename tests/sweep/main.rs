@@ -22,11 +22,10 @@ mod source;
 mod sweep;
 
 /// The test that a scenario's process runs.
-const CHILD_TEST: &str =
-    "no_call_that_fails_breaks_a_promise_while_a_capture_is_written_merged_and_delivered";
+const CHILD_TEST: &str = "every_failing_call_is_survived_by_a_full_capture";
 
 #[test]
-fn no_call_that_fails_breaks_a_promise_while_a_capture_is_written_merged_and_delivered() {
+fn every_failing_call_is_survived_by_a_full_capture() {
     if scenario::run_if_asked() {
         return;
     }
@@ -34,31 +33,31 @@ fn no_call_that_fails_breaks_a_promise_while_a_capture_is_written_merged_and_del
 }
 
 #[test]
-fn no_call_that_fails_breaks_a_promise_while_mapped_segments_become_compressed_pcapng() {
+fn every_failing_call_is_survived_by_mapped_segments() {
     sweep::sweep("full_mapped_zstd");
 }
 
 #[test]
-fn no_call_that_fails_breaks_a_promise_while_a_shutdown_ends_a_capture() {
+fn every_failing_call_is_survived_by_a_shutdown() {
     sweep::sweep("shutdown_direct");
 }
 
 #[test]
-fn no_call_that_fails_breaks_a_promise_while_a_simple_capture_is_taken_and_the_past_is_asked() {
+fn every_failing_call_is_survived_by_a_look_back() {
     sweep::sweep("simple_and_look_back");
 }
 
 #[test]
-fn no_call_that_fails_breaks_a_promise_while_a_simple_capture_is_fetched_over_http() {
+fn every_failing_call_is_survived_by_a_download() {
     sweep::sweep("simple_over_http");
 }
 
 #[test]
-fn no_call_that_fails_breaks_a_promise_while_the_next_process_delivers_what_a_dead_one_left() {
+fn every_failing_call_is_survived_by_a_recovery() {
     sweep::sweep("recover_direct");
 }
 
 #[test]
-fn no_call_that_fails_breaks_a_promise_while_the_next_process_delivers_mapped_segments() {
+fn every_failing_call_is_survived_by_a_mapped_recovery() {
     sweep::sweep("recover_mapped");
 }
