@@ -254,7 +254,7 @@ impl Capture {
         self.version += 1;
         let (serial, version) = (self.serial, self.version);
         let objects = if self.job.status.ended() { self.job.objects.clone() } else { Vec::new() };
-        let job = Box::new(Job { objects, ..without_objects(&self.job) });
+        let job = Box::new(Job { objects, ..self.job.without_objects() });
         out.push(Effect::Record { serial, version, job });
         version
     }
@@ -314,27 +314,10 @@ fn lose(ledger: &mut Ledger, lost: Lost) {
     ledger.dropped.io += packets;
 }
 
-/// A copy of a job without its objects, of which there may be a hundred thousand.
-fn without_objects(job: &Job) -> Job {
-    Job {
-        id: job.id.clone(),
-        request: job.request.clone(),
-        submitted: job.submitted,
-        status: job.status,
-        stop_requested: job.stop_requested,
-        stop_reason: job.stop_reason,
-        error_message: job.error_message.clone(),
-        ledger: job.ledger,
-        objects: Vec::new(),
-        sample_one_in: job.sample_one_in,
-        keys: job.keys.clone(),
-    }
-}
-
 impl Capture {
     /// The job as it is written beside the segments: its objects are in the journal.
     pub fn flat_job(&self, ledger: Ledger) -> Job {
-        Job { ledger, ..without_objects(&self.job) }
+        Job { ledger, ..self.job.without_objects() }
     }
 }
 
