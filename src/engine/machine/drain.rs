@@ -66,7 +66,10 @@ impl Machine {
                 capture.job.objects.push(info);
                 (capture.trouble, capture.job.error_message) = (None, None);
             }
-            Report::Lost { packets, frame_bytes } => capture.unreadable(Lost { packets, frame_bytes }),
+            Report::Lost { packets, frame_bytes } => {
+                capture.unreadable(Lost { packets, frame_bytes });
+                capture.record(out);
+            }
             Report::Delivered(outcome) => self.delivered(now, serial, outcome, out),
         }
     }
