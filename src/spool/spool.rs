@@ -330,7 +330,8 @@ impl Spool {
     /// # Errors
     /// When the file system refuses; what is gone is released all the same.
     pub fn remove_capture_dir(&self, dir: &Path) -> io::Result<bool> {
-        let removed = if has_open_segments(dir)? { Ok(false) } else { removal::remove_dir(dir).map(|()| true) };
+        let removed =
+            if has_open_segments(dir)? { Ok(false) } else { removal::remove_dir(dir).map(|()| true) };
         if !matches!(removed, Ok(false)) {
             for (path, charge) in self.pool.iter().flat_map(|pool| pool.let_go(dir)) {
                 self.account.keep(path, charge);
