@@ -49,7 +49,9 @@ impl FileStore {
             Ok(mut file) => {
                 file.write_all(PROBE.as_bytes()).map_err(|error| disk("write to", &self.dir, error))
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::IsADirectory) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::IsADirectory) =>
+            {
                 let mut writer = self.create(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()))?;
                 writer.append(PROBE.as_bytes())
             }

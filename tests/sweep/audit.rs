@@ -111,7 +111,11 @@ impl Case<'_> {
         if let Some(before) = before.filter(|before| before.status.ended())
             && (before.status, before.ledger, before.stop_reason) != (job.status, job.ledger, job.stop_reason)
         {
-            wrong.push(format!("the restart changed a capture that had ended: {} to {}", short(before), short(job)));
+            wrong.push(format!(
+                "the restart changed a capture that had ended: {} to {}",
+                short(before),
+                short(job)
+            ));
         }
         // A look back that failed can be asked again: the history has what it asked for.
         if job.status == Status::Failed && job.request.offset_time.is_some() {
@@ -149,7 +153,9 @@ impl Case<'_> {
             let path = folder.join(&object.name);
             match disk::frames(&path) {
                 Ok(frames) if frames.len() as u64 == object.packets => found.extend(frames),
-                Ok(frames) => wrong.push(format!("{} packets in an object of {}", frames.len(), object.packets)),
+                Ok(frames) => {
+                    wrong.push(format!("{} packets in an object of {}", frames.len(), object.packets))
+                }
                 Err(error) => wrong.push(error),
             }
             if std::fs::metadata(&path).is_ok_and(|meta| meta.len() != object.bytes) {
@@ -200,7 +206,11 @@ impl Case<'_> {
         };
         let matched = before.is_some_and(|job| job.ledger.matched > 0) || job.ledger.matched > 0;
         if message.starts_with("No packets matched") && matched {
-            wrong.push(format!("it says that no packet matched, and {} had: {}", before.unwrap_or(job).ledger.matched, short(job)));
+            wrong.push(format!(
+                "it says that no packet matched, and {} had: {}",
+                before.unwrap_or(job).ledger.matched,
+                short(job)
+            ));
         }
         if message.contains("are kept") && !packets_are_there && job.ledger.captured > 0 {
             wrong.push(format!("it says that packets are kept, and there are none: {}", short(job)));
@@ -222,7 +232,8 @@ impl Case<'_> {
             }
             // An end before its time, with its reason; or all frames counted, and those that are lost named.
             let told = matches!(now.stop_reason, Some(StopReason::IoError | StopReason::SpoolFull));
-            let named = now.stop_reason == then.stop_reason && now.captured + now.dropped == then.captured + then.dropped;
+            let named = now.stop_reason == then.stop_reason
+                && now.captured + now.dropped == then.captured + then.dropped;
             let as_before = (now.status, now.in_time) == (then.status, then.in_time);
             // The past has a hole there, and says so.
             let unrecorded = now.look_back && now.in_time && keeps_the_past(fault);

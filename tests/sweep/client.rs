@@ -29,8 +29,10 @@ pub struct Served {
 
 /// Puts the API on a host.
 pub async fn serve(host: &Host, dir: &Path) -> anyhow::Result<Served> {
-    let credential =
-        Credential { secret: Secret::Token { token_sha256: Sha256::digest(TOKEN).into() }, role: Role::Write };
+    let credential = Credential {
+        secret: Secret::Token { token_sha256: Sha256::digest(TOKEN).into() },
+        role: Role::Write,
+    };
     let stores = Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() })?);
     let keys = BucketKeys::new(host.jobs.store(), None);
     let router = router(ApiState {

@@ -32,7 +32,10 @@ pub fn frames(path: &Path) -> Result<Vec<Frame>, String> {
 pub fn capinfos_packets(path: &Path) -> u64 {
     let output = std::process::Command::new("capinfos").args(["-M", "-c", "-T", "-r"]).arg(path).output();
     let text = String::from_utf8(output.expect("capinfos is needed").stdout).unwrap();
-    text.split('\t').nth(1).and_then(|count| count.trim().parse().ok()).unwrap_or_else(|| panic!("capinfos: {text}"))
+    text.split('\t')
+        .nth(1)
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or_else(|| panic!("capinfos: {text}"))
 }
 
 /// Every file below `dir`, relative to it.
@@ -73,7 +76,10 @@ pub fn is_segment(path: &Path) -> bool {
 /// Whether it is a complete object of a capture.
 pub fn is_object(path: &Path) -> bool {
     let place = path.starts_with("bucket") || path.starts_with("simple");
-    place && name(path).starts_with("pcap_") && !name(path).ends_with(".json") && !name(path).ends_with(".sig")
+    place
+        && name(path).starts_with("pcap_")
+        && !name(path).ends_with(".json")
+        && !name(path).ends_with(".sig")
 }
 
 /// The frames of each capture that are whole on the disk, in objects and published segments.

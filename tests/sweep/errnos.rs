@@ -51,7 +51,8 @@ const TABLE: &[(&str, &[Errno])] = &[
 ];
 
 /// The calls that change something.
-const CHANGES: &[&str] = &["open-create", "open-write", "mkdir", "rmdir", "unlink", "rename", "link", "chmod", "utimens"];
+const CHANGES: &[&str] =
+    &["open-create", "open-write", "mkdir", "rmdir", "unlink", "rename", "link", "chmod", "utimens"];
 
 /// What a call can fail with while its cause lasts.
 pub fn lasting(call: &str) -> Vec<Errno> {

@@ -107,13 +107,8 @@ pub fn run(place: &Place, scenario: &str, patience_ms: u64, fault: Option<&Fault
     let _first = std::fs::remove_file(&facts);
     std::fs::create_dir_all(place.state()).unwrap();
     let lasts = fault.is_some_and(|fault| !fault.mode.is_transient());
-    let order = Order {
-        scenario: scenario.to_owned(),
-        dir: place.state(),
-        facts: facts.clone(),
-        patience_ms,
-        lasts,
-    };
+    let order =
+        Order { scenario: scenario.to_owned(), dir: place.state(), facts: facts.clone(), patience_ms, lasts };
     let mut command = Command::new(injector());
     command.arg("--dir").arg(place.state()).arg("--trace").arg(&trace);
     // Everything that a scenario waits for is bounded by its patience a few times over, and its shutdown.

@@ -45,7 +45,8 @@ pub fn some(calls: &[Call]) -> Vec<Fault> {
         let (errnos, lasting) = (of(call_of(&kind)), lasting(call_of(&kind)));
         let Some(&any) = errnos.first() else { continue };
         let nth = |factor: u64| 1 + (i as u64 * factor) % count;
-        let once = Fault { kind: kind.clone(), nth: nth(7), mode: Mode::Once, errno: errnos[i % errnos.len()] };
+        let once =
+            Fault { kind: kind.clone(), nth: nth(7), mode: Mode::Once, errno: errnos[i % errnos.len()] };
         faults.push(once);
         let (mode, errno) = match i % 6 {
             0 => (Mode::Kind, lasting[i / 6 % lasting.len()]),

@@ -189,7 +189,8 @@ impl Scene<'_> {
         let running = |job: &Job| job.status != Status::Pending;
         self.facts.asked[at].ran = self.until(at, running).await;
         self.gate.store(true, Ordering::Release);
-        self.until(at, |job| job.status.ended() || job.ledger.rx >= 2 * FRAMES || job.stop_reason.is_some()).await;
+        self.until(at, |job| job.status.ended() || job.ledger.rx >= 2 * FRAMES || job.stop_reason.is_some())
+            .await;
     }
 
     fn full_request(&self) -> Request {
@@ -228,7 +229,13 @@ impl Scene<'_> {
 
     fn simple_request(&self) -> Request {
         let limit = Some(100);
-        Request { kind: Kind::Simple, destination: None, colo: None, packet_limit: limit, ..self.full_request() }
+        Request {
+            kind: Kind::Simple,
+            destination: None,
+            colo: None,
+            packet_limit: limit,
+            ..self.full_request()
+        }
     }
 
     /// A simple capture whose file a client fetches, again and again until it has it.

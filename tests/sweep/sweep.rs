@@ -40,7 +40,12 @@ pub fn sweep(scenario: &str) {
     let began = Instant::now();
     let rows = rows(&home, scenario, template.as_deref(), &baseline, &faults);
     let report = report(scenario, &rows);
-    println!("{scenario}: {} kinds, {} runs in {:.0} s", plan::kinds(&calls).len(), rows.len(), began.elapsed().as_secs_f64());
+    println!(
+        "{scenario}: {} kinds, {} runs in {:.0} s",
+        plan::kinds(&calls).len(),
+        rows.len(),
+        began.elapsed().as_secs_f64()
+    );
     println!("{report}");
     if let Some(folder) = std::env::var_os("TRAWL_SWEEP_REPORT") {
         std::fs::write(Path::new(&folder).join(format!("{scenario}.md")), &report).unwrap();
@@ -48,7 +53,13 @@ pub fn sweep(scenario: &str) {
     let broken: Vec<_> = rows.iter().filter(|row| !row.verdict.complaints.is_empty()).map(line).collect();
     let _for_a_look_if_it_failed = broken.is_empty().then(|| std::fs::remove_dir_all(&home));
     let shown = broken.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n");
-    assert!(broken.is_empty(), "{} of {} runs broke a promise (files in {}):\n{shown}", broken.len(), rows.len(), home.display());
+    assert!(
+        broken.is_empty(),
+        "{} of {} runs broke a promise (files in {}):\n{shown}",
+        broken.len(),
+        rows.len(),
+        home.display()
+    );
 }
 
 /// Where a scenario's files lie: in memory, where that takes direct writes, because the disk itself is not what is tested.
@@ -82,7 +93,11 @@ fn died(home: &Path, write: &str) -> PathBuf {
 }
 
 /// The run without a fault: nothing may be wrong with it.
-fn baseline(home: &Path, scenario: &str, template: Option<&Path>) -> (Vec<Summary>, Vec<crate::injector::Call>) {
+fn baseline(
+    home: &Path,
+    scenario: &str,
+    template: Option<&Path>,
+) -> (Vec<Summary>, Vec<crate::injector::Call>) {
     let place = Place(home.join("baseline"));
     let (verdict, run) = one(&place, scenario, template, None, None);
     assert!(verdict.complaints.is_empty(), "without a fault: {:#?}\n{}", verdict.complaints, run.log);
@@ -131,7 +146,13 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-fn rows(home: &Path, scenario: &str, template: Option<&Path>, baseline: &[Summary], faults: &[Fault]) -> Vec<Row> {
+fn rows(
+    home: &Path,
+    scenario: &str,
+    template: Option<&Path>,
+    baseline: &[Summary],
+    faults: &[Fault],
+) -> Vec<Row> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         loop {
@@ -143,7 +164,11 @@ fn rows(home: &Path, scenario: &str, template: Option<&Path>, baseline: &[Summar
             if verdict.complaints.is_empty() {
                 std::fs::remove_dir_all(&place.0).unwrap();
             } else {
-                let row = line(&Row { fault: fault.clone(), thread: thread.clone(), verdict: Verdict { complaints: verdict.complaints.clone(), ..Verdict::default() } });
+                let row = line(&Row {
+                    fault: fault.clone(),
+                    thread: thread.clone(),
+                    verdict: Verdict { complaints: verdict.complaints.clone(), ..Verdict::default() },
+                });
                 std::fs::write(place.0.join("why"), row).unwrap();
                 // What is looked at is the log, the trace and which files there are.
                 let _large = std::fs::remove_dir_all(place.state());
@@ -180,12 +205,16 @@ fn report(scenario: &str, rows: &[Row]) -> String {
     for row in rows {
         let broken = !row.verdict.complaints.is_empty();
         let errno = if matches!(row.fault.mode, Mode::Kill | Mode::Short) { "" } else { row.fault.errno.1 };
-        let outcome = if row.thread == "not reached" { "not reached".to_owned() } else { row.verdict.outcome.clone() };
+        let outcome =
+            if row.thread == "not reached" { "not reached".to_owned() } else { row.verdict.outcome.clone() };
         let outcome = if broken { format!("BROKEN: {}", row.verdict.complaints.join("; ")) } else { outcome };
-        let group = groups.entry((row.fault.kind.clone(), errno, row.fault.mode.name(), outcome)).or_default();
+        let group =
+            groups.entry((row.fault.kind.clone(), errno, row.fault.mode.name(), outcome)).or_default();
         *group = (group.0 + 1, broken);
     }
-    let mut report = format!("## {scenario}\n\n| operation | error | how long | runs | outcome |\n|---|---|---|---|---|\n");
+    let mut report = format!(
+        "## {scenario}\n\n| operation | error | how long | runs | outcome |\n|---|---|---|---|---|\n"
+    );
     for ((kind, errno, mode, outcome), (runs, _)) in groups {
         writeln!(report, "| `{kind}` | {errno} | {mode} | {runs} | {outcome} |").unwrap();
     }

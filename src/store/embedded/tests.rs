@@ -199,7 +199,8 @@ fn a_disk_that_was_full_and_has_room_again_needs_no_restart() {
     let is_full = Arc::new(AtomicBool::new(false));
     let full = Arc::clone(&is_full);
     let store = Embedded::open_by(&dir.path().join("trawl.db"), move |path, check| {
-        let disk = Disk { file: FileBackend::new(open_file(path, path)?).unwrap(), is_full: Arc::clone(&full) };
+        let disk =
+            Disk { file: FileBackend::new(open_file(path, path)?).unwrap(), is_full: Arc::clone(&full) };
         database(disk, check).map_err(|error| open_error(path.to_owned(), error))
     })
     .unwrap();
