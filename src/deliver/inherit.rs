@@ -136,11 +136,22 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
                 },
                 Known::Unfinished => {}
             },
-            Ok(None) => {}
+            Ok(None) => remove_if_empty(spool, &dir),
             Err(error) => tracing::error!(dir = %dir.display(), %error, "a capture's record cannot be read"),
         }
     }
     Ok(left)
+}
+
+/// Removes a directory without a record if it has nothing but records that were never whole.
+fn remove_if_empty(spool: &Spool, dir: &Path) {
+    let is_part = |entry: io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().ends_with(b".part"))
+    };
+    let is_empty = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.all(is_part));
+    if is_empty && let Err(error) = spool.remove_capture_dir(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "an empty directory in the spool could not be removed");
+    }
 }
 
 /// Removes the directory of an ended capture if everything in it is delivered.

@@ -187,10 +187,15 @@ fn again_and_again<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<
 
 fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let part = dir.join(format!("{name}.part"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&part, dir.join(name))?;
+    let written = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&part, dir.join(name))
+    };
+    written().inspect_err(|_| {
+        let _none_or_replaced_by_the_next = fs::remove_file(&part);
+    })?;
     File::open(dir)?.sync_all()
 }
 

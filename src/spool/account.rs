@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Ends of the names of files that count: the journals and lengths of captures are too small.
-const COUNTED: [&str; 3] = [".pcap", ".open", ".copy"];
+const COUNTED: [&str; 3] = [".pcap", ".open", ".pcap.copy"];
 
 #[derive(Debug, Default)]
 struct State {

@@ -317,7 +317,9 @@ impl Spool {
     /// Removes length files and copies whose segments are gone. No segment of `dir` may be on its way.
     pub fn remove_strays(&self, dir: &Path) {
         for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            let is_stray = path.extension().is_some_and(|end| end == "len" || end == "copy");
+            // Others have copies of other files there.
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            let is_stray = name.ends_with(b".pcap.len") || name.ends_with(b".pcap.copy");
             if is_stray && !path.with_extension("open").exists() {
                 let _still_there = fs::remove_file(&path);
             }

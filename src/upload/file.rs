@@ -111,23 +111,29 @@ impl FileStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(|error| disk("list", &self.dir, error))?,
         };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| disk("list", &self.dir, error))?;
+            names.extend(entry.file_name().into_string());
+        }
         let temporary = |name: String| {
             let object = name.strip_prefix('.')?;
             let capture = capture_of(object);
             (capture.is_some() || object.starts_with(PROBE)).then_some((name, capture))
         };
-        Ok(names.filter_map(temporary).collect())
+        Ok(names.into_iter().filter_map(temporary).collect())
     }
 
     fn remove(&self, leftovers: &[String], before: Timestamp) -> Result<u32, UploadError> {
         let mut removed = 0;
         for name in leftovers {
             let path = self.dir.join(name);
-            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-            let old =
-                modified.ok().and_then(|time| Timestamp::try_from(time).ok()).is_some_and(|t| t < before);
-            if old {
+            let modified = match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+                // Its writer has removed it meanwhile, or given it its name.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                modified => modified.map_err(|error| disk("look at", &path, error))?,
+            };
+            if Timestamp::try_from(modified).is_ok_and(|time| time < before) {
                 fs::remove_file(&path).map_err(|error| disk("remove", &path, error))?;
                 removed += 1;
             }

@@ -126,7 +126,7 @@ pub fn leftovers(state: &Path, kept: &[CaptureId]) -> Vec<PathBuf> {
         let ends = |ends: &[&str]| ends.iter().any(|end| name(path).ends_with(end));
         let kept = capture_of(path).is_some_and(|id| kept.contains(&id));
         // Of a capture that is kept, open segments too: `trawl recover` reads them.
-        let temporary = ends(&[".part", ".copy", ".half", ".tmp"])
+        let temporary = ends(&[".part", ".pcap.copy", ".half", ".tmp"])
             || ends(&[".open", ".len"]) && !kept
             || name(path).starts_with(".part-");
         let own = path == Path::new("jobs")

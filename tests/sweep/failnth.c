@@ -511,6 +511,9 @@ static void serve(struct seccomp_notif *ask, struct seccomp_notif_resp *answer)
     const char *done = "";
     if (triggered && !before && !strcmp(options.mode, "kill")) {
         kill(program, SIGKILL);
+        /* Or the thread would make the call on its way to its end. */
+        answer->flags = 0;
+        answer->error = -EINTR;
         done = "killed";
     } else if (triggered && !before && !strcmp(options.mode, "short")) {
         int64_t bytes = half(ask);

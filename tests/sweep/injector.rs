@@ -112,7 +112,7 @@ pub fn run(place: &Place, scenario: &str, patience_ms: u64, fault: Option<&Fault
     let mut command = Command::new(injector());
     command.arg("--dir").arg(place.state()).arg("--trace").arg(&trace);
     // Everything that a scenario waits for is bounded by its patience a few times over, and its shutdown.
-    command.args(["--seconds", &(patience_ms * 4 / 1000 + 40).to_string()]);
+    command.args(["--seconds", &(patience_ms * 4 / 1000 + 70).to_string()]);
     if let Some(fault) = fault {
         command.args(["--fault", &fault.kind, "--nth", &fault.nth.to_string(), "--mode", fault.mode.name()]);
         command.args(["--errno", &fault.errno.0.to_string()]);

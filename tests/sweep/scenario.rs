@@ -30,8 +30,9 @@ pub const SEGMENT_BYTES: u64 = 1 << 20;
 /// In the directory that the process works in: what one left is taken up in copies of its directory.
 const BUCKET: &str = "/proc/self/cwd/bucket";
 const ACCOUNT: &str = "a";
-/// A shutdown waits for no upload, and for a segment as long as its publishing is tried again.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
+/// A shutdown waits for no upload; for a segment as long as its publishing is tried again, for a look back as long as that waits
+/// for the history.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(45);
 /// After this time a host without a capture has none.
 const NO_CAPTURE: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(3);
