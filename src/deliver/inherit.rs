@@ -145,5 +145,10 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
 
 /// Removes the directory of an ended capture if everything in it is delivered.
 fn is_removed(spool: &Spool, dir: &Path) -> io::Result<bool> {
-    Ok(Journal::open(dir)?.is_complete() && remove(spool, dir)?)
+    if !Journal::open(dir)?.is_complete() {
+        return Ok(false);
+    }
+    // Nothing is being published at a start.
+    spool.remove_strays(dir);
+    remove(spool, dir)
 }

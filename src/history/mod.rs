@@ -212,6 +212,18 @@ impl History {
         Ok(())
     }
 
+    /// Waits for what the workers had when they ended. Only once writers and publisher have ended too: nothing more is announced,
+    /// and a recording that no worker had taken up yet would never be told its end. Blocks.
+    ///
+    /// # Errors
+    /// [`HistoryError::Late`] when it takes too long.
+    pub fn finish(&self, patience: Duration) -> Result<(), HistoryError> {
+        let serials: Vec<u64> = self.opened().keys().copied().collect();
+        // The feed goes with the registration; what it was told before is still taken in.
+        serials.into_iter().for_each(|serial| self.spool.forget(serial));
+        self.wait_for(u64::MAX, patience)
+    }
+
     /// Takes the packets of a time window that `visible` and the filter admit out of the ring. Blocks.
     ///
     /// # Errors

@@ -7,10 +7,10 @@ use crate::limits::{PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
 use crate::matcher::{Filter, FilterV1};
 use crate::packet::{Key, flags};
 use crate::pcap::{Reader, Writer};
-use crate::spool::{Call, Files, Input, Segment, Spool, SpoolConfig, WriteMode};
+use crate::spool::{Call, Files, Input, Segment, Spool, SpoolCapture, SpoolConfig, WriteMode};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 use tempfile::TempDir;
@@ -67,6 +67,36 @@ fn length(path: &Path, written: u64) {
 
 fn names(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_recording_that_no_worker_took_up_does_not_hold_up_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Arc::new(
+        Spool::open(SpoolConfig {
+            dir: dir.path().to_owned(),
+            bytes_max: 1 << 30,
+            segment_bytes: 1 << 20,
+            write: WriteMode::Auto,
+            fsync_interval: DAY,
+            pool_bytes: 0,
+        })
+        .unwrap(),
+    );
+    let config = HistoryConfig { sample: None, bytes_max: 1 << 20, keep: DAY, segment: DAY };
+    let history = Arc::new(History::open(config, Arc::clone(&spool)).unwrap());
+    let place = SpoolCapture {
+        serial: 7,
+        dir: history.open_dir(7),
+        merge: history.record(7, 2).unwrap(),
+        events: tokio::sync::mpsc::unbounded_channel().0,
+        stop_workers: Box::new(|_| ()),
+        refused: OnceLock::new(),
+    };
+    spool.register(place).unwrap();
+    assert!(history.wait_for(u64::MAX, Duration::ZERO).is_err());
+    history.finish(Duration::from_secs(60)).unwrap();
+    assert!(!history.open_dir(7).exists());
 }
 
 proptest! {

@@ -21,6 +21,7 @@ mod publisher;
 mod published;
 mod quota;
 mod recover;
+mod removal;
 mod salvage;
 mod segment;
 mod survey;

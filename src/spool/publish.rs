@@ -49,6 +49,10 @@ impl OpenSegment {
                 Step::Salvage => self.salvage(files)?,
                 Step::Truncate => {
                     files.truncate(self.backing.file(), &self.open_path, self.bytes)?;
+                    // Now: if a later step fails, nobody may be able to ask the disk.
+                    if let Backing::Direct { charge, .. } = &mut self.backing {
+                        charge.set(self.bytes);
+                    }
                     Step::Sync
                 }
                 Step::Sync => {

@@ -6,6 +6,7 @@ use super::account::Account;
 use super::files::Files;
 use super::mapping::Pool;
 use super::recover::{Recovery, recover};
+use super::removal;
 use super::{Cut, Feed, IdentityError, LockError, Quota, SpoolLock};
 use crate::limits::PAGE_BYTES;
 use std::collections::HashMap;
@@ -203,6 +204,7 @@ impl Spool {
             (WriteMode::Direct, Err(source)) => return Err(SpoolError::NoDirect { dir, source }),
             (WriteMode::Direct, Ok(())) | (WriteMode::Mapped | WriteMode::Discard, _) => {}
         }
+        removal::finish(&config.dir).map_err(failed)?;
         let scratch = config.dir.join(POOL_DIR);
         if scratch.exists() {
             fs::remove_dir_all(&scratch).map_err(failed)?;
@@ -307,8 +309,18 @@ impl Spool {
         let capture = self.captures.lock().unwrap_or_else(PoisonError::into_inner).remove(&serial);
         let Some(capture) = capture else { return };
         if fs::remove_dir(&capture.dir).is_err_and(|e| e.kind() == io::ErrorKind::DirectoryNotEmpty) {
-            remove_strays(&capture.dir);
+            self.remove_strays(&capture.dir);
             let _not_empty = fs::remove_dir(&capture.dir);
+        }
+    }
+
+    /// Removes length files and copies whose segments are gone. No segment of `dir` may be on its way.
+    pub fn remove_strays(&self, dir: &Path) {
+        for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let is_stray = path.extension().is_some_and(|end| end == "len" || end == "copy");
+            if is_stray && !path.with_extension("open").exists() {
+                let _still_there = fs::remove_file(&path);
+            }
         }
     }
 
@@ -318,12 +330,13 @@ impl Spool {
     /// # Errors
     /// When the file system refuses; what is gone is released all the same.
     pub fn remove_capture_dir(&self, dir: &Path) -> io::Result<bool> {
-        let removed = if has_open_segments(dir)? { Ok(false) } else { remove_all(dir).map(|()| true) };
+        let removed = if has_open_segments(dir)? { Ok(false) } else { removal::remove_dir(dir).map(|()| true) };
         if !matches!(removed, Ok(false)) {
             for (path, charge) in self.pool.iter().flat_map(|pool| pool.let_go(dir)) {
                 self.account.keep(path, charge);
             }
             self.account.settle(dir);
+            self.account.settle(&removal::renamed(dir));
         }
         removed
     }
@@ -375,29 +388,6 @@ fn has_open_segments(dir: &Path) -> io::Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// A record that is written meanwhile may make a directory not empty.
-fn remove_all(dir: &Path) -> io::Result<()> {
-    let mut tries = 3;
-    loop {
-        tries -= 1;
-        match fs::remove_dir_all(dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty && tries > 0 => {}
-            removed => return removed,
-        }
-    }
-}
-
-/// Removes length files and copies whose segments are gone.
-fn remove_strays(dir: &Path) {
-    for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
-        let is_stray = path.extension().is_some_and(|end| end == "len" || end == "copy");
-        if is_stray && !path.with_extension("open").exists() {
-            let _still_there = fs::remove_file(&path);
-        }
-    }
 }
 
 fn probe_direct(dir: &Path) -> io::Result<()> {
