@@ -75,6 +75,7 @@ fn a_second_signal_exits_at_once_although_an_upload_hangs() {
 fn silent_store() -> String {
     const BEGUN: &str =
         "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>";
+    const NO_SUCH_PART: &str = "<Error><Code>InvalidPart</Code><Message>no such part</Message></Error>";
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     // It ends with the test's process.
@@ -86,6 +87,16 @@ fn silent_store() -> String {
             let length = stream.read(&mut head).unwrap_or(0);
             let head = String::from_utf8_lossy(&head[..length]);
             let (status, body) = match head.split_once(' ') {
+                Some(("POST", rest)) if rest.contains("/trawl-probe-") && rest.contains("uploadId=") => {
+                    let mut sent = head.to_string();
+                    let mut more = [0; 4096];
+                    while !sent.contains("</CompleteMultipartUpload>") {
+                        let length = stream.read(&mut more).unwrap();
+                        assert!(length > 0, "a request was cut: {sent}");
+                        sent += &String::from_utf8_lossy(&more[..length]);
+                    }
+                    ("400 Bad Request", NO_SUCH_PART)
+                }
                 Some(("POST", rest)) if rest.contains("/trawl-probe-") => ("200 OK", BEGUN),
                 Some(("DELETE", rest)) if rest.contains("/trawl-probe-") => ("204 No Content", ""),
                 _ => {

@@ -151,7 +151,7 @@ async fn a_long_outage_and_a_kill_in_it_cost_only_time() {
     let recovered = line.trawl.ended(&id);
     line.assert_arrived(&id, recovered.ledger.captured).await;
     line.assert_nothing_under_way().await;
-    assert!(line.trawl.log().contains("upload goes on behind what the store holds"), "it began again");
+    assert!(line.trawl.log().contains("upload continues behind what the store holds"), "it began again");
     line.trawl.finish();
 }
 
@@ -192,7 +192,7 @@ async fn keys_that_are_put_right_in_their_file_are_read_without_a_restart() {
     line.proxy.spoil(ANY, Fault::Reset, 0);
     line.trawl.launch();
     line.trawl.await_answer();
-    line.until_warned(&id, "the store refuses");
+    line.until_warned(&id, "no valid credentials");
     keys(&file, ACCESS_KEY_ID);
     let recovered = line.trawl.ended(&id);
     line.assert_arrived(&id, recovered.ledger.captured).await;

@@ -206,7 +206,7 @@ async fn killed_upload_arrives(between: Between) {
     assert_eq!((outcome.frames.len(), outcome.manifest.objects.len()), (14_000, 1));
     assert_eq!(uploads_under_way(&weed).await, Vec::<String>::new());
     let log = trawl.log();
-    assert!(log.contains("upload goes on behind what the store holds"), "{log}");
+    assert!(log.contains("upload continues behind what the store holds"), "{log}");
     assert_eq!(log.contains("it is sent again from its beginning"), between == Between::OtherBytes, "{log}");
     let (_folder, file) = frames::unpack(&out.path().join(&outcome.manifest.objects[0].name)).unwrap();
     let (_, blocks) = frames::describe(&file);

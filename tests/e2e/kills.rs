@@ -250,7 +250,7 @@ fn kill_at_random_moments(setup: Setup, place: &Place<'_>, pace: Pace, kills_min
         kills += kill_one(&mut trawl, place, pace, &mut moments, &mut sums);
         captures += 1;
     }
-    let resumed = trawl.log().matches("upload goes on behind what the store holds").count();
+    let resumed = trawl.log().matches("upload continues behind what the store holds").count();
     eprintln!("{kills} kills in {captures} captures, {resumed} uploads resumed; {sums:?}");
     assert!(sums.frames > 0, "nothing was ever durable");
     trawl.finish();

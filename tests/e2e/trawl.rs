@@ -465,6 +465,17 @@ impl Trawl {
         }
     }
 
+    /// Whether an open segment of the capture has bytes on the disk that a recovery counts: those that its `.len` file speaks
+    /// of.
+    pub fn has_written(&self, id: &str) -> bool {
+        let files = std::fs::read_dir(self.spool().join(id)).into_iter().flatten().flatten();
+        let mut lengths =
+            files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "len"));
+        lengths.any(|path| {
+            std::fs::read(path).is_ok_and(|bytes| bytes.get(40..48).is_some_and(|written| written != [0; 8]))
+        })
+    }
+
     /// Waits until nothing more will happen to a capture.
     #[track_caller]
     pub fn ended(&self, id: &str) -> Progress {

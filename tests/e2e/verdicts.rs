@@ -151,23 +151,13 @@ fn a_log_level_of_the_environment_that_is_none_is_refused_by_both() {
     assert!(printed.matches("TRAWL_LOG = \"loud\"").count() >= 2, "{printed}");
 }
 
-/// Whether an open segment of the capture has bytes on the disk that a recovery counts: those that its `.len` file speaks of.
-fn has_written(trawl: &Trawl, id: &str) -> bool {
-    let files = fs::read_dir(trawl.spool().join(id)).into_iter().flatten().flatten();
-    let mut lengths =
-        files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "len"));
-    lengths.any(|path| {
-        fs::read(path).is_ok_and(|bytes| bytes.get(40..48).is_some_and(|written| written != [0; 8]))
-    })
-}
-
 /// As if its disk were not mounted: the directory is there, and empty.
 #[test]
 fn a_spool_that_the_job_store_does_not_know_is_refused_until_the_right_one_is_back_and_nothing_is_lost() {
     // One segment that is not full when the process dies, so that nothing was delivered before.
     let mut trawl = Setup { segment_bytes: "512MiB", ..Setup::replay() }.start();
     let id = trawl.create(&trawl.request(json!({"protocol": 17, "destination_port": 53})));
-    trawl.until(&id, Duration::from_secs(30), |_| has_written(&trawl, &id));
+    trawl.until(&id, Duration::from_secs(30), |_| trawl.has_written(&id));
     trawl.kill();
     let (spool, away) = (trawl.spool(), trawl.folder().join("away"));
     fs::rename(&spool, &away).unwrap();
@@ -199,7 +189,7 @@ fn a_new_spool_is_taken_when_it_is_said_and_ends_what_the_old_one_held() {
     // One segment that is not full when the process dies, so that nothing was delivered before.
     let mut trawl = Setup { segment_bytes: "512MiB", ..Setup::replay() }.start();
     let id = trawl.create(&trawl.request(json!({"protocol": 17, "destination_port": 53})));
-    trawl.until(&id, Duration::from_secs(30), |_| has_written(&trawl, &id));
+    trawl.until(&id, Duration::from_secs(30), |_| trawl.has_written(&id));
     trawl.kill();
     fs::remove_dir_all(trawl.spool()).unwrap();
     trawl.launch_with(&["--new-spool"]);
