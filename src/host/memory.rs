@@ -5,7 +5,7 @@
 
 use super::dataplane::DataPlane;
 use crate::config::Plan;
-use crate::config::check::{self, dpdk_bytes};
+use crate::config::check::dpdk_bytes;
 use crate::limits::OTHER_MEMORY_BYTES_MAX;
 use crate::spool::WriteMode;
 use rustix::mm::{MlockAllFlags, mlockall};
@@ -48,14 +48,6 @@ pub(super) fn settle(plan: &Plan, plane: &DataPlane, write: WriteMode) {
                 false
             }
         };
-    if let Some(short) = check::blocks(plan) {
-        tracing::warn!(
-            key = short.subject,
-            reason = short.text,
-            advice = short.advice,
-            "captures are fewer than they could be"
-        );
-    }
     let held = Held::of_this_process();
     let (dpdk, arena) = (dpdk_bytes(plan), plane.arena);
     let pool = if write == WriteMode::Mapped { plan.spool.pool_bytes } else { 0 };
