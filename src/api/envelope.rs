@@ -91,7 +91,7 @@ impl From<Refusal> for Failure {
                 let failure = Self::new(Code::SimpleTooSoon, refusal.to_string());
                 Self { seconds_left: *seconds_left, ..failure }
             }
-            Refusal::NoSlot(_) => Self::new(Code::NoSlot, refusal.to_string()),
+            Refusal::NoSlot(_) | Refusal::NoBlocks(_) => Self::new(Code::NoSlot, refusal.to_string()),
             Refusal::NoHistory => Self::at("/offset_time", Code::NotSupported, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
             Refusal::Filter(_) => Self::at("/filter_v1", Code::InvalidValue, refusal.to_string()),

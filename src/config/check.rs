@@ -13,8 +13,8 @@ pub use descriptors::files_needed;
 pub use memory::{blocks, dpdk_bytes};
 
 use super::level::chosen;
-use super::load::covered;
 use super::plan::Plan;
+use super::problem::covered;
 use super::{PortPlan, Problem};
 use crate::block::try_io_uring;
 use serde::Serialize;

@@ -3,6 +3,7 @@
 //! Invariant: a plan without problems is the only one that leaves as [`Plan`].
 
 use super::plan::Plan;
+use super::problem::covered;
 use super::{Problem, Problems, file, resolve};
 use std::path::Path;
 
@@ -50,15 +51,4 @@ impl Plan {
         problems.extend(new);
         (Some(plan), problems)
     }
-}
-
-/// Whether `key` is, holds, or lies below a key that `problems` name.
-pub(super) fn covered(key: Option<&str>, problems: &[Problem]) -> bool {
-    let below = |key: &str, holder: &str| {
-        key.strip_prefix(holder).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    problems.iter().any(|problem| match (key, problem.key()) {
-        (Some(key), Some(named)) => below(key, named) || below(named, key),
-        _ => false,
-    })
 }

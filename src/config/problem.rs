@@ -92,3 +92,14 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// Whether `key` is, holds, or lies below a key that `problems` name.
+pub(super) fn covered(key: Option<&str>, problems: &[Problem]) -> bool {
+    let below = |key: &str, holder: &str| {
+        key.strip_prefix(holder).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    problems.iter().any(|problem| match (key, problem.key()) {
+        (Some(key), Some(named)) => below(key, named) || below(named, key),
+        _ => false,
+    })
+}

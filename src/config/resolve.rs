@@ -5,6 +5,7 @@
 use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
+use super::problem::covered;
 use super::rules::Rules;
 use super::{ByteSize, Problem, accounts};
 use crate::api;

@@ -38,6 +38,12 @@ pub enum Refusal {
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),
+    /// The workers have no block for one more stream.
+    #[error(
+        "this host's packet buffers suffice for {0} captures at once, and so many are running; try again when one has ended, or \
+         have its operator raise blocks.bytes_max"
+    )]
+    NoBlocks(usize),
     /// This host keeps no history.
     #[error(
         "offset_time cannot be served: this host keeps no past packets; leave it out to capture from now on"

@@ -1,82 +1,39 @@
-//! Captures that are answered from the history. Owns the look back's job and how many of them there are; not the ring
-//! (`history`), nor the recording (`recording`).
+//! A look-back while it reads: the query of the ring, the object and the manifest that are made of the answer. Owns what stands
+//! in them; which look-back reads when is the machine's.
 //!
-//! Invariant: every look back that was accepted ends, and none of its waiting for a disk is the engine's.
+//! Invariant: it ends, with the job that it comes to or with a message for the one who asked.
 
-use super::recording::Recorder;
-use super::{Engine, Note};
+use super::Engine;
+use super::machine::{Input, NO_MATCH, Serial};
 use crate::deliver::{Limits, MANIFEST_VERSION, Manifest, manifest_name, object_name};
-use crate::engine::Refusal;
 use crate::history::{Answer, History, HistoryError, Query};
-use crate::job::{AccountId, Job, Kind, Ledger, ObjectInfo, Request, Status, StopReason};
-use crate::limits::{LOOK_BACK_RETRY_SECONDS, LOOK_BACKS_MAX, LOOK_BACKS_PER_ACCOUNT_MAX, SIMPLE_SNAPLEN};
+use crate::job::{AccountId, Job, Kind, Ledger, ObjectInfo, Status, StopReason};
+use crate::limits::SIMPLE_SNAPLEN;
 use crate::matcher::Filter;
 use crate::packet::Key;
 use crate::pcap::{Compression, Container, ObjectFormat};
-use crate::store::{JobStore, StoreError, Stored};
 use crate::upload::{FileStore, ObjectStore};
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// How long a look back waits for the newest segments to reach the disk.
+/// How long a look-back waits for the newest segments to reach the disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The look backs that are not ended.
-pub(super) struct LookBacks {
-    readers: Arc<Semaphore>,
-    /// How many each account has. One that has none is not in here.
-    of_accounts: BTreeMap<AccountId, usize>,
-}
-
-impl LookBacks {
-    pub fn new() -> Self {
-        Self { readers: Arc::new(Semaphore::new(LOOK_BACKS_MAX)), of_accounts: BTreeMap::new() }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.of_accounts.is_empty()
-    }
-
-    /// One more of an account, if it may have one more.
-    fn begin(&mut self, account: &AccountId) -> Result<(), Refusal> {
-        let underway = self.of_accounts.get(account).copied().unwrap_or(0);
-        if underway >= LOOK_BACKS_PER_ACCOUNT_MAX {
-            let (max, seconds_left) = (LOOK_BACKS_PER_ACCOUNT_MAX, LOOK_BACK_RETRY_SECONDS);
-            return Err(Refusal::TooManyLookBacks { max, seconds_left });
-        }
-        self.of_accounts.insert(account.clone(), underway + 1);
-        Ok(())
-    }
-
-    fn end(&mut self, account: &AccountId) {
-        let Some(underway) = self.of_accounts.get_mut(account) else { return };
-        *underway -= 1;
-        if *underway == 0 {
-            self.of_accounts.remove(account);
-        }
-    }
-}
-
-/// What a look back needs once the engine let it go.
+/// What a look-back needs to read.
 struct LookBack {
     job: Job,
     query: Query,
     /// Recordings below this number must be in the ring.
-    complete_below: u64,
+    complete_below: Serial,
     host: String,
     colo: String,
     queues: u32,
     dir: PathBuf,
     history: Arc<History>,
-    jobs: Arc<dyn JobStore>,
-    readers: Arc<Semaphore>,
-    notes: mpsc::UnboundedSender<Note>,
 }
 
 impl Engine {
@@ -86,107 +43,51 @@ impl Engine {
         move |key| scope.as_ref().is_none_or(|scope| scope.admits(key))
     }
 
-    /// Accepts a capture that is answered from the history.
-    pub(super) fn look_back(&mut self, request: Request, reply: oneshot::Sender<Result<Job, Refusal>>) {
-        let visible = self.visible(&request.account);
-        match self.accept_look_back(request) {
-            Ok(look) => drop(tokio::spawn(look.run(visible, reply))),
-            // A caller that went away needs no answer.
-            Err(refusal) => drop(reply.send(Err(refusal))),
-        }
-    }
-
-    fn accept_look_back(&mut self, request: Request) -> Result<LookBack, Refusal> {
-        if self.ending.is_some() {
-            return Err(Refusal::ShuttingDown);
-        }
-        let (Some(recorder), Some(offset)) = (&self.recorder, &request.offset_time) else {
-            return Err(Refusal::NoHistory);
+    pub(super) fn look_back(&mut self, serial: Serial, complete_below: Serial) {
+        let (Some(look), Some(recorder)) = (self.machine.look_back(serial), &self.recording) else { return };
+        let job = look.job.clone();
+        let visible = self.visible(&job.request.account);
+        let query = match query(&job) {
+            Ok(query) => query,
+            Err(message) => return self.inputs.push_back(Input::LookedBack { serial, result: Err(message) }),
         };
-        let history = recorder.history();
-        let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
-        let end_ns = u64::try_from(offset.at.as_nanosecond()).unwrap_or(0);
-        let window = Duration::from_secs_f64(request.time_limit);
-        let query = Query {
-            start_ns: end_ns.saturating_sub(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)),
-            end_ns,
-            filter,
-            packets_max: request
-                .packet_limit
-                .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
-        };
-        self.look_backs.begin(&request.account)?;
-        if history.lags(end_ns) {
-            self.record();
-        }
-        Ok(LookBack {
-            job: Job::accepted(request, None),
+        let look = LookBack {
+            job,
             query,
-            complete_below: self.recorder.as_ref().map_or(0, Recorder::newest),
+            complete_below,
             host: self.planes.host.clone(),
             colo: self.planes.colo.clone(),
             queues: u32::try_from(self.planes.queues.len()).unwrap_or(u32::MAX),
             dir: self.planes.simple_dir.clone(),
-            history,
-            jobs: Arc::clone(&self.planes.jobs),
-            readers: Arc::clone(&self.look_backs.readers),
-            notes: self.notes.0.clone(),
-        })
-    }
-
-    /// A look back is over. `status`: what became of it; none if it could not even be recorded.
-    pub(super) fn looked_back(&mut self, account: &AccountId, status: Option<Status>) {
-        self.look_backs.end(account);
-        if let Some(status) = status {
-            self.ended_captures.note(status);
-        }
+            history: Arc::clone(&recorder.history),
+        };
+        let task =
+            async move { Input::LookedBack { serial, result: look.look(visible).await.map(Box::new) } };
+        self.spawn(task, move |_said_in_the_log| Input::LookedBack {
+            serial,
+            result: Err("the look back died".to_owned()),
+        });
     }
 }
 
-/// Asks the store something that may wait for its disk.
-async fn stored(
-    jobs: &Arc<dyn JobStore>,
-    job: &Job,
-    write: impl FnOnce(&dyn JobStore, &Job) -> Result<Stored, StoreError> + Send + 'static,
-) -> Result<Stored, String> {
-    let (jobs, job) = (Arc::clone(jobs), job.clone());
-    let written = tokio::task::spawn_blocking(move || write(&*jobs, &job)).await;
-    written.map_err(|died| died.to_string())?.map_err(|error| error.to_string())
+fn query(job: &Job) -> Result<Query, String> {
+    let request = &job.request;
+    let at = request.offset_time.as_ref().map(|offset| offset.at).unwrap_or_default();
+    let end_ns = u64::try_from(at.as_nanosecond()).unwrap_or(0);
+    let window = Duration::from_secs_f64(request.time_limit);
+    Ok(Query {
+        start_ns: end_ns.saturating_sub(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)),
+        end_ns,
+        filter: Filter::try_from(&request.filter).map_err(|e| e.to_string())?,
+        packets_max: request
+            .packet_limit
+            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
+    })
 }
 
 impl LookBack {
-    /// Records the job, answers whoever asked for it, looks back, and records what became of it.
-    async fn run(
-        self,
-        visible: impl Fn(&Key) -> bool + Send + 'static,
-        reply: oneshot::Sender<Result<Job, Refusal>>,
-    ) {
-        let (jobs, notes, job) = (Arc::clone(&self.jobs), self.notes.clone(), self.job.clone());
-        let account = job.request.account.clone();
-        let revision = match stored(&jobs, &job, |jobs, job| jobs.create(job)).await {
-            Ok(stored) => stored.revision,
-            Err(error) => {
-                let _caller_gone = reply.send(Err(Refusal::Store(error)));
-                let _engine_gone = notes.send(Note::LookedBack { account, status: None });
-                return;
-            }
-        };
-        tracing::info!(capture = %job.id, %account, "look back accepted");
-        let _caller_gone = reply.send(Ok(job));
-        let readers = Arc::clone(&self.readers);
-        let turn = readers.acquire().await;
-        let job = self.look(visible).await;
-        drop(turn);
-        if let Err(error) = stored(&jobs, &job, move |jobs, job| jobs.compare_and_set(revision, job)).await {
-            tracing::error!(capture = %job.id, %error, "a capture's state could not be recorded");
-        }
-        let (status, ledger) = (job.status, &job.ledger);
-        tracing::info!(capture = %job.id, ?status, seen = ledger.rx, captured = ledger.captured, "look back ended");
-        let _engine_gone = notes.send(Note::LookedBack { account, status: Some(status) });
-    }
-
     /// Asks the history and writes the object and the manifest; returns the ended job.
-    async fn look(self, visible: impl Fn(&Key) -> bool + Send + 'static) -> Job {
+    async fn look(self, visible: impl Fn(&Key) -> bool + Send + 'static) -> Result<Job, String> {
         let (history, query) = (Arc::clone(&self.history), self.query.clone());
         let complete_below = self.complete_below;
         let asked = tokio::task::spawn_blocking(move || {
@@ -194,21 +95,15 @@ impl LookBack {
             let answer = history.look_back(&query, &visible)?;
             Ok::<_, HistoryError>((answer, history.oldest_ns()))
         });
-        let answered = match asked.await {
-            Ok(Ok(answered)) => Ok(answered),
+        match asked.await {
+            Ok(Ok((answer, oldest_ns))) => self.deliver(answer, oldest_ns).await,
             Ok(Err(error)) => {
                 // Which file it was is for the operator.
                 tracing::error!(capture = %self.job.id, %error, "a look back failed");
                 Err("this host could not read its history; try again, or ask its operator".to_owned())
             }
             Err(_panicked) => Err("the look back died".to_owned()),
-        };
-        let job = self.job.clone();
-        let result = match answered {
-            Ok((answer, oldest_ns)) => self.deliver(answer, oldest_ns).await,
-            Err(message) => Err(message),
-        };
-        result.unwrap_or_else(|message| Job { status: Status::Failed, error_message: Some(message), ..job })
+        }
     }
 
     async fn deliver(self, answer: Answer, oldest_ns: Option<u64>) -> Result<Job, String> {
@@ -249,7 +144,7 @@ impl LookBack {
         }];
         job.status = if answer.captured > 0 { Status::Success } else { Status::Failed };
         if answer.captured == 0 {
-            let mut message = super::active::NO_MATCH.to_owned();
+            let mut message = NO_MATCH.to_owned();
             if !answer.covered {
                 let oldest = oldest_ns.and_then(time);
                 message += &oldest.map_or_else(

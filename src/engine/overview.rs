@@ -1,9 +1,7 @@
-//! The engine's state for operators. Owns the picture of it and the counts of what ended; draws no conclusion.
+//! The engine's state for operators. Owns the form of it; draws no conclusion.
 //!
 //! Invariant: every ledger in it obeys its equations, and each capture that has not ended is in it once.
 
-use super::Engine;
-use super::active::Phase;
 use crate::job::{CaptureId, Kind, Ledger, Status};
 use crate::worker::ClockReading;
 
@@ -41,45 +39,4 @@ pub struct CaptureView {
     pub objects: u64,
     /// Bytes of those.
     pub object_bytes: u64,
-}
-
-/// Captures that ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Ended {
-    succeeded: u64,
-    failed: u64,
-}
-
-impl Ended {
-    pub fn note(&mut self, status: Status) {
-        match status {
-            Status::Success => self.succeeded += 1,
-            Status::Failed => self.failed += 1,
-            _ => {}
-        }
-    }
-}
-
-impl Engine {
-    pub(super) fn overview(&self) -> Overview {
-        let accepted = self.active.values().filter(|a| !matches!(a.phase, Phase::Opening(_)));
-        let view = |a: &super::Active| CaptureView {
-            id: a.job.id.clone(),
-            kind: a.job.request.kind,
-            status: a.job.status,
-            ledger: a.ledger(&self.planes.queues, &self.planes.ports),
-            objects: a.job.objects.len() as u64,
-            object_bytes: a.job.objects.iter().map(|object| object.bytes).sum(),
-        };
-        let (spool_alarm, spool_alarms) = self.pressure.alarms();
-        Overview {
-            captures: accepted.map(view).collect(),
-            succeeded: self.ended_captures.succeeded,
-            failed: self.ended_captures.failed,
-            spool_alarm,
-            spool_alarms,
-            spool_short: self.pressure.is_short(),
-            clock: self.planes.clock.read(),
-        }
-    }
 }

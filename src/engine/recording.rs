@@ -1,122 +1,84 @@
-//! The recording that never ends. Owns when it is begun anew; not the ring (`history`), nor who looks back into it.
+//! What the recording needs of disk and workers. Owns its places and its assignment; when it is replaced is the machine's.
 //!
-//! What is in an open segment cannot be read. So when somebody looks back at the last seconds, the recording is begun
-//! anew under another number, which makes the workers close all its segments, and the query waits until they are there.
-//! Its place on the disk is made before, by somebody else: until then the recording before it goes on.
-//!
-//! Invariant: the recording has the last slot, and at most one place is being made for the next one.
+//! Invariant: the recording has the last slot.
 
-use super::planes::Wanted;
-use super::{Engine, Note};
+use super::Engine;
+use super::machine::{Input, Serial};
+use super::roster::Desired;
 use crate::history::{History, HistoryError};
+use crate::job::Request;
 use crate::limits::{CAPTURES_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::spool::{Spool, SpoolCapture};
 use crate::worker::{Attachment, Budget, Ended, Window};
-use std::io;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// The recording's slot; captures take theirs from the other end.
 const SLOT: usize = CAPTURES_MAX - 1;
-/// After a failure (quota, disk) the recording is tried again.
-const RETRY: Duration = Duration::from_secs(60);
 
-/// The recording.
+/// The history, and the budgets of recordings whose place is being made.
 pub(super) struct Recorder {
-    history: Arc<History>,
-    /// The number that workers record under.
-    serial: u64,
-    /// The number of the next recording, while its place is being made.
-    next: Option<u64>,
-    budget: Arc<Budget>,
-    failed: Option<Instant>,
+    pub history: Arc<History>,
+    budgets: BTreeMap<Serial, Arc<Budget>>,
 }
 
 impl Recorder {
     pub fn new(history: Arc<History>) -> Self {
-        let budget = Arc::new(Budget::new(None, None));
-        // Until there is a recording, there is one to be tried again.
-        budget.end(Ended::Revoked);
-        Self { history, serial: 0, next: None, budget, failed: None }
-    }
-
-    pub fn history(&self) -> Arc<History> {
-        Arc::clone(&self.history)
-    }
-
-    /// What was received up to now is in recordings below this number, if one is to begin; otherwise up to where the ring
-    /// does not lag.
-    pub fn newest(&self) -> u64 {
-        self.next.unwrap_or(self.serial)
-    }
-
-    pub fn is_preparing(&self) -> bool {
-        self.next.is_some()
+        Self { history, budgets: BTreeMap::new() }
     }
 }
 
 impl Engine {
-    /// Has the recording begun, or begun anew; what it has so far then goes into the ring. One that is about to begin serves
-    /// as well as one more.
-    pub(super) fn record(&mut self) {
-        let Some(recorder) = self.recorder.as_mut().filter(|r| !r.is_preparing()) else { return };
-        if self.ending.is_some() {
-            return;
-        }
-        self.last_serial += 1;
-        let serial = self.last_serial;
-        recorder.next = Some(serial);
-        let (history, spool) = (recorder.history(), Arc::clone(&self.planes.spool));
-        let (queues, budget) = (self.planes.queues.len(), Arc::new(Budget::new(None, None)));
-        let (stopping, notes) = (Arc::clone(&budget), self.notes.0.clone());
-        let made = tokio::task::spawn_blocking(move || prepare(&history, &spool, serial, queues, stopping));
-        tokio::spawn(async move {
-            let made = made.await.unwrap_or_else(|died| Err(HistoryError::Thread(io::Error::other(died))));
-            let _engine_gone = notes.send(Note::Recordable { serial, budget, made });
-        });
+    /// Whether the history lacks the newest packets of the time that is asked for.
+    pub(super) fn history_lags(&self, request: &Request) -> bool {
+        let (Some(recorder), Some(offset)) = (&self.recording, &request.offset_time) else { return false };
+        recorder.history.lags(u64::try_from(offset.at.as_nanosecond()).unwrap_or(0))
     }
 
-    /// Has the workers record in the place that was made for it.
-    pub(super) fn recordable(&mut self, serial: u64, budget: Arc<Budget>, made: Result<(), HistoryError>) {
-        let Some(recorder) = &mut self.recorder else { return };
-        (recorder.next, recorder.failed) = (None, None);
-        match made {
-            Ok(()) if self.ending.is_some() => self.planes.spool.forget(serial),
-            Ok(()) => {
-                (recorder.serial, recorder.budget) = (serial, Arc::clone(&budget));
-                let config = recorder.history.config();
-                let attachment = Attachment {
-                    serial,
-                    snaplen: SIMPLE_SNAPLEN,
-                    window: Window::open(None),
-                    budget,
-                    sample: config.sample,
-                    rotate: Some(config.segment),
-                };
-                self.roster.set(SLOT, Some(Wanted { filter: Filter::default(), scope: None, attachment }));
-            }
-            Err(error) => tracing::error!(%error, "the history's recording cannot be begun anew"),
-        }
+    pub(super) fn place_recording(&mut self, serial: Serial) {
+        let Some(recorder) = &mut self.recording else { return };
+        let budget = Arc::new(Budget::new(None, None));
+        recorder.budgets.insert(serial, Arc::clone(&budget));
+        let (history, spool) = (Arc::clone(&recorder.history), Arc::clone(&self.planes.spool));
+        let (queues, tasks) = (self.planes.queues.len(), self.tasks.0.clone());
+        let task = move || {
+            let made = prepare(&history, &spool, serial, queues, budget, tasks);
+            Input::RecordingPlaced { serial, made: made.map_err(|error| error.to_string()) }
+        };
+        self.spawn_blocking(task, move |error| Input::RecordingPlaced { serial, made: Err(error) });
     }
 
-    /// Looks after the recording: one that failed is tried again.
-    pub(super) fn look_after_recording(&mut self) {
-        let Some(recorder) = &mut self.recorder else { return };
-        if recorder.budget.ended().is_some() && !recorder.is_preparing() {
-            let failed = *recorder.failed.get_or_insert_with(Instant::now);
-            if failed.elapsed() >= RETRY {
-                self.record();
-            }
+    pub(super) fn attach_recording(&mut self, serial: Serial) {
+        let Some(recorder) = &mut self.recording else { return };
+        let Some(budget) = recorder.budgets.remove(&serial) else { return };
+        recorder.budgets.clear();
+        let config = recorder.history.config();
+        let attachment = Attachment {
+            serial,
+            snaplen: SIMPLE_SNAPLEN,
+            window: Window::open(None),
+            budget,
+            sample: config.sample,
+            rotate: Some(config.segment),
+        };
+        self.assignments.set(SLOT, Some(Desired { filter: Filter::default(), scope: None, attachment }));
+    }
+
+    /// The workers close its segments.
+    pub(super) fn detach_recording(&mut self) {
+        if self.recording.is_some() {
+            self.assignments.set(SLOT, None);
         }
     }
 
-    /// Ends the recording: the workers close its segments.
-    pub(super) fn end_recording(&mut self) {
-        if self.recorder.is_some() {
-            self.roster.set(SLOT, None);
+    pub(super) fn forget_recording(&mut self, serial: Serial) {
+        if let Some(recorder) = &mut self.recording {
+            recorder.budgets.remove(&serial);
         }
+        let spool = Arc::clone(&self.planes.spool);
+        tokio::task::spawn_blocking(move || spool.forget(serial));
     }
 }
 
@@ -124,22 +86,24 @@ impl Engine {
 fn prepare(
     history: &Arc<History>,
     spool: &Spool,
-    serial: u64,
+    serial: Serial,
     queues: usize,
     budget: Arc<Budget>,
+    tasks: mpsc::UnboundedSender<Input>,
 ) -> Result<(), HistoryError> {
     let dir = history.open_dir(serial);
     let place = SpoolCapture {
         serial,
         dir: dir.clone(),
         merge: history.record(serial, queues)?,
-        // What the spool says is said to the log by the closure below.
+        // The closure below tells the engine and the log.
         events: mpsc::unbounded_channel().0,
         stop_workers: Box::new(move |failure| {
             if budget.ended().is_none() {
                 tracing::error!(error = failure.message(), "the history is not recorded for a while");
             }
             budget.end(Ended::Revoked);
+            let _engine_gone = tasks.send(Input::RecordingFailed { serial });
         }),
         refused: OnceLock::new(),
     };

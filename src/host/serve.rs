@@ -187,6 +187,7 @@ fn planes(
         colo: plan.host.colo.clone(),
         scopes: scopes(&plan.accounts),
         captures_max: plan.capture.captures_max,
+        admits: plan.block_share().captures_max().saturating_sub(usize::from(storage.history.is_some())),
         upload_retention: plan.upload.retention,
         upload_pause_max: plan.upload.retry_pause,
         high_water_percent: plan.high_water_percent,

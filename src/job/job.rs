@@ -160,6 +160,8 @@ pub enum StopReason {
     IoError,
     /// The process died while the capture was running.
     Interrupted,
+    /// Its packets cannot be delivered: no retry would help.
+    DeliveryFailed,
     /// A reason that this version does not know: a newer one wrote the record.
     #[serde(other)]
     Unknown,
@@ -236,10 +238,21 @@ impl Job {
     /// A request that is accepted now. `sample_one_in`: which packets it considers; every one if none.
     #[must_use]
     pub fn accepted(request: Request, sample_one_in: Option<u32>) -> Self {
+        Self::accepted_as(CaptureId::random(), Timestamp::now(), request, sample_one_in)
+    }
+
+    /// As [`Job::accepted`], with this id and at this time.
+    #[must_use]
+    pub fn accepted_as(
+        id: CaptureId,
+        submitted: Timestamp,
+        request: Request,
+        sample_one_in: Option<u32>,
+    ) -> Self {
         Self {
-            id: CaptureId::random(),
+            id,
             request,
-            submitted: Timestamp::now(),
+            submitted,
             status: Status::Pending,
             stop_requested: None,
             stop_reason: None,

@@ -9,14 +9,16 @@ use super::{Changes, JobStore, StoreError, Stored, record};
 use crate::job::{AccountId, CaptureId, Job};
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, StorageError, TableDefinition, WriteTransaction,
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageBackend, StorageError, TableDefinition, WriteTransaction,
 };
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::broadcast;
 
 /// Capture id → record.
@@ -47,12 +49,28 @@ const CACHE_BYTES: usize = 16 << 20;
 /// Changes that a watcher may be behind: about ten times what all capture slots go through at once.
 const CHANGES_MAX: usize = 1024;
 
+/// Opens the database; the flag says whether it may be made.
+type Open = dyn Fn(&Path, bool) -> Result<Database, StoreError> + Send + Sync;
+
 /// Jobs in an embedded database file of mode 0600.
-#[derive(Debug)]
+///
+/// After an error of the disk redb refuses everything until it is opened again. That is done here, with the next call: a disk
+/// that was full and has room again needs no restart.
 pub struct Embedded {
-    database: Database,
+    path: PathBuf,
+    /// None while it could not be opened again.
+    database: RwLock<Option<Database>>,
+    /// An error of the disk was seen since it was opened.
+    is_broken: AtomicBool,
+    open: Box<Open>,
     /// Held from a job's write to its announcement, so that changes are told in the order in which they were written.
     changes: Mutex<broadcast::Sender<Arc<Stored>>>,
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Embedded({})", self.path.display())
+    }
 }
 
 impl Embedded {
@@ -63,15 +81,27 @@ impl Embedded {
     /// [`StoreError::InUse`], [`StoreError::Permission`], [`StoreError::NoDirectory`], [`StoreError::Corrupted`] and
     /// [`StoreError::Open`], each with what to do.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = open_file(path)?;
-        let opened = FileBackend::new(file).and_then(|backend| {
-            Builder::new()
-                .set_cache_size(CACHE_BYTES)
-                .set_check_integrity_on_open(true)
-                .create_with_backend(backend)
-        });
-        let database = opened.map_err(|error| open_error(path.to_owned(), error))?;
-        let store = Self { database, changes: Mutex::new(broadcast::channel(CHANGES_MAX).0) };
+        Self::open_by(path, |path, check| {
+            let backend = FileBackend::new(open_file(path)?);
+            backend
+                .and_then(|backend| database(backend, check))
+                .map_err(|error| open_error(path.to_owned(), error))
+        })
+    }
+
+    /// `open`: opens the file, and checks every page if asked to.
+    fn open_by(
+        path: &Path,
+        open: impl Fn(&Path, bool) -> Result<Database, StoreError> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let database = open(path, true)?;
+        let store = Self {
+            path: path.to_owned(),
+            database: RwLock::new(Some(database)),
+            is_broken: AtomicBool::new(false),
+            open: Box::new(open),
+            changes: Mutex::new(broadcast::channel(CHANGES_MAX).0),
+        };
         store.create_tables().map_err(|error| match error {
             StoreError::Database(error) => {
                 StoreError::Corrupted { path: path.to_owned(), detail: error.to_string() }
@@ -83,25 +113,64 @@ impl Embedded {
         Ok(store)
     }
 
+    /// Does something with the open database. After an error of the disk the next call opens it again.
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.reopen_if_broken()?;
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let closed = || StoreError::Open {
+            path: self.path.clone(),
+            detail: "it could not be opened again".to_owned(),
+        };
+        let result = act(database.as_ref().ok_or_else(closed)?);
+        if let Err(StoreError::Database(error)) = &result
+            && matches!(**error, redb::Error::Io(_) | redb::Error::PreviousIo)
+        {
+            self.is_broken.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn reopen_if_broken(&self) -> Result<(), StoreError> {
+        if !self.is_broken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_broken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Its lock on the file goes with it.
+        drop(database.take());
+        *database = Some((self.open)(&self.path, false)?);
+        self.is_broken.store(false, Ordering::Release);
+        tracing::warn!(path = %self.path.display(), "the job database was opened again after an error of the disk");
+        Ok(())
+    }
+
+    /// Reads within one transaction.
+    fn read<T>(&self, act: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|database| act(&database.begin_read().map_err(failed)?))
+    }
+
     /// Reads need no case for a missing table; a file with foreign tables of these names fails here.
     fn create_tables(&self) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write().map_err(failed)?;
-        transaction.open_table(JOBS).map_err(failed)?;
-        let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
-        let mut owned = transaction.open_table(OWNED).map_err(failed)?;
-        // A database of a version without this table.
-        if owned.is_empty().map_err(failed)? {
-            for entry in by_time.iter().map_err(failed)? {
-                let (key, _) = entry.map_err(failed)?;
-                let (account, _, id) = key.value();
-                owned.insert((account, id), ()).map_err(failed)?;
+        self.write(|transaction| {
+            transaction.open_table(JOBS).map_err(failed)?;
+            let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
+            let mut owned = transaction.open_table(OWNED).map_err(failed)?;
+            // A database of a version without this table.
+            if owned.is_empty().map_err(failed)? {
+                for entry in by_time.iter().map_err(failed)? {
+                    let (key, _) = entry.map_err(failed)?;
+                    let (account, _, id) = key.value();
+                    owned.insert((account, id), ()).map_err(failed)?;
+                }
             }
-        }
-        drop((by_time, owned));
-        transaction.open_table(UNFINISHED).map_err(failed)?;
-        transaction.open_table(BUCKETS).map_err(failed)?;
-        transaction.open_table(HOST).map_err(failed)?;
-        transaction.commit().map_err(failed)
+            drop((by_time, owned));
+            transaction.open_table(UNFINISHED).map_err(failed)?;
+            transaction.open_table(BUCKETS).map_err(failed)?;
+            transaction.open_table(HOST).map_err(failed)?;
+            Ok(())
+        })
     }
 
     /// The name of the spool whose captures these are, once it was told.
@@ -109,9 +178,10 @@ impl Embedded {
     /// # Errors
     /// When it cannot be read.
     pub fn spool(&self) -> Result<Option<String>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let host = transaction.open_table(HOST).map_err(failed)?;
-        Ok(host.get(SPOOL).map_err(failed)?.map(|id| id.value().to_owned()))
+        self.read(|transaction| {
+            let host = transaction.open_table(HOST).map_err(failed)?;
+            Ok(host.get(SPOOL).map_err(failed)?.map(|id| id.value().to_owned()))
+        })
     }
 
     /// Remembers the name of the spool.
@@ -137,10 +207,12 @@ impl Embedded {
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let transaction = self.database.begin_write().map_err(failed)?;
-        let written = change(&transaction)?;
-        transaction.commit().map_err(failed)?;
-        Ok(written)
+        self.with(|database| {
+            let transaction = database.begin_write().map_err(failed)?;
+            let written = change(&transaction)?;
+            transaction.commit().map_err(failed)?;
+            Ok(written)
+        })
     }
 
     /// Writes a job and tells those who watch.
@@ -185,41 +257,44 @@ impl JobStore for Embedded {
     }
 
     fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let owned = transaction.open_table(OWNED).map_err(failed)?;
-        if owned.get((account.0.as_str(), id.as_str())).map_err(failed)?.is_none() {
-            return Ok(None);
-        }
-        let jobs = transaction.open_table(JOBS).map_err(failed)?;
-        read(&jobs, id.as_str())?.map(Some).ok_or_else(|| no_record(id.as_str()))
+        self.read(|transaction| {
+            let owned = transaction.open_table(OWNED).map_err(failed)?;
+            if owned.get((account.0.as_str(), id.as_str())).map_err(failed)?.is_none() {
+                return Ok(None);
+            }
+            let jobs = transaction.open_table(JOBS).map_err(failed)?;
+            read(&jobs, id.as_str())?.map(Some).ok_or_else(|| no_record(id.as_str()))
+        })
     }
 
     fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let jobs = transaction.open_table(JOBS).map_err(failed)?;
-        let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
-        let account = account.0.as_str();
-        // No job was submitted in the last microsecond that an i64 can name, so the open end loses none.
-        let range = (account, i64::MIN, "")..(account, i64::MAX, "");
-        let mut list = Vec::with_capacity(count_max);
-        for entry in by_time.range(range).map_err(failed)?.rev().take(count_max) {
-            let (key, _) = entry.map_err(failed)?;
-            let (_, _, id) = key.value();
-            list.push(read(&jobs, id)?.ok_or_else(|| no_record(id))?);
-        }
-        Ok(list)
+        self.read(|transaction| {
+            let jobs = transaction.open_table(JOBS).map_err(failed)?;
+            let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
+            let account = account.0.as_str();
+            // No job was submitted in the last microsecond that an i64 can name, so the open end loses none.
+            let range = (account, i64::MIN, "")..(account, i64::MAX, "");
+            let mut list = Vec::with_capacity(count_max);
+            for entry in by_time.range(range).map_err(failed)?.rev().take(count_max) {
+                let (key, _) = entry.map_err(failed)?;
+                let (_, _, id) = key.value();
+                list.push(read(&jobs, id)?.ok_or_else(|| no_record(id))?);
+            }
+            Ok(list)
+        })
     }
 
     fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let jobs = transaction.open_table(JOBS).map_err(failed)?;
-        let unfinished = transaction.open_table(UNFINISHED).map_err(failed)?;
-        let mut list = Vec::new();
-        for entry in unfinished.iter().map_err(failed)? {
-            let (key, _) = entry.map_err(failed)?;
-            list.push(read(&jobs, key.value())?.ok_or_else(|| no_record(key.value()))?);
-        }
-        Ok(list)
+        self.read(|transaction| {
+            let jobs = transaction.open_table(JOBS).map_err(failed)?;
+            let unfinished = transaction.open_table(UNFINISHED).map_err(failed)?;
+            let mut list = Vec::new();
+            for entry in unfinished.iter().map_err(failed)? {
+                let (key, _) = entry.map_err(failed)?;
+                list.push(read(&jobs, key.value())?.ok_or_else(|| no_record(key.value()))?);
+            }
+            Ok(list)
+        })
     }
 
     fn compare_and_set(&self, expected: u64, job: &Job) -> Result<Stored, StoreError> {
@@ -269,6 +344,12 @@ fn no_record(id: &str) -> StoreError {
 
 fn failed(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Database(Box::new(error.into()))
+}
+
+fn database(backend: impl StorageBackend, check: bool) -> Result<Database, DatabaseError> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(check);
+    builder.create_with_backend(backend)
 }
 
 /// The file itself, readable by its owner only: jobs name accounts, filters and buckets.

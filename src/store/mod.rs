@@ -9,10 +9,12 @@ mod conformance;
 mod embedded;
 mod record;
 mod watch;
+mod writer;
 
 pub use bucket::{Bucket, BucketStore};
 pub use embedded::Embedded;
 pub use watch::{Changes, Missed};
+pub use writer::{Confirmation, Writer};
 
 use crate::job::{AccountId, CaptureId, Job};
 use std::path::PathBuf;
@@ -65,7 +67,7 @@ pub trait JobStore: Send + Sync {
     /// [`StoreError::Moved`] when `job` has another account or time of submission than the stored one.
     fn compare_and_set(&self, expected: u64, job: &Job) -> Result<Stored, StoreError>;
 
-    /// Every job that is written from now on, by whomever. Whoever watches first and lists then misses nothing.
+    /// Every job that is written from now on, by any process. Subscribe before listing and no change is missed.
     fn watch(&self) -> Changes;
 }
 
@@ -115,7 +117,7 @@ pub enum StoreError {
         detail: String,
     },
     /// A read or write of an open database failed.
-    #[error("the job database failed: {0}; check the disk that it lies on, then restart trawl")]
+    #[error("the job database failed: {0}; check the disk that it lies on")]
     Database(#[source] Box<redb::Error>),
     /// A record was written by a version of trawl that this one does not know.
     #[error(

@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod crowd;
+mod ending;
 mod history;
 mod pressure;
 mod quiet;

@@ -4,23 +4,24 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use trawl::block::Hugepages;
+use trawl::block::{BlockShare, Hugepages};
 use trawl::deliver::{Manifest, manifest_name};
 use trawl::engine::{Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
-use trawl::job::{AccountId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
+use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
 use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode};
-use trawl::store::{Embedded, JobStore};
+use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
 use trawl::upload::{Stores, StoresConfig};
 use trawl::worker::{Sample, Timers};
 
@@ -176,6 +177,57 @@ pub struct Rig {
     plane: DataPlane,
     engine: JoinHandle<()>,
     history: Option<Arc<History>>,
+    jobs: Arc<Jobs>,
+}
+
+/// A job store on a disk that is full at times.
+pub struct Jobs {
+    store: Arc<Embedded>,
+    is_full: AtomicBool,
+}
+
+impl Jobs {
+    /// Takes no write from now on, or takes them again.
+    pub fn fill(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        match self.is_full.load(Ordering::Relaxed) {
+            true => Err(StoreError::Database(Box::new(redb::Error::PreviousIo))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl JobStore for Jobs {
+    fn create(&self, job: &Job) -> Result<Stored, StoreError> {
+        self.room().and_then(|()| self.store.create(job))
+    }
+
+    fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {
+        self.store.get(account, id)
+    }
+
+    fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError> {
+        JobStore::list(&*self.store, account, count_max)
+    }
+
+    fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {
+        self.store.unfinished()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.room().and_then(|()| self.store.probe())
+    }
+
+    fn compare_and_set(&self, expected: u64, job: &Job) -> Result<Stored, StoreError> {
+        self.room().and_then(|()| self.store.compare_and_set(expected, job))
+    }
+
+    fn watch(&self) -> Changes {
+        self.store.watch()
+    }
 }
 
 /// What differs between hosts.
@@ -208,7 +260,7 @@ impl Default for Options {
     }
 }
 
-fn new_dir() -> TempDir {
+pub fn new_dir() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
@@ -293,7 +345,8 @@ impl Rig {
         };
         let history = history.map(|config| Arc::new(History::open(config, Arc::clone(&spool)).unwrap()));
         let (plane, workers) = DataPlane::start(&config, traffic, &spool, on_worker).unwrap();
-        let jobs = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
+        let store = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
+        let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
         let engine = Engine::new(Planes {
             workers,
             queues: plane.queues.clone(),
@@ -303,14 +356,16 @@ impl Rig {
             stores: Arc::new(
                 Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap(),
             ),
-            keys: BucketKeys::new(jobs.clone(), None),
+            keys: BucketKeys::new(store, None),
             contact_time_max: Duration::from_secs(10),
-            jobs,
+            jobs: jobs.clone(),
             simple_dir: dir.path().join("simple"),
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
             scopes,
             captures_max: options.captures_max,
+            admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max()
+                - usize::from(history.is_some()),
             upload_retention,
             upload_pause_max: Duration::from_secs(20),
             high_water_percent: 80,
@@ -324,7 +379,7 @@ impl Rig {
         });
         let (handle, actions) = Handle::channel(16);
         let engine = tokio::spawn(engine.unwrap().run(actions));
-        Self { dir, handle, plane, engine, history }
+        Self { dir, handle, plane, engine, history, jobs }
     }
 
     pub fn history(&self) -> &Arc<History> {
@@ -335,9 +390,36 @@ impl Rig {
         self.dir.path().join("simple")
     }
 
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// Starts a host in a directory that another one left.
+    pub fn up(dir: TempDir, options: Options, traffic: Vec<Traffic>) -> Self {
+        Self::build(dir, options, traffic, &nothing(), HashMap::new())
+    }
+
+    /// Ends the host; what is left of it.
+    pub async fn down(self) -> TempDir {
+        let Self { dir, handle, plane, engine, .. } = self;
+        handle.shutdown().await;
+        engine.await.unwrap();
+        plane.stop();
+        dir
+    }
+
+    /// Goes away without a word, as everybody does who could ask for anything.
+    pub async fn abandon(self) -> TempDir {
+        let Self { dir, handle, plane, engine, .. } = self;
+        drop(handle);
+        engine.await.unwrap();
+        plane.stop();
+        dir
+    }
+
     /// Ends the host and starts another one in the same directory.
     pub async fn restart(self, options: Options, traffic: Vec<Traffic>) -> Self {
-        let Self { dir, handle, plane, engine, history } = self;
+        let Self { dir, handle, plane, engine, history, .. } = self;
         handle.shutdown().await;
         engine.await.unwrap();
         plane.stop();

@@ -125,6 +125,7 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
     let mut all = String::new();
     for refusal in [
         Refusal::NoSlot(64),
+        Refusal::NoBlocks(12),
         Refusal::SimpleTooSoon { interval_seconds: 60, seconds_left: 17 },
         Refusal::TooManyLookBacks { max: 8, seconds_left: 10 },
         Refusal::Filter("no".to_owned()),

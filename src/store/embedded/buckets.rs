@@ -5,7 +5,7 @@
 use super::{BUCKETS, Embedded, failed};
 use crate::job::{AccountId, CaptureId};
 use crate::store::{Bucket, BucketStore, StoreError};
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 
@@ -82,8 +82,8 @@ impl BucketStore for Embedded {
     }
 
     fn list(&self, account: &AccountId) -> Result<Vec<Bucket>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let mut list = of_account(&transaction.open_table(BUCKETS).map_err(failed)?, account)?;
+        let mut list =
+            self.read(|transaction| of_account(&transaction.open_table(BUCKETS).map_err(failed)?, account))?;
         list.sort_by_key(|bucket| Reverse(bucket.submitted));
         Ok(list)
     }

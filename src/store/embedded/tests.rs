@@ -27,10 +27,14 @@ fn nothing_of_a_record_is_read_for_an_account_that_does_not_own_it() {
     let (_dir, _path, store) = store();
     let theirs = Job::sample("a", 1);
     store.create(&theirs).unwrap();
-    let transaction = store.database.begin_write().unwrap();
-    // Whoever read it would fail.
-    transaction.open_table(JOBS).unwrap().insert(theirs.id.as_str(), b"unreadable".as_slice()).unwrap();
-    transaction.commit().unwrap();
+    // Reading it would fail.
+    store
+        .write(|transaction| {
+            let mut jobs = transaction.open_table(JOBS).unwrap();
+            jobs.insert(theirs.id.as_str(), b"unreadable".as_slice()).unwrap();
+            Ok(())
+        })
+        .unwrap();
     assert!(store.get(&theirs.request.account, &theirs.id).is_err());
     for other in ["b", "", "a0", "a\0"] {
         assert_eq!(store.get(&AccountId(other.to_owned()), &theirs.id).unwrap(), None);
@@ -42,9 +46,7 @@ fn a_database_without_the_table_of_owners_gets_it() {
     let (_dir, path, store) = store();
     let mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
-    let transaction = store.database.begin_write().unwrap();
-    transaction.delete_table(OWNED).unwrap();
-    transaction.commit().unwrap();
+    store.write(|transaction| Ok(transaction.delete_table(OWNED).unwrap())).unwrap();
     drop(store);
     let store = Embedded::open(&path).unwrap();
     assert_eq!(store.get(&mine.request.account, &mine.id).unwrap().unwrap().job, mine);
@@ -72,13 +74,13 @@ fn a_record_of_an_unknown_version_is_an_error_not_a_panic() {
     let (_dir, _path, store) = store();
     let mine = Job::sample("a", 1);
     store.create(&mine).unwrap();
-    let transaction = store.database.begin_write().unwrap();
-    transaction
-        .open_table(JOBS)
-        .unwrap()
-        .insert(mine.id.as_str(), br#"{"version":9,"job":{}}"#.as_slice())
+    store
+        .write(|transaction| {
+            let mut jobs = transaction.open_table(JOBS).unwrap();
+            jobs.insert(mine.id.as_str(), br#"{"version":9,"job":{}}"#.as_slice()).unwrap();
+            Ok(())
+        })
         .unwrap();
-    transaction.commit().unwrap();
     let account = &mine.request.account;
     for error in [
         store.get(account, &mine.id).unwrap_err(),
@@ -134,6 +136,76 @@ fn a_missing_directory_and_a_directory_as_file_are_told_apart() {
     assert!(matches!(missing, StoreError::NoDirectory { .. }), "{missing}");
     let is_dir = Embedded::open(dir.path()).unwrap_err();
     assert!(matches!(is_dir, StoreError::Open { .. }), "{is_dir}");
+}
+
+/// A file on a disk that is full at times.
+#[derive(Debug)]
+struct Disk {
+    file: FileBackend,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn room(&self) -> Result<(), std::io::Error> {
+        match self.is_full.load(Ordering::Relaxed) {
+            true => Err(ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.room()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.room()?;
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.room()?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), std::io::Error> {
+        self.file.close()
+    }
+}
+
+#[test]
+fn a_disk_that_was_full_and_has_room_again_needs_no_restart() {
+    let dir = TempDir::new().unwrap();
+    let is_full = Arc::new(AtomicBool::new(false));
+    let full = Arc::clone(&is_full);
+    let store = Embedded::open_by(&dir.path().join("trawl.db"), move |path, check| {
+        let disk = Disk { file: FileBackend::new(open_file(path)?).unwrap(), is_full: Arc::clone(&full) };
+        database(disk, check).map_err(|error| open_error(path.to_owned(), error))
+    })
+    .unwrap();
+    let mut job = Job::sample("a", 1);
+    let created = store.create(&job).unwrap();
+    is_full.store(true, Ordering::Relaxed);
+    job.status = Status::Running;
+    for _ in 0..3 {
+        assert!(store.compare_and_set(created.revision, &job).is_err());
+        assert!(store.probe().is_err());
+    }
+    is_full.store(false, Ordering::Relaxed);
+    let found = store.get(&job.request.account, &job.id).unwrap().unwrap();
+    assert_eq!(found.revision, created.revision, "what was refused is not there");
+    assert_eq!(store.compare_and_set(created.revision, &job).unwrap().job, job);
+    store.probe().unwrap();
 }
 
 #[test]

@@ -3,18 +3,19 @@
 //! Invariant: while more than one capture takes packets, the one with the most bytes ends before the quota is used up, so
 //! that no other is refused because of it.
 
-use super::Engine;
-use super::active::Active;
+use super::{Effect, Machine, Serial};
 use crate::job::StopReason;
 use crate::limits::SPOOL_END_PERCENT;
 use crate::spool::Failure;
 
 /// Where the alarm and the next ending are.
 #[derive(Debug)]
-pub(super) struct Pressure {
+pub(in super::super) struct Pressure {
     bytes_max: u64,
     alarm_at: u64,
     end_at: u64,
+    /// Bytes in use at the last look.
+    used: u64,
     alarmed: bool,
     /// A capture was ended for room since the alarm was raised.
     short: bool,
@@ -22,12 +23,13 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    pub fn new(bytes_max: u64, high_water_percent: u64) -> Self {
+    pub(super) fn new(bytes_max: u64, high_water_percent: u64) -> Self {
         let share = |percent: u64| bytes_max / 100 * percent;
         Self {
             bytes_max,
             alarm_at: share(high_water_percent),
             end_at: share(SPOOL_END_PERCENT),
+            used: 0,
             alarmed: false,
             short: false,
             alarms: 0,
@@ -35,7 +37,8 @@ impl Pressure {
     }
 
     /// Takes note of the bytes in use; whether a capture has to end.
-    fn look(&mut self, used: u64) -> bool {
+    pub(super) fn look(&mut self, used: u64) -> bool {
+        self.used = used;
         if used < self.alarm_at {
             (self.alarmed, self.short) = (false, false);
             self.end_at = self.bytes_max / 100 * SPOOL_END_PERCENT;
@@ -75,36 +78,29 @@ impl Pressure {
     }
 }
 
-impl Engine {
-    /// Ends the largest capture, of equal ones the newest, if the spool is at its limit.
-    pub(super) fn relieve(&mut self) {
-        let used = self.planes.spool.held_bytes();
-        if !self.pressure.look(used) {
-            return;
-        }
-        let waiting = |a: &Active| {
-            let captured = a.ledger(&self.planes.queues, &self.planes.ports).captured_bytes;
-            captured.saturating_sub(a.job.objects.iter().map(|object| object.bytes).sum())
-        };
-        let takes = |a: &&Active| a.counted.is_none() && !a.stopping();
-        let captures = self.active.values().filter(takes).map(|a| (waiting(a), a.serial));
-        let Some(serial) = first_to_end(captures) else { return };
-        let max = self.planes.spool.quota().bytes_max();
+impl Machine {
+    /// Ends the largest capture, of equal ones the newest: the spool is at its limit.
+    pub(super) fn weighed(&mut self, captured: &[(Serial, u64)], out: &mut Vec<Effect>) {
+        let waiting = captured.iter().filter_map(|&(serial, bytes)| {
+            let capture = self.captures.get(&serial).filter(|capture| capture.takes_packets())?;
+            Some((bytes.saturating_sub(capture.object_bytes()), serial))
+        });
+        let Some(serial) = first_to_end(waiting) else { return };
+        let (used, max) = (self.pressure.used, self.pressure.bytes_max);
         let message = format!(
             "the spool holds {used} of spool.bytes_max {max} bytes and this capture had the most of them; raise it or let uploads finish"
         );
-        if let Some(active) = self.active.get_mut(&serial) {
-            tracing::warn!(capture = %active.job.id, used, max, "the largest capture ends because the spool is full");
-            let failure = active.failure.get_or_insert(Failure::Full(message)).clone();
+        if let Some(capture) = self.captures.get_mut(&serial) {
+            tracing::warn!(capture = %capture.job.id, used, max, "the largest capture ends because the spool is full");
+            let failure = capture.failure.get_or_insert(Failure::Full(message)).clone();
             // What waits in its blocks may be more than the room that the others have left.
-            self.planes.spool.refuse(serial, failure);
+            out.push(Effect::RefuseWrites { serial, failure });
         }
-        self.end(serial, StopReason::SpoolFull);
+        self.end(serial, StopReason::SpoolFull, out);
     }
 }
 
-/// Of captures with these bytes in the spool and these numbers, given in the order of their beginning: the largest, of equal
-/// ones the newest.
+/// Of captures with these bytes in the spool and these numbers: the largest, of equal ones the newest.
 fn first_to_end(captures: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
     captures.max().map(|(_, serial)| serial)
 }
@@ -132,7 +128,7 @@ mod tests {
             "not before the alarm is over"
         );
         assert!(!pressure.look(700) && !pressure.is_short());
-        assert!(pressure.look(950), "begins anew once there is room");
+        assert!(pressure.look(950), "begins again once there is room");
         assert_eq!(pressure.alarms(), (true, 2));
     }
 }

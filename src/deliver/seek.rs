@@ -1,0 +1,68 @@
+//! What is left of a capture whose process died: anything in the spool, or a manifest in the bucket. Owns the looking; not what
+//! is made of it.
+//!
+//! Invariant: only what is read is believed; an error is never taken for an absence.
+
+use super::manifest::{Manifest, manifest_name};
+use super::retry::{Attempts, Outcome, RetryPolicy};
+use super::route::Route;
+use crate::job::CaptureId;
+use crate::upload::UploadError;
+use std::path::Path;
+
+/// Whether a capture's directory has anything that packets could be in or were in: a segment, open or published, or a journal.
+/// One that cannot be read counts as having something. Waits for the disk.
+pub(crate) fn has_remains(dir: &Path) -> bool {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) => return error.kind() != std::io::ErrorKind::NotFound,
+    };
+    let is_remains =
+        |name: &str| name.starts_with(".journal") || name.ends_with(".pcap") || name.ends_with(".open");
+    entries
+        .into_iter()
+        .any(|entry| entry.map_or(true, |entry| entry.file_name().to_str().is_none_or(is_remains)))
+}
+
+/// Looks for a capture's manifest in its bucket, again and again while the bucket gives no answer.
+///
+/// # Errors
+/// [`Outcome::Left`] when the process ends first, [`Outcome::Failed`] when it cannot be found out.
+pub(crate) async fn find_manifest(
+    route: &Route,
+    id: &CaptureId,
+    mut retry: RetryPolicy,
+) -> Result<Option<Manifest>, Outcome> {
+    let mut attempts = Attempts::new(&retry);
+    loop {
+        let error = match look(route, id).await {
+            Ok(found) => return Ok(found),
+            Err(Sought::NoManifest(error)) => return Err(Outcome::Failed(error)),
+            // A store that hides what is not there from those who may not list answers like this.
+            Err(Sought::Store(error @ UploadError::Denied { .. })) => {
+                return Err(Outcome::Failed(error.to_string()));
+            }
+            Err(Sought::Store(error)) => format!("its manifest could not be looked for: {error}"),
+        };
+        if let Some(outcome) = retry.pause(&mut attempts, error).await {
+            return Err(outcome);
+        }
+    }
+}
+
+enum Sought {
+    Store(UploadError),
+    NoManifest(String),
+}
+
+async fn look(route: &Route, id: &CaptureId) -> Result<Option<Manifest>, Sought> {
+    let name = manifest_name(id);
+    let store = route.open().await.map_err(Sought::Store)?;
+    let Some(bytes) = store.size(&name).await.map_err(Sought::Store)? else { return Ok(None) };
+    let json = store.get(&name, bytes).await.map_err(Sought::Store)?;
+    let manifest = Manifest::parse(&json).map_err(|error| Sought::NoManifest(format!("{name}: {error}")))?;
+    if manifest.id != *id {
+        return Err(Sought::NoManifest(format!("{name} is the manifest of another capture")));
+    }
+    Ok(Some(manifest))
+}

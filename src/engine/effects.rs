@@ -1,0 +1,337 @@
+//! What the machine asks for, begun. Owns the translation of effects into workers' assignments, tasks and writes; decides
+//! nothing.
+//!
+//! Invariant: beginning an effect never waits.
+
+use super::machine::{Capture, Effect, Input, RECORD_TIME_MAX, Serial, Sought};
+use super::roster::Desired;
+use super::tasks::removal_died;
+use super::{Change, Engine, Refusal, Reply, Resources};
+use crate::deliver::journal::{self, Record, settle_counts};
+use crate::deliver::{
+    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, find_manifest, put_manifest,
+};
+use crate::job::{Job, Ledger};
+use crate::merge::Shape;
+use crate::pcap::{Counts, Origin};
+use crate::spool::{Feed, Input as Told, SpoolCapture};
+use crate::upload::UploadError;
+use crate::worker::{Attachment, Budget, Ended, Sample, Window};
+use jiff::Timestamp;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+impl Engine {
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Created { reply, answer } => self.answer_create(reply, answer),
+            Effect::TryDestination { serial } => self.try_destination(serial),
+            Effect::RecordNew { serial, version, job } => {
+                if let Some(writer) = &self.writer {
+                    writer.create(serial, version, *job, RECORD_TIME_MAX);
+                }
+            }
+            Effect::Record { serial, version, job } => {
+                if let Some(writer) = &self.writer {
+                    writer.set(serial, version, *job);
+                }
+            }
+            Effect::Place { serial } => self.place(serial),
+            Effect::Deliver { serial } => self.deliver(serial, false),
+            Effect::DeliverLeft { serial } => self.deliver(serial, true),
+            Effect::Attach { serial, slot } => self.attach(serial, slot),
+            Effect::EndBudget { serial, ended } => self.end_budget(serial, ended),
+            Effect::Detach { serial, slot } => {
+                let generation = self.assignments.set(slot, None);
+                self.changes.push_back((generation, Change::Detach { serial, slot }));
+            }
+            Effect::RefuseWrites { serial, failure } => self.planes.spool.refuse(serial, failure),
+            Effect::Note { serial } => self.note(serial),
+            Effect::SettleCounts { serial, counts } => self.settle_counts(serial, counts),
+            Effect::Publish { serial, manifest } => self.publish(serial, *manifest),
+            Effect::Seek { serial } => self.seek(serial),
+            Effect::Remove { serial } => self.release(serial, true),
+            Effect::Forget { serial } => self.release(serial, false),
+            Effect::Drop { serial } => drop(self.resources.remove(&serial)),
+            Effect::Weigh => self.weigh(),
+            Effect::StopRetrying => drop(self.leaving.send_replace(true)),
+            Effect::PlaceRecording { serial } => self.place_recording(serial),
+            Effect::AttachRecording { serial } => self.attach_recording(serial),
+            Effect::DetachRecording => self.detach_recording(),
+            Effect::ForgetRecording { serial } => self.forget_recording(serial),
+            Effect::LookBack { serial, complete_below } => self.look_back(serial, complete_below),
+            Effect::Finish { replies } => {
+                self.finished = true;
+                for reply in replies {
+                    if let Some(Reply::Shutdown(reply)) = self.replies.remove(&reply) {
+                        let _nobody_waits = reply.send(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer_create(&mut self, reply: u64, answer: Result<Box<Job>, Refusal>) {
+        if let Some(Reply::Create(reply)) = self.replies.remove(&reply) {
+            let _caller_gone = reply.send(answer.map(|job| *job));
+        }
+    }
+
+    fn try_destination(&mut self, serial: Serial) {
+        let Some(capture) = self.machine.capture(serial) else { return };
+        let request = &capture.job.request;
+        let resources = Resources {
+            budget: Arc::new(Budget::new(request.packet_limit, request.byte_limit)),
+            feed: Arc::new(Feed::new(capture.queues)),
+            origin: Arc::new(self.origin(&capture.job)),
+        };
+        let (mut route, time_max) = (self.route(&capture.job), self.planes.contact_time_max);
+        self.resources.insert(serial, resources);
+        let task = async move {
+            let tried = route.try_out(time_max).await.map_err(|error| match error {
+                UploadError::Unreachable { .. } => Refusal::DestinationSilent(error.to_string()),
+                _ => Refusal::Destination(error.to_string()),
+            });
+            Input::Opened { serial, tried }
+        };
+        let died = |e| Refusal::Destination(format!("the destination could not be tried: {e}"));
+        self.spawn(task, move |error| Input::Opened { serial, tried: Err(died(error)) });
+    }
+
+    /// What pcapng objects say of a capture.
+    fn origin(&self, job: &Job) -> Origin {
+        let filter = serde_json::to_string(&job.request.filter).unwrap_or_default();
+        let comments = vec![
+            format!("capture {}", job.id),
+            format!("host {}, colo {}", self.planes.host, self.planes.colo),
+            format!("filter_v1 {filter}"),
+        ];
+        Origin { comments, ..self.planes.origin.clone() }
+    }
+
+    fn dir(&self, capture: &Capture) -> PathBuf {
+        self.planes.spool.config().dir.join(capture.job.id.as_str())
+    }
+
+    pub(super) fn route(&self, job: &Job) -> Route {
+        Route {
+            stores: Arc::clone(&self.planes.stores),
+            account: job.request.account.clone(),
+            keys: self.planes.keys.clone(),
+            kept: job.keys.clone(),
+            destination: job.request.destination.clone(),
+            simple_dir: self.planes.simple_dir.clone(),
+        }
+    }
+
+    /// Makes the directory, and writes down what the capture is before its first packet can be in it.
+    fn place(&mut self, serial: Serial) {
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
+            return;
+        };
+        let (dir, record) = (self.dir(capture), self.record(capture, resources, Ledger::default()));
+        let budget = Arc::clone(&resources.budget);
+        let place = SpoolCapture {
+            serial,
+            dir: dir.clone(),
+            merge: Arc::clone(&resources.feed),
+            events: self.events.0.clone(),
+            stop_workers: Box::new(move |_| budget.end(Ended::Revoked)),
+            refused: OnceLock::new(),
+        };
+        let spool = Arc::clone(&self.planes.spool);
+        let task = move || {
+            let made = spool.register(place).and_then(|()| record.write(&dir));
+            if made.is_err() {
+                spool.forget(serial);
+            }
+            let made = made.map_err(|error| format!("cannot make a directory in the spool: {error}"));
+            Input::Placed { serial, made }
+        };
+        self.spawn_blocking(task, move |error| Input::Placed { serial, made: Err(error) });
+    }
+
+    fn deliver(&mut self, serial: Serial, is_left: bool) {
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
+            return;
+        };
+        let delivery = Delivery {
+            id: capture.job.id.clone(),
+            dir: self.dir(capture),
+            queues: capture.queues,
+            shape: Shape {
+                snaplen: capture.snaplen(),
+                object_bytes_max: capture.object_bytes_max,
+                format: capture.format,
+                origin: Arc::clone(&resources.origin),
+            },
+            route: self.route(&capture.job),
+            feed: Arc::clone(&resources.feed),
+            spool: Arc::clone(&self.planes.spool),
+            retry: self.retry_policy(serial),
+            reporter: self.reporter(serial),
+            frees: Mutex::default(),
+        };
+        let died = move |error| {
+            let outcome = Outcome::Failed(format!("the delivery died: {error}"));
+            Input::Delivery { serial, report: Report::Delivered(outcome) }
+        };
+        if is_left {
+            self.watch(delivery.run_recovered(), died);
+        } else {
+            self.watch(delivery.run(), died);
+        }
+    }
+
+    fn reporter(&self, serial: Serial) -> Reporter {
+        let tasks = self.tasks.0.clone();
+        Reporter::new(move |report| {
+            let _engine_gone = tasks.send(Input::Delivery { serial, report });
+        })
+    }
+
+    fn retry_policy(&self, serial: Serial) -> RetryPolicy {
+        RetryPolicy {
+            retention: self.planes.upload_retention,
+            pause_max: self.planes.upload_pause_max,
+            leaving: self.leaving.subscribe(),
+            reporter: self.reporter(serial),
+        }
+    }
+
+    fn attach(&mut self, serial: Serial, slot: usize) {
+        let ports = (self.planes.ports)();
+        let Some(budget) = self.resources.get(&serial).map(|resources| Arc::clone(&resources.budget)) else {
+            return;
+        };
+        self.machine.begin_counting(serial, ports);
+        let Some(capture) = self.machine.capture(serial) else { return };
+        let request = &capture.job.request;
+        let limit = Duration::from_secs_f64(request.time_limit);
+        let attachment = Attachment {
+            serial,
+            snaplen: capture.snaplen(),
+            window: Window::open(Some(limit)),
+            budget,
+            sample: capture.job.sample_one_in.and_then(Sample::new),
+            rotate: None,
+        };
+        let scope = self.planes.scopes.get(&request.account).cloned();
+        let desired = capture.filter.map(|filter| Desired { filter, scope, attachment });
+        let generation = self.assignments.set(slot, desired);
+        self.changes.push_back((generation, Change::Attach(serial)));
+    }
+
+    fn end_budget(&mut self, serial: Serial, ended: Ended) {
+        let Some(resources) = self.resources.get(&serial) else { return };
+        resources.budget.end(ended);
+        if let Some(ended) = resources.budget.ended() {
+            self.inputs.push_back(Input::BudgetEnded { serial, ended });
+        }
+    }
+
+    fn record(&self, capture: &Capture, resources: &Resources, ledger: Ledger) -> Record {
+        Record {
+            job: capture.flat_job(ledger),
+            queues: capture.queues,
+            snaplen: capture.snaplen(),
+            object_bytes_max: capture.object_bytes_max,
+            format: capture.format,
+            origin: Origin::clone(&resources.origin),
+            started: capture.started,
+            ended: capture.ended,
+            known_until: Timestamp::now(),
+            is_final: capture.is_final(),
+        }
+    }
+
+    fn note(&self, serial: Serial) {
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
+            return;
+        };
+        let dir = self.dir(capture);
+        let record = self.record(capture, resources, self.ledger(capture));
+        let task = move || {
+            if let Err(error) = record.write(&dir) {
+                tracing::warn!(dir = %dir.display(), %error, "a capture's counts could not be written down");
+            }
+            Input::Noted { serial }
+        };
+        self.spawn_blocking(task, move |error| {
+            tracing::error!(error, "a capture's counts could not be written down");
+            Input::Noted { serial }
+        });
+    }
+
+    /// Counts are on the disk before the merge hears of them.
+    fn settle_counts(&self, serial: Serial, counts: Counts) {
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
+            return;
+        };
+        let (dir, feed) = (self.dir(capture), Arc::clone(&resources.feed));
+        let settled = tokio::task::spawn_blocking(move || {
+            if let Err(error) = settle_counts(&dir, &counts) {
+                tracing::error!(dir = %dir.display(), %error, "a capture's counts could not be kept; its file will not say them");
+            }
+            // As the next process would find them.
+            journal::counts(&dir).unwrap_or_default()
+        });
+        tokio::spawn(async move { feed.tell(Told::Counts(settled.await.unwrap_or_default())) });
+    }
+
+    fn publish(&self, serial: Serial, manifest: Manifest) {
+        let Some(capture) = self.machine.capture(serial) else { return };
+        let (route, dir, retry) = (self.route(&capture.job), self.dir(capture), self.retry_policy(serial));
+        let key = self.planes.signing_key.clone();
+        let task = async move {
+            Input::Closed { serial, outcome: put_manifest(route, dir, manifest, key, retry).await }
+        };
+        self.spawn(task, move |error| {
+            let outcome = Outcome::Failed(format!("the manifest's writing died: {error}"));
+            Input::Closed { serial, outcome }
+        });
+    }
+
+    fn seek(&self, serial: Serial) {
+        let Some(capture) = self.machine.capture(serial) else { return };
+        let (route, id, retry) =
+            (self.route(&capture.job), capture.job.id.clone(), self.retry_policy(serial));
+        let task = async move {
+            let found = match find_manifest(&route, &id, retry).await {
+                Ok(Some(manifest)) => Sought::Manifest(Box::new(manifest)),
+                Ok(None) => Sought::Nothing(None),
+                Err(Outcome::Left) => Sought::Left,
+                Err(Outcome::Failed(error)) => Sought::Nothing(Some(error)),
+                Err(Outcome::Done) => Sought::Nothing(None),
+            };
+            Input::Sought { serial, found }
+        };
+        self.spawn(task, move |error| Input::Sought { serial, found: Sought::Nothing(Some(error)) });
+    }
+
+    fn release(&self, serial: Serial, remove: bool) {
+        let Some(capture) = self.machine.capture(serial) else { return };
+        let (dir, spool) = (self.dir(capture), Arc::clone(&self.planes.spool));
+        let task = move || {
+            let result = if remove { journal::remove(&dir).map(drop) } else { Ok(()) };
+            spool.forget(serial);
+            Input::Removed { serial, result: result.map_err(|error| format!("{}: {error}", dir.display())) }
+        };
+        self.spawn_blocking(task, removal_died(serial));
+    }
+
+    fn weigh(&mut self) {
+        let captured = self
+            .machine
+            .captures()
+            .filter(|capture| capture.takes_packets())
+            .map(|capture| (capture.serial, self.ledger(capture).captured_bytes))
+            .collect();
+        self.inputs.push_back(Input::Weighed { captured });
+    }
+}

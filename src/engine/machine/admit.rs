@@ -1,0 +1,179 @@
+//! From a request to a capture whose destination is known to take objects and whose job is being recorded. Owns who may start
+//! what; not how a capture runs.
+//!
+//! Invariant: what is refused leaves nothing behind: no slot, no interval, no job.
+
+use super::capture::{Capture, Phase};
+use super::{Effect, Machine, Now, ReplyId, Serial};
+use crate::engine::handle::Refusal;
+use crate::job::{CaptureId, Job, Kind, Request, Sealed};
+use crate::matcher::Filter;
+use crate::pcap::ObjectFormat;
+use std::time::Duration;
+
+impl Machine {
+    pub(super) fn create(
+        &mut self,
+        now: Now,
+        reply: ReplyId,
+        id: CaptureId,
+        request: Request,
+        lags: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let admitted = match request.offset_time {
+            Some(_) => self.accept_look_back(now, reply, id, request, lags, out),
+            None => self.open(now, reply, id, request, out),
+        };
+        if let Err(refusal) = admitted {
+            out.push(Effect::Created { reply, answer: Err(refusal) });
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Now,
+        reply: ReplyId,
+        id: CaptureId,
+        request: Request,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let (slot, filter) = self.admit(now, &request)?;
+        let serial = self.next_serial();
+        let is_simple = request.kind == Kind::Simple;
+        if is_simple {
+            self.simple_started.insert(request.account.clone(), now.mono);
+        }
+        let format = self.format(&request);
+        let one_in = self.config.simple_one_in.filter(|_| is_simple);
+        let job = Job::accepted_as(id, now.wall, request, one_in);
+        let capture = Capture {
+            slot: Some(slot),
+            filter: Some(filter),
+            queues: self.config.queues,
+            object_bytes_max: self.config.object_bytes_max,
+            format,
+            streams_left: self.config.streams,
+            asked_at: now.mono,
+            ..Capture::new(serial, job, Phase::Opening { reply })
+        };
+        self.captures.insert(serial, capture);
+        out.push(Effect::TryDestination { serial });
+        Ok(())
+    }
+
+    /// Whether a capture may begin now: its slot and its validated filter.
+    fn admit(&self, now: Now, request: &Request) -> Result<(usize, Filter), Refusal> {
+        if self.is_ending() {
+            return Err(Refusal::ShuttingDown);
+        }
+        match request.kind {
+            Kind::Full => self.admit_full(request)?,
+            Kind::Simple => self.admit_simple(now.mono, request)?,
+        }
+        let taken: Vec<usize> = self.captures.values().filter_map(|capture| capture.slot).collect();
+        let slot = (0..self.config.slots)
+            .find(|slot| !taken.contains(slot))
+            .ok_or(Refusal::NoSlot(self.config.slots))?;
+        if taken.len() >= self.config.admits {
+            return Err(Refusal::NoBlocks(self.config.admits));
+        }
+        let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
+        Ok((slot, filter))
+    }
+
+    fn admit_full(&self, request: &Request) -> Result<(), Refusal> {
+        // A capture without a slot takes no more packets: its upload keeps nobody from starting the next one.
+        let mut others = self.captures.values().filter(|other| {
+            other.slot.is_some()
+                && other.job.request.kind == Kind::Full
+                && other.job.request.account == request.account
+        });
+        match others.nth(self.config.full_per_account.saturating_sub(1)) {
+            Some(other) => Err(Refusal::FullCaptureActive(other.job.id.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn admit_simple(&self, mono: Duration, request: &Request) -> Result<(), Refusal> {
+        let interval = self.config.simple_interval;
+        let since = self.simple_started.get(&request.account).map(|started| mono.saturating_sub(*started));
+        match since.and_then(|since| interval.checked_sub(since)).filter(|left| !left.is_zero()) {
+            // Rounded up: after that many seconds the next one is admitted.
+            Some(left) => Err(Refusal::SimpleTooSoon {
+                interval_seconds: interval.as_secs(),
+                seconds_left: left.as_secs() + 1,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Simple captures are what Cloudflare's download says they are.
+    fn format(&self, request: &Request) -> ObjectFormat {
+        match request.kind {
+            Kind::Simple => ObjectFormat::default(),
+            Kind::Full => {
+                let host = self.config.object_format;
+                ObjectFormat {
+                    container: request.format.unwrap_or(host.container),
+                    compression: request.compression.unwrap_or(host.compression),
+                    ..host
+                }
+            }
+        }
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        now: Now,
+        serial: Serial,
+        tried: Result<Option<Sealed>, Refusal>,
+        out: &mut Vec<Effect>,
+    ) {
+        let is_ending = self.is_ending();
+        let Some(capture) = self.captures.get_mut(&serial) else { return };
+        let Phase::Opening { reply } = capture.phase else { return };
+        match tried {
+            Err(refusal) => self.refuse(serial, refusal, out),
+            Ok(_) if is_ending => self.refuse(serial, Refusal::ShuttingDown, out),
+            Ok(keys) => {
+                capture.job.keys = keys;
+                capture.started = Some(now.wall);
+                capture.wait_in(now, Phase::Recording { reply });
+                capture.version += 1;
+                let (version, job) = (capture.version, Box::new(capture.job.clone()));
+                out.push(Effect::RecordNew { serial, version, job });
+            }
+        }
+    }
+
+    pub(super) fn unrecordable(&mut self, serial: Serial, error: String, out: &mut Vec<Effect>) {
+        if self.captures.contains_key(&serial) {
+            self.refuse(serial, Refusal::Store(error), out);
+        } else {
+            self.look_back_unrecordable(serial, error, out);
+        }
+    }
+
+    /// Answers a create whose capture does not begin, and forgets the capture.
+    pub(super) fn refuse(&mut self, serial: Serial, refusal: Refusal, out: &mut Vec<Effect>) {
+        let Some(capture) = self.captures.get(&serial) else { return };
+        if !matches!(capture.phase, Phase::Opening { .. } | Phase::Recording { .. }) {
+            return;
+        }
+        capture.refuse(refusal, out);
+        self.forgive_interval(serial);
+        self.captures.remove(&serial);
+        out.push(Effect::Drop { serial });
+    }
+
+    /// A capture that did not begin does not count against the interval of simple captures; one that was asked for later does.
+    pub(super) fn forgive_interval(&mut self, serial: Serial) {
+        if let Some(capture) = self.captures.get(&serial)
+            && capture.job.request.kind == Kind::Simple
+            && self.simple_started.get(&capture.job.request.account) == Some(&capture.asked_at)
+        {
+            self.simple_started.remove(&capture.job.request.account);
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Every decision about captures, as one pure state machine: what happened and the time go in, what is to be done comes out.
+//! Owns the states of captures, look-backs and the recording; performs nothing. It has no thread, disk, clock or channel, so a
+//! test can put it through any order of events (`sim`).
+//!
+//! ```text
+//!  create ─▶ Opening ─▶ Recording ─▶ Placing ─▶ Attaching ─▶ Running ─▶ Detaching ─▶ Draining ─▶ Closing ─▶ Ending ─▶ Removing ─▶ gone
+//!               │           │           │           └──────────────────────▲            ▲  │        │ ▲        ▲
+//!               └─ refused ─┘           └─ no place ────────────────────────────────────┼──┼────────┼─┼────────┤
+//!                                                                            inherited ─┘  │        │ │        │
+//!                                                           inherited, spool empty ─▶ Seeking ──────┼─┴────────┘
+//!                                                                                          └────────┴▶ Leaving ─▶ Removing
+//! ```
+//!
+//! - *Opening → Recording*: the destination answered that it takes objects. A destination that refuses, or a host that shuts
+//!   down meanwhile, refuses the create; nothing else was done by then.
+//! - *Recording → Placing*: the job is durable in the store. If the store does not take it in time, the create is refused.
+//! - *Placing → Attaching*: the directory in the spool exists. The create is answered, the delivery starts, and the workers
+//!   are told. Without a directory the create is refused and the job ends as failed.
+//! - *Attaching → Running*: every worker runs the capture.
+//! - *Attaching or Running → Detaching*: a limit, a stop, a failure of the spool or of the delivery, a full spool or a
+//!   shutdown. The first reason stays. Time limits are measured by the monotonic clock alone.
+//! - *Detaching → Draining*: every worker has let the capture go. Its counts are final and its slot is free.
+//! - *Draining → Closing*: every stream has ended and every object is complete in the bucket: the manifest is published.
+//!   A delivery that failed skips the manifest and goes to *Ending*.
+//! - *Draining or Closing → Leaving*: the process ends first. The next one goes on; the state is recorded for it.
+//! - *Seeking*: a restart found the job unfinished and nothing of it in the spool. Only a manifest in the bucket can say that
+//!   it was delivered; without one the job ends as interrupted, and nothing is published.
+//! - *Closing → Ending*: the manifest is in the bucket. The outcome is now recorded, as often as it takes.
+//! - *Ending → Removing*: the outcome is durable. Only now the directory goes, and only if everything in it was delivered.
+//! - *Removing → gone*: the directory is removed or kept. The job stays in the store.
+//!
+//! Invariant: the outcome of a capture is durable before its directory is removed, and every accepted capture ends.
+
+mod admit;
+mod capture;
+mod close;
+mod drain;
+mod inherit;
+mod look_back;
+mod pressure;
+mod recording;
+mod run;
+mod shutdown;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+pub(super) use capture::{Capture, Counted, progress};
+pub(super) use inherit::{Inherited, Remains};
+pub(super) use look_back::LookBack;
+pub(super) use verdict::NO_MATCH;
+
+use super::handle::Refusal;
+use crate::deliver::{Manifest, Outcome, Report};
+use crate::job::{AccountId, CaptureId, Job, PortDrops, Request, Sealed, Status};
+use crate::pcap::{Counts, ObjectFormat};
+use crate::spool::{Failure, Lost};
+use crate::worker::Ended;
+use jiff::Timestamp;
+use pressure::Pressure;
+use recording::Recording;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The number of a capture, a look-back or a recording in this process's life. Never reused, never zero.
+pub(super) type Serial = u64;
+/// Names a caller who waits for an answer.
+pub(super) type ReplyId = u64;
+
+/// How long a create waits for the store, and a shutdown for jobs that cannot be recorded.
+pub(super) const RECORD_TIME_MAX: Duration = Duration::from_secs(5);
+/// How often counts are written down beside the segments: what a crash leaves unknown.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The time, as an argument. `mono` decides; `wall` is only written down.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub mono: Duration,
+    pub wall: Timestamp,
+}
+
+/// What never changes while the process lives.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub host: String,
+    pub colo: String,
+    /// Slots for captures.
+    pub slots: usize,
+    /// Captures for which the workers have a block for every stream.
+    pub admits: usize,
+    pub full_per_account: usize,
+    pub simple_interval: Duration,
+    /// One in so many packets is considered by simple captures; every one if none.
+    pub simple_one_in: Option<u32>,
+    pub object_format: ObjectFormat,
+    pub object_bytes_max: u64,
+    pub queues: usize,
+    /// Streams that every capture has; each of them ends once.
+    pub streams: usize,
+    pub spool_bytes_max: u64,
+    pub high_water_percent: u64,
+    pub has_history: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// Somebody asks for a capture. `lags`: the history lacks the newest packets of the time asked for.
+    Create { reply: ReplyId, id: CaptureId, request: Box<Request>, lags: bool },
+    /// Somebody asks for the end of a capture.
+    Stop { serial: Serial },
+    /// The process is to end; `reply` hears when everything is done. None: nobody is left who could ask for anything.
+    Shutdown { reply: Option<ReplyId> },
+    /// A destination was tried.
+    Opened { serial: Serial, tried: Result<Option<Sealed>, Refusal> },
+    /// This version of a job is durable.
+    Recorded { serial: Serial, version: u64 },
+    /// A job is not durable yet; it is tried again.
+    RecordTrouble { serial: Serial, error: String },
+    /// A new job could not be recorded in time and never will be.
+    Unrecordable { serial: Serial, error: String },
+    /// The place in the spool is made, or cannot be.
+    Placed { serial: Serial, made: Result<(), String> },
+    /// Every worker runs the capture.
+    Attached { serial: Serial },
+    /// Every worker has let the capture go; its counts are final.
+    Detached { serial: Serial, counted: Counted },
+    /// The budget of a capture gives nothing more, for this reason.
+    BudgetEnded { serial: Serial, ended: Ended },
+    /// One stream is complete. So many segments of it could not be published and stay on the disk.
+    StreamEnded { serial: Serial, lost: Lost, unpublished: u64 },
+    /// The spool takes nothing more of a capture.
+    SpoolFailed { serial: Serial, failure: Failure },
+    /// A delivery has news.
+    Delivery { serial: Serial, report: Report },
+    /// The counts beside the segments are written down, or could not be.
+    Noted { serial: Serial },
+    /// The manifest is published, or could not be.
+    Closed { serial: Serial, outcome: Outcome },
+    /// The directory is removed or kept, and the spool has forgotten the capture.
+    Removed { serial: Serial, result: Result<(), String> },
+    /// What the bucket says of a capture of which nothing is in the spool.
+    Sought { serial: Serial, found: Sought },
+    /// Frame bytes that each capture that takes packets has captured.
+    Weighed { captured: Vec<(Serial, u64)> },
+    /// Another process left this.
+    Inherited(Box<Inherited>),
+    /// The place of a recording is made, or cannot be.
+    RecordingPlaced { serial: Serial, made: Result<(), String> },
+    /// The spool takes nothing more of a recording.
+    RecordingFailed { serial: Serial },
+    /// The wall clock was set: the history goes on in the new time.
+    ClockStepped,
+    /// A look-back is over: the ended job, or why there is none.
+    LookedBack { serial: Serial, result: Result<Box<Job>, String> },
+    /// Time passed. `held`: bytes of packets in the spool.
+    Tick { held: u64 },
+}
+
+/// What the bucket says of a capture of which nothing is in the spool.
+#[derive(Debug)]
+pub(super) enum Sought {
+    /// It was delivered.
+    Manifest(Box<Manifest>),
+    /// No manifest is there, or it cannot be found out, with the reason.
+    Nothing(Option<String>),
+    /// The process ends before it is known.
+    Left,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Answer a create.
+    Created { reply: ReplyId, answer: Result<Box<Job>, Refusal> },
+    /// Find out whether the capture's destination takes objects. Answered by `Opened`.
+    TryDestination { serial: Serial },
+    /// Record a new job. Answered by `Recorded` or, after [`RECORD_TIME_MAX`], by `Unrecordable`.
+    RecordNew { serial: Serial, version: u64, job: Box<Job> },
+    /// Record what a job is now, as often as it takes. Answered by `Recorded`; a newer version may stand for an older one.
+    Record { serial: Serial, version: u64, job: Box<Job> },
+    /// Make the place in the spool. Answered by `Placed`.
+    Place { serial: Serial },
+    /// Start the delivery of what the spool publishes from now on.
+    Deliver { serial: Serial },
+    /// Start the delivery of what a dead process left.
+    DeliverLeft { serial: Serial },
+    /// Have the workers take up the capture in this slot. Answered by `Attached`.
+    Attach { serial: Serial, slot: usize },
+    /// End the capture's budget. Answered by `BudgetEnded` with the reason that came first.
+    EndBudget { serial: Serial, ended: Ended },
+    /// Have the workers let the capture go. Answered by `Detached`.
+    Detach { serial: Serial, slot: usize },
+    /// Have the spool drop what is not yet written of a capture.
+    RefuseWrites { serial: Serial, failure: Failure },
+    /// Write the counts of now beside the segments. Answered by `Noted`.
+    Note { serial: Serial },
+    /// Keep the final counts for the end of the last pcapng object, then tell the merge.
+    SettleCounts { serial: Serial, counts: Counts },
+    /// Publish the manifest. Answered by `Closed`.
+    Publish { serial: Serial, manifest: Box<Manifest> },
+    /// Look for the manifest of a capture of which nothing is in the spool. Answered by `Sought`.
+    Seek { serial: Serial },
+    /// Remove the capture's directory and its place in the spool. Answered by `Removed`.
+    Remove { serial: Serial },
+    /// Give up the capture's place in the spool and keep its directory. Answered by `Removed`.
+    Forget { serial: Serial },
+    /// Nothing is left of the capture here.
+    Drop { serial: Serial },
+    /// Tell the frame bytes of every capture that takes packets. Answered by `Weighed`.
+    Weigh,
+    /// End the pauses of everything that is tried again.
+    StopRetrying,
+    /// Make the place of a recording. Answered by `RecordingPlaced`.
+    PlaceRecording { serial: Serial },
+    /// Have the workers record; what they recorded until now is closed.
+    AttachRecording { serial: Serial },
+    /// Have the workers end the recording.
+    DetachRecording,
+    /// Give up the place of a recording that does not begin.
+    ForgetRecording { serial: Serial },
+    /// Look back. Recordings below `complete_below` must be in the ring. Answered by `LookedBack`.
+    LookBack { serial: Serial, complete_below: Serial },
+    /// Everything is done; those who asked for the shutdown are answered.
+    Finish { replies: Vec<ReplyId> },
+}
+
+/// See the module.
+pub(super) struct Machine {
+    config: Config,
+    captures: BTreeMap<Serial, Capture>,
+    look_backs: BTreeMap<Serial, LookBack>,
+    last_serial: Serial,
+    /// When each account last started a simple capture. In memory alone: a restart forgives at most one interval.
+    simple_started: BTreeMap<AccountId, Duration>,
+    recording: Option<Recording>,
+    pressure: Pressure,
+    ending: Option<shutdown::Shutdown>,
+    noted_at: Duration,
+    ended: EndedCounts,
+}
+
+/// Captures and look-backs that ended since the process started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct EndedCounts {
+    pub succeeded: u64,
+    pub failed: u64,
+}
+
+impl EndedCounts {
+    fn count(&mut self, status: Status) {
+        match status {
+            Status::Success => self.succeeded += 1,
+            Status::Failed => self.failed += 1,
+            _ => {}
+        }
+    }
+}
+
+impl Machine {
+    pub fn new(config: Config) -> Self {
+        Self {
+            pressure: Pressure::new(config.spool_bytes_max, config.high_water_percent),
+            recording: config.has_history.then(Recording::default),
+            config,
+            captures: BTreeMap::new(),
+            look_backs: BTreeMap::new(),
+            last_serial: 0,
+            simple_started: BTreeMap::new(),
+            ending: None,
+            noted_at: Duration::ZERO,
+            ended: EndedCounts::default(),
+        }
+    }
+
+    /// Takes in what happened and adds what is to be done to `out`, in the order in which it is to begin.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Create { reply, id, request, lags } => self.create(now, reply, id, *request, lags, out),
+            Input::Stop { serial } => self.stop(now, serial, out),
+            Input::Shutdown { reply } => self.shut_down(now, reply, out),
+            Input::Opened { serial, tried } => self.opened(now, serial, tried, out),
+            Input::Recorded { serial, version } => self.recorded(now, serial, version, out),
+            Input::RecordTrouble { serial, error } => self.record_trouble(serial, error),
+            Input::Unrecordable { serial, error } => self.unrecordable(serial, error, out),
+            Input::Placed { serial, made } => self.placed(now, serial, made, out),
+            Input::Attached { serial } => self.attached(serial, out),
+            Input::Detached { serial, counted } => self.detached(now, serial, counted, out),
+            Input::BudgetEnded { serial, ended } => self.budget_ended(now, serial, ended, out),
+            Input::StreamEnded { serial, lost, unpublished } => {
+                self.stream_ended(now, serial, lost, unpublished, out);
+            }
+            Input::SpoolFailed { serial, failure } => self.spool_failed(serial, failure, out),
+            Input::Delivery { serial, report } => self.delivery(now, serial, report, out),
+            Input::Noted { serial } => self.noted(now, serial, out),
+            Input::Closed { serial, outcome } => self.closed(now, serial, outcome, out),
+            Input::Removed { serial, result } => self.removed(serial, result, out),
+            Input::Sought { serial, found } => self.sought(now, serial, found, out),
+            Input::Weighed { captured } => self.weighed(&captured, out),
+            Input::Inherited(inherited) => self.inherit(*inherited, out),
+            Input::RecordingPlaced { serial, made } => self.recording_placed(now, serial, made, out),
+            Input::RecordingFailed { serial } => self.recording_failed(now, serial),
+            Input::ClockStepped => self.record_anew(out),
+            Input::LookedBack { serial, result } => self.looked_back(now, serial, result, out),
+            Input::Tick { held } => self.tick(now, held, out),
+        }
+        self.finish_if_idle(out);
+    }
+
+    /// A capture that has not ended, or whose end is being recorded.
+    pub fn capture(&self, serial: Serial) -> Option<&Capture> {
+        self.captures.get(&serial)
+    }
+
+    /// All of them, oldest first.
+    pub fn captures(&self) -> impl Iterator<Item = &Capture> {
+        self.captures.values()
+    }
+
+    /// A look-back that has not ended.
+    pub fn look_back(&self, serial: Serial) -> Option<&LookBack> {
+        self.look_backs.get(&serial)
+    }
+
+    /// All of them, oldest first.
+    pub fn look_backs(&self) -> impl Iterator<Item = &LookBack> {
+        self.look_backs.values()
+    }
+
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
+    pub fn ended(&self) -> EndedCounts {
+        self.ended
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Notes what the ports had lost when the workers were told of a capture.
+    pub fn begin_counting(&mut self, serial: Serial, ports: PortDrops) {
+        if let Some(capture) = self.captures.get_mut(&serial) {
+            capture.ports_from = ports;
+        }
+    }
+
+    fn next_serial(&mut self) -> Serial {
+        self.last_serial += 1;
+        self.last_serial
+    }
+}

@@ -1,0 +1,173 @@
+//! From a recorded job to the moment at which the last packet was taken. Owns attaching, deadlines and the reason of the end;
+//! not what becomes of the packets.
+//!
+//! Invariant: a capture has one reason to stop, the first, and the wall clock is never one.
+
+use super::capture::{Capture, Phase, reason, refused};
+use super::{Effect, Machine, Now, SNAPSHOT_INTERVAL, Serial};
+use crate::engine::handle::Refusal;
+use crate::job::{Status, StopReason};
+use crate::spool::Failure;
+use crate::worker::Ended;
+use std::time::Duration;
+
+/// How long after its deadline a capture waits for the spool to say why it took the budget away.
+const EXPLANATION_TIME_MAX: Duration = Duration::from_secs(1);
+
+impl Machine {
+    /// A version of a job is durable.
+    pub(super) fn recorded(&mut self, now: Now, serial: Serial, version: u64, out: &mut Vec<Effect>) {
+        let Some(capture) = self.captures.get_mut(&serial) else {
+            return self.look_back_recorded(serial, version, out);
+        };
+        match capture.phase {
+            Phase::Recording { reply } => {
+                capture.phase = Phase::Placing { reply };
+                out.push(Effect::Place { serial });
+            }
+            Phase::Ending { version: wanted, .. } | Phase::Leaving { version: wanted }
+                if version >= wanted =>
+            {
+                self.release(now, serial, out);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn record_trouble(&mut self, serial: Serial, error: String) {
+        if let Some(capture) = self.captures.get_mut(&serial) {
+            capture.trouble = Some(format!("the state of this capture cannot be recorded: {error}"));
+        }
+    }
+
+    pub(super) fn placed(
+        &mut self,
+        now: Now,
+        serial: Serial,
+        made: Result<(), String>,
+        out: &mut Vec<Effect>,
+    ) {
+        let is_ending = self.is_ending();
+        let Some(capture) = self.captures.get_mut(&serial) else { return };
+        let Phase::Placing { reply } = capture.phase else { return };
+        if let Err(error) = made {
+            return self.fail_unplaced(now, serial, &Refusal::Store(error), None, out);
+        }
+        if is_ending {
+            return self.fail_unplaced(now, serial, &Refusal::ShuttingDown, Some(StopReason::Shutdown), out);
+        }
+        tracing::info!(capture = %capture.job.id, account = %capture.job.request.account, "capture accepted");
+        capture.started = Some(now.wall);
+        capture.ends_at = now.mono + Duration::from_secs_f64(capture.job.request.time_limit);
+        capture.phase = Phase::Attaching;
+        out.push(Effect::Deliver { serial });
+        if let Some(slot) = capture.slot {
+            out.push(Effect::Attach { serial, slot });
+        }
+        out.push(Effect::Created { reply, answer: Ok(Box::new(capture.job.clone())) });
+        // A list showed it already, and it may have been stopped there.
+        if capture.job.stop_requested.is_some() {
+            self.end(serial, StopReason::StopRequested, out);
+        }
+    }
+
+    /// Refuses a create whose job is recorded already: the job ends as failed.
+    fn fail_unplaced(
+        &mut self,
+        now: Now,
+        serial: Serial,
+        refusal: &Refusal,
+        why: Option<StopReason>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.forgive_interval(serial);
+        let Some(capture) = self.captures.get_mut(&serial) else { return };
+        capture.refuse(refusal.clone(), out);
+        (capture.slot, capture.job.keys, capture.job.stop_reason) = (None, None, why);
+        capture.job.status = Status::Failed;
+        capture.job.error_message = Some(refusal.to_string());
+        self.ended.count(Status::Failed);
+        let version = capture.record(out);
+        // Nothing was captured: the directory, if there is one, holds no packet.
+        capture.wait_in(now, Phase::Ending { version, remove: true });
+    }
+
+    pub(super) fn attached(&mut self, serial: Serial, out: &mut Vec<Effect>) {
+        let Some(capture) = self.captures.get_mut(&serial) else { return };
+        if capture.phase == Phase::Attaching {
+            capture.phase = Phase::Running;
+            capture.job.status = Status::Running;
+            capture.record(out);
+        }
+    }
+
+    pub(super) fn stop(&mut self, now: Now, serial: Serial, out: &mut Vec<Effect>) {
+        let Some(capture) = self.captures.get_mut(&serial) else { return };
+        if matches!(capture.phase, Phase::Ending { .. } | Phase::Removing) {
+            return;
+        }
+        capture.job.stop_requested.get_or_insert(now.wall);
+        self.end(serial, StopReason::StopRequested, out);
+    }
+
+    /// Has the workers let a capture go; what it has will be delivered.
+    pub(super) fn end(&mut self, serial: Serial, why: StopReason, out: &mut Vec<Effect>) {
+        let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.takes_packets()) else {
+            return;
+        };
+        tracing::info!(capture = %capture.job.id, reason = ?why, "capture stops");
+        capture.job.stop_reason = Some(why);
+        capture.phase = Phase::Detaching;
+        out.push(Effect::EndBudget { serial, ended: Ended::Revoked });
+        if let Some(slot) = capture.slot {
+            out.push(Effect::Detach { serial, slot });
+        }
+        capture.record(out);
+    }
+
+    pub(super) fn budget_ended(&mut self, now: Now, serial: Serial, ended: Ended, out: &mut Vec<Effect>) {
+        let Some(capture) = self.captures.get(&serial) else { return };
+        let why = reason(ended, capture.failure.as_ref());
+        let unexplained = now.mono.saturating_sub(capture.ends_at) >= EXPLANATION_TIME_MAX;
+        if let Some(why) = why.or(unexplained.then_some(StopReason::TimeLimit)) {
+            self.end(serial, why, out);
+        }
+    }
+
+    pub(super) fn spool_failed(&mut self, serial: Serial, failure: Failure, out: &mut Vec<Effect>) {
+        let Some(capture) = self.captures.get_mut(&serial) else { return };
+        // Each stream says so.
+        if capture.failure.is_none() {
+            tracing::error!(capture = %capture.job.id, error = failure.message(), "capture cannot go on");
+            capture.failure = Some(failure.clone());
+        }
+        self.end(serial, refused(&failure), out);
+    }
+
+    pub(super) fn tick(&mut self, now: Now, held: u64, out: &mut Vec<Effect>) {
+        if self.pressure.look(held) {
+            out.push(Effect::Weigh);
+        }
+        for capture in self.captures.values().filter(|capture| capture.takes_packets()) {
+            if now.mono >= capture.ends_at {
+                out.push(Effect::EndBudget { serial: capture.serial, ended: Ended::Time });
+            }
+        }
+        if now.mono.saturating_sub(self.noted_at) >= SNAPSHOT_INTERVAL {
+            self.noted_at = now.mono;
+            let noted = |capture: &&mut Capture| {
+                matches!(
+                    capture.phase,
+                    Phase::Attaching | Phase::Running | Phase::Detaching | Phase::Draining
+                ) && capture.recovered.is_none()
+                    && !capture.settled
+                    && !capture.notes.in_flight
+            };
+            for capture in self.captures.values_mut().filter(noted) {
+                capture.note(out);
+            }
+        }
+        self.look_after_recording(now, out);
+        self.give_up_waiting(now, out);
+    }
+}

@@ -1,0 +1,198 @@
+//! What the machine asks for in the simulated world, and what must be true when it does.
+//!
+//! Invariant: an effect for something that is gone, or that comes twice, fails the run.
+
+use super::super::*;
+use super::world::{Answer, Change, Dir, INTERVAL, QUEUES, SLOTS, World, Write};
+use crate::deliver::Manifest;
+use crate::deliver::journal::Record;
+use crate::job::Kind;
+use crate::pcap::Origin;
+
+impl World {
+    /// Begins an effect; what it answers at once.
+    pub(super) fn perform(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::Created { reply, answer } => self.created(reply, answer.map(|job| *job)),
+            Effect::TryDestination { serial } => {
+                let job = self.machine.capture(serial).unwrap().job.clone();
+                self.begin_life(serial, &job);
+                self.answers.push(Answer::Open(serial));
+            }
+            Effect::RecordNew { serial, version, job } => self.record_new(serial, version, *job),
+            Effect::Record { serial, version, job } => self.record(serial, version, *job),
+            Effect::Place { serial } => {
+                let id = self.life(serial).id.clone();
+                assert!(self.store.contains_key(&id), "a place for a capture that is not recorded");
+                self.answers.push(Answer::Place(serial));
+            }
+            Effect::Deliver { serial } | Effect::DeliverLeft { serial } => self.deliver(serial),
+            Effect::Attach { serial, slot } => self.attach(serial, slot),
+            Effect::Detach { serial, slot } => self.detach(serial, slot),
+            Effect::EndBudget { serial, ended } => return Some(self.end_budget(serial, ended)),
+            Effect::RefuseWrites { serial, .. } => drop(self.life(serial).id.clone()),
+            Effect::Note { serial } => self.note(serial),
+            Effect::SettleCounts { serial, .. } => self.life(serial).needs_counts = false,
+            Effect::Publish { serial, manifest } => self.publish(serial, manifest),
+            Effect::Seek { serial } => self.answers.push(Answer::Seek(serial)),
+            Effect::Remove { serial } => self.remove(serial),
+            Effect::Forget { serial } => {
+                self.release(serial);
+                self.answers.push(Answer::Forget(serial));
+            }
+            Effect::Drop { serial } => {
+                self.life(serial).dropped = true;
+                let life = &self.lives[&serial];
+                assert!(life.slot.is_none() && life.in_dir == 0, "{life:?} is dropped");
+            }
+            Effect::Weigh => return Some(self.weigh()),
+            Effect::StopRetrying => self.leaving = true,
+            Effect::PlaceRecording { serial } => self.answers.push(Answer::PlaceRecording(serial)),
+            Effect::AttachRecording { serial } => {
+                assert!(self.recording.is_none_or(|before| before < serial));
+                self.recording = Some(serial);
+            }
+            Effect::DetachRecording | Effect::ForgetRecording { .. } => {}
+            Effect::LookBack { serial, .. } => {
+                self.life(serial);
+                assert!(self.looking.insert(serial));
+                self.answers.push(Answer::LookBack(serial));
+            }
+            Effect::Finish { replies } => self.finish(&replies),
+        }
+        None
+    }
+
+    fn record_new(&mut self, serial: Serial, version: u64, job: Job) {
+        if !self.lives.contains_key(&serial) {
+            self.begin_life(serial, &job);
+        }
+        self.life(serial);
+        self.writes.insert(serial, Write { version, job, is_new: true });
+    }
+
+    fn record(&mut self, serial: Serial, version: u64, job: Job) {
+        assert!(!self.life(serial).released, "a write for a capture that is released");
+        let is_new = self.writes.get(&serial).is_some_and(|write| write.is_new);
+        self.writes.insert(serial, Write { version, job, is_new });
+    }
+
+    fn deliver(&mut self, serial: Serial) {
+        assert!(!std::mem::replace(&mut self.life(serial).delivers, true), "delivered twice");
+        if self.machine.capture(serial).unwrap().recovered.is_some() {
+            self.recover(serial);
+        }
+    }
+
+    fn attach(&mut self, serial: Serial, slot: usize) {
+        let (mono, id) = (self.mono, self.life(serial).id.clone());
+        assert!(self.spool.contains_key(&id) && slot < SLOTS);
+        assert!(self.lives.values().all(|life| life.slot != Some(slot)), "slot {slot} is taken");
+        let life = self.life(serial);
+        assert!(life.attached_at.is_none(), "attached twice");
+        (life.attached_at, life.slot) = (Some(mono), Some(slot));
+        self.changes.push_back(Change::Attach(serial));
+    }
+
+    fn detach(&mut self, serial: Serial, slot: usize) {
+        assert_eq!(self.life(serial).slot, Some(slot));
+        let known = |change: &Change| matches!(change, Change::Detach(other) if *other == serial);
+        assert!(!self.changes.iter().any(known), "detached twice");
+        self.changes.push_back(Change::Detach(serial));
+    }
+
+    fn end_budget(&mut self, serial: Serial, ended: Ended) -> Input {
+        let mono = self.mono;
+        let life = self.life(serial);
+        let ran = mono - life.attached_at.expect("it was attached");
+        assert!(ended != Ended::Time || ran >= life.limit, "ended after {ran:?} of {:?}", life.limit);
+        let ended = *life.budget.get_or_insert(ended);
+        Input::BudgetEnded { serial, ended }
+    }
+
+    /// What is written beside the segments of a capture now.
+    pub(super) fn record_of(&self, serial: Serial) -> Record {
+        let capture = self.machine.capture(serial).unwrap();
+        let ledger = capture.ledger(|| self.live(serial));
+        Record {
+            job: capture.flat_job(ledger),
+            queues: QUEUES,
+            snaplen: capture.snaplen(),
+            object_bytes_max: capture.object_bytes_max,
+            format: capture.format,
+            origin: Origin::default(),
+            started: capture.started,
+            ended: capture.ended,
+            known_until: self.now().wall,
+            is_final: capture.is_final(),
+        }
+    }
+
+    fn note(&mut self, serial: Serial) {
+        self.enter_dir(serial);
+        let record = self.record_of(serial);
+        assert!(record.job.objects.is_empty(), "the record does not grow with the objects");
+        self.answers.push(Answer::Note(serial, Box::new(record)));
+    }
+
+    fn publish(&mut self, serial: Serial, manifest: Box<Manifest>) {
+        self.enter_dir(serial);
+        let life = self.life(serial);
+        assert!(life.delivered && life.in_dir == 1);
+        manifest.ledger.check().unwrap();
+        self.answers.push(Answer::Publish(serial, manifest));
+    }
+
+    fn remove(&mut self, serial: Serial) {
+        self.release(serial);
+        let id = self.life(serial).id.clone();
+        assert!(self.store[&id].status.ended(), "removed before its outcome was recorded");
+        if let Some(dir) = self.spool.get(&id) {
+            let Dir { packets, delivered, is_complete, unpublished, .. } = dir;
+            assert!(*is_complete || (*packets == 0 && delivered.is_empty()), "{dir:?} is removed");
+            assert_eq!(*unpublished, 0, "an unpublished segment is removed");
+        }
+        self.answers.push(Answer::Remove(serial));
+    }
+
+    fn weigh(&self) -> Input {
+        let running = self.machine.captures().filter(|capture| capture.takes_packets());
+        let weight = |capture: &Capture| (capture.serial, self.lives[&capture.serial].counts.captured_bytes);
+        Input::Weighed { captured: running.map(weight).collect() }
+    }
+
+    fn finish(&mut self, replies: &[ReplyId]) {
+        assert!(!std::mem::replace(&mut self.finished, true), "finished twice");
+        assert!(self.machine.captures.is_empty() && self.machine.look_backs.is_empty());
+        for reply in replies {
+            assert!(self.asked.remove(reply).is_some());
+        }
+        assert!(self.asked.is_empty(), "nobody is left without an answer: {:?}", self.asked);
+    }
+
+    fn created(&mut self, reply: ReplyId, answer: Result<Job, Refusal>) {
+        let (id, asked) = self.asked.remove(&reply).expect("each create is answered once");
+        let Ok(job) = answer else { return };
+        assert_eq!(job.id, id);
+        assert!(self.store.contains_key(&id), "accepted before it was recorded");
+        assert!(self.accepted.insert(id));
+        if job.request.kind == Kind::Simple && job.request.offset_time.is_none() {
+            let before = self.simple_accepted.insert(job.request.account.0, asked);
+            assert!(before.is_none_or(|before| asked.abs_diff(before) >= INTERVAL), "{before:?} {asked:?}");
+        }
+    }
+
+    fn enter_dir(&mut self, serial: Serial) {
+        let life = self.life(serial);
+        assert!(!life.released && life.in_dir == 0, "two write in the directory of {serial}");
+        life.in_dir += 1;
+        let id = life.id.clone();
+        assert!(self.spool.contains_key(&id), "the directory of {serial} is gone");
+    }
+
+    fn release(&mut self, serial: Serial) {
+        let life = self.life(serial);
+        assert!(!life.released && life.in_dir == 0, "released while something is under way: {life:?}");
+        life.released = true;
+    }
+}

@@ -1,0 +1,503 @@
+//! The effects of each edge, one after the other.
+
+use super::capture::Phase;
+use super::*;
+use crate::deliver::Found;
+use crate::job::{ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
+use crate::matcher::FilterV1;
+use crate::worker::SlotTotals;
+
+const STREAMS: usize = 2;
+
+struct Bench {
+    machine: Machine,
+    mono: Duration,
+    last: u64,
+}
+
+fn config() -> Config {
+    Config {
+        host: "h".to_owned(),
+        colo: "c".to_owned(),
+        slots: 4,
+        admits: 3,
+        full_per_account: 1,
+        simple_interval: Duration::from_secs(60),
+        simple_one_in: None,
+        object_format: ObjectFormat::default(),
+        object_bytes_max: 1 << 20,
+        queues: STREAMS,
+        streams: STREAMS,
+        spool_bytes_max: 1000,
+        high_water_percent: 80,
+        has_history: false,
+    }
+}
+
+fn request(account: &str, kind: Kind) -> Request {
+    Request {
+        account: AccountId(account.to_owned()),
+        kind,
+        filter: FilterV1::default(),
+        time_limit: 60.0,
+        packet_limit: None,
+        byte_limit: None,
+        colo: None,
+        colo_style: ColoStyle::ColoName,
+        destination: (kind == Kind::Full).then(|| Destination::File { dir: "/b".into() }),
+        offset_time: None,
+        format: None,
+        compression: None,
+    }
+}
+
+/// An effect in a few words.
+fn word(effect: &Effect) -> String {
+    match effect {
+        Effect::Created { answer: Ok(_), .. } => "accepted".to_owned(),
+        Effect::Created { answer: Err(refusal), .. } => {
+            format!("refused {}", format!("{refusal:?}").split(['(', ' ']).next().unwrap_or_default())
+        }
+        Effect::TryDestination { .. } => "try destination".to_owned(),
+        Effect::RecordNew { .. } => "record new".to_owned(),
+        Effect::Record { job, .. } => format!("record {:?}", job.status),
+        Effect::Place { .. } => "place".to_owned(),
+        Effect::Deliver { .. } => "deliver".to_owned(),
+        Effect::DeliverLeft { .. } => "deliver left".to_owned(),
+        Effect::Attach { slot, .. } => format!("attach {slot}"),
+        Effect::EndBudget { ended, .. } => format!("end budget {ended:?}"),
+        Effect::Detach { slot, .. } => format!("detach {slot}"),
+        Effect::RefuseWrites { .. } => "refuse writes".to_owned(),
+        Effect::Note { .. } => "note".to_owned(),
+        Effect::SettleCounts { .. } => "settle counts".to_owned(),
+        Effect::Publish { .. } => "publish".to_owned(),
+        Effect::Seek { .. } => "seek".to_owned(),
+        Effect::Remove { .. } => "remove".to_owned(),
+        Effect::Forget { .. } => "forget".to_owned(),
+        Effect::Drop { .. } => "drop".to_owned(),
+        Effect::Weigh => "weigh".to_owned(),
+        Effect::StopRetrying => "stop retrying".to_owned(),
+        Effect::PlaceRecording { serial } => format!("place recording {serial}"),
+        Effect::AttachRecording { serial } => format!("attach recording {serial}"),
+        Effect::DetachRecording => "detach recording".to_owned(),
+        Effect::ForgetRecording { .. } => "forget recording".to_owned(),
+        Effect::LookBack { complete_below, .. } => format!("look back, complete below {complete_below}"),
+        Effect::Finish { replies } => format!("finish {}", replies.len()),
+    }
+}
+
+impl Bench {
+    fn new(config: Config) -> Self {
+        Self { machine: Machine::new(config), mono: Duration::ZERO, last: 0 }
+    }
+
+    fn step(&mut self, input: Input) -> Vec<String> {
+        let wall = Timestamp::from_second(1_795_500_000).unwrap();
+        let mut out = Vec::new();
+        self.machine.step(Now { mono: self.mono, wall }, input, &mut out);
+        out.iter().map(word).collect()
+    }
+
+    fn create(&mut self, request: Request) -> Vec<String> {
+        self.last += 1;
+        let id = CaptureId::parse(&format!("{:032x}", self.last)).unwrap();
+        self.step(Input::Create { reply: self.last, id, request: Box::new(request), lags: true })
+    }
+
+    fn recorded(&mut self, serial: Serial) -> Vec<String> {
+        let version = self.machine.capture(serial).map_or(u64::MAX, |capture| capture.version);
+        self.step(Input::Recorded { serial, version })
+    }
+
+    fn tick(&mut self) -> Vec<String> {
+        self.step(Input::Tick { held: 0 })
+    }
+
+    /// A capture that runs.
+    fn running(&mut self, account: &str) -> Serial {
+        self.create(request(account, Kind::Full));
+        let serial = self.machine.last_serial;
+        self.step(Input::Opened { serial, tried: Ok(None) });
+        self.recorded(serial);
+        self.step(Input::Placed { serial, made: Ok(()) });
+        self.step(Input::Attached { serial });
+        serial
+    }
+
+    /// A capture that takes nothing more, with ten packets, and whose streams have ended.
+    fn drained(&mut self, account: &str) -> Serial {
+        let serial = self.running(account);
+        self.step(Input::Stop { serial });
+        self.step(detached(serial, 10));
+        for _ in 0..STREAMS {
+            self.step(stream_ended(serial, 0, 0));
+        }
+        self.step(Input::Noted { serial });
+        serial
+    }
+
+    fn job(&self, serial: Serial) -> &Job {
+        &self.machine.capture(serial).unwrap().job
+    }
+
+    fn delivered(&mut self, serial: Serial, outcome: Outcome) -> Vec<String> {
+        self.step(Input::Delivery { serial, report: Report::Delivered(outcome) })
+    }
+}
+
+fn detached(serial: Serial, packets: u64) -> Input {
+    let totals = SlotTotals {
+        serial,
+        rx: packets,
+        matched: packets,
+        captured: packets,
+        captured_bytes: packets * 100,
+        ..SlotTotals::default()
+    };
+    Input::Detached { serial, counted: Counted { totals, ports: PortDrops::default() } }
+}
+
+fn stream_ended(serial: Serial, lost: u64, unpublished: u64) -> Input {
+    Input::StreamEnded { serial, lost: Lost { packets: lost, frame_bytes: lost * 100 }, unpublished }
+}
+
+#[test]
+fn a_capture_goes_all_its_way() {
+    let mut bench = Bench::new(config());
+    assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
+    assert_eq!(bench.step(Input::Opened { serial: 1, tried: Ok(None) }), ["record new"]);
+    assert_eq!(bench.recorded(1), ["place"]);
+    assert_eq!(bench.step(Input::Placed { serial: 1, made: Ok(()) }), ["deliver", "attach 0", "accepted"]);
+    assert_eq!(bench.step(Input::Attached { serial: 1 }), ["record Running"]);
+    assert_eq!(bench.step(Input::Stop { serial: 1 }), ["end budget Revoked", "detach 0", "record Running"]);
+    assert_eq!(bench.step(detached(1, 10)), ["record ConversionPending"]);
+    assert!(bench.step(stream_ended(1, 2, 0)).is_empty());
+    assert_eq!(bench.step(stream_ended(1, 1, 0)), ["note", "record ConversionRunning"]);
+    assert!(bench.step(Input::Noted { serial: 1 }).is_empty());
+    assert_eq!(bench.delivered(1, Outcome::Done), ["publish"]);
+    assert_eq!(bench.step(Input::Closed { serial: 1, outcome: Outcome::Done }), ["record Success"]);
+    assert_eq!(bench.recorded(1), ["remove"]);
+    let ledger = bench.job(1).ledger;
+    assert_eq!((ledger.captured, ledger.dropped.spool), (7, 3));
+    assert_eq!(bench.step(Input::Removed { serial: 1, result: Ok(()) }), ["drop"]);
+    assert_eq!(bench.machine.captures().count(), 0);
+}
+
+#[test]
+fn nothing_is_removed_before_the_outcome_is_durable() {
+    let mut bench = Bench::new(config());
+    let serial = bench.drained("a");
+    bench.delivered(serial, Outcome::Done);
+    bench.step(Input::Closed { serial, outcome: Outcome::Done });
+    let older = bench.machine.capture(serial).unwrap().version - 1;
+    assert!(bench.step(Input::Recorded { serial, version: older }).is_empty());
+    bench.mono += Duration::from_secs(86_400);
+    assert!(bench.tick().is_empty(), "however long the store is full");
+    bench.step(Input::RecordTrouble { serial, error: "no space".to_owned() });
+    let capture = bench.machine.capture(serial).unwrap();
+    let view = capture.view(capture.job.ledger);
+    assert_eq!(view.status, Status::ConversionRunning, "an outcome is shown once it is durable");
+    assert!(view.error_message.unwrap().contains("no space"));
+    assert_eq!(bench.recorded(serial), ["remove"]);
+}
+
+#[test]
+fn a_delivery_that_fails_for_good_ends_its_capture_at_once_and_keeps_its_packets() {
+    let mut bench = Bench::new(config());
+    let serial = bench.running("a");
+    let effects = bench.delivered(serial, Outcome::Failed("the segment is damaged".to_owned()));
+    assert_eq!(effects, ["end budget Revoked", "detach 0", "record Running"]);
+    assert_eq!(bench.job(serial).stop_reason, Some(StopReason::DeliveryFailed));
+    let capture = bench.machine.capture(serial).unwrap();
+    assert_eq!(capture.progress(Ledger::default(), bench.mono).warnings, ["the segment is damaged"]);
+    bench.step(detached(serial, 10));
+    bench.step(stream_ended(serial, 0, 0));
+    bench.step(stream_ended(serial, 0, 0));
+    assert_eq!(bench.step(Input::Noted { serial }), ["record Failed"]);
+    let message = bench.job(serial).error_message.clone().unwrap();
+    assert!(message.contains("the segment is damaged") && message.contains("are kept"), "{message}");
+    assert_eq!(bench.recorded(serial), ["forget"]);
+}
+
+#[test]
+fn a_directory_with_an_unpublished_segment_is_kept_and_the_job_says_so() {
+    let mut bench = Bench::new(config());
+    let serial = bench.running("a");
+    bench.step(Input::Stop { serial });
+    bench.step(detached(serial, 10));
+    bench.step(stream_ended(serial, 4, 1));
+    bench.step(stream_ended(serial, 0, 0));
+    bench.step(Input::Noted { serial });
+    bench.delivered(serial, Outcome::Done);
+    bench.step(Input::Closed { serial, outcome: Outcome::Done });
+    let message = bench.job(serial).error_message.clone().unwrap();
+    assert!(
+        message.contains("1 segments could not be published") && message.contains("trawl recover"),
+        "{message}"
+    );
+    assert_eq!(bench.recorded(serial), ["forget"]);
+}
+
+#[test]
+fn a_create_is_refused_at_each_step_and_leaves_nothing() {
+    let mut bench = Bench::new(config());
+    bench.create(request("a", Kind::Simple));
+    let refusal = Refusal::Destination("no".to_owned());
+    assert_eq!(bench.step(Input::Opened { serial: 1, tried: Err(refusal) }), ["refused Destination", "drop"]);
+    bench.create(request("a", Kind::Simple));
+    bench.step(Input::Opened { serial: 2, tried: Ok(None) });
+    let full = Input::Unrecordable { serial: 2, error: "no space".to_owned() };
+    assert_eq!(bench.step(full), ["refused Store", "drop"]);
+    bench.create(request("a", Kind::Simple));
+    bench.step(Input::Opened { serial: 3, tried: Ok(None) });
+    bench.recorded(3);
+    let made = Err("read-only".to_owned());
+    assert_eq!(bench.step(Input::Placed { serial: 3, made }), ["refused Store", "record Failed"]);
+    assert_eq!(bench.recorded(3), ["remove"]);
+    // None of them counts against the interval, nor has a slot.
+    assert_eq!(bench.create(request("a", Kind::Simple)), ["try destination"]);
+    assert_eq!(bench.create(request("a", Kind::Simple)), ["refused SimpleTooSoon"]);
+    bench.mono += Duration::from_secs(61);
+    assert_eq!(bench.create(request("a", Kind::Simple)), ["try destination"]);
+}
+
+#[test]
+fn slots_blocks_and_accounts_have_their_limits() {
+    let mut bench = Bench::new(config());
+    let first = bench.running("a");
+    assert_eq!(bench.create(request("a", Kind::Full)), ["refused FullCaptureActive"]);
+    bench.running("b");
+    bench.running("c");
+    assert_eq!(bench.create(request("d", Kind::Full)), ["refused NoBlocks"]);
+    bench.step(Input::Stop { serial: first });
+    assert_eq!(bench.create(request("d", Kind::Full)), ["refused NoBlocks"], "workers may still have it");
+    bench.step(detached(first, 0));
+    assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
+    let mut bench = Bench::new(Config { slots: 1, ..config() });
+    bench.running("a");
+    assert_eq!(bench.create(request("b", Kind::Full)), ["refused NoSlot"]);
+}
+
+#[test]
+fn the_monotonic_clock_ends_a_capture_and_the_reason_that_came_first_stays() {
+    let mut bench = Bench::new(config());
+    let serial = bench.running("a");
+    bench.mono += Duration::from_millis(59_999);
+    assert!(!bench.tick().contains(&"end budget Time".to_owned()));
+    bench.mono += Duration::from_millis(1);
+    assert!(bench.tick().contains(&"end budget Time".to_owned()));
+    bench.step(Input::BudgetEnded { serial, ended: Ended::Packets });
+    assert_eq!(bench.job(serial).stop_reason, Some(StopReason::PacketLimit));
+    bench.step(Input::SpoolFailed { serial, failure: Failure::Io("EIO".to_owned()) });
+    assert_eq!(bench.job(serial).stop_reason, Some(StopReason::PacketLimit));
+}
+
+#[test]
+fn a_budget_that_the_spool_took_away_waits_for_the_spools_reason() {
+    let mut bench = Bench::new(config());
+    let serial = bench.running("a");
+    assert!(bench.step(Input::BudgetEnded { serial, ended: Ended::Revoked }).is_empty());
+    bench.step(Input::SpoolFailed { serial, failure: Failure::Io("EIO".to_owned()) });
+    assert_eq!(bench.job(serial).stop_reason, Some(StopReason::IoError));
+    let serial = bench.running("b");
+    bench.mono += Duration::from_secs(61);
+    bench.step(Input::BudgetEnded { serial, ended: Ended::Revoked });
+    assert_eq!(bench.job(serial).stop_reason, Some(StopReason::TimeLimit), "but not without end");
+}
+
+#[test]
+fn counts_are_noted_one_write_at_a_time_and_none_while_it_closes() {
+    let mut bench = Bench::new(config());
+    let serial = bench.running("a");
+    bench.mono += Duration::from_secs(1);
+    assert_eq!(bench.tick(), ["note"]);
+    bench.mono += Duration::from_secs(5);
+    assert!(bench.tick().is_empty(), "the disk stands still");
+    bench.step(Input::Stop { serial });
+    bench.step(detached(serial, 10));
+    bench.step(stream_ended(serial, 0, 0));
+    // The final counts are wanted too, after the write that is under way.
+    assert_eq!(bench.step(stream_ended(serial, 0, 0)), ["record ConversionRunning"]);
+    assert!(
+        bench.delivered(serial, Outcome::Done).is_empty(),
+        "it does not close while a write is under way"
+    );
+    assert_eq!(bench.step(Input::Noted { serial }), ["note"]);
+    assert_eq!(bench.step(Input::Noted { serial }), ["publish"]);
+    bench.mono += Duration::from_secs(5);
+    assert!(bench.tick().is_empty(), "no write follows");
+}
+
+#[test]
+fn a_full_spool_ends_the_largest_capture() {
+    let mut bench = Bench::new(config());
+    let (first, second) = (bench.running("a"), bench.running("b"));
+    assert_eq!(bench.step(Input::Tick { held: 960 }), ["weigh"]);
+    let captured = vec![(first, 700), (second, 260)];
+    let effects = bench.step(Input::Weighed { captured });
+    assert_eq!(effects, ["refuse writes", "end budget Revoked", "detach 0", "record Running"]);
+    assert_eq!(bench.job(first).stop_reason, Some(StopReason::SpoolFull));
+}
+
+#[test]
+fn a_shutdown_delivers_what_it_can_and_leaves_the_rest() {
+    let mut bench = Bench::new(config());
+    let (done, left) = (bench.drained("a"), bench.drained("b"));
+    let running = bench.running("c");
+    let effects = bench.step(Input::Shutdown { reply: Some(99) });
+    assert_eq!(effects, ["stop retrying", "end budget Revoked", "detach 0", "record Running"]);
+    assert_eq!(bench.create(request("d", Kind::Full)), ["refused ShuttingDown"]);
+    bench.delivered(done, Outcome::Done);
+    bench.step(Input::Closed { serial: done, outcome: Outcome::Done });
+    bench.recorded(done);
+    bench.step(Input::Removed { serial: done, result: Ok(()) });
+    assert_eq!(bench.delivered(left, Outcome::Left), ["record ConversionRunning"]);
+    assert_eq!(bench.recorded(left), ["forget"]);
+    bench.step(Input::Removed { serial: left, result: Ok(()) });
+    bench.step(detached(running, 0));
+    bench.delivered(running, Outcome::Left);
+    bench.step(stream_ended(running, 0, 0));
+    bench.step(stream_ended(running, 0, 0));
+    assert_eq!(bench.step(Input::Noted { serial: running }), ["record ConversionRunning"]);
+    // The store takes nothing, and the process must end all the same.
+    bench.mono += RECORD_TIME_MAX;
+    assert_eq!(bench.tick(), ["forget"]);
+    let effects = bench.step(Input::Removed { serial: running, result: Ok(()) });
+    assert_eq!(effects, ["drop", "finish 1"]);
+}
+
+#[test]
+fn a_shutdown_without_anybody_who_waits_ends_too() {
+    let mut bench = Bench::new(config());
+    assert_eq!(bench.step(Input::Shutdown { reply: None }), ["stop retrying", "finish 0"]);
+    assert!(bench.step(Input::Shutdown { reply: None }).is_empty(), "once");
+}
+
+fn left(machine: &mut Machine, remains: Remains) -> Input {
+    let serial = machine.serial_for_inherited();
+    let id = CaptureId::parse(&format!("{:032x}", 77)).unwrap();
+    let job = Job::accepted_as(id, Timestamp::UNIX_EPOCH, request("a", Kind::Full), None);
+    Input::Inherited(Box::new(Inherited { serial, job, remains }))
+}
+
+#[test]
+fn an_unfinished_job_without_a_spool_publishes_nothing_and_says_where_to_look() {
+    let mut bench = Bench::new(config());
+    let inherited = left(&mut bench.machine, Remains::Nothing);
+    assert_eq!(bench.step(inherited), ["seek"]);
+    assert_eq!(bench.step(Input::Sought { serial: 1, found: Sought::Nothing(None) }), ["record Failed"]);
+    let job = bench.job(1);
+    assert_eq!(job.stop_reason, Some(StopReason::Interrupted));
+    let message = job.error_message.clone().unwrap();
+    assert!(
+        message.contains("/b") && message.contains("pcap_00") && !message.contains("No packets"),
+        "{message}"
+    );
+    assert_eq!(bench.recorded(1), ["forget"]);
+}
+
+#[test]
+fn an_unfinished_job_whose_manifest_is_in_the_bucket_was_delivered() {
+    let mut bench = Bench::new(config());
+    let inherited = left(&mut bench.machine, Remains::Nothing);
+    bench.step(inherited);
+    let mut manifest = crate::deliver::empty_manifest(&bench.job(1).id.clone());
+    manifest.ledger = Ledger { offered: 5, rx: 5, matched: 5, captured: 5, ..Ledger::default() };
+    manifest.objects = vec![ObjectInfo { packets: 5, ..ObjectInfo::default() }];
+    let found = Sought::Manifest(Box::new(manifest.clone()));
+    assert_eq!(bench.step(Input::Sought { serial: 1, found }), ["record Success"]);
+    assert_eq!((bench.job(1).ledger, &bench.job(1).objects), (manifest.ledger, &manifest.objects));
+}
+
+#[test]
+fn a_capture_that_was_interrupted_before_its_first_packet_says_so() {
+    let mut bench = Bench::new(config());
+    let inherited = left(&mut bench.machine, Remains::Directory { record: None, settled: None });
+    assert_eq!(bench.step(inherited), ["record ConversionRunning", "deliver left"]);
+    let report = Report::Recovered(Found::default());
+    assert_eq!(bench.step(Input::Delivery { serial: 1, report }), ["record ConversionRunning"]);
+    assert_eq!(bench.delivered(1, Outcome::Done), ["publish"]);
+    assert_eq!(bench.step(Input::Closed { serial: 1, outcome: Outcome::Done }), ["record Failed"]);
+    let message = bench.job(1).error_message.clone().unwrap();
+    assert!(message.contains("ended while this capture was running"), "{message}");
+    assert_eq!(bench.job(1).stop_reason, Some(StopReason::Interrupted));
+}
+
+fn looking_back(account: &str) -> Request {
+    let at = Timestamp::UNIX_EPOCH;
+    Request { offset_time: Some(OffsetTime { sent: at.to_string(), at }), ..request(account, Kind::Simple) }
+}
+
+#[test]
+fn a_look_back_waits_for_the_recording_that_closes_the_one_before() {
+    let mut bench = Bench::new(Config { has_history: true, ..config() });
+    assert_eq!(bench.tick(), ["place recording 1"]);
+    assert_eq!(bench.step(Input::RecordingPlaced { serial: 1, made: Ok(()) }), ["attach recording 1"]);
+    assert_eq!(bench.create(looking_back("a")), ["place recording 2", "record new"]);
+    assert_eq!(bench.step(Input::Recorded { serial: 3, version: 1 }), ["accepted"]);
+    let effects = bench.step(Input::RecordingPlaced { serial: 2, made: Ok(()) });
+    assert_eq!(effects, ["attach recording 2", "look back, complete below 2"]);
+    // The recording is replaced while it reads, and the other one cannot begin.
+    assert_eq!(bench.create(looking_back("b")), ["place recording 4", "record new"]);
+    bench.step(Input::Recorded { serial: 5, version: 1 });
+    let effects = bench.step(Input::RecordingPlaced { serial: 4, made: Err("no room".to_owned()) });
+    assert_eq!(effects, ["look back, complete below 0"]);
+    for serial in [3, 5] {
+        let effects = bench.step(Input::LookedBack { serial, result: Err("late".to_owned()) });
+        assert_eq!(effects, ["record Failed"]);
+        assert_eq!(bench.step(Input::Recorded { serial, version: 2 }), ["drop"]);
+    }
+    assert_eq!(
+        bench.step(Input::Shutdown { reply: Some(9) }),
+        ["detach recording", "stop retrying", "finish 1"]
+    );
+}
+
+#[test]
+fn a_recording_that_failed_is_tried_again_after_a_minute() {
+    let mut bench = Bench::new(Config { has_history: true, ..config() });
+    bench.tick();
+    bench.step(Input::RecordingPlaced { serial: 1, made: Err("no room".to_owned()) });
+    bench.mono += Duration::from_secs(59);
+    assert!(bench.tick().is_empty());
+    bench.mono += Duration::from_secs(1);
+    assert_eq!(bench.tick(), ["place recording 2"]);
+    bench.step(Input::RecordingPlaced { serial: 2, made: Ok(()) });
+    bench.step(Input::RecordingFailed { serial: 2 });
+    bench.step(Input::RecordingFailed { serial: 1 });
+    bench.mono += Duration::from_secs(60);
+    assert_eq!(bench.tick(), ["place recording 3"]);
+}
+
+#[test]
+fn answers_that_come_too_late_change_nothing() {
+    let mut bench = Bench::new(config());
+    let serial = bench.drained("a");
+    assert_eq!(bench.machine.capture(serial).unwrap().phase, Phase::Draining);
+    for late in [
+        Input::Opened { serial, tried: Ok(None) },
+        Input::Placed { serial, made: Ok(()) },
+        Input::Attached { serial },
+        detached(serial, 99),
+        Input::BudgetEnded { serial, ended: Ended::Time },
+        Input::Unrecordable { serial, error: String::new() },
+        Input::Closed { serial, outcome: Outcome::Done },
+        Input::Removed { serial, result: Ok(()) },
+        Input::Sought { serial, found: Sought::Nothing(None) },
+        Input::Opened { serial: 999, tried: Ok(None) },
+    ] {
+        let said = format!("{late:?}");
+        assert!(bench.step(late).is_empty(), "{said}");
+    }
+    assert_eq!(bench.job(serial).ledger.captured, 10);
+}
+
+#[test]
+fn a_refused_simple_capture_does_not_forgive_the_one_that_was_asked_for_after_it() {
+    let mut bench = Bench::new(config());
+    bench.create(request("a", Kind::Simple));
+    bench.mono += Duration::from_secs(61);
+    bench.create(request("a", Kind::Simple));
+    bench.step(Input::Opened { serial: 1, tried: Err(Refusal::Destination("no".to_owned())) });
+    assert_eq!(bench.create(request("a", Kind::Simple)), ["refused SimpleTooSoon"]);
+}

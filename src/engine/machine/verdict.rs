@@ -1,0 +1,92 @@
+//! What is said of a capture at its end: the manifest, and what customers read. Owns the words; not when it ends.
+//!
+//! Invariant: nothing is said of packets that is not so: where they are, and why they are fewer.
+
+use super::capture::{Capture, Delivered};
+use crate::deliver::{Limits, MANIFEST_VERSION, Manifest};
+use crate::job::Status;
+
+/// In the words of Cloudflare's OpenAPI.
+pub(in super::super) const NO_MATCH: &str =
+    "No packets matched the filter in the time limit given. Please modify the filter or try again.";
+/// Of a capture that a restart found with no packet at all.
+pub(super) const INTERRUPTED: &str = "The capture host ended while this capture was running, and no packet of it had reached the \
+     disk. Please start it again.";
+
+impl Capture {
+    pub(super) fn manifest(&self, host: &str, colo: &str) -> Manifest {
+        let job = &self.job;
+        let ledger = job.ledger;
+        let port = ledger.port.imissed + ledger.port.rx_nombuf + ledger.port.ierrors;
+        Manifest {
+            version: MANIFEST_VERSION,
+            id: job.id.clone(),
+            account: Some(job.request.account.clone()),
+            host: host.to_owned(),
+            colo: colo.to_owned(),
+            kind: job.request.kind,
+            filter_v1: job.request.filter.clone(),
+            limits: Limits {
+                time_limit: job.request.time_limit,
+                packet_limit: job.request.packet_limit,
+                byte_limit: job.request.byte_limit,
+            },
+            submitted: job.submitted,
+            started: self.started,
+            ended: self.ended,
+            stop_reason: job.stop_reason,
+            complete: self.recovered.is_none_or(|recovered| recovered.is_final)
+                && port == 0
+                && ledger.dropped.total() == ledger.dropped.limit + ledger.dropped.sampled,
+            snaplen: self.snaplen(),
+            format: self.format.container,
+            compression: self.format.compression,
+            objects: job.objects.clone(),
+            ledger,
+            queues: u32::try_from(self.queues).unwrap_or(u32::MAX),
+            recovered: self.recovered.is_some(),
+            counted_until: self.recovered.map(|recovered| recovered.known_until),
+            sample_one_in: job.sample_one_in,
+            offset_time: None,
+        }
+    }
+
+    /// What became of it, once everything is delivered or given up: the status and what there is to say.
+    pub(super) fn verdict(&self) -> (Status, Option<String>) {
+        let ledger = &self.job.ledger;
+        let place = format!("on the host in the spool directory {}", self.job.id);
+        let was_cut_off = self.recovered.is_some_and(|recovered| !recovered.is_final);
+        let (status, said) = match (&self.delivered, &self.failure) {
+            (Some(Delivered::Failed(e)), _) => {
+                return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
+            }
+            (Some(Delivered::ManifestFailed(e)), _) => {
+                let said =
+                    format!("every object is in the bucket, but not the manifest: {e}; it is kept {place}");
+                return (Status::Failed, Some(said));
+            }
+            (_, Some(failure)) if ledger.captured == 0 => {
+                (Status::Failed, Some(failure.message().to_owned()))
+            }
+            (_, Some(failure)) => (Status::Success, Some(failure.message().to_owned())),
+            _ if ledger.captured == 0 && was_cut_off => (Status::Failed, Some(INTERRUPTED.to_owned())),
+            _ if ledger.matched == 0 => (Status::Failed, Some(NO_MATCH.to_owned())),
+            _ if ledger.captured == 0 => (
+                Status::Failed,
+                Some(format!(
+                    "{} packets matched and none could be captured: {:?}",
+                    ledger.matched, ledger.dropped
+                )),
+            ),
+            _ => (Status::Success, None),
+        };
+        if self.unpublished == 0 {
+            return (status, said);
+        }
+        let kept = format!(
+            "{} segments could not be published; they are kept {place} and can be got out with `trawl recover`",
+            self.unpublished
+        );
+        (status, Some(said.map_or_else(|| kept.clone(), |said| format!("{said}; {kept}"))))
+    }
+}

@@ -1,0 +1,146 @@
+//! What can be asked of the engine without changing anything. Owns the answers: from memory for captures that are at work, from
+//! the store for all others, which other threads read.
+//!
+//! Invariant: the engine's task never reads the store.
+
+use super::machine::{Capture, Serial, progress};
+use super::overview::{CaptureView, Overview};
+use super::{Engine, Refusal};
+use crate::job::{AccountId, CaptureId, Job, Ledger, Progress};
+use crate::limits::LIST_CAPTURES_MAX;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+impl Engine {
+    /// The counts of a capture up to now.
+    pub(super) fn ledger(&self, capture: &Capture) -> Ledger {
+        capture.ledger(|| capture.slot.map(|slot| self.counted(capture.serial, slot)).unwrap_or_default())
+    }
+
+    /// The account's capture or look-back of that id, if it is at work.
+    pub(super) fn find(&self, account: &AccountId, id: &CaptureId) -> Option<Serial> {
+        // The account first: another account's capture takes as long as one that does not exist.
+        let is_it = |job: &Job| job.request.account == *account && job.id == *id;
+        let captures = self.machine.captures().filter(|capture| capture.is_accepted());
+        let look_backs = self.machine.look_backs().filter(|look| look.is_accepted());
+        let captures = captures.map(|capture| (&capture.job, capture.serial));
+        let mut all = captures.chain(look_backs.map(|look| (&look.job, look.serial)));
+        all.find(|(job, _)| is_it(job)).map(|(_, serial)| serial)
+    }
+
+    /// The job of a capture or look-back that is at work, as it is now.
+    fn view(&self, serial: Serial) -> Option<Job> {
+        match self.machine.capture(serial) {
+            Some(capture) => Some(capture.view(self.ledger(capture))),
+            None => self.machine.look_back(serial).map(|look| look.view()),
+        }
+    }
+
+    pub(super) fn get(
+        &self,
+        account: AccountId,
+        id: CaptureId,
+        reply: oneshot::Sender<Result<Job, Refusal>>,
+    ) {
+        match self.find(&account, &id).and_then(|serial| self.view(serial)) {
+            // A caller that went away needs no answer.
+            Some(job) => drop(reply.send(Ok(job))),
+            None => self.stored(account, id, reply, |job| job),
+        }
+    }
+
+    pub(super) fn progress(
+        &self,
+        account: AccountId,
+        id: CaptureId,
+        reply: oneshot::Sender<Result<Progress, Refusal>>,
+    ) {
+        let Some(serial) = self.find(&account, &id) else {
+            return self.stored(account, id, reply, |job| progress(&job, 0.0));
+        };
+        let found = match self.machine.capture(serial) {
+            Some(capture) => {
+                let mut found = capture.progress(self.ledger(capture), self.now().mono);
+                found.warnings.extend(self.machine.pressure().warning(self.planes.spool.held_bytes()));
+                Some(found)
+            }
+            None => self.machine.look_back(serial).map(|look| progress(&look.view(), 0.0)),
+        };
+        let _caller_gone = reply.send(found.ok_or(Refusal::NotFound(id)));
+    }
+
+    /// Answers from the store, on a thread that may wait for it.
+    pub(super) fn stored<T: Send + 'static>(
+        &self,
+        account: AccountId,
+        id: CaptureId,
+        reply: oneshot::Sender<Result<T, Refusal>>,
+        answer: impl FnOnce(Job) -> T + Send + 'static,
+    ) {
+        let jobs = Arc::clone(&self.planes.jobs);
+        tokio::task::spawn_blocking(move || {
+            let found = match jobs.get(&account, &id) {
+                Ok(Some(stored)) => Ok(answer(stored.job)),
+                Ok(None) => Err(Refusal::NotFound(id)),
+                Err(error) => Err(Refusal::Store(error.to_string())),
+            };
+            let _caller_gone = reply.send(found);
+        });
+    }
+
+    pub(super) fn list(&self, account: AccountId, reply: oneshot::Sender<Vec<Job>>) {
+        let captures = self.machine.captures().filter(|capture| capture.is_accepted());
+        let captures = captures.map(|capture| (&capture.job, capture.serial));
+        let look_backs = self.machine.look_backs().filter(|look| look.is_accepted());
+        let all = captures.chain(look_backs.map(|look| (&look.job, look.serial)));
+        let mine = all.filter(|(job, _)| job.request.account == account);
+        let mut at_work: HashMap<CaptureId, Job> =
+            mine.filter_map(|(_, serial)| self.view(serial)).map(|job| (job.id.clone(), job)).collect();
+        let jobs = Arc::clone(&self.planes.jobs);
+        tokio::task::spawn_blocking(move || {
+            let stored = jobs.list(&account, LIST_CAPTURES_MAX).unwrap_or_else(|error| {
+                tracing::error!(%error, "the list of captures could not be read; it has those at work alone");
+                Vec::new()
+            });
+            let is_full = stored.len() >= LIST_CAPTURES_MAX;
+            let mut list: Vec<Job> = stored
+                .into_iter()
+                .map(|stored| match at_work.remove(&stored.job.id) {
+                    // It may have ended since the engine looked.
+                    Some(job) if !stored.job.status.ended() => job,
+                    _ => stored.job,
+                })
+                .collect();
+            if !is_full {
+                list.extend(at_work.into_values());
+                list.sort_by(|a, b| (b.submitted, &b.id).cmp(&(a.submitted, &a.id)));
+            }
+            let _caller_gone = reply.send(list);
+        });
+    }
+
+    pub(super) fn overview(&self) -> Overview {
+        let accepted = self.machine.captures().filter(|capture| capture.is_accepted());
+        let view = |capture: &Capture| CaptureView {
+            id: capture.job.id.clone(),
+            kind: capture.job.request.kind,
+            status: capture.job.status,
+            ledger: self.ledger(capture),
+            objects: capture.job.objects.len() as u64,
+            object_bytes: capture.object_bytes(),
+        };
+        let pressure = self.machine.pressure();
+        let (spool_alarm, spool_alarms) = pressure.alarms();
+        let ended = self.machine.ended();
+        Overview {
+            captures: accepted.map(view).collect(),
+            succeeded: ended.succeeded,
+            failed: ended.failed,
+            spool_alarm,
+            spool_alarms,
+            spool_short: pressure.is_short(),
+            clock: self.planes.clock.read(),
+        }
+    }
+}
