@@ -5,7 +5,6 @@
 use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
-use super::problem::covered;
 use super::rules::Rules;
 use super::{ByteSize, Problem, accounts};
 use crate::api;
@@ -219,7 +218,7 @@ fn blocks(rules: &mut Rules, blocks: &file::Blocks, workers: usize) -> BlocksPla
 fn blocks_are_enough(rules: &mut Rules, plan: &Plan) {
     let (share, least) = (plan.block_share(), 1 + usize::from(plan.history.is_some()));
     // What is wrong with one of these was said, and the plan holds a stand-in for it.
-    let told = ["blocks.bytes_max", "cores.workers", "port"].map(|key| covered(Some(key), &rules.problems));
+    let told = ["blocks.bytes_max", "cores.workers", "port"].map(|key| rules.told(key));
     if share.captures_max() < least && !told.contains(&true) {
         let needed = ByteSize((share.needed_in_all(least) * limits::BLOCK_BYTES) as u64);
         let text = format!(

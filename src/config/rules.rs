@@ -12,6 +12,11 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// Whether something is wrong with this key, or with one below it.
+    pub(super) fn told(&self, key: &str) -> bool {
+        self.problems.iter().filter_map(Problem::key).any(|wrong| wrong.starts_with(key))
+    }
+
     /// Records a value that is wrong.
     pub(super) fn wrong(
         &mut self,

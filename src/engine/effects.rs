@@ -19,7 +19,7 @@ use crate::upload::UploadError;
 use crate::worker::{Attachment, Budget, Ended, Sample, Window};
 use jiff::Timestamp;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 impl Engine {
@@ -158,6 +158,7 @@ impl Engine {
         else {
             return;
         };
+        let end = Arc::new(Mutex::new(None));
         let delivery = Delivery {
             id: capture.job.id.clone(),
             dir: self.dir(capture),
@@ -172,18 +173,38 @@ impl Engine {
             feed: Arc::clone(&resources.feed),
             spool: Arc::clone(&self.planes.spool),
             retry: self.retry_policy(serial),
-            reporter: self.reporter(serial),
+            reporter: self.delivery_reporter(serial, Arc::clone(&end)),
             frees: Mutex::default(),
         };
-        let died = move |error| {
-            let outcome = Outcome::Failed(format!("the delivery died: {error}"));
+        let task = async move {
+            if is_left {
+                delivery.run_recovered().await
+            } else {
+                delivery.run().await
+            }
+            // Now nothing of the delivery is left, not even what it holds of store and spool.
+            let told = end.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let outcome =
+                told.unwrap_or_else(|| Outcome::Failed("the delivery ended without a result".to_owned()));
             Input::Delivery { serial, report: Report::Delivered(outcome) }
         };
-        if is_left {
-            self.watch(delivery.run_recovered(), died);
-        } else {
-            self.watch(delivery.run(), died);
-        }
+        self.spawn(task, move |error| {
+            let outcome = Outcome::Failed(format!("the delivery died: {error}"));
+            Input::Delivery { serial, report: Report::Delivered(outcome) }
+        });
+    }
+
+    /// Passes on the news of a delivery, and keeps back its end until its task has ended.
+    fn delivery_reporter(&self, serial: Serial, end: Arc<Mutex<Option<Outcome>>>) -> Reporter {
+        let tasks = self.tasks.0.clone();
+        Reporter::new(move |report| match report {
+            Report::Delivered(outcome) => {
+                end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(outcome);
+            }
+            report => {
+                let _engine_gone = tasks.send(Input::Delivery { serial, report });
+            }
+        })
     }
 
     fn reporter(&self, serial: Serial) -> Reporter {
@@ -318,7 +339,7 @@ impl Engine {
         let Some(capture) = self.machine.capture(serial) else { return };
         let (dir, spool) = (self.dir(capture), Arc::clone(&self.planes.spool));
         let task = move || {
-            let result = if remove { journal::remove(&dir).map(drop) } else { Ok(()) };
+            let result = if remove { journal::remove(&dir).map(|_kept_and_said_so| ()) } else { Ok(()) };
             spool.forget(serial);
             Input::Removed { serial, result: result.map_err(|error| format!("{}: {error}", dir.display())) }
         };

@@ -33,20 +33,6 @@ impl Engine {
             let _engine_gone = tasks.send(input);
         });
     }
-
-    /// Starts a task that tells its news by itself; only its death is told here.
-    pub(super) fn watch(
-        &self,
-        task: impl Future<Output = ()> + Send + 'static,
-        died: impl FnOnce(String) -> Input + Send + 'static,
-    ) {
-        let tasks = self.tasks.0.clone();
-        tokio::spawn(async move {
-            if let Err(error) = tokio::spawn(task).await {
-                let _engine_gone = tasks.send(died(error.to_string()));
-            }
-        });
-    }
 }
 
 /// What a removal that died comes to.

@@ -187,6 +187,13 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
     (worker, WorkerHandle { give, back, queues: queues_count })
 }
 
+/// The slots whose captures are over now, one bit each, and when the time of the next one ends, in cycles.
+#[inline]
+fn over(work: &Work, clock: &Clock, now: u64) -> (u64, u64) {
+    let (over, next_end) = work.over(clock.moment(now));
+    (over, next_end.map_or(u64::MAX, |end| clock.cycles_at(end)))
+}
+
 impl<S: Source> Worker<S> {
     /// Polls until told to stop, then ends every stream.
     pub fn run(mut self) {
@@ -323,8 +330,7 @@ impl<S: Source> Worker<S> {
         let now = time.cycles();
         queue.last_ns = self.clock.ns(now).max(queue.last_ns);
         if queue.local.is_settled() || now >= queue.next_end {
-            let (over, next_end) = self.work.over(self.clock.moment(now));
-            (queue.over, queue.next_end) = (over, next_end.map_or(u64::MAX, |end| self.clock.cycles_at(end)));
+            (queue.over, queue.next_end) = over(&self.work, &self.clock, now);
         }
         let mut touched = 0;
         let is_passed = queue.over & queue.sampled.slots() == 0 && queue.sampled.pass_over(frames as u64);
@@ -337,12 +343,11 @@ impl<S: Source> Worker<S> {
             }
         }
         self.work.program.evaluate(&queue.keys[..frames], &mut queue.hits);
-        let all = u64::MAX >> (BURST - frames);
+        let (all, slots) = (u64::MAX >> (BURST - frames), queue.sampled.slots());
         let stamped = Stamped::new(&burst, queue.last_ns, now);
-        let sampled = queue.sampled.slots();
         // A sampled slot takes every packet, also those that it then leaves out.
         let (mut matched, awake) =
-            if !is_passed { (0, sampled) } else { (if sampled == 0 { 0 } else { all }, 0) };
+            if !is_passed { (0, slots) } else { (if slots == 0 { 0 } else { all }, 0) };
         for (slot, hits) in queue.hits.iter().chain(Bits(awake).map(|slot| (slot, all))) {
             touched |= 1 << slot;
             let (stream, counts) = (&mut queue.streams[slot], &mut queue.local.slots[slot]);

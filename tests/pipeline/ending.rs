@@ -58,6 +58,7 @@ async fn a_host_that_ends_with_a_full_store_leaves_what_the_next_one_ends_well()
     asked.packet_limit = Some(5_000);
     let started = rig.handle().create(asked).await.unwrap();
     rig.jobs().fill(true);
+    rig.until(&started, |job| job.ledger.captured == 5_000).await;
     let rig = Rig::up(rig.down().await, Options::default(), vec![Traffic::finite(60, 0)]);
     let job = rig.wait(&started).await;
     assert_eq!(job.status, Status::Success, "{job:?}");

@@ -419,7 +419,8 @@ impl Rig {
 
     /// Ends the host and starts another one in the same directory.
     pub async fn restart(self, options: Options, traffic: Vec<Traffic>) -> Self {
-        let Self { dir, handle, plane, engine, history, .. } = self;
+        let Self { dir, handle, plane, engine, history, jobs } = self;
+        drop(jobs);
         handle.shutdown().await;
         engine.await.unwrap();
         plane.stop();
@@ -504,7 +505,8 @@ impl Rig {
 
     /// Ends the host as SIGTERM does; returns the job as the next process would find it.
     pub async fn shut_down_and_reopen(self, job: &Job) -> Job {
-        let Self { dir, handle, plane, engine, .. } = self;
+        let Self { dir, handle, plane, engine, jobs, .. } = self;
+        drop(jobs);
         handle.shutdown().await;
         engine.await.unwrap();
         plane.stop();

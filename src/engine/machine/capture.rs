@@ -210,12 +210,13 @@ impl Capture {
         ledger
     }
 
-    /// Books what its merge could not read from the disk.
+    /// Books packets that are on the disk and that the merge could not read.
     pub(super) fn unreadable(&mut self, lost: Lost) {
         if self.recovered.is_some() || self.settled {
             lose(&mut self.job.ledger, lost);
         } else {
-            self.unread = lost;
+            self.unread.packets += lost.packets;
+            self.unread.frame_bytes += lost.frame_bytes;
         }
     }
 
@@ -313,14 +314,6 @@ impl Capture {
     }
 }
 
-/// Moves packets from the files to what a disk error took.
-fn lose(ledger: &mut Ledger, lost: Lost) {
-    let packets = lost.packets.min(ledger.captured);
-    ledger.captured -= packets;
-    ledger.captured_bytes = ledger.captured_bytes.saturating_sub(lost.frame_bytes);
-    ledger.dropped.io += packets;
-}
-
 /// A job's progress.
 pub(in super::super) fn progress(job: &Job, seconds_left: f64) -> Progress {
     Progress {
@@ -355,4 +348,12 @@ pub(super) fn refused(failure: &Failure) -> StopReason {
         Failure::Full(_) => StopReason::SpoolFull,
         Failure::Io(_) => StopReason::IoError,
     }
+}
+
+/// Moves captured packets to what the disk lost.
+fn lose(ledger: &mut Ledger, lost: Lost) {
+    let packets = lost.packets.min(ledger.captured);
+    ledger.captured -= packets;
+    ledger.captured_bytes = ledger.captured_bytes.saturating_sub(lost.frame_bytes);
+    ledger.dropped.io += packets;
 }

@@ -501,3 +501,22 @@ fn a_refused_simple_capture_does_not_forgive_the_one_that_was_asked_for_after_it
     bench.step(Input::Opened { serial: 1, tried: Err(Refusal::Destination("no".to_owned())) });
     assert_eq!(bench.create(request("a", Kind::Simple)), ["refused SimpleTooSoon"]);
 }
+
+#[test]
+fn what_cannot_be_read_again_is_booked_as_lost_before_and_after_the_counts_are_final() {
+    for is_settled in [false, true] {
+        let mut bench = Bench::new(config());
+        let serial = if is_settled { bench.drained("a") } else { bench.running("a") };
+        let report = Report::Lost { packets: 3, frame_bytes: 300 };
+        bench.step(Input::Delivery { serial, report });
+        if !is_settled {
+            bench.step(Input::Stop { serial });
+            bench.step(detached(serial, 10));
+            bench.step(stream_ended(serial, 0, 0));
+            bench.step(stream_ended(serial, 0, 0));
+        }
+        let ledger = bench.job(serial).ledger;
+        ledger.check().unwrap();
+        assert_eq!((ledger.captured, ledger.captured_bytes, ledger.dropped.io), (7, 700, 3));
+    }
+}
