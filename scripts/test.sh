@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every test. Goes on after a failure, ends with where the time went, what failed and what
+# Installs what is missing and runs every test; with --sweep nothing but all of tests/sweep, which takes hours. Goes on after a
+# failure, ends with where the time went, what failed and what
 # was skipped and why, and exits non-zero if anything failed. With TRAWL_REQUIRE_ALL=1 a skip is a failure, but for what
 # .config/may-lack names. Continuous integration (.ci/run) does that and nothing else.
 set -uo pipefail
@@ -119,6 +120,32 @@ step "installing what is missing" scripts/install-deps.sh test
 export PATH=$PATH:$TARGET_DIR/test-venv/bin
 export TRAWL_TEST_PYTHON=$TARGET_DIR/test-venv/bin/python
 export TRAWL_TEST_NODE_MODULES=$TARGET_DIR/test-node
+
+# Every call of every scenario fails. The tables go where measurements go.
+whole_sweep() {
+    local tables=$LOGS/sweep report
+    report=benches/results/$(date +%F)-sweep.md
+    rm -rf "$tables" && mkdir -p "$tables"
+    TRAWL_SWEEP=all TRAWL_SWEEP_REPORT=$tables cargo nextest run --locked --no-default-features --no-fail-fast \
+        --profile sweep --test sweep
+    local status=$?
+    {
+        echo "# Every call that can fail fails"
+        echo
+        echo "Made by \`scripts/test.sh --sweep\` of commit $(git rev-parse --short HEAD). A row is a kind of system call, what it"
+        echo "fails with, how long, how many of its calls were made to fail so, and what came of it. \`once\`: one call; \`kind\`:"
+        echo "it and all later ones of its kind; \`all\`: all calls that can fail so; \`kill\`: the process is killed before it;"
+        echo "\`short\`: it transfers half. BROKEN: a promise did not hold."
+        cat "$tables"/*.md
+    } >"$report"
+    note "the tables are in $report"
+    return $status
+}
+
+if [ "${1:-}" = --sweep ]; then
+    step "sweep" whole_sweep
+    exit "${#failed[@]}"
+fi
 
 if is_root; then
     ensure_hugepages 512 || skip "hugepages" "fewer than 512 of 2 MiB can be had; DPDK's tests run with --no-huge"

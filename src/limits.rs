@@ -2,6 +2,8 @@
 //!
 //! Invariant: what one bound needs from another is asserted at compile time at the end of this file.
 
+use std::time::Duration;
+
 /// Frames that one receive call returns at most. 32 to 64 amortise the call and the counters' publication while a
 /// burst's frame heads still fit the L1 cache; 64 also makes a burst one machine word of match bits.
 pub const BURST: usize = 64;
@@ -83,6 +85,23 @@ pub const PARTS_MAX: u64 = 10_000;
 
 /// Share of the spool's quota, in percent, at which the largest capture ends: what is left is for what is under way.
 pub const SPOOL_END_PERCENT: u64 = 95;
+
+/// How long a segment that cannot be published is tried again before its stream goes on without it: long enough for what
+/// passes (a descriptor or page that is missing, a controller that resets), short enough to end in a shutdown's time.
+pub const PUBLISH_RETRY: Duration = Duration::from_secs(10);
+/// The pause after its first failure; each one after it is twice as long.
+pub const PUBLISH_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest such pause.
+pub const PUBLISH_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How long a writer keeps a piece for which it cannot open or allocate a segment. Its block is missing to the worker for as
+/// long, so this is short.
+pub const WRITE_RETRY: Duration = Duration::from_millis(500);
+/// The same on a full disk or at the quota: room that an upload frees just now is worth waiting for, and the capture that
+/// fills the disk is not to take the others' blocks.
+pub const FULL_RETRY: Duration = Duration::from_millis(50);
+/// Times that a write which fails is made again at once.
+pub const WRITE_TRIES: u32 = 3;
 
 /// Directory below the spool that holds the history; not part of the spool's quota.
 pub const HISTORY_DIR: &str = "history";

@@ -15,6 +15,8 @@ mod stage;
 pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages};
 pub use copy::copy_past_cache;
 pub use cycles::cycles;
+#[cfg(test)]
+pub(crate) use disk::Attempt;
 pub use disk::{DiskQueue, Write, try_io_uring};
 pub use lane::{WorkerEnd, WriterEnd, lane};
 pub use share::{BLOCKS_SPARE, BlockShare};

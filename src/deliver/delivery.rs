@@ -373,6 +373,7 @@ enum Stop {
     Upload(UploadError),
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 #[path = "delivery_tests.rs"]
 mod tests;

@@ -97,7 +97,7 @@ impl Rig {
         let bytes = writer.finish().unwrap();
         let path = self.dir().join(format!("q000-{sequence:08}.pcap"));
         fs::write(&path, &bytes).unwrap();
-        assert!(self.spool.quota().reserve(bytes.len() as u64));
+        self.spool.count(&self.dir());
         let (first_ns, last_ns) = (ns(0), ns(packets - 1));
         Segment { path, sequence, bytes: bytes.len() as u64, packets, first_ns, last_ns }
     }
@@ -157,7 +157,7 @@ impl Rig {
         let (lost, outcome) = self.end().await;
         assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
         assert_eq!((lost, self.delivered()), ((0, 0), 15));
-        assert!(record::remove(&self.dir()).unwrap(), "nothing is left in the spool");
+        assert!(record::remove(&self.spool, &self.dir()).unwrap(), "nothing is left in the spool");
     }
 }
 
@@ -239,7 +239,10 @@ async fn a_damaged_segment_is_delivered_up_to_its_damage_counted_and_kept() {
     let (lost, outcome) = rig.end().await;
     assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
     assert_eq!((lost, rig.delivered()), ((3, 3 * 84), 12));
-    assert!(!record::remove(&rig.dir()).unwrap() && segments[1].path.exists(), "the file is kept");
+    assert!(
+        !record::remove(&rig.spool, &rig.dir()).unwrap() && segments[1].path.exists(),
+        "the file is kept"
+    );
     assert!(!segments[0].path.exists() && !segments[2].path.exists(), "the others are freed");
     // Neither does the next process free it.
     rig.feed = Arc::new(Feed::new(1));
@@ -273,7 +276,7 @@ async fn what_a_dead_process_left_with_a_gap_is_delivered() {
     let (lost, outcome) = rig.end().await;
     assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
     assert_eq!((lost, rig.delivered()), ((0, 0), 15));
-    assert!(!record::remove(&rig.dir()).unwrap() && open.exists());
+    assert!(!record::remove(&rig.spool, &rig.dir()).unwrap() && open.exists());
 }
 
 #[tokio::test]

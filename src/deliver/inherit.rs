@@ -35,13 +35,13 @@ pub(super) fn recover(
     spool: &Spool,
     feed: &Feed,
 ) -> io::Result<(Journal, Found)> {
-    let recovery = spool::recover(dir, snaplen)?;
-    spool.quota().release(recovery.freed_bytes.min(spool.quota().used()));
-    for path in &recovery.distrusted {
-        tracing::warn!(segment = %path.display(), "a segment without its length file is left where it is");
-    }
     let journal = Journal::open(dir)?;
     let Start { cuts, .. } = journal.start(queues);
+    let recovery = spool.recover(dir, snaplen, &cuts)?;
+    for (path, why) in &recovery.held {
+        let segment = path.display();
+        tracing::warn!(%segment, %why, "a segment is left where it is, and its directory with it");
+    }
     let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
     let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
     let mut inputs = Vec::new();
@@ -115,9 +115,9 @@ pub(crate) struct Left {
 }
 
 /// Removes the directories of captures that are wholly delivered, and finds those that need a look.
-pub(crate) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
+pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
     let mut left = Left::default();
-    for entry in std::fs::read_dir(spool_dir)? {
+    for entry in std::fs::read_dir(&spool.config().dir)? {
         let dir = entry?.path();
         let is_capture =
             dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| CaptureId::parse(n).is_some());
@@ -127,7 +127,7 @@ pub(crate) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::
         match Record::read(&dir) {
             Ok(Some(record)) => match known(&record) {
                 Known::Not => left.strangers.push(record),
-                Known::Ended => match is_removed(&dir) {
+                Known::Ended => match is_removed(spool, &dir) {
                     Ok(true) => {}
                     Ok(false) => left.failed.push(record),
                     Err(error) => {
@@ -136,14 +136,30 @@ pub(crate) fn sweep(spool_dir: &Path, known: impl Fn(&Record) -> Known) -> std::
                 },
                 Known::Unfinished => {}
             },
-            Ok(None) => {}
+            Ok(None) => remove_if_empty(spool, &dir),
             Err(error) => tracing::error!(dir = %dir.display(), %error, "a capture's record cannot be read"),
         }
     }
     Ok(left)
 }
 
+/// Removes a directory without a record if it has nothing but records that were never whole.
+fn remove_if_empty(spool: &Spool, dir: &Path) {
+    let is_part = |entry: io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().ends_with(b".part"))
+    };
+    let is_empty = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.all(is_part));
+    if is_empty && let Err(error) = spool.remove_capture_dir(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "an empty directory in the spool could not be removed");
+    }
+}
+
 /// Removes the directory of an ended capture if everything in it is delivered.
-fn is_removed(dir: &Path) -> io::Result<bool> {
-    Ok(Journal::open(dir)?.is_complete() && remove(dir)?)
+fn is_removed(spool: &Spool, dir: &Path) -> io::Result<bool> {
+    if !Journal::open(dir)?.is_complete() {
+        return Ok(false);
+    }
+    // Nothing is being published at a start.
+    spool.remove_strays(dir);
+    remove(spool, dir)
 }

@@ -8,7 +8,7 @@ use super::journal::{self, Journal};
 use super::manifest::{Manifest, ManifestError};
 use crate::job::Job;
 use crate::pcap::{Counts, ObjectFormat, Origin};
-use crate::spool::{self, Cut};
+use crate::spool::{self, Cut, Spool};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use std::fs::{self, File, OpenOptions};
@@ -187,19 +187,24 @@ fn again_and_again<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<
 
 fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let part = dir.join(format!("{name}.part"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&part, dir.join(name))?;
+    let written = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&part, dir.join(name))
+    };
+    written().inspect_err(|_| {
+        let _none_or_replaced_by_the_next = fs::remove_file(&part);
+    })?;
     File::open(dir)?.sync_all()
 }
 
-/// Removes a directory of which everything is delivered. `false`: it holds something that no object has, or that nobody
-/// knows, and stays.
+/// Removes a directory of which everything is delivered, and releases what it held. `false`: it holds something that no object
+/// has, or that nobody knows, and stays.
 ///
 /// # Errors
 /// When the file system refuses.
-pub fn remove(dir: &Path) -> io::Result<bool> {
+pub fn remove(spool: &Spool, dir: &Path) -> io::Result<bool> {
     let kept = match undelivered(dir) {
         Ok(kept) => kept,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -212,10 +217,7 @@ pub fn remove(dir: &Path) -> io::Result<bool> {
         );
         return Ok(false);
     }
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(true),
-    }
+    spool.remove_capture_dir(dir)
 }
 
 /// A file of a directory that the objects in its journal do not hold.
@@ -294,6 +296,8 @@ mod tests {
     #[test]
     fn a_directory_that_holds_what_no_object_has_is_not_removed() {
         let gap = Gap { queue: 0, sequence: 1, offset: 24 };
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::in_dir(place.path());
         for (file, gaps, removed) in [
             ("q000-00000001.pcap", vec![], true),
             ("q000-00000002.pcap", vec![], false),
@@ -308,10 +312,10 @@ mod tests {
             fs::create_dir(&dir).unwrap();
             Journal::open(&dir).unwrap().append(entry(2, gaps)).unwrap();
             fs::write(dir.join(file), "x").unwrap();
-            assert_eq!(remove(&dir).unwrap(), removed, "{file}");
+            assert_eq!(remove(&spool, &dir).unwrap(), removed, "{file}");
             assert_eq!(dir.exists(), !removed, "{file}");
         }
-        assert!(remove(Path::new("/nonexistent/capture")).unwrap());
+        assert!(remove(&spool, Path::new("/nonexistent/capture")).unwrap());
     }
 
     fn record(objects: usize) -> Record {

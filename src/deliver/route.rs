@@ -10,6 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Attempts to remove leftovers from a directory, and the pause between two.
+const SWEEPS: u32 = 3;
+const SWEEP_PAUSE: Duration = Duration::from_millis(200);
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Route {
@@ -64,9 +68,18 @@ pub(crate) async fn sweep_store(route: &Route, captures: &[CaptureId]) {
     let ours = |id: &CaptureId| captures.contains(id);
     // Nothing of these captures is in progress: there is no time after which something could be.
     let sweep = Sweep { ours: &ours, known: &[], before: Timestamp::MAX };
-    let swept = match route.open().await {
-        Ok(store) => store.sweep(sweep).await,
-        Err(error) => Err(error),
+    let mut left = SWEEPS;
+    let swept = loop {
+        left -= 1;
+        let swept = match route.open().await {
+            Ok(store) => store.sweep(sweep).await,
+            Err(error) => Err(error),
+        };
+        // The ways to buckets try again by themselves.
+        match swept {
+            Err(UploadError::Disk { .. }) if left > 0 => tokio::time::sleep(SWEEP_PAUSE).await,
+            swept => break swept,
+        }
     };
     match swept {
         Ok(0) => {}

@@ -339,7 +339,8 @@ impl Engine {
         let Some(capture) = self.machine.capture(serial) else { return };
         let (dir, spool) = (self.dir(capture), Arc::clone(&self.planes.spool));
         let task = move || {
-            let result = if remove { journal::remove(&dir).map(|_kept_and_said_so| ()) } else { Ok(()) };
+            let result =
+                if remove { journal::remove(&spool, &dir).map(|_kept_and_said_so| ()) } else { Ok(()) };
             spool.forget(serial);
             Input::Removed { serial, result: result.map_err(|error| format!("{}: {error}", dir.display())) }
         };

@@ -16,12 +16,17 @@ use crate::upload::{FileStore, ObjectStore};
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a look-back waits for the newest segments to reach the disk.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Attempts at one file, and the pause between two: somebody waits for the answer.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a look-back needs to read.
 struct LookBack {
@@ -38,7 +43,7 @@ struct LookBack {
 
 impl Engine {
     /// What an account may see of the history. The one place to ask: live captures of the same account see the same.
-    fn visible(&self, account: &AccountId) -> impl Fn(&Key) -> bool + Send + use<> {
+    fn visible(&self, account: &AccountId) -> impl Fn(&Key) -> bool + Send + Sync + use<> {
         let scope = self.planes.scopes.get(account).cloned();
         move |key| scope.as_ref().is_none_or(|scope| scope.admits(key))
     }
@@ -87,32 +92,37 @@ fn query(job: &Job) -> Result<Query, String> {
 
 impl LookBack {
     /// Asks the history and writes the object and the manifest; returns the ended job.
-    async fn look(self, visible: impl Fn(&Key) -> bool + Send + 'static) -> Result<Job, String> {
-        let (history, query) = (Arc::clone(&self.history), self.query.clone());
-        let complete_below = self.complete_below;
-        let asked = tokio::task::spawn_blocking(move || {
-            history.wait_for(complete_below, PATIENCE)?;
-            let answer = history.look_back(&query, &visible)?;
-            Ok::<_, HistoryError>((answer, history.oldest_ns()))
-        });
-        match asked.await {
-            Ok(Ok((answer, oldest_ns))) => self.deliver(answer, oldest_ns).await,
-            Ok(Err(error)) => {
+    async fn look(self, visible: impl Fn(&Key) -> bool + Send + Sync + 'static) -> Result<Job, String> {
+        let (history, complete_below) = (Arc::clone(&self.history), self.complete_below);
+        let waited = blocking(move || history.wait_for(complete_below, PATIENCE)).await;
+        let visible = Arc::new(visible);
+        let read = || {
+            let (history, query, visible) =
+                (Arc::clone(&self.history), self.query.clone(), Arc::clone(&visible));
+            blocking(move || Ok((history.look_back(&query, &*visible)?, history.oldest_ns())))
+        };
+        let asked = match waited {
+            Ok(()) => again(read).await,
+            Err(late) => Err(late),
+        };
+        match asked {
+            Ok((answer, oldest_ns)) => self.deliver(answer, oldest_ns).await,
+            Err(error) => {
                 // Which file it was is for the operator.
-                tracing::error!(capture = %self.job.id, %error, "a look back failed");
+                tracing::error!(capture = %self.job.id, error, "a look back failed");
                 Err("this host could not read its history; try again, or ask its operator".to_owned())
             }
-            Err(_panicked) => Err("the look back died".to_owned()),
         }
     }
 
     async fn deliver(self, answer: Answer, oldest_ns: Option<u64>) -> Result<Job, String> {
         let store = FileStore::new(self.dir.clone());
         let (covered, job) = (answer.covered, self.account(&answer, oldest_ns));
-        let name = object_name(&job.id, 0, ObjectFormat::default());
-        store.put(&name, Bytes::from(answer.pcap)).await.map_err(|e| e.to_string())?;
         let json = self.manifest(&job, covered).to_json().map_err(|e| e.to_string())?;
-        store.put(&manifest_name(&job.id), Bytes::from(json)).await.map_err(|e| e.to_string())?;
+        let object = (object_name(&job.id, 0, ObjectFormat::default()), Bytes::from(answer.pcap));
+        for (name, bytes) in [object, (manifest_name(&job.id), Bytes::from(json))] {
+            again(|| store.put(&name, bytes.clone())).await.map_err(|e| e.to_string())?;
+        }
         Ok(job)
     }
 
@@ -188,6 +198,30 @@ impl LookBack {
             offset_time: job.request.offset_time.as_ref().map(|offset| offset.sent.clone()),
         }
     }
+}
+
+/// Runs what waits for the disk on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HistoryError> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(panicked) => Err(panicked.to_string()),
+    }
+}
+
+/// Tries again what a disk refused.
+async fn again<T, E: Display, F: Future<Output = Result<T, E>>>(
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, E> {
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Err(error) => tracing::warn!(%error, "a look back failed at a file and tries it again"),
+            done => return done,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    attempt().await
 }
 
 fn time(ns: u64) -> Option<Timestamp> {

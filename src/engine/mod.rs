@@ -206,7 +206,9 @@ impl Engine {
     fn event(&mut self, event: Event) {
         self.feed(match event {
             Event::Failed { serial, failure } => Input::SpoolFailed { serial, failure },
-            Event::StreamEnded { serial, lost, .. } => Input::StreamEnded { serial, lost, unpublished: 0 },
+            Event::StreamEnded { serial, lost, unpublished, .. } => {
+                Input::StreamEnded { serial, lost, unpublished: u64::from(unpublished) }
+            }
         });
     }
 

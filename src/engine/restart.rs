@@ -68,7 +68,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
             _ => Known::Unfinished,
         }
     };
-    match sweep(spool_dir, known) {
+    match sweep(&planes.spool, known) {
         Ok(found) => {
             for job in found.failed.into_iter().map(|record| record.job) {
                 let place = |job: &Job| (job.request.account.clone(), job.request.destination.clone());

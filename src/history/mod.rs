@@ -1,5 +1,5 @@
 //! The past that this host can still show: a sample of all packets' heads in a bounded ring on disk, and looking back
-//! into it. Owns the ring, its two bounds and the query; not the sampling (`worker`), nor the job that asks (`capture`).
+//! into it. Owns the ring, its two bounds and the query; not the sampling (`worker`), nor the job that asks (`engine`).
 //!
 //! ```text
 //! worker ─sampled─▶ segments in history/.open-N/ ─published─▶ intake ─rename─▶ ring of files ─▶ look back
@@ -7,8 +7,12 @@
 //!
 //! What the ring holds is on its own account: a segment counts towards `spool.bytes_max` only until the ring has it.
 //!
-//! Invariant: the ring never holds more than `bytes_max` bytes nor a segment older than `keep`, whatever dies when: a file
-//! of the ring says in its name what it holds, so a restart needs nothing but the directory.
+//! What fails costs the segment that it happens to at most: it is tried again, and what is lost for good makes every look
+//! back at its time say that it is not covered. The recording goes on.
+//!
+//! Invariant: the ring never holds more than `bytes_max` bytes nor a segment older than `keep`, whatever dies when, unless
+//! the file system refuses to delete: a file of the ring says in its name what it holds, so a restart needs nothing but the
+//! directory.
 
 mod intake;
 mod query;
@@ -19,11 +23,10 @@ mod tests;
 pub use query::{Answer, Query};
 pub use ring::Entry;
 
-use crate::spool::Feed;
-use crate::spool::{Spool, WriteMode};
+use crate::spool::{Call, Feed, Spool, WhenSlow, WriteMode};
 use crate::worker::Sample;
-use ring::Ring;
-use std::collections::BTreeMap;
+use ring::{Now, Ring};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,8 +74,17 @@ pub enum HistoryError {
     Late(Duration),
 }
 
-/// Recordings that are not wholly in the ring, by their number: when each began, ns since the UNIX epoch.
-type Open = BTreeMap<u64, u64>;
+/// Spans of which segments are missing that are kept in mind; of more the oldest two become one.
+const GAPS_MAX: usize = 256;
+
+/// A recording that is not wholly in the ring.
+#[derive(Clone, Copy, Debug)]
+struct Recording {
+    /// When it began, ns since the UNIX epoch.
+    began_ns: u64,
+    /// Since when there is a newer one.
+    replaced: Option<Instant>,
+}
 
 /// The history of one host.
 #[derive(Debug)]
@@ -81,8 +93,13 @@ pub struct History {
     dir: PathBuf,
     spool: Arc<Spool>,
     ring: Mutex<Ring>,
-    open: Mutex<Open>,
+    /// By their numbers.
+    open: Mutex<BTreeMap<u64, Recording>>,
     closed: Condvar,
+    /// From when to when a segment is missing, ns since the UNIX epoch.
+    gaps: Mutex<VecDeque<(u64, u64)>>,
+    /// Segments that were copied into the ring and could not be freed.
+    unfreed: Mutex<Vec<PathBuf>>,
 }
 
 impl History {
@@ -94,10 +111,19 @@ impl History {
     pub fn open(config: HistoryConfig, spool: Arc<Spool>) -> Result<Self, HistoryError> {
         let dir = spool.config().dir.join(crate::limits::HISTORY_DIR);
         let one_in = config.sample.map_or(1, Sample::one_in);
-        let ring = Ring::open(&dir, config.bytes_max, config.keep, one_in);
+        let files = spool.files().clone();
+        let ring = Ring::open(&dir, config.bytes_max, config.keep, one_in, files, Now::get());
         let ring = ring.map_err(|source| HistoryError::Dir { dir: dir.clone(), source })?;
-        let (ring, open) = (Mutex::new(ring), Mutex::default());
-        Ok(Self { config, dir, spool, ring, open, closed: Condvar::new() })
+        Ok(Self {
+            config,
+            dir,
+            spool,
+            ring: Mutex::new(ring),
+            open: Mutex::default(),
+            closed: Condvar::new(),
+            gaps: Mutex::default(),
+            unfreed: Mutex::default(),
+        })
     }
 
     /// What the operator decided.
@@ -118,13 +144,13 @@ impl History {
     /// # Errors
     /// [`HistoryError::Thread`].
     pub fn record(self: &Arc<Self>, serial: u64, queues: usize) -> Result<Arc<Feed>, HistoryError> {
-        let feed = Arc::new(Feed::new(queues));
-        let (announced, told) = (feed.listen(), Arc::downgrade(&feed));
+        let feed = Arc::new(Feed::without_merge());
+        let told = feed.listen_with(WhenSlow::Keep);
         let history = Arc::clone(self);
-        self.opened().insert(serial, now_ns());
-        let thread = std::thread::Builder::new().name("history".to_owned()).spawn(move || {
-            intake::run(&history, serial, queues, &announced, &told);
-        });
+        self.begin(serial, now_ns(), Instant::now());
+        let thread = std::thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(move || intake::run(&history, serial, queues, &told));
         match thread {
             Ok(_runs_until_every_queue_ended) => Ok(feed),
             Err(e) => {
@@ -134,19 +160,39 @@ impl History {
         }
     }
 
+    fn begin(&self, serial: u64, began_ns: u64, now: Instant) {
+        let mut open = self.opened();
+        for (_, older) in open.range_mut(..serial) {
+            older.replaced.get_or_insert(now);
+        }
+        open.insert(serial, Recording { began_ns, replaced: None });
+    }
+
+    /// Nobody waits for this recording any more.
     fn close(&self, serial: u64) {
         self.opened().remove(&serial);
         self.closed.notify_all();
     }
 
+    /// Since when a recording that is waited for is replaced.
+    fn replaced(&self, serial: u64) -> Option<Instant> {
+        self.opened().get(&serial).and_then(|recording| recording.replaced)
+    }
+
     /// Whether the ring may lack packets up to `end_ns` until the newest recording is ended and another one begun.
     #[must_use]
     pub fn lags(&self, end_ns: u64) -> bool {
+        self.lags_at(end_ns, now_ns())
+    }
+
+    fn lags_at(&self, end_ns: u64, now_ns: u64) -> bool {
         // A segment is on disk within this time after it is cut, or the disk does not keep up at all.
         const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
         let settled = ns(self.config.segment + PUBLISHED_WITHIN);
-        let newest_began = self.opened().values().last().copied();
-        newest_began.is_some_and(|began| began <= end_ns) && now_ns().saturating_sub(end_ns) < settled
+        let newest = self.opened().values().last().copied();
+        // A recording that is said to begin later than now began before the clock was set back.
+        newest.is_some_and(|newest| newest.began_ns <= end_ns || newest.began_ns > now_ns)
+            && now_ns.saturating_sub(end_ns) < settled
     }
 
     /// Waits until every recording with a number below `serial` is in the ring. Blocks.
@@ -166,6 +212,18 @@ impl History {
         Ok(())
     }
 
+    /// Waits for what the workers had when they ended. Only once writers and publisher have ended too: nothing more is announced,
+    /// and a recording that no worker had taken up yet would never be told its end. Blocks.
+    ///
+    /// # Errors
+    /// [`HistoryError::Late`] when it takes too long.
+    pub fn finish(&self, patience: Duration) -> Result<(), HistoryError> {
+        let serials: Vec<u64> = self.opened().keys().copied().collect();
+        // The feed goes with the registration; what it was told before is still taken in.
+        serials.into_iter().for_each(|serial| self.spool.forget(serial));
+        self.wait_for(u64::MAX, patience)
+    }
+
     /// Takes the packets of a time window that `visible` and the filter admit out of the ring. Blocks.
     ///
     /// # Errors
@@ -177,11 +235,29 @@ impl History {
     ) -> Result<Answer, HistoryError> {
         let (entries, oldest_ns) = {
             let mut ring = self.ring();
-            ring.trim(now_ns());
+            ring.trim(Now::get());
             (ring.between(query.start_ns, query.end_ns), ring.oldest_ns())
         };
-        let covered = oldest_ns.is_some_and(|oldest| oldest <= query.start_ns);
+        let covered = oldest_ns.is_some_and(|oldest| oldest <= query.start_ns)
+            && !self.lacks(query.start_ns, query.end_ns);
         query::run(query, &self.dir, &entries, covered, visible)
+    }
+
+    /// Notes that segments of this time are lost to the ring.
+    fn miss(&self, from_ns: u64, to_ns: u64) {
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.push_back((from_ns, to_ns));
+        if gaps.len() > GAPS_MAX
+            && let (Some(first), Some(second)) = (gaps.pop_front(), gaps.pop_front())
+        {
+            gaps.push_front((first.0.min(second.0), first.1.max(second.1)));
+        }
+    }
+
+    /// Whether segments of this time are lost to the ring.
+    fn lacks(&self, from_ns: u64, to_ns: u64) -> bool {
+        let gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.iter().any(|(first, last)| *first <= to_ns && *last >= from_ns)
     }
 
     /// Bytes in the ring.
@@ -196,35 +272,51 @@ impl History {
         self.ring().oldest_ns()
     }
 
-    fn trim(&self) {
-        self.ring().trim(now_ns());
+    /// What is done from time to time: deletes what is too old, and frees what could not be freed.
+    fn tidy(&self) {
+        self.ring().trim(Now::get());
+        let mut unfreed = self.unfreed.lock().unwrap_or_else(PoisonError::into_inner);
+        unfreed.retain(|path| self.spool.free(path).is_err());
     }
 
     /// Takes a published segment into the ring and off the spool's account.
-    fn adopt(&self, path: &Path, entry: Entry) -> io::Result<()> {
+    fn adopt(&self, path: &Path, mut entry: Entry) -> io::Result<()> {
+        entry.number = self.ring().next_number();
         let to = self.dir.join(entry.name());
         if self.spool.config().write == WriteMode::Mapped {
             // A mapped segment is written again and again: what stays here is a copy.
-            let part = self.dir.join(format!("{}{}", ring::PART_PREFIX, entry.name()));
-            fs::copy(path, &part)?;
-            fs::File::open(&part)?.sync_all()?;
-            fs::rename(&part, &to)?;
-            self.spool.free(path)?;
+            self.copy(path, &to, &entry)?;
+            if let Err(error) = self.spool.free(path) {
+                tracing::warn!(segment = %path.display(), %error, "a segment of the spool cannot be freed; it is tried again");
+                self.unfreed.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+            }
         } else {
-            fs::rename(path, &to)?;
-            self.spool.quota().release(entry.bytes);
+            self.spool.hand_over(path, &to)?;
         }
-        let mut ring = self.ring();
-        ring.insert(entry);
-        ring.trim(now_ns());
+        let (mut ring, now) = (self.ring(), Now::get());
+        ring.insert(entry, now);
+        ring.trim(now);
         Ok(())
+    }
+
+    fn copy(&self, path: &Path, to: &Path, entry: &Entry) -> io::Result<()> {
+        let files = self.spool.files();
+        let part = self.dir.join(format!("{}{}", ring::PART_PREFIX, entry.name()));
+        let copied = files
+            .call(Call::Write, &part, || fs::copy(path, &part).map(drop))
+            .and_then(|()| files.sync(&fs::File::open(&part)?, &part))
+            .and_then(|()| files.rename(&part, to));
+        if copied.is_err() {
+            let _the_next_start_removes_it = files.remove(&part);
+        }
+        copied
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn opened(&self) -> MutexGuard<'_, Open> {
+    fn opened(&self) -> MutexGuard<'_, BTreeMap<u64, Recording>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

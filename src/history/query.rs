@@ -1,6 +1,9 @@
 //! Looking back: the newest packets of a time window that a filter takes, joined by time over segments and queues. Owns
 //! the walk and the limit; not which segments there are.
 //!
+//! A segment that cannot be read costs what it holds: the answer is not covered. Only where none can be read there is no
+//! answer.
+//!
 //! Invariant: what is in memory is bounded by the packet limit and by the segments that overlap at one moment.
 
 use super::{Entry, HistoryError};
@@ -14,6 +17,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Times that a segment is opened before it counts as one that cannot be read.
+const OPEN_TRIES: u32 = 3;
 /// Read buffer of each segment that is open.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -61,6 +66,17 @@ struct Stream {
 }
 
 impl Stream {
+    /// As [`Stream::open`], in several tries.
+    fn open_again(&mut self, start_ns: u64) -> Result<bool, ReadError> {
+        let mut tries = 1;
+        loop {
+            match self.open(start_ns) {
+                Err(_) if tries < OPEN_TRIES => tries += 1,
+                opened => return opened,
+            }
+        }
+    }
+
     /// Opens the segment and goes to the first record of the window. `false`: it was trimmed since the ring was asked.
     fn open(&mut self, start_ns: u64) -> Result<bool, ReadError> {
         let file = match File::open(&self.path) {
@@ -118,11 +134,22 @@ pub(super) fn run(
         entries.iter().enumerate().map(|(i, entry)| Reverse((entry.first_ns, i))).collect();
     let mut newest = Newest { records: VecDeque::new(), max: query.packets_max, matched: 0 };
     let (mut seen, mut covered) = (0, covered);
+    let (mut opened, mut first_failure) = (0, None);
+    let mut lose = |stream: &Stream, source: ReadError| {
+        let path = stream.path.clone();
+        tracing::error!(segment = %path.display(), error = %source, "a segment of the history cannot be read");
+        first_failure.get_or_insert(HistoryError::Segment { path, source });
+    };
     while let Some(Reverse((due_ns, i))) = due.pop() {
         let stream = &mut streams[i];
         let Some((mut reader, place)) = stream.head.take().filter(|_| due_ns <= query.end_ns) else {
             if due_ns <= query.end_ns {
-                covered &= stream.open(query.start_ns).map_err(|e| failed(stream, e))?;
+                let is_read = stream.open_again(query.start_ns);
+                opened += usize::from(is_read.is_ok());
+                covered &= is_read.unwrap_or_else(|e| {
+                    lose(stream, e);
+                    false
+                });
                 due.extend(stream.head.iter().map(|(_, place)| Reverse((place.ns, i))));
             }
             continue;
@@ -136,17 +163,23 @@ pub(super) fn run(
                 newest.push(place.ns, place.wire_len, data);
             }
         }
-        if let Some(next) = reader.advance().map_err(|e| failed(stream, e))? {
-            due.push(Reverse((next.ns, i)));
-            stream.head = Some((reader, next));
+        match reader.advance() {
+            Ok(Some(next)) => {
+                due.push(Reverse((next.ns, i)));
+                stream.head = Some((reader, next));
+            }
+            Ok(None) => {}
+            Err(e) => {
+                lose(stream, e);
+                covered = false;
+            }
         }
+    }
+    if let Some(error) = first_failure.filter(|_| opened == 0) {
+        return Err(error);
     }
     let one_in = entries.iter().map(|entry| entry.one_in).max().unwrap_or(1);
     Ok(answer(newest, seen, one_in, covered))
-}
-
-fn failed(stream: &Stream, source: ReadError) -> HistoryError {
-    HistoryError::Segment { path: stream.path.clone(), source }
 }
 
 /// The file, in order of time.

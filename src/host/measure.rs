@@ -15,7 +15,7 @@ use crate::dpdk::{Eal, Port, PortConfig};
 use crate::limits::{EXTENT_BYTES, FULL_SNAPLEN, SEGMENT_BYTES_MIN};
 use crate::matcher::Filter;
 use crate::pcap;
-use crate::spool::{Feed, Input};
+use crate::spool::{Feed, Input, WhenSlow};
 use crate::spool::{Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
 use crate::worker::{Assigned, Attachment, Budget, Ended, Window, Work, WorkerHandle};
 use serde::Serialize;
@@ -254,8 +254,8 @@ impl Bench<'_> {
         workers: &mut [WorkerHandle],
     ) -> Result<std::thread::JoinHandle<()>, MeasureError> {
         const SERIAL: u64 = 1;
-        let feed = Arc::new(Feed::new(usize::from(queues)));
-        let (published, capture) = (feed.listen(), Arc::clone(budget));
+        let feed = Arc::new(Feed::without_merge());
+        let (published, capture) = (feed.listen_with(WhenSlow::Keep), Arc::clone(budget));
         let dir = spool.config().dir.join("capture");
         // Nobody reads events here: the streams' ends come through the feed.
         let (events, _) = tokio::sync::mpsc::unbounded_channel();
@@ -285,7 +285,7 @@ impl Bench<'_> {
         Ok(std::thread::spawn(move || {
             let mut streams = queues;
             while streams > 0 {
-                let Ok(input) = published.recv() else { break };
+                let Ok(input) = published.inputs().recv() else { break };
                 match input {
                     Input::Segment(_, segment) if spool.free(&segment.path).is_err() => {
                         budget.end(Ended::Revoked)

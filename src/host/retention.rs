@@ -1,25 +1,34 @@
 //! The end of simple captures' files. Owns when they are removed; not how they are written or served.
 //!
+//! The wall clock may be stepped while the process lives, so it is asked for a file's age only when the process starts. From
+//! then on a capture ages by the monotonic clock, beginning with the sweep that first sees its last file. A file whose time
+//! stamp lies in the future counts as new.
+//!
 //! Invariant: what a capture has goes once its last file is older than the retention, whichever process wrote it and also if
-//! that died half way; nothing of a capture goes while it is under way. So all that is known stands in the directory.
+//! that died half way; nothing of a capture goes while it is under way. A step of the clock removes nothing early and keeps
+//! nothing longer than one retention more.
 
 use crate::upload::capture_of;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often at most the directory is looked through.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 
-/// Removes files of `dir` that are older than `retention`, for as long as it is polled. See [`sweep`].
+/// Removes files of `dir` that are older than `retention`, for as long as it is polled. See [`Sweeper`].
 pub(super) async fn keep(dir: PathBuf, spool_dir: PathBuf, retention: Duration) {
     let mut turn = tokio::time::interval(SWEEP_INTERVAL_MAX.min(retention));
+    let sweeper = Arc::new(Mutex::new(Sweeper::new(dir, spool_dir, retention)));
     loop {
         turn.tick().await;
-        let (dir, spool_dir) = (dir.clone(), spool_dir.clone());
-        let swept =
-            tokio::task::spawn_blocking(move || sweep(&dir, &spool_dir, retention, SystemTime::now()));
+        let sweeper = Arc::clone(&sweeper);
+        let swept = tokio::task::spawn_blocking(move || {
+            let mut sweeper = sweeper.lock().unwrap_or_else(PoisonError::into_inner);
+            sweeper.sweep(SystemTime::now(), Instant::now())
+        });
         match swept.await {
             Ok(Ok(0)) => {}
             Ok(Ok(removed)) => tracing::info!(removed, "files of old simple captures were removed"),
@@ -33,15 +42,70 @@ pub(super) async fn keep(dir: PathBuf, spool_dir: PathBuf, retention: Duration) 
     }
 }
 
-/// Removes what is too old at `now`; how many files that were. `spool_dir` has a directory for every capture under way.
-fn sweep(dir: &Path, spool_dir: &Path, retention: Duration, now: SystemTime) -> io::Result<usize> {
+/// What is known of one capture's files.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The time stamp of the last one.
+    newest: SystemTime,
+    /// How old that was when it was first seen, and when that was.
+    age: Duration,
+    since: Instant,
+}
+
+/// Removes what is too old, and remembers since when it has seen what.
+struct Sweeper {
+    dir: PathBuf,
+    /// Has a directory for every capture under way.
+    spool_dir: PathBuf,
+    retention: Duration,
+    seen: HashMap<String, Seen>,
+    swept: Option<Instant>,
+}
+
+impl Sweeper {
+    fn new(dir: PathBuf, spool_dir: PathBuf, retention: Duration) -> Self {
+        Self { dir, spool_dir, retention, seen: HashMap::new(), swept: None }
+    }
+
+    /// Removes what is too old at this moment by both clocks; how many files that were. A file that cannot be removed keeps no
+    /// other one; the first error is returned.
+    fn sweep(&mut self, wall: SystemTime, now: Instant) -> io::Result<usize> {
+        let captures = captures(&self.dir)?;
+        self.seen.retain(|capture, _| captures.contains_key(capture));
+        // What appeared since the last sweep is not older than that, whatever the wall clock says.
+        let age_max = self.swept.map_or(Duration::MAX, |swept| now.saturating_duration_since(swept));
+        self.swept = Some(now);
+        let (mut removed, mut failed) = (0, None);
+        for (capture, (newest, paths)) in captures {
+            let age = wall.duration_since(newest).unwrap_or_default().min(age_max);
+            let seen = self.seen.entry(capture.clone()).or_insert(Seen { newest, age, since: now });
+            if seen.newest != newest {
+                *seen = Seen { newest, age, since: now };
+            }
+            let age = seen.age.saturating_add(now.saturating_duration_since(seen.since));
+            if age <= self.retention || self.spool_dir.join(capture).is_dir() {
+                continue;
+            }
+            for path in paths {
+                match std::fs::remove_file(path) {
+                    Ok(()) => removed += 1,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
+        failed.map_or(Ok(removed), Err)
+    }
+}
+
+/// Each capture's files and the time stamp of its last one. They go together: a customer fetches all of them or none.
+fn captures(dir: &Path) -> io::Result<HashMap<String, (SystemTime, Vec<PathBuf>)>> {
+    let mut captures: HashMap<String, (SystemTime, Vec<PathBuf>)> = HashMap::new();
     let entries = match std::fs::read_dir(dir) {
         // The first simple capture makes it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(captures),
         entries => entries?,
     };
-    // A capture's files go together, counted from the last one: a customer fetches all of them or none.
-    let mut captures: HashMap<String, (SystemTime, Vec<PathBuf>)> = HashMap::new();
     for entry in entries {
         let entry = entry?;
         let metadata = match entry.metadata() {
@@ -58,18 +122,7 @@ fn sweep(dir: &Path, spool_dir: &Path, retention: Duration, now: SystemTime) -> 
         *newest = (*newest).max(metadata.modified()?);
         paths.push(entry.path());
     }
-    let mut removed = 0;
-    for (capture, (newest, paths)) in captures {
-        let is_old = now.duration_since(newest).is_ok_and(|age| age > retention);
-        if !is_old || spool_dir.join(capture).is_dir() {
-            continue;
-        }
-        for path in paths {
-            std::fs::remove_file(path)?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
+    Ok(captures)
 }
 
 #[cfg(test)]
@@ -78,6 +131,10 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef";
     const NOW: &str = "fedcba9876543210fedcba9876543210";
+
+    fn sweeper(dir: &Path, spool_dir: &Path) -> Sweeper {
+        Sweeper::new(dir.to_owned(), spool_dir.to_owned(), Duration::from_secs(60))
+    }
 
     fn make(dir: &Path, name: &str, now: SystemTime, age_seconds: u64) {
         let file = std::fs::File::create(dir.join(name)).unwrap();
@@ -92,7 +149,8 @@ mod tests {
             make(dir.path(), name, now, age_seconds);
         }
         std::fs::create_dir(dir.path().join("directory")).unwrap();
-        let sweep = || sweep(dir.path(), spool.path(), Duration::from_secs(60), now).unwrap();
+        let mut sweeper = sweeper(dir.path(), spool.path());
+        let mut sweep = || sweeper.sweep(now, Instant::now()).unwrap();
         assert_eq!(sweep(), 3);
         assert!(dir.path().join("new.pcap").exists());
         assert_eq!(sweep(), 0);
@@ -108,16 +166,49 @@ mod tests {
         // A capture that has seen few packets wrote to its file long ago, and still has it open.
         make(dir.path(), &format!(".pcap_{NOW}.pcap.half"), now, 7200);
         std::fs::create_dir(spool.path().join(NOW)).unwrap();
-        let sweep = |now| sweep(dir.path(), spool.path(), Duration::from_secs(60), now).unwrap();
-        assert_eq!(sweep(now), 0);
-        assert_eq!(sweep(now + Duration::from_secs(2)), 2, "the one that ended");
+        let (mut sweeper, start) = (sweeper(dir.path(), spool.path()), Instant::now());
+        let after = Duration::from_secs(2);
+        assert_eq!(sweeper.sweep(now, start).unwrap(), 0);
+        assert_eq!(sweeper.sweep(now + after, start + after).unwrap(), 2, "the one that ended");
         std::fs::remove_dir(spool.path().join(NOW)).unwrap();
-        assert_eq!(sweep(now), 1, "the one whose process died for good");
+        assert_eq!(sweeper.sweep(now, start + after).unwrap(), 1, "the one whose process died for good");
     }
 
     #[test]
     fn a_directory_that_is_not_there_yet_is_no_error() {
         let nowhere = Path::new("/nonexistent/trawl");
-        assert_eq!(sweep(nowhere, nowhere, Duration::ZERO, SystemTime::now()).unwrap(), 0);
+        assert_eq!(sweeper(nowhere, nowhere).sweep(SystemTime::now(), Instant::now()).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_step_of_the_clock_removes_nothing_early_and_keeps_nothing_for_good() {
+        let (day, minute) = (Duration::from_secs(86_400), Duration::from_secs(60));
+        for (is_ahead, step) in [(true, day), (false, day)] {
+            let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let (wall, start) = (SystemTime::now(), Instant::now());
+            let stepped = if is_ahead { wall + step } else { wall - step };
+            let mut sweeper = sweeper(dir.path(), spool.path());
+            make(dir.path(), "before.pcap", wall, 1);
+            assert_eq!(sweeper.sweep(wall, start).unwrap(), 0);
+            // Written before the step, and first seen after it.
+            make(dir.path(), "between.pcap", wall, 0);
+            make(dir.path(), "after.pcap", stepped, 0);
+            let (wall, now) = (stepped + minute / 2, start + minute / 2);
+            assert_eq!(sweeper.sweep(wall, now).unwrap(), 0, "ahead: {is_ahead}");
+            assert_eq!(
+                sweeper.sweep(wall + minute / 2, now + minute / 2).unwrap(),
+                1,
+                "the first one's time"
+            );
+            assert_eq!(sweeper.sweep(wall + 2 * minute, now + 2 * minute).unwrap(), 2, "the others'");
+        }
+        // What a process with a clock that was ahead left: it goes after one retention more.
+        let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (wall, start) = (SystemTime::now(), Instant::now());
+        make(dir.path(), "future.pcap", wall + day, 0);
+        let mut sweeper = sweeper(dir.path(), spool.path());
+        assert_eq!(sweeper.sweep(wall, start).unwrap(), 0);
+        assert_eq!(sweeper.sweep(wall + minute, start + minute).unwrap(), 0);
+        assert_eq!(sweeper.sweep(wall + 2 * minute, start + 2 * minute).unwrap(), 1);
     }
 }

@@ -74,7 +74,7 @@ impl Storage {
     /// Waits for what the workers had of the history when they ended.
     pub fn take_in(&self) {
         let Some(history) = &self.history else { return };
-        if let Err(error) = history.wait_for(u64::MAX, HISTORY_PATIENCE) {
+        if let Err(error) = history.finish(HISTORY_PATIENCE) {
             tracing::warn!(%error, "the last segments of the history are taken in at the next start");
         }
     }

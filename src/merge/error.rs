@@ -82,6 +82,9 @@ pub enum MergeError {
     /// Nobody takes the output any more.
     #[error("the upload stopped taking data")]
     OutputClosed,
+    /// No thread for what is done beside the merge.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// Nothing to merge.
     #[error("no input files; name at least one")]
     NoInputs,
@@ -154,9 +157,11 @@ impl MergeError {
                 }
             }
             Self::Read { path, .. } | Self::Segment { path, .. } => Fault::Content(path),
-            Self::InputClosed { .. } | Self::CountsMissing | Self::OutputClosed | Self::Compression(_) => {
-                Fault::Passing
-            }
+            Self::InputClosed { .. }
+            | Self::CountsMissing
+            | Self::OutputClosed
+            | Self::Compression(_)
+            | Self::Thread(_) => Fault::Passing,
             _ => Fault::Order,
         }
     }

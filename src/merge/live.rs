@@ -58,7 +58,9 @@ pub fn run_live_past(
     let sealed = outputs.clone();
     std::thread::scope(|scope| {
         let format = shape.format;
-        let sealer = scope.spawn(move || seal::seal(format, &to_seal, &sealed));
+        let sealer = std::thread::Builder::new().name("seal".to_owned());
+        let sealer = sealer.spawn_scoped(scope, move || seal::seal(format, &to_seal, &sealed));
+        let sealer = sealer.map_err(MergeError::Thread)?;
         let totals = Live::new(start, damaged, Objects::new(merged, shape, start)).run(&inputs, &outputs);
         let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (totals, sealed) {

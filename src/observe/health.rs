@@ -89,7 +89,7 @@ fn ports(ports: &[PortReading]) -> Result<Option<String>, String> {
     }
 }
 
-/// There the engine ends captures (`engine::pressure`); after that it is `short` of room for a while.
+/// There the engine ends captures (`engine::machine`); after that it is `short` of room for a while.
 fn spool(used: u64, max: u64, short: bool, free: Result<u64, String>) -> Result<Option<String>, String> {
     let free = free.map_err(|error| format!("spool.dir cannot be looked at: {error}"))?;
     if short || used >= max / 100 * SPOOL_END_PERCENT {

@@ -1,8 +1,9 @@
 //! Where an open segment's bytes go: a file under O_DIRECT, or a mapping. Owns allocation against the quota.
 //!
-//! Invariant: bytes are allocated, never sparse, before anything is written to them.
+//! Invariant: bytes are allocated, never sparse, before anything is written to them; the charge is what is allocated.
 
 use super::mapping::MappedFile;
+use super::quota::Charge;
 use super::{Failure, Spool};
 use crate::limits::{EXTENT_BYTES, PAGE_BYTES};
 use std::fs::{File, OpenOptions};
@@ -15,47 +16,38 @@ const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
 /// A segment's storage.
 #[derive(Debug)]
-pub enum Backing {
-    /// A file opened with O_DIRECT, with this many bytes allocated and charged.
+pub(super) enum Backing {
+    /// A file opened with O_DIRECT, charged for what is allocated.
     Direct {
         /// The file.
         file: Arc<File>,
-        /// Allocated bytes.
-        allocated: u64,
+        /// Its charge.
+        charge: Charge,
     },
     /// A mapped segment, wholly allocated and charged.
     Mapped(MappedFile),
 }
 
 impl Backing {
-    /// Storage at `path`.
+    /// Storage at `path`. Where that fails, there is no file.
     ///
     /// # Errors
     /// [`Failure::Full`] when quota or disk are used up.
     pub fn create(spool: &Spool, path: &Path) -> Result<Self, Failure> {
+        let failed = |e: &std::io::Error| Failure::from_io("cannot make the segment", path, e);
+        let mut charge = Charge::none(spool.account().quota());
         if let Some(pool) = spool.pool() {
-            let failed = |e: &std::io::Error| Failure::from_io("cannot make the segment", path, e);
             if let Some(mapped) = pool.reuse(path).map_err(|e| failed(&e))? {
                 return Ok(Self::Mapped(mapped));
             }
-            charge(spool, pool.segment_bytes())?;
-            return pool.create(path).map(Self::Mapped).map_err(|e| {
-                spool.quota().release(pool.segment_bytes());
-                failed(&e)
-            });
+            grow(&mut charge, spool, pool.segment_bytes())?;
+            return pool.create(path, charge).map(Self::Mapped).map_err(|e| failed(&e));
         }
         let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(flags)
-            .open(path);
-        match file {
-            Ok(file) => Ok(Self::Direct { file: Arc::new(file), allocated: 0 }),
-            Err(e) => Err(Failure::from_io("cannot make the segment", path, &e)),
-        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).custom_flags(flags);
+        let file = spool.account().files().open(&mut options, path).map_err(|e| failed(&e))?;
+        Ok(Self::Direct { file: Arc::new(file), charge })
     }
 
     /// Makes sure that the first `bytes` bytes are allocated.
@@ -63,25 +55,21 @@ impl Backing {
     /// # Errors
     /// [`Failure::Full`] when quota or disk are used up.
     pub fn reach(&mut self, spool: &Spool, path: &Path, bytes: u64) -> Result<(), Failure> {
-        let Self::Direct { file, allocated } = self else { return Ok(()) };
-        while *allocated < bytes {
-            let whole = spool.config().segment_bytes.next_multiple_of(PAGE_BYTES as u64);
-            let wanted =
-                (*allocated).clamp(EXTENT_BYTES, GROWTH_BYTES_MAX).min(whole.saturating_sub(*allocated));
-            let needed = (bytes - *allocated).next_multiple_of(PAGE_BYTES as u64);
-            let step = if wanted > needed && spool.quota().reserve(wanted) {
-                wanted
-            } else {
-                charge(spool, needed)?;
-                needed
-            };
-            if let Err(e) =
-                rustix::fs::fallocate(&**file, rustix::fs::FallocateFlags::empty(), *allocated, step)
-            {
-                spool.quota().release(step);
-                return Err(Failure::from_io("cannot allocate the segment", path, &e.into()));
+        let Self::Direct { file, charge } = self else { return Ok(()) };
+        while charge.bytes() < bytes {
+            let (whole, allocated) =
+                (spool.config().segment_bytes.next_multiple_of(PAGE_BYTES as u64), charge.bytes());
+            let wanted = allocated.clamp(EXTENT_BYTES, GROWTH_BYTES_MAX).min(whole.saturating_sub(allocated));
+            let needed = (bytes - allocated).next_multiple_of(PAGE_BYTES as u64);
+            if !(wanted > needed && charge.grow(wanted)) {
+                grow(charge, spool, needed)?;
             }
-            *allocated += step;
+            let step = charge.bytes() - allocated;
+            if let Err(e) = spool.account().files().allocate(file, path, allocated, step) {
+                // A full file system may have given a part of it, which is no use to this segment and still takes room.
+                charge.set(file.metadata().map_or(allocated, |meta| meta.len().max(allocated)));
+                return Err(Failure::from_io("cannot allocate the segment", path, &e));
+            }
         }
         Ok(())
     }
@@ -94,10 +82,18 @@ impl Backing {
             Self::Mapped(mapped) => mapped.file(),
         }
     }
+
+    /// What is charged for the file; a mapping is gone.
+    pub fn into_charge(self) -> Charge {
+        match self {
+            Self::Direct { charge, .. } => charge,
+            Self::Mapped(mapped) => mapped.unmap().1,
+        }
+    }
 }
 
-fn charge(spool: &Spool, bytes: u64) -> Result<(), Failure> {
-    if spool.quota().reserve(bytes) {
+fn grow(charge: &mut Charge, spool: &Spool, bytes: u64) -> Result<(), Failure> {
+    if charge.grow(bytes) {
         return Ok(());
     }
     let (used, max) = (spool.quota().used(), spool.quota().bytes_max());

@@ -1,5 +1,5 @@
 //! The one file that maps files: a pool of segments that were written once, stay mapped, and are used again. Owns the
-//! mappings; not the quota, nor which stream a segment serves.
+//! mappings, each with its file's charge; not which stream a segment serves.
 //!
 //! Fresh file mappings cost about one core-second per GB (every page faults, is zeroed and written twice); a segment
 //! whose pages are in place costs a quarter of that. So files are filled with zeros once and recycled.
@@ -8,12 +8,14 @@
 //! before they are mapped, cut only after their last write, and grown back before they are used again.
 #![allow(unsafe_code)]
 
+use super::account::Account;
+use super::files::Files;
+use super::quota::Charge;
 use crate::block::copy_past_cache;
 use memmap2::{MmapMut, MmapOptions};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,22 +24,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct MappedFile {
     file: Arc<File>,
     map: MmapMut,
+    charge: Charge,
 }
 
 impl MappedFile {
-    fn create(path: &Path, bytes: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        fill(&file, 0, bytes)?;
-        // SAFETY: the file is ours (0600 in a 0700 directory, created above), wholly allocated, and by the module's invariant never cut while
-        // this mapping is written.
-        let map = unsafe { MmapOptions::new().populate().map_mut(&file) }?;
-        Ok(Self { file: Arc::new(file), map })
+    fn map(file: File, charge: Charge) -> Result<Self, (io::Error, Charge)> {
+        // SAFETY: the file is ours (0600 in a 0700 directory, made by `Pool::create`), wholly allocated, and by the module's invariant never
+        // cut while this mapping is written.
+        match unsafe { MmapOptions::new().populate().map_mut(&file) } {
+            Ok(map) => Ok(Self { file: Arc::new(file), map, charge }),
+            Err(e) => Err((e, charge)),
+        }
     }
 
     /// The file itself.
     #[must_use]
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// Unmaps it: the file and its charge.
+    pub(super) fn unmap(self) -> (Arc<File>, Charge) {
+        (self.file, self.charge)
     }
 
     /// Copies `bytes` to `offset`.
@@ -58,14 +66,14 @@ impl MappedFile {
 }
 
 /// Allocates and writes `from..to`, so that the mapping's pages exist and ENOSPC is an error here, not a signal later.
-fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
+fn fill(files: &Files, file: &File, path: &Path, from: u64, to: u64) -> io::Result<()> {
     if to > from {
-        rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, to - from)?;
+        files.allocate(file, path, from, to - from)?;
         let zeros = vec![0_u8; 1 << 20];
         let mut at = from;
         while at < to {
             let step = (to - at).min(zeros.len() as u64);
-            file.write_all_at(&zeros[..usize::try_from(step).unwrap_or(zeros.len())], at)?;
+            files.write_at(file, path, &zeros[..usize::try_from(step).unwrap_or(zeros.len())], at)?;
             at += step;
         }
     }
@@ -84,20 +92,18 @@ struct State {
 pub struct Pool {
     dir: PathBuf,
     segment_bytes: u64,
+    account: Arc<Account>,
     state: Mutex<State>,
 }
 
 impl Pool {
-    /// An empty pool in `dir`, whose scratch files of an earlier run are deleted.
+    /// An empty pool in `dir`, which does not exist.
     ///
     /// # Errors
-    /// When the directory cannot be made or cleaned.
-    pub fn open(dir: PathBuf, segment_bytes: u64) -> io::Result<Self> {
-        if dir.exists() {
-            fs::remove_dir_all(&dir)?;
-        }
+    /// When the directory cannot be made.
+    pub(super) fn open(dir: PathBuf, segment_bytes: u64, account: Arc<Account>) -> io::Result<Self> {
         fs::create_dir(&dir)?;
-        Ok(Self { dir, segment_bytes, state: Mutex::default() })
+        Ok(Self { dir, segment_bytes, account, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -113,32 +119,47 @@ impl Pool {
     /// An idle segment, moved to `path`.
     ///
     /// # Errors
-    /// When it cannot be renamed.
+    /// When it cannot be renamed; it is then still idle.
     pub fn reuse(&self, path: &Path) -> io::Result<Option<MappedFile>> {
-        let Some((old, mapped)) = self.state().idle.pop() else { return Ok(None) };
-        fs::rename(old, path)?;
+        let Some((idle, mapped)) = self.state().idle.pop() else { return Ok(None) };
+        if let Err(e) = self.account.files().rename(&idle, path) {
+            self.state().idle.push((idle, mapped));
+            return Err(e);
+        }
         Ok(Some(mapped))
     }
 
-    /// A new segment at `path`; the caller has charged the quota.
+    /// A new segment at `path`, which `charge` pays for.
     ///
     /// # Errors
-    /// When the disk is full or refuses.
-    pub fn create(&self, path: &Path) -> io::Result<MappedFile> {
-        MappedFile::create(path, self.segment_bytes).inspect_err(|_| {
-            let _nothing_there = fs::remove_file(path);
+    /// When the disk is full or refuses; then there is no file.
+    pub(super) fn create(&self, path: &Path, charge: Charge) -> io::Result<MappedFile> {
+        let files = self.account.files();
+        let file = files.open(OpenOptions::new().read(true).write(true).create_new(true), path)?;
+        let filled = fill(files, &file, path, 0, self.segment_bytes);
+        let made = match filled {
+            Ok(()) => MappedFile::map(file, charge),
+            Err(e) => Err((e, charge)),
+        };
+        made.map_err(|(e, charge)| {
+            self.account.discard(path.to_owned(), Some(charge));
+            e
         })
     }
 
-    /// Writes one more idle segment; the caller has charged the quota.
+    /// Writes one more idle segment. `false`: the quota has no room for it.
     ///
     /// # Errors
     /// When the disk is full or refuses.
-    pub fn fill(&self) -> io::Result<()> {
+    pub fn fill(&self) -> io::Result<bool> {
+        let mut charge = Charge::none(self.account.quota());
+        if !charge.grow(self.segment_bytes) {
+            return Ok(false);
+        }
         let path = self.idle_path();
-        let mapped = self.create(&path)?;
+        let mapped = self.create(&path, charge)?;
         self.state().idle.push((path, mapped));
-        Ok(())
+        Ok(true)
     }
 
     /// Bytes of segments that wait to be used.
@@ -153,49 +174,74 @@ impl Pool {
         self.dir.join(format!("{:08}", state.created))
     }
 
-    /// Keeps the mapping of a segment that is now published under `path`.
-    pub fn keep(&self, path: PathBuf, mapped: MappedFile) {
+    /// Keeps the mapping of a segment of `bytes` bytes that is now published under `path`.
+    pub fn keep(&self, path: PathBuf, mut mapped: MappedFile, bytes: u64) {
+        mapped.charge.set(bytes);
         self.state().published.insert(path, mapped);
     }
 
-    /// Makes a published segment idle again. `false`: it is not of this pool.
+    /// Lets go of the mappings of segments below `dir`, whose charges go to the caller.
+    pub(super) fn let_go(&self, dir: &Path) -> Vec<(PathBuf, Charge)> {
+        let below = self.state().published.extract_if(|path, _| path.starts_with(dir)).collect::<Vec<_>>();
+        below.into_iter().map(|(path, mapped)| (path, mapped.unmap().1)).collect()
+    }
+
+    /// Frees a published segment: it is idle again, or gone where it cannot be. `false`: it is not of this pool.
     ///
     /// # Errors
-    /// When it cannot be renamed or grown back; it is then gone from the pool.
+    /// When it can be neither moved nor removed; it is then published still.
     pub fn recycle(&self, path: &Path) -> io::Result<bool> {
-        let Some(mapped) = self.state().published.remove(path) else { return Ok(false) };
-        let idle_path = self.idle_path();
-        fs::rename(path, &idle_path)?;
-        let bytes = mapped.file.metadata()?.len();
-        fill(&mapped.file, bytes, self.segment_bytes)?;
-        self.state().idle.push((idle_path, mapped));
+        let Some(mut mapped) = self.state().published.remove(path) else { return Ok(false) };
+        let (idle, files) = (self.idle_path(), self.account.files());
+        if files.rename(path, &idle).is_err() {
+            return match files.remove(path) {
+                Ok(()) => Ok(true),
+                Err(e) => {
+                    self.state().published.insert(path.to_owned(), mapped);
+                    Err(e)
+                }
+            };
+        }
+        // The tail that was cut off when it was published.
+        let bytes = mapped.charge.bytes();
+        let has_room = mapped.charge.grow(self.segment_bytes.saturating_sub(bytes));
+        if has_room && fill(files, &mapped.file, &idle, bytes, self.segment_bytes).is_ok() {
+            self.state().idle.push((idle, mapped));
+        } else {
+            self.account.discard(idle, Some(mapped.unmap().1));
+        }
         Ok(true)
     }
 }
 
 #[cfg(all(test, not(miri)))]
 mod tests {
+    use super::super::quota::Quota;
     use super::*;
 
     #[test]
     fn a_recycled_segment_keeps_its_mapping_and_is_whole_again() {
         let dir = tempfile::tempdir().unwrap();
-        let pool = Pool::open(dir.path().join("pool"), 8192).unwrap();
+        let quota = Arc::new(Quota::new(1 << 20));
+        let account = Account::open(dir.path(), Arc::clone(&quota), Files::default()).unwrap();
+        let pool = Pool::open(dir.path().join("pool"), 8192, Arc::new(account)).unwrap();
         let path = dir.path().join("a");
-        let mut mapped = pool.create(&path).unwrap();
+        let mut mapped = pool.create(&path, Charge::of_file(&quota, 8192)).unwrap();
         mapped.write(4096, b"hello").unwrap();
         assert!(mapped.write(8190, b"hello").is_err());
         assert_eq!(&fs::read(&path).unwrap()[4096..4101], b"hello");
         mapped.file().set_len(4101).unwrap();
-        pool.keep(path.clone(), mapped);
-        assert_eq!(pool.idle_bytes(), 0);
+        pool.keep(path.clone(), mapped, 4101);
+        assert_eq!((pool.idle_bytes(), quota.used()), (0, 4101));
         assert!(pool.recycle(&path).unwrap() && !pool.recycle(&path).unwrap());
-        assert_eq!(pool.idle_bytes(), 8192);
+        assert_eq!((pool.idle_bytes(), quota.used()), (8192, 8192));
         let again = dir.path().join("b");
         let mut mapped = pool.reuse(&again).unwrap().unwrap();
         assert!(pool.reuse(&path).unwrap().is_none());
         mapped.write(8187, b"again").unwrap();
         let bytes = fs::read(&again).unwrap();
         assert_eq!((bytes.len(), &bytes[8187..]), (8192, &b"again"[..]));
+        drop(mapped);
+        assert_eq!(quota.used(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What the spool tells whoever reads it: published segments, and how far each queue is. Owns these types; `feed` passes them
+//! What the spool tells its readers: published segments, and how far each queue is. Owns these types; `feed` passes them
 //! on.
 //!
 //! Invariant: a [`Segment`] names a complete and durable file.

@@ -1,20 +1,24 @@
-//! The thread that makes segments durable and visible, so that writers never wait for an fsync. Owns truncation, fsync,
-//! rename and the account of what each stream kept; not the writes themselves.
+//! The thread that makes segments durable and visible, so that writers never wait for an fsync. Owns the order of each
+//! stream, when a failure is tried again, and the account of what each stream kept; not the writes themselves.
 //!
-//! Invariant: a segment is announced to the merge after it is durable under its name, in the order of its stream.
+//! A segment that cannot be published holds up its own stream: what follows in it waits. It is tried again with growing
+//! pauses for [`PUBLISH_RETRY`]; then it stays on the disk under its open name, the merge is told the hole, and the capture
+//! fails. What follows it is still published.
+//!
+//! Invariant: a segment is announced to the merge after it is durable under its name, in the order of its stream; every
+//! segment is announced or told as a hole.
 
-use super::backing::Backing;
 use super::length::Length;
 use super::segment::OpenSegment;
-use super::{Event, Failure, Input, Lost, Segment, Spool, SpoolCapture, StreamId, salvage};
+use super::{Event, Failure, Input, Lost, Segment, Spool, SpoolCapture, StreamId};
 use crate::block::Stage;
+use crate::limits::{PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN, PUBLISH_RETRY};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io;
-use std::path::Path;
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a publisher with nothing to do says that it is there.
 const IDLE_TURN: Duration = Duration::from_millis(500);
@@ -25,11 +29,48 @@ pub(super) enum Order {
     /// Make a segment durable and visible.
     Publish(Arc<SpoolCapture>, u16, Box<OpenSegment>),
     /// Make what was written so far durable.
-    Sync(Arc<SpoolCapture>, Arc<File>, Arc<Length>),
+    Sync(PathBuf, Arc<File>, Arc<Length>),
     /// Pass on a watermark.
     Watermark(Arc<SpoolCapture>, u16, u64),
     /// The stream is complete; the workers counted this many records and frame bytes in it.
     End(Arc<SpoolCapture>, u16, Lost),
+}
+
+/// A stream whose next segment cannot be published.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    pause: Duration,
+    /// When it is tried again; none after a segment was given up, when the next one is tried at once.
+    due: Option<Instant>,
+}
+
+/// One stream.
+#[derive(Debug, Default)]
+struct Stream {
+    kept: Lost,
+    unpublished: u32,
+    /// What waits behind a segment that cannot be published, itself first.
+    waiting: VecDeque<Order>,
+    failing: Option<Failing>,
+}
+
+impl Stream {
+    fn due(&self) -> Option<Instant> {
+        self.failing.as_ref().and_then(|failing| failing.due)
+    }
+
+    /// Whether a segment that failed at `now` is tried again.
+    fn waits(&mut self, now: Instant) -> bool {
+        let failing = self.failing.get_or_insert(Failing { since: now, pause: PUBLISH_PAUSE_MIN, due: None });
+        if now.saturating_duration_since(failing.since) >= PUBLISH_RETRY {
+            failing.due = None;
+            return false;
+        }
+        failing.due = Some(now + failing.pause);
+        failing.pause = (failing.pause * 2).min(PUBLISH_PAUSE_MAX);
+        true
+    }
 }
 
 /// The publisher's state.
@@ -37,7 +78,9 @@ pub(super) enum Order {
 pub struct Publisher {
     spool: Arc<Spool>,
     orders: Receiver<Order>,
-    kept: HashMap<StreamId, Lost>,
+    streams: HashMap<StreamId, Stream>,
+    /// When the first stream is due that waits.
+    next_due: Option<Instant>,
     stage: Arc<Stage>,
 }
 
@@ -46,52 +89,126 @@ impl Publisher {
     #[must_use]
     pub fn new(spool: Arc<Spool>, stage: Arc<Stage>) -> (Self, PublisherHandle) {
         let (sender, orders) = unbounded();
-        (Self { spool, orders, kept: HashMap::new(), stage }, PublisherHandle(sender))
+        (Self { spool, orders, streams: HashMap::new(), next_due: None, stage }, PublisherHandle(sender))
     }
 
-    /// Works until every writer is gone.
+    /// Works until every writer is gone, and nothing waits to be tried again.
     pub fn run(mut self) {
         loop {
-            let order = match self.orders.recv_timeout(IDLE_TURN) {
-                Ok(order) => order,
+            let until_due = self.next_due.map(|due| due.saturating_duration_since(Instant::now()));
+            let wait = until_due.unwrap_or(IDLE_TURN).min(IDLE_TURN);
+            match self.orders.recv_timeout(wait) {
+                Ok(order) => {
+                    // The order at work is among those that wait: a disk that never answers is no progress.
+                    self.stage.turn(self.orders.len() + 1, 0);
+                    self.take(order, Instant::now());
+                    self.stage.done(1);
+                    self.stage.turn(self.orders.len(), 0);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     self.stage.turn(0, 0);
-                    continue;
+                    self.spool.account().tidy();
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            // The order at work is among those that wait: a disk that never answers is no progress.
-            self.stage.turn(self.orders.len() + 1, 0);
+                Err(RecvTimeoutError::Disconnected) if self.next_due.is_none() => return,
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
+            }
+            self.retry(Instant::now());
+        }
+    }
+
+    /// Takes what writers have sent. For tests.
+    #[cfg(test)]
+    pub(super) fn take_all(&mut self, now: Instant) {
+        while let Ok(order) = self.orders.try_recv() {
+            self.take(order, now);
+        }
+    }
+
+    fn take(&mut self, order: Order, now: Instant) {
+        let (serial, queue) = match &order {
+            Order::Sync(path, file, length) => return self.sync(path, file, length),
+            Order::Publish(capture, queue, _)
+            | Order::Watermark(capture, queue, _)
+            | Order::End(capture, queue, _) => (capture.serial, *queue),
+        };
+        let id = StreamId { serial, queue };
+        let stream = self.streams.entry(id).or_default();
+        stream.waiting.push_back(order);
+        if stream.due().is_none() {
+            self.work(id, now);
+        }
+    }
+
+    /// Goes on with the streams that are due at `now`.
+    pub(super) fn retry(&mut self, now: Instant) {
+        if self.next_due.is_none_or(|due| due > now) {
+            return;
+        }
+        let is_due = |(id, stream): (&StreamId, &Stream)| stream.due().filter(|due| *due <= now).map(|_| *id);
+        let due: Vec<_> = self.streams.iter().filter_map(is_due).collect();
+        for id in due {
+            self.work(id, now);
+        }
+        self.next_due = self.streams.values().filter_map(Stream::due).min();
+    }
+
+    /// Does what waits in a stream, up to a segment that is to be tried again.
+    fn work(&mut self, id: StreamId, now: Instant) {
+        let Some(mut stream) = self.streams.remove(&id) else { return };
+        while let Some(order) = stream.waiting.pop_front() {
             match order {
-                Order::Publish(capture, queue, segment) => self.publish(&capture, queue, *segment),
-                Order::Sync(capture, file, length) => {
-                    let written = length.written();
-                    let synced = file.sync_data().map(|()| self.stage.synced());
-                    if let Err(e) = synced.and_then(|()| length.synced(written)) {
-                        capture.fail(&Failure::from_io("cannot fsync a segment in", &capture.dir, &e));
+                Order::Publish(capture, queue, segment) => {
+                    if let Some(again) = self.publish(&mut stream, capture, queue, segment, now) {
+                        stream.waiting.push_front(again);
+                        let due = stream.due();
+                        self.next_due = self.next_due.into_iter().chain(due).min();
+                        break;
                     }
                 }
                 Order::Watermark(capture, queue, ns) => {
                     capture.merge.tell(Input::Watermark(usize::from(queue), ns));
                 }
-                Order::End(capture, queue, handed) => self.end(&capture, queue, handed),
+                Order::End(capture, queue, handed) => return end(&stream, &capture, queue, handed),
+                Order::Sync(path, file, length) => self.sync(&path, &file, &length),
             }
-            self.stage.done(1);
-            self.stage.turn(self.orders.len(), 0);
         }
+        self.streams.insert(id, stream);
     }
 
-    fn publish(&mut self, capture: &SpoolCapture, queue: u16, mut segment: OpenSegment) {
-        if let Err(e) = self.finish(&mut segment) {
-            capture.fail(&Failure::from_io("cannot publish the segment", &segment.path, &e));
-            return;
+    /// Publishes a segment, or tells the hole; an order to be tried again.
+    fn publish(
+        &self,
+        stream: &mut Stream,
+        capture: Arc<SpoolCapture>,
+        queue: u16,
+        mut segment: Box<OpenSegment>,
+        now: Instant,
+    ) -> Option<Order> {
+        let hole = Input::Hole { queue: usize::from(queue), sequence: u64::from(segment.sequence) };
+        if let Err(error) = segment.publish(&self.spool, &self.stage) {
+            let is_first = stream.failing.is_none();
+            if stream.waits(now) {
+                if is_first {
+                    let path = segment.path.display();
+                    tracing::warn!(segment = %path, %error, "a segment cannot be published; it is tried again");
+                }
+                return Some(Order::Publish(capture, queue, segment));
+            }
+            let failure = Failure::from_io("cannot publish the segment", &segment.path, &error);
+            let left = segment.leave(&self.spool);
+            tracing::error!(segment = %left.display(), %error, "a segment stays unpublished in the spool");
+            stream.unpublished += 1;
+            capture.fail(&failure);
+            capture.merge.tell(hole);
+            return None;
         }
+        stream.failing = None;
         if segment.packets == 0 {
-            return;
+            capture.merge.tell(hole);
+            return None;
         }
-        let kept = self.kept.entry(StreamId { serial: capture.serial, queue }).or_default();
-        kept.packets += segment.packets;
-        kept.frame_bytes += segment.frame_bytes;
+        stream.kept.packets += segment.packets;
+        stream.kept.frame_bytes += segment.frame_bytes;
         let published = Segment {
             path: segment.path,
             sequence: u64::from(segment.sequence),
@@ -101,51 +218,40 @@ impl Publisher {
             last_ns: segment.last_ns,
         };
         capture.merge.tell(Input::Segment(usize::from(queue), published));
+        None
     }
 
-    fn finish(&self, segment: &mut OpenSegment) -> io::Result<()> {
-        if segment.broken {
-            let found = salvage::whole_records(&File::open(&segment.open_path)?, segment.bytes)?;
-            segment.bytes = found.bytes;
-            segment.packets = found.packets;
-            segment.frame_bytes = found.frame_bytes;
-            (segment.first_ns, segment.last_ns) = (found.first_ns, found.last_ns);
-        }
-        let file = segment.backing.file();
-        file.set_len(segment.bytes)?;
-        file.sync_all()?;
-        self.stage.synced();
-        if let Backing::Direct { allocated, .. } = segment.backing {
-            self.spool.quota().release(allocated.saturating_sub(segment.bytes));
-        }
-        fs::rename(&segment.open_path, &segment.path)?;
-        sync_parent(&segment.path)?;
-        fs::remove_file(&segment.length_path)?;
-        self.keep_mapping(segment);
-        if segment.packets == 0 {
-            self.spool.free(&segment.path)?;
-        }
-        Ok(())
-    }
-
-    fn keep_mapping(&self, segment: &mut OpenSegment) {
-        let path = segment.path.clone();
-        let file = Arc::clone(segment.backing.file());
-        let backing = std::mem::replace(&mut segment.backing, Backing::Direct { file, allocated: 0 });
-        if let (Backing::Mapped(mapped), Some(pool)) = (backing, self.spool.pool()) {
-            pool.keep(path, mapped);
-        }
-    }
-
-    fn end(&mut self, capture: &SpoolCapture, queue: u16, handed: Lost) {
-        let kept = self.kept.remove(&StreamId { serial: capture.serial, queue }).unwrap_or_default();
-        let lost = Lost {
-            packets: handed.packets - kept.packets,
-            frame_bytes: handed.frame_bytes - kept.frame_bytes,
+    /// A timed fsync. One that fails costs nothing while the data is in memory: the writer orders the next one.
+    fn sync(&self, path: &Path, file: &File, length: &Length) {
+        let written = length.written();
+        let synced = self.spool.account().files().sync_data(file, path);
+        let outcome = match synced {
+            Ok(()) => {
+                self.stage.synced();
+                length.synced(written)
+            }
+            Err(e) => {
+                if length.fail_sync() {
+                    tracing::warn!(segment = %path.display(), error = %e, "cannot fsync a segment; it is tried again");
+                }
+                Ok(())
+            }
         };
-        let _engine_gone = capture.events.send(Event::StreamEnded { serial: capture.serial, queue, lost });
-        capture.merge.tell(Input::End(usize::from(queue)));
+        if let Err(error) = outcome {
+            tracing::warn!(segment = %path.display(), %error, "cannot note how much of a segment is durable");
+        }
+        length.answered();
     }
+}
+
+fn end(stream: &Stream, capture: &SpoolCapture, queue: u16, handed: Lost) {
+    let lost = Lost {
+        packets: handed.packets.saturating_sub(stream.kept.packets),
+        frame_bytes: handed.frame_bytes.saturating_sub(stream.kept.frame_bytes),
+    };
+    let (serial, unpublished) = (capture.serial, stream.unpublished);
+    let _engine_gone = capture.events.send(Event::StreamEnded { serial, queue, lost, unpublished });
+    capture.merge.tell(Input::End(usize::from(queue)));
 }
 
 /// The way to the publisher; it ends when all of them are gone.
@@ -156,12 +262,5 @@ impl PublisherHandle {
     pub(super) fn send(&self, order: Order) {
         // The publisher outlives every handle; it can only be gone when the process unwinds.
         let _publisher_gone = self.0.send(order);
-    }
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
     }
 }

@@ -3,43 +3,77 @@
 //!
 //! Invariant: nothing is presented that was not certainly written for this segment; a second recovery finds the same.
 
-use super::{Segment, length, salvage};
+use super::{Cut, Input, Segment, length, salvage};
 use crate::pcap::file_header;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Times that an open segment is tried, and the pause between them.
+const TRIES: usize = 3;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The streams of a capture, as they can be merged.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    /// For each queue that has any: its segments, in order.
+    /// For each queue that has any: its segments, in order, which may have gaps.
     pub streams: BTreeMap<usize, Vec<Segment>>,
     /// Segments that were open.
     pub opened: u64,
     /// Bytes of files that were given back to the file system.
     pub freed_bytes: u64,
-    /// Files without a word on how much of them is theirs; they are left as they are.
-    pub distrusted: Vec<PathBuf>,
+    /// Open segments that are left as they are, and why: nothing of them is in `streams`.
+    pub held: Vec<(PathBuf, String)>,
 }
 
-/// Cuts and publishes what is in `dir`. `snaplen` is for the header of a segment of which nothing was written.
+impl Recovery {
+    /// What a merge is told of a queue, beginning with the segment of number `first`: its segments in order, and a hole for
+    /// each one that is missing between them.
+    pub fn inputs(&self, queue: usize, first: u64) -> impl Iterator<Item = Input> + '_ {
+        let mut next = first;
+        let stream = self.streams.get(&queue).into_iter().flatten();
+        stream.filter(move |segment| segment.sequence >= first).flat_map(move |segment| {
+            let holes = (next..segment.sequence).map(move |sequence| Input::Hole { queue, sequence });
+            next = segment.sequence + 1;
+            holes.chain([Input::Segment(queue, segment.clone())])
+        })
+    }
+}
+
+/// Cuts and publishes what is in `dir`. `snaplen` is for the header of a segment of which nothing was written. Complete
+/// objects end at `cuts`, one for each queue: a segment before its cut that is open still was never published, so it is in
+/// no object and stays as it is.
 ///
 /// # Errors
-/// When the file system refuses.
-pub fn recover(dir: &Path, snaplen: u32) -> io::Result<Recovery> {
+/// When the file system refuses; a second try finds the same.
+pub(super) fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
     let mut recovery = Recovery::default();
     for path in names(dir)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        if let Some(published) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".open")) {
-            recovery.publish(dir, &path, published, snaplen)?;
+        if name.ends_with(".copy") {
+            fs::remove_file(&path)?;
+            continue;
+        }
+        let Some(published) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".open")) else { continue };
+        let Some((queue, sequence)) = place(published) else { continue };
+        let to = dir.join(published);
+        if to.is_file() {
+            // A copy took its place: what bears a published name is complete.
+            fs::remove_file(&path)?;
+        } else if cuts.get(queue).is_some_and(|cut| sequence < cut.sequence) {
+            let why = "it could not be published, and objects went on without it".to_owned();
+            recovery.held.push((path, why));
+        } else if let Err(e) = recovery.publish(&path, &to, snaplen) {
+            recovery.held.push((path, e.to_string()));
         }
     }
     for path in names(dir)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        if name.ends_with(".len") && !dir.join(name.replace(".len", ".open")).exists() {
+        if name.ends_with(".len") && !path.with_extension("open").exists() {
             fs::remove_file(&path)?;
-        } else if let Some((queue, sequence)) = place(name) {
+        } else if let Some((queue, sequence)) = place(name).filter(|_| path.is_file()) {
             let (file, bytes) = (File::open(&path)?, fs::metadata(&path)?.len());
             let found = salvage::whole_records(&file, bytes)?;
             let (packets, first_ns, last_ns) = (found.packets, found.first_ns, found.last_ns);
@@ -55,28 +89,41 @@ pub fn recover(dir: &Path, snaplen: u32) -> io::Result<Recovery> {
 }
 
 impl Recovery {
-    fn publish(&mut self, dir: &Path, open: &Path, name: &str, snaplen: u32) -> io::Result<()> {
-        let Some(trusted) = length::trusted(&dir.join(format!(".{name}.len")))? else {
-            self.distrusted.push(open.to_owned());
-            return Ok(());
+    /// Publishes an open segment as far as it can be trusted; tries again, because what fails for good costs a segment.
+    fn publish(&mut self, open: &Path, to: &Path, snaplen: u32) -> io::Result<()> {
+        let mut tries = 1;
+        let freed_bytes = loop {
+            match publish(open, to, snaplen) {
+                Ok(Some(freed_bytes)) => break freed_bytes,
+                Ok(None) => return Err(io::Error::other("its length file is missing or damaged")),
+                Err(e) if tries == TRIES => return Err(e),
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+            tries += 1;
         };
-        let mut file = OpenOptions::new().read(true).write(true).open(open)?;
-        let before = file.metadata()?.len();
-        let found = salvage::whole_records(&file, trusted.min(before))?;
-        file.set_len(found.bytes)?;
-        let mut after = found.bytes;
-        if found.bytes == 0 {
-            // A complete file of no records: the stream's numbers stay without a gap.
-            file = OpenOptions::new().write(true).truncate(true).open(open)?;
-            file.write_all(&file_header(snaplen))?;
-            after = crate::limits::PCAP_FILE_HEADER_BYTES as u64;
-        }
-        file.sync_all()?;
-        fs::rename(open, dir.join(name))?;
         self.opened += 1;
-        self.freed_bytes += before.saturating_sub(after);
+        self.freed_bytes += freed_bytes;
         Ok(())
     }
+}
+
+/// Cuts an open segment and gives it its name; the bytes that were given back. None: nothing says how much of it is its own.
+fn publish(open: &Path, to: &Path, snaplen: u32) -> io::Result<Option<u64>> {
+    let Some(trusted) = length::trusted(&open.with_extension("len"))? else { return Ok(None) };
+    let mut file = OpenOptions::new().read(true).write(true).open(open)?;
+    let before = file.metadata()?.len();
+    let found = salvage::whole_records(&file, trusted.min(before))?;
+    file.set_len(found.bytes)?;
+    let mut after = found.bytes;
+    if found.bytes == 0 {
+        // A complete file of no records: the stream's numbers stay without a gap.
+        file = OpenOptions::new().write(true).truncate(true).open(open)?;
+        file.write_all(&file_header(snaplen))?;
+        after = crate::limits::PCAP_FILE_HEADER_BYTES as u64;
+    }
+    file.sync_all()?;
+    fs::rename(open, to)?;
+    Ok(Some(before.saturating_sub(after)))
 }
 
 pub(super) fn names(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -92,6 +139,7 @@ pub(crate) fn place(name: &str) -> Option<(usize, u64)> {
 #[cfg(test)]
 #[cfg(not(miri))]
 mod tests {
+    use super::super::files::Files;
     use super::super::length::Length;
     use super::*;
     use crate::pcap::Writer;
@@ -116,14 +164,14 @@ mod tests {
     fn stale_bytes_of_a_recycled_segment_are_never_presented() {
         let dir = tempfile::tempdir().unwrap();
         let mine = recycled(dir.path(), 10);
-        let length = Length::create(&dir.path().join(".q000-00000000.pcap.len")).unwrap();
+        let length = Length::create(&Files::default(), &dir.path().join(".q000-00000000.pcap.len")).unwrap();
         // In the middle of the tenth record.
         length.reached(mine.len() as u64 - 5);
-        let recovery = recover(dir.path(), 262_144).unwrap();
+        let recovery = recover(dir.path(), 262_144, &[]).unwrap();
         let stream = &recovery.streams[&0];
         assert_eq!((stream.len(), stream[0].packets, recovery.opened), (1, 9, 1));
         assert_eq!(fs::read(&stream[0].path).unwrap(), mine[..mine.len() - 100]);
-        let again = recover(dir.path(), 262_144).unwrap();
+        let again = recover(dir.path(), 262_144, &[]).unwrap();
         assert_eq!((again.streams, again.opened), (recovery.streams, 0));
         assert_eq!(names(dir.path()).unwrap().len(), 1, "only the published segment is left");
     }
@@ -132,10 +180,63 @@ mod tests {
     fn a_segment_of_unknown_length_is_left_alone_and_one_of_none_becomes_an_empty_file() {
         let dir = tempfile::tempdir().unwrap();
         recycled(dir.path(), 10);
-        assert_eq!(recover(dir.path(), 160).unwrap().distrusted.len(), 1);
-        Length::create(&dir.path().join(".q000-00000000.pcap.len")).unwrap();
-        let recovery = recover(dir.path(), 160).unwrap();
-        assert_eq!((recovery.streams[&0][0].packets, recovery.distrusted.len()), (0, 0));
+        assert_eq!(recover(dir.path(), 160, &[]).unwrap().held.len(), 1);
+        Length::create(&Files::default(), &dir.path().join(".q000-00000000.pcap.len")).unwrap();
+        let recovery = recover(dir.path(), 160, &[]).unwrap();
+        assert_eq!((recovery.streams[&0][0].packets, recovery.held.len()), (0, 0));
         assert_eq!(fs::read(&recovery.streams[&0][0].path).unwrap(), file_header(160));
+    }
+
+    #[test]
+    fn a_segment_without_a_sound_length_is_held_and_the_rest_is_told_around_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join(".q000-00000001.pcap.open");
+        recycled(dir.path(), 10);
+        fs::rename(dir.path().join(".q000-00000000.pcap.open"), &open).unwrap();
+        // Damaged, not missing.
+        fs::write(open.with_extension("len"), [0; 56]).unwrap();
+        for sequence in [0, 2] {
+            fs::write(dir.path().join(format!("q000-0000000{sequence}.pcap")), file_header(160)).unwrap();
+        }
+        for _ in 0..2 {
+            let recovery = recover(dir.path(), 160, &[]).unwrap();
+            let held: Vec<_> = recovery.held.iter().map(|(path, _)| path.clone()).collect();
+            assert_eq!(held, std::slice::from_ref(&open));
+            let told: Vec<_> = recovery.inputs(0, 0).collect();
+            let [Input::Segment(0, first), hole, Input::Segment(0, last)] = &told[..] else {
+                panic!("{told:?}")
+            };
+            assert_eq!((first.sequence, last.sequence), (0, 2));
+            assert_eq!(*hole, Input::Hole { queue: 0, sequence: 1 });
+            assert!(open.exists() && open.with_extension("len").exists());
+        }
+    }
+
+    #[test]
+    fn an_open_segment_before_a_cut_is_in_no_object_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        recycled(dir.path(), 10);
+        let open = dir.path().join(".q000-00000000.pcap.open");
+        Length::create(&Files::default(), &open.with_extension("len")).unwrap().reached(1184);
+        let recovery = recover(dir.path(), 160, &[Cut { sequence: 1, offset: 0 }]).unwrap();
+        assert_eq!((recovery.held.len(), recovery.opened, recovery.streams.len()), (1, 0, 0));
+        assert!(open.exists());
+        let recovery = recover(dir.path(), 160, &[Cut { sequence: 0, offset: 0 }]).unwrap();
+        assert_eq!((recovery.held.len(), recovery.streams[&0][0].packets), (0, 10));
+    }
+
+    #[test]
+    fn a_published_copy_outranks_the_open_file_that_it_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        recycled(dir.path(), 10);
+        let open = dir.path().join(".q000-00000000.pcap.open");
+        Length::create(&Files::default(), &open.with_extension("len")).unwrap().reached(24);
+        fs::write(dir.path().join(".q000-00000001.pcap.copy"), "half").unwrap();
+        let published = dir.path().join("q000-00000000.pcap");
+        fs::write(&published, file_header(160)).unwrap();
+        let recovery = recover(dir.path(), 160, &[]).unwrap();
+        assert_eq!((recovery.streams[&0].len(), recovery.held.len()), (1, 0));
+        assert_eq!(fs::read(&published).unwrap(), file_header(160));
+        assert_eq!(names(dir.path()).unwrap(), [published]);
     }
 }

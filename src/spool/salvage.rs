@@ -4,6 +4,7 @@
 //! counted.
 
 use crate::limits::{FULL_SNAPLEN, PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
+use crate::pcap::format::MAGIC_NS;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 
@@ -36,7 +37,13 @@ pub(super) fn whole_records_since(mut file: &File, bytes: u64, since_ns: u64) ->
     file.rewind()?;
     let mut reader = BufReader::with_capacity(1 << 20, file).take(bytes);
     let mut found = Salvaged::default();
-    if !skip(&mut reader, PCAP_FILE_HEADER_BYTES as u64)? {
+    let mut file_header = [0; PCAP_FILE_HEADER_BYTES];
+    match reader.read_exact(&mut file_header) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(found),
+        read => read?,
+    }
+    // Bytes that were allocated and never written have no records either.
+    if file_header[..4] != MAGIC_NS.to_le_bytes() {
         return Ok(found);
     }
     found.bytes = PCAP_FILE_HEADER_BYTES as u64;
@@ -84,7 +91,7 @@ mod tests {
     #[test]
     fn a_cut_record_and_unwritten_bytes_are_left_out() {
         let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[7; PCAP_FILE_HEADER_BYTES]).unwrap();
+        file.write_all(&crate::pcap::file_header(160)).unwrap();
         for n in 1..=3_u32 {
             for word in [n, 5, 100, 100] {
                 file.write_all(&word.to_le_bytes()).unwrap();

@@ -4,10 +4,11 @@
 
 use super::backing::Backing;
 use super::length::Length;
+use super::publish::Step;
 use super::{Failure, Piece, Spool};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A segment that is not yet published.
 #[derive(Debug)]
@@ -31,7 +32,12 @@ pub struct OpenSegment {
     pub(super) closed: bool,
     /// The stream failed here: only whole records below `bytes` count.
     pub(super) broken: bool,
+    /// Since when it has bytes that no fsync was ordered for.
     pub(super) dirty_since: Option<Instant>,
+    /// How far its publishing is.
+    pub(super) step: Step,
+    /// The first file, once a copy takes its place.
+    pub(super) replaced: Option<(PathBuf, Backing)>,
 }
 
 impl OpenSegment {
@@ -39,11 +45,14 @@ impl OpenSegment {
         let name = format!("q{queue:03}-{sequence:08}.pcap");
         let open_path = dir.join(format!(".{name}.open"));
         let length_path = dir.join(format!(".{name}.len"));
-        let length = Length::create(&length_path)
-            .map_err(|e| Failure::from_io("cannot make the segment's length file", &length_path, &e))?;
+        let files = spool.account().files();
+        let made = Length::create(files, &length_path)
+            .map_err(|e| Failure::from_io("cannot make the segment's length file", &length_path, &e))
+            .and_then(|length| Ok((length, Backing::create(spool, &open_path)?)));
+        let (length, backing) = made.inspect_err(|_| spool.account().discard(length_path.clone(), None))?;
         Ok(Self {
             sequence,
-            backing: Backing::create(spool, &open_path)?,
+            backing,
             path: dir.join(name),
             open_path,
             bytes: 0,
@@ -58,7 +67,26 @@ impl OpenSegment {
             closed: false,
             broken: false,
             dirty_since: None,
+            step: Step::Salvage,
+            replaced: None,
         })
+    }
+
+    /// Whether an fsync is due at `now`: it has bytes that are not durable, for `interval` or longer, and none is under way.
+    /// One that is ordered while writes are in flight does not cover them, so what is durable decides, not what was ordered.
+    pub(super) fn wants_sync(&mut self, now: Instant, interval: Duration) -> bool {
+        if self.bytes <= self.length.durable() {
+            self.dirty_since = None;
+            return false;
+        }
+        // Only a copy makes a mapped segment durable whose fsync failed; that is made when it is published.
+        let is_hopeless = self.length.sync_failed() && matches!(self.backing, Backing::Mapped(_));
+        let since = *self.dirty_since.get_or_insert(now);
+        if is_hopeless || now.saturating_duration_since(since) < interval || !self.length.order() {
+            return false;
+        }
+        self.dirty_since = Some(now);
+        true
     }
 
     /// Whether the disk has answered every write.
@@ -84,13 +112,13 @@ impl OpenSegment {
     }
 
     /// Books a piece that is written or on its way to the disk.
-    pub(super) fn book(&mut self, piece: &Piece, page_bytes: u64) {
+    pub(super) fn book(&mut self, piece: &Piece, page_bytes: u64, now: Instant) {
         self.bytes = piece.offset + u64::from(piece.bytes);
         self.packets += u64::from(piece.packets);
         self.frame_bytes += piece.frame_bytes;
         self.first_ns = piece.first_ns;
         self.last_ns = piece.last_ns;
         self.tail_open = !self.bytes.is_multiple_of(page_bytes);
-        self.dirty_since.get_or_insert_with(Instant::now);
+        self.dirty_since.get_or_insert(now);
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! Invariant: a capture is registered before any worker is told of it and forgotten after its last stream ended.
 
+use super::account::Account;
+use super::files::Files;
 use super::mapping::Pool;
-use super::{Feed, IdentityError, LockError, Quota, SpoolLock};
-use crate::limits::{HISTORY_DIR, PAGE_BYTES};
+use super::recover::{Recovery, recover};
+use super::removal;
+use super::{Cut, Feed, IdentityError, LockError, Quota, SpoolLock};
+use crate::limits::PAGE_BYTES;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -13,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// Below the spool's directory: mapped segments that wait to be used.
+const POOL_DIR: &str = ".pool";
 
 /// How segments are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +134,10 @@ pub enum Event {
         serial: u64,
         /// The stream's queue.
         queue: u16,
-        /// What is missing from it.
+        /// What is missing from it, what its unpublished segments hold included.
         lost: Lost,
+        /// Segments that could not be published and stay in the capture's directory.
+        unpublished: u32,
     },
 }
 
@@ -168,7 +177,7 @@ pub type Captures = Mutex<HashMap<u64, Arc<SpoolCapture>>>;
 #[derive(Debug)]
 pub struct Spool {
     config: SpoolConfig,
-    quota: Quota,
+    account: Arc<Account>,
     captures: Captures,
     pool: Option<Pool>,
     _lock: SpoolLock,
@@ -179,7 +188,11 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError`] when the directory cannot be used as the config says.
-    pub fn open(mut config: SpoolConfig) -> Result<Self, SpoolError> {
+    pub fn open(config: SpoolConfig) -> Result<Self, SpoolError> {
+        Self::open_with(config, Files::default())
+    }
+
+    pub(super) fn open_with(mut config: SpoolConfig, files: Files) -> Result<Self, SpoolError> {
         let dir = config.dir.clone();
         let failed = |source| SpoolError::Dir { dir: dir.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&config.dir).map_err(failed)?;
@@ -191,23 +204,47 @@ impl Spool {
             (WriteMode::Direct, Err(source)) => return Err(SpoolError::NoDirect { dir, source }),
             (WriteMode::Direct, Ok(())) | (WriteMode::Mapped | WriteMode::Discard, _) => {}
         }
-        let pool = match config.write {
-            WriteMode::Mapped => {
-                let bytes = config.segment_bytes.next_multiple_of(PAGE_BYTES as u64);
-                Some(Pool::open(config.dir.join(".pool"), bytes).map_err(failed)?)
-            }
-            _ => None,
-        };
-        let quota = Quota::new(config.bytes_max, bytes_of_captures(&config.dir).map_err(failed)?);
-        if let Some(pool) = &pool {
-            for _ in 0..config.pool_bytes / pool.segment_bytes() {
-                if !quota.reserve(pool.segment_bytes()) {
+        removal::finish(&config.dir).map_err(failed)?;
+        let scratch = config.dir.join(POOL_DIR);
+        if scratch.exists() {
+            fs::remove_dir_all(&scratch).map_err(failed)?;
+        }
+        let quota = Arc::new(Quota::new(config.bytes_max));
+        let account = Arc::new(Account::open(&config.dir, quota, files).map_err(failed)?);
+        let mut pool = None;
+        if config.write == WriteMode::Mapped {
+            let bytes = config.segment_bytes.next_multiple_of(PAGE_BYTES as u64);
+            let opened = Pool::open(scratch, bytes, Arc::clone(&account)).map_err(failed)?;
+            for _ in 0..config.pool_bytes / bytes {
+                if !opened.fill().map_err(failed)? {
                     break;
                 }
-                pool.fill().map_err(failed)?;
             }
+            pool = Some(opened);
         }
-        Ok(Self { quota, captures: Captures::default(), pool, config, _lock: lock })
+        Ok(Self { account, captures: Captures::default(), pool, config, _lock: lock })
+    }
+
+    /// A small one, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_dir(dir: &Path) -> Self {
+        let (segment_bytes, fsync_interval) = (4 << 20, Duration::from_secs(1));
+        let (dir, write) = (dir.to_owned(), WriteMode::Auto);
+        Self::open(SpoolConfig {
+            dir,
+            bytes_max: 1 << 30,
+            segment_bytes,
+            write,
+            fsync_interval,
+            pool_bytes: 0,
+        })
+        .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Charges the files that a test has put below `dir`.
+    #[cfg(test)]
+    pub(crate) fn count(&self, dir: &Path) {
+        self.account.settle(dir);
     }
 
     /// What the operator decided, with the way to write resolved.
@@ -219,13 +256,22 @@ impl Spool {
     /// The host-wide quota.
     #[must_use]
     pub fn quota(&self) -> &Quota {
-        &self.quota
+        self.account.quota()
+    }
+
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The file system, for what is kept below the spool's directory.
+    pub(crate) fn files(&self) -> &Files {
+        self.account.files()
     }
 
     /// Bytes that hold packets or are about to: mapped segments that wait to be used are on the quota, and not full.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.quota.used().saturating_sub(self.pool.as_ref().map_or(0, Pool::idle_bytes))
+        self.quota().used().saturating_sub(self.pool.as_ref().map_or(0, Pool::idle_bytes))
     }
 
     pub(super) fn pool(&self) -> Option<&Pool> {
@@ -258,12 +304,54 @@ impl Spool {
         }
     }
 
-    /// Ends a registration. Its directory is removed if it is empty: what could not be delivered stays.
+    /// Ends a registration. Its directory is removed if it has no segment: what could not be delivered stays.
     pub fn forget(&self, serial: u64) {
         let capture = self.captures.lock().unwrap_or_else(PoisonError::into_inner).remove(&serial);
-        if let Some(capture) = capture {
+        let Some(capture) = capture else { return };
+        if fs::remove_dir(&capture.dir).is_err_and(|e| e.kind() == io::ErrorKind::DirectoryNotEmpty) {
+            self.remove_strays(&capture.dir);
             let _not_empty = fs::remove_dir(&capture.dir);
         }
+    }
+
+    /// Removes length files and copies whose segments are gone. No segment of `dir` may be on its way.
+    pub fn remove_strays(&self, dir: &Path) {
+        for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            // Others have copies of other files there.
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            let is_stray = name.ends_with(b".pcap.len") || name.ends_with(b".pcap.copy");
+            if is_stray && !path.with_extension("open").exists() {
+                let _still_there = fs::remove_file(&path);
+            }
+        }
+    }
+
+    /// Removes a capture's directory with everything in it, and releases what that held. `false`: it stays, because it has
+    /// segments that were never published. Slow (disk): not for async tasks.
+    ///
+    /// # Errors
+    /// When the file system refuses; what is gone is released all the same.
+    pub fn remove_capture_dir(&self, dir: &Path) -> io::Result<bool> {
+        let removed =
+            if has_open_segments(dir)? { Ok(false) } else { removal::remove_dir(dir).map(|()| true) };
+        if !matches!(removed, Ok(false)) {
+            for (path, charge) in self.pool.iter().flat_map(|pool| pool.let_go(dir)) {
+                self.account.keep(path, charge);
+            }
+            self.account.settle(dir);
+            self.account.settle(&removal::renamed(dir));
+        }
+        removed
+    }
+
+    /// Cuts and publishes what a dead process left in `dir`; see [`Recovery`]. Slow (disk): not for async tasks.
+    ///
+    /// # Errors
+    /// When the file system refuses; a second try finds the same.
+    pub fn recover(&self, dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
+        let recovered = recover(dir, snaplen, cuts);
+        self.account.settle(dir);
+        recovered
     }
 
     /// Frees a published segment whose packets are in the bucket. Slow (disk): not for async tasks.
@@ -276,11 +364,33 @@ impl Spool {
         {
             return Ok(());
         }
-        let bytes = fs::metadata(path)?.len();
-        fs::remove_file(path)?;
-        self.quota.release(bytes);
+        self.files().remove(path)?;
+        drop(self.account.take(path));
         Ok(())
     }
+
+    /// Moves a published segment to where it is on somebody else's account; it must be on the same file system. Slow (disk).
+    ///
+    /// # Errors
+    /// When the file system refuses; it is then where it was.
+    pub fn hand_over(&self, path: &Path, to: &Path) -> io::Result<()> {
+        self.files().rename(path, to)?;
+        drop(self.account.take(path));
+        Ok(())
+    }
+}
+
+fn has_open_segments(dir: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        if entry?.file_name().as_encoded_bytes().ends_with(b".open") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn probe_direct(dir: &Path) -> io::Result<()> {
@@ -295,33 +405,4 @@ fn probe_direct(dir: &Path) -> io::Result<()> {
         .open(&path);
     let _gone_either_way = fs::remove_file(&path);
     opened.map(drop)
-}
-
-/// What is in the spool; the history keeps its own account.
-fn bytes_of_captures(dir: &Path) -> io::Result<u64> {
-    let history = dir.join(HISTORY_DIR);
-    let history_bytes = if history.is_dir() { bytes_below(&history)? } else { 0 };
-    Ok(bytes_below(dir)? - history_bytes)
-}
-
-fn bytes_below(dir: &Path) -> io::Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let meta = entry.metadata()?;
-        // The journals and lengths of captures are too small to count, and are not charged while they are written.
-        let name = entry.file_name();
-        let counted = [".pcap", ".open"].iter().any(|end| name.as_encoded_bytes().ends_with(end.as_bytes()));
-        sum += match meta.is_dir() {
-            true => bytes_below(&entry.path())?,
-            false => {
-                if counted {
-                    meta.len()
-                } else {
-                    0
-                }
-            }
-        };
-    }
-    Ok(sum)
 }

@@ -60,6 +60,10 @@ pub fn survey(dir: &Path, since_ns: u64) -> io::Result<Survey> {
         let Some((queue, sequence)) = place(open.unwrap_or(name)) else { continue };
         let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
         let is_open = open.is_some();
+        // A copy took its place: what bears a published name is complete.
+        if open.is_some_and(|published| dir.join(published).is_file()) {
+            continue;
+        }
         let file = File::open(&path).map_err(failed)?;
         let held = file.metadata().map_err(failed)?.len();
         let own = if is_open { length::trusted(&length_path(&path)).map_err(failed)? } else { Some(held) };
@@ -95,6 +99,7 @@ fn length_path(open: &Path) -> PathBuf {
 #[cfg(test)]
 #[cfg(not(miri))]
 mod tests {
+    use super::super::files::Files;
     use super::super::length::Length;
     use super::*;
     use crate::pcap::Writer;
@@ -118,7 +123,9 @@ mod tests {
             let name = format!(".q003-{sequence:08}.pcap");
             fs::write(dir.path().join(format!("{name}.open")), bytes).unwrap();
             // The worst case: a length that is too large.
-            Length::create(&dir.path().join(format!("{name}.len"))).unwrap().reached(bytes.len() as u64);
+            Length::create(&Files::default(), &dir.path().join(format!("{name}.len")))
+                .unwrap()
+                .reached(bytes.len() as u64);
         }
         fs::write(dir.path().join("q003-00000002.pcap"), &new[..new.len() - 1]).unwrap();
         fs::write(dir.path().join(".q003-00000003.pcap.open"), &new).unwrap();

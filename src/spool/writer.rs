@@ -1,6 +1,9 @@
 //! One writer thread: takes pieces from its lanes and brings them to the disk, several writes in flight. Owns the open
 //! segments of its streams; publishing is the publisher's.
 //!
+//! A segment that cannot be opened or allocated is tried again for [`WRITE_RETRY`] while its pieces wait; on a full disk or at
+//! the quota for [`FULL_RETRY`].
+//!
 //! Invariant: an error ends one capture's writing with a reason; the thread goes on, and every block goes back to the
 //! worker it came from.
 
@@ -9,7 +12,7 @@ use super::publisher::{Order, PublisherHandle};
 use super::segment::OpenSegment;
 use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId, WriteMode};
 use crate::block::{DiskQueue, Stage, Write, WriterEnd};
-use crate::limits::PAGE_BYTES;
+use crate::limits::{FULL_RETRY, PAGE_BYTES, WRITE_RETRY};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -19,11 +22,13 @@ use std::time::{Duration, Instant};
 const WRITES_IN_FLIGHT: u32 = 8;
 /// How long a writer with nothing to do sleeps.
 const IDLE_SLEEP: Duration = Duration::from_micros(100);
+/// How long a piece waits before its segment is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Messages taken from one lane before the next lane has its turn.
 const LANE_TURN: usize = 16;
 
 #[derive(Debug)]
-struct Tag {
+pub(super) struct Tag {
     lane: usize,
     stream: StreamId,
     sequence: u32,
@@ -36,6 +41,10 @@ struct Stream {
     handed: Lost,
     failed: bool,
     ended: bool,
+    /// Pieces for which no segment could be opened or allocated, with their lanes.
+    waiting: VecDeque<(usize, Piece)>,
+    /// Since when they wait, and when they are tried again.
+    again: Option<(Instant, Instant)>,
 }
 
 /// A writer thread's state.
@@ -46,6 +55,8 @@ pub struct Writer {
     disk: DiskQueue<Tag>,
     streams: HashMap<StreamId, Stream>,
     synced: Instant,
+    /// Streams whose pieces wait.
+    stuck: usize,
     discards: bool,
     stage: Arc<Stage>,
 }
@@ -68,6 +79,7 @@ impl Writer {
             disk,
             streams: HashMap::new(),
             synced: Instant::now(),
+            stuck: 0,
             discards,
             stage,
         }
@@ -75,37 +87,50 @@ impl Writer {
 
     /// Works until every worker is gone and everything that they sent is written.
     pub fn run(mut self) {
-        loop {
-            let mut busy = false;
-            self.stage.turn(self.lanes.iter().map(WriterEnd::waiting).sum(), self.disk.in_flight());
-            for lane in 0..self.lanes.len() {
-                for _ in 0..LANE_TURN {
-                    let Some(message) = self.lanes[lane].receive() else { break };
-                    self.take(lane, message);
-                    self.stage.done(1);
-                    busy = true;
-                }
-            }
-            while let Some((write, result)) = self.disk.finished(false) {
-                self.written(write, result);
-                busy = true;
-            }
-            self.sync_by_time();
-            if !busy {
-                if self.disk.in_flight() == 0 && self.lanes.iter().all(WriterEnd::is_drained) {
-                    return;
-                }
+        while !self.is_over() {
+            if !self.turn(Instant::now()) {
                 std::thread::sleep(IDLE_SLEEP);
             }
         }
     }
 
-    fn take(&mut self, lane: usize, message: Message) {
+    fn is_over(&self) -> bool {
+        self.stuck == 0 && self.disk.in_flight() == 0 && self.lanes.iter().all(WriterEnd::is_drained)
+    }
+
+    /// Takes what waits in the lanes, and what the disk has done. Whether there was anything.
+    pub(super) fn turn(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        self.stage.turn(self.lanes.iter().map(WriterEnd::waiting).sum(), self.disk.in_flight());
+        for lane in 0..self.lanes.len() {
+            for _ in 0..LANE_TURN {
+                let Some(message) = self.lanes[lane].receive() else { break };
+                self.take(lane, message, now);
+                self.stage.done(1);
+                busy = true;
+            }
+        }
+        while let Some((write, result)) = self.disk.finished(false) {
+            self.written(write, result);
+            busy = true;
+        }
+        self.retry(now);
+        self.sync_by_time(now);
+        busy
+    }
+
+    #[cfg(test)]
+    pub(super) fn disk(&mut self) -> &mut DiskQueue<Tag> {
+        &mut self.disk
+    }
+
+    fn take(&mut self, lane: usize, message: Message, now: Instant) {
         match message {
-            Message::Data(id, piece) => self.data(lane, id, piece),
+            Message::Data(id, piece) => self.data(lane, id, piece, now),
             Message::Watermark(id, ns) => {
                 if let Some(stream) = self.stream(id)
                     && stream.segments.is_empty()
+                    && stream.waiting.is_empty()
                 {
                     let capture = Arc::clone(&stream.capture);
                     self.publisher.send(Order::Watermark(capture, id.queue, ns));
@@ -131,13 +156,15 @@ impl Writer {
                 handed: Lost::default(),
                 failed: false,
                 ended: false,
+                waiting: VecDeque::new(),
+                again: None,
             };
             self.streams.insert(id, stream);
         }
         self.streams.get_mut(&id)
     }
 
-    fn data(&mut self, lane: usize, id: StreamId, piece: Piece) {
+    fn data(&mut self, lane: usize, id: StreamId, piece: Piece, now: Instant) {
         let discards = self.discards;
         let Some(stream) = self.stream(id) else {
             self.lanes[lane].give_back(piece.block);
@@ -155,6 +182,16 @@ impl Writer {
             self.publish_closed(id);
             return;
         }
+        if stream.again.is_some() {
+            stream.waiting.push_back((lane, piece));
+            return;
+        }
+        self.place(lane, id, piece, now);
+        self.publish_closed(id);
+    }
+
+    /// Writes a piece, or lets it wait. Whether it waits.
+    fn place(&mut self, lane: usize, id: StreamId, piece: Piece, now: Instant) -> bool {
         // The page that the last flush left open is in flight at most once, or an older write could land on top of a newer.
         while self
             .streams
@@ -166,11 +203,47 @@ impl Writer {
                 self.written(write, result);
             }
         }
-        if let Err((block, failure)) = self.write(lane, id, piece) {
-            self.lanes[lane].give_back(block);
+        let Err((piece, failure)) = self.write(lane, id, piece, now) else { return false };
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        let (since, _) = stream.again.unwrap_or((now, now));
+        let tried = now.saturating_duration_since(since);
+        let patience = if matches!(failure, Failure::Full(_)) { FULL_RETRY } else { WRITE_RETRY };
+        if tried >= patience {
+            self.lanes[lane].give_back(piece.block);
             self.fail(id, &failure);
+            return false;
         }
-        self.publish_closed(id);
+        if stream.again.is_none() {
+            self.stuck += 1;
+            tracing::warn!(error = failure.message(), "a segment cannot be written; it is tried again");
+        }
+        stream.again = Some((since, now + RETRY_PAUSE));
+        stream.waiting.push_front((lane, piece));
+        true
+    }
+
+    /// Goes on with the streams whose pieces wait.
+    fn retry(&mut self, now: Instant) {
+        if self.stuck == 0 {
+            return;
+        }
+        let is_due =
+            |(id, stream): (&StreamId, &Stream)| stream.again.filter(|(_, due)| *due <= now).map(|_| *id);
+        let due: Vec<_> = self.streams.iter().filter_map(is_due).collect();
+        for id in due {
+            while let Some((lane, piece)) = self.streams.get_mut(&id).and_then(|s| s.waiting.pop_front()) {
+                if self.place(lane, id, piece, now) {
+                    break;
+                }
+            }
+            if let Some(stream) = self.streams.get_mut(&id)
+                && stream.waiting.is_empty()
+                && stream.again.take().is_some()
+            {
+                self.stuck -= 1;
+            }
+            self.publish_closed(id);
+        }
     }
 
     fn write(
@@ -178,7 +251,8 @@ impl Writer {
         lane: usize,
         id: StreamId,
         mut piece: Piece,
-    ) -> Result<(), (crate::block::Block, Failure)> {
+        now: Instant,
+    ) -> Result<(), (Piece, Failure)> {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.failed) else {
             self.lanes[lane].give_back(piece.block);
             return Ok(());
@@ -186,7 +260,7 @@ impl Writer {
         if stream.segments.back().is_none_or(|s| s.closed) {
             match OpenSegment::create(&self.spool, &stream.capture.dir, id.queue, piece.sequence) {
                 Ok(segment) => stream.segments.push_back(segment),
-                Err(failure) => return Err((piece.block, failure)),
+                Err(failure) => return Err((piece, failure)),
             }
         }
         let Some(segment) = stream.segments.back_mut() else { return Ok(()) };
@@ -195,10 +269,10 @@ impl Writer {
         if let Err(failure) =
             segment.backing.reach(&self.spool, &segment.open_path, piece.offset + whole as u64)
         {
-            return Err((piece.block, failure));
+            return Err((piece, failure));
         }
         piece.block.bytes_mut()[used..whole].fill(0);
-        segment.book(&piece, PAGE_BYTES as u64);
+        segment.book(&piece, PAGE_BYTES as u64, now);
         segment.closed = piece.closes == Closes::Segment;
         let length = Arc::clone(&segment.length);
         if whole > 0 && matches!(segment.backing, Backing::Direct { .. }) {
@@ -206,26 +280,26 @@ impl Writer {
         }
         match &mut segment.backing {
             // A segment may end exactly where its last flush did.
-            _ if whole == 0 => {
-                self.lanes[lane].give_back(piece.block);
-                Ok(())
-            }
+            _ if whole == 0 => self.lanes[lane].give_back(piece.block),
             Backing::Direct { file, .. } => {
                 let tag = Tag { lane, stream: id, sequence: segment.sequence };
                 let file = Arc::clone(file);
                 self.disk.start(Write { file, block: piece.block, bytes: whole, offset: piece.offset, tag });
-                Ok(())
             }
             Backing::Mapped(mapped) => match mapped.write(piece.offset, &piece.block.bytes()[..used]) {
                 Ok(()) => {
                     length.reached(piece.offset + used as u64);
                     self.stage.written(used);
                     self.lanes[lane].give_back(piece.block);
-                    Ok(())
                 }
-                Err(e) => Err((piece.block, Failure::from_io("cannot write", &segment.open_path, &e))),
+                Err(e) => {
+                    let failure = Failure::from_io("cannot write", &segment.open_path, &e);
+                    self.lanes[lane].give_back(piece.block);
+                    self.fail(id, &failure);
+                }
             },
         }
+        Ok(())
     }
 
     fn written(&mut self, write: Write<Tag>, result: io::Result<()>) {
@@ -262,6 +336,12 @@ impl Writer {
             last.closed = true;
             last.broken = true;
         }
+        for (lane, piece) in std::mem::take(&mut stream.waiting) {
+            self.lanes[lane].give_back(piece.block);
+        }
+        if stream.again.take().is_some() {
+            self.stuck -= 1;
+        }
     }
 
     fn publish_closed(&mut self, id: StreamId) {
@@ -271,25 +351,22 @@ impl Writer {
                 self.publisher.send(Order::Publish(Arc::clone(&stream.capture), id.queue, Box::new(segment)));
             }
         }
-        if stream.ended && stream.segments.is_empty() {
+        if stream.ended && stream.segments.is_empty() && stream.waiting.is_empty() {
             self.publisher.send(Order::End(Arc::clone(&stream.capture), id.queue, stream.handed));
             self.streams.remove(&id);
         }
     }
 
-    fn sync_by_time(&mut self) {
+    fn sync_by_time(&mut self, now: Instant) {
         let interval = self.spool.config().fsync_interval;
-        if self.synced.elapsed() < interval / 4 {
+        if now.saturating_duration_since(self.synced) < interval / 4 {
             return;
         }
-        self.synced = Instant::now();
-        for stream in self.streams.values_mut() {
-            for segment in &mut stream.segments {
-                if segment.dirty_since.is_some_and(|since| since.elapsed() >= interval) {
-                    segment.dirty_since = None;
-                    let (file, length) = (Arc::clone(segment.backing.file()), Arc::clone(&segment.length));
-                    self.publisher.send(Order::Sync(Arc::clone(&stream.capture), file, length));
-                }
+        self.synced = now;
+        for segment in self.streams.values_mut().flat_map(|stream| &mut stream.segments) {
+            if segment.wants_sync(now, interval) {
+                let (file, length) = (Arc::clone(segment.backing.file()), Arc::clone(&segment.length));
+                self.publisher.send(Order::Sync(segment.open_path.clone(), file, length));
             }
         }
     }

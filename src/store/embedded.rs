@@ -13,7 +13,7 @@ use redb::{
     ReadableTableMetadata, StorageBackend, StorageError, TableDefinition, WriteTransaction,
 };
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -81,8 +81,9 @@ impl Embedded {
     /// [`StoreError::InUse`], [`StoreError::Permission`], [`StoreError::NoDirectory`], [`StoreError::Corrupted`] and
     /// [`StoreError::Open`], each with what to do.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        create_if_missing(path)?;
         Self::open_by(path, |path, check| {
-            let backend = FileBackend::new(open_file(path)?);
+            let backend = FileBackend::new(open_file(path, path)?);
             backend
                 .and_then(|backend| database(backend, check))
                 .map_err(|error| open_error(path.to_owned(), error))
@@ -352,11 +353,36 @@ fn database(backend: impl StorageBackend, check: bool) -> Result<Database, Datab
     builder.create_with_backend(backend)
 }
 
-/// The file itself, readable by its owner only: jobs name accounts, filters and buckets.
-fn open_file(path: &Path) -> Result<File, StoreError> {
+/// Makes an empty database where there is none. It gets its name once it is whole: every later start would refuse a file that a
+/// killed process left half made.
+fn create_if_missing(path: &Path) -> Result<(), StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let half = PathBuf::from(name);
+    let _none = fs::remove_file(&half);
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    let file = open_file(&half, path)?;
+    let made = file.try_clone().map_err(DatabaseError::from).and_then(|whole| {
+        drop(database(FileBackend::new(file)?, false)?);
+        Ok(whole.sync_all()?)
+    });
+    made.map_err(|error| open_error(path.to_owned(), error))?;
+    // A link and no rename, which would take the name from one that another process has just made.
+    let named = match fs::hard_link(&half, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        named => named,
+    };
+    let _at_the_next_start = fs::remove_file(&half);
+    named.map_err(|error| StoreError::Open { path: path.to_owned(), detail: error.to_string() })
+}
+
+/// The file itself, readable by its owner only: jobs name accounts, filters and buckets. `path` is what errors name.
+fn open_file(file: &Path, path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(|error| match error.kind() {
+    options.open(file).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             StoreError::Permission { path: path.to_owned(), source: error }
         }

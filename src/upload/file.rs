@@ -8,7 +8,7 @@ use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Stored, S
 use crate::job::CaptureId;
 use bytes::Bytes;
 use jiff::Timestamp;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
@@ -35,12 +35,32 @@ impl FileStore {
         Self { dir }
     }
 
+    fn make_dir(&self) -> Result<(), UploadError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
+        made.map_err(|error| disk("create directory", &self.dir, error))
+    }
+
+    /// Writes into a file without a name, which goes with the process however that ends. NFS has none: there the file has a
+    /// temporary name, which is never published.
+    fn try_out(&self) -> Result<(), UploadError> {
+        self.make_dir()?;
+        let nameless = i32::try_from(OFlags::TMPFILE.bits()).unwrap_or(0);
+        match OpenOptions::new().write(true).mode(0o600).custom_flags(nameless).open(&self.dir) {
+            Ok(mut file) => {
+                file.write_all(PROBE.as_bytes()).map_err(|error| disk("write to", &self.dir, error))
+            }
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::IsADirectory) =>
+            {
+                let mut writer = self.create(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()))?;
+                writer.append(PROBE.as_bytes())
+            }
+            Err(error) => Err(disk("create a file in", &self.dir, error)),
+        }
+    }
+
     fn create(&self, name: &str) -> Result<FileWriter, UploadError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)
-            .map_err(|error| disk("create directory", &self.dir, error))?;
+        self.make_dir()?;
         let path = self.dir.join(name);
         let temporary = self.dir.join(format!(".{name}.{}", uuid::Uuid::new_v4().simple()));
         let file = OpenOptions::new()
@@ -91,23 +111,29 @@ impl FileStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(|error| disk("list", &self.dir, error))?,
         };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| disk("list", &self.dir, error))?;
+            names.extend(entry.file_name().into_string());
+        }
         let temporary = |name: String| {
             let object = name.strip_prefix('.')?;
             let capture = capture_of(object);
             (capture.is_some() || object.starts_with(PROBE)).then_some((name, capture))
         };
-        Ok(names.filter_map(temporary).collect())
+        Ok(names.into_iter().filter_map(temporary).collect())
     }
 
     fn remove(&self, leftovers: &[String], before: Timestamp) -> Result<u32, UploadError> {
         let mut removed = 0;
         for name in leftovers {
             let path = self.dir.join(name);
-            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-            let old =
-                modified.ok().and_then(|time| Timestamp::try_from(time).ok()).is_some_and(|t| t < before);
-            if old {
+            let modified = match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+                // Its writer has removed it meanwhile, or given it its name.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                modified => modified.map_err(|error| disk("look at", &path, error))?,
+            };
+            if Timestamp::try_from(modified).is_ok_and(|time| time < before) {
                 fs::remove_file(&path).map_err(|error| disk("remove", &path, error))?;
                 removed += 1;
             }
@@ -163,11 +189,7 @@ impl FileStore {
 impl ObjectStore for FileStore {
     fn probe(&self) -> Pending<'_, ()> {
         let store = self.clone();
-        blocking(move || {
-            // The temporary file goes with the writer; its name is never published.
-            let mut writer = store.create(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple()))?;
-            writer.append(b"trawl")
-        })
+        blocking(move || store.try_out())
     }
 
     fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>> {

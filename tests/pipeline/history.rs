@@ -117,7 +117,7 @@ async fn an_account_waits_for_so_many_look_backs_and_asks_for_no_more() {
     let ring = rig.spool().join("history");
     let then = jiff::Timestamp::now() - Duration::from_secs(3600);
     let then_ns = u64::try_from(then.as_nanosecond()).unwrap();
-    let entry = Entry { first_ns: then_ns, last_ns: then_ns, queue: 0, one_in: 1, bytes: 0 };
+    let entry = Entry { first_ns: then_ns, last_ns: then_ns, queue: 0, one_in: 1, number: 0, bytes: 0 };
     let pipe = ring.join(entry.name());
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let held = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();

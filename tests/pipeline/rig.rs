@@ -20,7 +20,7 @@ use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
 use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
-use trawl::spool::{Spool, SpoolConfig, WriteMode};
+use trawl::spool::{Spool, SpoolConfig, WriteMode, judge, name_spool, spool_id};
 use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
 use trawl::upload::{Stores, StoresConfig};
 use trawl::worker::{Sample, Timers};
@@ -107,7 +107,7 @@ pub fn frame(bytes: usize) -> Vec<u8> {
     frame
 }
 
-pub struct Frames<'a>(&'a [Vec<u8>]);
+pub struct Frames<'a>(pub &'a [Vec<u8>]);
 
 impl Burst for Frames<'_> {
     fn len(&self) -> usize {
@@ -192,6 +192,11 @@ impl Jobs {
         self.is_full.store(is_full, Ordering::Relaxed);
     }
 
+    #[allow(dead_code)] // the sweep puts the API on it
+    pub fn store(&self) -> Arc<Embedded> {
+        Arc::clone(&self.store)
+    }
+
     fn room(&self) -> Result<(), StoreError> {
         match self.is_full.load(Ordering::Relaxed) {
             true => Err(StoreError::Database(Box::new(redb::Error::PreviousIo))),
@@ -242,6 +247,8 @@ pub struct Options {
     pub simple_interval: Duration,
     pub full_per_account: usize,
     pub captures_max: usize,
+    pub timers: Timers,
+    pub upload_pause_max: Duration,
 }
 
 impl Default for Options {
@@ -256,7 +263,90 @@ impl Default for Options {
             simple_interval: Duration::ZERO,
             full_per_account: 1,
             captures_max: 64,
+            timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
+            upload_pause_max: Duration::from_secs(20),
         }
+    }
+}
+
+/// The threads and tasks of a host whose files lie below one directory.
+pub struct Host {
+    pub handle: Handle,
+    pub plane: DataPlane,
+    pub engine: JoinHandle<()>,
+    pub history: Option<Arc<History>>,
+    #[allow(dead_code)] // the sweep reads its quota
+    pub spool: Arc<Spool>,
+    pub jobs: Arc<Jobs>,
+}
+
+impl Host {
+    /// Starts a host as `serve` does, in the same order.
+    pub fn open<S: Source + 'static>(
+        dir: &Path,
+        options: Options,
+        sources: Vec<S>,
+        on_worker: &OnWorker,
+        scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    ) -> anyhow::Result<Self> {
+        let (store, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
+        let known = store.spool()?;
+        judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
+        let spool = Arc::new(Spool::open(SpoolConfig {
+            dir: spool_dir.clone(),
+            bytes_max: options.bytes_max,
+            segment_bytes: options.segment_bytes,
+            write: options.write,
+            fsync_interval: Duration::from_millis(200),
+            pool_bytes: 8 << 20,
+        })?);
+        let id = name_spool(&spool_dir)?;
+        if known.as_ref() != Some(&id) {
+            store.set_spool(&id)?;
+        }
+        let history = options.history.map(|config| History::open(config, Arc::clone(&spool)));
+        let history = history.transpose()?.map(Arc::new);
+        let config = DataPlaneConfig {
+            worker_cores: vec![1],
+            writer_cores: vec![0],
+            blocks: 64,
+            hugepages: Hugepages::Never,
+            timers: options.timers,
+            bypasses_lanes: false,
+        };
+        let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;
+        let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
+        let engine = Engine::new(Planes {
+            workers,
+            queues: plane.queues.clone(),
+            clock: Arc::clone(&plane.clock),
+            ports: Box::new(PortDrops::default),
+            spool: Arc::clone(&spool),
+            stores: Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() })?),
+            keys: BucketKeys::new(store, None),
+            contact_time_max: Duration::from_secs(10),
+            jobs: jobs.clone(),
+            simple_dir: dir.join("simple"),
+            host: "rig".to_owned(),
+            colo: "tst01".to_owned(),
+            scopes,
+            captures_max: options.captures_max,
+            admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max()
+                - usize::from(history.is_some()),
+            upload_retention: options.upload_retention,
+            upload_pause_max: options.upload_pause_max,
+            high_water_percent: 80,
+            object_format: Default::default(),
+            origin: Default::default(),
+            signing_key: None,
+            full_per_account: options.full_per_account,
+            simple_interval: options.simple_interval,
+            simple_sample: options.simple_sample,
+            history: history.clone(),
+        })?;
+        let (handle, actions) = Handle::channel(16);
+        let engine = tokio::spawn(engine.run(actions));
+        Ok(Self { handle, plane, engine, history, spool, jobs })
     }
 }
 
@@ -264,7 +354,8 @@ pub fn new_dir() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-fn nothing() -> OnWorker {
+/// Nothing to do on a worker.
+pub fn nothing() -> OnWorker {
     Arc::new(|| Box::new(()) as Box<dyn Any>)
 }
 
@@ -324,61 +415,8 @@ impl Rig {
         on_worker: &OnWorker,
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> Self {
-        let Options { write, bytes_max, segment_bytes, history, simple_sample, upload_retention, .. } =
-            options;
-        let spool = Spool::open(SpoolConfig {
-            dir: dir.path().join("spool"),
-            bytes_max,
-            segment_bytes,
-            write,
-            fsync_interval: Duration::from_millis(200),
-            pool_bytes: 8 << 20,
-        });
-        let spool = Arc::new(spool.unwrap());
-        let config = DataPlaneConfig {
-            worker_cores: vec![1],
-            writer_cores: vec![0],
-            blocks: 64,
-            hugepages: Hugepages::Never,
-            timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
-            bypasses_lanes: false,
-        };
-        let history = history.map(|config| Arc::new(History::open(config, Arc::clone(&spool)).unwrap()));
-        let (plane, workers) = DataPlane::start(&config, traffic, &spool, on_worker).unwrap();
-        let store = Arc::new(Embedded::open(&dir.path().join("jobs")).unwrap());
-        let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
-        let engine = Engine::new(Planes {
-            workers,
-            queues: plane.queues.clone(),
-            clock: Arc::clone(&plane.clock),
-            ports: Box::new(PortDrops::default),
-            spool,
-            stores: Arc::new(
-                Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap(),
-            ),
-            keys: BucketKeys::new(store, None),
-            contact_time_max: Duration::from_secs(10),
-            jobs: jobs.clone(),
-            simple_dir: dir.path().join("simple"),
-            host: "rig".to_owned(),
-            colo: "tst01".to_owned(),
-            scopes,
-            captures_max: options.captures_max,
-            admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max()
-                - usize::from(history.is_some()),
-            upload_retention,
-            upload_pause_max: Duration::from_secs(20),
-            high_water_percent: 80,
-            object_format: Default::default(),
-            origin: Default::default(),
-            signing_key: None,
-            full_per_account: options.full_per_account,
-            simple_interval: options.simple_interval,
-            simple_sample,
-            history: history.clone(),
-        });
-        let (handle, actions) = Handle::channel(16);
-        let engine = tokio::spawn(engine.unwrap().run(actions));
+        let host = Host::open(dir.path(), options, traffic, on_worker, scopes).unwrap();
+        let Host { handle, plane, engine, history, jobs, .. } = host;
         Self { dir, handle, plane, engine, history, jobs }
     }
 
@@ -425,7 +463,7 @@ impl Rig {
         engine.await.unwrap();
         plane.stop();
         if let Some(history) = history {
-            history.wait_for(u64::MAX, Duration::from_secs(5)).unwrap();
+            history.finish(Duration::from_secs(5)).unwrap();
         }
         Self::build(dir, options, traffic, &nothing(), HashMap::new())
     }

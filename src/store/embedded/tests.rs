@@ -111,6 +111,16 @@ fn what_is_no_database_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_database_that_a_dead_process_left_half_made_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs");
+    std::fs::write(dir.path().join("jobs.new"), [0; 4096]).unwrap();
+    Embedded::open(&path).unwrap().probe().unwrap();
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["jobs"]);
+}
+
+#[test]
 fn a_damaged_page_is_found_at_open() {
     let (_dir, path, store) = store();
     for submitted_us in 0..64 {
@@ -189,7 +199,8 @@ fn a_disk_that_was_full_and_has_room_again_needs_no_restart() {
     let is_full = Arc::new(AtomicBool::new(false));
     let full = Arc::clone(&is_full);
     let store = Embedded::open_by(&dir.path().join("trawl.db"), move |path, check| {
-        let disk = Disk { file: FileBackend::new(open_file(path)?).unwrap(), is_full: Arc::clone(&full) };
+        let disk =
+            Disk { file: FileBackend::new(open_file(path, path)?).unwrap(), is_full: Arc::clone(&full) };
         database(disk, check).map_err(|error| open_error(path.to_owned(), error))
     })
     .unwrap();

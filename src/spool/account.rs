@@ -1,0 +1,146 @@
+//! Which files of the spool nobody has open, and what each is charged. Owns these charges, and the files that should be gone
+//! and could not be removed; the charge of an open or mapped segment is held by the segment.
+//!
+//! Invariant: a charge goes when its file goes, and not before.
+
+use super::files::Files;
+use super::quota::{Charge, Quota};
+use crate::limits::HISTORY_DIR;
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Ends of the names of files that count: the journals and lengths of captures are too small.
+const COUNTED: [&str; 3] = [".pcap", ".open", ".pcap.copy"];
+
+#[derive(Debug, Default)]
+struct State {
+    charges: HashMap<PathBuf, Charge>,
+    /// Files that are of no use and could not be removed. Those that count are in `charges` too.
+    leftovers: Vec<PathBuf>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Account {
+    quota: Arc<Quota>,
+    files: Files,
+    state: Mutex<State>,
+}
+
+impl Account {
+    /// Charges what is below `dir`. The history keeps its own account.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn open(dir: &Path, quota: Arc<Quota>, files: Files) -> io::Result<Self> {
+        let account = Self { quota, files, state: Mutex::default() };
+        let history = dir.join(HISTORY_DIR);
+        counted_below(dir, &mut |path, bytes| {
+            if !path.starts_with(&history) {
+                account.insert(path, Charge::of_file(&account.quota, bytes));
+            }
+        })?;
+        Ok(account)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The quota that is charged.
+    pub fn quota(&self) -> &Arc<Quota> {
+        &self.quota
+    }
+
+    /// The file system.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Keeps the charge of a file.
+    pub fn insert(&self, path: PathBuf, charge: Charge) {
+        self.state().charges.insert(path, charge);
+    }
+
+    /// Lets go of a file: its charge goes to the caller.
+    pub fn take(&self, path: &Path) -> Option<Charge> {
+        self.state().charges.remove(path)
+    }
+
+    /// Keeps a file that nobody has open any more, charged for what it has on the disk.
+    pub fn keep(&self, path: PathBuf, mut charge: Charge) {
+        match fs::symlink_metadata(&path) {
+            Ok(found) => {
+                charge.set(found.len());
+                self.insert(path, charge);
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            // The larger guess: the file may well be there.
+            Err(_) => self.insert(path, charge),
+        }
+    }
+
+    /// Removes a file that is of no use. If that fails it stays charged, and [`Account::tidy`] tries again.
+    pub fn discard(&self, path: PathBuf, charge: Option<Charge>) {
+        if self.files.remove(&path).is_ok() {
+            return;
+        }
+        if let Some(charge) = charge {
+            self.keep(path.clone(), charge);
+        }
+        self.state().leftovers.push(path);
+    }
+
+    /// Tries again to remove what could not be removed, until one fails.
+    pub fn tidy(&self) {
+        loop {
+            let Some(path) = self.state().leftovers.pop() else { return };
+            if self.files.remove(&path).is_err() {
+                self.state().leftovers.push(path);
+                return;
+            }
+            drop(self.take(&path));
+        }
+    }
+
+    /// Makes the charges of what is below `dir` what its files have on the disk. No segment of it may be open or mapped.
+    pub fn settle(&self, dir: &Path) {
+        let mut found = HashMap::new();
+        let read = counted_below(dir, &mut |path, bytes| {
+            found.insert(path, bytes);
+        });
+        if let Err(e) = read
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(dir = %dir.display(), error = %e, "cannot count what a directory of the spool holds");
+            return;
+        }
+        let mut state = self.state();
+        state.charges.retain(|path, _| !path.starts_with(dir) || found.contains_key(path));
+        for (path, bytes) in found {
+            state.charges.entry(path).or_insert_with(|| Charge::none(&self.quota)).set(bytes);
+        }
+    }
+}
+
+/// Passes every file that counts to `each`, with its length.
+fn counted_below(dir: &Path, each: &mut dyn FnMut(PathBuf, u64)) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let meta = match entry.metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            meta => meta?,
+        };
+        let name = entry.file_name();
+        let counts = COUNTED.iter().any(|end| name.as_encoded_bytes().ends_with(end.as_bytes()));
+        if meta.is_dir() {
+            counted_below(&entry.path(), each)?;
+        } else if counts {
+            each(entry.path(), meta.len());
+        }
+    }
+    Ok(())
+}
