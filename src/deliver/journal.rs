@@ -350,6 +350,7 @@ fn lines(path: &Path, each: &mut dyn FnMut(u32, Entry)) -> io::Result<Lines> {
     Ok(read)
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 #[path = "journal_tests.rs"]
 mod tests;

@@ -245,7 +245,8 @@ fn undelivered(dir: &Path) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use super::*;
     use crate::deliver::journal::Entry;

@@ -163,7 +163,8 @@ pub(super) fn boot() -> [u8; BOOT_BYTES] {
     text.get(..BOOT_BYTES).and_then(|id| id.try_into().ok()).unwrap_or([0; BOOT_BYTES])
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use super::*;
 

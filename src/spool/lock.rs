@@ -129,7 +129,8 @@ fn holder(file: &mut File) -> String {
     }
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use super::*;
 

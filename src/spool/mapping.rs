@@ -214,7 +214,8 @@ impl Pool {
     }
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use super::super::quota::Quota;
     use super::*;
