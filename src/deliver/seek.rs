@@ -17,7 +17,8 @@ pub(crate) fn has_remains(dir: &Path) -> bool {
         Ok(entries) => entries,
         Err(error) => return error.kind() != std::io::ErrorKind::NotFound,
     };
-    let is_remains = |name: &str| name == ".journal" || name.ends_with(".pcap") || name.ends_with(".open");
+    let is_remains =
+        |name: &str| name.starts_with(".journal") || name.ends_with(".pcap") || name.ends_with(".open");
     entries
         .into_iter()
         .any(|entry| entry.map_or(true, |entry| entry.file_name().to_str().is_none_or(is_remains)))
