@@ -207,8 +207,8 @@ fn judge(plan: &Plan) -> Result<(), ServeError> {
         check_host(plan, &Host::real(), None).into_iter().partition(|one| one.severity == Severity::Error);
     for Finding { severity, subject, text, advice } in others {
         match severity {
-            Severity::Notice => tracing::info!(subject, advice, "{text}"),
-            _ => tracing::warn!(subject, advice, "{text}"),
+            Severity::Notice => tracing::info!(advice, "{subject} {text}"),
+            _ => tracing::warn!(advice, "{subject} {text}"),
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(ServeError::NotReady(errors)) }
