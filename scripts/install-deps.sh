@@ -69,14 +69,6 @@ need_node_modules() {
         touch "$folder/complete"
 }
 
-# Only a nightly toolchain has miri. .config/may-lack names it, because rustup's server is no registry.
-need_miri() {
-    cargo +nightly miri --version >/dev/null 2>&1 || cargo miri --version >/dev/null 2>&1 && return
-    have rustup || return 0
-    say "installing miri for the nightly toolchain (it is skipped where that fails)"
-    timeout 300 rustup --quiet toolchain install nightly --profile minimal --component miri,rust-src --no-self-update || true
-}
-
 incomplete=''
 need_apt "${packages[@]}" || incomplete=yes
 need_rust
@@ -85,6 +77,5 @@ if [ "$group" = test ]; then
     need_venv || incomplete=yes
     need_node || incomplete=yes
     need_node_modules || incomplete=yes
-    need_miri
 fi
 [ -z "$incomplete" ] || die "some packages are missing, see above"

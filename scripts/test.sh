@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every test; with --sweep nothing but all of tests/sweep, which takes hours. Goes on after a
-# failure, ends with where the time went, what failed and what
-# was skipped and why, and exits non-zero if anything failed. With TRAWL_REQUIRE_ALL=1 a skip is a failure, but for what
+# Installs what is missing and runs every test; with --sweep nothing but all of tests/sweep, which takes hours, and with --miri
+# nothing but miri. Goes on after a failure, ends with where the time went, what failed and what was skipped and why, and exits
+# non-zero if anything failed. With TRAWL_REQUIRE_ALL=1 a skip is a failure, but for what
 # .config/may-lack names. Continuous integration (.ci/run) does that and nothing else.
 set -uo pipefail
 # shellcheck source=scripts/lib.sh
@@ -97,9 +97,11 @@ loom() {
     (cd loom && CARGO_TARGET_DIR=$TARGET_DIR/loom RUSTFLAGS='--cfg loom' cargo test --release --quiet)
 }
 
-# Stable has no miri: whichever toolchain has it, without the proptests, which take hours there.
+# Stable has no miri; without the proptests, which take hours there.
 miri() {
-    "${MIRI[@]}" test --locked --no-default-features --lib -- --skip proptest block:: pcap::buffer
+    cargo +nightly miri --version >/dev/null 2>&1 ||
+        rustup --quiet toolchain install nightly --profile minimal --component miri,rust-src --no-self-update || return 1
+    cargo +nightly miri test --locked --no-default-features --lib -- --skip proptest block:: pcap::buffer
 }
 
 # The slowest tests of all logs, and what each test binary took in all.
@@ -147,6 +149,11 @@ if [ "${1:-}" = --sweep ]; then
     exit "${#failed[@]}"
 fi
 
+if [ "${1:-}" = --miri ]; then
+    step "miri" miri
+    exit "${#failed[@]}"
+fi
+
 if is_root; then
     ensure_hugepages 512 || skip "hugepages" "fewer than 512 of 2 MiB can be had; DPDK's tests run with --no-huge"
 else
@@ -177,13 +184,7 @@ else
     skip "fuzz targets" "cargo-fuzz is not installed and cannot be: cargo install --locked cargo-fuzz"
 fi
 step "loom: every interleaving of the lock-free code" loom
-MIRI=(cargo +nightly miri)
-"${MIRI[@]}" --version >/dev/null 2>&1 || MIRI=(cargo miri)
-if "${MIRI[@]}" --version >/dev/null 2>&1; then
-    step "miri" miri
-else
-    skip "miri" "no toolchain here has it: rustup component add --toolchain nightly miri rust-src"
-fi
+skip "miri" "it takes long and needs a nightly toolchain: scripts/test.sh --miri"
 
 say "where the time went"
 printf '%s\n' "${times[@]}" | sort -rn
