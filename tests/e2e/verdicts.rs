@@ -2,7 +2,7 @@
 //! the same words.
 
 use crate::frames::real_pcap;
-use crate::trawl::{Setup, Trawl, free_address};
+use crate::trawl::{Setup, free_address};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fs;
