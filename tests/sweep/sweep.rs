@@ -14,7 +14,7 @@ use std::time::Instant;
 /// Hosts beside each other. They wait most of the time.
 const BESIDE: usize = 6;
 /// How long a capture's end is waited for where the fault is over after one call.
-const PATIENCE_MS: u64 = 12_000;
+const PATIENCE_MS: u64 = 40_000;
 /// And where it lasts, so that it may never end.
 const PATIENCE_BRIEF_MS: u64 = 1_500;
 /// How many complaints a failed test shows.
