@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 /// Ratchets: characters of the longest row of a table and of the longest other line.
 const ROW_CHARS: usize = 430;
-const LINE_CHARS: usize = 430;
+const LINE_CHARS: usize = 140;
 /// Ratchet: lines of more than 140 characters.
 const LONG_LINES: usize = 150;
 const LONG: usize = 140;
