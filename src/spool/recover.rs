@@ -48,7 +48,7 @@ impl Recovery {
 ///
 /// # Errors
 /// When the file system refuses; a second try finds the same.
-pub(super) fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
+pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
     let mut recovery = Recovery::default();
     for path in names(dir)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
