@@ -9,6 +9,7 @@
 
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
+use super::record::note_leftovers;
 use super::relay::{self, Noted, relay};
 use super::report::{Report, Reporter};
 use super::retry::{Attempts, Outcome, RetryPolicy};
@@ -67,6 +68,8 @@ struct Progress {
     journal: Option<Shared>,
     /// Packets and frame bytes that a dead process left, in objects and segments.
     found: Option<(u64, u64)>,
+    /// Attempts to recover it.
+    recoveries: u32,
     reached: (u32, u64),
     /// Attempts that each segment failed.
     failures: HashMap<PathBuf, u32>,
@@ -148,7 +151,9 @@ impl Delivery {
         let journal = if recovers {
             let (queues, snaplen) = (self.queues, self.shape.snaplen);
             let (spool, feed) = (Arc::clone(&self.spool), Arc::clone(&self.feed));
-            let recovered = on_disk(move || recover(&dir, queues, snaplen, &spool, &feed)).await;
+            progress.recoveries += 1;
+            let is_last = progress.recoveries >= DISK_ATTEMPTS;
+            let recovered = on_disk(move || recover(&dir, queues, snaplen, (&spool, &feed), is_last)).await;
             let (journal, found) = recovered.map_err(|e| match e.kind() {
                 io::ErrorKind::NotFound if !self.dir.exists() => Stop::ForGood(self.gone()),
                 _ => Stop::Passing(format!("cannot recover {}: {e}", self.dir.display())),
@@ -275,7 +280,14 @@ impl Delivery {
     /// Removes what the store still holds of uploads of this capture, none of which is in progress any more. An upload whose
     /// begin was carried out and whose answer was lost is known to nobody else.
     async fn sweep(&self) {
-        sweep_store(&self.route, std::slice::from_ref(&self.id)).await;
+        if !sweep_store(&self.route, std::slice::from_ref(&self.id)).await {
+            let dir = self.dir.clone();
+            let noted = on_disk(move || {
+                note_leftovers(&dir);
+                Ok(())
+            });
+            let _the_log_says_what_failed = noted.await;
+        }
     }
 }
 

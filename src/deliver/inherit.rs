@@ -3,7 +3,7 @@
 //! Invariant: only a directory of which everything is delivered is removed.
 
 use super::journal::{self, Journal, Totals};
-use super::record::{Record, counts, remove};
+use super::record::{Record, counts, forget_leftovers, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
 use crate::spool::{self, Feed, Input, Spool};
@@ -27,23 +27,33 @@ pub(crate) struct Found {
 }
 
 /// Makes what a dead process left ready for the merge, and tells the feed. After an error the feed was told nothing, and the
-/// same can be tried again.
+/// same can be tried again. A segment that the disk does not let publish is such an error unless `is_last`: then it stays, and
+/// what is whole in it counts as found, so that it is missing from what is delivered.
 pub(super) fn recover(
     dir: &Path,
     queues: usize,
     snaplen: u32,
-    spool: &Spool,
-    feed: &Feed,
+    (spool, feed): (&Spool, &Feed),
+    is_last: bool,
 ) -> io::Result<(Journal, Found)> {
     let journal = Journal::open(dir)?;
     let Start { cuts, .. } = journal.start(queues);
     let recovery = spool.recover(dir, snaplen, &cuts)?;
-    for (path, why) in &recovery.held {
-        let segment = path.display();
-        tracing::warn!(%segment, %why, "a segment is left where it is, and its directory with it");
+    if let Some(held) = recovery.held.iter().find(|held| held.is_passing && !is_last) {
+        return Err(io::Error::other(format!(
+            "segment {} cannot be published: {}",
+            held.path.display(),
+            held.why
+        )));
     }
     let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
     let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
+    for spool::Held { path, why, found: held, .. } in &recovery.held {
+        let (segment, packets) = (path.display(), held.packets);
+        tracing::warn!(%segment, %why, packets, "a segment is left where it is, and its directory with it");
+        found.packets = found.packets.saturating_add(held.packets);
+        found.frame_bytes = found.frame_bytes.saturating_add(held.frame_bytes);
+    }
     let mut inputs = Vec::new();
     for (queue, stream) in recovery.streams {
         let Some(cut) = cuts.get(queue) else { continue };
@@ -110,7 +120,7 @@ pub(crate) enum Known {
 pub(crate) struct Left {
     /// No job speaks of them.
     pub strangers: Vec<Record>,
-    /// They have ended, and were not wholly delivered.
+    /// They have ended, and were not wholly delivered, or left something in their store.
     pub failed: Vec<Record>,
 }
 
@@ -141,6 +151,17 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
         }
     }
     Ok(left)
+}
+
+/// Removes the directories of ended captures whose store holds leftovers no more, if everything in them is delivered. Waits for
+/// the disk.
+pub(crate) fn swept(spool: &Spool, captures: &[CaptureId]) {
+    for id in captures {
+        let dir = spool.config().dir.join(id.as_str());
+        if let Err(error) = forget_leftovers(&dir).and_then(|()| is_removed(spool, &dir)) {
+            tracing::warn!(dir = %dir.display(), %error, "an ended capture's directory could not be removed");
+        }
+    }
 }
 
 /// Removes a directory without a record if it has nothing but records that were never whole.

@@ -22,7 +22,7 @@ mod sign;
 mod verify;
 
 pub(crate) use delivery::Delivery;
-pub(crate) use inherit::{Found, Known, sweep};
+pub(crate) use inherit::{Found, Known, sweep, swept};
 #[cfg(test)]
 pub(crate) use manifest::tests::empty as empty_manifest;
 pub use manifest::{

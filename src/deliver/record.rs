@@ -1,6 +1,7 @@
 //! What is kept beside a capture's segments, so that another process can finish it without any database: what was asked
 //! for and counted (`.capture.json`), the counts that its last object says (`.counts.json`) and the manifest once it is
-//! settled (`.manifest.json`). Owns these files; the complete objects are in `journal`.
+//! settled (`.manifest.json`), and whether its store still holds leftovers of uploads (`.leftovers`). Owns these files; the
+//! complete objects are in `journal`.
 //!
 //! Invariant: a file is replaced as a whole, and what is settled once is not changed.
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 const RECORD: &str = ".capture.json";
 const MANIFEST: &str = ".manifest.json";
 const COUNTS: &str = ".counts.json";
+const LEFTOVERS: &str = ".leftovers";
 /// Attempts to keep or read the counts.
 const ATTEMPTS: u32 = 6;
 
@@ -199,12 +201,34 @@ fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Notes that leftovers of uploads could not be removed from a capture's store: its directory stays until they are, because
+/// nothing else knows where they lie. Waits for the disk.
+pub(super) fn note_leftovers(dir: &Path) {
+    if let Err(error) = File::create(dir.join(LEFTOVERS)) {
+        tracing::warn!(dir = %dir.display(), %error, "it cannot be noted that the store holds leftovers of uploads");
+    }
+}
+
+/// They are removed.
+///
+/// # Errors
+/// When the file system refuses.
+pub(super) fn forget_leftovers(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(LEFTOVERS)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Removes a directory of which everything is delivered, and releases what it held. `false`: it holds something that no object
-/// has, or that nobody knows, and stays.
+/// has, or that nobody knows, or it says that its store holds leftovers, and stays.
 ///
 /// # Errors
 /// When the file system refuses.
 pub fn remove(spool: &Spool, dir: &Path) -> io::Result<bool> {
+    if dir.join(LEFTOVERS).try_exists()? {
+        return Ok(false);
+    }
     let kept = match undelivered(dir) {
         Ok(kept) => kept,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -307,6 +331,7 @@ mod tests {
             (".q000-00000001.pcap.open", vec![], false),
             (".q000-00000001.pcap.len", vec![], false),
             (".capture.json.part", vec![], true),
+            (LEFTOVERS, vec![], false),
         ] {
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path().join("capture");

@@ -63,8 +63,8 @@ impl Route {
 }
 
 /// Removes what unfinished uploads of these captures left in the one place where they went. It costs the bucket's owner
-/// money and nobody any packets, so that a failure is a warning.
-pub(crate) async fn sweep_store(route: &Route, captures: &[CaptureId]) {
+/// money and nobody any packets, so that a failure is a warning. Whether nothing is left.
+pub(crate) async fn sweep_store(route: &Route, captures: &[CaptureId]) -> bool {
     let ours = |id: &CaptureId| captures.contains(id);
     // Nothing of these captures is in progress: there is no time after which something could be.
     let sweep = Sweep { ours: &ours, known: &[], before: Timestamp::MAX };
@@ -81,11 +81,13 @@ pub(crate) async fn sweep_store(route: &Route, captures: &[CaptureId]) {
             swept => break swept,
         }
     };
-    match swept {
+    match &swept {
         Ok(0) => {}
         Ok(uploads) => tracing::info!(uploads, "leftovers of uploads were removed"),
         Err(error) => tracing::warn!(
-            %error, ?captures, "leftovers of uploads could not be removed; a lifecycle rule of the bucket does that too"
+            %error, ?captures,
+            "leftovers of uploads could not be removed; the next start tries again, and a lifecycle rule of the bucket does it too"
         ),
     }
+    swept.is_ok()
 }

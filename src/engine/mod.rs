@@ -41,9 +41,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 /// How often limits are looked at and workers' answers collected.
 const TICK: Duration = Duration::from_millis(5);
+/// How long the end waits for sweeps of stores, which the next start begins again.
+const SWEEPS_MAX: Duration = Duration::from_secs(3);
 
 /// What of a capture is not a decision: the ends of threads and files.
 struct Resources {
@@ -91,6 +94,8 @@ pub struct Engine {
     /// Steps of the wall clock that were told.
     clock: ClockReading,
     inheritance: Inheritance,
+    /// Removals of what uploads of ended captures left in their stores.
+    sweeps: JoinSet<()>,
     started: Instant,
     finished: bool,
     stage: Arc<Stage>,
@@ -120,6 +125,7 @@ impl Engine {
             leaving: watch::channel(false).0,
             clock: ClockReading::default(),
             inheritance,
+            sweeps: JoinSet::new(),
             started: Instant::now(),
             finished: false,
             stage: Arc::new(Stage::new("engine", 0)),
@@ -153,6 +159,8 @@ impl Engine {
                 _ = tick.tick() => self.tick(),
             }
         }
+        let sweeps = async { while self.sweeps.join_next().await.is_some() {} };
+        let _the_next_start_goes_on = tokio::time::timeout(SWEEPS_MAX, sweeps).await;
         if let Some(writer) = self.writer.take() {
             writer.close().await;
         }

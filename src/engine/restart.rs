@@ -5,7 +5,7 @@
 use super::machine::{Inherited, Input, Remains, Serial};
 use super::{Engine, Planes, Resources};
 use crate::deliver::journal::{Entry, Journal, Record, settled};
-use crate::deliver::{Known, Manifest, has_remains, sweep, sweep_store};
+use crate::deliver::{Known, Manifest, has_remains, sweep, sweep_store, swept};
 use crate::job::{CaptureId, Job, Status, StopReason};
 use crate::pcap::Origin;
 use crate::spool::Feed;
@@ -20,8 +20,8 @@ pub(super) struct Inheritance {
     /// The jobs that have not ended, and the captures in the spool that the job store does not know; with what the spool has
     /// of each.
     unfinished: Vec<(Stored, Left)>,
-    /// Captures in the spool that could not be delivered: one of those that went to the same place for the same account,
-    /// and all of them.
+    /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and all of
+    /// them.
     failed: Vec<(Job, Vec<CaptureId>)>,
 }
 
@@ -119,7 +119,12 @@ impl Engine {
         }
         for (job, captures) in failed {
             let route = self.route(&job);
-            tokio::spawn(async move { sweep_store(&route, &captures).await });
+            let spool = Arc::clone(&self.planes.spool);
+            self.sweeps.spawn(async move {
+                if sweep_store(&route, &captures).await {
+                    let _died = tokio::task::spawn_blocking(move || swept(&spool, &captures)).await;
+                }
+            });
         }
     }
 

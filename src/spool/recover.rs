@@ -3,6 +3,7 @@
 //!
 //! Invariant: nothing is presented that was not certainly written for this segment; a second recovery finds the same.
 
+use super::salvage::Salvaged;
 use super::{Cut, Input, Segment, length, salvage};
 use crate::pcap::file_header;
 use std::collections::BTreeMap;
@@ -24,8 +25,21 @@ pub struct Recovery {
     pub opened: u64,
     /// Bytes of files that were given back to the file system.
     pub freed_bytes: u64,
-    /// Open segments that are left as they are, and why: nothing of them is in `streams`.
-    pub held: Vec<(PathBuf, String)>,
+    /// Open segments that are left as they are: nothing of them is in `streams`.
+    pub held: Vec<Held>,
+}
+
+/// An open segment that is left as it is.
+#[derive(Debug)]
+pub struct Held {
+    /// The file.
+    pub path: PathBuf,
+    /// Why it stays.
+    pub why: String,
+    /// Whether the disk is why, and may be well again.
+    pub is_passing: bool,
+    /// What is whole in it, and in no count of what is lost: nothing where that cannot be told.
+    pub found: Salvaged,
 }
 
 impl Recovery {
@@ -63,10 +77,13 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
             // A copy took its place: what bears a published name is complete.
             fs::remove_file(&path)?;
         } else if cuts.get(queue).is_some_and(|cut| sequence < cut.sequence) {
+            // Counted as lost when objects went on.
             let why = "it could not be published, and objects went on without it".to_owned();
-            recovery.held.push((path, why));
-        } else if let Err(e) = recovery.publish(&path, &to, snaplen) {
-            recovery.held.push((path, e.to_string()));
+            recovery.held.push(Held { path, why, is_passing: false, found: Salvaged::default() });
+        } else if let Err(unpublished) = recovery.publish(&path, &to, snaplen) {
+            let is_passing = matches!(unpublished, Unpublished::Disk(_));
+            let found = if is_passing { whole(&path).unwrap_or_default() } else { Salvaged::default() };
+            recovery.held.push(Held { path, why: unpublished.to_string(), is_passing, found });
         }
     }
     for path in names(dir)? {
@@ -90,13 +107,13 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
 
 impl Recovery {
     /// Publishes an open segment as far as it can be trusted; tries again, because what fails for good costs a segment.
-    fn publish(&mut self, open: &Path, to: &Path, snaplen: u32) -> io::Result<()> {
+    fn publish(&mut self, open: &Path, to: &Path, snaplen: u32) -> Result<(), Unpublished> {
         let mut tries = 1;
         let freed_bytes = loop {
             match publish(open, to, snaplen) {
                 Ok(Some(freed_bytes)) => break freed_bytes,
-                Ok(None) => return Err(io::Error::other("its length file is missing or damaged")),
-                Err(e) if tries == TRIES => return Err(e),
+                Ok(None) => return Err(Unpublished::UnknownLength),
+                Err(e) if tries == TRIES => return Err(e.into()),
                 Err(_) => std::thread::sleep(PAUSE),
             }
             tries += 1;
@@ -105,6 +122,23 @@ impl Recovery {
         self.freed_bytes += freed_bytes;
         Ok(())
     }
+}
+
+/// Why an open segment could not be published.
+#[derive(Debug, thiserror::Error)]
+enum Unpublished {
+    #[error("its length file is missing or damaged")]
+    UnknownLength,
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+}
+
+/// What is whole in an open segment.
+fn whole(open: &Path) -> io::Result<Salvaged> {
+    let Some(trusted) = length::trusted(&open.with_extension("len"))? else { return Ok(Salvaged::default()) };
+    let file = File::open(open)?;
+    let bytes = file.metadata()?.len();
+    salvage::whole_records(&file, trusted.min(bytes))
 }
 
 /// Cuts an open segment and gives it its name; the bytes that were given back. None: nothing says how much of it is its own.
@@ -200,7 +234,7 @@ mod tests {
         }
         for _ in 0..2 {
             let recovery = recover(dir.path(), 160, &[]).unwrap();
-            let held: Vec<_> = recovery.held.iter().map(|(path, _)| path.clone()).collect();
+            let held: Vec<_> = recovery.held.iter().map(|held| held.path.clone()).collect();
             assert_eq!(held, std::slice::from_ref(&open));
             let told: Vec<_> = recovery.inputs(0, 0).collect();
             let [Input::Segment(0, first), hole, Input::Segment(0, last)] = &told[..] else {
