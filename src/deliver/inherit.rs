@@ -6,7 +6,7 @@ use super::journal::{self, Journal, Totals};
 use super::record::{Record, counts, forget_leftovers, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
-use crate::spool::{self, Feed, Input, Spool};
+use crate::spool::{self, Feed, Input, Segment, Spool};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -57,7 +57,7 @@ pub(super) fn recover(
     let mut inputs = Vec::new();
     for (queue, stream) in recovery.streams {
         let Some(cut) = cuts.get(queue) else { continue };
-        let mut next = cut.sequence;
+        let mut kept = Vec::<Segment>::new();
         for segment in stream {
             if segment.sequence < cut.sequence {
                 if !gaps.iter().any(|gap| (gap.queue, gap.sequence) == (queue, segment.sequence)) {
@@ -65,13 +65,11 @@ pub(super) fn recover(
                 }
                 continue;
             }
-            if journal.is_complete() || segment.sequence - next.min(segment.sequence) > HOLES_MAX {
+            let next = kept.last().map_or(cut.sequence, |last| last.sequence + 1);
+            if journal.is_complete() || segment.sequence.saturating_sub(next) > HOLES_MAX {
                 tracing::error!(segment = %segment.path.display(), "a segment is in no object; it is kept");
                 continue;
             }
-            // A segment that could not be published, or one that cannot be trusted.
-            inputs.extend((next..segment.sequence).map(|sequence| Input::Hole { queue, sequence }));
-            next = segment.sequence + 1;
             let (mut packets, mut bytes) = (segment.packets, segment.frame_bytes());
             if segment.sequence == cut.sequence && cut.offset > 0 {
                 let before = spool::whole_records(&File::open(&segment.path)?, cut.offset)?;
@@ -80,8 +78,10 @@ pub(super) fn recover(
             }
             found.packets = found.packets.saturating_add(packets);
             found.frame_bytes = found.frame_bytes.saturating_add(bytes);
-            inputs.push(Input::Segment(queue, segment));
+            kept.push(segment);
         }
+        // A hole is a segment that could not be published, or one that cannot be trusted.
+        inputs.extend(spool::with_holes(queue, cut.sequence, kept));
     }
     let counts = counts(dir)?;
     inputs.into_iter().for_each(|input| feed.tell(input));

@@ -42,18 +42,19 @@ pub struct Held {
     pub found: Salvaged,
 }
 
-impl Recovery {
-    /// What a merge is told of a queue, beginning with the segment of number `first`: its segments in order, and a hole for
-    /// each one that is missing between them.
-    pub fn inputs(&self, queue: usize, first: u64) -> impl Iterator<Item = Input> + '_ {
-        let mut next = first;
-        let stream = self.streams.get(&queue).into_iter().flatten();
-        stream.filter(move |segment| segment.sequence >= first).flat_map(move |segment| {
-            let holes = (next..segment.sequence).map(move |sequence| Input::Hole { queue, sequence });
-            next = segment.sequence + 1;
-            holes.chain([Input::Segment(queue, segment.clone())])
-        })
-    }
+/// What a merge is told of a queue, beginning with the segment of number `first`: `segments`, which are in order, and a hole
+/// for each one that is missing between them.
+pub fn with_holes(
+    queue: usize,
+    first: u64,
+    segments: impl IntoIterator<Item = Segment>,
+) -> impl Iterator<Item = Input> {
+    let mut next = first;
+    segments.into_iter().flat_map(move |segment| {
+        let holes = (next..segment.sequence).map(move |sequence| Input::Hole { queue, sequence });
+        next = segment.sequence + 1;
+        holes.chain([Input::Segment(queue, segment)])
+    })
 }
 
 /// Cuts and publishes what is in `dir`. `snaplen` is for the header of a segment of which nothing was written. Complete
@@ -236,7 +237,7 @@ mod tests {
             let recovery = recover(dir.path(), 160, &[]).unwrap();
             let held: Vec<_> = recovery.held.iter().map(|held| held.path.clone()).collect();
             assert_eq!(held, std::slice::from_ref(&open));
-            let told: Vec<_> = recovery.inputs(0, 0).collect();
+            let told: Vec<_> = with_holes(0, 0, recovery.streams[&0].clone()).collect();
             let [Input::Segment(0, first), hole, Input::Segment(0, last)] = &told[..] else {
                 panic!("{told:?}")
             };

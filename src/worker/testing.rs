@@ -10,36 +10,18 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Frames of one burst.
-#[derive(Debug, Default)]
-pub(crate) struct Frames(pub Vec<Vec<u8>>);
-
-impl Burst for Frames {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn head(&self, i: usize) -> &[u8] {
-        &self.0[i]
-    }
-
-    fn wire_len(&self, i: usize) -> u32 {
-        u32::try_from(self.0[i].len()).unwrap()
-    }
-
-    fn copy_to(&self, i: usize, dst: &mut [u8]) {
-        dst.copy_from_slice(&self.0[i][..dst.len()]);
-    }
-}
+#[path = "../../tests/common/burst.rs"]
+mod burst;
+pub(crate) use burst::Frames;
 
 /// A queue that delivers one burst after the other, and then none.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Bursts(pub Arc<Mutex<VecDeque<Frames>>>);
+pub(crate) struct Bursts(pub Arc<Mutex<VecDeque<Frames<Vec<Vec<u8>>>>>>);
 
 impl Source for Bursts {
-    type Burst<'a> = Frames;
+    type Burst<'a> = Frames<Vec<Vec<u8>>>;
 
-    fn receive(&mut self) -> Frames {
+    fn receive(&mut self) -> Frames<Vec<Vec<u8>>> {
         self.0.lock().unwrap().pop_front().unwrap_or_default()
     }
 }
