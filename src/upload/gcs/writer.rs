@@ -10,9 +10,9 @@ use super::session::{Held, Session, Stand};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept};
 use crate::upload::checksum::{base64, crc32c, joined};
+use crate::upload::parts::{Flights, fill};
 use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::task::{JoinError, JoinSet};
+use bytes::{Bytes, BytesMut};
 
 /// Where the bytes go.
 enum Progress {
@@ -49,7 +49,7 @@ pub(super) struct GcsWriter {
     confirmed: Beginning,
     /// Bytes to come that the store holds already.
     skip: u64,
-    flight: JoinSet<Result<Beginning, UploadError>>,
+    flight: Flights<Beginning>,
     /// Bytes that the last checkpoint named; none if there was none.
     told: Option<u64>,
 }
@@ -57,6 +57,7 @@ pub(super) struct GcsWriter {
 impl GcsWriter {
     pub(super) fn new(target: Target, chunk_bytes: usize) -> Self {
         Self {
+            flight: Flights::new(target.place()),
             target,
             chunk_bytes,
             open: BytesMut::new(),
@@ -64,7 +65,6 @@ impl GcsWriter {
             gone: Beginning::default(),
             confirmed: Beginning::default(),
             skip: 0,
-            flight: JoinSet::new(),
             told: None,
         }
     }
@@ -91,13 +91,9 @@ impl GcsWriter {
                 let longer = self.gone.bytes > held.size;
                 return if longer { Err(self.exists()) } else { Ok(()) };
             }
-            if self.open.len() == self.chunk_bytes {
+            if fill(&mut self.open, &mut bytes, self.chunk_bytes) {
                 self.depart().await?;
-                continue;
             }
-            let len = bytes.len().min(self.chunk_bytes - self.open.len());
-            self.open.extend_from_slice(&bytes[..len]);
-            bytes.advance(len);
         }
         Ok(())
     }
@@ -106,10 +102,10 @@ impl GcsWriter {
         UploadError::Exists { place: self.target.place() }
     }
 
-    /// Hears of the chunk in the air. The last one is not sent before the end: it carries the object's size and checksum.
+    /// Waits for the chunk in flight. The last one is not sent before the end: it carries the object's size and checksum.
     async fn settled(&mut self) -> Result<(), UploadError> {
-        while let Some(landed) = self.flight.join_next().await {
-            self.land(landed)?;
+        while let Some(confirmed) = self.flight.next().await {
+            self.confirmed = confirmed?;
         }
         Ok(())
     }
@@ -130,7 +126,7 @@ impl GcsWriter {
         Ok(())
     }
 
-    /// Sends the open chunk on its way.
+    /// Sends the open chunk.
     async fn depart(&mut self) -> Result<(), UploadError> {
         self.clear().await?;
         let (from, body) = (self.gone.bytes, self.open.split().freeze());
@@ -138,27 +134,13 @@ impl GcsWriter {
         self.gone = gone;
         if let Progress::Session(session) = &self.progress {
             let session = session.hand();
-            self.flight.spawn(async move {
+            self.flight.send(async move {
                 match session.send(from, body, None).await? {
                     Stand::Open(_) => Ok(gone),
                     // Somebody else who has the session's address ended it.
                     Stand::Done(_) => Err(session.lost()),
                 }
             });
-        }
-        Ok(())
-    }
-
-    fn land(&mut self, landed: Result<Result<Beginning, UploadError>, JoinError>) -> Result<(), UploadError> {
-        match landed {
-            Ok(landed) => self.confirmed = landed?,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => {
-                    let detail = "the runtime is shutting down".to_owned();
-                    return Err(UploadError::Refused { place: self.target.place(), detail });
-                }
-            },
         }
         Ok(())
     }
@@ -211,7 +193,7 @@ impl Ending for GcsWriter {
     }
 
     async fn give_up(&mut self) -> Result<(), UploadError> {
-        self.flight.shutdown().await;
+        self.flight.stop().await;
         match std::mem::replace(&mut self.progress, Progress::None) {
             Progress::Session(session) => session.cancel().await,
             _ => Ok(()),

@@ -12,11 +12,11 @@ use crate::limits::PARTS_MAX;
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept, KeptPart};
 use crate::upload::checksum::{Running, base64, crc32c, joined};
+use crate::upload::parts::{Flights, fill};
 use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
-use tokio::task::{JoinError, JoinSet};
 
 /// Parts of one size before the size doubles. With [`PARTS_MAX`] parts there are ten sizes, and even parts of 5 MiB then
 /// add up to 5 TiB less a few, while objects up to 1000 parts never take more memory than configured.
@@ -50,7 +50,7 @@ pub(super) struct S3Writer {
     upload: Option<Multipart>,
     /// Parts begun.
     begun: u64,
-    flights: JoinSet<Result<(i32, KeptPart), UploadError>>,
+    flights: Flights<(i32, KeptPart)>,
     /// Parts that the store has, by number from 1.
     parts: BTreeMap<i32, KeptPart>,
     /// Parts that the last checkpoint named; none if there was none.
@@ -60,6 +60,7 @@ pub(super) struct S3Writer {
 impl S3Writer {
     pub(super) fn new(target: Target, cut: Cut, parts_in_flight: usize) -> Self {
         Self {
+            flights: Flights::new(target.place()),
             target,
             cut,
             parts_in_flight,
@@ -68,7 +69,6 @@ impl S3Writer {
             whole: Running::after(0),
             upload: None,
             begun: 0,
-            flights: JoinSet::new(),
             parts: BTreeMap::new(),
             told: None,
         }
@@ -89,30 +89,29 @@ impl S3Writer {
         }
     }
 
+    /// Bytes of the open part, once it is full.
+    fn part_bytes(&self) -> usize {
+        usize::try_from(self.cut.bytes_of(self.begun)).unwrap_or(usize::MAX)
+    }
+
     /// Takes bytes; a part leaves only when a byte behind it has come, so that an object of one part is a small one.
     async fn append(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
         self.whole.update(&bytes);
         self.bytes += bytes.len() as u64;
-        while !bytes.is_empty() {
-            let size = usize::try_from(self.cut.bytes_of(self.begun)).unwrap_or(usize::MAX);
-            if self.open.len() == size {
-                self.depart().await?;
-                continue;
-            }
-            let piece = bytes.split_to(bytes.len().min(size - self.open.len()));
-            self.open.extend_from_slice(&piece);
+        while fill(&mut self.open, &mut bytes, self.part_bytes()) {
+            self.depart().await?;
         }
         Ok(())
     }
 
-    /// Sends the open part on its way, once there is room in the air.
+    /// Sends the open part, once fewer than `parts_in_flight` are in flight.
     async fn depart(&mut self) -> Result<(), UploadError> {
-        while let Some(landed) = self.flights.try_join_next() {
-            self.land(landed)?;
+        while let Some(part) = self.flights.ended() {
+            self.confirmed(part?);
         }
         while self.flights.len() >= self.parts_in_flight {
-            let Some(landed) = self.flights.join_next().await else { break };
-            self.land(landed)?;
+            let Some(part) = self.flights.next().await else { break };
+            self.confirmed(part?);
         }
         if self.begun == PARTS_MAX {
             return Err(UploadError::TooLarge { place: self.target.place(), bytes_max: self.bytes });
@@ -124,28 +123,12 @@ impl S3Writer {
         self.begun += 1;
         let (target, id, number) = (self.target.clone(), upload.id.clone(), self.begun as i32);
         self.upload = Some(upload);
-        self.flights.spawn(send_part(target, id, number, self.open.split().freeze()));
+        self.flights.send(send_part(target, id, number, self.open.split().freeze()));
         Ok(())
     }
 
-    fn land(
-        &mut self,
-        landed: Result<Result<(i32, KeptPart), UploadError>, JoinError>,
-    ) -> Result<(), UploadError> {
-        match landed {
-            Ok(landed) => {
-                let (number, part) = landed?;
-                self.parts.insert(number, part);
-            }
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => {
-                    let detail = "the runtime is shutting down".to_owned();
-                    return Err(UploadError::Refused { place: self.target.place(), detail });
-                }
-            },
-        }
-        Ok(())
+    fn confirmed(&mut self, (number, part): (i32, KeptPart)) {
+        self.parts.insert(number, part);
     }
 
     /// The object by one request.
@@ -257,17 +240,16 @@ impl S3Writer {
         }
     }
 
-    /// Hears of every part in the air, also behind one that failed: what the store has need not be sent again.
+    /// Waits for every part in flight, also behind one that failed: what the store has need not be sent again.
     async fn gather(&mut self) -> Result<(), UploadError> {
         let mut result = Ok(());
-        while let Some(landed) = self.flights.join_next().await {
-            let landed = self.land(landed);
-            result = result.and(landed);
+        while let Some(part) = self.flights.next().await {
+            result = result.and(part.map(|part| self.confirmed(part)));
         }
         result
     }
 
-    /// Sends the last part, unless the object is a small one, and hears of all.
+    /// Sends the last part, unless the object is a small one, and waits for all.
     async fn settled(&mut self) -> Result<(), UploadError> {
         let mut result = Ok(());
         if self.upload.is_some() && !self.open.is_empty() {
@@ -300,7 +282,7 @@ impl Ending for S3Writer {
     }
 
     async fn give_up(&mut self) -> Result<(), UploadError> {
-        self.flights.shutdown().await;
+        self.flights.stop().await;
         match self.upload.take() {
             Some(upload) => upload.abort().await,
             _ => Ok(()),
