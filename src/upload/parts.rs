@@ -18,12 +18,12 @@ pub(super) fn fill(open: &mut BytesMut, bytes: &mut Bytes, part_bytes: usize) ->
 
 /// Requests in flight, each of which brings a `T`.
 #[derive(Debug)]
-pub(super) struct Flights<T> {
+pub(super) struct InFlight<T> {
     place: String,
     requests: JoinSet<Result<T, UploadError>>,
 }
 
-impl<T: Send + 'static> Flights<T> {
+impl<T: Send + 'static> InFlight<T> {
     /// None yet. `place` is what errors name.
     pub(super) fn new(place: String) -> Self {
         Self { place, requests: JoinSet::new() }

@@ -65,7 +65,7 @@ impl Grant {
 
 /// What a failed attempt means for the next one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Prospect {
+pub(super) struct Retriable {
     /// The same request may well succeed later.
     pub transient: bool,
     /// People can make it succeed.
@@ -92,7 +92,7 @@ impl Retry {
     ///
     /// # Errors
     /// There is none: after so many seconds the request is given up.
-    pub(super) async fn after(&mut self, failed: Prospect, place: &str, detail: &str) -> Result<(), u64> {
+    pub(super) async fn after(&mut self, failed: Retriable, place: &str, detail: &str) -> Result<(), u64> {
         self.made += 1;
         let (pause, elapsed) = (self.grant.pause(self.made), self.began.elapsed());
         let again = failed.transient || self.budget.curable && failed.curable;
@@ -124,8 +124,8 @@ mod tests {
     #[tokio::test]
     async fn what_may_succeed_is_tried_until_its_time_is_used_up_and_nothing_else_is() {
         let grant = Grant { retry_seconds_max: 3, attempt_seconds_max: 1, pause_ms_max: 1 };
-        let failed = |transient, curable| Prospect { transient, curable, total_max: Duration::MAX };
-        let pauses = async |budget, failed: Prospect| {
+        let failed = |transient, curable| Retriable { transient, curable, total_max: Duration::MAX };
+        let pauses = async |budget, failed: Retriable| {
             let (mut retry, mut pauses) = (Retry::new(grant, budget), 0);
             while retry.after(failed, "there", "why").await.is_ok() {
                 pauses += 1;
@@ -139,7 +139,7 @@ mod tests {
         for failed in [failed(true, false), failed(false, true)] {
             assert!((4..=6).contains(&pauses(grant.budget(0), failed).await));
         }
-        let briefly = Prospect { total_max: Duration::from_secs(1), ..failed(true, false) };
+        let briefly = Retriable { total_max: Duration::from_secs(1), ..failed(true, false) };
         assert!((1..=2).contains(&pauses(grant.budget(0), briefly).await));
     }
 

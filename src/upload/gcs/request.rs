@@ -7,7 +7,7 @@
 use super::client::Tokens;
 use crate::chain::chain;
 use crate::upload::UploadError;
-use crate::upload::retry_budget::{Grant, Prospect, Retry, RetryBudget, is_about_trust};
+use crate::upload::retry_budget::{Grant, Retriable, Retry, RetryBudget, is_about_trust};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Url};
@@ -177,8 +177,8 @@ impl Refusal {
         Self::new(Some(status), text("/error/errors/0/reason").to_owned(), detail)
     }
 
-    fn prospect(&self) -> Prospect {
-        Prospect { transient: self.transient(), curable: self.curable(), total_max: Duration::MAX }
+    fn retriable(&self) -> Retriable {
+        Retriable { transient: self.transient(), curable: self.curable(), total_max: Duration::MAX }
     }
 
     fn transient(&self) -> bool {
@@ -238,7 +238,7 @@ impl<'a> Attempts<'a> {
 
     /// Waits for the next attempt after one that failed, or says that there is none.
     pub(super) async fn after(&mut self, refusal: Refusal) -> Result<(), Failed> {
-        let waited = self.retry.after(refusal.prospect(), &self.target.place(), &refusal.detail).await;
+        let waited = self.retry.after(refusal.retriable(), &self.target.place(), &refusal.detail).await;
         waited.map_err(|seconds| Failed {
             status: refusal.status,
             error: refusal.explain(self.target, self.action, seconds),

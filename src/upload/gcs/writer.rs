@@ -10,7 +10,7 @@ use super::session::{Held, Session, Stand};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept};
 use crate::upload::checksum::{base64, crc32c, joined};
-use crate::upload::parts::{Flights, fill};
+use crate::upload::parts::{InFlight, fill};
 use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
 use bytes::{Bytes, BytesMut};
 
@@ -49,7 +49,7 @@ pub(super) struct GcsWriter {
     confirmed: Beginning,
     /// Bytes to come that the store holds already.
     skip: u64,
-    flight: Flights<Beginning>,
+    flight: InFlight<Beginning>,
     /// Bytes that the last checkpoint named; none if there was none.
     told: Option<u64>,
 }
@@ -57,7 +57,7 @@ pub(super) struct GcsWriter {
 impl GcsWriter {
     pub(super) fn new(target: Target, chunk_bytes: usize) -> Self {
         Self {
-            flight: Flights::new(target.place()),
+            flight: InFlight::new(target.place()),
             target,
             chunk_bytes,
             open: BytesMut::new(),

@@ -7,7 +7,7 @@
 use super::extras::S3Extras;
 use crate::chain::chain;
 use crate::upload::UploadError;
-use crate::upload::retry_budget::{Grant, Prospect, Retry, RetryBudget, is_about_trust};
+use crate::upload::retry_budget::{Grant, Retriable, Retry, RetryBudget, is_about_trust};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -99,7 +99,7 @@ where
             Ok(Err(error)) => Answer::read(&error),
             Err(_elapsed) => Answer::silence(budget.attempt),
         };
-        if let Err(seconds) = retry.after(answer.prospect(), &target.place(), &answer.detail).await {
+        if let Err(seconds) = retry.after(answer.retriable(), &target.place(), &answer.detail).await {
             let error = answer.explain(target, action, seconds);
             return Err(Failed { error, code: answer.code });
         }
@@ -135,9 +135,9 @@ impl Answer {
         Self { status, code, detail, unusable: matches!(error, SdkError::ConstructionFailure(_)) }
     }
 
-    fn prospect(&self) -> Prospect {
+    fn retriable(&self) -> Retriable {
         let total_max = if self.is_about_keys() { KEYS_TOTAL_MAX } else { Duration::MAX };
-        Prospect { transient: self.transient(), curable: self.curable(), total_max }
+        Retriable { transient: self.transient(), curable: self.curable(), total_max }
     }
 
     fn transient(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::limits::PARTS_MAX;
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept, KeptPart};
 use crate::upload::checksum::{Running, base64, crc32c, joined};
-use crate::upload::parts::{Flights, fill};
+use crate::upload::parts::{InFlight, fill};
 use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
@@ -50,7 +50,7 @@ pub(super) struct S3Writer {
     upload: Option<Multipart>,
     /// Parts begun.
     begun: u64,
-    flights: Flights<(i32, KeptPart)>,
+    flights: InFlight<(i32, KeptPart)>,
     /// Parts that the store has, by number from 1.
     parts: BTreeMap<i32, KeptPart>,
     /// Parts that the last checkpoint named; none if there was none.
@@ -60,7 +60,7 @@ pub(super) struct S3Writer {
 impl S3Writer {
     pub(super) fn new(target: Target, cut: Cut, parts_in_flight: usize) -> Self {
         Self {
-            flights: Flights::new(target.place()),
+            flights: InFlight::new(target.place()),
             target,
             cut,
             parts_in_flight,
