@@ -10,7 +10,7 @@ mod cycles;
 mod disk;
 mod lane;
 mod share;
-mod stage;
+mod heartbeat;
 
 pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages};
 pub use copy::copy_past_cache;
@@ -20,4 +20,4 @@ pub(crate) use disk::Attempt;
 pub use disk::{DiskQueue, Write, try_io_uring};
 pub use lane::{WorkerEnd, WriterEnd, lane};
 pub use share::{BLOCKS_SPARE, BlockShare};
-pub use stage::{Stage, StageReading};
+pub use heartbeat::{Heartbeat, HeartbeatReading};

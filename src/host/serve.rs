@@ -140,7 +140,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let started = Arc::new(ports.started);
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, Arc::clone(&started)))?;
     let observation =
-        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.stage(), &storage)
+        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.heartbeat(), &storage)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     let result = runtime.block_on(run(&plan, engine, listener, tls, &storage, observation));
     if let Err(error) = &result {

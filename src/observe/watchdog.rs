@@ -6,7 +6,7 @@
 //! Invariant: only time in which the watchdog itself ran counts, so a process that was stopped or a host that slept accuses
 //! nobody.
 
-use crate::block::{Stage, StageReading};
+use crate::block::{Heartbeat, HeartbeatReading};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -30,8 +30,8 @@ impl Verdicts {
 
 #[derive(Debug)]
 struct Watched {
-    stage: Arc<Stage>,
-    last: StageReading,
+    stage: Arc<Heartbeat>,
+    last: HeartbeatReading,
     /// On the watchdog's clock: its last turn.
     turned: Duration,
     /// On the watchdog's clock: when something of what waits last got done, or nothing waited.
@@ -43,7 +43,7 @@ impl Watched {
     /// Why it stands still, if it does.
     fn look(&mut self, clock: Duration, limit: Duration) -> Option<String> {
         let now = self.stage.read();
-        if now.turns != self.last.turns {
+        if now.beats != self.last.beats {
             self.turned = clock;
         }
         let waiting = now.queued + now.in_flight;
@@ -55,7 +55,7 @@ impl Watched {
         if idle >= limit {
             Some(format!("its thread has not moved for {} s", idle.as_secs()))
         } else if stuck >= limit {
-            let StageReading { queued, in_flight, .. } = now;
+            let HeartbeatReading { queued, in_flight, .. } = now;
             let seconds = stuck.as_secs();
             Some(format!(
                 "{queued} messages wait and {in_flight} writes are in flight, and none got done for {seconds} s"
@@ -75,8 +75,8 @@ struct Look {
 }
 
 impl Look {
-    fn new(stages: &[Arc<Stage>], limit: Duration) -> Self {
-        let watch = |stage: &Arc<Stage>| Watched {
+    fn new(stages: &[Arc<Heartbeat>], limit: Duration) -> Self {
+        let watch = |stage: &Arc<Heartbeat>| Watched {
             stage: Arc::clone(stage),
             last: stage.read(),
             turned: Duration::ZERO,
@@ -125,7 +125,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(stages: &[Arc<Stage>], limit: Duration) -> std::io::Result<Self> {
+    pub fn start(stages: &[Arc<Heartbeat>], limit: Duration) -> std::io::Result<Self> {
         let look = Look::new(stages, limit);
         let verdicts = Arc::clone(&look.verdicts);
         let (end, asked) = bounded(0);
@@ -186,23 +186,23 @@ mod tests {
 
     #[test]
     fn a_thread_that_does_not_turn_is_named_until_it_goes_on() {
-        let stage = Arc::new(Stage::new("worker0", 1));
+        let stage = Arc::new(Heartbeat::new("worker0", 1));
         let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
-        assert_eq!(seconds(&mut look, 10, || stage.turn(0, 0)), None);
+        assert_eq!(seconds(&mut look, 10, || stage.beat(0, 0)), None);
         assert_eq!(seconds(&mut look, 1, || {}), None);
         let reason = seconds(&mut look, 2, || {}).unwrap();
         assert!(reason.contains("has not moved for 3 s"), "{reason}");
-        assert_eq!(seconds(&mut look, 1, || stage.turn(0, 0)), None);
+        assert_eq!(seconds(&mut look, 1, || stage.beat(0, 0)), None);
     }
 
     #[test]
     fn a_thread_that_turns_while_nothing_of_what_waits_gets_done_stands_still() {
-        let stage = Arc::new(Stage::new("writer0", 0));
+        let stage = Arc::new(Heartbeat::new("writer0", 0));
         let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
-        let reason = seconds(&mut look, 3, || stage.turn(7, 8)).unwrap();
+        let reason = seconds(&mut look, 3, || stage.beat(7, 8)).unwrap();
         assert!(reason.starts_with("7 messages wait and 8 writes are in flight"), "{reason}");
         let works = || {
-            stage.turn(7, 8);
+            stage.beat(7, 8);
             stage.done(1);
         };
         assert_eq!(seconds(&mut look, 3, works), None);
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn time_in_which_the_watchdog_did_not_run_accuses_nobody() {
-        let stage = Arc::new(Stage::new("worker0", 1));
+        let stage = Arc::new(Heartbeat::new("worker0", 1));
         let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
         look.look(Duration::from_secs(3600));
         assert_eq!(look.verdicts.read(), [None]);

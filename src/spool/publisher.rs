@@ -11,7 +11,7 @@
 use super::length::Length;
 use super::segment::OpenSegment;
 use super::{Event, Failure, Input, Lost, Segment, Spool, SpoolCapture, StreamId};
-use crate::block::Stage;
+use crate::block::Heartbeat;
 use crate::limits::{PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN, PUBLISH_RETRY};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::{HashMap, VecDeque};
@@ -81,15 +81,15 @@ pub struct Publisher {
     streams: HashMap<StreamId, Stream>,
     /// When the first stream is due that waits.
     next_due: Option<Instant>,
-    stage: Arc<Stage>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Publisher {
     /// A publisher and the way to it.
     #[must_use]
-    pub fn new(spool: Arc<Spool>, stage: Arc<Stage>) -> (Self, PublisherHandle) {
+    pub fn new(spool: Arc<Spool>, heartbeat: Arc<Heartbeat>) -> (Self, PublisherHandle) {
         let (sender, orders) = unbounded();
-        (Self { spool, orders, streams: HashMap::new(), next_due: None, stage }, PublisherHandle(sender))
+        (Self { spool, orders, streams: HashMap::new(), next_due: None, heartbeat }, PublisherHandle(sender))
     }
 
     /// Works until every writer is gone, and nothing waits to be tried again.
@@ -100,13 +100,13 @@ impl Publisher {
             match self.orders.recv_timeout(wait) {
                 Ok(order) => {
                     // The order at work is among those that wait: a disk that never answers is no progress.
-                    self.stage.turn(self.orders.len() + 1, 0);
+                    self.heartbeat.beat(self.orders.len() + 1, 0);
                     self.take(order, Instant::now());
-                    self.stage.done(1);
-                    self.stage.turn(self.orders.len(), 0);
+                    self.heartbeat.done(1);
+                    self.heartbeat.beat(self.orders.len(), 0);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.stage.turn(0, 0);
+                    self.heartbeat.beat(0, 0);
                     self.spool.account().tidy();
                 }
                 Err(RecvTimeoutError::Disconnected) if self.next_due.is_none() => return,
@@ -185,7 +185,7 @@ impl Publisher {
         now: Instant,
     ) -> Option<Order> {
         let hole = Input::Hole { queue: usize::from(queue), sequence: u64::from(segment.sequence) };
-        if let Err(error) = segment.publish(&self.spool, &self.stage) {
+        if let Err(error) = segment.publish(&self.spool, &self.heartbeat) {
             let is_first = stream.failing.is_none();
             if stream.waits(now) {
                 if is_first {
@@ -227,7 +227,7 @@ impl Publisher {
         let synced = self.spool.account().files().sync_data(file, path);
         let outcome = match synced {
             Ok(()) => {
-                self.stage.synced();
+                self.heartbeat.synced();
                 length.synced(written)
             }
             Err(e) => {

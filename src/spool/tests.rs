@@ -2,7 +2,7 @@
 
 use super::files::{Call, Files};
 use super::*;
-use crate::block::{Arena, Attempt, Block, Hugepages, Stage, WorkerEnd, lane};
+use crate::block::{Arena, Attempt, Block, Hugepages, Heartbeat, WorkerEnd, lane};
 use crate::pcap::{file_header, record_header};
 use crossbeam::channel::Receiver;
 use std::collections::BTreeMap;
@@ -103,9 +103,9 @@ impl Rig {
         let spool = Arc::new(Spool::open_with(config, files.clone()).unwrap());
         let (blocks, _) = Arena::map(12, Hugepages::Never).unwrap();
         let (worker, end) = lane(12, 64);
-        let stage = || Arc::new(Stage::new("test", 0));
-        let (publisher, handle) = Publisher::new(Arc::clone(&spool), stage());
-        let writer = Writer::new(Arc::clone(&spool), handle, vec![end], stage());
+        let heartbeat = || Arc::new(Heartbeat::new("test", 0));
+        let (publisher, handle) = Publisher::new(Arc::clone(&spool), heartbeat());
+        let writer = Writer::new(Arc::clone(&spool), handle, vec![end], heartbeat());
         let (now, ns) = (Instant::now(), 1_800_000_000_000_000_000);
         Self { _dir: dir, spool, files, writer, publisher, worker, blocks, now, ns, open: BTreeMap::new() }
     }

@@ -2,7 +2,7 @@
 //! lanes.
 
 use super::{ClockSteps, QueueCounters, Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
-use crate::block::{Arena, Hugepages, Stage, WriterEnd, lane};
+use crate::block::{Arena, Hugepages, Heartbeat, WriterEnd, lane};
 use crate::packet::{Burst, Source};
 use crate::spool::Message;
 use std::collections::VecDeque;
@@ -54,7 +54,7 @@ impl Rig {
             segment_bytes_max: 1 << 30,
             timers: Timers { flush: Duration::from_millis(200), rotate: Duration::from_secs(10) },
             stop: Arc::clone(&stop),
-            stage: Arc::new(Stage::new("worker0", blocks)),
+            heartbeat: Arc::new(Heartbeat::new("worker0", blocks)),
             clock_steps: Some(Arc::clone(&clock_steps)),
         };
         let (worker, handle) = worker(parts);

@@ -1,7 +1,7 @@
-//! What a thread says of itself: that it turns, what waits for it, what it has done. Owns the words and their meaning; who
+//! What a thread says of itself: that it beats, what waits for it, what it has done. Owns the words and their meaning; who
 //! looks at them, and when that is too long without progress, is `observe`'s.
 //!
-//! Invariant: a stage's words have one writer, its thread, and are written with plain stores from work that the thread does
+//! Invariant: a heartbeat's words have one writer, its thread, and are written with plain stores from work that the thread does
 //! anyway, never for a packet.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// One thread of the data plane, or the engine. A cache line of its own, so that readers disturb nobody else.
 #[repr(align(64))]
 #[derive(Debug, Default)]
-pub struct Stage {
-    turns: AtomicU64,
+pub struct Heartbeat {
+    beats: AtomicU64,
     queued: AtomicU64,
     in_flight: AtomicU64,
     done: AtomicU64,
@@ -22,11 +22,11 @@ pub struct Stage {
     name: String,
 }
 
-/// A stage's words, read one after the other: close to each other in time, not of one moment.
+/// A heartbeat's words, read one after the other: close to each other in time, not of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StageReading {
+pub struct HeartbeatReading {
     /// Turns of the thread's loop, or of its house-keeping. Stands still only if the thread does.
-    pub turns: u64,
+    pub beats: u64,
     /// Messages that wait for it.
     pub queued: u64,
     /// Writes that it has started and that have not ended.
@@ -49,8 +49,8 @@ fn add(word: &AtomicU64, count: u64) {
     word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
 }
 
-impl Stage {
-    /// A stage of that name which has `blocks` blocks of the arena for its own.
+impl Heartbeat {
+    /// A heartbeat of that name which has `blocks` blocks of the arena for its own.
     #[must_use]
     pub fn new(name: impl Into<String>, blocks: usize) -> Self {
         Self { name: name.into(), blocks: blocks as u64, ..Self::default() }
@@ -68,10 +68,10 @@ impl Stage {
         self.blocks
     }
 
-    /// Says that the thread turns, with so many messages waiting for it and so many writes in flight.
+    /// Says that the thread beats, with so many messages waiting for it and so many writes in flight.
     #[inline]
-    pub fn turn(&self, queued: usize, in_flight: usize) {
-        add(&self.turns, 1);
+    pub fn beat(&self, queued: usize, in_flight: usize) {
+        add(&self.beats, 1);
         self.queued.store(queued as u64, Relaxed);
         self.in_flight.store(in_flight as u64, Relaxed);
     }
@@ -103,10 +103,10 @@ impl Stage {
 
     /// What it says now.
     #[must_use]
-    pub fn read(&self) -> StageReading {
+    pub fn read(&self) -> HeartbeatReading {
         let get = |word: &AtomicU64| word.load(Relaxed);
-        StageReading {
-            turns: get(&self.turns),
+        HeartbeatReading {
+            beats: get(&self.beats),
             queued: get(&self.queued),
             in_flight: get(&self.in_flight),
             done: get(&self.done),
