@@ -98,7 +98,7 @@ pub struct Left {
     /// What the end of the last pcapng object says.
     counts: Option<Counts>,
     /// One for each queue; numbered from 0, and the place in the first one where delivered objects end.
-    lanes: Vec<(Vec<Segment>, u64)>,
+    streams: Vec<(Vec<Segment>, u64)>,
     /// Whether there are segments that every object passed over, though all are complete.
     passed_over: bool,
     /// Whether there are segments that this cannot deliver.
@@ -189,7 +189,7 @@ impl Left {
             entries,
             settled,
             counts,
-            lanes: Vec::new(),
+            streams: Vec::new(),
             passed_over: false,
             keeps_segments,
         };
@@ -220,16 +220,16 @@ impl Left {
                 .into_iter()
                 .filter_map(|segment| passed_over(segment.sequence).map(|gap| (gap, segment)))
                 .collect();
-            let lane = if self.is_complete() {
+            let stream = if self.is_complete() {
                 let unread =
                     passed.iter().filter(|(gap, _)| gap.offset == 0).map(|(_, segment)| segment.clone());
                 let left: LeftStream = unread.chain(behind).collect();
                 self.passed_over |= !left.is_empty();
-                self.lane(queue, None, left)?
+                self.stream(queue, None, left)?
             } else {
-                self.lane(queue, Some(cut), behind)?
+                self.stream(queue, Some(cut), behind)?
             };
-            self.lanes.push(lane);
+            self.streams.push(stream);
             for (gap, segment) in passed {
                 let (name, offset) = (segment.path.display(), gap.offset);
                 let note = format!("queue {queue}: nothing behind byte {offset} of {name} is in an object");
@@ -241,7 +241,7 @@ impl Left {
     }
 
     /// Segments as the merge takes them. `cut`: where delivered objects end in them; none for single segments that none holds.
-    fn lane(
+    fn stream(
         &mut self,
         queue: usize,
         cut: Option<Cut>,
@@ -249,7 +249,7 @@ impl Left {
     ) -> io::Result<(Vec<Segment>, u64)> {
         let summary = &mut self.summary;
         let (is_stream, cut) = (cut.is_some(), cut.unwrap_or_default());
-        let (mut lane, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
+        let (mut stream, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
         for segment in stream {
             if is_stream && segment.sequence > expected {
                 let last = segment.sequence - 1;
@@ -270,7 +270,7 @@ impl Left {
             if packets == 0 {
                 continue;
             }
-            if lane.is_empty() {
+            if stream.is_empty() {
                 skip = delivered.bytes;
             }
             summary.packets += packets;
@@ -278,9 +278,9 @@ impl Left {
             let first_ns = first_ns(&segment.path, delivered, found)?;
             summary.first_ns = if summary.first_ns == 0 { first_ns } else { summary.first_ns.min(first_ns) };
             summary.last_ns = summary.last_ns.max(found.last_ns);
-            lane.push(segment.numbered(lane.len() as u64));
+            stream.push(segment.numbered(stream.len() as u64));
         }
-        Ok((lane, skip))
+        Ok((stream, skip))
     }
 
     /// Delivers what is left. Where the objects are that the dead process delivered, it goes on with their numbers and the
@@ -332,12 +332,12 @@ impl Left {
         goes_on: bool,
     ) -> Result<Vec<ObjectInfo>, RecoverError> {
         let object = if goes_on { u32::try_from(self.entries.len()).unwrap_or(u32::MAX) } else { 0 };
-        let cuts = self.lanes.iter().map(|(_, skip)| Cut { sequence: 0, offset: *skip }).collect();
+        let cuts = self.streams.iter().map(|(_, skip)| Cut { sequence: 0, offset: *skip }).collect();
         let (start, shape) = (Start { object, cuts }, self.shape());
         let format = shape.format;
         let (tell, inputs) = crossbeam::channel::unbounded();
-        for (queue, (lane, _)) in self.lanes.iter().enumerate() {
-            let segments = lane.iter().map(|segment| Input::Segment(queue, segment.clone()));
+        for (queue, (stream, _)) in self.streams.iter().enumerate() {
+            let segments = stream.iter().map(|segment| Input::Segment(queue, segment.clone()));
             for input in segments.chain([Input::End(queue)]) {
                 let _receiver_is_here = tell.send(input);
             }
@@ -433,7 +433,7 @@ impl Left {
             compression: format.compression,
             objects,
             ledger,
-            queues: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),
+            queues: u32::try_from(self.streams.len()).unwrap_or(u32::MAX),
             recovered: true,
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),

@@ -72,7 +72,7 @@ pub fn run_live_past(
 }
 
 struct Live {
-    lanes: Vec<Lane>,
+    streams: Vec<QueueStream>,
     floors: Floors,
     objects: Objects,
     /// As told; inside, none if they will never be known.
@@ -88,7 +88,7 @@ enum Waiting {
 
 /// One queue's stream.
 #[derive(Default)]
-struct Lane {
+struct QueueStream {
     /// The segment being read, and its next record.
     reading: Option<(Reader<Take<File>>, Segment)>,
     head: Option<Place>,
@@ -106,24 +106,24 @@ struct Lane {
 impl Live {
     fn new(start: &Start, damaged: HashSet<PathBuf>, objects: Objects) -> Self {
         let damaged = Arc::new(damaged);
-        let lane = |cut: &Cut| Lane {
+        let stream = |cut: &Cut| QueueStream {
             segments: cut.sequence,
             skip: cut.offset,
             damaged: Arc::clone(&damaged),
-            ..Lane::default()
+            ..QueueStream::default()
         };
-        let lanes = start.cuts.iter().map(lane).collect();
-        Self { lanes, objects, floors: Floors::default(), counts: None }
+        let streams = start.cuts.iter().map(stream).collect();
+        Self { streams, objects, floors: Floors::default(), counts: None }
     }
 
     fn run(mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<Totals, MergeError> {
         self.settle()?;
         while let Some(queue) = self.floors.lowest() {
             let mut told = false;
-            if self.lanes[queue].head.is_some() {
+            if self.streams[queue].head.is_some() {
                 self.steps()?;
             } else {
-                let queue = self.lanes.iter().position(|lane| !lane.ended).unwrap_or(queue);
+                let queue = self.streams.iter().position(|stream| !stream.ended).unwrap_or(queue);
                 self.take(inputs.recv().map_err(|_| MergeError::InputClosed { queue })?)?;
                 told = true;
             }
@@ -148,13 +148,13 @@ impl Live {
     fn steps(&mut self) -> Result<(), MergeError> {
         for _ in 0..STEPS_PER_LOOK {
             let Some(queue) = self.floors.lowest() else { break };
-            let lane = &mut self.lanes[queue];
-            let (Some(head), Some((reader, segment))) = (lane.head.take(), &mut lane.reading) else { break };
+            let stream = &mut self.streams[queue];
+            let (Some(head), Some((reader, segment))) = (stream.head.take(), &mut stream.reading) else { break };
             let ns_max = self.floors.pop_lowest();
             forward((queue, &segment.path), reader, &head, ns_max, &mut self.objects)?;
             self.objects.reached(queue, segment.sequence, reader.offset());
-            lane.settle(queue, &mut self.objects)?;
-            if let Some(ns) = lane.floor_ns() {
+            stream.settle(queue, &mut self.objects)?;
+            if let Some(ns) = stream.floor_ns() {
                 self.floors.push(ns, queue);
             }
         }
@@ -162,7 +162,7 @@ impl Live {
     }
 
     fn take(&mut self, input: Input) -> Result<(), MergeError> {
-        let queues = self.lanes.len();
+        let queues = self.streams.len();
         let queue = match input {
             Input::Segment(queue, _)
             | Input::Hole { queue, .. }
@@ -173,44 +173,44 @@ impl Live {
                 return Ok(());
             }
         };
-        let lane = self.lanes.get_mut(queue).ok_or(MergeError::Queue { queue, queues })?;
+        let stream = self.streams.get_mut(queue).ok_or(MergeError::Queue { queue, queues })?;
         match input {
-            Input::Segment(_, Segment { path, .. }) if lane.ended => {
+            Input::Segment(_, Segment { path, .. }) if stream.ended => {
                 return Err(MergeError::AfterEnd { queue, path });
             }
-            Input::Segment(_, Segment { path, sequence, .. }) if sequence != lane.segments => {
-                return Err(MergeError::Sequence { path, queue, expected: lane.segments, found: sequence });
+            Input::Segment(_, Segment { path, sequence, .. }) if sequence != stream.segments => {
+                return Err(MergeError::Sequence { path, queue, expected: stream.segments, found: sequence });
             }
             Input::Segment(_, segment) => {
-                lane.segments += 1;
-                lane.waiting.push_back(Waiting::Segment(segment));
+                stream.segments += 1;
+                stream.waiting.push_back(Waiting::Segment(segment));
             }
-            Input::Hole { sequence, .. } if sequence != lane.segments => {
-                return Err(MergeError::Hole { queue, expected: lane.segments, found: sequence });
+            Input::Hole { sequence, .. } if sequence != stream.segments => {
+                return Err(MergeError::Hole { queue, expected: stream.segments, found: sequence });
             }
             Input::Hole { sequence, .. } => {
-                lane.segments += 1;
-                lane.waiting.push_back(Waiting::Hole(sequence));
+                stream.segments += 1;
+                stream.waiting.push_back(Waiting::Hole(sequence));
             }
-            Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(ns),
-            Input::End(_) => lane.ended = true,
+            Input::Watermark(_, ns) => stream.watermark_ns = stream.watermark_ns.max(ns),
+            Input::End(_) => stream.ended = true,
             Input::Counts(_) => {}
         }
         Ok(())
     }
 
-    /// Finds every lane's next record and floor after news.
+    /// Finds every stream's next record and floor after news.
     fn settle(&mut self) -> Result<(), MergeError> {
-        for (queue, lane) in self.lanes.iter_mut().enumerate() {
-            lane.settle(queue, &mut self.objects)?;
+        for (queue, stream) in self.streams.iter_mut().enumerate() {
+            stream.settle(queue, &mut self.objects)?;
         }
-        let floors = self.lanes.iter().enumerate();
-        self.floors.reset(floors.filter_map(|(queue, lane)| Some((lane.floor_ns()?, queue))));
+        let floors = self.streams.iter().enumerate();
+        self.floors.reset(floors.filter_map(|(queue, stream)| Some((stream.floor_ns()?, queue))));
         Ok(())
     }
 }
 
-impl Lane {
+impl QueueStream {
     /// Finds the next record if any published segment has one; passes on segments that are read through.
     #[inline]
     fn settle(&mut self, queue: usize, objects: &mut Objects) -> Result<(), MergeError> {
@@ -361,7 +361,7 @@ mod tests {
         fn tell(&mut self, input: Input) -> (usize, usize) {
             self.live.take(input).unwrap();
             self.live.settle().unwrap();
-            while self.live.floors.lowest().is_some_and(|queue| self.live.lanes[queue].head.is_some()) {
+            while self.live.floors.lowest().is_some_and(|queue| self.live.streams[queue].head.is_some()) {
                 self.live.steps().unwrap();
             }
             for output in self.merged.try_iter() {

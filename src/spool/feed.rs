@@ -47,12 +47,12 @@ impl Listener {
 
 /// The feed's end of a listener.
 #[derive(Debug)]
-struct Ear {
+struct ListenerEnd {
     inputs: Sender<Input>,
     dropped: Arc<AtomicU64>,
 }
 
-impl Ear {
+impl ListenerEnd {
     /// Passes news on. Whether somebody still listens.
     fn tell(&self, input: &Input) -> bool {
         match self.inputs.try_send(input.clone()) {
@@ -67,7 +67,7 @@ impl Ear {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Backlog {
     /// Segments and holes, each with its place in the stream.
     segments: VecDeque<(u64, Input)>,
     watermark_ns: u64,
@@ -76,10 +76,10 @@ struct Lane {
 
 #[derive(Debug)]
 struct State {
-    lanes: Vec<Lane>,
+    backlogs: Vec<Backlog>,
     counts: Option<Option<Counts>>,
     merge: Option<Sender<Input>>,
-    listeners: Vec<Ear>,
+    listeners: Vec<ListenerEnd>,
     /// Whether a merge may begin later, which is to be told all again.
     is_kept: bool,
     /// Packets and frame bytes of all segments that were told.
@@ -105,13 +105,13 @@ impl State {
             self.told.0 += segment.packets;
             self.told.1 += segment.frame_bytes();
         }
-        let Some(lane) = self.lanes.get_mut(queue) else { return };
+        let Some(backlog) = self.backlogs.get_mut(queue) else { return };
         match input {
             Input::Segment(_, Segment { sequence, .. }) | Input::Hole { sequence, .. } => {
-                lane.segments.push_back((*sequence, input.clone()));
+                backlog.segments.push_back((*sequence, input.clone()));
             }
-            Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(*ns),
-            Input::End(_) => lane.ended = true,
+            Input::Watermark(_, ns) => backlog.watermark_ns = backlog.watermark_ns.max(*ns),
+            Input::End(_) => backlog.ended = true,
             Input::Counts(_) => {}
         }
     }
@@ -137,9 +137,9 @@ impl Feed {
     }
 
     fn with(queues: usize, is_kept: bool) -> Self {
-        let lanes = (0..queues).map(|_| Lane::default()).collect();
+        let backlogs = (0..queues).map(|_| Backlog::default()).collect();
         let (merge, listeners) = (None, Vec::new());
-        Self { state: Mutex::new(State { lanes, counts: None, merge, listeners, is_kept, told: (0, 0) }) }
+        Self { state: Mutex::new(State { backlogs, counts: None, merge, listeners, is_kept, told: (0, 0) }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -162,11 +162,11 @@ impl Feed {
     pub fn listen(&self) -> Receiver<Input> {
         let (sender, receiver) = unbounded();
         let mut state = self.state();
-        for (queue, lane) in state.lanes.iter().enumerate() {
-            let segments = lane.segments.iter().map(|(_, input)| input.clone());
+        for (queue, backlog) in state.backlogs.iter().enumerate() {
+            let segments = backlog.segments.iter().map(|(_, input)| input.clone());
             let rest = [
-                (lane.watermark_ns > 0).then_some(Input::Watermark(queue, lane.watermark_ns)),
-                lane.ended.then_some(Input::End(queue)),
+                (backlog.watermark_ns > 0).then_some(Input::Watermark(queue, backlog.watermark_ns)),
+                backlog.ended.then_some(Input::End(queue)),
             ];
             for input in segments.chain(rest.into_iter().flatten()) {
                 let _receiver_is_here = sender.send(input);
@@ -187,7 +187,7 @@ impl Feed {
             WhenSlow::DropNewest { room } => bounded(room),
         };
         let dropped = Arc::new(AtomicU64::new(0));
-        self.state().listeners.push(Ear { inputs: sender, dropped: Arc::clone(&dropped) });
+        self.state().listeners.push(ListenerEnd { inputs: sender, dropped: Arc::clone(&dropped) });
         Listener { inputs, dropped }
     }
 
@@ -205,9 +205,9 @@ impl Feed {
     /// Forgets the segments and holes before these places, one for each queue.
     pub fn done(&self, cuts: &[Cut]) {
         let mut state = self.state();
-        for (lane, cut) in state.lanes.iter_mut().zip(cuts) {
-            while lane.segments.front().is_some_and(|(sequence, _)| *sequence < cut.sequence) {
-                lane.segments.pop_front();
+        for (backlog, cut) in state.backlogs.iter_mut().zip(cuts) {
+            while backlog.segments.front().is_some_and(|(sequence, _)| *sequence < cut.sequence) {
+                backlog.segments.pop_front();
             }
         }
     }
