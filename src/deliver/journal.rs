@@ -239,7 +239,7 @@ impl Journal {
     #[must_use]
     pub fn start(&self, queues: usize) -> Start {
         match &self.last {
-            None => Start::anew(queues),
+            None => Start::fresh(queues),
             Some((_, last)) => Start { object: self.next(), cuts: last.cuts.clone() },
         }
     }

@@ -350,7 +350,7 @@ mod tests {
     impl ByHand {
         fn new(queues: usize, object_bytes_max: u64) -> Self {
             let (to_seal, merged) = crossbeam::channel::unbounded();
-            let start = Start::anew(queues);
+            let start = Start::fresh(queues);
             let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start);
             let mut live = Live::new(&start, HashSet::new(), objects);
             live.settle().unwrap();

@@ -53,7 +53,7 @@ pub struct Start {
 impl Start {
     /// The beginning of a capture of so many queues.
     #[must_use]
-    pub fn anew(queues: usize) -> Self {
+    pub fn fresh(queues: usize) -> Self {
         Self { object: 0, cuts: vec![Cut::default(); queues] }
     }
 }

@@ -302,7 +302,7 @@ impl Machine {
             Input::Inherited(inherited) => self.inherit(*inherited, out),
             Input::RecordingPlaced { serial, made } => self.recording_placed(now, serial, made, out),
             Input::RecordingFailed { serial } => self.recording_failed(now, serial),
-            Input::ClockStepped => self.record_anew(out),
+            Input::ClockStepped => self.restart_recording(out),
             Input::LookedBack { serial, result } => self.looked_back(now, serial, result, out),
             Input::Tick { held } => self.tick(now, held, out),
         }
