@@ -8,7 +8,7 @@
 //! worker it came from.
 
 use super::backing::Backing;
-use super::publisher::{Order, PublisherHandle};
+use super::publisher::{Command, PublisherHandle};
 use super::segment::OpenSegment;
 use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId, WriteMode};
 use crate::block::{DiskQueue, Heartbeat, Write, WriterEnd};
@@ -133,7 +133,7 @@ impl Writer {
                     && stream.waiting.is_empty()
                 {
                     let capture = Arc::clone(&stream.capture);
-                    self.publisher.send(Order::Watermark(capture, id.queue, ns));
+                    self.publisher.send(Command::Watermark(capture, id.queue, ns));
                 }
             }
             Message::End(id) => {
@@ -348,11 +348,11 @@ impl Writer {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         while stream.segments.front().is_some_and(|s| s.closed && s.is_settled()) {
             if let Some(segment) = stream.segments.pop_front() {
-                self.publisher.send(Order::Publish(Arc::clone(&stream.capture), id.queue, Box::new(segment)));
+                self.publisher.send(Command::Publish(Arc::clone(&stream.capture), id.queue, Box::new(segment)));
             }
         }
         if stream.ended && stream.segments.is_empty() && stream.waiting.is_empty() {
-            self.publisher.send(Order::End(Arc::clone(&stream.capture), id.queue, stream.handed));
+            self.publisher.send(Command::End(Arc::clone(&stream.capture), id.queue, stream.handed));
             self.streams.remove(&id);
         }
     }
@@ -366,7 +366,7 @@ impl Writer {
         for segment in self.streams.values_mut().flat_map(|stream| &mut stream.segments) {
             if segment.wants_sync(now, interval) {
                 let (file, length) = (Arc::clone(segment.backing.file()), Arc::clone(&segment.length));
-                self.publisher.send(Order::Sync(segment.open_path.clone(), file, length));
+                self.publisher.send(Command::Sync(segment.open_path.clone(), file, length));
             }
         }
     }

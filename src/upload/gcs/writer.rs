@@ -6,7 +6,7 @@
 
 use super::describe_object;
 use super::request::{Failed, Target};
-use super::session::{Held, Session, Stand};
+use super::session::{StoredObject, Session, SessionState};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept};
 use crate::upload::checksum::{base64, crc32c, joined};
@@ -20,17 +20,17 @@ enum Progress {
     None,
     Session(Box<Session>),
     /// An object of this name is there. Whether it is ours, size and checksum tell at the end.
-    There(Held),
+    There(StoredObject),
 }
 
 /// A beginning of the object: its length and checksum.
 #[derive(Clone, Copy, Default)]
-struct Beginning {
+struct Prefix {
     bytes: u64,
     crc32c: u32,
 }
 
-impl Beginning {
+impl Prefix {
     fn and(self, bytes: &[u8]) -> Self {
         let len = bytes.len() as u64;
         Self { bytes: self.bytes + len, crc32c: joined(self.crc32c, crc32c(bytes), len) }
@@ -44,12 +44,12 @@ pub(super) struct GcsWriter {
     open: BytesMut,
     progress: Progress,
     /// What has left `open`.
-    gone: Beginning,
+    gone: Prefix,
     /// What the store confirmed.
-    confirmed: Beginning,
+    confirmed: Prefix,
     /// Bytes to come that the store holds already.
     skip: u64,
-    flight: InFlight<Beginning>,
+    flight: InFlight<Prefix>,
     /// Bytes that the last checkpoint named; none if there was none.
     told: Option<u64>,
 }
@@ -62,19 +62,19 @@ impl GcsWriter {
             chunk_bytes,
             open: BytesMut::new(),
             progress: Progress::None,
-            gone: Beginning::default(),
-            confirmed: Beginning::default(),
+            gone: Prefix::default(),
+            confirmed: Prefix::default(),
             skip: 0,
             told: None,
         }
     }
 
     /// Goes on behind `bytes` bytes with the checksum `crc32c`, where the session stands at or behind them.
-    pub(super) fn resumed(self, session: Session, stand: Stand, bytes: u64, crc32c: u32) -> Self {
-        let at = Beginning { bytes, crc32c };
+    pub(super) fn resumed(self, session: Session, stand: SessionState, bytes: u64, crc32c: u32) -> Self {
+        let at = Prefix { bytes, crc32c };
         let (progress, skip) = match stand {
-            Stand::Open(held) => (Progress::Session(Box::new(session)), held.saturating_sub(bytes)),
-            Stand::Done(held) => (Progress::There(held), 0),
+            SessionState::Open(held) => (Progress::Session(Box::new(session)), held.saturating_sub(bytes)),
+            SessionState::Done(held) => (Progress::There(held), 0),
         };
         Self { progress, skip, gone: at, confirmed: at, told: Some(bytes), ..self }
     }
@@ -136,9 +136,9 @@ impl GcsWriter {
             let session = session.hand();
             self.flight.send(async move {
                 match session.send(from, body, None).await? {
-                    Stand::Open(_) => Ok(gone),
+                    SessionState::Open(_) => Ok(gone),
                     // Somebody else who has the session's address ended it.
-                    Stand::Done(_) => Err(session.lost()),
+                    SessionState::Done(_) => Err(session.lost()),
                 }
             });
         }
@@ -146,7 +146,7 @@ impl GcsWriter {
     }
 
     /// Holds what the store has against what was sent.
-    fn compare(&self, held: &Held) -> Result<Stored, UploadError> {
+    fn compare(&self, held: &StoredObject) -> Result<Stored, UploadError> {
         if held.size != self.gone.bytes {
             return Err(self.mismatch("size", held.size.to_string(), self.gone.bytes.to_string()));
         }
@@ -173,11 +173,11 @@ impl Ending for GcsWriter {
         }
         let (held, refusal) = match &mut self.progress {
             Progress::Session(session) => match session.send(from, body, Some(self.gone.crc32c)).await {
-                Ok(Stand::Done(held)) => {
+                Ok(SessionState::Done(held)) => {
                     session.closed = true;
                     (held, None)
                 }
-                Ok(Stand::Open(_)) => return Err(session.lost()),
+                Ok(SessionState::Open(_)) => return Err(session.lost()),
                 Err(UploadError::Exists { .. }) => {
                     (describe_object(&self.target).await?, Some(self.exists()))
                 }
@@ -216,7 +216,7 @@ impl ObjectWriter for GcsWriter {
 
     fn checkpoint(&mut self) -> Option<Checkpoint> {
         let Progress::Session(session) = &mut self.progress else { return None };
-        let Beginning { bytes, crc32c } = self.confirmed;
+        let Prefix { bytes, crc32c } = self.confirmed;
         if bytes == 0 || self.told == Some(bytes) {
             return None;
         }

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
-use writer::{Cut, S3Writer};
+use writer::{PartSizes, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
 const CONNECT_SECONDS_MAX: u64 = 5;
@@ -259,8 +259,8 @@ impl S3Store {
         }
     }
 
-    fn cut(&self) -> Cut {
-        Cut { part_bytes: self.config.part_bytes, equal: self.equal_parts }
+    fn cut(&self) -> PartSizes {
+        PartSizes { part_bytes: self.config.part_bytes, equal: self.equal_parts }
     }
 
     async fn go_on(&self, name: &str, checkpoint: &Checkpoint) -> Result<(S3Writer, u64), UploadError> {
@@ -283,7 +283,7 @@ impl S3Store {
             Err(failed) => return Err(failed.error),
         };
         let offset = parts.iter().map(|part| part.bytes).sum();
-        let cut = Cut { part_bytes: *part_bytes, ..self.cut() };
+        let cut = PartSizes { part_bytes: *part_bytes, ..self.cut() };
         Ok((fresh(cut).resumed(upload, parts), offset))
     }
 }
@@ -406,19 +406,19 @@ async fn collect(target: &Target, body: &mut ByteStream, bytes_max: u64) -> Resu
 }
 
 /// What the store says about an object.
-struct Held {
+struct StoredObject {
     bytes: u64,
     /// CRC-32C in base64, if the store offers one; with `-parts` behind it if it is a checksum of checksums.
     checksum: Option<String>,
 }
 
-async fn head(target: &Target, budget: RetryBudget) -> Result<Held, Failed> {
+async fn head(target: &Target, budget: RetryBudget) -> Result<StoredObject, Failed> {
     let request = || {
         let head = target.client.head_object().bucket(&target.bucket).key(&target.key);
         head.checksum_mode(ChecksumMode::Enabled).send()
     };
     let answer = call(target, "s3:GetObject", budget, request).await?;
-    Ok(Held {
+    Ok(StoredObject {
         bytes: answer.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
         checksum: answer.checksum_crc32_c().map(str::to_owned),
     })

@@ -7,7 +7,7 @@
 
 use super::multipart::{Multipart, abort, send_part};
 use super::retry::{Failed, Target, call};
-use super::{Held, head};
+use super::{StoredObject, head};
 use crate::limits::PARTS_MAX;
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept, KeptPart};
@@ -24,14 +24,14 @@ const PARTS_PER_SIZE: u64 = 1000;
 
 /// How an object is cut into parts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
+pub(super) struct PartSizes {
     /// Bytes of the first parts.
     pub part_bytes: u64,
     /// Whether all parts but the last have one size, as R2 wants it.
     pub equal: bool,
 }
 
-impl Cut {
+impl PartSizes {
     /// Bytes of part `index`, from 0.
     fn bytes_of(self, index: u64) -> u64 {
         if self.equal { self.part_bytes } else { self.part_bytes << (index / PARTS_PER_SIZE) }
@@ -40,7 +40,7 @@ impl Cut {
 
 pub(super) struct S3Writer {
     target: Target,
-    cut: Cut,
+    cut: PartSizes,
     parts_in_flight: usize,
     /// The part that fills.
     open: BytesMut,
@@ -58,7 +58,7 @@ pub(super) struct S3Writer {
 }
 
 impl S3Writer {
-    pub(super) fn new(target: Target, cut: Cut, parts_in_flight: usize) -> Self {
+    pub(super) fn new(target: Target, cut: PartSizes, parts_in_flight: usize) -> Self {
         Self {
             flights: InFlight::new(target.place()),
             target,
@@ -227,7 +227,7 @@ impl S3Writer {
         }
     }
 
-    fn compare(&self, held: &Held, sums: &Checksums) -> Result<Stored, UploadError> {
+    fn compare(&self, held: &StoredObject, sums: &Checksums) -> Result<Stored, UploadError> {
         let mismatch = |what, held: String, sent: String| {
             Err(UploadError::Mismatch { place: self.target.place(), what, held, sent })
         };
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn the_largest_object_of_s3_fits_into_the_parts() {
-        let bytes_of = |part_bytes, index| Cut { part_bytes, equal: false }.bytes_of(index);
+        let bytes_of = |part_bytes, index| PartSizes { part_bytes, equal: false }.bytes_of(index);
         let sum = |base| (0..PARTS_MAX).map(|index| bytes_of(base, index)).sum::<u64>();
         assert!(sum(PART_BYTES_MIN) > 4 << 40);
         assert!(sum(8 << 20) > 5 << 40, "5 TiB with the default");
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn parts_of_equal_size_stay_equal() {
-        let cut = Cut { part_bytes: 8 << 20, equal: true };
+        let cut = PartSizes { part_bytes: 8 << 20, equal: true };
         assert!((0..PARTS_MAX).all(|index| cut.bytes_of(index) == 8 << 20));
     }
 }
