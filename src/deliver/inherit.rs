@@ -48,7 +48,7 @@ pub(super) fn recover(
     }
     let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
     let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
-    for spool::Held { path, why, found: held, .. } in &recovery.held {
+    for spool::HeldSegment { path, why, found: held, .. } in &recovery.held {
         let (segment, packets) = (path.display(), held.packets);
         tracing::warn!(%segment, %why, packets, "a segment is left where it is, and its directory with it");
         found.packets = found.packets.saturating_add(held.packets);
@@ -117,7 +117,7 @@ pub(crate) enum Known {
 
 /// The captures in the spool that need a look.
 #[derive(Debug, Default)]
-pub(crate) struct Left {
+pub(crate) struct Leftovers {
     /// No job speaks of them.
     pub strangers: Vec<Record>,
     /// They have ended, and were not wholly delivered, or left something in their store.
@@ -125,8 +125,8 @@ pub(crate) struct Left {
 }
 
 /// Removes the directories of captures that are wholly delivered, and finds those that need a look.
-pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
-    let mut left = Left::default();
+pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io::Result<Leftovers> {
+    let mut left = Leftovers::default();
     for entry in std::fs::read_dir(&spool.config().dir)? {
         let dir = entry?.path();
         let is_capture =

@@ -1,7 +1,7 @@
 //! A spool without its host: what a dead process left there, delivered with nothing but the spool itself. Owns what is left
 //! of each capture and its delivery to a place of somebody's choice; the next `trawl serve` delivers by itself (`engine`).
 //!
-//! Invariant: the spool is only read, until [`Left::remove`].
+//! Invariant: the spool is only read, until [`Orphan::remove`].
 
 use super::journal::{Entry, Journal};
 use super::manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
@@ -88,7 +88,7 @@ pub struct Summary {
 
 /// One capture in the spool.
 #[derive(Debug)]
-pub struct Left {
+pub struct Orphan {
     /// What is left of it.
     pub summary: Summary,
     dir: PathBuf,
@@ -139,7 +139,7 @@ fn first_ns(path: &Path, delivered: Salvaged, found: Salvaged) -> io::Result<u64
     Ok(u64::from(seconds) * 1_000_000_000 + u64::from(nanos))
 }
 
-impl Left {
+impl Orphan {
     /// Looks at the directory of capture `id`.
     ///
     /// # Errors
@@ -469,7 +469,7 @@ mod tests {
             let cuts = vec![Cut { sequence: u64::MAX, offset: u64::MAX }];
             journal.append(Entry { object, cuts, is_last: false, gaps: Vec::new() }).unwrap();
         }
-        let left = Left::look(CaptureId::random(), dir.path()).unwrap();
+        let left = Orphan::look(CaptureId::random(), dir.path()).unwrap();
         assert_eq!((left.summary.objects_delivered, left.summary.packets_delivered), (2, u64::MAX));
         for goes_on in [false, true] {
             let _a_ledger = left.ledger(goes_on);
@@ -498,7 +498,7 @@ mod tests {
         for (sequence, packets) in [(1, 5), (2, 1), (3, 2)] {
             std::fs::write(dir.path().join(format!("q000-{sequence:08}.pcap")), pcap(packets)).unwrap();
         }
-        let left = Left::look(CaptureId::random(), dir.path()).unwrap();
+        let left = Orphan::look(CaptureId::random(), dir.path()).unwrap();
         assert_eq!(left.summary.packets, 5);
         assert_eq!(left.summary.notes.iter().filter(|note| note.contains("is in an object")).count(), 2);
         let store = crate::upload::FileStore::new(out.path().to_owned());

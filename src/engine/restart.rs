@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(super) struct Inheritance {
     /// The jobs that have not ended, and the captures in the spool that the job store does not know; with what the spool has
     /// of each.
-    unfinished: Vec<(Stored, Left)>,
+    unfinished: Vec<(Stored, OnDisk)>,
     /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and all of
     /// them.
     failed: Vec<(Job, Vec<CaptureId>)>,
@@ -27,13 +27,13 @@ pub(super) struct Inheritance {
 
 /// What a capture's directory says.
 #[derive(Debug)]
-struct Left {
+struct OnDisk {
     exists: bool,
     record: Option<Record>,
     settled: Option<Manifest>,
 }
 
-impl Left {
+impl OnDisk {
     fn read(dir: &Path, id: &CaptureId) -> Self {
         let record = Record::read(dir).unwrap_or_else(|error| {
             tracing::error!(capture = %id, %error, "a capture's record cannot be read");
@@ -86,7 +86,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
         Err(error) => tracing::error!(%error, "the spool could not be looked through for left captures"),
     }
     let look = |stored: Stored| {
-        let left = Left::read(&spool_dir.join(stored.job.id.as_str()), &stored.job.id);
+        let left = OnDisk::read(&spool_dir.join(stored.job.id.as_str()), &stored.job.id);
         (stored, left)
     };
     Ok(Inheritance { unfinished: left.into_iter().map(look).collect(), failed })
@@ -128,9 +128,9 @@ impl Engine {
         }
     }
 
-    fn take_over_one(&mut self, serial: Serial, stored: Stored, left: Left) {
+    fn take_over_one(&mut self, serial: Serial, stored: Stored, left: OnDisk) {
         let Stored { revision, job } = stored;
-        let Left { exists, record, settled } = left;
+        let OnDisk { exists, record, settled } = left;
         if let Some(writer) = &self.writer {
             writer.known(serial, revision);
         }

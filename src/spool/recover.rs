@@ -26,12 +26,12 @@ pub struct Recovery {
     /// Bytes of files that were given back to the file system.
     pub freed_bytes: u64,
     /// Open segments that are left as they are: nothing of them is in `streams`.
-    pub held: Vec<Held>,
+    pub held: Vec<HeldSegment>,
 }
 
 /// An open segment that is left as it is.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldSegment {
     /// The file.
     pub path: PathBuf,
     /// Why it stays.
@@ -80,11 +80,11 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
         } else if cuts.get(queue).is_some_and(|cut| sequence < cut.sequence) {
             // Counted as lost when objects went on.
             let why = "it could not be published, and objects went on without it".to_owned();
-            recovery.held.push(Held { path, why, is_passing: false, found: Salvaged::default() });
+            recovery.held.push(HeldSegment { path, why, is_passing: false, found: Salvaged::default() });
         } else if let Err(unpublished) = recovery.publish(&path, &to, snaplen) {
             let is_passing = matches!(unpublished, Unpublished::Disk(_));
             let found = if is_passing { whole(&path).unwrap_or_default() } else { Salvaged::default() };
-            recovery.held.push(Held { path, why: unpublished.to_string(), is_passing, found });
+            recovery.held.push(HeldSegment { path, why: unpublished.to_string(), is_passing, found });
         }
     }
     for path in names(dir)? {
