@@ -3,7 +3,7 @@
 //! Invariant: only a directory of which everything is delivered is removed.
 
 use super::journal::{self, Journal, Totals};
-use super::record::{Record, counts, forget_leftovers, remove};
+use super::record::{CaptureRecord, counts, forget_leftovers, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
 use crate::spool::{self, Feed, Input, Segment, Spool};
@@ -119,13 +119,13 @@ pub(crate) enum Known {
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
     /// No job speaks of them.
-    pub strangers: Vec<Record>,
+    pub strangers: Vec<CaptureRecord>,
     /// They have ended, and were not wholly delivered, or left something in their store.
-    pub failed: Vec<Record>,
+    pub failed: Vec<CaptureRecord>,
 }
 
 /// Removes the directories of captures that are wholly delivered, and finds those that need a look.
-pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io::Result<Leftovers> {
+pub(crate) fn sweep(spool: &Spool, known: impl Fn(&CaptureRecord) -> Known) -> std::io::Result<Leftovers> {
     let mut left = Leftovers::default();
     for entry in std::fs::read_dir(&spool.config().dir)? {
         let dir = entry?.path();
@@ -134,7 +134,7 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
         if !is_capture || !dir.is_dir() {
             continue;
         }
-        match Record::read(&dir) {
+        match CaptureRecord::read(&dir) {
             Ok(Some(record)) => match known(&record) {
                 Known::Not => left.strangers.push(record),
                 Known::Ended => match is_removed(spool, &dir) {

@@ -7,7 +7,7 @@
 //! Invariant: the journal grows by whole lines, each synced before the segments that it speaks of are freed; a line that
 //! was cut at the end was never written.
 
-pub use super::record::{Record, counts, remove, settle_counts, settled};
+pub use super::record::{CaptureRecord, counts, remove, settle_counts, settled};
 
 use super::checkpoint_file::CheckpointFile;
 use super::line::{line, parse};

@@ -5,7 +5,7 @@
 
 use super::journal::{Entry, Journal};
 use super::manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
-use super::record::{Record, Settled, counts, settled_text};
+use super::record::{CaptureRecord, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
 use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
 use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
@@ -92,7 +92,7 @@ pub struct Orphan {
     /// What is left of it.
     pub summary: Summary,
     dir: PathBuf,
-    record: Option<Record>,
+    record: Option<CaptureRecord>,
     entries: Vec<Entry>,
     settled: Option<Settled>,
     /// What the end of the last pcapng object says.
@@ -147,7 +147,7 @@ impl Orphan {
     pub fn look(id: CaptureId, dir: &Path) -> Result<Self, RecoverError> {
         let failed = |source| RecoverError::Read { dir: dir.to_owned(), source };
         let mut notes = Vec::new();
-        let record = Record::read(dir).unwrap_or_else(|error| {
+        let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
             notes.push(format!("its record cannot be read: {error}"));
             None
         });

@@ -27,7 +27,7 @@ const ATTEMPTS: u32 = 6;
 
 /// What is known of a capture while it is in the spool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct CaptureRecord {
     /// As the job store has it, with the counts at `known_until`. On disk without its objects, which the journal has: the
     /// record is written each second, and its size must not grow with them.
     #[serde(serialize_with = "without_objects")]
@@ -59,7 +59,7 @@ fn without_objects<S: Serializer>(job: &Job, serializer: S) -> Result<S::Ok, S::
     job.without_objects().serialize(serializer)
 }
 
-impl Record {
+impl CaptureRecord {
     /// Reads the record of a directory; none if it has none.
     ///
     /// # Errors
@@ -344,11 +344,11 @@ mod tests {
         assert!(remove(&spool, Path::new("/nonexistent/capture")).unwrap());
     }
 
-    fn record(objects: usize) -> Record {
+    fn record(objects: usize) -> CaptureRecord {
         let mut job = Job::sample("a", 1_000_000);
         let object = |n| ObjectInfo { name: format!("{n}"), sha256: "0".repeat(64), ..ObjectInfo::default() };
         job.objects = (0..objects).map(object).collect();
-        Record {
+        CaptureRecord {
             job,
             queues: 1,
             snaplen: 160,
@@ -371,7 +371,7 @@ mod tests {
         record(100_000).write(dir.path()).unwrap();
         assert_eq!(bytes(), of_none);
         Journal::open(dir.path()).unwrap().append(entry(1, vec![])).unwrap();
-        let read = Record::read(dir.path()).unwrap().unwrap();
+        let read = CaptureRecord::read(dir.path()).unwrap().unwrap();
         assert_eq!(read.job.objects, [ObjectInfo::default()]);
     }
 
@@ -383,7 +383,7 @@ mod tests {
         older["job"]["objects"] = serde_json::json!([ObjectInfo::default()]);
         older.as_object_mut().unwrap().remove("format");
         fs::write(dir.path().join(RECORD), older.to_string()).unwrap();
-        assert_eq!(Record::read(dir.path()).unwrap().unwrap().job.objects.len(), 1);
+        assert_eq!(CaptureRecord::read(dir.path()).unwrap().unwrap().job.objects.len(), 1);
         let mut newer = json;
         for member in
             ["/job", "/job/request", "/job/ledger", "/job/ledger/dropped", "/job/ledger/port", "/origin"]
@@ -393,6 +393,6 @@ mod tests {
         newer["member_of_tomorrow"] = "x".into();
         newer["job"]["stop_reason"] = "reason_of_tomorrow".into();
         fs::write(dir.path().join(RECORD), newer.to_string()).unwrap();
-        assert_eq!(Record::read(dir.path()).unwrap().unwrap().job.request, id);
+        assert_eq!(CaptureRecord::read(dir.path()).unwrap().unwrap().job.request, id);
     }
 }

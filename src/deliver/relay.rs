@@ -23,7 +23,7 @@ const READ_BYTES: u64 = 8 << 20;
 pub type Noted<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// What is kept of a delivery, so that the next one goes on with it.
-pub trait Record: Send {
+pub trait DeliveryRecord: Send {
     /// An object is complete in the store. An error ends the delivery.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ pub trait Record: Send {
     }
 }
 
-impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> Record for F {
+impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> DeliveryRecord for F {
     fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
         let noted = self(info, consumed);
         Box::pin(std::future::ready(noted))
@@ -77,7 +77,7 @@ pub async fn deliver(
     format: ObjectFormat,
     first: u32,
     outputs: Receiver<Output>,
-    record: &mut dyn Record,
+    record: &mut dyn DeliveryRecord,
 ) -> Result<Vec<ObjectInfo>, UploadError> {
     let mut infos = Vec::new();
     relay((store, id), format, first, outputs, record, Some(&mut infos)).await.map(|()| infos)
@@ -89,7 +89,7 @@ pub(super) async fn relay(
     format: ObjectFormat,
     first: u32,
     mut outputs: Receiver<Output>,
-    record: &mut dyn Record,
+    record: &mut dyn DeliveryRecord,
     infos: Option<&mut Vec<ObjectInfo>>,
 ) -> Result<(), UploadError> {
     let mut relay = Relay { store, id, format, first, record, open: None, done: 0, infos };
@@ -138,7 +138,7 @@ struct Relay<'a> {
     id: &'a CaptureId,
     format: ObjectFormat,
     first: u32,
-    record: &'a mut dyn Record,
+    record: &'a mut dyn DeliveryRecord,
     open: Option<Open>,
     /// Objects that are complete.
     done: u32,

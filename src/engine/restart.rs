@@ -4,7 +4,7 @@
 
 use super::machine::{Inherited, Input, Remains, Serial};
 use super::{Engine, Planes, Resources};
-use crate::deliver::journal::{Entry, Journal, Record, settled};
+use crate::deliver::journal::{Entry, Journal, CaptureRecord, settled};
 use crate::deliver::{Known, Manifest, has_remains, sweep, sweep_store, swept};
 use crate::job::{CaptureId, Job, Status, StopReason};
 use crate::pcap::Origin;
@@ -29,13 +29,13 @@ pub(super) struct Inheritance {
 #[derive(Debug)]
 struct OnDisk {
     exists: bool,
-    record: Option<Record>,
+    record: Option<CaptureRecord>,
     settled: Option<Manifest>,
 }
 
 impl OnDisk {
     fn read(dir: &Path, id: &CaptureId) -> Self {
-        let record = Record::read(dir).unwrap_or_else(|error| {
+        let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
             tracing::error!(capture = %id, %error, "a capture's record cannot be read");
             None
         });
@@ -58,7 +58,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
         }
     }
     let spool_dir = &planes.spool.config().dir;
-    let known = |record: &Record| {
+    let known = |record: &CaptureRecord| {
         let job = &record.job;
         match planes.jobs.get(&job.request.account, &job.id) {
             Ok(None) => Known::Not,
