@@ -18,6 +18,6 @@ pub use cycles::cycles;
 #[cfg(test)]
 pub(crate) use disk::Attempt;
 pub use disk::{DiskQueue, Write, try_io_uring};
+pub use heartbeat::{Heartbeat, HeartbeatReading};
 pub use lane::{WorkerEnd, WriterEnd, lane};
 pub use share::{BLOCKS_SPARE, BlockShare};
-pub use heartbeat::{Heartbeat, HeartbeatReading};

@@ -4,7 +4,7 @@
 
 use super::machine::{Inherited, Input, Remains, Serial};
 use super::{Engine, Planes, Resources};
-use crate::deliver::journal::{Entry, Journal, CaptureRecord, settled};
+use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
 use crate::deliver::{Known, Manifest, has_remains, sweep, sweep_store, swept};
 use crate::job::{CaptureId, Job, Status, StopReason};
 use crate::pcap::Origin;

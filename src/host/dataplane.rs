@@ -1,7 +1,7 @@
 //! The threads that move packets, and the rings and memory between them. Owns their start and end; what they do is in
 //! `worker` and `spool`.
 
-use crate::block::{Arena, ArenaError, ArenaFacts, Block, BlockShare, Hugepages, Heartbeat, WriterEnd, lane};
+use crate::block::{Arena, ArenaError, ArenaFacts, Block, BlockShare, Heartbeat, Hugepages, WriterEnd, lane};
 use crate::packet::Source;
 use crate::spool::{Message, Publisher, Spool, Writer};
 use crate::worker::{ClockSteps, QueueCounters, Timers, WorkerHandle, WorkerParts, lane_notices, worker};

@@ -149,7 +149,9 @@ impl Live {
         for _ in 0..STEPS_PER_LOOK {
             let Some(queue) = self.floors.lowest() else { break };
             let stream = &mut self.streams[queue];
-            let (Some(head), Some((reader, segment))) = (stream.head.take(), &mut stream.reading) else { break };
+            let (Some(head), Some((reader, segment))) = (stream.head.take(), &mut stream.reading) else {
+                break;
+            };
             let ns_max = self.floors.pop_lowest();
             forward((queue, &segment.path), reader, &head, ns_max, &mut self.objects)?;
             self.objects.reached(queue, segment.sequence, reader.offset());

@@ -89,7 +89,10 @@ impl Publisher {
     #[must_use]
     pub fn new(spool: Arc<Spool>, heartbeat: Arc<Heartbeat>) -> (Self, PublisherHandle) {
         let (sender, commands) = unbounded();
-        (Self { spool, commands, streams: HashMap::new(), next_due: None, heartbeat }, PublisherHandle(sender))
+        (
+            Self { spool, commands, streams: HashMap::new(), next_due: None, heartbeat },
+            PublisherHandle(sender),
+        )
     }
 
     /// Works until every writer is gone, and nothing waits to be tried again.

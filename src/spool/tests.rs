@@ -2,7 +2,7 @@
 
 use super::files::{Call, Files};
 use super::*;
-use crate::block::{Arena, Attempt, Block, Hugepages, Heartbeat, WorkerEnd, lane};
+use crate::block::{Arena, Attempt, Block, Heartbeat, Hugepages, WorkerEnd, lane};
 use crate::pcap::{file_header, record_header};
 use crossbeam::channel::Receiver;
 use std::collections::BTreeMap;

@@ -348,7 +348,11 @@ impl Writer {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         while stream.segments.front().is_some_and(|s| s.closed && s.is_settled()) {
             if let Some(segment) = stream.segments.pop_front() {
-                self.publisher.send(Command::Publish(Arc::clone(&stream.capture), id.queue, Box::new(segment)));
+                self.publisher.send(Command::Publish(
+                    Arc::clone(&stream.capture),
+                    id.queue,
+                    Box::new(segment),
+                ));
             }
         }
         if stream.ended && stream.segments.is_empty() && stream.waiting.is_empty() {

@@ -2,7 +2,7 @@
 //! lanes.
 
 use super::{ClockSteps, QueueCounters, Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
-use crate::block::{Arena, Hugepages, Heartbeat, WriterEnd, lane};
+use crate::block::{Arena, Heartbeat, Hugepages, WriterEnd, lane};
 use crate::packet::{Burst, Source};
 use crate::spool::Message;
 use std::collections::VecDeque;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use trawl::block::{Arena, Hugepages, Heartbeat, lane};
+use trawl::block::{Arena, Heartbeat, Hugepages, lane};
 use trawl::dpdk::PortConfig;
 use trawl::matcher::Filter;
 use trawl::spool::Message;

@@ -18,7 +18,7 @@ use client::Tokens;
 use request::{Failed, Reply, Target, call, media};
 use reqwest::{Client, Method, Url};
 use serde::Deserialize;
-use session::{StoredObject, Session, SessionState, UNIT_BYTES};
+use session::{Session, SessionState, StoredObject, UNIT_BYTES};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

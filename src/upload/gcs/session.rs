@@ -126,7 +126,9 @@ impl Session {
             unsure = answer.is_err();
             match answer {
                 Ok(SessionState::Open(now)) if now < offset => return Err(self.lost()),
-                Ok(SessionState::Open(now)) if now >= end && whole.is_none() => return Ok(SessionState::Open(end)),
+                Ok(SessionState::Open(now)) if now >= end && whole.is_none() => {
+                    return Ok(SessionState::Open(end));
+                }
                 Ok(SessionState::Open(now)) => {
                     if now > held {
                         attempts.progress();

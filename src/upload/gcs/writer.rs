@@ -6,7 +6,7 @@
 
 use super::describe_object;
 use super::request::{Failed, Target};
-use super::session::{StoredObject, Session, SessionState};
+use super::session::{Session, SessionState, StoredObject};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept};
 use crate::upload::checksum::{base64, crc32c, joined};
