@@ -1,6 +1,6 @@
 //! Aligned blocks of memory and their way between threads. Owns the arena, the block, the rings that carry blocks, the
-//! writes in flight, copies past the cache, the cycle counter, and what the threads at both ends say of themselves; not
-//! what is written into a block.
+//! writes in flight, copies past the cache, the cycle counter, and the heartbeats of the threads at both ends; not what is
+//! written into a block.
 //!
 //! Invariant: a block has one owner at a time; it leaves the worker that holds it by move and comes back by move.
 

@@ -58,7 +58,7 @@ pub struct DataPlane {
     pub arena: ArenaFacts,
     /// What a worker has of its blocks: how many captures they are enough for.
     pub share: BlockShare,
-    /// What every thread says of itself.
+    /// Of every thread.
     pub heartbeats: Vec<Arc<Heartbeat>>,
     /// Steps of the wall clock, as the first worker sees them.
     pub clock: Arc<ClockSteps>,

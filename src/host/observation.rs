@@ -1,5 +1,5 @@
-//! What a running host shows of itself: the watchdog over its threads, and the listener for health and metrics. Owns where
-//! each value comes from; not what is made of it (`observe`).
+//! The watchdog over the threads of a running host, and the listener for health and metrics. Owns where each value comes from;
+//! not its evaluation (`observe`).
 
 use super::dataplane::DataPlane;
 use super::ports;

@@ -41,7 +41,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Where a merge begins: anew, or where the last complete object ended.
+/// Where a merge begins: at the first packet, or where the last complete object ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// Number of the first object, from 0.

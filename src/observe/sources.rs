@@ -161,7 +161,7 @@ impl Sources {
 
 /// Whether the job store takes a write.
 pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result<(), String> {
-    // Held while it is tried: whoever asks meanwhile gets the same answer.
+    // The lock is held during the try: requests that come meanwhile get the same answer.
     let mut last = tried.lock().await;
     if let Some((when, result)) = &*last
         && when.elapsed() < STORE_INTERVAL

@@ -242,7 +242,7 @@ impl Ownership {
         within(self.contact_time_max, &destination, contact).await
     }
 
-    /// Compares an answer with the challenge. Nothing in the bucket is read: whoever knows the content has read it.
+    /// Compares an answer with the challenge. Nothing in the bucket is read: only somebody who can read it knows the content.
     ///
     /// # Errors
     /// [`OwnershipError::NotFound`], [`OwnershipError::Wrong`], [`OwnershipError::Expired`] and [`OwnershipError::Store`].

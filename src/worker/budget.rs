@@ -41,7 +41,7 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 ///
 /// Packets are reserved before bytes. A worker whose reserved packets the byte limit refuses gives them back to nobody: the capture
 /// ends with that. So bytes are taken by frames that are appended alone, and the packet limit is the reason only if every packet of
-/// it is appended, whoever looks first. With both limits the word of the bytes also counts the appended packets: one update
+/// it is appended, in whatever order workers look. With both limits the word of the bytes also counts the appended packets: one update
 /// takes bytes, counts, and shows whether it was the last.
 #[derive(Debug)]
 pub struct Budget {
