@@ -1,4 +1,4 @@
-//! What a dead process left of a capture. Owns the survey of the spool at start and what is told to the merge; not the jobs.
+//! Captures that a dead process left in the spool. Owns the survey of the spool at start and the merge's input; not the jobs.
 //!
 //! Invariant: only a directory of which everything is delivered is removed.
 
@@ -12,13 +12,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// Segments that may be missing before one of the same stream: in front of more it is somebody else's file.
+/// Segments that may be missing before a segment of the same stream: with more, the file is not ours.
 const HOLES_MAX: u64 = 1 << 16;
-/// Attempts to give a segment back, and the pause after the first.
+/// Attempts to free a segment, and the pause after the first.
 const FREE_ATTEMPTS: u32 = 5;
 const FREE_PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// What was found of a capture whose process died.
+/// Objects and packets found of a capture whose process died.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     pub objects: Vec<ObjectInfo>,
@@ -26,9 +26,9 @@ pub(crate) struct Found {
     pub frame_bytes: u64,
 }
 
-/// Makes what a dead process left ready for the merge, and tells the feed. After an error the feed was told nothing, and the
-/// same can be tried again. A segment that the disk does not let publish is such an error unless `is_last`: then it stays, and
-/// what is whole in it counts as found, so that it is missing from what is delivered.
+/// Publishes the segments that a dead process left, and feeds them to the merge. After an error the feed has received nothing, and
+/// the call can be repeated. A segment that the disk refuses to publish is such an error unless `is_last`: then it stays, and its
+/// whole packets count as found, so that the ledger shows them as missing.
 pub(super) fn recover(
     dir: &Path,
     queues: usize,
@@ -90,7 +90,7 @@ pub(super) fn recover(
     Ok((journal, found))
 }
 
-/// Gives a delivered segment back. What cannot be freed costs room, and no packets.
+/// Frees a delivered segment. A failure costs disk space, and no packets.
 pub(super) fn free(spool: &Spool, segment: &Path) {
     let mut pause = FREE_PAUSE_MIN;
     for attempt in 1.. {
@@ -118,7 +118,7 @@ pub(crate) enum Known {
 /// The captures in the spool that need a look.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
-    /// No job speaks of them.
+    /// No job knows them.
     pub strangers: Vec<CaptureRecord>,
     /// They have ended, and were not wholly delivered, or left something in their store.
     pub failed: Vec<CaptureRecord>,
@@ -153,8 +153,8 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&CaptureRecord) -> Known) -> s
     Ok(left)
 }
 
-/// Removes the directories of ended captures whose store holds leftovers no more, if everything in them is delivered. Waits for
-/// the disk.
+/// Removes the directories of ended captures whose leftovers in the store are removed, if everything in them is delivered. Waits
+/// for the disk.
 pub(crate) fn swept(spool: &Spool, captures: &[CaptureId]) {
     for id in captures {
         let dir = spool.config().dir.join(id.as_str());

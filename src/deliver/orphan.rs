@@ -1,5 +1,5 @@
-//! A spool without its host: what a dead process left there, delivered with nothing but the spool itself. Owns what is left
-//! of each capture and its delivery to a place of somebody's choice; the next `trawl serve` delivers by itself (`engine`).
+//! Recovers captures from the spool of a dead process, without its host and job store. Owns what is left of each capture and its
+//! delivery to a chosen place; a restarted `trawl serve` delivers without this module (`engine`).
 //!
 //! Invariant: the spool is only read, until [`Orphan::remove`].
 
@@ -27,7 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Chunks between merge and store.
 const CHUNKS_WAITING: usize = 8;
-/// A worker's clock follows the host's within half a second; what is older than a capture by more than this is not its own.
+/// A worker's clock follows the host's within half a second. A packet that is older than its capture by more than this does not
+/// belong to it.
 const CLOCK_SLACK_NS: i128 = 10_000_000_000;
 
 /// Why a capture could not be recovered.
@@ -61,12 +62,12 @@ pub enum RecoverError {
     },
 }
 
-/// What is left of a capture, for people and programs.
+/// Summary of what is left of a capture, for people and programs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// The capture.
     pub id: CaptureId,
-    /// Objects that the dead process had delivered, and the packets in them: they are not in the spool any more.
+    /// Objects that the dead process delivered, and their packets: the spool does not have them any more.
     pub objects_delivered: usize,
     /// See `objects_delivered`.
     pub packets_delivered: u64,
@@ -78,11 +79,11 @@ pub struct Summary {
     pub first_ns: u64,
     /// Time of the last one.
     pub last_ns: u64,
-    /// Segments that were being written.
+    /// Segments that were open.
     pub segments_open: u64,
-    /// Bytes behind the last whole records, left out.
+    /// Bytes after the last whole records, which are skipped.
     pub cut_bytes: u64,
-    /// What else is not as it should be.
+    /// Further findings.
     pub notes: Vec<String>,
 }
 
@@ -95,11 +96,11 @@ pub struct Orphan {
     record: Option<CaptureRecord>,
     entries: Vec<Entry>,
     settled: Option<Settled>,
-    /// What the end of the last pcapng object says.
+    /// The counts at the end of the last pcapng object.
     counts: Option<Counts>,
     /// One for each queue; numbered from 0, and the place in the first one where delivered objects end.
     streams: Vec<(Vec<Segment>, u64)>,
-    /// Whether there are segments that every object passed over, though all are complete.
+    /// Whether every object is complete and some segments are in none of them.
     passed_over: bool,
     /// Whether there are segments that this cannot deliver.
     keeps_segments: bool,
@@ -202,7 +203,7 @@ impl Orphan {
         self.entries.last().is_some_and(|entry| entry.is_last)
     }
 
-    /// Takes what comes behind the last complete object; where every object is complete, what they passed over.
+    /// Takes the segments after the last complete object; if every object is complete, the segments that are in none.
     fn take(&mut self, mut streams: BTreeMap<usize, LeftStream>) -> io::Result<()> {
         let cuts = self.entries.last().map_or_else(Vec::new, |entry| entry.cuts.clone());
         let known = self.record.as_ref().map_or(0, |record| record.queues).max(cuts.len());
@@ -240,7 +241,7 @@ impl Orphan {
         Ok(())
     }
 
-    /// Segments as the merge takes them. `cut`: where delivered objects end in them; none for single segments that none holds.
+    /// Segments as the merge's input. `cut`: where the delivered objects end; none for single segments that are in no object.
     fn stream(
         &mut self,
         queue: usize,
@@ -283,8 +284,8 @@ impl Orphan {
         Ok((stream, skip))
     }
 
-    /// Delivers what is left. Where the objects are that the dead process delivered, it goes on with their numbers and the
-    /// manifest is of the whole capture; elsewhere objects and manifest are of what is left alone. None: nothing is left.
+    /// Delivers the rest. In the place of the objects that the dead process delivered, the numbers continue and the manifest
+    /// covers the whole capture; elsewhere objects and manifest cover the rest alone. None: nothing is left.
     ///
     /// # Errors
     /// [`RecoverError`].
@@ -294,7 +295,7 @@ impl Orphan {
             return Ok(None);
         }
         if goes_on && self.passed_over {
-            // Objects are in order of time: what was passed over has no place between those that are there.
+            // Objects are in order of time: segments that are in none cannot be inserted between them.
             return Err(RecoverError::Exists { name: manifest_name(&self.summary.id) });
         }
         let new = if self.is_complete() && !self.passed_over {
@@ -361,7 +362,7 @@ impl Orphan {
         }
     }
 
-    /// As the dead process made objects, if that is known.
+    /// The format of the dead process's objects, if it is known.
     fn shape(&self) -> Shape {
         match &self.record {
             None => Shape::plain(self.snaplen(), RECOVERED_OBJECT_BYTES),
@@ -378,7 +379,7 @@ impl Orphan {
         self.record.as_ref().map_or(FULL_SNAPLEN, |record| record.snaplen)
     }
 
-    /// The counts that were known, held against what is in the objects.
+    /// The last known counts, compared with the objects.
     fn ledger(&self, goes_on: bool) -> Ledger {
         let delivered = self.summary.packets_delivered;
         let delivered_bytes = total(&self.entries, ObjectInfo::frame_bytes);
@@ -441,7 +442,7 @@ impl Orphan {
         })
     }
 
-    /// Removes what was delivered from the spool; false: segments that could not be delivered keep it there.
+    /// Removes the capture from the spool; false: it stays, because it has segments that could not be delivered.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -494,7 +495,7 @@ mod tests {
             gaps: vec![gap(1, 0), gap(2, 124)],
         };
         Journal::open(dir.path()).unwrap().append(entry).unwrap();
-        // One that came late, one that is damaged behind what was delivered of it, and one that is delivered.
+        // One published late, one that is damaged after its delivered part, and one that is delivered.
         for (sequence, packets) in [(1, 5), (2, 1), (3, 2)] {
             std::fs::write(dir.path().join(format!("q000-{sequence:08}.pcap")), pcap(packets)).unwrap();
         }

@@ -25,8 +25,8 @@ const STEPS_PER_LOOK: usize = 256;
 /// Merges the streams of as many queues as `start` has places into objects of the given shape until every queue has
 /// ended. Blocks, and has a second thread for hashing; run it outside of async code.
 ///
-/// The objects depend on the streams, the shape and, if they are pcapng, the counts alone: a merge that starts where an
-/// object ended goes on as the first one would have.
+/// The objects depend only on the streams, the shape and (pcapng) the counts: a merge that starts where an object ended makes
+/// the same objects as the first one would have.
 ///
 /// A queue without a watermark holds the others back, because its next packet could be the oldest. While `outputs` is
 /// full, `inputs` is not read: a sender that must not wait uses an unbounded channel.
@@ -64,7 +64,7 @@ pub fn run_live_past(
         let totals = Live::new(start, damaged, Objects::new(merged, shape, start)).run(&inputs, &outputs);
         let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (totals, sealed) {
-            // The cause of a stage that is gone is its own.
+            // The sealer's own error is the cause.
             (Ok(_) | Err(MergeError::OutputClosed), Err(error)) => Err(error),
             (totals, _) => totals,
         }
@@ -75,14 +75,14 @@ struct Live {
     streams: Vec<QueueStream>,
     floors: Floors,
     objects: Objects,
-    /// As told; inside, none if they will never be known.
+    /// Outer none: not yet known; inner none: never known.
     counts: Option<Option<Counts>>,
 }
 
 /// What comes next in a stream.
 enum Waiting {
     Segment(Segment),
-    /// A segment of this number that will never come.
+    /// The number of a segment that will never be published.
     Hole(u64),
 }
 
@@ -144,7 +144,7 @@ impl Live {
         self.objects.finish(self.counts.flatten())
     }
 
-    /// Does up to [`STEPS_PER_LOOK`] steps while the next record is known.
+    /// Takes up to [`STEPS_PER_LOOK`] steps while the next record is known.
     fn steps(&mut self) -> Result<(), MergeError> {
         for _ in 0..STEPS_PER_LOOK {
             let Some(queue) = self.floors.lowest() else { break };
@@ -201,7 +201,7 @@ impl Live {
         Ok(())
     }
 
-    /// Finds every stream's next record and floor after news.
+    /// Finds every stream's next record and floor after new input.
     fn settle(&mut self) -> Result<(), MergeError> {
         for (queue, stream) in self.streams.iter_mut().enumerate() {
             stream.settle(queue, &mut self.objects)?;
@@ -230,7 +230,7 @@ impl QueueStream {
         Ok(())
     }
 
-    /// Goes on to the next segment, if one is published.
+    /// Opens the next segment, if one is published.
     fn next_segment(&mut self, queue: usize, objects: &mut Objects) -> Result<bool, MergeError> {
         if let Some((reader, segment)) = self.reading.take() {
             let whole = check(&segment, "the number of packets", segment.packets, reader.records())
@@ -244,7 +244,7 @@ impl QueueStream {
             None => return Ok(false),
             Some(Waiting::Segment(segment)) => segment,
             Some(Waiting::Hole(sequence)) => {
-                // An earlier object may end inside it, when it was lost since.
+                // An earlier object may end inside it, and it was lost after that.
                 let offset = std::mem::take(&mut self.skip);
                 objects.passed_over(Gap { queue, sequence, offset });
                 return Ok(true);
@@ -266,7 +266,7 @@ impl QueueStream {
         self.pass_over(queue, &segment, reader.offset(), error, objects)
     }
 
-    /// Goes on behind a segment of which no more can be read, if it is known to be damaged.
+    /// Skips the rest of a segment that cannot be read, if it is known to be damaged.
     fn pass_over(
         &self,
         queue: usize,
@@ -304,7 +304,7 @@ fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<
         let path = segment.path.clone();
         failed(segment, ReadError::Open { path, source })
     })?;
-    // What a dead process left may be longer than what is its own; no more is read than was announced.
+    // The file of a dead process may have stale bytes at its end; no more is read than was announced.
     if !may_be_short {
         check(segment, "the size", segment.bytes, bytes.min(segment.bytes))?;
     }
@@ -341,7 +341,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// A merge that is turned by hand: without threads nothing depends on time.
+    /// A merge that the test steps: without threads nothing depends on time.
     struct ByHand {
         live: Live,
         merged: Receiver<Output>,
@@ -359,7 +359,7 @@ mod tests {
             Self { live, merged, begun: 0, ended: 0 }
         }
 
-        /// Takes an input and merges what can be merged; how many objects were begun and ended so far.
+        /// Takes an input and merges as far as possible; how many objects were begun and ended so far.
         fn tell(&mut self, input: Input) -> (usize, usize) {
             self.live.take(input).unwrap();
             self.live.settle().unwrap();

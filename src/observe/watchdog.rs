@@ -1,10 +1,9 @@
-//! The watchdog over the stages. Owns what counts as no progress, and the log of it; not what is done about it.
+//! The watchdog over the stages (threads). Owns the definition of no progress and its log; not the reaction.
 //!
-//! A stage stands still when its thread makes no turn, or when work waits for it and none gets done: a writer whose disk never
-//! answers loops forever.
+//! A stage is stalled when its heartbeat stops, or when work waits for it and none gets done: a writer whose disk never answers
+//! loops on.
 //!
-//! Invariant: only time in which the watchdog itself ran counts, so a process that was stopped or a host that slept accuses
-//! nobody.
+//! Invariant: only time in which the watchdog itself ran counts, so a stopped process or a suspended host is no stall.
 
 use crate::block::{Heartbeat, HeartbeatReading};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -13,10 +12,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Between two looks. Also the most that a look can be late before the excess is not counted.
+/// Between two looks. A look that is later by more than this counts for this much.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// What the watchdog thinks now, a place for each stage: why it stands still, if it does.
+/// The watchdog's verdict for each stage: why it is stalled, if it is.
 #[derive(Debug, Default)]
 pub struct Verdicts(Mutex<Vec<Option<String>>>);
 
@@ -32,15 +31,15 @@ impl Verdicts {
 struct Watched {
     stage: Arc<Heartbeat>,
     last: HeartbeatReading,
-    /// On the watchdog's clock: its last turn.
+    /// On the watchdog's clock: its last beat.
     turned: Duration,
-    /// On the watchdog's clock: when something of what waits last got done, or nothing waited.
+    /// On the watchdog's clock: when waiting work last progressed, or none waited.
     moved: Duration,
     stalled: bool,
 }
 
 impl Watched {
-    /// Why it stands still, if it does.
+    /// Why it is stalled, if it is.
     fn look(&mut self, clock: Duration, limit: Duration) -> Option<String> {
         let now = self.stage.read();
         if now.beats != self.last.beats {

@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a publisher with nothing to do says that it is there.
+/// Interval of an idle publisher's heartbeat.
 const IDLE_TURN: Duration = Duration::from_millis(500);
 
-/// What writers ask for.
+/// A command from a writer.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Make a segment durable and visible.
@@ -41,7 +41,7 @@ pub(super) enum Command {
 struct Failing {
     since: Instant,
     pause: Duration,
-    /// When it is tried again; none after a segment was given up, when the next one is tried at once.
+    /// Time of the next try; none: at once, because the last segment was given up.
     due: Option<Instant>,
 }
 
@@ -50,7 +50,7 @@ struct Failing {
 struct Stream {
     kept: Lost,
     unpublished: u32,
-    /// What waits behind a segment that cannot be published, itself first.
+    /// The segment that cannot be published, and the commands behind it.
     waiting: VecDeque<Command>,
     failing: Option<Failing>,
 }
@@ -79,13 +79,13 @@ pub struct Publisher {
     spool: Arc<Spool>,
     commands: Receiver<Command>,
     streams: HashMap<StreamId, Stream>,
-    /// When the first stream is due that waits.
+    /// Time of the first retry of any stream.
     next_due: Option<Instant>,
     heartbeat: Arc<Heartbeat>,
 }
 
 impl Publisher {
-    /// A publisher and the way to it.
+    /// A publisher and its handle.
     #[must_use]
     pub fn new(spool: Arc<Spool>, heartbeat: Arc<Heartbeat>) -> (Self, PublisherHandle) {
         let (sender, commands) = unbounded();
@@ -95,14 +95,14 @@ impl Publisher {
         )
     }
 
-    /// Works until every writer is gone, and nothing waits to be tried again.
+    /// Runs until every writer is gone and no retry is due.
     pub fn run(mut self) {
         loop {
             let until_due = self.next_due.map(|due| due.saturating_duration_since(Instant::now()));
             let wait = until_due.unwrap_or(IDLE_TURN).min(IDLE_TURN);
             match self.commands.recv_timeout(wait) {
                 Ok(command) => {
-                    // The command at work is among those that wait: a disk that never answers is no progress.
+                    // The current command counts as waiting: a disk that never answers is no progress.
                     self.heartbeat.beat(self.commands.len() + 1, 0);
                     self.take(command, Instant::now());
                     self.heartbeat.done(1);
@@ -119,7 +119,7 @@ impl Publisher {
         }
     }
 
-    /// Takes what writers have sent. For tests.
+    /// Takes all commands sent so far. For tests.
     #[cfg(test)]
     pub(super) fn take_all(&mut self, now: Instant) {
         while let Ok(command) = self.commands.try_recv() {
@@ -142,7 +142,7 @@ impl Publisher {
         }
     }
 
-    /// Goes on with the streams that are due at `now`.
+    /// Retries the streams that are due at `now`.
     pub(super) fn retry(&mut self, now: Instant) {
         if self.next_due.is_none_or(|due| due > now) {
             return;
@@ -155,7 +155,7 @@ impl Publisher {
         self.next_due = self.streams.values().filter_map(Stream::due).min();
     }
 
-    /// Does what waits in a stream, up to a segment that is to be tried again.
+    /// Executes a stream's commands, up to a segment that has to be tried again.
     fn work(&mut self, id: StreamId, now: Instant) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
         while let Some(command) = stream.waiting.pop_front() {
@@ -178,7 +178,7 @@ impl Publisher {
         self.streams.insert(id, stream);
     }
 
-    /// Publishes a segment, or tells the hole; a command to be tried again.
+    /// Publishes a segment, or announces the hole; returns a command that has to be tried again.
     fn publish(
         &self,
         stream: &mut Stream,
@@ -224,7 +224,7 @@ impl Publisher {
         None
     }
 
-    /// A timed fsync. One that fails costs nothing while the data is in memory: the writer commands the next one.
+    /// A timed fsync. One that fails costs nothing while the data is in memory: the writer asks for the next one.
     fn sync(&self, path: &Path, file: &File, length: &Length) {
         let written = length.written();
         let synced = self.spool.account().files().sync_data(file, path);
@@ -257,7 +257,7 @@ fn end(stream: &Stream, capture: &SpoolCapture, queue: u16, handed: Lost) {
     capture.merge.tell(Input::End(usize::from(queue)));
 }
 
-/// The way to the publisher; it ends when all of them are gone.
+/// A handle of the publisher, which ends when all handles are gone.
 #[derive(Clone, Debug)]
 pub struct PublisherHandle(Sender<Command>);
 

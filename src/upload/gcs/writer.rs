@@ -1,6 +1,6 @@
 //! One object on its way into a bucket. Owns chunks, checksums and the check at the end; not the protocol of sessions.
 //!
-//! A session takes its chunks one after the other: one is on its way while the next fills, and no more is in memory.
+//! A session takes its chunks one after the other: one is in flight while the next fills, and no more is in memory.
 //!
 //! Invariant: what was sent is confirmed by the store in whole, or the caller hears that it is not.
 
@@ -19,11 +19,11 @@ enum Progress {
     /// Nowhere yet.
     None,
     Session(Box<Session>),
-    /// An object of this name is there. Whether it is ours, size and checksum tell at the end.
+    /// The store has an object of this name. At the end size and checksum tell whether it is ours.
     There(StoredObject),
 }
 
-/// A beginning of the object: its length and checksum.
+/// The first bytes of the object: their number and checksum.
 #[derive(Clone, Copy, Default)]
 struct Prefix {
     bytes: u64,
@@ -43,11 +43,11 @@ pub(super) struct GcsWriter {
     /// The chunk that fills.
     open: BytesMut,
     progress: Progress,
-    /// What has left `open`.
+    /// Bytes that were sent or are in flight.
     gone: Prefix,
-    /// What the store confirmed.
+    /// Bytes that the store confirmed.
     confirmed: Prefix,
-    /// Bytes to come that the store holds already.
+    /// Bytes still to be written that the store has already.
     skip: u64,
     flight: InFlight<Prefix>,
     /// Bytes that the last checkpoint named; none if there was none.
@@ -69,7 +69,7 @@ impl GcsWriter {
         }
     }
 
-    /// Goes on behind `bytes` bytes with the checksum `crc32c`, where the session stands at or behind them.
+    /// Resumes after `bytes` bytes with the checksum `crc32c`; the session has at least these.
     pub(super) fn resumed(self, session: Session, stand: SessionState, bytes: u64, crc32c: u32) -> Self {
         let at = Prefix { bytes, crc32c };
         let (progress, skip) = match stand {
@@ -137,7 +137,7 @@ impl GcsWriter {
             self.flight.send(async move {
                 match session.send(from, body, None).await? {
                     SessionState::Open(_) => Ok(gone),
-                    // Somebody else who has the session's address ended it.
+                    // Another process with the session's address ended it.
                     SessionState::Done(_) => Err(session.lost()),
                 }
             });
@@ -145,7 +145,7 @@ impl GcsWriter {
         Ok(())
     }
 
-    /// Holds what the store has against what was sent.
+    /// Compares the store's object with what was sent.
     fn compare(&self, held: &StoredObject) -> Result<Stored, UploadError> {
         if held.size != self.gone.bytes {
             return Err(self.mismatch("size", held.size.to_string(), self.gone.bytes.to_string()));
@@ -168,7 +168,7 @@ impl Ending for GcsWriter {
         let (from, body) = (self.gone.bytes, self.open.split().freeze());
         self.gone = self.gone.and(&body);
         if self.skip > 0 {
-            // More is held than the object has: this session can never become it.
+            // The session has more bytes than the object: it can never become it.
             return Err(UploadError::Lost { place: self.target.place() });
         }
         let (held, refusal) = match &mut self.progress {

@@ -44,7 +44,7 @@ pub(super) struct S3Writer {
     parts_in_flight: usize,
     /// The part that fills.
     open: BytesMut,
-    /// All bytes up to now.
+    /// All bytes so far.
     bytes: u64,
     whole: Running,
     upload: Option<Multipart>,
@@ -53,7 +53,7 @@ pub(super) struct S3Writer {
     flights: InFlight<(i32, KeptPart)>,
     /// Parts that the store has, by number from 1.
     parts: BTreeMap<i32, KeptPart>,
-    /// Parts that the last checkpoint named; none if there was none.
+    /// Parts in the last checkpoint; none if there was none.
     told: Option<usize>,
 }
 
@@ -74,7 +74,7 @@ impl S3Writer {
         }
     }
 
-    /// Goes on behind `parts`, which the store has.
+    /// Resumes after `parts`, which the store has.
     pub(super) fn resumed(self, upload: Multipart, parts: Vec<KeptPart>) -> Self {
         let bytes = parts.iter().map(|part| part.bytes).sum();
         let sum = parts.iter().fold(0, |sum, part| joined(sum, part.crc32c, part.bytes));
@@ -94,7 +94,7 @@ impl S3Writer {
         usize::try_from(self.cut.bytes_of(self.begun)).unwrap_or(usize::MAX)
     }
 
-    /// Takes bytes; a part leaves only when a byte behind it has come, so that an object of one part is a small one.
+    /// Takes bytes. A part is sent only when a byte after it has come, so an object of one part goes by one request.
     async fn append(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
         self.whole.update(&bytes);
         self.bytes += bytes.len() as u64;
@@ -192,10 +192,10 @@ impl S3Writer {
         Ok(stored)
     }
 
-    /// Holds what the store has against what was sent. `confirmed`: whether its answer named our checksum.
+    /// Compares the store's object with what was sent. `confirmed`: whether its answer named our checksum.
     ///
-    /// A refusal may be about our own object, if an answer was lost now or before a crash; whether it is ours, its size and
-    /// checksum tell.
+    /// A refusal may be about our own object, if an answer was lost now or before a crash: size and checksum tell whether it is
+    /// ours.
     async fn confirm(
         &self,
         confirmed: Result<bool, Failed>,
@@ -217,7 +217,7 @@ impl S3Writer {
             (Err(Failed { error: UploadError::Denied { .. }, .. }), None) if confirmed => {
                 Ok(Stored { bytes: self.bytes })
             }
-            // Whether it is ours cannot be seen: the right to look is what is missing, and nothing is to be removed.
+            // We may not look whether it is ours: report the missing right, and remove nothing.
             (
                 Err(Failed { error: denied @ UploadError::Denied { .. }, .. }),
                 Some(UploadError::Exists { .. }),
