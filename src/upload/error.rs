@@ -116,9 +116,9 @@ pub enum UploadError {
         /// The last failure.
         detail: String,
     },
-    /// Somebody answers who cannot prove to be the store.
+    /// A server answers that cannot prove to be the store.
     #[error(
-        "{place} is answered for with a certificate that this host does not trust ({detail}); have its operator name the \
+        "{place} presents a certificate that this host does not trust ({detail}); have its operator name the \
          store's authority in upload.ca_file, or correct the endpoint"
     )]
     Untrusted {
