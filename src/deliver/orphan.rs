@@ -250,7 +250,7 @@ impl Orphan {
     ) -> io::Result<(Vec<Segment>, u64)> {
         let summary = &mut self.summary;
         let (is_stream, cut) = (cut.is_some(), cut.unwrap_or_default());
-        let (mut stream, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
+        let (mut segments, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
         for segment in stream {
             if is_stream && segment.sequence > expected {
                 let last = segment.sequence - 1;
@@ -271,7 +271,7 @@ impl Orphan {
             if packets == 0 {
                 continue;
             }
-            if stream.is_empty() {
+            if segments.is_empty() {
                 skip = delivered.bytes;
             }
             summary.packets += packets;
@@ -279,9 +279,9 @@ impl Orphan {
             let first_ns = first_ns(&segment.path, delivered, found)?;
             summary.first_ns = if summary.first_ns == 0 { first_ns } else { summary.first_ns.min(first_ns) };
             summary.last_ns = summary.last_ns.max(found.last_ns);
-            stream.push(segment.numbered(stream.len() as u64));
+            segments.push(segment.numbered(segments.len() as u64));
         }
-        Ok((stream, skip))
+        Ok((segments, skip))
     }
 
     /// Delivers the rest. In the place of the objects that the dead process delivered, the numbers continue and the manifest

@@ -351,8 +351,8 @@ fn a_directory_in_the_way_of_a_segments_name_costs_that_segment_alone() {
         assert_eq!(told.ended, [(0, Lost { packets: 50, frame_bytes: 5000 }, 1)]);
         rig.assert_accounted();
         let recovery = rig.spool.recover(&told.dir, 262_144, &[]).unwrap();
-        let told = with_holes(0, 0, recovery.streams[&0].clone());
-        assert_eq!((recovery.held.len(), told.count()), (1, 3), "{:?}", recovery.held);
+        let inputs = with_holes(0, 0, recovery.streams[&0].clone()).count();
+        assert_eq!((recovery.held.len(), inputs), (1, 3), "{:?}", recovery.held);
         std::fs::remove_dir(&in_the_way).unwrap();
         let recovery = rig.spool.recover(&told.dir, 262_144, &[]).unwrap();
         assert_eq!(recovery.streams[&0].iter().map(|segment| segment.packets).collect::<Vec<_>>(), [50; 3]);

@@ -98,10 +98,13 @@ impl S3Writer {
     async fn append(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
         self.whole.update(&bytes);
         self.bytes += bytes.len() as u64;
-        while fill(&mut self.open, &mut bytes, self.part_bytes()) {
+        loop {
+            let part_bytes = self.part_bytes();
+            if !fill(&mut self.open, &mut bytes, part_bytes) {
+                return Ok(());
+            }
             self.depart().await?;
         }
-        Ok(())
     }
 
     /// Sends the open part, once fewer than `parts_in_flight` are in flight.
