@@ -28,14 +28,14 @@ impl Ended {
     }
 }
 
-/// Bits of the count of appended packets that stand below the bytes where both are limited. Packets that are reserved and not
-/// yet appended are fewer than this count can tell apart: at most a burst of each worker.
+/// Bits of a word of bytes that belong to the bytes where packets are limited too; the bits above count appended packets. Packets
+/// that are reserved and not yet appended are fewer than these can tell apart: at most a burst of each worker.
 #[cfg(not(loom))]
-pub(super) const COUNT_BITS: u32 = 14;
-/// Few, so that loom's small budgets let the count come round.
+pub(super) const BYTES_BITS: u32 = 50;
+/// Few for the count, so that loom's small budgets let it come round.
 #[cfg(loom)]
-const COUNT_BITS: u32 = 2;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const BYTES_BITS: u32 = 62;
+const BYTES_MASK: u64 = (1 << BYTES_BITS) - 1;
 
 /// The shared budget of one capture.
 ///
@@ -47,11 +47,10 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 pub struct Budget {
     /// Packets that nobody has reserved.
     packets: AtomicU64,
-    /// Bytes that nobody has taken; with both limits [`COUNT_BITS`] bits to the left, and below them the last bits of how many
-    /// packets were appended.
+    /// Bytes that nobody has taken; with both limits in the lower [`BYTES_BITS`] bits, and above them the count of appended packets,
+    /// which comes to zero with the last packet of the limit.
     bytes: AtomicU64,
     ended: AtomicU64,
-    packet_limit: u64,
     limits: Limits,
 }
 
@@ -69,19 +68,17 @@ impl Budget {
     /// no limit: a port of 100 Gbit/s does not deliver that in a day.
     #[must_use]
     pub fn new(packets: Option<u64>, bytes: Option<u64>) -> Self {
-        let bytes = bytes.filter(|bytes| packets.is_none() || *bytes <= u64::MAX >> COUNT_BITS);
-        let limits = match (packets, bytes) {
-            (None, None) => Limits::None,
-            (Some(_), None) => Limits::Packets,
-            (None, Some(_)) => Limits::Bytes,
-            (Some(_), Some(_)) => Limits::Both,
+        let bytes = bytes.filter(|bytes| packets.is_none() || *bytes <= BYTES_MASK);
+        let (limits, word) = match (packets, bytes) {
+            (None, None) => (Limits::None, 0),
+            (Some(_), None) => (Limits::Packets, 0),
+            (None, Some(bytes)) => (Limits::Bytes, bytes),
+            (Some(packets), Some(bytes)) => (Limits::Both, packets.wrapping_neg() << BYTES_BITS | bytes),
         };
-        let (packet_limit, bytes) = (packets.unwrap_or(u64::MAX), bytes.unwrap_or(u64::MAX));
         Self {
-            packets: AtomicU64::new(packet_limit),
-            bytes: AtomicU64::new(if limits == Limits::Both { bytes << COUNT_BITS } else { bytes }),
+            packets: AtomicU64::new(packets.unwrap_or(u64::MAX)),
+            bytes: AtomicU64::new(word),
             ended: AtomicU64::new(0),
-            packet_limit,
             limits,
         }
     }
@@ -121,6 +118,7 @@ impl Budget {
         }
     }
 
+    #[inline]
     fn take_limited(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
         match self.limits {
             Limits::None => asked,
@@ -130,6 +128,7 @@ impl Budget {
         }
     }
 
+    #[inline]
     fn take_packets(&self, asked: usize) -> usize {
         let (packets, last) = self.reserve_packets(asked);
         if last || packets < asked {
@@ -139,6 +138,7 @@ impl Budget {
     }
 
     /// Reserves at most so many packets; returns how many, and whether none is left.
+    #[inline]
     fn reserve_packets(&self, asked: usize) -> (usize, bool) {
         let mut seen = self.packets.load(Ordering::Acquire);
         loop {
@@ -152,6 +152,7 @@ impl Budget {
     }
 
     /// Takes the bytes of the first frames that fit; returns how many those are. One that does not fit ends the capture.
+    #[inline]
     fn take_bytes(&self, lengths: impl Iterator<Item = u32> + Clone) -> usize {
         let whole = sum(lengths.clone());
         let mut seen = self.bytes.load(Ordering::Acquire);
@@ -170,20 +171,19 @@ impl Budget {
     }
 
     /// Reserves packets, and takes the bytes of the first of them that fit.
+    #[inline]
     fn take_both(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
         let reserved = self.reserve_packets(asked).0;
         let lengths = lengths.take(reserved);
         let whole = sum(lengths.clone());
         let mut seen = self.bytes.load(Ordering::Acquire);
         let (taken, is_last) = loop {
-            let left = seen >> COUNT_BITS;
+            let left = seen & BYTES_MASK;
             let taken = if whole.bytes <= left { whole } else { fitting(lengths.clone(), left) };
-            let count = seen.wrapping_add(taken.frames) & COUNT_MASK;
+            let word = seen.wrapping_add(taken.frames << BYTES_BITS) - taken.bytes;
             // Read before the update: were all packets reserved by then, only those of bursts that are under way are not appended,
-            // and the count tells their number from none. Read behind it, others might have reserved the last ones in between.
-            let is_last =
-                count == self.packet_limit & COUNT_MASK && self.packets.load(Ordering::Acquire) == 0;
-            let word = (left - taken.bytes) << COUNT_BITS | count;
+            // and the count tells their number from none. Read after it, others might have reserved the last ones in between.
+            let is_last = word >> BYTES_BITS == 0 && self.packets.load(Ordering::Acquire) == 0;
             match self.bytes.compare_exchange_weak(seen, word, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break (taken, is_last),
                 Err(now) => seen = now,
@@ -272,10 +272,10 @@ mod tests {
 
     #[test]
     fn beside_a_packet_limit_the_largest_byte_limit_counts_exactly_and_one_beyond_it_is_none() {
-        let largest = u64::MAX >> COUNT_BITS;
+        let largest = BYTES_MASK;
         let budget = Budget::new(Some(10), Some(largest));
         assert_eq!((take(&budget, &[u32::MAX; 3]), budget.ended()), (3, None));
-        assert_eq!(budget.bytes.load(Ordering::Relaxed) >> COUNT_BITS, largest - 3 * u64::from(u32::MAX));
+        assert_eq!(budget.bytes.load(Ordering::Relaxed) & BYTES_MASK, largest - 3 * u64::from(u32::MAX));
         for bytes in [largest + 1, u64::MAX] {
             let budget = Budget::new(Some(3), Some(bytes));
             assert_eq!((take(&budget, &[u32::MAX; 4]), budget.ended()), (3, Some(Ended::Packets)));
@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn the_count_of_appended_packets_comes_round_and_the_last_one_still_ends_it() {
-        for limit in [1 << COUNT_BITS, (3 << COUNT_BITS) + 5] {
+        let round = 1 << (u64::BITS - BYTES_BITS);
+        for limit in [round, 3 * round + 5] {
             let budget = Budget::new(Some(limit), Some(limit * 60));
             let mut taken = 0;
             while budget.ended().is_none() {
