@@ -166,7 +166,7 @@ mod tests {
     use crate::block::{Arena, Hugepages, lane};
     use crate::limits::BLOCK_BYTES;
     use crate::spool::Message;
-    use crate::worker::testing::Frames;
+    use crate::worker::testing::{Frames, OwnedBurst};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -182,7 +182,7 @@ mod tests {
 
     /// The bytes of a stream into which these frames of each burst were appended, and what was counted. `short` tries the way
     /// of what nothing limits first, as the worker does.
-    fn appended(bursts: &[(Frames<Vec<Vec<u8>>>, u64)], snaplen: u32, short: bool) -> (Vec<u8>, [u64; 4]) {
+    fn appended(bursts: &[(OwnedBurst, u64)], snaplen: u32, short: bool) -> (Vec<u8>, [u64; 4]) {
         let (mut free, _) = Arena::map(8, Hugepages::Never).unwrap();
         let (worker_end, mut writer_end) = lane::<Message>(8, 8);
         let (mut lanes, mut stream, mut slot) = (vec![worker_end], Stream::idle(), Slot::default());

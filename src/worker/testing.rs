@@ -14,14 +14,17 @@ use std::time::Duration;
 mod burst;
 pub(crate) use burst::Frames;
 
+/// A burst that owns its frames.
+pub(crate) type OwnedBurst = Frames<Vec<Vec<u8>>>;
+
 /// A queue that delivers one burst after the other, and then none.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Bursts(pub Arc<Mutex<VecDeque<Frames<Vec<Vec<u8>>>>>>);
+pub(crate) struct Bursts(pub Arc<Mutex<VecDeque<OwnedBurst>>>);
 
 impl Source for Bursts {
-    type Burst<'a> = Frames<Vec<Vec<u8>>>;
+    type Burst<'a> = OwnedBurst;
 
-    fn receive(&mut self) -> Frames<Vec<Vec<u8>>> {
+    fn receive(&mut self) -> OwnedBurst {
         self.0.lock().unwrap().pop_front().unwrap_or_default()
     }
 }
