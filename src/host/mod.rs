@@ -20,6 +20,7 @@ mod origin;
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;
+mod sandbox;
 #[cfg(feature = "dpdk")]
 mod retention;
 #[cfg(feature = "dpdk")]
