@@ -20,6 +20,7 @@ mod origin;
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;
+#[cfg(feature = "dpdk")]
 mod sandbox;
 #[cfg(feature = "dpdk")]
 mod retention;

@@ -373,7 +373,8 @@ mod tests {
         writer.finish().await.unwrap();
         assert_eq!(fs::read(dir.join("a.pcap")).unwrap(), b"0123x");
         let victim = root.path().join("victim");
-        let exchanges: [(&str, &dyn Fn(&Path)); 4] = [
+        type Exchange<'a> = (&'a str, &'a dyn Fn(&Path));
+        let exchanges: [Exchange<'_>; 4] = [
             ("a link", &|path| symlink(&victim, path).unwrap()),
             ("a hard link", &|path| fs::hard_link(&victim, path).unwrap()),
             ("another file", &|path| fs::write(path, "somebody else's").unwrap()),
