@@ -180,6 +180,10 @@ fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
 
 fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
     let workers = core_list(rules, "cores.workers", &cores.workers);
+    if workers.len() > limits::WORKERS_MAX {
+        let advice = format!("at most {} cores can poll", limits::WORKERS_MAX);
+        rules.wrong("cores.workers", workers.len(), advice);
+    }
     let writers = core_list(rules, "cores.writers", &cores.writers);
     for core in workers.iter().filter(|core| writers.contains(core)) {
         let advice = "this core also polls (cores.workers) and a writer there would cost packets; give writers \

@@ -141,7 +141,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let started = Arc::new(ports.started);
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, Arc::clone(&started)))?;
     let observation =
-        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.stage(), &storage)
+        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.heartbeat(), &storage)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
