@@ -16,7 +16,7 @@ const CHARS_MAX: usize = 1000;
 
 /// `text` as one line of visible characters, at most [`CHARS_MAX`] of them: the others stand as their escapes.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    shown(text, |c| is_visible(c), CHARS_MAX)
+    shown(text, is_visible, CHARS_MAX)
 }
 
 /// The same for text of several lines, of any length: line ends and tabs stay.

@@ -177,8 +177,9 @@ mod tests {
             let next = attempts.failed(peer("192.0.2.1"), start);
             assert!(!next.is_told && !next.begins);
         }
-        let told: u32 =
-            (0..100).map(|host| u32::from(attempts.failed(peer(&format!("192.0.3.{host}")), start).is_told)).sum();
+        let told: u32 = (0..100)
+            .map(|host| u32::from(attempts.failed(peer(&format!("192.0.3.{host}")), start).is_told))
+            .sum();
         assert_eq!(told, LINES_MAX - 1);
         let summary = attempts.summary().unwrap();
         assert_eq!((summary.failures, summary.told), (50_101, LINES_MAX));

@@ -86,7 +86,9 @@ pub enum Error {
         errors: Vec<Message>,
     },
     /// The server sends to another place, which would get the credentials.
-    #[error("{url} answered {status} and sends to {to}; this is not followed. If that is the API, name it with --url")]
+    #[error(
+        "{url} answered {status} and sends to {to}; this is not followed. If that is the API, name it with --url"
+    )]
     Redirect {
         /// The URL asked.
         url: String,

@@ -5,7 +5,9 @@
 use super::args::VerifyArgs;
 use super::{Outcome, out, stores};
 use crate::chain::printable;
-use crate::deliver::{Bucket, Finding, Manifest, PublicKey, Step, Verified, VerifyError, verify_at, verify_file};
+use crate::deliver::{
+    Bucket, Finding, Manifest, PublicKey, Step, Verified, VerifyError, verify_at, verify_file,
+};
 use crate::job::ObjectInfo;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -75,7 +77,10 @@ fn object_line(object: &ObjectInfo, findings: &[Finding]) -> String {
 /// What the manifest says and the arguments do not.
 fn of_others(args: &VerifyArgs, manifest: &Manifest) -> Vec<String> {
     let account = manifest.account.as_ref().map(|account| account.0.as_str());
-    let pairs = [("account", args.account.as_deref(), account), ("host", args.host.as_deref(), Some(&*manifest.host))];
+    let pairs = [
+        ("account", args.account.as_deref(), account),
+        ("host", args.host.as_deref(), Some(&*manifest.host)),
+    ];
     let differ = pairs.into_iter().filter_map(|(what, wanted, found)| {
         let wanted = wanted.filter(|wanted| found != Some(wanted))?;
         Some(match found {
@@ -86,7 +91,7 @@ fn of_others(args: &VerifyArgs, manifest: &Manifest) -> Vec<String> {
     differ.collect()
 }
 
-/// Whose capture it is, of which host and when: whoever checks a file has to compare that with what they expect.
+/// Whose capture it is, of which host and when. A reader must compare that with what they expect.
 fn identity(manifest: &Manifest) -> String {
     let account = manifest.account.as_ref().map_or("no account", |account| account.0.as_str());
     let time = |time: Option<jiff::Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());

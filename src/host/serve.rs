@@ -263,8 +263,8 @@ async fn run(
     storage: &Storage,
     observation: Observation,
 ) -> Result<(), ServeError> {
-    let mut signals =
-        Signals::take(hang_up(tls.clone())).map_err(|source| ServeError::System { doing: "take signals", source })?;
+    let mut signals = Signals::take(hang_up(tls.clone()))
+        .map_err(|source| ServeError::System { doing: "take signals", source })?;
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();
     tasks.spawn("engine", engine.run(actions));
@@ -331,7 +331,9 @@ fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
 fn hang_up(tls: Option<Arc<Tls>>) -> impl Fn() + Send + 'static {
     move || match tls.as_ref().map(|tls| tls.reload()) {
         Some(Ok(())) => {
-            tracing::info!("SIGHUP: api.tls_cert and api.tls_key are read again; the rest of the config is read at the start only");
+            tracing::info!(
+                "SIGHUP: api.tls_cert and api.tls_key are read again; the rest of the config is read at the start only"
+            );
         }
         Some(Err(error)) => tracing::error!(%error, "SIGHUP: the certificate stays as it is"),
         None => tracing::warn!(

@@ -206,7 +206,11 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn places(connections_max: usize, connections_per_peer_max: usize, loopback_reserved: usize) -> Arc<Places> {
+    fn places(
+        connections_max: usize,
+        connections_per_peer_max: usize,
+        loopback_reserved: usize,
+    ) -> Arc<Places> {
         let bounds = Bounds::new(connections_max, Duration::from_secs(1));
         Places::new(Bounds { connections_per_peer_max, loopback_reserved, ..bounds })
     }

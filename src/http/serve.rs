@@ -193,7 +193,8 @@ impl Visit {
     /// Reads whom a proxy speaks for. False if it does not say, or if its client has as many connections as it may.
     async fn is_introduced(&mut self, stream: &mut TcpStream, address: SocketAddr) -> bool {
         let header = tokio::time::timeout(HANDSHAKE_TIME_MAX, proxy::read(stream)).await;
-        let header = header.unwrap_or_else(|_| Err(proxy::ProxyError::Io(std::io::ErrorKind::TimedOut.into())));
+        let header =
+            header.unwrap_or_else(|_| Err(proxy::ProxyError::Io(std::io::ErrorKind::TimedOut.into())));
         match header {
             Ok(client) => {
                 self.peer = client.map_or(self.peer, Peer);

@@ -1,6 +1,7 @@
 //! What can go wrong on the way into a store, in our words. Owns the messages that customers and operators read; not the
 //! decision what is tried again.
 
+use crate::chain::printable;
 use crate::job::DestinationError;
 use std::io;
 use std::path::PathBuf;
@@ -169,7 +170,8 @@ pub enum UploadError {
     },
     /// What the store holds is not what was sent.
     #[error(
-        "{place} has {what} {held} where {sent} was sent; the object is not to be trusted, capture again"
+        "{place} has {what} {} where {sent} was sent; the object is not to be trusted, capture again",
+        printable(held)
     )]
     Mismatch {
         /// Bucket and key, or the file.

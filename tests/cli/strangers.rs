@@ -48,7 +48,8 @@ fn assert_harmless(text: &str) {
 
 #[test]
 fn what_a_server_says_does_nothing_to_the_terminal() {
-    let capture = json!({"id": RAW, "type": RAW, "status": RAW, "submitted": RAW, "error_message": RAW, RAW: RAW});
+    let capture =
+        json!({"id": RAW, "type": RAW, "status": RAW, "submitted": RAW, "error_message": RAW, RAW: RAW});
     let bucket = json!([{"id": RAW, "status": RAW, "destination_conf": RAW, "filename": RAW, RAW: RAW}]);
     let refused = envelope(&Value::Null, &json!([{"code": 1001, "message": RAW}]));
     for (body, status, command) in [
@@ -63,7 +64,11 @@ fn what_a_server_says_does_nothing_to_the_terminal() {
             &["capture", "start", "--time-limit", "1", "--colo-name", "x", "--destination-conf", "file:///x"],
         ),
         (
-            envelope(&bucket, &json!([])).replacen("\"destination_conf\":", "\"destination_conf\":\"file:///x\",\"was\":", 1),
+            envelope(&bucket, &json!([])).replacen(
+                "\"destination_conf\":",
+                "\"destination_conf\":\"file:///x\",\"was\":",
+                1,
+            ),
             "200 OK",
             &["bucket", "prove", "file:///x"],
         ),
@@ -88,7 +93,10 @@ fn a_redirect_is_not_followed_and_its_host_is_named() {
             let arguments = [command, &["--account", "a", "--url", &url]].concat();
             let mut command = trawl(&arguments);
             let (code, _, error) = run(command.env("TRAWL_EMAIL", "a@b").env("TRAWL_KEY", "hush"));
-            assert!(code == 1 && error.contains("http://localhost") && error.contains(&status[..3]), "{error}");
+            assert!(
+                code == 1 && error.contains("http://localhost") && error.contains(&status[..3]),
+                "{error}"
+            );
             assert!(seen.recv().unwrap().contains("hush"));
         }
     }
@@ -114,7 +122,8 @@ fn manifest(id: &str) -> String {
 fn verify(dir: &Path, name: &str, more: &[&str]) -> (i32, String) {
     let path = dir.join(name);
     let key = dir.join("public.pem");
-    let arguments = [&["verify", path.to_str().unwrap(), "--public-key", key.to_str().unwrap()][..], more].concat();
+    let arguments =
+        [&["verify", path.to_str().unwrap(), "--public-key", key.to_str().unwrap()][..], more].concat();
     let (code, out, error) = run(&mut trawl(&arguments));
     (code, out + &error)
 }
@@ -133,11 +142,20 @@ fn a_signed_manifest_counts_for_its_own_name_its_account_and_its_host_alone() {
     }
     let (code, said) = verify(dir.path(), &genuine, &[]);
     assert_eq!(code, 0, "{said}");
-    for part in ["verified: 0 objects", &ours, "account acc1", "host cap1", "2026-11-24T06:00:01Z to 2026-11-24T06:00:02Z"] {
+    for part in [
+        "verified: 0 objects",
+        &ours,
+        "account acc1",
+        "host cap1",
+        "2026-11-24T06:00:01Z to 2026-11-24T06:00:02Z",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let (code, said) = verify(dir.path(), &substitute, &[]);
-    assert!(code == 1 && !said.contains("verified: ") && said.contains(&ours) && said.contains(&genuine), "{said}");
+    assert!(
+        code == 1 && !said.contains("verified: ") && said.contains(&ours) && said.contains(&genuine),
+        "{said}"
+    );
 
     assert_eq!(verify(dir.path(), &genuine, &["--account", "acc1", "--host", "cap1"]).0, 0);
     for (arguments, part) in [(["--account", "acc2"], "not of acc2"), (["--host", "cap2"], "not of cap2")] {

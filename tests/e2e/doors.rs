@@ -111,7 +111,8 @@ fn connections_that_never_read_keep_nobody_from_the_api_nor_from_health() {
 #[test]
 fn one_peer_that_takes_all_it_may_leaves_room_for_the_others() {
     let (trawl, _) = start("connections_per_peer_max = 8\n");
-    let head = format!("GET /accounts/{ACCOUNT}/pcaps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+    let head =
+        format!("GET /accounts/{ACCOUNT}/pcaps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
     let ask = |stream: &mut TcpStream| {
         stream.write_all(head.as_bytes()).unwrap();
         stream.read(&mut [0; 4096])
@@ -122,7 +123,10 @@ fn one_peer_that_takes_all_it_may_leaves_room_for_the_others() {
     }
     // A ninth one is closed, because none of the eight is a stranger's.
     let ninth = from(2, trawl.listen()).read(&mut [0]);
-    assert!(matches!(&ninth, Ok(0)) || ninth.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    assert!(
+        matches!(&ninth, Ok(0))
+            || ninth.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    );
     is_answered(&trawl);
     for stream in &mut held {
         assert!(ask(stream).unwrap() > 0, "and the eight are served");
@@ -132,7 +136,8 @@ fn one_peer_that_takes_all_it_may_leaves_room_for_the_others() {
 
 /// A wrong credential for an account; the answer's status.
 fn wrong(stream: &mut TcpStream, account: &str) -> u16 {
-    let head = format!("GET /accounts/{account}/pcaps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer wrong\r\n\r\n");
+    let head =
+        format!("GET /accounts/{account}/pcaps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer wrong\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut text = Vec::new();
     let mut piece = [0; 4096];
@@ -231,7 +236,8 @@ fn a_process_without_descriptors_says_so_answers_and_recovers() {
     let numbers = numbers.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
     // The same for a child.
     let hard = getrlimit(Resource::Nofile).maximum;
-    let limit = |current| prlimit(pid, Resource::Nofile, Rlimit { current: Some(current), maximum: hard }).unwrap();
+    let limit =
+        |current| prlimit(pid, Resource::Nofile, Rlimit { current: Some(current), maximum: hard }).unwrap();
     let ready = || http::ask(observe, "GET", "/readyz", &[], &[]).unwrap();
     assert_eq!(ready().status, 200);
     // From now on no descriptor can be had but those that are closed.
@@ -264,7 +270,9 @@ fn store(message: &'static str) -> SocketAddr {
             let _head = stream.read(&mut [0; 64 << 10]).unwrap();
             let body = format!("<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>");
             let length = body.len();
-            let head = format!("HTTP/1.1 403 Forbidden\r\ncontent-type: application/xml\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            let head = format!(
+                "HTTP/1.1 403 Forbidden\r\ncontent-type: application/xml\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+            );
             let _gone = stream.write_all((head + &body).as_bytes());
         }
     });
@@ -275,7 +283,8 @@ fn store(message: &'static str) -> SocketAddr {
 fn what_a_store_says_is_one_printable_line_in_answers_and_in_the_log() {
     let store = store("no&#10;2026-11-26T00:00:00Z ERROR forged line&#x9b;31m&#x202e;x");
     let endpoint = Some(format!("http://{store}"));
-    let environment = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name.to_owned(), "x".to_owned()));
+    let environment =
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name.to_owned(), "x".to_owned()));
     let environment = environment.into_iter().chain([("TRAWL_LOG".to_owned(), "debug".to_owned())]).collect();
     let trawl = Setup { endpoint, environment, ..Setup::replay() }.start();
     let mut request = trawl.request(json!({}));

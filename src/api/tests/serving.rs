@@ -298,7 +298,8 @@ async fn a_connection_without_a_right_credential_has_a_few_requests_and_a_bounde
     }
     assert_eq!(read(&mut stranger).await, "");
 
-    let server = Server::within(Bounds { stranger_time_max: Duration::from_millis(200), ..usual }, None).await;
+    let server =
+        Server::within(Bounds { stranger_time_max: Duration::from_millis(200), ..usual }, None).await;
     let [mut stranger, mut customer] = [server.connect().await, server.connect().await];
     customer.write_all(list().as_bytes()).await.unwrap();
     answer(&mut customer).await;
@@ -319,9 +320,10 @@ async fn a_client_that_hardly_reads_is_cut_off_although_its_credential_is_right(
     answer(&mut stream).await;
     // More than the kernel's buffers hold; it is not all taken, because nothing is read.
     let (mut reader, mut writer) = stream.into_split();
-    let flood = tokio::spawn(async move {
-        while writer.write_all(document().repeat(100).as_bytes()).await.is_ok() {}
-    });
+    let flood =
+        tokio::spawn(
+            async move { while writer.write_all(document().repeat(100).as_bytes()).await.is_ok() {} },
+        );
     let dribble = async {
         let mut byte = [0];
         while let Ok(1) = reader.read(&mut byte).await {

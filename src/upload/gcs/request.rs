@@ -173,7 +173,8 @@ impl Refusal {
         let body = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
         let text = |pointer| body.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
         let message = text("/error/message");
-        let detail = if message.is_empty() { format!("HTTP status {status}") } else { printable(message).into() };
+        let detail =
+            if message.is_empty() { format!("HTTP status {status}") } else { printable(message).into() };
         Self::new(Some(status), text("/error/errors/0/reason").to_owned(), detail)
     }
 
