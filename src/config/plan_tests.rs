@@ -159,7 +159,10 @@ fn a_peer_has_an_eighth_of_the_connections_unless_it_is_said_otherwise() {
         assert_eq!(api(text).unwrap().api.connections_per_peer_max, expected, "{text}");
     }
     let refused = |text: &str| api(text).unwrap_err().to_string();
-    assert!(refused("connections_max = 16\nconnections_per_peer_max = 17").contains("connections_per_peer_max = 17"));
+    assert!(
+        refused("connections_max = 16\nconnections_per_peer_max = 17")
+            .contains("connections_per_peer_max = 17")
+    );
     assert!(refused("trusted_proxies = [\"10.0.0.0/8\", \"10.1.2.3/8\"]").contains("api.trusted_proxies[1]"));
     assert!(refused("trusted_proxies = [\"proxy.example\"]").contains("api.trusted_proxies[0]"));
 }

@@ -38,6 +38,15 @@ struct Seat {
     task: Option<AbortHandle>,
 }
 
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// The peer has as many as it may.
+    ForPeer,
+    /// Until a connection ends.
+    Yet,
+}
+
 /// What a newcomer finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
@@ -73,6 +82,8 @@ impl Seats {
 
     fn room(&self, bounds: &Bounds, peer: IpAddr, is_bounded: bool) -> Room {
         let of_peer = self.by_peer.get(&peer).copied().unwrap_or(0);
+        // Where one peer may have them all, the bound on all is the one that counts.
+        let is_bounded = is_bounded && bounds.connections_per_peer_max < bounds.connections_max;
         if is_bounded && of_peer >= bounds.connections_per_peer_max {
             let oldest = self.strangers().find(|(_, other)| *other == peer);
             return oldest.map_or(Room::NotForPeer, |(id, _)| Room::Of(id));
@@ -129,21 +140,25 @@ impl Places {
         seats.taken.len() < self.bounds.connections_max || seats.strangers().next().is_some()
     }
 
-    /// A place for a connection of `peer`, whose own bound counts if `is_bounded`. None if there is none for it.
-    pub fn take(self: &Arc<Self>, peer: Peer, is_bounded: bool) -> Option<Place> {
+    /// A place for a connection of `peer`, whose own bound counts if `is_bounded`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn take(self: &Arc<Self>, peer: Peer, is_bounded: bool) -> Result<Place, NoPlace> {
         let (peer, standing) = (peer.network(), Arc::<Standing>::default());
         let mut seats = self.seats();
         match seats.room(&self.bounds, peer, is_bounded) {
             Room::Free => {}
             Room::Of(other) => seats.displace(other),
-            Room::NotForPeer | Room::Full => {
+            Room::NotForPeer => {
                 Cut::PeerFull.count();
-                return None;
+                return Err(NoPlace::ForPeer);
             }
+            Room::Full => return Err(NoPlace::Yet),
         }
         let id = seats.add(peer, Arc::clone(&standing));
         drop(seats);
-        Some(Place { id, standing, places: Arc::clone(self) })
+        Ok(Place { id, standing, places: Arc::clone(self) })
     }
 
     /// From now on `task` is what ends when that place is needed.
@@ -219,7 +234,7 @@ mod tests {
         Peer(text.parse().unwrap())
     }
 
-    fn take(places: &Arc<Places>, text: &str) -> Option<Place> {
+    fn take(places: &Arc<Places>, text: &str) -> Result<Place, NoPlace> {
         places.take(peer(text), true)
     }
 
@@ -237,9 +252,9 @@ mod tests {
         for place in [&second, &third] {
             place.standing.credential_was_right();
         }
-        assert!(take(&places, "2001:db8::4").is_none() && is_there(&other));
+        assert!(take(&places, "2001:db8::4").err() == Some(NoPlace::ForPeer) && is_there(&other));
         drop(second);
-        assert!(take(&places, "2001:db8::4").is_some());
+        assert!(take(&places, "2001:db8::4").is_ok());
     }
 
     #[test]
@@ -255,7 +270,7 @@ mod tests {
         for place in greedy.iter().chain([&quiet, &newcomer]) {
             place.standing.credential_was_right();
         }
-        assert!(!places.has_room() && take(&places, "192.0.2.5").is_none());
+        assert!(!places.has_room() && take(&places, "192.0.2.5").err() == Some(NoPlace::Yet));
         drop(customer);
         assert!(places.has_room());
     }

@@ -9,7 +9,7 @@ use super::counts::Cut;
 use super::fault::{Answer, Fault, Watched, refuse};
 use super::pace::Paced;
 use super::peer::{Peer, Standing};
-use super::places::{Place, Places};
+use super::places::{NoPlace, Place, Places};
 use super::proxy;
 use super::seldom::Seldom;
 use super::tls::Tls;
@@ -26,7 +26,7 @@ use ipnet::IpNet;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -128,17 +128,16 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Outp
     let mut acceptor = Acceptor::new(listener);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    // Taken, and without a place yet.
+    let mut newcomer = None;
     loop {
+        if let Some((stream, address)) = newcomer.take() {
+            newcomer = seat(&house, &places, &mut connections, &ending, stream, address);
+        }
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, address) = acceptor.accept(&places), if places.has_room() => {
-                let peer = Peer(address.ip().to_canonical());
-                let is_proxy = house.door.proxies.iter().any(|net| net.contains(&peer.0));
-                if let Some(place) = places.take(peer, !is_proxy) {
-                    let id = place.id;
-                    let visit = Visit { house: Arc::clone(&house), peer, place, ending: ending.subscribe() };
-                    places.started(id, connections.spawn(visit.run(stream, address, is_proxy)));
-                }
+            accepted = acceptor.accept(&places), if newcomer.is_none() && places.has_room() => {
+                newcomer = Some(accepted);
             }
             Some(_ended) = connections.join_next() => {}
         }
@@ -148,6 +147,29 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Outp
     let all_ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(request_time_max, all_ended).await.is_err() {
         tracing::warn!("API connections were cut at shutdown: their clients did not read their answers");
+    }
+}
+
+/// Starts a connection, if it has a place; gives it back if it has to wait for one.
+fn seat(
+    house: &Arc<House>,
+    places: &Arc<Places>,
+    connections: &mut JoinSet<()>,
+    ending: &watch::Sender<bool>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Option<(TcpStream, SocketAddr)> {
+    let peer = Peer(address.ip().to_canonical());
+    let is_proxy = house.door.proxies.iter().any(|net| net.contains(&peer.0));
+    match places.take(peer, !is_proxy) {
+        Ok(place) => {
+            let id = place.id;
+            let visit = Visit { house: Arc::clone(house), peer, place, ending: ending.subscribe() };
+            places.started(id, connections.spawn(visit.run(stream, address, is_proxy)));
+            None
+        }
+        Err(NoPlace::ForPeer) => None,
+        Err(NoPlace::Yet) => Some((stream, address)),
     }
 }
 

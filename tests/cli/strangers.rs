@@ -128,6 +128,10 @@ fn verify(dir: &Path, name: &str, more: &[&str]) -> (i32, String) {
     (code, out + &error)
 }
 
+fn is_verified(said: &str) -> bool {
+    said.lines().any(|line| line.starts_with("verified: "))
+}
+
 #[test]
 fn a_signed_manifest_counts_for_its_own_name_its_account_and_its_host_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -152,15 +156,12 @@ fn a_signed_manifest_counts_for_its_own_name_its_account_and_its_host_alone() {
         assert!(said.contains(part), "{part}: {said}");
     }
     let (code, said) = verify(dir.path(), &substitute, &[]);
-    assert!(
-        code == 1 && !said.contains("verified: ") && said.contains(&ours) && said.contains(&genuine),
-        "{said}"
-    );
+    assert!(code == 1 && !is_verified(&said) && said.contains(&ours) && said.contains(&genuine), "{said}");
 
     assert_eq!(verify(dir.path(), &genuine, &["--account", "acc1", "--host", "cap1"]).0, 0);
     for (arguments, part) in [(["--account", "acc2"], "not of acc2"), (["--host", "cap2"], "not of cap2")] {
         let (code, said) = verify(dir.path(), &genuine, &arguments);
-        assert!(code == 1 && said.contains(part) && !said.contains("verified: "), "{said}");
+        assert!(code == 1 && said.contains(part) && !is_verified(&said), "{said}");
     }
 }
 
