@@ -8,6 +8,7 @@
 
 use super::places::Places;
 use super::seldom::Seldom;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
@@ -42,6 +43,11 @@ impl Acceptor {
             if is_of_the_client(&error) {
                 continue;
             }
+            // The system says so before it looks whether anybody waits.
+            if !is_waited_for(&self.listener) {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             if self.said.may(Instant::now()) {
                 tracing::error!(
                     %error,
@@ -54,6 +60,13 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// Whether a connection waits to be taken.
+fn is_waited_for(listener: &TcpListener) -> bool {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    // If it cannot be told, somebody may.
+    poll(&mut fds, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
 }
 
 /// Its client has gone already.
