@@ -72,8 +72,8 @@ async fn a_stranger_who_is_limited_gets_no_undocumented_answer_either_and_an_own
     let Some(schemathesis) = schemathesis() else { return };
     let Some(weed) = Weed::start().await else { return };
     let trawl = start_with(&weed, Setup::replay()).await;
-    // Each of these answers takes a second.
-    run(schemathesis, &trawl, "wrong", 16).await;
+    // Each of these answers is held back for a while.
+    run(schemathesis, &trawl, "wrong", 8).await;
     let token = [("Authorization", "Bearer wrong")];
     assert_eq!(trawl.ask_as(&token, &format!("/accounts/{ACCOUNT}/pcaps")).status, 429);
     assert_eq!(trawl.ask("GET", "", &[]).status, 200);
