@@ -1,8 +1,8 @@
 //! Who asks, and for which account. Owns credentials, their comparison and the two roles; not what a role's routes do.
 //!
 //! Invariant: a handler gets an account only through [`Reader`] or [`Writer`], which exist only for a credential of that
-//! account; whoever has none learns nothing, neither by answer nor by time: an unknown account, a wrong credential and
-//! another account's credential are one case. Secrets are hashed as they are read and never logged.
+//! account. Others learn nothing from the answer or its time: an unknown account, a wrong credential and another account's
+//! credential are one case. Secrets are hashed as they are read and never logged.
 
 use super::ApiState;
 use super::attempts::{Attempts, PENALTY, SUMMARY_AFTER};

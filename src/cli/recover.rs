@@ -6,7 +6,7 @@ use super::args::RecoverArgs;
 use super::report::time;
 use super::{Error, Outcome, stores};
 use crate::chain::printable;
-use crate::deliver::orphan::{Left, RecoverError, Summary, captures};
+use crate::deliver::orphan::{Orphan, RecoverError, Summary, captures};
 use crate::history;
 use crate::limits::HISTORY_DIR;
 use crate::spool::{LockError, SpoolLock};
@@ -69,7 +69,7 @@ pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
     let mut rows = Vec::new();
     for (id, dir) in found {
         let mut row = Row { id: id.to_string(), found: None, objects: None, removed: false, error: None };
-        match Left::look(id, &dir) {
+        match Orphan::look(id, &dir) {
             Ok(left) => {
                 row.found = Some(left.summary.clone());
                 if let Some(store) = &store
@@ -89,7 +89,7 @@ pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
 }
 
 async fn deliver(
-    left: &Left,
+    left: &Orphan,
     store: &dyn ObjectStore,
     remove: bool,
     row: &mut Row,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Problem;
+use crate::limits::WORKERS_MAX;
 use std::path::Path;
 
 /// The keys that scripts rely on, all at once.
@@ -126,6 +127,21 @@ fn an_empty_file_lacks_only_a_port() {
 fn a_key_of_the_wrong_type_is_not_reported_twice() {
     let problems = Plan::parse("[port]\ndevice = \"net_null0\"\n[cores]\nworkers = \"1\"\n").unwrap_err().0;
     assert_eq!(problems.iter().map(Problem::key).collect::<Vec<_>>(), [Some("cores.workers"), Some("port")]);
+}
+
+#[test]
+fn more_workers_than_a_budget_tells_apart_are_refused() {
+    let keys = |workers: usize| {
+        let cores: Vec<String> = (2..2 + workers).map(|core| core.to_string()).collect();
+        let text = format!(
+            "[[port]]\ndevice = \"net_null0\"\n[blocks]\nbytes_max = \"64GiB\"\n[cores]\nworkers = [{}]\n",
+            cores.join(", ")
+        );
+        let problems = Plan::parse(&text).err().map_or_else(Vec::new, |problems| problems.0);
+        problems.iter().filter_map(Problem::key).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(!keys(WORKERS_MAX).contains(&"cores.workers".to_owned()));
+    assert!(keys(WORKERS_MAX + 1).contains(&"cores.workers".to_owned()));
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! What a running host shows of itself: the watchdog over its threads, and the listener for health and metrics. Owns where
-//! each value comes from; not what is made of it (`observe`).
+//! The watchdog over the threads of a running host, and the listener for health and metrics. Owns where each value comes from;
+//! not its evaluation (`observe`).
 
 use super::dataplane::DataPlane;
 use super::ports;
 use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api;
-use crate::block::{Stage, try_io_uring};
+use crate::block::{Heartbeat, try_io_uring};
 use crate::config::Plan;
 use crate::dpdk::StartedPort;
 use crate::engine::Handle;
@@ -37,10 +37,10 @@ impl Observation {
         listener: Option<TcpListener>,
         started: Arc<Vec<StartedPort>>,
         plane: &DataPlane,
-        engine: Arc<Stage>,
+        engine: Arc<Heartbeat>,
         storage: &Storage,
     ) -> io::Result<Self> {
-        let mut stages = plane.stages.clone();
+        let mut stages = plane.heartbeats.clone();
         stages.push(engine);
         let watchdog = Watchdog::start(&stages, plan.observe.watchdog)?;
         let of_ports = plan.ports.iter().flat_map(|port| (0..port.queues).map(|_| port.name().to_owned()));

@@ -2,7 +2,7 @@
 
 use super::super::metric::Metric;
 use super::*;
-use crate::block::Stage;
+use crate::block::Heartbeat;
 use crate::engine::{CaptureView, Overview};
 use crate::job::{CaptureId, Kind, Ledger, Status};
 use crate::observe::open_files::OpenFiles;
@@ -47,8 +47,8 @@ fn the_document_has_exactly_the_table() {
 
 fn snapshot() -> Snapshot {
     let stage = |name: &str, blocks| {
-        let stage = Stage::new(name, blocks);
-        stage.turn(3, 2);
+        let stage = Heartbeat::new(name, blocks);
+        stage.beat(3, 2);
         let stalled = (name == "writer0").then(|| "it hangs".to_owned());
         StageView { name: name.to_owned(), blocks: stage.blocks(), reading: stage.read(), stalled }
     };

@@ -8,7 +8,7 @@ use super::lines;
 use super::open_files::OpenFiles;
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
-use crate::block::{Stage, StageReading};
+use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
 use crate::http::connections_cut;
 use crate::spool::Spool;
@@ -71,7 +71,7 @@ pub struct Sources {
     /// Every queue, in the order of their numbers.
     pub queues: Vec<QueueSource>,
     /// Every stage, in the order of `verdicts`.
-    pub stages: Vec<Arc<Stage>>,
+    pub stages: Vec<Arc<Heartbeat>>,
     /// What the watchdog thinks of them.
     pub verdicts: Arc<Verdicts>,
     /// The spool.
@@ -95,7 +95,7 @@ pub struct Sources {
 pub(super) struct StageView {
     pub name: String,
     pub blocks: u64,
-    pub reading: StageReading,
+    pub reading: HeartbeatReading,
     pub stalled: Option<String>,
 }
 
@@ -133,7 +133,7 @@ pub(super) async fn overview(captures: &Handle) -> Result<Overview, String> {
 
 impl Sources {
     pub(super) fn stages(&self) -> Vec<StageView> {
-        let view = |(stage, stalled): (&Arc<Stage>, Option<String>)| StageView {
+        let view = |(stage, stalled): (&Arc<Heartbeat>, Option<String>)| StageView {
             name: stage.name().to_owned(),
             blocks: stage.blocks(),
             reading: stage.read(),
@@ -171,7 +171,7 @@ impl Sources {
 
 /// Whether the job store takes a write.
 pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result<(), String> {
-    // Held while it is tried: whoever asks meanwhile gets the same answer.
+    // The lock is held during the try: requests that come meanwhile get the same answer.
     let mut last = tried.lock().await;
     if let Some((when, result)) = &*last
         && when.elapsed() < STORE_INTERVAL

@@ -6,15 +6,15 @@
 
 use super::extras::S3Extras;
 use crate::chain::{chain, printable};
-use crate::upload::retry_budget::{Grant, RetryBudget, is_about_trust};
-use crate::upload::{COUNTS, UploadError};
+use crate::upload::UploadError;
+use crate::upload::retry_budget::{Grant, Retriable, Retry, RetryBudget, is_about_trust};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Codes that say "the same request may well succeed later". Throttling and internal errors also come as HTTP status.
 const TRANSIENT_CODES: [&str; 14] = [
@@ -92,26 +92,17 @@ where
     F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let began = Instant::now();
-    let mut attempts = 0;
+    let mut retry = Retry::new(target.grant, budget);
     loop {
         let answer = match tokio::time::timeout(budget.attempt, request()).await {
             Ok(Ok(success)) => return Ok(success),
             Ok(Err(error)) => Answer::read(&error),
             Err(_elapsed) => Answer::silence(budget.attempt),
         };
-        attempts += 1;
-        let pause = target.grant.pause(attempts);
-        let elapsed = began.elapsed();
-        let again = answer.transient() || budget.curable && answer.curable();
-        let total = if answer.is_about_keys() { budget.total.min(KEYS_TOTAL_MAX) } else { budget.total };
-        if !again || elapsed + pause > total {
-            let error = answer.explain(target, action, elapsed.as_secs());
+        if let Err(seconds) = retry.after(answer.retriable(), &target.place(), &answer.detail).await {
+            let error = answer.explain(target, action, seconds);
             return Err(Failed { error, code: answer.code });
         }
-        COUNTS.retried();
-        tracing::debug!(place = target.place(), attempts, detail = answer.detail, "request is tried again");
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -142,6 +133,11 @@ impl Answer {
             (None, None) => chain(error),
         };
         Self { status, code, detail, unusable: matches!(error, SdkError::ConstructionFailure(_)) }
+    }
+
+    fn retriable(&self) -> Retriable {
+        let total_max = if self.is_about_keys() { KEYS_TOTAL_MAX } else { Duration::MAX };
+        Retriable { transient: self.transient(), curable: self.curable(), total_max }
     }
 
     fn transient(&self) -> bool {
