@@ -5,6 +5,7 @@
 use super::args::RecoverArgs;
 use super::report::time;
 use super::{Error, Outcome, stores};
+use crate::chain::printable;
 use crate::deliver::orphan::{Orphan, RecoverError, Summary, captures};
 use crate::history;
 use crate::limits::HISTORY_DIR;
@@ -170,7 +171,7 @@ fn text(args: &RecoverArgs, rows: &[Row]) -> String {
     let mut text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim())).collect();
     for row in rows {
         let notes = row.found.iter().flat_map(|found| &found.notes).chain(&row.error);
-        text.extend(notes.map(|note| format!("{}: {note}\n", row.id)));
+        text.extend(notes.map(|note| format!("{}: {}\n", row.id, printable(note))));
     }
     if !args.dry_run && rows.iter().any(|row| row.objects.is_some()) {
         let out = args.out.to_string_lossy();

@@ -161,3 +161,24 @@ fn pci_addresses_are_told_from_vdevs() {
     assert_eq!(address("net_pcap0,rx_pcap=/a:b.c"), None);
     assert_eq!(address("net_né0"), None);
 }
+
+#[test]
+fn a_peer_has_an_eighth_of_the_connections_unless_it_is_said_otherwise() {
+    let api = |text: &str| Plan::parse(&format!("[api]\n{text}\n[[port]]\ndevice = \"net_null0\"\n"));
+    for (text, expected) in [
+        ("", 128),
+        ("connections_max = 64", 8),
+        ("connections_max = 16", 4),
+        ("connections_max = 2", 2),
+        ("connections_max = 16\nconnections_per_peer_max = 1", 1),
+    ] {
+        assert_eq!(api(text).unwrap().api.connections_per_peer_max, expected, "{text}");
+    }
+    let refused = |text: &str| api(text).unwrap_err().to_string();
+    assert!(
+        refused("connections_max = 16\nconnections_per_peer_max = 17")
+            .contains("connections_per_peer_max = 17")
+    );
+    assert!(refused("trusted_proxies = [\"10.0.0.0/8\", \"10.1.2.3/8\"]").contains("api.trusted_proxies[1]"));
+    assert!(refused("trusted_proxies = [\"proxy.example\"]").contains("api.trusted_proxies[0]"));
+}

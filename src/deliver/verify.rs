@@ -7,7 +7,7 @@
 
 use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
 use super::sign::{PublicKey, SIGNATURE_BYTES};
-use crate::job::{Imbalance, ObjectInfo};
+use crate::job::{CaptureId, Imbalance, ObjectInfo};
 use crate::pcap::{Compression, Container};
 use crate::pcap::{ReadError, Reader, Unpacked};
 use crate::upload::{ObjectStore, UploadError};
@@ -36,6 +36,20 @@ pub enum VerifyError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// It is the manifest of another capture than its name says.
+    #[error(
+        "{} is the manifest of capture {id}, whose name is {expected}: it was renamed, or put in the place of another one; \
+         nothing that it says counts for this name",
+        path.display()
+    )]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// The capture that it is of.
+        id: CaptureId,
+        /// The name that it must have.
+        expected: String,
     },
     /// The file is no manifest.
     #[error("{}: {source}", path.display())]
@@ -314,6 +328,10 @@ pub fn verify_at(
         .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_end(&mut json))
         .map_err(|source| VerifyError::Read { path: path(), source })?;
     let manifest = Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path(), source })?;
+    let expected = manifest_name(&manifest.id);
+    if name != expected {
+        return Err(VerifyError::Name { path: path(), id: manifest.id, expected });
+    }
     watch(Step::Begin(manifest.objects.iter().fold(0, |sum: u64, object| sum.saturating_add(object.bytes))));
 
     let mut findings = Vec::new();

@@ -10,7 +10,7 @@ use crate::block::{Heartbeat, try_io_uring};
 use crate::config::Plan;
 use crate::dpdk::StartedPort;
 use crate::engine::Handle;
-use crate::http;
+use crate::http::{self, Door};
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
 use std::future::pending;
 use std::io;
@@ -55,6 +55,7 @@ impl Observation {
             spool: Arc::clone(&storage.spool),
             jobs: storage.jobs.clone(),
             requests: Arc::new(Requests::default()),
+            authentication_failures: api::authentication_failures,
             has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),
             ending: Arc::new(AtomicBool::new(false)),
@@ -76,7 +77,9 @@ impl Observation {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
             let router = observe::router(sources, captures);
-            let server = http::serve(listener, router, observe::bounds(), None, api::fault, pending());
+            let bounds = observe::bounds();
+            let door = Door { router, answer: api::fault, bounds, tls: None, proxies: Vec::new() };
+            let server = http::serve(listener, door, pending());
             tasks.spawn("health and metrics", server)
         });
         Ending { ending, watchdog, server }

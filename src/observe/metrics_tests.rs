@@ -5,6 +5,7 @@ use super::*;
 use crate::block::Heartbeat;
 use crate::engine::{CaptureView, Overview};
 use crate::job::{CaptureId, Kind, Ledger, Status};
+use crate::observe::open_files::OpenFiles;
 use crate::observe::sources::StageView;
 use crate::observe::{PortCounters, PortReading};
 use std::collections::BTreeSet;
@@ -81,6 +82,9 @@ fn snapshot() -> Snapshot {
         uploads: Default::default(),
         has_io_uring: true,
         log_lines_dropped: 0,
+        authentication_failures: vec![("denied", 3)],
+        connections_cut: vec![("displaced", 4)],
+        open_files: OpenFiles { open: Ok(20), limit: 1024 },
         requests: vec![(("GET", "/accounts/{account_id}/pcaps".to_owned(), 200), 7)],
         engine: Some(Overview {
             captures: vec![

@@ -5,10 +5,12 @@
 //! under their sequence lock, whose writer never waits.
 
 use super::lines;
+use super::open_files::OpenFiles;
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
 use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
+use crate::http::connections_cut;
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::{UploadCounts, upload_counts};
@@ -78,6 +80,8 @@ pub struct Sources {
     pub jobs: Arc<dyn JobStore>,
     /// What the API answered.
     pub requests: Arc<Requests>,
+    /// Authentications that failed, by how they were answered.
+    pub authentication_failures: fn() -> [(&'static str, u64); 2],
     /// Whether the writers have io_uring.
     pub has_io_uring: bool,
     /// When the process started.
@@ -109,6 +113,9 @@ pub(super) struct Snapshot {
     pub has_io_uring: bool,
     pub log_lines_dropped: u64,
     pub requests: Vec<(Kind, u64)>,
+    pub authentication_failures: Vec<(&'static str, u64)>,
+    pub connections_cut: Vec<(&'static str, u64)>,
+    pub open_files: OpenFiles,
     /// None: the engine did not answer in time, or has ended.
     pub engine: Option<Overview>,
 }
@@ -150,6 +157,9 @@ impl Sources {
             has_io_uring: self.has_io_uring,
             log_lines_dropped: lines::dropped(),
             requests: self.requests.read(),
+            authentication_failures: (self.authentication_failures)().into(),
+            connections_cut: connections_cut().into(),
+            open_files: OpenFiles::read().await,
             engine,
         }
     }

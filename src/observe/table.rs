@@ -240,7 +240,16 @@ pub(super) const TABLE: &[Metric] = &[
     // log
     counter("log_lines_dropped", None, &[], "Log lines that were not written: standard error took none, or not fast enough",
         |s, out| out.push(&[], s.log_lines_dropped)),
+    // connections
+    gauge("open_files", None, &[], "Descriptors that the process has open; absent when it has none left to look",
+        |s, out| if let Ok(open) = &s.open_files.open { out.push(&[], *open) }),
+    gauge("open_files_limit", None, &[], "The most that it may have",
+        |s, out| out.push(&[], s.open_files.limit)),
+    counter("connections_cut", None, &["reason"], "Connections to the API, health and metrics that this host ended or did not serve",
+        |s, out| for (reason, count) in &s.connections_cut { out.push(&[reason], *count) }),
     // api
+    counter("api_authentication_failures", None, &["answer"], "Wrong credentials, answered 401 (denied) or 429 (limited)",
+        |s, out| for (answer, count) in &s.authentication_failures { out.push(&[answer], *count) }),
     counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; unmatched paths count as route=none",
         |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
 ];

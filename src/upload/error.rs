@@ -1,5 +1,6 @@
 //! Errors of uploads and stores. Owns the messages that customers and operators read; not the decision what is retried.
 
+use crate::chain::printable;
 use crate::job::DestinationError;
 use std::io;
 use std::path::PathBuf;
@@ -177,7 +178,8 @@ pub enum UploadError {
     },
     /// The store's object differs from what was sent.
     #[error(
-        "{place} has {what} {held} where {sent} was sent; the object is not to be trusted, capture again"
+        "{place} has {what} {} where {sent} was sent; the object is not to be trusted, capture again",
+        printable(held)
     )]
     Mismatch {
         /// Bucket and key, or the file.

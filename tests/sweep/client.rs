@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use trawl::api::fault;
-use trawl::http::{Bounds, serve as serve_http};
+use trawl::http::{Bounds, Door, serve as serve_http};
 use trawl::job::Job;
 use trawl::ownership::{BucketKeys, Ownership};
 use trawl::upload::{Stores, StoresConfig};
@@ -37,7 +37,8 @@ pub async fn serve(host: &Host, dir: &Path) -> anyhow::Result<Served> {
     let address = listener.local_addr()?;
     let (end, ends) = oneshot::channel::<()>();
     let bounds = Bounds::new(8, REQUEST_MAX);
-    let task = tokio::spawn(serve_http(listener, router, bounds, None, fault, async {
+    let door = Door { router, answer: fault, bounds, tls: None, proxies: Vec::new() };
+    let task = tokio::spawn(serve_http(listener, door, async {
         let _ended_or_dropped = ends.await;
     }));
     Ok(Served { address, end, task })

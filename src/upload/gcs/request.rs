@@ -5,7 +5,7 @@
 //! somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::client::Tokens;
-use crate::chain::chain;
+use crate::chain::{chain, printable};
 use crate::upload::UploadError;
 use crate::upload::retry_budget::{Grant, Retriable, Retry, RetryBudget, is_about_trust};
 use bytes::{Bytes, BytesMut};
@@ -173,7 +173,8 @@ impl Refusal {
         let body = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
         let text = |pointer| body.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
         let message = text("/error/message");
-        let detail = if message.is_empty() { format!("HTTP status {status}") } else { message.to_owned() };
+        let detail =
+            if message.is_empty() { format!("HTTP status {status}") } else { printable(message).into() };
         Self::new(Some(status), text("/error/errors/0/reason").to_owned(), detail)
     }
 

@@ -5,7 +5,7 @@
 //! as somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::extras::S3Extras;
-use crate::chain::chain;
+use crate::chain::{chain, printable};
 use crate::upload::UploadError;
 use crate::upload::retry_budget::{Grant, Retriable, Retry, RetryBudget, is_about_trust};
 use aws_sdk_s3::Client;
@@ -125,9 +125,9 @@ impl Answer {
 
     fn read<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, HttpResponse>) -> Self {
         let status = error.raw_response().map(|response| response.status().as_u16());
-        let code = error.code().unwrap_or_default().to_owned();
+        let code = printable(error.code().unwrap_or_default()).into_owned();
         let detail = match (error.message(), status) {
-            (Some(message), _) => format!("{code}: {message}"),
+            (Some(message), _) => printable(&format!("{code}: {message}")).into_owned(),
             (None, Some(status)) if code.is_empty() => format!("HTTP status {status}"),
             (None, Some(status)) => format!("{code}, HTTP status {status}"),
             (None, None) => chain(error),
