@@ -7,6 +7,7 @@ mod strangers;
 mod wait;
 
 use assert_cmd::Command;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// `trawl` with nothing of the caller's environment that it reads.
@@ -99,6 +100,8 @@ fn the_environment_names_server_and_account() {
 fn config(dir: &Path, text: &str) -> PathBuf {
     let path = dir.join("trawl.toml");
     std::fs::write(&path, text).unwrap();
+    // It holds hashes of credentials, so `check` warns if everybody can read it.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     path
 }
 
