@@ -280,6 +280,22 @@ async fn what_a_dead_process_left_with_a_gap_is_delivered() {
 }
 
 #[tokio::test]
+async fn damaged_counts_and_a_journal_of_fewer_queues_hold_up_no_delivery() {
+    let mut rig = Rig::new();
+    rig.three_segments();
+    rig.feed = Arc::new(Feed::new(3));
+    fs::write(rig.dir().join(".counts.json"), "{\"offered\":").unwrap();
+    let object = ObjectInfo { name: crate::deliver::object_name(&rig.id, 0, Default::default()), ..Default::default() };
+    let entry = Entry { object, cuts: vec![Default::default()], is_last: false, gaps: Vec::new() };
+    Journal::open(&rig.dir()).unwrap().append(entry).unwrap();
+    tokio::spawn(Delivery { queues: 3, ..rig.delivery() }.run_recovered());
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    assert_eq!(lost, (0, 0));
+    assert_eq!(Journal::open(&rig.dir()).unwrap().totals().packets, 15);
+}
+
+#[tokio::test]
 async fn a_capture_whose_directory_is_gone_is_no_empty_capture() {
     let mut rig = Rig::new();
     fs::remove_dir(rig.dir()).unwrap();

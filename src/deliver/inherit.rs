@@ -6,6 +6,7 @@ use super::journal::{self, Journal, Totals};
 use super::record::{Record, counts, forget_leftovers, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
+use crate::pcap::Counts;
 use crate::spool::{self, Feed, Input, Spool};
 use std::fs::File;
 use std::io;
@@ -24,6 +25,8 @@ pub(crate) struct Found {
     pub objects: Vec<ObjectInfo>,
     pub packets: u64,
     pub frame_bytes: u64,
+    /// Of them, what the dead process may have counted as lost: see [`crate::job::Ledger::recovered`].
+    pub regained: u64,
 }
 
 /// Makes what a dead process left ready for the merge, and tells the feed. After an error the feed was told nothing, and the
@@ -47,7 +50,8 @@ pub(super) fn recover(
         )));
     }
     let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
-    let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
+    let regained = recovery.regained;
+    let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes, regained };
     for spool::Held { path, why, found: held, .. } in &recovery.held {
         let (segment, packets) = (path.display(), held.packets);
         tracing::warn!(%segment, %why, packets, "a segment is left where it is, and its directory with it");
@@ -56,7 +60,11 @@ pub(super) fn recover(
     }
     let mut inputs = Vec::new();
     for (queue, stream) in recovery.streams {
-        let Some(cut) = cuts.get(queue) else { continue };
+        let Some(cut) = cuts.get(queue) else {
+            let dir = dir.display();
+            tracing::error!(%dir, queue, queues, "segments of a queue that the capture did not have; they are kept");
+            continue;
+        };
         let mut next = cut.sequence;
         for segment in stream {
             if segment.sequence < cut.sequence {
@@ -83,11 +91,28 @@ pub(super) fn recover(
             inputs.push(Input::Segment(queue, segment));
         }
     }
-    let counts = counts(dir)?;
+    let counts = last_counts(dir, found.packets)?;
     inputs.into_iter().for_each(|input| feed.tell(input));
-    (0..queues).for_each(|queue| feed.tell(Input::End(queue)));
+    // Of as many queues as complete objects have, if there are any.
+    (0..cuts.len()).for_each(|queue| feed.tell(Input::End(queue)));
     feed.tell(Input::Counts(counts));
     Ok((journal, found))
+}
+
+/// What the end of the last object says. Not known, if the file is damaged or speaks of other packets than those found.
+fn last_counts(dir: &Path, packets: u64) -> io::Result<Option<Counts>> {
+    match counts(dir) {
+        Ok(Some(counts)) if counts.captured != packets => {
+            let counted = counts.captured;
+            tracing::warn!(dir = %dir.display(), counted, packets, "what was counted is not what is there; the file will not say it");
+            Ok(None)
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::error!(%error, "a capture's counts are damaged; its file will not say them");
+            Ok(None)
+        }
+        counts => counts,
+    }
 }
 
 /// Gives a delivered segment back. What cannot be freed costs room, and no packets.
@@ -135,6 +160,10 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
             continue;
         }
         match Record::read(&dir) {
+            Ok(Some(record)) if !dir.ends_with(record.job.id.as_str()) => tracing::error!(
+                dir = %dir.display(), capture = %record.job.id,
+                "a directory with the record of another capture is left alone; remove it if it is a copy"
+            ),
             Ok(Some(record)) => match known(&record) {
                 Known::Not => left.strangers.push(record),
                 Known::Ended => match is_removed(spool, &dir) {
@@ -147,7 +176,10 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
                 Known::Unfinished => {}
             },
             Ok(None) => remove_if_empty(spool, &dir),
-            Err(error) => tracing::error!(dir = %dir.display(), %error, "a capture's record cannot be read"),
+            Err(error) => tracing::error!(
+                dir = %dir.display(), %error,
+                "a capture's record cannot be read; unless the capture goes on below, `trawl recover` gets out what is in it"
+            ),
         }
     }
     Ok(left)

@@ -4,7 +4,7 @@
 //! Invariant: the spool is only read, until [`Left::remove`].
 
 use super::journal::{Entry, Journal};
-use super::manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
+use super::manifest::{Limits, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
 use super::record::{Record, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
 use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
@@ -12,7 +12,7 @@ use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
 use crate::matcher::FilterV1;
 use crate::merge::{self, Consumed, MergeError, Shape, Start};
 use crate::pcap::{Counts, ObjectFormat};
-use crate::spool::{self, LeftStream, Salvaged};
+use crate::spool::{self, LeftSegment, LeftStream, Salvaged};
 use crate::spool::{Cut, Input, Segment};
 use crate::upload::{ObjectStore, UploadError};
 use jiff::Timestamp;
@@ -103,6 +103,8 @@ pub struct Left {
     passed_over: bool,
     /// Whether there are segments that this cannot deliver.
     keeps_segments: bool,
+    /// Packets in open segments behind which one of the same queue was published: the dead process had given them up.
+    regained: u64,
 }
 
 /// The directories of captures in a spool, in the order of their names.
@@ -125,6 +127,12 @@ pub fn captures(spool_dir: &Path) -> io::Result<Vec<(CaptureId, PathBuf)>> {
 /// A sum over delivered objects. A damaged journal may claim any numbers: the sum stays at the largest.
 fn total(entries: &[Entry], count: impl Fn(&ObjectInfo) -> u64) -> u64 {
     entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(count(&entry.object)))
+}
+
+/// Packets of the open segments of a stream behind which one was published.
+fn regained(stream: &[LeftSegment]) -> u64 {
+    let published = stream.iter().rposition(|segment| !segment.is_open).unwrap_or(0);
+    stream[..published].iter().filter(|segment| segment.is_open).map(|segment| segment.found.packets).sum()
 }
 
 /// Time of the first record behind what is delivered.
@@ -192,6 +200,7 @@ impl Left {
             lanes: Vec::new(),
             passed_over: false,
             keeps_segments,
+            regained: survey.streams.values().map(|stream| regained(stream)).sum(),
         };
         left.take(survey.streams).map_err(failed)?;
         Ok(left)
@@ -308,6 +317,9 @@ impl Left {
             publish_manifest(store, &manifest, None).await?;
             return Ok(Some(manifest.manifest));
         };
+        if bytes > MANIFEST_BYTES_MAX {
+            return Err(RecoverError::Exists { name });
+        }
         let there = store.get(&name, bytes).await?;
         match Manifest::parse(&there) {
             Ok(there) if there.objects == manifest.manifest.objects => Ok(Some(there)),
@@ -384,7 +396,11 @@ impl Left {
         let delivered_bytes = total(&self.entries, ObjectInfo::frame_bytes);
         let known = self.record.as_ref().map_or_else(Ledger::default, |record| record.job.ledger);
         let packets = delivered.saturating_add(self.summary.packets);
-        let mut whole = known.recovered(packets, delivered_bytes.saturating_add(self.summary.bytes));
+        // Of final counts, all that is there beyond them was counted as lost.
+        let is_final = self.record.as_ref().is_some_and(|record| record.is_final);
+        let regained = if is_final { u64::MAX } else { self.regained };
+        let bytes = delivered_bytes.saturating_add(self.summary.bytes);
+        let mut whole = known.recovered(packets, bytes, regained);
         if !goes_on {
             for count in [&mut whole.offered, &mut whole.rx, &mut whole.matched, &mut whole.captured] {
                 *count = count.saturating_sub(delivered);
@@ -404,9 +420,6 @@ impl Left {
         let format = record.map_or_else(ObjectFormat::default, |record| record.format);
         let (job, request) = (record.map(|r| &r.job), record.map(|r| &r.job.request));
         let first = Timestamp::from_nanosecond(i128::from(self.summary.first_ns)).unwrap_or_default();
-        let lost = ledger.offered - ledger.rx + ledger.dropped.total()
-            - ledger.dropped.limit
-            - ledger.dropped.sampled;
         Settled::new(Manifest {
             version: MANIFEST_VERSION,
             id: self.summary.id.clone(),
@@ -427,7 +440,7 @@ impl Left {
             complete: goes_on != self.entries.is_empty()
                 && record.is_some_and(|record| record.is_final)
                 && self.summary.notes.is_empty()
-                && lost == 0,
+                && ledger.lost() == 0,
             snaplen: self.snaplen(),
             format: format.container,
             compression: format.compression,
@@ -437,6 +450,7 @@ impl Left {
             recovered: true,
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
+            clock_steps: job.and_then(|job| job.clock_steps),
             offset_time: None,
         })
     }

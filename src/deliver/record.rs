@@ -22,6 +22,8 @@ const RECORD: &str = ".capture.json";
 const MANIFEST: &str = ".manifest.json";
 const COUNTS: &str = ".counts.json";
 const LEFTOVERS: &str = ".leftovers";
+/// Queues that a segment's name can tell apart. A record of more is damaged, and its number is memory.
+const QUEUES_MAX: usize = 1 << 16;
 /// Attempts to keep or read the counts.
 const ATTEMPTS: u32 = 6;
 
@@ -63,12 +65,16 @@ impl Record {
     /// Reads the record of a directory; none if it has none.
     ///
     /// # Errors
-    /// When it cannot be read or is no record.
+    /// When it cannot be read; `InvalidData` when it is damaged.
     pub fn read(dir: &Path) -> io::Result<Option<Self>> {
         match fs::read(dir.join(RECORD)) {
             Ok(json) => {
-                let failed = |e| io::Error::other(format!("{}: {e}", dir.join(RECORD).display()));
-                let mut record: Self = serde_json::from_slice(&json).map_err(failed)?;
+                let path = dir.join(RECORD);
+                let mut record: Self = serde_json::from_slice(&json).map_err(|e| damaged(&path, &e))?;
+                if record.queues > QUEUES_MAX {
+                    let message = format!("{} is damaged: {} queues", path.display(), record.queues);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                }
                 // A record that an older program wrote has them itself, and less new.
                 let journalled = journal::objects(dir)?;
                 if journalled.len() >= record.job.objects.len() {
@@ -112,7 +118,7 @@ impl Settled {
 /// Reads the manifest that was settled for a capture, if one was.
 ///
 /// # Errors
-/// When it cannot be read or is no manifest.
+/// When it cannot be read; `InvalidData` when it is damaged.
 pub fn settled(dir: &Path) -> io::Result<Option<Manifest>> {
     Ok(settled_text(dir)?.map(|settled| settled.manifest))
 }
@@ -126,22 +132,35 @@ pub fn settled_text(dir: &Path) -> io::Result<Option<Settled>> {
     match fs::read(&path) {
         Ok(json) => match Manifest::parse(&json) {
             Ok(manifest) => Ok(Some(Settled { manifest, json })),
-            Err(e) => Err(io::Error::other(format!("{}: {e}", path.display()))),
+            // Of a newer program: whole, and not to be replaced.
+            Err(e @ ManifestError::Version { .. }) => {
+                Err(io::Error::other(format!("{}: {e}", path.display())))
+            }
+            Err(e) => Err(damaged(&path, &e)),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }
 
+fn damaged(path: &Path, error: &dyn std::error::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", path.display()))
+}
+
 /// Settles the manifest that is to be published, unless one is: a process that died may have written the signature of the
-/// first one, and what is in a bucket is not replaced. A manifest that names no objects is given those of the journal.
-/// Waits for the disk.
+/// first one, and what is in a bucket is not replaced. A manifest that names no objects is given those of the journal. One
+/// that is damaged is put aside. Waits for the disk.
 ///
 /// # Errors
 /// When it cannot be read or written.
 pub fn settle(dir: &Path, mut manifest: Manifest) -> io::Result<Settled> {
-    if let Some(first) = settled_text(dir)? {
-        return Ok(first);
+    match settled_text(dir) {
+        Ok(Some(first)) => return Ok(first),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::error!(%error, "a capture's manifest is made again");
+            fs::rename(dir.join(MANIFEST), dir.join(format!("{MANIFEST}.damaged")))?;
+        }
+        read => drop(read?),
     }
     if manifest.objects.is_empty() {
         manifest.objects = journal::objects(dir)?;
@@ -154,10 +173,10 @@ pub fn settle(dir: &Path, mut manifest: Manifest) -> io::Result<Settled> {
 /// The counts that the end of a capture's last pcapng object says, if they are settled.
 ///
 /// # Errors
-/// When they cannot be read.
+/// When they cannot be read; `InvalidData` when they are damaged.
 pub fn counts(dir: &Path) -> io::Result<Option<Counts>> {
     match again_and_again(|| fs::read(dir.join(COUNTS))) {
-        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(io::Error::other),
+        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|e| damaged(&dir.join(COUNTS), &e)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
@@ -294,6 +313,36 @@ mod tests {
         fs::write(dir.path().join(MANIFEST), &newer).unwrap();
         let read = settle(dir.path(), first.clone()).unwrap();
         assert_eq!((read.manifest, read.json), (first, newer.into_bytes()));
+    }
+
+    #[test]
+    fn a_damaged_manifest_is_put_aside_and_one_of_a_newer_program_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, manifest) = (dir.path().join(MANIFEST), crate::deliver::empty_manifest(&CaptureId::random()));
+        for damage in ["", "{\"version\": 1", "\0\0\0"] {
+            fs::write(&path, damage).unwrap();
+            let error = settled(dir.path()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            assert!(error.to_string().contains(".manifest.json is damaged"), "{error}");
+            assert_eq!(settle(dir.path(), manifest.clone()).unwrap().manifest, manifest);
+            assert_eq!(settled(dir.path()).unwrap(), Some(manifest.clone()));
+            assert_eq!(fs::read(path.with_extension("json.damaged")).unwrap(), damage.as_bytes());
+        }
+        fs::write(&path, r#"{"version": 2, "tier": "cold"}"#).unwrap();
+        assert!(settle(dir.path(), manifest).unwrap_err().to_string().contains("version 2"));
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_by_its_name_and_never_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut json = serde_json::to_value(record(0)).unwrap();
+        json["queues"] = u64::MAX.into();
+        for damage in [String::new(), "[".to_owned(), json.to_string()] {
+            fs::write(dir.path().join(RECORD), damage).unwrap();
+            let error = Record::read(dir.path()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains(".capture.json is damaged"), "{error}");
+        }
     }
 
     #[test]

@@ -193,6 +193,7 @@ impl LookBack {
             ledger: job.ledger,
             queues: self.queues,
             sample_one_in: job.sample_one_in,
+            clock_steps: None,
             recovered: false,
             counted_until: None,
             offset_time: job.request.offset_time.as_ref().map(|offset| offset.sent.clone()),

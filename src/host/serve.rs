@@ -11,7 +11,7 @@ use super::ports::{self, PortsError};
 use super::privileges;
 use super::raise_open_files;
 use super::retention;
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api::{self, Accounts, ApiState};
@@ -119,6 +119,7 @@ pub enum ServeError {
 /// # Errors
 /// When it could not start; then nothing was captured.
 pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
+    signals::outlive().map_err(|source| ServeError::System { doing: "take signals", source })?;
     let refused = privileges::at_start();
     observe::init(&plan.log, &plan.cores.writers)?;
     refused.log();

@@ -280,7 +280,7 @@ impl Capture {
         let ledger = &self.job.ledger;
         Counts {
             offered: ledger.offered,
-            port_drops: ledger.port.imissed + ledger.port.rx_nombuf + ledger.port.ierrors,
+            port_drops: ledger.port.total(),
             matched: ledger.matched,
             host_drops: ledger.dropped.no_block + ledger.dropped.spool + ledger.dropped.io,
             captured: ledger.captured,
@@ -327,6 +327,7 @@ pub(in super::super) fn progress(job: &Job, seconds_left: f64) -> Progress {
         objects: job.objects.clone(),
         warnings: Vec::new(),
         sample_one_in: job.sample_one_in,
+        clock_steps: job.clock_steps,
     }
 }
 

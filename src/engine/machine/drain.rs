@@ -6,7 +6,7 @@ use super::capture::{Counted, Delivered, Phase};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
 use crate::engine::planes::port_drops_since;
-use crate::job::{Status, StopReason};
+use crate::job::{ObjectInfo, Status, StopReason};
 use crate::pcap::Container;
 use crate::spool::Lost;
 
@@ -50,9 +50,13 @@ impl Machine {
             return;
         }
         match report {
-            Report::Recovered(Found { objects, packets, frame_bytes }) => {
-                capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes);
-                capture.object_bytes = objects.iter().map(|object| object.bytes).sum();
+            Report::Recovered(Found { objects, packets, frame_bytes, regained }) => {
+                // Everything was counted by then: what is there beyond that was counted as lost.
+                let is_final = capture.recovered.is_some_and(|recovered| recovered.is_final);
+                let regained = if is_final { u64::MAX } else { regained };
+                capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes, regained);
+                let bytes = |sum: u64, object: &ObjectInfo| sum.saturating_add(object.bytes);
+                capture.object_bytes = objects.iter().fold(0, bytes);
                 capture.job.objects = objects;
                 capture.record(out);
             }

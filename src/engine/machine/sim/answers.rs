@@ -3,7 +3,7 @@
 //! Invariant: what is durable was made so by a write that the machine asked for.
 
 use super::super::*;
-use super::world::{Answer, Dir, World, config};
+use super::world::{Answer, Dir, QUEUES, World, config};
 use crate::deliver::Manifest;
 use crate::job::StopReason;
 
@@ -179,6 +179,7 @@ impl World {
                 Some(dir) => Remains::Directory {
                     record: dir.record.clone().map(Box::new),
                     settled: dir.settled.clone().map(Box::new),
+                    queues: QUEUES,
                 },
             };
             self.step(Input::Inherited(Box::new(Inherited { serial, job, remains })));

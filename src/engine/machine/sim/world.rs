@@ -183,7 +183,7 @@ impl World {
                 self.step(Input::Shutdown { reply });
             }
             68 if self.finished => self.restart(),
-            69 => self.step(Input::ClockStepped),
+            69 => self.step(Input::ClockStepped(ClockSteps { count: 1, moved_ns: -7 })),
             70 => self.recording_fails(),
             _ => self.answer(),
         }
@@ -514,7 +514,7 @@ impl World {
         life.recovers = true;
         let dir = &self.spool[&life.id];
         let packets = dir.packets + dir.delivered.iter().map(|object| object.packets).sum::<u64>();
-        let found = Found { objects: dir.delivered.clone(), packets, frame_bytes: packets * 100 };
+        let found = Found { objects: dir.delivered.clone(), packets, frame_bytes: packets * 100, regained: 0 };
         self.answers.push(Answer::Told(Input::Delivery { serial, report: Report::Recovered(found) }));
     }
 }
