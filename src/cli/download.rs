@@ -189,7 +189,8 @@ impl Part {
         let failed = |source| FileError::Write { path: part.clone(), source };
         loop {
             // Packets are nobody else's business.
-            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&part).map_err(failed)?;
+            let file =
+                OpenOptions::new().append(true).create(true).mode(0o600).open(&part).map_err(failed)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => return Err(FileError::Busy(path.to_owned())),
                 // A file system without locks.

@@ -285,7 +285,10 @@ async fn damaged_counts_and_a_journal_of_fewer_queues_hold_up_no_delivery() {
     rig.three_segments();
     rig.feed = Arc::new(Feed::new(3));
     fs::write(rig.dir().join(".counts.json"), "{\"offered\":").unwrap();
-    let object = ObjectInfo { name: crate::deliver::object_name(&rig.id, 0, Default::default()), ..Default::default() };
+    let object = ObjectInfo {
+        name: crate::deliver::object_name(&rig.id, 0, Default::default()),
+        ..Default::default()
+    };
     let entry = Entry { object, cuts: vec![Default::default()], is_last: false, gaps: Vec::new() };
     Journal::open(&rig.dir()).unwrap().append(entry).unwrap();
     tokio::spawn(Delivery { queues: 3, ..rig.delivery() }.run_recovered());
@@ -301,8 +304,32 @@ async fn a_capture_whose_directory_is_gone_is_no_empty_capture() {
     fs::remove_dir(rig.dir()).unwrap();
     tokio::spawn(rig.delivery().run_recovered());
     let (_, outcome) = rig.end().await;
-    assert!(matches!(&outcome, Outcome::Failed(e) if e.contains("mounted")), "{outcome:?}");
+    assert!(matches!(&outcome, Outcome::Gone(e) if e.contains("mounted")), "{outcome:?}");
     assert!(!rig.bucket().exists() && !rig.dir().exists());
+}
+
+#[tokio::test]
+async fn a_directory_that_is_removed_under_a_delivery_ends_it_and_one_that_is_away_with_its_spool_does_not() {
+    for is_removed in [true, false] {
+        let mut rig = Rig::new();
+        crate::spool::name_spool(&rig.spool.config().dir).unwrap();
+        rig.three_segments();
+        tokio::spawn(rig.delivery().run());
+        let (spool, away) = (rig.temp.path().join("spool"), rig.temp.path().join("away"));
+        match is_removed {
+            true => fs::remove_dir_all(rig.dir()).unwrap(),
+            false => fs::rename(&spool, &away).unwrap(),
+        }
+        if !is_removed {
+            rig.troubles(3).await;
+            fs::rename(&away, &spool).unwrap();
+            rig.assert_whole().await;
+            continue;
+        }
+        let (lost, outcome) = rig.end().await;
+        assert!(matches!(outcome, Outcome::Gone(_)), "{outcome:?}");
+        assert_eq!(lost, (15, 15 * 84));
+    }
 }
 
 #[tokio::test]

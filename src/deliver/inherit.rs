@@ -25,8 +25,6 @@ pub(crate) struct Found {
     pub objects: Vec<ObjectInfo>,
     pub packets: u64,
     pub frame_bytes: u64,
-    /// Of them, what the dead process may have counted as lost: see [`crate::job::Ledger::recovered`].
-    pub regained: u64,
 }
 
 /// Makes what a dead process left ready for the merge, and tells the feed. After an error the feed was told nothing, and the
@@ -50,8 +48,7 @@ pub(super) fn recover(
         )));
     }
     let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
-    let regained = recovery.regained;
-    let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes, regained };
+    let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
     for spool::Held { path, why, found: held, .. } in &recovery.held {
         let (segment, packets) = (path.display(), held.packets);
         tracing::warn!(%segment, %why, packets, "a segment is left where it is, and its directory with it");

@@ -12,7 +12,7 @@ use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
 use crate::matcher::FilterV1;
 use crate::merge::{self, Consumed, MergeError, Shape, Start};
 use crate::pcap::{Counts, ObjectFormat};
-use crate::spool::{self, LeftSegment, LeftStream, Salvaged};
+use crate::spool::{self, LeftStream, Salvaged};
 use crate::spool::{Cut, Input, Segment};
 use crate::upload::{ObjectStore, UploadError};
 use jiff::Timestamp;
@@ -103,8 +103,6 @@ pub struct Left {
     passed_over: bool,
     /// Whether there are segments that this cannot deliver.
     keeps_segments: bool,
-    /// Packets in open segments behind which one of the same queue was published: the dead process had given them up.
-    regained: u64,
 }
 
 /// The directories of captures in a spool, in the order of their names.
@@ -127,12 +125,6 @@ pub fn captures(spool_dir: &Path) -> io::Result<Vec<(CaptureId, PathBuf)>> {
 /// A sum over delivered objects. A damaged journal may claim any numbers: the sum stays at the largest.
 fn total(entries: &[Entry], count: impl Fn(&ObjectInfo) -> u64) -> u64 {
     entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(count(&entry.object)))
-}
-
-/// Packets of the open segments of a stream behind which one was published.
-fn regained(stream: &[LeftSegment]) -> u64 {
-    let published = stream.iter().rposition(|segment| !segment.is_open).unwrap_or(0);
-    stream[..published].iter().filter(|segment| segment.is_open).map(|segment| segment.found.packets).sum()
 }
 
 /// Time of the first record behind what is delivered.
@@ -200,7 +192,6 @@ impl Left {
             lanes: Vec::new(),
             passed_over: false,
             keeps_segments,
-            regained: survey.streams.values().map(|stream| regained(stream)).sum(),
         };
         left.take(survey.streams).map_err(failed)?;
         Ok(left)
@@ -396,11 +387,7 @@ impl Left {
         let delivered_bytes = total(&self.entries, ObjectInfo::frame_bytes);
         let known = self.record.as_ref().map_or_else(Ledger::default, |record| record.job.ledger);
         let packets = delivered.saturating_add(self.summary.packets);
-        // Of final counts, all that is there beyond them was counted as lost.
-        let is_final = self.record.as_ref().is_some_and(|record| record.is_final);
-        let regained = if is_final { u64::MAX } else { self.regained };
-        let bytes = delivered_bytes.saturating_add(self.summary.bytes);
-        let mut whole = known.recovered(packets, bytes, regained);
+        let mut whole = known.recovered(packets, delivered_bytes.saturating_add(self.summary.bytes));
         if !goes_on {
             for count in [&mut whole.offered, &mut whole.rx, &mut whole.matched, &mut whole.captured] {
                 *count = count.saturating_sub(delivered);

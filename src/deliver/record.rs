@@ -166,7 +166,15 @@ pub fn settle(dir: &Path, mut manifest: Manifest) -> io::Result<Settled> {
         manifest.objects = journal::objects(dir)?;
     }
     let settled = Settled::new(manifest).map_err(io::Error::other)?;
-    replace(dir, MANIFEST, &settled.json)?;
+    match replace(dir, MANIFEST, &settled.json) {
+        // Somebody removed the directory of a capture that is delivered already. Never more than this directory is made: a
+        // spool whose disk is not there stays so.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !settled.manifest.objects.is_empty() => {
+            fs::create_dir(dir)?;
+            replace(dir, MANIFEST, &settled.json)?;
+        }
+        replaced => replaced?,
+    }
     Ok(settled)
 }
 
@@ -316,9 +324,23 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_is_settled_although_the_directory_was_removed_and_not_where_the_spool_is_away() {
+        let spool = tempfile::tempdir().unwrap();
+        let mut manifest = crate::deliver::empty_manifest(&CaptureId::random());
+        let dir = spool.path().join(manifest.id.as_str());
+        assert!(settle(&dir, manifest.clone()).is_err(), "its objects are not known");
+        let name = crate::deliver::object_name(&manifest.id, 0, ObjectFormat::default());
+        manifest.objects = vec![ObjectInfo { name, ..ObjectInfo::default() }];
+        assert_eq!(settle(&dir, manifest.clone()).unwrap().manifest, manifest);
+        assert_eq!(settled(&dir).unwrap(), Some(manifest.clone()));
+        assert!(settle(&spool.path().join("away").join("capture"), manifest).is_err());
+    }
+
+    #[test]
     fn a_damaged_manifest_is_put_aside_and_one_of_a_newer_program_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, manifest) = (dir.path().join(MANIFEST), crate::deliver::empty_manifest(&CaptureId::random()));
+        let (path, manifest) =
+            (dir.path().join(MANIFEST), crate::deliver::empty_manifest(&CaptureId::random()));
         for damage in ["", "{\"version\": 1", "\0\0\0"] {
             fs::write(&path, damage).unwrap();
             let error = settled(dir.path()).unwrap_err();

@@ -102,20 +102,20 @@ impl Ledger {
     /// that are in the files. What was counted and is not there is lost; what is there and was not counted was received. What
     /// came after the last count and was lost with the memory is in no count, so `dropped.interrupted` is at least as much.
     ///
-    /// Of what is there beyond the count, `regained` packets at most were counted as lost: the disk did not let the dead
-    /// process publish them, and did so now. They move back, so that no packet is counted twice.
+    /// What the disk did not let the dead process keep was counted as lost, and may be there all the same: a segment that it
+    /// gave up is published by the recovery. So what is there beyond the count comes out of what was lost to the disk first,
+    /// and no packet is counted twice.
     #[must_use]
-    pub fn recovered(mut self, packets: u64, bytes: u64, regained: u64) -> Self {
-        let (more, fewer) = (packets.saturating_sub(self.captured), self.captured.saturating_sub(packets));
-        let mut left = more.min(regained);
+    pub fn recovered(mut self, packets: u64, bytes: u64) -> Self {
+        let (mut more, fewer) =
+            (packets.saturating_sub(self.captured), self.captured.saturating_sub(packets));
         for lost in [&mut self.dropped.io, &mut self.dropped.spool] {
-            let back = left.min(*lost);
+            let back = more.min(*lost);
             *lost -= back;
-            left -= back;
+            more -= back;
         }
-        let new = more - more.min(regained) + left;
         for count in [&mut self.offered, &mut self.rx, &mut self.matched] {
-            *count = count.saturating_add(new);
+            *count = count.saturating_add(more);
         }
         self.dropped.interrupted = self.dropped.interrupted.saturating_add(fewer);
         (self.captured, self.captured_bytes) = (packets, bytes);
@@ -196,7 +196,7 @@ mod tests {
     fn a_recovered_ledger_balances_whether_more_or_fewer_packets_are_found_than_were_counted() {
         let known = Ledger { offered: 9, rx: 9, unmatched: 4, matched: 5, captured: 5, ..Ledger::default() };
         for packets in [0, 3, 5, 8] {
-            let ledger = known.recovered(packets, 100, 0);
+            let ledger = known.recovered(packets, 100);
             assert_eq!(ledger.check(), Ok(()));
             assert_eq!(
                 (ledger.captured, ledger.dropped.interrupted),
@@ -210,7 +210,7 @@ mod tests {
         let counted = Ledger { offered: 5000, rx: 5000, matched: 5000, captured: 5000, ..Ledger::default() };
         // Eight more came; then the process died with 648 in memory.
         let (after, in_memory) = (8, 648);
-        let ledger = counted.recovered(5000 + after - in_memory, 0, 0);
+        let ledger = counted.recovered(5000 + after - in_memory, 0);
         assert_eq!((ledger.check(), ledger.dropped.interrupted), (Ok(()), in_memory - after));
     }
 
@@ -219,20 +219,13 @@ mod tests {
         let mut known =
             Ledger { offered: 9, rx: 9, unmatched: 1, matched: 8, captured: 3, ..Ledger::default() };
         (known.dropped.io, known.dropped.spool, known.dropped.no_block) = (2, 2, 1);
-        // found, and of those at most so many that were given up: io, spool, received beyond the count
-        for (found, regained, io, spool, more) in [
-            (3, 4, 2, 2, 0),
-            (4, 4, 1, 2, 0),
-            (6, 4, 0, 1, 0),
-            (7, u64::MAX, 0, 0, 0),
-            (9, u64::MAX, 0, 0, 2),
-            (6, 1, 1, 2, 2),
-            (6, 0, 2, 2, 3),
-        ] {
-            let ledger = known.recovered(found, 0, regained);
+        // Found; lost to the disk, and received beyond the count.
+        for (found, io, spool, more) in [(3, 2, 2, 0), (4, 1, 2, 0), (6, 0, 1, 0), (7, 0, 0, 0), (9, 0, 0, 2)]
+        {
+            let ledger = known.recovered(found, 0);
             assert_eq!(ledger.check(), Ok(()));
             let counts = (ledger.captured, ledger.dropped.io, ledger.dropped.spool, ledger.matched - 8);
-            assert_eq!(counts, (found, io, spool, more), "{found} found, {regained} regained");
+            assert_eq!(counts, (found, io, spool, more), "{found} found");
             assert_eq!((ledger.dropped.no_block, ledger.dropped.interrupted), (1, 0));
         }
     }
@@ -240,7 +233,8 @@ mod tests {
     #[test]
     fn counts_that_nobody_can_have_counted_are_an_imbalance_and_no_overflow() {
         let all = u64::MAX;
-        let dropped = Dropped { no_block: all, limit: all, sampled: all, spool: all, io: all, interrupted: all };
+        let dropped =
+            Dropped { no_block: all, limit: all, sampled: all, spool: all, io: all, interrupted: all };
         let port = PortDrops { imissed: all, rx_nombuf: all, ierrors: all };
         let largest = Ledger {
             offered: all,
@@ -260,8 +254,8 @@ mod tests {
         assert!(Ledger { port: port_wraps, ..Ledger::default() }.check().is_err());
         assert!(Ledger { dropped: dropped_wraps, ..Ledger::default() }.check().is_err());
         assert_eq!((largest.lost(), dropped.total(), port.total()), (all, all, all));
-        for (packets, regained) in [(0, 0), (all, 0), (all, all)] {
-            let _no_overflow = (largest.recovered(packets, all, regained), Ledger::default().recovered(packets, 0, 1));
+        for packets in [0, all] {
+            let _no_overflow = (largest.recovered(packets, all), Ledger::default().recovered(packets, 0));
         }
     }
 

@@ -116,7 +116,10 @@ impl Oddity {
     /// Whether the packets are changed, and not only what stands beside them.
     #[must_use]
     pub fn is_put_right(self) -> bool {
-        matches!(self, Self::Lengths | Self::Fraction | Self::FinerTime | Self::FarTime | Self::NoTime | Self::ZeroTail)
+        matches!(
+            self,
+            Self::Lengths | Self::Fraction | Self::FinerTime | Self::FarTime | Self::NoTime | Self::ZeroTail
+        )
     }
 
     /// Whether a pcapng output keeps what a pcap output cannot.

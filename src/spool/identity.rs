@@ -96,7 +96,9 @@ pub fn standing(dir: &Path, known: Option<&str>) -> Result<Standing, SpoolError>
         (Ok(found), _) => Ok(judge(dir, known, found.as_deref())?),
         (Err(error), known) if error.kind() == io::ErrorKind::InvalidData => match known {
             None => Ok(Standing::First),
-            Some(known) => Err(IdentityError::Damaged { dir: dir.to_owned(), known: known.to_owned() }.into()),
+            Some(known) => {
+                Err(IdentityError::Damaged { dir: dir.to_owned(), known: known.to_owned() }.into())
+            }
         },
         (Err(source), _) => Err(SpoolError::Dir { dir: dir.to_owned(), source }),
     }

@@ -6,7 +6,7 @@
 use super::salvage::Salvaged;
 use super::{Cut, Input, Segment, length, salvage};
 use crate::pcap::file_header;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -23,8 +23,6 @@ pub struct Recovery {
     pub streams: BTreeMap<usize, Vec<Segment>>,
     /// Segments that were open.
     pub opened: u64,
-    /// Packets of those of them that the dead process had given up: it had published what came behind them.
-    pub regained: u64,
     /// Bytes of files that were given back to the file system.
     pub freed_bytes: u64,
     /// Open segments that are left as they are: nothing of them is in `streams`.
@@ -65,16 +63,16 @@ impl Recovery {
 /// # Errors
 /// When the file system refuses; a second try finds the same.
 pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
-    let (mut recovery, mut published) = (Recovery::default(), HashSet::new());
+    let mut recovery = Recovery::default();
     for path in names(dir)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
         if name.ends_with(".copy") {
             fs::remove_file(&path)?;
             continue;
         }
-        let Some(its_name) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".open")) else { continue };
-        let Some((queue, sequence)) = place(its_name) else { continue };
-        let to = dir.join(its_name);
+        let Some(published) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".open")) else { continue };
+        let Some((queue, sequence)) = place(published) else { continue };
+        let to = dir.join(published);
         if to.is_file() {
             // A copy took its place: what bears a published name is complete.
             fs::remove_file(&path)?;
@@ -86,8 +84,6 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
             let is_passing = matches!(unpublished, Unpublished::Disk(_));
             let found = if is_passing { whole(&path).unwrap_or_default() } else { Salvaged::default() };
             recovery.held.push(Held { path, why: unpublished.to_string(), is_passing, found });
-        } else {
-            published.insert((queue, sequence));
         }
     }
     for path in names(dir)? {
@@ -102,12 +98,8 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
             recovery.streams.entry(queue).or_default().push(segment);
         }
     }
-    for (queue, stream) in &mut recovery.streams {
+    for stream in recovery.streams.values_mut() {
         stream.sort_by_key(|segment| segment.sequence);
-        let was_open = |segment: &&Segment| published.contains(&(*queue, segment.sequence));
-        let last = stream.iter().rev().find(|segment| !was_open(segment)).map_or(0, |last| last.sequence);
-        let given_up = stream.iter().filter(|segment| was_open(segment) && segment.sequence < last);
-        recovery.regained += given_up.map(|segment| segment.packets).sum::<u64>();
     }
     File::open(dir)?.sync_all()?;
     Ok(recovery)
@@ -269,28 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_is_told_from_what_was_open_at_the_end() {
-        let dir = tempfile::tempdir().unwrap();
-        for sequence in [0, 1, 3] {
-            recycled(dir.path(), 10 + sequence);
-            let open = dir.path().join(format!(".q000-0000000{sequence}.pcap.open"));
-            if sequence > 0 {
-                fs::rename(dir.path().join(".q000-00000000.pcap.open"), &open).unwrap();
-            }
-            Length::create(&Files::default(), &open.with_extension("len")).unwrap().reached(1 << 20);
-        }
-        recycled(dir.path(), 1);
-        fs::write(dir.path().join("q000-00000002.pcap"), file_header(160)).unwrap();
-        let recovery = recover(dir.path(), 160, &[]).unwrap();
-        assert_eq!((recovery.opened, recovery.regained), (3, 1 + 11));
-        assert_eq!(recover(dir.path(), 160, &[]).unwrap().regained, 0, "they are published");
-    }
-
-    #[test]
     fn names_that_the_spool_never_gives_are_no_segments() {
         assert_eq!(place("q007-00000012.pcap"), Some((7, 12)));
         assert_eq!(place("q65535-4294967295.pcap"), Some((65_535, 4_294_967_295)));
-        for name in ["q65536-00000000.pcap", "q000-4294967296.pcap", "q-1-0.pcap", "q0.pcap", "q18446744073709551615-0.pcap"] {
+        for name in
+            ["q65536-0.pcap", "q0-4294967296.pcap", "q-1-0.pcap", "q0.pcap", "q18446744073709551615-0.pcap"]
+        {
             assert_eq!(place(name), None, "{name}");
         }
         let dir = tempfile::tempdir().unwrap();

@@ -50,6 +50,8 @@ pub(super) enum Delivered {
     Done,
     /// Its packets stay in the spool.
     Failed(String),
+    /// Its directory is gone, and what was not delivered with it.
+    Gone(String),
     /// Every object is in the bucket, and the manifest cannot be.
     ManifestFailed(String),
     /// The next process goes on.
@@ -239,7 +241,7 @@ impl Capture {
             _ => 0.0,
         };
         let mut warnings: Vec<_> = self.trouble.iter().cloned().collect();
-        if let Some(Delivered::Failed(error)) = &self.delivered {
+        if let Some(Delivered::Failed(error) | Delivered::Gone(error)) = &self.delivered {
             warnings.push(error.clone());
         }
         Progress { warnings, ..progress(&self.view(ledger), seconds_left) }

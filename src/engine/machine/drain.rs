@@ -50,11 +50,8 @@ impl Machine {
             return;
         }
         match report {
-            Report::Recovered(Found { objects, packets, frame_bytes, regained }) => {
-                // Everything was counted by then: what is there beyond that was counted as lost.
-                let is_final = capture.recovered.is_some_and(|recovered| recovered.is_final);
-                let regained = if is_final { u64::MAX } else { regained };
-                capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes, regained);
+            Report::Recovered(Found { objects, packets, frame_bytes }) => {
+                capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes);
                 let bytes = |sum: u64, object: &ObjectInfo| sum.saturating_add(object.bytes);
                 capture.object_bytes = objects.iter().fold(0, bytes);
                 capture.job.objects = objects;
@@ -90,8 +87,12 @@ impl Machine {
                 tracing::error!(capture = %capture.job.id, error, "a capture cannot be delivered and ends");
                 Delivered::Failed(error)
             }
+            Outcome::Gone(error) => {
+                tracing::error!(capture = %capture.job.id, error, "a capture has lost its directory and ends");
+                Delivered::Gone(error)
+            }
         });
-        if matches!(capture.delivered, Some(Delivered::Failed(_))) {
+        if matches!(capture.delivered, Some(Delivered::Failed(_) | Delivered::Gone(_))) {
             // Nothing of it would ever be freed, and the spool belongs to the other captures too.
             self.end(serial, StopReason::DeliveryFailed, out);
         }
@@ -137,7 +138,9 @@ impl Machine {
         match &capture.delivered {
             None => {}
             Some(Delivered::Done) => self.publish(serial, out),
-            Some(Delivered::Failed(_) | Delivered::ManifestFailed(_)) => self.conclude(now, serial, out),
+            Some(Delivered::Failed(_) | Delivered::Gone(_) | Delivered::ManifestFailed(_)) => {
+                self.conclude(now, serial, out);
+            }
             Some(Delivered::Left) => self.leave(now, serial, out),
         }
     }

@@ -222,6 +222,25 @@ fn a_delivery_that_fails_for_good_ends_its_capture_at_once_and_keeps_its_packets
 }
 
 #[test]
+fn a_capture_whose_directory_was_removed_ends_and_does_not_say_that_its_packets_are_kept() {
+    let mut bench = Bench::new(config());
+    let serial = bench.running("a");
+    let lost = Report::Lost { packets: 4, frame_bytes: 400 };
+    bench.step(Input::Delivery { serial, report: lost });
+    let effects = bench.delivered(serial, Outcome::Gone("it is not there".to_owned()));
+    assert_eq!(effects, ["end budget Revoked", "detach 0", "record Running"]);
+    bench.step(detached(serial, 10));
+    bench.step(stream_ended(serial, 6, 1));
+    bench.step(stream_ended(serial, 0, 0));
+    assert_eq!(bench.step(Input::Noted { serial }), ["record Failed"]);
+    let job = bench.job(serial);
+    assert_eq!(job.error_message.as_deref(), Some("it is not there"));
+    assert_eq!((job.stop_reason, job.ledger.captured), (Some(StopReason::DeliveryFailed), 0));
+    job.ledger.check().unwrap();
+    assert_eq!(bench.recorded(serial), ["forget"]);
+}
+
+#[test]
 fn a_directory_with_an_unpublished_segment_is_kept_and_the_job_says_so() {
     let mut bench = Bench::new(config());
     let serial = bench.running("a");
@@ -480,9 +499,7 @@ fn a_segment_that_was_given_up_and_is_delivered_after_a_crash_is_counted_once() 
         let mut bench = Bench::new(config());
         let inherited = left(&mut bench.machine, remains);
         bench.step(inherited);
-        // A recovery sees that it was given up, or everything had been counted.
-        let regained = if is_final { 0 } else { 4 };
-        let found = Found { objects: Vec::new(), packets: 10, frame_bytes: 1000, regained };
+        let found = Found { objects: Vec::new(), packets: 10, frame_bytes: 1000 };
         bench.step(Input::Delivery { serial: 1, report: Report::Recovered(found) });
         let ledger = bench.job(1).ledger;
         assert_eq!((ledger.captured, ledger.matched, ledger.dropped.total()), (10, 10, 0), "{is_final}");

@@ -55,6 +55,7 @@ impl Capture {
         let place = format!("on the host in the spool directory {}", self.job.id);
         let was_cut_off = self.recovered.is_some_and(|recovered| !recovered.is_final);
         let (status, said) = match (&self.delivered, &self.failure) {
+            (Some(Delivered::Gone(e)), _) => return (Status::Failed, Some(e.clone())),
             (Some(Delivered::Failed(e)), _) => {
                 return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
             }

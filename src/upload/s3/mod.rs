@@ -486,10 +486,15 @@ mod tests {
                     request.extend(byte);
                 }
                 let list = match String::from_utf8_lossy(&request).contains("list-type") {
-                    true => "<ListBucketResult><NextContinuationToken>a</NextContinuationToken><IsTruncated>true</IsTruncated></ListBucketResult>",
-                    false => "<ListMultipartUploadsResult><NextKeyMarker>a</NextKeyMarker><NextUploadIdMarker>b</NextUploadIdMarker><IsTruncated>true</IsTruncated></ListMultipartUploadsResult>",
+                    true => {
+                        "<ListBucketResult><NextContinuationToken>a</NextContinuationToken><IsTruncated>true</IsTruncated></ListBucketResult>"
+                    }
+                    false => {
+                        "<ListMultipartUploadsResult><NextKeyMarker>a</NextKeyMarker><NextUploadIdMarker>b</NextUploadIdMarker><IsTruncated>true</IsTruncated></ListMultipartUploadsResult>"
+                    }
                 };
-                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", list.len());
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", list.len());
                 let _asker_gone = asked.write_all((head + list).as_bytes());
             }
         });
@@ -500,7 +505,8 @@ mod tests {
     async fn a_list_that_never_gets_further_ends() {
         let keys = S3Credentials { access_key_id: "k".to_owned(), secret_access_key: "s".to_owned() };
         let endpoint = Some(endless_store());
-        let stores = S3Stores::new(S3Config { endpoint, credentials: Some(keys), ..S3Config::default() }).unwrap();
+        let stores =
+            S3Stores::new(S3Config { endpoint, credentials: Some(keys), ..S3Config::default() }).unwrap();
         let store = stores.open("bucket", "", "us-east-1").await.unwrap();
         let sweep = crate::upload::Sweep { ours: &|_| true, known: &[], before: jiff::Timestamp::MAX };
         let asked = async { (store.sweep(sweep).await.unwrap(), store.list("pcap_").await.unwrap()) };
