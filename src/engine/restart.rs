@@ -5,7 +5,7 @@
 use super::machine::{Inherited, Input, Remains, Serial};
 use super::{Engine, Planes, Resources};
 use crate::deliver::journal::{Entry, Journal, Record, settled};
-use crate::deliver::{Known, Manifest, has_remains, sweep, sweep_store, swept};
+use crate::deliver::{Known, Manifest, has_remains, queues_of, sweep, sweep_store, swept};
 use crate::job::{CaptureId, Job, Status, StopReason};
 use crate::pcap::Origin;
 use crate::spool::Feed;

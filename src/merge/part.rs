@@ -60,7 +60,7 @@ impl Part {
         if parts.are_discarded {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let mut make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
+        let make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
         let file = match make(&path) {
             // A process that was killed left it: in a container the next one has the same number.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -88,10 +88,10 @@ fn a_dash_is_standard_input_and_output_of_merge_and_filter_test() {
 
 #[test]
 fn standard_input_is_named_once_and_a_config_without_an_end_is_refused() {
-    let merge = trawl().args(["merge", "-", "-", "-o", "-"]).output().unwrap();
+    let merge = trawl(&["merge", "-", "-", "-o", "-"]).output().unwrap();
     let said = String::from_utf8_lossy(&merge.stderr).into_owned();
     assert!(!merge.status.success() && said.contains("standard input 2 times"), "{said}");
-    let check = trawl().args(["check", "--config", "/dev/zero"]).output().unwrap();
+    let check = trawl(&["check", "--config", "/dev/zero"]).output().unwrap();
     let said = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(!check.status.success() && said.contains("more than 16777216 bytes"), "{said}");
 }
