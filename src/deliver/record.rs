@@ -7,7 +7,7 @@
 
 use super::journal::{self, Journal};
 use super::manifest::{Manifest, ManifestError};
-use crate::job::Job;
+use crate::job::{Job, Ledger};
 use crate::pcap::{Counts, ObjectFormat, Origin};
 use crate::spool::{self, Cut, Spool};
 use jiff::Timestamp;
@@ -24,6 +24,8 @@ const COUNTS: &str = ".counts.json";
 const LEFTOVERS: &str = ".leftovers";
 /// Queues that a segment's name can tell apart. A record of more is damaged, and its number is memory.
 const QUEUES_MAX: usize = 1 << 16;
+/// Objects are cut no smaller, whatever a record says: one for each packet would never end.
+const OBJECT_BYTES_MIN: u64 = 64 << 10;
 /// Attempts to keep or read the counts.
 const ATTEMPTS: u32 = 6;
 
@@ -74,6 +76,11 @@ impl Record {
                 if record.queues > QUEUES_MAX {
                     let message = format!("{} is damaged: {} queues", path.display(), record.queues);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                }
+                record.object_bytes_max = record.object_bytes_max.max(OBJECT_BYTES_MIN);
+                if let Err(imbalance) = record.job.ledger.check() {
+                    tracing::error!(path = %path.display(), %imbalance, "a record's counts are damaged and not believed");
+                    (record.job.ledger, record.is_final) = (Ledger::default(), false);
                 }
                 // A record that an older program wrote has them itself, and less new.
                 let journalled = journal::objects(dir)?;
@@ -365,6 +372,16 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
             assert!(error.to_string().contains(".capture.json is damaged"), "{error}");
         }
+        json["queues"] = 2.into();
+        json["object_bytes_max"] = 0.into();
+        json["is_final"] = true.into();
+        json["job"]["ledger"]["matched"] = u64::MAX.into();
+        fs::write(dir.path().join(RECORD), json.to_string()).unwrap();
+        let read = Record::read(dir.path()).unwrap().unwrap();
+        assert_eq!(
+            (read.object_bytes_max, read.job.ledger, read.is_final),
+            (OBJECT_BYTES_MIN, Ledger::default(), false)
+        );
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl LookBack {
     }
 
     async fn deliver(self, answer: Answer, oldest_ns: Option<u64>) -> Result<Job, String> {
-        let store = FileStore::new(self.dir.clone());
+        let store = FileStore::of_spool(self.dir.clone());
         let (covered, job) = (answer.covered, self.account(&answer, oldest_ns));
         let json = self.manifest(&job, covered).to_json().map_err(|e| e.to_string())?;
         let object = (object_name(&job.id, 0, ObjectFormat::default()), Bytes::from(answer.pcap));

@@ -196,8 +196,10 @@ impl Publisher {
             }
             let failure = Failure::from_io("cannot publish the segment", &segment.path, &error);
             let left = segment.leave(&self.spool);
-            tracing::error!(segment = %left.display(), %error, "a segment stays unpublished in the spool");
-            stream.unpublished += 1;
+            // Whoever removed it from the spool has it, and nobody is to look for it there.
+            let stays = left.try_exists().unwrap_or(true);
+            tracing::error!(segment = %left.display(), %error, stays, "a segment cannot be published and is given up");
+            stream.unpublished += u32::from(stays);
             capture.fail(&failure);
             capture.merge.tell(hole);
             return None;

@@ -26,18 +26,28 @@ const COMPARE_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct FileStore {
     dir: PathBuf,
+    makes_parents: bool,
 }
 
 impl FileStore {
-    /// Names the directory; it is created (0700) with the first object.
+    /// Names the directory; it is created (0700) with the first object, and those above it.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, makes_parents: true }
+    }
+
+    /// Names a directory of the spool. The spool itself is not created: without it nothing is written.
+    #[must_use]
+    pub fn of_spool(dir: PathBuf) -> Self {
+        Self { dir, makes_parents: false }
     }
 
     fn make_dir(&self) -> Result<(), UploadError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        made.map_err(|error| disk("create directory", &self.dir, error))
+        let made = DirBuilder::new().recursive(self.makes_parents).mode(0o700).create(&self.dir);
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.dir.is_dir() => Ok(()),
+            made => made.map_err(|error| disk("create directory", &self.dir, error)),
+        }
     }
 
     /// Writes into a file without a name, which goes with the process however that ends. NFS has none: there the file has a
@@ -455,6 +465,18 @@ mod tests {
         assert_eq!(names(&dir), ["a.pcap"]);
         assert_eq!(fs::metadata(dir.join("a.pcap")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_the_spool_is_not_made_where_the_spool_is_away() {
+        let root = tempfile::tempdir().unwrap();
+        let store = FileStore::of_spool(root.path().join("spool/simple"));
+        assert!(store.probe().await.is_err() && store.begin("a.pcap").await.is_err());
+        assert!(names(root.path()).is_empty());
+        fs::create_dir(root.path().join("spool")).unwrap();
+        for _ in 0..2 {
+            store.probe().await.unwrap();
+        }
     }
 
     #[tokio::test]
