@@ -299,6 +299,29 @@ async fn damaged_counts_and_a_journal_of_fewer_queues_hold_up_no_delivery() {
 }
 
 #[tokio::test]
+async fn a_journal_that_is_lost_is_read_from_its_copy_over_a_recovery() {
+    let mut rig = Rig::new();
+    // The first one is in a complete object, and freed.
+    let name = |number| crate::deliver::object_name(&rig.id, number, Default::default());
+    let object = ObjectInfo { name: name(0), packets: 5, ..Default::default() };
+    let cuts = vec![crate::spool::Cut { sequence: 1, offset: 0 }];
+    let entry = Entry { object, cuts, is_last: false, gaps: Vec::new() };
+    Journal::open(&rig.dir()).unwrap().append(entry).unwrap();
+    for sequence in [1, 2] {
+        rig.segment(sequence, 5);
+    }
+    fs::write(rig.dir().join(".journal"), "").unwrap();
+    tokio::spawn(rig.delivery().run_recovered());
+    let Report::Recovered(found) = rig.report().await else { panic!("what was found comes first") };
+    assert_eq!((found.objects.len(), found.packets), (1, 15));
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    let names: Vec<_> =
+        crate::deliver::journal::objects(&rig.dir()).unwrap().into_iter().map(|object| object.name).collect();
+    assert_eq!((lost, names), ((0, 0), vec![name(0), name(1)]));
+}
+
+#[tokio::test]
 async fn a_capture_whose_directory_is_gone_is_no_empty_capture() {
     let mut rig = Rig::new();
     fs::remove_dir(rig.dir()).unwrap();

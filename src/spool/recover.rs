@@ -66,7 +66,8 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
     let mut recovery = Recovery::default();
     for path in names(dir)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        if name.ends_with(".copy") {
+        // The journal has a copy too.
+        if name.ends_with(".pcap.copy") {
             fs::remove_file(&path)?;
             continue;
         }
@@ -281,11 +282,15 @@ mod tests {
         let open = dir.path().join(".q000-00000000.pcap.open");
         Length::create(&Files::default(), &open.with_extension("len")).unwrap().reached(24);
         fs::write(dir.path().join(".q000-00000001.pcap.copy"), "half").unwrap();
+        let copy = dir.path().join(".journal.copy");
+        fs::write(&copy, "a line").unwrap();
         let published = dir.path().join("q000-00000000.pcap");
         fs::write(&published, file_header(160)).unwrap();
         let recovery = recover(dir.path(), 160, &[]).unwrap();
         assert_eq!((recovery.streams[&0].len(), recovery.held.len()), (1, 0));
         assert_eq!(fs::read(&published).unwrap(), file_header(160));
+        assert_eq!(fs::read(&copy).unwrap(), b"a line", "the journal's");
+        fs::remove_file(&copy).unwrap();
         assert_eq!(names(dir.path()).unwrap(), [published]);
     }
 }
