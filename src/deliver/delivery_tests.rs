@@ -302,7 +302,8 @@ async fn damaged_counts_and_a_journal_of_fewer_queues_hold_up_no_delivery() {
 async fn a_journal_that_is_lost_is_read_from_its_copy_over_a_recovery() {
     let mut rig = Rig::new();
     // The first one is in a complete object, and freed.
-    let name = |number| crate::deliver::object_name(&rig.id, number, Default::default());
+    let id = rig.id.clone();
+    let name = |number| crate::deliver::object_name(&id, number, Default::default());
     let object = ObjectInfo { name: name(0), packets: 5, ..Default::default() };
     let cuts = vec![crate::spool::Cut { sequence: 1, offset: 0 }];
     let entry = Entry { object, cuts, is_last: false, gaps: Vec::new() };
