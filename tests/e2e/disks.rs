@@ -182,6 +182,7 @@ fn while_a_disk_stands_still_frames_and_questions_go_on_and_every_frame_that_doe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_disk_stands_still_under_uploads_to_s3_every_question_is_answered() {
+    const PROTOCOLS: [u8; 3] = [1, 6, 17];
     let Some(disk) = Disk::new(2048) else { return };
     let Some(weed) = Weed::start().await else { return };
     weed.create_bucket(BUCKET).await;
@@ -198,7 +199,7 @@ async fn while_a_disk_stands_still_under_uploads_to_s3_every_question_is_answere
     let trawl = trawl.start();
     let ids: Vec<_> = (0..3)
         .map(|n| {
-            let mut request = trawl.request(json!({"protocol": [1, 6, 17][n]}));
+            let mut request = trawl.request(json!({"protocol": PROTOCOLS[n]}));
             request["destination_conf"] = json!(format!("s3://{BUCKET}/{n}?region=us-east-1"));
             trawl.create(&request)
         })
