@@ -299,6 +299,24 @@ async fn damaged_counts_and_a_journal_of_fewer_queues_hold_up_no_delivery() {
 }
 
 #[tokio::test]
+async fn of_a_damaged_segment_a_recovery_counts_the_bytes_of_its_whole_packets() {
+    let mut rig = Rig::new();
+    for (sequence, damage) in [(0, vec![0; 500]), (1, vec![0xff; 16]), (2, Vec::new())] {
+        let segment = rig.segment(sequence, 5);
+        let mut bytes = fs::read(&segment.path).unwrap();
+        bytes.extend(damage);
+        fs::write(&segment.path, bytes).unwrap();
+    }
+    fs::write(rig.dir().join("q000-00000003.pcap"), [0; 4096]).unwrap();
+    tokio::spawn(rig.delivery().run_recovered());
+    let Report::Recovered(found) = rig.report().await else { panic!("what was found comes first") };
+    assert_eq!((found.packets, found.frame_bytes), (15, 15 * 84));
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    assert_eq!((lost, rig.delivered()), ((0, 0), 15));
+}
+
+#[tokio::test]
 async fn a_journal_that_is_lost_is_read_from_its_copy_over_a_recovery() {
     let mut rig = Rig::new();
     // The first one is in a complete object, and freed.

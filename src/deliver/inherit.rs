@@ -77,7 +77,8 @@ pub(super) fn recover(
             // A segment that could not be published, or one that cannot be trusted.
             inputs.extend((next..segment.sequence).map(|sequence| Input::Hole { queue, sequence }));
             next = segment.sequence + 1;
-            let (mut packets, mut bytes) = (segment.packets, segment.frame_bytes());
+            let torn = recovery.torn.get(&(queue, segment.sequence)).copied().unwrap_or(0);
+            let (mut packets, mut bytes) = (segment.packets, segment.frame_bytes().saturating_sub(torn));
             if segment.sequence == cut.sequence && cut.offset > 0 {
                 let before = spool::whole_records(&File::open(&segment.path)?, cut.offset)?;
                 packets -= before.packets.min(packets);

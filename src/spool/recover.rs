@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Recovery {
     /// For each queue that has any: its segments, in order, which may have gaps.
     pub streams: BTreeMap<usize, Vec<Segment>>,
+    /// Bytes behind the whole records of damaged segments, by queue and sequence.
+    pub torn: BTreeMap<(usize, u64), u64>,
     /// Segments that were open.
     pub opened: u64,
     /// Bytes of files that were given back to the file system.
@@ -94,6 +96,9 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
         } else if let Some((queue, sequence)) = place(name).filter(|_| path.is_file()) {
             let (file, bytes) = (File::open(&path)?, fs::metadata(&path)?.len());
             let found = salvage::whole_records(&file, bytes)?;
+            if found.bytes < bytes {
+                recovery.torn.insert((queue, sequence), bytes - found.bytes);
+            }
             let (packets, first_ns, last_ns) = (found.packets, found.first_ns, found.last_ns);
             let segment = Segment { path, sequence, bytes, packets, first_ns, last_ns };
             recovery.streams.entry(queue).or_default().push(segment);
