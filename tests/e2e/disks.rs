@@ -27,11 +27,16 @@ fn host(disk: &Disk) -> Trawl {
 }
 
 fn setup(disk: &Disk) -> Setup {
+    setup_of(disk, 1)
+}
+
+/// The same with so many of the frames that [`narrow`] takes in a round.
+fn setup_of(disk: &Disk, wanted: usize) -> Setup {
     let source = disk.folder().join("source.pcap");
     let asks = frames::select(&real_pcap(), "udp.dstport == 53");
     let others: Vec<_> = frames::read(&real_pcap()).into_iter().map(|(_, frame)| frame).collect();
-    let others = others.iter().filter(|frame| !asks.contains(*frame)).cycle().take(ROUND - 1);
-    frames::write(&source, others.chain(asks.first()).map(Vec::as_slice));
+    let others = others.iter().filter(|frame| !asks.contains(*frame)).cycle().take(ROUND - wanted);
+    frames::write(&source, others.chain(asks.iter().cycle().take(wanted)).map(Vec::as_slice));
     let spool_dir = Some(disk.spool());
     Setup { spool_dir, spool_bytes_max: "4GiB", segment_bytes: "16MiB", ..Setup::of_pcaps(&[&source]) }
 }
@@ -208,9 +213,9 @@ async fn while_a_disk_stands_still_under_uploads_to_s3_every_question_is_answere
         trawl.until(id, SOON, |progress| !progress.objects.is_empty() || progress.stop_reason.is_some());
     }
     // Parts are confirmed and noted, objects end and are journalled, segments are freed: each of them waits for the disk.
-    for _ in 0..4 {
+    for _ in 0..3 {
         disk.freeze();
-        for _ in 0..15 {
+        for _ in 0..10 {
             for path in ["", &format!("/{}", ids[0]), &format!("/{}/progress", ids[1])] {
                 assert_eq!(trawl.ask("GET", path, &[]).status, 200, "{path}");
             }
@@ -303,8 +308,9 @@ fn a_capture_whose_segments_get_eio_ends_alone_and_the_one_beside_it_goes_on() {
 #[test]
 fn a_disk_that_dies_ends_captures_and_what_was_durable_is_recovered_from_it() {
     let Some(disk) = Disk::new(512) else { return };
-    // Few frames: segments end by their age, ten seconds each, and the disk never fills, however loaded the machine is.
-    let mut trawl = host(&disk);
+    // About a megabyte in a second: a segment is open for longer than spool.fsync_interval_ms, and minutes of the load of other
+    // tests do not fill the disk.
+    let mut trawl = Setup { segment_bytes: "4MiB", ..setup_of(&disk, 32) }.start();
     let id = trawl.create(&trawl.request(json!({"protocol": 17, "destination_port": 53})));
     trawl.until(&id, Duration::from_secs(90), |progress| !progress.objects.is_empty());
     // Something of the open segment is durable too, as its length file says in its second number.
