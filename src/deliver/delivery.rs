@@ -345,7 +345,7 @@ impl Sink<'_> {
     }
 }
 
-impl relay::Record for Sink<'_> {
+impl relay::DeliveryRecord for Sink<'_> {
     fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
         Box::pin(self.delivery.object(&self.journal, info, consumed))
     }

@@ -29,7 +29,7 @@ pub use manifest::{
     Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
 };
 pub(crate) use publish::put_manifest;
-pub use relay::{PublishError, Record, deliver, publish_manifest};
+pub use relay::{DeliveryRecord, PublishError, deliver, publish_manifest};
 pub(crate) use report::{Report, Reporter};
 pub(crate) use retry::{Outcome, RetryPolicy};
 pub(crate) use route::{Route, sweep_store};

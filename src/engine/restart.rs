@@ -4,7 +4,7 @@
 
 use super::machine::{Inherited, Input, Remains, Serial};
 use super::{Engine, Planes, Resources};
-use crate::deliver::journal::{Entry, Journal, Record, settled};
+use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
 use crate::deliver::{Known, Manifest, has_remains, queues_of, sweep, sweep_store, swept};
 use crate::job::{CaptureId, Job, Status, StopReason};
 use crate::pcap::Origin;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(super) struct Inheritance {
     /// The jobs that have not ended, and the captures in the spool that the job store does not know; with what the spool has
     /// of each.
-    unfinished: Vec<(Stored, Left)>,
+    unfinished: Vec<(Stored, OnDisk)>,
     /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and all of
     /// them.
     failed: Vec<(Job, Vec<CaptureId>)>,
@@ -27,17 +27,17 @@ pub(super) struct Inheritance {
 
 /// What a capture's directory says.
 #[derive(Debug)]
-struct Left {
+struct OnDisk {
     exists: bool,
-    record: Option<Record>,
+    record: Option<CaptureRecord>,
     settled: Option<Manifest>,
     /// Queues that the names of its segments tell.
     queues: usize,
 }
 
-impl Left {
+impl OnDisk {
     fn read(dir: &Path, id: &CaptureId) -> Self {
-        let record = Record::read(dir).unwrap_or_else(|error| {
+        let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
             tracing::error!(capture = %id, %error, "a capture's record cannot be read; it is delivered without");
             None
         });
@@ -60,7 +60,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
         }
     }
     let spool_dir = &planes.spool.config().dir;
-    let known = |record: &Record| {
+    let known = |record: &CaptureRecord| {
         let job = &record.job;
         match planes.jobs.get(&job.request.account, &job.id) {
             Ok(None) => Known::Not,
@@ -88,7 +88,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
         Err(error) => tracing::error!(%error, "the spool could not be looked through for left captures"),
     }
     let look = |stored: Stored| {
-        let left = Left::read(&spool_dir.join(stored.job.id.as_str()), &stored.job.id);
+        let left = OnDisk::read(&spool_dir.join(stored.job.id.as_str()), &stored.job.id);
         (stored, left)
     };
     Ok(Inheritance { unfinished: left.into_iter().map(look).collect(), failed })
@@ -130,9 +130,9 @@ impl Engine {
         }
     }
 
-    fn take_over_one(&mut self, serial: Serial, stored: Stored, left: Left) {
+    fn take_over_one(&mut self, serial: Serial, stored: Stored, left: OnDisk) {
         let Stored { revision, job } = stored;
-        let Left { exists, record, settled, queues } = left;
+        let OnDisk { exists, record, settled, queues } = left;
         if let Some(writer) = &self.writer {
             writer.known(serial, revision);
         }

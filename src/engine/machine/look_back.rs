@@ -70,7 +70,7 @@ impl Machine {
         Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
         self.admit_look_back(&request.account)?;
         if lags {
-            self.record_anew(out);
+            self.restart_recording(out);
         }
         let serial = self.next_serial();
         let complete_below = self.recording.as_ref().map_or(0, super::Recording::newest);

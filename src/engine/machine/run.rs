@@ -148,7 +148,7 @@ impl Machine {
         for capture in self.captures.values_mut().filter(|capture| capture.is_counting()) {
             capture.job.clock_steps = Some(steps.after(capture.job.clock_steps));
         }
-        self.record_anew(out);
+        self.restart_recording(out);
     }
 
     pub(super) fn tick(&mut self, now: Now, held: u64, out: &mut Vec<Effect>) {

@@ -3,7 +3,7 @@
 use super::capture::Phase;
 use super::*;
 use crate::deliver::Found;
-use crate::deliver::journal::Record;
+use crate::deliver::journal::CaptureRecord;
 use crate::job::{ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
 use crate::matcher::FilterV1;
 use crate::pcap::Container;
@@ -483,7 +483,7 @@ fn a_segment_that_was_given_up_and_is_delivered_after_a_crash_is_counted_once() 
         let capture = bench.machine.capture(serial).unwrap();
         let ledger = capture.ledger(Counted::default);
         assert_eq!((ledger.captured, ledger.dropped.spool), (6, 4));
-        let record = Record {
+        let record = CaptureRecord {
             job: capture.flat_job(ledger),
             queues: STREAMS,
             snaplen: capture.snaplen(),

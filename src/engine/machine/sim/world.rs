@@ -5,7 +5,7 @@
 
 use super::super::*;
 use super::Chance;
-use crate::deliver::journal::Record;
+use crate::deliver::journal::CaptureRecord;
 use crate::deliver::{Found, Manifest, Outcome, Report};
 use crate::job::{ColoStyle, Destination, Kind, ObjectInfo, OffsetTime, Request, Status};
 use crate::limits::{LOOK_BACKS_MAX, LOOK_BACKS_PER_ACCOUNT_MAX};
@@ -31,7 +31,7 @@ pub(super) struct Dir {
     pub unpublished: u64,
     /// Packets in segments that could not be published: counted as lost, and the next process publishes them.
     pub given_up: u64,
-    pub record: Option<Record>,
+    pub record: Option<CaptureRecord>,
     pub settled: Option<Manifest>,
 }
 
@@ -71,7 +71,7 @@ pub(super) enum Answer {
     Open(Serial),
     Place(Serial),
     StreamEnd(Serial),
-    Note(Serial, Box<Record>),
+    Note(Serial, Box<CaptureRecord>),
     Publish(Serial, Box<Manifest>),
     Seek(Serial),
     Remove(Serial),
