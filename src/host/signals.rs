@@ -49,7 +49,7 @@ pub(super) fn outlive() -> io::Result<()> {
     let _entered = runtime.enter();
     let hang_up = SignalKind::hangup().as_raw_value();
     for number in IGNORED.into_iter().map(|(_, number)| number).chain(REAL_TIME).chain([hang_up]) {
-        // Once it is caught it stays so, whoever hears it.
+        // Once it is caught it stays so, also when nobody listens.
         drop(signal(SignalKind::from_raw(number))?);
     }
     Ok(())

@@ -199,7 +199,7 @@ impl Publisher {
             }
             let failure = Failure::from_io("cannot publish the segment", &segment.path, &error);
             let left = segment.leave(&self.spool);
-            // Whoever removed it from the spool has it, and nobody is to look for it there.
+            // A file that was removed from the spool is not said to be there.
             let stays = left.try_exists().unwrap_or(true);
             tracing::error!(segment = %left.display(), %error, stays, "a segment cannot be published and is given up");
             stream.unpublished += u32::from(stays);
