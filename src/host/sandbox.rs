@@ -1,7 +1,7 @@
 //! System calls that the server never makes once it has started. Owns their list; the kernel refuses them (seccomp(2)).
 //!
-//! Whoever takes over a thread of the process finds no program to run, no other process to look into, no kernel to change and no
-//! mount to move. It is a list of what is refused, not of what is allowed: DPDK's drivers and the runtime make calls that differ
+//! An attacker who takes over a thread of the process can run no program, inspect no other process, and change neither the kernel
+//! nor a mount. It is a list of what is refused, not of what is allowed: DPDK's drivers and the runtime make calls that differ
 //! from one NIC and kernel to the next, and a call that is refused by mistake costs packets.
 //!
 //! Invariant: nothing here can keep the host from starting: a kernel without seccomp is told of and that is all.

@@ -20,8 +20,8 @@ fn mode(path: &Path) -> Option<u32> {
     std::fs::metadata(path).ok().map(|found| found.permissions().mode() & 0o777)
 }
 
-/// Root owns what the kernel shows of a process that is not dumpable, whoever's it is; what is a root's process anyway is told by
-/// its memory map, in which no block is part of a dump ("dd": do not dump).
+/// Root owns the /proc files of every process that is not dumpable. For a process of root itself the memory map tells: no block is
+/// part of a dump ("dd": do not dump).
 fn leaves_no_core(process: u32) -> bool {
     let map = std::fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
     map.lines().any(|line| line.starts_with("VmFlags") && line.contains(" dd"))

@@ -302,7 +302,7 @@ fn secret_files(plan: &Plan, findings: &mut Vec<Finding>) {
     for (subject, path, closed_to, mode_right) in
         [("manifest.signing_key_file", signing_key, 0o077, 600), ("api.tls_key", tls_key, 0o007, 640)]
     {
-        // What cannot be looked at is a finding of whoever reads it.
+        // A file that cannot be read is a finding of the code that reads it.
         let Some((path, Ok(found))) = path.map(|path| (path, std::fs::metadata(path))) else { continue };
         let mode = found.permissions().mode() & 0o7777;
         if mode & closed_to != 0 {
