@@ -9,11 +9,13 @@ use super::signals::Ending;
 use super::{Error, Outcome, naming, out};
 use crate::merge::is_standard_output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
 use serde_json::json;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +42,9 @@ pub enum FileError {
         /// Why not.
         source: io::Error,
     },
+    /// Another process downloads the same.
+    #[error("another command downloads this capture into {} now; let it end, or name another file with --output", .0.display())]
+    Busy(PathBuf),
     /// The connection ended early, again and again.
     #[error(
         "the server sent {held} of {total} bytes; what came is kept, so the same command goes on from there"
@@ -167,7 +172,7 @@ fn bar() -> ProgressBar {
     }
 }
 
-/// The file before it is whole. Kept when something fails.
+/// The file before it is whole, locked against other processes. Kept when something fails.
 struct Part {
     file: File,
     path: PathBuf,
@@ -182,10 +187,21 @@ impl Part {
         name.push(format!(".{id}.part"));
         let part = path.with_file_name(name);
         let failed = |source| FileError::Write { path: part.clone(), source };
-        // Packets are nobody else's business.
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&part).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
-        Ok(Self { file, path: path.to_owned(), part, bytes })
+        loop {
+            // Packets are nobody else's business.
+            let file =
+                OpenOptions::new().append(true).create(true).mode(0o600).open(&part).map_err(failed)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Err(FileError::Busy(path.to_owned())),
+                // A file system without locks.
+                Err(_) | Ok(()) => {}
+            }
+            let held = file.metadata().map_err(failed)?;
+            // The one who had it may have given it its name in the meantime.
+            if part.metadata().is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino())) {
+                return Ok(Self { file, path: path.to_owned(), part, bytes: held.len() });
+            }
+        }
     }
 
     fn failed(&self, source: io::Error) -> FileError {
@@ -216,11 +232,10 @@ impl Part {
     }
 
     fn publish(self, force: bool) -> Result<u64, FileError> {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
         self.file.sync_all().map_err(|source| self.failed(source))?;
         let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         renameat_with(CWD, &self.part, CWD, &self.path, flags).map_err(|error| match error {
-            rustix::io::Errno::EXIST => FileError::Exists(self.path.clone()),
+            Errno::EXIST => FileError::Exists(self.path.clone()),
             error => FileError::Write { path: self.path.clone(), source: error.into() },
         })?;
         let directory =

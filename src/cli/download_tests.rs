@@ -123,3 +123,17 @@ async fn nothing_is_replaced_unasked_and_a_refusal_leaves_no_file() {
     run(&client, &DownloadArgs { force: true, ..args(&path) }, false).await.unwrap();
     assert!(std::fs::read(&path).unwrap() == content());
 }
+
+#[tokio::test]
+async fn a_second_command_does_not_write_into_the_file_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pcap");
+    let (client, _) = client(Manner::Ranges);
+    let mut first = Part::open(&path, ID).unwrap();
+    first.append(&content()[..1000]).unwrap();
+    let error = run(&client, &args(&path), false).await.unwrap_err();
+    assert!(error.to_string().contains("another command downloads this capture"), "{error}");
+    drop(first);
+    run(&client, &args(&path), false).await.unwrap();
+    assert!(std::fs::read(&path).unwrap() == content());
+}

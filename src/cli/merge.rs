@@ -31,6 +31,7 @@ const BAR_AFTER: Duration = Duration::from_secs(1);
 /// What [`merge_inputs`] says, and when a bucket cannot be reached.
 pub fn run(args: &MergeArgs) -> Result<Outcome, Error> {
     let format = naming::format(&args.output, &args.write)?;
+    once(&args.inputs)?;
     let to_standard = not_to_terminal(&args.output)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
@@ -76,6 +77,13 @@ pub(super) fn not_to_terminal(output: &Path) -> anyhow::Result<bool> {
     let to_terminal = to_standard && io::stdout().is_terminal();
     anyhow::ensure!(!to_terminal, "the packets would go to the terminal; name a file with -o OUT");
     Ok(to_standard)
+}
+
+/// Standard input is one stream: two readers of it would each get a part of every packet.
+fn once(inputs: &[OsString]) -> anyhow::Result<()> {
+    let times = inputs.iter().filter(|input| *input == "-").count();
+    anyhow::ensure!(times < 2, "- names standard input {times} times, and it can be read once");
+    Ok(())
 }
 
 /// A file, or standard input.

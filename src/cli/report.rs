@@ -4,7 +4,7 @@
 //! line of visible characters.
 
 use crate::chain::printable;
-use crate::job::{Ledger, ObjectInfo, Progress};
+use crate::job::{ClockSteps, Ledger, ObjectInfo, Progress};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -143,6 +143,13 @@ pub fn ended(progress: &Progress, error_message: Option<&str>) -> String {
     if let Some(message) = error_message {
         let _infallible = write!(text, ": {}", printable(message));
     }
+    if let Some(ClockSteps { count, moved_ns }) = progress.clock_steps {
+        let seconds = moved_ns as f64 / 1e9;
+        let _infallible = write!(
+            text,
+            "\nthe host's clock was set {count} times meanwhile, by {seconds:+.3} s: time stamps are those of the clock before"
+        );
+    }
     format!("{text}\n\n{}\n{}", objects(&progress.objects), ledger(&progress.ledger))
 }
 
@@ -221,12 +228,16 @@ mod tests {
                 ..Default::default()
             }],
             sample_one_in: None,
+            clock_steps: None,
         }
     }
 
     #[test]
     fn the_end_shows_objects_and_every_equation_with_its_numbers() {
         insta::assert_snapshot!(ended(&progress(), None));
+        let clock_steps = Some(ClockSteps { count: 2, moved_ns: -300_250_000_000 });
+        let text = ended(&Progress { clock_steps, ..progress() }, None);
+        assert!(text.contains("set 2 times meanwhile, by -300.250 s"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,22 @@
 use super::plan::Plan;
 use super::problem::covered;
 use super::{Problem, Problems, file, resolve};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
+
+/// The largest config file: thousands of accounts. What is larger is another file, or a device without an end.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if read as u64 > CONFIG_BYTES_MAX {
+        let message = format!("it has more than {CONFIG_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
+}
 
 impl Plan {
     /// Reads and validates a config file.
@@ -33,7 +48,7 @@ impl Plan {
     /// As [`Plan::load`], but a plan in which defaults stand for whatever is wrong, so that the rest can still be held
     /// against the host. None when the file cannot be read as TOML at all.
     pub(super) fn draft(path: &Path) -> (Option<Self>, Vec<Problem>) {
-        match std::fs::read_to_string(path) {
+        match read(path) {
             Ok(text) => Self::draft_of(&text),
             Err(source) => (None, vec![Problem::Unreadable { path: path.to_owned(), source }]),
         }

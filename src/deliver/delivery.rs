@@ -16,7 +16,7 @@ use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::{Route, sweep_store};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
-use crate::spool::{Feed, Spool};
+use crate::spool::{Feed, Spool, spool_id};
 use crate::upload::{Checkpoint, Pending, UploadError};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -118,6 +118,7 @@ impl Delivery {
             let error = match self.attempt(progress, recovers).await {
                 Ok(()) => return complete(progress),
                 Err(Stop::ForGood(e)) => return Outcome::Failed(e),
+                Err(Stop::Gone) => return Outcome::Gone(self.gone()),
                 Err(Stop::Passing(e)) => e,
                 Err(Stop::Upload(e)) => {
                     if matches!(e, UploadError::Credentials { .. } | UploadError::Denied { .. }) {
@@ -128,6 +129,9 @@ impl Delivery {
             };
             // The merge ends, and the descriptors go.
             self.feed.hang_up();
+            if self.is_removed().await {
+                return Outcome::Gone(self.gone());
+            }
             if let Some(journal) = &progress.journal {
                 let mut journal = lock(journal);
                 journal.close();
@@ -155,7 +159,7 @@ impl Delivery {
             let is_last = progress.recoveries >= DISK_ATTEMPTS;
             let recovered = on_disk(move || recover(&dir, queues, snaplen, (&spool, &feed), is_last)).await;
             let (journal, found) = recovered.map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound if !self.dir.exists() => Stop::ForGood(self.gone()),
+                io::ErrorKind::NotFound if !self.dir.exists() => Stop::Gone,
                 _ => Stop::Passing(format!("cannot recover {}: {e}", self.dir.display())),
             })?;
             progress.found = Some((found.packets, found.frame_bytes));
@@ -173,10 +177,17 @@ impl Delivery {
 
     fn gone(&self) -> String {
         format!(
-            "the capture's directory {} is not there, and nothing is known of its packets; check that the spool's disk is \
-             mounted",
+            "the capture's directory {} is not there, and nothing is known of its packets that were not delivered before; \
+             check that the spool's disk is mounted",
             self.dir.display()
         )
+    }
+
+    /// Whether somebody removed the directory. A spool that is not there either may come back with its disk.
+    async fn is_removed(&self) -> bool {
+        let (dir, spool) = (self.dir.clone(), Arc::clone(&self.spool));
+        let looked = on_disk(move || Ok(!dir.try_exists()? && spool_id(&spool.config().dir)?.is_some()));
+        looked.await.unwrap_or(false)
     }
 
     /// One merge from the last complete object on.
@@ -262,9 +273,10 @@ impl Delivery {
             self.reporter.tell(Report::Delivered(result));
             return self.sweep().await;
         }
-        if let (Outcome::Done, Some(journal)) = (&result, &progress.journal) {
+        if matches!(result, Outcome::Done | Outcome::Gone(_)) {
             let (packets, frame_bytes) = progress.found.unwrap_or_else(|| self.feed.told());
-            let held = lock(journal).totals().clone();
+            let held = progress.journal.as_ref().map(|journal| lock(journal).totals().clone());
+            let held = held.unwrap_or_default();
             let packets = packets.saturating_sub(held.packets);
             let frame_bytes = frame_bytes.saturating_sub(held.frame_bytes);
             if packets > 0 {
@@ -384,6 +396,8 @@ enum Stop {
     Passing(String),
     /// The same will fail again.
     ForGood(String),
+    /// There is nothing to deliver any more.
+    Gone,
     Upload(UploadError),
 }
 

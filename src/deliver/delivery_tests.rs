@@ -280,13 +280,98 @@ async fn what_a_dead_process_left_with_a_gap_is_delivered() {
 }
 
 #[tokio::test]
+async fn damaged_counts_and_a_journal_of_fewer_queues_hold_up_no_delivery() {
+    let mut rig = Rig::new();
+    rig.three_segments();
+    rig.feed = Arc::new(Feed::new(3));
+    fs::write(rig.dir().join(".counts.json"), "{\"offered\":").unwrap();
+    let object = ObjectInfo {
+        name: crate::deliver::object_name(&rig.id, 0, Default::default()),
+        ..Default::default()
+    };
+    let entry = Entry { object, cuts: vec![Default::default()], is_last: false, gaps: Vec::new() };
+    Journal::open(&rig.dir()).unwrap().append(entry).unwrap();
+    tokio::spawn(Delivery { queues: 3, ..rig.delivery() }.run_recovered());
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    assert_eq!(lost, (0, 0));
+    assert_eq!(Journal::open(&rig.dir()).unwrap().totals().packets, 15);
+}
+
+#[tokio::test]
+async fn of_a_damaged_segment_a_recovery_counts_the_bytes_of_its_whole_packets() {
+    let mut rig = Rig::new();
+    for (sequence, damage) in [(0, vec![0; 500]), (1, vec![0xff; 16]), (2, Vec::new())] {
+        let segment = rig.segment(sequence, 5);
+        let mut bytes = fs::read(&segment.path).unwrap();
+        bytes.extend(damage);
+        fs::write(&segment.path, bytes).unwrap();
+    }
+    fs::write(rig.dir().join("q000-00000003.pcap"), [0; 4096]).unwrap();
+    tokio::spawn(rig.delivery().run_recovered());
+    let Report::Recovered(found) = rig.report().await else { panic!("what was found comes first") };
+    assert_eq!((found.packets, found.frame_bytes), (15, 15 * 84));
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    assert_eq!((lost, rig.delivered()), ((0, 0), 15));
+}
+
+#[tokio::test]
+async fn a_journal_that_is_lost_is_read_from_its_copy_over_a_recovery() {
+    let mut rig = Rig::new();
+    // The first one is in a complete object, and freed.
+    let id = rig.id.clone();
+    let name = |number| crate::deliver::object_name(&id, number, Default::default());
+    let object = ObjectInfo { name: name(0), packets: 5, ..Default::default() };
+    let cuts = vec![crate::spool::Cut { sequence: 1, offset: 0 }];
+    let entry = Entry { object, cuts, is_last: false, gaps: Vec::new() };
+    Journal::open(&rig.dir()).unwrap().append(entry).unwrap();
+    for sequence in [1, 2] {
+        rig.segment(sequence, 5);
+    }
+    fs::write(rig.dir().join(".journal"), "").unwrap();
+    tokio::spawn(rig.delivery().run_recovered());
+    let Report::Recovered(found) = rig.report().await else { panic!("what was found comes first") };
+    assert_eq!((found.objects.len(), found.packets), (1, 15));
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    let names: Vec<_> =
+        crate::deliver::journal::objects(&rig.dir()).unwrap().into_iter().map(|object| object.name).collect();
+    assert_eq!((lost, names), ((0, 0), vec![name(0), name(1)]));
+}
+
+#[tokio::test]
 async fn a_capture_whose_directory_is_gone_is_no_empty_capture() {
     let mut rig = Rig::new();
     fs::remove_dir(rig.dir()).unwrap();
     tokio::spawn(rig.delivery().run_recovered());
     let (_, outcome) = rig.end().await;
-    assert!(matches!(&outcome, Outcome::Failed(e) if e.contains("mounted")), "{outcome:?}");
+    assert!(matches!(&outcome, Outcome::Gone(e) if e.contains("mounted")), "{outcome:?}");
     assert!(!rig.bucket().exists() && !rig.dir().exists());
+}
+
+#[tokio::test]
+async fn a_directory_that_is_removed_under_a_delivery_ends_it_and_one_that_is_away_with_its_spool_does_not() {
+    for is_removed in [true, false] {
+        let mut rig = Rig::new();
+        crate::spool::name_spool(&rig.spool.config().dir).unwrap();
+        rig.three_segments();
+        tokio::spawn(rig.delivery().run());
+        let (spool, away) = (rig.temp.path().join("spool"), rig.temp.path().join("away"));
+        match is_removed {
+            true => fs::remove_dir_all(rig.dir()).unwrap(),
+            false => fs::rename(&spool, &away).unwrap(),
+        }
+        if !is_removed {
+            rig.troubles(3).await;
+            fs::rename(&away, &spool).unwrap();
+            rig.assert_whole().await;
+            continue;
+        }
+        let (lost, outcome) = rig.end().await;
+        assert!(matches!(outcome, Outcome::Gone(_)), "{outcome:?}");
+        assert_eq!(lost, (15, 15 * 84));
+    }
 }
 
 #[tokio::test]

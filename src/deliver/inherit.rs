@@ -6,6 +6,7 @@ use super::journal::{self, Journal, Totals};
 use super::record::{CaptureRecord, counts, forget_leftovers, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
+use crate::pcap::Counts;
 use crate::spool::{self, Feed, Input, Segment, Spool};
 use std::fs::File;
 use std::io;
@@ -56,7 +57,11 @@ pub(super) fn recover(
     }
     let mut inputs = Vec::new();
     for (queue, stream) in recovery.streams {
-        let Some(cut) = cuts.get(queue) else { continue };
+        let Some(cut) = cuts.get(queue) else {
+            let dir = dir.display();
+            tracing::error!(%dir, queue, queues, "segments of a queue that the capture did not have; they are kept");
+            continue;
+        };
         let mut kept = Vec::<Segment>::new();
         for segment in stream {
             if segment.sequence < cut.sequence {
@@ -70,7 +75,8 @@ pub(super) fn recover(
                 tracing::error!(segment = %segment.path.display(), "a segment is in no object; it is kept");
                 continue;
             }
-            let (mut packets, mut bytes) = (segment.packets, segment.frame_bytes());
+            let torn = recovery.torn.get(&(queue, segment.sequence)).copied().unwrap_or(0);
+            let (mut packets, mut bytes) = (segment.packets, segment.frame_bytes().saturating_sub(torn));
             if segment.sequence == cut.sequence && cut.offset > 0 {
                 let before = spool::whole_records(&File::open(&segment.path)?, cut.offset)?;
                 packets -= before.packets.min(packets);
@@ -83,11 +89,28 @@ pub(super) fn recover(
         // A hole is a segment that could not be published, or one that cannot be trusted.
         inputs.extend(spool::with_holes(queue, cut.sequence, kept));
     }
-    let counts = counts(dir)?;
+    let counts = last_counts(dir, found.packets)?;
     inputs.into_iter().for_each(|input| feed.tell(input));
-    (0..queues).for_each(|queue| feed.tell(Input::End(queue)));
+    // Of as many queues as complete objects have, if there are any.
+    (0..cuts.len()).for_each(|queue| feed.tell(Input::End(queue)));
     feed.tell(Input::Counts(counts));
     Ok((journal, found))
+}
+
+/// What the end of the last object says. Not known, if the file is damaged or speaks of other packets than those found.
+fn last_counts(dir: &Path, packets: u64) -> io::Result<Option<Counts>> {
+    match counts(dir) {
+        Ok(Some(counts)) if counts.captured != packets => {
+            let counted = counts.captured;
+            tracing::warn!(dir = %dir.display(), counted, packets, "what was counted is not what is there; the file will not say it");
+            Ok(None)
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::error!(%error, "a capture's counts are damaged; its file will not say them");
+            Ok(None)
+        }
+        counts => counts,
+    }
 }
 
 /// Frees a delivered segment. A failure costs disk space, and no packets.
@@ -135,6 +158,10 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&CaptureRecord) -> Known) -> s
             continue;
         }
         match CaptureRecord::read(&dir) {
+            Ok(Some(record)) if !dir.ends_with(record.job.id.as_str()) => tracing::error!(
+                dir = %dir.display(), capture = %record.job.id,
+                "a directory with the record of another capture is left alone; remove it if it is a copy"
+            ),
             Ok(Some(record)) => match known(&record) {
                 Known::Not => left.strangers.push(record),
                 Known::Ended => match is_removed(spool, &dir) {
@@ -147,7 +174,10 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&CaptureRecord) -> Known) -> s
                 Known::Unfinished => {}
             },
             Ok(None) => remove_if_empty(spool, &dir),
-            Err(error) => tracing::error!(dir = %dir.display(), %error, "a capture's record cannot be read"),
+            Err(error) => tracing::error!(
+                dir = %dir.display(), %error,
+                "a capture's record cannot be read; unless the capture goes on below, `trawl recover` gets out what is in it"
+            ),
         }
     }
     Ok(left)

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a manifest that [`Manifest::parse`] takes names only its own capture's objects, in order, as plain file names.
 
-use crate::job::{AccountId, CaptureId, Kind, Ledger, ObjectInfo, StopReason};
+use crate::job::{AccountId, CaptureId, ClockSteps, Kind, Ledger, ObjectInfo, StopReason};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use jiff::Timestamp;
@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 /// The form that this program writes and reads.
 pub const MANIFEST_VERSION: u32 = 1;
+
+/// Largest manifest that is read: a million objects' worth. What is larger is somebody else's, and memory.
+pub(super) const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
 /// Name of object `index` of a capture, from 0: `pcap_<id>.pcap`, `pcap_<id>_0001.pcap` and so on, with the ending of its
 /// format.
@@ -110,6 +113,10 @@ pub struct Manifest {
     /// One in so many packets was considered; every one if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_one_in: Option<u32>,
+    /// Steps of the wall clock while packets were taken, if there were any: the objects' time stamps are those of the clock
+    /// before, while `started` and `ended` are of their moments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_steps: Option<ClockSteps>,
     /// What a look back was asked for, as sent; the window is `started` to `ended`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset_time: Option<String>,
@@ -222,6 +229,7 @@ pub(crate) mod tests {
             recovered: false,
             counted_until: None,
             sample_one_in: None,
+            clock_steps: None,
             offset_time: None,
         }
     }

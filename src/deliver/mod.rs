@@ -33,6 +33,6 @@ pub use relay::{DeliveryRecord, PublishError, deliver, publish_manifest};
 pub(crate) use report::{Report, Reporter};
 pub(crate) use retry::{Outcome, RetryPolicy};
 pub(crate) use route::{Route, sweep_store};
-pub(crate) use seek::{find_manifest, has_remains};
+pub(crate) use seek::{find_manifest, has_remains, queues_of};
 pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
 pub use verify::{Bucket, Finding, Place, Step, Verified, VerifyError, verify, verify_at, verify_file};

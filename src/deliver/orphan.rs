@@ -4,7 +4,7 @@
 //! Invariant: the spool is only read, until [`Orphan::remove`].
 
 use super::journal::{Entry, Journal};
-use super::manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
+use super::manifest::{Limits, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
 use super::record::{CaptureRecord, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
 use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
@@ -309,6 +309,9 @@ impl Orphan {
             publish_manifest(store, &manifest, None).await?;
             return Ok(Some(manifest.manifest));
         };
+        if bytes > MANIFEST_BYTES_MAX {
+            return Err(RecoverError::Exists { name });
+        }
         let there = store.get(&name, bytes).await?;
         match Manifest::parse(&there) {
             Ok(there) if there.objects == manifest.manifest.objects => Ok(Some(there)),
@@ -405,9 +408,6 @@ impl Orphan {
         let format = record.map_or_else(ObjectFormat::default, |record| record.format);
         let (job, request) = (record.map(|r| &r.job), record.map(|r| &r.job.request));
         let first = Timestamp::from_nanosecond(i128::from(self.summary.first_ns)).unwrap_or_default();
-        let lost = ledger.offered - ledger.rx + ledger.dropped.total()
-            - ledger.dropped.limit
-            - ledger.dropped.sampled;
         Settled::new(Manifest {
             version: MANIFEST_VERSION,
             id: self.summary.id.clone(),
@@ -428,7 +428,7 @@ impl Orphan {
             complete: goes_on != self.entries.is_empty()
                 && record.is_some_and(|record| record.is_final)
                 && self.summary.notes.is_empty()
-                && lost == 0,
+                && ledger.lost() == 0,
             snaplen: self.snaplen(),
             format: format.container,
             compression: format.compression,
@@ -438,6 +438,7 @@ impl Orphan {
             recovered: true,
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
+            clock_steps: job.and_then(|job| job.clock_steps),
             offset_time: None,
         })
     }

@@ -6,7 +6,7 @@
 
 use super::journal::{self, Journal};
 use super::manifest::{Manifest, ManifestError};
-use crate::job::Job;
+use crate::job::{Job, Ledger};
 use crate::pcap::{Counts, ObjectFormat, Origin};
 use crate::spool::{self, Cut, Spool};
 use jiff::Timestamp;
@@ -21,6 +21,10 @@ const RECORD: &str = ".capture.json";
 const MANIFEST: &str = ".manifest.json";
 const COUNTS: &str = ".counts.json";
 const LEFTOVERS: &str = ".leftovers";
+/// Queues that a segment's name can tell apart. A record of more is damaged, and its number is memory.
+const QUEUES_MAX: usize = 1 << 16;
+/// Objects are cut no smaller, whatever a record says: one for each packet would never end.
+const OBJECT_BYTES_MIN: u64 = 64 << 10;
 /// Attempts to keep or read the counts.
 const ATTEMPTS: u32 = 6;
 
@@ -62,12 +66,21 @@ impl CaptureRecord {
     /// Reads the record of a directory; none if it has none.
     ///
     /// # Errors
-    /// When it cannot be read or is no record.
+    /// When it cannot be read; `InvalidData` when it is damaged.
     pub fn read(dir: &Path) -> io::Result<Option<Self>> {
         match fs::read(dir.join(RECORD)) {
             Ok(json) => {
-                let failed = |e| io::Error::other(format!("{}: {e}", dir.join(RECORD).display()));
-                let mut record: Self = serde_json::from_slice(&json).map_err(failed)?;
+                let path = dir.join(RECORD);
+                let mut record: Self = serde_json::from_slice(&json).map_err(|e| damaged(&path, &e))?;
+                if record.queues > QUEUES_MAX {
+                    let message = format!("{} is damaged: {} queues", path.display(), record.queues);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                }
+                record.object_bytes_max = record.object_bytes_max.max(OBJECT_BYTES_MIN);
+                if let Err(imbalance) = record.job.ledger.check() {
+                    tracing::error!(path = %path.display(), %imbalance, "a record's counts are damaged and not believed");
+                    (record.job.ledger, record.is_final) = (Ledger::default(), false);
+                }
                 // A record of an older version has objects of its own, and these are older.
                 let journalled = journal::objects(dir)?;
                 if journalled.len() >= record.job.objects.len() {
@@ -111,7 +124,7 @@ impl Settled {
 /// Reads a capture's final manifest, if there is one.
 ///
 /// # Errors
-/// When it cannot be read or is no manifest.
+/// When it cannot be read; `InvalidData` when it is damaged.
 pub fn settled(dir: &Path) -> io::Result<Option<Manifest>> {
     Ok(settled_text(dir)?.map(|settled| settled.manifest))
 }
@@ -125,37 +138,59 @@ pub fn settled_text(dir: &Path) -> io::Result<Option<Settled>> {
     match fs::read(&path) {
         Ok(json) => match Manifest::parse(&json) {
             Ok(manifest) => Ok(Some(Settled { manifest, json })),
-            Err(e) => Err(io::Error::other(format!("{}: {e}", path.display()))),
+            // Of a newer program: whole, and not to be replaced.
+            Err(e @ ManifestError::Version { .. }) => {
+                Err(io::Error::other(format!("{}: {e}", path.display())))
+            }
+            Err(e) => Err(damaged(&path, &e)),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }
 
+fn damaged(path: &Path, error: &dyn std::error::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", path.display()))
+}
+
 /// Makes the manifest final, unless there is a final one: a dead process may have published the signature of the first one, and
-/// objects in a bucket are not replaced. A manifest without objects gets those of the journal. Waits for the disk.
+/// objects in a bucket are not replaced. A manifest without objects gets those of the journal, and one that is damaged is put
+/// aside. Waits for the disk.
 ///
 /// # Errors
 /// When it cannot be read or written.
 pub fn settle(dir: &Path, mut manifest: Manifest) -> io::Result<Settled> {
-    if let Some(first) = settled_text(dir)? {
-        return Ok(first);
+    match settled_text(dir) {
+        Ok(Some(first)) => return Ok(first),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::error!(%error, "a capture's manifest is made again");
+            fs::rename(dir.join(MANIFEST), dir.join(format!("{MANIFEST}.damaged")))?;
+        }
+        read => drop(read?),
     }
     if manifest.objects.is_empty() {
         manifest.objects = journal::objects(dir)?;
     }
     let settled = Settled::new(manifest).map_err(io::Error::other)?;
-    replace(dir, MANIFEST, &settled.json)?;
+    match replace(dir, MANIFEST, &settled.json) {
+        // Somebody removed the directory of a capture that is delivered already. Never more than this directory is made: a
+        // spool whose disk is not there stays so.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !settled.manifest.objects.is_empty() => {
+            fs::create_dir(dir)?;
+            replace(dir, MANIFEST, &settled.json)?;
+        }
+        replaced => replaced?,
+    }
     Ok(settled)
 }
 
 /// The final counts for the end of a capture's last pcapng object, if there are any.
 ///
 /// # Errors
-/// When they cannot be read.
+/// When they cannot be read; `InvalidData` when they are damaged.
 pub fn counts(dir: &Path) -> io::Result<Option<Counts>> {
     match again_and_again(|| fs::read(dir.join(COUNTS))) {
-        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(io::Error::other),
+        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|e| damaged(&dir.join(COUNTS), &e)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
@@ -292,6 +327,60 @@ mod tests {
         fs::write(dir.path().join(MANIFEST), &newer).unwrap();
         let read = settle(dir.path(), first.clone()).unwrap();
         assert_eq!((read.manifest, read.json), (first, newer.into_bytes()));
+    }
+
+    #[test]
+    fn a_manifest_is_settled_although_the_directory_was_removed_and_not_where_the_spool_is_away() {
+        let spool = tempfile::tempdir().unwrap();
+        let mut manifest = crate::deliver::empty_manifest(&CaptureId::random());
+        let dir = spool.path().join(manifest.id.as_str());
+        assert!(settle(&dir, manifest.clone()).is_err(), "its objects are not known");
+        let name = crate::deliver::object_name(&manifest.id, 0, ObjectFormat::default());
+        manifest.objects = vec![ObjectInfo { name, ..ObjectInfo::default() }];
+        assert_eq!(settle(&dir, manifest.clone()).unwrap().manifest, manifest);
+        assert_eq!(settled(&dir).unwrap(), Some(manifest.clone()));
+        assert!(settle(&spool.path().join("away").join("capture"), manifest).is_err());
+    }
+
+    #[test]
+    fn a_damaged_manifest_is_put_aside_and_one_of_a_newer_program_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, manifest) =
+            (dir.path().join(MANIFEST), crate::deliver::empty_manifest(&CaptureId::random()));
+        for damage in ["", "{\"version\": 1", "\0\0\0"] {
+            fs::write(&path, damage).unwrap();
+            let error = settled(dir.path()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            assert!(error.to_string().contains(".manifest.json is damaged"), "{error}");
+            assert_eq!(settle(dir.path(), manifest.clone()).unwrap().manifest, manifest);
+            assert_eq!(settled(dir.path()).unwrap(), Some(manifest.clone()));
+            assert_eq!(fs::read(path.with_extension("json.damaged")).unwrap(), damage.as_bytes());
+        }
+        fs::write(&path, r#"{"version": 2, "tier": "cold"}"#).unwrap();
+        assert!(settle(dir.path(), manifest).unwrap_err().to_string().contains("version 2"));
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_by_its_name_and_never_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut json = serde_json::to_value(record(0)).unwrap();
+        json["queues"] = u64::MAX.into();
+        for damage in [String::new(), "[".to_owned(), json.to_string()] {
+            fs::write(dir.path().join(RECORD), damage).unwrap();
+            let error = CaptureRecord::read(dir.path()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains(".capture.json is damaged"), "{error}");
+        }
+        json["queues"] = 2.into();
+        json["object_bytes_max"] = 0.into();
+        json["is_final"] = true.into();
+        json["job"]["ledger"]["matched"] = u64::MAX.into();
+        fs::write(dir.path().join(RECORD), json.to_string()).unwrap();
+        let read = CaptureRecord::read(dir.path()).unwrap().unwrap();
+        assert_eq!(
+            (read.object_bytes_max, read.job.ledger, read.is_final),
+            (OBJECT_BYTES_MIN, Ledger::default(), false)
+        );
     }
 
     #[test]

@@ -23,8 +23,10 @@ pub(crate) struct RetryPolicy {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done,
-    /// Nothing will help.
+    /// Nothing will help. What is not delivered stays in the spool.
     Failed(String),
+    /// The capture's directory is gone, and what was not delivered with it.
+    Gone(String),
     /// The process ends; the next one goes on.
     Left,
 }

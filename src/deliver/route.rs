@@ -33,7 +33,7 @@ impl Route {
                 let keys = self.keys_now(destination).await?;
                 self.stores.open_with(destination, keys.as_ref()).await?
             }
-            None => Box::new(FileStore::new(self.simple_dir.clone())),
+            None => Box::new(FileStore::of_spool(self.simple_dir.clone())),
         };
         Ok(Arc::from(store))
     }

@@ -3,10 +3,11 @@
 //!
 //! Invariant: only what is read is believed; an error is never taken for an absence.
 
-use super::manifest::{Manifest, manifest_name};
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest, manifest_name};
 use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::Route;
 use crate::job::CaptureId;
+use crate::spool::place;
 use crate::upload::UploadError;
 use std::path::Path;
 
@@ -22,6 +23,17 @@ pub(crate) fn has_remains(dir: &Path) -> bool {
     entries
         .into_iter()
         .any(|entry| entry.map_or(true, |entry| entry.file_name().to_str().is_none_or(is_remains)))
+}
+
+/// Queues of a capture, as the names of its segments tell: one more than the last that has any.
+pub(crate) fn queues_of(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let queue = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let open = name.strip_prefix('.').and_then(|name| name.strip_suffix(".open"));
+        place(open.unwrap_or(&name)).map(|(queue, _)| queue + 1)
+    };
+    entries.filter_map(queue).max().unwrap_or(0)
 }
 
 /// Looks for a capture's manifest in its bucket, again and again while the bucket gives no answer.
@@ -59,6 +71,9 @@ async fn look(route: &Route, id: &CaptureId) -> Result<Option<Manifest>, Sought>
     let name = manifest_name(id);
     let store = route.open().await.map_err(Sought::Store)?;
     let Some(bytes) = store.size(&name).await.map_err(Sought::Store)? else { return Ok(None) };
+    if bytes > MANIFEST_BYTES_MAX {
+        return Err(Sought::NoManifest(format!("{name} has {bytes} bytes, which no manifest has")));
+    }
     let json = store.get(&name, bytes).await.map_err(Sought::Store)?;
     let manifest = Manifest::parse(&json).map_err(|error| Sought::NoManifest(format!("{name}: {error}")))?;
     if manifest.id != *id {

@@ -5,7 +5,7 @@
 //!
 //! Invariant: nothing in the manifest or in the files is trusted; whatever is wrong is a finding with the file's name.
 
-use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError, manifest_name, signature_name};
 use super::sign::{PublicKey, SIGNATURE_BYTES};
 use crate::job::{CaptureId, Imbalance, ObjectInfo};
 use crate::pcap::{Compression, Container};
@@ -13,12 +13,10 @@ use crate::pcap::{ReadError, Reader, Unpacked};
 use crate::upload::{ObjectStore, UploadError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-/// Largest manifest that is read: a million objects' worth.
-const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
 /// Bytes per request to a bucket: large enough to hide the round trip, and the bound on memory.
 const PIECE_BYTES: u64 = 8 << 20;
@@ -547,11 +545,12 @@ fn foreign(
 ) -> Result<(), VerifyError> {
     let prefix = format!("pcap_{}", manifest.id);
     let own = [manifest_name(&manifest.id), signature_name(&manifest.id), manifest_file.to_owned()];
+    let mut known: HashSet<&str> = manifest.objects.iter().map(|object| &*object.name).collect();
+    known.extend(own.iter().map(String::as_str));
     let names =
         place.list(&prefix).map_err(|source| VerifyError::Read { path: place.path(&prefix), source })?;
-    let known =
-        |name: &String| own.contains(name) || manifest.objects.iter().any(|object| object.name == *name);
-    findings.extend(names.into_iter().filter(|name| !known(name)).map(|name| Finding::Foreign { name }));
+    let foreign = names.into_iter().filter(|name| !known.contains(&**name));
+    findings.extend(foreign.map(|name| Finding::Foreign { name }));
     Ok(())
 }
 

@@ -327,7 +327,7 @@ impl Engine {
                 Ok(Some(manifest)) => Sought::Manifest(Box::new(manifest)),
                 Ok(None) => Sought::Nothing(None),
                 Err(Outcome::Left) => Sought::Left,
-                Err(Outcome::Failed(error)) => Sought::Nothing(Some(error)),
+                Err(Outcome::Failed(error) | Outcome::Gone(error)) => Sought::Nothing(Some(error)),
                 Err(Outcome::Done) => Sought::Nothing(None),
             };
             Input::Sought { serial, found }

@@ -116,7 +116,7 @@ impl LookBack {
     }
 
     async fn deliver(self, answer: Answer, oldest_ns: Option<u64>) -> Result<Job, String> {
-        let store = FileStore::new(self.dir.clone());
+        let store = FileStore::of_spool(self.dir.clone());
         let (covered, job) = (answer.covered, self.account(&answer, oldest_ns));
         let json = self.manifest(&job, covered).to_json().map_err(|e| e.to_string())?;
         let object = (object_name(&job.id, 0, ObjectFormat::default()), Bytes::from(answer.pcap));
@@ -193,6 +193,7 @@ impl LookBack {
             ledger: job.ledger,
             queues: self.queues,
             sample_one_in: job.sample_one_in,
+            clock_steps: None,
             recovered: false,
             counted_until: None,
             offset_time: job.request.offset_time.as_ref().map(|offset| offset.sent.clone()),

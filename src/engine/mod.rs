@@ -27,7 +27,7 @@ pub use overview::{CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
 use crate::block::Heartbeat;
-use crate::job::{CaptureId, Job};
+use crate::job::{CaptureId, ClockSteps, Job};
 use crate::pcap::Origin;
 use crate::spool::{Event, Feed};
 use crate::store::{Confirmation, StoreError, Writer};
@@ -266,14 +266,14 @@ impl Engine {
     /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
     fn look_at_clock(&mut self) {
         let clock = self.planes.clock.read();
-        let Some((steps, moved_ns)) = clock.since(&self.clock) else { return };
+        let Some((count, moved_ns)) = clock.since(&self.clock) else { return };
         self.clock = clock;
         tracing::warn!(
-            steps,
+            steps = count,
             moved_seconds = moved_ns as f64 / 1e9,
             "the wall clock was set: captures that run keep the time in which they began, later ones have the new time"
         );
-        self.feed(Input::ClockStepped);
+        self.feed(Input::ClockStepped(ClockSteps { count, moved_ns }));
     }
 
     fn counted(&self, serial: Serial, slot: usize) -> Counted {

@@ -100,7 +100,7 @@ pub(super) fn sum_slot(queues: &[Arc<QueueCounters>], slot: usize, serial: u64) 
 /// The ledger of counts by workers and ports; what the spool lost is moved by the caller.
 pub(super) fn ledger(counts: &SlotTotals, port: PortDrops) -> Ledger {
     let mut ledger = Ledger {
-        offered: counts.rx + port.imissed + port.rx_nombuf + port.ierrors,
+        offered: counts.rx + port.total(),
         port,
         rx: counts.rx,
         unmatched: counts.rx - counts.matched,

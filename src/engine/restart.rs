@@ -5,7 +5,7 @@
 use super::machine::{Inherited, Input, Remains, Serial};
 use super::{Engine, Planes, Resources};
 use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
-use crate::deliver::{Known, Manifest, has_remains, sweep, sweep_store, swept};
+use crate::deliver::{Known, Manifest, has_remains, queues_of, sweep, sweep_store, swept};
 use crate::job::{CaptureId, Job, Status, StopReason};
 use crate::pcap::Origin;
 use crate::spool::Feed;
@@ -31,12 +31,14 @@ struct OnDisk {
     exists: bool,
     record: Option<CaptureRecord>,
     settled: Option<Manifest>,
+    /// Queues that the names of its segments tell.
+    queues: usize,
 }
 
 impl OnDisk {
     fn read(dir: &Path, id: &CaptureId) -> Self {
         let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
-            tracing::error!(capture = %id, %error, "a capture's record cannot be read");
+            tracing::error!(capture = %id, %error, "a capture's record cannot be read; it is delivered without");
             None
         });
         let settled = settled(dir).unwrap_or_else(|error| {
@@ -44,7 +46,7 @@ impl OnDisk {
             None
         });
         let exists = record.is_some() || settled.is_some() || has_remains(dir);
-        Self { exists, record, settled }
+        Self { exists, record, settled, queues: queues_of(dir) }
     }
 }
 
@@ -130,11 +132,12 @@ impl Engine {
 
     fn take_over_one(&mut self, serial: Serial, stored: Stored, left: OnDisk) {
         let Stored { revision, job } = stored;
-        let OnDisk { exists, record, settled } = left;
+        let OnDisk { exists, record, settled, queues } = left;
         if let Some(writer) = &self.writer {
             writer.known(serial, revision);
         }
-        let queues = record.as_ref().map_or(self.planes.queues.len(), |record| record.queues);
+        // Without its record: of as many as this process has, or more if it has segments of them.
+        let queues = record.as_ref().map_or(self.planes.queues.len(), |record| record.queues).max(queues);
         let origin = record.as_ref().map_or_else(Origin::default, |record| record.origin.clone());
         let resources = Resources {
             budget: Arc::new(Budget::new(None, None)),
@@ -144,7 +147,10 @@ impl Engine {
         self.resources.insert(serial, resources);
         let remains = match exists {
             false => Remains::Nothing,
-            true => Remains::Directory { record: record.map(Box::new), settled: settled.map(Box::new) },
+            true => {
+                let (record, settled) = (record.map(Box::new), settled.map(Box::new));
+                Remains::Directory { record, settled, queues }
+            }
         };
         self.feed(Input::Inherited(Box::new(Inherited { serial, job, remains })));
     }

@@ -102,10 +102,17 @@ fn a_recording_that_no_worker_took_up_does_not_hold_up_the_end() {
 proptest! {
     #[test]
     fn a_name_says_what_the_entry_is(
-        first_ns: u64, last_ns: u64, queue in 0_u16..5000, one_in: u32, number: u64, bytes: u64,
+        first_ns: u64, last_ns: u64, queue in 0_u16..5000, one_in: u32,
+        number in 0..u64::MAX / 2, bytes: u64,
     ) {
         let entry = Entry { first_ns, last_ns, queue, one_in, number, bytes };
         prop_assert_eq!(Entry::parse(&entry.name(), bytes), Some(entry));
+    }
+
+    #[test]
+    fn a_number_that_leaves_none_for_the_next_is_of_no_segment(number in u64::MAX / 2..=u64::MAX, bytes: u64) {
+        let entry = Entry { first_ns: 1, last_ns: 2, queue: 0, one_in: 1, number, bytes };
+        prop_assert_eq!(Entry::parse(&entry.name(), bytes), None);
     }
 
     #[test]

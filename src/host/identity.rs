@@ -5,8 +5,8 @@
 
 use super::serve::ServeError;
 use crate::config::Plan;
-use crate::job::Status;
-use crate::spool::{Spool, SpoolError, judge, name_spool, spool_id};
+use crate::job::{Status, StopReason};
+use crate::spool::{Spool, SpoolError, name_spool, standing};
 use crate::store::{Embedded, JobStore};
 
 /// Before the spool is opened, which would make its directory: refuses one that the store does not know, unless it is to be
@@ -15,11 +15,9 @@ use crate::store::{Embedded, JobStore};
 /// # Errors
 /// [`SpoolError::Identity`] with what to do; or what cannot be read.
 pub(super) fn check(plan: &Plan, jobs: &Embedded, take_new: bool) -> Result<(), ServeError> {
-    let dir = &plan.spool.dir;
-    let found = spool_id(dir).map_err(|source| SpoolError::Dir { dir: dir.clone(), source })?;
-    match judge(dir, jobs.spool()?.as_deref(), found.as_deref()) {
-        Err(error) if !take_new => Err(SpoolError::from(error).into()),
-        _ => Ok(()),
+    match standing(&plan.spool.dir, jobs.spool()?.as_deref()) {
+        Err(SpoolError::Identity(_)) if take_new => Ok(()),
+        stands => Ok(stands.map(drop)?),
     }
 }
 
@@ -40,6 +38,7 @@ pub(super) fn settle(spool: &Spool, jobs: &Embedded) -> Result<(), ServeError> {
             let mut job = stored.job;
             tracing::warn!(capture = %job.id, spool = known, "the capture ends as failed: its packets are in another spool");
             job.status = Status::Failed;
+            job.stop_reason.get_or_insert(StopReason::Interrupted);
             job.error_message = Some(
                 "this host lost the disk that held the packets of this capture; what was delivered before is whole"
                     .to_owned(),

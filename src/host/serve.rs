@@ -10,7 +10,7 @@ use super::origin;
 use super::ports::{self, PortsError};
 use super::raise_open_files;
 use super::retention;
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
@@ -118,6 +118,7 @@ pub enum ServeError {
 /// # Errors
 /// When it could not start; then nothing was captured.
 pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
+    signals::outlive().map_err(|source| ServeError::System { doing: "take signals", source })?;
     let refused = privileges::at_start();
     observe::init(&plan.log, &plan.cores.writers)?;
     refused.log();

@@ -9,7 +9,8 @@
 //! | KILL, STOP, TSTP, TTIN, TTOU, CONT | the kernel's own |
 //! | SEGV, BUS, ILL, FPE, TRAP, SYS, ABRT | a fault: the process dies, and the next one takes up what it left |
 //!
-//! Invariant: once [`Signals::take`] has returned no signal of the first four rows ends the process without its end.
+//! Invariant: from [`outlive`] on no signal of the second to fourth row ends the process, and from [`Signals::take`] on none of
+//! the first ends it without its end.
 
 use std::io;
 use std::time::Duration;
@@ -37,6 +38,22 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// SIGRTMIN and SIGRTMAX of glibc, which keeps 32 and 33 to itself.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+
+/// Has the process outlive the signals that mean nothing to it from now on, before there is anybody who could log them. Those
+/// that end the host end a start at once.
+///
+/// # Errors
+/// When the system refuses one.
+pub(super) fn outlive() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _entered = runtime.enter();
+    let hang_up = SignalKind::hangup().as_raw_value();
+    for number in IGNORED.into_iter().map(|(_, number)| number).chain(REAL_TIME).chain([hang_up]) {
+        // Once it is caught it stays so, also when nobody listens.
+        drop(signal(SignalKind::from_raw(number))?);
+    }
+    Ok(())
+}
 
 /// The signals of the process, from [`Signals::take`] on.
 pub(super) struct Signals {

@@ -167,6 +167,27 @@ pub enum StopReason {
     Unknown,
 }
 
+/// How often the wall clock was set while a capture took packets. Its stamps are those of the clock before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockSteps {
+    /// How often.
+    pub count: u64,
+    /// By how much altogether, in ns; negative if it was set back.
+    pub moved_ns: i64,
+}
+
+impl ClockSteps {
+    /// These, and those that came before.
+    #[must_use]
+    pub fn after(self, before: Option<Self>) -> Self {
+        let before = before.unwrap_or(Self { count: 0, moved_ns: 0 });
+        Self {
+            count: self.count.saturating_add(before.count),
+            moved_ns: self.moved_ns.saturating_add(before.moved_ns),
+        }
+    }
+}
+
 /// One object in the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ObjectInfo {
@@ -225,6 +246,9 @@ pub struct Job {
     /// One in so many packets was considered; every one if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_one_in: Option<u32>,
+    /// Steps of the wall clock while it took packets, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_steps: Option<ClockSteps>,
     /// The destination's access keys as they were when it was accepted, encrypted, until it ends: it goes on when its
     /// bucket's entry is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -260,6 +284,7 @@ impl Job {
             ledger: Ledger::default(),
             objects: Vec::new(),
             sample_one_in,
+            clock_steps: None,
             keys: None,
             other: serde_json::Map::new(),
         }
@@ -280,6 +305,7 @@ impl Job {
             ledger: self.ledger,
             objects: Vec::new(),
             sample_one_in: self.sample_one_in,
+            clock_steps: self.clock_steps,
             keys: keys.clone(),
             other: other.clone(),
         }

@@ -33,12 +33,30 @@ pub struct Dropped {
     pub interrupted: u64,
 }
 
-impl Dropped {
+impl PortDrops {
     /// The sum of all causes.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.no_block + self.limit + self.sampled + self.spool + self.io + self.interrupted
+        sum(&[self.imissed, self.rx_nombuf, self.ierrors])
     }
+}
+
+impl Dropped {
+    fn causes(&self) -> [u64; 6] {
+        let Self { no_block, limit, sampled, spool, io, interrupted } = *self;
+        [no_block, limit, sampled, spool, io, interrupted]
+    }
+
+    /// The sum of all causes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        sum(&self.causes())
+    }
+}
+
+/// A sum that stays at the largest number: a damaged record or a foreign manifest may claim any counts.
+fn sum(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
@@ -75,23 +93,40 @@ pub struct Imbalance {
     pub equation: &'static str,
     /// Its left side.
     pub left: u64,
-    /// Its right side.
-    pub right: u64,
+    /// Its right side, which may be more than a count can be.
+    pub right: u128,
 }
 
 impl Ledger {
     /// The ledger of a capture whose process died: its last known counts, held against `packets` of `bytes` frame bytes
     /// that are in the files. What was counted and is not there is lost; what is there and was not counted was received. What
     /// came after the last count and was lost with the memory is in no count, so `dropped.interrupted` is at least as much.
+    ///
+    /// What the disk did not let the dead process keep was counted as lost, and may be there all the same: a segment that it
+    /// gave up is published by the recovery. So what is there beyond the count comes out of what was lost to the disk first,
+    /// and no packet is counted twice.
     #[must_use]
     pub fn recovered(mut self, packets: u64, bytes: u64) -> Self {
-        let (more, fewer) = (packets.saturating_sub(self.captured), self.captured.saturating_sub(packets));
-        self.offered += more;
-        self.rx += more;
-        self.matched += more;
-        self.dropped.interrupted += fewer;
+        let (mut more, fewer) =
+            (packets.saturating_sub(self.captured), self.captured.saturating_sub(packets));
+        for lost in [&mut self.dropped.io, &mut self.dropped.spool] {
+            let back = more.min(*lost);
+            *lost -= back;
+            more -= back;
+        }
+        for count in [&mut self.offered, &mut self.rx, &mut self.matched] {
+            *count = count.saturating_add(more);
+        }
+        self.dropped.interrupted = self.dropped.interrupted.saturating_add(fewer);
         (self.captured, self.captured_bytes) = (packets, bytes);
         self
+    }
+
+    /// Frames that were lost against the customer's will: in ports, or for any cause but limits and sampling.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let Dropped { no_block, spool, io, interrupted, limit: _, sampled: _ } = self.dropped;
+        sum(&[self.port.total(), no_block, spool, io, interrupted])
     }
 
     /// Holds the ledger against its equations.
@@ -99,13 +134,20 @@ impl Ledger {
     /// # Errors
     /// The first equation that does not hold, with both sides.
     pub fn check(&self) -> Result<(), Imbalance> {
-        let port = self.port.imissed + self.port.rx_nombuf + self.port.ierrors;
+        // Wider than a count: a foreign manifest's may not agree by overflowing.
+        let sum = |counts: &[u64]| counts.iter().copied().map(u128::from).sum::<u128>();
+        let PortDrops { imissed, rx_nombuf, ierrors } = self.port;
+        let dropped = sum(&self.dropped.causes());
         for (equation, left, right) in [
-            ("offered = rx + imissed + rx_nombuf + ierrors", self.offered, self.rx + port),
-            ("rx = unmatched + matched", self.rx, self.unmatched + self.matched),
-            ("matched = captured + dropped", self.matched, self.captured + self.dropped.total()),
+            (
+                "offered = rx + imissed + rx_nombuf + ierrors",
+                self.offered,
+                sum(&[self.rx, imissed, rx_nombuf, ierrors]),
+            ),
+            ("rx = unmatched + matched", self.rx, sum(&[self.unmatched, self.matched])),
+            ("matched = captured + dropped", self.matched, sum(&[self.captured]) + dropped),
         ] {
-            if left != right {
+            if u128::from(left) != right {
                 return Err(Imbalance { equation, left, right });
             }
         }
@@ -141,6 +183,9 @@ pub struct Progress {
     /// One in so many packets is considered; every one if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_one_in: Option<u32>,
+    /// Steps of the wall clock while it took packets, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_steps: Option<super::ClockSteps>,
 }
 
 #[cfg(test)]
@@ -167,6 +212,51 @@ mod tests {
         let (after, in_memory) = (8, 648);
         let ledger = counted.recovered(5000 + after - in_memory, 0);
         assert_eq!((ledger.check(), ledger.dropped.interrupted), (Ok(()), in_memory - after));
+    }
+
+    #[test]
+    fn what_was_counted_as_lost_and_is_there_all_the_same_is_counted_once() {
+        let mut known =
+            Ledger { offered: 9, rx: 9, unmatched: 1, matched: 8, captured: 3, ..Ledger::default() };
+        (known.dropped.io, known.dropped.spool, known.dropped.no_block) = (2, 2, 1);
+        // Found; lost to the disk, and received beyond the count.
+        for (found, io, spool, more) in [(3, 2, 2, 0), (4, 1, 2, 0), (6, 0, 1, 0), (7, 0, 0, 0), (9, 0, 0, 2)]
+        {
+            let ledger = known.recovered(found, 0);
+            assert_eq!(ledger.check(), Ok(()));
+            let counts = (ledger.captured, ledger.dropped.io, ledger.dropped.spool, ledger.matched - 8);
+            assert_eq!(counts, (found, io, spool, more), "{found} found");
+            assert_eq!((ledger.dropped.no_block, ledger.dropped.interrupted), (1, 0));
+        }
+    }
+
+    #[test]
+    fn counts_that_nobody_can_have_counted_are_an_imbalance_and_no_overflow() {
+        let all = u64::MAX;
+        let dropped =
+            Dropped { no_block: all, limit: all, sampled: all, spool: all, io: all, interrupted: all };
+        let port = PortDrops { imissed: all, rx_nombuf: all, ierrors: all };
+        let largest = Ledger {
+            offered: all,
+            port,
+            rx: all,
+            unmatched: all,
+            matched: all,
+            captured: all,
+            captured_bytes: all,
+            dropped,
+        };
+        let imbalance = largest.check().unwrap_err();
+        assert_eq!((imbalance.left, imbalance.right), (all, 4 * u128::from(all)));
+        // Each of these would agree in 64 bits.
+        let port_wraps = PortDrops { imissed: all, rx_nombuf: 1, ierrors: 0 };
+        let dropped_wraps = Dropped { io: all, spool: 1, ..Dropped::default() };
+        assert!(Ledger { port: port_wraps, ..Ledger::default() }.check().is_err());
+        assert!(Ledger { dropped: dropped_wraps, ..Ledger::default() }.check().is_err());
+        assert_eq!((largest.lost(), dropped.total(), port.total()), (all, all, all));
+        for packets in [0, all] {
+            let _no_overflow = (largest.recovered(packets, all), Ledger::default().recovered(packets, 0));
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ mod sealed;
 
 pub use destination::{Destination, DestinationError};
 pub use job::{
-    AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status, StopReason,
+    AccountId, CaptureId, ClockSteps, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status,
+    StopReason,
 };
 pub use ledger::{Dropped, Imbalance, Ledger, PortDrops, Progress};
 pub use sealed::{S3Credentials, Sealed};

@@ -378,6 +378,23 @@ fn a_pcapng_output_keeps_secrets_names_and_packet_options_and_the_rest_is_named(
 }
 
 #[test]
+fn times_that_cannot_be_are_taken_as_the_nearest_and_told() {
+    let folder = Folder::new();
+    let before_1970 = LITTLE.option(14, &(-100_i64).to_le_bytes());
+    let in_seconds = LITTLE.option(9, &[0]);
+    for (options, time, ns) in [(before_1970, 5, 0), (in_seconds, 1 << 40, u64::MAX)] {
+        let parts = [LITTLE.section(&[]), LITTLE.interface(1, 0, &options), LITTLE.packet(time, 60, &[])];
+        let file = folder.file("in.pcapng", &parts.concat());
+        let merged = folder.merge(std::slice::from_ref(&file), "out.pcapng", false).unwrap();
+        let Merged { totals, findings } = merged;
+        assert_eq!((totals.packets, totals.first_ns, findings.count(Oddity::FarTime)), (1, ns, 1));
+        assert!(findings.lines().join("\n").contains("1 packet time is before 1970 or after 2554"));
+        // An exact reader takes what this program writes, and it writes no such time.
+        assert!(crate::pcap::Reader::open(&file).is_err());
+    }
+}
+
+#[test]
 fn sections_of_both_byte_orders_and_packets_without_times_are_merged_as_tshark_reads_them() {
     let folder = Folder::new();
     let simple = |layout: Layout, wire: u32, len: usize| {
@@ -397,7 +414,8 @@ fn sections_of_both_byte_orders_and_packets_without_times_are_merged_as_tshark_r
     .concat();
     let file = folder.file("in.pcapng", &bytes);
     let merged = folder.merge(std::slice::from_ref(&file), "out.pcap", false).unwrap();
-    assert_eq!(merged.totals.packets, 4);
+    assert_eq!((merged.totals.packets, merged.findings.count(Oddity::NoTime)), (4, 2));
+    assert!(merged.findings.lines().join("\n").contains("2 packets have no time"), "{:?}", merged.findings);
     let Some(expected) = seen(&file) else { return };
     let found = seen(&folder.path("out.pcap")).unwrap();
     let timed = |lines: &[String]| lines.iter().map(|l| l.replace("0.000000000\t", "\t")).collect::<Vec<_>>();

@@ -310,6 +310,8 @@ fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<
     }
     let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
     let mut reader = Reader::new(file.take(segment.bytes)).map_err(|source| failed(segment, source))?;
+    // What stands behind them was never written: zeros that a disk left would be packets of 1970.
+    reader.at_most(segment.packets);
     let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));
     check(segment, "the link type", u64::from(LINK_ETHERNET), link_type)?;
     // Read through and not jumped over: so the place is held to be a record's beginning, and the counts stay whole.

@@ -55,12 +55,20 @@ impl Part {
         let mut hidden = OsString::from(".");
         hidden.push(std::ffi::OsStr::from_bytes(name));
         hidden.push(format!(".{}.part", std::process::id()));
-        let path = directory(target).join(hidden);
+        let mut path = directory(target).join(hidden);
         let mut parts = parts();
         if parts.are_discarded {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
+        let file = match make(&path) {
+            // A process that was killed left it: in a container the next one has the same number.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                path.set_extension(format!("{}.part", uuid::Uuid::new_v4().simple()));
+                make(&path)?
+            }
+            made => made?,
+        };
         parts.paths.insert(path.clone());
         Ok(Self { path, target: target.to_owned(), file })
     }
@@ -92,4 +100,26 @@ impl Drop for Part {
 /// The directory that a path's last part stands in.
 pub(super) fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_of_the_same_number_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join(format!(".out.pcap.{}.part", std::process::id()));
+        std::fs::write(&left, "half").unwrap();
+        for _ in 0..2 {
+            let part = Part::create(&dir.path().join("out.pcap")).unwrap();
+            io::Write::write_all(&mut part.file().unwrap(), b"whole").unwrap();
+            part.publish().unwrap();
+        }
+        assert_eq!(std::fs::read(dir.path().join("out.pcap")).unwrap(), b"whole");
+        // It may be another host's on the same disk.
+        assert_eq!(std::fs::read(&left).unwrap(), b"half");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
 }

@@ -106,14 +106,17 @@ impl Interface {
         if self.snaplen == 0 { u32::MAX } else { self.snaplen }
     }
 
-    /// A time in ns since the UNIX epoch, and whether that is all of it.
-    pub(super) fn time_ns(&self, time: u64, offset: u64) -> Result<(u64, bool), ReadError> {
+    /// A time in ns since the UNIX epoch. A tolerant reader takes the nearest that there is.
+    pub(super) fn time_ns(&self, time: u64, offset: u64, care: &mut Care) -> Result<u64, ReadError> {
         let (since_ns, is_exact) = to_ns(self.resolution, time);
         let ns = since_ns as i128 + i128::from(self.offset_s) * i128::from(NS_PER_S);
-        match u64::try_from(ns) {
-            Ok(ns) => Ok((ns, is_exact)),
-            Err(_) => Err(damaged(offset, format!("its time of {ns} ns is before 1970 or after 2554"))),
+        let nearest = ns.clamp(0, i128::from(u64::MAX));
+        if nearest != ns && !care.is_tolerant() {
+            return Err(damaged(offset, format!("its time of {ns} ns is before 1970 or after 2554")));
         }
+        care.note(Oddity::FinerTime, u64::from(!is_exact));
+        care.note(Oddity::FarTime, u64::from(nearest != ns));
+        Ok(nearest as u64)
     }
 }
 

@@ -269,14 +269,11 @@ impl Ng {
             return Err(damaged(offset, format!("interface {index} is not described before its packet")));
         };
         let (ns, len, mut wire_len) = if kind == SIMPLE_PACKET {
+            care.note(Oddity::NoTime, 1);
             (0, field(0).min(interface.packet_bytes_max()), field(0))
         } else {
             let time = u64::from(field(4)) << 32 | u64::from(field(8));
-            let (ns, is_exact) = interface.time_ns(time, offset)?;
-            if !is_exact {
-                care.note(Oddity::FinerTime, 1);
-            }
-            (ns, field(12), field(16))
+            (interface.time_ns(time, offset, care)?, field(12), field(16))
         };
         if care.is_tolerant() && len > wire_len {
             care.note(Oddity::Lengths, 1);

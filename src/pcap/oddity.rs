@@ -13,6 +13,10 @@ pub enum Oddity {
     Fraction,
     /// Packets whose time is finer than a nanosecond.
     FinerTime,
+    /// Packets whose time no count of nanoseconds since 1970 can be.
+    FarTime,
+    /// Packets that have no time: those of simple packet blocks.
+    NoTime,
     /// Zero bytes behind the last packet.
     ZeroTail,
     /// Blocks of secrets, such as TLS keys.
@@ -41,10 +45,12 @@ pub enum Oddity {
 
 impl Oddity {
     /// Every kind, in the order in which they are told.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Lengths,
         Self::Fraction,
         Self::FinerTime,
+        Self::FarTime,
+        Self::NoTime,
         Self::ZeroTail,
         Self::Secrets,
         Self::Names,
@@ -76,6 +82,12 @@ impl Oddity {
             Self::FinerTime => {
                 ("packet time is", "packet times are", "finer than a nanosecond; the rest was cut off")
             }
+            Self::FarTime => {
+                ("packet time is", "packet times are", "before 1970 or after 2554; the nearest one was taken")
+            }
+            Self::NoTime => {
+                ("packet has", "packets have", "no time (a simple packet block); it is written as 1970")
+            }
             Self::ZeroTail => {
                 ("zero byte", "zero bytes", "behind the last packet (a preallocated file) were skipped")
             }
@@ -104,7 +116,10 @@ impl Oddity {
     /// Whether the packets are changed, and not only what stands beside them.
     #[must_use]
     pub fn is_put_right(self) -> bool {
-        matches!(self, Self::Lengths | Self::Fraction | Self::FinerTime | Self::ZeroTail)
+        matches!(
+            self,
+            Self::Lengths | Self::Fraction | Self::FinerTime | Self::FarTime | Self::NoTime | Self::ZeroTail
+        )
     }
 
     /// Whether a pcapng output keeps what a pcap output cannot.

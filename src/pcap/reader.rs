@@ -45,6 +45,7 @@ pub struct Reader<R> {
     format: Format,
     care: Care,
     records: u64,
+    records_max: u64,
 }
 
 impl Reader<File> {
@@ -95,7 +96,7 @@ impl<R: Read> Reader<R> {
         } else {
             Format::Classic(Classic::open(&mut buffer, magic)?)
         };
-        Ok(Self { buffer, format, care, records: 0 })
+        Ok(Self { buffer, format, care, records: 0, records_max: u64::MAX })
     }
 
     /// The packets' link type (<https://www.tcpdump.org/linktypes.html>); none for a pcapng file without packets.
@@ -153,6 +154,11 @@ impl<R: Read> Reader<R> {
         std::mem::take(&mut self.care.carried)
     }
 
+    /// Ends after so many records, whatever stands behind them.
+    pub(crate) fn at_most(&mut self, records_max: u64) {
+        self.records_max = records_max;
+    }
+
     /// Records read so far.
     #[must_use]
     pub fn records(&self) -> u64 {
@@ -178,6 +184,9 @@ impl<R: Read> Reader<R> {
     /// Moves past the next record and says where it is.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<Option<Place>, ReadError> {
+        if self.records == self.records_max {
+            return Ok(None);
+        }
         let place = match &mut self.format {
             Format::Classic(classic) => classic.advance(&mut self.buffer, &mut self.care, self.records)?,
             Format::Ng(ng) => ng.advance(&mut self.buffer, &mut self.care, self.records)?,
@@ -210,7 +219,8 @@ impl<R: Read> Reader<R> {
                 break;
             }
             let end = at + RECORD_HEADER + len as usize;
-            if ns > ns_max || end > unread.len() || begin + end - from > bytes_max {
+            let is_last = self.records + run.packets > self.records_max;
+            if ns > ns_max || is_last || end > unread.len() || begin + end - from > bytes_max {
                 break;
             }
             run.packets += 1;

@@ -5,6 +5,7 @@
 //!
 //! Invariant: a spool keeps its name for as long as its files lie there, and no two have the same.
 
+use super::SpoolError;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,6 +27,16 @@ pub enum IdentityError {
         known: String,
         /// What is there instead.
         found: String,
+    },
+    /// Its name cannot be read any more.
+    #[error(
+        "{dir}/.spool-id is damaged: it holds no UUID. If this is the disk with this host's captures, write {known} into it; if not, run `trawl serve --new-spool` once, which ends the captures that were not delivered"
+    )]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// The name in the job store.
+        known: String,
     },
 }
 
@@ -55,13 +66,16 @@ pub fn spool_id(dir: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// The name of the spool in `dir`, which gets one if it has none; it survives a power cut. Only under the spool's lock.
+/// The name of the spool in `dir`, which gets one if it has none or a damaged one; it survives a power cut. Only under the
+/// spool's lock, and after [`standing`].
 ///
 /// # Errors
 /// When the file cannot be read or written.
 pub fn name_spool(dir: &Path) -> io::Result<String> {
-    if let Some(id) = spool_id(dir)? {
-        return Ok(id);
+    match spool_id(dir) {
+        Ok(Some(id)) => return Ok(id),
+        Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(error),
+        _ => {}
     }
     let id = uuid::Uuid::new_v4().to_string();
     let half = dir.join(format!("{NAME}.half"));
@@ -71,6 +85,23 @@ pub fn name_spool(dir: &Path) -> io::Result<String> {
     std::fs::rename(&half, dir.join(NAME))?;
     File::open(dir)?.sync_all()?;
     Ok(id)
+}
+
+/// Holds the spool in `dir` against the one that is known.
+///
+/// # Errors
+/// [`SpoolError::Identity`] if it is another one, or its name is damaged; or its name cannot be read.
+pub fn standing(dir: &Path, known: Option<&str>) -> Result<Standing, SpoolError> {
+    match (spool_id(dir), known) {
+        (Ok(found), _) => Ok(judge(dir, known, found.as_deref())?),
+        (Err(error), known) if error.kind() == io::ErrorKind::InvalidData => match known {
+            None => Ok(Standing::First),
+            Some(known) => {
+                Err(IdentityError::Damaged { dir: dir.to_owned(), known: known.to_owned() }.into())
+            }
+        },
+        (Err(source), _) => Err(SpoolError::Dir { dir: dir.to_owned(), source }),
+    }
 }
 
 /// Holds the spool that was found in `dir` against the one that is known.
@@ -105,8 +136,20 @@ mod tests {
         );
         let other = tempfile::tempdir().unwrap();
         assert_ne!(name_spool(other.path()).unwrap(), id);
-        std::fs::write(dir.path().join(NAME), "half a na").unwrap();
-        assert_eq!(spool_id(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_damaged_name_is_refused_with_what_to_write_into_it_and_replaced_where_none_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        for damage in ["half a na", "", "\0\0\0\0"] {
+            std::fs::write(dir.path().join(NAME), damage).unwrap();
+            assert_eq!(spool_id(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            let refused = standing(dir.path(), Some("a-b-c")).unwrap_err().to_string();
+            assert!(refused.contains("write a-b-c into it") && refused.contains("--new-spool"), "{refused}");
+            assert_eq!(standing(dir.path(), None).unwrap(), Standing::First);
+            let id = name_spool(dir.path()).unwrap();
+            assert_eq!(standing(dir.path(), Some(&id)).unwrap(), Standing::Known);
+        }
     }
 
     #[test]

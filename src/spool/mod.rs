@@ -34,7 +34,7 @@ mod writer;
 
 pub use feed::{Feed, Listener, WhenSlow};
 pub(crate) use files::{Call, Files};
-pub use identity::{IdentityError, Standing, judge, name_spool, spool_id};
+pub use identity::{IdentityError, Standing, judge, name_spool, spool_id, standing};
 pub use lock::{LockError, SpoolLock};
 pub use message::{Closes, Message, Piece, StreamId};
 pub use published::{Cut, Input, Segment};

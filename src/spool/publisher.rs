@@ -199,8 +199,10 @@ impl Publisher {
             }
             let failure = Failure::from_io("cannot publish the segment", &segment.path, &error);
             let left = segment.leave(&self.spool);
-            tracing::error!(segment = %left.display(), %error, "a segment stays unpublished in the spool");
-            stream.unpublished += 1;
+            // A file that was removed from the spool is not said to be there.
+            let stays = left.try_exists().unwrap_or(true);
+            tracing::error!(segment = %left.display(), %error, stays, "a segment cannot be published and is given up");
+            stream.unpublished += u32::from(stays);
             capture.fail(&failure);
             capture.merge.tell(hole);
             return None;

@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Recovery {
     /// For each queue that has any: its segments, in order, which may have gaps.
     pub streams: BTreeMap<usize, Vec<Segment>>,
+    /// Bytes behind the whole records of damaged segments, by queue and sequence.
+    pub torn: BTreeMap<(usize, u64), u64>,
     /// Segments that were open.
     pub opened: u64,
     /// Bytes of files that were given back to the file system.
@@ -67,7 +69,8 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
     let mut recovery = Recovery::default();
     for path in names(dir)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        if name.ends_with(".copy") {
+        // The journal has a copy too.
+        if name.ends_with(".pcap.copy") {
             fs::remove_file(&path)?;
             continue;
         }
@@ -94,6 +97,9 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
         } else if let Some((queue, sequence)) = place(name).filter(|_| path.is_file()) {
             let (file, bytes) = (File::open(&path)?, fs::metadata(&path)?.len());
             let found = salvage::whole_records(&file, bytes)?;
+            if found.bytes < bytes {
+                recovery.torn.insert((queue, sequence), bytes - found.bytes);
+            }
             let (packets, first_ns, last_ns) = (found.packets, found.first_ns, found.last_ns);
             let segment = Segment { path, sequence, bytes, packets, first_ns, last_ns };
             recovery.streams.entry(queue).or_default().push(segment);
@@ -165,10 +171,11 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
-/// Queue and sequence in a published name.
+/// Queue and sequence in a published name. Larger numbers than the spool writes are somebody else's name.
 pub(crate) fn place(name: &str) -> Option<(usize, u64)> {
     let (queue, sequence) = name.strip_prefix('q')?.strip_suffix(".pcap")?.split_once('-')?;
-    Some((queue.parse().ok()?, sequence.parse().ok()?))
+    let (queue, sequence): (u16, u32) = (queue.parse().ok()?, sequence.parse().ok()?);
+    Some((queue.into(), sequence.into()))
 }
 
 #[cfg(test)]
@@ -261,17 +268,35 @@ mod tests {
     }
 
     #[test]
+    fn names_that_the_spool_never_gives_are_no_segments() {
+        assert_eq!(place("q007-00000012.pcap"), Some((7, 12)));
+        assert_eq!(place("q65535-4294967295.pcap"), Some((65_535, 4_294_967_295)));
+        for name in
+            ["q65536-0.pcap", "q0-4294967296.pcap", "q-1-0.pcap", "q0.pcap", "q18446744073709551615-0.pcap"]
+        {
+            assert_eq!(place(name), None, "{name}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("q18446744073709551615-00000000.pcap"), file_header(160)).unwrap();
+        assert!(super::super::survey(dir.path(), 0).unwrap().streams.is_empty());
+    }
+
+    #[test]
     fn a_published_copy_outranks_the_open_file_that_it_replaced() {
         let dir = tempfile::tempdir().unwrap();
         recycled(dir.path(), 10);
         let open = dir.path().join(".q000-00000000.pcap.open");
         Length::create(&Files::default(), &open.with_extension("len")).unwrap().reached(24);
         fs::write(dir.path().join(".q000-00000001.pcap.copy"), "half").unwrap();
+        let copy = dir.path().join(".journal.copy");
+        fs::write(&copy, "a line").unwrap();
         let published = dir.path().join("q000-00000000.pcap");
         fs::write(&published, file_header(160)).unwrap();
         let recovery = recover(dir.path(), 160, &[]).unwrap();
         assert_eq!((recovery.streams[&0].len(), recovery.held.len()), (1, 0));
         assert_eq!(fs::read(&published).unwrap(), file_header(160));
+        assert_eq!(fs::read(&copy).unwrap(), b"a line", "the journal's");
+        fs::remove_file(&copy).unwrap();
         assert_eq!(names(dir.path()).unwrap(), [published]);
     }
 }

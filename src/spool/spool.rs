@@ -283,7 +283,11 @@ impl Spool {
     /// # Errors
     /// When the directory cannot be made.
     pub fn register(&self, capture: SpoolCapture) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&capture.dir)?;
+        // Not those above it: where the spool's disk is gone, nothing is begun in its place.
+        match DirBuilder::new().mode(0o700).create(&capture.dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
         self.captures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -336,6 +336,40 @@ fn a_segment_that_cannot_be_published_is_a_hole_and_holds_up_its_stream_alone() 
 }
 
 #[test]
+fn what_was_removed_with_its_directory_is_lost_and_not_said_to_be_kept() {
+    each_mode(|write| {
+        let mut rig = Rig::new(write, 1 << 30);
+        let mut told = rig.register(1, 1);
+        rig.send(1, 0, 0, 50, Closes::Nothing);
+        std::fs::remove_dir_all(&told.dir).unwrap();
+        rig.send(1, 0, 0, 50, Closes::Segment);
+        rig.end(1, 0);
+        rig.until_ended(&mut told, 1);
+        assert_eq!(told.ended, [(0, Lost { packets: 100, frame_bytes: 10_000 }, 0)], "{write:?}");
+    });
+}
+
+#[test]
+fn nothing_is_begun_where_a_spool_was_that_is_away() {
+    each_mode(|write| {
+        let rig = Rig::new(write, 1 << 30);
+        let (dir, away) = (rig.spool.config().dir.clone(), rig.spool.config().dir.with_extension("away"));
+        std::fs::rename(&dir, &away).unwrap();
+        let capture = SpoolCapture {
+            serial: 1,
+            dir: dir.join("capture"),
+            merge: Arc::new(Feed::new(1)),
+            events: mpsc::unbounded_channel().0,
+            stop_workers: Box::new(|_| ()),
+            refused: OnceLock::new(),
+        };
+        assert_eq!(rig.spool.register(capture).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!dir.exists());
+        std::fs::rename(&away, &dir).unwrap();
+    });
+}
+
+#[test]
 fn a_directory_in_the_way_of_a_segments_name_costs_that_segment_alone() {
     each_mode(|write| {
         let mut rig = Rig::new(write, 1 << 30);

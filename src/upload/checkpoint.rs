@@ -61,7 +61,8 @@ impl Checkpoint {
             Kept::File { .. } => None,
             Kept::S3 { parts, .. } => {
                 let mut sums = parts.iter().scan((0, 0), |(end, sum), part| {
-                    (*end, *sum) = (*end + part.bytes, joined(*sum, part.crc32c, part.bytes));
+                    (*end, *sum) =
+                        (u64::saturating_add(*end, part.bytes), joined(*sum, part.crc32c, part.bytes));
                     Some((*end, *sum))
                 });
                 sums.find(|(end, _)| *end == bytes).map(|(_, sum)| sum)

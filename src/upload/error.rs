@@ -91,7 +91,10 @@ pub enum UploadError {
         place: String,
     },
     /// Another object has that name.
-    #[error("{place} exists already and is not overwritten; remove it or use another directory")]
+    #[error(
+        "{place} exists already, is another one and is not overwritten; it may be what this host delivered of the capture before \
+         its journal was lost: keep a copy of it, then remove it"
+    )]
     Exists {
         /// Bucket and key, or the file.
         place: String,

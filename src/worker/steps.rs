@@ -2,8 +2,8 @@
 //! done about them is the reader's.
 //!
 //! A step is told once, by one worker of the host, within about 0.1 s. Captures that run at that time keep the time in which
-//! they began; what begins after it has the new one. Read this when a capture begins and when it ends:
-//! [`ClockReading::since`] of the two is what a manifest should say.
+//! they began; what begins after it has the new one. The engine asks [`ClockReading::since`] at each tick and notes the answer
+//! in every capture that runs.
 //!
 //! Invariant: one writer; a reader sees the state after some step, whole.
 

@@ -87,6 +87,16 @@ fn a_dash_is_standard_input_and_output_of_merge_and_filter_test() {
 }
 
 #[test]
+fn standard_input_is_named_once_and_a_config_without_an_end_is_refused() {
+    let merge = trawl(&["merge", "-", "-", "-o", "-"]).output().unwrap();
+    let said = String::from_utf8_lossy(&merge.stderr).into_owned();
+    assert!(!merge.status.success() && said.contains("standard input 2 times"), "{said}");
+    let check = trawl(&["check", "--config", "/dev/zero"]).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(!check.status.success() && said.contains("more than 16777216 bytes"), "{said}");
+}
+
+#[test]
 fn a_name_of_standard_output_is_written_and_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     sample(&dir.path().join("a.pcap"), 10);

@@ -1,12 +1,14 @@
 //! Disks that are full, slow, go read-only, stand still or die under a running host. After each the process lives, production has
 //! gone on, every ledger balances, and what was durable is delivered.
 
+use crate::bucket::{BUCKET, credentials, download};
 use crate::disk::Disk;
 use crate::frames::{self, real_pcap};
 use crate::outcome::{Outcome, files_below};
 use crate::recover::recover;
 use crate::skip::skip;
-use crate::trawl::{Setup, Trawl};
+use crate::trawl::{Setup, Trawl, free_address};
+use crate::weed::Weed;
 use rustix::process::Signal;
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
@@ -25,11 +27,16 @@ fn host(disk: &Disk) -> Trawl {
 }
 
 fn setup(disk: &Disk) -> Setup {
+    setup_of(disk, 1)
+}
+
+/// The same with so many of the frames that [`narrow`] takes in a round.
+fn setup_of(disk: &Disk, wanted: usize) -> Setup {
     let source = disk.folder().join("source.pcap");
     let asks = frames::select(&real_pcap(), "udp.dstport == 53");
     let others: Vec<_> = frames::read(&real_pcap()).into_iter().map(|(_, frame)| frame).collect();
-    let others = others.iter().filter(|frame| !asks.contains(*frame)).cycle().take(ROUND - 1);
-    frames::write(&source, others.chain(asks.first()).map(Vec::as_slice));
+    let others = others.iter().filter(|frame| !asks.contains(*frame)).cycle().take(ROUND - wanted);
+    frames::write(&source, others.chain(asks.iter().cycle().take(wanted)).map(Vec::as_slice));
     let spool_dir = Some(disk.spool());
     Setup { spool_dir, spool_bytes_max: "4GiB", segment_bytes: "16MiB", ..Setup::of_pcaps(&[&source]) }
 }
@@ -178,6 +185,56 @@ fn while_a_disk_stands_still_frames_and_questions_go_on_and_every_frame_that_doe
     trawl.finish();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_disk_stands_still_under_uploads_to_s3_every_question_is_answered() {
+    const PROTOCOLS: [u8; 3] = [1, 6, 17];
+    let Some(disk) = Disk::new(2048) else { return };
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket(BUCKET).await;
+    let observe = free_address();
+    let trawl = Setup {
+        endpoint: Some(weed.endpoint.clone()),
+        environment: credentials(),
+        capture: "full_per_account = 3",
+        spool_bytes_max: "1GiB",
+        upload: "part_bytes = \"5MiB\"",
+        more: format!("[observe]\nlisten = \"{observe}\"\n"),
+        ..setup(&disk)
+    };
+    let trawl = trawl.start();
+    let ids: Vec<_> = (0..3)
+        .map(|n| {
+            let mut request = trawl.request(json!({"protocol": PROTOCOLS[n]}));
+            request["destination_conf"] = json!(format!("s3://{BUCKET}/{n}?region=us-east-1"));
+            trawl.create(&request)
+        })
+        .collect();
+    for id in &ids {
+        trawl.until(id, SOON, |progress| !progress.objects.is_empty() || progress.stop_reason.is_some());
+    }
+    // Parts are confirmed and noted, objects end and are journalled, segments are freed: each of them waits for the disk.
+    for _ in 0..3 {
+        disk.freeze();
+        for _ in 0..10 {
+            for path in ["", &format!("/{}", ids[0]), &format!("/{}/progress", ids[1])] {
+                assert_eq!(trawl.ask("GET", path, &[]).status, 200, "{path}");
+            }
+            crate::http::get_text(observe, "/healthz").unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        disk.thaw();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(trawl.ask("PUT", &format!("/{id}/stop"), &[]).status, 204);
+        assert_eq!(trawl.ended(id).status, Status::Success, "{}", trawl.log());
+        let folder = tempfile::tempdir().unwrap();
+        download(&weed, &format!("{n}/pcap_"), folder.path()).await;
+        assert!(!Outcome::read(folder.path(), id).frames.is_empty());
+    }
+    trawl.finish();
+}
+
 #[test]
 fn a_disk_that_is_slower_than_the_traffic_costs_only_frames_that_are_counted() {
     let Some(disk) = Disk::new(512) else { return };
@@ -251,10 +308,11 @@ fn a_capture_whose_segments_get_eio_ends_alone_and_the_one_beside_it_goes_on() {
 #[test]
 fn a_disk_that_dies_ends_captures_and_what_was_durable_is_recovered_from_it() {
     let Some(disk) = Disk::new(512) else { return };
-    // Larger than what comes in one spool.fsync_interval_ms.
-    let mut trawl = Setup { segment_bytes: "64MiB", ..setup(&disk) }.start();
-    let id = trawl.create(&trawl.request(json!({"protocol": 1})));
-    trawl.until(&id, SOON, |progress| !progress.objects.is_empty());
+    // About a megabyte in a second: a segment is open for longer than spool.fsync_interval_ms, and minutes of the load of other
+    // tests do not fill the disk.
+    let mut trawl = Setup { segment_bytes: "4MiB", ..setup_of(&disk, 32) }.start();
+    let id = trawl.create(&trawl.request(json!({"protocol": 17, "destination_port": 53})));
+    trawl.until(&id, Duration::from_secs(90), |progress| !progress.objects.is_empty());
     // Something of the open segment is durable too, as its length file says in its second number.
     let is_synced = |path: &PathBuf| {
         let length =

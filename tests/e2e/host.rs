@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trawl::job::{Progress, Status};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -58,6 +58,22 @@ fn signals_that_mean_nothing_here_are_logged_and_a_capture_goes_on() {
     trawl.until(&id, SOON, |progress| has_packets(progress) && progress.ledger.captured > captured);
     assert!(trawl.log().contains("restart trawl to use a new one"), "{}", trawl.log());
     finished(trawl, &id);
+}
+
+#[test]
+fn signals_that_mean_nothing_do_not_end_a_start_either() {
+    let mut trawl = Setup::replay().launch(|config, _| config);
+    trawl.until_log("limits", SOON);
+    let until = Instant::now() + SOON;
+    while !trawl.log().contains(" ready ") {
+        assert!(Instant::now() < until, "it does not start: {}", trawl.log());
+        for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::ALARM] {
+            trawl.signal(signal);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    trawl.await_answer();
+    trawl.finish();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
-use trawl::job::Status;
+use trawl::job::{Status, StopReason};
 
 type Change = Box<dyn Fn(String, &Path) -> String>;
 
@@ -178,6 +178,13 @@ fn a_spool_that_the_job_store_does_not_know_is_refused_until_the_right_one_is_ba
 
     fs::remove_dir_all(&spool).unwrap();
     fs::rename(&away, &spool).unwrap();
+    // So is one whose name is damaged, until it is written again as the refusal says it.
+    let name = fs::read_to_string(spool.join(".spool-id")).unwrap();
+    fs::write(spool.join(".spool-id"), "").unwrap();
+    trawl.launch();
+    assert_eq!(trawl.wait(Duration::from_secs(60)).code(), Some(1));
+    assert!(trawl.log().contains(&format!("write {} into it", name.trim())), "{}", trawl.log());
+    fs::write(spool.join(".spool-id"), name.trim()).unwrap();
     trawl.restart();
     let ended = trawl.ended(&id);
     assert!(ended.ledger.captured > 0, "{ended:?}");
@@ -195,7 +202,7 @@ fn a_new_spool_is_taken_when_it_is_said_and_ends_what_the_old_one_held() {
     trawl.launch_with(&["--new-spool"]);
     trawl.await_answer();
     let ended = trawl.ended(&id);
-    assert_eq!(ended.status, Status::Failed);
+    assert_eq!((ended.status, ended.stop_reason), (Status::Failed, Some(StopReason::Interrupted)));
     assert_eq!(fs::read_dir(trawl.bucket()).unwrap().count(), 0, "nothing is published from an empty spool");
     trawl.signal(Signal::TERM);
     assert!(trawl.wait(Duration::from_secs(60)).success());

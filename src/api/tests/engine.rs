@@ -114,5 +114,6 @@ fn progress(job: &Job, warnings: &[String]) -> Progress {
         // As of a spool that fills up.
         warnings: warnings.to_vec(),
         sample_one_in: job.sample_one_in,
+        clock_steps: job.clock_steps,
     }
 }

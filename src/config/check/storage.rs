@@ -7,7 +7,7 @@ use crate::config::{ByteSize, Plan};
 use crate::deliver::SigningKey;
 use crate::limits::HISTORY_DIR;
 use crate::ownership::Vault;
-use crate::spool::{SpoolLock, WriteMode, judge, spool_id};
+use crate::spool::{SpoolLock, WriteMode, standing};
 use crate::store::Embedded;
 use crate::upload::Stores;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
@@ -122,12 +122,9 @@ pub(super) fn claims(plan: &Plan, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("store.path", text, "end the other trawl, or name a file of its own"));
     }
     let known = Embedded::spool_of(&plan.store.path);
-    let refused = match spool_id(dir) {
-        Ok(found) => judge(dir, known.as_deref(), found.as_deref()).err().map(|error| error.to_string()),
-        Err(error) => Some(format!("the name of the spool {} cannot be read: {error}", dir.display())),
-    };
-    if let Some(text) = refused {
-        findings.push(Finding::error("spool.dir", text, format!("findmnt --target {}", dir.display())));
+    if let Err(refused) = standing(dir, known.as_deref()) {
+        let advice = format!("findmnt --target {}", dir.display());
+        findings.push(Finding::error("spool.dir", refused.to_string(), advice));
     }
 }
 

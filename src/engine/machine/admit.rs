@@ -109,7 +109,7 @@ impl Machine {
     }
 
     /// Simple captures are what Cloudflare's download says they are.
-    fn format(&self, request: &Request) -> ObjectFormat {
+    pub(super) fn format(&self, request: &Request) -> ObjectFormat {
         match request.kind {
             Kind::Simple => ObjectFormat::default(),
             Kind::Full => {

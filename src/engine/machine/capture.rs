@@ -50,6 +50,8 @@ pub(super) enum Delivered {
     Done,
     /// Its packets stay in the spool.
     Failed(String),
+    /// Its directory is gone, and what was not delivered with it.
+    Gone(String),
     /// Every object is in the bucket, and the manifest cannot be.
     ManifestFailed(String),
     /// The next process goes on.
@@ -239,7 +241,7 @@ impl Capture {
             _ => 0.0,
         };
         let mut warnings: Vec<_> = self.trouble.iter().cloned().collect();
-        if let Some(Delivered::Failed(error)) = &self.delivered {
+        if let Some(Delivered::Failed(error) | Delivered::Gone(error)) = &self.delivered {
             warnings.push(error.clone());
         }
         Progress { warnings, ..progress(&self.view(ledger), seconds_left) }
@@ -280,7 +282,7 @@ impl Capture {
         let ledger = &self.job.ledger;
         Counts {
             offered: ledger.offered,
-            port_drops: ledger.port.imissed + ledger.port.rx_nombuf + ledger.port.ierrors,
+            port_drops: ledger.port.total(),
             matched: ledger.matched,
             host_drops: ledger.dropped.no_block + ledger.dropped.spool + ledger.dropped.io,
             captured: ledger.captured,
@@ -327,6 +329,7 @@ pub(in super::super) fn progress(job: &Job, seconds_left: f64) -> Progress {
         objects: job.objects.clone(),
         warnings: Vec::new(),
         sample_one_in: job.sample_one_in,
+        clock_steps: job.clock_steps,
     }
 }
 

@@ -22,7 +22,7 @@ impl Machine {
         };
         match outcome {
             Outcome::Done => self.conclude(now, serial, out),
-            Outcome::Failed(error) => {
+            Outcome::Failed(error) | Outcome::Gone(error) => {
                 tracing::error!(capture = %capture.job.id, error, "the manifest of a capture cannot be published");
                 capture.delivered = Some(Delivered::ManifestFailed(error));
                 self.conclude(now, serial, out);

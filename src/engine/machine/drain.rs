@@ -6,7 +6,7 @@ use super::capture::{Counted, Delivered, Phase};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
 use crate::engine::planes::port_drops_since;
-use crate::job::{Status, StopReason};
+use crate::job::{ObjectInfo, Status, StopReason};
 use crate::pcap::Container;
 use crate::spool::Lost;
 
@@ -52,7 +52,8 @@ impl Machine {
         match report {
             Report::Recovered(Found { objects, packets, frame_bytes }) => {
                 capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes);
-                capture.object_bytes = objects.iter().map(|object| object.bytes).sum();
+                let bytes = |sum: u64, object: &ObjectInfo| sum.saturating_add(object.bytes);
+                capture.object_bytes = objects.iter().fold(0, bytes);
                 capture.job.objects = objects;
                 capture.record(out);
             }
@@ -86,8 +87,12 @@ impl Machine {
                 tracing::error!(capture = %capture.job.id, error, "a capture cannot be delivered and ends");
                 Delivered::Failed(error)
             }
+            Outcome::Gone(error) => {
+                tracing::error!(capture = %capture.job.id, error, "a capture has lost its directory and ends");
+                Delivered::Gone(error)
+            }
         });
-        if matches!(capture.delivered, Some(Delivered::Failed(_))) {
+        if matches!(capture.delivered, Some(Delivered::Failed(_) | Delivered::Gone(_))) {
             // Nothing of it would ever be freed, and the spool belongs to the other captures too.
             self.end(serial, StopReason::DeliveryFailed, out);
         }
@@ -133,7 +138,9 @@ impl Machine {
         match &capture.delivered {
             None => {}
             Some(Delivered::Done) => self.publish(serial, out),
-            Some(Delivered::Failed(_) | Delivered::ManifestFailed(_)) => self.conclude(now, serial, out),
+            Some(Delivered::Failed(_) | Delivered::Gone(_) | Delivered::ManifestFailed(_)) => {
+                self.conclude(now, serial, out);
+            }
             Some(Delivered::Left) => self.leave(now, serial, out),
         }
     }

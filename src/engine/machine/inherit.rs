@@ -27,8 +27,8 @@ pub(in super::super) struct Inherited {
 pub(in super::super) enum Remains {
     /// No directory, or one without a segment, a journal or a record.
     Nothing,
-    /// A directory.
-    Directory { record: Option<Box<CaptureRecord>>, settled: Option<Box<Manifest>> },
+    /// A directory. `queues`: the capture's, as its record or the names of its segments tell.
+    Directory { record: Option<Box<CaptureRecord>>, settled: Option<Box<Manifest>>, queues: usize },
 }
 
 impl Machine {
@@ -39,17 +39,21 @@ impl Machine {
 
     pub(super) fn inherit(&mut self, inherited: Inherited, out: &mut Vec<Effect>) {
         let Inherited { serial, mut job, remains } = inherited;
-        let (record, settled) = match remains {
+        let (record, settled, queues) = match remains {
             Remains::Nothing => return self.seek(serial, job, out),
-            Remains::Directory { record, settled } => (record, settled),
+            Remains::Directory { record, settled, queues } => (record, settled, queues),
         };
         if let Some(record) = &record
             && job.status != Status::ConversionRunning
         {
             job.ledger = record.job.ledger;
         }
+        if let Some(record) = &record {
+            job.clock_steps = record.job.clock_steps.or(job.clock_steps);
+        }
         if let Some(manifest) = settled {
             (job.ledger, job.stop_reason) = (manifest.ledger, manifest.stop_reason);
+            job.clock_steps = manifest.clock_steps;
         }
         job.stop_reason.get_or_insert(StopReason::Interrupted);
         (job.status, job.error_message) = (Status::ConversionRunning, None);
@@ -58,11 +62,11 @@ impl Machine {
         let known_until = record.as_ref().map_or(job.submitted, |record| record.known_until);
         let is_final = record.as_ref().is_some_and(|record| record.is_final);
         let capture = Capture {
-            queues: record.as_ref().map_or(self.config.queues, |record| record.queues),
+            queues,
             object_bytes_max: record
                 .as_ref()
                 .map_or(RECOVERED_OBJECT_BYTES, |record| record.object_bytes_max),
-            format: record.as_ref().map(|record| record.format).unwrap_or_default(),
+            format: record.as_ref().map_or_else(|| self.format(&job.request), |record| record.format),
             started: record.as_ref().and_then(|record| record.started),
             ended: record.as_ref().and_then(|record| record.ended),
             recovered: Some(Recovered { known_until, is_final }),
@@ -95,8 +99,8 @@ impl Machine {
         let job = &mut capture.job;
         match found {
             Sought::Manifest(manifest) => {
-                let Manifest { ledger, stop_reason, objects, .. } = *manifest;
-                (job.ledger, job.objects) = (ledger, objects);
+                let Manifest { ledger, stop_reason, objects, clock_steps, .. } = *manifest;
+                (job.ledger, job.objects, job.clock_steps) = (ledger, objects, clock_steps);
                 job.stop_reason = stop_reason.or(job.stop_reason);
                 capture.delivered = Some(Delivered::Done);
                 self.conclude(now, serial, out);

@@ -54,7 +54,7 @@ pub(super) use verdict::NO_MATCH;
 
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};
-use crate::job::{AccountId, CaptureId, Job, PortDrops, Request, Sealed, Status};
+use crate::job::{AccountId, CaptureId, ClockSteps, Job, PortDrops, Request, Sealed, Status};
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost};
 use crate::worker::Ended;
@@ -151,8 +151,8 @@ pub(super) enum Input {
     RecordingPlaced { serial: Serial, made: Result<(), String> },
     /// The spool failed for a recording.
     RecordingFailed { serial: Serial },
-    /// The wall clock was set: the history goes on in the new time.
-    ClockStepped,
+    /// The wall clock was set: captures go on in the time in which they began, the history in the new time.
+    ClockStepped(ClockSteps),
     /// A look-back is over: the ended job, or why there is none.
     LookedBack { serial: Serial, result: Result<Box<Job>, String> },
     /// Time passed. `held`: bytes of packets in the spool.
@@ -302,7 +302,7 @@ impl Machine {
             Input::Inherited(inherited) => self.inherit(*inherited, out),
             Input::RecordingPlaced { serial, made } => self.recording_placed(now, serial, made, out),
             Input::RecordingFailed { serial } => self.recording_failed(now, serial),
-            Input::ClockStepped => self.restart_recording(out),
+            Input::ClockStepped(steps) => self.clock_stepped(steps, out),
             Input::LookedBack { serial, result } => self.looked_back(now, serial, result, out),
             Input::Tick { held } => self.tick(now, held, out),
         }

@@ -6,7 +6,7 @@
 use super::capture::{Capture, Phase, reason, refused};
 use super::{Effect, Machine, Now, SNAPSHOT_INTERVAL, Serial};
 use crate::engine::handle::Refusal;
-use crate::job::{Status, StopReason};
+use crate::job::{ClockSteps, Status, StopReason};
 use crate::spool::Failure;
 use crate::worker::Ended;
 use std::time::Duration;
@@ -142,6 +142,13 @@ impl Machine {
             capture.failure = Some(failure.clone());
         }
         self.end(serial, refused(&failure), out);
+    }
+
+    pub(super) fn clock_stepped(&mut self, steps: ClockSteps, out: &mut Vec<Effect>) {
+        for capture in self.captures.values_mut().filter(|capture| capture.is_counting()) {
+            capture.job.clock_steps = Some(steps.after(capture.job.clock_steps));
+        }
+        self.restart_recording(out);
     }
 
     pub(super) fn tick(&mut self, now: Now, held: u64, out: &mut Vec<Effect>) {

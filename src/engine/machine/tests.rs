@@ -3,8 +3,10 @@
 use super::capture::Phase;
 use super::*;
 use crate::deliver::Found;
+use crate::deliver::journal::CaptureRecord;
 use crate::job::{ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
 use crate::matcher::FilterV1;
+use crate::pcap::Container;
 use crate::worker::SlotTotals;
 
 const STREAMS: usize = 2;
@@ -220,6 +222,25 @@ fn a_delivery_that_fails_for_good_ends_its_capture_at_once_and_keeps_its_packets
 }
 
 #[test]
+fn a_capture_whose_directory_was_removed_ends_and_does_not_say_that_its_packets_are_kept() {
+    let mut bench = Bench::new(config());
+    let serial = bench.running("a");
+    let lost = Report::Lost { packets: 4, frame_bytes: 400 };
+    bench.step(Input::Delivery { serial, report: lost });
+    let effects = bench.delivered(serial, Outcome::Gone("it is not there".to_owned()));
+    assert_eq!(effects, ["end budget Revoked", "detach 0", "record Running"]);
+    bench.step(detached(serial, 10));
+    bench.step(stream_ended(serial, 6, 1));
+    bench.step(stream_ended(serial, 0, 0));
+    assert_eq!(bench.step(Input::Noted { serial }), ["record Failed"]);
+    let job = bench.job(serial);
+    assert_eq!(job.error_message.as_deref(), Some("it is not there"));
+    assert_eq!((job.stop_reason, job.ledger.captured), (Some(StopReason::DeliveryFailed), 0));
+    job.ledger.check().unwrap();
+    assert_eq!(bench.recorded(serial), ["forget"]);
+}
+
+#[test]
 fn a_directory_with_an_unpublished_segment_is_kept_and_the_job_says_so() {
     let mut bench = Bench::new(config());
     let serial = bench.running("a");
@@ -410,9 +431,86 @@ fn an_unfinished_job_whose_manifest_is_in_the_bucket_was_delivered() {
 }
 
 #[test]
+fn a_clock_that_is_set_while_a_capture_runs_stands_in_its_progress_and_its_manifest() {
+    let mut bench = Bench::new(config());
+    let (first, second) = (bench.running("a"), bench.running("b"));
+    let step = |moved_ns| Input::ClockStepped(ClockSteps { count: 1, moved_ns });
+    bench.step(step(-300));
+    bench.step(Input::Stop { serial: second });
+    bench.step(step(50));
+    bench.step(detached(second, 10));
+    bench.step(step(7000));
+    let third = bench.running("c");
+    for (serial, steps) in [(first, Some((3, 6750))), (second, Some((2, -250))), (third, None)] {
+        let capture = bench.machine.capture(serial).unwrap();
+        let steps = steps.map(|(count, moved_ns)| ClockSteps { count, moved_ns });
+        let progress = capture.progress(Ledger::default(), bench.mono);
+        assert_eq!((progress.clock_steps, capture.manifest("h", "c").clock_steps), (steps, steps));
+        // What a crash leaves says so too.
+        assert_eq!(capture.flat_job(Ledger::default()).clock_steps, steps);
+    }
+    let mut manifest = crate::deliver::empty_manifest(&bench.job(first).id.clone());
+    let old = String::from_utf8(manifest.to_json().unwrap()).unwrap();
+    assert!(!old.contains("clock_steps"), "older programs' manifests are as they were");
+    assert_eq!(Manifest::parse(old.as_bytes()).unwrap().clock_steps, None);
+    manifest.clock_steps = Some(ClockSteps { count: 1, moved_ns: -1 });
+    assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
+}
+
+fn bare(queues: usize) -> Remains {
+    Remains::Directory { record: None, settled: None, queues }
+}
+
+#[test]
+fn a_capture_whose_record_is_lost_goes_on_in_its_format_and_with_all_its_queues() {
+    let object_format = ObjectFormat { container: Container::PcapNg, ..ObjectFormat::default() };
+    let mut bench = Bench::new(Config { object_format, ..config() });
+    let inherited = left(&mut bench.machine, bare(STREAMS + 3));
+    bench.step(inherited);
+    let capture = bench.machine.capture(1).unwrap();
+    assert_eq!((capture.format, capture.queues), (object_format, STREAMS + 3));
+}
+
+#[test]
+fn a_segment_that_was_given_up_and_is_delivered_after_a_crash_is_counted_once() {
+    for is_final in [true, false] {
+        let mut bench = Bench::new(config());
+        let serial = bench.running("a");
+        bench.step(Input::Stop { serial });
+        bench.step(detached(serial, 10));
+        bench.step(stream_ended(serial, 4, 1));
+        bench.step(stream_ended(serial, 0, 0));
+        let capture = bench.machine.capture(serial).unwrap();
+        let ledger = capture.ledger(Counted::default);
+        assert_eq!((ledger.captured, ledger.dropped.spool), (6, 4));
+        let record = CaptureRecord {
+            job: capture.flat_job(ledger),
+            queues: STREAMS,
+            snaplen: capture.snaplen(),
+            object_bytes_max: 1,
+            format: capture.format,
+            origin: crate::pcap::Origin::default(),
+            started: None,
+            ended: None,
+            known_until: Timestamp::UNIX_EPOCH,
+            is_final,
+        };
+        let remains = Remains::Directory { record: Some(Box::new(record)), settled: None, queues: STREAMS };
+        let mut bench = Bench::new(config());
+        let inherited = left(&mut bench.machine, remains);
+        bench.step(inherited);
+        let found = Found { objects: Vec::new(), packets: 10, frame_bytes: 1000 };
+        bench.step(Input::Delivery { serial: 1, report: Report::Recovered(found) });
+        let ledger = bench.job(1).ledger;
+        assert_eq!((ledger.captured, ledger.matched, ledger.dropped.total()), (10, 10, 0), "{is_final}");
+        ledger.check().unwrap();
+    }
+}
+
+#[test]
 fn a_capture_that_was_interrupted_before_its_first_packet_says_so() {
     let mut bench = Bench::new(config());
-    let inherited = left(&mut bench.machine, Remains::Directory { record: None, settled: None });
+    let inherited = left(&mut bench.machine, bare(STREAMS));
     assert_eq!(bench.step(inherited), ["record ConversionRunning", "deliver left"]);
     let report = Report::Recovered(Found::default());
     assert_eq!(bench.step(Input::Delivery { serial: 1, report }), ["record ConversionRunning"]);

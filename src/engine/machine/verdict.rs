@@ -17,7 +17,6 @@ impl Capture {
     pub(super) fn manifest(&self, host: &str, colo: &str) -> Manifest {
         let job = &self.job;
         let ledger = job.ledger;
-        let port = ledger.port.imissed + ledger.port.rx_nombuf + ledger.port.ierrors;
         Manifest {
             version: MANIFEST_VERSION,
             id: job.id.clone(),
@@ -35,9 +34,7 @@ impl Capture {
             started: self.started,
             ended: self.ended,
             stop_reason: job.stop_reason,
-            complete: self.recovered.is_none_or(|recovered| recovered.is_final)
-                && port == 0
-                && ledger.dropped.total() == ledger.dropped.limit + ledger.dropped.sampled,
+            complete: self.recovered.is_none_or(|recovered| recovered.is_final) && ledger.lost() == 0,
             snaplen: self.snaplen(),
             format: self.format.container,
             compression: self.format.compression,
@@ -47,6 +44,7 @@ impl Capture {
             recovered: self.recovered.is_some(),
             counted_until: self.recovered.map(|recovered| recovered.known_until),
             sample_one_in: job.sample_one_in,
+            clock_steps: job.clock_steps,
             offset_time: None,
         }
     }
@@ -57,6 +55,7 @@ impl Capture {
         let place = format!("on the host in the spool directory {}", self.job.id);
         let was_cut_off = self.recovered.is_some_and(|recovered| !recovered.is_final);
         let (status, said) = match (&self.delivered, &self.failure) {
+            (Some(Delivered::Gone(e)), _) => return (Status::Failed, Some(e.clone())),
             (Some(Delivered::Failed(e)), _) => {
                 return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
             }

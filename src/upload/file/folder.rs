@@ -45,6 +45,8 @@ pub(super) struct Place {
     pub below: PathBuf,
     /// The operator's own directories.
     pub closed: Vec<ClosedDir>,
+    /// Whether what is missing above `root` is made too.
+    pub makes_parents: bool,
 }
 
 /// A directory of this host that no customer's objects go to.
@@ -76,7 +78,11 @@ impl Folder {
         let closed: Vec<(Identity, bool)> = place.closed.iter().filter_map(identified).collect();
         if make {
             use std::os::unix::fs::DirBuilderExt;
-            std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE.bits()).create(&place.root)?;
+            let mut make = std::fs::DirBuilder::new();
+            match make.recursive(place.makes_parents).mode(DIRECTORY_MODE.bits()).create(&place.root) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut fd = rustix::fs::openat(CWD, &place.root, flags, Mode::empty())?;
@@ -234,7 +240,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn place(root: &Path, below: &str) -> Place {
-        Place { root: root.to_owned(), below: below.into(), closed: Vec::new() }
+        Place { root: root.to_owned(), below: below.into(), closed: Vec::new(), makes_parents: true }
     }
 
     #[test]

@@ -30,14 +30,20 @@ impl FileStore {
     /// Names a directory on the operator's word; it is created (0700) with the first object.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { place: Place { root: dir, below: PathBuf::new(), closed: Vec::new() } }
+        Self { place: Place { root: dir, below: PathBuf::new(), closed: Vec::new(), makes_parents: true } }
+    }
+
+    /// Names a directory of the spool. The spool itself is not created: without it nothing is written.
+    #[must_use]
+    pub fn of_spool(dir: PathBuf) -> Self {
+        Self { place: Place { makes_parents: false, ..Self::new(dir).place } }
     }
 
     /// Names a directory on a customer's word, below one of the operator's: no symbolic link is followed to it, and it is none of
     /// those in `closed`.
     #[must_use]
     pub(super) fn below(root: PathBuf, below: PathBuf, closed: Vec<ClosedDir>) -> Self {
-        Self { place: Place { root, below, closed } }
+        Self { place: Place { root, below, closed, makes_parents: true } }
     }
 
     /// Opened for each piece of work: what stands there may be another directory than before, and is as safe.
@@ -283,6 +289,18 @@ mod tests {
             fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_the_spool_is_not_made_where_the_spool_is_away() {
+        let root = tempfile::tempdir().unwrap();
+        let store = FileStore::of_spool(root.path().join("spool/simple"));
+        assert!(store.probe().await.is_err() && store.begin("a.pcap").await.is_err());
+        assert!(names(root.path()).is_empty());
+        fs::create_dir(root.path().join("spool")).unwrap();
+        for _ in 0..2 {
+            store.probe().await.unwrap();
+        }
     }
 
     #[tokio::test]

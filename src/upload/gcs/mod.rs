@@ -256,11 +256,11 @@ impl ObjectStore for GcsStore {
                     .into_iter()
                     .filter_map(|item| Some(item.name.strip_prefix(&self.folder)?.to_owned()));
                 names.extend(ours);
-                next = page.next_page_token;
-                if next.is_none() {
+                if page.next_page_token.is_none() || page.next_page_token == next {
                     names.sort();
                     return Ok(names);
                 }
+                next = page.next_page_token;
             }
         })
     }

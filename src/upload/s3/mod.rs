@@ -378,11 +378,13 @@ impl ObjectStore for S3Store {
                 names.extend(
                     answer.contents().iter().filter_map(|object| Some(object.key()?[folder..].to_owned())),
                 );
-                next = answer.next_continuation_token().map(str::to_owned);
-                if next.is_none() {
+                let told = answer.next_continuation_token().map(str::to_owned);
+                // A store that names the same place again has no more to tell.
+                if told.is_none() || told == next {
                     names.sort();
                     return Ok(names);
                 }
+                next = told;
             }
         })
     }
@@ -473,6 +475,50 @@ mod tests {
         for error in errors_of("http://127.0.0.1:1".to_owned()).await {
             assert!(matches!(error, UploadError::Unreachable { .. }), "{error}");
         }
+    }
+
+    /// A store whose lists say that more comes, behind the same place each time.
+    fn endless_store() -> String {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut asked in listener.incoming().flatten() {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if !asked.read(&mut byte).is_ok_and(|bytes| bytes > 0) {
+                        break;
+                    }
+                    request.extend(byte);
+                }
+                let list = match String::from_utf8_lossy(&request).contains("list-type") {
+                    true => {
+                        "<ListBucketResult><NextContinuationToken>a</NextContinuationToken><IsTruncated>true</IsTruncated></ListBucketResult>"
+                    }
+                    false => {
+                        "<ListMultipartUploadsResult><NextKeyMarker>a</NextKeyMarker><NextUploadIdMarker>b</NextUploadIdMarker><IsTruncated>true</IsTruncated></ListMultipartUploadsResult>"
+                    }
+                };
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", list.len());
+                let _asker_gone = asked.write_all((head + list).as_bytes());
+            }
+        });
+        endpoint
+    }
+
+    #[tokio::test]
+    async fn a_list_that_never_gets_further_ends() {
+        let keys = S3Credentials { access_key_id: "k".to_owned(), secret_access_key: "s".to_owned() };
+        let endpoint = Some(endless_store());
+        let stores =
+            S3Stores::new(S3Config { endpoint, credentials: Some(keys), ..S3Config::default() }).unwrap();
+        let store = stores.open("bucket", "", "us-east-1").await.unwrap();
+        let sweep = crate::upload::Sweep { ours: &|_| true, known: &[], before: jiff::Timestamp::MAX };
+        let asked = async { (store.sweep(sweep).await.unwrap(), store.list("pcap_").await.unwrap()) };
+        let answered = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it ends");
+        assert_eq!(answered, (0, Vec::new()));
     }
 
     #[tokio::test]

@@ -90,10 +90,11 @@ impl Multipart {
             let answer = call(target, "s3:ListMultipartUploadParts", target.grant.budget(0), request).await?;
             let listed = answer.parts().iter();
             parts.extend(listed.filter_map(|part| Some((part.part_number()?, part.e_tag()?.to_owned()))));
-            marker = answer.next_part_number_marker().map(str::to_owned);
-            if !answer.is_truncated().unwrap_or(false) || marker.is_none() {
+            let next = answer.next_part_number_marker().map(str::to_owned);
+            if !answer.is_truncated().unwrap_or(false) || next.is_none() || next == marker {
                 return Ok(parts);
             }
+            marker = next;
         }
     }
 }

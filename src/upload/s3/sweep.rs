@@ -40,10 +40,12 @@ async fn sweep_those(
             tracing::info!(place = target.place(), "an orphaned multipart upload was removed");
             swept += 1;
         }
-        marker = (answer.next_key_marker, answer.next_upload_id_marker);
-        if !answer.is_truncated.unwrap_or(false) || marker.0.is_none() {
+        let next = (answer.next_key_marker, answer.next_upload_id_marker);
+        // A store that names the same place again has no more to tell, whatever it says.
+        if !answer.is_truncated.unwrap_or(false) || next.0.is_none() || next == marker {
             return Ok(swept);
         }
+        marker = next;
     }
 }
 

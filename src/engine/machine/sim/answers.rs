@@ -3,7 +3,7 @@
 //! Invariant: what is durable was made so by a write that the machine asked for.
 
 use super::super::*;
-use super::world::{Answer, Dir, World, config};
+use super::world::{Answer, Dir, QUEUES, World, config};
 use crate::deliver::Manifest;
 use crate::job::StopReason;
 
@@ -97,6 +97,7 @@ impl World {
         life.lost_left -= lost;
         let dir = self.spool.get_mut(&life.id).unwrap();
         dir.unpublished += unpublished;
+        dir.given_up += if unpublished > 0 { lost } else { 0 };
         if life.streams_left == 0 {
             // All that is not lost is published.
             let lost = self.machine.capture(serial).map_or(0, |capture| capture.lost.packets) + lost;
@@ -145,7 +146,7 @@ impl World {
         for life in lives.values().filter(|life| life.attached_at.is_some() && life.streams_left > 0) {
             // Of what was captured, so much had reached the disk.
             if let Some(dir) = self.spool.get_mut(&life.id) {
-                dir.packets = self.chance.below(life.counts.captured + 1);
+                dir.packets = self.chance.below(life.counts.captured - dir.given_up + 1);
             }
         }
         self.asked.clear();
@@ -164,7 +165,13 @@ impl World {
         self.simple_accepted.clear();
         (self.recording, self.leaving, self.finished) = (None, false, false);
         // What could not be published is by now: the recovery of a directory begins with that.
-        self.spool.values_mut().for_each(|dir| dir.unpublished = 0);
+        for dir in self.spool.values_mut() {
+            let given_up = std::mem::take(&mut dir.given_up);
+            // Unless objects went on without it.
+            let went_on = dir.is_complete || !dir.delivered.is_empty();
+            dir.packets += if went_on { 0 } else { given_up };
+            dir.unpublished = 0;
+        }
         let unfinished: Vec<_> = self.store.values().filter(|job| !job.status.ended()).cloned().collect();
         for job in unfinished {
             if job.request.offset_time.is_some() {
@@ -179,6 +186,7 @@ impl World {
                 Some(dir) => Remains::Directory {
                     record: dir.record.clone().map(Box::new),
                     settled: dir.settled.clone().map(Box::new),
+                    queues: QUEUES,
                 },
             };
             self.step(Input::Inherited(Box::new(Inherited { serial, job, remains })));

@@ -29,6 +29,8 @@ pub(super) struct Dir {
     pub delivered: Vec<ObjectInfo>,
     pub is_complete: bool,
     pub unpublished: u64,
+    /// Packets in segments that could not be published: counted as lost, and the next process publishes them.
+    pub given_up: u64,
     pub record: Option<CaptureRecord>,
     pub settled: Option<Manifest>,
 }
@@ -97,6 +99,8 @@ pub(super) struct World {
     pub bucket: BTreeMap<CaptureId, Manifest>,
     /// Creates that were answered with a job.
     pub accepted: BTreeSet<CaptureId>,
+    /// Packets that each capture's filter took, whatever was counted.
+    pub matched: BTreeMap<CaptureId, u64>,
     // What does not.
     pub lives: BTreeMap<Serial, Life>,
     pub writes: BTreeMap<Serial, Write>,
@@ -145,6 +149,7 @@ impl World {
             spool: BTreeMap::new(),
             bucket: BTreeMap::new(),
             accepted: BTreeSet::new(),
+            matched: BTreeMap::new(),
             lives: BTreeMap::new(),
             writes: BTreeMap::new(),
             changes: VecDeque::new(),
@@ -183,7 +188,7 @@ impl World {
                 self.step(Input::Shutdown { reply });
             }
             68 if self.finished => self.restart(),
-            69 => self.step(Input::ClockStepped),
+            69 => self.step(Input::ClockStepped(ClockSteps { count: 1, moved_ns: -7 })),
             70 => self.recording_fails(),
             _ => self.answer(),
         }
@@ -222,7 +227,8 @@ impl World {
             if job.request.offset_time.is_some() {
                 continue;
             }
-            let dir = self.spool.get(id);
+            let (dir, matched) = (self.spool.get(id), self.matched.get(id).copied().unwrap_or(0));
+            assert!(job.ledger.matched <= matched, "of {matched} packets some are counted twice: {job:?}");
             if let Some(manifest) = self.bucket.get(id) {
                 assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects), "{job:?}");
             } else {
@@ -381,6 +387,7 @@ impl World {
             let taken = self.chance.below(more + 1);
             life.counts.rx += more;
             life.counts.matched += taken;
+            *self.matched.entry(life.id.clone()).or_default() += taken;
             life.counts.captured += taken;
             life.counts.captured_bytes += taken * 100;
         }
