@@ -93,6 +93,7 @@ async fn progress(State(seen): State<Shared>) -> Response {
         objects: Vec::new(),
         warnings: Vec::new(),
         sample_one_in: None,
+        spool: None,
     })
 }
 

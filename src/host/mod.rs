@@ -21,6 +21,8 @@ mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;
 #[cfg(feature = "dpdk")]
+mod pruning;
+#[cfg(feature = "dpdk")]
 mod retention;
 #[cfg(feature = "dpdk")]
 mod serve;

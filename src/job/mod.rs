@@ -14,5 +14,5 @@ pub use destination::{Destination, DestinationError};
 pub use job::{
     AccountId, CaptureId, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status, StopReason,
 };
-pub use ledger::{Dropped, Imbalance, Ledger, PortDrops, Progress};
+pub use ledger::{Dropped, Imbalance, Ledger, OnSpool, PortDrops, Progress};
 pub use sealed::{S3Credentials, Sealed};

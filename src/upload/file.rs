@@ -235,6 +235,14 @@ impl ObjectStore for FileStore {
         })
     }
 
+    fn remove<'a>(&'a self, name: &'a str) -> Pending<'a, ()> {
+        let path = self.dir.join(name);
+        blocking(move || match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk("remove", &path, error)),
+            _ => Ok(()),
+        })
+    }
+
     fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes> {
         let (store, name) = (self.clone(), name.to_owned());
         blocking(move || store.read(&name, bytes_max))

@@ -38,6 +38,7 @@ mod replay;
 mod retention;
 mod rights;
 mod s3;
+mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
 mod tls;

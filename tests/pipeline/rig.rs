@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::{BlockShare, Hugepages};
-use trawl::deliver::{Manifest, manifest_name};
-use trawl::engine::{Engine, Handle, Planes};
+use trawl::deliver::{Manifest, Places, manifest_name};
+use trawl::engine::{AccountBounds, Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
@@ -295,6 +295,7 @@ impl Host {
         let spool = Arc::new(Spool::open(SpoolConfig {
             dir: spool_dir.clone(),
             bytes_max: options.bytes_max,
+            share_bytes_max: u64::MAX,
             segment_bytes: options.segment_bytes,
             write: options.write,
             fsync_interval: Duration::from_millis(200),
@@ -340,6 +341,11 @@ impl Host {
             origin: Default::default(),
             signing_key: None,
             full_per_account: options.full_per_account,
+            accounts: Vec::new(),
+            account: AccountBounds::of(options.bytes_max, 100, 1),
+            places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            simple_written: Arc::default(),
+            look_back_interval: Duration::ZERO,
             simple_interval: options.simple_interval,
             simple_sample: options.simple_sample,
             history: history.clone(),

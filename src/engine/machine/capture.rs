@@ -52,6 +52,8 @@ pub(super) enum Delivered {
     Failed(String),
     /// Every object is in the bucket, and the manifest cannot be.
     ManifestFailed(String),
+    /// Somebody decided to give it up, for this reason: its packets do not stay in the spool.
+    GivenUp(String),
     /// The next process goes on.
     Left,
 }
@@ -110,6 +112,8 @@ pub(in super::super) struct Capture {
     pub(super) unpublished: u64,
     pub(super) streams_left: usize,
     pub(super) delivered: Option<Delivered>,
+    /// Why what of it is on the host is to go, once that is decided.
+    pub(super) given_up: Option<String>,
     /// Bytes of its complete objects.
     pub(super) object_bytes: u64,
     /// Whether its final counts are in the job.
@@ -147,6 +151,7 @@ impl Capture {
             unpublished: 0,
             streams_left: 0,
             delivered: None,
+            given_up: None,
             object_bytes: 0,
             settled: false,
             version: 0,
@@ -171,6 +176,14 @@ impl Capture {
     /// Whether workers may append packets to it.
     pub fn takes_packets(&self) -> bool {
         matches!(self.phase, Phase::Attaching | Phase::Running)
+    }
+
+    /// Whether it takes no more packets and is not delivered.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Detaching | Phase::Draining | Phase::Closing | Phase::Seeking | Phase::Leaving { .. }
+        )
     }
 
     /// Whether its counts are read from the workers' counters.
@@ -327,6 +340,7 @@ pub(in super::super) fn progress(job: &Job, seconds_left: f64) -> Progress {
         objects: job.objects.clone(),
         warnings: Vec::new(),
         sample_one_in: job.sample_one_in,
+        spool: None,
     }
 }
 

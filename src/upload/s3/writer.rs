@@ -1,7 +1,8 @@
 //! One object on its way into a bucket. Owns parts, their checksums and the check at the end; not single requests' retries.
 //!
 //! Small objects go by one `PutObject`, larger ones by a multipart upload that begins when the first part is full. At most
-//! `parts_in_flight` parts and the one that fills are in memory.
+//! `parts_in_flight` parts and the one that fills are in memory: one on its way by right, more if the parts that all objects
+//! share allow it, so that an object never waits for another one's.
 //!
 //! Invariant: what was sent is confirmed by the store in whole, or the caller hears that it is not.
 
@@ -16,6 +17,8 @@ use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
 /// Parts of one size before the size doubles. With [`PARTS_MAX`] parts there are ten sizes, and even parts of 5 MiB then
@@ -42,6 +45,10 @@ pub(super) struct S3Writer {
     target: Target,
     cut: Cut,
     parts_in_flight: usize,
+    /// Parts on their way beyond one of each object, for all objects.
+    shared: Arc<Semaphore>,
+    /// What of those is on its way for this object.
+    permits: Vec<OwnedSemaphorePermit>,
     /// The part that fills.
     open: BytesMut,
     /// All bytes up to now.
@@ -58,11 +65,13 @@ pub(super) struct S3Writer {
 }
 
 impl S3Writer {
-    pub(super) fn new(target: Target, cut: Cut, parts_in_flight: usize) -> Self {
+    pub(super) fn new(target: Target, cut: Cut, parts_in_flight: usize, shared: Arc<Semaphore>) -> Self {
         Self {
             target,
             cut,
             parts_in_flight,
+            shared,
+            permits: Vec::new(),
             open: BytesMut::new(),
             bytes: 0,
             whole: Running::after(0),
@@ -110,7 +119,7 @@ impl S3Writer {
         while let Some(landed) = self.flights.try_join_next() {
             self.land(landed)?;
         }
-        while self.flights.len() >= self.parts_in_flight {
+        while self.flights.len() >= self.parts_in_flight || !self.may_fly() {
             let Some(landed) = self.flights.join_next().await else { break };
             self.land(landed)?;
         }
@@ -126,6 +135,17 @@ impl S3Writer {
         self.upload = Some(upload);
         self.flights.spawn(send_part(target, id, number, self.open.split().freeze()));
         Ok(())
+    }
+
+    /// Whether one more part may be on its way.
+    fn may_fly(&mut self) -> bool {
+        // One flies by right; what has landed gives its permit back.
+        self.permits.truncate(self.flights.len().saturating_sub(1));
+        if self.flights.is_empty() {
+            return true;
+        }
+        let permit = Arc::clone(&self.shared).try_acquire_owned();
+        permit.map(|permit| self.permits.push(permit)).is_ok()
     }
 
     fn land(

@@ -60,9 +60,16 @@ impl World {
                 if result.is_ok() {
                     self.spool.remove(&self.lives[&serial].id);
                 }
-                Input::Removed { serial, result }
+                Input::Removed { serial, result, kept: self.kept(serial) }
             }
-            Answer::Forget(serial) => Input::Removed { serial, result: Ok(()) },
+            Answer::Forget(serial) => Input::Removed { serial, result: Ok(()), kept: self.kept(serial) },
+            Answer::DropKept(id) => {
+                let result = if self.fails(100) { Err("busy".to_owned()) } else { Ok(()) };
+                if result.is_ok() {
+                    self.spool.remove(&id);
+                }
+                Input::KeptDropped { id, result }
+            }
             Answer::PlaceRecording(serial) => Input::RecordingPlaced {
                 serial,
                 made: if self.fails(100) { Err("no".to_owned()) } else { Ok(()) },
@@ -78,6 +85,11 @@ impl World {
             }
         };
         self.step(input);
+    }
+
+    /// Bytes that are left of a capture in the spool.
+    fn kept(&self, serial: Serial) -> u64 {
+        self.spool.get(&self.lives[&serial].id).map_or(0, |dir| dir.packets * 100 + dir.unpublished)
     }
 
     fn placed(&mut self, serial: Serial, failed: bool) {
@@ -190,5 +202,15 @@ impl World {
             let keeps_manifest = job.status == Status::Failed && job.ledger.captured > 0;
             !job.status.ended() || !dir.is_complete || keeps_manifest
         });
+        let ended = self.spool.iter().filter(|(id, _)| self.store[*id].status.ended());
+        let kept: Vec<_> = ended
+            .map(|(id, dir)| {
+                let account = self.store[id].request.account.clone();
+                Kept::new(id.clone(), account, dir.packets * 100, Duration::ZERO)
+            })
+            .collect();
+        for kept in kept {
+            self.step(Input::Kept(Box::new(kept)));
+        }
     }
 }
