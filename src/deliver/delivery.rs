@@ -164,7 +164,7 @@ impl Delivery {
     async fn seat(&self, attempts: &Attempts) -> Result<Seat, Outcome> {
         let (mut leaving, mut decided) = (self.retry.leaving.clone(), self.retry.given_up.clone());
         let leaves = async {
-            let _ends_or_gone = leaving.wait_for(|leaving| *leaving).await;
+            let _ends_or_gone = leaving.wait_for(|leaving| *leaving).await.is_ok();
             if !attempts.have_failed() {
                 std::future::pending::<()>().await;
             }

@@ -33,11 +33,11 @@ pub(crate) enum Outcome {
 
 /// Waits until somebody decides that nothing is to be tried any more.
 pub(super) async fn given_up(decided: &mut watch::Receiver<Option<String>>) -> Outcome {
-    let why = match decided.wait_for(Option::is_some).await {
-        Ok(why) => why.clone(),
+    let why = decided.wait_for(Option::is_some).await.map(|why| why.clone());
+    match why {
+        Ok(why) => Outcome::Failed(why.unwrap_or_default()),
         Err(_nobody_decides_any_more) => std::future::pending().await,
-    };
-    Outcome::Failed(why.unwrap_or_default())
+    }
 }
 
 impl RetryPolicy {

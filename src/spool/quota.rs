@@ -138,12 +138,12 @@ pub(super) struct Charge {
 impl Charge {
     /// A charge of nothing yet, for no tenant.
     pub fn none(quota: &Arc<Quota>) -> Self {
-        Self { quota: Arc::clone(quota), share: None, bytes: 0 }
+        Self::of(quota, None)
     }
 
     /// A charge of nothing yet, for a tenant if there is one.
     pub fn of(quota: &Arc<Quota>, share: Option<Arc<Share>>) -> Self {
-        Self { share, ..Self::none(quota) }
+        Self { quota: Arc::clone(quota), share, bytes: 0 }
     }
 
     /// A charge for a file of that many bytes that is on the disk, also beyond the maximum.

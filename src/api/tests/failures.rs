@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::{Action, Handle, Refusal};
+use crate::job::CaptureId;
 use axum::routing::get;
 
 /// A valid body with some members changed; `null` takes one away.

@@ -119,15 +119,11 @@ fn ordinary(plan: &Plan, host: &Host, is_huge: bool, findings: &mut Vec<Finding>
         let kib: u64 = line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok()?;
         kib.checked_mul(1024)
     });
-    sum(plan, total, findings);
-    if let Some(total) = total
-        && !is_huge
-        && plan.blocks.bytes() > total
-    {
-        let text =
-            format!("are {}, and this host has {} MiB of memory", ByteSize(plan.blocks.bytes()), total >> 20);
-        findings.push(Finding::error("blocks.bytes_max", text, "lower it"));
-    }
+    let is_too_much = |total: &u64| !is_huge && plan.blocks.bytes() > *total;
+    let Some(total) = total.filter(is_too_much) else { return sum(plan, total, findings) };
+    let text =
+        format!("are {}, and this host has {} MiB of memory", ByteSize(plan.blocks.bytes()), total >> 20);
+    findings.push(Finding::error("blocks.bytes_max", text, "lower it"));
 }
 
 /// Pages of files that a dead process's EAL left in hugetlbfs, which the next one takes again.

@@ -118,6 +118,8 @@ pub(in super::super) struct Capture {
     pub(super) object_bytes: u64,
     /// Whether its final counts are in the job.
     pub(super) settled: bool,
+    /// Whether its outcome is durable in the store.
+    pub(super) is_recorded: bool,
     /// Of the last job that was handed to the store.
     pub(super) version: u64,
     pub(super) notes: Notes,
@@ -154,6 +156,7 @@ impl Capture {
             given_up: None,
             object_bytes: 0,
             settled: false,
+            is_recorded: false,
             version: 0,
             notes: Notes::default(),
             asked_at: Duration::ZERO,
@@ -306,7 +309,7 @@ impl Capture {
     }
 
     /// Who waits for the answer to its create.
-    pub(super) fn reply(&self) -> Option<ReplyId> {
+    pub fn reply(&self) -> Option<ReplyId> {
         match self.phase {
             Phase::Opening { reply } | Phase::Recording { reply } | Phase::Placing { reply } => Some(reply),
             _ => None,

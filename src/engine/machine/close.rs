@@ -79,11 +79,11 @@ impl Machine {
                 dropped = ledger.dropped.total(), objects = job.objects.len(), "capture ended"
             );
         }
-        let is_over = matches!(capture.phase, Phase::Ending { .. });
+        capture.is_recorded = matches!(capture.phase, Phase::Ending { .. });
         capture.phase = Phase::Removing;
         out.push(match &capture.delivered {
             _ if remove => Effect::Remove { serial },
-            Some(Delivered::GivenUp(_)) if is_over => Effect::Discard { serial },
+            Some(Delivered::GivenUp(_)) if capture.is_recorded => Effect::Discard { serial },
             _ => Effect::Forget { serial },
         });
     }
@@ -100,9 +100,9 @@ impl Machine {
         else {
             return;
         };
-        let Job { id, request, status, .. } = &capture.job;
+        let Job { id, request, .. } = &capture.job;
         let left =
-            status.ended().then(|| Kept::new(id.clone(), request.account.clone(), kept, Duration::ZERO));
+            capture.is_recorded.then(|| Kept::new(id.clone(), request.account.clone(), kept, Duration::ZERO));
 
         if let Err(error) = result {
             tracing::warn!(

@@ -600,7 +600,9 @@ fn an_account_at_its_mark_or_above_its_part_of_a_full_spool_begins_nothing() {
 fn captures_that_wait_are_counted_for_each_account_until_they_are_delivered() {
     let mut bench = Bench::new(shared());
     let first = bench.drained("b");
-    (0..2).for_each(|_| drop(bench.drained("b")));
+    for _ in 0..2 {
+        bench.drained("b");
+    }
     assert_eq!(bench.create(request("b", Kind::Full)), ["refused TooManyWaiting"]);
     assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
     bench.delivered(first, Outcome::Done);
@@ -661,7 +663,7 @@ fn look_backs_of_an_account_have_a_rate_and_those_of_others_have_theirs() {
         offset_time: Some(OffsetTime { sent: at.to_string(), at }),
         ..request(account, Kind::Simple)
     };
-    let mut ask = |bench: &mut Bench, account: &str| {
+    let ask = |bench: &mut Bench, account: &str| {
         let effects = bench.create(look(account));
         let serial = bench.machine.last_serial;
         // It ends at once, so that only its rate is held against the next one.
