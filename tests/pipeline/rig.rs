@@ -269,6 +269,20 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn spool(&self, dir: &Path) -> SpoolConfig {
+        SpoolConfig {
+            dir: dir.to_owned(),
+            bytes_max: self.bytes_max,
+            share_bytes_max: u64::MAX,
+            segment_bytes: self.segment_bytes,
+            write: self.write,
+            fsync_interval: Duration::from_millis(200),
+            pool_bytes: 8 << 20,
+        }
+    }
+}
+
 /// The threads and tasks of a host whose files lie below one directory.
 pub struct Host {
     pub handle: Handle,
@@ -292,15 +306,7 @@ impl Host {
         let (store, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
         let known = store.spool()?;
         judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
-        let spool = Arc::new(Spool::open(SpoolConfig {
-            dir: spool_dir.clone(),
-            bytes_max: options.bytes_max,
-            share_bytes_max: u64::MAX,
-            segment_bytes: options.segment_bytes,
-            write: options.write,
-            fsync_interval: Duration::from_millis(200),
-            pool_bytes: 8 << 20,
-        })?);
+        let spool = Arc::new(Spool::open(options.spool(&spool_dir))?);
         let id = name_spool(&spool_dir)?;
         if known.as_ref() != Some(&id) {
             store.set_spool(&id)?;

@@ -38,7 +38,7 @@ impl AccountBounds {
     /// Of one of so many accounts on a spool of `bytes_max`, of which it may have `percent`.
     #[must_use]
     pub fn of(bytes_max: u64, percent: u64, accounts: usize) -> Self {
-        let share = bytes_max / 100 * percent;
+        let share = if percent >= 100 { bytes_max } else { bytes_max / 100 * percent };
         Self {
             share,
             part: share.min(bytes_max / 100 * SPOOL_END_PERCENT / accounts.max(1) as u64),

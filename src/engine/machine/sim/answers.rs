@@ -55,19 +55,10 @@ impl World {
                 };
                 Input::Sought { serial, found }
             }
-            Answer::Remove(serial) => {
-                let result = if self.fails(100) { Err("busy".to_owned()) } else { Ok(()) };
-                if result.is_ok() {
-                    self.spool.remove(&self.lives[&serial].id);
-                }
-                Input::Removed { serial, result, kept: self.kept(serial) }
-            }
+            Answer::Remove(serial) => self.removes(serial),
             Answer::Forget(serial) => Input::Removed { serial, result: Ok(()), kept: self.kept(serial) },
             Answer::DropKept(id) => {
-                let result = if self.fails(100) { Err("busy".to_owned()) } else { Ok(()) };
-                if result.is_ok() {
-                    self.spool.remove(&id);
-                }
+                let result = self.remove_dir(&id);
                 Input::KeptDropped { id, result }
             }
             Answer::PlaceRecording(serial) => Input::RecordingPlaced {
@@ -85,6 +76,20 @@ impl World {
             }
         };
         self.step(input);
+    }
+
+    fn remove_dir(&mut self, id: &CaptureId) -> Result<(), String> {
+        if self.fails(100) {
+            return Err("busy".to_owned());
+        }
+        self.spool.remove(id);
+        Ok(())
+    }
+
+    fn removes(&mut self, serial: Serial) -> Input {
+        let id = self.lives[&serial].id.clone();
+        let result = self.remove_dir(&id);
+        Input::Removed { serial, result, kept: self.kept(serial) }
     }
 
     /// Bytes that are left of a capture in the spool.

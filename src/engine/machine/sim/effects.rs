@@ -83,6 +83,7 @@ impl World {
         if !self.owner_drops {
             let account = AccountId(self.life(serial).account.clone());
             assert!(self.held[&account] > bounds().part, "{account} loses a capture within its part");
+            self.taken += 1;
         }
         let life = self.life(serial);
         let id = life.id.clone();
@@ -97,6 +98,7 @@ impl World {
         assert!(self.store[id].status.ended() && self.store[id].request.account == *account);
         if why.starts_with("the spool was full") {
             assert!(self.held[account] > bounds().part, "{account} loses data within its part");
+            self.taken += 1;
         }
         self.dropped.insert(id.clone());
         self.answers.push(Answer::DropKept(id.clone()));

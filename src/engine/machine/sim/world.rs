@@ -112,6 +112,8 @@ pub(super) struct World {
     pub held: BTreeMap<AccountId, u64>,
     /// The capture that its owner gives up just now.
     pub owner_drops: bool,
+    /// How often an account lost data to others.
+    pub taken: u64,
     pub recording: Option<Serial>,
     pub looking: BTreeSet<Serial>,
     pub leaving: bool,
@@ -163,6 +165,7 @@ impl World {
             dropped: BTreeSet::new(),
             held: BTreeMap::new(),
             owner_drops: false,
+            taken: 0,
             lives: BTreeMap::new(),
             writes: BTreeMap::new(),
             changes: VecDeque::new(),
