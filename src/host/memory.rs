@@ -51,7 +51,8 @@ pub(super) fn settle(plan: &Plan, plane: &DataPlane, write: WriteMode) {
     let arena = plane.arena;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let rows = memory_rows(plan, write == WriteMode::Mapped);
-    let promised = rows.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
+    // Nothing is delivered yet.
+    let promised = rows.iter().map(|(_, bytes, _)| bytes).sum::<u64>() - plan.upload.memory_bytes;
     for (what, bytes, key) in rows {
         tracing::info!(what, mib = mib(bytes), key, "memory");
     }

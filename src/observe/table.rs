@@ -1,7 +1,7 @@
 //! Every metric, declared once: name, type, unit, labels, meaning, and where its values come from. Owns the list.
 //!
-//! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, the accounts of the config, and the captures
-//! that have not ended.
+//! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, the numbers of the config's accounts (their
+//! ids are nobody's business who may only read metrics), and the captures that have not ended.
 
 use super::metric::{Metric, Samples, Type};
 use super::sources::{PortCounters, Snapshot, StageView};
@@ -98,8 +98,8 @@ fn engine(s: &Snapshot, out: &mut Samples, get: fn(&Overview) -> u64) {
 }
 
 fn accounts(s: &Snapshot, out: &mut Samples, get: fn(&AccountView) -> u64) {
-    for account in s.engine.iter().flat_map(|engine| &engine.accounts) {
-        out.push(&[&account.account], get(account));
+    for (number, account) in s.engine.iter().flat_map(|engine| engine.accounts.iter().enumerate()) {
+        out.push(&[&number], get(account));
     }
 }
 
@@ -210,9 +210,9 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| accounts(s, out, |a| a.waiting)),
     gauge("account_deliveries", None, &["account", "state"], "Of those, the deliveries that are at work, and that wait for their turn",
         |s, out| if let Some(e) = &s.engine {
-            for a in &e.accounts {
-                out.push(&[&a.account, &"at_work"], a.deliveries_at_work);
-                out.push(&[&a.account, &"waiting"], a.deliveries_waiting);
+            for (number, a) in e.accounts.iter().enumerate() {
+                out.push(&[&number, &"at_work"], a.deliveries_at_work);
+                out.push(&[&number, &"waiting"], a.deliveries_waiting);
             }
         }),
     // captures

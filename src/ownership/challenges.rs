@@ -67,8 +67,8 @@ impl Challenges {
         Ok(())
     }
 
-    /// The challenge in that bucket was answered.
-    pub fn answered(&self, account: &AccountId, destination: &Destination) {
+    /// The challenge in that bucket was answered, or could not be written. It counts for the hour all the same.
+    pub fn close(&self, account: &AccountId, destination: &Destination) {
         let bucket = bucket(destination);
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, open) in asked.get_mut(account).into_iter().flatten() {
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(challenges.ask(&b, &place("one"), at(0)), Ok(()));
         assert_eq!(challenges.ask(&b, &place("two"), at(4)), Err(Duration::from_secs(6)), "the same bucket");
         assert_eq!(challenges.ask(&a, &place("one"), at(4)), Ok(()), "another account");
-        challenges.answered(&b, &place("two"));
+        challenges.close(&b, &place("two"));
         assert_eq!(challenges.ask(&b, &place("two"), at(5)), Ok(()));
         assert_eq!(challenges.ask(&b, &place("two"), at(15)), Ok(()), "an unanswered one that is old enough");
         for n in 3..CHALLENGES_PER_HOUR_MAX as u64 {

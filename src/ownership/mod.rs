@@ -173,7 +173,8 @@ impl Ownership {
             place,
             keys,
         };
-        self.contact(&bucket, destination, Some(challenge)).await?;
+        let written = self.contact(&bucket, destination, Some(challenge)).await;
+        written.inspect_err(|_| self.challenges.close(&bucket.account, destination))?;
         let (buckets, record) = (Arc::clone(&self.buckets), bucket.clone());
         aside(move || buckets.put(&record, BUCKETS_PER_ACCOUNT_MAX)).await?;
         tracing::info!(account = %bucket.account, bucket = %bucket.id, "ownership challenge written");
@@ -311,7 +312,7 @@ impl Ownership {
         let proven = Bucket { validated: Some(now), ..bucket.clone() };
         let (buckets, new) = (Arc::clone(&self.buckets), proven.clone());
         aside(move || buckets.replace(&bucket, &new)).await?;
-        self.challenges.answered(account, destination);
+        self.challenges.close(account, destination);
         tracing::info!(%account, bucket = %proven.id, "ownership proven");
         Ok(proven)
     }

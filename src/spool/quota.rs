@@ -193,10 +193,8 @@ impl Charge {
     #[must_use]
     pub fn try_assign(&mut self, share: &Arc<Share>) -> bool {
         let has_room = share.allowance.reserve(self.bytes);
-        if has_room {
-            if let Some(before) = self.share.replace(Arc::clone(share)) {
-                before.allowance.release(self.bytes);
-            }
+        if has_room && let Some(before) = self.share.replace(Arc::clone(share)) {
+            before.allowance.release(self.bytes);
         }
         has_room
     }
