@@ -173,22 +173,15 @@ async fn an_account_that_fills_its_share_of_the_spool_costs_the_other_no_packet(
 async fn what_failed_captures_leave_is_bounded_by_size_and_after_a_restart_by_age() {
     let setup = Setup {
         spool_bytes_max: "256MiB",
+        // A tenth of the share of 128 MiB.
+        spool: "failed_percent = 10",
         segment_bytes: "4MiB",
         pool_bytes: "0B",
         upload: "retention_seconds = 1\nretry_seconds_max = 1\nretry_pause_ms_max = 50\nattempt_seconds_max = 1",
         ..Setup::replay()
     };
-    let weed = Weed::start().await;
-    let Some(weed) = weed else { return };
-    weed.create_bucket(BUCKET).await;
     let denied = Fault::Answer("403 Forbidden", "AccessDenied");
-    let proxy = Proxy::start(&weed.endpoint, HIS_OBJECTS, denied, u32::MAX).await;
-    let setup = Setup { endpoint: Some(proxy.endpoint.clone()), environment: credentials(), ..setup };
-    let bounds = |config: String, _: &std::path::Path| {
-        // A tenth of the share of 128 MiB.
-        config.replacen("[spool]\n", "[spool]\nfailed_percent = 10\n", 1)
-    };
-    let mut host = Host { trawl: setup.start_with(bounds), _proxy: proxy, weed };
+    let Some(mut host) = Host::start(denied, setup).await else { return };
     let mut ids = Vec::new();
     for _ in 0..6 {
         let answer = host.attack(12_000);
@@ -261,13 +254,13 @@ fn files_of_simple_captures_are_on_the_accounts_share_and_the_oldest_go_first() 
     let setup = Setup {
         history_sample: Some(1),
         spool_bytes_max: "64MiB",
+        // 327 KB of a share of 32 MiB, less than what three of them have.
+        spool: "simple_percent = 1",
         segment_bytes: "4MiB",
         pool_bytes: "0B",
         ..Setup::replay()
     };
-    // 1 % of a share of 32 MiB: 327 KB, less than what three of them have.
-    let mut trawl =
-        setup.start_with(|config, _| config.replacen("[spool]\n", "[spool]\nsimple_percent = 1\n", 1));
+    let mut trawl = setup.start();
     let mut ids = Vec::new();
     for _ in 0..5 {
         let request =
