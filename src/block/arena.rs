@@ -167,6 +167,9 @@ fn map(bytes: usize, huge: bool) -> std::io::Result<NonNull<u8>> {
         // SAFETY: base..base+bytes was mapped just above; the advice changes no contents.
         let _refusal_costs_speed_only = unsafe { madvise(base, bytes, Advice::LinuxHugepage) };
     }
+    // Packets are no part of a core dump.
+    // SAFETY: as above.
+    let _refusal_costs_secrecy_of_a_dump_only = unsafe { madvise(base, bytes, Advice::LinuxDontDump) };
     NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mmap returned null"))
 }
 

@@ -6,7 +6,7 @@
 use super::args::StoreArgs;
 use crate::job::{Destination, DestinationError, S3Credentials};
 use crate::upload::{
-    GcsConfig, GcsCredentials, ObjectStore, R2Config, S3Config, Stores, StoresConfig, UploadError,
+    FileStore, GcsConfig, GcsCredentials, ObjectStore, R2Config, S3Config, Stores, StoresConfig, UploadError,
 };
 
 /// How long a store that fails is tried again: a person waits.
@@ -57,8 +57,12 @@ pub async fn open(uri: &str, args: &StoreArgs) -> Result<Box<dyn ObjectStore>, S
     let r2 = Some(R2Config { endpoint: endpoint.clone(), credentials: r2_keys() });
     let s3 = S3Config { endpoint, retry_seconds_max: RETRY_SECONDS_MAX, ..S3Config::default() };
     let gcs = uri.starts_with("gs://").then(gcs);
-    let stores = Stores::new(StoresConfig { allow_file: true, s3, r2, gcs })?;
+    let stores = Stores::new(StoresConfig { s3, r2, gcs, ..StoresConfig::default() })?;
     let (destination, keys) = Destination::parse_with_keys(uri)?;
+    if let Destination::File { dir } = destination {
+        // Named by the one who reads there.
+        return Ok(Box::new(FileStore::new(dir)));
+    }
     Ok(stores.open_with(&destination, keys.as_ref()).await?)
 }
 

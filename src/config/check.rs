@@ -162,11 +162,25 @@ pub fn check(path: &Path, host: &Host, probe: Option<ProbePorts<'_>>) -> Vec<Fin
     if let Some(plan) = plan {
         let mut on_host = check_host(&plan, host, probe);
         storage::claims(&plan, &mut on_host);
+        on_host.extend(readable(path, &plan));
         // Where the config is wrong the plan holds a stand-in, whose fit to the host says nothing.
         findings.extend(on_host.into_iter().filter(|finding| !covered(Some(&finding.subject), &problems)));
     }
     findings.sort_by_key(|finding| finding.severity);
     findings
+}
+
+/// A config that everybody can read, with hashes of credentials that a weak secret would not withstand.
+fn readable(path: &Path, plan: &Plan) -> Option<Finding> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    let is_open = mode & 0o007 != 0 && !plan.accounts.is_empty();
+    let shown = path.display();
+    let text =
+        format!("{shown} has mode {mode:04o}: everybody can read the hashes of the accounts' credentials");
+    is_open.then(|| {
+        Finding::warning("config", text, format!("chmod 640 {shown}, with the group of trawl's user"))
+    })
 }
 
 /// Checks a valid plan against the host.

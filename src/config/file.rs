@@ -186,6 +186,8 @@ sections! {
     Upload {
         /// Whether `file:///dir` is a destination.
         allow_file: bool = false,
+        /// Directories that `file:///dir` must be in or below; empty: any.
+        file_roots: Vec<PathBuf> = Vec::new(),
         /// Whether a bucket's ownership must be proven before a capture goes there.
         require_validation: bool = true,
         /// The same for `file:///dir`.

@@ -14,9 +14,12 @@ use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use crate::spool::{SpoolConfig, WriteMode};
-use crate::upload::{GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig};
+use crate::upload::{
+    ClosedDir, GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig,
+};
 use crate::worker::{Sample, Timers};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Blocks that each worker needs: two streams in filling, the rest on their way to the disk and back.
@@ -43,14 +46,16 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let (spool, workers) = spool(&mut rules, &file.spool, &shares);
     let host = host(&mut rules, &file.host, host_name);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
+    let store = store(&mut rules, &file.store);
+    let closed = closed(&spool.dir, &store.path);
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
-    let upload = upload(&mut rules, &file.upload, spool.segment_bytes);
+    let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
     let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
         ports: ports(&mut rules, &file.port),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
-        store: store(&mut rules, &file.store),
+        store,
         high_water_percent: high_water(&mut rules, &file.spool),
         rules: request_limits(&mut rules, file, &host.colo, history.as_ref()),
         capture,
@@ -376,7 +381,18 @@ fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Op
     })
 }
 
-fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> UploadPlan {
+/// What no customer's objects go into: the spool, and the directory of the store's file.
+fn closed(spool: &Path, store: &Path) -> Vec<ClosedDir> {
+    let closed = |dir: &Path, with_below| ClosedDir { dir: dir.to_owned(), with_below };
+    [closed(spool, true)].into_iter().chain(store.parent().map(|dir| closed(dir, false))).collect()
+}
+
+fn upload(
+    rules: &mut Rules,
+    upload: &file::Upload,
+    segment_bytes: u64,
+    file_closed: Vec<ClosedDir>,
+) -> UploadPlan {
     // An object ends at the first record past segment_bytes, so it may be one record longer.
     let object_bytes = segment_bytes + limits::FRAME_BYTES_MAX as u64 + 16;
     let part_min = limits::PART_BYTES_MIN.max(object_bytes.div_ceil(limits::PARTS_MAX));
@@ -423,9 +439,11 @@ fn upload(rules: &mut Rules, upload: &file::Upload, segment_bytes: u64) -> Uploa
         credentials: None,
         parts_extra: 0,
     };
+    let root = |path: &PathBuf| rules.path("upload.file_roots", path);
+    let file_roots = upload.file_roots.iter().map(root).collect();
     let r2 = upload.r2.allow.then_some(R2Config { endpoint: endpoint_r2, credentials: None });
     UploadPlan {
-        stores: StoresConfig { allow_file: upload.allow_file, s3, r2, gcs },
+        stores: StoresConfig { allow_file: upload.allow_file, file_roots, file_closed, s3, r2, gcs },
         retention: Duration::from_secs(retention),
         retry_pause: Duration::from_millis(pause),
         // The rest is `tenancy`'s.

@@ -11,7 +11,7 @@
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
 use super::places::{Places, Pulse, Seat};
-use super::record::note_leftovers;
+use super::record::{forget_leftovers, note_leftovers};
 use super::relay::{self, Leave, Noted, relay, unless};
 use super::report::{Report, Reporter};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
@@ -333,13 +333,15 @@ impl Delivery {
     /// Removes what the store still holds of uploads of this capture, none of which is in progress any more. An upload whose
     /// begin was carried out and whose answer was lost is known to nobody else.
     async fn sweep(&self) {
-        if !sweep_store(&self.route, std::slice::from_ref(&self.id)).await {
-            let dir = self.dir.clone();
-            let noted = on_disk(move || {
-                note_leftovers(&dir);
-                Ok(())
-            });
-            let _the_log_says_what_failed = noted.await;
+        let is_clean = sweep_store(&self.route, std::slice::from_ref(&self.id)).await;
+        let dir = self.dir.clone();
+        // An attempt before, or a dead process, may have noted what is gone now.
+        let noted =
+            on_disk(move || if is_clean { forget_leftovers(&dir) } else { note_leftovers(&dir) }).await;
+        if let Err(error) = noted {
+            tracing::warn!(
+                dir = %self.dir.display(), %error, "whether the store holds leftovers of uploads cannot be noted"
+            );
         }
     }
 }

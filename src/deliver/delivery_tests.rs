@@ -298,6 +298,20 @@ async fn a_capture_whose_directory_is_gone_is_no_empty_capture() {
 }
 
 #[tokio::test]
+async fn leftovers_that_an_earlier_attempt_noted_are_forgotten_once_the_store_holds_none() {
+    let mut rig = Rig::new();
+    record::note_leftovers(&rig.dir()).unwrap();
+    let left = rig.bucket().join(format!(".pcap_{}_0001.pcap.1", rig.id));
+    fs::create_dir_all(rig.bucket()).unwrap();
+    fs::write(&left, "half an object").unwrap();
+    assert!(!record::remove(&rig.spool, &rig.dir()).unwrap(), "only the directory knows of them");
+    rig.three_segments();
+    tokio::spawn(rig.delivery().run());
+    rig.assert_whole().await;
+    assert!(!left.exists());
+}
+
+#[tokio::test]
 async fn a_delivery_that_waits_holds_neither_threads_nor_descriptors() {
     let mut rig = Rig::new();
     // The stream has not ended: the merge would wait for more.

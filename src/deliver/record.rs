@@ -203,10 +203,11 @@ fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// Notes that leftovers of uploads could not be removed from a capture's store: its directory stays until they are, because
 /// nothing else knows where they lie. Waits for the disk.
-pub(super) fn note_leftovers(dir: &Path) {
-    if let Err(error) = File::create(dir.join(LEFTOVERS)) {
-        tracing::warn!(dir = %dir.display(), %error, "it cannot be noted that the store holds leftovers of uploads");
-    }
+///
+/// # Errors
+/// When the file system refuses.
+pub(super) fn note_leftovers(dir: &Path) -> io::Result<()> {
+    File::create(dir.join(LEFTOVERS)).map(drop)
 }
 
 /// They are removed.
@@ -356,6 +357,26 @@ mod tests {
             assert_eq!(dir.exists(), !removed, "{file}");
         }
         assert!(remove(&spool, Path::new("/nonexistent/capture")).unwrap());
+    }
+
+    #[test]
+    fn an_ended_capture_whose_store_holds_leftovers_is_looked_at_by_the_next_start_and_then_removed() {
+        use super::super::inherit::{Known, sweep, swept};
+        let place = tempfile::tempdir().unwrap();
+        let spool = Spool::in_dir(place.path());
+        let record = record(0);
+        let id = record.job.id.clone();
+        let dir = spool.config().dir.join(id.as_str());
+        fs::create_dir_all(&dir).unwrap();
+        record.write(&dir).unwrap();
+        Journal::open(&dir).unwrap().append(entry(1, vec![])).unwrap();
+        note_leftovers(&dir).unwrap();
+        for _ in 0..2 {
+            let found = sweep(&spool, |_| Known::Ended).unwrap();
+            assert_eq!(found.failed.iter().map(|record| &record.job.id).collect::<Vec<_>>(), [&id]);
+        }
+        swept(&spool, std::slice::from_ref(&id));
+        assert!(!dir.exists());
     }
 
     fn record(objects: usize) -> Record {

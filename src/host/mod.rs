@@ -23,6 +23,8 @@ mod privileges;
 #[cfg(feature = "dpdk")]
 mod pruning;
 #[cfg(feature = "dpdk")]
+mod sandbox;
+#[cfg(feature = "dpdk")]
 mod retention;
 #[cfg(feature = "dpdk")]
 mod serve;

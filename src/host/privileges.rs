@@ -4,8 +4,10 @@
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::umask;
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
+use rustix::thread::{
+    CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
 
 /// What neither DPDK nor we ever need, also when started as root.
 fn never_needed() -> CapabilitySet {
@@ -56,7 +58,9 @@ fn keep(kept: CapabilitySet) -> Result<(), Errno> {
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     no_new_privs: Option<Errno>,
+    bounding_set: Option<Errno>,
     capabilities: Option<Errno>,
+    dumpable: Option<Errno>,
 }
 
 impl Refused {
@@ -65,6 +69,12 @@ impl Refused {
         if let Some(error) = self.no_new_privs {
             tracing::warn!(%error, "PR_SET_NO_NEW_PRIVS was refused");
         }
+        if let Some(error) = self.bounding_set {
+            tracing::warn!(%error, "capabilities that are not needed could not be dropped from the bounding set");
+        }
+        if let Some(error) = self.dumpable {
+            tracing::warn!(%error, "PR_SET_DUMPABLE was refused: a core dump may hold packets and keys");
+        }
         if let Some(error) = self.capabilities {
             tracing::warn!(%error, "capabilities that are not needed could not be given up");
         }
@@ -72,13 +82,31 @@ impl Refused {
 }
 
 /// Before the first thread, the log's included, so that all inherit it: new files and directories are the user's alone, no
-/// program that is run gains rights, and capabilities that are never needed are gone.
+/// program that is run gains rights, and capabilities that are never needed are gone, also from the bounding set.
 pub(super) fn at_start() -> Refused {
     umask(Mode::RWXG | Mode::RWXO);
     Refused {
         no_new_privs: set_no_new_privs(true).err(),
+        // Before the capability to do this is given up.
+        bounding_set: bound(never_needed()).err(),
         capabilities: keep(CapabilitySet::all() - never_needed()).err(),
+        ..Refused::default()
     }
+}
+
+/// Only a process with `CAP_SETPCAP` may; one without it has nothing to gain either.
+fn bound(dropped: CapabilitySet) -> Result<(), Errno> {
+    if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
+        return Ok(());
+    }
+    dropped.iter().try_for_each(remove_capability_from_bounding_set)
+}
+
+/// Once EAL has read what the kernel shows of this process: no core dump, which would hold packets and keys, and no other
+/// process of the same user looks into this one (`PR_SET_DUMPABLE`, prctl(2)).
+pub(super) fn after_eal() {
+    Refused { dumpable: set_dumpable_behavior(DumpableBehavior::NotDumpable).err(), ..Refused::default() }
+        .log();
 }
 
 /// On each thread of the runtime, which everything from the network reaches: ports, memory and sockets are open, so the

@@ -8,13 +8,13 @@ use super::memory;
 use super::observation::Observation;
 use super::origin;
 use super::ports::{self, PortsError};
-use super::privileges;
 use super::pruning;
 use super::raise_open_files;
 use super::retention;
 use super::signals::Signals;
 use super::storage::Storage;
 use super::tasks::Tasks;
+use super::{privileges, sandbox};
 use crate::api::{self, Accounts, ApiState};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan};
@@ -130,6 +130,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
     let storage = Storage::open(&plan, new_spool)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
+    privileges::after_eal();
     stay_off_worker_cores(&plan.cores.writers)?;
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
@@ -143,6 +144,8 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let observation =
         Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.stage(), &storage)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
+    // All threads that begin at the start are there; later ones inherit it.
+    sandbox::enter();
     let result = runtime.block_on(run(&plan, engine, listener, tls, &storage, observation));
     if let Err(error) = &result {
         tracing::error!(%error, "the host ends");

@@ -20,8 +20,14 @@ pub struct Checkpoint {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kept {
-    /// A file under its temporary name, synced up to the checkpoint.
-    File { temporary: String },
+    /// A file under its temporary name, synced up to the checkpoint, and which file it is. An older program did not say.
+    File {
+        temporary: String,
+        #[serde(default)]
+        device: u64,
+        #[serde(default)]
+        inode: u64,
+    },
     /// A multipart upload; parts without a gap from the first.
     S3 { upload_id: String, part_bytes: u64, parts: Vec<KeptPart> },
     /// A resumable session and the checksum of what it holds.
@@ -104,7 +110,7 @@ mod tests {
     #[test]
     fn a_checkpoint_survives_its_journal_and_prints_no_session() {
         for kept in [
-            Kept::File { temporary: ".a".to_owned() },
+            Kept::File { temporary: ".a".to_owned(), device: 1, inode: 2 },
             Kept::S3 {
                 upload_id: "id".to_owned(),
                 part_bytes: 5 << 20,

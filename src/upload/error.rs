@@ -16,6 +16,15 @@ pub enum UploadError {
         "this host does not write to directories; use a bucket, or have its operator set upload.allow_file"
     )]
     FileNotAllowed,
+    /// `file://` leads to none of the operator's directories.
+    #[error(
+        "this host does not write to {}; name a directory below one that its operator has opened (upload.file_roots)",
+        dir.display()
+    )]
+    OutsideRoots {
+        /// The destination.
+        dir: PathBuf,
+    },
     /// Buckets of this kind are switched off on this host.
     #[error(
         "this host does not write to {scheme}:// destinations; use another, or have its operator set {key}"
@@ -224,6 +233,7 @@ impl UploadError {
             | Self::Disk { .. } => true,
             Self::Destination(_)
             | Self::FileNotAllowed
+            | Self::OutsideRoots { .. }
             | Self::BucketNotAllowed { .. }
             | Self::Region { .. }
             | Self::Exists { .. }

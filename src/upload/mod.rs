@@ -23,7 +23,7 @@ pub(crate) use checksum::crc32c;
 pub(crate) use counts::COUNTS;
 pub use counts::{UploadCounts, upload_counts};
 pub use error::UploadError;
-pub use file::FileStore;
+pub use file::{ClosedDir, FileStore};
 pub use gcs::{GcsConfig, GcsCredentials};
 pub use s3::{S3Config, S3Encryption, S3Extras};
 pub use store::{ObjectStore, ObjectWriter, Pending, Resumed, Stored, Sweep, within};

@@ -3,11 +3,12 @@
 //! Invariant: no place is opened that the config does not allow.
 
 use super::UploadError;
-use super::file::FileStore;
+use super::file::{ClosedDir, FileStore};
 use super::gcs::{GcsConfig, GcsStores};
 use super::s3::{S3Config, S3Stores};
 use super::store::ObjectStore;
 use crate::job::{Destination, S3Credentials};
+use std::path::PathBuf;
 
 /// Region that R2 signs requests for.
 const R2_REGION: &str = "auto";
@@ -26,6 +27,11 @@ pub struct R2Config {
 pub struct StoresConfig {
     /// Whether `file://` destinations are taken.
     pub allow_file: bool,
+    /// Directories that `file://` destinations must be in or below. Empty: any directory. Symbolic links are followed in these
+    /// paths, and in none below them.
+    pub file_roots: Vec<PathBuf>,
+    /// Directories of this host that no `file://` destination may be.
+    pub file_closed: Vec<ClosedDir>,
     /// How to speak to S3.
     pub s3: S3Config,
     /// How to speak to R2; no `r2://` destination is taken without.
@@ -38,6 +44,8 @@ pub struct StoresConfig {
 #[derive(Debug)]
 pub struct Stores {
     allow_file: bool,
+    file_roots: Vec<PathBuf>,
+    file_closed: Vec<ClosedDir>,
     s3: S3Stores,
     r2: Option<R2Config>,
     gcs: Option<GcsStores>,
@@ -49,14 +57,19 @@ impl Stores {
     /// # Errors
     /// [`UploadError::Config`] when a value cannot be used.
     pub fn new(config: StoresConfig) -> Result<Self, UploadError> {
-        let gcs = config.gcs.map(GcsStores::new).transpose()?;
-        Ok(Self { allow_file: config.allow_file, s3: S3Stores::new(config.s3)?, r2: config.r2, gcs })
+        let StoresConfig { allow_file, mut file_roots, file_closed, s3, r2, gcs } = config;
+        if file_roots.is_empty() {
+            file_roots.push(PathBuf::from("/"));
+        }
+        let (s3, gcs) = (S3Stores::new(s3)?, gcs.map(GcsStores::new).transpose()?);
+        Ok(Self { allow_file, file_roots, file_closed, s3, r2, gcs })
     }
 
     /// The store of a destination. For a bucket, credentials are looked up; the bucket itself is not contacted.
     ///
     /// # Errors
-    /// [`UploadError::FileNotAllowed`], [`UploadError::BucketNotAllowed`] or [`UploadError::Credentials`].
+    /// [`UploadError::FileNotAllowed`], [`UploadError::OutsideRoots`], [`UploadError::BucketNotAllowed`] or
+    /// [`UploadError::Credentials`].
     pub async fn open(&self, destination: &Destination) -> Result<Box<dyn ObjectStore>, UploadError> {
         self.open_with(destination, None).await
     }
@@ -77,7 +90,13 @@ impl Stores {
     ) -> Result<Box<dyn ObjectStore>, UploadError> {
         match destination {
             Destination::File { .. } if !self.allow_file => Err(UploadError::FileNotAllowed),
-            Destination::File { dir } => Ok(Box::new(FileStore::new(dir.clone()))),
+            Destination::File { dir } => {
+                let below = |root: &PathBuf| Some((root.clone(), dir.strip_prefix(root).ok()?.to_owned()));
+                let Some((root, below)) = self.file_roots.iter().find_map(below) else {
+                    return Err(UploadError::OutsideRoots { dir: dir.clone() });
+                };
+                Ok(Box::new(FileStore::below(root, below, self.file_closed.clone())))
+            }
             Destination::S3 { bucket, directory, region } => {
                 Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region).await?))
             }
@@ -101,5 +120,44 @@ impl Stores {
                 Ok(Box::new(store.in_directory(directory.trim_matches('/'))))
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[tokio::test]
+    async fn directories_are_opened_below_the_operators_roots_only_and_never_in_the_spool() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        for dir in ["open/in", "elsewhere"] {
+            std::fs::create_dir_all(path(dir)).unwrap();
+        }
+        symlink(path("elsewhere"), path("open/link")).unwrap();
+        let config = StoresConfig {
+            allow_file: true,
+            file_roots: vec![path("open")],
+            file_closed: vec![ClosedDir { dir: path("open/in"), with_below: true }],
+            ..StoresConfig::default()
+        };
+        let stores = Stores::new(config).unwrap();
+        let probed = async |name: &str| {
+            let store = stores.open(&Destination::File { dir: path(name) }).await?;
+            store.probe().await
+        };
+        probed("open/new/dir").await.unwrap();
+        probed("open").await.unwrap();
+        for name in ["elsewhere", "opened", "."] {
+            let error = probed(name).await.unwrap_err();
+            assert!(matches!(error, UploadError::OutsideRoots { .. }), "{name}: {error}");
+        }
+        for name in ["open/link", "open/link/new", "open/in", "open/in/new", "open/../elsewhere"] {
+            let error = probed(name).await.unwrap_err();
+            assert!(matches!(error, UploadError::Disk { .. }), "{name}: {error}");
+        }
+        assert!(!path("elsewhere/new").exists());
     }
 }

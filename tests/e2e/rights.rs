@@ -20,6 +20,13 @@ fn mode(path: &Path) -> Option<u32> {
     std::fs::metadata(path).ok().map(|found| found.permissions().mode() & 0o777)
 }
 
+/// Root owns what the kernel shows of a process that is not dumpable, whoever's it is; what is a root's process anyway is told by
+/// its memory map, in which no block is part of a dump ("dd": do not dump).
+fn leaves_no_core(process: u32) -> bool {
+    let map = std::fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
+    map.lines().any(|line| line.starts_with("VmFlags") && line.contains(" dd"))
+}
+
 #[test]
 fn rights_are_given_up_and_files_are_the_users_alone() {
     let trawl = Setup::replay().start();
@@ -29,12 +36,16 @@ fn rights_are_given_up_and_files_are_the_users_alone() {
         let permitted = u64::from_str_radix(&field(&status, "CapPrm"), 16).unwrap();
         assert_eq!(field(&status, "NoNewPrivs"), "1", "{status}");
         assert_eq!(permitted & NEVER, 0, "{status}");
+        let bounding = u64::from_str_radix(&field(&status, "CapBnd"), 16).unwrap();
+        assert_eq!(bounding & NEVER, 0, "{status}");
+        assert_eq!(field(&status, "Seccomp"), "2", "a filter on every thread: {status}");
         if field(&status, "Name").starts_with("tokio") {
             runtime_threads += 1;
             assert_eq!(permitted & NET, 0, "{status}");
         }
     }
     assert!(runtime_threads > 0);
+    assert!(leaves_no_core(trawl.id()), "a dump would hold packets and keys");
     let id = trawl.create(&trawl.request(json!({})));
     trawl.until(&id, std::time::Duration::from_secs(30), |progress| progress.ledger.captured > 0);
     let dir = trawl.spool().join(&id);

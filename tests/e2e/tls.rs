@@ -5,6 +5,7 @@ use crate::trawl::{ACCOUNT, Setup, TOKEN};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::Certificate;
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -18,6 +19,7 @@ fn the_api_answers_over_tls_to_who_trusts_its_authority_and_not_in_plain() {
     let trawl = Setup::replay().launch(|config, dir| {
         std::fs::write(dir.join("cert.pem"), leaf.pem()).unwrap();
         std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+        std::fs::set_permissions(dir.join("key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
         let tls = format!(
             "[api]\ntls_cert = \"{dir}/cert.pem\"\ntls_key = \"{dir}/key.pem\"\n",
             dir = dir.display()

@@ -282,7 +282,9 @@ require_validation = {validation}
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         let config = change(self.config(dir.path(), listen), dir.path());
-        std::fs::write(dir.path().join("trawl.toml"), config).unwrap();
+        let config_file = dir.path().join("trawl.toml");
+        std::fs::write(&config_file, config).unwrap();
+        std::fs::set_permissions(&config_file, Permissions::from_mode(0o600)).unwrap();
         let key_file = dir.path().join("store.key");
         std::fs::write(&key_file, [7; 32]).unwrap();
         std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();

@@ -48,7 +48,7 @@ fn config(endpoint: &str, key: &str, secret: &str) -> StoresConfig {
             ..S3Config::default()
         },
         r2: Some(R2Config { endpoint: Some(endpoint.to_owned()), credentials: None }),
-        gcs: None,
+        ..StoresConfig::default()
     }
 }
 

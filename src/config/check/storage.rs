@@ -27,6 +27,7 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     store(plan, findings);
     key_file(plan, findings);
     signing_key(plan, findings);
+    secret_files(plan, findings);
     buckets(plan, findings);
 }
 
@@ -292,6 +293,25 @@ fn signing_key(plan: &Plan, findings: &mut Vec<Finding>) {
         let advice =
             format!("`trawl manifest-key {}` makes one; it must be readable to trawl's user", path.display());
         findings.push(Finding::error("manifest.signing_key_file", error.to_string(), advice));
+    }
+}
+
+/// Files with secrets that others can read. `store.key_file` is looked at when it is read.
+fn secret_files(plan: &Plan, findings: &mut Vec<Finding>) {
+    use std::os::unix::fs::PermissionsExt;
+    let tls_key = plan.api.tls.as_ref().map(|(_, key)| key.as_path());
+    let signing_key = plan.manifest.signing_key_file.as_deref();
+    // A group may be that of the keys, as `ssl-cert` is.
+    for (subject, path, closed_to, mode_right) in
+        [("manifest.signing_key_file", signing_key, 0o077, 600), ("api.tls_key", tls_key, 0o007, 640)]
+    {
+        // What cannot be looked at is a finding of whoever reads it.
+        let Some((path, Ok(found))) = path.map(|path| (path, std::fs::metadata(path))) else { continue };
+        let mode = found.permissions().mode() & 0o7777;
+        if mode & closed_to != 0 {
+            let text = format!("{} has mode {mode:04o}: others can read a private key", path.display());
+            findings.push(Finding::error(subject, text, format!("chmod {mode_right} {}", path.display())));
+        }
     }
 }
 

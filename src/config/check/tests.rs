@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::Embedded;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 
 /// A sound host below a directory: two cores, 512 hugepages, one NIC each for vfio, the kernel and mlx5.
@@ -57,6 +58,7 @@ impl Made {
         );
         let path = self.root.path().join("trawl.toml");
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         path
     }
 
@@ -239,7 +241,6 @@ fn a_spool_or_store_that_cannot_be_is_refused() {
 
 #[test]
 fn a_key_file_that_others_can_read_is_refused_and_one_that_r2_buckets_need_is_asked_for() {
-    use std::os::unix::fs::PermissionsExt as _;
     let made = Made::sound();
     let found = made.findings(VFIO, "[upload.r2]\nallow = true");
     assert!(found[0].starts_with("store.key_file: is missing"), "{found:#?}");
@@ -256,6 +257,37 @@ fn a_key_file_that_others_can_read_is_refused_and_one_that_r2_buckets_need_is_as
         let found = first();
         assert_eq!(found.is_some(), refused, "{found:?}");
         assert!(found.is_none_or(|found| found.advice.starts_with("chmod 600 ")));
+    }
+}
+
+#[test]
+fn private_keys_and_credentials_that_others_can_read_are_found() {
+    let made = Made::sound();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(vec!["h".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let in_root = |name: &str| made.root.path().join(name);
+    made.write("cert.pem", &cert.pem());
+    made.write("key.pem", &key.serialize_pem());
+    let config = made.config(VFIO, "");
+    let text = fs::read_to_string(&config).unwrap();
+    let tls = format!("[api]\ntls_cert = {:?}\ntls_key = {:?}", in_root("cert.pem"), in_root("key.pem"));
+    fs::write(&config, text.replace("[api]", &tls)).unwrap();
+    for (file, mode, subject, severity) in [
+        ("key.pem", 0o644, "api.tls_key", Severity::Error),
+        ("key.pem", 0o640, "", Severity::Notice),
+        ("key.pem", 0o600, "", Severity::Notice),
+        ("trawl.toml", 0o644, "config", Severity::Warning),
+        ("trawl.toml", 0o640, "", Severity::Notice),
+    ] {
+        fs::set_permissions(in_root("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(in_root(file), fs::Permissions::from_mode(mode)).unwrap();
+        let bad: Vec<_> = check(&config, &made.host(), None)
+            .into_iter()
+            .filter(|finding| finding.severity < Severity::Notice)
+            .map(|finding| (finding.subject, finding.severity))
+            .collect();
+        let expected = (!subject.is_empty()).then(|| (subject.to_owned(), severity));
+        assert_eq!(bad, Vec::from_iter(expected), "{file} {mode:o}");
     }
 }
 

@@ -1,0 +1,298 @@
+//! A directory by its descriptor. Owns how directories are reached and how files in them are named, opened and published; not
+//! what is in the files.
+//!
+//! Somebody else may own the directory and exchange what is in it at any moment. So every name is one component below a
+//! descriptor, no symbolic link is followed on the way (`O_NOFOLLOW` for each component), and only regular files are opened,
+//! without waiting for the other end of a FIFO.
+//!
+//! Invariant: whatever is put into the directory, no file outside of it is read, written, cut or removed.
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+/// Directories are the owner's alone, and so are files.
+const DIRECTORY_MODE: Mode = Mode::RWXU;
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+const ON_THE_WAY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Never waits, and follows nothing.
+const SAFELY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// What a file or directory is on its host, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl From<&Stat> for Identity {
+    fn from(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+/// Where a directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The operator's word: links on the way are followed.
+    pub root: PathBuf,
+    /// Somebody else's word, below `root`: no link is followed.
+    pub below: PathBuf,
+    /// The operator's own directories.
+    pub closed: Vec<ClosedDir>,
+}
+
+/// A directory of this host that no customer's objects go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClosedDir {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Whether what is below it is closed too.
+    pub with_below: bool,
+}
+
+impl Place {
+    pub fn path(&self) -> PathBuf {
+        self.root.join(&self.below)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the directory; with `make`, what is missing of it is made, as its owner's alone.
+    pub fn open(place: &Place, make: bool) -> io::Result<Self> {
+        let identified = |closed: &ClosedDir| Some((identity_of(&closed.dir).ok()?, closed.with_below));
+        let closed: Vec<(Identity, bool)> = place.closed.iter().filter_map(identified).collect();
+        if make {
+            use std::os::unix::fs::DirBuilderExt;
+            std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE.bits()).create(&place.root)?;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut fd = rustix::fs::openat(CWD, &place.root, flags, Mode::empty())?;
+        let mut path = place.root.clone();
+        let mut components = place.below.components().peekable();
+        while let Some(component) = components.next() {
+            let name = match component {
+                Component::Normal(name) => name,
+                Component::CurDir => continue,
+                _ => return Err(io::Error::other(format!("{} is no plain path", place.below.display()))),
+            };
+            path.push(name);
+            fd = enter(&fd, name, &path, make)?;
+            let here = Identity::from(&rustix::fs::fstat(&fd)?);
+            let is_last = components.peek().is_none();
+            if closed.iter().any(|(identity, with_below)| *identity == here && (*with_below || is_last)) {
+                let own = format!("{} is this host's own directory; name another", path.display());
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, own));
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { fd: rustix::fs::openat(&fd, ".", flags, Mode::empty())?, path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file without a name, which goes with the process however that ends.
+    pub fn nameless(&self) -> io::Result<File> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, ".", flags, FILE_MODE)?.into())
+    }
+
+    /// A new file.
+    pub fn create(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | SAFELY;
+        Ok(rustix::fs::openat(&self.fd, component(name)?, flags, FILE_MODE)?.into())
+    }
+
+    /// A file that is there, for reading.
+    pub fn read(&self, name: &str) -> io::Result<File> {
+        self.regular(name, OFlags::RDONLY)
+    }
+
+    /// A file that is there, for writing at its end.
+    pub fn append(&self, name: &str) -> io::Result<File> {
+        self.regular(name, OFlags::WRONLY | OFlags::APPEND)
+    }
+
+    fn regular(&self, name: &str, access: OFlags) -> io::Result<File> {
+        let opened = rustix::fs::openat(&self.fd, component(name)?, access | SAFELY, Mode::empty());
+        let fd = opened.map_err(|error| match error {
+            Errno::LOOP => io::Error::other("it is a symbolic link, and none is followed"),
+            // Nobody reads at the other end of a FIFO.
+            Errno::NXIO => no_file(),
+            error => error.into(),
+        })?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+            FileType::RegularFile => Ok(fd.into()),
+            _ => Err(no_file()),
+        }
+    }
+
+    /// What has this name; a link is itself.
+    pub fn stat(&self, name: &str) -> io::Result<Stat> {
+        Ok(rustix::fs::statat(&self.fd, component(name)?, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, component(name)?, AtFlags::empty())?)
+    }
+
+    /// Gives a file its final name if nobody has it. NFS cannot rename without replacing; there a hard link does it.
+    pub fn publish(&self, temporary: &str, name: &str) -> io::Result<()> {
+        let (from, to) = (component(temporary)?, component(name)?);
+        match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                Ok(rustix::fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())?)
+            }
+            renamed => Ok(renamed?),
+        }
+    }
+
+    /// Names and types of what is in it. Names that are no text are nobody's that writes here.
+    pub fn list(&self) -> io::Result<Vec<(String, FileType)>> {
+        let mut found = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name != "." && name != ".." {
+                found.push((name.to_owned(), entry.file_type()));
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+}
+
+/// What an open file is.
+pub(super) fn identity(file: &File) -> io::Result<Identity> {
+    Ok(Identity::from(&rustix::fs::fstat(file)?))
+}
+
+fn identity_of(dir: &Path) -> io::Result<Identity> {
+    Ok(Identity::from(&rustix::fs::stat(dir)?))
+}
+
+fn no_file() -> io::Error {
+    io::Error::other("it is no regular file")
+}
+
+/// A name is one component: nothing that leads elsewhere.
+fn component(name: &str) -> io::Result<&str> {
+    let mut components = Path::new(name).components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(only)), None) if only == OsStr::new(name) => Ok(name),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no file name"))),
+    }
+}
+
+/// The next directory on the way.
+fn enter(at: &OwnedFd, name: &OsStr, path: &Path, make: bool) -> io::Result<OwnedFd> {
+    let open = || rustix::fs::openat(at.as_fd(), name, ON_THE_WAY, Mode::empty());
+    let opened = match open() {
+        Err(Errno::NOENT) if make => match rustix::fs::mkdirat(at.as_fd(), name, DIRECTORY_MODE) {
+            Ok(()) | Err(Errno::EXIST) => open(),
+            Err(error) => Err(error),
+        },
+        opened => opened,
+    };
+    opened.map_err(|error| {
+        let is_link = || {
+            let stat = rustix::fs::statat(at.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW);
+            stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+        };
+        match error {
+            Errno::NOTDIR | Errno::LOOP if is_link() => {
+                let what = format!("{} is a symbolic link, and none is followed", path.display());
+                io::Error::new(io::ErrorKind::NotADirectory, what)
+            }
+            error => error.into(),
+        }
+    })
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn place(root: &Path, below: &str) -> Place {
+        Place { root: root.to_owned(), below: below.into(), closed: Vec::new() }
+    }
+
+    #[test]
+    fn no_link_is_followed_below_the_operators_directory_and_those_above_are() {
+        let root = tempfile::tempdir().unwrap();
+        let real = root.path().join("real/of/somebody");
+        fs::create_dir_all(&real).unwrap();
+        symlink(root.path().join("real"), root.path().join("link")).unwrap();
+        assert!(Folder::open(&place(root.path(), "real/of/somebody"), false).is_ok());
+        for below in ["link", "link/of/somebody", "link/new"] {
+            for make in [false, true] {
+                let error = Folder::open(&place(root.path(), below), make).unwrap_err();
+                assert!(error.to_string().contains("link is a symbolic link"), "{below}: {error}");
+            }
+        }
+        assert!(!root.path().join("real/new").exists());
+        assert!(Folder::open(&place(&root.path().join("link"), "of/somebody"), false).is_ok());
+    }
+
+    #[test]
+    fn nothing_leads_out_of_it_and_the_hosts_own_directories_are_closed_also_by_another_way() {
+        let root = tempfile::tempdir().unwrap();
+        for below in ["../elsewhere", "a/../../elsewhere", "/etc"] {
+            assert!(Folder::open(&place(root.path(), below), true).is_err(), "{below}");
+        }
+        fs::create_dir_all(root.path().join("spool/in")).unwrap();
+        let closed = vec![
+            ClosedDir { dir: root.path().join("link"), with_below: true },
+            ClosedDir { dir: root.path().join("store"), with_below: false },
+        ];
+        fs::create_dir(root.path().join("store")).unwrap();
+        symlink(root.path().join("spool"), root.path().join("link")).unwrap();
+        let place_of = |below| Place { closed: closed.clone(), ..place(root.path(), below) };
+        assert!(Folder::open(&place_of("store/of/somebody"), true).is_ok());
+        for below in ["spool", "spool/in", "spool/new", "store"] {
+            let error = Folder::open(&place_of(below), true).unwrap_err();
+            assert!(error.to_string().contains("this host's own directory"), "{error}");
+        }
+        assert!(!root.path().join("spool/new").exists());
+        let folder = Folder::open(&place(root.path(), ""), false).unwrap();
+        for name in ["..", ".", "a/b", "/etc/passwd", "", "a/"] {
+            assert!(folder.create(name).is_err() && folder.remove(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_and_no_fifo_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&place(root.path(), ""), false).unwrap();
+        fs::write(root.path().join("secret"), "x").unwrap();
+        symlink(root.path().join("secret"), root.path().join("link")).unwrap();
+        rustix::fs::mknodat(CWD, root.path().join("fifo"), FileType::Fifo, FILE_MODE, 0).unwrap();
+        fs::create_dir(root.path().join("dir")).unwrap();
+        for name in ["link", "fifo", "dir"] {
+            assert!(folder.read(name).is_err() && folder.append(name).is_err(), "{name}");
+            assert!(folder.create(name).is_err(), "{name}");
+        }
+        folder.remove("link").unwrap();
+        assert_eq!(fs::read(root.path().join("secret")).unwrap(), b"x");
+    }
+}
