@@ -41,7 +41,7 @@ fn live(segments: &[Segment]) {
         inputs.send(Input::End(queue)).unwrap();
     }
     let upload = std::thread::spawn(move || while outputs.blocking_recv().is_some() {});
-    run_live(&Start::anew(segments.len()), &Shape::plain(262_144, 1 << 30), taken, made).unwrap();
+    run_live(&Start::fresh(segments.len()), &Shape::plain(262_144, 1 << 30), taken, made).unwrap();
     upload.join().unwrap();
 }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every test; with --sweep nothing but all of tests/sweep, which takes hours, and with --miri
-# nothing but miri. Goes on after a failure, ends with where the time went, what failed and what was skipped and why, and exits
-# non-zero if anything failed. With TRAWL_REQUIRE_ALL=1 a skip is a failure, but for what
-# .config/may-lack names. Continuous integration (.ci/run) does that and nothing else.
+# Installs what is missing and runs every test. With --sweep nothing but all of tests/sweep, which takes hours; with --sweep 3/20
+# every 20th of its faults, beginning with the third, so that 20 runs make the whole. With --miri nothing but miri. Goes on after a
+# failure, ends with where the time went, what failed and what was skipped and why, and exits non-zero if anything failed. With
+# TRAWL_REQUIRE_ALL=1 a skip is a failure, but for what .config/may-lack names. Continuous integration (.ci/run) does that and
+# nothing else.
 set -uo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -123,29 +124,32 @@ export PATH=$PATH:$TARGET_DIR/test-venv/bin
 export TRAWL_TEST_PYTHON=$TARGET_DIR/test-venv/bin/python
 export TRAWL_TEST_NODE_MODULES=$TARGET_DIR/test-node
 
-# Every call of every scenario fails. The tables go where measurements go.
+# `whole_sweep SHARE`: every call of every scenario fails, or a share of them. The tables go where measurements go.
 whole_sweep() {
-    local tables=$LOGS/sweep report
-    report=benches/results/$(date +%F)-sweep.md
+    local share=$1 tables=$LOGS/sweep report words=sweep log=$LOGS/sweep.log
+    [ "$share" = all ] || words=sweep-${share/\//-of-}
+    report=benches/results/$(date +%F)-$words.md
     rm -rf "$tables" && mkdir -p "$tables"
-    TRAWL_SWEEP=all TRAWL_SWEEP_REPORT=$tables cargo nextest run --locked --no-default-features --no-fail-fast \
-        --profile sweep --test sweep
-    local status=$?
+    TRAWL_SWEEP=$share TRAWL_SWEEP_REPORT=$tables cargo nextest run --locked --no-default-features --no-fail-fast \
+        --success-output immediate --color never --profile sweep --test sweep 2>&1 | tee "$log" |
+        grep --line-buffered -E '^ *(PASS|FAIL|SLOW|TIMEOUT|Summary|[a-z_]+: [0-9]+ kinds)|runs broke a promise|^error'
+    local status=${PIPESTATUS[0]}
+    [ "$status" = 0 ] || tail -n 400 "$log"
     {
         echo "# Every call that can fail fails"
         echo
-        echo "Made by \`scripts/test.sh --sweep\` of commit $(git rev-parse --short HEAD). A row is a kind of system call, what it"
-        echo "fails with, how long, how many of its calls were made to fail so, and what came of it. \`once\`: one call; \`kind\`:"
-        echo "it and all later ones of its kind; \`all\`: all calls that can fail so; \`kill\`: the process is killed before it;"
+        echo "Made by \`scripts/test.sh --sweep $share\` of commit $(git rev-parse --short HEAD). A row is a kind of system call,"
+        echo "what it fails with, how long, how many of its calls were made to fail so, and what came of it. \`once\`: one call;"
+        echo "\`kind\`: it and all later ones of its kind; \`all\`: all calls that can fail so; \`kill\`: the process is killed before it;"
         echo "\`short\`: it transfers half. BROKEN: a promise did not hold."
         cat "$tables"/*.md
     } >"$report"
     note "the tables are in $report"
-    return $status
+    return "$status"
 }
 
 if [ "${1:-}" = --sweep ]; then
-    step "sweep" whole_sweep
+    step "sweep" whole_sweep "${2:-all}"
     exit "${#failed[@]}"
 fi
 

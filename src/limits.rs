@@ -127,6 +127,10 @@ pub const ZSTD_LEVEL_MAX: i32 = 19;
 /// RX queues of one port.
 pub const QUEUES_MAX: u16 = 64;
 
+/// Workers: a capture's budget tells apart what so many of them have reserved, and DPDK knows 128 threads unless it is built
+/// for more.
+pub const WORKERS_MAX: usize = 256;
+
 const _: () = assert!(CAPTURES_MAX <= u64::BITS as usize && BURST <= u64::BITS as usize);
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(PAGE_BYTES));
 const _: () =

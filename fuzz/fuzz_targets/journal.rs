@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use std::fs;
 use std::path::Path;
 use trawl::deliver::journal::Journal;
-use trawl::deliver::orphan::Left;
+use trawl::deliver::orphan::Orphan;
 use trawl::job::CaptureId;
 
 /// CRC-32C, bit by bit: none of the code under test.
@@ -53,7 +53,7 @@ fn check(dir: &Path, input: &[u8]) {
     let text = journal(input);
     fs::write(&path, &text).expect("it can be written");
     let id = CaptureId::parse("0123456789abcdef0123456789abcdef").expect("it is an id");
-    let _an_answer = Left::look(id, dir);
+    let _an_answer = Orphan::look(id, dir);
     let Ok(read) = Journal::read(dir) else { return };
     let Ok(mut opened) = Journal::open(dir) else { return };
     assert_eq!(Journal::read(dir).expect("it is readable"), read, "opening changes nothing");

@@ -91,3 +91,17 @@ fn the_last_packet_is_the_reason_when_every_packet_fits() {
         both_limits(2, 120, 2, 1, |taken, why| assert_eq!((taken, why), (2, Some(Ended::Packets))))
     });
 }
+
+#[test]
+fn a_count_that_came_round_is_never_taken_for_the_last_packet() {
+    // With two bits of count one appended packet of five looks like all five, once the others are reserved.
+    loom::model(|| {
+        let budget = Arc::new(Budget::new(Some(5), Some(240)));
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || (0..2).map(|_| budget.take(2, [60; 2].into_iter())).sum::<usize>())
+        };
+        let mine = budget.take(1, [60].into_iter());
+        assert_eq!((mine + other.join().unwrap(), budget.ended()), (4, Some(Ended::Bytes)));
+    });
+}

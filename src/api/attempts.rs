@@ -1,75 +1,130 @@
-//! Failed authentications, limited for each pair of peer and account. Owns their count; not what a failure is.
+//! Failed authentications, limited and told by peer. Owns their count, how a peer pays for them, and what the log says of them;
+//! not what a failure is.
 //!
-//! A pair is refused before its credential is looked at, so guessing slows down also for who guesses right; other peers
-//! and other accounts do not notice. A failure costs [`SECONDS_PER_FAILURE`], and a configured number of them may be owed.
+//! Only failures are limited. A right credential passes whatever its peer's other requests did, because many clients may share an
+//! address. A failure costs [`SECONDS_PER_FAILURE`], whatever account it named, and a configured number of them may be owed. A
+//! peer that owes more waits [`PENALTY`] for each answer, and has a bounded number of connections to wait on.
 //!
-//! Invariant: memory is bounded, whatever peers and accounts are named.
+//! The first failure of a peer is a line of the log, at most [`LINES_MAX`] of them a minute. Everything else of that minute is one
+//! line.
+//!
+//! Invariant: memory is bounded, whatever peers come, and the peers that are forgotten first are those that owe least.
 
-use sha2::{Digest, Sha256};
+use crate::http::Peer;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long one failure counts; also the `Retry-After` of a refusal.
 const SECONDS_PER_FAILURE: u64 = 10;
 
-/// Pairs of one generation; with two generations of about 100 bytes a pair, 2 MiB.
-const PAIRS_MAX: usize = 8192;
+/// What a failure waits for its answer once its peer owes too much: a loop gets ten a second. It bounds nobody who does not wait
+/// for answers, because a right credential is answered at once; what keeps guesses out is that secrets are random.
+pub(super) const PENALTY: Duration = Duration::from_millis(100);
 
-/// An IPv6 customer has a whole /64, so that is one peer. An account is whatever stands in the path, hence its hash.
-type Pair = (IpAddr, [u8; 32]);
+/// Peers that are remembered, of some 50 bytes each.
+const PEERS_MAX: usize = 8192;
 
-fn pair(peer: IpAddr, account: &str) -> Pair {
-    let peer = match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 => v4,
-    };
-    (peer, Sha256::digest(account).into())
+/// Lines of a minute that tell one failure each.
+const LINES_MAX: u32 = 10;
+
+/// From the first failure to the line that tells of all of them.
+pub(super) const SUMMARY_AFTER: Duration = Duration::from_secs(60);
+
+static COUNTS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Failed authentications since the process started, by how they were answered.
+#[must_use]
+pub fn authentication_failures() -> [(&'static str, u64); 2] {
+    [("denied", COUNTS[0].load(Relaxed)), ("limited", COUNTS[1].load(Relaxed))]
 }
 
-/// Until when each pair owes. When the newer generation is full it becomes the older one, which is forgotten.
+/// What becomes of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Its peer owes too much: the answer waits, and says so.
+    pub is_limited: bool,
+    /// It is told in a line of its own.
+    pub is_told: bool,
+    /// It is the first since the last summary: the next one is due in [`SUMMARY_AFTER`].
+    pub begins: bool,
+}
+
+/// The failures since the last summary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    /// All of them.
+    pub failures: u64,
+    /// Those whose peer owed too much.
+    pub limited: u64,
+    /// Those that had a line of their own.
+    pub told: u32,
+    /// A peer of the last one.
+    pub last_peer: Option<IpAddr>,
+}
+
 #[derive(Default)]
-struct Owed {
-    newer: HashMap<Pair, Instant>,
-    older: HashMap<Pair, Instant>,
+struct State {
+    /// Until when each peer owes.
+    owed: HashMap<IpAddr, Instant>,
+    summary: Summary,
 }
 
 /// See the module.
 pub(super) struct Attempts {
-    owed: Mutex<Owed>,
-    /// How far ahead of now a pair may owe and still try.
+    state: Mutex<State>,
+    /// How far ahead of now a peer may owe before it is limited.
     room: Duration,
 }
 
 impl Attempts {
-    /// Of one pair, `failures_max` failures in a row are looked at; at least one.
+    /// Of one peer, `failures_max` failures in a row are not limited; at least one.
     pub(super) fn new(failures_max: u32) -> Self {
         let room = Duration::from_secs(SECONDS_PER_FAILURE) * failures_max.saturating_sub(1);
-        Self { owed: Mutex::default(), room }
-    }
-
-    /// Whether the peer may try again.
-    pub(super) fn may_try(&self, peer: IpAddr, account: &str, now: Instant) -> bool {
-        let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        let pair = pair(peer, account);
-        let until = owed.newer.get(&pair).or_else(|| owed.older.get(&pair));
-        until.is_none_or(|until| *until <= now + self.room)
+        Self { state: Mutex::default(), room }
     }
 
     /// Counts a failure.
-    pub(super) fn failed(&self, peer: IpAddr, account: &str, now: Instant) {
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        let pair = pair(peer, account);
-        let until = owed.newer.get(&pair).or_else(|| owed.older.get(&pair)).copied();
-        if owed.newer.len() >= PAIRS_MAX && !owed.newer.contains_key(&pair) {
-            owed.older = std::mem::take(&mut owed.newer);
+    pub(super) fn failed(&self, peer: Peer, now: Instant) -> Verdict {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let network = peer.network();
+        let until = state.owed.get(&network).copied().filter(|until| *until > now);
+        let is_limited = until.is_some_and(|until| until > now + self.room);
+        if !is_limited {
+            state.owe(network, until.unwrap_or(now) + Duration::from_secs(SECONDS_PER_FAILURE), now);
         }
-        let until = until.map_or(now, |until| until.max(now)) + Duration::from_secs(SECONDS_PER_FAILURE);
-        owed.newer.insert(pair, until);
+        let summary = &mut state.summary;
+        let is_told = until.is_none() && summary.told < LINES_MAX;
+        let begins = summary.failures == 0;
+        summary.failures += 1;
+        summary.limited += u64::from(is_limited);
+        summary.told += u32::from(is_told);
+        summary.last_peer = Some(peer.0);
+        COUNTS[usize::from(is_limited)].fetch_add(1, Relaxed);
+        Verdict { is_limited, is_told, begins }
+    }
+
+    /// What to tell of the failures since the last summary; nothing if each had a line of its own.
+    pub(super) fn summary(&self) -> Option<Summary> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let summary = std::mem::take(&mut state.summary);
+        (summary.failures > u64::from(summary.told)).then_some(summary)
+    }
+}
+
+impl State {
+    fn owe(&mut self, peer: IpAddr, until: Instant, now: Instant) {
+        if self.owed.len() >= PEERS_MAX && !self.owed.contains_key(&peer) {
+            self.owed.retain(|_, until| *until > now);
+            if self.owed.len() >= PEERS_MAX
+                && let Some(least) = self.owed.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer)
+            {
+                self.owed.remove(&least);
+            }
+        }
+        self.owed.insert(peer, until);
     }
 }
 
@@ -79,35 +134,59 @@ mod tests {
 
     const FAILURES_MAX: u32 = 10;
 
-    #[test]
-    fn a_pair_has_its_failures_then_one_for_each_period_and_no_other_pair_notices() {
-        let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
-        let (peer, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        for _ in 0..FAILURES_MAX {
-            assert!(attempts.may_try(peer, "a", start));
-            attempts.failed(peer, "a", start);
-        }
-        assert!(!attempts.may_try(peer, "a", start));
-        assert!(!attempts.may_try("::ffff:192.0.2.1".parse().unwrap(), "a", start));
-        assert!(attempts.may_try(other, "a", start) && attempts.may_try(peer, "b", start));
-        let later = start + Duration::from_secs(SECONDS_PER_FAILURE);
-        assert!(attempts.may_try(peer, "a", later));
-        attempts.failed(peer, "a", later);
-        assert!(!attempts.may_try(peer, "a", later));
+    fn peer(text: &str) -> Peer {
+        Peer(text.parse().unwrap())
     }
 
     #[test]
-    fn one_ipv6_network_is_one_peer_and_memory_is_bounded() {
+    fn a_peer_has_its_failures_then_one_for_each_period_and_no_other_peer_notices() {
+        let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
+        let limited = |text: &str, now| attempts.failed(peer(text), now).is_limited;
+        for _ in 0..FAILURES_MAX {
+            assert!(!limited("192.0.2.1", start));
+        }
+        assert!(limited("192.0.2.1", start) && limited("::ffff:192.0.2.1", start));
+        assert!(!limited("192.0.2.2", start));
+        let later = start + Duration::from_secs(SECONDS_PER_FAILURE);
+        assert!(!limited("192.0.2.1", later) && limited("192.0.2.1", later));
+    }
+
+    #[test]
+    fn peers_that_come_and_go_do_not_make_one_forgotten_that_owes_more_and_memory_is_bounded() {
         let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
         for host in 0..10_u128 {
-            let peer = (0x2001_0db8_u128 << 96 | host).to_be_bytes();
-            attempts.failed(peer.into(), "a", start);
+            let host = (0x2001_0db8_u128 << 96 | host).to_be_bytes();
+            attempts.failed(Peer(host.into()), start);
         }
-        assert!(!attempts.may_try("2001:db8::ffff".parse().unwrap(), "a", start));
-        for account in 0..3 * PAIRS_MAX {
-            attempts.failed([192, 0, 2, 1].into(), &account.to_string(), start);
+        for network in 0..3 * PEERS_MAX as u128 {
+            let host = (0x2001_0db9_u128 << 96 | network << 64).to_be_bytes();
+            assert!(!attempts.failed(Peer(host.into()), start).is_limited);
         }
-        let owed = attempts.owed.lock().unwrap();
-        assert!(owed.newer.len() <= PAIRS_MAX && owed.older.len() <= PAIRS_MAX);
+        assert!(attempts.failed(peer("2001:db8::ffff"), start).is_limited, "an IPv6 /64 is one peer");
+        assert!(attempts.state.lock().unwrap().owed.len() <= PEERS_MAX);
+        let later = start + Duration::from_secs(3600);
+        attempts.failed(peer("192.0.2.1"), later);
+        assert_eq!(attempts.state.lock().unwrap().owed.len(), 1, "what nobody owes any more goes");
+    }
+
+    #[test]
+    fn the_first_failure_of_a_peer_is_told_and_the_others_are_one_line_a_minute() {
+        let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
+        let first = attempts.failed(peer("192.0.2.1"), start);
+        assert_eq!(first, Verdict { is_limited: false, is_told: true, begins: true });
+        for _ in 0..50_000 {
+            let next = attempts.failed(peer("192.0.2.1"), start);
+            assert!(!next.is_told && !next.begins);
+        }
+        let told: u32 = (0..100)
+            .map(|host| u32::from(attempts.failed(peer(&format!("192.0.3.{host}")), start).is_told))
+            .sum();
+        assert_eq!(told, LINES_MAX - 1);
+        let summary = attempts.summary().unwrap();
+        assert_eq!((summary.failures, summary.told), (50_101, LINES_MAX));
+        assert_eq!(summary.limited, 50_001 - u64::from(FAILURES_MAX));
+        assert_eq!(attempts.summary(), None);
+        assert!(attempts.failed(peer("192.0.2.200"), start).begins);
+        assert_eq!(attempts.summary(), None, "it had a line of its own");
     }
 }

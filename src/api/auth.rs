@@ -1,14 +1,14 @@
 //! Who asks, and for which account. Owns credentials, their comparison and the two roles; not what a role's routes do.
 //!
 //! Invariant: a handler gets an account only through [`Reader`] or [`Writer`], which exist only for a credential of that
-//! account; whoever has none learns nothing, neither by answer nor by time: an unknown account, a wrong credential and
-//! another account's credential are one case. Secrets are hashed as they are read and never logged.
+//! account. Others learn nothing from the answer or its time: an unknown account, a wrong credential and another account's
+//! credential are one case. Secrets are hashed as they are read and never logged.
 
 use super::ApiState;
-use super::attempts::Attempts;
+use super::attempts::{Attempts, PENALTY, SUMMARY_AFTER};
 use super::codes::Code;
 use super::envelope::Failure;
-use crate::http::Peer;
+use crate::http::{Peer, Standing};
 use crate::job::AccountId;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -63,12 +63,12 @@ const ACCOUNT_CHARS_LOGGED: usize = 32;
 /// All accounts of the host.
 pub struct Accounts {
     proofs: Vec<(Proof, Role)>,
-    failures: Attempts,
+    failures: Arc<Attempts>,
 }
 
 impl Accounts {
     /// The accounts with their credentials. One without a credential is one that nobody can use. After `failures_max` failed
-    /// authentications in a row an address has to wait before it may try an account again.
+    /// authentications in a row, over all accounts, an address waits for the answer to each further one.
     #[must_use]
     pub fn new(accounts: impl IntoIterator<Item = (AccountId, Vec<Credential>)>, failures_max: u32) -> Self {
         let proofs = accounts.into_iter().flat_map(|(account, credentials)| {
@@ -80,7 +80,7 @@ impl Accounts {
                 (proof, credential.role)
             })
         });
-        Self { proofs: proofs.collect(), failures: Attempts::new(failures_max) }
+        Self { proofs: proofs.collect(), failures: Arc::new(Attempts::new(failures_max)) }
     }
 
     /// The strongest role that `presented` has, by comparing with every credential of every account.
@@ -139,31 +139,58 @@ fn denied() -> Failure {
     Failure::new(Code::Authentication, "Authentication error")
 }
 
-fn authenticate(
+async fn authenticate(
     parts: &Parts,
     path: &RawPathParams,
     accounts: &Accounts,
 ) -> Result<(AccountId, Role), Failure> {
     let account = path.iter().find(|(name, _)| *name == "account").map_or("", |(_, value)| value);
     let presented = presented(&parts.headers, account)?;
-    // Only a request that came over no connection, as in tests of the routes, has no peer.
-    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let now = Instant::now();
-    if peer.is_some_and(|peer| !accounts.failures.may_try(peer, account, now)) {
-        let message =
-            "too many failed authentications from your address for this account; wait and try again";
-        return Err(Failure::new(Code::TooManyFailures, message));
-    }
     let Some(role) = accounts.role(&presented) else {
-        if let Some(peer) = peer {
-            accounts.failures.failed(peer, account, now);
-            // What stands in a path is a stranger's text: quoted, and no longer than an account's id can be.
-            let account: String = account.chars().take(ACCOUNT_CHARS_LOGGED).collect();
-            tracing::warn!(%peer, ?account, "authentication failed");
-        }
-        return Err(denied());
+        // Only a request that came over no connection, as in tests of the routes, has no peer.
+        return Err(match parts.extensions.get::<Peer>() {
+            Some(peer) => failed(&accounts.failures, *peer, account).await,
+            None => denied(),
+        });
     };
+    if let Some(standing) = parts.extensions.get::<Arc<Standing>>() {
+        standing.credential_was_right();
+    }
     Ok((AccountId(account.to_owned()), role))
+}
+
+/// The answer to a wrong credential, once it has been counted and told.
+async fn failed(failures: &Arc<Attempts>, peer: Peer, account: &str) -> Failure {
+    let verdict = failures.failed(peer, Instant::now());
+    if verdict.is_told {
+        // What stands in a path is a stranger's text: quoted, and no longer than an account's id can be.
+        let account: String = account.chars().take(ACCOUNT_CHARS_LOGGED).collect();
+        tracing::warn!(
+            peer = %peer.0, ?account,
+            "authentication failed; more failures within a minute are counted and told in one line"
+        );
+    }
+    if verdict.begins {
+        tokio::spawn(summarise(Arc::clone(failures)));
+    }
+    if !verdict.is_limited {
+        return denied();
+    }
+    tokio::time::sleep(PENALTY).await;
+    Failure::new(
+        Code::TooManyFailures,
+        "too many failed authentications from your address, and this is another one; wait, and correct the credential",
+    )
+}
+
+async fn summarise(failures: Arc<Attempts>) {
+    tokio::time::sleep(SUMMARY_AFTER).await;
+    if let Some(summary) = failures.summary() {
+        tracing::warn!(
+            failures = summary.failures, limited = summary.limited, last_peer = ?summary.last_peer,
+            "authentications failed in the last minute"
+        );
+    }
 }
 
 /// The account of the path; the request carries a credential of it.
@@ -175,7 +202,7 @@ pub(super) struct Writer(pub(super) AccountId);
 async fn access(parts: &mut Parts, state: &Arc<ApiState>) -> Result<(AccountId, Role), Failure> {
     // A path that is no text names no account of ours.
     let path = RawPathParams::from_request_parts(parts, state).await.map_err(|_| denied())?;
-    authenticate(parts, &path, &state.accounts)
+    authenticate(parts, &path, &state.accounts).await
 }
 
 impl FromRequestParts<Arc<ApiState>> for Reader {

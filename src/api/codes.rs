@@ -108,8 +108,8 @@ pub(super) enum Retry {
     Never,
     /// `Retry-After`, in seconds.
     AfterSeconds(u16),
-    /// `Retry-After` with the seconds that are left, and `x-should-retry: false`: the wait may be a minute, and whoever
-    /// asked shall learn of it at once instead of hanging in an SDK.
+    /// `Retry-After` with the seconds that are left, and `x-should-retry: false`: the wait may be a minute, and the
+    /// client learns of it at once instead of hanging in an SDK.
     Later,
 }
 

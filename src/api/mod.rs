@@ -17,6 +17,7 @@ mod route;
 mod routes;
 mod validate;
 
+pub use attempts::authentication_failures;
 pub use auth::{Accounts, Credential, Role, Secret};
 
 use crate::engine::Handle;

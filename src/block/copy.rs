@@ -5,7 +5,7 @@
 //! 16 bytes belong to every x86_64, so nothing is chosen at run time: 32 bytes at a time (AVX2) were no faster.
 //!
 //! Invariant: [`copy_past_cache`] does what `copy_from_slice` does, whatever the lengths and alignments; what it stored is visible
-//! to whoever learns of it after the call.
+//! to every thread that a later release store or lock tells of it.
 #![allow(unsafe_code)]
 
 /// Copies `from` over `to`, which are of one length; by ordinary stores where there are no others.

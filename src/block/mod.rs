@@ -1,6 +1,6 @@
 //! Aligned blocks of memory and their way between threads. Owns the arena, the block, the rings that carry blocks, the
-//! writes in flight, copies past the cache, the cycle counter, and what the threads at both ends say of themselves; not
-//! what is written into a block.
+//! writes in flight, copies past the cache, the cycle counter, and the heartbeats of the threads at both ends; not what is
+//! written into a block.
 //!
 //! Invariant: a block has one owner at a time; it leaves the worker that holds it by move and comes back by move.
 
@@ -10,7 +10,7 @@ mod cycles;
 mod disk;
 mod lane;
 mod share;
-mod stage;
+mod heartbeat;
 
 pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages};
 pub use copy::copy_past_cache;
@@ -18,6 +18,6 @@ pub use cycles::cycles;
 #[cfg(test)]
 pub(crate) use disk::Attempt;
 pub use disk::{DiskQueue, Write, try_io_uring};
+pub use heartbeat::{Heartbeat, HeartbeatReading};
 pub use lane::{WorkerEnd, WriterEnd, lane};
 pub use share::{BLOCKS_SPARE, BlockShare};
-pub use stage::{Stage, StageReading};

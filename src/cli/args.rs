@@ -424,6 +424,12 @@ pub struct VerifyArgs {
     /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
     #[arg(long, value_name = "FILE")]
     pub public_key: Option<PathBuf>,
+    /// The account that the capture must be of
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// The host that must have captured it
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
     /// Where the bucket is
     #[command(flatten)]
     pub store: StoreArgs,

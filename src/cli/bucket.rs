@@ -7,6 +7,7 @@ use super::args::{BucketAddArgs, BucketArgs, BucketCommand, BucketProveArgs, Sto
 use super::client::Client;
 use super::stores::{self, StoreError};
 use super::{Error, Outcome, report};
+use crate::chain::printable;
 use serde_json::{Value, json};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -42,8 +43,9 @@ pub enum BucketError {
     NoFilename,
     /// The challenge cannot be read here.
     #[error(
-        "the challenge cannot be read from here: {source}; read {filename} by other means and give it with \
-         `trawl bucket prove URI --challenge-file FILE`"
+        "the challenge cannot be read from here: {source}; read {} by other means and give it with \
+         `trawl bucket prove URI --challenge-file FILE`",
+        printable(filename)
     )]
     Challenge {
         /// The object.

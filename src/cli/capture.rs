@@ -6,6 +6,7 @@ use super::args::{CaptureArgs, CaptureCommand, StartArgs};
 use super::client::{self, Client};
 use super::wait::{self, Display};
 use super::{Error, Outcome, download, out, report, request};
+use crate::chain::printable;
 use crate::job::Progress;
 use serde_json::{Value, json};
 
@@ -57,7 +58,7 @@ async fn start(
         return Outcome::done(report::members(&capture), &capture, json);
     }
     let interrupts = wait::interrupts().map_err(Error::Runtime)?;
-    out::note(&format!("capture {id}"));
+    out::note(&format!("capture {}", printable(&id)));
     let progress = wait::follow(client, &id, &Display::new(args.time_limit), interrupts).await?;
     ended(client, &id, &progress, json).await
 }

@@ -4,9 +4,12 @@
 
 use super::args::ServerArgs;
 use super::request::Body;
+use crate::chain::printable;
 use crate::job::Progress;
 use bytes::Bytes;
-use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
+use reqwest::header::HeaderValue;
+use reqwest::redirect::Policy;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -75,12 +78,24 @@ pub enum Error {
         url: String,
     },
     /// The server's own refusal.
-    #[error("the server refused ({status}): {}", errors.iter().map(|one| format!("{} (code {})", one.message, one.code)).collect::<Vec<_>>().join("; "))]
+    #[error("the server refused ({status}): {}", errors.iter().map(|one| format!("{} (code {})", printable(&one.message), one.code)).collect::<Vec<_>>().join("; "))]
     Refused {
         /// HTTP status.
         status: u16,
         /// From its envelope; never empty.
         errors: Vec<Message>,
+    },
+    /// The server sends to another place, which would get the credentials.
+    #[error(
+        "{url} answered {status} and sends to {to}; this is not followed. If that is the API, name it with --url"
+    )]
+    Redirect {
+        /// The URL asked.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// Scheme and host, if there are any.
+        to: String,
     },
     /// Not the API.
     #[error(
@@ -134,7 +149,7 @@ struct Envelope {
 
 enum Credentials {
     Token(String),
-    Key { email: String, key: String },
+    Key { email: HeaderValue, key: HeaderValue },
 }
 
 /// One account on one server.
@@ -176,6 +191,7 @@ impl Client {
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("trawl/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(Policy::none())
             .timeout(ANSWER_TIMEOUT);
         if url
             .host_str()
@@ -259,6 +275,9 @@ impl Client {
         let sent = tokio::time::timeout(ANSWER_TIMEOUT, request.send()).await;
         let answer = sent.map_err(|_| self.stalled())?.map_err(|error| self.broken(&error))?;
         let status = answer.status();
+        if status.is_redirection() {
+            return Err(redirect(&answer));
+        }
         if !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
             let url = answer.url().to_string();
             let bytes = answer.bytes().await.map_err(|error| self.broken(&error))?;
@@ -332,6 +351,9 @@ impl Client {
     async fn send(&self, request: RequestBuilder) -> Result<(u16, String, Vec<u8>), Error> {
         let answer = request.send().await.map_err(|error| self.broken(&error))?;
         let (status, url) = (answer.status(), answer.url().to_string());
+        if status.is_redirection() {
+            return Err(redirect(&answer));
+        }
         let bytes = answer.bytes().await.map_err(|error| self.broken(&error))?;
         if status.is_success() {
             return Ok((status.as_u16(), url, bytes.into()));
@@ -387,6 +409,15 @@ fn refusal(status: u16, url: String, bytes: &[u8]) -> Error {
     }
 }
 
+/// Where the server would send us; the host alone, because the rest may be anything.
+fn redirect(answer: &Response) -> Error {
+    let location = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+    let to = location.and_then(|to| answer.url().join(to).ok());
+    let to = to.and_then(|to| Some(format!("{}://{}", to.scheme(), to.host_str()?)));
+    let to = to.map_or_else(|| "nowhere".to_owned(), |to| printable(&to).into_owned());
+    Error::Redirect { url: answer.url().to_string(), status: answer.status().as_u16(), to }
+}
+
 const ID_ADVICE: &str = "a capture's id as `trawl capture list` shows it";
 
 /// `value` if it can stand in a path as it is.
@@ -411,7 +442,16 @@ fn credentials(args: &ServerArgs, variable: impl Fn(&str) -> Option<String>) -> 
         Some(path) => secret(path)?,
         None => checked(variable("TRAWL_KEY").ok_or(Error::NoKey)?, Path::new("TRAWL_KEY"))?,
     };
-    Ok(Credentials::Key { email: checked(email, Path::new("--email"))?, key })
+    let email = header_value(&checked(email, Path::new("--email"))?, Path::new("--email"))?;
+    Ok(Credentials::Key { email, key: header_value(&key, Path::new("--key-file"))? })
+}
+
+/// A header's value that no log and no `Debug` shows.
+fn header_value(text: &str, source: &Path) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|error| Error::Secret { path: source.to_owned(), reason: error.to_string() })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn secret(path: &Path) -> Result<String, Error> {
@@ -432,7 +472,7 @@ fn checked(text: String, source: &Path) -> Result<String, Error> {
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .last()
-        .map_or_else(String::new, ToString::to_string)
+        .map_or_else(String::new, |cause| printable(&cause.to_string()).into_owned())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod stores;
 mod verify;
 mod wait;
 
-use crate::chain::chain;
+use crate::chain::{chain, printable_json, printable_lines};
 use crate::config::{Plan, Problems};
 use crate::deliver::{KeyError, SigningKey};
 use crate::merge::MergeError;
@@ -160,7 +160,7 @@ impl Outcome {
     /// # Errors
     /// When `value` cannot be written as JSON.
     pub fn done(text: String, value: &impl Serialize, json: bool) -> Result<Self, Error> {
-        let text = if json { serde_json::to_string_pretty(value)? + "\n" } else { text };
+        let text = if json { printable_json(serde_json::to_string_pretty(value)? + "\n") } else { text };
         Ok(Self::said(text))
     }
 }
@@ -179,7 +179,7 @@ pub fn run() -> ExitCode {
                 }
             }
             Err(error) => {
-                observe::say(&format!("trawl: {error}\n"));
+                observe::say(&printable_lines(&format!("trawl: {error}\n")));
                 error.exit_code()
             }
         },

@@ -3,8 +3,10 @@
 //! A reader that has seen enough (`trawl … | head`) ends the output quietly. Any other failure is remembered, and the
 //! command that could not be printed ends with an error.
 //!
-//! Invariant: printing never panics.
+//! Invariant: printing never panics, and text that is printed does nothing to a terminal but move to the next line. Where a stranger's
+//! text must also stay on its line, its callers use [`crate::chain::printable`].
 
+use crate::chain::printable_lines;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::sync::{Mutex, PoisonError};
 
@@ -24,9 +26,9 @@ struct State {
 
 static STATE: Mutex<State> = Mutex::new(State { is_closed: [false; 2], failure: None });
 
-/// Writes text as it is to standard output.
+/// Writes text to standard output.
 pub fn text(text: &str) {
-    bytes(text.as_bytes());
+    bytes(printable_lines(text).as_bytes());
 }
 
 /// Writes a line to standard output.
@@ -34,14 +36,14 @@ pub fn line(line: &str) {
     text(&format!("{line}\n"));
 }
 
-/// Writes bytes to standard output; whether anybody reads on.
+/// Writes bytes as they are to standard output; whether anybody reads on.
 pub fn bytes(bytes: &[u8]) -> bool {
     write(Stream::Out, bytes)
 }
 
 /// Writes a line to standard error.
 pub fn note(line: &str) {
-    write(Stream::Err, format!("{line}\n").as_bytes());
+    write(Stream::Err, printable_lines(&format!("{line}\n")).as_bytes());
 }
 
 /// Writes help or a complaint about arguments, in colours on a terminal.

@@ -5,7 +5,8 @@
 use super::args::RecoverArgs;
 use super::report::time;
 use super::{Error, Outcome, stores};
-use crate::deliver::orphan::{Left, RecoverError, Summary, captures};
+use crate::chain::printable;
+use crate::deliver::orphan::{Orphan, RecoverError, Summary, captures};
 use crate::history;
 use crate::limits::HISTORY_DIR;
 use crate::spool::{LockError, SpoolLock};
@@ -68,7 +69,7 @@ pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
     let mut rows = Vec::new();
     for (id, dir) in found {
         let mut row = Row { id: id.to_string(), found: None, objects: None, removed: false, error: None };
-        match Left::look(id, &dir) {
+        match Orphan::look(id, &dir) {
             Ok(left) => {
                 row.found = Some(left.summary.clone());
                 if let Some(store) = &store
@@ -88,7 +89,7 @@ pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
 }
 
 async fn deliver(
-    left: &Left,
+    left: &Orphan,
     store: &dyn ObjectStore,
     remove: bool,
     row: &mut Row,
@@ -170,7 +171,7 @@ fn text(args: &RecoverArgs, rows: &[Row]) -> String {
     let mut text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim())).collect();
     for row in rows {
         let notes = row.found.iter().flat_map(|found| &found.notes).chain(&row.error);
-        text.extend(notes.map(|note| format!("{}: {note}\n", row.id)));
+        text.extend(notes.map(|note| format!("{}: {}\n", row.id, printable(note))));
     }
     if !args.dry_run && rows.iter().any(|row| row.objects.is_some()) {
         let out = args.out.to_string_lossy();

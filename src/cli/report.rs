@@ -1,7 +1,9 @@
 //! What people read about captures: tables, the ledger's equations, sizes. Owns the text; not where it goes.
 //!
-//! Invariant: every number that is shown comes from the server as it is; a sum never stands in for its parts.
+//! Invariant: every number that is shown comes from the server as it is; a sum never stands in for its parts; a server's text is one
+//! line of visible characters.
 
+use crate::chain::printable;
 use crate::job::{Ledger, ObjectInfo, Progress};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
@@ -23,8 +25,8 @@ fn lines(table: &Table) -> String {
 fn member(capture: &Value, name: &str) -> String {
     match capture.get(name) {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
+        Some(Value::String(text)) => printable(text).into_owned(),
+        Some(value) => printable(&value.to_string()).into_owned(),
     }
 }
 
@@ -46,7 +48,7 @@ pub fn members(capture: &Value) -> String {
     let mut text = String::new();
     for (name, value) in capture.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let _infallible = writeln!(text, "{name:<17} {value}");
+        let _infallible = writeln!(text, "{:<17} {}", printable(name), printable(&value));
     }
     text
 }
@@ -81,12 +83,12 @@ pub fn objects(objects: &[ObjectInfo]) -> String {
     let mut table = table(&["object", "bytes", "packets", "first packet", "last packet", "sha256"]);
     for object in objects {
         table.add_row([
-            object.name.clone(),
+            printable(&object.name).into_owned(),
             object.bytes.to_string(),
             object.packets.to_string(),
             time(object.first_ns),
             time(object.last_ns),
-            object.sha256.clone(),
+            printable(&object.sha256).into_owned(),
         ]);
     }
     for column in [1, 2] {
@@ -148,7 +150,7 @@ pub fn ended(progress: &Progress, error_message: Option<&str>) -> String {
         let _infallible = write!(text, ", stopped by {}", word(reason));
     }
     if let Some(message) = error_message {
-        let _infallible = write!(text, ": {message}");
+        let _infallible = write!(text, ": {}", printable(message));
     }
     format!("{text}\n\n{}\n{}", objects(&progress.objects), ledger(&progress.ledger))
 }

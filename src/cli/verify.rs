@@ -4,7 +4,10 @@
 
 use super::args::VerifyArgs;
 use super::{Outcome, out, stores};
-use crate::deliver::{Bucket, Finding, PublicKey, Step, Verified, VerifyError, verify_at, verify_file};
+use crate::chain::printable;
+use crate::deliver::{
+    Bucket, Finding, Manifest, PublicKey, Step, Verified, VerifyError, verify_at, verify_file,
+};
 use crate::job::ObjectInfo;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,8 +37,10 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
         Step::Object(object, findings) => bar.suspend(|| out::line(&object_line(object, findings))),
     })?;
     bar.finish_and_clear();
-    out::line(&verdict(&verified));
-    match verified.findings.len() {
+    let mut findings: Vec<String> = verified.findings.iter().map(Finding::to_string).collect();
+    findings.extend(of_others(args, &verified.manifest));
+    out::line(&verdict(&verified, &findings));
+    match findings.len() {
         0 => Ok(Outcome::silent()),
         count => {
             let manifest = args.manifest.to_string_lossy();
@@ -69,13 +74,46 @@ fn object_line(object: &ObjectInfo, findings: &[Finding]) -> String {
     format!("{}: {state}, {} packets, {} bytes", object.name, object.packets, object.bytes)
 }
 
-fn verdict(verified: &Verified) -> String {
-    if !verified.findings.is_empty() {
-        let lines: Vec<_> = verified.findings.iter().map(|finding| format!("finding: {finding}")).collect();
-        return lines.join("\n");
+/// What the manifest says and the arguments do not.
+fn of_others(args: &VerifyArgs, manifest: &Manifest) -> Vec<String> {
+    let account = manifest.account.as_ref().map(|account| account.0.as_str());
+    let pairs = [
+        ("account", args.account.as_deref(), account),
+        ("host", args.host.as_deref(), Some(&*manifest.host)),
+    ];
+    let differ = pairs.into_iter().filter_map(|(what, wanted, found)| {
+        let wanted = wanted.filter(|wanted| found != Some(wanted))?;
+        Some(match found {
+            Some(found) => format!("the capture is of {what} {found}, not of {wanted}"),
+            None => format!("the manifest names no {what}, and it must be {wanted}"),
+        })
+    });
+    differ.collect()
+}
+
+/// Whose capture it is, of which host and when. A reader must compare that with what they expect.
+fn identity(manifest: &Manifest) -> String {
+    let account = manifest.account.as_ref().map_or("no account", |account| account.0.as_str());
+    let time = |time: Option<jiff::Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
+    let text = format!(
+        "capture {} of account {account}, host {}, {} to {}",
+        manifest.id,
+        manifest.host,
+        time(manifest.started),
+        time(manifest.ended)
+    );
+    printable(&text).into_owned()
+}
+
+fn verdict(verified: &Verified, findings: &[String]) -> String {
+    let identity = identity(&verified.manifest);
+    if !findings.is_empty() {
+        let lines = findings.iter().map(|finding| format!("finding: {}", printable(finding)));
+        return lines.chain([identity]).collect::<Vec<_>>().join("\n");
     }
     let text = format!("verified: {} objects, {} packets", verified.manifest.objects.len(), verified.packets);
-    if verified.manifest.complete { text } else { format!("{text}; packets were lost, see the ledger") }
+    let lost = if verified.manifest.complete { "" } else { "; packets were lost, see the ledger" };
+    format!("{text}{lost}\n{identity}")
 }
 
 #[cfg(test)]
@@ -101,6 +139,8 @@ mod tests {
         let args = VerifyArgs {
             manifest: path.clone().into(),
             public_key: None,
+            account: None,
+            host: None,
             store: super::super::args::StoreArgs::default(),
         };
         run(&args).unwrap();
@@ -109,7 +149,8 @@ mod tests {
         let error = run(&args).unwrap_err();
         assert!(error.to_string().ends_with("is not verified: 2 findings"), "{error}");
         let verified = verify(&path, &mut |_| ()).unwrap();
-        let text = verdict(&verified);
+        let findings: Vec<_> = verified.findings.iter().map(Finding::to_string).collect();
+        let text = verdict(&verified, &findings);
         assert!(
             text.starts_with("finding: the objects hold 0 packets, the ledger says 1\nfinding: "),
             "{text}"

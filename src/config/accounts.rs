@@ -43,7 +43,7 @@ pub(super) fn resolve(rules: &mut Rules, accounts: &[file::Account]) -> Vec<Acco
 }
 
 /// Host bits are refused, not cut off: cutting would show the account more than somebody meant to.
-fn prefix(rules: &mut Rules, key: String, text: &str) -> Option<IpNet> {
+pub(super) fn prefix(rules: &mut Rules, key: String, text: &str) -> Option<IpNet> {
     match text.parse::<IpNet>() {
         Ok(net) if net.trunc() == net => Some(net),
         Ok(net) => {

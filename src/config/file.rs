@@ -275,7 +275,11 @@ sections! {
         request_timeout_seconds: u64 = 30,
         /// Connections at once.
         connections_max: u64 = 1024,
-        /// Failed authentications in a row, of one address for one account.
+        /// Of one peer; an eighth of all when absent.
+        connections_per_peer_max: Option<u64> = None,
+        /// Networks of proxies that say in PROXY protocol whom they speak for.
+        trusted_proxies: Vec<String> = Vec::new(),
+        /// Failed authentications in a row, of one address.
         failed_authentications_max: u64 = 10,
         /// PEM file of the certificate chain; with `tls_key`.
         tls_cert: Option<PathBuf> = None,

@@ -252,7 +252,11 @@ pub struct ApiPlan {
     pub request_timeout: Duration,
     /// Connections at once.
     pub connections_max: usize,
-    /// Failed authentications in a row, of one address for one account, before it has to wait.
+    /// Of one peer, at most as many.
+    pub connections_per_peer_max: usize,
+    /// Proxies that say in PROXY protocol whom they speak for.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Failed authentications in a row, of one address, before it has to wait for further ones.
     pub failed_authentications_max: u32,
     /// PEM files of the certificate chain and of the private key; plain HTTP when none.
     pub tls: Option<(PathBuf, PathBuf)>,

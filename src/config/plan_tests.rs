@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Problem;
+use crate::limits::WORKERS_MAX;
 use std::path::Path;
 
 /// The keys that scripts rely on, all at once.
@@ -129,6 +130,21 @@ fn a_key_of_the_wrong_type_is_not_reported_twice() {
 }
 
 #[test]
+fn more_workers_than_a_budget_tells_apart_are_refused() {
+    let keys = |workers: usize| {
+        let cores: Vec<String> = (2..2 + workers).map(|core| core.to_string()).collect();
+        let text = format!(
+            "[[port]]\ndevice = \"net_null0\"\n[blocks]\nbytes_max = \"64GiB\"\n[cores]\nworkers = [{}]\n",
+            cores.join(", ")
+        );
+        let problems = Plan::parse(&text).err().map_or_else(Vec::new, |problems| problems.0);
+        problems.iter().filter_map(Problem::key).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(!keys(WORKERS_MAX).contains(&"cores.workers".to_owned()));
+    assert!(keys(WORKERS_MAX + 1).contains(&"cores.workers".to_owned()));
+}
+
+#[test]
 fn a_missing_file_names_the_flag() {
     let problems = Plan::load(Path::new("/nowhere/trawl.toml")).unwrap_err().to_string();
     assert!(problems.contains("/nowhere/trawl.toml") && problems.contains("--config"), "{problems}");
@@ -144,4 +160,25 @@ fn pci_addresses_are_told_from_vdevs() {
     assert_eq!(address("AF:00.1,mprq_en=1").as_deref(), Some("0000:af:00.1"));
     assert_eq!(address("net_pcap0,rx_pcap=/a:b.c"), None);
     assert_eq!(address("net_né0"), None);
+}
+
+#[test]
+fn a_peer_has_an_eighth_of_the_connections_unless_it_is_said_otherwise() {
+    let api = |text: &str| Plan::parse(&format!("[api]\n{text}\n[[port]]\ndevice = \"net_null0\"\n"));
+    for (text, expected) in [
+        ("", 128),
+        ("connections_max = 64", 8),
+        ("connections_max = 16", 4),
+        ("connections_max = 2", 2),
+        ("connections_max = 16\nconnections_per_peer_max = 1", 1),
+    ] {
+        assert_eq!(api(text).unwrap().api.connections_per_peer_max, expected, "{text}");
+    }
+    let refused = |text: &str| api(text).unwrap_err().to_string();
+    assert!(
+        refused("connections_max = 16\nconnections_per_peer_max = 17")
+            .contains("connections_per_peer_max = 17")
+    );
+    assert!(refused("trusted_proxies = [\"10.0.0.0/8\", \"10.1.2.3/8\"]").contains("api.trusted_proxies[1]"));
+    assert!(refused("trusted_proxies = [\"proxy.example\"]").contains("api.trusted_proxies[0]"));
 }

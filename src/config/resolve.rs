@@ -35,6 +35,12 @@ const SAMPLE_WHY: &str = "1 takes every packet, 1000000000 a packet every few mi
 /// Shorter would cry at every busy second of a small host.
 const WATCHDOG_SECONDS_MIN: u64 = 2;
 
+/// Peers that have to come together to take all connections.
+const PEERS_AT_BOUND: u64 = 8;
+
+/// Connections of one peer, however few there are in all.
+const CONNECTIONS_PER_PEER_MIN: u64 = 4;
+
 /// A week: longer intervals are typing errors.
 const SECONDS_MAX: u64 = 7 * 86_400;
 
@@ -185,6 +191,10 @@ fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
 
 fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
     let workers = core_list(rules, "cores.workers", &cores.workers);
+    if workers.len() > limits::WORKERS_MAX {
+        let advice = format!("at most {} cores can poll", limits::WORKERS_MAX);
+        rules.wrong("cores.workers", workers.len(), advice);
+    }
     let writers = core_list(rules, "cores.writers", &cores.writers);
     for core in workers.iter().filter(|core| writers.contains(core)) {
         let advice = "this core also polls (cores.workers) and a writer there would cost packets; give writers \
@@ -555,6 +565,11 @@ fn address(rules: &mut Rules, key: &str, text: &str) -> Option<SocketAddr> {
     address
 }
 
+/// One peer's share of all connections, and no less than an SDK may have at once.
+fn peer_share(connections_max: u64) -> u64 {
+    (connections_max / PEERS_AT_BOUND).max(CONNECTIONS_PER_PEER_MIN).min(connections_max)
+}
+
 fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
     let listen = address(rules, "api.listen", &api.listen).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
     let why = "a request has at least a kilobyte of room and never needs more than 16 MiB";
@@ -563,6 +578,13 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
     let timeout = rules.range("api.request_timeout_seconds", api.request_timeout_seconds, (1, 3600), why);
     let why = "each connection costs a file descriptor";
     let connections = rules.range("api.connections_max", api.connections_max, (1, 65_536), why);
+    let per_peer = api.connections_per_peer_max.unwrap_or_else(|| peer_share(connections));
+    let why = "one peer has at least one connection, and at most api.connections_max";
+    let per_peer = rules.range("api.connections_per_peer_max", per_peer, (1, connections), why);
+    let proxies = api.trusted_proxies.iter().enumerate();
+    let proxies = proxies
+        .filter_map(|(at, text)| accounts::prefix(rules, format!("api.trusted_proxies[{at}]"), text))
+        .collect();
     let why = "one must be looked at; beyond a million there is no limit worth the name";
     let range = (1, 1_000_000);
     let failures = rules.range("api.failed_authentications_max", api.failed_authentications_max, range, why);
@@ -582,6 +604,8 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
         request_bytes_max: bytes as usize,
         request_timeout: Duration::from_secs(timeout),
         connections_max: connections as usize,
+        connections_per_peer_max: per_peer as usize,
+        trusted_proxies: proxies,
         failed_authentications_max: failures as u32,
     }
 }

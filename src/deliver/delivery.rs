@@ -387,7 +387,7 @@ impl Sink<'_> {
     }
 }
 
-impl relay::Record for Sink<'_> {
+impl relay::DeliveryRecord for Sink<'_> {
     fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
         self.pulse.beat();
         Box::pin(self.delivery.object(&self.journal, info, consumed))

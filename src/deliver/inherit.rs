@@ -1,24 +1,24 @@
-//! What a dead process left of a capture. Owns the survey of the spool at start and what is told to the merge; not the jobs.
+//! Captures that a dead process left in the spool. Owns the survey of the spool at start and the merge's input; not the jobs.
 //!
 //! Invariant: only a directory of which everything is delivered is removed.
 
 use super::journal::{self, Journal, Totals};
-use super::record::{Record, counts, forget_leftovers, remove};
+use super::record::{CaptureRecord, counts, forget_leftovers, remove};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::Start;
-use crate::spool::{self, Feed, Input, Spool};
+use crate::spool::{self, Feed, Input, Segment, Spool};
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// Segments that may be missing before one of the same stream: in front of more it is somebody else's file.
+/// Segments that may be missing before a segment of the same stream: with more, the file is not ours.
 const HOLES_MAX: u64 = 1 << 16;
-/// Attempts to give a segment back, and the pause after the first.
+/// Attempts to free a segment, and the pause after the first.
 const FREE_ATTEMPTS: u32 = 5;
 const FREE_PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// What was found of a capture whose process died.
+/// Objects and packets found of a capture whose process died.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     pub objects: Vec<ObjectInfo>,
@@ -26,9 +26,9 @@ pub(crate) struct Found {
     pub frame_bytes: u64,
 }
 
-/// Makes what a dead process left ready for the merge, and tells the feed. After an error the feed was told nothing, and the
-/// same can be tried again. A segment that the disk does not let publish is such an error unless `is_last`: then it stays, and
-/// what is whole in it counts as found, so that it is missing from what is delivered.
+/// Publishes the segments that a dead process left, and feeds them to the merge. After an error the feed has received nothing, and
+/// the call can be repeated. A segment that the disk refuses to publish is such an error unless `is_last`: then it stays, and its
+/// whole packets count as found, so that the ledger shows them as missing.
 pub(super) fn recover(
     dir: &Path,
     queues: usize,
@@ -48,7 +48,7 @@ pub(super) fn recover(
     }
     let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
     let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
-    for spool::Held { path, why, found: held, .. } in &recovery.held {
+    for spool::HeldSegment { path, why, found: held, .. } in &recovery.held {
         let (segment, packets) = (path.display(), held.packets);
         tracing::warn!(%segment, %why, packets, "a segment is left where it is, and its directory with it");
         found.packets = found.packets.saturating_add(held.packets);
@@ -57,7 +57,7 @@ pub(super) fn recover(
     let mut inputs = Vec::new();
     for (queue, stream) in recovery.streams {
         let Some(cut) = cuts.get(queue) else { continue };
-        let mut next = cut.sequence;
+        let mut kept = Vec::<Segment>::new();
         for segment in stream {
             if segment.sequence < cut.sequence {
                 if !gaps.iter().any(|gap| (gap.queue, gap.sequence) == (queue, segment.sequence)) {
@@ -65,13 +65,11 @@ pub(super) fn recover(
                 }
                 continue;
             }
-            if journal.is_complete() || segment.sequence - next.min(segment.sequence) > HOLES_MAX {
+            let next = kept.last().map_or(cut.sequence, |last| last.sequence + 1);
+            if journal.is_complete() || segment.sequence.saturating_sub(next) > HOLES_MAX {
                 tracing::error!(segment = %segment.path.display(), "a segment is in no object; it is kept");
                 continue;
             }
-            // A segment that could not be published, or one that cannot be trusted.
-            inputs.extend((next..segment.sequence).map(|sequence| Input::Hole { queue, sequence }));
-            next = segment.sequence + 1;
             let (mut packets, mut bytes) = (segment.packets, segment.frame_bytes());
             if segment.sequence == cut.sequence && cut.offset > 0 {
                 let before = spool::whole_records(&File::open(&segment.path)?, cut.offset)?;
@@ -80,8 +78,10 @@ pub(super) fn recover(
             }
             found.packets = found.packets.saturating_add(packets);
             found.frame_bytes = found.frame_bytes.saturating_add(bytes);
-            inputs.push(Input::Segment(queue, segment));
+            kept.push(segment);
         }
+        // A hole is a segment that could not be published, or one that cannot be trusted.
+        inputs.extend(spool::with_holes(queue, cut.sequence, kept));
     }
     let counts = counts(dir)?;
     inputs.into_iter().for_each(|input| feed.tell(input));
@@ -90,7 +90,7 @@ pub(super) fn recover(
     Ok((journal, found))
 }
 
-/// Gives a delivered segment back. What cannot be freed costs room, and no packets.
+/// Frees a delivered segment. A failure costs disk space, and no packets.
 pub(super) fn free(spool: &Spool, segment: &Path) {
     let mut pause = FREE_PAUSE_MIN;
     for attempt in 1.. {
@@ -117,16 +117,16 @@ pub(crate) enum Known {
 
 /// The captures in the spool that need a look.
 #[derive(Debug, Default)]
-pub(crate) struct Left {
-    /// No job speaks of them.
-    pub strangers: Vec<Record>,
+pub(crate) struct Leftovers {
+    /// No job knows them.
+    pub strangers: Vec<CaptureRecord>,
     /// They have ended, and were not wholly delivered, or left something in their store.
-    pub failed: Vec<Record>,
+    pub failed: Vec<CaptureRecord>,
 }
 
 /// Removes the directories of captures that are wholly delivered, and finds those that need a look.
-pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io::Result<Left> {
-    let mut left = Left::default();
+pub(crate) fn sweep(spool: &Spool, known: impl Fn(&CaptureRecord) -> Known) -> std::io::Result<Leftovers> {
+    let mut left = Leftovers::default();
     for entry in std::fs::read_dir(&spool.config().dir)? {
         let dir = entry?.path();
         let is_capture =
@@ -134,7 +134,7 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
         if !is_capture || !dir.is_dir() {
             continue;
         }
-        match Record::read(&dir) {
+        match CaptureRecord::read(&dir) {
             Ok(Some(record)) => match known(&record) {
                 Known::Not => left.strangers.push(record),
                 Known::Ended => match is_removed(spool, &dir) {
@@ -153,8 +153,8 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&Record) -> Known) -> std::io:
     Ok(left)
 }
 
-/// Removes the directories of ended captures whose store holds leftovers no more, if everything in them is delivered. Waits for
-/// the disk.
+/// Removes the directories of ended captures whose leftovers in the store are removed, if everything in them is delivered. Waits
+/// for the disk.
 pub(crate) fn swept(spool: &Spool, captures: &[CaptureId]) {
     for id in captures {
         let dir = spool.config().dir.join(id.as_str());

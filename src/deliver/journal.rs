@@ -7,7 +7,7 @@
 //! Invariant: the journal grows by whole lines, each synced before the segments that it speaks of are freed; a line that
 //! was cut at the end was never written.
 
-pub use super::record::{Record, counts, remove, settle_counts, settled};
+pub use super::record::{CaptureRecord, counts, remove, settle_counts, settled};
 
 use super::checkpoint_file::CheckpointFile;
 use super::line::{line, parse};
@@ -153,7 +153,7 @@ impl Journal {
         let file = self.files()?.journal.try_clone()?;
         Ok(move || {
             let before = file.metadata()?.len().max(end);
-            // Half a line: whoever reads it after a crash takes it for none.
+            // Half a line: after a crash it is read as no line.
             let written = (&file).write_all(b" ").and_then(|()| file.sync_data());
             file.set_len(before)?;
             reserve(&file);
@@ -173,7 +173,7 @@ impl Journal {
         }
         let added = files.journal.write_all(line.as_bytes()).and_then(|()| files.journal.sync_data());
         if let Err(error) = added {
-            // Whoever writes or reads next does the same.
+            // The next write and the next read cut it off too.
             let _stays = files.journal.set_len(end);
             return Err(error);
         }
@@ -239,7 +239,7 @@ impl Journal {
     #[must_use]
     pub fn start(&self, queues: usize) -> Start {
         match &self.last {
-            None => Start::anew(queues),
+            None => Start::fresh(queues),
             Some((_, last)) => Start { object: self.next(), cuts: last.cuts.clone() },
         }
     }

@@ -32,7 +32,7 @@ fn a_line_that_was_cut_by_a_crash_was_never_written_and_is_written_over() {
     let dir = tempfile::tempdir().unwrap();
     let entry = |n: u64| named(format!("{n}"), n);
     let mut journal = Journal::open(dir.path()).unwrap();
-    assert_eq!(journal.start(1), Start::anew(1));
+    assert_eq!(journal.start(1), Start::fresh(1));
     journal.append(entry(0)).unwrap();
     journal.append(entry(1)).unwrap();
     for name in [JOURNAL, COPY] {

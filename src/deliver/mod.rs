@@ -32,7 +32,7 @@ pub use manifest::{
 pub use places::{AtWork, Places};
 pub(crate) use publish::put_manifest;
 pub(crate) use record::discard;
-pub use relay::{PublishError, Record, deliver, publish_manifest};
+pub use relay::{DeliveryRecord, PublishError, deliver, publish_manifest};
 pub(crate) use report::{Report, Reporter};
 pub(crate) use retry::{Outcome, RetryPolicy};
 pub(crate) use route::{Route, sweep_store};

@@ -1,11 +1,11 @@
-//! A spool without its host: what a dead process left there, delivered with nothing but the spool itself. Owns what is left
-//! of each capture and its delivery to a place of somebody's choice; the next `trawl serve` delivers by itself (`engine`).
+//! Recovers captures from the spool of a dead process, without its host and job store. Owns what is left of each capture and its
+//! delivery to a chosen place; a restarted `trawl serve` delivers without this module (`engine`).
 //!
-//! Invariant: the spool is only read, until [`Left::remove`].
+//! Invariant: the spool is only read, until [`Orphan::remove`].
 
 use super::journal::{Entry, Journal};
 use super::manifest::{Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
-use super::record::{Record, Settled, counts, settled_text};
+use super::record::{CaptureRecord, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
 use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
 use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
@@ -27,7 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Chunks between merge and store.
 const CHUNKS_WAITING: usize = 8;
-/// A worker's clock follows the host's within half a second; what is older than a capture by more than this is not its own.
+/// A worker's clock follows the host's within half a second. A packet that is older than its capture by more than this does not
+/// belong to it.
 const CLOCK_SLACK_NS: i128 = 10_000_000_000;
 
 /// Why a capture could not be recovered.
@@ -61,12 +62,12 @@ pub enum RecoverError {
     },
 }
 
-/// What is left of a capture, for people and programs.
+/// Summary of what is left of a capture, for people and programs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// The capture.
     pub id: CaptureId,
-    /// Objects that the dead process had delivered, and the packets in them: they are not in the spool any more.
+    /// Objects that the dead process delivered, and their packets: the spool does not have them any more.
     pub objects_delivered: usize,
     /// See `objects_delivered`.
     pub packets_delivered: u64,
@@ -78,28 +79,28 @@ pub struct Summary {
     pub first_ns: u64,
     /// Time of the last one.
     pub last_ns: u64,
-    /// Segments that were being written.
+    /// Segments that were open.
     pub segments_open: u64,
-    /// Bytes behind the last whole records, left out.
+    /// Bytes after the last whole records, which are skipped.
     pub cut_bytes: u64,
-    /// What else is not as it should be.
+    /// Further findings.
     pub notes: Vec<String>,
 }
 
 /// One capture in the spool.
 #[derive(Debug)]
-pub struct Left {
+pub struct Orphan {
     /// What is left of it.
     pub summary: Summary,
     dir: PathBuf,
-    record: Option<Record>,
+    record: Option<CaptureRecord>,
     entries: Vec<Entry>,
     settled: Option<Settled>,
-    /// What the end of the last pcapng object says.
+    /// The counts at the end of the last pcapng object.
     counts: Option<Counts>,
     /// One for each queue; numbered from 0, and the place in the first one where delivered objects end.
-    lanes: Vec<(Vec<Segment>, u64)>,
-    /// Whether there are segments that every object passed over, though all are complete.
+    streams: Vec<(Vec<Segment>, u64)>,
+    /// Whether every object is complete and some segments are in none of them.
     passed_over: bool,
     /// Whether there are segments that this cannot deliver.
     keeps_segments: bool,
@@ -139,7 +140,7 @@ fn first_ns(path: &Path, delivered: Salvaged, found: Salvaged) -> io::Result<u64
     Ok(u64::from(seconds) * 1_000_000_000 + u64::from(nanos))
 }
 
-impl Left {
+impl Orphan {
     /// Looks at the directory of capture `id`.
     ///
     /// # Errors
@@ -147,7 +148,7 @@ impl Left {
     pub fn look(id: CaptureId, dir: &Path) -> Result<Self, RecoverError> {
         let failed = |source| RecoverError::Read { dir: dir.to_owned(), source };
         let mut notes = Vec::new();
-        let record = Record::read(dir).unwrap_or_else(|error| {
+        let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
             notes.push(format!("its record cannot be read: {error}"));
             None
         });
@@ -189,7 +190,7 @@ impl Left {
             entries,
             settled,
             counts,
-            lanes: Vec::new(),
+            streams: Vec::new(),
             passed_over: false,
             keeps_segments,
         };
@@ -202,7 +203,7 @@ impl Left {
         self.entries.last().is_some_and(|entry| entry.is_last)
     }
 
-    /// Takes what comes behind the last complete object; where every object is complete, what they passed over.
+    /// Takes the segments after the last complete object; if every object is complete, the segments that are in none.
     fn take(&mut self, mut streams: BTreeMap<usize, LeftStream>) -> io::Result<()> {
         let cuts = self.entries.last().map_or_else(Vec::new, |entry| entry.cuts.clone());
         let known = self.record.as_ref().map_or(0, |record| record.queues).max(cuts.len());
@@ -220,16 +221,16 @@ impl Left {
                 .into_iter()
                 .filter_map(|segment| passed_over(segment.sequence).map(|gap| (gap, segment)))
                 .collect();
-            let lane = if self.is_complete() {
+            let stream = if self.is_complete() {
                 let unread =
                     passed.iter().filter(|(gap, _)| gap.offset == 0).map(|(_, segment)| segment.clone());
                 let left: LeftStream = unread.chain(behind).collect();
                 self.passed_over |= !left.is_empty();
-                self.lane(queue, None, left)?
+                self.stream(queue, None, left)?
             } else {
-                self.lane(queue, Some(cut), behind)?
+                self.stream(queue, Some(cut), behind)?
             };
-            self.lanes.push(lane);
+            self.streams.push(stream);
             for (gap, segment) in passed {
                 let (name, offset) = (segment.path.display(), gap.offset);
                 let note = format!("queue {queue}: nothing behind byte {offset} of {name} is in an object");
@@ -240,8 +241,8 @@ impl Left {
         Ok(())
     }
 
-    /// Segments as the merge takes them. `cut`: where delivered objects end in them; none for single segments that none holds.
-    fn lane(
+    /// Segments as the merge's input. `cut`: where the delivered objects end; none for single segments that are in no object.
+    fn stream(
         &mut self,
         queue: usize,
         cut: Option<Cut>,
@@ -249,7 +250,7 @@ impl Left {
     ) -> io::Result<(Vec<Segment>, u64)> {
         let summary = &mut self.summary;
         let (is_stream, cut) = (cut.is_some(), cut.unwrap_or_default());
-        let (mut lane, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
+        let (mut segments, mut skip, mut expected) = (Vec::new(), 0, cut.sequence);
         for segment in stream {
             if is_stream && segment.sequence > expected {
                 let last = segment.sequence - 1;
@@ -270,7 +271,7 @@ impl Left {
             if packets == 0 {
                 continue;
             }
-            if lane.is_empty() {
+            if segments.is_empty() {
                 skip = delivered.bytes;
             }
             summary.packets += packets;
@@ -278,13 +279,13 @@ impl Left {
             let first_ns = first_ns(&segment.path, delivered, found)?;
             summary.first_ns = if summary.first_ns == 0 { first_ns } else { summary.first_ns.min(first_ns) };
             summary.last_ns = summary.last_ns.max(found.last_ns);
-            lane.push(segment.numbered(lane.len() as u64));
+            segments.push(segment.numbered(segments.len() as u64));
         }
-        Ok((lane, skip))
+        Ok((segments, skip))
     }
 
-    /// Delivers what is left. Where the objects are that the dead process delivered, it goes on with their numbers and the
-    /// manifest is of the whole capture; elsewhere objects and manifest are of what is left alone. None: nothing is left.
+    /// Delivers the rest. In the place of the objects that the dead process delivered, the numbers continue and the manifest
+    /// covers the whole capture; elsewhere objects and manifest cover the rest alone. None: nothing is left.
     ///
     /// # Errors
     /// [`RecoverError`].
@@ -294,7 +295,7 @@ impl Left {
             return Ok(None);
         }
         if goes_on && self.passed_over {
-            // Objects are in order of time: what was passed over has no place between those that are there.
+            // Objects are in order of time: segments that are in none cannot be inserted between them.
             return Err(RecoverError::Exists { name: manifest_name(&self.summary.id) });
         }
         let new = if self.is_complete() && !self.passed_over {
@@ -332,12 +333,12 @@ impl Left {
         goes_on: bool,
     ) -> Result<Vec<ObjectInfo>, RecoverError> {
         let object = if goes_on { u32::try_from(self.entries.len()).unwrap_or(u32::MAX) } else { 0 };
-        let cuts = self.lanes.iter().map(|(_, skip)| Cut { sequence: 0, offset: *skip }).collect();
+        let cuts = self.streams.iter().map(|(_, skip)| Cut { sequence: 0, offset: *skip }).collect();
         let (start, shape) = (Start { object, cuts }, self.shape());
         let format = shape.format;
         let (tell, inputs) = crossbeam::channel::unbounded();
-        for (queue, (lane, _)) in self.lanes.iter().enumerate() {
-            let segments = lane.iter().map(|segment| Input::Segment(queue, segment.clone()));
+        for (queue, (stream, _)) in self.streams.iter().enumerate() {
+            let segments = stream.iter().map(|segment| Input::Segment(queue, segment.clone()));
             for input in segments.chain([Input::End(queue)]) {
                 let _receiver_is_here = tell.send(input);
             }
@@ -361,7 +362,7 @@ impl Left {
         }
     }
 
-    /// As the dead process made objects, if that is known.
+    /// The format of the dead process's objects, if it is known.
     fn shape(&self) -> Shape {
         match &self.record {
             None => Shape::plain(self.snaplen(), RECOVERED_OBJECT_BYTES),
@@ -378,7 +379,7 @@ impl Left {
         self.record.as_ref().map_or(FULL_SNAPLEN, |record| record.snaplen)
     }
 
-    /// The counts that were known, held against what is in the objects.
+    /// The last known counts, compared with the objects.
     fn ledger(&self, goes_on: bool) -> Ledger {
         let delivered = self.summary.packets_delivered;
         let delivered_bytes = total(&self.entries, ObjectInfo::frame_bytes);
@@ -433,7 +434,7 @@ impl Left {
             compression: format.compression,
             objects,
             ledger,
-            queues: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),
+            queues: u32::try_from(self.streams.len()).unwrap_or(u32::MAX),
             recovered: true,
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
@@ -441,7 +442,7 @@ impl Left {
         })
     }
 
-    /// Removes what was delivered from the spool; false: segments that could not be delivered keep it there.
+    /// Removes the capture from the spool; false: it stays, because it has segments that could not be delivered.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -469,7 +470,7 @@ mod tests {
             let cuts = vec![Cut { sequence: u64::MAX, offset: u64::MAX }];
             journal.append(Entry { object, cuts, is_last: false, gaps: Vec::new() }).unwrap();
         }
-        let left = Left::look(CaptureId::random(), dir.path()).unwrap();
+        let left = Orphan::look(CaptureId::random(), dir.path()).unwrap();
         assert_eq!((left.summary.objects_delivered, left.summary.packets_delivered), (2, u64::MAX));
         for goes_on in [false, true] {
             let _a_ledger = left.ledger(goes_on);
@@ -494,11 +495,11 @@ mod tests {
             gaps: vec![gap(1, 0), gap(2, 124)],
         };
         Journal::open(dir.path()).unwrap().append(entry).unwrap();
-        // One that came late, one that is damaged behind what was delivered of it, and one that is delivered.
+        // One published late, one that is damaged after its delivered part, and one that is delivered.
         for (sequence, packets) in [(1, 5), (2, 1), (3, 2)] {
             std::fs::write(dir.path().join(format!("q000-{sequence:08}.pcap")), pcap(packets)).unwrap();
         }
-        let left = Left::look(CaptureId::random(), dir.path()).unwrap();
+        let left = Orphan::look(CaptureId::random(), dir.path()).unwrap();
         assert_eq!(left.summary.packets, 5);
         assert_eq!(left.summary.notes.iter().filter(|note| note.contains("is in an object")).count(), 2);
         let store = crate::upload::FileStore::new(out.path().to_owned());

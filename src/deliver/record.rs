@@ -1,9 +1,8 @@
-//! What is kept beside a capture's segments, so that another process can finish it without any database: what was asked
-//! for and counted (`.capture.json`), the counts that its last object says (`.counts.json`) and the manifest once it is
-//! settled (`.manifest.json`), and whether its store still holds leftovers of uploads (`.leftovers`). Owns these files; the
-//! complete objects are in `journal`.
+//! The files beside a capture's segments from which another process can finish it without the job store: request and counts
+//! (`.capture.json`), the counts in its last object (`.counts.json`), the final manifest (`.manifest.json`), and a mark for
+//! leftovers of uploads in its store (`.leftovers`). Owns these files; the complete objects are in `journal`.
 //!
-//! Invariant: a file is replaced as a whole, and what is settled once is not changed.
+//! Invariant: a file is replaced as a whole; final counts and a final manifest never change.
 
 use super::journal::{self, Journal};
 use super::manifest::{Manifest, ManifestError};
@@ -25,9 +24,9 @@ const LEFTOVERS: &str = ".leftovers";
 /// Attempts to keep or read the counts.
 const ATTEMPTS: u32 = 6;
 
-/// What is known of a capture while it is in the spool.
+/// A capture's record while it is in the spool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct CaptureRecord {
     /// As the job store has it, with the counts at `known_until`. On disk without its objects, which the journal has: the
     /// record is written each second, and its size must not grow with them.
     #[serde(serialize_with = "without_objects")]
@@ -36,30 +35,30 @@ pub struct Record {
     pub queues: usize,
     /// Snap length of its files.
     pub snaplen: u32,
-    /// Where objects are cut.
+    /// Size at which objects are cut.
     pub object_bytes_max: u64,
-    /// What they are.
+    /// Their format.
     #[serde(default)]
     pub format: ObjectFormat,
-    /// What those in pcapng say.
+    /// Host and ports, for pcapng objects.
     #[serde(default)]
     pub origin: Origin,
-    /// When workers began to take it up.
+    /// When the first worker attached it.
     pub started: Option<Timestamp>,
-    /// When the last worker had let it go.
+    /// When the last worker had detached it.
     pub ended: Option<Timestamp>,
-    /// Up to when it is counted.
+    /// Time of its counts.
     pub known_until: Timestamp,
     /// Whether its counts are final: every stream had ended and everything was published.
     pub is_final: bool,
 }
 
-/// The objects of a record that an older program wrote are written no more.
+/// A record of an older version has objects; they are not written again.
 fn without_objects<S: Serializer>(job: &Job, serializer: S) -> Result<S::Ok, S::Error> {
     job.without_objects().serialize(serializer)
 }
 
-impl Record {
+impl CaptureRecord {
     /// Reads the record of a directory; none if it has none.
     ///
     /// # Errors
@@ -69,7 +68,7 @@ impl Record {
             Ok(json) => {
                 let failed = |e| io::Error::other(format!("{}: {e}", dir.join(RECORD).display()));
                 let mut record: Self = serde_json::from_slice(&json).map_err(failed)?;
-                // A record that an older program wrote has them itself, and less new.
+                // A record of an older version has objects of its own, and these are older.
                 let journalled = journal::objects(dir)?;
                 if journalled.len() >= record.job.objects.len() {
                     record.job.objects = journalled;
@@ -90,17 +89,17 @@ impl Record {
     }
 }
 
-/// A manifest that is settled, with the text that is signed and published.
+/// A final manifest, with the text that is signed and published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
-    /// What it says.
+    /// The manifest.
     pub manifest: Manifest,
-    /// Its text. A process of another version may have written it: it is published as it stands, and not made again.
+    /// Its text. Another version may have written it, so it is published as it is.
     pub json: Vec<u8>,
 }
 
 impl Settled {
-    /// A manifest that nothing was settled of yet.
+    /// From a new manifest.
     ///
     /// # Errors
     /// Never in practice: every member has a JSON form.
@@ -109,7 +108,7 @@ impl Settled {
     }
 }
 
-/// Reads the manifest that was settled for a capture, if one was.
+/// Reads a capture's final manifest, if there is one.
 ///
 /// # Errors
 /// When it cannot be read or is no manifest.
@@ -133,9 +132,8 @@ pub fn settled_text(dir: &Path) -> io::Result<Option<Settled>> {
     }
 }
 
-/// Settles the manifest that is to be published, unless one is: a process that died may have written the signature of the
-/// first one, and what is in a bucket is not replaced. A manifest that names no objects is given those of the journal.
-/// Waits for the disk.
+/// Makes the manifest final, unless there is a final one: a dead process may have published the signature of the first one, and
+/// objects in a bucket are not replaced. A manifest without objects gets those of the journal. Waits for the disk.
 ///
 /// # Errors
 /// When it cannot be read or written.
@@ -151,7 +149,7 @@ pub fn settle(dir: &Path, mut manifest: Manifest) -> io::Result<Settled> {
     Ok(settled)
 }
 
-/// The counts that the end of a capture's last pcapng object says, if they are settled.
+/// The final counts for the end of a capture's last pcapng object, if there are any.
 ///
 /// # Errors
 /// When they cannot be read.
@@ -163,8 +161,7 @@ pub fn counts(dir: &Path) -> io::Result<Option<Counts>> {
     }
 }
 
-/// Settles those counts, before anything that says them is made: a merge that is begun again must say the same. Waits for
-/// the disk.
+/// Makes these counts final before an object with them is made: a repeated merge must write the same. Waits for the disk.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -173,8 +170,8 @@ pub fn settle_counts(dir: &Path, counts: &Counts) -> io::Result<()> {
     again_and_again(|| replace(dir, COUNTS, &json))
 }
 
-/// Tries what is not tried again later: one failure of the disk must not decide what a capture's last object says. Waits up to
-/// about two seconds.
+/// Retries an operation that has no later retry: one failure of the disk must not decide the counts in a capture's last object.
+/// Waits up to about two seconds.
 fn again_and_again<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut pause = Duration::from_millis(50);
     for _ in 1..ATTEMPTS {
@@ -201,8 +198,8 @@ fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Notes that leftovers of uploads could not be removed from a capture's store: its directory stays until they are, because
-/// nothing else knows where they lie. Waits for the disk.
+/// Marks that leftovers of uploads could not be removed from a capture's store. Its directory stays until they are, because only
+/// its record names the place. Waits for the disk.
 ///
 /// # Errors
 /// When the file system refuses.
@@ -210,7 +207,7 @@ pub(super) fn note_leftovers(dir: &Path) -> io::Result<()> {
     File::create(dir.join(LEFTOVERS)).map(drop)
 }
 
-/// They are removed.
+/// Removes the mark.
 ///
 /// # Errors
 /// When the file system refuses.
@@ -221,8 +218,8 @@ pub(super) fn forget_leftovers(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a directory of which everything is delivered, and releases what it held. `false`: it holds something that no object
-/// has, or that nobody knows, or it says that its store holds leftovers, and stays.
+/// Removes a directory of which everything is delivered, and releases its quota. `false`: it stays, because it has packets that no
+/// object has, or unknown files, or a mark for leftovers.
 ///
 /// # Errors
 /// When the file system refuses.
@@ -259,7 +256,7 @@ pub(crate) fn discard(spool: &Spool, dir: &Path) -> io::Result<()> {
     spool.discard_capture_dir(dir)
 }
 
-/// A file of a directory that the objects in its journal do not hold.
+/// A file in a directory that is in no object of its journal.
 fn undelivered(dir: &Path) -> io::Result<Option<PathBuf>> {
     let mut journalled = None;
     for entry in fs::read_dir(dir)? {
@@ -379,11 +376,11 @@ mod tests {
         assert!(!dir.exists());
     }
 
-    fn record(objects: usize) -> Record {
+    fn record(objects: usize) -> CaptureRecord {
         let mut job = Job::sample("a", 1_000_000);
         let object = |n| ObjectInfo { name: format!("{n}"), sha256: "0".repeat(64), ..ObjectInfo::default() };
         job.objects = (0..objects).map(object).collect();
-        Record {
+        CaptureRecord {
             job,
             queues: 1,
             snaplen: 160,
@@ -406,7 +403,7 @@ mod tests {
         record(100_000).write(dir.path()).unwrap();
         assert_eq!(bytes(), of_none);
         Journal::open(dir.path()).unwrap().append(entry(1, vec![])).unwrap();
-        let read = Record::read(dir.path()).unwrap().unwrap();
+        let read = CaptureRecord::read(dir.path()).unwrap().unwrap();
         assert_eq!(read.job.objects, [ObjectInfo::default()]);
     }
 
@@ -418,7 +415,7 @@ mod tests {
         older["job"]["objects"] = serde_json::json!([ObjectInfo::default()]);
         older.as_object_mut().unwrap().remove("format");
         fs::write(dir.path().join(RECORD), older.to_string()).unwrap();
-        assert_eq!(Record::read(dir.path()).unwrap().unwrap().job.objects.len(), 1);
+        assert_eq!(CaptureRecord::read(dir.path()).unwrap().unwrap().job.objects.len(), 1);
         let mut newer = json;
         for member in
             ["/job", "/job/request", "/job/ledger", "/job/ledger/dropped", "/job/ledger/port", "/origin"]
@@ -428,6 +425,6 @@ mod tests {
         newer["member_of_tomorrow"] = "x".into();
         newer["job"]["stop_reason"] = "reason_of_tomorrow".into();
         fs::write(dir.path().join(RECORD), newer.to_string()).unwrap();
-        assert_eq!(Record::read(dir.path()).unwrap().unwrap().job.request, id);
+        assert_eq!(CaptureRecord::read(dir.path()).unwrap().unwrap().job.request, id);
     }
 }

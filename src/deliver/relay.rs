@@ -1,8 +1,8 @@
 //! From the live merge into the store. Owns the order of objects and the report of each complete one; not the manifest.
 //!
-//! Invariant: an object is reported only after the store confirmed its size, and an object that cannot be completed is
-//! aborted or kept to be gone on with; what is gone on with begins as the merge has it. Memory is bounded by the channel
-//! and by the store's writer, which makes the merge wait.
+//! Invariant: an object is reported only after the store confirmed its size. An object that cannot be completed is aborted, or
+//! kept for resumption; an upload is resumed only if the merge makes the same bytes again. Memory is bounded by the channel and
+//! by the store's writer, which makes the merge wait.
 
 use super::manifest::{ManifestError, manifest_name, object_name, signature_name};
 use super::record::Settled;
@@ -16,18 +16,18 @@ use sha2::{Digest, Sha256};
 use std::pin::Pin;
 use tokio::sync::mpsc::Receiver;
 
-/// Bytes of an object that is there already that are read back at a time.
+/// Bytes per read when an existing object is read back.
 const READ_BYTES: u64 = 8 << 20;
 
-/// A note that is being written down, whether or not that succeeds.
+/// A write of a note; its failure does not matter.
 pub type Noted<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// What is kept of a delivery, so that the next one goes on with it.
-pub trait Record: Send {
+/// The record of a delivery, from which the next one resumes.
+pub trait DeliveryRecord: Send {
     /// An object is complete in the store. An error ends the delivery.
     ///
     /// # Errors
-    /// When it could not be noted.
+    /// When it could not be recorded.
     fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()>;
 
     /// Whether checkpoints are kept. If not, an object that cannot be completed is aborted.
@@ -35,49 +35,48 @@ pub trait Record: Send {
         false
     }
 
-    /// What a store holds of object `number`.
+    /// The last checkpoint of object `number`.
     fn kept(&self, number: u32) -> Option<Checkpoint> {
         let _never_any = number;
         None
     }
 
-    /// The store holds so much of object `number`.
+    /// Keeps a checkpoint of object `number`.
     fn keep(&mut self, number: u32, checkpoint: Checkpoint) -> Noted<'_> {
         let _not_kept = (number, checkpoint);
         Box::pin(std::future::ready(()))
     }
 
-    /// What the store holds of the object in progress is of no use.
+    /// Drops the checkpoint of the object in progress.
     fn forget(&mut self) -> Noted<'_> {
         Box::pin(std::future::ready(()))
     }
 }
 
-impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> Record for F {
+impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> DeliveryRecord for F {
     fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
         let noted = self(info, consumed);
         Box::pin(std::future::ready(noted))
     }
 }
 
-/// Streams a capture's objects, from number `first`, into a store until the merge ends. `record` is told of each object
-/// that is complete there, with what it leaves behind.
+/// Streams a capture's objects, from number `first`, into a store until the merge ends. `record` hears of each complete object.
 ///
-/// The first object may be there already, from a process that died before it could note so: if it is the same, it is kept
-/// and not sent again. If a part of it is there and `record` has kept where, the rest is sent.
+/// The store may have the first object already, from a process that died before it could record so. If it is the same, it is not
+/// sent again. If the store has a part of it and `record` has a checkpoint, only the rest is sent.
 ///
-/// The end of the channel between two objects is taken as the merge's good end; whether it was, its own result tells.
+/// A channel that closes between two objects counts as the merge's success; the merge's own result tells whether it was.
 ///
 /// # Errors
-/// The first failure. Then the channel is closed, so that the merge ends too, and the open object is aborted, unless
-/// `record` has kept where it stands.
+/// The first failure. The channel is then closed, so that the merge ends too, and the open object is aborted, unless `record`
+/// has its checkpoint.
 pub async fn deliver(
     store: &dyn ObjectStore,
     id: &CaptureId,
     format: ObjectFormat,
     first: u32,
     outputs: Receiver<Output>,
-    record: &mut dyn Record,
+    record: &mut dyn DeliveryRecord,
 ) -> Result<Vec<ObjectInfo>, UploadError> {
     let mut infos = Vec::new();
     let mut never: Leave<'_> = Box::pin(std::future::pending());
@@ -106,7 +105,7 @@ pub(super) async fn relay(
     (store, id): (&dyn ObjectStore, &CaptureId),
     (format, first): (ObjectFormat, u32),
     mut outputs: Receiver<Output>,
-    record: &mut dyn Record,
+    record: &mut dyn DeliveryRecord,
     infos: Option<&mut Vec<ObjectInfo>>,
     leave: &mut Leave<'_>,
 ) -> Result<(), UploadError> {
@@ -136,7 +135,7 @@ pub enum PublishError {
     Store(#[from] UploadError),
 }
 
-/// Writes the manifest, and before it its signature: a manifest that is there is signed, if this host signs.
+/// Writes the signature, then the manifest: so a visible manifest is always signed, if this host signs.
 ///
 /// # Errors
 /// [`PublishError`]. A signature without a manifest may then be left.
@@ -158,7 +157,7 @@ struct Relay<'a> {
     id: &'a CaptureId,
     format: ObjectFormat,
     first: u32,
-    record: &'a mut dyn Record,
+    record: &'a mut dyn DeliveryRecord,
     open: Option<Open>,
     /// Objects that are complete.
     done: u32,
@@ -169,20 +168,20 @@ struct Relay<'a> {
 struct Open {
     number: u32,
     name: String,
-    /// Written up to now.
+    /// Bytes written so far.
     bytes: u64,
-    /// None: an object of that name is there, and is held against what the merge makes.
+    /// None: the store has an object of that name, which is compared with the merge's bytes.
     writer: Option<Box<dyn ObjectWriter>>,
-    /// What the store holds already.
+    /// The part that the store has.
     held: Option<Prefix>,
-    /// Whether what the store holds outlives this delivery.
+    /// Whether that part outlives this delivery.
     kept: bool,
 }
 
 /// The beginning of an object that is not sent again.
 struct Prefix {
     bytes_left: u64,
-    /// As merged now, and as the store confirmed it.
+    /// Checksum of the merge's bytes, and the store's.
     merged: Running,
     confirmed: Option<u32>,
 }
@@ -231,8 +230,8 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Whether an object of that name is there. A store that does not let us look is taken for one where it is not: nothing
-    /// is ever overwritten, so at worst the object's end is refused.
+    /// Whether the store has an object of that name. If we may not look, it counts as absent: nothing is ever overwritten, so at
+    /// worst the store refuses to complete the object.
     async fn is_there(store: &dyn ObjectStore, name: &str) -> Result<bool, UploadError> {
         match store.size(name).await {
             Ok(size) => Ok(size.is_some()),
@@ -241,7 +240,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Goes on with an object of which the store holds something.
+    /// Resumes an object of which the store has a part.
     async fn resume(&mut self, open: &mut Open, checkpoint: &Checkpoint) -> Result<(), UploadError> {
         let (writer, bytes) = match self.store.resume(&open.name, checkpoint).await {
             Ok(resumed) => resumed,
@@ -290,8 +289,7 @@ impl Relay<'_> {
         written
     }
 
-    /// Keeps where the open object stands. Also after a failure: what arrived before it is what the next attempt goes on
-    /// behind.
+    /// Keeps a checkpoint of the open object, also after a failure: the next attempt resumes there.
     async fn note(&mut self) {
         let Some(open) = &mut self.open else { return };
         if self.record.keeps()
@@ -302,7 +300,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Gives up what the store holds of the open object, which then starts from its beginning.
+    /// Discards the store's part of the open object, which then starts from its beginning.
     async fn discard(&mut self, error: UploadError) -> UploadError {
         self.record.forget().await;
         if let Some(open) = &mut self.open {
@@ -355,7 +353,7 @@ impl Relay<'_> {
     }
 }
 
-/// Holds the object that is there against what was merged. One that differs is somebody else's and stays.
+/// Compares the store's object with the merge's. A different one is not ours and stays.
 async fn adopt(
     store: &dyn ObjectStore,
     id: &CaptureId,

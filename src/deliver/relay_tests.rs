@@ -203,7 +203,7 @@ impl ObjectWriter for Parts {
 #[derive(Default)]
 struct Journalled(Option<Checkpoint>);
 
-impl Record for Journalled {
+impl DeliveryRecord for Journalled {
     fn complete(&mut self, _info: ObjectInfo, _consumed: Consumed) -> Pending<'_, ()> {
         Box::pin(async { Ok(()) })
     }

@@ -1,5 +1,5 @@
-//! Objects held against their manifest. Owns what is checked and the findings; not how they are printed. A copy in a
-//! directory and the bucket itself are places alike.
+//! Checks objects against their manifest. Owns the checks and the findings; not their printing. The place is a directory or a
+//! bucket.
 //!
 //! Each object is read once: its bytes are hashed on the way into the pcap reader, so files of any size cost bounded memory.
 //!
@@ -7,7 +7,7 @@
 
 use super::manifest::{Manifest, ManifestError, manifest_name, signature_name};
 use super::sign::{PublicKey, SIGNATURE_BYTES};
-use crate::job::{Imbalance, ObjectInfo};
+use crate::job::{CaptureId, Imbalance, ObjectInfo};
 use crate::pcap::{Compression, Container};
 use crate::pcap::{ReadError, Reader, Unpacked};
 use crate::upload::{ObjectStore, UploadError};
@@ -20,13 +20,13 @@ use std::path::{Path, PathBuf};
 /// Largest manifest that is read: a million objects' worth.
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
-/// What is asked of a bucket at a time: large enough that the answer's way costs little, and all that is in memory.
+/// Bytes per request to a bucket: large enough to hide the round trip, and the bound on memory.
 const PIECE_BYTES: u64 = 8 << 20;
 
-/// The least that is worth a request.
+/// Smallest request.
 const PIECE_BYTES_MIN: u64 = 256 << 10;
 
-/// Why objects could not be held against a manifest at all.
+/// Why objects could not be checked at all.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The manifest or its folder cannot be read.
@@ -37,7 +37,21 @@ pub enum VerifyError {
         /// Why not.
         source: io::Error,
     },
-    /// The manifest is none.
+    /// It is the manifest of another capture than its name says.
+    #[error(
+        "{} is the manifest of capture {id}, whose name is {expected}: it was renamed, or put in the place of another one; \
+         nothing that it says counts for this name",
+        path.display()
+    )]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// The capture that it is of.
+        id: CaptureId,
+        /// The name that it must have.
+        expected: String,
+    },
+    /// The file is no manifest.
     #[error("{}: {source}", path.display())]
     Manifest {
         /// The file.
@@ -47,7 +61,7 @@ pub enum VerifyError {
     },
 }
 
-/// Something that is not as the manifest says.
+/// A difference from the manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum Finding {
     /// The object is not beside the manifest.
@@ -120,7 +134,7 @@ pub enum Finding {
         /// As the ledger says.
         expected: u64,
     },
-    /// The manifest is not signed, and a signature was asked for.
+    /// The manifest is not signed, and a signature is required.
     #[error("{name}: missing; the manifest is not signed, or its signature was removed")]
     Unsigned {
         /// The signature's file.
@@ -137,12 +151,12 @@ pub enum Finding {
     Ledger(#[from] Imbalance),
 }
 
-/// What happens during a check, for those who watch.
+/// Progress of a check.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// So many bytes will be read, if the manifest is right.
+    /// Bytes that will be read, if the manifest is right.
     Begin(u64),
-    /// So many more bytes are read.
+    /// Bytes read since the last report.
     Read(u64),
     /// An object is done; its findings, if any.
     Object(&'a ObjectInfo, &'a [Finding]),
@@ -153,9 +167,9 @@ pub enum Step<'a> {
 pub struct Verified {
     /// The manifest.
     pub manifest: Manifest,
-    /// Packets in the objects that were there.
+    /// Packets in the objects found.
     pub packets: u64,
-    /// Everything that is wrong; nothing if the capture is whole.
+    /// All findings; none if the capture is whole.
     pub findings: Vec<Finding>,
 }
 
@@ -202,13 +216,13 @@ impl Place for Directory {
     }
 }
 
-/// A store, for code that may block: each read waits on the runtime that it is given.
+/// A store, for blocking code: each read waits on the given runtime.
 pub struct Bucket<'a> {
     /// The store.
     pub store: &'a dyn ObjectStore,
-    /// Where its requests run; never the runtime of the thread that reads.
+    /// The runtime of its requests; never that of the reading thread.
     pub runtime: &'a tokio::runtime::Runtime,
-    /// What messages call it.
+    /// Its name in messages.
     pub uri: String,
 }
 
@@ -272,10 +286,10 @@ impl Read for Stream<'_> {
     }
 }
 
-/// Holds the objects beside a manifest in a directory against it.
+/// Checks the objects beside a manifest in a directory.
 ///
 /// # Errors
-/// [`VerifyError`] when there is no readable manifest. What is wrong with objects is a finding, not an error.
+/// [`VerifyError`] when there is no readable manifest. A damaged object is a finding, not an error.
 pub fn verify(path: &Path, watch: &mut dyn FnMut(Step<'_>)) -> Result<Verified, VerifyError> {
     verify_file(path, None, watch)
 }
@@ -297,7 +311,7 @@ pub fn verify_file(
     verify_at(&Directory(dir.to_owned()), &name, key, watch)
 }
 
-/// Holds the objects of a place against its manifest `name`; with a key, the manifest must also be signed by it.
+/// Checks the objects of a place against its manifest `name`; with a key, the manifest must also be signed by it.
 ///
 /// # Errors
 /// As [`verify`].
@@ -314,6 +328,10 @@ pub fn verify_at(
         .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_end(&mut json))
         .map_err(|source| VerifyError::Read { path: path(), source })?;
     let manifest = Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path(), source })?;
+    let expected = manifest_name(&manifest.id);
+    if name != expected {
+        return Err(VerifyError::Name { path: path(), id: manifest.id, expected });
+    }
     watch(Step::Begin(manifest.objects.iter().fold(0, |sum: u64, object| sum.saturating_add(object.bytes))));
 
     let mut findings = Vec::new();
@@ -352,7 +370,7 @@ pub fn verify_at(
     Ok(Verified { manifest, packets, findings })
 }
 
-/// What is wrong with the signature.
+/// The signature's fault, if it has one.
 fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) -> Option<Finding> {
     let name = signature_name(&manifest.id);
     let mut signature = Vec::new();
@@ -368,7 +386,7 @@ fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) 
     }
 }
 
-/// What an object turned out to hold.
+/// The figures of an object, as read.
 #[derive(Debug, Default)]
 struct Found {
     container: Container,
@@ -409,7 +427,7 @@ fn examine(
     if let Err(source) = read_records(&mut bytes, &mut content, &mut found) {
         findings.push(Finding::Pcap { name: name.clone(), source });
     }
-    // What the pcap reader left behind an error also belongs to the size and the checksum.
+    // The bytes after a pcap error also count for size and checksum.
     if let Err(source) = io::copy(&mut bytes, &mut io::sink()) {
         findings.push(Finding::Unreadable { name: name.clone(), source });
         return Some(found);
@@ -449,7 +467,7 @@ fn examine(
     Some(found)
 }
 
-/// Notes every figure that is not as the manifest says.
+/// Adds a finding for every figure that differs from the manifest.
 fn differ<const N: usize>(
     object: &ObjectInfo,
     findings: &mut Vec<Finding>,
@@ -469,7 +487,7 @@ fn hex(digest: Sha256) -> String {
 /// Hash and size of what an object unpacks to, if that is asked for.
 type ContentSum = Option<(Sha256, u64)>;
 
-/// What an object unpacks to, on its way into the reader.
+/// The unpacked bytes of an object, for the reader.
 struct Content<'a, R> {
     source: R,
     sum: &'a mut ContentSum,
@@ -512,7 +530,7 @@ fn read_records(bytes: impl Read, sum: &mut ContentSum, found: &mut Found) -> Re
     Ok(())
 }
 
-/// Opens a file, and nothing that only looks like one: a pipe would be waited for.
+/// Opens a regular file only: a pipe could block.
 fn open_regular(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -520,7 +538,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Files of the capture's name that the manifest does not know.
+/// Files with the capture's name that are not in the manifest.
 fn foreign(
     place: &dyn Place,
     manifest_file: &str,

@@ -13,11 +13,11 @@ const HUGE_BYTES_MIN: u64 = 64 << 20;
 /// generous.
 const ORDINARY_MIB: u32 = 512;
 
-/// Whoever gives one of these wants hugepages, and its error if there are none.
+/// With one of these the operator wants hugepages, and EAL's error if there are none.
 const DECIDE_FOR_HUGEPAGES: &[&str] =
     &["--huge-dir", "--huge-unlink", "--socket-mem", "--socket-limit", "--numa-mem", "--numa-limit"];
 
-/// Whoever gives one of these has a plan for files that processes share.
+/// With one of these the operator has decided about the files that processes share.
 const DECIDE_ABOUT_FILES: &[&str] =
     &["--no-shconf", "--huge-dir", "--huge-unlink", "--file-prefix", "--proc-type", "--legacy-mem"];
 

@@ -164,7 +164,7 @@ impl Eal {
         Ok(Registered { _eal: self.clone(), ours: !known, _this_thread: PhantomData })
     }
 
-    /// The control path of DPDK is not thread-safe: whoever calls into it holds this.
+    /// The control path of DPDK is not thread-safe: every call into it holds this lock.
     pub(super) fn control(&self) -> MutexGuard<'_, BTreeSet<u16>> {
         // The set is changed in single calls, so it is whole even if a holder panicked.
         self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner)

@@ -88,8 +88,8 @@ impl Mempool {
 
 impl Drop for Mempool {
     fn drop(&mut self) {
-        // SAFETY: made by rte_pktmbuf_pool_create; whoever takes mbufs from it (a port, a burst, a feeder) borrows or owns
-        // the pool, so none is out. The callee takes DPDK's own lock.
+        // SAFETY: made by rte_pktmbuf_pool_create; what takes mbufs from it (a port, a burst, a feeder) borrows or owns the
+        // pool, so all are back. The callee takes DPDK's own lock.
         unsafe { sys::rte_mempool_free(self.raw.as_ptr()) };
     }
 }

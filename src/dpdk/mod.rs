@@ -28,7 +28,7 @@ mod port;
 mod burst;
 mod stats;
 #[doc(hidden)]
-pub mod feed;
+pub mod feeder;
 
 pub use arguments::Memory;
 pub use burst::{RxBurst, RxQueue};

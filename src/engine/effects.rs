@@ -7,7 +7,7 @@ use super::machine::{Capture, Effect, Input, RECORD_TIME_MAX, Serial, Sought};
 use super::roster::Desired;
 use super::tasks::removal_died;
 use super::{Change, Engine, Refusal, Reply, Resources};
-use crate::deliver::journal::{self, Record, settle_counts};
+use crate::deliver::journal::{self, CaptureRecord, settle_counts};
 use crate::deliver::{
     Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, find_manifest, put_manifest,
 };
@@ -269,8 +269,8 @@ impl Engine {
         }
     }
 
-    fn record(&self, capture: &Capture, resources: &Resources, ledger: Ledger) -> Record {
-        Record {
+    fn record(&self, capture: &Capture, resources: &Resources, ledger: Ledger) -> CaptureRecord {
+        CaptureRecord {
             job: capture.flat_job(ledger),
             queues: capture.queues,
             snaplen: capture.snaplen(),

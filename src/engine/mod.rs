@@ -28,7 +28,7 @@ pub use machine::AccountBounds;
 pub use overview::{AccountView, CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
-use crate::block::Stage;
+use crate::block::Heartbeat;
 use crate::job::{AccountId, CaptureId, Job};
 use crate::pcap::Origin;
 use crate::spool::{Event, Feed};
@@ -104,7 +104,7 @@ pub struct Engine {
     sweeps: JoinSet<()>,
     started: Instant,
     finished: bool,
-    stage: Arc<Stage>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Engine {
@@ -134,14 +134,14 @@ impl Engine {
             sweeps: JoinSet::new(),
             started: Instant::now(),
             finished: false,
-            stage: Arc::new(Stage::new("engine", 0)),
+            heartbeat: Arc::new(Heartbeat::new("engine", 0)),
         })
     }
 
     /// Its heartbeat, for the watchdog.
     #[must_use]
-    pub fn stage(&self) -> Arc<Stage> {
-        Arc::clone(&self.stage)
+    pub fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
     }
 
     /// Works until [`Action::Shutdown`] is done, or, once every handle is gone, until every capture has ended.
@@ -246,7 +246,7 @@ impl Engine {
     }
 
     fn tick(&mut self) {
-        self.stage.turn(0, 0);
+        self.heartbeat.beat(0, 0);
         self.look_at_clock();
         self.assignments.tick();
         while let Some(&(generation, change)) = self.changes.front() {

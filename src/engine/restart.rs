@@ -4,7 +4,7 @@
 
 use super::machine::{Inherited, Input, Kept, Remains, Serial};
 use super::{Engine, Planes, Resources};
-use crate::deliver::journal::{Entry, Journal, Record, settled};
+use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
 use crate::deliver::{Known, Manifest, has_remains, sweep, sweep_store, swept};
 use crate::job::{CaptureId, Job, Status, StopReason};
 use crate::pcap::Origin;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 pub(super) struct Inheritance {
     /// The jobs that have not ended, and the captures in the spool that the job store does not know; with what the spool has
     /// of each.
-    unfinished: Vec<(Stored, Left)>,
+    unfinished: Vec<(Stored, OnDisk)>,
     /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and all of
     /// them.
     failed: Vec<(Job, Vec<CaptureId>)>,
@@ -32,15 +32,15 @@ pub(super) struct Inheritance {
 
 /// What a capture's directory says.
 #[derive(Debug)]
-struct Left {
+struct OnDisk {
     exists: bool,
-    record: Option<Record>,
+    record: Option<CaptureRecord>,
     settled: Option<Manifest>,
 }
 
-impl Left {
+impl OnDisk {
     fn read(dir: &Path, id: &CaptureId) -> Self {
-        let record = Record::read(dir).unwrap_or_else(|error| {
+        let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
             tracing::error!(capture = %id, %error, "a capture's record cannot be read");
             None
         });
@@ -63,7 +63,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
         }
     }
     let spool_dir = &planes.spool.config().dir;
-    let known = |record: &Record| {
+    let known = |record: &CaptureRecord| {
         let job = &record.job;
         match planes.jobs.get(&job.request.account, &job.id) {
             Ok(None) => Known::Not,
@@ -93,7 +93,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
     }
     let look = |stored: Stored| {
         let dir = spool_dir.join(stored.job.id.as_str());
-        let left = Left::read(&dir, &stored.job.id);
+        let left = OnDisk::read(&dir, &stored.job.id);
         if left.exists {
             planes.spool.assign(&dir, &planes.spool.quota().share(&stored.job.request.account.0));
         }
@@ -103,7 +103,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
 }
 
 /// What an ended capture keeps in the spool. Its age is that of its record, by a clock that may have been set since.
-fn left_by(planes: &Planes, record: &Record) -> Kept {
+fn left_by(planes: &Planes, record: &CaptureRecord) -> Kept {
     let (spool, job) = (&planes.spool, &record.job);
     let (dir, account) = (spool.config().dir.join(job.id.as_str()), job.request.account.clone());
     spool.assign(&dir, &spool.quota().share(&account.0));
@@ -151,9 +151,9 @@ impl Engine {
         }
     }
 
-    fn take_over_one(&mut self, serial: Serial, stored: Stored, left: Left) {
+    fn take_over_one(&mut self, serial: Serial, stored: Stored, left: OnDisk) {
         let Stored { revision, job } = stored;
-        let Left { exists, record, settled } = left;
+        let OnDisk { exists, record, settled } = left;
         if let Some(writer) = &self.writer {
             writer.known(serial, revision);
         }

@@ -1,8 +1,8 @@
-//! What each worker is to do: the captures in their slots, as every worker takes them up. Owns the works that wait for a
-//! worker that looks away; not the decision who is in which slot.
+//! The captures in their slots, as each worker gets them. Owns the queue of updates for a worker that is slow to take them; not the
+//! decision which capture is in which slot.
 //!
-//! Invariant: `generation` names one state of all slots, and every worker runs every capture that was set, however long it
-//! looks away. So the ends of streams to wait for are exactly as many as there are queues.
+//! Invariant: `generation` names one state of all slots, and every worker runs every capture that was set, however slow it is.
+//! So each capture ends with exactly one end of stream per queue.
 
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Filter, PrefixSet};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Desired {
     pub filter: Filter,
-    /// What its account may see; every packet if none.
+    /// The prefixes that its account may see; every packet if none.
     pub scope: Option<Arc<PrefixSet>>,
     pub attachment: Attachment,
 }
@@ -29,12 +29,12 @@ impl Desired {
 #[derive(Debug)]
 struct WorkerSlot {
     handle: WorkerHandle,
-    /// Generations that are in the worker's ring or were, and that it is not known to run.
+    /// Generations given to the worker that it is not yet known to run.
     given: VecDeque<u64>,
     running: u64,
-    /// The serial in each slot of the newest work in `given`, or of the running one.
+    /// The serial in each slot: of the newest generation in `given`, or of the running one.
     serials: [u64; CAPTURES_MAX],
-    /// Works that the worker's ring had no room for, oldest first.
+    /// Updates for which the worker's ring had no room, oldest first.
     waiting: VecDeque<Box<Work>>,
 }
 
@@ -44,7 +44,7 @@ impl WorkerSlot {
         Self { handle, given: VecDeque::new(), running: 0, serials, waiting: VecDeque::new() }
     }
 
-    /// Adds the newest work. It replaces the newest that waits, unless that would skip the begin of a capture.
+    /// Adds an update. It replaces the newest waiting one, unless that would skip the begin of a capture.
     fn add(&mut self, work: Box<Work>) {
         if self.waiting.back().is_some_and(|newest| !self.begins_a_capture_that_ends(newest, &work)) {
             self.waiting.pop_back();
@@ -53,7 +53,7 @@ impl WorkerSlot {
         self.give();
     }
 
-    /// Whether a capture begins with `newest`, the last work that waits, and is not in `next` any more.
+    /// Whether a capture begins with `newest`, the last waiting update, and is not in `next` any more.
     fn begins_a_capture_that_ends(&self, newest: &Work, next: &Work) -> bool {
         let before = self.waiting.len().checked_sub(2).map(|index| &self.waiting[index]);
         (0..CAPTURES_MAX).any(|slot| {
@@ -63,7 +63,7 @@ impl WorkerSlot {
         })
     }
 
-    /// Gives the worker what waits, as far as its ring has room.
+    /// Gives the worker the waiting updates, as far as its ring has room.
     fn give(&mut self) {
         while let Some(work) = self.waiting.pop_front() {
             let (generation, serials) = (work.generation, std::array::from_fn(|slot| work.serial(slot)));
@@ -76,7 +76,7 @@ impl WorkerSlot {
         }
     }
 
-    /// Notes which work runs now.
+    /// Notes which generation runs now.
     fn take_back(&mut self) {
         while let Some(_replaced) = self.handle.take_back() {
             self.running = self.given.pop_front().unwrap_or(self.running);
@@ -84,11 +84,11 @@ impl WorkerSlot {
     }
 }
 
-/// All workers, and what they are to do.
+/// All workers and their assignments.
 ///
-/// Every worker runs every capture that is set, however long it looks away: of the works that wait for it only the newest is
-/// replaced by a newer one, and never one with which a capture begins that the newer one has no more. So each capture ends with
-/// exactly [`Assignments::streams`] messages `Message::End`, one for each queue of each worker, once its slot is set otherwise.
+/// Every worker runs every capture that is set, however slow it is: only the newest waiting update is ever replaced, and not if
+/// a capture begins with it and is absent from the newer one. So each capture ends with exactly [`Assignments::streams`]
+/// messages `Message::End`, one per queue, once its slot is set otherwise.
 #[derive(Debug)]
 pub(super) struct Assignments {
     workers: Vec<WorkerSlot>,
@@ -107,7 +107,7 @@ impl Assignments {
         self.workers.iter().map(|worker| worker.handle.queues()).sum()
     }
 
-    /// Changes one slot; returns the generation that has it so.
+    /// Changes one slot; returns the generation with the change.
     pub fn set(&mut self, slot: usize, desired: Option<Desired>) -> u64 {
         self.slots[slot] = desired;
         self.generation += 1;
@@ -125,7 +125,7 @@ impl Assignments {
         self.workers.iter().all(|worker| worker.running >= generation)
     }
 
-    /// Takes back old work and gives workers what they do not have yet.
+    /// Takes back replaced updates and gives workers the waiting ones.
     pub fn tick(&mut self) {
         for worker in &mut self.workers {
             worker.take_back();
@@ -185,7 +185,7 @@ mod tests {
         ends
     }
 
-    /// A assignments of workers that do not run yet, with so many queues each.
+    /// Assignments of workers that do not run yet, with so many queues each.
     fn assignments(queues: &[u16]) -> (Assignments, Vec<Rig>) {
         let rigs = queues.iter().map(|&queues| Rig::new(queues, 1));
         let (handles, rigs): (Vec<_>, Vec<_>) = rigs.unzip();
@@ -224,7 +224,7 @@ mod tests {
         for slot in 0..CAPTURES_MAX {
             generation = assignments.set(slot, None);
         }
-        // Begins are gathered while none of them ended: one work that waits has them all, and the next one has none.
+        // Begins are combined while none of them ended: one waiting update has them all, and the next one has none.
         assert_eq!(assignments.workers[0].waiting.len(), 2);
         let ends = ends(&mut assignments, rigs, generation);
         assert_eq!(ends, (1..=CAPTURES_MAX as u64).map(|serial| (serial, 1)).collect());

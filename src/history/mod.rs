@@ -1,18 +1,17 @@
-//! The past that this host can still show: a sample of all packets' heads in a bounded ring on disk, and looking back
-//! into it. Owns the ring, its two bounds and the query; not the sampling (`worker`), nor the job that asks (`engine`).
+//! The history: a sample of all packets' heads in a bounded ring on disk, and queries of it (look-backs). Owns the ring, its two
+//! bounds and the query; not the sampling (`worker`), nor the job (`engine`).
 //!
 //! ```text
 //! worker ─sampled─▶ segments in history/.open-N/ ─published─▶ intake ─rename─▶ ring of files ─▶ look back
 //! ```
 //!
-//! What the ring holds is on its own account: a segment counts towards `spool.bytes_max` only until the ring has it.
+//! The ring has a quota of its own: a segment counts towards `spool.bytes_max` only until the ring has it.
 //!
-//! What fails costs the segment that it happens to at most: it is tried again, and what is lost for good makes every look
-//! back at its time say that it is not covered. The recording goes on.
+//! A failure costs at most the segment concerned: it is tried again, and if it is lost, every look-back at its time says that
+//! this time is not covered. The recording goes on.
 //!
-//! Invariant: the ring never holds more than `bytes_max` bytes nor a segment older than `keep`, whatever dies when, unless
-//! the file system refuses to delete: a file of the ring says in its name what it holds, so a restart needs nothing but the
-//! directory.
+//! Invariant: the ring never holds more than `bytes_max` bytes nor a segment older than `keep`, also after a crash,
+//! unless the file system refuses to delete. The name of a ring's file tells its content, so a restart needs only the directory.
 
 mod intake;
 mod query;
@@ -32,12 +31,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-/// What an operator decides about history.
+/// The history's settings.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryConfig {
     /// 1 in N packets; every packet when none.
     pub sample: Option<Sample>,
-    /// The most that the ring may hold, in bytes.
+    /// Size limit of the ring, in bytes.
     pub bytes_max: u64,
     /// Age at which a segment is deleted.
     pub keep: Duration,
@@ -69,12 +68,12 @@ pub enum HistoryError {
         /// What is wrong with it.
         source: crate::pcap::ReadError,
     },
-    /// What was just captured did not arrive on disk.
+    /// The newest packets did not arrive on disk in time.
     #[error("the newest packets of the history did not reach the disk within {0:?}; try again")]
     Late(Duration),
 }
 
-/// Spans of which segments are missing that are kept in mind; of more the oldest two become one.
+/// Most gaps that are remembered; with one more, the oldest two are joined.
 const GAPS_MAX: usize = 256;
 
 /// A recording that is not wholly in the ring.
@@ -96,15 +95,15 @@ pub struct History {
     /// By their numbers.
     open: Mutex<BTreeMap<u64, Recording>>,
     closed: Condvar,
-    /// From when to when a segment is missing, ns since the UNIX epoch.
+    /// Gaps: from when to when a segment is missing, ns since the UNIX epoch.
     gaps: Mutex<VecDeque<(u64, u64)>>,
     /// Segments that were copied into the ring and could not be freed.
     unfreed: Mutex<Vec<PathBuf>>,
 }
 
 impl History {
-    /// Opens the ring below `spool`'s directory; takes in what an earlier process left half way, and deletes what is too
-    /// old or too much.
+    /// Opens the ring below `spool`'s directory. Takes in the segments that an earlier process left, and deletes what is too old or
+    /// too much.
     ///
     /// # Errors
     /// [`HistoryError::Dir`] when the directory cannot be made or read.
@@ -126,7 +125,7 @@ impl History {
         })
     }
 
-    /// What the operator decided.
+    /// Its settings.
     #[must_use]
     pub fn config(&self) -> &HistoryConfig {
         &self.config
@@ -139,7 +138,7 @@ impl History {
     }
 
     /// Begins a recording of `queues` queues under a number that no other one of this process had; returns where its
-    /// published segments are to be announced. It is over once every queue has ended, or the last holder lets go of that.
+    /// published segments are to be announced. It ends once every queue has ended, or the last holder drops the feed.
     ///
     /// # Errors
     /// [`HistoryError::Thread`].
@@ -168,7 +167,7 @@ impl History {
         open.insert(serial, Recording { began_ns, replaced: None });
     }
 
-    /// Nobody waits for this recording any more.
+    /// No look-back waits for this recording any more.
     fn close(&self, serial: u64) {
         self.opened().remove(&serial);
         self.closed.notify_all();
@@ -190,7 +189,7 @@ impl History {
         const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
         let settled = ns(self.config.segment + PUBLISHED_WITHIN);
         let newest = self.opened().values().last().copied();
-        // A recording that is said to begin later than now began before the clock was set back.
+        // A recording that begins in the future began before the clock was set back.
         newest.is_some_and(|newest| newest.began_ns <= end_ns || newest.began_ns > now_ns)
             && now_ns.saturating_sub(end_ns) < settled
     }
@@ -212,14 +211,14 @@ impl History {
         Ok(())
     }
 
-    /// Waits for what the workers had when they ended. Only once writers and publisher have ended too: nothing more is announced,
-    /// and a recording that no worker had taken up yet would never be told its end. Blocks.
+    /// Waits for the workers' last segments. Call it only once writers and publisher have ended too: nothing more is announced then,
+    /// and a recording that no worker had started would never receive its end. Blocks.
     ///
     /// # Errors
     /// [`HistoryError::Late`] when it takes too long.
     pub fn finish(&self, patience: Duration) -> Result<(), HistoryError> {
         let serials: Vec<u64> = self.opened().keys().copied().collect();
-        // The feed goes with the registration; what it was told before is still taken in.
+        // The feed is dropped with the registration; earlier messages are still taken in.
         serials.into_iter().for_each(|serial| self.spool.forget(serial));
         self.wait_for(u64::MAX, patience)
     }
@@ -243,7 +242,7 @@ impl History {
         query::run(query, &self.dir, &entries, covered, visible)
     }
 
-    /// Notes that segments of this time are lost to the ring.
+    /// Remembers a gap: segments of this time are lost to the ring.
     fn miss(&self, from_ns: u64, to_ns: u64) {
         let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
         gaps.push_back((from_ns, to_ns));
@@ -272,7 +271,7 @@ impl History {
         self.ring().oldest_ns()
     }
 
-    /// What is done from time to time: deletes what is too old, and frees what could not be freed.
+    /// Housekeeping: deletes segments that are too old, and frees those that could not be freed.
     fn tidy(&self) {
         self.ring().trim(Now::get());
         let mut unfreed = self.unfreed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -284,7 +283,7 @@ impl History {
         entry.number = self.ring().next_number();
         let to = self.dir.join(entry.name());
         if self.spool.config().write == WriteMode::Mapped {
-            // A mapped segment is written again and again: what stays here is a copy.
+            // The file of a mapped segment is reused, so the ring keeps a copy.
             self.copy(path, &to, &entry)?;
             if let Err(error) = self.spool.free(path) {
                 tracing::warn!(segment = %path.display(), %error, "a segment of the spool cannot be freed; it is tried again");

@@ -1,8 +1,8 @@
-//! The ring: a directory of segments whose names say what they hold. Owns the names, the index, and what is deleted when.
+//! The ring: a directory of segments whose names tell their content. Owns the names, the index and the order of deletion.
 //!
 //! The wall clock may be stepped while the ring lives, so stamps do not say which segment is older. A segment is given the
-//! next number when it is taken in, and the lowest number goes first. Its age runs by the monotonic clock from when it was
-//! taken in; the wall clock is asked once, for what an earlier process left.
+//! next number when it is taken in, and the lowest number goes first. Its age runs by the monotonic clock from then
+//! on; the wall clock is read once, for the segments of an earlier process.
 //!
 //! Invariant: the index has exactly the files of the directory that bear a name of the ring, one that could not be deleted
 //! included.
@@ -66,7 +66,7 @@ impl Entry {
         format!("{first_ns:020}-{last_ns:020}-q{queue:03}-n{one_in}{number}.pcap")
     }
 
-    /// What a file's name says; none if it is not of the ring.
+    /// Parses a file's name; none if it is not of the ring.
     #[must_use]
     pub fn parse(name: &str, bytes: u64) -> Option<Self> {
         let mut parts = name.strip_suffix(".pcap")?.split('-');
@@ -83,7 +83,7 @@ impl Entry {
     }
 }
 
-/// What is deleted first stands first. Without a number the last record's time decides.
+/// Order of deletion. Without a number the last record's time decides.
 type Key = (u64, u64, u64, u16);
 
 #[derive(Clone, Copy, Debug)]
@@ -105,13 +105,13 @@ pub(super) struct Ring {
     by_expiry: BTreeSet<(Option<Instant>, Key)>,
     bytes: u64,
     last_number: u64,
-    /// Those that could not be deleted, so that it is said once.
+    /// Files that could not be deleted, so that each is logged once.
     undeleted: BTreeSet<Key>,
 }
 
 impl Ring {
     /// Reads the directory, takes in what recordings of a dead process published and the whole records of what they were
-    /// writing, and trims. What cannot be taken in is said and stays for the next start.
+    /// writing, and trims. A failure is logged, and its files stay for the next start.
     pub fn open(
         dir: &Path,
         bytes_max: u64,
@@ -185,12 +185,12 @@ impl Ring {
         let file = self.files.open(OpenOptions::new().read(true).write(true), path)?;
         let whole = match name.starts_with('.') {
             false => Some(whole_records(&file, file.metadata()?.len())?),
-            // A file may be longer than its contents, with the remains of an older use behind them.
+            // A file may be longer than its contents, with stale bytes at its end.
             true if name.ends_with(".open") => whole_records_of_open(path)?,
             true => return Ok(()),
         };
         let Some(whole) = whole else {
-            // The ring has a bound, so what nobody can say anything about does not stay.
+            // The ring is bounded, so a file without known content does not stay.
             tracing::warn!(path = %path.display(), "nothing says how much of a segment is whole; it is removed");
             return Ok(());
         };

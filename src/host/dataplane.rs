@@ -1,7 +1,7 @@
 //! The threads that move packets, and the rings and memory between them. Owns their start and end; what they do is in
 //! `worker` and `spool`.
 
-use crate::block::{Arena, ArenaError, ArenaFacts, Block, BlockShare, Hugepages, Stage, WriterEnd, lane};
+use crate::block::{Arena, ArenaError, ArenaFacts, Block, BlockShare, Heartbeat, Hugepages, WriterEnd, lane};
 use crate::packet::Source;
 use crate::spool::{Message, Publisher, Spool, Writer};
 use crate::worker::{ClockSteps, QueueCounters, Timers, WorkerHandle, WorkerParts, lane_notices, worker};
@@ -58,8 +58,8 @@ pub struct DataPlane {
     pub arena: ArenaFacts,
     /// What a worker has of its blocks: how many captures they are enough for.
     pub share: BlockShare,
-    /// What every thread says of itself.
-    pub stages: Vec<Arc<Stage>>,
+    /// Of every thread.
+    pub heartbeats: Vec<Arc<Heartbeat>>,
     /// Steps of the wall clock, as the first worker sees them.
     pub clock: Arc<ClockSteps>,
     stop: Arc<AtomicBool>,
@@ -97,9 +97,9 @@ impl DataPlane {
             let number = u16::try_from(index).unwrap_or(u16::MAX);
             dealt[index % workers].push((number, source, Arc::clone(&queues[index])));
         }
-        let (threads, others, stages) = (Vec::new(), Vec::new(), Vec::new());
+        let (threads, others, heartbeats) = (Vec::new(), Vec::new(), Vec::new());
         let share = BlockShare::dealt(blocks.len(), queues.len(), config.worker_cores.len());
-        let mut plane = Self { queues, arena, share, stages, clock, stop, workers: threads, others };
+        let mut plane = Self { queues, arena, share, heartbeats, clock, stop, workers: threads, others };
         let (parts, lanes) = plane.parts(config, spool, dealt, blocks);
         match plane.start_threads(spawn, config, spool, on_worker, parts, lanes) {
             Ok(handles) => Ok((plane, handles)),
@@ -135,7 +135,7 @@ impl DataPlane {
                 segment_bytes_max: spool.config().segment_bytes,
                 timers: config.timers,
                 stop: Arc::clone(&self.stop),
-                stage: self.stage(format!("worker{i}"), share),
+                heartbeat: self.heartbeat(format!("worker{i}"), share),
                 clock_steps: (i == 0).then(|| Arc::clone(&self.clock)),
             });
         }
@@ -152,13 +152,13 @@ impl DataPlane {
         parts: Vec<WorkerParts<S>>,
         lanes: Vec<Lanes>,
     ) -> Result<Vec<WorkerHandle>, HostError> {
-        let stage = self.stage("publisher".to_owned(), 0);
-        let (publisher, to_publisher) = Publisher::new(Arc::clone(spool), stage);
+        let heartbeat = self.heartbeat("publisher".to_owned(), 0);
+        let (publisher, to_publisher) = Publisher::new(Arc::clone(spool), heartbeat);
         self.others.push(spawn("publisher", None, Box::new(move || publisher.run()))?);
         for (i, (lanes, &core)) in lanes.into_iter().zip(&config.writer_cores).enumerate() {
             let (spool, publisher) = (Arc::clone(spool), to_publisher.clone());
-            let stage = self.stage(format!("writer{i}"), 0);
-            let run = move || Writer::new(spool, publisher, lanes, stage).run();
+            let heartbeat = self.heartbeat(format!("writer{i}"), 0);
+            let run = move || Writer::new(spool, publisher, lanes, heartbeat).run();
             self.others.push(spawn(&format!("writer{i}"), Some(core), Box::new(run))?);
         }
         let mut handles = Vec::new();
@@ -175,10 +175,10 @@ impl DataPlane {
         Ok(handles)
     }
 
-    fn stage(&mut self, name: String, blocks: usize) -> Arc<Stage> {
-        let stage = Arc::new(Stage::new(name, blocks));
-        self.stages.push(Arc::clone(&stage));
-        stage
+    fn heartbeat(&mut self, name: String, blocks: usize) -> Arc<Heartbeat> {
+        let heartbeat = Arc::new(Heartbeat::new(name, blocks));
+        self.heartbeats.push(Arc::clone(&heartbeat));
+        heartbeat
     }
 
     /// Ends the workers, then writers and publisher once everything is on disk.

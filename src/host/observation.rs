@@ -1,16 +1,16 @@
-//! What a running host shows of itself: the watchdog over its threads, and the listener for health and metrics. Owns where
-//! each value comes from; not what is made of it (`observe`).
+//! The watchdog over the threads of a running host, and the listener for health and metrics. Owns where each value comes from;
+//! not its evaluation (`observe`).
 
 use super::dataplane::DataPlane;
 use super::ports;
 use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api;
-use crate::block::{Stage, try_io_uring};
+use crate::block::{Heartbeat, try_io_uring};
 use crate::config::Plan;
 use crate::dpdk::StartedPort;
 use crate::engine::Handle;
-use crate::http;
+use crate::http::{self, Door};
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
 use std::future::pending;
 use std::io;
@@ -37,10 +37,10 @@ impl Observation {
         listener: Option<TcpListener>,
         started: Arc<Vec<StartedPort>>,
         plane: &DataPlane,
-        engine: Arc<Stage>,
+        engine: Arc<Heartbeat>,
         storage: &Storage,
     ) -> io::Result<Self> {
-        let mut stages = plane.stages.clone();
+        let mut stages = plane.heartbeats.clone();
         stages.push(engine);
         let watchdog = Watchdog::start(&stages, plan.observe.watchdog)?;
         let of_ports = plan.ports.iter().flat_map(|port| (0..port.queues).map(|_| port.name().to_owned()));
@@ -55,6 +55,7 @@ impl Observation {
             spool: Arc::clone(&storage.spool),
             jobs: storage.jobs.clone(),
             requests: Arc::new(Requests::default()),
+            authentication_failures: api::authentication_failures,
             has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),
             ending: Arc::new(AtomicBool::new(false)),
@@ -76,7 +77,9 @@ impl Observation {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
             let router = observe::router(sources, captures);
-            let server = http::serve(listener, router, observe::bounds(), None, api::fault, pending());
+            let bounds = observe::bounds();
+            let door = Door { router, answer: api::fault, bounds, tls: None, proxies: Vec::new() };
+            let server = http::serve(listener, door, pending());
             tasks.spawn("health and metrics", server)
         });
         Ending { ending, watchdog, server }

@@ -22,7 +22,7 @@ use crate::deliver::{KeyError, Places};
 use crate::dpdk::{Eal, StartedPort};
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
-use crate::http::{self, Bounds, TlsError};
+use crate::http::{self, Bounds, Door, Tls, TlsError};
 use crate::job::AccountId;
 use crate::matcher::PrefixSet;
 use crate::observe;
@@ -40,7 +40,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
@@ -127,7 +126,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     // A process that was killed a moment ago holds its addresses and the job store too until it is gone.
     SpoolLock::wait_until_free(&plan.spool.dir).map_err(SpoolError::from)?;
     judge(&plan)?;
-    let tls = plan.api.tls.as_ref().map(|(cert, key)| http::tls(cert, key)).transpose()?;
+    let tls = plan.api.tls.as_ref().map(|(cert, key)| Tls::load(cert, key).map(Arc::new)).transpose()?;
     let storage = Storage::open(&plan, new_spool)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     privileges::after_eal();
@@ -142,7 +141,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let started = Arc::new(ports.started);
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, Arc::clone(&started)))?;
     let observation =
-        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.stage(), &storage)
+        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.heartbeat(), &storage)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
@@ -286,12 +285,12 @@ async fn run(
     plan: &Plan,
     engine: Engine,
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Tls>>,
     storage: &Storage,
     observation: Observation,
 ) -> Result<(), ServeError> {
-    let mut signals =
-        Signals::take().map_err(|source| ServeError::System { doing: "take signals", source })?;
+    let mut signals = Signals::take(hang_up(tls.clone()))
+        .map_err(|source| ServeError::System { doing: "take signals", source })?;
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();
     tasks.spawn("engine", engine.run(actions));
@@ -311,12 +310,11 @@ async fn run(
     });
     let router = observation.counted(router);
     let observation = observation.serve(handle.clone(), &mut tasks);
-    let bounds = Bounds::new(plan.api.connections_max, plan.api.request_timeout);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
     tasks.spawn(
         "api",
-        http::serve(listener, router, bounds, tls, api::fault, async {
+        http::serve(listener, door(plan, router, tls), async {
             let _ended_or_dropped = api_ends.await;
         }),
     );
@@ -345,6 +343,31 @@ async fn run(
     drop(handle);
     observation.finish();
     tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
+}
+
+/// The way into the API.
+fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
+    let bounds = Bounds {
+        connections_per_peer_max: plan.api.connections_per_peer_max,
+        ..Bounds::new(plan.api.connections_max, plan.api.request_timeout)
+    };
+    Door { router, answer: api::fault, bounds, tls, proxies: plan.api.trusted_proxies.clone() }
+}
+
+/// What SIGHUP does: the certificate is read again, as it was renewed.
+fn hang_up(tls: Option<Arc<Tls>>) -> impl Fn() + Send + 'static {
+    move || match tls.as_ref().map(|tls| tls.reload()) {
+        Some(Ok(())) => {
+            tracing::info!(
+                "SIGHUP: api.tls_cert and api.tls_key are read again; the rest of the config is read at the start only"
+            );
+        }
+        Some(Err(error)) => tracing::error!(%error, "SIGHUP: the certificate stays as it is"),
+        None => tracing::warn!(
+            signal = "SIGHUP",
+            "ignored: the config is read at the start only; restart trawl to use a new one"
+        ),
+    }
 }
 
 /// What probes left that a dead process had begun.

@@ -3,12 +3,13 @@
 //! | signal | meaning |
 //! |---|---|
 //! | TERM, INT, QUIT, PWR | end: captures stop and are uploaded; a second one ends at once |
-//! | HUP, USR1, USR2, ALRM, VTALRM, PROF, IO, STKFLT, XCPU, XFSZ, real-time | ignored, with a line in the log |
+//! | HUP | what [`Signals::take`] is told: `host::serve` reads the certificate again |
+//! | USR1, USR2, ALRM, VTALRM, PROF, IO, STKFLT, XCPU, XFSZ, real-time | ignored, with a line in the log |
 //! | PIPE | ignored in silence: it comes with every reader that goes away, the log's own too |
 //! | KILL, STOP, TSTP, TTIN, TTOU, CONT | the kernel's own |
 //! | SEGV, BUS, ILL, FPE, TRAP, SYS, ABRT | a fault: the process dies, and the next one takes up what it left |
 //!
-//! Invariant: once [`Signals::take`] has returned no signal of the first three rows ends the process without its end.
+//! Invariant: once [`Signals::take`] has returned no signal of the first four rows ends the process without its end.
 
 use std::io;
 use std::time::Duration;
@@ -19,8 +20,7 @@ use tokio::sync::mpsc;
 const ENDS: [(&str, i32); 4] = [("SIGTERM", 15), ("SIGINT", 2), ("SIGQUIT", 3), ("SIGPWR", 30)];
 
 /// By the kernel's numbers (signal(7), as on x86 and ARM), each of which ends a process that does not handle it.
-const IGNORED: [(&str, i32); 10] = [
-    ("SIGHUP", 1),
+const IGNORED: [(&str, i32); 9] = [
     ("SIGUSR1", 10),
     ("SIGUSR2", 12),
     ("SIGALRM", 14),
@@ -44,11 +44,11 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Hears every signal that would end the process.
+    /// Hears every signal that would end the process. `hang_up` is done for each SIGHUP.
     ///
     /// # Errors
     /// When the system refuses one.
-    pub fn take() -> io::Result<Self> {
+    pub fn take(hang_up: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (told, ends) = mpsc::channel(8);
         for (name, number) in ENDS {
             let (mut heard, told) = (signal(SignalKind::from_raw(number))?, told.clone());
@@ -58,6 +58,13 @@ impl Signals {
                 }
             });
         }
+        let mut heard = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while heard.recv().await.is_some() {
+                hang_up();
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
         let real_time = REAL_TIME.map(|number| ("a real-time signal", number));
         for (name, number) in IGNORED.into_iter().chain(real_time) {
             tokio::spawn(ignore(name, number, signal(SignalKind::from_raw(number))?));
@@ -76,13 +83,7 @@ impl Signals {
 
 async fn ignore(name: &'static str, number: i32, mut heard: Signal) {
     while heard.recv().await.is_some() {
-        match name {
-            "SIGHUP" => tracing::warn!(
-                signal = name,
-                "ignored: the config is read at the start only; restart trawl to use a new one"
-            ),
-            _ => tracing::warn!(signal = name, number, "ignored: it means nothing to trawl"),
-        }
+        tracing::warn!(signal = name, number, "ignored: it means nothing to trawl");
         tokio::time::sleep(PAUSE).await;
     }
 }

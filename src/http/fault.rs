@@ -22,6 +22,9 @@ const LEFT_BYTES_MAX: usize = 1 << 20;
 /// Of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// What each answer from here ends with.
+const LAST_HEADERS: &str = "x-content-type-options: nosniff\r\nconnection: close\r\n";
+
 /// Why there is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -185,7 +188,7 @@ fn head(status: StatusCode, headers: &axum::http::HeaderMap, length: usize) -> V
         head.extend_from_slice(value.as_bytes());
         head.extend_from_slice(b"\r\n");
     }
-    head.extend_from_slice(format!("content-length: {length}\r\nconnection: close\r\n\r\n").as_bytes());
+    head.extend_from_slice(format!("content-length: {length}\r\n{LAST_HEADERS}\r\n").as_bytes());
     head
 }
 

@@ -2,10 +2,20 @@
 //!
 //! Invariant: no peer can hold more connections, or hold one for longer, than the bounds allow.
 
+mod accept;
+mod counts;
 mod fault;
+mod pace;
+mod peer;
+mod places;
+mod proxy;
+mod seldom;
 mod serve;
 mod tls;
 
+pub use counts::connections_cut;
 pub use fault::{Answer, Fault};
-pub use serve::{Bounds, Peer, serve};
-pub use tls::{TlsError, tls};
+pub use peer::{Peer, Standing};
+pub use proxy::{ProxyError, proxy_header};
+pub use serve::{Bounds, Door, serve};
+pub use tls::{Tls, TlsError};

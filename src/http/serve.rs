@@ -1,156 +1,348 @@
-//! Connections of the API. Owns how many there are, how long they may idle and their end; not what they carry.
+//! Connections of the API. Owns how they are taken, how long each may last and their end; not what they carry.
 //!
-//! Invariant: no client can hold more than one of a bounded number of connections, and none longer than a bounded time
-//! without a complete request; after shutdown no new one is taken and those at work get an answer.
+//! Invariant: no client can hold more than a bounded number of connections, none longer than a bounded time without a complete
+//! request, without reading its answers, or without a right credential; after shutdown no new one is taken and those at work get
+//! an answer.
 
+use super::accept::Acceptor;
+use super::counts::Cut;
 use super::fault::{Answer, Fault, Watched, refuse};
-use axum::serve::Listener;
-use axum::{Extension, Router};
+use super::pace::Paced;
+use super::peer::{Peer, Standing};
+use super::places::{NoPlace, Place, Places};
+use super::proxy;
+use super::seldom::Seldom;
+use super::tls::Tls;
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Request};
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use std::net::IpAddr;
+use ipnet::IpNet;
+use socket2::SockRef;
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-
-/// Where a request comes from; every request carries it as an extension.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+use tower::ServiceExt as _;
 
 /// What connections may take of the host.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections at a time; more wait in the listener's backlog.
+    /// Connections at a time.
     pub connections_max: usize,
+    /// Of one peer.
+    pub connections_per_peer_max: usize,
+    /// Of all, those that only the host itself can take.
+    pub loopback_reserved: usize,
     /// From the end of an answer, or the start of the connection, to the last byte of the next request's head. Also how
     /// long an idle connection stays.
     pub head_time_max: Duration,
+    /// How long a client may keep an answer waiting, see [`Paced`].
+    pub write_time_max: Duration,
+    /// How long a connection without a right credential stays.
+    pub stranger_time_max: Duration,
+    /// Requests that it may make.
+    pub stranger_requests_max: u32,
     /// For the requests at work at shutdown.
     pub request_time_max: Duration,
 }
 
 impl Bounds {
-    /// With the usual time for a request's head.
+    /// With the usual bounds of one connection, and none for one peer.
     #[must_use]
     pub fn new(connections_max: usize, request_time_max: Duration) -> Self {
-        Self { connections_max, head_time_max: HEAD_TIME_MAX, request_time_max }
+        Self {
+            connections_max,
+            connections_per_peer_max: connections_max,
+            loopback_reserved: 0,
+            head_time_max: HEAD_TIME_MAX,
+            write_time_max: WRITE_TIME_MAX,
+            stranger_time_max: STRANGER_TIME_MAX,
+            stranger_requests_max: STRANGER_REQUESTS_MAX,
+            request_time_max,
+        }
     }
 }
 
 /// A customer's SDK keeps one or two connections and asks every few seconds.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A TLS handshake is two round trips.
+/// As long as a request's head; the same for the kernel's wait for an acknowledgement.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A client presents its credential with its first request.
+const STRANGER_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Enough for a reader of the OpenAPI document and for a scraper of metrics.
+const STRANGER_REQUESTS_MAX: u32 = 100;
+
+/// From when a stranger's time is up to the end of the answer that it is getting.
+const LAST_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A TLS handshake is two round trips; a proxy's header comes at once.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of one connection's buffer; hyper's default of 400 KiB times all connections would be 200 MiB.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes that wait in the kernel beyond those on their way. Little, because a client counts as slow by what it takes from there.
+const UNSENT_BYTES_MAX: u32 = 32 << 10;
+
 /// The first byte of a TLS connection: the type of a handshake's record (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-/// Answers requests, over TLS if `tls` is given, until `shutdown` is done, then takes no more and waits for those at work.
-///
-/// What is no request is answered by `answer`.
+/// What stands behind a listener.
+#[derive(Clone)]
+pub struct Door {
+    /// Answers requests.
+    pub router: Router,
+    /// Answers what is none.
+    pub answer: Answer,
+    /// What connections may take.
+    pub bounds: Bounds,
+    /// Plain HTTP without.
+    pub tls: Option<Arc<Tls>>,
+    /// Peers that must say in a PROXY header whom they speak for.
+    pub proxies: Vec<IpNet>,
+}
+
+/// Answers requests until `shutdown` is done, then takes no more and waits for those at work.
 ///
 /// Own accept loop and not `axum::serve`, which bounds neither connections nor the time that a request's head may take.
-pub async fn serve(
-    mut listener: TcpListener,
-    router: Router,
-    bounds: Bounds,
-    tls: Option<TlsAcceptor>,
-    answer: Answer,
-    shutdown: impl Future<Output = ()>,
-) {
-    let slots = Arc::new(Semaphore::new(bounds.connections_max));
+pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Output = ()>) {
+    let places = Places::new(door.bounds);
     let (ending, _) = watch::channel(false);
+    let request_time_max = door.bounds.request_time_max;
+    let house = Arc::new(House { door, said: Seldom::default() });
+    let mut acceptor = Acceptor::new(listener);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    // Taken, and without a place yet.
+    let mut newcomer = None;
     loop {
-        let accepted = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            // Waits and tries again by itself when the process has no descriptor left.
-            let (stream, peer) = Listener::accept(&mut listener).await;
-            (slot, stream, peer)
-        };
+        if let Some((stream, address)) = newcomer.take() {
+            newcomer = seat(&house, &places, &mut connections, &ending, stream, address);
+        }
         tokio::select! {
             () = &mut shutdown => break,
-            (slot, stream, peer) = accepted => {
-                let router = router.clone().layer(Extension(Peer(peer.ip())));
-                let carries = Carries { router, answer, head_time_max: bounds.head_time_max, ending: ending.subscribe() };
-                let connection = connection(stream, tls.clone(), carries);
-                connections.spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+            accepted = acceptor.accept(&places), if newcomer.is_none() && places.has_room() => {
+                newcomer = Some(accepted);
             }
             Some(_ended) = connections.join_next() => {}
         }
     }
-    drop(listener);
+    drop(acceptor);
     ending.send_replace(true);
     let all_ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(bounds.request_time_max, all_ended).await.is_err() {
+    if tokio::time::timeout(request_time_max, all_ended).await.is_err() {
         tracing::warn!("API connections were cut at shutdown: their clients did not read their answers");
     }
 }
 
-/// What a connection needs to answer.
-struct Carries {
-    router: Router,
-    answer: Answer,
-    head_time_max: Duration,
+/// Starts a connection, if it has a place; gives it back if it has to wait for one.
+fn seat(
+    house: &Arc<House>,
+    places: &Arc<Places>,
+    connections: &mut JoinSet<()>,
+    ending: &watch::Sender<bool>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Option<(TcpStream, SocketAddr)> {
+    let peer = Peer(address.ip().to_canonical());
+    let is_proxy = house.door.proxies.iter().any(|net| net.contains(&peer.0));
+    match places.take(peer, !is_proxy) {
+        Ok(place) => {
+            let id = place.id;
+            let visit = Visit { house: Arc::clone(house), peer, place, ending: ending.subscribe() };
+            places.started(id, connections.spawn(visit.run(stream, address, is_proxy)));
+            None
+        }
+        Err(NoPlace::ForPeer) => None,
+        Err(NoPlace::Yet) => Some((stream, address)),
+    }
+}
+
+/// What all connections of a listener share.
+struct House {
+    door: Door,
+    /// Proxies that do not say whom they speak for.
+    said: Seldom,
+}
+
+/// One connection.
+struct Visit {
+    house: Arc<House>,
+    peer: Peer,
+    place: Place,
     ending: watch::Receiver<bool>,
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, carries: Carries) {
-    // An answer is one write; waiting to fill a segment would only delay it.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "could not set TCP_NODELAY");
+impl Visit {
+    async fn run(mut self, stream: TcpStream, address: SocketAddr, is_proxy: bool) {
+        let bounds = &self.house.door.bounds;
+        set_up(&stream, bounds.write_time_max);
+        let mut stream = stream;
+        if is_proxy && !self.is_introduced(&mut stream, address).await {
+            return;
+        }
+        let tls = self.house.door.tls.as_ref().map(|tls| tls.acceptor());
+        let write_time_max = self.house.door.bounds.write_time_max;
+        let paced = |stream| Paced::new(stream, write_time_max, || Cut::Slow.count());
+        match tls {
+            None => self.answer(paced(stream)).await,
+            Some(tls) => match handshake(&tls, stream, paced).await {
+                Some(Secured::Tls(stream)) => self.answer(*stream).await,
+                Some(Secured::Plain(stream)) => {
+                    tracing::debug!("plain HTTP on a port of HTTPS");
+                    refuse(stream, (self.house.door.answer)(Fault::PlainOnTls)).await;
+                }
+                None => {}
+            },
+        }
     }
-    let Some(tls) = tls else { return answer(stream, carries).await };
-    let handshake = async {
-        let mut first = [0];
-        match stream.peek(&mut first).await {
-            Ok(1) if first[0] != TLS_HANDSHAKE => Err(stream),
-            _ => Ok(tls.accept(stream).await),
+
+    /// Reads whom a proxy speaks for. False if it does not say, or if its client has as many connections as it may.
+    async fn is_introduced(&mut self, stream: &mut TcpStream, address: SocketAddr) -> bool {
+        let header = tokio::time::timeout(HANDSHAKE_TIME_MAX, proxy::read(stream)).await;
+        let header =
+            header.unwrap_or_else(|_| Err(proxy::ProxyError::Io(std::io::ErrorKind::TimedOut.into())));
+        match header {
+            Ok(client) => {
+                self.peer = client.map_or(self.peer, Peer);
+                client.is_none() || self.place.is_of(self.peer)
+            }
+            Err(error) => {
+                Cut::Proxy.count();
+                if self.house.said.may(Instant::now()) {
+                    tracing::warn!(
+                        proxy = %address.ip(), %error,
+                        "a connection from api.trusted_proxies is refused; make it send PROXY protocol, version 2. This is said once a minute"
+                    );
+                }
+                false
+            }
         }
-    };
-    match tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake).await {
-        Ok(Ok(Ok(stream))) => answer(stream, carries).await,
-        Ok(Ok(Err(error))) => tracing::debug!(%error, "a TLS handshake failed"),
-        Ok(Err(plain)) => {
-            tracing::debug!("plain HTTP on a port of HTTPS");
-            refuse(plain, (carries.answer)(Fault::PlainOnTls)).await;
+    }
+
+    async fn answer(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let bounds = self.house.door.bounds;
+        let (router, peer) = (self.house.door.router.clone(), self.peer);
+        let standing = Arc::clone(&self.place.standing);
+        let service = service_fn(move |request| {
+            respond(router.clone(), request, peer, Arc::clone(&standing), bounds.stranger_requests_max)
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(bounds.head_time_max)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(Watched::new(stream)), service);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = stays_too_long(&self.place.standing, bounds.stranger_time_max) => {
+                Cut::Stranger.count();
+                Pin::new(&mut connection).graceful_shutdown();
+                match tokio::time::timeout(LAST_ANSWER_TIME_MAX, &mut connection).await {
+                    Ok(ended) => ended,
+                    Err(_reads_too_slowly) => return,
+                }
+            }
+            () = async { drop(self.ending.wait_for(|ending| *ending).await) } => {
+                Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
+        };
+        if let Err(error) = &ended {
+            tracing::debug!(%error, "an API connection ended early");
         }
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
+        let (fault, stream) = connection.into_parts().io.into_inner().fault(ended.err().as_ref());
+        if let Some(fault) = fault {
+            refuse(stream, (self.house.door.answer)(fault)).await;
+        }
     }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, mut carries: Carries) {
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(carries.head_time_max)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(Watched::new(stream)), TowerToHyperService::new(carries.router));
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = async { drop(carries.ending.wait_for(|ending| *ending).await) } => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+/// Ends when the time of a connection without a right credential is up.
+async fn stays_too_long(standing: &Standing, time_max: Duration) {
+    tokio::time::sleep(time_max).await;
+    if standing.has_credential() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What the kernel has to know of a connection.
+fn set_up(stream: &TcpStream, write_time_max: Duration) {
+    let socket = SockRef::from(stream);
+    // An answer is one write; waiting to fill a segment would only delay it.
+    let set = socket
+        .set_tcp_nodelay(true)
+        .and_then(|()| socket.set_tcp_user_timeout(Some(write_time_max)))
+        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
+    if let Err(error) = set {
+        tracing::debug!(%error, "could not set a connection's options");
+    }
+}
+
+/// What a listener of HTTPS got.
+enum Secured<S> {
+    Tls(Box<tokio_rustls::server::TlsStream<S>>),
+    /// Something else than a handshake.
+    Plain(S),
+}
+
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    paced: impl FnOnce(TcpStream) -> S,
+) -> Option<Secured<S>> {
+    let handshake = async {
+        let mut first = [0];
+        match stream.peek(&mut first).await {
+            Ok(1) if first[0] != TLS_HANDSHAKE => Ok(Secured::Plain(paced(stream))),
+            _ => tls.accept(paced(stream)).await.map(|stream| Secured::Tls(Box::new(stream))),
         }
     };
-    if let Err(error) = &ended {
-        tracing::debug!(%error, "an API connection ended early");
+    match tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake).await {
+        Ok(Ok(secured)) => Some(secured),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("a TLS handshake took too long");
+            None
+        }
     }
-    let (fault, stream) = connection.into_parts().io.into_inner().fault(ended.err().as_ref());
-    if let Some(fault) = fault {
-        refuse(stream, (carries.answer)(fault)).await;
+}
+
+/// One request, with what is known of its client; the last one that a stranger may make ends the connection.
+async fn respond(
+    router: Router,
+    request: Request<Incoming>,
+    peer: Peer,
+    standing: Arc<Standing>,
+    stranger_requests_max: u32,
+) -> Result<Response, Infallible> {
+    let requests = standing.request();
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(Arc::clone(&standing));
+    let mut response = router.oneshot(request).await?;
+    let headers = response.headers_mut();
+    // No browser may take an answer for something else than it says.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if requests >= stranger_requests_max && !standing.has_credential() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    Ok(response)
 }

@@ -1,4 +1,5 @@
-//! TLS of the API: certificate and key from PEM files. Owns their reading; the handshakes are in `serve.rs`.
+//! TLS of the API: certificate and key from PEM files. Owns their reading, also again while connections are served; the
+//! handshakes are in `serve.rs`.
 //!
 //! Invariant: what is returned can answer a handshake: the key fits the certificate.
 
@@ -6,8 +7,9 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio_rustls::TlsAcceptor;
 
 /// Why TLS cannot be offered.
@@ -35,11 +37,46 @@ pub enum TlsError {
     },
 }
 
-/// A TLS 1.2 and 1.3 server with the certificate chain in `cert`, leaf first, and its private key in `key`.
-///
-/// # Errors
-/// When a file cannot be read or the two do not belong together.
-pub fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+/// A TLS 1.2 and 1.3 server with the certificate chain of one file, leaf first, and the private key of another.
+pub struct Tls {
+    cert: PathBuf,
+    key: PathBuf,
+    acceptor: RwLock<TlsAcceptor>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("cert", &self.cert).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// When a file cannot be read or the two do not belong together.
+    pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let acceptor = RwLock::new(acceptor(cert, key)?);
+        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), acceptor })
+    }
+
+    /// Reads both files again. Handshakes from now on use them; connections that are there keep theirs.
+    ///
+    /// # Errors
+    /// As [`Tls::load`]; then everything stays as it was.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let acceptor = acceptor(&self.cert, &self.key)?;
+        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        Ok(())
+    }
+
+    /// For one handshake.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let unread = |what, path: &Path| {
         let path = path.to_owned();
         move |source| TlsError::Pem { what, path, source }

@@ -113,10 +113,11 @@ pub enum DestinationError {
         region: String,
     },
     /// A query key other than one `region`.
-    #[error("query part {part:?} is not known here; s3 destinations take region once and nothing else")]
+    /// The value may be a secret.
+    #[error("query key {key:?} is not known here; s3 destinations take region once and nothing else")]
     Query {
-        /// `key=value` as sent.
-        part: String,
+        /// The key without its value.
+        key: String,
     },
     /// A query after a gs destination.
     #[error("gs destinations have no query; use gs://bucket[/directory]")]
@@ -265,7 +266,9 @@ fn parse_region(query: &str) -> Result<&str, DestinationError> {
         match part.split_once('=') {
             Some(("region", value)) if region.is_none() => region = Some(value),
             _ if part.is_empty() && query.is_empty() => return Err(DestinationError::NoRegion),
-            _ => return Err(DestinationError::Query { part: part.to_owned() }),
+            Some((key, _)) => return Err(DestinationError::Query { key: key.to_owned() }),
+            // Without a key all of it may be a value.
+            None => return Err(DestinationError::Query { key: String::new() }),
         }
     }
     let region = region.ok_or(DestinationError::NoRegion)?;

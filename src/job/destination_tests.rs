@@ -66,6 +66,21 @@ fn keys_are_taken_out_of_an_r2_destination_and_shown_nowhere() {
     }
 }
 
+#[test]
+fn a_query_s_value_is_in_no_error() {
+    for query in [
+        "region=r&secret-access-key=hush",
+        "secret-access-key=hush&region=r",
+        "region=r&region=hush",
+        "region=r&hush",
+        "hush",
+        "hush&region=r",
+    ] {
+        let error = Destination::parse(&format!("s3://bucket?{query}")).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"), "{query}: {error}");
+    }
+}
+
 /// Spellings that are not the one of their place.
 const OTHERS: [&str; 70] = [
     "",

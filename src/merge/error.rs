@@ -1,4 +1,4 @@
-//! Why a merge ended early. Owns the error enum of this room.
+//! Why a merge ended early. Owns the error enum of this module.
 //!
 //! Invariant: whatever is wrong with a file, the message names it.
 
@@ -17,7 +17,7 @@ pub enum MergeError {
         /// Why.
         source: ReadError,
     },
-    /// A segment file is not what was announced.
+    /// A segment file differs from its announcement.
     #[error(
         "segment {}: {what} is {found} but {announced} was published; the spool was changed by someone else",
         path.display()
@@ -44,7 +44,7 @@ pub enum MergeError {
         /// Its number.
         found: u64,
     },
-    /// A hole was told out of order.
+    /// A hole was announced out of order.
     #[error("segment {found} of queue {queue} was told to be missing, but {expected} is next")]
     Hole {
         /// Its queue.
@@ -76,13 +76,13 @@ pub enum MergeError {
         /// The first queue without an end.
         queue: usize,
     },
-    /// The input channel closed before the counts of a pcapng capture were told.
+    /// The input channel closed before the counts of a pcapng capture came.
     #[error("the capture's counts were never told, and the end of its last pcapng object needs them")]
     CountsMissing,
-    /// Nobody takes the output any more.
+    /// The output channel is closed.
     #[error("the upload stopped taking data")]
     OutputClosed,
-    /// No thread for what is done beside the merge.
+    /// The sealer's thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     /// Nothing to merge.
@@ -132,16 +132,16 @@ pub enum MergeError {
     },
 }
 
-/// What a failed merge says about trying it again.
+/// What a failed merge means for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault<'a> {
-    /// Nothing is wrong with the packets: the same may succeed later.
+    /// The packets are not at fault: a retry may succeed.
     Passing,
-    /// The disk did not give this segment.
+    /// The disk could not read this segment.
     Disk(&'a Path),
-    /// This segment holds what it should not.
+    /// This segment has wrong content.
     Content(&'a Path),
-    /// The merge was told what cannot be. The same will fail again.
+    /// The merge's input contradicts itself. A retry fails again.
     Order,
 }
 
@@ -167,7 +167,7 @@ impl MergeError {
     }
 }
 
-/// Whether the system lacked something for a moment that says nothing about the file.
+/// Whether the system was short of a resource, which is not the file's fault.
 fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];

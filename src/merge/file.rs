@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Output buffered before a write.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// An input file. One that lets go is opened anew for each of the reader's big reads, so that any number can be merged.
+/// An input file. One without a descriptor is opened again for each of the reader's big reads, so that any number can be merged.
 #[derive(Debug)]
 pub(super) enum Source {
     /// Holds its descriptor.

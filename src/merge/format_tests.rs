@@ -43,7 +43,7 @@ proptest! {
         let frame_bytes: u64 = streams.iter().flatten().map(|packet| packet.2.len() as u64).sum();
         for format in formats() {
             let shape = Shape { format, ..Shape::plain(262_144, bytes_max) };
-            let objects = run_all(&inputs, &Start::anew(streams.len()), &shape);
+            let objects = run_all(&inputs, &Start::fresh(streams.len()), &shape);
             let contents: Vec<_> = objects.iter().map(|(bytes, ..)| unpack(bytes)).collect();
             let merged: Vec<Packet> = contents.iter().flat_map(|content| read(content)).collect();
             prop_assert_eq!(merged, sorted(&streams));
@@ -91,7 +91,7 @@ fn wireshark_reads_frames_times_interfaces_comments_and_drops_of_a_pcapng_object
     };
     let format = ObjectFormat { container: Container::PcapNg, ..ObjectFormat::default() };
     let shape = Shape { format, origin: origin.into(), ..Shape::plain(262_144, 1 << 20) };
-    let objects = run_all(&inputs(dir.path(), &streams), &Start::anew(2), &shape);
+    let objects = run_all(&inputs(dir.path(), &streams), &Start::fresh(2), &shape);
     let path = dir.path().join("object.pcapng");
     std::fs::write(&path, &objects[0].0).unwrap();
     let path = path.to_str().unwrap();
@@ -170,7 +170,7 @@ fn a_last_pcapng_object_waits_for_its_counts_and_says_so_if_they_never_come() {
         let inputs = inputs(dir.path(), &[vec![packet(SECOND, 0, 0)]]);
         inputs.into_iter().chain(last).for_each(|input| told.send(input).unwrap());
         drop(told);
-        let result = run_live(&Start::anew(1), &shape, taken, made);
+        let result = run_live(&Start::fresh(1), &shape, taken, made);
         let mut bytes = Vec::new();
         while let Some(output) = outputs.blocking_recv() {
             if let Output::Chunk(chunk) = output {

@@ -1,7 +1,6 @@
-//! Inputs of unknown origin. Owns opening them within fixed memory and descriptors, and what is done about those that are
-//! not whole.
+//! Inputs of unknown origin. Owns opening them within bounded memory and descriptors, and the handling of damaged ones.
 //!
-//! Invariant: no input is changed; an input that ends early is told in the findings, or ends the merge.
+//! Invariant: no input is changed; an input that ends early is a finding, or ends the merge.
 
 use super::file::Source;
 use super::order::{Provenance, Sink, forward};
@@ -13,16 +12,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Opens what is not a file, given how many bytes it may hold in memory.
+/// Opens an input that is not a file. The argument is the memory that it may use, in bytes.
 pub type OpenStream<'a> = Box<dyn FnOnce(usize) -> io::Result<Box<dyn Read + 'a>> + 'a>;
 
-/// What is merged: pcap or pcapng, as it is or compressed by zstd.
+/// An input: pcap or pcapng, plain or compressed by zstd.
 pub enum MergeInput<'a> {
     /// A file.
     File(PathBuf),
     /// Anything else.
     Stream {
-        /// What messages call it.
+        /// Its name in messages.
         name: PathBuf,
         /// Opens it.
         open: OpenStream<'a>,
@@ -30,7 +29,7 @@ pub enum MergeInput<'a> {
 }
 
 impl MergeInput<'_> {
-    /// What messages call it.
+    /// Its name in messages.
     #[must_use]
     pub fn name(&self) -> &Path {
         match self {
@@ -45,13 +44,13 @@ impl fmt::Debug for MergeInput<'_> {
     }
 }
 
-/// How inputs are read.
+/// Options for reading inputs.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
-    /// Goes on without what is damaged or cannot be opened.
+    /// Skip damaged parts, and inputs that cannot be opened.
     pub(crate) keep_going: bool,
     pub(crate) tolerance: Tolerance,
-    /// Bytes read of the inputs as they are stored.
+    /// Stored (compressed) bytes read so far.
     pub(crate) bytes: Rc<Cell<u64>>,
 }
 
@@ -65,7 +64,7 @@ pub(crate) struct Input<'a> {
     keep_going: bool,
 }
 
-/// Counts what is read of the inputs as they are stored.
+/// Counts the stored (compressed) bytes that are read.
 struct Counted<'a> {
     source: Box<dyn Read + 'a>,
     bytes: Rc<Cell<u64>>,
@@ -115,14 +114,14 @@ impl<'a> Input<'a> {
         Some(self.head?.ns)
     }
 
-    /// The next packet and where it came in.
+    /// The next packet and its interface.
     pub(crate) fn head(&self) -> Option<(Record<'_>, InterfaceInfo<'_>)> {
         let head = self.head.as_ref()?;
         let record = Record { ns: head.ns, wire_len: head.wire_len, data: self.reader.data(head) };
         Some((record, self.reader.interface(head)))
     }
 
-    /// The link type of its packets, and the length of their check sequences; none if it has no packet to tell.
+    /// Link type and FCS length of its packets; none if it has no packet.
     pub(crate) fn links(&self) -> Option<(u16, Option<u8>)> {
         let bits = match &self.head {
             Some(head) => self.reader.interface(head).check_sequence_bits,
@@ -131,7 +130,7 @@ impl<'a> Input<'a> {
         Some((self.reader.link_type()?, bits))
     }
 
-    /// Goes on to the next packet.
+    /// Advances to the next packet.
     #[inline]
     pub(crate) fn advance(&mut self, findings: &mut Findings) -> Result<(), MergeError> {
         self.head = match self.reader.advance() {
@@ -153,7 +152,7 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
-    /// Moves the next packet, and as many behind it as are at hand and not younger than `ns_max`, to the sink.
+    /// Moves the next packet to the sink, and with it the following ones that are in memory and not younger than `ns_max`.
     pub(super) fn forward(
         &mut self,
         stream: usize,
@@ -172,23 +171,23 @@ impl<'a> Input<'a> {
         sink.record(from, &record)
     }
 
-    /// Blocks to be copied that were met since the last call.
+    /// Blocks to copy that were read since the last call.
     #[inline]
     pub(crate) fn take_carried(&mut self) -> Vec<u8> {
         self.reader.take_carried()
     }
 
-    /// Adds what was met in it.
+    /// Adds its findings.
     pub(crate) fn tell(&self, findings: &mut Findings) {
         findings.add(&self.path, &self.reader.oddities());
     }
 }
 
-/// Whether a merge goes on without what cannot be read: always behind the cut of a file, otherwise if it is asked for.
+/// Whether the merge skips what cannot be read: always the rest of a truncated file, otherwise by option.
 fn is_left_out(cause: &ReadError, keep_going: bool) -> bool {
     match cause {
         ReadError::Truncated { .. } => true,
-        // Another output format takes it.
+        // With another output format it can be merged.
         ReadError::LinkType { .. } => false,
         _ => keep_going,
     }
@@ -201,7 +200,7 @@ fn open_one<'a>(
     buffer_bytes: usize,
 ) -> Result<InputReader<'a>, ReadError> {
     let path = input.name().to_owned();
-    // Of a stream's share, half is for what it has on its way here.
+    // Half of a stream's share is for the bytes that are in transit.
     let (source, buffer_bytes) = match input {
         MergeInput::File(path) => {
             (Source::open(&path, hold).map(|source| Box::new(source) as Box<dyn Read>), buffer_bytes)

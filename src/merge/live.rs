@@ -25,8 +25,8 @@ const STEPS_PER_LOOK: usize = 256;
 /// Merges the streams of as many queues as `start` has places into objects of the given shape until every queue has
 /// ended. Blocks, and has a second thread for hashing; run it outside of async code.
 ///
-/// The objects depend on the streams, the shape and, if they are pcapng, the counts alone: a merge that starts where an
-/// object ended goes on as the first one would have.
+/// The objects depend only on the streams, the shape and (pcapng) the counts: a merge that starts where an object ended makes
+/// the same objects as the first one would have.
 ///
 /// A queue without a watermark holds the others back, because its next packet could be the oldest. While `outputs` is
 /// full, `inputs` is not read: a sender that must not wait uses an unbounded channel.
@@ -64,7 +64,7 @@ pub fn run_live_past(
         let totals = Live::new(start, damaged, Objects::new(merged, shape, start)).run(&inputs, &outputs);
         let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (totals, sealed) {
-            // The cause of a stage that is gone is its own.
+            // The sealer's own error is the cause.
             (Ok(_) | Err(MergeError::OutputClosed), Err(error)) => Err(error),
             (totals, _) => totals,
         }
@@ -72,23 +72,23 @@ pub fn run_live_past(
 }
 
 struct Live {
-    lanes: Vec<Lane>,
+    streams: Vec<QueueStream>,
     floors: Floors,
     objects: Objects,
-    /// As told; inside, none if they will never be known.
+    /// Outer none: not yet known; inner none: never known.
     counts: Option<Option<Counts>>,
 }
 
 /// What comes next in a stream.
 enum Waiting {
     Segment(Segment),
-    /// A segment of this number that will never come.
+    /// The number of a segment that will never be published.
     Hole(u64),
 }
 
 /// One queue's stream.
 #[derive(Default)]
-struct Lane {
+struct QueueStream {
     /// The segment being read, and its next record.
     reading: Option<(Reader<Take<File>>, Segment)>,
     head: Option<Place>,
@@ -106,24 +106,24 @@ struct Lane {
 impl Live {
     fn new(start: &Start, damaged: HashSet<PathBuf>, objects: Objects) -> Self {
         let damaged = Arc::new(damaged);
-        let lane = |cut: &Cut| Lane {
+        let stream = |cut: &Cut| QueueStream {
             segments: cut.sequence,
             skip: cut.offset,
             damaged: Arc::clone(&damaged),
-            ..Lane::default()
+            ..QueueStream::default()
         };
-        let lanes = start.cuts.iter().map(lane).collect();
-        Self { lanes, objects, floors: Floors::default(), counts: None }
+        let streams = start.cuts.iter().map(stream).collect();
+        Self { streams, objects, floors: Floors::default(), counts: None }
     }
 
     fn run(mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<Totals, MergeError> {
         self.settle()?;
         while let Some(queue) = self.floors.lowest() {
             let mut told = false;
-            if self.lanes[queue].head.is_some() {
+            if self.streams[queue].head.is_some() {
                 self.steps()?;
             } else {
-                let queue = self.lanes.iter().position(|lane| !lane.ended).unwrap_or(queue);
+                let queue = self.streams.iter().position(|stream| !stream.ended).unwrap_or(queue);
                 self.take(inputs.recv().map_err(|_| MergeError::InputClosed { queue })?)?;
                 told = true;
             }
@@ -144,17 +144,19 @@ impl Live {
         self.objects.finish(self.counts.flatten())
     }
 
-    /// Does up to [`STEPS_PER_LOOK`] steps while the next record is known.
+    /// Takes up to [`STEPS_PER_LOOK`] steps while the next record is known.
     fn steps(&mut self) -> Result<(), MergeError> {
         for _ in 0..STEPS_PER_LOOK {
             let Some(queue) = self.floors.lowest() else { break };
-            let lane = &mut self.lanes[queue];
-            let (Some(head), Some((reader, segment))) = (lane.head.take(), &mut lane.reading) else { break };
+            let stream = &mut self.streams[queue];
+            let (Some(head), Some((reader, segment))) = (stream.head.take(), &mut stream.reading) else {
+                break;
+            };
             let ns_max = self.floors.pop_lowest();
             forward((queue, &segment.path), reader, &head, ns_max, &mut self.objects)?;
             self.objects.reached(queue, segment.sequence, reader.offset());
-            lane.settle(queue, &mut self.objects)?;
-            if let Some(ns) = lane.floor_ns() {
+            stream.settle(queue, &mut self.objects)?;
+            if let Some(ns) = stream.floor_ns() {
                 self.floors.push(ns, queue);
             }
         }
@@ -162,7 +164,7 @@ impl Live {
     }
 
     fn take(&mut self, input: Input) -> Result<(), MergeError> {
-        let queues = self.lanes.len();
+        let queues = self.streams.len();
         let queue = match input {
             Input::Segment(queue, _)
             | Input::Hole { queue, .. }
@@ -173,44 +175,44 @@ impl Live {
                 return Ok(());
             }
         };
-        let lane = self.lanes.get_mut(queue).ok_or(MergeError::Queue { queue, queues })?;
+        let stream = self.streams.get_mut(queue).ok_or(MergeError::Queue { queue, queues })?;
         match input {
-            Input::Segment(_, Segment { path, .. }) if lane.ended => {
+            Input::Segment(_, Segment { path, .. }) if stream.ended => {
                 return Err(MergeError::AfterEnd { queue, path });
             }
-            Input::Segment(_, Segment { path, sequence, .. }) if sequence != lane.segments => {
-                return Err(MergeError::Sequence { path, queue, expected: lane.segments, found: sequence });
+            Input::Segment(_, Segment { path, sequence, .. }) if sequence != stream.segments => {
+                return Err(MergeError::Sequence { path, queue, expected: stream.segments, found: sequence });
             }
             Input::Segment(_, segment) => {
-                lane.segments += 1;
-                lane.waiting.push_back(Waiting::Segment(segment));
+                stream.segments += 1;
+                stream.waiting.push_back(Waiting::Segment(segment));
             }
-            Input::Hole { sequence, .. } if sequence != lane.segments => {
-                return Err(MergeError::Hole { queue, expected: lane.segments, found: sequence });
+            Input::Hole { sequence, .. } if sequence != stream.segments => {
+                return Err(MergeError::Hole { queue, expected: stream.segments, found: sequence });
             }
             Input::Hole { sequence, .. } => {
-                lane.segments += 1;
-                lane.waiting.push_back(Waiting::Hole(sequence));
+                stream.segments += 1;
+                stream.waiting.push_back(Waiting::Hole(sequence));
             }
-            Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(ns),
-            Input::End(_) => lane.ended = true,
+            Input::Watermark(_, ns) => stream.watermark_ns = stream.watermark_ns.max(ns),
+            Input::End(_) => stream.ended = true,
             Input::Counts(_) => {}
         }
         Ok(())
     }
 
-    /// Finds every lane's next record and floor after news.
+    /// Finds every stream's next record and floor after new input.
     fn settle(&mut self) -> Result<(), MergeError> {
-        for (queue, lane) in self.lanes.iter_mut().enumerate() {
-            lane.settle(queue, &mut self.objects)?;
+        for (queue, stream) in self.streams.iter_mut().enumerate() {
+            stream.settle(queue, &mut self.objects)?;
         }
-        let floors = self.lanes.iter().enumerate();
-        self.floors.reset(floors.filter_map(|(queue, lane)| Some((lane.floor_ns()?, queue))));
+        let floors = self.streams.iter().enumerate();
+        self.floors.reset(floors.filter_map(|(queue, stream)| Some((stream.floor_ns()?, queue))));
         Ok(())
     }
 }
 
-impl Lane {
+impl QueueStream {
     /// Finds the next record if any published segment has one; passes on segments that are read through.
     #[inline]
     fn settle(&mut self, queue: usize, objects: &mut Objects) -> Result<(), MergeError> {
@@ -228,7 +230,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Goes on to the next segment, if one is published.
+    /// Opens the next segment, if one is published.
     fn next_segment(&mut self, queue: usize, objects: &mut Objects) -> Result<bool, MergeError> {
         if let Some((reader, segment)) = self.reading.take() {
             let whole = check(&segment, "the number of packets", segment.packets, reader.records())
@@ -242,7 +244,7 @@ impl Lane {
             None => return Ok(false),
             Some(Waiting::Segment(segment)) => segment,
             Some(Waiting::Hole(sequence)) => {
-                // An earlier object may end inside it, when it was lost since.
+                // An earlier object may end inside it, and it was lost after that.
                 let offset = std::mem::take(&mut self.skip);
                 objects.passed_over(Gap { queue, sequence, offset });
                 return Ok(true);
@@ -264,7 +266,7 @@ impl Lane {
         self.pass_over(queue, &segment, reader.offset(), error, objects)
     }
 
-    /// Goes on behind a segment of which no more can be read, if it is known to be damaged.
+    /// Skips the rest of a segment that cannot be read, if it is known to be damaged.
     fn pass_over(
         &self,
         queue: usize,
@@ -302,7 +304,7 @@ fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<
         let path = segment.path.clone();
         failed(segment, ReadError::Open { path, source })
     })?;
-    // What a dead process left may be longer than what is its own; no more is read than was announced.
+    // The file of a dead process may have stale bytes at its end; no more is read than was announced.
     if !may_be_short {
         check(segment, "the size", segment.bytes, bytes.min(segment.bytes))?;
     }
@@ -339,7 +341,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// A merge that is turned by hand: without threads nothing depends on time.
+    /// A merge that the test steps: without threads nothing depends on time.
     struct ByHand {
         live: Live,
         merged: Receiver<Output>,
@@ -350,18 +352,18 @@ mod tests {
     impl ByHand {
         fn new(queues: usize, object_bytes_max: u64) -> Self {
             let (to_seal, merged) = crossbeam::channel::unbounded();
-            let start = Start::anew(queues);
+            let start = Start::fresh(queues);
             let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start);
             let mut live = Live::new(&start, HashSet::new(), objects);
             live.settle().unwrap();
             Self { live, merged, begun: 0, ended: 0 }
         }
 
-        /// Takes an input and merges what can be merged; how many objects were begun and ended so far.
+        /// Takes an input and merges as far as possible; how many objects were begun and ended so far.
         fn tell(&mut self, input: Input) -> (usize, usize) {
             self.live.take(input).unwrap();
             self.live.settle().unwrap();
-            while self.live.floors.lowest().is_some_and(|queue| self.live.lanes[queue].head.is_some()) {
+            while self.live.floors.lowest().is_some_and(|queue| self.live.streams[queue].head.is_some()) {
                 self.live.steps().unwrap();
             }
             for output in self.merged.try_iter() {

@@ -41,7 +41,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Where a merge begins: anew, or where the last complete object ended.
+/// Where a merge begins: at the first packet, or where the last complete object ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// Number of the first object, from 0.
@@ -53,7 +53,7 @@ pub struct Start {
 impl Start {
     /// The beginning of a capture of so many queues.
     #[must_use]
-    pub fn anew(queues: usize) -> Self {
+    pub fn fresh(queues: usize) -> Self {
         Self { object: 0, cuts: vec![Cut::default(); queues] }
     }
 }

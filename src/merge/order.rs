@@ -19,7 +19,7 @@ pub(super) struct Floors {
 }
 
 impl Floors {
-    /// Begins anew with these (time, stream) pairs.
+    /// Replaces all floors by these (time, stream) pairs.
     pub(super) fn reset(&mut self, floors: impl Iterator<Item = (u64, usize)>) {
         self.heap.clear();
         self.heap.extend(floors.map(Reverse));

@@ -89,7 +89,7 @@ impl Running {
         let (inputs, taken) = crossbeam::channel::unbounded();
         let (made, outputs) = tokio::sync::mpsc::channel(1 << 16);
         let thread = std::thread::spawn(move || {
-            run_live(&Start::anew(queues), &Shape::plain(262_144, object_bytes_max), taken, made)
+            run_live(&Start::fresh(queues), &Shape::plain(262_144, object_bytes_max), taken, made)
         });
         Self { inputs, outputs, thread }
     }
@@ -375,7 +375,7 @@ fn a_segment_that_is_known_to_be_damaged_is_delivered_up_to_its_damage_and_is_no
         let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
         let shape = Shape::plain(262_144, 1 << 20);
         let damaged = [segments[1].path.clone()].into_iter().collect();
-        run_live_past(&Start::anew(1), &shape, damaged, taken, made).unwrap();
+        run_live_past(&Start::fresh(1), &shape, damaged, taken, made).unwrap();
         let mut bytes = Vec::new();
         while let Some(output) = outputs.blocking_recv() {
             match output {
@@ -508,7 +508,7 @@ fn a_merge_that_begins_where_any_object_ended_makes_the_same_objects_as_the_firs
     }
     for format in formats() {
         let shape = Shape { format, ..Shape::plain(262_144, 2000) };
-        let whole = run_all(&inputs, &Start::anew(3), &shape);
+        let whole = run_all(&inputs, &Start::fresh(3), &shape);
         assert!(whole.len() > 5 && whole.last().unwrap().2.is_last);
         for object in 1..whole.len() {
             let cuts = whole[object - 1].2.cuts.clone();

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a report is good exactly when each of its checks is, and a check that is not says why.
 
+use super::open_files::OpenFiles;
 use super::sources::{PortReading, Sources, StageView, Tried, overview, try_store};
 use crate::engine::Handle;
 use crate::limits::{EXTENT_BYTES, SPOOL_END_PERCENT};
@@ -61,6 +62,7 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
         check("stages", stages(&sources.stages())),
         check("ports", ports(&(sources.ports)())),
         check("spool", spool(used, max, short, free)),
+        check("open files", OpenFiles::read().await.check()),
         check("store", try_store(&sources.jobs, tried).await.map(|()| None)),
     ])
 }

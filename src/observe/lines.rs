@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Lines that may wait: a burst of a thousand, in about 200 KiB.
 const LINES_MAX: usize = 1024;
 
-/// Between two tries at a standard error that takes nothing now.
+/// Between two tries when standard error is full.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Lines that were not written since the process started.
@@ -33,7 +33,7 @@ enum Item {
     Flush(SyncSender<()>),
 }
 
-/// The way to the thread that writes. Clones lead to the same one.
+/// A handle of the writing thread. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     queue: SyncSender<Item>,
@@ -62,10 +62,10 @@ impl Lines {
         Ok(Self { queue })
     }
 
-    /// Waits until what was handed over before is written or dropped, at most `time_max`.
+    /// Waits until every earlier line is written or dropped, at most `time_max`.
     pub fn drain(&self, time_max: Duration) {
         let (done, written) = sync_channel(1);
-        // A full queue means that standard error stands still: then nothing is worth waiting for.
+        // A full queue means that standard error is stuck: do not wait.
         if self.queue.try_send(Item::Flush(done)).is_ok() {
             let _written_or_late = written.recv_timeout(time_max);
         }
@@ -147,7 +147,7 @@ impl<W: Write> Output<W> {
             match self.to.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Somebody who shares the terminal or pipe made it non-blocking.
+                // Another process that shares the terminal or pipe made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
                 written => return written,
             }
@@ -155,7 +155,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Standard error without the lock and the buffer of `std`, so that a thread that stands in a write here keeps nobody else from it.
+/// Standard error without the lock and the buffer of `std`, so that a thread that blocks in a write here blocks no other thread.
 #[derive(Debug)]
 pub(super) struct Stderr;
 

@@ -2,9 +2,10 @@
 
 use super::super::metric::Metric;
 use super::*;
-use crate::block::Stage;
+use crate::block::Heartbeat;
 use crate::engine::{AccountView, CaptureView, Overview};
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
+use crate::observe::open_files::OpenFiles;
 use crate::observe::sources::StageView;
 use crate::observe::{PortCounters, PortReading};
 use std::collections::BTreeSet;
@@ -46,8 +47,8 @@ fn the_document_has_exactly_the_table() {
 
 fn snapshot() -> Snapshot {
     let stage = |name: &str, blocks| {
-        let stage = Stage::new(name, blocks);
-        stage.turn(3, 2);
+        let stage = Heartbeat::new(name, blocks);
+        stage.beat(3, 2);
         let stalled = (name == "writer0").then(|| "it hangs".to_owned());
         StageView { name: name.to_owned(), blocks: stage.blocks(), reading: stage.read(), stalled }
     };
@@ -82,6 +83,9 @@ fn snapshot() -> Snapshot {
         uploads: Default::default(),
         has_io_uring: true,
         log_lines_dropped: 0,
+        authentication_failures: vec![("denied", 3)],
+        connections_cut: vec![("displaced", 4)],
+        open_files: OpenFiles { open: Ok(20), limit: 1024 },
         requests: vec![(("GET", "/accounts/{account_id}/pcaps".to_owned(), 200), 7)],
         engine: Some(Overview {
             captures: vec![

@@ -8,6 +8,7 @@ mod lines;
 mod log;
 mod metric;
 mod metrics;
+mod open_files;
 mod requests;
 mod server;
 mod sources;

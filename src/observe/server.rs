@@ -19,6 +19,10 @@ use std::time::Duration;
 
 /// Connections at a time: a few scrapers and probes.
 const CONNECTIONS_MAX: usize = 32;
+/// Of one peer.
+const CONNECTIONS_PER_PEER_MAX: usize = 8;
+/// Of all, those for probes on the host itself, whatever others do.
+const LOOPBACK_RESERVED: usize = 8;
 /// For the answers that are at work when the host ends.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -31,7 +35,11 @@ struct Observer {
 /// The connections that the listener takes.
 #[must_use]
 pub fn bounds() -> Bounds {
-    Bounds::new(CONNECTIONS_MAX, END_TIME_MAX)
+    Bounds {
+        connections_per_peer_max: CONNECTIONS_PER_PEER_MAX,
+        loopback_reserved: LOOPBACK_RESERVED,
+        ..Bounds::new(CONNECTIONS_MAX, END_TIME_MAX)
+    }
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.

@@ -5,10 +5,12 @@
 //! under their sequence lock, whose writer never waits.
 
 use super::lines;
+use super::open_files::OpenFiles;
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
-use crate::block::{Stage, StageReading};
+use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
+use crate::http::connections_cut;
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::{UploadCounts, upload_counts};
@@ -69,7 +71,7 @@ pub struct Sources {
     /// Every queue, in the order of their numbers.
     pub queues: Vec<QueueSource>,
     /// Every stage, in the order of `verdicts`.
-    pub stages: Vec<Arc<Stage>>,
+    pub stages: Vec<Arc<Heartbeat>>,
     /// What the watchdog thinks of them.
     pub verdicts: Arc<Verdicts>,
     /// The spool.
@@ -78,6 +80,8 @@ pub struct Sources {
     pub jobs: Arc<dyn JobStore>,
     /// What the API answered.
     pub requests: Arc<Requests>,
+    /// Authentications that failed, by how they were answered.
+    pub authentication_failures: fn() -> [(&'static str, u64); 2],
     /// Whether the writers have io_uring.
     pub has_io_uring: bool,
     /// When the process started.
@@ -91,7 +95,7 @@ pub struct Sources {
 pub(super) struct StageView {
     pub name: String,
     pub blocks: u64,
-    pub reading: StageReading,
+    pub reading: HeartbeatReading,
     pub stalled: Option<String>,
 }
 
@@ -110,6 +114,9 @@ pub(super) struct Snapshot {
     pub has_io_uring: bool,
     pub log_lines_dropped: u64,
     pub requests: Vec<(Kind, u64)>,
+    pub authentication_failures: Vec<(&'static str, u64)>,
+    pub connections_cut: Vec<(&'static str, u64)>,
+    pub open_files: OpenFiles,
     /// None: the engine did not answer in time, or has ended.
     pub engine: Option<Overview>,
 }
@@ -127,7 +134,7 @@ pub(super) async fn overview(captures: &Handle) -> Result<Overview, String> {
 
 impl Sources {
     pub(super) fn stages(&self) -> Vec<StageView> {
-        let view = |(stage, stalled): (&Arc<Stage>, Option<String>)| StageView {
+        let view = |(stage, stalled): (&Arc<Heartbeat>, Option<String>)| StageView {
             name: stage.name().to_owned(),
             blocks: stage.blocks(),
             reading: stage.read(),
@@ -152,6 +159,9 @@ impl Sources {
             has_io_uring: self.has_io_uring,
             log_lines_dropped: lines::dropped(),
             requests: self.requests.read(),
+            authentication_failures: (self.authentication_failures)().into(),
+            connections_cut: connections_cut().into(),
+            open_files: OpenFiles::read().await,
             engine,
         }
     }
@@ -163,7 +173,7 @@ impl Sources {
 
 /// Whether the job store takes a write.
 pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result<(), String> {
-    // Held while it is tried: whoever asks meanwhile gets the same answer.
+    // The lock is held during the try: requests that come meanwhile get the same answer.
     let mut last = tried.lock().await;
     if let Some((when, result)) = &*last
         && when.elapsed() < STORE_INTERVAL

@@ -5,7 +5,7 @@
 
 use super::metric::{Metric, Samples, Type};
 use super::sources::{PortCounters, Snapshot, StageView};
-use crate::block::StageReading;
+use crate::block::HeartbeatReading;
 use crate::engine::{AccountView, CaptureView, Overview};
 use crate::job::{Kind, Status};
 use std::time::UNIX_EPOCH;
@@ -44,7 +44,7 @@ fn port(s: &Snapshot, out: &mut Samples, get: fn(&PortCounters) -> u64) {
     }
 }
 
-fn stage(s: &Snapshot, out: &mut Samples, of: fn(&StageView) -> bool, get: fn(&StageReading) -> u64) {
+fn stage(s: &Snapshot, out: &mut Samples, of: fn(&StageView) -> bool, get: fn(&HeartbeatReading) -> u64) {
     for stage in s.stages.iter().filter(|stage| of(stage)) {
         out.push(&[&stage.name], get(&stage.reading));
     }
@@ -171,7 +171,7 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| engine(s, out, |e| e.clock.count)),
     // stages
     counter("stage_turns", None, &["stage"], "Turns of a thread's loop or house-keeping; stands still only if the thread does",
-        |s, out| stage(s, out, |_| true, |r| r.turns)),
+        |s, out| stage(s, out, |_| true, |r| r.beats)),
     gauge("stage_stalled", None, &["stage"], "1 while the stage makes no progress although it should (observe.watchdog_seconds)",
         |s, out| for v in &s.stages { out.push(&[&v.name], u64::from(v.stalled.is_some())) }),
     gauge("stage_queued_messages", None, &["stage"], "Messages that wait in the rings before a writer or the publisher",
@@ -261,7 +261,16 @@ pub(super) const TABLE: &[Metric] = &[
     // log
     counter("log_lines_dropped", None, &[], "Log lines that were not written: standard error took none, or not fast enough",
         |s, out| out.push(&[], s.log_lines_dropped)),
+    // connections
+    gauge("open_files", None, &[], "Descriptors that the process has open; absent when it has none left to look",
+        |s, out| if let Ok(open) = &s.open_files.open { out.push(&[], *open) }),
+    gauge("open_files_limit", None, &[], "The most that it may have",
+        |s, out| out.push(&[], s.open_files.limit)),
+    counter("connections_cut", None, &["reason"], "Connections to the API, health and metrics that this host ended or did not serve",
+        |s, out| for (reason, count) in &s.connections_cut { out.push(&[reason], *count) }),
     // api
+    counter("api_authentication_failures", None, &["answer"], "Wrong credentials, answered 401 (denied) or 429 (limited)",
+        |s, out| for (answer, count) in &s.authentication_failures { out.push(&[answer], *count) }),
     counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; unmatched paths count as route=none",
         |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
 ];

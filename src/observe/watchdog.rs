@@ -1,22 +1,21 @@
-//! The watchdog over the stages. Owns what counts as no progress, and the log of it; not what is done about it.
+//! The watchdog over the stages (threads). Owns the definition of no progress and its log; not the reaction.
 //!
-//! A stage stands still when its thread makes no turn, or when work waits for it and none gets done: a writer whose disk never
-//! answers loops forever.
+//! A stage is stalled when its heartbeat stops, or when work waits for it and none gets done: a writer whose disk never answers
+//! loops on.
 //!
-//! Invariant: only time in which the watchdog itself ran counts, so a process that was stopped or a host that slept accuses
-//! nobody.
+//! Invariant: only time in which the watchdog itself ran counts, so a stopped process or a suspended host is no stall.
 
-use crate::block::{Stage, StageReading};
+use crate::block::{Heartbeat, HeartbeatReading};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Between two looks. Also the most that a look can be late before the excess is not counted.
+/// Between two looks. A look that is later by more than this counts for this much.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// What the watchdog thinks now, a place for each stage: why it stands still, if it does.
+/// The watchdog's verdict for each stage: why it is stalled, if it is.
 #[derive(Debug, Default)]
 pub struct Verdicts(Mutex<Vec<Option<String>>>);
 
@@ -30,20 +29,20 @@ impl Verdicts {
 
 #[derive(Debug)]
 struct Watched {
-    stage: Arc<Stage>,
-    last: StageReading,
-    /// On the watchdog's clock: its last turn.
+    stage: Arc<Heartbeat>,
+    last: HeartbeatReading,
+    /// On the watchdog's clock: its last beat.
     turned: Duration,
-    /// On the watchdog's clock: when something of what waits last got done, or nothing waited.
+    /// On the watchdog's clock: when waiting work last progressed, or none waited.
     moved: Duration,
     stalled: bool,
 }
 
 impl Watched {
-    /// Why it stands still, if it does.
+    /// Why it is stalled, if it is.
     fn look(&mut self, clock: Duration, limit: Duration) -> Option<String> {
         let now = self.stage.read();
-        if now.turns != self.last.turns {
+        if now.beats != self.last.beats {
             self.turned = clock;
         }
         let waiting = now.queued + now.in_flight;
@@ -55,7 +54,7 @@ impl Watched {
         if idle >= limit {
             Some(format!("its thread has not moved for {} s", idle.as_secs()))
         } else if stuck >= limit {
-            let StageReading { queued, in_flight, .. } = now;
+            let HeartbeatReading { queued, in_flight, .. } = now;
             let seconds = stuck.as_secs();
             Some(format!(
                 "{queued} messages wait and {in_flight} writes are in flight, and none got done for {seconds} s"
@@ -75,8 +74,8 @@ struct Look {
 }
 
 impl Look {
-    fn new(stages: &[Arc<Stage>], limit: Duration) -> Self {
-        let watch = |stage: &Arc<Stage>| Watched {
+    fn new(stages: &[Arc<Heartbeat>], limit: Duration) -> Self {
+        let watch = |stage: &Arc<Heartbeat>| Watched {
             stage: Arc::clone(stage),
             last: stage.read(),
             turned: Duration::ZERO,
@@ -125,7 +124,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(stages: &[Arc<Stage>], limit: Duration) -> std::io::Result<Self> {
+    pub fn start(stages: &[Arc<Heartbeat>], limit: Duration) -> std::io::Result<Self> {
         let look = Look::new(stages, limit);
         let verdicts = Arc::clone(&look.verdicts);
         let (end, asked) = bounded(0);
@@ -186,23 +185,23 @@ mod tests {
 
     #[test]
     fn a_thread_that_does_not_turn_is_named_until_it_goes_on() {
-        let stage = Arc::new(Stage::new("worker0", 1));
+        let stage = Arc::new(Heartbeat::new("worker0", 1));
         let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
-        assert_eq!(seconds(&mut look, 10, || stage.turn(0, 0)), None);
+        assert_eq!(seconds(&mut look, 10, || stage.beat(0, 0)), None);
         assert_eq!(seconds(&mut look, 1, || {}), None);
         let reason = seconds(&mut look, 2, || {}).unwrap();
         assert!(reason.contains("has not moved for 3 s"), "{reason}");
-        assert_eq!(seconds(&mut look, 1, || stage.turn(0, 0)), None);
+        assert_eq!(seconds(&mut look, 1, || stage.beat(0, 0)), None);
     }
 
     #[test]
     fn a_thread_that_turns_while_nothing_of_what_waits_gets_done_stands_still() {
-        let stage = Arc::new(Stage::new("writer0", 0));
+        let stage = Arc::new(Heartbeat::new("writer0", 0));
         let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
-        let reason = seconds(&mut look, 3, || stage.turn(7, 8)).unwrap();
+        let reason = seconds(&mut look, 3, || stage.beat(7, 8)).unwrap();
         assert!(reason.starts_with("7 messages wait and 8 writes are in flight"), "{reason}");
         let works = || {
-            stage.turn(7, 8);
+            stage.beat(7, 8);
             stage.done(1);
         };
         assert_eq!(seconds(&mut look, 3, works), None);
@@ -210,7 +209,7 @@ mod tests {
 
     #[test]
     fn time_in_which_the_watchdog_did_not_run_accuses_nobody() {
-        let stage = Arc::new(Stage::new("worker0", 1));
+        let stage = Arc::new(Heartbeat::new("worker0", 1));
         let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
         look.look(Duration::from_secs(3600));
         assert_eq!(look.verdicts.read(), [None]);

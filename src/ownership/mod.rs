@@ -1,8 +1,8 @@
-//! Proof that an account may write to a bucket. Owns challenges and what they prove; not the records' storage (`store`),
-//! nor the bucket (`upload`).
+//! Proof that an account may write to a bucket. Owns challenges and their validation; not the records' storage (`store`), nor the
+//! bucket (`upload`).
 //!
-//! Invariant: a challenge is 256 random bits that lie in the bucket and nowhere else. What is remembered is a hash over
-//! it, the account, the place and the entry, so that it proves nothing for any other; and it ends by itself.
+//! Invariant: a challenge is 256 random bits that lie in the bucket and nowhere else. The host keeps a hash over
+//! challenge, account, place and entry, so a challenge is valid for one entry alone; and it expires.
 
 mod challenges;
 mod keys;
@@ -32,7 +32,7 @@ pub enum OwnershipError {
     /// The account has no such entry.
     #[error("ownership not found")]
     NotFound,
-    /// What was sent is not what stands in the object.
+    /// The answer differs from the object's content.
     #[error(
         "ownership_challenge is not the content of {filename}; read that object in the bucket and send what is in it{hint}"
     )]
@@ -71,7 +71,7 @@ pub enum OwnershipError {
     Random,
 }
 
-/// How far an entry is.
+/// State of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// The challenge waits for its answer.
@@ -101,7 +101,7 @@ pub fn place(destination: &Destination) -> String {
     query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
-/// The one way to buckets' entries. Its calls to the store block for about a disk's write and run aside.
+/// Access to the buckets' entries. Its calls to the store block for about one disk write, on a blocking thread.
 #[derive(Clone)]
 pub struct Ownership {
     buckets: Arc<dyn BucketStore>,
@@ -112,7 +112,7 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Entries in `buckets`, challenges written through `stores`, which must take one within `contact_time_max`: somebody
+    /// Entries in `buckets`, challenges written through `stores`, which must take one within `contact_time_max`: a client
     /// waits for the answer.
     #[must_use]
     pub fn new(
@@ -249,8 +249,8 @@ impl Ownership {
         bucket.keys.as_ref().map(|sealed| self.keys.open(&bucket.account, destination, sealed)).transpose()
     }
 
-    /// Removes what probes of a process that died left in the places that these accounts have entered. That costs the
-    /// bucket's owner money and nobody any packets, so that a failure is a line in the log.
+    /// Removes the leftovers of a dead process's probes from the buckets of these accounts. They cost the bucket's owner money and
+    /// no packets, so a failure is only logged.
     pub async fn sweep(&self, accounts: &[AccountId]) {
         for account in accounts {
             let buckets = self.list(account).await.unwrap_or_else(|error| {
@@ -274,7 +274,7 @@ impl Ownership {
     async fn sweep_place(&self, bucket: &Bucket) -> Result<u32, UploadError> {
         let destination = Destination::parse(&bucket.destination)?;
         let keys = self.open_keys(bucket, &destination)?;
-        // What captures left is for the engine, which knows them.
+        // The leftovers of captures are the engine's.
         let sweep = Sweep { ours: &|_| false, known: &[], before: Timestamp::now() };
         let contact = async {
             let store = self.stores.open_with(&destination, keys.as_ref()).await?;
@@ -283,7 +283,7 @@ impl Ownership {
         within(self.contact_time_max, &destination, contact).await
     }
 
-    /// Compares an answer with the challenge. Nothing in the bucket is read: whoever knows the content has read it.
+    /// Compares an answer with the challenge. Nothing in the bucket is read: only somebody who can read it knows the content.
     ///
     /// # Errors
     /// [`OwnershipError::NotFound`], [`OwnershipError::Wrong`], [`OwnershipError::Expired`] and [`OwnershipError::Store`].
@@ -326,7 +326,7 @@ impl Ownership {
         Ok(aside(move || buckets.list(&account)).await?)
     }
 
-    /// Forgets an entry. Captures that run go on; the bucket and what is in it stay as they are.
+    /// Forgets an entry. Running captures go on; the bucket and its content stay.
     ///
     /// # Errors
     /// [`OwnershipError::NotFound`] also when it is another account's.
@@ -376,7 +376,7 @@ fn bound(account: &AccountId, place: &str, id: &CaptureId, challenge: &[u8]) -> 
     hash.finalize().into()
 }
 
-/// Runs work of the store where it may block.
+/// Runs a blocking call of the store on a blocking thread.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

@@ -6,7 +6,7 @@
 use super::format::MAGIC_PCAPNG;
 use super::interface::InterfaceInfo;
 use super::options::Options;
-use super::reader::word;
+use super::place::word;
 
 /// Block types (section 11.1 of the draft).
 pub(super) const INTERFACE_DESCRIPTION: u32 = 1;

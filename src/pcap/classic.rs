@@ -10,7 +10,7 @@ use super::format::{
 };
 use super::interface::InterfaceInfo;
 use super::oddity::Oddity;
-use super::reader::{Place, word};
+use super::place::{Place, word};
 use crate::limits::{PCAP_FILE_HEADER_BYTES as FILE_HEADER, PCAP_RECORD_HEADER_BYTES as RECORD_HEADER};
 use std::io::Read;
 

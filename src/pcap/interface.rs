@@ -8,7 +8,7 @@ use super::error::ReadError;
 use super::format::NS_PER_S;
 use super::oddity::Oddity;
 use super::options::{Options, text};
-use super::reader::word;
+use super::place::word;
 
 /// Options of an interface (section 4.2 of the draft).
 const NAME: u16 = 2;

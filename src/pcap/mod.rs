@@ -14,6 +14,7 @@ mod interface;
 mod ng;
 mod oddity;
 mod options;
+mod place;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ pub use format::{file_header, record_header};
 pub(crate) use interface::InterfaceInfo;
 pub use oddity::{Oddities, Oddity};
 pub(crate) use options::Options;
-pub(crate) use reader::Place;
-pub use reader::{Reader, Record};
+pub(crate) use place::Place;
+pub use place::Record;
+pub use reader::Reader;
 pub use unpack::Unpacked;
 pub use writer::Writer;

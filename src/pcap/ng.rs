@@ -13,7 +13,7 @@ use super::format::{MAGIC_PCAPNG, RECORD_BYTES_MAX};
 use super::interface::{Interface, InterfaceInfo, damaged};
 use super::oddity::Oddity;
 use super::options::Options;
-use super::reader::{Place, word};
+use super::place::{Place, word};
 use std::io::Read;
 
 /// Block types that this program does not write (section 11.1 of the draft).

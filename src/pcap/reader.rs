@@ -14,38 +14,11 @@ use super::interface::InterfaceInfo;
 use super::ng::Ng;
 use super::oddity::Oddities;
 use super::options::Options;
+use super::place::{Place, Record, word};
 use crate::limits::PCAP_RECORD_HEADER_BYTES as RECORD_HEADER;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-
-/// One packet of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// Time in ns since the UNIX epoch; zero where the file has none.
-    pub ns: u64,
-    /// Bytes that the packet had on the wire, at least those of `data`.
-    pub wire_len: u32,
-    /// What was kept of it.
-    pub data: &'a [u8],
-}
-
-/// A record in the reader's window, valid until the reader is used again.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    pub(crate) ns: u64,
-    pub(crate) wire_len: u32,
-    /// Place of the data in the window.
-    pub(super) at: usize,
-    pub(crate) len: u32,
-    /// Number of its interface, over all sections of a file.
-    pub(crate) interface: u32,
-    /// Whether it stands in the window, header included, as this program writes it.
-    pub(super) is_own: bool,
-    /// Place of its options in the window, and their length.
-    pub(super) options_at: usize,
-    pub(super) options_len: u32,
-}
 
 /// Adjacent records in the reader's window that are, headers included, as this program writes them.
 #[derive(Clone, Copy, Debug)]
@@ -255,11 +228,4 @@ impl<R: Read> Reader<R> {
     pub(crate) fn run_bytes(&self, run: &Run) -> &[u8] {
         &self.buffer.window()[run.from..run.to]
     }
-}
-
-/// The 32-bit word at `at`; `bytes` reaches that far.
-#[inline]
-pub(super) fn word(bytes: &[u8], at: usize, big_endian: bool) -> u32 {
-    let word = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
-    if big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
 }

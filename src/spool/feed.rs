@@ -1,8 +1,8 @@
-//! What the spool tells about one capture, and to whom. Owns what is kept for a merge that begins later, the listeners, and
-//! what becomes of news that a listener has no room for; not what listeners do.
+//! The spool's messages about one capture, and their listeners. Owns the backlog for a merge that starts later, and the policy
+//! for a listener that is slow; not what listeners do.
 //!
-//! Invariant: a merge that begins where the last complete object ended is told everything that is not in it. Telling never
-//! waits for a listener.
+//! Invariant: a merge that starts where the last complete object ended receives every message about later packets. Sending
+//! never waits for a listener.
 
 use super::{Cut, Input, Segment};
 use crate::pcap::Counts;
@@ -11,20 +11,20 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What becomes of news for a listener that does not keep up. In no case does the spool wait.
+/// What happens to messages when a listener is too slow. The spool never waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenSlow {
-    /// They wait in memory, however many they are: a few hundred bytes for each segment. Nothing is lost. For listeners that
-    /// must have every segment, such as the merge and the history.
+    /// Keep all in memory: a few hundred bytes for each segment. Nothing is lost. For listeners that need every segment: the
+    /// merge, the history.
     Keep,
-    /// So many wait; what comes while they do is lost to this listener and counted. For listeners that only watch.
+    /// Keep so many; drop and count the newer ones. For listeners that only watch.
     DropNewest {
-        /// How many may wait.
+        /// Messages kept.
         room: usize,
     },
 }
 
-/// One listener's end.
+/// A listener's receiving end.
 #[derive(Debug)]
 pub struct Listener {
     inputs: Receiver<Input>,
@@ -32,28 +32,28 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The news, in order. They end when the feed is gone.
+    /// The messages, in order. The channel closes with the feed.
     #[must_use]
     pub fn inputs(&self) -> &Receiver<Input> {
         &self.inputs
     }
 
-    /// How many it was not told, because it was slow.
+    /// Messages dropped because the listener was slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-/// The feed's end of a listener.
+/// The feed's sending end for one listener.
 #[derive(Debug)]
-struct Ear {
+struct ListenerEnd {
     inputs: Sender<Input>,
     dropped: Arc<AtomicU64>,
 }
 
-impl Ear {
-    /// Passes news on. Whether somebody still listens.
+impl ListenerEnd {
+    /// Sends a message. Whether the listener still exists.
     fn tell(&self, input: &Input) -> bool {
         match self.inputs.try_send(input.clone()) {
             Ok(()) => true,
@@ -67,7 +67,7 @@ impl Ear {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Backlog {
     /// Segments and holes, each with its place in the stream.
     segments: VecDeque<(u64, Input)>,
     watermark_ns: u64,
@@ -76,13 +76,13 @@ struct Lane {
 
 #[derive(Debug)]
 struct State {
-    lanes: Vec<Lane>,
+    backlogs: Vec<Backlog>,
     counts: Option<Option<Counts>>,
     merge: Option<Sender<Input>>,
-    listeners: Vec<Ear>,
-    /// Whether a merge may begin later, which is to be told all again.
+    listeners: Vec<ListenerEnd>,
+    /// Whether messages are kept for a merge that starts later.
     is_kept: bool,
-    /// Packets and frame bytes of all segments that were told.
+    /// Packets and frame bytes of all segments so far.
     told: (u64, u64),
 }
 
@@ -105,68 +105,68 @@ impl State {
             self.told.0 += segment.packets;
             self.told.1 += segment.frame_bytes();
         }
-        let Some(lane) = self.lanes.get_mut(queue) else { return };
+        let Some(backlog) = self.backlogs.get_mut(queue) else { return };
         match input {
             Input::Segment(_, Segment { sequence, .. }) | Input::Hole { sequence, .. } => {
-                lane.segments.push_back((*sequence, input.clone()));
+                backlog.segments.push_back((*sequence, input.clone()));
             }
-            Input::Watermark(_, ns) => lane.watermark_ns = lane.watermark_ns.max(*ns),
-            Input::End(_) => lane.ended = true,
+            Input::Watermark(_, ns) => backlog.watermark_ns = backlog.watermark_ns.max(*ns),
+            Input::End(_) => backlog.ended = true,
             Input::Counts(_) => {}
         }
     }
 }
 
-/// See the module. The spool tells it, and it tells the merge that was started last and every other listener.
+/// See the module. It passes each message from the spool to the newest merge and to every other listener.
 #[derive(Debug)]
 pub struct Feed {
     state: Mutex<State>,
 }
 
 impl Feed {
-    /// Nothing told yet, for a capture of so many queues.
+    /// A feed for a capture of so many queues.
     #[must_use]
     pub fn new(queues: usize) -> Self {
         Self::with(queues, true)
     }
 
-    /// A feed without a merge, for a capture whose segments are used as they come: nothing is kept for who listens later.
+    /// A feed without a merge: later listeners do not receive earlier messages.
     #[must_use]
     pub fn without_merge() -> Self {
         Self::with(0, false)
     }
 
     fn with(queues: usize, is_kept: bool) -> Self {
-        let lanes = (0..queues).map(|_| Lane::default()).collect();
+        let backlogs = (0..queues).map(|_| Backlog::default()).collect();
         let (merge, listeners) = (None, Vec::new());
-        Self { state: Mutex::new(State { lanes, counts: None, merge, listeners, is_kept, told: (0, 0) }) }
+        Self { state: Mutex::new(State { backlogs, counts: None, merge, listeners, is_kept, told: (0, 0) }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the news and passes them on. Never waits for a listener.
+    /// Keeps the message and passes it on. Never waits for a listener.
     pub fn tell(&self, input: Input) {
         let mut state = self.state();
         state.note(&input);
         state.listeners.retain(|listener| listener.tell(&input));
         if let Some(merge) = &state.merge {
-            // A merge that failed does not listen any more; the next one is told everything again.
+            // A failed merge does not listen any more; the next one receives the backlog.
             let _merge_ended = merge.send(input);
         }
     }
 
-    /// What a new merge listens to, beginning with all that is kept. The merge before it is told nothing more.
+    /// The messages for a new merge, beginning with the backlog. The previous merge receives no more.
     #[must_use]
     pub fn listen(&self) -> Receiver<Input> {
         let (sender, receiver) = unbounded();
         let mut state = self.state();
-        for (queue, lane) in state.lanes.iter().enumerate() {
-            let segments = lane.segments.iter().map(|(_, input)| input.clone());
+        for (queue, backlog) in state.backlogs.iter().enumerate() {
+            let segments = backlog.segments.iter().map(|(_, input)| input.clone());
             let rest = [
-                (lane.watermark_ns > 0).then_some(Input::Watermark(queue, lane.watermark_ns)),
-                lane.ended.then_some(Input::End(queue)),
+                (backlog.watermark_ns > 0).then_some(Input::Watermark(queue, backlog.watermark_ns)),
+                backlog.ended.then_some(Input::End(queue)),
             ];
             for input in segments.chain(rest.into_iter().flatten()) {
                 let _receiver_is_here = sender.send(input);
@@ -179,7 +179,7 @@ impl Feed {
         receiver
     }
 
-    /// Another listener beside the merge, for what is told from now on.
+    /// Another listener beside the merge, for messages from now on.
     #[must_use]
     pub fn listen_with(&self, when_slow: WhenSlow) -> Listener {
         let (sender, inputs) = match when_slow {
@@ -187,16 +187,16 @@ impl Feed {
             WhenSlow::DropNewest { room } => bounded(room),
         };
         let dropped = Arc::new(AtomicU64::new(0));
-        self.state().listeners.push(Ear { inputs: sender, dropped: Arc::clone(&dropped) });
+        self.state().listeners.push(ListenerEnd { inputs: sender, dropped: Arc::clone(&dropped) });
         Listener { inputs, dropped }
     }
 
-    /// Ends the merge that listens, if one does. What is told from now on is kept for the next one.
+    /// Disconnects the merge, if there is one. Messages are then kept for the next one.
     pub fn hang_up(&self) {
         self.state().merge = None;
     }
 
-    /// Packets and frame bytes of all segments that were told.
+    /// Packets and frame bytes of all segments so far.
     #[must_use]
     pub fn told(&self) -> (u64, u64) {
         self.state().told
@@ -205,9 +205,9 @@ impl Feed {
     /// Forgets the segments and holes before these places, one for each queue.
     pub fn done(&self, cuts: &[Cut]) {
         let mut state = self.state();
-        for (lane, cut) in state.lanes.iter_mut().zip(cuts) {
-            while lane.segments.front().is_some_and(|(sequence, _)| *sequence < cut.sequence) {
-                lane.segments.pop_front();
+        for (backlog, cut) in state.backlogs.iter_mut().zip(cuts) {
+            while backlog.segments.front().is_some_and(|(sequence, _)| *sequence < cut.sequence) {
+                backlog.segments.pop_front();
             }
         }
     }

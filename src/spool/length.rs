@@ -1,10 +1,10 @@
-//! How much of an open segment is certainly its own. Owns the small file beside it that says so.
+//! The trusted length of an open segment. Owns the small `.len` file beside it.
 //!
 //! A segment's file is longer than its contents: it is allocated ahead, pads its last page, may have holes where a write
 //! was still in flight, and in `mapped` mode holds what was written for another capture. So two numbers are kept beside
 //! it: what was written (good as long as the kernel lives) and what was fsynced (good after a power cut).
 //!
-//! Invariant: a number is raised only after the bytes that it speaks of are where it says.
+//! Invariant: a number is raised only after its bytes are written, or fsynced.
 
 use super::files::Files;
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What tells one run of the kernel from the next: a UUID as text.
+/// The kernel's boot id: a UUID as text.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_BYTES: usize = 36;
 const WRITTEN_AT: usize = 40;
@@ -34,7 +34,7 @@ pub(super) struct Length {
     writing: Mutex<()>,
     /// An fsync of the segment is ordered and not answered.
     is_ordered: AtomicBool,
-    /// An fsync of the segment failed: a later one that succeeds says nothing of the pages that this one lost.
+    /// An fsync of the segment failed: a later success does not cover the pages that this one lost.
     sync_failed: AtomicBool,
 }
 
@@ -86,7 +86,7 @@ impl Length {
         let before = self.durable.swap(bytes, Ordering::AcqRel);
         let kept = self.write().and_then(|()| self.files.sync_data(&self.file, &self.path));
         if kept.is_err() {
-            // What the file does not say is not durable: a crash would cut the segment there.
+            // The file's number is what a crash keeps, so the segment counts as durable only up to it.
             self.durable.store(before, Ordering::Release);
         }
         kept

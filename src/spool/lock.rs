@@ -1,7 +1,6 @@
-//! One process for one spool. Owns the lock file; not what is done under it.
+//! One process per spool. Owns the lock file.
 //!
-//! The kernel lets go of the lock when its holder dies, however it dies, so a lock file that is left over means nothing. The
-//! holder's number in it is for people.
+//! The kernel releases the lock when its holder dies, so a lock file alone means nothing. The process id in it is for people.
 //!
 //! Invariant: while a [`SpoolLock`] lives no other one for the same directory does.
 
@@ -13,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const NAME: &str = ".lock";
-/// How long a holder that is about to go is waited for: a process that was killed, or one that only looks.
+/// How long to wait for a holder that ends soon: a killed process, or one that only reads.
 const PATIENCE: Duration = Duration::from_millis(1000);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Why a spool cannot be had.
+/// Why a spool cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else has it.
+    /// Another process has it.
     #[error(
         "the spool {dir} is in use by {holder}; end that process, or name another directory: two processes would destroy each other's segments"
     )]
@@ -62,8 +61,7 @@ impl SpoolLock {
         Ok(Self { _file: file })
     }
 
-    /// As [`SpoolLock::take`], for one who changes nothing: also on a file system that is mounted read-only, where nobody can
-    /// write and so `None` will do.
+    /// As [`SpoolLock::take`], for a reader. On a read-only file system nobody can write, so there `None` is enough.
     ///
     /// # Errors
     /// [`LockError`].
@@ -76,7 +74,7 @@ impl SpoolLock {
         }
     }
 
-    /// Waits until nobody has the spool in `dir`, as long as [`SpoolLock::take`] does; makes nothing there.
+    /// Waits until the spool in `dir` is free, as long as [`SpoolLock::take`] does; creates no file.
     ///
     /// # Errors
     /// [`LockError::Held`].
@@ -91,7 +89,7 @@ impl SpoolLock {
         Ok(())
     }
 
-    /// Who has the spool in `dir` now; none if nobody has, or there is no spool.
+    /// The process that has the spool in `dir` now; none if it is free, or there is no spool.
     #[must_use]
     pub fn holder(dir: &Path) -> Option<String> {
         let mut file = File::open(dir.join(NAME)).ok()?;
@@ -116,7 +114,7 @@ fn wait_for(file: &mut File, dir: &Path, path: &Path) -> Result<(), LockError> {
     }
 }
 
-/// What a lock file says of who wrote it.
+/// The process id in a lock file.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));

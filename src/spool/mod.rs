@@ -41,7 +41,7 @@ pub use published::{Cut, Input, Segment};
 pub use publisher::{Publisher, PublisherHandle};
 pub use quota::{Quota, Share};
 pub(crate) use recover::place;
-pub use recover::{Held, Recovery, recover};
+pub use recover::{HeldSegment, Recovery, recover, with_holes};
 pub use salvage::{Salvaged, whole_records};
 pub use spool::{Captures, Event, Failure, Lost, Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
 pub use survey::{LeftSegment, LeftStream, Survey, survey, whole_records_of_open};

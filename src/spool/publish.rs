@@ -13,7 +13,7 @@ use super::files::Files;
 use super::quota::Charge;
 use super::segment::OpenSegment;
 use super::{Spool, salvage};
-use crate::block::Stage;
+use crate::block::Heartbeat;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ pub(super) enum Step {
 
 impl OpenSegment {
     /// Goes on with its publishing, to the end if nothing fails. Without a packet it is removed instead.
-    pub(super) fn publish(&mut self, spool: &Spool, stage: &Stage) -> io::Result<()> {
+    pub(super) fn publish(&mut self, spool: &Spool, heartbeat: &Heartbeat) -> io::Result<()> {
         let files = spool.account().files();
         while self.step != Step::Done {
             self.step = match self.step {
@@ -62,12 +62,12 @@ impl OpenSegment {
                         }
                         return Err(e);
                     }
-                    stage.synced();
+                    heartbeat.synced();
                     Step::Rename
                 }
                 Step::Copy => {
                     self.copy(spool)?;
-                    stage.synced();
+                    heartbeat.synced();
                     Step::Rename
                 }
                 Step::Rename => {

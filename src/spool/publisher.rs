@@ -11,7 +11,7 @@
 use super::length::Length;
 use super::segment::OpenSegment;
 use super::{Event, Failure, Input, Lost, Segment, Spool, SpoolCapture, StreamId};
-use crate::block::Stage;
+use crate::block::Heartbeat;
 use crate::limits::{PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN, PUBLISH_RETRY};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::collections::{HashMap, VecDeque};
@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a publisher with nothing to do says that it is there.
+/// Interval of an idle publisher's heartbeat.
 const IDLE_TURN: Duration = Duration::from_millis(500);
 
-/// What writers ask for.
+/// A command from a writer.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum Command {
     /// Make a segment durable and visible.
     Publish(Arc<SpoolCapture>, u16, Box<OpenSegment>),
     /// Make what was written so far durable.
@@ -41,7 +41,7 @@ pub(super) enum Order {
 struct Failing {
     since: Instant,
     pause: Duration,
-    /// When it is tried again; none after a segment was given up, when the next one is tried at once.
+    /// Time of the next try; none: at once, because the last segment was given up.
     due: Option<Instant>,
 }
 
@@ -50,8 +50,8 @@ struct Failing {
 struct Stream {
     kept: Lost,
     unpublished: u32,
-    /// What waits behind a segment that cannot be published, itself first.
-    waiting: VecDeque<Order>,
+    /// The segment that cannot be published, and the commands behind it.
+    waiting: VecDeque<Command>,
     failing: Option<Failing>,
 }
 
@@ -77,36 +77,39 @@ impl Stream {
 #[derive(Debug)]
 pub struct Publisher {
     spool: Arc<Spool>,
-    orders: Receiver<Order>,
+    commands: Receiver<Command>,
     streams: HashMap<StreamId, Stream>,
-    /// When the first stream is due that waits.
+    /// Time of the first retry of any stream.
     next_due: Option<Instant>,
-    stage: Arc<Stage>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Publisher {
-    /// A publisher and the way to it.
+    /// A publisher and its handle.
     #[must_use]
-    pub fn new(spool: Arc<Spool>, stage: Arc<Stage>) -> (Self, PublisherHandle) {
-        let (sender, orders) = unbounded();
-        (Self { spool, orders, streams: HashMap::new(), next_due: None, stage }, PublisherHandle(sender))
+    pub fn new(spool: Arc<Spool>, heartbeat: Arc<Heartbeat>) -> (Self, PublisherHandle) {
+        let (sender, commands) = unbounded();
+        (
+            Self { spool, commands, streams: HashMap::new(), next_due: None, heartbeat },
+            PublisherHandle(sender),
+        )
     }
 
-    /// Works until every writer is gone, and nothing waits to be tried again.
+    /// Runs until every writer is gone and no retry is due.
     pub fn run(mut self) {
         loop {
             let until_due = self.next_due.map(|due| due.saturating_duration_since(Instant::now()));
             let wait = until_due.unwrap_or(IDLE_TURN).min(IDLE_TURN);
-            match self.orders.recv_timeout(wait) {
-                Ok(order) => {
-                    // The order at work is among those that wait: a disk that never answers is no progress.
-                    self.stage.turn(self.orders.len() + 1, 0);
-                    self.take(order, Instant::now());
-                    self.stage.done(1);
-                    self.stage.turn(self.orders.len(), 0);
+            match self.commands.recv_timeout(wait) {
+                Ok(command) => {
+                    // The current command counts as waiting: a disk that never answers is no progress.
+                    self.heartbeat.beat(self.commands.len() + 1, 0);
+                    self.take(command, Instant::now());
+                    self.heartbeat.done(1);
+                    self.heartbeat.beat(self.commands.len(), 0);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.stage.turn(0, 0);
+                    self.heartbeat.beat(0, 0);
                     self.spool.account().tidy();
                 }
                 Err(RecvTimeoutError::Disconnected) if self.next_due.is_none() => return,
@@ -116,30 +119,30 @@ impl Publisher {
         }
     }
 
-    /// Takes what writers have sent. For tests.
+    /// Takes all commands sent so far. For tests.
     #[cfg(test)]
     pub(super) fn take_all(&mut self, now: Instant) {
-        while let Ok(order) = self.orders.try_recv() {
-            self.take(order, now);
+        while let Ok(command) = self.commands.try_recv() {
+            self.take(command, now);
         }
     }
 
-    fn take(&mut self, order: Order, now: Instant) {
-        let (serial, queue) = match &order {
-            Order::Sync(path, file, length) => return self.sync(path, file, length),
-            Order::Publish(capture, queue, _)
-            | Order::Watermark(capture, queue, _)
-            | Order::End(capture, queue, _) => (capture.serial, *queue),
+    fn take(&mut self, command: Command, now: Instant) {
+        let (serial, queue) = match &command {
+            Command::Sync(path, file, length) => return self.sync(path, file, length),
+            Command::Publish(capture, queue, _)
+            | Command::Watermark(capture, queue, _)
+            | Command::End(capture, queue, _) => (capture.serial, *queue),
         };
         let id = StreamId { serial, queue };
         let stream = self.streams.entry(id).or_default();
-        stream.waiting.push_back(order);
+        stream.waiting.push_back(command);
         if stream.due().is_none() {
             self.work(id, now);
         }
     }
 
-    /// Goes on with the streams that are due at `now`.
+    /// Retries the streams that are due at `now`.
     pub(super) fn retry(&mut self, now: Instant) {
         if self.next_due.is_none_or(|due| due > now) {
             return;
@@ -152,12 +155,12 @@ impl Publisher {
         self.next_due = self.streams.values().filter_map(Stream::due).min();
     }
 
-    /// Does what waits in a stream, up to a segment that is to be tried again.
+    /// Executes a stream's commands, up to a segment that has to be tried again.
     fn work(&mut self, id: StreamId, now: Instant) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
-        while let Some(order) = stream.waiting.pop_front() {
-            match order {
-                Order::Publish(capture, queue, segment) => {
+        while let Some(command) = stream.waiting.pop_front() {
+            match command {
+                Command::Publish(capture, queue, segment) => {
                     if let Some(again) = self.publish(&mut stream, capture, queue, segment, now) {
                         stream.waiting.push_front(again);
                         let due = stream.due();
@@ -165,17 +168,17 @@ impl Publisher {
                         break;
                     }
                 }
-                Order::Watermark(capture, queue, ns) => {
+                Command::Watermark(capture, queue, ns) => {
                     capture.merge.tell(Input::Watermark(usize::from(queue), ns));
                 }
-                Order::End(capture, queue, handed) => return end(&stream, &capture, queue, handed),
-                Order::Sync(path, file, length) => self.sync(&path, &file, &length),
+                Command::End(capture, queue, handed) => return end(&stream, &capture, queue, handed),
+                Command::Sync(path, file, length) => self.sync(&path, &file, &length),
             }
         }
         self.streams.insert(id, stream);
     }
 
-    /// Publishes a segment, or tells the hole; an order to be tried again.
+    /// Publishes a segment, or announces the hole; returns a command that has to be tried again.
     fn publish(
         &self,
         stream: &mut Stream,
@@ -183,16 +186,16 @@ impl Publisher {
         queue: u16,
         mut segment: Box<OpenSegment>,
         now: Instant,
-    ) -> Option<Order> {
+    ) -> Option<Command> {
         let hole = Input::Hole { queue: usize::from(queue), sequence: u64::from(segment.sequence) };
-        if let Err(error) = segment.publish(&self.spool, &self.stage) {
+        if let Err(error) = segment.publish(&self.spool, &self.heartbeat) {
             let is_first = stream.failing.is_none();
             if stream.waits(now) {
                 if is_first {
                     let path = segment.path.display();
                     tracing::warn!(segment = %path, %error, "a segment cannot be published; it is tried again");
                 }
-                return Some(Order::Publish(capture, queue, segment));
+                return Some(Command::Publish(capture, queue, segment));
             }
             let failure = Failure::from_io("cannot publish the segment", &segment.path, &error);
             let left = segment.leave(&self.spool);
@@ -221,13 +224,13 @@ impl Publisher {
         None
     }
 
-    /// A timed fsync. One that fails costs nothing while the data is in memory: the writer orders the next one.
+    /// A timed fsync. One that fails costs nothing while the data is in memory: the writer asks for the next one.
     fn sync(&self, path: &Path, file: &File, length: &Length) {
         let written = length.written();
         let synced = self.spool.account().files().sync_data(file, path);
         let outcome = match synced {
             Ok(()) => {
-                self.stage.synced();
+                self.heartbeat.synced();
                 length.synced(written)
             }
             Err(e) => {
@@ -254,13 +257,13 @@ fn end(stream: &Stream, capture: &SpoolCapture, queue: u16, handed: Lost) {
     capture.merge.tell(Input::End(usize::from(queue)));
 }
 
-/// The way to the publisher; it ends when all of them are gone.
+/// A handle of the publisher, which ends when all handles are gone.
 #[derive(Clone, Debug)]
-pub struct PublisherHandle(Sender<Order>);
+pub struct PublisherHandle(Sender<Command>);
 
 impl PublisherHandle {
-    pub(super) fn send(&self, order: Order) {
+    pub(super) fn send(&self, command: Command) {
         // The publisher outlives every handle; it can only be gone when the process unwinds.
-        let _publisher_gone = self.0.send(order);
+        let _publisher_gone = self.0.send(command);
     }
 }

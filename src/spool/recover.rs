@@ -26,12 +26,12 @@ pub struct Recovery {
     /// Bytes of files that were given back to the file system.
     pub freed_bytes: u64,
     /// Open segments that are left as they are: nothing of them is in `streams`.
-    pub held: Vec<Held>,
+    pub held: Vec<HeldSegment>,
 }
 
 /// An open segment that is left as it is.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldSegment {
     /// The file.
     pub path: PathBuf,
     /// Why it stays.
@@ -42,18 +42,19 @@ pub struct Held {
     pub found: Salvaged,
 }
 
-impl Recovery {
-    /// What a merge is told of a queue, beginning with the segment of number `first`: its segments in order, and a hole for
-    /// each one that is missing between them.
-    pub fn inputs(&self, queue: usize, first: u64) -> impl Iterator<Item = Input> + '_ {
-        let mut next = first;
-        let stream = self.streams.get(&queue).into_iter().flatten();
-        stream.filter(move |segment| segment.sequence >= first).flat_map(move |segment| {
-            let holes = (next..segment.sequence).map(move |sequence| Input::Hole { queue, sequence });
-            next = segment.sequence + 1;
-            holes.chain([Input::Segment(queue, segment.clone())])
-        })
-    }
+/// What a merge is told of a queue, beginning with the segment of number `first`: `segments`, which are in order, and a hole
+/// for each one that is missing between them.
+pub fn with_holes(
+    queue: usize,
+    first: u64,
+    segments: impl IntoIterator<Item = Segment>,
+) -> impl Iterator<Item = Input> {
+    let mut next = first;
+    segments.into_iter().flat_map(move |segment| {
+        let holes = (next..segment.sequence).map(move |sequence| Input::Hole { queue, sequence });
+        next = segment.sequence + 1;
+        holes.chain([Input::Segment(queue, segment)])
+    })
 }
 
 /// Cuts and publishes what is in `dir`. `snaplen` is for the header of a segment of which nothing was written. Complete
@@ -79,11 +80,11 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
         } else if cuts.get(queue).is_some_and(|cut| sequence < cut.sequence) {
             // Counted as lost when objects went on.
             let why = "it could not be published, and objects went on without it".to_owned();
-            recovery.held.push(Held { path, why, is_passing: false, found: Salvaged::default() });
+            recovery.held.push(HeldSegment { path, why, is_passing: false, found: Salvaged::default() });
         } else if let Err(unpublished) = recovery.publish(&path, &to, snaplen) {
             let is_passing = matches!(unpublished, Unpublished::Disk(_));
             let found = if is_passing { whole(&path).unwrap_or_default() } else { Salvaged::default() };
-            recovery.held.push(Held { path, why: unpublished.to_string(), is_passing, found });
+            recovery.held.push(HeldSegment { path, why: unpublished.to_string(), is_passing, found });
         }
     }
     for path in names(dir)? {
@@ -236,7 +237,7 @@ mod tests {
             let recovery = recover(dir.path(), 160, &[]).unwrap();
             let held: Vec<_> = recovery.held.iter().map(|held| held.path.clone()).collect();
             assert_eq!(held, std::slice::from_ref(&open));
-            let told: Vec<_> = recovery.inputs(0, 0).collect();
+            let told: Vec<_> = with_holes(0, 0, recovery.streams[&0].clone()).collect();
             let [Input::Segment(0, first), hole, Input::Segment(0, last)] = &told[..] else {
                 panic!("{told:?}")
             };

@@ -2,7 +2,7 @@
 
 use super::files::{Call, Files};
 use super::*;
-use crate::block::{Arena, Attempt, Block, Hugepages, Stage, WorkerEnd, lane};
+use crate::block::{Arena, Attempt, Block, Heartbeat, Hugepages, WorkerEnd, lane};
 use crate::pcap::{file_header, record_header};
 use crossbeam::channel::Receiver;
 use std::collections::BTreeMap;
@@ -104,9 +104,9 @@ impl Rig {
         let spool = Arc::new(Spool::open_with(config, files.clone()).unwrap());
         let (blocks, _) = Arena::map(12, Hugepages::Never).unwrap();
         let (worker, end) = lane(12, 64);
-        let stage = || Arc::new(Stage::new("test", 0));
-        let (publisher, handle) = Publisher::new(Arc::clone(&spool), stage());
-        let writer = Writer::new(Arc::clone(&spool), handle, vec![end], stage());
+        let heartbeat = || Arc::new(Heartbeat::new("test", 0));
+        let (publisher, handle) = Publisher::new(Arc::clone(&spool), heartbeat());
+        let writer = Writer::new(Arc::clone(&spool), handle, vec![end], heartbeat());
         let (now, ns) = (Instant::now(), 1_800_000_000_000_000_000);
         Self { _dir: dir, spool, files, writer, publisher, worker, blocks, now, ns, open: BTreeMap::new() }
     }
@@ -352,7 +352,8 @@ fn a_directory_in_the_way_of_a_segments_name_costs_that_segment_alone() {
         assert_eq!(told.ended, [(0, Lost { packets: 50, frame_bytes: 5000 }, 1)]);
         rig.assert_accounted();
         let recovery = rig.spool.recover(&told.dir, 262_144, &[]).unwrap();
-        assert_eq!((recovery.held.len(), recovery.inputs(0, 0).count()), (1, 3), "{:?}", recovery.held);
+        let inputs = with_holes(0, 0, recovery.streams[&0].clone()).count();
+        assert_eq!((recovery.held.len(), inputs), (1, 3), "{:?}", recovery.held);
         std::fs::remove_dir(&in_the_way).unwrap();
         let recovery = rig.spool.recover(&told.dir, 262_144, &[]).unwrap();
         assert_eq!(recovery.streams[&0].iter().map(|segment| segment.packets).collect::<Vec<_>>(), [50; 3]);

@@ -8,10 +8,10 @@
 //! worker it came from.
 
 use super::backing::Backing;
-use super::publisher::{Order, PublisherHandle};
+use super::publisher::{Command, PublisherHandle};
 use super::segment::OpenSegment;
 use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId, WriteMode};
-use crate::block::{DiskQueue, Stage, Write, WriterEnd};
+use crate::block::{DiskQueue, Heartbeat, Write, WriterEnd};
 use crate::limits::{FULL_RETRY, PAGE_BYTES, WRITE_RETRY};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -58,7 +58,7 @@ pub struct Writer {
     /// Streams whose pieces wait.
     stuck: usize,
     discards: bool,
-    stage: Arc<Stage>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Writer {
@@ -68,7 +68,7 @@ impl Writer {
         spool: Arc<Spool>,
         publisher: PublisherHandle,
         lanes: Vec<WriterEnd<Message>>,
-        stage: Arc<Stage>,
+        heartbeat: Arc<Heartbeat>,
     ) -> Self {
         let disk = DiskQueue::new(WRITES_IN_FLIGHT);
         let discards = spool.config().write == WriteMode::Discard;
@@ -81,7 +81,7 @@ impl Writer {
             synced: Instant::now(),
             stuck: 0,
             discards,
-            stage,
+            heartbeat,
         }
     }
 
@@ -101,12 +101,12 @@ impl Writer {
     /// Takes what waits in the lanes, and what the disk has done. Whether there was anything.
     pub(super) fn turn(&mut self, now: Instant) -> bool {
         let mut busy = false;
-        self.stage.turn(self.lanes.iter().map(WriterEnd::waiting).sum(), self.disk.in_flight());
+        self.heartbeat.beat(self.lanes.iter().map(WriterEnd::waiting).sum(), self.disk.in_flight());
         for lane in 0..self.lanes.len() {
             for _ in 0..LANE_TURN {
                 let Some(message) = self.lanes[lane].receive() else { break };
                 self.take(lane, message, now);
-                self.stage.done(1);
+                self.heartbeat.done(1);
                 busy = true;
             }
         }
@@ -133,7 +133,7 @@ impl Writer {
                     && stream.waiting.is_empty()
                 {
                     let capture = Arc::clone(&stream.capture);
-                    self.publisher.send(Order::Watermark(capture, id.queue, ns));
+                    self.publisher.send(Command::Watermark(capture, id.queue, ns));
                 }
             }
             Message::End(id) => {
@@ -289,7 +289,7 @@ impl Writer {
             Backing::Mapped(mapped) => match mapped.write(piece.offset, &piece.block.bytes()[..used]) {
                 Ok(()) => {
                     length.reached(piece.offset + used as u64);
-                    self.stage.written(used);
+                    self.heartbeat.written(used);
                     self.lanes[lane].give_back(piece.block);
                 }
                 Err(e) => {
@@ -305,9 +305,9 @@ impl Writer {
     fn written(&mut self, write: Write<Tag>, result: io::Result<()>) {
         let Tag { lane, stream: id, sequence } = write.tag;
         self.lanes[lane].give_back(write.block);
-        self.stage.done(1);
+        self.heartbeat.done(1);
         if result.is_ok() {
-            self.stage.written(write.bytes);
+            self.heartbeat.written(write.bytes);
         }
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(segment) = stream.segments.iter_mut().find(|s| s.sequence == sequence) else { return };
@@ -348,11 +348,15 @@ impl Writer {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         while stream.segments.front().is_some_and(|s| s.closed && s.is_settled()) {
             if let Some(segment) = stream.segments.pop_front() {
-                self.publisher.send(Order::Publish(Arc::clone(&stream.capture), id.queue, Box::new(segment)));
+                self.publisher.send(Command::Publish(
+                    Arc::clone(&stream.capture),
+                    id.queue,
+                    Box::new(segment),
+                ));
             }
         }
         if stream.ended && stream.segments.is_empty() && stream.waiting.is_empty() {
-            self.publisher.send(Order::End(Arc::clone(&stream.capture), id.queue, stream.handed));
+            self.publisher.send(Command::End(Arc::clone(&stream.capture), id.queue, stream.handed));
             self.streams.remove(&id);
         }
     }
@@ -366,7 +370,7 @@ impl Writer {
         for segment in self.streams.values_mut().flat_map(|stream| &mut stream.segments) {
             if segment.wants_sync(now, interval) {
                 let (file, length) = (Arc::clone(segment.backing.file()), Arc::clone(&segment.length));
-                self.publisher.send(Order::Sync(segment.open_path.clone(), file, length));
+                self.publisher.send(Command::Sync(segment.open_path.clone(), file, length));
             }
         }
     }

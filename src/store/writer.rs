@@ -1,10 +1,10 @@
-//! All writes of jobs, behind one task. Owns their order, their retries and what is confirmed; not what a job says.
+//! All writes of jobs, in one task. Owns their order, retries and confirmations; not a job's content.
 //!
 //! A job's writes keep their order, and the newest state of a job that waits replaces the one before it. A write that fails is
-//! tried again until the store takes it: a disk that was full has room again some day. Only the first write of a job, for which
-//! somebody waits, is given up.
+//! retried until the store takes it: a full disk gets space again. Only the first write of a job, for which a client waits, is
+//! given up.
 //!
-//! Invariant: what is confirmed is durable, and the last state that was handed over is confirmed in the end.
+//! Invariant: a confirmed state is durable, and the last state of each job is confirmed in the end.
 
 use super::{JobStore, StoreError};
 use crate::job::{Job, Status};
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What became of a write. `ticket` names the job for its writer's owner.
+/// Outcome of a write. `ticket` identifies the job for the owner of the writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Confirmation {
     /// This version or a newer one is durable; of versions that came close to each other only the newest is confirmed.
@@ -50,7 +50,7 @@ enum Command {
     Known { ticket: u64, revision: u64 },
 }
 
-/// The way to the task.
+/// A handle of the task.
 #[derive(Debug)]
 pub struct Writer {
     commands: mpsc::UnboundedSender<Command>,
@@ -71,7 +71,7 @@ impl Writer {
         Self { commands: sender, task }
     }
 
-    /// Waits until everything that was handed over is written or has failed once more, and lets go of the store.
+    /// Waits until every pending write succeeded or failed once more, and drops the store.
     pub async fn close(self) {
         drop(self.commands);
         if let Err(error) = self.task.await {
@@ -89,7 +89,7 @@ impl Writer {
         self.send(Command::Set { ticket, version, job: Arc::new(job) });
     }
 
-    /// Says at which revision a job is that another process recorded.
+    /// Sets the revision of a job that another process recorded.
     pub fn known(&self, ticket: u64, revision: u64) {
         self.send(Command::Known { ticket, revision });
     }
@@ -100,7 +100,7 @@ impl Writer {
     }
 }
 
-/// What the store has of a job.
+/// The store's state of a job, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
     /// Perhaps nothing.
@@ -150,7 +150,7 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
                 command = self.commands.recv() => match command {
                     Some(command) => self.take(command),
-                    // Nobody waits for a confirmation any more.
+                    // The owner is gone.
                     None => return,
                 }
             }
@@ -174,7 +174,7 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
         entry.pending = Some(pending);
     }
 
-    /// Writes everything that waits, once. Whether all of it succeeded.
+    /// Tries every pending write once. Whether all succeeded.
     async fn write(&mut self) -> bool {
         let waiting: Vec<_> = self
             .entries
@@ -230,7 +230,7 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
         };
         let was_told = std::mem::replace(&mut pending.told, true);
         if pending.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            // A write that failed may be durable all the same.
+            // A failed write may be durable nevertheless.
             let job = Job {
                 status: Status::Failed,
                 error_message: Some(format!("the capture could not be recorded: {error}")),
@@ -250,7 +250,7 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
 /// Writes a job over what the store has of it; the revision that it then has, none if there is nothing to write over.
 fn write(jobs: &dyn JobStore, known: Known, job: &Job) -> Result<Option<u64>, StoreError> {
     let over = |revision: u64| match jobs.compare_and_set(revision, job) {
-        // This task is the only writer of a job: what stands there is a write of its own whose end it did not hear of.
+        // This task is a job's only writer: another revision there is its own write that seemed to fail.
         Err(StoreError::Stale { found, .. }) => jobs.compare_and_set(found, job),
         other => other,
     };

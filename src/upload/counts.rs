@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The process's counts.
-pub(crate) static COUNTS: Counts = Counts {
+pub(crate) static COUNTS: Counters = Counters {
     merged_objects: AtomicU64::new(0),
     merged_bytes: AtomicU64::new(0),
     objects: AtomicU64::new(0),
@@ -19,7 +19,7 @@ pub(crate) static COUNTS: Counts = Counts {
 
 /// See [`COUNTS`].
 #[derive(Debug)]
-pub(crate) struct Counts {
+pub(crate) struct Counters {
     merged_objects: AtomicU64,
     merged_bytes: AtomicU64,
     objects: AtomicU64,
@@ -28,7 +28,7 @@ pub(crate) struct Counts {
     failures: AtomicU64,
 }
 
-/// [`Counts`], read.
+/// [`Counters`], read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UploadCounts {
     /// Objects that merges completed, again for those that were begun again.
@@ -45,7 +45,7 @@ pub struct UploadCounts {
     pub failures: u64,
 }
 
-impl Counts {
+impl Counters {
     pub(crate) fn merged(&self, bytes: u64) {
         self.merged_bytes.fetch_add(bytes, Relaxed);
     }

@@ -1,6 +1,6 @@
-//! What can go wrong on the way into a store, in our words. Owns the messages that customers and operators read; not the
-//! decision what is tried again.
+//! Errors of uploads and stores. Owns the messages that customers and operators read; not the decision what is retried.
 
+use crate::chain::printable;
 use crate::job::DestinationError;
 use std::io;
 use std::path::PathBuf;
@@ -46,9 +46,9 @@ pub enum UploadError {
     Region {
         /// The bucket.
         bucket: String,
-        /// As the destination says.
+        /// In the destination.
         region: String,
-        /// The store's words.
+        /// The store's message.
         detail: String,
     },
     /// The store knows us and refuses.
@@ -63,7 +63,7 @@ pub enum UploadError {
         /// The store's words.
         detail: String,
     },
-    /// The store does not know us, or there is nothing to identify us with.
+    /// The store does not accept our credentials, or there are none.
     #[error(
         "no valid credentials for {place} ({detail}); check the bucket's access keys, or this host's credentials for that store"
     )]
@@ -73,7 +73,7 @@ pub enum UploadError {
         /// The store's or the credential chain's words.
         detail: String,
     },
-    /// The keys that a bucket's owner sent are not to be had.
+    /// The keys that a bucket's owner sent cannot be read.
     #[error(
         "the access keys of {place} cannot be used: {detail}; POST the destination to …/pcaps/ownership again, with access-key-id \
          and secret-access-key"
@@ -90,7 +90,7 @@ pub enum UploadError {
         /// Bucket and key.
         place: String,
     },
-    /// Somebody's object has that name.
+    /// Another object has that name.
     #[error("{place} exists already and is not overwritten; remove it or use another directory")]
     Exists {
         /// Bucket and key, or the file.
@@ -115,7 +115,7 @@ pub enum UploadError {
         /// Bucket and key, or the file.
         place: String,
     },
-    /// No answer, or none that makes sense, until the time for retries was used up.
+    /// No valid answer until the time for retries was used up.
     #[error("{place} could not be reached for {seconds} s ({detail}); check the endpoint and the network")]
     Unreachable {
         /// Bucket and key.
@@ -125,9 +125,9 @@ pub enum UploadError {
         /// The last failure.
         detail: String,
     },
-    /// Somebody answers who cannot prove to be the store.
+    /// A server answers that cannot prove to be the store.
     #[error(
-        "{place} is answered for with a certificate that this host does not trust ({detail}); have its operator name the \
+        "{place} presents a certificate that this host does not trust ({detail}); have its operator name the \
          store's authority in upload.ca_file, or correct the endpoint"
     )]
     Untrusted {
@@ -176,9 +176,10 @@ pub enum UploadError {
         /// Why not.
         source: io::Error,
     },
-    /// What the store holds is not what was sent.
+    /// The store's object differs from what was sent.
     #[error(
-        "{place} has {what} {held} where {sent} was sent; the object is not to be trusted, capture again"
+        "{place} has {what} {} where {sent} was sent; the object is not to be trusted, capture again",
+        printable(held)
     )]
     Mismatch {
         /// Bucket and key, or the file.
@@ -190,7 +191,7 @@ pub enum UploadError {
         /// What was sent.
         sent: String,
     },
-    /// What the store holds of an object in progress is not how the object begins.
+    /// The store's part of an object in progress differs from the object.
     #[error("what the store holds of {place} is not what is merged now; it is sent again from its beginning")]
     Diverged {
         /// The object.
@@ -214,8 +215,8 @@ pub enum UploadError {
 }
 
 impl UploadError {
-    /// Whether the same may succeed later, from a checkpoint or from the object's beginning, without a change of the request:
-    /// the store, the network, rights, keys, clocks and disks get repaired.
+    /// Whether the same request may succeed later, from a checkpoint or from the object's beginning: store, network, rights, keys,
+    /// clocks and disks get repaired.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {

@@ -7,6 +7,7 @@ mod error;
 mod checksum;
 mod checkpoint;
 mod counts;
+mod parts;
 mod retry_budget;
 mod store;
 mod stores;

@@ -29,7 +29,7 @@ pub type Resumed = (Box<dyn ObjectWriter>, u64);
 pub(super) const PROBE: &str = "trawl-probe-";
 
 /// Which leftovers of unfinished objects go. All three must say so. Those of probes ([`PROBE`]) go if they are old enough,
-/// whoever's they are: a probe that is in progress does not mind.
+/// also those of other hosts: a probe in progress works without them.
 #[derive(Clone, Copy)]
 pub struct Sweep<'a> {
     /// Whether a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
@@ -140,8 +140,8 @@ pub(super) fn abort<W: Ending>(mut writer: Box<W>) -> Pending<'static, ()> {
     Box::pin(async move { writer.give_up().await })
 }
 
-/// What a store's `contact` comes to; [`UploadError::Unreachable`] if that is not known after `time_max`. Uploads wait for a
-/// store that comes back; somebody who asks whether a destination can be used shall have an answer.
+/// The result of `contact`, or [`UploadError::Unreachable`] after `time_max`. An upload waits for a store that is down; the check of
+/// a destination has to answer its caller.
 ///
 /// # Errors
 /// As `contact`.

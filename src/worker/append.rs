@@ -166,6 +166,7 @@ mod tests {
     use crate::block::{Arena, Hugepages, lane};
     use crate::limits::BLOCK_BYTES;
     use crate::spool::Message;
+    use crate::worker::testing::{Frames, OwnedBurst};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -179,29 +180,9 @@ mod tests {
         }
     }
 
-    struct Frames(Vec<Vec<u8>>);
-
-    impl Burst for Frames {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn head(&self, i: usize) -> &[u8] {
-            &self.0[i]
-        }
-
-        fn wire_len(&self, i: usize) -> u32 {
-            u32::try_from(self.0[i].len()).unwrap()
-        }
-
-        fn copy_to(&self, i: usize, dst: &mut [u8]) {
-            dst.copy_from_slice(&self.0[i][..dst.len()]);
-        }
-    }
-
     /// The bytes of a stream into which these frames of each burst were appended, and what was counted. `short` tries the way
     /// of what nothing limits first, as the worker does.
-    fn appended(bursts: &[(Frames, u64)], snaplen: u32, short: bool) -> (Vec<u8>, [u64; 4]) {
+    fn appended(bursts: &[(OwnedBurst, u64)], snaplen: u32, short: bool) -> (Vec<u8>, [u64; 4]) {
         let (mut free, _) = Arena::map(8, Hugepages::Never).unwrap();
         let (worker_end, mut writer_end) = lane::<Message>(8, 8);
         let (mut lanes, mut stream, mut slot) = (vec![worker_end], Stream::idle(), Slot::default());

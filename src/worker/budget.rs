@@ -28,19 +28,28 @@ impl Ended {
     }
 }
 
+/// Bits of a word of bytes that belong to the bytes where packets are limited too; the bits above count appended packets. Packets
+/// that are reserved and not yet appended are fewer than these can tell apart: at most a burst of each worker.
+#[cfg(not(loom))]
+pub(super) const BYTES_BITS: u32 = 50;
+/// Few for the count, so that loom's small budgets let it come round.
+#[cfg(loom)]
+const BYTES_BITS: u32 = 62;
+const BYTES_MASK: u64 = (1 << BYTES_BITS) - 1;
+
 /// The shared budget of one capture.
 ///
 /// Packets are reserved before bytes. A worker whose reserved packets the byte limit refuses gives them back to nobody: the capture
-/// ends with that. So bytes are taken by frames that are appended alone, and `unused` falls to zero only when every packet of
-/// the limit is appended: which of the two limits ended the capture does not depend on who looks first.
+/// ends with that. So bytes are taken by frames that are appended alone, and the packet limit is the reason only if every packet of
+/// it is appended, in whatever order workers look. With both limits the word of the bytes also counts the appended packets: one update
+/// takes bytes, counts, and shows whether it was the last.
 #[derive(Debug)]
 pub struct Budget {
     /// Packets that nobody has reserved.
     packets: AtomicU64,
-    /// Bytes that nobody has taken.
+    /// Bytes that nobody has taken; with both limits in the lower [`BYTES_BITS`] bits, and above them the count of appended packets,
+    /// which comes to zero with the last packet of the limit.
     bytes: AtomicU64,
-    /// Of the packet limit, what is not appended. Kept if bytes are limited too; otherwise what is reserved is appended.
-    unused: AtomicU64,
     ended: AtomicU64,
     limits: Limits,
 }
@@ -55,20 +64,22 @@ enum Limits {
 }
 
 impl Budget {
-    /// A budget of so many packets and captured frame bytes; `None` is without limit.
+    /// A budget of so many packets and captured frame bytes; `None` is without limit. Beside a packet limit 1 PiB and more are
+    /// no limit: a port of 100 Gbit/s does not deliver that in a day.
     #[must_use]
     pub fn new(packets: Option<u64>, bytes: Option<u64>) -> Self {
+        let bytes = bytes.filter(|bytes| packets.is_none() || *bytes <= BYTES_MASK);
+        let (limits, word) = match (packets, bytes) {
+            (None, None) => (Limits::None, 0),
+            (Some(_), None) => (Limits::Packets, 0),
+            (None, Some(bytes)) => (Limits::Bytes, bytes),
+            (Some(packets), Some(bytes)) => (Limits::Both, packets.wrapping_neg() << BYTES_BITS | bytes),
+        };
         Self {
             packets: AtomicU64::new(packets.unwrap_or(u64::MAX)),
-            bytes: AtomicU64::new(bytes.unwrap_or(u64::MAX)),
-            unused: AtomicU64::new(packets.unwrap_or(u64::MAX)),
+            bytes: AtomicU64::new(word),
             ended: AtomicU64::new(0),
-            limits: match (packets, bytes) {
-                (None, None) => Limits::None,
-                (Some(_), None) => Limits::Packets,
-                (None, Some(_)) => Limits::Bytes,
-                (Some(_), Some(_)) => Limits::Both,
-            },
+            limits,
         }
     }
 
@@ -107,24 +118,17 @@ impl Budget {
         }
     }
 
+    #[inline]
     fn take_limited(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
         match self.limits {
             Limits::None => asked,
             Limits::Packets => self.take_packets(asked),
             Limits::Bytes => self.take_bytes(lengths.take(asked)),
-            Limits::Both => {
-                let packets = self.reserve_packets(asked).0;
-                let frames = self.take_bytes(lengths.take(packets));
-                if frames == packets
-                    && self.unused.fetch_sub(frames as u64, Ordering::AcqRel) == frames as u64
-                {
-                    self.end(Ended::Packets);
-                }
-                frames
-            }
+            Limits::Both => self.take_both(asked, lengths),
         }
     }
 
+    #[inline]
     fn take_packets(&self, asked: usize) -> usize {
         let (packets, last) = self.reserve_packets(asked);
         if last || packets < asked {
@@ -134,46 +138,89 @@ impl Budget {
     }
 
     /// Reserves at most so many packets; returns how many, and whether none is left.
+    #[inline]
     fn reserve_packets(&self, asked: usize) -> (usize, bool) {
-        let (packets, last) =
-            take_from(&self.packets, |left| asked.min(usize::try_from(left).unwrap_or(asked)) as u64);
-        (usize::try_from(packets).unwrap_or(0), last)
+        let mut seen = self.packets.load(Ordering::Acquire);
+        loop {
+            let taken = asked.min(usize::try_from(seen).unwrap_or(asked));
+            let left = seen - taken as u64;
+            match self.packets.compare_exchange_weak(seen, left, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return (taken, left == 0),
+                Err(now) => seen = now,
+            }
+        }
     }
 
     /// Takes the bytes of the first frames that fit; returns how many those are. One that does not fit ends the capture.
+    #[inline]
     fn take_bytes(&self, lengths: impl Iterator<Item = u32> + Clone) -> usize {
-        let (mut frames, mut refused) = (0, false);
-        take_from(&self.bytes, |left| {
-            let mut sum = 0;
-            (frames, refused) = (0, false);
-            for length in lengths.clone() {
-                let next = sum + u64::from(length);
-                refused = next > left;
-                if refused {
-                    break;
-                }
-                sum = next;
-                frames += 1;
+        let whole = sum(lengths.clone());
+        let mut seen = self.bytes.load(Ordering::Acquire);
+        let taken = loop {
+            let taken = if whole.bytes <= seen { whole } else { fitting(lengths.clone(), seen) };
+            let left = seen - taken.bytes;
+            match self.bytes.compare_exchange_weak(seen, left, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break taken,
+                Err(now) => seen = now,
             }
-            sum
-        });
-        if refused {
+        };
+        if taken.frames < whole.frames {
             self.end(Ended::Bytes);
         }
-        frames
+        taken.frames as usize
+    }
+
+    /// Reserves packets, and takes the bytes of the first of them that fit.
+    #[inline]
+    fn take_both(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
+        let reserved = self.reserve_packets(asked).0;
+        let lengths = lengths.take(reserved);
+        let whole = sum(lengths.clone());
+        let mut seen = self.bytes.load(Ordering::Acquire);
+        let (taken, is_last) = loop {
+            let left = seen & BYTES_MASK;
+            let taken = if whole.bytes <= left { whole } else { fitting(lengths.clone(), left) };
+            let word = seen.wrapping_add(taken.frames << BYTES_BITS) - taken.bytes;
+            // Read before the update: were all packets reserved by then, only those of bursts that are under way are not appended,
+            // and the count tells their number from none. Read after it, others might have reserved the last ones in between.
+            let is_last = word >> BYTES_BITS == 0 && self.packets.load(Ordering::Acquire) == 0;
+            match self.bytes.compare_exchange_weak(seen, word, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break (taken, is_last),
+                Err(now) => seen = now,
+            }
+        };
+        if taken.frames < whole.frames {
+            self.end(Ended::Bytes);
+        } else if is_last {
+            self.end(Ended::Packets);
+        }
+        taken.frames as usize
     }
 }
 
-/// Takes `amount(left)` (at most `left`) in one update; returns it and whether nothing is left.
-fn take_from(left: &AtomicU64, mut amount: impl FnMut(u64) -> u64) -> (u64, bool) {
-    let mut seen = left.load(Ordering::Acquire);
-    loop {
-        let taken = amount(seen);
-        match left.compare_exchange_weak(seen, seen - taken, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return (taken, seen == taken),
-            Err(now) => seen = now,
-        }
+/// Frames and their captured bytes.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    frames: u64,
+    bytes: u64,
+}
+
+impl Sum {
+    fn and(self, length: u32) -> Self {
+        Self { frames: self.frames + 1, bytes: self.bytes + u64::from(length) }
     }
+}
+
+#[inline]
+fn sum(lengths: impl Iterator<Item = u32>) -> Sum {
+    lengths.fold(Sum::default(), Sum::and)
+}
+
+/// The first frames that fit into so many bytes.
+#[cold]
+fn fitting(mut lengths: impl Iterator<Item = u32>, bytes: u64) -> Sum {
+    let fits = |sum: Sum, length| Some(sum.and(length)).filter(|more| more.bytes <= bytes).ok_or(sum);
+    lengths.try_fold(Sum::default(), fits).unwrap_or_else(|sum| sum)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -221,6 +268,32 @@ mod tests {
         assert_eq!(bytes.ended(), Some(Ended::Bytes));
         let none = Budget::new(Some(0), Some(100));
         assert_eq!((take(&none, &[60]), none.ended()), (0, Some(Ended::Packets)));
+    }
+
+    #[test]
+    fn beside_a_packet_limit_the_largest_byte_limit_counts_exactly_and_one_beyond_it_is_none() {
+        let largest = BYTES_MASK;
+        let budget = Budget::new(Some(10), Some(largest));
+        assert_eq!((take(&budget, &[u32::MAX; 3]), budget.ended()), (3, None));
+        assert_eq!(budget.bytes.load(Ordering::Relaxed) & BYTES_MASK, largest - 3 * u64::from(u32::MAX));
+        for bytes in [largest + 1, u64::MAX] {
+            let budget = Budget::new(Some(3), Some(bytes));
+            assert_eq!((take(&budget, &[u32::MAX; 4]), budget.ended()), (3, Some(Ended::Packets)));
+        }
+    }
+
+    #[test]
+    fn the_count_of_appended_packets_comes_round_and_the_last_one_still_ends_it() {
+        let round = 1 << (u64::BITS - BYTES_BITS);
+        for limit in [round, 3 * round + 5] {
+            let budget = Budget::new(Some(limit), Some(limit * 60));
+            let mut taken = 0;
+            while budget.ended().is_none() {
+                taken += take(&budget, &[60; 7]) as u64;
+                assert!(budget.ended().is_none() || taken == limit, "{taken} of {limit}");
+            }
+            assert_eq!((taken, budget.ended()), (limit, Some(Ended::Packets)));
+        }
     }
 
     #[test]

@@ -25,3 +25,8 @@ pub use poll::{Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
 pub use sample::Sample;
 pub use steps::{ClockReading, ClockSteps};
 pub use work::{Assigned, Attachment, Window, Work};
+
+use crate::limits::{BURST, WORKERS_MAX};
+
+// A budget's count tells the packets that other workers have reserved from none.
+const _: () = assert!((WORKERS_MAX - 1) * BURST < 1 << (u64::BITS - budget::BYTES_BITS));

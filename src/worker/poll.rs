@@ -12,7 +12,7 @@ use super::steps::ClockSteps;
 use super::stream::{HandOver, NOTICES_SPARE, Stream};
 use super::time::{HostTime, Sample, Time};
 use super::work::{Window, Work};
-use crate::block::{Block, Stage, WorkerEnd};
+use crate::block::{Block, Heartbeat, WorkerEnd};
 use crate::limits::{BURST, CAPTURES_MAX, STALE_FRAMES_MAX};
 use crate::matcher::{Bits, Hits};
 use crate::packet::{Burst, Key, Source};
@@ -54,7 +54,7 @@ pub struct WorkerParts<S> {
     /// Set by the owner to end the thread.
     pub stop: Arc<AtomicBool>,
     /// Its heartbeat and counters, read by the watchdog.
-    pub stage: Arc<Stage>,
+    pub heartbeat: Arc<Heartbeat>,
     /// Where it tells steps of the wall clock. One worker of a host does.
     pub clock_steps: Option<Arc<ClockSteps>>,
 }
@@ -131,7 +131,7 @@ pub struct Worker<S> {
     clock: Clock,
     timers: Timers,
     stop: Arc<AtomicBool>,
-    stage: Arc<Stage>,
+    heartbeat: Arc<Heartbeat>,
     clock_steps: Option<Arc<ClockSteps>>,
     due: Due,
 }
@@ -180,7 +180,7 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         clock: Clock::start(&HostTime),
         timers: parts.timers,
         stop: parts.stop,
-        stage: parts.stage,
+        heartbeat: parts.heartbeat,
         clock_steps: parts.clock_steps,
         due: Due::default(),
     };
@@ -389,8 +389,8 @@ impl<S: Source> Worker<S> {
         let cycles_in = |time: Duration| clock.cycles_in(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let (flush, rotate_all) = (cycles_in(self.timers.flush), cycles_in(self.timers.rotate));
         let ns = clock.ns(now);
-        self.stage.turn(0, 0);
-        self.stage.free(self.free.len() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>());
+        self.heartbeat.beat(0, 0);
+        self.heartbeat.free(self.free.len() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>());
         for queue in &mut self.queues {
             for slot in self.work.slots() {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);

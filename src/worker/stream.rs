@@ -102,15 +102,15 @@ pub(super) struct Stream {
     pub segment_since: u64,
     /// Cycle count when the oldest byte that was not handed over was appended; zero: none.
     pub dirty_since: u64,
-    /// What the stream's time is ahead of the worker's: the capture keeps the time in which it began.
+    /// How far the stream's clock is ahead of the worker's: a capture keeps the clock that it began with.
     ahead_ns: i64,
-    /// The capture's number; zero: nobody is attached.
+    /// The capture's number; zero: none is attached.
     pub serial: u64,
     /// Which frames are kept; none: every one.
     pub sampler: Option<Sampler>,
 }
 
-/// Room in a lane that promises leave for what must arrive: the end of every stream of every queue.
+/// Places in a lane that watermarks leave free for messages that must arrive: the end of every stream of every queue.
 pub(super) const NOTICES_SPARE: usize = CAPTURES_MAX * QUEUES_MAX as usize;
 
 /// Records on their way into the open block, for which there is room. The stream knows of them when the run is dropped.
@@ -247,8 +247,8 @@ impl Stream {
         ns.saturating_add_signed(self.ahead_ns).max(self.last_ns)
     }
 
-    /// Has the place of the next record fetched into the cache. Where many streams take a frame each, the processor does not
-    /// see that their blocks are filled in order, and the store into a block would wait for memory.
+    /// Prefetches the place of the next record. When many streams take a frame each, the processor does not see that their blocks
+    /// are filled in order, and the store into a block would wait for memory.
     #[inline]
     pub fn expect_more(&self) {
         if let Some(block) = &self.block {
@@ -316,7 +316,7 @@ impl Stream {
         true
     }
 
-    /// Hands over what there is, if anything is new and a block is free to go on with.
+    /// Hands over the new bytes, if there are any and a block is free for the next ones.
     pub fn flush(&mut self, hand_over: &mut HandOver<'_>) {
         if self.dirty_since == 0 {
             return;

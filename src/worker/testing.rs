@@ -2,7 +2,7 @@
 //! lanes.
 
 use super::{ClockSteps, QueueCounters, Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
-use crate::block::{Arena, Hugepages, Stage, WriterEnd, lane};
+use crate::block::{Arena, Heartbeat, Hugepages, WriterEnd, lane};
 use crate::packet::{Burst, Source};
 use crate::spool::Message;
 use std::collections::VecDeque;
@@ -10,36 +10,21 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Frames of one burst.
-#[derive(Debug, Default)]
-pub(crate) struct Frames(pub Vec<Vec<u8>>);
+#[path = "../../tests/common/burst.rs"]
+mod burst;
+pub(crate) use burst::Frames;
 
-impl Burst for Frames {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn head(&self, i: usize) -> &[u8] {
-        &self.0[i]
-    }
-
-    fn wire_len(&self, i: usize) -> u32 {
-        u32::try_from(self.0[i].len()).unwrap()
-    }
-
-    fn copy_to(&self, i: usize, dst: &mut [u8]) {
-        dst.copy_from_slice(&self.0[i][..dst.len()]);
-    }
-}
+/// A burst that owns its frames.
+pub(crate) type OwnedBurst = Frames<Vec<Vec<u8>>>;
 
 /// A queue that delivers one burst after the other, and then none.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Bursts(pub Arc<Mutex<VecDeque<Frames>>>);
+pub(crate) struct Bursts(pub Arc<Mutex<VecDeque<OwnedBurst>>>);
 
 impl Source for Bursts {
-    type Burst<'a> = Frames;
+    type Burst<'a> = OwnedBurst;
 
-    fn receive(&mut self) -> Frames {
+    fn receive(&mut self) -> OwnedBurst {
         self.0.lock().unwrap().pop_front().unwrap_or_default()
     }
 }
@@ -72,7 +57,7 @@ impl Rig {
             segment_bytes_max: 1 << 30,
             timers: Timers { flush: Duration::from_millis(200), rotate: Duration::from_secs(10) },
             stop: Arc::clone(&stop),
-            stage: Arc::new(Stage::new("worker0", blocks)),
+            heartbeat: Arc::new(Heartbeat::new("worker0", blocks)),
             clock_steps: Some(Arc::clone(&clock_steps)),
         };
         let (worker, handle) = worker(parts);

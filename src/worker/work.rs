@@ -1,4 +1,4 @@
-//! What a worker is told to do: the program and who is attached. Owns the data; the engine makes it, the worker obeys.
+//! A worker's assignment: the program and the attached captures. Owns the data; the engine makes it, the worker runs it.
 //!
 //! Invariant: the attached slots are exactly those that the program evaluates, and the sampled ones.
 
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// From when to when a capture takes packets, by the monotonic clock; and what the wall clock said at its beginning. All its
-/// queues stamp its packets in that time: their stamps stay in step with each other, and never go back, whatever becomes of the
-/// wall clock.
+/// queues stamp its packets in that time: their stamps agree with each other, and never go back when the
+/// wall clock is set.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     pub(super) began: Instant,
@@ -47,22 +47,22 @@ pub struct Attachment {
     pub snaplen: u32,
     /// When its packets are taken.
     pub window: Window,
-    /// What it may still take.
+    /// Its remaining packets and bytes.
     pub budget: Arc<Budget>,
-    /// Keeps only so many of the frames that match; every one when none.
+    /// Keeps one in so many matching frames; all when none.
     pub sample: Option<Sample>,
-    /// Age at which its segments are cut, if not that of all others.
+    /// Age at which its segments are cut; the common one if none.
     pub rotate: Option<Duration>,
 }
 
 /// A capture in its slot, as the engine wants it.
 #[derive(Clone, Debug)]
 pub struct Assigned<'a> {
-    /// Below [`CAPTURES_MAX`], and of nobody else.
+    /// Below [`CAPTURES_MAX`], and unique.
     pub slot: usize,
-    /// What it takes.
+    /// Its filter.
     pub filter: &'a Filter,
-    /// What its account may see; every packet if none.
+    /// The prefixes that its account may see; every packet if none.
     pub scope: Option<&'a Arc<PrefixSet>>,
     /// The rest of it.
     pub attachment: Attachment,
@@ -71,16 +71,15 @@ pub struct Assigned<'a> {
 /// One worker's work, whole: a new one replaces the old one between two bursts and the old one goes back to the engine.
 #[derive(Debug)]
 pub struct Work {
-    /// Counts up with every change; what comes back says which change the worker has left behind.
+    /// Counts up with every change, and identifies the work when it comes back.
     pub generation: u64,
     /// The filters of all but the sampled slots.
     pub(super) program: Program,
-    /// Who is in which slot.
+    /// The serial in each slot.
     pub(super) attachments: [Option<Attachment>; CAPTURES_MAX],
     /// All attached slots.
     attached: u64,
-    /// Slots of captures that keep a sample of every packet there is. Nothing must be known of a packet to pass it over, so
-    /// these are no part of the program.
+    /// Slots of captures that sample all packets. A packet is skipped without looking at it, so these are not in the program.
     pub(super) sampled: u64,
 }
 

@@ -3,6 +3,7 @@
 
 mod files;
 mod setup;
+mod strangers;
 mod wait;
 
 use assert_cmd::Command;

@@ -118,10 +118,28 @@ fn refusal(status: &str, code: &str, has_body: bool) -> String {
     )
 }
 
-/// Reads until the other side has nothing more to say: an answer before the end of a request would be lost with a reset.
-async fn drain(client: &mut TcpStream, buffer: &mut [u8]) {
+/// Reads so many bytes, or until the other side has nothing more to say: an answer before the end of a request would be lost
+/// with a reset.
+async fn drain(client: &mut TcpStream, buffer: &mut [u8], mut bytes: u64) {
     let quiet = Duration::from_millis(200);
-    while let Ok(Ok(1..)) = tokio::time::timeout(quiet, client.read(buffer)).await {}
+    while bytes > 0
+        && let Ok(Ok(read @ 1..)) = tokio::time::timeout(quiet, client.read(buffer)).await
+    {
+        bytes = bytes.saturating_sub(read as u64);
+    }
+}
+
+/// Bytes of a request that are still to come after its first ones. A client that waits for leave to send its body sends none.
+fn to_come(first: &[u8]) -> u64 {
+    let Some(end) = first.windows(4).position(|four| four == b"\r\n\r\n") else { return u64::MAX };
+    let head = String::from_utf8_lossy(&first[..end]).to_lowercase();
+    let value = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+    let length = value("content-length:").and_then(|length| length.trim().parse::<u64>().ok());
+    match length {
+        _ if value("expect:").is_some() => 0,
+        None if value("transfer-encoding:").is_some() => u64::MAX,
+        length => length.unwrap_or(0).saturating_sub((first.len() - end - 4) as u64),
+    }
 }
 
 /// Passes bytes both ways. A request begins with a read of its own, because the client waits for each answer.
@@ -146,10 +164,11 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Pla
                         return;
                     }
                     Some(Fault::Answer(status, code)) => {
-                        drain(&mut client, &mut up).await;
+                        let mut rest = vec![0; 64 << 10];
+                        drain(&mut client, &mut rest, to_come(&up[..len])).await;
                         let _gone = client.write_all(refusal(status, code, !up.starts_with(b"HEAD")).as_bytes()).await;
                         let _gone = client.shutdown().await;
-                        drain(&mut client, &mut up).await;
+                        drain(&mut client, &mut rest, u64::MAX).await;
                         return;
                     }
                     Some(Fault::Delay(time)) => tokio::time::sleep(time).await,

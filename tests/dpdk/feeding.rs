@@ -1,14 +1,14 @@
 //! `net_ring`: frames of every shape, also of those that no wire delivers.
 
 use trawl::{
-    dpdk::{StartedPort, feed::Feed},
+    dpdk::{StartedPort, feeder::Feeder},
     packet::{Burst, Source},
 };
 
 use crate::support::{alone, assert_same, bytes_of, drain, eal_small, frame, start, tagged};
 
-fn feed(eal: &trawl::dpdk::Eal, port: &StartedPort, queue: u16) -> Feed {
-    Feed::new(eal, port, queue, 2047, 2048).unwrap()
+fn feed(eal: &trawl::dpdk::Eal, port: &StartedPort, queue: u16) -> Feeder {
+    Feeder::new(eal, port, queue, 2047, 2048).unwrap()
 }
 
 #[test]

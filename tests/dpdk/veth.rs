@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use trawl::block::{Arena, Hugepages, Stage, lane};
+use trawl::block::{Arena, Heartbeat, Hugepages, lane};
 use trawl::dpdk::PortConfig;
 use trawl::matcher::Filter;
 use trawl::spool::Message;
@@ -61,7 +61,7 @@ fn af_packet_frames_from_before_a_worker_began_are_in_no_capture() {
             segment_bytes_max: 64 << 20,
             timers: Timers { flush: Duration::from_secs(1), rotate: Duration::from_secs(60) },
             stop: Arc::clone(&stop),
-            stage: Arc::new(Stage::new("worker0", 4)),
+            heartbeat: Arc::new(Heartbeat::new("worker0", 4)),
             clock_steps: None,
         });
         let attachment = Attachment {

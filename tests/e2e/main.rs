@@ -11,6 +11,7 @@ mod buckets;
 mod cli;
 mod disk;
 mod disks;
+mod doors;
 mod ending;
 mod faults;
 mod format;

@@ -4,6 +4,7 @@ use crate::http;
 use crate::trawl::{ACCOUNT, Setup, TOKEN};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::Certificate;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -61,5 +62,14 @@ fn the_api_answers_over_tls_to_who_trusts_its_authority_and_not_in_plain() {
     let plain = plain.unwrap();
     assert!(plain.status == 400 && plain.refusal().contains("https://"), "{plain:?}");
     assert!(ask(&knows).is_ok(), "and it goes on");
+
+    // Renewed, by an authority that nobody here trusts: new connections show it once SIGHUP came.
+    let renewed = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(trawl.folder().join("cert.pem"), renewed.self_signed(&key).unwrap().pem()).unwrap();
+    assert!(ask(&client(vec![Certificate::from_pem(authority.pem().as_bytes()).unwrap()])).is_ok());
+    trawl.signal(Signal::HUP);
+    trawl.until_log("api.tls_cert and api.tls_key are read again", Duration::from_secs(20));
+    let again = client(vec![Certificate::from_pem(authority.pem().as_bytes()).unwrap()]);
+    assert!(ask(&again).unwrap_err().is_connect());
     trawl.finish();
 }

@@ -3,6 +3,8 @@
 // A test binary has no readers of its docs, and clippy.toml exempts only functions marked #[test].
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../common/api.rs"]
+mod api;
 mod crowd;
 mod ending;
 mod history;

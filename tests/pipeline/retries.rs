@@ -3,7 +3,7 @@
 use crate::rig::{Options, Rig, Traffic, request, verify};
 use std::path::Path;
 use std::time::Duration;
-use trawl::deliver::orphan::{Left, captures};
+use trawl::deliver::orphan::{Orphan, captures};
 use trawl::deliver::{Manifest, manifest_name};
 use trawl::job::{Job, Status, StopReason};
 use trawl::upload::FileStore;
@@ -75,7 +75,7 @@ async fn an_upload_that_is_given_up_keeps_its_packets_and_can_be_recovered_witho
     let out = rig.simple_dir().join("out");
     let found = captures(&rig.spool()).unwrap();
     assert_eq!(found.len(), 1);
-    let left = Left::look(found[0].0.clone(), &found[0].1).unwrap();
+    let left = Orphan::look(found[0].0.clone(), &found[0].1).unwrap();
     assert_eq!((left.summary.packets, left.summary.notes.as_slice()), (5_000, &[][..]));
     let manifest = left.deliver(&FileStore::new(out.clone())).await.unwrap().unwrap();
     assert!(manifest.recovered && manifest.complete, "{manifest:?}");

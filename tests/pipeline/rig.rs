@@ -25,6 +25,10 @@ use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
 use trawl::upload::{Stores, StoresConfig};
 use trawl::worker::{Sample, Timers};
 
+#[path = "../common/burst.rs"]
+mod burst;
+pub use burst::Frames;
+
 /// One queue's made-up frames: 192.0.2.1 to 198.51.100.2, UDP, with a running number in the payload.
 pub struct Traffic {
     bytes: usize,
@@ -107,30 +111,10 @@ pub fn frame(bytes: usize) -> Vec<u8> {
     frame
 }
 
-pub struct Frames<'a>(pub &'a [Vec<u8>]);
-
-impl Burst for Frames<'_> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn head(&self, i: usize) -> &[u8] {
-        &self.0[i]
-    }
-
-    fn wire_len(&self, i: usize) -> u32 {
-        u32::try_from(self.0[i].len()).unwrap()
-    }
-
-    fn copy_to(&self, i: usize, dst: &mut [u8]) {
-        dst.copy_from_slice(&self.0[i][..dst.len()]);
-    }
-}
-
 impl Source for Traffic {
-    type Burst<'a> = Frames<'a>;
+    type Burst<'a> = Frames<&'a [Vec<u8>]>;
 
-    fn receive(&mut self) -> Frames<'_> {
+    fn receive(&mut self) -> Frames<&[Vec<u8>]> {
         let due = match self.per_second {
             None => BURST as u64,
             Some(rate) => {

@@ -1,49 +1,21 @@
 //! One account against another's captures and buckets, by every route of the API, over a real engine and store. That no more
 //! is looked up for what is another's than for what is nobody's is held by the store's own tests.
 
+use super::api::api;
 use super::rig::{Options, Rig, Traffic, request};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tower::ServiceExt;
-use trawl::api::{Accounts, ApiState, Credential, Role, Rules, Secret, router};
 use trawl::job::Destination;
 use trawl::job::{AccountId, Kind};
 use trawl::ownership::{BucketKeys, Ownership};
 use trawl::store::Embedded;
 use trawl::upload::{Stores, StoresConfig};
-
-fn api(rig: &Rig, ownership: Ownership) -> Router {
-    let accounts = ["a", "b"].map(|name| {
-        let secret = Secret::Token { token_sha256: Sha256::digest(name).into() };
-        (AccountId(name.to_owned()), vec![Credential { secret, role: Role::Write }])
-    });
-    router(ApiState {
-        captures: rig.handle().clone(),
-        ownership,
-        simple_dir: rig.simple_dir(),
-        accounts: Accounts::new(accounts, 10),
-        rules: Rules {
-            colo: "tst01".to_owned(),
-            simple_time_limit_seconds_max: 300,
-            simple_packet_limit_max: 10_000,
-            time_limit_seconds_max: 86_400,
-            packet_limit_max: None,
-            byte_limit_max: None,
-            allow_file: true,
-            require_validation: true,
-            require_file_validation: true,
-            history: None,
-        },
-        request_bytes_max: 1 << 16,
-        request_time_max: Duration::from_secs(30),
-    })
-}
 
 /// Status, headers and body of what an account is answered.
 async fn ask(api: &Router, account: &str, method: &str, path: &str, body: &str) -> (u16, String) {
@@ -69,7 +41,8 @@ async fn what_is_anothers_is_answered_to_the_byte_as_what_is_nobodys_on_every_ro
     let bucket = Destination::File { dir: dir.path().join("bucket") };
     let owned = ownership.create(AccountId("a".to_owned()), &bucket, None).await.unwrap();
     let challenge = std::fs::read_to_string(dir.path().join("bucket").join(&owned.filename)).unwrap();
-    let api = api(&rig, ownership);
+    let time_max = Duration::from_secs(30);
+    let api = api(rig.handle().clone(), ownership, rig.simple_dir(), &["a", "b"], true, time_max);
 
     // Captures of A in each state that the engine and the store have: ended and at work, simple and full.
     let mut of_a = Vec::new();

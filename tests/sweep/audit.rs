@@ -190,7 +190,7 @@ impl Case<'_> {
         found
     }
 
-    /// What lies in spool and bucket of a capture, whatever it says of itself.
+    /// The frames of a capture in spool and bucket, whatever its job says.
     fn found_of(&self, id: &CaptureId, wrong: &mut Vec<String>) -> Vec<disk::Frame> {
         let whole = |path: &std::path::PathBuf| disk::is_segment(path) || disk::is_object(path);
         let own = disk::files(self.state).into_iter().filter(whole);

@@ -1,8 +1,8 @@
 //! The API of a scenario's host, and a client of it. Owns the one request and its repetition; the client's own calls do not
 //! count, because its thread is named so.
 
+use crate::api::api;
 use crate::rig::Host;
-use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use trawl::api::{Accounts, ApiState, Credential, Role, Rules, Secret, fault, router};
-use trawl::http::{Bounds, serve as serve_http};
-use trawl::job::{AccountId, Job};
+use trawl::api::fault;
+use trawl::http::{Bounds, Door, serve as serve_http};
+use trawl::job::Job;
 use trawl::ownership::{BucketKeys, Ownership};
 use trawl::upload::{Stores, StoresConfig};
 
-const TOKEN: &str = "token";
+const ACCOUNT: &str = "a";
 const REQUEST_MAX: Duration = Duration::from_secs(3);
 
 /// A running API.
@@ -29,37 +29,16 @@ pub struct Served {
 
 /// Puts the API on a host.
 pub async fn serve(host: &Host, dir: &Path) -> anyhow::Result<Served> {
-    let credential = Credential {
-        secret: Secret::Token { token_sha256: Sha256::digest(TOKEN).into() },
-        role: Role::Write,
-    };
     let stores = Arc::new(Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() })?);
     let keys = BucketKeys::new(host.jobs.store(), None);
-    let router = router(ApiState {
-        captures: host.handle.clone(),
-        ownership: Ownership::new(host.jobs.store(), stores, keys, REQUEST_MAX),
-        simple_dir: dir.join("simple"),
-        accounts: Accounts::new([(AccountId("a".to_owned()), vec![credential])], 10),
-        rules: Rules {
-            colo: "tst01".to_owned(),
-            simple_time_limit_seconds_max: 300,
-            simple_packet_limit_max: 10_000,
-            time_limit_seconds_max: 86_400,
-            packet_limit_max: None,
-            byte_limit_max: None,
-            allow_file: true,
-            require_validation: false,
-            require_file_validation: false,
-            history: None,
-        },
-        request_bytes_max: 16 << 10,
-        request_time_max: REQUEST_MAX,
-    });
+    let ownership = Ownership::new(host.jobs.store(), stores, keys, REQUEST_MAX);
+    let router = api(host.handle.clone(), ownership, dir.join("simple"), &[ACCOUNT], false, REQUEST_MAX);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (end, ends) = oneshot::channel::<()>();
     let bounds = Bounds::new(8, REQUEST_MAX);
-    let task = tokio::spawn(serve_http(listener, router, bounds, None, fault, async {
+    let door = Door { router, answer: fault, bounds, tls: None, proxies: Vec::new() };
+    let task = tokio::spawn(serve_http(listener, door, async {
         let _ended_or_dropped = ends.await;
     }));
     Ok(Served { address, end, task })
@@ -73,7 +52,7 @@ impl Served {
         let (address, id, deadline) = (self.address, job.id.clone(), Instant::now() + patience);
         let (told, hears) = oneshot::channel();
         let ask = move || {
-            let path = format!("/client/v4/accounts/a/pcaps/{id}/download");
+            let path = format!("/client/v4/accounts/{ACCOUNT}/pcaps/{id}/download");
             // Here, where the calls do not count.
             let whole = std::fs::read(file);
             let mut last = "not asked".to_owned();
@@ -107,7 +86,7 @@ fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>, String> {
     let mut line = TcpStream::connect(address).map_err(said)?;
     line.set_read_timeout(Some(REQUEST_MAX)).map_err(said)?;
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: sweep\r\nauthorization: Bearer {TOKEN}\r\naccept: application/vnd.tcpdump.pcap\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: sweep\r\nauthorization: Bearer {ACCOUNT}\r\naccept: application/vnd.tcpdump.pcap\r\nconnection: close\r\n\r\n"
     );
     line.write_all(request.as_bytes()).map_err(said)?;
     let mut answer = Vec::new();

@@ -499,7 +499,7 @@ static void serve(struct seccomp_notif *ask, struct seccomp_notif_resp *answer)
     answer->error = 0;
     answer->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
     int counts = !kind_of(ask, &name, kind) && counting;
-    /* Whoever asked may be gone, and its number another's. */
+    /* The caller may be gone, and its number another's. */
     if (!counts || ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &ask->id))
         return;
     char comm[32], failed[64];

@@ -3,10 +3,12 @@
 //!
 //! `failnth.c` sees every system call of a scenario's process and makes one of them fail. A first run without a fault tells
 //! which calls there are. Each test sweeps one scenario: in `scripts/test.sh` so many of its calls that every kind is hit, with
-//! `TRAWL_SWEEP=all` all of them. What io_uring does is no call: the scenarios run without it, so that each write is one.
+//! `TRAWL_SWEEP=all` all of them, with `TRAWL_SWEEP=3/20` every 20th, beginning with the third. What io_uring does is no call: the scenarios run without it, so that each write is one.
 // A test binary has no readers of its docs, and clippy.toml exempts only functions marked #[test].
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../common/api.rs"]
+mod api;
 mod audit;
 mod client;
 mod disk;

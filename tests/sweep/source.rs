@@ -43,9 +43,9 @@ impl Gated {
 }
 
 impl Source for Gated {
-    type Burst<'a> = Frames<'a>;
+    type Burst<'a> = Frames<&'a [Vec<u8>]>;
 
-    fn receive(&mut self) -> Frames<'_> {
+    fn receive(&mut self) -> Frames<&[Vec<u8>]> {
         let due = self.due();
         if due == 0 {
             std::thread::sleep(IDLE);

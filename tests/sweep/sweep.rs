@@ -3,6 +3,7 @@
 
 use crate::audit::{Case, Summary, Verdict};
 use crate::injector::{Fault, Mode, Place, Run, run};
+use crate::plan::Size;
 use crate::scenario::{SEGMENT_BYTES, SETTLE};
 use crate::{disk, plan};
 use std::fmt::Write as _;
@@ -29,11 +30,12 @@ struct Row {
 
 /// Sweeps a scenario.
 pub fn sweep(scenario: &str) {
+    let written = std::env::var("TRAWL_SWEEP").ok();
+    let size = Size::parse(written.as_deref()).unwrap_or_else(|mistake| panic!("{mistake}"));
     let home = home(scenario);
     let template = scenario.strip_prefix("recover").map(|rest| died(&home, rest));
     let (baseline, calls) = baseline(&home, scenario, template.as_deref());
-    let whole = std::env::var("TRAWL_SWEEP").is_ok_and(|size| size == "all");
-    let mut faults = if whole { plan::all(&calls) } else { plan::some(&calls) };
+    let mut faults = size.faults(&calls);
     if let Ok(only) = std::env::var("TRAWL_SWEEP_ONLY") {
         faults.retain(|fault| name(fault).contains(&only));
     }
@@ -41,9 +43,10 @@ pub fn sweep(scenario: &str) {
     let rows = rows(&home, scenario, template.as_deref(), &baseline, &faults);
     let report = report(scenario, &rows);
     println!(
-        "{scenario}: {} kinds, {} runs in {:.0} s",
+        "{scenario}: {} kinds, {} of all {} faults in {:.0} s",
         plan::kinds(&calls).len(),
         rows.len(),
+        plan::all(&calls).len(),
         began.elapsed().as_secs_f64()
     );
     println!("{report}");

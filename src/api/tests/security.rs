@@ -1,4 +1,4 @@
-//! Who gets in, and that whoever does not learns nothing.
+//! Who gets in, and that all others learn nothing.
 
 use super::*;
 

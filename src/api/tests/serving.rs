@@ -1,13 +1,13 @@
 //! Real connections: their bound, requests in pieces, and the end.
 
 use super::*;
-use crate::http::{Bounds, serve, tls};
+use crate::http::{Bounds, Door, Tls, serve};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 struct Server {
     address: SocketAddr,
@@ -21,14 +21,20 @@ impl Server {
         Self::within(Bounds::new(connections_max, Duration::from_secs(30)), None).await
     }
 
-    async fn within(bounds: Bounds, tls: Option<TlsAcceptor>) -> Self {
+    async fn within(bounds: Bounds, tls: Option<Tls>) -> Self {
+        Self::with(bounds, tls, &[]).await
+    }
+
+    async fn with(bounds: Bounds, tls: Option<Tls>, proxies: &[&str]) -> Self {
         let host = Host::start();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, asked) = oneshot::channel::<()>();
         let router = host.router.clone();
         let until = async move { drop(asked.await) };
-        let served = tokio::spawn(serve(listener, router, bounds, tls, fault, until));
+        let proxies = proxies.iter().map(|net| net.parse().unwrap()).collect();
+        let door = Door { router, answer: fault, bounds, tls: tls.map(Arc::new), proxies };
+        let served = tokio::spawn(serve(listener, door, until));
         Self { address, shutdown, served, _host: host }
     }
 
@@ -133,35 +139,33 @@ async fn shutdown_ends_idle_connections_and_answers_what_has_begun() {
 }
 
 #[tokio::test]
-async fn failures_of_a_peer_are_limited_before_the_credential_is_looked_at() {
+async fn wrong_credentials_are_limited_over_all_accounts_and_a_right_one_always_passes() {
     let server = Server::start(4).await;
     let mut stream = server.connect().await;
     let wrong = list().replace("a-token", "wrong");
-    for _ in 0..10 {
-        stream.write_all(wrong.as_bytes()).await.unwrap();
+    let wrong = [wrong.clone(), wrong.replace(A, B), wrong.replace(A, "invented")];
+    for number in 0..FAILURES_MAX as usize {
+        stream.write_all(wrong[number % 3].as_bytes()).await.unwrap();
         assert!(read(&mut stream).await.starts_with("HTTP/1.1 401"));
     }
-    for request in [wrong, list()] {
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let refused = read(&mut stream).await;
+    let mut stranger = server.connect().await;
+    for request in &wrong {
+        stranger.write_all(request.as_bytes()).await.unwrap();
+        let refused = read(&mut stranger).await;
         assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("retry-after: 10"), "{refused}");
+        for right in [list(), list().replace(A, B).replace("a-token", "b-token")] {
+            stream.write_all(right.as_bytes()).await.unwrap();
+            assert!(read(&mut stream).await.starts_with("HTTP/1.1 200"));
+        }
     }
-    let other_account = list().replace(A, B).replace("a-token", "b-token");
-    stream.write_all(other_account.as_bytes()).await.unwrap();
-    assert!(read(&mut stream).await.starts_with("HTTP/1.1 200"));
 }
 
-#[tokio::test]
-async fn over_tls_the_answers_are_the_same_and_plain_http_is_told_to_use_it() {
+/// A certificate of its own for `localhost`, in a folder, and what a client that trusts it connects with.
+fn certificate(dir: &Path) -> (Tls, TlsConnector) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    assert!(tls(&cert, &dir.path().join("none")).is_err() && tls(&key, &key).is_err());
-    let bounds = Bounds::new(4, Duration::from_secs(30));
-    let server = Server::within(bounds, Some(tls(&cert, &key).unwrap())).await;
-
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let config =
@@ -170,8 +174,17 @@ async fn over_tls_the_answers_are_the_same_and_plain_http_is_told_to_use_it() {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+    (Tls::load(&cert, &key).unwrap(), TlsConnector::from(Arc::new(config)))
+}
+
+#[tokio::test]
+async fn over_tls_the_answers_are_the_same_and_plain_http_is_told_to_use_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, connector) = certificate(dir.path());
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    assert!(Tls::load(&cert, &dir.path().join("none")).is_err() && Tls::load(&key, &key).is_err());
+    let server = Server::within(Bounds::new(4, Duration::from_secs(30)), Some(tls)).await;
     let name = "localhost".try_into().unwrap();
-    let connector = TlsConnector::from(Arc::new(config));
     let mut stream = connector.connect(name, server.connect().await).await.unwrap();
     stream.write_all(list().as_bytes()).await.unwrap();
     assert!(read(&mut stream).await.starts_with("HTTP/1.1 200"));
@@ -246,4 +259,150 @@ async fn requests_of_other_forms_are_answered_in_the_envelope() {
     ] {
         assert_eq!(answered(&server, bytes.as_bytes()).await, expected, "{bytes}");
     }
+}
+
+/// Asks without a credential.
+fn document() -> &'static str {
+    "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+}
+
+/// Reads one answer with a `content-length`.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let count = stream.read(&mut piece).await.unwrap();
+        assert!(count > 0, "the connection ended: {}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&piece[..count]);
+        let shown = String::from_utf8_lossy(&text);
+        let Some((head, body)) = shown.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        if body.len() >= length.unwrap().parse().unwrap() {
+            return shown.into_owned();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_without_a_right_credential_has_a_few_requests_and_a_bounded_time() {
+    let usual = Bounds::new(4, Duration::from_secs(30));
+    let server = Server::within(Bounds { stranger_requests_max: 3, ..usual }, None).await;
+    let [mut stranger, mut customer] = [server.connect().await, server.connect().await];
+    for number in 1..=3 {
+        stranger.write_all(document().as_bytes()).await.unwrap();
+        let text = answer(&mut stranger).await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.contains("x-content-type-options: nosniff"));
+        assert_eq!(text.contains("connection: close"), number == 3);
+        customer.write_all(list().as_bytes()).await.unwrap();
+        assert!(!answer(&mut customer).await.contains("connection: close"));
+    }
+    assert_eq!(read(&mut stranger).await, "");
+
+    let server =
+        Server::within(Bounds { stranger_time_max: Duration::from_millis(200), ..usual }, None).await;
+    let [mut stranger, mut customer] = [server.connect().await, server.connect().await];
+    customer.write_all(list().as_bytes()).await.unwrap();
+    answer(&mut customer).await;
+    stranger.write_all(document().as_bytes()).await.unwrap();
+    answer(&mut stranger).await;
+    assert_eq!(read(&mut stranger).await, "", "its time is up");
+    customer.write_all(list().as_bytes()).await.unwrap();
+    assert!(answer(&mut customer).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_client_that_hardly_reads_is_cut_off_although_its_credential_is_right() {
+    let write_time_max = Duration::from_millis(500);
+    let bounds = Bounds { write_time_max, ..Bounds::new(4, Duration::from_secs(30)) };
+    let server = Server::within(bounds, None).await;
+    let mut stream = server.connect().await;
+    stream.write_all(list().as_bytes()).await.unwrap();
+    answer(&mut stream).await;
+    // More than the kernel's buffers hold; it is not all taken, because nothing is read.
+    let (mut reader, mut writer) = stream.into_split();
+    let flood =
+        tokio::spawn(
+            async move { while writer.write_all(document().repeat(100).as_bytes()).await.is_ok() {} },
+        );
+    let dribble = async {
+        let mut byte = [0];
+        while let Ok(1) = reader.read(&mut byte).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // The connection ends under the writer's hands, while a byte is read now and then.
+    let written = tokio::select! {
+        written = flood => written,
+        () = dribble => Ok(()),
+    };
+    written.unwrap();
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_make_a_handshake_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, connector) = certificate(dir.path());
+    let server = Server::within(Bounds::new(8, Duration::from_secs(30)), Some(tls)).await;
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        idle.push(server.connect().await);
+    }
+    let mut held = Vec::new();
+    for handshakes in 1..=3 {
+        let name = "localhost".try_into().unwrap();
+        let mut stream = connector.connect(name, server.connect().await).await.unwrap();
+        stream.write_all(list().as_bytes()).await.unwrap();
+        assert!(read(&mut stream).await.starts_with("HTTP/1.1 200"));
+        held.push(stream);
+        // Nothing was waited for: of the idle ones just the oldest are gone.
+        assert_eq!(idle[handshakes - 1].read(&mut [0]).await.unwrap_or(0), 0);
+        let alive = idle.iter().filter(|stream| {
+            matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        });
+        assert_eq!(alive.count(), 8 - handshakes);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_s_header_comes_before_the_handshake() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, connector) = certificate(dir.path());
+    let bounds = Bounds::new(8, Duration::from_secs(30));
+    let server = Server::with(bounds, Some(tls), &["127.0.0.0/8"]).await;
+    let mut stream = server.connect().await;
+    let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\x30\x39\x01\xbb";
+    stream.write_all(header).await.unwrap();
+    let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    stream.write_all(list().as_bytes()).await.unwrap();
+    assert!(read(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_renewed_is_used_once_it_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tls, old) = certificate(dir.path());
+    let tls = Arc::new(tls);
+    let host = Host::start();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounds = Bounds::new(8, Duration::from_secs(30));
+    let door = Door {
+        router: host.router.clone(),
+        answer: fault,
+        bounds,
+        tls: Some(Arc::clone(&tls)),
+        proxies: Vec::new(),
+    };
+    tokio::spawn(serve(listener, door, std::future::pending()));
+    let shakes = async |connector: &TlsConnector| {
+        let stream = TcpStream::connect(address).await.unwrap();
+        connector.connect("localhost".try_into().unwrap(), stream).await.is_ok()
+    };
+    assert!(shakes(&old).await);
+    std::fs::write(dir.path().join("key.pem"), "no key").unwrap();
+    assert!(tls.reload().is_err() && shakes(&old).await, "a wrong one changes nothing");
+    let (_, new) = certificate(dir.path());
+    assert!(!shakes(&new).await, "it is not read by itself");
+    tls.reload().unwrap();
+    assert!(shakes(&new).await && !shakes(&old).await);
 }

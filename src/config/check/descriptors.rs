@@ -12,8 +12,8 @@ const SEGMENT_FILES: u64 = 2;
 const READER_FILES: u64 = 1;
 /// The journal of a capture, its object in the making, the directory that is synced, the manifest.
 const CAPTURE_FILES: u64 = 4;
-/// Health and metrics: connections (`observe`) and the two listeners.
-const OBSERVE_FILES: u64 = 34;
+/// Health and metrics: connections (`observe`), the two listeners and a descriptor that each keeps to spare.
+const OBSERVE_FILES: u64 = 36;
 /// The job store, EAL, VFIO, the runtime, the log, an io_uring and an event for each thread, with much to spare.
 const OTHER_FILES: u64 = 256;
 

@@ -23,14 +23,14 @@ pub(super) fn check(plan: &Plan, findings: &mut Vec<Finding>) {
     }
     match &plan.api.tls {
         Some((cert, key)) => {
-            if let Err(error) = http::tls(cert, key) {
+            if let Err(error) = http::Tls::load(cert, key) {
                 let advice = "write PEM files that trawl's user can read: the certificate chain, leaf first, and its key";
                 findings.push(Finding::error("api.tls_cert", error.to_string(), advice));
             }
         }
         None if !listen.ip().is_loopback() => {
             let text = format!("{listen} can be reached from other hosts, and trawl speaks plain HTTP");
-            let advice = "set api.tls_cert and api.tls_key, or put a proxy that ends TLS in front and let nothing else reach the port";
+            let advice = "set api.tls_cert and api.tls_key, or let it listen on 127.0.0.1 behind a proxy that ends TLS, with api.trusted_proxies";
             findings.push(Finding::notice("api.listen", text, advice));
         }
         None => {}

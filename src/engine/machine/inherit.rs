@@ -9,7 +9,7 @@
 use super::capture::{Capture, Delivered, Phase, Recovered};
 use super::{Effect, Machine, Now, Serial, Sought};
 use crate::deliver::Manifest;
-use crate::deliver::journal::Record;
+use crate::deliver::journal::CaptureRecord;
 use crate::job::{Job, Status, StopReason};
 use crate::limits::RECOVERED_OBJECT_BYTES;
 
@@ -28,7 +28,7 @@ pub(in super::super) enum Remains {
     /// No directory, or one without a segment, a journal or a record.
     Nothing,
     /// A directory.
-    Directory { record: Option<Box<Record>>, settled: Option<Box<Manifest>> },
+    Directory { record: Option<Box<CaptureRecord>>, settled: Option<Box<Manifest>> },
 }
 
 impl Machine {

@@ -71,7 +71,7 @@ impl Machine {
         self.admit_to_spool(&request.account)?;
         self.admit_look_back(now.mono, &request.account)?;
         if lags {
-            self.record_anew(out);
+            self.restart_recording(out);
         }
         let serial = self.next_serial();
         let complete_below = self.recording.as_ref().map_or(0, super::Recording::newest);

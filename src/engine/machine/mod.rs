@@ -1,5 +1,5 @@
-//! Every decision about captures, as one pure state machine: what happened and the time go in, what is to be done comes out.
-//! Owns the states of captures, look-backs and the recording; performs nothing. It has no thread, disk, clock or channel, so a
+//! Every decision about captures, as one pure state machine: events and the time go in, effects come out. Owns the states of
+//! captures, look-backs and the recording; performs nothing. It has no thread, disk, clock or channel, so a
 //! test can put it through any order of events (`sim`).
 //!
 //! ```text
@@ -72,12 +72,12 @@ use std::time::Duration;
 
 /// The number of a capture, a look-back or a recording in this process's life. Never reused, never zero.
 pub(super) type Serial = u64;
-/// Names a caller who waits for an answer.
+/// Identifies a caller who waits for an answer.
 pub(super) type ReplyId = u64;
 
 /// How long a create waits for the store, and a shutdown for jobs that cannot be recorded.
 pub(super) const RECORD_TIME_MAX: Duration = Duration::from_secs(5);
-/// How often counts are written down beside the segments: what a crash leaves unknown.
+/// Interval at which counts are written beside the segments. A crash loses the counts since the last time.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time, as an argument. `mono` decides; `wall` is only written down.
@@ -87,7 +87,7 @@ pub(super) struct Now {
     pub wall: Timestamp,
 }
 
-/// What never changes while the process lives.
+/// Settings that never change while the process lives.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub host: String,
@@ -112,12 +112,12 @@ pub(super) struct Config {
     pub has_history: bool,
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// Somebody asks for a capture. `lags`: the history lacks the newest packets of the time asked for.
+    /// A create request. `lags`: the history lacks the newest packets of the requested time.
     Create { reply: ReplyId, id: CaptureId, request: Box<Request>, lags: bool },
-    /// Somebody asks for the end of a capture.
+    /// A stop request.
     Stop { serial: Serial },
     /// The owner of a capture that takes no more packets does not want what of it is on the host.
     GiveUp { serial: Serial },
@@ -127,7 +127,7 @@ pub(super) enum Input {
     Kept(Box<Kept>),
     /// What an ended capture left is removed, or cannot be.
     KeptDropped { id: CaptureId, result: Result<(), String> },
-    /// The process is to end; `reply` hears when everything is done. None: nobody is left who could ask for anything.
+    /// The process is to end; `reply` is answered when everything is done. None: all handles are gone.
     Shutdown { reply: Option<ReplyId> },
     /// A destination was tried.
     Opened { serial: Serial, tried: Result<Option<Sealed>, Refusal> },
@@ -143,13 +143,13 @@ pub(super) enum Input {
     Attached { serial: Serial },
     /// Every worker has let the capture go; its counts are final.
     Detached { serial: Serial, counted: Counted },
-    /// The budget of a capture gives nothing more, for this reason.
+    /// The budget of a capture ended, for this reason.
     BudgetEnded { serial: Serial, ended: Ended },
     /// One stream is complete. So many segments of it could not be published and stay on the disk.
     StreamEnded { serial: Serial, lost: Lost, unpublished: u64 },
-    /// The spool takes nothing more of a capture.
+    /// The spool failed for a capture.
     SpoolFailed { serial: Serial, failure: Failure },
-    /// A delivery has news.
+    /// A delivery reports.
     Delivery { serial: Serial, report: Report },
     /// The counts beside the segments are written down, or could not be.
     Noted { serial: Serial },
@@ -157,15 +157,15 @@ pub(super) enum Input {
     Closed { serial: Serial, outcome: Outcome },
     /// The directory is removed or kept, with so many bytes, and the spool has forgotten the capture.
     Removed { serial: Serial, result: Result<(), String>, kept: u64 },
-    /// What the bucket says of a capture of which nothing is in the spool.
+    /// The bucket was searched for a capture that has nothing in the spool.
     Sought { serial: Serial, found: Sought },
     /// Frame bytes that each capture that takes packets has captured.
     Weighed { captured: Vec<(Serial, u64)> },
-    /// Another process left this.
+    /// A capture that another process left.
     Inherited(Box<Inherited>),
     /// The place of a recording is made, or cannot be.
     RecordingPlaced { serial: Serial, made: Result<(), String> },
-    /// The spool takes nothing more of a recording.
+    /// The spool failed for a recording.
     RecordingFailed { serial: Serial },
     /// The wall clock was set: the history goes on in the new time.
     ClockStepped,
@@ -186,7 +186,7 @@ pub(super) enum Sought {
     Left,
 }
 
-/// What is to be done.
+/// An effect to carry out.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Answer a create.
@@ -209,7 +209,7 @@ pub(super) enum Effect {
     EndBudget { serial: Serial, ended: Ended },
     /// Have the workers let the capture go. Answered by `Detached`.
     Detach { serial: Serial, slot: usize },
-    /// Have the spool drop what is not yet written of a capture.
+    /// Have the spool drop a capture's unwritten data.
     RefuseWrites { serial: Serial, failure: Failure },
     /// Write the counts of now beside the segments. Answered by `Noted`.
     Note { serial: Serial },
@@ -233,7 +233,7 @@ pub(super) enum Effect {
     Drop { serial: Serial },
     /// Tell the frame bytes of every capture that takes packets. Answered by `Weighed`.
     Weigh,
-    /// End the pauses of everything that is tried again.
+    /// End the pauses of all retries.
     StopRetrying,
     /// Make the place of a recording. Answered by `RecordingPlaced`.
     PlaceRecording { serial: Serial },
@@ -306,7 +306,7 @@ impl Machine {
         }
     }
 
-    /// Takes in what happened and adds what is to be done to `out`, in the order in which it is to begin.
+    /// Handles an event and adds its effects to `out`, in the order in which they must begin.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         match input {
             Input::Create { reply, id, request, lags } => self.create(now, reply, id, *request, lags, out),
@@ -339,7 +339,7 @@ impl Machine {
             Input::Inherited(inherited) => self.inherit(*inherited, out),
             Input::RecordingPlaced { serial, made } => self.recording_placed(now, serial, made, out),
             Input::RecordingFailed { serial } => self.recording_failed(now, serial),
-            Input::ClockStepped => self.record_anew(out),
+            Input::ClockStepped => self.restart_recording(out),
             Input::LookedBack { serial, result } => self.looked_back(now, serial, result, out),
             Input::Tick { held, of_accounts } => self.tick(now, held, of_accounts, out),
         }

@@ -44,7 +44,7 @@ impl Recording {
 impl Machine {
     /// Begins a recording, or replaces it; what it has so far then goes into the ring. One that is about to begin serves as
     /// well as one more.
-    pub(super) fn record_anew(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn restart_recording(&mut self, out: &mut Vec<Effect>) {
         if self.is_ending() || self.recording.as_ref().is_none_or(Recording::is_preparing) {
             return;
         }
@@ -99,7 +99,7 @@ impl Machine {
             recording.failed = Some(now.mono);
         }
         if is_due || !recording.began {
-            self.record_anew(out);
+            self.restart_recording(out);
         }
     }
 }

@@ -18,7 +18,7 @@ use client::Tokens;
 use request::{Failed, Reply, Target, call, media};
 use reqwest::{Client, Method, Url};
 use serde::Deserialize;
-use session::{Held, Session, Stand, UNIT_BYTES};
+use session::{Session, SessionState, StoredObject, UNIT_BYTES};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -167,7 +167,7 @@ impl GcsStore {
             return Ok((self.writer(name), 0));
         };
         match session.stand().await {
-            Ok(Stand::Open(held)) if held < checkpoint.bytes() => {
+            Ok(SessionState::Open(held)) if held < checkpoint.bytes() => {
                 // The store confirmed more than it has now; the same session cannot be trusted with the rest.
                 session.cancel().await?;
                 Ok((self.writer(name), 0))
@@ -301,7 +301,7 @@ fn parse<T: serde::de::DeserializeOwned>(target: &Target, reply: &Reply) -> Resu
 }
 
 /// What the store says about an object.
-async fn describe_object(target: &Target) -> Result<Held, UploadError> {
+async fn describe_object(target: &Target) -> Result<StoredObject, UploadError> {
     let url = target.object_url(&[("fields", "size,crc32c")]);
     let request = |client: &Client| client.request(Method::GET, url.clone());
     let reply = call(target, "storage.objects.get", target.grant.budget_look(), None, request).await?;

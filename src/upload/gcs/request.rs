@@ -5,14 +5,14 @@
 //! somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::client::Tokens;
-use crate::chain::chain;
-use crate::upload::retry_budget::{Grant, RetryBudget, is_about_trust};
-use crate::upload::{COUNTS, UploadError};
+use crate::chain::{chain, printable};
+use crate::upload::UploadError;
+use crate::upload::retry_budget::{Grant, Retriable, Retry, RetryBudget, is_about_trust};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Url};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 /// Most that is read of an answer that is no object: a page of 1000 names of 1 KiB, and more.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
@@ -173,8 +173,13 @@ impl Refusal {
         let body = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
         let text = |pointer| body.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
         let message = text("/error/message");
-        let detail = if message.is_empty() { format!("HTTP status {status}") } else { message.to_owned() };
+        let detail =
+            if message.is_empty() { format!("HTTP status {status}") } else { printable(message).into() };
         Self::new(Some(status), text("/error/errors/0/reason").to_owned(), detail)
+    }
+
+    fn retriable(&self) -> Retriable {
+        Retriable { transient: self.transient(), curable: self.curable(), total_max: Duration::MAX }
     }
 
     fn transient(&self) -> bool {
@@ -224,38 +229,26 @@ impl Refusal {
 pub(super) struct Attempts<'a> {
     target: &'a Target,
     action: &'static str,
-    budget: RetryBudget,
-    began: Instant,
-    made: u32,
+    retry: Retry,
 }
 
 impl<'a> Attempts<'a> {
     pub(super) fn new(target: &'a Target, action: &'static str, budget: RetryBudget) -> Self {
-        Self { target, action, budget, began: Instant::now(), made: 0 }
+        Self { target, action, retry: Retry::new(target.grant, budget) }
     }
 
     /// Waits for the next attempt after one that failed, or says that there is none.
     pub(super) async fn after(&mut self, refusal: Refusal) -> Result<(), Failed> {
-        self.made += 1;
-        let (pause, elapsed) = (self.target.grant.pause(self.made), self.began.elapsed());
-        let again = refusal.transient() || self.budget.curable && refusal.curable();
-        if !again || elapsed + pause > self.budget.total {
-            let status = refusal.status;
-            return Err(Failed {
-                error: refusal.explain(self.target, self.action, elapsed.as_secs()),
-                status,
-            });
-        }
-        COUNTS.retried();
-        let (place, attempts) = (self.target.place(), self.made);
-        tracing::debug!(place, attempts, detail = refusal.detail, "request is tried again");
-        tokio::time::sleep(pause).await;
-        Ok(())
+        let waited = self.retry.after(refusal.retriable(), &self.target.place(), &refusal.detail).await;
+        waited.map_err(|seconds| Failed {
+            status: refusal.status,
+            error: refusal.explain(self.target, self.action, seconds),
+        })
     }
 
     /// The budget begins again: the store makes progress.
     pub(super) fn progress(&mut self) {
-        (self.began, self.made) = (Instant::now(), 0);
+        self.retry.progress();
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) const CREATE: &str = "storage.objects.create";
 
 /// An object as the store describes it.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Held {
+pub(super) struct StoredObject {
     #[serde(deserialize_with = "number")]
     pub size: u64,
     /// CRC-32C in base64.
@@ -36,11 +36,11 @@ fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::E
 }
 
 /// Where a session stands.
-pub(super) enum Stand {
+pub(super) enum SessionState {
     /// It holds so many bytes and wants more.
     Open(u64),
     /// It became this object.
-    Done(Held),
+    Done(StoredObject),
 }
 
 /// A session that the store keeps until it is completed or cancelled.
@@ -93,7 +93,7 @@ impl Session {
     }
 
     /// Asks where it stands.
-    pub(super) async fn stand(&self) -> Result<Stand, UploadError> {
+    pub(super) async fn stand(&self) -> Result<SessionState, UploadError> {
         let budget = self.target.grant.budget(0);
         let mut attempts = Attempts::new(&self.target, CREATE, budget);
         loop {
@@ -112,7 +112,7 @@ impl Session {
         offset: u64,
         body: Bytes,
         whole: Option<u32>,
-    ) -> Result<Stand, UploadError> {
+    ) -> Result<SessionState, UploadError> {
         let (budget, end) = (self.target.grant.budget(body.len()), offset + body.len() as u64);
         let mut attempts = Attempts::new(&self.target, CREATE, budget);
         let (mut held, mut unsure) = (offset, false);
@@ -125,9 +125,11 @@ impl Session {
             };
             unsure = answer.is_err();
             match answer {
-                Ok(Stand::Open(now)) if now < offset => return Err(self.lost()),
-                Ok(Stand::Open(now)) if now >= end && whole.is_none() => return Ok(Stand::Open(end)),
-                Ok(Stand::Open(now)) => {
+                Ok(SessionState::Open(now)) if now < offset => return Err(self.lost()),
+                Ok(SessionState::Open(now)) if now >= end && whole.is_none() => {
+                    return Ok(SessionState::Open(end));
+                }
+                Ok(SessionState::Open(now)) => {
                     if now > held {
                         attempts.progress();
                     } else if !unsure {
@@ -150,7 +152,7 @@ impl Session {
         total: &str,
         whole: Option<u32>,
         budget: RetryBudget,
-    ) -> Result<Stand, Refusal> {
+    ) -> Result<SessionState, Refusal> {
         let range = match body.len() as u64 {
             0 => format!("bytes */{total}"),
             len => format!("bytes {from}-{}/{total}", from + len - 1),
@@ -163,7 +165,7 @@ impl Session {
         read(&once(&self.target, budget, request.header("content-range", range)).await?)
     }
 
-    async fn ask(&self, range: String, budget: RetryBudget) -> Result<Stand, Refusal> {
+    async fn ask(&self, range: String, budget: RetryBudget) -> Result<SessionState, Refusal> {
         let request = self.target.client.request(Method::PUT, self.url.clone());
         let request = request.header("content-range", range).header("content-length", "0");
         read(&once(&self.target, budget, request).await?)
@@ -216,14 +218,14 @@ impl Drop for Session {
 }
 
 /// 308 is "go on", anything else that came here is the object.
-fn read(reply: &Reply) -> Result<Stand, Refusal> {
+fn read(reply: &Reply) -> Result<SessionState, Refusal> {
     if reply.status != 308 {
         let held = serde_json::from_slice(&reply.body);
-        return held.map(Stand::Done).map_err(|_no_object| Refusal::read(502, b"{}"));
+        return held.map(SessionState::Done).map_err(|_no_object| Refusal::read(502, b"{}"));
     }
     // No range: nothing is held yet.
     let range = reply.headers.get("range").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let last = range.rsplit_once('-').and_then(|(_, last)| last.parse::<u64>().ok());
     // Sessions hold whole units; an emulator says `bytes=0-0` where it holds nothing.
-    Ok(Stand::Open(last.filter(|last| *last > 0).map_or(0, |last| last + 1)))
+    Ok(SessionState::Open(last.filter(|last| *last > 0).map_or(0, |last| last + 1)))
 }

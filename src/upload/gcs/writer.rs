@@ -1,36 +1,36 @@
 //! One object on its way into a bucket. Owns chunks, checksums and the check at the end; not the protocol of sessions.
 //!
-//! A session takes its chunks one after the other: one is on its way while the next fills, and no more is in memory.
+//! A session takes its chunks one after the other: one is in flight while the next fills, and no more is in memory.
 //!
 //! Invariant: what was sent is confirmed by the store in whole, or the caller hears that it is not.
 
 use super::describe_object;
 use super::request::{Failed, Target};
-use super::session::{Held, Session, Stand};
+use super::session::{Session, SessionState, StoredObject};
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept};
 use crate::upload::checksum::{base64, crc32c, joined};
+use crate::upload::parts::{InFlight, fill};
 use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::task::{JoinError, JoinSet};
+use bytes::{Bytes, BytesMut};
 
 /// Where the bytes go.
 enum Progress {
     /// Nowhere yet.
     None,
     Session(Box<Session>),
-    /// An object of this name is there. Whether it is ours, size and checksum tell at the end.
-    There(Held),
+    /// The store has an object of this name. At the end size and checksum tell whether it is ours.
+    There(StoredObject),
 }
 
-/// A beginning of the object: its length and checksum.
+/// The first bytes of the object: their number and checksum.
 #[derive(Clone, Copy, Default)]
-struct Beginning {
+struct Prefix {
     bytes: u64,
     crc32c: u32,
 }
 
-impl Beginning {
+impl Prefix {
     fn and(self, bytes: &[u8]) -> Self {
         let len = bytes.len() as u64;
         Self { bytes: self.bytes + len, crc32c: joined(self.crc32c, crc32c(bytes), len) }
@@ -43,13 +43,13 @@ pub(super) struct GcsWriter {
     /// The chunk that fills.
     open: BytesMut,
     progress: Progress,
-    /// What has left `open`.
-    gone: Beginning,
-    /// What the store confirmed.
-    confirmed: Beginning,
-    /// Bytes to come that the store holds already.
+    /// Bytes that were sent or are in flight.
+    gone: Prefix,
+    /// Bytes that the store confirmed.
+    confirmed: Prefix,
+    /// Bytes still to be written that the store has already.
     skip: u64,
-    flight: JoinSet<Result<Beginning, UploadError>>,
+    flight: InFlight<Prefix>,
     /// Bytes that the last checkpoint named; none if there was none.
     told: Option<u64>,
 }
@@ -57,24 +57,24 @@ pub(super) struct GcsWriter {
 impl GcsWriter {
     pub(super) fn new(target: Target, chunk_bytes: usize) -> Self {
         Self {
+            flight: InFlight::new(target.place()),
             target,
             chunk_bytes,
             open: BytesMut::new(),
             progress: Progress::None,
-            gone: Beginning::default(),
-            confirmed: Beginning::default(),
+            gone: Prefix::default(),
+            confirmed: Prefix::default(),
             skip: 0,
-            flight: JoinSet::new(),
             told: None,
         }
     }
 
-    /// Goes on behind `bytes` bytes with the checksum `crc32c`, where the session stands at or behind them.
-    pub(super) fn resumed(self, session: Session, stand: Stand, bytes: u64, crc32c: u32) -> Self {
-        let at = Beginning { bytes, crc32c };
+    /// Resumes after `bytes` bytes with the checksum `crc32c`; the session has at least these.
+    pub(super) fn resumed(self, session: Session, stand: SessionState, bytes: u64, crc32c: u32) -> Self {
+        let at = Prefix { bytes, crc32c };
         let (progress, skip) = match stand {
-            Stand::Open(held) => (Progress::Session(Box::new(session)), held.saturating_sub(bytes)),
-            Stand::Done(held) => (Progress::There(held), 0),
+            SessionState::Open(held) => (Progress::Session(Box::new(session)), held.saturating_sub(bytes)),
+            SessionState::Done(held) => (Progress::There(held), 0),
         };
         Self { progress, skip, gone: at, confirmed: at, told: Some(bytes), ..self }
     }
@@ -91,13 +91,9 @@ impl GcsWriter {
                 let longer = self.gone.bytes > held.size;
                 return if longer { Err(self.exists()) } else { Ok(()) };
             }
-            if self.open.len() == self.chunk_bytes {
+            if fill(&mut self.open, &mut bytes, self.chunk_bytes) {
                 self.depart().await?;
-                continue;
             }
-            let len = bytes.len().min(self.chunk_bytes - self.open.len());
-            self.open.extend_from_slice(&bytes[..len]);
-            bytes.advance(len);
         }
         Ok(())
     }
@@ -106,10 +102,10 @@ impl GcsWriter {
         UploadError::Exists { place: self.target.place() }
     }
 
-    /// Hears of the chunk in the air. The last one is not sent before the end: it carries the object's size and checksum.
+    /// Waits for the chunk in flight. The last one is not sent before the end: it carries the object's size and checksum.
     async fn settled(&mut self) -> Result<(), UploadError> {
-        while let Some(landed) = self.flight.join_next().await {
-            self.land(landed)?;
+        while let Some(confirmed) = self.flight.next().await {
+            self.confirmed = confirmed?;
         }
         Ok(())
     }
@@ -130,7 +126,7 @@ impl GcsWriter {
         Ok(())
     }
 
-    /// Sends the open chunk on its way.
+    /// Sends the open chunk.
     async fn depart(&mut self) -> Result<(), UploadError> {
         self.clear().await?;
         let (from, body) = (self.gone.bytes, self.open.split().freeze());
@@ -138,33 +134,19 @@ impl GcsWriter {
         self.gone = gone;
         if let Progress::Session(session) = &self.progress {
             let session = session.hand();
-            self.flight.spawn(async move {
+            self.flight.send(async move {
                 match session.send(from, body, None).await? {
-                    Stand::Open(_) => Ok(gone),
-                    // Somebody else who has the session's address ended it.
-                    Stand::Done(_) => Err(session.lost()),
+                    SessionState::Open(_) => Ok(gone),
+                    // Another process with the session's address ended it.
+                    SessionState::Done(_) => Err(session.lost()),
                 }
             });
         }
         Ok(())
     }
 
-    fn land(&mut self, landed: Result<Result<Beginning, UploadError>, JoinError>) -> Result<(), UploadError> {
-        match landed {
-            Ok(landed) => self.confirmed = landed?,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => {
-                    let detail = "the runtime is shutting down".to_owned();
-                    return Err(UploadError::Refused { place: self.target.place(), detail });
-                }
-            },
-        }
-        Ok(())
-    }
-
-    /// Holds what the store has against what was sent.
-    fn compare(&self, held: &Held) -> Result<Stored, UploadError> {
+    /// Compares the store's object with what was sent.
+    fn compare(&self, held: &StoredObject) -> Result<Stored, UploadError> {
         if held.size != self.gone.bytes {
             return Err(self.mismatch("size", held.size.to_string(), self.gone.bytes.to_string()));
         }
@@ -186,16 +168,16 @@ impl Ending for GcsWriter {
         let (from, body) = (self.gone.bytes, self.open.split().freeze());
         self.gone = self.gone.and(&body);
         if self.skip > 0 {
-            // More is held than the object has: this session can never become it.
+            // The session has more bytes than the object: it can never become it.
             return Err(UploadError::Lost { place: self.target.place() });
         }
         let (held, refusal) = match &mut self.progress {
             Progress::Session(session) => match session.send(from, body, Some(self.gone.crc32c)).await {
-                Ok(Stand::Done(held)) => {
+                Ok(SessionState::Done(held)) => {
                     session.closed = true;
                     (held, None)
                 }
-                Ok(Stand::Open(_)) => return Err(session.lost()),
+                Ok(SessionState::Open(_)) => return Err(session.lost()),
                 Err(UploadError::Exists { .. }) => {
                     (describe_object(&self.target).await?, Some(self.exists()))
                 }
@@ -211,7 +193,7 @@ impl Ending for GcsWriter {
     }
 
     async fn give_up(&mut self) -> Result<(), UploadError> {
-        self.flight.shutdown().await;
+        self.flight.stop().await;
         match std::mem::replace(&mut self.progress, Progress::None) {
             Progress::Session(session) => session.cancel().await,
             _ => Ok(()),
@@ -234,7 +216,7 @@ impl ObjectWriter for GcsWriter {
 
     fn checkpoint(&mut self) -> Option<Checkpoint> {
         let Progress::Session(session) = &mut self.progress else { return None };
-        let Beginning { bytes, crc32c } = self.confirmed;
+        let Prefix { bytes, crc32c } = self.confirmed;
         if bytes == 0 || self.told == Some(bytes) {
             return None;
         }

@@ -5,16 +5,16 @@
 //! as somebody's data waits behind it. An attempt that got no answer may have been carried out: callers look.
 
 use super::extras::S3Extras;
-use crate::chain::chain;
-use crate::upload::retry_budget::{Grant, RetryBudget, is_about_trust};
-use crate::upload::{COUNTS, UploadError};
+use crate::chain::{chain, printable};
+use crate::upload::UploadError;
+use crate::upload::retry_budget::{Grant, Retriable, Retry, RetryBudget, is_about_trust};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Codes that say "the same request may well succeed later". Throttling and internal errors also come as HTTP status.
 const TRANSIENT_CODES: [&str; 14] = [
@@ -92,26 +92,17 @@ where
     F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let began = Instant::now();
-    let mut attempts = 0;
+    let mut retry = Retry::new(target.grant, budget);
     loop {
         let answer = match tokio::time::timeout(budget.attempt, request()).await {
             Ok(Ok(success)) => return Ok(success),
             Ok(Err(error)) => Answer::read(&error),
             Err(_elapsed) => Answer::silence(budget.attempt),
         };
-        attempts += 1;
-        let pause = target.grant.pause(attempts);
-        let elapsed = began.elapsed();
-        let again = answer.transient() || budget.curable && answer.curable();
-        let total = if answer.is_about_keys() { budget.total.min(KEYS_TOTAL_MAX) } else { budget.total };
-        if !again || elapsed + pause > total {
-            let error = answer.explain(target, action, elapsed.as_secs());
+        if let Err(seconds) = retry.after(answer.retriable(), &target.place(), &answer.detail).await {
+            let error = answer.explain(target, action, seconds);
             return Err(Failed { error, code: answer.code });
         }
-        COUNTS.retried();
-        tracing::debug!(place = target.place(), attempts, detail = answer.detail, "request is tried again");
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -134,14 +125,19 @@ impl Answer {
 
     fn read<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, HttpResponse>) -> Self {
         let status = error.raw_response().map(|response| response.status().as_u16());
-        let code = error.code().unwrap_or_default().to_owned();
+        let code = printable(error.code().unwrap_or_default()).into_owned();
         let detail = match (error.message(), status) {
-            (Some(message), _) => format!("{code}: {message}"),
+            (Some(message), _) => printable(&format!("{code}: {message}")).into_owned(),
             (None, Some(status)) if code.is_empty() => format!("HTTP status {status}"),
             (None, Some(status)) => format!("{code}, HTTP status {status}"),
             (None, None) => chain(error),
         };
         Self { status, code, detail, unusable: matches!(error, SdkError::ConstructionFailure(_)) }
+    }
+
+    fn retriable(&self) -> Retriable {
+        let total_max = if self.is_about_keys() { KEYS_TOTAL_MAX } else { Duration::MAX };
+        Retriable { transient: self.transient(), curable: self.curable(), total_max }
     }
 
     fn transient(&self) -> bool {

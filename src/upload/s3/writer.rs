@@ -8,18 +8,18 @@
 
 use super::multipart::{Multipart, abort, send_part};
 use super::retry::{Failed, Target, call};
-use super::{Held, head};
+use super::{StoredObject, head};
 use crate::limits::PARTS_MAX;
 use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept, KeptPart};
 use crate::upload::checksum::{Running, base64, crc32c, joined};
+use crate::upload::parts::{InFlight, fill};
 use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinError, JoinSet};
 
 /// Parts of one size before the size doubles. With [`PARTS_MAX`] parts there are ten sizes, and even parts of 5 MiB then
 /// add up to 5 TiB less a few, while objects up to 1000 parts never take more memory than configured.
@@ -27,14 +27,14 @@ const PARTS_PER_SIZE: u64 = 1000;
 
 /// How an object is cut into parts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
+pub(super) struct PartSizes {
     /// Bytes of the first parts.
     pub part_bytes: u64,
     /// Whether all parts but the last have one size, as R2 wants it.
     pub equal: bool,
 }
 
-impl Cut {
+impl PartSizes {
     /// Bytes of part `index`, from 0.
     fn bytes_of(self, index: u64) -> u64 {
         if self.equal { self.part_bytes } else { self.part_bytes << (index / PARTS_PER_SIZE) }
@@ -43,7 +43,7 @@ impl Cut {
 
 pub(super) struct S3Writer {
     target: Target,
-    cut: Cut,
+    cut: PartSizes,
     parts_in_flight: usize,
     /// Parts on their way beyond one of each object, for all objects.
     shared: Arc<Semaphore>,
@@ -51,22 +51,28 @@ pub(super) struct S3Writer {
     permits: Vec<OwnedSemaphorePermit>,
     /// The part that fills.
     open: BytesMut,
-    /// All bytes up to now.
+    /// All bytes so far.
     bytes: u64,
     whole: Running,
     upload: Option<Multipart>,
     /// Parts begun.
     begun: u64,
-    flights: JoinSet<Result<(i32, KeptPart), UploadError>>,
+    flights: InFlight<(i32, KeptPart)>,
     /// Parts that the store has, by number from 1.
     parts: BTreeMap<i32, KeptPart>,
-    /// Parts that the last checkpoint named; none if there was none.
+    /// Parts in the last checkpoint; none if there was none.
     told: Option<usize>,
 }
 
 impl S3Writer {
-    pub(super) fn new(target: Target, cut: Cut, parts_in_flight: usize, shared: Arc<Semaphore>) -> Self {
+    pub(super) fn new(
+        target: Target,
+        cut: PartSizes,
+        parts_in_flight: usize,
+        shared: Arc<Semaphore>,
+    ) -> Self {
         Self {
+            flights: InFlight::new(target.place()),
             target,
             cut,
             parts_in_flight,
@@ -77,13 +83,12 @@ impl S3Writer {
             whole: Running::after(0),
             upload: None,
             begun: 0,
-            flights: JoinSet::new(),
             parts: BTreeMap::new(),
             told: None,
         }
     }
 
-    /// Goes on behind `parts`, which the store has.
+    /// Resumes after `parts`, which the store has.
     pub(super) fn resumed(self, upload: Multipart, parts: Vec<KeptPart>) -> Self {
         let bytes = parts.iter().map(|part| part.bytes).sum();
         let sum = parts.iter().fold(0, |sum, part| joined(sum, part.crc32c, part.bytes));
@@ -98,30 +103,32 @@ impl S3Writer {
         }
     }
 
-    /// Takes bytes; a part leaves only when a byte behind it has come, so that an object of one part is a small one.
+    /// Bytes of the open part, once it is full.
+    fn part_bytes(&self) -> usize {
+        usize::try_from(self.cut.bytes_of(self.begun)).unwrap_or(usize::MAX)
+    }
+
+    /// Takes bytes. A part is sent only when a byte after it has come, so an object of one part goes by one request.
     async fn append(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
         self.whole.update(&bytes);
         self.bytes += bytes.len() as u64;
-        while !bytes.is_empty() {
-            let size = usize::try_from(self.cut.bytes_of(self.begun)).unwrap_or(usize::MAX);
-            if self.open.len() == size {
-                self.depart().await?;
-                continue;
+        loop {
+            let part_bytes = self.part_bytes();
+            if !fill(&mut self.open, &mut bytes, part_bytes) {
+                return Ok(());
             }
-            let piece = bytes.split_to(bytes.len().min(size - self.open.len()));
-            self.open.extend_from_slice(&piece);
+            self.depart().await?;
         }
-        Ok(())
     }
 
-    /// Sends the open part on its way, once there is room in the air.
+    /// Sends the open part, once fewer than `parts_in_flight` are in flight.
     async fn depart(&mut self) -> Result<(), UploadError> {
-        while let Some(landed) = self.flights.try_join_next() {
-            self.land(landed)?;
+        while let Some(part) = self.flights.ended() {
+            self.confirmed(part?);
         }
         while self.flights.len() >= self.parts_in_flight || !self.may_fly() {
-            let Some(landed) = self.flights.join_next().await else { break };
-            self.land(landed)?;
+            let Some(part) = self.flights.next().await else { break };
+            self.confirmed(part?);
         }
         if self.begun == PARTS_MAX {
             return Err(UploadError::TooLarge { place: self.target.place(), bytes_max: self.bytes });
@@ -133,7 +140,7 @@ impl S3Writer {
         self.begun += 1;
         let (target, id, number) = (self.target.clone(), upload.id.clone(), self.begun as i32);
         self.upload = Some(upload);
-        self.flights.spawn(send_part(target, id, number, self.open.split().freeze()));
+        self.flights.send(send_part(target, id, number, self.open.split().freeze()));
         Ok(())
     }
 
@@ -141,31 +148,15 @@ impl S3Writer {
     fn may_fly(&mut self) -> bool {
         // One flies by right; what has landed gives its permit back.
         self.permits.truncate(self.flights.len().saturating_sub(1));
-        if self.flights.is_empty() {
+        if self.flights.len() == 0 {
             return true;
         }
         let permit = Arc::clone(&self.shared).try_acquire_owned();
         permit.map(|permit| self.permits.push(permit)).is_ok()
     }
 
-    fn land(
-        &mut self,
-        landed: Result<Result<(i32, KeptPart), UploadError>, JoinError>,
-    ) -> Result<(), UploadError> {
-        match landed {
-            Ok(landed) => {
-                let (number, part) = landed?;
-                self.parts.insert(number, part);
-            }
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => {
-                    let detail = "the runtime is shutting down".to_owned();
-                    return Err(UploadError::Refused { place: self.target.place(), detail });
-                }
-            },
-        }
-        Ok(())
+    fn confirmed(&mut self, (number, part): (i32, KeptPart)) {
+        self.parts.insert(number, part);
     }
 
     /// The object by one request.
@@ -229,10 +220,10 @@ impl S3Writer {
         Ok(stored)
     }
 
-    /// Holds what the store has against what was sent. `confirmed`: whether its answer named our checksum.
+    /// Compares the store's object with what was sent. `confirmed`: whether its answer named our checksum.
     ///
-    /// A refusal may be about our own object, if an answer was lost now or before a crash; whether it is ours, its size and
-    /// checksum tell.
+    /// A refusal may be about our own object, if an answer was lost now or before a crash: size and checksum tell whether it is
+    /// ours.
     async fn confirm(
         &self,
         confirmed: Result<bool, Failed>,
@@ -254,7 +245,7 @@ impl S3Writer {
             (Err(Failed { error: UploadError::Denied { .. }, .. }), None) if confirmed => {
                 Ok(Stored { bytes: self.bytes })
             }
-            // Whether it is ours cannot be seen: the right to look is what is missing, and nothing is to be removed.
+            // We may not look whether it is ours: report the missing right, and remove nothing.
             (
                 Err(Failed { error: denied @ UploadError::Denied { .. }, .. }),
                 Some(UploadError::Exists { .. }),
@@ -264,7 +255,7 @@ impl S3Writer {
         }
     }
 
-    fn compare(&self, held: &Held, sums: &Checksums) -> Result<Stored, UploadError> {
+    fn compare(&self, held: &StoredObject, sums: &Checksums) -> Result<Stored, UploadError> {
         let mismatch = |what, held: String, sent: String| {
             Err(UploadError::Mismatch { place: self.target.place(), what, held, sent })
         };
@@ -277,17 +268,16 @@ impl S3Writer {
         }
     }
 
-    /// Hears of every part in the air, also behind one that failed: what the store has need not be sent again.
+    /// Waits for every part in flight, also behind one that failed: what the store has need not be sent again.
     async fn gather(&mut self) -> Result<(), UploadError> {
         let mut result = Ok(());
-        while let Some(landed) = self.flights.join_next().await {
-            let landed = self.land(landed);
-            result = result.and(landed);
+        while let Some(part) = self.flights.next().await {
+            result = result.and(part.map(|part| self.confirmed(part)));
         }
         result
     }
 
-    /// Sends the last part, unless the object is a small one, and hears of all.
+    /// Sends the last part, unless the object is a small one, and waits for all.
     async fn settled(&mut self) -> Result<(), UploadError> {
         let mut result = Ok(());
         if self.upload.is_some() && !self.open.is_empty() {
@@ -320,7 +310,7 @@ impl Ending for S3Writer {
     }
 
     async fn give_up(&mut self) -> Result<(), UploadError> {
-        self.flights.shutdown().await;
+        self.flights.stop().await;
         match self.upload.take() {
             Some(upload) => upload.abort().await,
             _ => Ok(()),
@@ -381,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_largest_object_of_s3_fits_into_the_parts() {
-        let bytes_of = |part_bytes, index| Cut { part_bytes, equal: false }.bytes_of(index);
+        let bytes_of = |part_bytes, index| PartSizes { part_bytes, equal: false }.bytes_of(index);
         let sum = |base| (0..PARTS_MAX).map(|index| bytes_of(base, index)).sum::<u64>();
         assert!(sum(PART_BYTES_MIN) > 4 << 40);
         assert!(sum(8 << 20) > 5 << 40, "5 TiB with the default");
@@ -390,7 +380,7 @@ mod tests {
 
     #[test]
     fn parts_of_equal_size_stay_equal() {
-        let cut = Cut { part_bytes: 8 << 20, equal: true };
+        let cut = PartSizes { part_bytes: 8 << 20, equal: true };
         assert!((0..PARTS_MAX).all(|index| cut.bytes_of(index) == 8 << 20));
     }
 }

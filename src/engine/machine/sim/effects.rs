@@ -5,7 +5,7 @@
 use super::super::*;
 use super::world::{Answer, Change, Dir, INTERVAL, QUEUES, SLOTS, World, Write, bounds};
 use crate::deliver::Manifest;
-use crate::deliver::journal::Record;
+use crate::deliver::journal::CaptureRecord;
 use crate::job::Kind;
 use crate::pcap::Origin;
 
@@ -152,10 +152,10 @@ impl World {
     }
 
     /// What is written beside the segments of a capture now.
-    pub(super) fn record_of(&self, serial: Serial) -> Record {
+    pub(super) fn record_of(&self, serial: Serial) -> CaptureRecord {
         let capture = self.machine.capture(serial).unwrap();
         let ledger = capture.ledger(|| self.live(serial));
-        Record {
+        CaptureRecord {
             job: capture.flat_job(ledger),
             queues: QUEUES,
             snaplen: capture.snaplen(),

@@ -5,7 +5,7 @@
 
 use super::super::*;
 use super::Chance;
-use crate::deliver::journal::Record;
+use crate::deliver::journal::CaptureRecord;
 use crate::deliver::{Found, Manifest, Outcome, Report};
 use crate::job::{ColoStyle, Destination, Kind, ObjectInfo, OffsetTime, Request, Status};
 use crate::limits::{LOOK_BACKS_MAX, LOOK_BACKS_PER_ACCOUNT_MAX};
@@ -30,7 +30,7 @@ pub(super) struct Dir {
     pub delivered: Vec<ObjectInfo>,
     pub is_complete: bool,
     pub unpublished: u64,
-    pub record: Option<Record>,
+    pub record: Option<CaptureRecord>,
     pub settled: Option<Manifest>,
 }
 
@@ -70,7 +70,7 @@ pub(super) enum Answer {
     Open(Serial),
     Place(Serial),
     StreamEnd(Serial),
-    Note(Serial, Box<Record>),
+    Note(Serial, Box<CaptureRecord>),
     Publish(Serial, Box<Manifest>),
     Seek(Serial),
     Remove(Serial),

@@ -20,13 +20,13 @@ use super::{
 
 /// Feeds one queue of a `net_ring` port.
 #[derive(Debug)]
-pub struct Feed {
+pub struct Feeder {
     opened: Weak<Opened>,
     ring: CString,
     pool: Arc<Mempool>,
 }
 
-impl Feed {
+impl Feeder {
     /// Makes a feeder for a queue of a `net_ring` port.
     ///
     /// # Errors

@@ -1,16 +1,16 @@
-//! What a thread says of itself: that it turns, what waits for it, what it has done. Owns the words and their meaning; who
-//! looks at them, and when that is too long without progress, is `observe`'s.
+//! Heartbeat and counters of one thread. Owns the counters and their meaning; the watchdog and the metrics that read them are in
+//! `observe`.
 //!
-//! Invariant: a stage's words have one writer, its thread, and are written with plain stores from work that the thread does
-//! anyway, never for a packet.
+//! Invariant: only its thread writes a heartbeat, with plain stores and as part of its housekeeping, never for a packet.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// One thread of the data plane, or the engine. A cache line of its own, so that readers disturb nobody else.
+/// Heartbeat of a worker, a writer, the publisher or the engine. It has cache lines of its own, so that reading it slows no other
+/// thread.
 #[repr(align(64))]
 #[derive(Debug, Default)]
-pub struct Stage {
-    turns: AtomicU64,
+pub struct Heartbeat {
+    beats: AtomicU64,
     queued: AtomicU64,
     in_flight: AtomicU64,
     done: AtomicU64,
@@ -22,91 +22,91 @@ pub struct Stage {
     name: String,
 }
 
-/// A stage's words, read one after the other: close to each other in time, not of one moment.
+/// A reading of a [`Heartbeat`]. Its counters are read one after the other, so they are not of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StageReading {
-    /// Turns of the thread's loop, or of its house-keeping. Stands still only if the thread does.
-    pub turns: u64,
-    /// Messages that wait for it.
+pub struct HeartbeatReading {
+    /// Rounds of the thread's loop, or of its housekeeping.
+    pub beats: u64,
+    /// Messages waiting for the thread.
     pub queued: u64,
-    /// Writes that it has started and that have not ended.
+    /// Writes started and not ended.
     pub in_flight: u64,
     /// Messages taken and writes ended.
     pub done: u64,
     /// Writes that ended well.
     pub writes: u64,
-    /// Bytes of those.
+    /// Bytes of these writes.
     pub written_bytes: u64,
-    /// Files made durable.
+    /// Files fsynced.
     pub fsyncs: u64,
-    /// Of a worker's blocks, those that are free.
+    /// Free blocks of a worker.
     pub blocks_free: u64,
 }
 
-/// Adds to a word that only this thread writes.
+/// Adds to a counter that only this thread writes.
 #[inline]
 fn add(word: &AtomicU64, count: u64) {
     word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
 }
 
-impl Stage {
-    /// A stage of that name which has `blocks` blocks of the arena for its own.
+impl Heartbeat {
+    /// The heartbeat of the thread `name`, which owns `blocks` blocks of the arena.
     #[must_use]
     pub fn new(name: impl Into<String>, blocks: usize) -> Self {
         Self { name: name.into(), blocks: blocks as u64, ..Self::default() }
     }
 
-    /// Its thread's name.
+    /// The thread's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Blocks that it has in all; zero if it is no worker.
+    /// Blocks that the thread owns; zero if it is no worker.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.blocks
     }
 
-    /// Says that the thread turns, with so many messages waiting for it and so many writes in flight.
+    /// Counts a round, with this many messages waiting and writes in flight.
     #[inline]
-    pub fn turn(&self, queued: usize, in_flight: usize) {
-        add(&self.turns, 1);
+    pub fn beat(&self, queued: usize, in_flight: usize) {
+        add(&self.beats, 1);
         self.queued.store(queued as u64, Relaxed);
         self.in_flight.store(in_flight as u64, Relaxed);
     }
 
-    /// Says how many of the worker's blocks are free.
+    /// Sets how many of the worker's blocks are free.
     #[inline]
     pub fn free(&self, blocks: usize) {
         self.blocks_free.store(blocks as u64, Relaxed);
     }
 
-    /// Says that messages were taken or writes ended.
+    /// Counts messages taken and writes ended.
     #[inline]
     pub fn done(&self, count: u64) {
         add(&self.done, count);
     }
 
-    /// Says that a write of so many bytes ended well.
+    /// Counts a write of this many bytes that succeeded.
     #[inline]
     pub fn written(&self, bytes: usize) {
         add(&self.writes, 1);
         add(&self.written_bytes, bytes as u64);
     }
 
-    /// Says that a file was made durable.
+    /// Counts a file that was fsynced.
     #[inline]
     pub fn synced(&self) {
         add(&self.fsyncs, 1);
     }
 
-    /// What it says now.
+    /// The counters now.
     #[must_use]
-    pub fn read(&self) -> StageReading {
+    pub fn read(&self) -> HeartbeatReading {
         let get = |word: &AtomicU64| word.load(Relaxed);
-        StageReading {
-            turns: get(&self.turns),
+        HeartbeatReading {
+            beats: get(&self.beats),
             queued: get(&self.queued),
             in_flight: get(&self.in_flight),
             done: get(&self.done),
