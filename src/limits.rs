@@ -78,6 +78,13 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 /// What the spool allocates at a time for a segment: the quota is charged in this unit while the segment is open.
 pub const EXTENT_BYTES: u64 = 4 << 20;
 
+/// Chunks between merge and store that one delivery holds in memory: eight of about a MiB.
+pub const DELIVERY_CHUNK_BYTES: u64 = 8 << 20;
+
+/// Ownership challenges of one account in an hour: somebody who sets buckets up by hand makes a few, and each is an object in
+/// a bucket that may be another's.
+pub const CHALLENGES_PER_HOUR_MAX: usize = 30;
+
 /// Parts of a multipart upload: S3 refuses smaller ones (except the last) and more than 10 000 of them.
 pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// See [`PART_BYTES_MIN`].
@@ -105,6 +112,8 @@ pub const WRITE_TRIES: u32 = 3;
 
 /// Directory below the spool that holds the history; not part of the spool's quota.
 pub const HISTORY_DIR: &str = "history";
+/// Directory below the spool that holds the files of simple captures.
+pub const SIMPLE_DIR: &str = "simple";
 
 /// How far a simple capture may look back (Cloudflare's OpenAPI: `offset_time` within the last 24 hours).
 pub const HISTORY_HOURS_MAX: u64 = 24;

@@ -73,10 +73,20 @@ pub(super) enum Code {
     HeadTooLarge,
     /// A version of HTTP that is not spoken here.
     HttpVersion,
+    /// As many captures of the account wait for their upload as may.
+    TooManyWaiting,
+    /// The account has as much on the host's spool as it may.
+    ShareFull,
+    /// What is to be dropped still takes packets.
+    StillCapturing,
+    /// The account asked for a challenge in that bucket a short time ago, or for many.
+    ChallengeTooSoon,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// A note, never an error: what threatens a capture that goes on.
     Threatened,
+    /// A note, never an error: what a capture that takes no more packets has on the host.
+    Held,
     /// No route for the path.
     NoRoute,
     /// The path has no such method.
@@ -116,7 +126,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 40] = [
+pub(super) const TABLE: [Row; 45] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -150,8 +160,13 @@ pub(super) const TABLE: [Row; 40] = [
     row(Code::UriTooLong, 1031, StatusCode::URI_TOO_LONG, Retry::Unsaid),
     row(Code::HeadTooLarge, 1032, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Retry::Unsaid),
     row(Code::HttpVersion, 1033, StatusCode::HTTP_VERSION_NOT_SUPPORTED, Retry::Never),
+    row(Code::TooManyWaiting, 1040, StatusCode::CONFLICT, Retry::Never),
+    row(Code::ShareFull, 1041, StatusCode::CONFLICT, Retry::Never),
+    row(Code::StillCapturing, 1042, StatusCode::CONFLICT, Retry::Never),
+    row(Code::ChallengeTooSoon, 1043, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
+    row(Code::Held, 1103, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),
     row(Code::BadIdentifier, 7003, StatusCode::NOT_FOUND, Retry::Unsaid),

@@ -87,10 +87,15 @@ impl From<Refusal> for Failure {
         match &refusal {
             Refusal::NotFound(_) => Self::new(Code::PcapNotFound, "pcap not found"),
             Refusal::FullCaptureActive(_) => Self::new(Code::FullCaptureActive, refusal.to_string()),
-            Refusal::SimpleTooSoon { seconds_left, .. } | Refusal::TooManyLookBacks { seconds_left, .. } => {
+            Refusal::SimpleTooSoon { seconds_left, .. }
+            | Refusal::LookBackTooSoon { seconds_left, .. }
+            | Refusal::TooManyLookBacks { seconds_left, .. } => {
                 let failure = Self::new(Code::SimpleTooSoon, refusal.to_string());
                 Self { seconds_left: *seconds_left, ..failure }
             }
+            Refusal::TooManyWaiting { .. } => Self::new(Code::TooManyWaiting, refusal.to_string()),
+            Refusal::ShareFull { .. } => Self::new(Code::ShareFull, refusal.to_string()),
+            Refusal::StillCapturing(_) => Self::new(Code::StillCapturing, refusal.to_string()),
             Refusal::NoSlot(_) | Refusal::NoBlocks(_) => Self::new(Code::NoSlot, refusal.to_string()),
             Refusal::NoHistory => Self::at("/offset_time", Code::NotSupported, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
@@ -109,6 +114,10 @@ impl From<OwnershipError> for Failure {
     fn from(error: OwnershipError) -> Self {
         match &error {
             OwnershipError::NotFound => Self::new(Code::OwnershipNotFound, error.to_string()),
+            OwnershipError::TooSoon { seconds_left } => {
+                let failure = Self::at("/destination_conf", Code::ChallengeTooSoon, error.to_string());
+                Self { seconds_left: *seconds_left, ..failure }
+            }
             OwnershipError::Wrong { .. } => {
                 Self::at("/ownership_challenge", Code::OwnershipWrong, error.to_string())
             }

@@ -17,7 +17,7 @@ use axum::routing::{get, put};
 pub(super) fn routes() -> Routes {
     vec![
         ("/accounts/{account}/pcaps", get(list).post(create)),
-        ("/accounts/{account}/pcaps/{id}", get(one)),
+        ("/accounts/{account}/pcaps/{id}", get(one).delete(discard)),
         ("/accounts/{account}/pcaps/{id}/stop", put(stop)),
         ("/accounts/{account}/pcaps/{id}/progress", get(progress)),
     ]
@@ -43,8 +43,12 @@ async fn create(
 }
 
 async fn list(Reader(account): Reader, State(api): Api) -> Result<Response, Failure> {
-    let jobs = api.captures.list(account).await?;
-    Ok(success(jobs.iter().map(result::pcap).collect::<Vec<_>>()))
+    let jobs = api.captures.list(account.clone()).await?;
+    // No result has a member for it.
+    let notes = api.captures.held(account).await?.into_iter().map(|(id, bytes)| {
+        Problem::new(Code::Held, format!("{id} has {bytes} bytes on this host that are not delivered"))
+    });
+    Ok(success_with(jobs.iter().map(result::pcap).collect::<Vec<_>>(), notes.collect()))
 }
 
 async fn one(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Result<Response, Failure> {
@@ -65,6 +69,16 @@ async fn one(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Re
 /// No body is read: Python announces JSON and sends none, TypeScript and Go announce nothing.
 async fn stop(Writer(account): Writer, State(api): Api, PcapId(id): PcapId) -> Result<StatusCode, Failure> {
     api.captures.stop(account, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Drops what is on this host of a capture that waits for its upload or has failed. No body is read.
+async fn discard(
+    Writer(account): Writer,
+    State(api): Api,
+    PcapId(id): PcapId,
+) -> Result<StatusCode, Failure> {
+    api.captures.discard(account, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

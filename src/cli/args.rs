@@ -130,6 +130,8 @@ pub enum CaptureCommand {
     Watch(IdArgs),
     /// End a capture and keep what it has
     Stop(IdArgs),
+    /// Drop what of a capture is on the host and not delivered: of one that waits for its upload, or failed
+    Drop(IdArgs),
     /// Fetch the file of a simple capture
     Download(DownloadArgs),
 }

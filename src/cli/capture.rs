@@ -1,4 +1,4 @@
-//! `trawl capture`: start, list, show, watch, stop; `download` has a file of its own. Owns how the client's answers become a result.
+//! `trawl capture`: start, list, show, watch, stop, drop; `download` has a file of its own. Owns how the client's answers become a result.
 //!
 //! Invariant: a capture that was waited for is a success only if the server says so and its counts agree.
 
@@ -31,6 +31,11 @@ pub async fn run(args: CaptureArgs) -> Result<Outcome, Error> {
             let text =
                 format!("{}: stop requested; `trawl capture show {}` has the rest\n", args.id, args.id);
             Outcome::done(text, &json!({"id": args.id, "stop_requested": true}), json)
+        }
+        (CaptureCommand::Drop(args), _) => {
+            client.discard(&args.id).await?;
+            let text = format!("{}: what was not delivered is dropped\n", args.id);
+            Outcome::done(text, &json!({"id": args.id, "dropped": true}), json)
         }
         (CaptureCommand::List | CaptureCommand::Start(_), _) => {
             let list = client.list().await?;
@@ -90,6 +95,7 @@ async fn show(client: &Client, id: &str, json: bool) -> Result<Outcome, Error> {
     let mut text = report::members(&capture);
     if let Some(progress) = &progress {
         text += &format!("\n{}\n{}", report::objects(&progress.objects), report::ledger(&progress.ledger));
+        text += &report::on_spool(progress);
     }
     Outcome::done(text, &json!({"capture": capture, "progress": progress}), json)
 }

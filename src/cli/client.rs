@@ -248,6 +248,16 @@ impl Client {
         self.send(self.request(Method::PUT, &format!("/{id}/stop"))).await.map(|_no_body| ())
     }
 
+    /// Drops what of a capture is on the host and not delivered.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn discard(&self, id: &str) -> Result<(), Error> {
+        let id = segment("ID", id, ID_ADVICE)?;
+        // The API answers 204 without a body.
+        self.send(self.request(Method::DELETE, &format!("/{id}"))).await.map(|_no_body| ())
+    }
+
     /// A simple capture's file from this byte on.
     ///
     /// # Errors

@@ -94,6 +94,7 @@ async fn progress(State(seen): State<Shared>) -> Response {
         warnings: Vec::new(),
         sample_one_in: None,
         clock_steps: None,
+        spool: None,
     })
 }
 

@@ -191,10 +191,9 @@ impl Part {
             // Packets are nobody else's business.
             let file =
                 OpenOptions::new().append(true).create(true).mode(0o600).open(&part).map_err(failed)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => return Err(FileError::Busy(path.to_owned())),
-                // A file system without locks.
-                Err(_) | Ok(()) => {}
+            // A file system without locks has another error.
+            if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+                return Err(FileError::Busy(path.to_owned()));
             }
             let held = file.metadata().map_err(failed)?;
             // The one who had it may have given it its name in the meantime.

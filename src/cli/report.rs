@@ -53,6 +53,15 @@ pub fn members(capture: &Value) -> String {
     text
 }
 
+/// What of a capture is on its host, if the server says.
+pub fn on_spool(progress: &Progress) -> String {
+    let Some(spool) = &progress.spool else { return String::new() };
+    format!(
+        "\n{} bytes of it are on the host's spool; the account has {} of its {} there\n",
+        spool.held_bytes, spool.account_held_bytes, spool.account_bytes_max
+    )
+}
+
 /// One line for each bucket.
 pub fn buckets(list: &[Value]) -> String {
     if list.is_empty() {
@@ -229,6 +238,7 @@ mod tests {
             }],
             sample_one_in: None,
             clock_steps: None,
+            spool: None,
         }
     }
 

@@ -10,7 +10,7 @@ mod ports;
 mod storage;
 
 pub use descriptors::files_needed;
-pub use memory::{blocks, dpdk_bytes};
+pub use memory::{blocks, dpdk_bytes, memory_rows};
 
 use super::level::chosen;
 use super::plan::Plan;
@@ -196,6 +196,7 @@ pub fn check_host(plan: &Plan, host: &Host, probe: Option<ProbePorts<'_>>) -> Ve
     if let Err(error) = chosen(&plan.log) {
         findings.push(Finding::error("log", error.to_string(), "correct or unset the variable"));
     }
+    shares(plan, &mut findings);
     if plan.accounts.is_empty() {
         let advice = "add an [[account]] with a credential, or nobody can ask for a capture";
         findings.push(Finding::warning("account", "there is none", advice));
@@ -207,6 +208,21 @@ pub fn check_host(plan: &Plan, host: &Host, probe: Option<ProbePorts<'_>>) -> Ve
         ports::check_probed(plan, probe, &mut findings);
     }
     findings
+}
+
+/// What each account may have of the spool.
+fn shares(plan: &Plan, findings: &mut Vec<Finding>) {
+    let accounts = plan.accounts.len();
+    if accounts > 1 {
+        let text = format!(
+            "each of {accounts} accounts may have {} bytes of the spool ({} %), and {} captures that wait for their upload",
+            plan.account_bytes_max(),
+            plan.shares.account_percent,
+            plan.shares.waiting_per_account
+        );
+        let advice = "what is beyond an equal part of the spool can be taken from an account for the others";
+        findings.push(Finding::notice("spool.account_percent", text, advice));
+    }
 }
 
 /// Cores that this process may not run on, and workers that would get no queue.

@@ -106,6 +106,14 @@ sections! {
         bytes_max: ByteSize = ByteSize(200 << 30),
         /// Share of the quota at which it says that it fills up.
         high_water_percent: u64 = 80,
+        /// Share of the quota that one account may have; 100 with one account and 50 with more when absent.
+        account_percent: Option<u64> = None,
+        /// Of that, in percent, what its failed captures may leave.
+        failed_percent: u64 = 50,
+        /// How long they leave it.
+        failed_seconds_max: u64 = 604_800,
+        /// Of its share, in percent, what the files of its simple captures may have.
+        simple_percent: u64 = 10,
         /// Size at which segments and objects are cut.
         segment_bytes: ByteSize = ByteSize(256 << 20),
         /// `auto`, `direct`, `mapped`, `discard` or `discard-in-worker`.
@@ -125,6 +133,10 @@ sections! {
         path: PathBuf = PathBuf::from("/var/lib/trawl/trawl.db"),
         /// Key that encrypts what is secret in the database.
         key_file: Option<PathBuf> = None,
+        /// Ended captures of an account that are remembered.
+        jobs_per_account_max: u64 = 10_000,
+        /// How long they are.
+        jobs_days_max: u64 = 90,
     }
     /// `[capture]`
     Capture {
@@ -144,6 +156,8 @@ sections! {
         captures_max: u64 = 64,
         /// Full captures of one account at once.
         full_per_account: u64 = 1,
+        /// Captures of one account that have ended and wait for their upload.
+        waiting_per_account: u64 = 16,
         /// Largest `time_limit` of a `simple` capture.
         simple_time_limit_seconds_max: u64 = 300,
         /// Largest `packet_limit` of a `simple` capture.
@@ -182,6 +196,16 @@ sections! {
         part_bytes: ByteSize = ByteSize(8 << 20),
         /// Parts of one object on their way at once.
         parts_in_flight: u64 = 4,
+        /// Deliveries at work on the host, beside those of captures that take packets.
+        deliveries_max: u64 = 16,
+        /// The same for one account.
+        deliveries_per_account: u64 = 4,
+        /// How long a delivery may get nowhere while others wait for its turn.
+        turn_seconds: u64 = 90,
+        /// Memory of all deliveries; enough for all parts of `deliveries_max` of them when absent.
+        memory_bytes_max: Option<ByteSize> = None,
+        /// Between two ownership challenges of one account for one bucket.
+        challenge_interval_seconds: u64 = 10,
         /// How long a failing store is tried again.
         retry_seconds_max: u64 = 900,
         /// How long an upload that fails is begun again.

@@ -13,6 +13,7 @@ mod problem;
 mod resolve;
 mod rules;
 mod size;
+mod tenancy;
 
 pub use plan::{
     Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,

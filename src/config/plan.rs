@@ -42,6 +42,8 @@ pub struct Plan {
     pub rules: Rules,
     /// How captures are done.
     pub capture: CapturePlan,
+    /// What one account may take.
+    pub shares: SharesPlan,
     /// What simple captures can look back into, if anything; it holds at least a segment and keeps at most
     /// [`crate::limits::HISTORY_HOURS_MAX`].
     pub history: Option<HistoryConfig>,
@@ -190,6 +192,27 @@ pub struct CapturePlan {
     pub simple_sample: Option<Sample>,
 }
 
+/// What one account may take of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharesPlan {
+    /// Of the spool, 1 to 100.
+    pub account_percent: u64,
+    /// Of its share, what its failed captures may leave.
+    pub failed_percent: u64,
+    /// How long they leave it.
+    pub failed_time: Duration,
+    /// Of its share, what the files of its simple captures may have.
+    pub simple_percent: u64,
+    /// Captures that have ended and wait for their upload; at least one.
+    pub waiting_per_account: usize,
+    /// Ended captures that are remembered.
+    pub jobs_per_account_max: usize,
+    /// How long they are.
+    pub jobs_time: Duration,
+    /// Between two look backs in the long run; zero for no such rule.
+    pub look_back_interval: Duration,
+}
+
 /// How objects leave.
 #[derive(Clone, Debug)]
 pub struct UploadPlan {
@@ -199,6 +222,16 @@ pub struct UploadPlan {
     pub retention: Duration,
     /// Longest pause between two tries.
     pub retry_pause: Duration,
+    /// Deliveries at work, beside those of captures that take packets.
+    pub deliveries_max: usize,
+    /// The same for one account.
+    pub deliveries_per_account: usize,
+    /// How long a delivery may get nowhere while others wait.
+    pub turn: Duration,
+    /// Memory of all deliveries at once.
+    pub memory_bytes: u64,
+    /// Between two ownership challenges of one account for one bucket; zero for no such rule.
+    pub challenge_interval: Duration,
 }
 
 /// How manifests are signed.

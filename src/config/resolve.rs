@@ -6,7 +6,7 @@ use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
 use super::rules::Rules;
-use super::{ByteSize, Problem, accounts};
+use super::{ByteSize, Problem, accounts, tenancy};
 use crate::api;
 use crate::block::Hugepages;
 use crate::history::HistoryConfig;
@@ -48,11 +48,15 @@ const SECONDS_MAX: u64 = 7 * 86_400;
 pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let mut rules = Rules::default();
     let cores = cores(&mut rules, &file.cores);
-    let (spool, workers) = spool(&mut rules, &file.spool);
+    let shares = tenancy::shares(&mut rules, file);
+    let (spool, workers) = spool(&mut rules, &file.spool, &shares);
     let host = host(&mut rules, &file.host, host_name);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
     let closed = closed(&spool.dir, &store.path);
+    let capture = capture(&mut rules, &file.capture, file.history.enabled);
+    let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
+    let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
         ports: ports(&mut rules, &file.port),
@@ -60,9 +64,10 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         store,
         high_water_percent: high_water(&mut rules, &file.spool),
         rules: request_limits(&mut rules, file, &host.colo, history.as_ref()),
-        capture: capture(&mut rules, &file.capture, file.history.enabled),
+        capture,
+        shares,
         history,
-        upload: upload(&mut rules, &file.upload, spool.segment_bytes, closed),
+        upload,
         manifest: manifest(&mut rules, &file.manifest),
         api: api(&mut rules, &file.api),
         observe: observe(&mut rules, &file.observe),
@@ -245,7 +250,7 @@ fn blocks_are_enough(rules: &mut Rules, plan: &Plan) {
     }
 }
 
-fn spool(rules: &mut Rules, spool: &file::Spool) -> (SpoolConfig, WorkersPlan) {
+fn spool(rules: &mut Rules, spool: &file::Spool, shares: &SharesPlan) -> (SpoolConfig, WorkersPlan) {
     let bytes_max = rules.size(
         "spool.bytes_max",
         spool.bytes_max,
@@ -284,7 +289,12 @@ fn spool(rules: &mut Rules, spool: &file::Spool) -> (SpoolConfig, WorkersPlan) {
     let (write, bypasses_lanes) = rules.choice("spool.write", &spool.write, &choices);
     let timers = Timers { flush: flush_interval, rotate: Duration::from_secs(rotate) };
     let dir = rules.path("spool.dir", &spool.dir);
-    let config = SpoolConfig { dir, bytes_max, segment_bytes, write, fsync_interval, pool_bytes };
+    let share_bytes_max = match shares.account_percent {
+        100 => bytes_max,
+        percent => bytes_max / 100 * percent,
+    };
+    let config =
+        SpoolConfig { dir, bytes_max, share_bytes_max, segment_bytes, write, fsync_interval, pool_bytes };
     (config, WorkersPlan { timers, bypasses_lanes })
 }
 
@@ -437,6 +447,7 @@ fn upload(
         proxy,
         ca_file,
         credentials: None,
+        parts_extra: 0,
     };
     let root = |path: &PathBuf| rules.path("upload.file_roots", path);
     let file_roots = upload.file_roots.iter().map(root).collect();
@@ -445,6 +456,12 @@ fn upload(
         stores: StoresConfig { allow_file: upload.allow_file, file_roots, file_closed, s3, r2, gcs },
         retention: Duration::from_secs(retention),
         retry_pause: Duration::from_millis(pause),
+        // The rest is `tenancy`'s.
+        deliveries_max: 1,
+        deliveries_per_account: 1,
+        turn: Duration::ZERO,
+        memory_bytes: 0,
+        challenge_interval: Duration::ZERO,
     }
 }
 

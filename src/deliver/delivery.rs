@@ -5,14 +5,16 @@
 //! stays unreadable while everything else works is delivered as far as it can be read, and its file is kept.
 //!
 //! Invariant: a segment is freed only after the objects that hold its packets are complete in the store and journalled. No
-//! runtime thread waits for a disk, and a delivery that waits holds neither threads nor descriptors.
+//! runtime thread waits for a disk, and a delivery that waits, for a store or for its turn, holds neither threads nor
+//! descriptors nor buffers.
 
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
+use super::places::{Places, Pulse, Seat};
 use super::record::{forget_leftovers, note_leftovers};
-use super::relay::{self, Noted, relay};
+use super::relay::{self, Leave, Noted, relay, unless};
 use super::report::{Report, Reporter};
-use super::retry::{Attempts, Outcome, RetryPolicy};
+use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::{Route, sweep_store};
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
@@ -22,7 +24,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Niceness of the merge's threads, which share the writers' cores.
@@ -46,6 +48,10 @@ pub(crate) struct Delivery {
     pub spool: Arc<Spool>,
     pub retry: RetryPolicy,
     pub reporter: Reporter,
+    /// Where it waits for its turn.
+    pub places: Arc<Places>,
+    /// Whether its capture takes packets.
+    pub capturing: watch::Receiver<bool>,
     /// Segments on their way back to the disk.
     pub frees: Mutex<JoinSet<()>>,
 }
@@ -115,7 +121,16 @@ impl Delivery {
     async fn deliver(&mut self, progress: &mut Progress, recovers: bool) -> Outcome {
         let mut attempts = Attempts::new(&self.retry);
         loop {
-            let error = match self.attempt(progress, recovers).await {
+            let mut seat = match self.seat(&attempts).await {
+                Ok(seat) => seat,
+                Err(outcome) => return outcome,
+            };
+            let is_displaced = |stop: &Stop| matches!(stop, Stop::Upload(UploadError::Displaced));
+            let attempted = self.attempt(progress, recovers, &mut seat).await;
+            // One that made way has not failed, unless its store said nothing all the while.
+            let made_way = attempted.as_ref().is_err_and(is_displaced) && !seat.is_stuck();
+            drop(seat);
+            let error = match attempted {
                 Ok(()) => return complete(progress),
                 Err(Stop::ForGood(e)) => return Outcome::Failed(e),
                 Err(Stop::Gone) => return Outcome::Gone(self.gone()),
@@ -140,9 +155,29 @@ impl Delivery {
                     progress.reached = journal.reached();
                 }
             }
+            if made_way {
+                continue;
+            }
             if let Some(outcome) = self.retry.pause(&mut attempts, error).await {
                 return outcome;
             }
+        }
+    }
+
+    /// Waits for its turn. At the end of the process one that has failed before waits no longer.
+    async fn seat(&self, attempts: &Attempts) -> Result<Seat, Outcome> {
+        let (mut leaving, mut decided) = (self.retry.leaving.clone(), self.retry.given_up.clone());
+        let leaves = async {
+            let _ends_or_gone = leaving.wait_for(|leaving| *leaving).await.is_ok();
+            if !attempts.have_failed() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = given_up(&mut decided) => Err(outcome),
+            () = leaves => Err(Outcome::Left),
+            seat = Seat::take(&self.places, &self.route.account, &self.capturing) => Ok(seat),
         }
     }
 
@@ -191,12 +226,24 @@ impl Delivery {
     }
 
     /// One merge from the last complete object on.
-    async fn attempt(&mut self, progress: &mut Progress, recovers: bool) -> Result<(), Stop> {
+    async fn attempt(
+        &mut self,
+        progress: &mut Progress,
+        recovers: bool,
+        seat: &mut Seat,
+    ) -> Result<(), Stop> {
+        let (pulse, mut decided) = (seat.pulse(), self.retry.given_up.clone());
+        let mut leave: Leave<'_> = Box::pin(async move {
+            tokio::select! {
+                () = seat.lost() => {}
+                _ = given_up(&mut decided) => {}
+            }
+        });
         let journal = self.journal(progress, recovers).await?;
         if lock(&journal).is_complete() {
             return Ok(());
         }
-        let store = self.route.open().await.map_err(Stop::Upload)?;
+        let store = unless(&mut leave, self.route.open()).await.map_err(Stop::Upload)?;
         let (start, kept) = {
             let journal = lock(&journal);
             (journal.start(self.queues), journal.kept(journal.next()).cloned())
@@ -204,12 +251,12 @@ impl Delivery {
         let probed = Arc::clone(&journal);
         let probe = on_disk(move || lock(&probed).probe()).await;
         let probe = probe.map_err(|source| Stop::Upload(self.unwritable(source)))?;
-        let (first, format) = (start.object, self.shape.format);
+        let object = (self.shape.format, start.object);
         let (merged, outcome) = self.merge(start, progress.damaged.clone())?;
         let (passed, guarded) = mpsc::channel(1);
         let guard = tokio::spawn(guard(merged, passed, probe));
-        let mut sink = Sink { delivery: self, journal, kept };
-        let delivered = relay((&*store, &self.id), format, first, guarded, &mut sink, None).await;
+        let mut sink = Sink { delivery: self, journal, kept, pulse };
+        let delivered = relay((&*store, &self.id), object, guarded, &mut sink, None, &mut leave).await;
         // Nobody takes what it makes any more, and it may wait for its input.
         self.feed.hang_up();
         if let Ok(Err(source)) = guard.await {
@@ -271,6 +318,12 @@ impl Delivery {
     async fn done(&self, result: Outcome, progress: &Progress) {
         if let Outcome::Failed(_) = result {
             self.reporter.tell(Report::Delivered(result));
+            if self.retry.is_given_up() {
+                // Its directory is to go, and the store may be the one that does not answer.
+                let (route, id) = (self.route.clone(), self.id.clone());
+                tokio::spawn(async move { sweep_store(&route, std::slice::from_ref(&id)).await });
+                return;
+            }
             return self.sweep().await;
         }
         if matches!(result, Outcome::Done | Outcome::Gone(_)) {
@@ -329,6 +382,7 @@ struct Sink<'a> {
     journal: Shared,
     /// What the store holds of the first object.
     kept: Option<Checkpoint>,
+    pulse: Pulse,
 }
 
 impl Sink<'_> {
@@ -347,6 +401,7 @@ impl Sink<'_> {
 
 impl relay::DeliveryRecord for Sink<'_> {
     fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
+        self.pulse.beat();
         Box::pin(self.delivery.object(&self.journal, info, consumed))
     }
 
@@ -359,6 +414,7 @@ impl relay::DeliveryRecord for Sink<'_> {
     }
 
     fn keep(&mut self, number: u32, checkpoint: Checkpoint) -> Noted<'_> {
+        self.pulse.beat();
         self.note(move |journal| journal.keep(number, checkpoint))
     }
 

@@ -25,6 +25,8 @@ struct Rig {
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: Reporter,
     leaving: watch::Sender<bool>,
+    given_up: watch::Sender<Option<String>>,
+    places: Arc<Places>,
 }
 
 impl Rig {
@@ -33,6 +35,7 @@ impl Rig {
         let spool = Spool::open(SpoolConfig {
             dir: temp.path().join("spool"),
             bytes_max: 1 << 30,
+            share_bytes_max: u64::MAX,
             segment_bytes: 1 << 20,
             write: WriteMode::Auto,
             fsync_interval: Duration::from_secs(1),
@@ -47,6 +50,8 @@ impl Rig {
             reports,
             reporter,
             leaving: watch::Sender::new(false),
+            given_up: watch::Sender::new(None),
+            places: Arc::new(Places::new(1, 1, Duration::from_secs(60))),
             temp,
         };
         fs::create_dir_all(rig.dir()).unwrap();
@@ -82,9 +87,12 @@ impl Rig {
                 retention: Duration::from_secs(60),
                 pause_max: Duration::from_millis(20),
                 leaving: self.leaving.subscribe(),
+                given_up: self.given_up.subscribe(),
                 reporter: self.reporter.clone(),
             },
             reporter: self.reporter.clone(),
+            places: Arc::clone(&self.places),
+            capturing: watch::channel(true).1,
             frees: Mutex::default(),
         }
     }

@@ -11,6 +11,7 @@ pub mod journal;
 mod line;
 mod manifest;
 pub mod orphan;
+mod places;
 mod publish;
 mod record;
 mod relay;
@@ -28,7 +29,9 @@ pub(crate) use manifest::tests::empty as empty_manifest;
 pub use manifest::{
     Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
 };
+pub use places::{AtWork, Places};
 pub(crate) use publish::put_manifest;
+pub(crate) use record::discard;
 pub use relay::{DeliveryRecord, PublishError, deliver, publish_manifest};
 pub(crate) use report::{Report, Reporter};
 pub(crate) use retry::{Outcome, RetryPolicy};

@@ -5,7 +5,7 @@
 use super::manifest::{Manifest, manifest_name};
 use super::record::{Settled, settle};
 use super::relay::publish_manifest;
-use super::retry::{Attempts, Outcome, RetryPolicy};
+use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::Route;
 use super::sign::SigningKey;
 use crate::upload::UploadError;
@@ -22,7 +22,12 @@ pub(crate) async fn put_manifest(
 ) -> Outcome {
     let (mut attempts, mut kept) = (Attempts::new(&retry), None);
     loop {
-        let error = match put_once(&route, &dir, &manifest, &mut kept, key.as_deref()).await {
+        let mut decided = retry.given_up.clone();
+        let put = tokio::select! {
+            put = put_once(&route, &dir, &manifest, &mut kept, key.as_deref()) => put,
+            outcome = given_up(&mut decided) => return outcome,
+        };
+        let error = match put {
             Ok(()) => return Outcome::Done,
             Err(e) => format!("the manifest could not be written: {e}"),
         };

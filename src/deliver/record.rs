@@ -277,6 +277,20 @@ pub fn remove(spool: &Spool, dir: &Path) -> io::Result<bool> {
     spool.remove_capture_dir(dir)
 }
 
+/// Removes a directory with everything in it, delivered or not, and releases what it held. Waits for the disk.
+///
+/// # Errors
+/// When the file system refuses; a second try goes on.
+pub(crate) fn discard(spool: &Spool, dir: &Path) -> io::Result<()> {
+    if dir.join(LEFTOVERS).try_exists()? {
+        tracing::warn!(
+            dir = %dir.display(),
+            "its store may hold leftovers of uploads, which a lifecycle rule of the bucket removes"
+        );
+    }
+    spool.discard_capture_dir(dir)
+}
+
 /// A file in a directory that is in no object of its journal.
 fn undelivered(dir: &Path) -> io::Result<Option<PathBuf>> {
     let mut journalled = None;

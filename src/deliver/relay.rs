@@ -79,25 +79,45 @@ pub async fn deliver(
     record: &mut dyn DeliveryRecord,
 ) -> Result<Vec<ObjectInfo>, UploadError> {
     let mut infos = Vec::new();
-    relay((store, id), format, first, outputs, record, Some(&mut infos)).await.map(|()| infos)
+    let mut never: Leave<'_> = Box::pin(std::future::pending());
+    let object = (format, first);
+    relay((store, id), object, outputs, record, Some(&mut infos), &mut never).await.map(|()| infos)
 }
 
-/// As [`deliver`]; adds the objects to `infos`, if it is given.
+/// Ends when a delivery has to stop where it is.
+pub(super) type Leave<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Does some work of the store, unless the delivery has to leave.
+pub(super) async fn unless<T>(
+    leave: &mut Leave<'_>,
+    work: impl Future<Output = Result<T, UploadError>>,
+) -> Result<T, UploadError> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = leave => Err(UploadError::Displaced),
+    }
+}
+
+/// As [`deliver`], from object `first` on; the objects are added to `infos`, if somebody wants them. It stops with
+/// [`UploadError::Displaced`] when `leave` says so, and never while `record` notes a complete object.
 pub(super) async fn relay(
     (store, id): (&dyn ObjectStore, &CaptureId),
-    format: ObjectFormat,
-    first: u32,
+    (format, first): (ObjectFormat, u32),
     mut outputs: Receiver<Output>,
     record: &mut dyn DeliveryRecord,
     infos: Option<&mut Vec<ObjectInfo>>,
+    leave: &mut Leave<'_>,
 ) -> Result<(), UploadError> {
     let mut relay = Relay { store, id, format, first, record, open: None, done: 0, infos };
-    let result = relay.run(&mut outputs).await;
+    let result = relay.run(&mut outputs, leave).await;
     drop(outputs);
-    if let Some(open) = relay.open.take()
+    // A store that does not answer would not answer an abort either; the sweep at the delivery's end removes what is left.
+    if !matches!(result, Err(UploadError::Displaced))
+        && let Some(open) = relay.open.take()
         && let Some(writer) = open.writer
         && !open.kept
-        && let Err(error) = writer.abort().await
+        && let Err(error) = unless(leave, writer.abort()).await
     {
         tracing::warn!(object = open.name, %error, "an object could not be aborted");
     }
@@ -171,13 +191,17 @@ fn wrong_size((place, held, sent): (String, u64, u64)) -> UploadError {
 }
 
 impl Relay<'_> {
-    async fn run(&mut self, outputs: &mut Receiver<Output>) -> Result<(), UploadError> {
-        while let Some(output) = outputs.recv().await {
+    async fn run(
+        &mut self,
+        outputs: &mut Receiver<Output>,
+        leave: &mut Leave<'_>,
+    ) -> Result<(), UploadError> {
+        while let Some(output) = unless(leave, async { Ok(outputs.recv().await) }).await? {
             match output {
-                Output::Begin(index) => self.begin(index).await?,
-                Output::Chunk(bytes) => self.write(bytes).await?,
+                Output::Begin(index) => unless(leave, self.begin(index)).await?,
+                Output::Chunk(bytes) => unless(leave, self.write(bytes)).await?,
                 Output::End(summary, consumed) => {
-                    let info = self.end(summary).await?;
+                    let info = unless(leave, self.end(summary)).await?;
                     self.record.complete(info, consumed).await?;
                 }
             }

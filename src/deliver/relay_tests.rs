@@ -130,6 +130,10 @@ impl ObjectStore for Parts {
         gone()
     }
 
+    fn remove<'a>(&'a self, _name: &'a str) -> Pending<'a, ()> {
+        gone()
+    }
+
     fn size<'a>(&'a self, _name: &'a str) -> Pending<'a, Option<u64>> {
         Box::pin(async { Ok(None) })
     }

@@ -1,6 +1,6 @@
 //! When a failed attempt is repeated. Owns the pauses and the time after which nothing is tried any more; not the attempts.
 //!
-//! Invariant: pauses grow up to a maximum, and the end of the process ends every one of them.
+//! Invariant: pauses grow up to a maximum, and the end of the process ends every one of them, as does the decision to give up.
 
 use super::report::{Report, Reporter};
 use crate::upload::COUNTS;
@@ -16,6 +16,8 @@ pub(crate) struct RetryPolicy {
     pub retention: Duration,
     pub pause_max: Duration,
     pub leaving: watch::Receiver<bool>,
+    /// Why nothing is to be tried any more, once somebody decided so.
+    pub given_up: watch::Receiver<Option<String>>,
     pub reporter: Reporter,
 }
 
@@ -31,7 +33,21 @@ pub(crate) enum Outcome {
     Left,
 }
 
+/// Waits until somebody decides that nothing is to be tried any more.
+pub(super) async fn given_up(decided: &mut watch::Receiver<Option<String>>) -> Outcome {
+    let why = decided.wait_for(Option::is_some).await.map(|why| why.clone());
+    match why {
+        Ok(why) => Outcome::Failed(why.unwrap_or_default()),
+        Err(_nobody_decides_any_more) => std::future::pending().await,
+    }
+}
+
 impl RetryPolicy {
+    /// Whether it was decided that nothing is to be tried any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.borrow().is_some()
+    }
+
     /// Waits before the next attempt; `Some` if there is to be none.
     pub(super) async fn pause(&mut self, attempts: &mut Attempts, error: String) -> Option<Outcome> {
         COUNTS.failed();
@@ -45,6 +61,7 @@ impl RetryPolicy {
         tokio::select! {
             () = tokio::time::sleep(jittered(attempts.pause)) => {}
             _ = self.leaving.wait_for(|leaving| *leaving) => return Some(Outcome::Left),
+            outcome = given_up(&mut self.given_up) => return Some(outcome),
         }
         attempts.pause = (attempts.pause * 2).min(self.pause_max);
         None
@@ -62,6 +79,11 @@ pub(super) struct Attempts {
 impl Attempts {
     pub fn new(retry: &RetryPolicy) -> Self {
         Self { failing_since: None, pause: PAUSE_MIN.min(retry.pause_max) }
+    }
+
+    /// Whether one of them failed.
+    pub fn have_failed(&self) -> bool {
+        self.failing_since.is_some()
     }
 }
 

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 impl Engine {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -53,6 +54,13 @@ impl Engine {
             Effect::Seek { serial } => self.seek(serial),
             Effect::Remove { serial } => self.release(serial, true),
             Effect::Forget { serial } => self.release(serial, false),
+            Effect::Discard { serial } => self.discard_dir(serial),
+            Effect::GiveUp { serial, why } => {
+                if let Some(resources) = self.resources.get(&serial) {
+                    resources.given_up.send_replace(Some(why));
+                }
+            }
+            Effect::DropKept { account, id, why } => self.drop_kept(account, id, why),
             Effect::Drop { serial } => drop(self.resources.remove(&serial)),
             Effect::Weigh => self.weigh(),
             Effect::StopRetrying => drop(self.leaving.send_replace(true)),
@@ -85,6 +93,8 @@ impl Engine {
             budget: Arc::new(Budget::new(request.packet_limit, request.byte_limit)),
             feed: Arc::new(Feed::new(capture.queues)),
             origin: Arc::new(self.origin(&capture.job)),
+            capturing: watch::Sender::new(true),
+            given_up: watch::Sender::new(None),
         };
         let (mut route, time_max) = (self.route(&capture.job), self.planes.contact_time_max);
         self.resources.insert(serial, resources);
@@ -133,6 +143,7 @@ impl Engine {
         };
         let (dir, record) = (self.dir(capture), self.record(capture, resources, Ledger::default()));
         let budget = Arc::clone(&resources.budget);
+        let share = self.planes.spool.quota().share(&capture.job.request.account.0);
         let place = SpoolCapture {
             serial,
             dir: dir.clone(),
@@ -143,6 +154,7 @@ impl Engine {
         };
         let spool = Arc::clone(&self.planes.spool);
         let task = move || {
+            spool.assign(&dir, &share);
             let made = spool.register(place).and_then(|()| record.write(&dir));
             if made.is_err() {
                 spool.forget(serial);
@@ -172,8 +184,10 @@ impl Engine {
             route: self.route(&capture.job),
             feed: Arc::clone(&resources.feed),
             spool: Arc::clone(&self.planes.spool),
-            retry: self.retry_policy(serial),
+            retry: self.retry_policy(resources, serial),
             reporter: self.delivery_reporter(serial, Arc::clone(&end)),
+            places: Arc::clone(&self.planes.places),
+            capturing: resources.capturing.subscribe(),
             frees: Mutex::default(),
         };
         let task = async move {
@@ -214,11 +228,12 @@ impl Engine {
         })
     }
 
-    fn retry_policy(&self, serial: Serial) -> RetryPolicy {
+    fn retry_policy(&self, resources: &Resources, serial: Serial) -> RetryPolicy {
         RetryPolicy {
             retention: self.planes.upload_retention,
             pause_max: self.planes.upload_pause_max,
             leaving: self.leaving.subscribe(),
+            given_up: resources.given_up.subscribe(),
             reporter: self.reporter(serial),
         }
     }
@@ -306,8 +321,12 @@ impl Engine {
     }
 
     fn publish(&self, serial: Serial, manifest: Manifest) {
-        let Some(capture) = self.machine.capture(serial) else { return };
-        let (route, dir, retry) = (self.route(&capture.job), self.dir(capture), self.retry_policy(serial));
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
+            return;
+        };
+        let (route, dir) = (self.route(&capture.job), self.dir(capture));
+        let retry = self.retry_policy(resources, serial);
         let key = self.planes.signing_key.clone();
         let task = async move {
             Input::Closed { serial, outcome: put_manifest(route, dir, manifest, key, retry).await }
@@ -319,9 +338,12 @@ impl Engine {
     }
 
     fn seek(&self, serial: Serial) {
-        let Some(capture) = self.machine.capture(serial) else { return };
-        let (route, id, retry) =
-            (self.route(&capture.job), capture.job.id.clone(), self.retry_policy(serial));
+        let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
+        else {
+            return;
+        };
+        let (route, id) = (self.route(&capture.job), capture.job.id.clone());
+        let retry = self.retry_policy(resources, serial);
         let task = async move {
             let found = match find_manifest(&route, &id, retry).await {
                 Ok(Some(manifest)) => Sought::Manifest(Box::new(manifest)),
@@ -342,9 +364,14 @@ impl Engine {
             let result =
                 if remove { journal::remove(&spool, &dir).map(|_kept_and_said_so| ()) } else { Ok(()) };
             spool.forget(serial);
-            Input::Removed { serial, result: result.map_err(|error| format!("{}: {error}", dir.display())) }
+            let kept = if dir.exists() { spool.bytes_below(&dir) } else { 0 };
+            let result = result.map_err(|error| format!("{}: {error}", dir.display()));
+            Input::Removed { serial, result, kept }
         };
         self.spawn_blocking(task, removal_died(serial));
+        if capture.job.request.destination.is_none() {
+            self.planes.simple_written.notify_one();
+        }
     }
 
     fn weigh(&mut self) {

@@ -7,7 +7,7 @@ use crate::job::{AccountId, CaptureId, Job, Progress, Request};
 use tokio::sync::{mpsc, oneshot};
 
 /// Why an action was not done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// This account has no such capture.
     #[error("no capture {0} in this account")]
@@ -35,6 +35,44 @@ pub enum Refusal {
         /// Until another one may be asked for.
         seconds_left: u64,
     },
+    /// This account has asked for many look backs a short time ago.
+    #[error(
+        "this account may ask for one look back in {interval_seconds} s in the long run; try again in {seconds_left} s"
+    )]
+    LookBackTooSoon {
+        /// As follows from `capture.simple_interval_seconds`.
+        interval_seconds: f64,
+        /// Until the next may be asked for; at least one.
+        seconds_left: u64,
+    },
+    /// As many captures of this account wait for their upload as may.
+    #[error(
+        "{max} captures of this account have ended and wait for their upload, which is all that it may have; mend the \
+         destination of {oldest}, or drop it (DELETE …/pcaps/{oldest})"
+    )]
+    TooManyWaiting {
+        /// `capture.waiting_per_account`.
+        max: usize,
+        /// The one that waits longest.
+        oldest: CaptureId,
+    },
+    /// This account has as much on the host's spool as it may.
+    #[error(
+        "this account has {held} bytes on this host's spool, and may begin a capture below {max} only{}; let its uploads \
+         finish, or drop a capture that waits or failed (DELETE …/pcaps/ID; its progress says what it holds)",
+        if *.is_short { " while the spool is full" } else { "" }
+    )]
+    ShareFull {
+        /// Bytes that it has.
+        held: u64,
+        /// Below which one may begin.
+        max: u64,
+        /// Whether the host's spool is full.
+        is_short: bool,
+    },
+    /// What is on the host of a capture that takes packets cannot be dropped.
+    #[error("capture {0} still takes packets; stop it first")]
+    StillCapturing(CaptureId),
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),
@@ -77,6 +115,10 @@ pub enum Action {
     Get(AccountId, CaptureId, oneshot::Sender<Result<Job, Refusal>>),
     /// End a capture and keep what it has. Stopping an ended one does nothing.
     Stop(AccountId, CaptureId, oneshot::Sender<Result<(), Refusal>>),
+    /// What captures of the account that take no more packets have on the host, in bytes, oldest first.
+    Held(AccountId, oneshot::Sender<Vec<(CaptureId, u64)>>),
+    /// Drop what of a capture is on the host and not delivered. One of which nothing is there stays as it is.
+    Drop(AccountId, CaptureId, oneshot::Sender<Result<(), Refusal>>),
     /// One capture's progress.
     Progress(AccountId, CaptureId, oneshot::Sender<Result<Progress, Refusal>>),
     /// The state of the engine, over all accounts.
@@ -135,6 +177,22 @@ impl Handle {
     /// [`Refusal::NotFound`] also when it is another account's.
     pub async fn stop(&self, account: AccountId, id: CaptureId) -> Result<(), Refusal> {
         self.ask(|reply| Action::Stop(account, id, reply)).await?
+    }
+
+    /// What captures of the account that take no more packets have on the host, in bytes, oldest first.
+    ///
+    /// # Errors
+    /// Only [`Refusal::ShuttingDown`].
+    pub async fn held(&self, account: AccountId) -> Result<Vec<(CaptureId, u64)>, Refusal> {
+        self.ask(|reply| Action::Held(account, reply)).await
+    }
+
+    /// Drops what of a capture is on the host and not delivered; it then fails, if it has not ended.
+    ///
+    /// # Errors
+    /// [`Refusal::StillCapturing`], and [`Refusal::NotFound`] also when it is another account's.
+    pub async fn discard(&self, account: AccountId, id: CaptureId) -> Result<(), Refusal> {
+        self.ask(|reply| Action::Drop(account, id, reply)).await?
     }
 
     /// One capture's progress.

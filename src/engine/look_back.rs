@@ -20,6 +20,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How long a look-back waits for the newest segments to reach the disk.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +40,7 @@ struct LookBack {
     queues: u32,
     dir: PathBuf,
     history: Arc<History>,
+    written: Arc<Notify>,
 }
 
 impl Engine {
@@ -65,6 +67,7 @@ impl Engine {
             queues: u32::try_from(self.planes.queues.len()).unwrap_or(u32::MAX),
             dir: self.planes.simple_dir.clone(),
             history: Arc::clone(&recorder.history),
+            written: Arc::clone(&self.planes.simple_written),
         };
         let task =
             async move { Input::LookedBack { serial, result: look.look(visible).await.map(Box::new) } };
@@ -123,6 +126,7 @@ impl LookBack {
         for (name, bytes) in [object, (manifest_name(&job.id), Bytes::from(json))] {
             again(|| store.put(&name, bytes.clone())).await.map_err(|e| e.to_string())?;
         }
+        self.written.notify_one();
         Ok(job)
     }
 

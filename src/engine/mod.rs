@@ -10,6 +10,7 @@
 //! Invariant: nothing that this task does waits for a disk or a network, and every task that it starts answers with one input,
 //! also when it panics.
 
+mod discard;
 mod effects;
 mod handle;
 mod look_back;
@@ -23,11 +24,12 @@ mod roster;
 mod tasks;
 
 pub use handle::{Action, Handle, Refusal};
-pub use overview::{CaptureView, Overview};
+pub use machine::AccountBounds;
+pub use overview::{AccountView, CaptureView, Overview};
 pub use planes::{Planes, ReadPorts};
 
 use crate::block::Heartbeat;
-use crate::job::{CaptureId, ClockSteps, Job};
+use crate::job::{AccountId, CaptureId, ClockSteps, Job};
 use crate::pcap::Origin;
 use crate::spool::{Event, Feed};
 use crate::store::{Confirmation, StoreError, Writer};
@@ -55,6 +57,10 @@ struct Resources {
     feed: Arc<Feed>,
     /// What its objects say, if they are pcapng.
     origin: Arc<Origin>,
+    /// Whether it takes packets.
+    capturing: watch::Sender<bool>,
+    /// Why it is given up, once it is.
+    given_up: watch::Sender<Option<String>>,
 }
 
 /// A change that the workers have not all taken up yet.
@@ -198,6 +204,8 @@ impl Engine {
                 }
                 None => self.stored(account, id, reply, |_| ()),
             },
+            Action::Held(account, reply) => drop(reply.send(self.held(&account))),
+            Action::Drop(account, id, reply) => self.discard(account, id, reply),
             Action::List(account, reply) => self.list(account, reply),
             Action::Get(account, id, reply) => self.get(account, id, reply),
             Action::Progress(account, id, reply) => self.progress(account, id, reply),
@@ -249,6 +257,9 @@ impl Engine {
             let input = match change {
                 Change::Attach(serial) => Input::Attached { serial },
                 Change::Detach { serial, slot } => {
+                    if let Some(resources) = self.resources.get(&serial) {
+                        resources.capturing.send_replace(false);
+                    }
                     Input::Detached { serial, counted: self.counted(serial, slot) }
                 }
             };
@@ -260,7 +271,10 @@ impl Engine {
                 self.inputs.push_back(Input::BudgetEnded { serial, ended });
             }
         }
-        self.feed(Input::Tick { held: self.planes.spool.held_bytes() });
+        let shares = self.planes.spool.quota().shares();
+        let of_accounts = shares.iter().map(|share| (AccountId(share.tenant().to_owned()), share.used()));
+        let (held, of_accounts) = (self.planes.spool.held_bytes(), of_accounts.collect());
+        self.feed(Input::Tick { held, of_accounts });
     }
 
     /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
@@ -288,7 +302,9 @@ fn config(planes: &Planes, streams: usize) -> Config {
         slots: planes.captures_max,
         admits: planes.admits,
         full_per_account: planes.full_per_account,
+        account: planes.account,
         simple_interval: planes.simple_interval,
+        look_back_interval: planes.look_back_interval,
         simple_one_in: planes.simple_sample.map(Sample::one_in),
         object_format: planes.object_format,
         object_bytes_max: planes.spool.config().segment_bytes,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every ledger in it obeys its equations, and each capture that has not ended is in it once.
 
-use crate::job::{CaptureId, Kind, Ledger, Status};
+use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
 use crate::worker::ClockReading;
 
 /// Everything that the engine knows and operators watch.
@@ -10,6 +10,8 @@ use crate::worker::ClockReading;
 pub struct Overview {
     /// Captures that have not ended, oldest first; at most those that run and those whose upload is not done.
     pub captures: Vec<CaptureView>,
+    /// Every account of the host.
+    pub accounts: Vec<AccountView>,
     /// Captures that ended with `success` since the process started.
     pub succeeded: u64,
     /// Captures that ended with `failed` since the process started.
@@ -22,6 +24,21 @@ pub struct Overview {
     pub spool_short: bool,
     /// Steps of the wall clock since the process started.
     pub clock: ClockReading,
+}
+
+/// One account.
+#[derive(Clone, Debug)]
+pub struct AccountView {
+    /// Which.
+    pub account: AccountId,
+    /// Its bytes on the spool.
+    pub held_bytes: u64,
+    /// Its captures that take no more packets and are not delivered.
+    pub waiting: u64,
+    /// Its deliveries that have a place.
+    pub deliveries_at_work: u64,
+    /// Its deliveries that wait for one.
+    pub deliveries_waiting: u64,
 }
 
 /// One capture.

@@ -3,7 +3,8 @@
 //!
 //! Invariant: counts are read under their sequence locks, and a ledger made of them obeys its equations.
 
-use crate::deliver::SigningKey;
+use super::machine::AccountBounds;
+use crate::deliver::{Places, SigningKey};
 use crate::history::History;
 use crate::job::{AccountId, Ledger, PortDrops};
 use crate::matcher::PrefixSet;
@@ -18,6 +19,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Reads what all ports lost since they were started.
 pub type ReadPorts = Box<dyn Fn() -> PortDrops + Send>;
@@ -68,8 +70,18 @@ pub struct Planes {
     pub signing_key: Option<Arc<SigningKey>>,
     /// Full captures of one account at once.
     pub full_per_account: usize,
+    /// The accounts of this host.
+    pub accounts: Vec<AccountId>,
+    /// The bounds of each of them.
+    pub account: AccountBounds,
+    /// Where deliveries wait for their turn.
+    pub places: Arc<Places>,
+    /// Told when the files of simple captures have become more.
+    pub simple_written: Arc<Notify>,
     /// Between the starts of two simple captures of one account.
     pub simple_interval: Duration,
+    /// Between two look backs of one account in the long run; as many as may be under way can be asked for at once.
+    pub look_back_interval: Duration,
     /// Which packets `simple` captures consider; every one when none.
     pub simple_sample: Option<Sample>,
     /// What `simple` captures can look back into. It is recorded in the last slot.

@@ -3,10 +3,10 @@
 //!
 //! Invariant: the engine's task never reads the store.
 
-use super::machine::{Capture, Serial, progress};
-use super::overview::{CaptureView, Overview};
+use super::machine::{Capture, Input, Serial, progress};
+use super::overview::{AccountView, CaptureView, Overview};
 use super::{Engine, Refusal};
-use crate::job::{AccountId, CaptureId, Job, Ledger, Progress};
+use crate::job::{AccountId, CaptureId, Job, Ledger, OnSpool, Progress};
 use crate::limits::LIST_CAPTURES_MAX;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,18 +56,69 @@ impl Engine {
         id: CaptureId,
         reply: oneshot::Sender<Result<Progress, Refusal>>,
     ) {
+        let spool = Some(OnSpool {
+            held_bytes: self.held_bytes(&account, &id),
+            account_held_bytes: self.machine.held_by(&account),
+            account_bytes_max: self.machine.account_bounds().share,
+        });
         let Some(serial) = self.find(&account, &id) else {
-            return self.stored(account, id, reply, |job| progress(&job, 0.0));
+            return self.stored(account, id, reply, move |job| Progress { spool, ..progress(&job, 0.0) });
         };
         let found = match self.machine.capture(serial) {
             Some(capture) => {
                 let mut found = capture.progress(self.ledger(capture), self.now().mono);
                 found.warnings.extend(self.machine.pressure().warning(self.planes.spool.held_bytes()));
+                found.warnings.extend(self.machine.share_warning(&account));
                 Some(found)
             }
             None => self.machine.look_back(serial).map(|look| progress(&look.view(), 0.0)),
         };
+        let found = found.map(|found| Progress { spool, ..found });
         let _caller_gone = reply.send(found.ok_or(Refusal::NotFound(id)));
+    }
+
+    /// Bytes of a capture in whole segments on the spool.
+    fn held_bytes(&self, account: &AccountId, id: &CaptureId) -> u64 {
+        let is_his = self.machine.kept(account, id).is_some() || self.find(account, id).is_some();
+        let spool = &self.planes.spool;
+        if is_his { spool.bytes_below(&spool.config().dir.join(id.as_str())) } else { 0 }
+    }
+
+    /// What an account's captures that take no more packets have on the spool.
+    pub(super) fn held(&self, account: &AccountId) -> Vec<(CaptureId, u64)> {
+        let spool = &self.planes.spool;
+        let bytes = |id: &CaptureId| spool.bytes_below(&spool.config().dir.join(id.as_str()));
+        let mut held: Vec<_> =
+            self.machine.kept_of(account).map(|kept| (kept.id.clone(), bytes(&kept.id))).collect();
+        let waiting = self.machine.captures().filter(|capture| {
+            capture.is_accepted() && !capture.takes_packets() && capture.job.request.account == *account
+        });
+        held.extend(waiting.map(|capture| (capture.job.id.clone(), bytes(&capture.job.id))));
+        held.retain(|(_, bytes)| *bytes > 0);
+        held
+    }
+
+    /// Drops what of a capture is on the host.
+    pub(super) fn discard(
+        &mut self,
+        account: AccountId,
+        id: CaptureId,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    ) {
+        let Some(serial) = self.find(&account, &id) else {
+            if self.machine.kept(&account, &id).is_some() {
+                self.feed(Input::DropKept { account: account.clone(), id: id.clone() });
+            }
+            return self.stored(account, id, reply, |_| ());
+        };
+        let takes_packets = self.machine.capture(serial).is_some_and(Capture::takes_packets);
+        let is_placing = self.machine.capture(serial).is_some_and(|capture| capture.reply().is_some());
+        if takes_packets || is_placing {
+            return drop(reply.send(Err(Refusal::StillCapturing(id))));
+        }
+        self.feed(Input::GiveUp { serial });
+        // A caller that went away needs no answer.
+        let _caller_gone = reply.send(Ok(()));
     }
 
     /// Answers from the store, on a thread that may wait for it.
@@ -120,6 +171,19 @@ impl Engine {
         });
     }
 
+    fn account_views(&self) -> Vec<AccountView> {
+        let places = self.planes.places.read();
+        let of_places = |account: &AccountId| places.iter().find(|row| row.account == *account);
+        let view = |account: &AccountId| AccountView {
+            account: account.clone(),
+            held_bytes: self.machine.held_by(account),
+            waiting: self.machine.waiting(account) as u64,
+            deliveries_at_work: of_places(account).map_or(0, |row| row.at_work),
+            deliveries_waiting: of_places(account).map_or(0, |row| row.waiting),
+        };
+        self.planes.accounts.iter().map(view).collect()
+    }
+
     pub(super) fn overview(&self) -> Overview {
         let accepted = self.machine.captures().filter(|capture| capture.is_accepted());
         let view = |capture: &Capture| CaptureView {
@@ -135,6 +199,7 @@ impl Engine {
         let ended = self.machine.ended();
         Overview {
             captures: accepted.map(view).collect(),
+            accounts: self.account_views(),
             succeeded: ended.succeeded,
             failed: ended.failed,
             spool_alarm,

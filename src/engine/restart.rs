@@ -2,7 +2,7 @@
 //!
 //! Invariant: everything that a dead process accepted is found here, in the store or in the spool.
 
-use super::machine::{Inherited, Input, Remains, Serial};
+use super::machine::{Inherited, Input, Kept, Remains, Serial};
 use super::{Engine, Planes, Resources};
 use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
 use crate::deliver::{Known, Manifest, has_remains, queues_of, sweep, sweep_store, swept};
@@ -11,8 +11,11 @@ use crate::pcap::Origin;
 use crate::spool::Feed;
 use crate::store::{StoreError, Stored};
 use crate::worker::Budget;
+use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// What another process left.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct Inheritance {
     /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and all of
     /// them.
     failed: Vec<(Job, Vec<CaptureId>)>,
+    /// What each of those keeps there.
+    kept: Vec<Kept>,
 }
 
 /// What a capture's directory says.
@@ -52,7 +57,7 @@ impl OnDisk {
 
 /// Finds what another process left. Waits for the disk.
 pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
-    let (mut left, mut failed) = (Vec::new(), Vec::<(Job, Vec<_>)>::new());
+    let (mut left, mut failed, mut kept) = (Vec::new(), Vec::<(Job, Vec<_>)>::new(), Vec::new());
     for stored in planes.jobs.unfinished()? {
         match stored.job.request.offset_time {
             None => left.push(stored),
@@ -72,6 +77,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
     };
     match sweep(&planes.spool, known) {
         Ok(found) => {
+            kept.extend(found.failed.iter().map(|record| left_by(planes, record)));
             for job in found.failed.into_iter().map(|record| record.job) {
                 let place = |job: &Job| (job.request.account.clone(), job.request.destination.clone());
                 let id = job.id.clone();
@@ -88,10 +94,24 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
         Err(error) => tracing::error!(%error, "the spool could not be looked through for left captures"),
     }
     let look = |stored: Stored| {
-        let left = OnDisk::read(&spool_dir.join(stored.job.id.as_str()), &stored.job.id);
+        let dir = spool_dir.join(stored.job.id.as_str());
+        let left = OnDisk::read(&dir, &stored.job.id);
+        if left.exists {
+            planes.spool.assign(&dir, &planes.spool.quota().share(&stored.job.request.account.0));
+        }
         (stored, left)
     };
-    Ok(Inheritance { unfinished: left.into_iter().map(look).collect(), failed })
+    Ok(Inheritance { unfinished: left.into_iter().map(look).collect(), failed, kept })
+}
+
+/// What an ended capture keeps in the spool. Its age is that of its record, by a clock that may have been set since.
+fn left_by(planes: &Planes, record: &CaptureRecord) -> Kept {
+    let (spool, job) = (&planes.spool, &record.job);
+    let (dir, account) = (spool.config().dir.join(job.id.as_str()), job.request.account.clone());
+    spool.assign(&dir, &spool.quota().share(&account.0));
+    let age = Timestamp::now().duration_since(record.known_until);
+    let age = Duration::try_from(age).unwrap_or_default();
+    Kept::new(job.id.clone(), account, spool.bytes_below(&dir), age)
 }
 
 /// Whether a failed capture's objects are all in the bucket and its manifest is not.
@@ -114,7 +134,10 @@ fn interrupt(planes: &Planes, stored: Stored) -> Result<(), StoreError> {
 impl Engine {
     /// Takes over what another process left.
     pub(super) fn take_over(&mut self) {
-        let Inheritance { unfinished, failed } = std::mem::take(&mut self.inheritance);
+        let Inheritance { unfinished, failed, kept } = std::mem::take(&mut self.inheritance);
+        for kept in kept {
+            self.feed(Input::Kept(Box::new(kept)));
+        }
         for (stored, left) in unfinished {
             let serial = self.machine.serial_for_inherited();
             self.take_over_one(serial, stored, left);
@@ -143,6 +166,8 @@ impl Engine {
             budget: Arc::new(Budget::new(None, None)),
             feed: Arc::new(Feed::new(queues)),
             origin: Arc::new(origin),
+            capturing: watch::Sender::new(false),
+            given_up: watch::Sender::new(None),
         };
         self.resources.insert(serial, resources);
         let remains = match exists {

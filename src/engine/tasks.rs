@@ -37,5 +37,5 @@ impl Engine {
 
 /// What a removal that died comes to.
 pub(super) fn removal_died(serial: Serial) -> impl FnOnce(String) -> Input {
-    move |error| Input::Removed { serial, result: Err(error) }
+    move |error| Input::Removed { serial, result: Err(error), kept: 0 }
 }

@@ -76,6 +76,7 @@ fn a_recording_that_no_worker_took_up_does_not_hold_up_the_end() {
         Spool::open(SpoolConfig {
             dir: dir.path().to_owned(),
             bytes_max: 1 << 30,
+            share_bytes_max: u64::MAX,
             segment_bytes: 1 << 20,
             write: WriteMode::Auto,
             fsync_interval: DAY,
@@ -324,6 +325,7 @@ fn history(write: WriteMode) -> (TempDir, Arc<History>, PathBuf) {
     let spool = Spool::open(SpoolConfig {
         dir: dir.path().join("spool"),
         bytes_max: 1 << 30,
+        share_bytes_max: u64::MAX,
         segment_bytes: 4 << 20,
         write,
         fsync_interval: Duration::from_secs(1),

@@ -238,6 +238,7 @@ mod tests {
             let spool = Spool::open(SpoolConfig {
                 dir: dir.path().join("spool"),
                 bytes_max: 64 << 20,
+                share_bytes_max: u64::MAX,
                 segment_bytes: 4 << 20,
                 write: WriteMode::Discard,
                 fsync_interval: Duration::from_secs(1),

@@ -5,8 +5,7 @@
 
 use super::dataplane::DataPlane;
 use crate::config::Plan;
-use crate::config::check::dpdk_bytes;
-use crate::limits::OTHER_MEMORY_BYTES_MAX;
+use crate::config::check::memory_rows;
 use crate::spool::WriteMode;
 use rustix::mm::{MlockAllFlags, mlockall};
 
@@ -49,16 +48,11 @@ pub(super) fn settle(plan: &Plan, plane: &DataPlane, write: WriteMode) {
             }
         };
     let held = Held::of_this_process();
-    let (dpdk, arena) = (dpdk_bytes(plan), plane.arena);
-    let pool = if write == WriteMode::Mapped { plan.spool.pool_bytes } else { 0 };
+    let arena = plane.arena;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let rows = [
-        ("dpdk", dpdk, "dpdk.eal, port.mbufs"),
-        ("blocks", arena.bytes as u64, "blocks.bytes_max"),
-        ("mapped segments", pool, "spool.pool_bytes"),
-        ("everything else, at most", OTHER_MEMORY_BYTES_MAX, "-"),
-    ];
-    let promised = rows.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
+    let rows = memory_rows(plan, write == WriteMode::Mapped);
+    // Nothing is delivered yet.
+    let promised = rows.iter().map(|(_, bytes, _)| bytes).sum::<u64>() - plan.upload.memory_bytes;
     for (what, bytes, key) in rows {
         tracing::info!(what, mib = mib(bytes), key, "memory");
     }

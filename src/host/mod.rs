@@ -21,6 +21,8 @@ mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;
 #[cfg(feature = "dpdk")]
+mod pruning;
+#[cfg(feature = "dpdk")]
 mod sandbox;
 #[cfg(feature = "dpdk")]
 mod retention;

@@ -8,6 +8,7 @@ use super::memory;
 use super::observation::Observation;
 use super::origin;
 use super::ports::{self, PortsError};
+use super::pruning;
 use super::raise_open_files;
 use super::retention;
 use super::signals::{self, Signals};
@@ -17,9 +18,9 @@ use super::{privileges, sandbox};
 use crate::api::{self, Accounts, ApiState};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan};
-use crate::deliver::KeyError;
+use crate::deliver::{KeyError, Places};
 use crate::dpdk::{Eal, StartedPort};
-use crate::engine::{Engine, Handle, Planes};
+use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
 use crate::http::{self, Bounds, Door, Tls, TlsError};
 use crate::job::AccountId;
@@ -198,10 +199,32 @@ fn planes(
         origin: origin::of_host(&plan.ports),
         signing_key: storage.signing_key.clone(),
         full_per_account: plan.capture.full_per_account,
+        accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
+        account: account_bounds(plan),
+        places: places(plan),
+        simple_written: Arc::clone(&storage.simple_written),
+        look_back_interval: plan.shares.look_back_interval,
         simple_interval: plan.capture.simple_interval,
         simple_sample: plan.capture.simple_sample,
         history: storage.history.clone(),
     }
+}
+
+/// What each account may take.
+fn account_bounds(plan: &Plan) -> AccountBounds {
+    let shares = &plan.shares;
+    AccountBounds {
+        waiting: shares.waiting_per_account,
+        kept_bytes: plan.spool.share_bytes_max / 100 * shares.failed_percent,
+        kept_time: shares.failed_time,
+        share: plan.spool.share_bytes_max,
+        ..AccountBounds::of(plan.spool.bytes_max, shares.account_percent, plan.accounts.len())
+    }
+}
+
+fn places(plan: &Plan) -> Arc<Places> {
+    let upload = &plan.upload;
+    Arc::new(Places::new(upload.deliveries_max, upload.deliveries_per_account, upload.turn))
 }
 
 /// Holds the host to what `trawl check` holds it to; EAL and the ports speak for themselves when they are started.
@@ -272,9 +295,9 @@ async fn run(
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();
     tasks.spawn("engine", engine.run(actions));
-    let (simple_dir, spool_dir) = (storage.simple_dir(), plan.spool.dir.clone());
-    let retention = retention::keep(simple_dir.clone(), spool_dir, plan.capture.simple_retention);
-    let retention = tasks.spawn("retention", retention);
+    let simple_dir = storage.simple_dir();
+    let retention = tasks.spawn("retention", retention::keep(plan, storage));
+    let pruning = tasks.spawn("pruning", pruning::keep(plan, storage));
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let router = api::router(ApiState {
@@ -315,6 +338,7 @@ async fn run(
         died = tasks.died() => return Err(died),
     }
     retention.abort();
+    pruning.abort();
     swept.abort();
     let _api_gone = end_api.send(());
     drop(handle);

@@ -8,6 +8,7 @@ use super::serve::ServeError;
 use crate::config::Plan;
 use crate::deliver::SigningKey;
 use crate::history::{History, HistoryError};
+use crate::limits::SIMPLE_DIR;
 use crate::ownership::{BucketKeys, Ownership, Vault, VaultError};
 use crate::spool::Spool;
 use crate::store::Embedded;
@@ -16,6 +17,7 @@ use crate::worker::Sample;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How long somebody waits at most to hear whether a destination can be used. A store that works answers in a second.
 const CONTACT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -30,6 +32,9 @@ pub(super) struct Storage {
     pub history: Option<Arc<History>>,
     pub signing_key: Option<Arc<SigningKey>>,
     pub keys: BucketKeys,
+    /// Told when there are new files of simple captures.
+    pub simple_written: Arc<Notify>,
+    challenge_interval: Duration,
     /// Half of what a request has, so that it is answered whatever a customer's store does, and no longer than a store takes that
     /// works.
     pub contact_time_max: Duration,
@@ -57,18 +62,22 @@ impl Storage {
             history,
             signing_key: signing_key.map(Arc::new),
             keys,
+            simple_written: Arc::default(),
+            challenge_interval: plan.upload.challenge_interval,
             contact_time_max,
         })
     }
 
     /// Whose the buckets are.
     pub fn ownership(&self) -> Ownership {
-        Ownership::new(self.jobs.clone(), Arc::clone(&self.stores), self.keys.clone(), self.contact_time_max)
+        let (jobs, stores) = (self.jobs.clone(), Arc::clone(&self.stores));
+        Ownership::new(jobs, stores, self.keys.clone(), self.contact_time_max)
+            .with_challenge_interval(self.challenge_interval)
     }
 
     /// Where the files of simple captures lie.
     pub fn simple_dir(&self) -> PathBuf {
-        self.spool.config().dir.join("simple")
+        self.spool.config().dir.join(SIMPLE_DIR)
     }
 
     /// Waits for what the workers had of the history when they ended.

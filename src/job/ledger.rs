@@ -186,6 +186,20 @@ pub struct Progress {
     /// Steps of the wall clock while it took packets, if there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_steps: Option<super::ClockSteps>,
+    /// What of it and of its account is on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<OnSpool>,
+}
+
+/// What is on a host's spool, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnSpool {
+    /// Of this capture, in whole segments: written, and not yet free again.
+    pub held_bytes: u64,
+    /// Of its account.
+    pub account_held_bytes: u64,
+    /// The most that an account may have.
+    pub account_bytes_max: u64,
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::super::metric::Metric;
 use super::*;
 use crate::block::Heartbeat;
-use crate::engine::{CaptureView, Overview};
-use crate::job::{CaptureId, Kind, Ledger, Status};
+use crate::engine::{AccountView, CaptureView, Overview};
+use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
 use crate::observe::open_files::OpenFiles;
 use crate::observe::sources::StageView;
 use crate::observe::{PortCounters, PortReading};
@@ -79,6 +79,7 @@ fn snapshot() -> Snapshot {
         spool_used: 10,
         spool_held: 5,
         spool_max: 100,
+        account_max: 50,
         uploads: Default::default(),
         has_io_uring: true,
         log_lines_dropped: 0,
@@ -91,6 +92,13 @@ fn snapshot() -> Snapshot {
                 capture(Kind::Full, Status::Running),
                 capture(Kind::Simple, Status::ConversionRunning),
             ],
+            accounts: vec![AccountView {
+                account: AccountId("a".to_owned()),
+                held_bytes: 7,
+                waiting: 2,
+                deliveries_at_work: 1,
+                deliveries_waiting: 1,
+            }],
             ..Overview::default()
         }),
     }

@@ -1,11 +1,12 @@
 //! Every metric, declared once: name, type, unit, labels, meaning, and where its values come from. Owns the list.
 //!
-//! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, and the captures that have not ended.
+//! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, the numbers of the config's accounts (their
+//! ids are nobody's business who may only read metrics), and the captures that have not ended.
 
 use super::metric::{Metric, Samples, Type};
 use super::sources::{PortCounters, Snapshot, StageView};
 use crate::block::HeartbeatReading;
-use crate::engine::{CaptureView, Overview};
+use crate::engine::{AccountView, CaptureView, Overview};
 use crate::job::{Kind, Status};
 use std::time::UNIX_EPOCH;
 
@@ -93,6 +94,12 @@ fn capture_reasons<const N: usize>(
 fn engine(s: &Snapshot, out: &mut Samples, get: fn(&Overview) -> u64) {
     if let Some(engine) = &s.engine {
         out.push(&[], get(engine));
+    }
+}
+
+fn accounts(s: &Snapshot, out: &mut Samples, get: fn(&AccountView) -> u64) {
+    for (number, account) in s.engine.iter().flat_map(|engine| engine.accounts.iter().enumerate()) {
+        out.push(&[&number], get(account));
     }
 }
 
@@ -194,6 +201,20 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| engine(s, out, |e| u64::from(e.spool_alarm))),
     counter("spool_alarms", None, &[], "Times that it came there",
         |s, out| engine(s, out, |e| e.spool_alarms)),
+    // accounts
+    gauge("account_spool_held", BYTES, &["account"], "Of the spool, what one account has",
+        |s, out| accounts(s, out, |a| a.held_bytes)),
+    gauge("account_spool_limit", BYTES, &[], "The most that one account may have",
+        |s, out| out.push(&[], s.account_max)),
+    gauge("account_waiting", None, &["account"], "Captures of an account that have ended and are not delivered",
+        |s, out| accounts(s, out, |a| a.waiting)),
+    gauge("account_deliveries", None, &["account", "state"], "Of those, the deliveries that are at work, and that wait for their turn",
+        |s, out| if let Some(e) = &s.engine {
+            for (number, a) in e.accounts.iter().enumerate() {
+                out.push(&[&number, &"at_work"], a.deliveries_at_work);
+                out.push(&[&number, &"waiting"], a.deliveries_waiting);
+            }
+        }),
     // captures
     gauge("engine_up", None, &[], "1 if the engine answered; without it there are no metrics of captures",
         |s, out| out.push(&[], u64::from(s.engine.is_some()))),

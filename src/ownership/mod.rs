@@ -4,9 +4,11 @@
 //! Invariant: a challenge is 256 random bits that lie in the bucket and nowhere else. The host keeps a hash over
 //! challenge, account, place and entry, so a challenge is valid for one entry alone; and it expires.
 
+mod challenges;
 mod keys;
 mod vault;
 
+use challenges::Challenges;
 pub use keys::BucketKeys;
 pub use vault::{Locked, Vault, VaultError};
 
@@ -21,7 +23,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 
 /// Why a bucket was not added, proven or removed.
@@ -43,6 +45,15 @@ pub enum OwnershipError {
     /// The challenge was not answered in time.
     #[error("the challenge ended at {0}; create the ownership again and answer the new one")]
     Expired(Timestamp),
+    /// The account asked for a challenge in that bucket a short time ago, or for many.
+    #[error(
+        "this account has an unanswered challenge in that bucket, or had many written in the last hour; answer it, or ask for \
+         another one in {seconds_left} s"
+    )]
+    TooSoon {
+        /// Until the next may be asked for; at least one.
+        seconds_left: u64,
+    },
     /// The challenge could not be written.
     #[error("the challenge could not be written: {0}")]
     Destination(UploadError),
@@ -97,6 +108,7 @@ pub struct Ownership {
     stores: Arc<Stores>,
     keys: BucketKeys,
     contact_time_max: Duration,
+    challenges: Arc<Challenges>,
 }
 
 impl Ownership {
@@ -109,7 +121,14 @@ impl Ownership {
         keys: BucketKeys,
         contact_time_max: Duration,
     ) -> Self {
-        Self { buckets, stores, keys, contact_time_max }
+        let challenges = Arc::new(Challenges::new(Duration::ZERO));
+        Self { buckets, stores, keys, contact_time_max, challenges }
+    }
+
+    /// The same with so long between two challenges of one account for one bucket, unless the first is answered.
+    #[must_use]
+    pub fn with_challenge_interval(self, interval: Duration) -> Self {
+        Self { challenges: Arc::new(Challenges::new(interval)), ..self }
     }
 
     /// Writes a challenge into the destination and remembers it. A place that is proven already is answered as it is, so
@@ -130,12 +149,17 @@ impl Ownership {
             Some(sent) => self.seal(&account, &place, sent)?,
             None => found.as_ref().and_then(|found| found.keys.clone()),
         };
-        if let Some(proven) = found.filter(|found| found.validated.is_some()) {
-            return match sent {
-                Some(_) => self.renew_keys(proven, destination, keys).await,
-                None => Ok(proven),
-            };
-        }
+        let replaced = match found {
+            Some(proven) if proven.validated.is_some() => {
+                return match sent {
+                    Some(_) => self.renew_keys(proven, destination, keys).await,
+                    None => Ok(proven),
+                };
+            }
+            unproven => unproven,
+        };
+        let asked = self.challenges.ask(&account, destination, Instant::now());
+        asked.map_err(|left| OwnershipError::TooSoon { seconds_left: left.as_secs() + 1 })?;
         let (id, challenge, now) = (CaptureId::random(), random_challenge()?, Timestamp::now());
         let bucket = Bucket {
             filename: format!("ownership-challenge-{id}.txt"),
@@ -149,11 +173,28 @@ impl Ownership {
             place,
             keys,
         };
-        self.contact(&bucket, destination, Some(challenge)).await?;
+        let written = self.contact(&bucket, destination, Some(challenge)).await;
+        written.inspect_err(|_| self.challenges.close(&bucket.account, destination))?;
         let (buckets, record) = (Arc::clone(&self.buckets), bucket.clone());
         aside(move || buckets.put(&record, BUCKETS_PER_ACCOUNT_MAX)).await?;
         tracing::info!(account = %bucket.account, bucket = %bucket.id, "ownership challenge written");
+        if let Some(replaced) = replaced {
+            let (this, bucket, destination) = (self.clone(), bucket.clone(), destination.clone());
+            tokio::spawn(async move { this.remove_challenge(&bucket, &destination, &replaced).await });
+        }
         Ok(bucket)
+    }
+
+    /// Removes the object of a challenge that another one replaced. That needs a right which nothing else needs.
+    async fn remove_challenge(&self, bucket: &Bucket, destination: &Destination, replaced: &Bucket) {
+        let removed = async {
+            let keys = self.open_keys(bucket, destination)?;
+            let store = self.stores.open_with(destination, keys.as_ref()).await?;
+            store.remove(&replaced.filename).await
+        };
+        if let Err(error) = within(self.contact_time_max, destination, removed).await {
+            tracing::info!(bucket = %replaced.id, %error, "the object of a replaced challenge stays in its bucket");
+        }
     }
 
     fn seal(
@@ -271,6 +312,7 @@ impl Ownership {
         let proven = Bucket { validated: Some(now), ..bucket.clone() };
         let (buckets, new) = (Arc::clone(&self.buckets), proven.clone());
         aside(move || buckets.replace(&bucket, &new)).await?;
+        self.challenges.close(account, destination);
         tracing::info!(%account, bucket = %proven.id, "ownership proven");
         Ok(proven)
     }

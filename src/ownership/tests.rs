@@ -81,10 +81,14 @@ async fn a_second_create_voids_the_first_challenge_until_one_is_answered() {
     let host = host();
     let (a, place) = (account("a"), host.destination("one"));
     let first = host.ownership.create(a.clone(), &place, None).await.unwrap();
+    let content_of_first = host.content("one", &first);
     let second = host.ownership.create(a.clone(), &place, None).await.unwrap();
     assert_ne!(first.id, second.id);
+    while host.dir.path().join("one").join(&first.filename).exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     assert_eq!(host.ownership.list(&a).await.unwrap(), std::slice::from_ref(&second));
-    host.ownership.validate(&a, &place, &host.content("one", &first)).await.unwrap_err();
+    host.ownership.validate(&a, &place, &content_of_first).await.unwrap_err();
     let proven = host.ownership.validate(&a, &place, &host.content("one", &second)).await.unwrap();
     assert_eq!(
         host.ownership.create(a.clone(), &place, None).await.unwrap(),

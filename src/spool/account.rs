@@ -1,11 +1,12 @@
-//! Which files of the spool nobody has open, and what each is charged. Owns these charges, and the files that should be gone
-//! and could not be removed; the charge of an open or mapped segment is held by the segment.
+//! The books of the spool: which files nobody has open and what each is charged, and whose each directory is. Owns these
+//! charges, and the files that should be gone and could not be removed; the charge of an open or mapped segment is held by
+//! the segment. "Account" means the books here, not a customer: that is a tenant, and its part of the quota its share.
 //!
 //! Invariant: a charge goes when its file goes, and not before.
 
 use super::files::Files;
-use super::quota::{Charge, Quota};
-use crate::limits::HISTORY_DIR;
+use super::quota::{Charge, Quota, Share};
+use crate::limits::{HISTORY_DIR, SIMPLE_DIR};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -20,6 +21,16 @@ struct State {
     charges: HashMap<PathBuf, Charge>,
     /// Files that are of no use and could not be removed. Those that count are in `charges` too.
     leftovers: Vec<PathBuf>,
+    /// Whose a directory is.
+    tenants: HashMap<PathBuf, Arc<Share>>,
+    /// What lies in [`SIMPLE_DIR`], by tenant.
+    simple: HashMap<String, Charge>,
+}
+
+impl State {
+    fn share(&self, path: &Path) -> Option<Arc<Share>> {
+        path.parent().and_then(|dir| self.tenants.get(dir)).cloned()
+    }
 }
 
 /// See the module.
@@ -31,15 +42,16 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Charges what is below `dir`. The history keeps its own account.
+    /// Charges what is below `dir`, to nobody's share yet. The history keeps its own books, and the files of simple captures
+    /// are told by [`Account::set_simple`].
     ///
     /// # Errors
     /// When a directory cannot be read.
     pub fn open(dir: &Path, quota: Arc<Quota>, files: Files) -> io::Result<Self> {
         let account = Self { quota, files, state: Mutex::default() };
-        let history = dir.join(HISTORY_DIR);
+        let others = [dir.join(HISTORY_DIR), dir.join(SIMPLE_DIR)];
         counted_below(dir, &mut |path, bytes| {
-            if !path.starts_with(&history) {
+            if !others.iter().any(|other| path.starts_with(other)) {
                 account.insert(path, Charge::of_file(&account.quota, bytes));
             }
         })?;
@@ -58,6 +70,41 @@ impl Account {
     /// The file system.
     pub fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// Makes a capture's directory a tenant's, with what is in it.
+    pub fn assign(&self, dir: &Path, share: &Arc<Share>) {
+        let mut state = self.state();
+        for (_, charge) in state.charges.iter_mut().filter(|(path, _)| path.starts_with(dir)) {
+            charge.assign(Some(Arc::clone(share)));
+        }
+        state.tenants.insert(dir.to_owned(), Arc::clone(share));
+    }
+
+    /// A charge of nothing yet, for whoever has the directory of `path`.
+    pub fn charge(&self, path: &Path) -> Charge {
+        Charge::of(&self.quota, self.share(path))
+    }
+
+    /// Whose a file is.
+    pub fn share(&self, path: &Path) -> Option<Arc<Share>> {
+        self.state().share(path)
+    }
+
+    /// Bytes of what nobody has open or mapped below `dir`.
+    pub fn bytes_below(&self, dir: &Path) -> u64 {
+        let state = self.state();
+        state.charges.iter().filter(|(path, _)| path.starts_with(dir)).map(|(_, charge)| charge.bytes()).sum()
+    }
+
+    /// Charges what each tenant has in [`SIMPLE_DIR`], and nothing for those that are not named.
+    pub fn set_simple(&self, held: &HashMap<String, u64>) {
+        let mut state = self.state();
+        state.simple.retain(|tenant, _| held.contains_key(tenant));
+        for (tenant, bytes) in held {
+            let new = || Charge::of(&self.quota, Some(self.quota.share(tenant)));
+            state.simple.entry(tenant.clone()).or_insert_with(new).set(*bytes);
+        }
     }
 
     /// Keeps the charge of a file.
@@ -121,7 +168,11 @@ impl Account {
         let mut state = self.state();
         state.charges.retain(|path, _| !path.starts_with(dir) || found.contains_key(path));
         for (path, bytes) in found {
-            state.charges.entry(path).or_insert_with(|| Charge::none(&self.quota)).set(bytes);
+            let share = state.share(&path);
+            state.charges.entry(path).or_insert_with(|| Charge::of(&self.quota, share)).set(bytes);
+        }
+        if !dir.exists() {
+            state.tenants.remove(dir);
         }
     }
 }

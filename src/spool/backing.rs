@@ -2,7 +2,7 @@
 //!
 //! Invariant: bytes are allocated, never sparse, before anything is written to them; the charge is what is allocated.
 
-use super::mapping::MappedFile;
+use super::mapping::{MappedFile, Reused};
 use super::quota::Charge;
 use super::{Failure, Spool};
 use crate::limits::{EXTENT_BYTES, PAGE_BYTES};
@@ -35,10 +35,12 @@ impl Backing {
     /// [`Failure::Full`] when quota or disk are used up.
     pub fn create(spool: &Spool, path: &Path) -> Result<Self, Failure> {
         let failed = |e: &std::io::Error| Failure::from_io("cannot make the segment", path, e);
-        let mut charge = Charge::none(spool.account().quota());
+        let mut charge = spool.account().charge(path);
         if let Some(pool) = spool.pool() {
-            if let Some(mapped) = pool.reuse(path).map_err(|e| failed(&e))? {
-                return Ok(Self::Mapped(mapped));
+            match pool.reuse(path, charge.share()).map_err(|e| failed(&e))? {
+                Reused::Mapped(mapped) => return Ok(Self::Mapped(mapped)),
+                Reused::ShareFull => return Err(full(&charge, spool, pool.segment_bytes())),
+                Reused::None => {}
             }
             grow(&mut charge, spool, pool.segment_bytes())?;
             return pool.create(path, charge).map(Self::Mapped).map_err(|e| failed(&e));
@@ -96,8 +98,22 @@ fn grow(charge: &mut Charge, spool: &Spool, bytes: u64) -> Result<(), Failure> {
     if charge.grow(bytes) {
         return Ok(());
     }
+    Err(full(charge, spool, bytes))
+}
+
+fn full(charge: &Charge, spool: &Spool, bytes: u64) -> Failure {
     let (used, max) = (spool.quota().used(), spool.quota().bytes_max());
-    Err(Failure::Full(format!(
+    if let Some(share) = charge.share().filter(|share| share.used().saturating_add(bytes) > share.bytes_max())
+    {
+        return Failure::Full(format!(
+            "account {} holds {} of its {} bytes of the spool (spool.account_percent) and {bytes} more were needed; let \
+             uploads finish, or drop a capture that waits for its upload",
+            share.tenant(),
+            share.used(),
+            share.bytes_max(),
+        ));
+    }
+    Failure::Full(format!(
         "the spool holds {used} of spool.bytes_max {max} bytes and {bytes} more were needed; raise it or let uploads finish"
-    )))
+    ))
 }

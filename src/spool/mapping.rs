@@ -10,7 +10,7 @@
 
 use super::account::Account;
 use super::files::Files;
-use super::quota::Charge;
+use super::quota::{Charge, Share};
 use crate::block::copy_past_cache;
 use memmap2::{MmapMut, MmapOptions};
 use std::collections::HashMap;
@@ -80,6 +80,17 @@ fn fill(files: &Files, file: &File, path: &Path, from: u64, to: u64) -> io::Resu
     Ok(())
 }
 
+/// What there is for a new segment.
+#[derive(Debug)]
+pub(super) enum Reused {
+    /// An idle one.
+    Mapped(MappedFile),
+    /// Its tenant has no room for one.
+    ShareFull,
+    /// None is idle.
+    None,
+}
+
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<(PathBuf, MappedFile)>,
@@ -116,17 +127,37 @@ impl Pool {
         self.segment_bytes
     }
 
-    /// An idle segment, moved to `path`.
+    /// An idle segment, moved to `path` and charged to `share`.
     ///
     /// # Errors
     /// When it cannot be renamed; it is then still idle.
-    pub fn reuse(&self, path: &Path) -> io::Result<Option<MappedFile>> {
-        let Some((idle, mapped)) = self.state().idle.pop() else { return Ok(None) };
+    pub(super) fn reuse(&self, path: &Path, share: Option<&Arc<Share>>) -> io::Result<Reused> {
+        let Some((idle, mut mapped)) = self.state().idle.pop() else { return Ok(Reused::None) };
+        if share.is_some_and(|share| !mapped.charge.try_assign(share)) {
+            self.state().idle.push((idle, mapped));
+            return Ok(Reused::ShareFull);
+        }
         if let Err(e) = self.account.files().rename(&idle, path) {
+            mapped.charge.assign(None);
             self.state().idle.push((idle, mapped));
             return Err(e);
         }
-        Ok(Some(mapped))
+        Ok(Reused::Mapped(mapped))
+    }
+
+    /// Makes the published segments below `dir` a tenant's.
+    pub(super) fn assign(&self, dir: &Path, share: &Arc<Share>) {
+        let mut state = self.state();
+        for (_, mapped) in state.published.iter_mut().filter(|(path, _)| path.starts_with(dir)) {
+            mapped.charge.assign(Some(Arc::clone(share)));
+        }
+    }
+
+    /// Bytes of published segments below `dir`.
+    pub(super) fn bytes_below(&self, dir: &Path) -> u64 {
+        let state = self.state();
+        let below = state.published.iter().filter(|(path, _)| path.starts_with(dir));
+        below.map(|(_, mapped)| mapped.charge.bytes()).sum()
     }
 
     /// A new segment at `path`, which `charge` pays for.
@@ -202,6 +233,7 @@ impl Pool {
                 }
             };
         }
+        mapped.charge.assign(None);
         // The tail that was cut off when it was published.
         let bytes = mapped.charge.bytes();
         let has_room = mapped.charge.grow(self.segment_bytes.saturating_sub(bytes));
@@ -223,7 +255,7 @@ mod tests {
     #[test]
     fn a_recycled_segment_keeps_its_mapping_and_is_whole_again() {
         let dir = tempfile::tempdir().unwrap();
-        let quota = Arc::new(Quota::new(1 << 20));
+        let quota = Arc::new(Quota::new(1 << 20, 1 << 20));
         let account = Account::open(dir.path(), Arc::clone(&quota), Files::default()).unwrap();
         let pool = Pool::open(dir.path().join("pool"), 8192, Arc::new(account)).unwrap();
         let path = dir.path().join("a");
@@ -237,8 +269,12 @@ mod tests {
         assert!(pool.recycle(&path).unwrap() && !pool.recycle(&path).unwrap());
         assert_eq!((pool.idle_bytes(), quota.used()), (8192, 8192));
         let again = dir.path().join("b");
-        let mut mapped = pool.reuse(&again).unwrap().unwrap();
-        assert!(pool.reuse(&path).unwrap().is_none());
+        let share = quota.share("a");
+        let Reused::Mapped(mut mapped) = pool.reuse(&again, Some(&share)).unwrap() else {
+            panic!("none is idle")
+        };
+        assert_eq!(share.used(), 8192);
+        assert!(matches!(pool.reuse(&path, None).unwrap(), Reused::None));
         mapped.write(8187, b"again").unwrap();
         let bytes = fs::read(&again).unwrap();
         assert_eq!((bytes.len(), &bytes[8187..]), (8192, &b"again"[..]));

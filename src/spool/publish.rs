@@ -118,7 +118,7 @@ impl OpenSegment {
     /// Makes a durable copy of its bytes, and that the file to publish.
     fn copy(&mut self, spool: &Spool) -> io::Result<()> {
         let (path, account) = (self.copy_path(), spool.account());
-        let mut charge = Charge::none(account.quota());
+        let mut charge = account.charge(&path);
         if !charge.grow(self.bytes) {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,

@@ -1,23 +1,22 @@
-//! How many bytes of disk the spool may use: `spool.bytes_max` for the whole host. Owns the one number and the charges that
-//! make it up.
+//! How many bytes of disk the spool may use: `spool.bytes_max` for the whole host, and of that a share for each tenant. Owns
+//! these numbers and the charges that make them up. A tenant is a name here; whose it is, others know.
 //!
-//! Invariant: what is reserved never exceeds the maximum. A charge goes back to the quota when it is dropped, so it is held
-//! by whatever holds the file.
+//! Invariant: what is reserved never exceeds the maximum, nor a tenant's share. A charge goes back when it is dropped, so it
+//! is held by whatever holds the file.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A shared allowance of bytes.
+/// A number of bytes with a maximum.
 #[derive(Debug)]
-pub struct Quota {
+struct Allowance {
     used: AtomicU64,
     bytes_max: u64,
 }
 
-impl Quota {
-    /// An allowance of `bytes_max`.
-    #[must_use]
-    pub fn new(bytes_max: u64) -> Self {
+impl Allowance {
+    fn new(bytes_max: u64) -> Self {
         Self { used: AtomicU64::new(0), bytes_max }
     }
 
@@ -30,36 +29,121 @@ impl Quota {
             .is_ok()
     }
 
-    /// Gives back what was reserved before.
+    /// Takes `bytes`, also beyond the maximum.
+    fn take(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Gives back what was taken before.
     fn release(&self, bytes: u64) {
         let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
         debug_assert!(before >= bytes, "released {bytes} of {before}");
     }
 
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Acquire)
+    }
+}
+
+/// What one tenant has of the quota.
+#[derive(Debug)]
+pub struct Share {
+    tenant: String,
+    allowance: Allowance,
+}
+
+impl Share {
+    /// Whose it is.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// Bytes taken now.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Acquire)
+        self.allowance.used()
+    }
+
+    /// The most that it may be.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.allowance.bytes_max
+    }
+}
+
+/// A shared allowance of bytes.
+#[derive(Debug)]
+pub struct Quota {
+    allowance: Allowance,
+    share_bytes_max: u64,
+    shares: Mutex<BTreeMap<String, Arc<Share>>>,
+}
+
+impl Quota {
+    /// An allowance of `bytes_max`, of which a tenant may have `share_bytes_max`.
+    #[must_use]
+    pub fn new(bytes_max: u64, share_bytes_max: u64) -> Self {
+        Self { allowance: Allowance::new(bytes_max), share_bytes_max, shares: Mutex::default() }
+    }
+
+    fn shares_now(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Share>>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The share of a tenant, from when it is first asked for.
+    #[must_use]
+    pub fn share(&self, tenant: &str) -> Arc<Share> {
+        let mut shares = self.shares_now();
+        let new = || {
+            let allowance = Allowance::new(self.share_bytes_max);
+            Arc::new(Share { tenant: tenant.to_owned(), allowance })
+        };
+        Arc::clone(shares.entry(tenant.to_owned()).or_insert_with(new))
+    }
+
+    /// Every share that was asked for.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Arc<Share>> {
+        self.shares_now().values().map(Arc::clone).collect()
+    }
+
+    /// Bytes taken now.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.allowance.used()
     }
 
     /// The maximum.
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
-        self.bytes_max
+        self.allowance.bytes_max
+    }
+
+    /// The most that a tenant may have.
+    #[must_use]
+    pub fn share_bytes_max(&self) -> u64 {
+        self.share_bytes_max
     }
 }
 
-/// The bytes of one file on the quota, until this is dropped.
+/// The bytes of one file on the quota and on a tenant's share of it, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
     quota: Arc<Quota>,
+    share: Option<Arc<Share>>,
     bytes: u64,
 }
 
 impl Charge {
-    /// A charge of nothing yet.
+    /// A charge of nothing yet, for no tenant.
     pub fn none(quota: &Arc<Quota>) -> Self {
-        Self { quota: Arc::clone(quota), bytes: 0 }
+        Self::of(quota, None)
+    }
+
+    /// A charge of nothing yet, for a tenant if there is one.
+    pub fn of(quota: &Arc<Quota>, share: Option<Arc<Share>>) -> Self {
+        Self { quota: Arc::clone(quota), share, bytes: 0 }
     }
 
     /// A charge for a file of that many bytes that is on the disk, also beyond the maximum.
@@ -69,24 +153,55 @@ impl Charge {
         charge
     }
 
-    /// Charges `bytes` more, or nothing if that would pass the maximum.
+    /// Charges `bytes` more, or nothing if that would pass the maximum or the share.
     #[must_use]
     pub fn grow(&mut self, bytes: u64) -> bool {
-        let grown = self.quota.reserve(bytes);
-        if grown {
-            self.bytes += bytes;
+        if !self.quota.allowance.reserve(bytes) {
+            return false;
         }
-        grown
+        if self.share.as_ref().is_some_and(|share| !share.allowance.reserve(bytes)) {
+            self.quota.allowance.release(bytes);
+            return false;
+        }
+        self.bytes += bytes;
+        true
     }
 
     /// Makes this the charge of a file that has `bytes` bytes on the disk, also beyond the maximum.
     pub fn set(&mut self, bytes: u64) {
-        if bytes < self.bytes {
-            self.quota.release(self.bytes - bytes);
-        } else {
-            self.quota.used.fetch_add(bytes - self.bytes, Ordering::AcqRel);
+        let allowances = [Some(&self.quota.allowance), self.share.as_ref().map(|share| &share.allowance)];
+        for allowance in allowances.into_iter().flatten() {
+            match bytes.checked_sub(self.bytes) {
+                Some(more) => allowance.take(more),
+                None => allowance.release(self.bytes - bytes),
+            }
         }
         self.bytes = bytes;
+    }
+
+    /// Makes it another tenant's, or nobody's, also beyond the share.
+    pub fn assign(&mut self, share: Option<Arc<Share>>) {
+        if let Some(share) = &share {
+            share.allowance.take(self.bytes);
+        }
+        if let Some(before) = std::mem::replace(&mut self.share, share) {
+            before.allowance.release(self.bytes);
+        }
+    }
+
+    /// As [`Charge::assign`], or nothing if that would pass the share.
+    #[must_use]
+    pub fn try_assign(&mut self, share: &Arc<Share>) -> bool {
+        let has_room = share.allowance.reserve(self.bytes);
+        if has_room && let Some(before) = self.share.replace(Arc::clone(share)) {
+            before.allowance.release(self.bytes);
+        }
+        has_room
+    }
+
+    /// Whose it is.
+    pub fn share(&self) -> Option<&Arc<Share>> {
+        self.share.as_ref()
     }
 
     /// Bytes of this charge.
@@ -97,7 +212,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.quota.release(self.bytes);
+        self.set(0);
     }
 }
 
@@ -107,7 +222,7 @@ mod tests {
 
     #[test]
     fn nothing_is_given_beyond_the_maximum_and_what_is_released_can_be_had_again() {
-        let quota = Arc::new(Quota::new(100));
+        let quota = Arc::new(Quota::new(100, 100));
         let there = Charge::of_file(&quota, 20);
         let mut charge = Charge::none(&quota);
         assert!(charge.grow(80));
@@ -119,5 +234,25 @@ mod tests {
         assert_eq!(quota.used(), 20);
         drop(there);
         assert_eq!(quota.used(), 0);
+    }
+
+    #[test]
+    fn a_tenant_has_its_share_and_the_others_have_theirs() {
+        let quota = Arc::new(Quota::new(100, 50));
+        let (a, b) = (quota.share("a"), quota.share("b"));
+        let mut of_b = Charge::of(&quota, Some(Arc::clone(&b)));
+        assert!(of_b.grow(50) && !of_b.grow(1));
+        assert_eq!((quota.used(), b.used(), a.used()), (50, 50, 0), "a refused charge leaves nothing");
+        let mut of_a = Charge::of(&quota, Some(Arc::clone(&a)));
+        assert!(of_a.grow(30));
+        of_a.assign(None);
+        assert_eq!((quota.used(), a.used()), (80, 0));
+        assert!(!of_a.try_assign(&b) && of_a.try_assign(&a) && of_a.share().is_some());
+        assert_eq!((quota.used(), a.used(), b.used()), (80, 30, 50));
+        of_a.set(60);
+        assert_eq!((quota.used(), a.used()), (110, 60), "a file that is there counts, also beyond the share");
+        drop((of_a, of_b));
+        assert_eq!((quota.used(), a.used(), b.used()), (0, 0, 0));
+        assert_eq!(quota.shares().len(), 2);
     }
 }

@@ -7,7 +7,7 @@ use super::files::Files;
 use super::mapping::Pool;
 use super::recover::{Recovery, recover};
 use super::removal;
-use super::{Cut, Feed, IdentityError, LockError, Quota, SpoolLock};
+use super::{Cut, Feed, IdentityError, LockError, Quota, Share, SpoolLock};
 use crate::limits::PAGE_BYTES;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -41,6 +41,8 @@ pub struct SpoolConfig {
     pub dir: PathBuf,
     /// The most that it may hold, in bytes.
     pub bytes_max: u64,
+    /// The most of that for one tenant.
+    pub share_bytes_max: u64,
     /// Where a segment ends, in bytes.
     pub segment_bytes: u64,
     /// How segments are written.
@@ -209,7 +211,7 @@ impl Spool {
         if scratch.exists() {
             fs::remove_dir_all(&scratch).map_err(failed)?;
         }
-        let quota = Arc::new(Quota::new(config.bytes_max));
+        let quota = Arc::new(Quota::new(config.bytes_max, config.share_bytes_max));
         let account = Arc::new(Account::open(&config.dir, quota, files).map_err(failed)?);
         let mut pool = None;
         if config.write == WriteMode::Mapped {
@@ -233,6 +235,7 @@ impl Spool {
         Self::open(SpoolConfig {
             dir,
             bytes_max: 1 << 30,
+            share_bytes_max: 1 << 30,
             segment_bytes,
             write,
             fsync_interval,
@@ -276,6 +279,25 @@ impl Spool {
 
     pub(super) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
+    }
+
+    /// Makes a capture's directory a tenant's: what is in it and what is written there is charged to its share.
+    pub fn assign(&self, dir: &Path, share: &Arc<Share>) {
+        self.account.assign(dir, share);
+        if let Some(pool) = &self.pool {
+            pool.assign(dir, share);
+        }
+    }
+
+    /// Charges what each tenant has of simple captures' files, by name, and nothing for those that are not named.
+    pub fn set_simple(&self, held: &HashMap<String, u64>) {
+        self.account.set_simple(held);
+    }
+
+    /// Bytes of published and left segments below `dir`.
+    #[must_use]
+    pub fn bytes_below(&self, dir: &Path) -> u64 {
+        self.account.bytes_below(dir) + self.pool.as_ref().map_or(0, |pool| pool.bytes_below(dir))
     }
 
     /// Makes a capture's directory and lets writers find it.
@@ -336,15 +358,24 @@ impl Spool {
     /// # Errors
     /// When the file system refuses; what is gone is released all the same.
     pub fn remove_capture_dir(&self, dir: &Path) -> io::Result<bool> {
-        let removed =
-            if has_open_segments(dir)? { Ok(false) } else { removal::remove_dir(dir).map(|()| true) };
-        if !matches!(removed, Ok(false)) {
-            for (path, charge) in self.pool.iter().flat_map(|pool| pool.let_go(dir)) {
-                self.account.keep(path, charge);
-            }
-            self.account.settle(dir);
-            self.account.settle(&removal::renamed(dir));
+        if has_open_segments(dir)? {
+            return Ok(false);
         }
+        self.discard_capture_dir(dir).map(|()| true)
+    }
+
+    /// Removes a capture's directory with everything in it, also what was never published. No stream of it may be open.
+    /// Slow (disk): not for async tasks.
+    ///
+    /// # Errors
+    /// When the file system refuses; what is gone is released all the same.
+    pub fn discard_capture_dir(&self, dir: &Path) -> io::Result<()> {
+        let removed = removal::remove_dir(dir);
+        for (path, charge) in self.pool.iter().flat_map(|pool| pool.let_go(dir)) {
+            self.account.keep(path, charge);
+        }
+        self.account.settle(dir);
+        self.account.settle(&removal::renamed(dir));
         removed
     }
 

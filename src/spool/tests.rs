@@ -95,6 +95,7 @@ impl Rig {
         let config = SpoolConfig {
             dir: dir.path().join("spool"),
             bytes_max,
+            share_bytes_max: u64::MAX,
             segment_bytes: SEGMENT_BYTES,
             write,
             fsync_interval: FSYNC,

@@ -7,6 +7,7 @@ mod buckets;
 
 use super::{Changes, JobStore, StoreError, Stored, record};
 use crate::job::{AccountId, CaptureId, Job};
+use jiff::Timestamp;
 use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
@@ -45,6 +46,9 @@ const PROBE: TableDefinition<(), ()> = TableDefinition::new("probe");
 
 /// Page cache. redb's default of 1 GiB is meant for a main database; jobs are about 1 KiB each.
 const CACHE_BYTES: usize = 16 << 20;
+
+/// Jobs that are forgotten in one transaction: a write of others waits for it.
+const PRUNED_MAX: usize = 1000;
 
 /// Changes that a watcher may be behind: about ten times what all capture slots go through at once.
 const CHANGES_MAX: usize = 1024;
@@ -171,6 +175,56 @@ impl Embedded {
             transaction.open_table(BUCKETS).map_err(failed)?;
             transaction.open_table(HOST).map_err(failed)?;
             Ok(())
+        })
+    }
+
+    /// Forgets an account's ended jobs beyond the newest `count_max`, and those that were submitted before `before`; not those
+    /// that `is_needed`. How many they were; at most [`PRUNED_MAX`] at once.
+    ///
+    /// # Errors
+    /// When they cannot be read or written; then none is forgotten.
+    pub fn prune(
+        &self,
+        account: &AccountId,
+        count_max: usize,
+        before: Timestamp,
+        is_needed: &dyn Fn(&CaptureId) -> bool,
+    ) -> Result<usize, StoreError> {
+        let old = self.read(|transaction| {
+            let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
+            let unfinished = transaction.open_table(UNFINISHED).map_err(failed)?;
+            let account = account.0.as_str();
+            let range = (account, i64::MIN, "")..(account, i64::MAX, "");
+            let count = by_time.range(range.clone()).map_err(failed)?.count();
+            let mut old = Vec::new();
+            for (at, entry) in by_time.range(range).map_err(failed)?.enumerate() {
+                let (key, _) = entry.map_err(failed)?;
+                let (_, submitted, id) = key.value();
+                let is_old = count - at > count_max || submitted < before.as_microsecond();
+                if !is_old || old.len() == PRUNED_MAX {
+                    break;
+                }
+                let is_needed = CaptureId::parse(id).is_none_or(|id| is_needed(&id));
+                if !is_needed && unfinished.get(id).map_err(failed)?.is_none() {
+                    old.push((submitted, id.to_owned()));
+                }
+            }
+            Ok(old)
+        })?;
+        if old.is_empty() {
+            return Ok(0);
+        }
+        self.write(|transaction| {
+            let mut jobs = transaction.open_table(JOBS).map_err(failed)?;
+            let mut by_time = transaction.open_table(BY_TIME).map_err(failed)?;
+            let mut owned = transaction.open_table(OWNED).map_err(failed)?;
+            let account = account.0.as_str();
+            for (submitted, id) in &old {
+                jobs.remove(id.as_str()).map_err(failed)?;
+                by_time.remove((account, *submitted, id.as_str())).map_err(failed)?;
+                owned.remove((account, id.as_str())).map_err(failed)?;
+            }
+            Ok(old.len())
         })
     }
 

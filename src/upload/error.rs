@@ -206,6 +206,9 @@ pub enum UploadError {
         /// Its number, from 0.
         object: usize,
     },
+    /// Others waited for its turn.
+    #[error("its upload stopped because others wait for their turn; it goes on in its next one")]
+    Displaced,
     /// The merge broke its own order: a bug of ours.
     #[error("the merge sent {what} out of order")]
     OutOfOrder {
@@ -230,6 +233,7 @@ impl UploadError {
             | Self::Lost { .. }
             | Self::Diverged { .. }
             | Self::Mismatch { .. }
+            | Self::Displaced
             | Self::Disk { .. } => true,
             Self::Destination(_)
             | Self::FileNotAllowed

@@ -67,6 +67,9 @@ pub trait ObjectStore: Send + Sync {
     /// Names of the objects of this place that begin with `prefix`, sorted, without those in directories below it.
     fn list<'a>(&'a self, prefix: &'a str) -> Pending<'a, Vec<String>>;
 
+    /// Removes an object; one that is not there is removed. Needs a right that uploads do not need.
+    fn remove<'a>(&'a self, name: &'a str) -> Pending<'a, ()>;
+
     /// Writes a small object in one go.
     fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> Pending<'a, Stored> {
         Box::pin(async move {

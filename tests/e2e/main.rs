@@ -39,6 +39,7 @@ mod replay;
 mod retention;
 mod rights;
 mod s3;
+mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
 mod tls;

@@ -125,8 +125,13 @@ fn what_is_scraped_while_a_capture_runs_is_what_its_ledger_says() {
 /// Its bucket is taken away, so the capture stays with all that it has: its counts are final and the spool is full.
 #[test]
 fn a_full_spool_is_not_ready_and_its_capture_s_metrics_are_its_ledger_to_the_packet() {
-    let setup =
-        Setup { spool_bytes_max: "64MiB", segment_bytes: "16MiB", pool_bytes: "0B", ..Setup::replay() };
+    let setup = Setup {
+        spool_bytes_max: "64MiB",
+        spool: "account_percent = 100",
+        segment_bytes: "16MiB",
+        pool_bytes: "0B",
+        ..Setup::replay()
+    };
     let (trawl, observe) = start(setup, "");
     assert_eq!(report(observe, "/readyz"), (200, vec![]));
     let id = trawl.create(&trawl.request(json!({})));

@@ -35,6 +35,8 @@ pub struct Setup {
     pub queues: u16,
     pub blocks_bytes: &'static str,
     pub spool_bytes_max: &'static str,
+    /// More of `[spool]`.
+    pub spool: &'static str,
     pub segment_bytes: &'static str,
     pub write: &'static str,
     /// Instead of a folder beside the others, which goes with them.
@@ -87,6 +89,7 @@ impl Setup {
             queues: files.len().try_into().unwrap(),
             blocks_bytes: "64MiB",
             spool_bytes_max: "1GiB",
+            spool: "",
             segment_bytes: "64MiB",
             write: "auto",
             spool_dir: None,
@@ -144,6 +147,7 @@ hugepages = "never"
 [spool]
 dir = "{spool}"
 bytes_max = "{spool_bytes_max}"
+{more}
 segment_bytes = "{segment_bytes}"
 write = "{write}"
 pool_bytes = "{pool_bytes}"
@@ -153,6 +157,7 @@ pool_bytes = "{pool_bytes}"
             blocks_bytes = self.blocks_bytes,
             spool = spool.display(),
             spool_bytes_max = self.spool_bytes_max,
+            more = self.spool,
             segment_bytes = self.segment_bytes,
             write = self.write,
             pool_bytes = self.pool_bytes,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::{BlockShare, Hugepages};
-use trawl::deliver::{Manifest, manifest_name};
-use trawl::engine::{Engine, Handle, Planes};
+use trawl::deliver::{Manifest, Places, manifest_name};
+use trawl::engine::{AccountBounds, Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
@@ -253,6 +253,20 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn spool(&self, dir: &Path) -> SpoolConfig {
+        SpoolConfig {
+            dir: dir.to_owned(),
+            bytes_max: self.bytes_max,
+            share_bytes_max: u64::MAX,
+            segment_bytes: self.segment_bytes,
+            write: self.write,
+            fsync_interval: Duration::from_millis(200),
+            pool_bytes: 8 << 20,
+        }
+    }
+}
+
 /// The threads and tasks of a host whose files lie below one directory.
 pub struct Host {
     pub handle: Handle,
@@ -276,14 +290,7 @@ impl Host {
         let (store, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
         let known = store.spool()?;
         judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
-        let spool = Arc::new(Spool::open(SpoolConfig {
-            dir: spool_dir.clone(),
-            bytes_max: options.bytes_max,
-            segment_bytes: options.segment_bytes,
-            write: options.write,
-            fsync_interval: Duration::from_millis(200),
-            pool_bytes: 8 << 20,
-        })?);
+        let spool = Arc::new(Spool::open(options.spool(&spool_dir))?);
         let id = name_spool(&spool_dir)?;
         if known.as_ref() != Some(&id) {
             store.set_spool(&id)?;
@@ -324,6 +331,11 @@ impl Host {
             origin: Default::default(),
             signing_key: None,
             full_per_account: options.full_per_account,
+            accounts: Vec::new(),
+            account: AccountBounds::of(options.bytes_max, 100, 1),
+            places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            simple_written: Arc::default(),
+            look_back_interval: Duration::ZERO,
             simple_interval: options.simple_interval,
             simple_sample: options.simple_sample,
             history: history.clone(),

@@ -48,6 +48,15 @@ async fn run(
                 let found = jobs.iter_mut().find(|job| job.id == id && job.request.account == account);
                 drop(reply.send(found.map(stop).ok_or(Refusal::NotFound(id))));
             }
+            Action::Held(_, reply) => drop(reply.send(Vec::new())),
+            Action::Drop(account, id, reply) => {
+                let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
+                drop(reply.send(match found {
+                    None => Err(Refusal::NotFound(id)),
+                    Some(job) if job.stop_reason.is_none() => Err(Refusal::StillCapturing(id)),
+                    Some(_) => Ok(()),
+                }));
+            }
             Action::Progress(account, id, reply) => {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
                 drop(reply.send(
@@ -115,5 +124,6 @@ fn progress(job: &Job, warnings: &[String]) -> Progress {
         warnings: warnings.to_vec(),
         sample_one_in: job.sample_one_in,
         clock_steps: job.clock_steps,
+        spool: None,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::{Action, Handle, Refusal};
+use crate::job::CaptureId;
 use axum::routing::get;
 
 /// A valid body with some members changed; `null` takes one away.
@@ -128,6 +129,10 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
         Refusal::NoBlocks(12),
         Refusal::SimpleTooSoon { interval_seconds: 60, seconds_left: 17 },
         Refusal::TooManyLookBacks { max: 8, seconds_left: 10 },
+        Refusal::LookBackTooSoon { interval_seconds: 7.5, seconds_left: 8 },
+        Refusal::TooManyWaiting { max: 16, oldest: CaptureId::parse(&"7".repeat(32)).unwrap() },
+        Refusal::ShareFull { held: 96, max: 95, is_short: false },
+        Refusal::ShareFull { held: 96, max: 47, is_short: true },
         Refusal::Filter("no".to_owned()),
         Refusal::Destination("not there".to_owned()),
         Refusal::ShuttingDown,

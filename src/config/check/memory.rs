@@ -5,6 +5,8 @@
 use super::{Finding, Host};
 use crate::block::Hugepages;
 use crate::config::{ByteSize, Plan, PortPlan};
+use crate::limits::OTHER_MEMORY_BYTES_MAX;
+use crate::spool::WriteMode;
 
 const PAGE_2M: u64 = 2 << 20;
 const PAGE_1G: u64 = 1 << 30;
@@ -80,6 +82,36 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     ordinary(plan, host, arena > 0 && plan.blocks.hugepages == Hugepages::Require, findings);
 }
 
+/// What this config takes of memory at most: for what, how many bytes, and which key says so.
+#[must_use]
+pub fn memory_rows(plan: &Plan, is_mapped: bool) -> [(&'static str, u64, &'static str); 5] {
+    [
+        ("dpdk", dpdk_bytes(plan), "dpdk.eal, port.mbufs"),
+        ("blocks", plan.blocks.bytes(), "blocks.bytes_max"),
+        ("mapped segments", if is_mapped { plan.spool.pool_bytes } else { 0 }, "spool.pool_bytes"),
+        ("deliveries, at most", plan.upload.memory_bytes, "upload.memory_bytes_max"),
+        ("everything else, at most", OTHER_MEMORY_BYTES_MAX, "-"),
+    ]
+}
+
+/// The sum of it, against the memory of the host.
+fn sum(plan: &Plan, total: Option<u64>, findings: &mut Vec<Finding>) {
+    let rows = memory_rows(plan, plan.spool.write == WriteMode::Mapped);
+    let sum: u64 = rows.iter().map(|(_, bytes, _)| bytes).sum();
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let parts = rows.iter().filter(|(_, bytes, _)| *bytes > 0);
+    let parts: Vec<_> = parts.map(|(what, bytes, _)| format!("{what} {}", mib(*bytes))).collect();
+    let text = format!("memory is at most {} MiB: {}", mib(sum), parts.join(", "));
+    findings.push(match total.filter(|total| *total < sum) {
+        Some(total) => Finding::warning(
+            "upload.memory_bytes_max",
+            format!("{text}; this host has {} MiB", mib(total)),
+            "lower it, or capture.captures_max, upload.deliveries_max or upload.part_bytes",
+        ),
+        None => Finding::notice("upload.memory_bytes_max", text, "lower what is too much"),
+    });
+}
+
 /// Blocks in ordinary pages, against the memory of the host.
 fn ordinary(plan: &Plan, host: &Host, is_huge: bool, findings: &mut Vec<Finding>) {
     let meminfo = host.read("/proc/meminfo").unwrap_or_default();
@@ -87,14 +119,11 @@ fn ordinary(plan: &Plan, host: &Host, is_huge: bool, findings: &mut Vec<Finding>
         let kib: u64 = line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok()?;
         kib.checked_mul(1024)
     });
-    if let Some(total) = total
-        && !is_huge
-        && plan.blocks.bytes() > total
-    {
-        let text =
-            format!("are {}, and this host has {} MiB of memory", ByteSize(plan.blocks.bytes()), total >> 20);
-        findings.push(Finding::error("blocks.bytes_max", text, "lower it"));
-    }
+    let is_too_much = |total: &u64| !is_huge && plan.blocks.bytes() > *total;
+    let Some(total) = total.filter(is_too_much) else { return sum(plan, total, findings) };
+    let text =
+        format!("are {}, and this host has {} MiB of memory", ByteSize(plan.blocks.bytes()), total >> 20);
+    findings.push(Finding::error("blocks.bytes_max", text, "lower it"));
 }
 
 /// Pages of files that a dead process's EAL left in hugetlbfs, which the next one takes again.

@@ -67,6 +67,8 @@ impl Machine {
         if self.is_ending() {
             return Err(Refusal::ShuttingDown);
         }
+        self.admit_to_wait(&request.account)?;
+        self.admit_to_spool(&request.account)?;
         match request.kind {
             Kind::Full => self.admit_full(request)?,
             Kind::Simple => self.admit_simple(now.mono, request)?,

@@ -54,6 +54,8 @@ pub(super) enum Delivered {
     Gone(String),
     /// Every object is in the bucket, and the manifest cannot be.
     ManifestFailed(String),
+    /// Somebody decided to give it up, for this reason: its packets do not stay in the spool.
+    GivenUp(String),
     /// The next process goes on.
     Left,
 }
@@ -112,10 +114,14 @@ pub(in super::super) struct Capture {
     pub(super) unpublished: u64,
     pub(super) streams_left: usize,
     pub(super) delivered: Option<Delivered>,
+    /// Why what of it is on the host is to go, once that is decided.
+    pub(super) given_up: Option<String>,
     /// Bytes of its complete objects.
     pub(super) object_bytes: u64,
     /// Whether its final counts are in the job.
     pub(super) settled: bool,
+    /// Whether its outcome is durable in the store.
+    pub(super) is_recorded: bool,
     /// Of the last job that was handed to the store.
     pub(super) version: u64,
     pub(super) notes: Notes,
@@ -149,8 +155,10 @@ impl Capture {
             unpublished: 0,
             streams_left: 0,
             delivered: None,
+            given_up: None,
             object_bytes: 0,
             settled: false,
+            is_recorded: false,
             version: 0,
             notes: Notes::default(),
             asked_at: Duration::ZERO,
@@ -173,6 +181,14 @@ impl Capture {
     /// Whether workers may append packets to it.
     pub fn takes_packets(&self) -> bool {
         matches!(self.phase, Phase::Attaching | Phase::Running)
+    }
+
+    /// Whether it takes no more packets and is not delivered.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Detaching | Phase::Draining | Phase::Closing | Phase::Seeking | Phase::Leaving { .. }
+        )
     }
 
     /// Whether its counts are read from the workers' counters.
@@ -295,7 +311,7 @@ impl Capture {
     }
 
     /// Who waits for the answer to its create.
-    pub(super) fn reply(&self) -> Option<ReplyId> {
+    pub fn reply(&self) -> Option<ReplyId> {
         match self.phase {
             Phase::Opening { reply } | Phase::Recording { reply } | Phase::Placing { reply } => Some(reply),
             _ => None,
@@ -330,6 +346,7 @@ pub(in super::super) fn progress(job: &Job, seconds_left: f64) -> Progress {
         warnings: Vec::new(),
         sample_one_in: job.sample_one_in,
         clock_steps: job.clock_steps,
+        spool: None,
     }
 }
 

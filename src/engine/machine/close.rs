@@ -1,11 +1,13 @@
 //! From a complete delivery to nothing left. Owns the order of manifest, outcome and removal.
 //!
 //! Invariant: manifest, then the durable outcome, then the removal of the directory; nothing is removed that is not in the
-//! bucket.
+//! bucket, but what was given up by decision, which the outcome says.
 
 use super::capture::{Delivered, Phase};
-use super::{Effect, Machine, Now, Serial};
+use super::{Effect, Kept, Machine, Now, Serial};
 use crate::deliver::Outcome;
+use crate::job::Job;
+use std::time::Duration;
 
 impl Machine {
     pub(super) fn publish(&mut self, serial: Serial, out: &mut Vec<Effect>) {
@@ -24,7 +26,10 @@ impl Machine {
             Outcome::Done => self.conclude(now, serial, out),
             Outcome::Failed(error) | Outcome::Gone(error) => {
                 tracing::error!(capture = %capture.job.id, error, "the manifest of a capture cannot be published");
-                capture.delivered = Some(Delivered::ManifestFailed(error));
+                capture.delivered = Some(match capture.given_up {
+                    Some(_) => Delivered::GivenUp(error),
+                    None => Delivered::ManifestFailed(error),
+                });
                 self.conclude(now, serial, out);
             }
             Outcome::Left => self.leave(now, serial, out),
@@ -74,20 +79,39 @@ impl Machine {
                 dropped = ledger.dropped.total(), objects = job.objects.len(), "capture ended"
             );
         }
+        capture.is_recorded = matches!(capture.phase, Phase::Ending { .. });
         capture.phase = Phase::Removing;
-        out.push(if remove { Effect::Remove { serial } } else { Effect::Forget { serial } });
+        out.push(match &capture.delivered {
+            _ if remove => Effect::Remove { serial },
+            Some(Delivered::GivenUp(_)) if capture.is_recorded => Effect::Discard { serial },
+            _ => Effect::Forget { serial },
+        });
     }
 
-    pub(super) fn removed(&mut self, serial: Serial, result: Result<(), String>, out: &mut Vec<Effect>) {
+    pub(super) fn removed(
+        &mut self,
+        now: Now,
+        serial: Serial,
+        result: Result<(), String>,
+        kept: u64,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(capture) = self.captures.get(&serial).filter(|capture| capture.phase == Phase::Removing)
         else {
             return;
         };
+        let Job { id, request, .. } = &capture.job;
+        let left =
+            capture.is_recorded.then(|| Kept::new(id.clone(), request.account.clone(), kept, Duration::ZERO));
+
         if let Err(error) = result {
             tracing::warn!(
                 capture = %capture.job.id, error,
                 "a delivered capture's directory could not be removed; the next start removes it"
             );
+        }
+        if let Some(left) = left {
+            self.keep(now, left);
         }
         self.captures.remove(&serial);
         out.push(Effect::Drop { serial });

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a delivery that cannot succeed ends its capture at once, and counts are final before anything says them.
 
-use super::capture::{Counted, Delivered, Phase};
+use super::capture::{Capture, Counted, Delivered, Phase};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
 use crate::engine::planes::port_drops_since;
@@ -75,6 +75,21 @@ impl Machine {
         }
     }
 
+    /// Ends the delivery of a capture that takes no more packets; what of it is on the host goes.
+    pub(super) fn give_up(&mut self, serial: Serial, why: String, out: &mut Vec<Effect>) {
+        let may_go = |capture: &&mut Capture| {
+            capture.given_up.is_none()
+                && matches!(
+                    capture.phase,
+                    Phase::Detaching | Phase::Draining | Phase::Closing | Phase::Seeking
+                )
+        };
+        let Some(capture) = self.captures.get_mut(&serial).filter(may_go) else { return };
+        tracing::warn!(capture = %capture.job.id, why, "a capture is given up; what was not delivered is removed");
+        capture.given_up = Some(why.clone());
+        out.push(Effect::GiveUp { serial, why });
+    }
+
     fn delivered(&mut self, now: Now, serial: Serial, outcome: Outcome, out: &mut Vec<Effect>) {
         let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.delivered.is_none())
         else {
@@ -83,6 +98,7 @@ impl Machine {
         capture.delivered = Some(match outcome {
             Outcome::Done => Delivered::Done,
             Outcome::Left => Delivered::Left,
+            Outcome::Failed(error) if capture.given_up.is_some() => Delivered::GivenUp(error),
             Outcome::Failed(error) => {
                 tracing::error!(capture = %capture.job.id, error, "a capture cannot be delivered and ends");
                 Delivered::Failed(error)
@@ -138,7 +154,12 @@ impl Machine {
         match &capture.delivered {
             None => {}
             Some(Delivered::Done) => self.publish(serial, out),
-            Some(Delivered::Failed(_) | Delivered::Gone(_) | Delivered::ManifestFailed(_)) => {
+            Some(
+                Delivered::Failed(_)
+                | Delivered::Gone(_)
+                | Delivered::ManifestFailed(_)
+                | Delivered::GivenUp(_),
+            ) => {
                 self.conclude(now, serial, out);
             }
             Some(Delivered::Left) => self.leave(now, serial, out),

@@ -68,7 +68,8 @@ impl Machine {
             return Err(Refusal::NoHistory);
         }
         Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
-        self.admit_look_back(&request.account)?;
+        self.admit_to_spool(&request.account)?;
+        self.admit_look_back(now.mono, &request.account)?;
         if lags {
             self.restart_recording(out);
         }
@@ -87,13 +88,27 @@ impl Machine {
         Ok(())
     }
 
-    fn admit_look_back(&self, account: &AccountId) -> Result<(), Refusal> {
+    /// Counts a look back against its account's rate: so many at once, and in the long run one in each interval.
+    fn admit_look_back(&mut self, mono: Duration, account: &AccountId) -> Result<(), Refusal> {
         let of_account = self.look_backs.values().filter(|look| look.job.request.account == *account);
         if of_account.count() >= LOOK_BACKS_PER_ACCOUNT_MAX {
             let (max, seconds_left) = (LOOK_BACKS_PER_ACCOUNT_MAX, LOOK_BACK_RETRY_SECONDS);
             return Err(Refusal::TooManyLookBacks { max, seconds_left });
         }
-        Ok(())
+        let interval = self.config.look_back_interval;
+        let until = self.look_backs_until.get(account).map_or(mono, |until| mono.max(*until));
+        let ahead = until.saturating_sub(mono) + interval;
+        match ahead.checked_sub(interval * LOOK_BACKS_PER_ACCOUNT_MAX as u32).filter(|left| !left.is_zero()) {
+            // Rounded up: after that many seconds the next one is admitted.
+            Some(left) => Err(Refusal::LookBackTooSoon {
+                interval_seconds: interval.as_secs_f64(),
+                seconds_left: left.as_secs() + 1,
+            }),
+            None => {
+                self.look_backs_until.insert(account.clone(), until + interval);
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn look_back_recorded(&mut self, serial: Serial, version: u64, out: &mut Vec<Effect>) {

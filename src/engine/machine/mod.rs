@@ -36,10 +36,12 @@ mod capture;
 mod close;
 mod drain;
 mod inherit;
+mod kept;
 mod look_back;
 mod pressure;
 mod recording;
 mod run;
+mod share;
 mod shutdown;
 #[cfg(test)]
 mod sim;
@@ -49,7 +51,10 @@ mod verdict;
 
 pub(super) use capture::{Capture, Counted, progress};
 pub(super) use inherit::{Inherited, Remains};
+pub(super) use kept::Kept;
 pub(super) use look_back::LookBack;
+pub use share::AccountBounds;
+pub(super) use share::Held;
 pub(super) use verdict::NO_MATCH;
 
 use super::handle::Refusal;
@@ -61,6 +66,7 @@ use crate::worker::Ended;
 use jiff::Timestamp;
 use pressure::Pressure;
 use recording::Recording;
+use share::{Relief, Shares};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -92,6 +98,7 @@ pub(super) struct Config {
     pub admits: usize,
     pub full_per_account: usize,
     pub simple_interval: Duration,
+    pub look_back_interval: Duration,
     /// One in so many packets is considered by simple captures; every one if none.
     pub simple_one_in: Option<u32>,
     pub object_format: ObjectFormat,
@@ -100,6 +107,7 @@ pub(super) struct Config {
     /// Streams that every capture has; each of them ends once.
     pub streams: usize,
     pub spool_bytes_max: u64,
+    pub account: AccountBounds,
     pub high_water_percent: u64,
     pub has_history: bool,
 }
@@ -111,6 +119,14 @@ pub(super) enum Input {
     Create { reply: ReplyId, id: CaptureId, request: Box<Request>, lags: bool },
     /// A stop request.
     Stop { serial: Serial },
+    /// The owner of a capture that takes no more packets does not want what of it is on the host.
+    GiveUp { serial: Serial },
+    /// The same, of a capture that has ended.
+    DropKept { account: AccountId, id: CaptureId },
+    /// A dead process's capture ended and left this.
+    Kept(Box<Kept>),
+    /// What an ended capture left is removed, or cannot be.
+    KeptDropped { id: CaptureId, result: Result<(), String> },
     /// The process is to end; `reply` is answered when everything is done. None: all handles are gone.
     Shutdown { reply: Option<ReplyId> },
     /// A destination was tried.
@@ -139,8 +155,8 @@ pub(super) enum Input {
     Noted { serial: Serial },
     /// The manifest is published, or could not be.
     Closed { serial: Serial, outcome: Outcome },
-    /// The directory is removed or kept, and the spool has forgotten the capture.
-    Removed { serial: Serial, result: Result<(), String> },
+    /// The directory is removed or kept, with so many bytes, and the spool has forgotten the capture.
+    Removed { serial: Serial, result: Result<(), String>, kept: u64 },
     /// The bucket was searched for a capture that has nothing in the spool.
     Sought { serial: Serial, found: Sought },
     /// Frame bytes that each capture that takes packets has captured.
@@ -155,8 +171,8 @@ pub(super) enum Input {
     ClockStepped(ClockSteps),
     /// A look-back is over: the ended job, or why there is none.
     LookedBack { serial: Serial, result: Result<Box<Job>, String> },
-    /// Time passed. `held`: bytes of packets in the spool.
-    Tick { held: u64 },
+    /// Time passed. `held`: bytes of packets in the spool, and of each account.
+    Tick { held: u64, of_accounts: Held },
 }
 
 /// What the bucket says of a capture of which nothing is in the spool.
@@ -207,6 +223,12 @@ pub(super) enum Effect {
     Remove { serial: Serial },
     /// Give up the capture's place in the spool and keep its directory. Answered by `Removed`.
     Forget { serial: Serial },
+    /// Remove the capture's directory with what was not delivered. Answered by `Removed`.
+    Discard { serial: Serial },
+    /// End the delivery of a capture, whatever it waits for: its end is answered as any other.
+    GiveUp { serial: Serial, why: String },
+    /// Remove what an ended capture left, and say so in its job. Answered by `KeptDropped`.
+    DropKept { account: AccountId, id: CaptureId, why: String },
     /// Nothing is left of the capture here.
     Drop { serial: Serial },
     /// Tell the frame bytes of every capture that takes packets. Answered by `Weighed`.
@@ -235,8 +257,13 @@ pub(super) struct Machine {
     last_serial: Serial,
     /// When each account last started a simple capture. In memory alone: a restart forgives at most one interval.
     simple_started: BTreeMap<AccountId, Duration>,
+    /// Until when the look backs that each account asked for would take at their rate. In memory alone.
+    look_backs_until: BTreeMap<AccountId, Duration>,
     recording: Option<Recording>,
     pressure: Pressure,
+    shares: Shares,
+    relief: Relief,
+    kept: Vec<Kept>,
     ending: Option<shutdown::Shutdown>,
     noted_at: Duration,
     ended: EndedCounts,
@@ -263,12 +290,16 @@ impl Machine {
     pub fn new(config: Config) -> Self {
         Self {
             pressure: Pressure::new(config.spool_bytes_max, config.high_water_percent),
+            shares: Shares::new(config.account, config.spool_bytes_max),
+            relief: Relief::default(),
+            kept: Vec::new(),
             recording: config.has_history.then(Recording::default),
             config,
             captures: BTreeMap::new(),
             look_backs: BTreeMap::new(),
             last_serial: 0,
             simple_started: BTreeMap::new(),
+            look_backs_until: BTreeMap::new(),
             ending: None,
             noted_at: Duration::ZERO,
             ended: EndedCounts::default(),
@@ -280,6 +311,12 @@ impl Machine {
         match input {
             Input::Create { reply, id, request, lags } => self.create(now, reply, id, *request, lags, out),
             Input::Stop { serial } => self.stop(now, serial, out),
+            Input::GiveUp { serial } => {
+                self.give_up(serial, "its owner dropped it before its upload was complete".to_owned(), out)
+            }
+            Input::DropKept { account, id } => self.drop_kept(now, &account, &id, out),
+            Input::Kept(kept) => self.keep(now, *kept),
+            Input::KeptDropped { id, result } => self.kept_dropped(now, &id, result),
             Input::Shutdown { reply } => self.shut_down(now, reply, out),
             Input::Opened { serial, tried } => self.opened(now, serial, tried, out),
             Input::Recorded { serial, version } => self.recorded(now, serial, version, out),
@@ -296,7 +333,7 @@ impl Machine {
             Input::Delivery { serial, report } => self.delivery(now, serial, report, out),
             Input::Noted { serial } => self.noted(now, serial, out),
             Input::Closed { serial, outcome } => self.closed(now, serial, outcome, out),
-            Input::Removed { serial, result } => self.removed(serial, result, out),
+            Input::Removed { serial, result, kept } => self.removed(now, serial, result, kept, out),
             Input::Sought { serial, found } => self.sought(now, serial, found, out),
             Input::Weighed { captured } => self.weighed(&captured, out),
             Input::Inherited(inherited) => self.inherit(*inherited, out),
@@ -304,7 +341,7 @@ impl Machine {
             Input::RecordingFailed { serial } => self.recording_failed(now, serial),
             Input::ClockStepped(steps) => self.clock_stepped(steps, out),
             Input::LookedBack { serial, result } => self.looked_back(now, serial, result, out),
-            Input::Tick { held } => self.tick(now, held, out),
+            Input::Tick { held, of_accounts } => self.tick(now, held, of_accounts, out),
         }
         self.finish_if_idle(out);
     }

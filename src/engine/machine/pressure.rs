@@ -1,12 +1,13 @@
-//! A spool that fills up. Owns the alarm, and the choice of the capture that ends first; the quota itself is the spool's.
+//! A spool that fills up. Owns the alarm, and when somebody has to make room; who that is, `share` says. The quota itself is
+//! the spool's.
 //!
-//! Invariant: while more than one capture takes packets, the one with the most bytes ends before the quota is used up, so
-//! that no other is refused because of it.
+//! Invariant: while more than one capture takes packets, somebody makes room before the quota is used up, so that no other is
+//! refused because of it.
 
-use super::{Effect, Machine, Serial};
-use crate::job::StopReason;
 use crate::limits::SPOOL_END_PERCENT;
-use crate::spool::Failure;
+
+/// Share of the spool, in percent, down to which room is made.
+const RELIEF_PERCENT: u64 = 90;
 
 /// Where the alarm and the next ending are.
 #[derive(Debug)]
@@ -70,38 +71,26 @@ impl Pressure {
         (self.alarmed, self.alarms)
     }
 
+    /// Bytes that have to go.
+    pub(super) fn excess(&self) -> u64 {
+        self.used.saturating_sub(self.bytes_max / 100 * RELIEF_PERCENT)
+    }
+
+    /// Bytes in use at the last look, and the maximum.
+    pub(super) fn level(&self) -> (u64, u64) {
+        (self.used, self.bytes_max)
+    }
+
     /// For people who look at a capture.
     pub fn warning(&self, used: u64) -> Option<String> {
         let percent = used.saturating_mul(100) / self.bytes_max.max(1);
         self.alarmed
-            .then(|| format!("the spool is {percent} % full; at its limit the largest capture ends first"))
-    }
-}
-
-impl Machine {
-    /// Ends the largest capture, of equal ones the newest: the spool is at its limit.
-    pub(super) fn weighed(&mut self, captured: &[(Serial, u64)], out: &mut Vec<Effect>) {
-        let waiting = captured.iter().filter_map(|&(serial, bytes)| {
-            let capture = self.captures.get(&serial).filter(|capture| capture.takes_packets())?;
-            Some((bytes.saturating_sub(capture.object_bytes()), serial))
-        });
-        let Some(serial) = first_to_end(waiting) else { return };
-        let (used, max) = (self.pressure.used, self.pressure.bytes_max);
-        let message = format!(
-            "the spool holds {used} of spool.bytes_max {max} bytes and this capture had the most of them; raise it or let uploads finish"
-        );
-        if let Some(capture) = self.captures.get_mut(&serial) {
-            tracing::warn!(capture = %capture.job.id, used, max, "the largest capture ends because the spool is full");
-            let failure = capture.failure.get_or_insert(Failure::Full(message)).clone();
-            // What waits in its blocks may be more than the room that the others have left.
-            out.push(Effect::RefuseWrites { serial, failure });
-        }
-        self.end(serial, StopReason::SpoolFull, out);
+            .then(|| format!("the spool is {percent} % full; at its limit the largest capture of the account with the most bytes ends first"))
     }
 }
 
 /// Of captures with these bytes in the spool and these numbers: the largest, of equal ones the newest.
-fn first_to_end(captures: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
+pub(super) fn first_to_end(captures: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
     captures.max().map(|(_, serial)| serial)
 }
 

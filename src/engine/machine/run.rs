@@ -4,7 +4,7 @@
 //! Invariant: a capture has one reason to stop, the first, and the wall clock is never one.
 
 use super::capture::{Capture, Phase, reason, refused};
-use super::{Effect, Machine, Now, SNAPSHOT_INTERVAL, Serial};
+use super::{Effect, Held, Machine, Now, SNAPSHOT_INTERVAL, Serial};
 use crate::engine::handle::Refusal;
 use crate::job::{ClockSteps, Status, StopReason};
 use crate::spool::Failure;
@@ -151,10 +151,8 @@ impl Machine {
         self.restart_recording(out);
     }
 
-    pub(super) fn tick(&mut self, now: Now, held: u64, out: &mut Vec<Effect>) {
-        if self.pressure.look(held) {
-            out.push(Effect::Weigh);
-        }
+    pub(super) fn tick(&mut self, now: Now, held: u64, of_accounts: Held, out: &mut Vec<Effect>) {
+        self.look_at_spool(held, of_accounts, out);
         for capture in self.captures.values().filter(|capture| capture.takes_packets()) {
             if now.mono >= capture.ends_at {
                 out.push(Effect::EndBudget { serial: capture.serial, ended: Ended::Time });
@@ -162,6 +160,7 @@ impl Machine {
         }
         if now.mono.saturating_sub(self.noted_at) >= SNAPSHOT_INTERVAL {
             self.noted_at = now.mono;
+            self.bound_kept(now, out);
             let noted = |capture: &&mut Capture| {
                 matches!(
                     capture.phase,

@@ -17,7 +17,11 @@ struct Bench {
     last: u64,
 }
 
-fn config() -> Config {
+pub(super) fn now(seconds: u64) -> Now {
+    Now { mono: Duration::from_secs(seconds), wall: Timestamp::from_second(1_795_500_000).unwrap() }
+}
+
+pub(super) fn config() -> Config {
     Config {
         host: "h".to_owned(),
         colo: "c".to_owned(),
@@ -31,6 +35,8 @@ fn config() -> Config {
         queues: STREAMS,
         streams: STREAMS,
         spool_bytes_max: 1000,
+        account: AccountBounds::of(1000, 100, 1),
+        look_back_interval: Duration::ZERO,
         high_water_percent: 80,
         has_history: false,
     }
@@ -76,6 +82,9 @@ fn word(effect: &Effect) -> String {
         Effect::Seek { .. } => "seek".to_owned(),
         Effect::Remove { .. } => "remove".to_owned(),
         Effect::Forget { .. } => "forget".to_owned(),
+        Effect::Discard { .. } => "discard".to_owned(),
+        Effect::GiveUp { serial, .. } => format!("give up {serial}"),
+        Effect::DropKept { id, .. } => format!("drop kept {}", id.as_str().trim_start_matches('0')),
         Effect::Drop { .. } => "drop".to_owned(),
         Effect::Weigh => "weigh".to_owned(),
         Effect::StopRetrying => "stop retrying".to_owned(),
@@ -112,7 +121,7 @@ impl Bench {
     }
 
     fn tick(&mut self) -> Vec<String> {
-        self.step(Input::Tick { held: 0 })
+        self.step(Input::Tick { held: 0, of_accounts: Vec::new() })
     }
 
     /// A capture that runs.
@@ -181,7 +190,7 @@ fn a_capture_goes_all_its_way() {
     assert_eq!(bench.recorded(1), ["remove"]);
     let ledger = bench.job(1).ledger;
     assert_eq!((ledger.captured, ledger.dropped.spool), (7, 3));
-    assert_eq!(bench.step(Input::Removed { serial: 1, result: Ok(()) }), ["drop"]);
+    assert_eq!(bench.step(Input::Removed { serial: 1, result: Ok(()), kept: 0 }), ["drop"]);
     assert_eq!(bench.machine.captures().count(), 0);
 }
 
@@ -353,7 +362,7 @@ fn counts_are_noted_one_write_at_a_time_and_none_while_it_closes() {
 fn a_full_spool_ends_the_largest_capture() {
     let mut bench = Bench::new(config());
     let (first, second) = (bench.running("a"), bench.running("b"));
-    assert_eq!(bench.step(Input::Tick { held: 960 }), ["weigh"]);
+    assert_eq!(bench.step(Input::Tick { held: 960, of_accounts: Vec::new() }), ["weigh"]);
     let captured = vec![(first, 700), (second, 260)];
     let effects = bench.step(Input::Weighed { captured });
     assert_eq!(effects, ["refuse writes", "end budget Revoked", "detach 0", "record Running"]);
@@ -371,10 +380,10 @@ fn a_shutdown_delivers_what_it_can_and_leaves_the_rest() {
     bench.delivered(done, Outcome::Done);
     bench.step(Input::Closed { serial: done, outcome: Outcome::Done });
     bench.recorded(done);
-    bench.step(Input::Removed { serial: done, result: Ok(()) });
+    bench.step(Input::Removed { serial: done, result: Ok(()), kept: 0 });
     assert_eq!(bench.delivered(left, Outcome::Left), ["record ConversionRunning"]);
     assert_eq!(bench.recorded(left), ["forget"]);
-    bench.step(Input::Removed { serial: left, result: Ok(()) });
+    bench.step(Input::Removed { serial: left, result: Ok(()), kept: 0 });
     bench.step(detached(running, 0));
     bench.delivered(running, Outcome::Left);
     bench.step(stream_ended(running, 0, 0));
@@ -383,7 +392,7 @@ fn a_shutdown_delivers_what_it_can_and_leaves_the_rest() {
     // The store takes nothing, and the process must end all the same.
     bench.mono += RECORD_TIME_MAX;
     assert_eq!(bench.tick(), ["forget"]);
-    let effects = bench.step(Input::Removed { serial: running, result: Ok(()) });
+    let effects = bench.step(Input::Removed { serial: running, result: Ok(()), kept: 0 });
     assert_eq!(effects, ["drop", "finish 1"]);
 }
 
@@ -580,7 +589,7 @@ fn answers_that_come_too_late_change_nothing() {
         Input::BudgetEnded { serial, ended: Ended::Time },
         Input::Unrecordable { serial, error: String::new() },
         Input::Closed { serial, outcome: Outcome::Done },
-        Input::Removed { serial, result: Ok(()) },
+        Input::Removed { serial, result: Ok(()), kept: 0 },
         Input::Sought { serial, found: Sought::Nothing(None) },
         Input::Opened { serial: 999, tried: Ok(None) },
     ] {
@@ -617,4 +626,155 @@ fn what_cannot_be_read_again_is_booked_as_lost_before_and_after_the_counts_are_f
         ledger.check().unwrap();
         assert_eq!((ledger.captured, ledger.captured_bytes, ledger.dropped.io), (7, 700, 3));
     }
+}
+
+/// A spool of 1000 bytes, two accounts, half of it for each.
+fn shared() -> Config {
+    Config { account: AccountBounds { waiting: 3, ..AccountBounds::of(1000, 60, 2) }, ..config() }
+}
+
+fn held(a: u64, b: u64) -> Input {
+    let account = |name: &str| AccountId(name.to_owned());
+    Input::Tick { held: a + b, of_accounts: vec![(account("a"), a), (account("b"), b)] }
+}
+
+#[test]
+fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data_that_waits() {
+    let mut bench = Bench::new(shared());
+    let (of_a, waits, runs) = (bench.running("a"), bench.drained("b"), bench.running("b"));
+    bench.step(Input::Delivery { serial: waits, report: Report::Trouble("403".to_owned()) });
+    assert_eq!(bench.step(held(410, 550)), ["weigh"]);
+    let captured = vec![(of_a, 700), (runs, 1)];
+    let effects = bench.step(Input::Weighed { captured });
+    assert_eq!(effects[..2], ["refuse writes", "end budget Revoked"]);
+    assert_eq!(
+        bench.job(runs).stop_reason,
+        Some(StopReason::SpoolFull),
+        "the larger one is of the other account"
+    );
+    bench.step(detached(runs, 0));
+    assert_eq!(bench.step(held(430, 555)), ["weigh"]);
+    let effects = bench.step(Input::Weighed { captured: vec![(of_a, 700)] });
+    assert_eq!(effects, [format!("give up {waits}")], "the one whose upload fails goes first");
+    assert_eq!(bench.job(of_a).stop_reason, None);
+    bench.delivered(waits, Outcome::Failed("given up for room".to_owned()));
+    let message = bench.job(waits).error_message.clone().unwrap();
+    assert!(message.contains("given up for room") && message.contains("removed from the host"), "{message}");
+    assert_eq!(bench.recorded(waits), ["discard"]);
+}
+
+#[test]
+fn data_is_never_taken_from_an_account_within_its_part_nor_for_its_own_captures() {
+    let mut bench = Bench::new(shared());
+    let (waits, runs) = (bench.drained("b"), bench.running("b"));
+    assert_eq!(bench.step(held(0, 575)), ["weigh"], "its own mark");
+    bench.step(Input::Weighed { captured: vec![(runs, 1)] });
+    assert_eq!(bench.job(runs).stop_reason, Some(StopReason::SpoolFull));
+    bench.step(held(0, 960));
+    assert!(bench.step(Input::Weighed { captured: Vec::new() }).is_empty(), "nobody else needs the room");
+    assert_eq!(bench.machine.capture(waits).unwrap().given_up, None);
+    let mut bench = Bench::new(shared());
+    let (waits, runs) = (bench.drained("b"), bench.running("a"));
+    bench.step(held(560, 470));
+    bench.step(Input::Weighed { captured: vec![(runs, 1)] });
+    assert_eq!(bench.job(runs).stop_reason, Some(StopReason::SpoolFull), "it is the greedy one itself");
+    assert_eq!(bench.machine.capture(waits).unwrap().given_up, None);
+}
+
+#[test]
+fn an_account_at_its_mark_or_above_its_part_of_a_full_spool_begins_nothing() {
+    let mut bench = Bench::new(shared());
+    bench.step(held(0, 575));
+    assert_eq!(bench.create(request("b", Kind::Full)), ["refused ShareFull"]);
+    assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
+    bench.step(held(400, 560));
+    assert_eq!(bench.create(request("b", Kind::Simple)), ["refused ShareFull"], "the spool is full");
+    assert_eq!(bench.create(request("a", Kind::Simple)), ["try destination"], "within its part");
+    bench.step(held(0, 560));
+    assert_eq!(bench.create(request("b", Kind::Simple)), ["try destination"]);
+}
+
+#[test]
+fn captures_that_wait_are_counted_for_each_account_until_they_are_delivered() {
+    let mut bench = Bench::new(shared());
+    let first = bench.drained("b");
+    for _ in 0..2 {
+        bench.drained("b");
+    }
+    assert_eq!(bench.create(request("b", Kind::Full)), ["refused TooManyWaiting"]);
+    assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
+    bench.delivered(first, Outcome::Done);
+    assert_eq!(
+        bench.create(request("b", Kind::Simple)),
+        ["refused TooManyWaiting"],
+        "its manifest is not there"
+    );
+    bench.step(Input::Closed { serial: first, outcome: Outcome::Done });
+    assert_eq!(bench.create(request("b", Kind::Simple)), ["try destination"]);
+}
+
+#[test]
+fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets() {
+    let mut bench = Bench::new(config());
+    let serial = bench.running("a");
+    assert!(bench.step(Input::GiveUp { serial }).is_empty());
+    bench.step(Input::Stop { serial });
+    assert_eq!(bench.step(Input::GiveUp { serial }), [format!("give up {serial}")]);
+    assert!(bench.step(Input::GiveUp { serial }).is_empty(), "once");
+    bench.delivered(serial, Outcome::Failed("its owner dropped it".to_owned()));
+    bench.step(detached(serial, 10));
+    bench.step(stream_ended(serial, 0, 0));
+    bench.step(stream_ended(serial, 0, 0));
+    assert_eq!(bench.step(Input::Noted { serial }), ["record Failed"]);
+    assert_eq!(bench.recorded(serial), ["discard"]);
+    let serial = bench.drained("a");
+    bench.delivered(serial, Outcome::Done);
+    assert_eq!(bench.step(Input::GiveUp { serial }), [format!("give up {serial}")]);
+    let outcome = Outcome::Failed("its owner dropped it".to_owned());
+    assert_eq!(bench.step(Input::Closed { serial, outcome }), ["record Failed"]);
+    assert_eq!(bench.recorded(serial), ["discard"]);
+}
+
+#[test]
+fn what_a_failed_capture_leaves_is_known_and_its_owner_can_drop_it() {
+    let mut bench = Bench::new(config());
+    let serial = bench.drained("a");
+    bench.delivered(serial, Outcome::Failed("403".to_owned()));
+    assert_eq!(bench.recorded(serial), ["forget"]);
+    let (account, id) = (AccountId("a".to_owned()), bench.job(serial).id.clone());
+    bench.step(Input::Removed { serial, result: Ok(()), kept: 300 });
+    assert_eq!(bench.machine.kept(&account, &id), Some(300));
+    let other = Input::DropKept { account: AccountId("b".to_owned()), id: id.clone() };
+    assert!(bench.step(other).is_empty(), "another account's");
+    let dropped = bench.step(Input::DropKept { account: account.clone(), id: id.clone() });
+    assert_eq!(dropped, [format!("drop kept {}", id.as_str().trim_start_matches('0'))]);
+    bench.step(Input::KeptDropped { id: id.clone(), result: Ok(()) });
+    assert_eq!(bench.machine.kept(&account, &id), None);
+}
+
+#[test]
+fn look_backs_of_an_account_have_a_rate_and_those_of_others_have_theirs() {
+    let interval = Duration::from_secs(8);
+    let mut bench = Bench::new(Config { has_history: true, look_back_interval: interval, ..config() });
+    let at = Timestamp::UNIX_EPOCH;
+    let look = |account: &str| Request {
+        offset_time: Some(OffsetTime { sent: at.to_string(), at }),
+        ..request(account, Kind::Simple)
+    };
+    let ask = |bench: &mut Bench, account: &str| {
+        let effects = bench.create(look(account));
+        let serial = bench.machine.last_serial;
+        // It ends at once, so that only its rate is held against the next one.
+        if effects.iter().any(|effect| effect == "record new") {
+            bench.step(Input::Unrecordable { serial, error: String::new() });
+        }
+        effects.last().unwrap().clone()
+    };
+    let refused = "refused LookBackTooSoon";
+    let asked: Vec<_> = (0..10).map(|_| ask(&mut bench, "b")).collect();
+    assert_eq!(asked.iter().filter(|effect| *effect == refused).count(), 2, "{asked:?}");
+    assert_ne!(ask(&mut bench, "a"), refused);
+    bench.mono += interval;
+    assert_ne!(ask(&mut bench, "b"), refused);
+    assert_eq!(ask(&mut bench, "b"), refused);
 }

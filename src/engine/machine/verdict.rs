@@ -59,6 +59,14 @@ impl Capture {
             (Some(Delivered::Failed(e)), _) => {
                 return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
             }
+            (Some(Delivered::GivenUp(why)), _) => {
+                let objects = self.job.objects.len();
+                let said = format!(
+                    "{why}; {objects} of its objects are complete in their store, and the packets that were not delivered are \
+                     removed from the host"
+                );
+                return (Status::Failed, Some(said));
+            }
             (Some(Delivered::ManifestFailed(e)), _) => {
                 let said =
                     format!("every object is in the bucket, but not the manifest: {e}; it is kept {place}");

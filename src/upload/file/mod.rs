@@ -144,6 +144,16 @@ impl FileStore {
         Ok(removed)
     }
 
+    fn unlink(&self, name: &str) -> Result<(), UploadError> {
+        let Some(folder) = self.folder_if_there()? else { return Ok(()) };
+        match folder.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(disk("remove", &folder.path().join(name), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn open(&self, name: &str) -> Result<(std::fs::File, PathBuf), UploadError> {
         let path = self.place.path().join(name);
         let opened = Folder::open(&self.place, false).and_then(|folder| folder.read(name));
@@ -236,6 +246,11 @@ impl ObjectStore for FileStore {
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
         let (store, name) = (self.clone(), name.to_owned());
         blocking(move || store.bytes_of(&name))
+    }
+
+    fn remove<'a>(&'a self, name: &'a str) -> Pending<'a, ()> {
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.unlink(&name))
     }
 
     fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes> {

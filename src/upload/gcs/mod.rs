@@ -218,6 +218,19 @@ impl ObjectStore for GcsStore {
         })
     }
 
+    fn remove<'a>(&'a self, name: &'a str) -> Pending<'a, ()> {
+        Box::pin(async move {
+            let target = self.target(name);
+            let url = target.object_url(&[]);
+            let request = |client: &Client| client.request(Method::DELETE, url.clone());
+            let budget = target.grant.budget_short();
+            match call(&target, "storage.objects.delete", budget, None, request).await {
+                Err(Failed { error, .. }) if !matches!(error, UploadError::NotFound { .. }) => Err(error),
+                _ => Ok(()),
+            }
+        })
+    }
+
     fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes> {
         Box::pin(async move { Ok(media(&self.target(name), None, bytes_max).await?) })
     }

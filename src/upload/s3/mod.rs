@@ -31,7 +31,7 @@ use retry::{Failed, Target, call};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use writer::{PartSizes, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
@@ -68,6 +68,8 @@ pub struct S3Config {
     pub ca_file: Option<PathBuf>,
     /// Instead of the standard AWS chain (environment, profile, container, instance).
     pub credentials: Option<S3Credentials>,
+    /// Parts that all objects together may have on their way beyond one each.
+    pub parts_extra: usize,
 }
 
 impl Default for S3Config {
@@ -84,6 +86,7 @@ impl Default for S3Config {
             proxy: None,
             ca_file: None,
             credentials: None,
+            parts_extra: 256,
         }
     }
 }
@@ -120,6 +123,7 @@ impl S3Config {
 pub(super) struct S3Stores {
     config: S3Config,
     http: SharedHttpClient,
+    parts: Arc<Semaphore>,
     shared: Mutex<Option<aws_config::SdkConfig>>,
 }
 
@@ -127,7 +131,8 @@ impl S3Stores {
     pub(super) fn new(config: S3Config) -> Result<Self, UploadError> {
         config.check()?;
         let http = client::open(config.proxy.as_deref(), config.ca_file.as_deref())?;
-        Ok(Self { config, http, shared: Mutex::default() })
+        let parts = Arc::new(Semaphore::new(config.parts_extra.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { config, http, parts, shared: Mutex::default() })
     }
 
     /// Reads credentials again for the next store that is opened: somebody may have put them right.
@@ -196,6 +201,7 @@ impl S3Stores {
             region: region.to_owned(),
             extras: Arc::new(extras),
             config: self.config.clone(),
+            parts: Arc::clone(&self.parts),
             equal_parts: false,
         }
     }
@@ -234,6 +240,8 @@ pub(super) struct S3Store {
     directory: String,
     region: String,
     config: S3Config,
+    /// Those beyond one of each object.
+    parts: Arc<Semaphore>,
     extras: Arc<S3Extras>,
     equal_parts: bool,
 }
@@ -263,8 +271,12 @@ impl S3Store {
         PartSizes { part_bytes: self.config.part_bytes, equal: self.equal_parts }
     }
 
+    fn writer(&self, name: &str, cut: PartSizes) -> S3Writer {
+        S3Writer::new(self.target(name), cut, self.config.parts_in_flight, Arc::clone(&self.parts))
+    }
+
     async fn go_on(&self, name: &str, checkpoint: &Checkpoint) -> Result<(S3Writer, u64), UploadError> {
-        let fresh = |cut| S3Writer::new(self.target(name), cut, self.config.parts_in_flight);
+        let fresh = |cut| self.writer(name, cut);
         let Kept::S3 { upload_id, part_bytes, parts } = &checkpoint.kept else {
             return Ok((fresh(self.cut()), 0));
         };
@@ -304,7 +316,7 @@ impl ObjectStore for S3Store {
 
     fn begin<'a>(&'a self, name: &'a str) -> Pending<'a, Box<dyn ObjectWriter>> {
         Box::pin(async move {
-            let writer = S3Writer::new(self.target(name), self.cut(), self.config.parts_in_flight);
+            let writer = self.writer(name, self.cut());
             Ok(Box::new(writer) as Box<dyn ObjectWriter>)
         })
     }
@@ -328,6 +340,15 @@ impl ObjectStore for S3Store {
                 Err(Failed { error: UploadError::NotFound { .. }, .. }) => Ok(None),
                 Err(failed) => Err(failed.error),
             }
+        })
+    }
+
+    fn remove<'a>(&'a self, name: &'a str) -> Pending<'a, ()> {
+        Box::pin(async move {
+            let target = self.target(name);
+            let request = || target.client.delete_object().bucket(&target.bucket).key(&target.key).send();
+            let answer = call(&target, "s3:DeleteObject", target.grant.budget_short(), request).await;
+            answer.map(drop).map_err(|failed| failed.error)
         })
     }
 

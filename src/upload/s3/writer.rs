@@ -1,7 +1,8 @@
 //! One object on its way into a bucket. Owns parts, their checksums and the check at the end; not single requests' retries.
 //!
 //! Small objects go by one `PutObject`, larger ones by a multipart upload that begins when the first part is full. At most
-//! `parts_in_flight` parts and the one that fills are in memory.
+//! `parts_in_flight` parts and the one that fills are in memory: one on its way by right, more if the parts that all objects
+//! share allow it, so that an object never waits for another one's.
 //!
 //! Invariant: what was sent is confirmed by the store in whole, or the caller hears that it is not.
 
@@ -17,6 +18,8 @@ use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Parts of one size before the size doubles. With [`PARTS_MAX`] parts there are ten sizes, and even parts of 5 MiB then
 /// add up to 5 TiB less a few, while objects up to 1000 parts never take more memory than configured.
@@ -42,6 +45,10 @@ pub(super) struct S3Writer {
     target: Target,
     cut: PartSizes,
     parts_in_flight: usize,
+    /// Parts on their way beyond one of each object, for all objects.
+    shared: Arc<Semaphore>,
+    /// What of those is on its way for this object.
+    permits: Vec<OwnedSemaphorePermit>,
     /// The part that fills.
     open: BytesMut,
     /// All bytes so far.
@@ -58,12 +65,19 @@ pub(super) struct S3Writer {
 }
 
 impl S3Writer {
-    pub(super) fn new(target: Target, cut: PartSizes, parts_in_flight: usize) -> Self {
+    pub(super) fn new(
+        target: Target,
+        cut: PartSizes,
+        parts_in_flight: usize,
+        shared: Arc<Semaphore>,
+    ) -> Self {
         Self {
             flights: InFlight::new(target.place()),
             target,
             cut,
             parts_in_flight,
+            shared,
+            permits: Vec::new(),
             open: BytesMut::new(),
             bytes: 0,
             whole: Running::after(0),
@@ -112,7 +126,7 @@ impl S3Writer {
         while let Some(part) = self.flights.ended() {
             self.confirmed(part?);
         }
-        while self.flights.len() >= self.parts_in_flight {
+        while self.flights.len() >= self.parts_in_flight || !self.may_fly() {
             let Some(part) = self.flights.next().await else { break };
             self.confirmed(part?);
         }
@@ -128,6 +142,17 @@ impl S3Writer {
         self.upload = Some(upload);
         self.flights.send(send_part(target, id, number, self.open.split().freeze()));
         Ok(())
+    }
+
+    /// Whether one more part may be on its way.
+    fn may_fly(&mut self) -> bool {
+        // One flies by right; what has landed gives its permit back.
+        self.permits.truncate(self.flights.len().saturating_sub(1));
+        if self.flights.len() == 0 {
+            return true;
+        }
+        let permit = Arc::clone(&self.shared).try_acquire_owned();
+        permit.map(|permit| self.permits.push(permit)).is_ok()
     }
 
     fn confirmed(&mut self, (number, part): (i32, KeptPart)) {

@@ -55,14 +55,12 @@ impl World {
                 };
                 Input::Sought { serial, found }
             }
-            Answer::Remove(serial) => {
-                let result = if self.fails(100) { Err("busy".to_owned()) } else { Ok(()) };
-                if result.is_ok() {
-                    self.spool.remove(&self.lives[&serial].id);
-                }
-                Input::Removed { serial, result }
+            Answer::Remove(serial) => self.removes(serial),
+            Answer::Forget(serial) => Input::Removed { serial, result: Ok(()), kept: self.kept(serial) },
+            Answer::DropKept(id) => {
+                let result = self.remove_dir(&id);
+                Input::KeptDropped { id, result }
             }
-            Answer::Forget(serial) => Input::Removed { serial, result: Ok(()) },
             Answer::PlaceRecording(serial) => Input::RecordingPlaced {
                 serial,
                 made: if self.fails(100) { Err("no".to_owned()) } else { Ok(()) },
@@ -78,6 +76,25 @@ impl World {
             }
         };
         self.step(input);
+    }
+
+    fn remove_dir(&mut self, id: &CaptureId) -> Result<(), String> {
+        if self.fails(100) {
+            return Err("busy".to_owned());
+        }
+        self.spool.remove(id);
+        Ok(())
+    }
+
+    fn removes(&mut self, serial: Serial) -> Input {
+        let id = self.lives[&serial].id.clone();
+        let result = self.remove_dir(&id);
+        Input::Removed { serial, result, kept: self.kept(serial) }
+    }
+
+    /// Bytes that are left of a capture in the spool.
+    fn kept(&self, serial: Serial) -> u64 {
+        self.spool.get(&self.lives[&serial].id).map_or(0, |dir| dir.packets * 100 + dir.unpublished)
     }
 
     fn placed(&mut self, serial: Serial, failed: bool) {
@@ -198,5 +215,15 @@ impl World {
             let keeps_manifest = job.status == Status::Failed && job.ledger.captured > 0;
             !job.status.ended() || !dir.is_complete || keeps_manifest
         });
+        let ended = self.spool.iter().filter(|(id, _)| self.store[*id].status.ended());
+        let kept: Vec<_> = ended
+            .map(|(id, dir)| {
+                let account = self.store[id].request.account.clone();
+                Kept::new(id.clone(), account, dir.packets * 100, Duration::ZERO)
+            })
+            .collect();
+        for kept in kept {
+            self.step(Input::Kept(Box::new(kept)));
+        }
     }
 }

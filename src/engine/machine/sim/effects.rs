@@ -3,7 +3,7 @@
 //! Invariant: an effect for something that is gone, or that comes twice, fails the run.
 
 use super::super::*;
-use super::world::{Answer, Change, Dir, INTERVAL, QUEUES, SLOTS, World, Write};
+use super::world::{Answer, Change, Dir, INTERVAL, QUEUES, SLOTS, World, Write, bounds};
 use crate::deliver::Manifest;
 use crate::deliver::journal::CaptureRecord;
 use crate::job::Kind;
@@ -30,7 +30,15 @@ impl World {
             Effect::Attach { serial, slot } => self.attach(serial, slot),
             Effect::Detach { serial, slot } => self.detach(serial, slot),
             Effect::EndBudget { serial, ended } => return Some(self.end_budget(serial, ended)),
-            Effect::RefuseWrites { serial, .. } => drop(self.life(serial).id.clone()),
+            Effect::RefuseWrites { serial, .. } => self.pays(serial),
+            Effect::GiveUp { serial, .. } => self.give_up(serial),
+            Effect::DropKept { account, id, why } => self.drop_kept(&account, &id, &why),
+            Effect::Discard { serial } => {
+                self.release(serial);
+                let id = self.life(serial).id.clone();
+                assert!(self.store[&id].status.ended(), "discarded before its outcome was recorded");
+                self.answers.push(Answer::Remove(serial));
+            }
             Effect::Note { serial } => self.note(serial),
             Effect::SettleCounts { serial, .. } => self.life(serial).needs_counts = false,
             Effect::Publish { serial, manifest } => self.publish(serial, manifest),
@@ -61,6 +69,39 @@ impl World {
             Effect::Finish { replies } => self.finish(&replies),
         }
         None
+    }
+
+    /// An account loses something because the spool is full.
+    fn pays(&mut self, serial: Serial) {
+        let account = AccountId(self.life(serial).account.clone());
+        let (held, bounds) = (self.held[&account], bounds());
+        let is_for_itself = held >= bounds.share / 100 * 95;
+        assert!(held > bounds.part || is_for_itself, "{account} pays for others with {held} bytes");
+    }
+
+    fn give_up(&mut self, serial: Serial) {
+        if !self.owner_drops {
+            let account = AccountId(self.life(serial).account.clone());
+            assert!(self.held[&account] > bounds().part, "{account} loses a capture within its part");
+            self.taken += 1;
+        }
+        let life = self.life(serial);
+        let id = life.id.clone();
+        if life.delivers && !std::mem::replace(&mut life.delivered, true) {
+            let report = Report::Delivered(Outcome::Failed("given up".to_owned()));
+            self.answers.push(Answer::Told(Input::Delivery { serial, report }));
+        }
+        self.dropped.insert(id);
+    }
+
+    fn drop_kept(&mut self, account: &AccountId, id: &CaptureId, why: &str) {
+        assert!(self.store[id].status.ended() && self.store[id].request.account == *account);
+        if why.starts_with("the spool was full") {
+            assert!(self.held[account] > bounds().part, "{account} loses data within its part");
+            self.taken += 1;
+        }
+        self.dropped.insert(id.clone());
+        self.answers.push(Answer::DropKept(id.clone()));
     }
 
     fn record_new(&mut self, serial: Serial, version: u64, job: Job) {

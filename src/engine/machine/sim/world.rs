@@ -20,6 +20,7 @@ pub(super) const QUEUES: usize = 3;
 pub(super) const FULL_PER_ACCOUNT: usize = 2;
 pub(super) const INTERVAL: Duration = Duration::from_secs(3);
 const SPOOL_BYTES: u64 = 1_000_000;
+pub(super) const ACCOUNTS: usize = 3;
 
 /// What survives the process of one capture in the spool.
 #[derive(Debug, Default)]
@@ -76,6 +77,7 @@ pub(super) enum Answer {
     Seek(Serial),
     Remove(Serial),
     Forget(Serial),
+    DropKept(CaptureId),
     PlaceRecording(Serial),
     LookBack(Serial),
     Told(Input),
@@ -101,6 +103,8 @@ pub(super) struct World {
     pub accepted: BTreeSet<CaptureId>,
     /// Packets that each capture's filter took, whatever was counted.
     pub matched: BTreeMap<CaptureId, u64>,
+    /// Captures of which something was removed that was not delivered.
+    pub dropped: BTreeSet<CaptureId>,
     // What does not.
     pub lives: BTreeMap<Serial, Life>,
     pub writes: BTreeMap<Serial, Write>,
@@ -108,6 +112,12 @@ pub(super) struct World {
     pub answers: Vec<Answer>,
     pub asked: BTreeMap<ReplyId, (CaptureId, Duration)>,
     pub simple_accepted: BTreeMap<String, Duration>,
+    /// What each account has on the spool, as the machine was told last.
+    pub held: BTreeMap<AccountId, u64>,
+    /// The capture that its owner gives up just now.
+    pub owner_drops: bool,
+    /// How often an account lost data to others.
+    pub taken: u64,
     pub recording: Option<Serial>,
     pub looking: BTreeSet<Serial>,
     pub leaving: bool,
@@ -116,6 +126,11 @@ pub(super) struct World {
     // Chance's moods.
     pub is_store_broken: bool,
     pub is_calm: bool,
+}
+
+/// Any two accounts can fill the spool.
+pub(super) fn bounds() -> AccountBounds {
+    AccountBounds { waiting: 4, ..AccountBounds::of(SPOOL_BYTES, 50, ACCOUNTS) }
 }
 
 pub(super) fn config() -> Config {
@@ -132,6 +147,8 @@ pub(super) fn config() -> Config {
         queues: QUEUES,
         streams: QUEUES,
         spool_bytes_max: SPOOL_BYTES,
+        account: bounds(),
+        look_back_interval: Duration::from_millis(100),
         high_water_percent: 80,
         has_history: true,
     }
@@ -150,6 +167,10 @@ impl World {
             bucket: BTreeMap::new(),
             accepted: BTreeSet::new(),
             matched: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            held: BTreeMap::new(),
+            owner_drops: false,
+            taken: 0,
             lives: BTreeMap::new(),
             writes: BTreeMap::new(),
             changes: VecDeque::new(),
@@ -173,7 +194,8 @@ impl World {
     pub fn something_happens(&mut self) {
         match self.chance.below(100) {
             0..=9 if !self.finished => self.ask(),
-            10..=12 => self.stop(),
+            10..=11 => self.stop(),
+            12 => self.owner_drops(),
             13..=29 => self.tick(),
             30..=31 => self.set_wall_clock(),
             32..=39 => self.workers_look(),
@@ -229,6 +251,10 @@ impl World {
             }
             let (dir, matched) = (self.spool.get(id), self.matched.get(id).copied().unwrap_or(0));
             assert!(job.ledger.matched <= matched, "of {matched} packets some are counted twice: {job:?}");
+            if self.dropped.contains(id) {
+                assert!(job.status == Status::Failed || self.bucket.contains_key(id), "{job:?}");
+                continue;
+            }
             if let Some(manifest) = self.bucket.get(id) {
                 assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects), "{job:?}");
             } else {
@@ -335,7 +361,7 @@ impl World {
         let at = self.now().wall;
         let looks_back = kind == Kind::Simple && self.chance.permille(500);
         let request = Request {
-            account: AccountId(format!("a{}", self.chance.below(3))),
+            account: AccountId(format!("a{}", self.chance.below(ACCOUNTS as u64))),
             kind,
             filter: FilterV1::default(),
             time_limit: (1 + self.chance.below(20)) as f64,
@@ -391,11 +417,27 @@ impl World {
             life.counts.captured += taken;
             life.counts.captured_bytes += taken * 100;
         }
-        let held = match self.is_calm {
+        let share = SPOOL_BYTES / 2 + SPOOL_BYTES / 20;
+        let held = |chance: &mut Chance| match self.is_calm {
             true => 0,
-            false => self.chance.below(SPOOL_BYTES + SPOOL_BYTES / 10),
+            false => chance.below(share),
         };
-        self.step(Input::Tick { held });
+        let of_accounts: Held =
+            (0..ACCOUNTS).map(|n| (AccountId(format!("a{n}")), held(&mut self.chance))).collect();
+        self.held = of_accounts.iter().cloned().collect();
+        self.step(Input::Tick { held: self.held.values().sum(), of_accounts });
+    }
+
+    /// Somebody drops what a capture of theirs has on the host.
+    fn owner_drops(&mut self) {
+        self.owner_drops = true;
+        let waiting = |capture: &Capture| capture.is_accepted() && !capture.takes_packets();
+        if let Some(serial) = self.some_serial(waiting) {
+            self.step(Input::GiveUp { serial });
+        } else if let Some(kept) = self.machine.kept.first().cloned() {
+            self.step(Input::DropKept { account: kept.account, id: kept.id });
+        }
+        self.owner_drops = false;
     }
 
     fn set_wall_clock(&mut self) {
