@@ -1,6 +1,6 @@
 //! How often an account may have a challenge written. Owns the memory of the last hour; not the challenges.
 //!
-//! A challenge is an object in a bucket that need not be the asker's, and whoever asks has proven nothing yet.
+//! A challenge is an object in a bucket that need not belong to the account, which has proven nothing yet.
 //!
 //! Invariant: an account has at most [`CHALLENGES_PER_HOUR_MAX`] challenges an hour, and in one bucket a new one only once the
 //! last is answered or old enough. In memory alone: a restart forgives.

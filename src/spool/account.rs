@@ -81,7 +81,7 @@ impl Account {
         state.tenants.insert(dir.to_owned(), Arc::clone(share));
     }
 
-    /// A charge of nothing yet, for whoever has the directory of `path`.
+    /// A charge of nothing yet, for the tenant that has the directory of `path`.
     pub fn charge(&self, path: &Path) -> Charge {
         Charge::of(&self.quota, self.share(path))
     }
