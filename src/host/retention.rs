@@ -226,7 +226,7 @@ mod tests {
     const NOW: &str = "fedcba9876543210fedcba9876543210";
 
     fn sweeper(dir: &Path, spool_dir: &Path) -> Sweeper {
-        Sweeper::new(dir.to_owned(), spool_dir.to_owned(), Duration::from_secs(60), 3000)
+        Sweeper::new(dir.to_owned(), spool_dir.to_owned(), Duration::from_secs(60), 30_000)
     }
 
     fn make(dir: &Path, name: &str, now: SystemTime, age_seconds: u64) {
@@ -277,7 +277,7 @@ mod tests {
             let account = Some(crate::job::AccountId(account.to_owned()));
             let json = Manifest { account, ..manifest }.to_json().unwrap();
             for (name, bytes) in
-                [(format!("pcap_{id}.pcap"), vec![0; 1000]), (format!("pcap_{id}.json"), json)]
+                [(format!("pcap_{id}.pcap"), vec![0; 10_000]), (format!("pcap_{id}.json"), json)]
             {
                 std::fs::write(dir.path().join(&name), bytes).unwrap();
                 let file = std::fs::File::options().write(true).open(dir.path().join(&name)).unwrap();
@@ -289,7 +289,7 @@ mod tests {
         assert!(!dir.path().join(format!("pcap_{:032x}.pcap", 2)).exists());
         assert!(dir.path().join(format!("pcap_{:032x}.pcap", 4)).exists(), "older, and another account's");
         let held = sweeper.held();
-        assert!(held["a"] > 1000 && held["b"] > 2000 && held["b"] <= 3000, "{held:?}");
+        assert!(held["a"] > 10_000 && held["b"] > 20_000 && held["b"] <= 30_000, "{held:?}");
     }
 
     #[test]
