@@ -32,7 +32,7 @@ pub struct Recovery {
 }
 
 /// An open segment that is left as it is.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct HeldSegment {
     /// The file.
     pub path: PathBuf,
