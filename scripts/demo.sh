@@ -90,6 +90,7 @@ write_config() {
         -e "s|^token_sha256 *=.*|token_sha256 = \"$(printf %s "$TRAWL_TOKEN" | sha256sum | cut -d ' ' -f 1)\"|" \
         "$ROOT/config/demo.toml" >"$WORK/trawl.toml"
     printf '\n[api]\nlisten = "127.0.0.1:%s"\n' "$port" >>"$WORK/trawl.toml"
+    chmod 640 "$WORK/trawl.toml"
 }
 
 trawl() { "${inside[@]}" "$TRAWL" "$@"; }
