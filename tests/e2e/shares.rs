@@ -272,14 +272,19 @@ fn files_of_simple_captures_are_on_the_accounts_share_and_the_oldest_go_first() 
         }
         ids.push(id);
     }
-    let status = |id: &String| trawl.ask_as_other("GET", &format!("/{id}/download"), &[]).status;
+    let simple = trawl.spool().join("simple");
+    let first = simple.join(format!("pcap_{}.pcap", ids[0]));
     let deadline = Instant::now() + Duration::from_secs(30);
-    while status(&ids[0]) != 410 || bytes_in(&trawl.spool().join("simple")) > 328_000 {
+    while first.exists() || bytes_in(&simple) > 328_000 {
         assert!(Instant::now() < deadline, "{}", trawl.log());
         std::thread::sleep(Duration::from_millis(20));
     }
-    let spool = trawl.progress_of_other(&ids[0]).spool.unwrap();
-    assert!(spool.account_held_bytes > 0 && spool.account_held_bytes <= 328_000, "{spool:?}");
+    assert_eq!(trawl.ask_as_other("GET", &format!("/{}/download", ids[0]), &[]).status, 410);
+    let held = || trawl.progress_of_other(&ids[0]).spool.unwrap().account_held_bytes;
+    while !(1..=328_000).contains(&held()) {
+        assert!(Instant::now() < deadline, "{} bytes are on the share: {}", held(), trawl.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert_whole(&trawl, 20_000);
     trawl.kill_and_restart();
     let deadline = Instant::now() + Duration::from_secs(30);
