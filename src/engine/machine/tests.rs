@@ -120,6 +120,13 @@ impl Bench {
         self.step(Input::Recorded { serial, version })
     }
 
+    /// The capture's job says all of this.
+    #[track_caller]
+    fn assert_says(&self, serial: Serial, parts: &[&str]) {
+        let message = self.job(serial).error_message.clone().unwrap();
+        parts.iter().for_each(|part| assert!(message.contains(part), "no {part:?}: {message}"));
+    }
+
     fn tick(&mut self) -> Vec<String> {
         self.step(Input::Tick { held: 0, of_accounts: Vec::new() })
     }
@@ -225,8 +232,7 @@ fn a_delivery_that_fails_for_good_ends_its_capture_at_once_and_keeps_its_packets
     bench.step(stream_ended(serial, 0, 0));
     bench.step(stream_ended(serial, 0, 0));
     assert_eq!(bench.step(Input::Noted { serial }), ["record Failed"]);
-    let message = bench.job(serial).error_message.clone().unwrap();
-    assert!(message.contains("the segment is damaged") && message.contains("are kept"), "{message}");
+    bench.assert_says(serial, &["the segment is damaged", "are kept"]);
     assert_eq!(bench.recorded(serial), ["forget"]);
 }
 
@@ -260,11 +266,7 @@ fn a_directory_with_an_unpublished_segment_is_kept_and_the_job_says_so() {
     bench.step(Input::Noted { serial });
     bench.delivered(serial, Outcome::Done);
     bench.step(Input::Closed { serial, outcome: Outcome::Done });
-    let message = bench.job(serial).error_message.clone().unwrap();
-    assert!(
-        message.contains("1 segments could not be published") && message.contains("trawl recover"),
-        "{message}"
-    );
+    bench.assert_says(serial, &["1 segments could not be published", "trawl recover"]);
     assert_eq!(bench.recorded(serial), ["forget"]);
 }
 
@@ -525,8 +527,7 @@ fn a_capture_that_was_interrupted_before_its_first_packet_says_so() {
     assert_eq!(bench.step(Input::Delivery { serial: 1, report }), ["record ConversionRunning"]);
     assert_eq!(bench.delivered(1, Outcome::Done), ["publish"]);
     assert_eq!(bench.step(Input::Closed { serial: 1, outcome: Outcome::Done }), ["record Failed"]);
-    let message = bench.job(1).error_message.clone().unwrap();
-    assert!(message.contains("ended while this capture was running"), "{message}");
+    bench.assert_says(1, &["ended while this capture was running"]);
     assert_eq!(bench.job(1).stop_reason, Some(StopReason::Interrupted));
 }
 
@@ -658,8 +659,7 @@ fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data
     assert_eq!(effects, [format!("give up {waits}")], "the one whose upload fails goes first");
     assert_eq!(bench.job(of_a).stop_reason, None);
     bench.delivered(waits, Outcome::Failed("given up for room".to_owned()));
-    let message = bench.job(waits).error_message.clone().unwrap();
-    assert!(message.contains("given up for room") && message.contains("removed from the host"), "{message}");
+    bench.assert_says(waits, &["given up for room", "removed from the host"]);
     assert_eq!(bench.recorded(waits), ["discard"]);
 }
 
