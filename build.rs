@@ -36,6 +36,7 @@ mod dpdk {
         "rte_mempool_free",
         "rte_eth_dev_start",
         "rte_eth_dev_adjust_nb_rx_tx_desc",
+        "rte_eth_dev_set_mtu",
         "rte_eth_promiscuous_enable",
         "rte_eth_allmulticast_enable",
         "rte_eth_stats_reset",

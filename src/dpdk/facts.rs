@@ -30,7 +30,7 @@ pub struct PortFacts {
     pub queues: u16,
     /// How frames are spread over them.
     pub spread: Spread,
-    /// Descriptors of each queue, after the device's rules.
+    /// Descriptors of each queue, as the driver says it has them, otherwise as asked for after the device's rules.
     pub rx_descriptors: u16,
     /// Buffers of each queue.
     pub buffers: u32,
@@ -40,6 +40,8 @@ pub struct PortFacts {
     pub scatter: bool,
     /// Longest frame that the device was asked to take, in bytes without FCS.
     pub frame_bytes_max: u32,
+    /// Whether every frame that the device knows to have lost is in `StartedPort::losses`.
+    pub counts_its_losses: bool,
     /// What was asked for and is not so; a sentence each.
     pub limitations: Vec<String>,
 }

@@ -13,9 +13,7 @@ use super::{
     eal::{Code, Eal},
     sys,
 };
-
-/// Buffers that a thread keeps at hand: four bursts, so that receiving and freeing rarely meet the shared ring.
-pub(super) const CACHE: u32 = 256;
+use crate::drivers::CACHE;
 
 /// Bytes that DPDK keeps free in front of a frame (`RTE_PKTMBUF_HEADROOM`); a VLAN tag is put back into it.
 const HEADROOM: u32 = sys::RTE_PKTMBUF_HEADROOM;

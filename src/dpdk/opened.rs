@@ -4,7 +4,7 @@
 //! Invariant: a device is closed once, after its last queue is gone and before its buffers are freed.
 #![allow(unsafe_code)]
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{
     device::DeviceError,
@@ -85,7 +85,7 @@ pub enum PortError {
         source: MempoolError,
     },
     /// A step of configuration that the driver refused.
-    #[error("device {device:?}: {step} failed: {code}; the driver's log above says why")]
+    #[error("device {device:?}: {step} failed: {code}; the driver's log above says why{}{advice}", if advice.is_empty() { "" } else { "; " })]
     Step {
         /// As configured.
         device: String,
@@ -93,6 +93,8 @@ pub enum PortError {
         step: &'static str,
         /// The driver's reason.
         code: Code,
+        /// What helps with this driver; may be empty.
+        advice: &'static str,
     },
 }
 
@@ -104,12 +106,19 @@ pub(super) struct Opened {
     pub(super) started: bool,
     pub(super) device: String,
     pub(super) pools: Mutex<Vec<Arc<Mempool>>>,
+    pub(super) advice: OnceLock<&'static str>,
     pub(super) eal: Eal,
 }
 
 impl Opened {
     pub(super) fn error(&self, step: &'static str, code: Code) -> PortError {
-        PortError::Step { device: self.device.clone(), step, code }
+        let advice = self.advice.get().copied().unwrap_or_default();
+        PortError::Step { device: self.device.clone(), step, code, advice }
+    }
+
+    /// From here on errors say what helps with the device's driver.
+    pub(super) fn set_advice(&self, advice: &'static str) {
+        let _is_set_once = self.advice.set(advice);
     }
 
     pub(super) fn check(&self, step: &'static str, returned: i32) -> Result<(), PortError> {

@@ -7,13 +7,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use super::{
     burst::RxQueue,
-    configure::configure,
-    counters::PortStats,
+    configure::Setup,
+    counters::Tallies,
     device::Device,
     eal::{Code, Eal},
     facts::{Link, PortFacts, Spread},
@@ -21,12 +21,13 @@ use super::{
     probe::probe,
     sys,
 };
+use crate::drivers::{Driver, Promiscuous};
 
 /// A configured port that receives nothing yet.
 #[derive(Debug)]
 pub struct Port {
     opened: Opened,
-    facts: PortFacts,
+    setup: Setup,
 }
 
 /// A running port. It stops when this and all its queues are dropped.
@@ -34,7 +35,8 @@ pub struct Port {
 pub struct StartedPort {
     opened: Arc<Opened>,
     facts: PortFacts,
-    baseline: PortStats,
+    driver: &'static Driver,
+    tallies: Mutex<Tallies>,
 }
 
 impl Port {
@@ -52,52 +54,97 @@ impl Port {
             started: false,
             device: config.device.clone(),
             pools: Mutex::default(),
+            advice: OnceLock::new(),
             eal: eal.clone(),
         };
-        let facts = configure(&opened, config, &device, needs)?;
-        Ok(Self { opened, facts })
+        let mut setup = Setup::plan(&opened, config, &device, needs)?;
+        setup.prepare(&opened)?;
+        Ok(Self { opened, setup })
     }
 
     /// What became of the configuration.
     pub fn facts(&self) -> &PortFacts {
-        &self.facts
+        &self.setup.facts
     }
 
-    /// Starts receiving: everything on the wire, also what is not for this host. One [`RxQueue`] per queue, in order.
+    /// Starts receiving: everything on the wire, also what is not for this host. One [`RxQueue`] per queue, in order. When the
+    /// driver refuses, it is configured again with less.
     ///
     /// # Errors
-    /// When the driver refuses.
+    /// When the driver refuses whatever is asked of it.
     pub fn start(self) -> Result<(StartedPort, Vec<RxQueue>), PortError> {
-        let Self { mut opened, mut facts } = self;
+        let Self { mut opened, mut setup } = self;
         let id = opened.id;
-        let baseline = {
-            let _control = opened.eal.control();
-            let baseline = PortStats::baseline(id);
-            // SAFETY: control is held, and the port's queues are set up.
-            opened.check("starting", unsafe { sys::rte_eth_dev_start(id) })?;
-            opened.started = true;
-            // SAFETY: as above.
-            let returned = unsafe {
-                sys::rte_eth_allmulticast_enable(id);
-                sys::rte_eth_promiscuous_enable(id)
+        let tallies = loop {
+            let started = {
+                let _control = opened.eal.control();
+                let tallies = Tallies::baseline(id, setup.driver);
+                // SAFETY: control is held, and the port's queues are set up.
+                opened.check("starting", unsafe { sys::rte_eth_dev_start(id) }).map(|()| tallies)
             };
-            // SAFETY: as above.
-            if facts.spread == Spread::Symmetric && unsafe { sys::trawl_port_is_symmetric(id) } == 0 {
-                facts.spread = Spread::Device;
-                facts.limitations.push(
-                    "the device does not confirm our RSS key: directions of a flow may come on different queues".into(),
-                );
+            match started {
+                Ok(tallies) => break tallies,
+                Err(error) if !setup.descend() => return Err(error),
+                Err(_) => setup.prepare(&opened)?,
             }
-            // A driver without the notion does not filter.
-            if returned != 0 && Code::of(returned) != Code::NOT_SUPPORTED {
-                let code = Code::of(returned);
-                facts.limitations.push(format!("only frames to this host: no promiscuous mode ({code})"));
-            }
-            baseline
         };
+        opened.started = true;
+        let Setup { mut facts, driver, .. } = setup;
+        {
+            let _control = opened.eal.control();
+            receive_everything(id, driver, &mut facts);
+            stop_pausing(id, driver, &mut facts);
+        }
         let opened = Arc::new(opened);
         let queues = (0..facts.queues).map(|queue| RxQueue::new(opened.clone(), id, queue)).collect();
-        Ok((StartedPort { opened, facts, baseline }, queues))
+        Ok((StartedPort { opened, facts, driver, tallies: Mutex::new(tallies) }, queues))
+    }
+}
+
+/// Switches address filters off and asks how flows are spread. The caller holds the control lock.
+fn receive_everything(id: u16, driver: &Driver, facts: &mut PortFacts) {
+    // SAFETY: the port is started; control is held.
+    let returned = unsafe {
+        sys::rte_eth_allmulticast_enable(id);
+        sys::rte_eth_promiscuous_enable(id)
+    };
+    // SAFETY: as above.
+    if facts.spread == Spread::Symmetric && unsafe { sys::trawl_port_is_symmetric(id) } == 0 {
+        facts.spread = Spread::Device;
+        facts.limitations.push(
+            "the device does not confirm our RSS key: directions of a flow may come on different queues"
+                .into(),
+        );
+    }
+    let code = Code::of(returned);
+    let refused = format!("only frames to this host: no promiscuous mode ({code})");
+    let limitation = match driver.promiscuous {
+        Promiscuous::NeedsTrust(advice) if returned == 0 => {
+            format!("it may receive only frames to this host, although the driver says otherwise: {advice}")
+        }
+        _ if returned == 0 => return,
+        // It has no such notion, and does not filter.
+        Promiscuous::NoFilter if code == Code::NOT_SUPPORTED => return,
+        Promiscuous::NoFilter | Promiscuous::Told => refused,
+        Promiscuous::OwnAddress(advice) | Promiscuous::NeedsTrust(advice) => format!("{refused}; {advice}"),
+    };
+    facts.limitations.push(limitation);
+}
+
+/// A capture port that asks its peer for a pause loses frames in the switch, where nobody counts them for us; on a live link it
+/// slows the peer. The caller holds the control lock. Some drivers forget it at the start, so this comes after.
+fn stop_pausing(id: u16, driver: &Driver, facts: &mut PortFacts) {
+    if !driver.pauses {
+        return;
+    }
+    // SAFETY: the port is started; control is held.
+    let returned = unsafe { sys::trawl_pause_off(id, driver.kernel.is_some().into()) };
+    if returned != 0 {
+        let code = Code::of(returned);
+        facts.limitations.push(format!(
+            "pause frames cannot be switched off ({code}): full queues may hold up the sender; switch them off in the switch, \
+             or with `ethtool -A IF rx off tx off` before the device is bound"
+        ));
     }
 }
 
@@ -120,8 +167,12 @@ impl StartedPort {
         self.opened.id
     }
 
-    pub(super) fn baseline(&self) -> PortStats {
-        self.baseline
+    pub(super) fn driver(&self) -> &'static Driver {
+        self.driver
+    }
+
+    pub(super) fn tallies(&self) -> MutexGuard<'_, Tallies> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn control(&self) -> MutexGuard<'_, BTreeSet<u16>> {

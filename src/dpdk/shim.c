@@ -190,7 +190,7 @@ trawl_port_configure(uint16_t port, const struct trawl_setup *setup)
 
 int
 trawl_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket, int scatter,
-		     struct rte_mempool *pool)
+		     int drop_en, struct rte_mempool *pool)
 {
 	struct rte_eth_dev_info info;
 	struct rte_eth_rxconf conf;
@@ -200,7 +200,32 @@ trawl_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_
 		return ret;
 	conf = info.default_rxconf;
 	conf.offloads = scatter ? info.rx_queue_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER : 0;
+	if (drop_en)
+		conf.rx_drop_en = 1;
 	return rte_eth_rx_queue_setup(port, queue, descriptors, (unsigned int)socket, &conf, pool);
+}
+
+uint16_t
+trawl_rx_ring(uint16_t port, uint16_t queue)
+{
+	struct rte_eth_rxq_info info;
+
+	memset(&info, 0, sizeof(info));
+	return rte_eth_rx_queue_info_get(port, queue, &info) == 0 ? info.nb_desc : 0;
+}
+
+int
+trawl_pause_off(uint16_t port, int is_told_truly)
+{
+	struct rte_eth_fc_conf conf;
+	int ret;
+
+	memset(&conf, 0, sizeof(conf));
+	ret = rte_eth_dev_flow_ctrl_get(port, &conf);
+	if (ret != 0 || (is_told_truly && conf.mode == RTE_ETH_FC_NONE))
+		return ret;
+	conf.mode = RTE_ETH_FC_NONE;
+	return rte_eth_dev_flow_ctrl_set(port, &conf);
 }
 
 int

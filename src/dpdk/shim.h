@@ -91,7 +91,11 @@ int trawl_port_find(const char *name);
 int trawl_port_device(uint16_t port, struct trawl_device *device);
 int trawl_port_configure(uint16_t port, const struct trawl_setup *setup);
 int trawl_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket, int scatter,
-			 struct rte_mempool *pool);
+			 int drop_en, struct rte_mempool *pool);
+/* Descriptors that an RX queue has, once it is set up; 0 if the driver does not say. */
+uint16_t trawl_rx_ring(uint16_t port, uint16_t queue);
+/* Has the device send and honour no pause frames. It may say that none are on, although only the link is down. */
+int trawl_pause_off(uint16_t port, int is_told_truly);
 int trawl_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, int32_t socket);
 /* Whether the device really hashes with our symmetric key; 0 also if it does not say. */
 int trawl_port_is_symmetric(uint16_t port);

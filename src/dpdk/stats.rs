@@ -1,23 +1,24 @@
-//! What a port counts itself. Owns the reading of its counters since start; not the counts of what workers received.
+//! What a port counts itself. Owns the reading of its counters since start, and which of them are lost frames; not the counts of
+//! what workers received.
 //!
-//! Which losses a driver sees, in DPDK 22.11 (its sources; a zero elsewhere means "not counted", not "none lost"):
-//!
-//! | driver | `imissed` | `ierrors` | `rx_nombuf` | losses seen elsewhere only |
-//! |---|---|---|---|---|
-//! | hardware | full queue | CRC, length and others | buffers exhausted | switch, PCIe |
-//! | `net_pcap` | libpcap's drops of an interface; none for files | torn file | buffers exhausted (nothing lost) | |
-//! | `net_af_packet` | – | – | – | the kernel's ring was full: the interface's own statistics |
-//! | `net_af_xdp` | `XDP_STATISTICS.rx_dropped` | – | – | the fill ring was empty |
-//! | `net_tap` | – | read errors | buffers exhausted | the interface's `tx_dropped` |
-//! | `net_virtio_user` | – | frames with a bad header | buffers exhausted | the peer found the ring full |
-//! | `net_null`, `net_ring` | – | – | – | |
+//! What each driver counts stands in [`crate::drivers`]. A zero of a driver that does not count is no "none lost".
 //!
 //! Invariant: all counters are zero when a port starts, and never go back while it runs.
-#![allow(unsafe_code)]
 
-use std::{ffi::CStr, mem::MaybeUninit};
+use super::{counters::PortStats, opened::PortError, port::StartedPort};
 
-use super::{counters::PortStats, opened::PortError, port::StartedPort, sys};
+/// Frames that a port lost, by cause, as far as its driver can vouch for it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PortLosses {
+    /// A queue was full.
+    pub imissed: u64,
+    /// No buffer was free, of drivers that lose a frame by that.
+    pub rx_nombuf: u64,
+    /// Damaged, of drivers that deliver no such frame.
+    pub ierrors: u64,
+    /// By the driver's extended counters.
+    pub discarded: u64,
+}
 
 impl StartedPort {
     /// The port's counters since it was started.
@@ -26,43 +27,18 @@ impl StartedPort {
     /// When the device is gone.
     pub fn stats(&self) -> Result<PortStats, PortError> {
         let _control = self.control();
-        let now = PortStats::read(self.id()).map_err(|code| self.error("reading its counters", code))?;
-        Ok(now.since(self.baseline()))
+        self.tallies().read(self.id()).map_err(|code| self.error("reading its counters", code))
     }
 
-    /// All counters that the driver has, by its own names; not relative to the start.
-    pub fn xstats(&self) -> Vec<(String, u64)> {
-        let _control = self.control();
-        // SAFETY: with no array the callee returns how many there are.
-        let count = unsafe { sys::rte_eth_xstats_get_names(self.id(), std::ptr::null_mut(), 0) };
-        let Ok(count) = u32::try_from(count) else { return Vec::new() };
-        // SAFETY: both are structures of integers and bytes, for which zero is a value.
-        let (name, value) = unsafe {
-            (
-                MaybeUninit::<sys::rte_eth_xstat_name>::zeroed().assume_init(),
-                MaybeUninit::<sys::rte_eth_xstat>::zeroed().assume_init(),
-            )
-        };
-        let mut names = vec![name; count as usize];
-        let mut values = vec![value; count as usize];
-        // SAFETY: the arrays have `count` elements; the callee writes no more than that and returns a larger number if
-        // there were more, which min() below does not believe.
-        let (named, valued) = unsafe {
-            (
-                sys::rte_eth_xstats_get_names(self.id(), names.as_mut_ptr(), count),
-                sys::rte_eth_xstats_get(self.id(), values.as_mut_ptr(), count),
-            )
-        };
-        let filled = |returned: i32| usize::try_from(returned).unwrap_or(0).min(count as usize);
-        let names = &names[..filled(named)];
-        values[..filled(valued)]
-            .iter()
-            .filter_map(|stat| {
-                let name = names.get(usize::try_from(stat.id).ok()?)?;
-                // SAFETY: DPDK terminates the name within its array.
-                let name = unsafe { CStr::from_ptr(name.name.as_ptr()) };
-                Some((name.to_string_lossy().into_owned(), stat.value))
-            })
-            .collect()
+    /// Which of these counters are lost frames.
+    pub fn losses(&self, stats: &PortStats) -> PortLosses {
+        let losses = self.driver().losses;
+        let lost = |count, is_lost| if is_lost { count } else { 0 };
+        PortLosses {
+            imissed: stats.imissed,
+            rx_nombuf: lost(stats.rx_nombuf, losses.nombuf_is_lost),
+            ierrors: lost(stats.ierrors, losses.errors_are_lost),
+            discarded: stats.discarded,
+        }
     }
 }

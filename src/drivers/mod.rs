@@ -5,8 +5,10 @@
 //!
 //! Invariant: a driver without a row is trusted with nothing that could hide a loss.
 
+mod buffers;
 mod table;
 
+pub use buffers::{CACHE, Queue};
 pub use table::{TABLE, UNKNOWN};
 
 /// What one driver does.
@@ -20,7 +22,7 @@ pub struct Driver {
     pub kernel: Option<&'static str>,
     /// How it fills its rings.
     pub ring: Ring,
-    /// It is asked for no scatter, and each buffer holds a whole frame.
+    /// It has no scatter, or is the worse for it: each buffer holds a whole frame.
     pub one_buffer_per_frame: bool,
     /// It takes 1, 2, 4, 8… queues.
     pub queues_power_of_two: bool,

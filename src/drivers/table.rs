@@ -64,9 +64,6 @@ pub const TABLE: &[Driver] = &[
         ring: Ring { rounds_up: true, fast_if_power_of_two: true, ..RING },
         one_buffer_per_frame: true,
         sets_mtu: true,
-        promiscuous: Promiscuous::NeedsTrust(
-            "a VF needs `ip link set PF vf N trust on`; a port of the host itself needs nothing",
-        ),
         losses: Losses {
             xstats: &[
                 "rx_phy_discard_packets",
@@ -116,6 +113,7 @@ pub const TABLE: &[Driver] = &[
     // mana.c: "There is no good way to get stats->imissed"; no promiscuous_enable.
     Driver {
         names: &["net_mana", "mana"],
+        one_buffer_per_frame: true,
         pci: &[(0x1414, &[0x00ba])],
         kernel: Some("mana"),
         queues_power_of_two: true,
@@ -142,6 +140,7 @@ pub const TABLE: &[Driver] = &[
     // gve_ethdev.c of 22.11: no stats_get, no promiscuous_enable; gve_rx.c takes the device's ring size and 2048-byte buffers.
     Driver {
         names: &["net_gve"],
+        one_buffer_per_frame: true,
         pci: &[(0x1ae0, &[0x0042])],
         ring: Ring { decided_by: Some("it is as long as the device says; nothing changes it"), ..RING },
         wants_tx: true,
@@ -156,6 +155,7 @@ pub const TABLE: &[Driver] = &[
     Driver {
         names: &["net_netvsc"],
         wants_tx: true,
+        sets_mtu: true,
         promiscuous: Promiscuous::NeedsTrust("the virtual switch must mirror to this port"),
         losses: not_all("the counters of the host's virtual switch"),
         ..SOFTWARE
@@ -176,7 +176,6 @@ pub const TABLE: &[Driver] = &[
             decided_by: Some("the hypervisor decides: QEMU's `rx_queue_size=`, which is 256 unless set"),
             ..RING
         },
-        promiscuous: Promiscuous::Told,
         losses: Losses {
             errors_are_lost: true,
             ..not_all("`tx_dropped` of the host's interface to this VM")
@@ -274,6 +273,7 @@ pub const TABLE: &[Driver] = &[
     // rte_eth_af_packet.c: tp_drops is not read.
     Driver {
         names: &["net_af_packet", "eth_af_packet"],
+        one_buffer_per_frame: true,
         losses: not_all("`ss -0 --info` while it runs: the kernel's drops of this socket"),
         ..SOFTWARE
     },
