@@ -117,6 +117,7 @@ pub fn ledger(ledger: &Ledger) -> String {
         port.imissed,
         port.rx_nombuf,
         port.ierrors,
+        port.discarded,
         dropped.no_block,
         dropped.spool,
         dropped.io,
@@ -126,8 +127,16 @@ pub fn ledger(ledger: &Ledger) -> String {
         0 => String::new(),
         lost => format!("{lost} packets were lost: see the causes above that are not zero\n"),
     };
+    let discarded = match port.discarded {
+        0 => String::new(),
+        discarded => format!(" + discarded {discarded}"),
+    };
+    let verdict = match port.uncounted {
+        true => format!("more may be lost than is counted: a port does not count what it loses\n{verdict}"),
+        false => verdict,
+    };
     format!(
-        "offered {offered} = rx {rx} + imissed {} + rx_nombuf {} + ierrors {}\n\
+        "offered {offered} = rx {rx} + imissed {} + rx_nombuf {} + ierrors {}{discarded}\n\
          rx {rx} = unmatched {unmatched} + matched {matched}\n\
          matched {matched} = captured {captured} + dropped: no_block {} + limit {} + sampled {} + spool {} + io {} + interrupted {}\n\
          captured {captured} packets of {captured_bytes} bytes\n{lost}{verdict}\n",
@@ -167,7 +176,7 @@ pub fn moment(progress: &Progress) -> String {
     let ledger = &progress.ledger;
     let dropped = &ledger.dropped;
     let drops = sum(&[dropped.no_block, dropped.spool, dropped.io, dropped.interrupted]);
-    let port = sum(&[ledger.port.imissed, ledger.port.rx_nombuf, ledger.port.ierrors]);
+    let port = u128::from(ledger.port.total());
     let left = match progress.seconds_left.ceil() {
         seconds if seconds > 0.0 => format!(", {seconds:.0} s left"),
         _ => String::new(),

@@ -112,7 +112,12 @@ fn verdict(verified: &Verified, findings: &[String]) -> String {
         return lines.chain([identity]).collect::<Vec<_>>().join("\n");
     }
     let text = format!("verified: {} objects, {} packets", verified.manifest.objects.len(), verified.packets);
-    let lost = if verified.manifest.complete { "" } else { "; packets were lost, see the ledger" };
+    let Manifest { complete, ledger, .. } = &verified.manifest;
+    let lost = match (complete, ledger.port.uncounted && ledger.lost() == 0) {
+        (true, _) => "",
+        (false, true) => "; packets may be lost that no counter knows: a port does not count what it loses",
+        (false, false) => "; packets were lost, see the ledger",
+    };
     format!("{text}{lost}\n{identity}")
 }
 

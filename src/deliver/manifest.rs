@@ -86,7 +86,8 @@ pub struct Manifest {
     pub ended: Option<Timestamp>,
     /// Why it stopped taking packets.
     pub stop_reason: Option<StopReason>,
-    /// Whether every frame that the filter took within the limits is in the objects: nothing lost in ports, blocks or spool.
+    /// Whether every frame that the filter took within the limits is in the objects: nothing lost in ports, blocks or spool. Never
+    /// of ports that do not count what they lose (`ledger.port.uncounted`).
     pub complete: bool,
     /// Snap length of the objects in bytes.
     pub snaplen: u32,

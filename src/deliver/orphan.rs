@@ -428,7 +428,7 @@ impl Orphan {
             complete: goes_on != self.entries.is_empty()
                 && record.is_some_and(|record| record.is_final)
                 && self.summary.notes.is_empty()
-                && ledger.lost() == 0,
+                && ledger.is_whole(),
             snaplen: self.snaplen(),
             format: format.container,
             compression: format.compression,

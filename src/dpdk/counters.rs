@@ -39,9 +39,7 @@ impl Tally {
         let more = match self.last.checked_sub(raw) {
             None | Some(0) => raw - self.last,
             // It began again at zero after 2^32.
-            Some(fell) if wraps && fell > 1 << 31 => {
-                (1_u64 << 32).saturating_sub(fell)
-            }
+            Some(fell) if wraps && fell > 1 << 31 => (1_u64 << 32).saturating_sub(fell),
             // The driver or the device set it to zero.
             Some(_) if raw < self.last / 2 => raw,
             // A difference of two registers that were not read at one moment.

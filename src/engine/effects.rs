@@ -239,7 +239,7 @@ impl Engine {
     }
 
     fn attach(&mut self, serial: Serial, slot: usize) {
-        let ports = (self.planes.ports)();
+        let ports = self.planes.ports.latest().drops;
         let Some(budget) = self.resources.get(&serial).map(|resources| Arc::clone(&resources.budget)) else {
             return;
         };

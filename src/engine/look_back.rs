@@ -38,6 +38,8 @@ struct LookBack {
     host: String,
     colo: String,
     queues: u32,
+    /// See [`crate::job::PortDrops`].
+    uncounted: bool,
     dir: PathBuf,
     history: Arc<History>,
     written: Arc<Notify>,
@@ -65,6 +67,7 @@ impl Engine {
             host: self.planes.host.clone(),
             colo: self.planes.colo.clone(),
             queues: u32::try_from(self.planes.queues.len()).unwrap_or(u32::MAX),
+            uncounted: self.planes.ports.latest().drops.uncounted,
             dir: self.planes.simple_dir.clone(),
             history: Arc::clone(&recorder.history),
             written: Arc::clone(&self.planes.simple_written),
@@ -145,6 +148,7 @@ impl LookBack {
             ..Ledger::default()
         };
         job.ledger.dropped.limit = left_out;
+        job.ledger.port.uncounted = self.uncounted;
         job.sample_one_in = Some(answer.one_in).filter(|n| *n > 1);
         let sha256 = Sha256::digest(&answer.pcap).iter().map(|byte| format!("{byte:02x}")).collect();
         job.objects = vec![ObjectInfo {
@@ -189,7 +193,7 @@ impl LookBack {
             started: time(self.query.start_ns),
             ended: time(self.query.end_ns),
             stop_reason: job.stop_reason,
-            complete: covered,
+            complete: covered && job.ledger.is_whole(),
             snaplen: SIMPLE_SNAPLEN,
             format: Container::Pcap,
             compression: Compression::None,

@@ -26,7 +26,7 @@ mod tasks;
 pub use handle::{Action, Handle, Refusal};
 pub use machine::AccountBounds;
 pub use overview::{AccountView, CaptureView, Overview};
-pub use planes::{Planes, ReadPorts};
+pub use planes::{Planes, PortCounts, PortsRead};
 
 use crate::block::Heartbeat;
 use crate::job::{AccountId, CaptureId, ClockSteps, Job};
@@ -47,6 +47,8 @@ use tokio::task::JoinSet;
 
 /// How often limits are looked at and workers' answers collected.
 const TICK: Duration = Duration::from_millis(5);
+/// How long the end of a capture waits for its ports to be read: a NIC that answers through its firmware may take two.
+const PORTS_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long the end waits for sweeps of stores, which the next start begins again.
 const SWEEPS_MAX: Duration = Duration::from_secs(3);
 
@@ -103,6 +105,8 @@ pub struct Engine {
     /// Removals of what uploads of ended captures left in their stores.
     sweeps: JoinSet<()>,
     started: Instant,
+    /// Since when the next end of a capture waits for its ports to be read.
+    unread_since: Option<Instant>,
     finished: bool,
     heartbeat: Arc<Heartbeat>,
 }
@@ -133,6 +137,7 @@ impl Engine {
             inheritance,
             sweeps: JoinSet::new(),
             started: Instant::now(),
+            unread_since: None,
             finished: false,
             heartbeat: Arc::new(Heartbeat::new("engine", 0)),
         })
@@ -250,7 +255,9 @@ impl Engine {
         self.look_at_clock();
         self.assignments.tick();
         while let Some(&(generation, change)) = self.changes.front() {
-            if !self.assignments.runs(generation) {
+            let is_ready = self.assignments.runs(generation)
+                && (matches!(change, Change::Attach(_)) || self.ports_are_read());
+            if !is_ready {
                 break;
             }
             self.changes.pop_front();
@@ -291,7 +298,22 @@ impl Engine {
     }
 
     fn counted(&self, serial: Serial, slot: usize) -> Counted {
-        Counted { totals: sum_slot(&self.planes.queues, slot, serial), ports: (self.planes.ports)() }
+        let mut read = self.planes.ports.latest();
+        read.drops.uncounted |= read.begun.elapsed() > PORTS_TIME_MAX;
+        Counted { totals: sum_slot(&self.planes.queues, slot, serial), ports: read.drops }
+    }
+
+    /// Whether the ports were read after the workers let the next capture go: what was lost while it ran is in its counts.
+    fn ports_are_read(&mut self) -> bool {
+        let since = *self.unread_since.get_or_insert_with(|| {
+            self.planes.ports.ask();
+            Instant::now()
+        });
+        let is_read = self.planes.ports.latest().begun >= since || since.elapsed() > PORTS_TIME_MAX;
+        if is_read {
+            self.unread_since = None;
+        }
+        is_read
     }
 }
 

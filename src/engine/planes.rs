@@ -18,11 +18,35 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Reads what all ports lost since they were started.
-pub type ReadPorts = Box<dyn Fn() -> PortDrops + Send>;
+/// What all ports lost since they were started, as it was last read. Reading a port may take a driver seconds, so nobody waits
+/// for it here.
+pub trait PortCounts: Send {
+    /// The last reading.
+    fn latest(&self) -> PortsRead;
+
+    /// Asks for another one soon.
+    fn ask(&self) {}
+}
+
+/// One reading of all ports.
+#[derive(Clone, Copy, Debug)]
+pub struct PortsRead {
+    /// What they lost since they were started.
+    pub drops: PortDrops,
+    /// When the reading began: what was lost before is in it.
+    pub begun: Instant,
+}
+
+/// Counts that can be had at any time.
+impl<F: Fn() -> PortDrops + Send> PortCounts for F {
+    fn latest(&self) -> PortsRead {
+        let begun = Instant::now();
+        PortsRead { drops: self(), begun }
+    }
+}
 
 /// The planes below the engine.
 pub struct Planes {
@@ -30,8 +54,8 @@ pub struct Planes {
     pub workers: Vec<WorkerHandle>,
     /// The counters of every queue, in the order of their numbers.
     pub queues: Vec<Arc<QueueCounters>>,
-    /// See [`ReadPorts`].
-    pub ports: ReadPorts,
+    /// See [`PortCounts`].
+    pub ports: Box<dyn PortCounts>,
     /// Steps of the wall clock, as the workers saw them.
     pub clock: Arc<ClockSteps>,
     /// Where segments lie.
@@ -125,13 +149,4 @@ pub(super) fn ledger(counts: &SlotTotals, port: PortDrops) -> Ledger {
     ledger.dropped.limit = counts.limit;
     ledger.dropped.sampled = counts.sampled;
     ledger
-}
-
-/// What ports lost between two readings.
-pub(super) fn port_drops_since(now: PortDrops, then: PortDrops) -> PortDrops {
-    PortDrops {
-        imissed: now.imissed.saturating_sub(then.imissed),
-        rx_nombuf: now.rx_nombuf.saturating_sub(then.rx_nombuf),
-        ierrors: now.ierrors.saturating_sub(then.ierrors),
-    }
 }

@@ -17,6 +17,7 @@ mod observation;
 #[cfg(feature = "dpdk")]
 mod origin;
 #[cfg(feature = "dpdk")]
+mod port_counts;
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;

@@ -2,13 +2,12 @@
 //! not its evaluation (`observe`).
 
 use super::dataplane::DataPlane;
-use super::ports;
+use super::port_counts::Latest;
 use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api;
 use crate::block::{Heartbeat, try_io_uring};
 use crate::config::Plan;
-use crate::dpdk::StartedPort;
 use crate::engine::Handle;
 use crate::http::{self, Door};
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
@@ -35,7 +34,7 @@ impl Observation {
     pub fn start(
         plan: &Plan,
         listener: Option<TcpListener>,
-        started: Arc<Vec<StartedPort>>,
+        ports: Latest,
         plane: &DataPlane,
         engine: Arc<Heartbeat>,
         storage: &Storage,
@@ -46,7 +45,7 @@ impl Observation {
         let of_ports = plan.ports.iter().flat_map(|port| (0..port.queues).map(|_| port.name().to_owned()));
         let queues = plane.queues.iter().zip(of_ports);
         let sources = Sources {
-            ports: Box::new(move || ports::readings(&started)),
+            ports: Box::new(move || ports.readings()),
             queues: queues
                 .map(|(counters, port)| QueueSource { port, counters: Arc::clone(counters) })
                 .collect(),

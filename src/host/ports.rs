@@ -1,11 +1,9 @@
-//! The DPDK ports of a plan. Owns their opening in the config's order and the sum of their losses; what a port is, is
-//! `dpdk`'s.
+//! The DPDK ports of a plan. Owns their opening in the config's order; what they count is in
+//! `port_counts`, what a port is, is `dpdk`'s.
 
 use crate::config::PortPlan;
 use crate::config::check::PortAnswer;
 use crate::dpdk::{Eal, EalError, Port, PortConfig, PortError, RxQueue, StartedPort};
-use crate::job::PortDrops;
-use crate::observe::{PortCounters, PortReading};
 
 /// Why ports could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -55,45 +53,6 @@ pub(super) fn start(eal: &[String], plans: &[PortPlan]) -> Result<Ports, PortsEr
         ports.queues.extend(queues);
     }
     Ok(ports)
-}
-
-/// What all ports lost since they were started.
-pub(super) fn drops(ports: &[StartedPort]) -> PortDrops {
-    let mut sum = PortDrops::default();
-    for port in ports {
-        match port.stats() {
-            Ok(stats) => {
-                sum.imissed += stats.imissed;
-                sum.rx_nombuf += stats.rx_nombuf;
-                sum.ierrors += stats.ierrors;
-            }
-            Err(error) => {
-                tracing::error!(device = port.facts().device, %error, "a port's counters cannot be read")
-            }
-        }
-    }
-    sum
-}
-
-/// What every port says now, for operators. Devices are named without their arguments, which may be paths.
-pub(super) fn readings(ports: &[StartedPort]) -> Vec<PortReading> {
-    let reading = |port: &StartedPort| {
-        let (device, link) = (&port.facts().device, port.link());
-        let counters = port.stats().ok().map(|stats| PortCounters {
-            rx: stats.ipackets,
-            rx_bytes: stats.ibytes,
-            imissed: stats.imissed,
-            ierrors: stats.ierrors,
-            rx_nombuf: stats.rx_nombuf,
-        });
-        PortReading {
-            port: device.split(',').next().unwrap_or(device).to_owned(),
-            counters,
-            link_up: link.up,
-            link_mbps: link.speed_mbps,
-        }
-    };
-    ports.iter().map(reading).collect()
 }
 
 /// Logs what each port counted by its driver's own names: losses that no common counter knows are only there.

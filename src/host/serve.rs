@@ -7,6 +7,7 @@ use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::memory;
 use super::observation::Observation;
 use super::origin;
+use super::port_counts::{Latest, Reader};
 use super::ports::{self, PortsError};
 use super::pruning;
 use super::raise_open_files;
@@ -19,7 +20,7 @@ use crate::api::{self, Accounts, ApiState};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan};
 use crate::deliver::{KeyError, Places};
-use crate::dpdk::{Eal, StartedPort};
+use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
 use crate::http::{self, Bounds, Door, Tls, TlsError};
@@ -140,9 +141,11 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     log_plane(&plane, &storage.spool);
     memory::settle(&plan, &plane, storage.spool.config().write);
     let started = Arc::new(ports.started);
-    let engine = Engine::new(planes(&plan, &storage, &plane, workers, Arc::clone(&started)))?;
+    let counts = Reader::start(Arc::clone(&started))
+        .map_err(|source| ServeError::System { doing: "start the thread that reads the ports", source })?;
+    let engine = Engine::new(planes(&plan, &storage, &plane, workers, counts.latest()))?;
     let observation =
-        Observation::start(&plan, observed, Arc::clone(&started), &plane, engine.heartbeat(), &storage)
+        Observation::start(&plan, observed, counts.latest(), &plane, engine.heartbeat(), &storage)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
@@ -154,6 +157,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         end_in(LAST_TIME_MAX);
     }
     plane.stop();
+    drop(counts);
     ports::log_counters(&started);
     storage.take_in();
     tracing::info!("ended");
@@ -174,13 +178,13 @@ fn planes(
     storage: &Storage,
     plane: &DataPlane,
     workers: Vec<WorkerHandle>,
-    started: Arc<Vec<StartedPort>>,
+    ports: Latest,
 ) -> Planes {
     Planes {
         workers,
         queues: plane.queues.clone(),
         clock: Arc::clone(&plane.clock),
-        ports: Box::new(move || ports::drops(&started)),
+        ports: Box::new(ports),
         simple_dir: storage.simple_dir(),
         spool: Arc::clone(&storage.spool),
         stores: Arc::clone(&storage.stores),

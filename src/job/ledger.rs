@@ -4,15 +4,40 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Frames that a port lost before a worker could see them, over the time that the capture was attached.
+/// Frames that the ports lost before a worker could see them, over the time that the capture was attached, as far as their drivers
+/// can vouch for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortDrops {
     /// No free RX descriptor (`rte_eth_stats.imissed`).
     pub imissed: u64,
-    /// No free mbuf (`rte_eth_stats.rx_nombuf`).
+    /// No free mbuf (`rte_eth_stats.rx_nombuf`), of drivers that lose a frame by that.
     pub rx_nombuf: u64,
-    /// Frames received with an error (`rte_eth_stats.ierrors`).
+    /// Frames received with an error (`rte_eth_stats.ierrors`), of drivers that deliver no such frame.
     pub ierrors: u64,
+    /// Lost by other counters of the driver.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub discarded: u64,
+    /// What the drivers count beside; in no sum.
+    #[serde(default, skip_serializing_if = "Unclear::is_zero")]
+    pub unclear: Unclear,
+    /// A port does not count all that it loses, or could not be read: more frames may be lost than are counted here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
+}
+
+/// Counts of drivers for which they are not, or not only, lost frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unclear {
+    /// Times that no mbuf was free to refill a queue with.
+    pub rx_nombuf: u64,
+    /// Frames that the driver calls damaged, of which some may have been delivered.
+    pub ierrors: u64,
+}
+
+impl Unclear {
+    fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Matching frames that are not in the files, by cause.
@@ -37,7 +62,23 @@ impl PortDrops {
     /// The sum of all causes.
     #[must_use]
     pub fn total(&self) -> u64 {
-        sum(&[self.imissed, self.rx_nombuf, self.ierrors])
+        sum(&[self.imissed, self.rx_nombuf, self.ierrors, self.discarded])
+    }
+
+    /// What was lost since an earlier reading.
+    #[must_use]
+    pub fn since(self, then: Self) -> Self {
+        Self {
+            imissed: self.imissed.saturating_sub(then.imissed),
+            rx_nombuf: self.rx_nombuf.saturating_sub(then.rx_nombuf),
+            ierrors: self.ierrors.saturating_sub(then.ierrors),
+            discarded: self.discarded.saturating_sub(then.discarded),
+            unclear: Unclear {
+                rx_nombuf: self.unclear.rx_nombuf.saturating_sub(then.unclear.rx_nombuf),
+                ierrors: self.unclear.ierrors.saturating_sub(then.unclear.ierrors),
+            },
+            uncounted: self.uncounted || then.uncounted,
+        }
     }
 }
 
@@ -67,7 +108,7 @@ fn is_zero(count: &u64) -> bool {
 /// Everything that was counted for one capture. Counts are frames unless named otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// Frames that the ports saw: `rx` and all of `port`.
+    /// Frames that the ports vouch for: `rx` and what `port` counts as lost. More came if `port.uncounted`.
     pub offered: u64,
     /// Lost in the ports.
     pub port: PortDrops,
@@ -129,6 +170,12 @@ impl Ledger {
         sum(&[self.port.total(), no_block, spool, io, interrupted])
     }
 
+    /// Whether it is known that nothing was lost.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.lost() == 0 && !self.port.uncounted
+    }
+
     /// Holds the ledger against its equations.
     ///
     /// # Errors
@@ -136,13 +183,13 @@ impl Ledger {
     pub fn check(&self) -> Result<(), Imbalance> {
         // Wider than a count: a foreign manifest's may not agree by overflowing.
         let sum = |counts: &[u64]| counts.iter().copied().map(u128::from).sum::<u128>();
-        let PortDrops { imissed, rx_nombuf, ierrors } = self.port;
+        let PortDrops { imissed, rx_nombuf, ierrors, discarded, unclear: _, uncounted: _ } = self.port;
         let dropped = sum(&self.dropped.causes());
         for (equation, left, right) in [
             (
-                "offered = rx + imissed + rx_nombuf + ierrors",
+                "offered = rx + imissed + rx_nombuf + ierrors + discarded",
                 self.offered,
-                sum(&[self.rx, imissed, rx_nombuf, ierrors]),
+                sum(&[self.rx, imissed, rx_nombuf, ierrors, discarded]),
             ),
             ("rx = unmatched + matched", self.rx, sum(&[self.unmatched, self.matched])),
             ("matched = captured + dropped", self.matched, sum(&[self.captured]) + dropped),
@@ -249,7 +296,7 @@ mod tests {
         let all = u64::MAX;
         let dropped =
             Dropped { no_block: all, limit: all, sampled: all, spool: all, io: all, interrupted: all };
-        let port = PortDrops { imissed: all, rx_nombuf: all, ierrors: all };
+        let port = PortDrops { imissed: all, rx_nombuf: all, ierrors: all, ..PortDrops::default() };
         let largest = Ledger {
             offered: all,
             port,
@@ -263,7 +310,7 @@ mod tests {
         let imbalance = largest.check().unwrap_err();
         assert_eq!((imbalance.left, imbalance.right), (all, 4 * u128::from(all)));
         // Each of these would agree in 64 bits.
-        let port_wraps = PortDrops { imissed: all, rx_nombuf: 1, ierrors: 0 };
+        let port_wraps = PortDrops { imissed: all, rx_nombuf: 1, ..PortDrops::default() };
         let dropped_wraps = Dropped { io: all, spool: 1, ..Dropped::default() };
         assert!(Ledger { port: port_wraps, ..Ledger::default() }.check().is_err());
         assert!(Ledger { dropped: dropped_wraps, ..Ledger::default() }.check().is_err());
@@ -271,6 +318,29 @@ mod tests {
         for packets in [0, all] {
             let _no_overflow = (largest.recovered(packets, all), Ledger::default().recovered(packets, 0));
         }
+    }
+
+    #[test]
+    fn a_port_that_does_not_count_its_losses_makes_no_ledger_whole() {
+        let mut ledger = Ledger { offered: 9, rx: 9, matched: 9, captured: 9, ..Ledger::default() };
+        assert!(ledger.is_whole());
+        ledger.port.uncounted = true;
+        assert_eq!((ledger.check(), ledger.lost(), ledger.is_whole()), (Ok(()), 0, false));
+        // Also after the process died: it is a count like others.
+        assert!(!ledger.recovered(9, 0).is_whole());
+        let json = serde_json::to_string(&ledger.port).unwrap();
+        assert!(serde_json::from_str::<PortDrops>(&json).unwrap().uncounted);
+    }
+
+    #[test]
+    fn what_a_driver_counts_without_losing_it_is_told_and_in_no_sum() {
+        let unclear = Unclear { rx_nombuf: 32, ierrors: 4 };
+        let port = PortDrops { unclear, discarded: 3, ..PortDrops::default() };
+        let ledger = Ledger { offered: 12, rx: 9, matched: 9, captured: 9, port, ..Ledger::default() };
+        assert_eq!((ledger.check(), ledger.lost()), (Ok(()), 3));
+        let earlier = PortDrops { discarded: 1, uncounted: true, ..PortDrops::default() };
+        let since = port.since(earlier);
+        assert_eq!((since.total(), since.unclear, since.uncounted), (2, unclear, true));
     }
 
     #[test]

@@ -15,5 +15,5 @@ pub use job::{
     AccountId, CaptureId, ClockSteps, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status,
     StopReason,
 };
-pub use ledger::{Dropped, Imbalance, Ledger, OnSpool, PortDrops, Progress};
+pub use ledger::{Dropped, Imbalance, Ledger, OnSpool, PortDrops, Progress, Unclear};
 pub use sealed::{S3Credentials, Sealed};

@@ -112,7 +112,7 @@ mod tests {
 
     fn port(name: &str, link_up: bool) -> PortReading {
         let counters = Some(PortCounters::default());
-        PortReading { port: name.to_owned(), counters, link_up, link_mbps: None }
+        PortReading { port: name.to_owned(), counters, counts_losses: true, link_up, link_mbps: None }
     }
 
     #[test]

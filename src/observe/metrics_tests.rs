@@ -66,10 +66,17 @@ fn snapshot() -> Snapshot {
             PortReading {
                 port: "net_pcap0".to_owned(),
                 counters: Some(PortCounters { rx: 5, ..PortCounters::default() }),
+                counts_losses: true,
                 link_up: true,
                 link_mbps: Some(10_000),
             },
-            PortReading { port: "a \"b\"\n\\".to_owned(), counters: None, link_up: false, link_mbps: None },
+            PortReading {
+                port: "a \"b\"\n\\".to_owned(),
+                counters: None,
+                counts_losses: false,
+                link_up: false,
+                link_mbps: None,
+            },
         ],
         queues: vec![
             ("net_pcap0".to_owned(), Default::default()),

@@ -34,6 +34,8 @@ pub struct PortReading {
     pub port: String,
     /// Its counters; none when they cannot be read.
     pub counters: Option<PortCounters>,
+    /// Whether its driver counts what it loses.
+    pub counts_losses: bool,
     /// Whether its link is up.
     pub link_up: bool,
     /// Speed of the link in Mbit/s, if known.
@@ -53,6 +55,8 @@ pub struct PortCounters {
     pub ierrors: u64,
     /// Times that no buffer was free.
     pub rx_nombuf: u64,
+    /// Frames lost by other counters of the driver.
+    pub discarded: u64,
 }
 
 /// One queue.
@@ -66,7 +70,7 @@ pub struct QueueSource {
 
 /// Everything that is looked at.
 pub struct Sources {
-    /// Reads every port.
+    /// What every port said last.
     pub ports: Box<dyn Fn() -> Vec<PortReading> + Send + Sync>,
     /// Every queue, in the order of their numbers.
     pub queues: Vec<QueueSource>,

@@ -127,9 +127,14 @@ fn dropped(capture: &CaptureView) -> [(&'static str, u64); 6] {
     ]
 }
 
-fn lost_in_ports(capture: &CaptureView) -> [(&'static str, u64); 3] {
+fn lost_in_ports(capture: &CaptureView) -> [(&'static str, u64); 4] {
     let port = &capture.ledger.port;
-    [("imissed", port.imissed), ("rx_nombuf", port.rx_nombuf), ("ierrors", port.ierrors)]
+    [
+        ("imissed", port.imissed),
+        ("rx_nombuf", port.rx_nombuf),
+        ("ierrors", port.ierrors),
+        ("discarded", port.discarded),
+    ]
 }
 
 /// In the order in which they are written.
@@ -151,6 +156,10 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| port(s, out, |c| c.ierrors)),
     counter("port_no_buffer", PACKETS, &["port"], "Times that no packet buffer was free (rx_nombuf)",
         |s, out| port(s, out, |c| c.rx_nombuf)),
+    counter("port_discarded", PACKETS, &["port"], "Frames lost by other counters of the driver (docs/NICS.md)",
+        |s, out| port(s, out, |c| c.discarded)),
+    gauge("port_counts_losses", None, &["port"], "1 if the driver counts what the port loses; 0 if more may be lost than is counted",
+        |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.counts_losses)) }),
     gauge("port_link_up", None, &["port"], "1 while the link is up",
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.link_up)) }),
     gauge("port_link", Some("bits_per_second"), &["port"], "Speed of the link, if it is known",

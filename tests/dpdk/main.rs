@@ -16,6 +16,7 @@ mod feeding;
 mod lifecycle;
 mod null;
 mod pcap;
+mod quirks;
 mod tap;
 mod veth;
 mod virtio;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     env,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{self, Command, Output},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -32,6 +32,16 @@ pub fn alone(body: impl FnOnce()) {
     }
     let exe = env::current_exe().unwrap();
     expect_success(Command::new(exe).args(this_test()).env(CHILD, "1").output().unwrap());
+}
+
+/// Runs the body in a process of its own that has this environment too, which is made for it.
+pub fn alone_with(environment: impl FnOnce() -> Vec<(&'static str, PathBuf)>, body: impl FnOnce()) {
+    if env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let exe = env::current_exe().unwrap();
+    let mut command = Command::new(exe);
+    expect_success(command.args(this_test()).env(CHILD, "1").envs(environment()).output().unwrap());
 }
 
 /// Runs the body in a process and a network namespace of its own, after `commands` were run in the namespace.

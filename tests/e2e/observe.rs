@@ -68,6 +68,7 @@ fn scraped(families: &Families, id: &str) -> Ledger {
     ledger.port.imissed = by("trawl_capture_lost_in_port_packets", "imissed");
     ledger.port.rx_nombuf = by("trawl_capture_lost_in_port_packets", "rx_nombuf");
     ledger.port.ierrors = by("trawl_capture_lost_in_port_packets", "ierrors");
+    ledger.port.discarded = by("trawl_capture_lost_in_port_packets", "discarded");
     let dropped = |reason| by("trawl_capture_dropped_packets", reason);
     ledger.dropped.no_block = dropped("no_block");
     ledger.dropped.limit = dropped("limit");

@@ -4,7 +4,7 @@
 //! Invariant: the ledger that is read in any phase obeys its equations.
 
 use super::super::handle::Refusal;
-use super::super::planes::{ledger, port_drops_since};
+use super::super::planes::ledger;
 use super::{Effect, Now, ReplyId, Serial};
 use crate::job::{Job, Kind, Ledger, PortDrops, Progress, Status, StopReason};
 use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
@@ -210,7 +210,7 @@ impl Capture {
             Some(counted) => counted,
             None if self.is_counting() => {
                 let Counted { totals, ports } = live();
-                (totals, port_drops_since(ports, self.ports_from))
+                (totals, ports.since(self.ports_from))
             }
             None => return self.job.ledger,
         };

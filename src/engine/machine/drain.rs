@@ -5,7 +5,6 @@
 use super::capture::{Capture, Counted, Delivered, Phase};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
-use crate::engine::planes::port_drops_since;
 use crate::job::{ObjectInfo, Status, StopReason};
 use crate::pcap::Container;
 use crate::spool::Lost;
@@ -18,7 +17,7 @@ impl Machine {
             return;
         }
         let Counted { totals, ports } = counted;
-        capture.counted = Some((totals, port_drops_since(ports, capture.ports_from)));
+        capture.counted = Some((totals, ports.since(capture.ports_from)));
         (capture.phase, capture.slot, capture.ended) = (Phase::Draining, None, Some(now.wall));
         capture.job.status = Status::ConversionPending;
         capture.record(out);

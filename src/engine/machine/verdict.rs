@@ -34,7 +34,7 @@ impl Capture {
             started: self.started,
             ended: self.ended,
             stop_reason: job.stop_reason,
-            complete: self.recovered.is_none_or(|recovered| recovered.is_final) && ledger.lost() == 0,
+            complete: self.recovered.is_none_or(|recovered| recovered.is_final) && ledger.is_whole(),
             snaplen: self.snaplen(),
             format: self.format.container,
             compression: self.format.compression,
