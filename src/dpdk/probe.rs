@@ -20,7 +20,9 @@ const USABLE: &[&str] = &["vfio-pci", "uio_pci_generic", "igb_uio", "mlx5_core",
 pub(super) fn probe(eal: &Eal, device: &Device) -> Result<(u16, bool), PortError> {
     let invalid = |_| DeviceError::Syntax { device: device.string.clone(), reason: "a zero byte is in it" };
     let string = CString::new(device.string.as_str()).map_err(invalid)?;
-    let name = device.pci_address().unwrap_or_else(|| device.name.clone());
+    // DPDK names a device of a bus without the bus.
+    let bare = ["auxiliary:", "vmbus:", "pci:"].iter().find_map(|bus| device.name.strip_prefix(bus));
+    let name = device.pci_address().unwrap_or_else(|| bare.unwrap_or(&device.name).to_owned());
     let name = CString::new(name).map_err(invalid)?;
     let mut ports = eal.control();
     // SAFETY: name is NUL-terminated; control is held, so the list of ports does not change.

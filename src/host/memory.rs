@@ -5,7 +5,7 @@
 
 use super::dataplane::DataPlane;
 use crate::config::Plan;
-use crate::config::check::memory_rows;
+use crate::config::check::{Host, memory_rows};
 use crate::spool::WriteMode;
 use rustix::mm::{MlockAllFlags, mlockall};
 
@@ -50,7 +50,7 @@ pub(super) fn settle(plan: &Plan, plane: &DataPlane, write: WriteMode) {
     let held = Held::of_this_process();
     let arena = plane.arena;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let rows = memory_rows(plan, write == WriteMode::Mapped);
+    let rows = memory_rows(plan, &Host::real(), write == WriteMode::Mapped);
     // Nothing is delivered yet.
     let promised = rows.iter().map(|(_, bytes, _)| bytes).sum::<u64>() - plan.upload.memory_bytes;
     for (what, bytes, key) in rows {

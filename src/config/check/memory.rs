@@ -2,9 +2,11 @@
 //!
 //! Invariant: an estimate is called one; what `-m` fixes is exact.
 
+use super::ports::row;
 use super::{Finding, Host};
 use crate::block::Hugepages;
 use crate::config::{ByteSize, Plan, PortPlan};
+use crate::drivers::{Queue, UNKNOWN};
 use crate::limits::OTHER_MEMORY_BYTES_MAX;
 use crate::spool::WriteMode;
 
@@ -13,9 +15,6 @@ const PAGE_1G: u64 = 1 << 30;
 
 /// `struct rte_mbuf` and RTE_PKTMBUF_HEADROOM, 128 bytes each, and the mempool's own header and padding of an object.
 const MBUF_OVERHEAD_BYTES: u64 = 128 + 128 + 128;
-
-/// Data room of an mbuf that holds no longer frames (RTE_MBUF_DEFAULT_DATAROOM).
-const MBUF_DATA_BYTES: u64 = 2048;
 
 /// What EAL needs beside the pools: rings, tables, the device drivers' own.
 const EAL_BASE_BYTES: u64 = 64 << 20;
@@ -29,7 +28,7 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     let free_2m = free(2048) * PAGE_2M + left_2m;
     let free_1g = free(1_048_576) * PAGE_1G;
     let has = |flag: &str| plan.eal.iter().any(|argument| argument == flag);
-    let eal = if has("--no-huge") { 0 } else { dpdk_bytes(plan) };
+    let eal = if has("--no-huge") { 0 } else { dpdk_bytes(plan, host) };
     let arena = match plan.blocks.hugepages {
         Hugepages::Never => 0,
         Hugepages::Auto | Hugepages::Require => plan.blocks.bytes().next_multiple_of(PAGE_2M),
@@ -84,9 +83,9 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
 
 /// What this config takes of memory at most: for what, how many bytes, and which key says so.
 #[must_use]
-pub fn memory_rows(plan: &Plan, is_mapped: bool) -> [(&'static str, u64, &'static str); 5] {
+pub fn memory_rows(plan: &Plan, host: &Host, is_mapped: bool) -> [(&'static str, u64, &'static str); 5] {
     [
-        ("dpdk", dpdk_bytes(plan), "dpdk.eal, port.mbufs"),
+        ("dpdk", dpdk_bytes(plan, host), "dpdk.eal, port.mbufs"),
         ("blocks", plan.blocks.bytes(), "blocks.bytes_max"),
         ("mapped segments", if is_mapped { plan.spool.pool_bytes } else { 0 }, "spool.pool_bytes"),
         ("deliveries, at most", plan.upload.memory_bytes, "upload.memory_bytes_max"),
@@ -95,8 +94,8 @@ pub fn memory_rows(plan: &Plan, is_mapped: bool) -> [(&'static str, u64, &'stati
 }
 
 /// The sum of it, against the memory of the host.
-fn sum(plan: &Plan, total: Option<u64>, findings: &mut Vec<Finding>) {
-    let rows = memory_rows(plan, plan.spool.write == WriteMode::Mapped);
+fn sum(plan: &Plan, host: &Host, total: Option<u64>, findings: &mut Vec<Finding>) {
+    let rows = memory_rows(plan, host, plan.spool.write == WriteMode::Mapped);
     let sum: u64 = rows.iter().map(|(_, bytes, _)| bytes).sum();
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let parts = rows.iter().filter(|(_, bytes, _)| *bytes > 0);
@@ -120,7 +119,7 @@ fn ordinary(plan: &Plan, host: &Host, is_huge: bool, findings: &mut Vec<Finding>
         kib.checked_mul(1024)
     });
     let is_too_much = |total: &u64| !is_huge && plan.blocks.bytes() > *total;
-    let Some(total) = total.filter(is_too_much) else { return sum(plan, total, findings) };
+    let Some(total) = total.filter(is_too_much) else { return sum(plan, host, total, findings) };
     let text =
         format!("are {}, and this host has {} MiB of memory", ByteSize(plan.blocks.bytes()), total >> 20);
     findings.push(Finding::error("blocks.bytes_max", text, "lower it"));
@@ -167,8 +166,8 @@ pub fn blocks(plan: &Plan) -> Option<Finding> {
 
 /// What DPDK takes: as `dpdk.eal` says, otherwise an estimate.
 #[must_use]
-pub fn dpdk_bytes(plan: &Plan) -> u64 {
-    eal_bytes(&plan.eal).unwrap_or_else(|| pools_bytes(&plan.ports))
+pub fn dpdk_bytes(plan: &Plan, host: &Host) -> u64 {
+    eal_bytes(&plan.eal).unwrap_or_else(|| pools_bytes(&plan.ports, host))
 }
 
 /// What the arguments reserve at start: `-m 1024`, `-m1024`, `--socket-mem 512,512`, `--socket-mem=512`, in MiB.
@@ -191,9 +190,14 @@ fn eal_bytes(arguments: &[String]) -> Option<u64> {
 }
 
 /// An estimate of the packet pools and what EAL takes beside them.
-fn pools_bytes(ports: &[PortPlan]) -> u64 {
+fn pools_bytes(ports: &[PortPlan], host: &Host) -> u64 {
     let pool = |port: &PortPlan| {
-        u64::from(port.queues) * u64::from(port.mbufs) * (MBUF_OVERHEAD_BYTES + MBUF_DATA_BYTES)
+        let row = row(port, host);
+        let bytes =
+            Queue::buffer_bytes(port.frame_bytes_max, row.is_none_or(|row| !row.one_buffer_per_frame));
+        let queue = Queue::new(row.unwrap_or(&UNKNOWN), port.rx_descriptors, port.mbufs, 0, bytes);
+        let each = MBUF_OVERHEAD_BYTES + u64::from(queue.buffer_bytes);
+        u64::from(port.queues) * u64::from(queue.buffers) * each
     };
     EAL_BASE_BYTES + ports.iter().map(pool).sum::<u64>()
 }

@@ -4,10 +4,8 @@
 
 use super::{Finding, Host, ProbePorts};
 use crate::config::{Plan, PortPlan};
+use crate::drivers::{Counted, Driver, TABLE};
 use std::path::Path;
-
-/// Kernel drivers that DPDK uses beside their own network interface: such devices stay bound.
-const BIFURCATED: [&str; 4] = ["mlx4_core", "mlx5_core", "mana", "gve"];
 
 /// Kernel drivers that hand a device to user space.
 const USERSPACE: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "vfio_pci"];
@@ -17,6 +15,8 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
         let key = format!("port[{at}].device");
         match port.pci_address() {
             Some(address) => pci(plan, port, &address, &key, host, findings),
+            // Only DPDK's bus knows whether there is such a device.
+            None if is_of_a_bus(port.name()) => {}
             None => vdev(port, &key, host, findings),
         }
     }
@@ -39,12 +39,16 @@ fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, find
         findings.push(Finding::error(key, text, "list the devices with `dpdk-devbind.py --status-dev net`"));
         return;
     }
+    quirks(port, key, host, findings);
     let driver = std::fs::read_link(host.path(&format!("{device}/driver"))).ok();
     let driver = driver.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let bind = format!("modprobe vfio-pci && dpdk-devbind.py --bind=vfio-pci {address}");
     match driver.as_deref() {
         None => findings.push(Finding::error(key, format!("{address} is bound to no driver"), bind)),
-        Some(driver) if BIFURCATED.contains(&driver) => kernel_queues(port, &device, key, host, findings),
+        // Such a device stays bound: DPDK uses it beside the kernel's own interface.
+        Some(driver) if TABLE.iter().any(|row| row.kernel == Some(driver)) => {
+            kernel_queues(port, &device, key, host, findings);
+        }
         Some(driver) if USERSPACE.contains(&driver) => {}
         Some(driver) => {
             let interfaces = host.names(&format!("{device}/net")).join(", ");
@@ -53,6 +57,40 @@ fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, find
             findings.push(Finding::error(key, text, format!("{bind} (the kernel loses the interface)")));
         }
     }
+}
+
+/// The row of a PCI port's driver, as far as its ids tell.
+pub(super) fn row(port: &PortPlan, host: &Host) -> Option<&'static Driver> {
+    let device = format!("/sys/bus/pci/devices/{}", port.pci_address()?);
+    let id = |name| {
+        let text = host.read(&format!("{device}/{name}"))?;
+        u16::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
+    };
+    let row = Driver::of_pci(id("vendor")?, id("device")?);
+    (!row.is_unknown()).then_some(row)
+}
+
+/// What is known of the driver of such a device before it runs.
+fn quirks(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
+    let Some(row) = row(port, host) else { return };
+    if !row.takes_queues(port.queues) {
+        let text = format!("{} queues may be refused: its driver wants 1, 2, 4, 8…", port.queues);
+        findings.push(Finding::warning(&key.replace("device", "queues"), text, row.advice));
+    }
+    if let Counted::NotAll(elsewhere) = row.losses.counted {
+        let text = "does not count what it loses, so no capture on it is called complete";
+        findings.push(Finding::warning(key, text, format!("look at {elsewhere}")));
+    }
+}
+
+/// A device that DPDK finds by another bus than PCI: `auxiliary:mlx5_core.sf.4`, or the UUID of a VMBus device.
+fn is_of_a_bus(name: &str) -> bool {
+    let is_uuid = name.len() == 36
+        && name.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+    is_uuid || ["auxiliary:", "vmbus:", "pci:"].iter().any(|bus| name.starts_with(bus))
 }
 
 /// The kernel's queue count of a device that it shares with DPDK: not DPDK's limit, but the usual reason for too few.

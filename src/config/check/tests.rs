@@ -143,6 +143,25 @@ fn a_pci_port_must_exist_and_be_free_for_dpdk() {
 }
 
 #[test]
+fn a_nic_whose_driver_is_known_is_held_to_it_and_other_buses_are_left_to_dpdk() {
+    let made = Made::sound();
+    let id = |vendor: &str, device: &str| {
+        made.write("sys/bus/pci/devices/0000:03:00.0/vendor", vendor);
+        made.write("sys/bus/pci/devices/0000:03:00.0/device", device);
+    };
+    id("0x15ad\n", "0x07b0\n");
+    assert_one(&made.findings("device = \"0000:03:00.0\"\nqueues = 3", ""), &["1, 2, 4, 8"]);
+    id("0x1af4\n", "0x1041\n");
+    assert_one(
+        &made.findings("device = \"0000:03:00.0\"", ""),
+        &["does not count what it loses", "tx_dropped"],
+    );
+    for device in ["f8615163-0000-1000-2000-00155d010203", "auxiliary:mlx5_core.sf.4"] {
+        assert_eq!(made.findings(&format!("device = \"{device}\""), ""), [""; 0], "{device}");
+    }
+}
+
+#[test]
 fn a_software_port_has_the_queues_that_its_arguments_give() {
     let made = Made::sound();
     let found = made.findings("device = \"net_pcap0,rx_iface=eth0\"\nqueues = 2", "");

@@ -239,11 +239,7 @@ fn ixgbe_drops_at_a_full_queue_counts_that_and_takes_errors_for_no_losses() {
 
 #[test]
 fn i40e_takes_errors_for_no_losses() {
-    holds(&Nic {
-        quirks: "driver=net_i40e scatter=1 pause=3",
-        calls: &["drop_en=0", "pause 0"],
-        ..PLAIN
-    });
+    holds(&Nic { quirks: "driver=net_i40e scatter=1 pause=3", calls: &["drop_en=0", "pause 0"], ..PLAIN });
 }
 
 #[test]
@@ -259,7 +255,11 @@ fn ice_says_that_pause_frames_stay_as_they_are() {
 
 #[test]
 fn igb_and_e1000_send_no_pause_frames_also_if_they_say_so_only_while_the_link_is_up() {
-    holds(&Nic { quirks: "driver=net_e1000_igb scatter=1 pause=0", calls: &["drop_en=0", "pause 0"], ..PLAIN });
+    holds(&Nic {
+        quirks: "driver=net_e1000_igb scatter=1 pause=0",
+        calls: &["drop_en=0", "pause 0"],
+        ..PLAIN
+    });
 }
 
 #[test]
@@ -305,6 +305,9 @@ fn a_counter_of_32_bits_that_begins_again_goes_on_and_nothing_goes_back() {
             let PortStats { imissed, .. } = port.stats().unwrap();
             imissed
         };
-        assert_eq!([missed(4_000_000_000), missed(5), missed(6)], [4_000_000_000, 4_294_967_301, 4_294_967_302]);
+        assert_eq!(
+            [missed(4_000_000_000), missed(5), missed(6)],
+            [4_000_000_000, 4_294_967_301, 4_294_967_302]
+        );
     });
 }
