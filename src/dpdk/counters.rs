@@ -63,7 +63,7 @@ impl Tallies {
     pub(super) fn baseline(port: u16, driver: &'static Driver) -> Self {
         // SAFETY: an unknown port is refused by the callee. A driver that cannot is what the baseline is for.
         unsafe { sys::rte_eth_stats_reset(port) };
-        let mut xstats = Xstats::new(port, driver);
+        let mut xstats = Xstats::new(driver);
         let raw = read(port, &mut xstats).unwrap_or_default();
         let tallies = raw.0.map(|last| Tally { counted: 0, last });
         Self { tallies, wraps: driver.losses.wraps_at_32_bits, xstats }
@@ -89,6 +89,9 @@ fn read(port: u16, xstats: &mut Xstats) -> Result<Raw, Code> {
     let returned = Code::of(unsafe { sys::trawl_port_stats(port, &raw mut raw) });
     if returned != Code(0) && returned != Code::NOT_SUPPORTED {
         return Err(returned);
+    }
+    if returned == Code::NOT_SUPPORTED {
+        raw = sys::trawl_stats::default();
     }
     let sys::trawl_stats { ipackets, ibytes, imissed, ierrors, rx_nombuf } = raw;
     Ok(Raw([ipackets, ibytes, imissed, ierrors, rx_nombuf, xstats.losses(port)]))

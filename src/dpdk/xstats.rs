@@ -13,23 +13,31 @@ use crate::drivers::Driver;
 pub(super) struct Xstats {
     driver: &'static Driver,
     ids: Vec<u64>,
+    /// Of how many counters: some drivers have more of them later.
+    count: u32,
 }
 
 impl Xstats {
-    /// Finds them by name, once. The caller holds the control lock.
-    pub fn new(port: u16, driver: &'static Driver) -> Self {
-        if driver.losses.xstats.is_empty() {
-            return Self { driver, ids: Vec::new() };
-        }
-        let is_loss = |(_, name): &(u64, String)| driver.losses.is_loss(name);
-        let ids = names(port).into_iter().filter(is_loss).map(|(id, _)| id).collect();
-        Self { driver, ids }
+    /// Nothing is read yet.
+    pub fn new(driver: &'static Driver) -> Self {
+        Self { driver, ids: Vec::new(), count: 0 }
+    }
+
+    /// Finds them by name.
+    fn find(&mut self, port: u16, count: u32) {
+        let is_loss = |(_, name): &(u64, String)| self.driver.losses.is_loss(name);
+        self.ids = names(port).into_iter().filter(is_loss).map(|(id, _)| id).collect();
+        self.count = count;
     }
 
     /// The sum of them now. The caller holds the control lock.
     pub fn losses(&mut self, port: u16) -> u64 {
         if self.driver.losses.xstats.is_empty() {
             return 0;
+        }
+        let count = count(port);
+        if count != self.count {
+            self.find(port, count);
         }
         let is_loss = |(id, _): &(u64, u64)| self.ids.contains(id);
         values(port).into_iter().filter(is_loss).fold(0, |sum, (_, value)| sum.saturating_add(value))

@@ -63,7 +63,7 @@ fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, find
 pub(super) fn row(port: &PortPlan, host: &Host) -> Option<&'static Driver> {
     let device = format!("/sys/bus/pci/devices/{}", port.pci_address()?);
     let id = |name| {
-        let text = host.read(&format!("{device}/{name}"))?;
+        let text = host.read(&format!("{device}/{name}")).ok()?;
         u16::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
     };
     let row = Driver::of_pci(id("vendor")?, id("device")?);
