@@ -2,7 +2,7 @@
 
 use super::super::record;
 use super::*;
-use crate::job::AccountId;
+use crate::job::{AccountId, BucketTerms};
 use crate::merge::Summary;
 use crate::ownership::BucketKeys;
 use crate::pcap::{Reader, Writer};
@@ -78,7 +78,7 @@ impl Rig {
                 account: AccountId("a".to_owned()),
                 destination: None,
                 keys: BucketKeys::new(jobs, None),
-                kept: None,
+                kept: BucketTerms::default(),
                 simple_dir: self.bucket(),
             },
             feed: Arc::clone(&self.feed),

@@ -80,7 +80,7 @@ async fn put_once(
 mod tests {
     use super::*;
     use crate::deliver::empty_manifest;
-    use crate::job::{AccountId, CaptureId};
+    use crate::job::{AccountId, BucketTerms, CaptureId};
     use crate::ownership::BucketKeys;
     use crate::store::Embedded;
     use crate::upload::{Stores, StoresConfig};
@@ -94,7 +94,7 @@ mod tests {
             account: AccountId("a".to_owned()),
             destination: None,
             keys: BucketKeys::new(jobs, None),
-            kept: None,
+            kept: BucketTerms::default(),
             simple_dir: temp.path().join("bucket"),
         };
         let manifest = empty_manifest(&CaptureId::random());

@@ -11,7 +11,7 @@ use crate::deliver::journal::{self, CaptureRecord, settle_counts};
 use crate::deliver::{
     Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, find_manifest, put_manifest,
 };
-use crate::job::{Job, Ledger};
+use crate::job::{BucketTerms, Job, Ledger};
 use crate::merge::Shape;
 use crate::pcap::{Counts, Origin};
 use crate::spool::{Feed, Input as Told, SpoolCapture};
@@ -101,6 +101,7 @@ impl Engine {
         let task = async move {
             let tried = route.try_out(time_max).await.map_err(|error| match error {
                 UploadError::Unreachable { .. } => Refusal::DestinationSilent(error.to_string()),
+                UploadError::Unproven { .. } => Refusal::Unproven(error.to_string()),
                 _ => Refusal::Destination(error.to_string()),
             });
             Input::Opened { serial, tried }
@@ -129,7 +130,7 @@ impl Engine {
             stores: Arc::clone(&self.planes.stores),
             account: job.request.account.clone(),
             keys: self.planes.keys.clone(),
-            kept: job.keys.clone(),
+            kept: BucketTerms { keys: job.keys.clone(), proof: job.proof.clone() },
             destination: job.request.destination.clone(),
             simple_dir: self.planes.simple_dir.clone(),
         }

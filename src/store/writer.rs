@@ -235,6 +235,7 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
                 status: Status::Failed,
                 error_message: Some(format!("the capture could not be recorded: {error}")),
                 keys: None,
+                proof: None,
                 ..Job::clone(&pending.job)
             };
             (pending.job, pending.deadline, entry.known) = (Arc::new(job), None, Known::Refused);

@@ -84,6 +84,17 @@ pub enum UploadError {
         /// Why not.
         detail: String,
     },
+    /// The bucket is not the one that its customer proved to be his.
+    #[error(
+        "{place} is not proven to be yours any more, so nothing is written there: {what}; POST it to …/pcaps/ownership and answer \
+         the new challenge"
+    )]
+    Unproven {
+        /// The destination.
+        place: String,
+        /// How it shows.
+        what: String,
+    },
     /// The host's clock is off.
     #[error("the store refuses {place} because this host's clock is off; synchronise it (NTP)")]
     Clock {
@@ -227,6 +238,7 @@ impl UploadError {
             | Self::Denied { .. }
             | Self::Credentials { .. }
             | Self::Keys { .. }
+            | Self::Unproven { .. }
             | Self::Clock { .. }
             | Self::Unreachable { .. }
             | Self::Untrusted { .. }

@@ -88,6 +88,27 @@ impl Stores {
         destination: &Destination,
         keys: Option<&S3Credentials>,
     ) -> Result<Box<dyn ObjectStore>, UploadError> {
+        self.open_as(destination, keys, None).await
+    }
+
+    /// Whether the store of `s3://` destinations is known to refuse requests that name another owner of the bucket. AWS does;
+    /// other stores may ignore the header.
+    #[must_use]
+    pub fn know_owners(&self) -> bool {
+        self.s3.is_aws()
+    }
+
+    /// As [`Stores::open_with`]. Every request to an `s3://` bucket names `owner`, so that AWS refuses it if the bucket is
+    /// another account's. Stores of other schemes do not know the header (R2 lists it as not implemented).
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub async fn open_as(
+        &self,
+        destination: &Destination,
+        keys: Option<&S3Credentials>,
+        owner: Option<&str>,
+    ) -> Result<Box<dyn ObjectStore>, UploadError> {
         match destination {
             Destination::File { .. } if !self.allow_file => Err(UploadError::FileNotAllowed),
             Destination::File { dir } => {
@@ -98,7 +119,7 @@ impl Stores {
                 Ok(Box::new(FileStore::below(root, below, self.file_closed.clone())))
             }
             Destination::S3 { bucket, directory, region } => {
-                Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region).await?))
+                Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region, owner).await?))
             }
             Destination::Gcs { bucket, directory } => {
                 let Some(gcs) = &self.gcs else {

@@ -49,7 +49,7 @@ impl Machine {
     /// Has the outcome that stands in the job recorded.
     pub(super) fn conclude_as_is(&mut self, now: Now, serial: Serial, out: &mut Vec<Effect>) {
         let Some(capture) = self.captures.get_mut(&serial) else { return };
-        (capture.job.keys, capture.trouble) = (None, None);
+        (capture.job.keys, capture.job.proof, capture.trouble) = (None, None, None);
         self.ended.count(capture.job.status);
         let version = capture.record(out);
         let remove = capture.is_delivered();

@@ -83,7 +83,8 @@ impl Machine {
         self.forgive_interval(serial);
         let Some(capture) = self.captures.get_mut(&serial) else { return };
         capture.refuse(refusal.clone(), out);
-        (capture.slot, capture.job.keys, capture.job.stop_reason) = (None, None, why);
+        (capture.slot, capture.job.keys, capture.job.proof) = (None, None, None);
+        capture.job.stop_reason = why;
         capture.job.status = Status::Failed;
         capture.job.error_message = Some(refusal.to_string());
         self.ended.count(Status::Failed);

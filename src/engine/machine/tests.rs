@@ -4,7 +4,7 @@ use super::capture::Phase;
 use super::*;
 use crate::deliver::Found;
 use crate::deliver::journal::CaptureRecord;
-use crate::job::{ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
+use crate::job::{BucketTerms, ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
 use crate::matcher::FilterV1;
 use crate::pcap::Container;
 use crate::worker::SlotTotals;
@@ -135,7 +135,7 @@ impl Bench {
     fn running(&mut self, account: &str) -> Serial {
         self.create(request(account, Kind::Full));
         let serial = self.machine.last_serial;
-        self.step(Input::Opened { serial, tried: Ok(None) });
+        self.step(Input::Opened { serial, tried: Ok(BucketTerms::default()) });
         self.recorded(serial);
         self.step(Input::Placed { serial, made: Ok(()) });
         self.step(Input::Attached { serial });
@@ -183,7 +183,7 @@ fn stream_ended(serial: Serial, lost: u64, unpublished: u64) -> Input {
 fn a_capture_goes_all_its_way() {
     let mut bench = Bench::new(config());
     assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
-    assert_eq!(bench.step(Input::Opened { serial: 1, tried: Ok(None) }), ["record new"]);
+    assert_eq!(bench.step(Input::Opened { serial: 1, tried: Ok(BucketTerms::default()) }), ["record new"]);
     assert_eq!(bench.recorded(1), ["place"]);
     assert_eq!(bench.step(Input::Placed { serial: 1, made: Ok(()) }), ["deliver", "attach 0", "accepted"]);
     assert_eq!(bench.step(Input::Attached { serial: 1 }), ["record Running"]);
@@ -277,11 +277,11 @@ fn a_create_is_refused_at_each_step_and_leaves_nothing() {
     let refusal = Refusal::Destination("no".to_owned());
     assert_eq!(bench.step(Input::Opened { serial: 1, tried: Err(refusal) }), ["refused Destination", "drop"]);
     bench.create(request("a", Kind::Simple));
-    bench.step(Input::Opened { serial: 2, tried: Ok(None) });
+    bench.step(Input::Opened { serial: 2, tried: Ok(BucketTerms::default()) });
     let full = Input::Unrecordable { serial: 2, error: "no space".to_owned() };
     assert_eq!(bench.step(full), ["refused Store", "drop"]);
     bench.create(request("a", Kind::Simple));
-    bench.step(Input::Opened { serial: 3, tried: Ok(None) });
+    bench.step(Input::Opened { serial: 3, tried: Ok(BucketTerms::default()) });
     bench.recorded(3);
     let made = Err("read-only".to_owned());
     assert_eq!(bench.step(Input::Placed { serial: 3, made }), ["refused Store", "record Failed"]);
@@ -583,7 +583,7 @@ fn answers_that_come_too_late_change_nothing() {
     let serial = bench.drained("a");
     assert_eq!(bench.machine.capture(serial).unwrap().phase, Phase::Draining);
     for late in [
-        Input::Opened { serial, tried: Ok(None) },
+        Input::Opened { serial, tried: Ok(BucketTerms::default()) },
         Input::Placed { serial, made: Ok(()) },
         Input::Attached { serial },
         detached(serial, 99),
@@ -592,7 +592,7 @@ fn answers_that_come_too_late_change_nothing() {
         Input::Closed { serial, outcome: Outcome::Done },
         Input::Removed { serial, result: Ok(()), kept: 0 },
         Input::Sought { serial, found: Sought::Nothing(None) },
-        Input::Opened { serial: 999, tried: Ok(None) },
+        Input::Opened { serial: 999, tried: Ok(BucketTerms::default()) },
     ] {
         let said = format!("{late:?}");
         assert!(bench.step(late).is_empty(), "{said}");

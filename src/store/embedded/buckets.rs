@@ -131,6 +131,8 @@ mod tests {
             validated: None,
             challenge_sha256: [7; 32],
             keys: None,
+            owner: None,
+            lost: None,
         }
     }
 
