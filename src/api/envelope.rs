@@ -128,8 +128,11 @@ impl From<OwnershipError> for Failure {
             OwnershipError::Destination(UploadError::Unreachable { .. }) => {
                 Self::at("/destination_conf", Code::DestinationSilent, error.to_string())
             }
-            OwnershipError::Destination(_) => {
-                Self::at("/destination_conf", Code::InvalidValue, error.to_string())
+            OwnershipError::Destination(cause) => {
+                tracing::info!(%error, "a challenge could not be written");
+                let said = cause.customer_text().unwrap_or_else(|| "ask this host's operator".to_owned());
+                let said = format!("the challenge could not be written: {said}");
+                Self::at("/destination_conf", Code::InvalidValue, said)
             }
             OwnershipError::NoKeyFile => Self::at("/destination_conf", Code::NotSupported, error.to_string()),
             OwnershipError::Store(StoreError::BucketsFull(_)) => {

@@ -3,6 +3,7 @@
 //! Invariant: a store is opened again for each attempt: credentials may have been put right. One that needs a proof is looked at
 //! before anything is written, unless the store itself holds every request against the bucket's owner.
 
+use super::words::Words;
 use crate::job::{AccountId, BucketTerms, CaptureId, Destination};
 use crate::ownership::{BucketKeys, LookedAt};
 use crate::upload::{FileStore, ObjectStore, Stores, Sweep, UploadError, within};
@@ -62,6 +63,11 @@ impl Route {
     async fn terms_now(&self, destination: &Destination) -> Result<BucketTerms, UploadError> {
         let terms = self.keys.terms(&self.account, destination).await;
         terms.map_err(|error| UploadError::Keys { place: destination.to_string(), detail: error.to_string() })
+    }
+
+    /// What is said of a failure at this place.
+    pub fn words(&self, error: &UploadError) -> Words {
+        Words::of_upload(error, self.destination.is_some())
     }
 
     /// Finds out whether objects can go there within `time_max`, and takes the keys and the proof that hold now.

@@ -33,6 +33,12 @@ impl LookedAt {
         Self { store, look }
     }
 
+    /// As if the last look were long ago.
+    #[cfg(test)]
+    pub fn forget(&self) {
+        self.look.keys.seen.forget();
+    }
+
     fn guarded(&self, writer: Box<dyn ObjectWriter>) -> Box<dyn ObjectWriter> {
         Box::new(Guarded { writer, store: Arc::clone(&self.store), look: self.look.clone() })
     }

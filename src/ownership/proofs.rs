@@ -97,6 +97,11 @@ impl Seen {
         seen.get(entry).is_some_and(|at| now.saturating_duration_since(*at) < LOOK)
     }
 
+    #[cfg(test)]
+    pub fn forget(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
     fn note(&self, entry: &CaptureId, now: Instant) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= CHALLENGES_SEEN_MAX {

@@ -208,3 +208,91 @@ async fn keys_are_refused_where_nothing_can_keep_them() {
     let error = host.ownership.create(account("a"), &place, sent_keys()).await.unwrap_err();
     assert!(matches!(error, OwnershipError::NoKeyFile), "{error}");
 }
+
+/// A host where directories need proofs, which hold for a day.
+fn demanding() -> Host {
+    let host = host();
+    let rules = ProofRules { buckets: true, files: true, age_max: Some(Duration::from_secs(86_400)) };
+    let keys = host.ownership.keys.clone().requiring(rules);
+    Host { ownership: Ownership { keys, ..host.ownership }, ..host }
+}
+
+impl Host {
+    /// Adds and proves a place.
+    async fn prove(&self, account: &AccountId, name: &str) -> Bucket {
+        let place = self.destination(name);
+        let bucket = self.ownership.create(account.clone(), &place, Sent::default()).await.unwrap();
+        self.ownership.validate(account, &place, &self.content(name, &bucket)).await.unwrap()
+    }
+
+    /// The store of a place as a delivery opens it.
+    async fn looked_at(&self, account: &AccountId, name: &str) -> LookedAt {
+        let destination = self.destination(name);
+        let proof = self.ownership.keys.terms(account, &destination).await.unwrap().proof.unwrap();
+        let store = Arc::from(self.ownership.stores.open(&destination).await.unwrap());
+        // Nothing was looked at yet, as after a start.
+        let keys = BucketKeys { seen: Arc::default(), ..self.ownership.keys.clone() };
+        LookedAt::new(store, &keys, account, &destination, vec![proof])
+    }
+}
+
+#[tokio::test]
+async fn a_proof_ages_and_an_old_answer_renews_nothing() {
+    let host = demanding();
+    let (a, place) = (account("a"), host.destination("one"));
+    let proven = host.prove(&a, "one").await;
+    let day = SignedDuration::from_hours(24);
+    let old = Bucket { validated: Some(Timestamp::now() - day), ..proven.clone() };
+    host.buckets.replace(&proven, &old).unwrap();
+    assert!(!host.ownership.is_proven(&a, &place).await.unwrap());
+    let standing = host.ownership.standing(&old);
+    assert!(matches!(standing, Proof::Aged(_)) && ended(&old, standing).unwrap().contains("new challenge"));
+    assert_eq!(proof(&old, Timestamp::now(), None), Proof::Success, "unless it holds for all time");
+    assert_eq!(host.ownership.keys.terms(&a, &place).await.unwrap().proof, None);
+    let error = host.ownership.validate(&a, &place, &host.content("one", &old)).await.unwrap_err();
+    assert!(matches!(error, OwnershipError::Ended(_)), "{error}");
+    let again = host.prove(&a, "one").await;
+    assert_ne!(again.id, old.id);
+    assert!(host.ownership.is_proven(&a, &place).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_challenge_that_has_gone_or_changed_ends_the_proof_and_nothing_is_written() {
+    for changed in [None, Some("0".repeat(64)), Some("0".repeat(1000))] {
+        let host = demanding();
+        let (a, place) = (account("a"), host.destination("one"));
+        let proven = host.prove(&a, "one").await;
+        let path = |name: &str| host.dir.path().join("one").join(name);
+        host.looked_at(&a, "one").await.put("before", Bytes::from_static(b"x")).await.unwrap();
+
+        let store = host.looked_at(&a, "one").await;
+        match &changed {
+            None => std::fs::remove_file(path(&proven.filename)).unwrap(),
+            Some(text) => std::fs::write(path(&proven.filename), text).unwrap(),
+        }
+        let error = store.put("after", Bytes::from_static(b"x")).await.unwrap_err();
+        assert!(matches!(error, UploadError::Unproven { .. }) && error.may_pass(), "{error}");
+        assert!(store.probe().await.is_err() && !path("after").exists());
+        assert!(!host.ownership.is_proven(&a, &place).await.unwrap());
+        let entry = host.ownership.entry(&a, &place).await.unwrap().unwrap();
+        assert!(matches!(host.ownership.standing(&entry), Proof::Lost(_)));
+
+        let again = host.prove(&a, "one").await;
+        assert!(again.id != proven.id && again.lost.is_none());
+        host.looked_at(&a, "one").await.put("after", Bytes::from_static(b"x")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_was_begun_in_time_is_not_finished_in_another_bucket() {
+    let host = demanding();
+    let a = account("a");
+    let proven = host.prove(&a, "one").await;
+    let store = host.looked_at(&a, "one").await;
+    let mut writer = store.begin("object").await.unwrap();
+    writer.write(Bytes::from_static(b"x")).await.unwrap();
+    std::fs::remove_file(host.dir.path().join("one").join(&proven.filename)).unwrap();
+    store.forget();
+    assert!(matches!(writer.finish().await, Err(UploadError::Unproven { .. })));
+    assert!(!host.dir.path().join("one/object").exists());
+}

@@ -181,4 +181,20 @@ mod tests {
         }
         assert!(!path("elsewhere/new").exists());
     }
+
+    #[tokio::test]
+    async fn a_directory_that_has_gone_is_not_made_again_by_an_object() {
+        let root = tempfile::tempdir().unwrap();
+        let config = StoresConfig { allow_file: true, ..StoresConfig::default() };
+        let dir = root.path().join("mounted/dir");
+        let store = Stores::new(config).unwrap().open(&Destination::File { dir: dir.clone() }).await.unwrap();
+        store.probe().await.unwrap();
+        store.put("first", bytes::Bytes::from_static(b"a")).await.unwrap();
+        std::fs::remove_dir_all(root.path().join("mounted")).unwrap();
+        let error = store.put("second", bytes::Bytes::from_static(b"b")).await.unwrap_err();
+        assert!(error.may_pass() && error.to_string().contains("mount its disk"), "{error}");
+        assert!(!root.path().join("mounted").exists());
+        std::fs::create_dir_all(&dir).unwrap();
+        store.put("second", bytes::Bytes::from_static(b"b")).await.unwrap();
+    }
 }

@@ -25,10 +25,10 @@ impl Machine {
         match outcome {
             Outcome::Done => self.conclude(now, serial, out),
             Outcome::Failed(error) | Outcome::Gone(error) => {
-                tracing::error!(capture = %capture.job.id, error, "the manifest of a capture cannot be published");
+                tracing::error!(capture = %capture.job.id, %error, "the manifest of a capture cannot be published");
                 capture.delivered = Some(match capture.given_up {
-                    Some(_) => Delivered::GivenUp(error),
-                    None => Delivered::ManifestFailed(error),
+                    Some(_) => Delivered::GivenUp(error.into_customer()),
+                    None => Delivered::ManifestFailed(error.into_customer()),
                 });
                 self.conclude(now, serial, out);
             }

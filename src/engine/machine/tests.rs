@@ -2,7 +2,7 @@
 
 use super::capture::Phase;
 use super::*;
-use crate::deliver::Found;
+use crate::deliver::{Found, Words};
 use crate::deliver::journal::CaptureRecord;
 use crate::job::{BucketTerms, ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
 use crate::matcher::FilterV1;
@@ -223,7 +223,7 @@ fn nothing_is_removed_before_the_outcome_is_durable() {
 fn a_delivery_that_fails_for_good_ends_its_capture_at_once_and_keeps_its_packets() {
     let mut bench = Bench::new(config());
     let serial = bench.running("a");
-    let effects = bench.delivered(serial, Outcome::Failed("the segment is damaged".to_owned()));
+    let effects = bench.delivered(serial, Outcome::Failed(Words::alike("the segment is damaged")));
     assert_eq!(effects, ["end budget Revoked", "detach 0", "record Running"]);
     assert_eq!(bench.job(serial).stop_reason, Some(StopReason::DeliveryFailed));
     let capture = bench.machine.capture(serial).unwrap();
@@ -242,7 +242,7 @@ fn a_capture_whose_directory_was_removed_ends_and_does_not_say_that_its_packets_
     let serial = bench.running("a");
     let lost = Report::Lost { packets: 4, frame_bytes: 400 };
     bench.step(Input::Delivery { serial, report: lost });
-    let effects = bench.delivered(serial, Outcome::Gone("it is not there".to_owned()));
+    let effects = bench.delivered(serial, Outcome::Gone(Words::alike("it is not there")));
     assert_eq!(effects, ["end budget Revoked", "detach 0", "record Running"]);
     bench.step(detached(serial, 10));
     bench.step(stream_ended(serial, 6, 1));
@@ -643,7 +643,7 @@ fn held(a: u64, b: u64) -> Input {
 fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data_that_waits() {
     let mut bench = Bench::new(shared());
     let (of_a, waits, runs) = (bench.running("a"), bench.drained("b"), bench.running("b"));
-    bench.step(Input::Delivery { serial: waits, report: Report::Trouble("403".to_owned()) });
+    bench.step(Input::Delivery { serial: waits, report: Report::Trouble(Words::alike("403")) });
     assert_eq!(bench.step(held(410, 550)), ["weigh"]);
     let captured = vec![(of_a, 700), (runs, 1)];
     let effects = bench.step(Input::Weighed { captured });
@@ -658,7 +658,7 @@ fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data
     let effects = bench.step(Input::Weighed { captured: vec![(of_a, 700)] });
     assert_eq!(effects, [format!("give up {waits}")], "the one whose upload fails goes first");
     assert_eq!(bench.job(of_a).stop_reason, None);
-    bench.delivered(waits, Outcome::Failed("given up for room".to_owned()));
+    bench.delivered(waits, Outcome::Failed(Words::alike("given up for room")));
     bench.assert_says(waits, &["given up for room", "removed from the host"]);
     assert_eq!(bench.recorded(waits), ["discard"]);
 }
@@ -721,7 +721,7 @@ fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets
     bench.step(Input::Stop { serial });
     assert_eq!(bench.step(Input::GiveUp { serial }), [format!("give up {serial}")]);
     assert!(bench.step(Input::GiveUp { serial }).is_empty(), "once");
-    bench.delivered(serial, Outcome::Failed("its owner dropped it".to_owned()));
+    bench.delivered(serial, Outcome::Failed(Words::alike("its owner dropped it")));
     bench.step(detached(serial, 10));
     bench.step(stream_ended(serial, 0, 0));
     bench.step(stream_ended(serial, 0, 0));
@@ -730,7 +730,7 @@ fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets
     let serial = bench.drained("a");
     bench.delivered(serial, Outcome::Done);
     assert_eq!(bench.step(Input::GiveUp { serial }), [format!("give up {serial}")]);
-    let outcome = Outcome::Failed("its owner dropped it".to_owned());
+    let outcome = Outcome::Failed(Words::alike("its owner dropped it"));
     assert_eq!(bench.step(Input::Closed { serial, outcome }), ["record Failed"]);
     assert_eq!(bench.recorded(serial), ["discard"]);
 }
@@ -739,7 +739,7 @@ fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets
 fn what_a_failed_capture_leaves_is_known_and_its_owner_can_drop_it() {
     let mut bench = Bench::new(config());
     let serial = bench.drained("a");
-    bench.delivered(serial, Outcome::Failed("403".to_owned()));
+    bench.delivered(serial, Outcome::Failed(Words::alike("403")));
     assert_eq!(bench.recorded(serial), ["forget"]);
     let (account, id) = (AccountId("a".to_owned()), bench.job(serial).id.clone());
     bench.step(Input::Removed { serial, result: Ok(()), kept: 300 });

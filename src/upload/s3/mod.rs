@@ -241,7 +241,7 @@ impl S3Stores {
 }
 
 fn no_credentials(bucket: &str, detail: String) -> UploadError {
-    UploadError::Credentials { place: format!("bucket {bucket}"), detail }
+    UploadError::HostCredentials { place: format!("bucket {bucket}"), detail }
 }
 
 /// A bucket, or a directory of one.

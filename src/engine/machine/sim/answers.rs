@@ -4,7 +4,7 @@
 
 use super::super::*;
 use super::world::{Answer, Dir, QUEUES, World, config};
-use crate::deliver::Manifest;
+use crate::deliver::{Manifest, Words};
 use crate::job::StopReason;
 
 impl World {
@@ -129,7 +129,7 @@ impl World {
         // The first one counts.
         let manifest = dir.settled.get_or_insert(manifest).clone();
         if self.fails(50) {
-            return Outcome::Failed("not there".to_owned());
+            return Outcome::Failed(Words::alike("not there"));
         }
         if self.leaving && self.chance.permille(300) {
             return Outcome::Left;
