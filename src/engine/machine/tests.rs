@@ -215,7 +215,7 @@ fn nothing_is_removed_before_the_outcome_is_durable() {
     let capture = bench.machine.capture(serial).unwrap();
     let view = capture.view(capture.job.ledger);
     assert_eq!(view.status, Status::ConversionRunning, "an outcome is shown once it is durable");
-    assert!(view.error_message.unwrap().contains("no space"));
+    assert!(view.error_message.unwrap().contains("cannot be recorded"));
     assert_eq!(bench.recorded(serial), ["remove"]);
 }
 
