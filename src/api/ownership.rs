@@ -1,8 +1,8 @@
 //! `/accounts/{account}/pcaps/ownership`. Owns these routes and how an entry is shown; not what proves it.
 
+use super::ApiState;
 use super::auth::{Reader, Writer};
 use super::body;
-use super::ApiState;
 use super::codes::Code;
 use super::envelope::{Failure, Problem, success, success_with};
 use super::result::date_time;

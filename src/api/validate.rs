@@ -43,10 +43,7 @@ pub(super) fn capture_request(
 }
 
 /// Checks what is sent to add a bucket: its destination, and the access keys or the owner that may come with it.
-pub(super) fn ownership(
-    body: &OwnershipBody,
-    rules: &Rules,
-) -> Result<(Destination, Sent), Failure> {
+pub(super) fn ownership(body: &OwnershipBody, rules: &Rules) -> Result<(Destination, Sent), Failure> {
     let mut check = Check::default();
     check.unknown("", &body.unknown);
     check.absent("/ownership_challenge", body.ownership_challenge.as_ref(), "a new ownership");

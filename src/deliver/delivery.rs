@@ -139,7 +139,9 @@ impl Delivery {
                 Err(Stop::Upload(e)) => {
                     if matches!(
                         e,
-                        UploadError::Credentials { .. } | UploadError::HostCredentials { .. } | UploadError::Denied { .. }
+                        UploadError::Credentials { .. }
+                            | UploadError::HostCredentials { .. }
+                            | UploadError::Denied { .. }
                     ) {
                         self.route.stores.renew_credentials().await;
                     }

@@ -76,10 +76,14 @@ mod tests {
         assert!(Words::of_upload(&own, true).customer().contains("/srv/place"));
         assert!(!Words::of_upload(&own, false).customer().contains("/srv/place"));
         let journal = UploadError::Journal { path: path(), source: source() };
-        let keys = UploadError::HostCredentials { place: "bucket b".to_owned(), detail: "/srv/place/x".to_owned() };
+        let keys =
+            UploadError::HostCredentials { place: "bucket b".to_owned(), detail: "/srv/place/x".to_owned() };
         for error in [journal, keys] {
             let words = Words::of_upload(&error, true).within(|text| format!("once more: {text}"));
-            assert!(!words.customer().contains("/srv/place") && words.to_string().contains("/srv/place"), "{words}");
+            assert!(
+                !words.customer().contains("/srv/place") && words.to_string().contains("/srv/place"),
+                "{words}"
+            );
             assert!(words.customer().starts_with("once more: "));
         }
     }

@@ -111,7 +111,9 @@ impl Engine {
             });
             Input::Opened { serial, tried }
         };
-        let died = || Refusal::Destination("the destination could not be tried; ask this host's operator".to_owned());
+        let died = || {
+            Refusal::Destination("the destination could not be tried; ask this host's operator".to_owned())
+        };
         self.spawn(task, move |_said_in_the_log| Input::Opened { serial, tried: Err(died()) });
     }
 

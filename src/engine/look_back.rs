@@ -129,7 +129,8 @@ impl LookBack {
                 let id = self.job.id.clone();
                 self.deliver(answer, oldest_ns).await.map_err(|error| {
                     tracing::error!(capture = %id, error, "the file of a look back could not be written");
-                    "this host could not write the file of the look back; try again, or ask its operator".to_owned()
+                    "this host could not write the file of the look back; try again, or ask its operator"
+                        .to_owned()
                 })
             }
             Err(error) => {

@@ -176,7 +176,9 @@ impl Look {
         let (keys, account, entry) = (self.keys.clone(), self.account.clone(), proof.entry.clone());
         let lost = aside(move || {
             let list = keys.buckets.list(&account)?;
-            let Some(old) = list.into_iter().find(|b| b.id == entry && b.lost.is_none()) else { return Ok(false) };
+            let Some(old) = list.into_iter().find(|b| b.id == entry && b.lost.is_none()) else {
+                return Ok(false);
+            };
             let new = Bucket { lost: Some(Timestamp::now()), ..old.clone() };
             keys.buckets.replace(&old, &new).map(|()| true)
         });
@@ -187,7 +189,9 @@ impl Look {
             ),
             Ok(false) => {}
             // The next look finds the same.
-            Err(error) => tracing::warn!(place = self.place, %error, "the end of a proof could not be recorded"),
+            Err(error) => {
+                tracing::warn!(place = self.place, %error, "the end of a proof could not be recorded")
+            }
         }
     }
 }

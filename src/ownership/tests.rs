@@ -117,7 +117,8 @@ async fn a_challenge_ends_by_itself() {
 async fn a_destination_that_cannot_be_written_leaves_no_entry() {
     let host = host();
     std::fs::write(host.dir.path().join("file"), "").unwrap();
-    let error = host.ownership.create(account("a"), &host.destination("file/x"), Sent::default()).await.unwrap_err();
+    let error =
+        host.ownership.create(account("a"), &host.destination("file/x"), Sent::default()).await.unwrap_err();
     assert!(matches!(error, OwnershipError::Destination(_)), "{error}");
     assert!(host.ownership.list(&account("a")).await.unwrap().is_empty());
 }

@@ -348,7 +348,8 @@ fn a_downloads_name_promises_a_plain_pcap_and_nothing_else() {
 #[test]
 fn packets_for_a_closed_standard_output_are_an_error_and_for_the_null_device_none() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/real.pcap"), dir.path().join("in.pcap")).unwrap();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/real.pcap"), dir.path().join("in.pcap"))
+        .unwrap();
     let (code, _, error) = shell(dir.path(), "$TRAWL merge -o - in.pcap >&-");
     assert_ne!(code, 0);
     assert!(error.contains("standard output is closed"), "{error}");

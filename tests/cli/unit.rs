@@ -31,10 +31,17 @@ fn the_unit_is_one_that_systemd_takes_without_a_word() {
 #[test]
 fn the_unit_leaves_the_process_little() {
     let threshold = format!("--threshold={EXPOSURE_MAX}");
-    let Some((is_good, said)) = analyze(&["security", "--offline=true", "--no-pager", &threshold]) else { return };
+    let Some((is_good, said)) = analyze(&["security", "--offline=true", "--no-pager", &threshold]) else {
+        return;
+    };
     assert!(is_good, "{said}");
     let unit = include_str!("../../config/trawl.service");
-    for line in ["LimitCORE=0", "NoNewPrivileges=true", "MemoryDenyWriteExecute=true", "SystemCallFilter=@system-service"] {
+    for line in [
+        "LimitCORE=0",
+        "NoNewPrivileges=true",
+        "MemoryDenyWriteExecute=true",
+        "SystemCallFilter=@system-service",
+    ] {
         assert!(unit.lines().any(|found| found == line), "{line}");
     }
 }

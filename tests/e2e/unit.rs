@@ -10,7 +10,8 @@ use std::process::Command;
 fn calls(group: &str, found: &mut BTreeSet<String>) {
     let listed = Command::new("systemd-analyze").args(["syscall-filter", group]).output().unwrap();
     let text = String::from_utf8(listed.stdout).unwrap();
-    for name in text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for name in text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
         match name.starts_with('@') {
             true => calls(name, found),
             false => drop(found.insert(name.to_owned())),
@@ -52,7 +53,10 @@ fn every_system_call_of_a_capture_is_one_that_the_unit_allows() {
     trawl.ended(&id);
     trawl.finish();
     let allowed = allowed();
-    assert!(allowed.contains("read") && !allowed.contains("mount") && !allowed.contains("setuid"), "{allowed:?}");
+    assert!(
+        allowed.contains("read") && !allowed.contains("mount") && !allowed.contains("setuid"),
+        "{allowed:?}"
+    );
     let text = std::fs::read_to_string(&trace).unwrap();
     // `PID call(arguments) = result`; the process that strace starts itself is there from its first call on.
     let called: BTreeSet<&str> = text

@@ -121,7 +121,10 @@ async fn every_request_to_a_bucket_names_its_owner_if_that_is_known() {
     let destination = Destination::parse(URI).unwrap();
     for owner in [None, Some("123456789012")] {
         let stores = Stores::new(config(&proxy.endpoint, key, secret)).unwrap();
-        assert!(!stores.know_owners(), "another store may ignore the header, so that the challenge is looked at too");
+        assert!(
+            !stores.know_owners(),
+            "another store may ignore the header, so that the challenge is looked at too"
+        );
         let store = stores.open_as(&destination, None, owner).await.unwrap();
         let before = proxy.seen("HTTP/1.1").len();
         store.probe().await.unwrap();
@@ -141,7 +144,10 @@ async fn every_request_to_a_bucket_names_its_owner_if_that_is_known() {
             let head = head.to_ascii_lowercase();
             let named = head.lines().find(|line| line.starts_with("x-amz-expected-bucket-owner:"));
             assert_eq!(named.is_some_and(|line| line.ends_with("123456789012")), owner.is_some(), "{head}");
-            assert!(named.is_none() || head.contains(";x-amz-expected-bucket-owner"), "it is not signed: {head}");
+            assert!(
+                named.is_none() || head.contains(";x-amz-expected-bucket-owner"),
+                "it is not signed: {head}"
+            );
         }
     }
 }

@@ -92,7 +92,8 @@ impl Machine {
             // It may name files of the host.
             Refusal::Store(detail) => {
                 tracing::error!(capture = %capture.job.id, detail, "a capture could not begin");
-                "the capture could not begin, because this host failed at its own files; ask its operator".to_owned()
+                "the capture could not begin, because this host failed at its own files; ask its operator"
+                    .to_owned()
             }
             refusal => refusal.to_string(),
         });

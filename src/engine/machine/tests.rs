@@ -2,8 +2,8 @@
 
 use super::capture::Phase;
 use super::*;
-use crate::deliver::{Found, Words};
 use crate::deliver::journal::CaptureRecord;
+use crate::deliver::{Found, Words};
 use crate::job::{BucketTerms, ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
 use crate::matcher::FilterV1;
 use crate::pcap::Container;

@@ -250,7 +250,13 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn place(root: &Path, below: &str) -> Place {
-        Place { root: root.to_owned(), below: below.into(), closed: Vec::new(), makes_parents: true, makes_for_objects: true }
+        Place {
+            root: root.to_owned(),
+            below: below.into(),
+            closed: Vec::new(),
+            makes_parents: true,
+            makes_for_objects: true,
+        }
     }
 
     #[test]

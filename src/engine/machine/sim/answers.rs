@@ -24,7 +24,14 @@ impl World {
             }
             Answer::Open(serial) => {
                 let refusal = Refusal::Destination("no".to_owned());
-                Input::Opened { serial, tried: if self.fails(100) { Err(refusal) } else { Ok(crate::job::BucketTerms::default()) } }
+                Input::Opened {
+                    serial,
+                    tried: if self.fails(100) {
+                        Err(refusal)
+                    } else {
+                        Ok(crate::job::BucketTerms::default())
+                    },
+                }
             }
             Answer::Place(serial) => {
                 let failed = self.fails(100);

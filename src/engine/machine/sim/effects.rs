@@ -4,8 +4,8 @@
 
 use super::super::*;
 use super::world::{Answer, Change, Dir, INTERVAL, QUEUES, SLOTS, World, Write, bounds};
-use crate::deliver::{Manifest, Words};
 use crate::deliver::journal::CaptureRecord;
+use crate::deliver::{Manifest, Words};
 use crate::job::Kind;
 use crate::pcap::Origin;
 
