@@ -46,7 +46,7 @@ struct LookBack {
     clock_steps: Option<ClockSteps>,
 }
 
-/// The steps that the wall clock made within a window of UTC, by the clock before them or after. The history is recorded anew, in the
+/// The steps that the wall clock made within a window of UTC, by the clock before them or after. The history begins again, in the
 /// new time, after each. Those of an earlier process are not known.
 fn steps_within(steps: &VecDeque<(u64, ClockSteps)>, start_ns: u64, end_ns: u64) -> Option<ClockSteps> {
     let window = start_ns..=end_ns;

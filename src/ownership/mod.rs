@@ -295,7 +295,7 @@ impl Ownership {
         match self.standing(&bucket) {
             Proof::Success => return Ok(bucket),
             Proof::Failed => return Err(OwnershipError::Expired(bucket.expires)),
-            // Whoever kept the old answer has not shown that the bucket is still his.
+            // One who kept the old answer has not shown that the bucket is still his.
             standing @ (Proof::Aged(_) | Proof::Lost(_)) => {
                 return Err(OwnershipError::Ended(ended(&bucket, standing).unwrap_or_default()));
             }

@@ -1,7 +1,7 @@
 //! Whether a bucket is still the one that was proven. Owns how long a proof holds, and the looks at its challenge; not what
 //! answers a challenge.
 //!
-//! A bucket's name may be another's tomorrow: whoever registers a released name has a bucket that nobody proved. So the
+//! A bucket's name may be another's tomorrow: somebody who registers a released name has a bucket that nobody proved. So the
 //! challenge, which only the proven bucket holds, is looked at again before anything is written.
 //!
 //! Invariant: a proof whose challenge was found gone or changed counts no more, also after a restart.
