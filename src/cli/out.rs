@@ -89,18 +89,6 @@ fn put(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
     to.flush()
 }
 
-/// Whether standard output was closed when the program started. Rust's runtime then opens the null device in its place, for
-/// reading and writing; who wants nothing (`> /dev/null`) opens it for writing alone.
-pub(super) fn is_closed() -> bool {
-    let output = io::stdout();
-    let is_null = || {
-        let (held, null) = (rustix::fs::fstat(&output).ok()?, rustix::fs::stat("/dev/null").ok()?);
-        Some((held.st_rdev, held.st_mode) == (null.st_rdev, null.st_mode))
-    };
-    let access = rustix::fs::fcntl_getfl(&output).map(|flags| flags & rustix::fs::OFlags::RWMODE);
-    access == Ok(rustix::fs::OFlags::RDWR) && is_null().unwrap_or(false)
-}
-
 #[cfg(test)]
 mod tests {
     /// Reads every source file of `cli`.

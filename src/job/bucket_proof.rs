@@ -18,6 +18,9 @@ pub struct BucketProof {
     /// The account that owns the bucket, where its customer named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Whether the host could read the challenge when it wrote it. If not, it is not looked at again.
+    #[serde(default)]
+    pub is_readable: bool,
 }
 
 /// Under what terms a destination took a capture.

@@ -13,6 +13,7 @@ mod vault;
 use challenges::Challenges;
 pub use keys::BucketKeys;
 pub(crate) use looked::LookedAt;
+use proofs::CHALLENGE_BYTES_MAX;
 pub use proofs::{Proof, ProofRules, ended, proof};
 pub use vault::{Locked, Vault, VaultError};
 
@@ -148,7 +149,7 @@ impl Ownership {
         let asked = self.challenges.ask(&account, destination, Instant::now());
         asked.map_err(|left| OwnershipError::TooSoon { seconds_left: left.as_secs() + 1 })?;
         let (id, challenge, now) = (CaptureId::random(), random_challenge()?, Timestamp::now());
-        let bucket = Bucket {
+        let mut bucket = Bucket {
             filename: format!("ownership-challenge-{id}.txt"),
             challenge_sha256: bound(&account, &place, &id, challenge.as_bytes()),
             destination: destination.to_string(),
@@ -161,9 +162,10 @@ impl Ownership {
             keys,
             owner,
             lost: None,
+            is_readable: false,
         };
         let written = self.contact(&bucket, destination, Some(challenge)).await;
-        written.inspect_err(|_| self.challenges.close(&bucket.account, destination))?;
+        bucket.is_readable = written.inspect_err(|_| self.challenges.close(&bucket.account, destination))?;
         let (buckets, record) = (Arc::clone(&self.buckets), bucket.clone());
         aside(move || buckets.put(&record, BUCKETS_PER_ACCOUNT_MAX)).await?;
         tracing::info!(account = %bucket.account, bucket = %bucket.id, "ownership challenge written");
@@ -210,20 +212,20 @@ impl Ownership {
         Ok(renewed)
     }
 
-    /// Tries the bucket and writes the challenge, if there is one.
+    /// Tries the bucket and writes the challenge, if there is one. Whether the host may read it there.
     async fn contact(
         &self,
         bucket: &Bucket,
         destination: &Destination,
         challenge: Option<String>,
-    ) -> Result<(), OwnershipError> {
+    ) -> Result<bool, OwnershipError> {
         let contact = async {
             let store = self.open(bucket, destination).await?;
             store.probe().await?;
-            match challenge {
-                Some(challenge) => store.put(&bucket.filename, Bytes::from(challenge)).await.map(drop),
-                None => Ok(()),
-            }
+            let Some(challenge) = challenge.map(Bytes::from) else { return Ok(bucket.is_readable) };
+            store.put(&bucket.filename, challenge.clone()).await?;
+            let read = store.get(&bucket.filename, CHALLENGE_BYTES_MAX).await;
+            Ok(read.is_ok_and(|read| read == challenge))
         };
         within(self.contact_time_max, destination, contact).await.map_err(OwnershipError::Destination)
     }

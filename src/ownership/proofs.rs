@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Most bytes of a challenge's object: its 64 digits, and what an editor may have added.
-const CHALLENGE_BYTES_MAX: u64 = 256;
+pub(super) const CHALLENGE_BYTES_MAX: u64 = 256;
 const LOOK: Duration = Duration::from_secs(CHALLENGE_LOOK_SECONDS);
 
 /// Which destinations need a proof, and how long one holds.
@@ -144,6 +144,10 @@ impl Look {
     }
 
     async fn at_one(&self, store: &dyn ObjectStore, proof: &BucketProof) -> Result<(), UploadError> {
+        // A bucket that lets this host only write: its proof ends with its age.
+        if !proof.is_readable {
+            return Ok(());
+        }
         let filename = &proof.filename;
         let (what, is_certain) = match store.get(filename, CHALLENGE_BYTES_MAX).await {
             Ok(bytes) => {
@@ -159,7 +163,7 @@ impl Look {
             // Without s3:ListBucket, S3 says the same of an object that is not there.
             Err(UploadError::Denied { action, detail, .. }) => {
                 let what = format!(
-                    "the object {filename} is not there, or this host may not read it ({detail}): grant it {action}, or"
+                    "the object {filename} is not there, or this host may no longer read it ({detail}): grant it {action} again, or"
                 );
                 (what, false)
             }
@@ -219,8 +223,8 @@ impl BucketKeys {
         }
         let Some(bucket) = self.find(account, destination).await? else { return Ok(BucketTerms::default()) };
         let holds = proof(&bucket, Timestamp::now(), self.rules.age_max) == Proof::Success;
-        let Bucket { id, filename, challenge_sha256, owner, keys, .. } = bucket;
-        let proof = BucketProof { entry: id, filename, challenge_sha256, owner };
+        let Bucket { id, filename, challenge_sha256, owner, keys, is_readable, .. } = bucket;
+        let proof = BucketProof { entry: id, filename, challenge_sha256, owner, is_readable };
         Ok(BucketTerms { keys, proof: (needs_proof && holds).then_some(proof) })
     }
 

@@ -186,6 +186,7 @@ async fn keys_serve_the_account_that_sent_them_and_the_place_that_they_came_with
         challenge_sha256: [0; 32],
         owner: None,
         lost: None,
+        is_readable: true,
     };
     host.buckets.put(&entry, 8).unwrap();
     let keys = &host.ownership.keys;

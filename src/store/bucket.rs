@@ -38,6 +38,9 @@ pub struct Bucket {
     /// When its challenge was found gone or changed: the bucket may be another's since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Timestamp>,
+    /// Whether the host could read the challenge when it wrote it: only then it can be looked at again.
+    #[serde(default)]
+    pub is_readable: bool,
 }
 
 /// Where buckets outlive the process. Calls block as those of [`super::JobStore`] do.

@@ -133,6 +133,7 @@ mod tests {
             keys: None,
             owner: None,
             lost: None,
+            is_readable: true,
         }
     }
 
