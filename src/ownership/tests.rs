@@ -286,6 +286,22 @@ async fn a_challenge_that_has_gone_or_changed_ends_the_proof_and_nothing_is_writ
 }
 
 #[tokio::test]
+async fn a_challenge_that_the_host_could_never_read_is_not_looked_at_and_its_proof_ages() {
+    let host = demanding();
+    let (a, place) = (account("a"), host.destination("one"));
+    let readable = host.prove(&a, "one").await;
+    assert!(readable.is_readable);
+    let proven = Bucket { is_readable: false, ..readable.clone() };
+    host.buckets.replace(&readable, &proven).unwrap();
+    std::fs::remove_file(host.dir.path().join("one").join(&proven.filename)).unwrap();
+    host.looked_at(&a, "one").await.put("object", Bytes::from_static(b"x")).await.unwrap();
+    let day = SignedDuration::from_hours(24);
+    let old = Bucket { validated: Some(Timestamp::now() - day), ..proven.clone() };
+    host.buckets.replace(&proven, &old).unwrap();
+    assert!(!host.ownership.is_proven(&a, &place).await.unwrap());
+}
+
+#[tokio::test]
 async fn an_object_that_was_begun_in_time_is_not_finished_in_another_bucket() {
     let host = demanding();
     let a = account("a");
