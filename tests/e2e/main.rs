@@ -29,6 +29,7 @@ mod numbered;
 mod measure;
 mod memory;
 mod outcome;
+mod owners;
 mod overload;
 #[path = "../common/proxy.rs"]
 mod proxy;
@@ -43,6 +44,7 @@ mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
 mod tls;
+mod unit;
 mod trawl;
 mod verdicts;
 #[path = "../common/weed.rs"]
