@@ -11,6 +11,7 @@ mod chain;
 pub mod cli;
 pub mod config;
 pub mod limits;
+pub mod interface;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod packet;
