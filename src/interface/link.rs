@@ -8,6 +8,8 @@ use std::io;
 const RTM_GETLINK: u16 = 18;
 /// `struct ifinfomsg`.
 const IFINFO_BYTES: usize = 16;
+/// IFNAMSIZ without its zero.
+pub(super) const NAME_BYTES_MAX: usize = 15;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_STATS64: u16 = 23;
@@ -36,6 +38,8 @@ pub struct Facts {
 pub struct Counters {
     /// Frames that it handed to the kernel.
     pub rx_packets: u64,
+    /// Bytes of them.
+    pub rx_bytes: u64,
     /// Damaged frames.
     pub rx_errors: u64,
     /// Frames that the kernel did not process: no protocol wanted them, or the queue between driver and kernel was full.
@@ -54,6 +58,17 @@ pub fn facts(name: &str) -> io::Result<Facts> {
     read(&ask(ROUTE, RTM_GETLINK, &body)?).ok_or_else(unreadable)
 }
 
+/// Frames that this host dropped, of all interfaces, because a CPU's queue between drivers and protocols was full: the second
+/// column of `/proc/net/softnet_stat`.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn host_drops() -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/softnet_stat")?;
+    let dropped = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    text.lines().map(dropped).sum::<Option<u64>>().ok_or_else(unreadable)
+}
+
 fn read(answer: &[u8]) -> Option<Facts> {
     let kind = u32_at(answer, 0)?;
     let (index, flags) = (u32_at(answer, 4)?, u32_at(answer, 8)?);
@@ -66,6 +81,7 @@ fn read(answer: &[u8]) -> Option<Facts> {
     let counter = |at: usize| u64_at(stats, 8 * at);
     let counters = Counters {
         rx_packets: counter(0)?,
+        rx_bytes: counter(2)?,
         rx_errors: counter(4)?,
         rx_dropped: counter(6)?,
         rx_missed: counter(15)?,
@@ -92,7 +108,7 @@ mod tests {
         let mut whole = vec![0, 0, 1, 0, 7, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
         put(&mut whole, IFLA_MTU, &1500_u32.to_ne_bytes());
         put(&mut whole, IFLA_STATS64, &(0..24_u64).flat_map(u64::to_ne_bytes).collect::<Vec<_>>());
-        let counters = Counters { rx_packets: 0, rx_errors: 4, rx_dropped: 6, rx_missed: 15 };
+        let counters = Counters { rx_packets: 0, rx_bytes: 2, rx_errors: 4, rx_dropped: 6, rx_missed: 15 };
         let expected = Facts { index: 7, is_ethernet: true, is_up: true, mtu: 1500, counters };
         assert_eq!(read(&whole), Some(expected));
         assert!((0..whole.len()).all(|bytes| read(&whole[..bytes]).is_none()));

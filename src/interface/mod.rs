@@ -3,9 +3,11 @@
 //!
 //! Invariant: an answer of the kernel that cannot be read is an error, never a guess.
 
+mod device;
 mod features;
 mod link;
 mod netlink;
 
+pub use device::Device;
 pub use features::{active_features, is_merging, is_unfinished};
-pub use link::{Counters, Facts, facts};
+pub use link::{Counters, Facts, facts, host_drops};
