@@ -25,7 +25,11 @@ mod limits;
 mod observe;
 #[path = "../common/openmetrics.rs"]
 mod openmetrics;
+#[path = "../common/netns.rs"]
+mod netns;
 mod numbered;
+#[path = "../common/odd.rs"]
+mod odd;
 mod measure;
 mod memory;
 mod outcome;
@@ -47,3 +51,4 @@ mod trawl;
 mod verdicts;
 #[path = "../common/weed.rs"]
 mod weed;
+mod wire;
