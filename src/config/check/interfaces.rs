@@ -58,7 +58,7 @@ fn instead(interface: &str) -> String {
 }
 
 fn exists(interface: &str, key: &str, host: &Host, findings: &mut Vec<Finding>) -> bool {
-    let is_there = host.names("/sys/class/net").iter().any(|name| name == interface);
+    let is_there = !host.lacks(&format!("/sys/class/net/{interface}"));
     if !is_there {
         let advice = "list the interfaces with `ip link` and correct the name";
         findings.push(Finding::error(key, format!("there is no network interface {interface}"), advice));
