@@ -80,7 +80,11 @@ mod dpdk {
 
     fn compile_shim(flags: &[String]) -> Result<(), String> {
         let mut build = cc::Build::new();
-        build.files(["src/dpdk/shim.c", "src/dpdk/ring.c"]).opt_level(3).warnings(true).flag("-Wno-unused-parameter");
+        build
+            .files(["src/dpdk/shim.c", "src/dpdk/ring.c"])
+            .opt_level(3)
+            .warnings(true)
+            .flag("-Wno-unused-parameter");
         for flag in flags {
             build.flag(flag);
         }

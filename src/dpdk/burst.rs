@@ -70,9 +70,7 @@ unsafe impl Send for RxQueue {}
 
 impl fmt::Debug for RxQueue {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("RxQueue")
-            .field("queue", &self.queue)
-            .finish_non_exhaustive()
+        out.debug_struct("RxQueue").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 

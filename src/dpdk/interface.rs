@@ -88,7 +88,9 @@ impl InterfacePort {
     /// See [`InterfaceError`].
     pub fn open(device: &str, queues: u16) -> Result<(Self, Vec<RxQueue>), InterfaceError> {
         let syntax = |reason| InterfaceError::Syntax { device: device.to_owned(), reason };
-        let parsed = Device::parse(device).unwrap_or_else(|| Err("it names no interface".to_owned())).map_err(syntax)?;
+        let parsed = Device::parse(device)
+            .unwrap_or_else(|| Err("it names no interface".to_owned()))
+            .map_err(syntax)?;
         let name = parsed.name;
         let found = facts(&name).map_err(|source| InterfaceError::Missing { name: name.clone(), source })?;
         if !found.is_ethernet {

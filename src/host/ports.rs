@@ -4,7 +4,8 @@
 use crate::config::PortPlan;
 use crate::config::check::PortAnswer;
 use crate::dpdk::{
-    Eal, EalError, InterfaceError, InterfacePort, Link, Port, PortConfig, PortError, PortStats, RxQueue, StartedPort,
+    Eal, EalError, InterfaceError, InterfacePort, Link, Port, PortConfig, PortError, PortStats, RxQueue,
+    StartedPort,
 };
 use crate::interface;
 use crate::job::PortDrops;
@@ -177,7 +178,9 @@ pub fn probe(eal: &[String], plans: &[PortPlan]) -> Result<Vec<PortAnswer>, Stri
 
 fn ask(eal: &Eal, plan: &PortPlan) -> PortAnswer {
     if interface::Device::parse(&plan.device).is_some() {
-        return InterfacePort::open(&plan.device, plan.queues).map(|_closed| Vec::new()).map_err(|e| e.to_string());
+        return InterfacePort::open(&plan.device, plan.queues)
+            .map(|_closed| Vec::new())
+            .map_err(|e| e.to_string());
     }
     if plan.interfaces().next().is_some() {
         return Ok(Vec::new());

@@ -40,7 +40,9 @@ impl Device {
             match (key, value, value.parse()) {
                 ("ring_mib", _, Ok(mib @ 1..=RING_MIB_MAX)) => device.ring_mib = mib,
                 ("outgoing", "0" | "1", _) => device.outgoing = value == "1",
-                ("ring_mib", ..) => return Err(format!("ring_mib is {value:?}, and not 1 to {RING_MIB_MAX}")),
+                ("ring_mib", ..) => {
+                    return Err(format!("ring_mib is {value:?}, and not 1 to {RING_MIB_MAX}"));
+                }
                 ("outgoing", ..) => return Err(format!("outgoing is {value:?}, and not 0 or 1")),
                 _ => return Err(format!("there is no argument {key:?}, only ring_mib and outgoing")),
             }
@@ -55,11 +57,14 @@ mod tests {
 
     #[test]
     fn a_name_and_its_arguments_are_read_and_others_refused() {
-        let device = |name: &str, ring_mib, outgoing| Some(Ok(Device { name: name.to_owned(), ring_mib, outgoing }));
+        let device =
+            |name: &str, ring_mib, outgoing| Some(Ok(Device { name: name.to_owned(), ring_mib, outgoing }));
         assert_eq!(Device::parse("interface:eth0"), device("eth0", 64, false));
         assert_eq!(Device::parse("interface:bond0.7,outgoing=1,ring_mib=256"), device("bond0.7", 256, true));
         assert_eq!(Device::parse("net_pcap0,rx_iface=eth0"), None);
-        for wrong in ["", "a/b", "sixteen-bytes-xx", "e 0", "eth0,ring_mib=0", "eth0,outgoing=yes", "eth0,promisc=1"] {
+        for wrong in
+            ["", "a/b", "sixteen-bytes-xx", "e 0", "eth0,ring_mib=0", "eth0,outgoing=yes", "eth0,promisc=1"]
+        {
             assert!(Device::parse(&format!("interface:{wrong}")).unwrap().is_err(), "{wrong:?}");
         }
     }

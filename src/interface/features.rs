@@ -22,7 +22,8 @@ const BIT_NAME: u16 = 2;
 const NLA_F_NESTED: u16 = 0x8000;
 
 /// Features that join received frames into longer ones before anything else sees them, and how `ethtool -K` switches them off.
-const MERGING: [(&str, &str); 3] = [("rx-gro", "gro off"), ("rx-lro", "lro off"), ("rx-gro-hw", "rx-gro-hw off")];
+const MERGING: [(&str, &str); 3] =
+    [("rx-gro", "gro off"), ("rx-lro", "lro off"), ("rx-gro-hw", "rx-gro-hw off")];
 
 /// The words of `ethtool -K` against a feature that joins received frames; none if it does not.
 #[must_use]
@@ -55,7 +56,8 @@ pub fn active_features(interface: &str) -> io::Result<Vec<String>> {
 fn read(answer: &[u8]) -> Option<Vec<String>> {
     let active = attribute(answer.get(GENERIC_BYTES..)?, FEATURES_ACTIVE)?;
     let bits = attribute(active, BITSET_BITS)?;
-    let name = |bit| Some(String::from_utf8_lossy(attribute(bit, BIT_NAME)?).trim_end_matches('\0').to_owned());
+    let name =
+        |bit| Some(String::from_utf8_lossy(attribute(bit, BIT_NAME)?).trim_end_matches('\0').to_owned());
     attributes(bits).filter(|(kind, _)| *kind == BIT).map(|(_, bit)| name(bit)).collect()
 }
 
@@ -73,7 +75,10 @@ mod tests {
 
     #[test]
     fn what_joins_frames_is_told_from_what_does_not() {
-        assert_eq!(["rx-gro", "rx-lro", "rx-checksum"].map(is_merging), [Some("gro off"), Some("lro off"), None]);
+        assert_eq!(
+            ["rx-gro", "rx-lro", "rx-checksum"].map(is_merging),
+            [Some("gro off"), Some("lro off"), None]
+        );
         assert!(is_unfinished("tx-checksum-ip-generic") && !is_unfinished("tx-nocache-copy"));
     }
 }

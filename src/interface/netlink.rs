@@ -76,8 +76,7 @@ pub(super) fn ask(family: i32, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     let received = socket.read(&mut answer)?;
     answer.truncate(received);
-    let (length, kind) =
-        u32_at(&answer, 0).zip(u16_at(&answer, 4)).ok_or_else(unreadable)?;
+    let (length, kind) = u32_at(&answer, 0).zip(u16_at(&answer, 4)).ok_or_else(unreadable)?;
     let body = answer.get(HEADER_BYTES..length as usize).ok_or_else(unreadable)?;
     if kind == NLMSG_ERROR {
         let code = u32_at(body, 0).ok_or_else(unreadable)?.cast_signed();

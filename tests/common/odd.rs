@@ -83,7 +83,8 @@ fn ipv4(id: u32, fragment: u16, protocol: u8, payload: &[u8], spoil: u16) -> Vec
 }
 
 fn tcp(round: u32, sequence: u32, payload: &[u8]) -> Vec<u8> {
-    let mut segment = [1000 + (round as u16 & 0xff), 443].iter().flat_map(|port| port.to_be_bytes()).collect::<Vec<_>>();
+    let mut segment =
+        [1000 + (round as u16 & 0xff), 443].iter().flat_map(|port| port.to_be_bytes()).collect::<Vec<_>>();
     segment.extend(sequence.to_be_bytes());
     segment.extend(1_u32.to_be_bytes());
     segment.extend([0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
@@ -97,7 +98,8 @@ fn tcp(round: u32, sequence: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));
+    let words =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));
     let mut sum: u32 = words.sum();
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);

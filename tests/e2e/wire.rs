@@ -119,7 +119,19 @@ fn an_interface_that_joins_frames_is_refused_until_the_line_that_check_prints_wa
 fn ports_that_change_frames_or_leave_queues_out_are_refused_by_check_and_serve() {
     alone_in_netns(PAIR, || {
         let added = Command::new("ip")
-            .args(["link", "add", "many0", "numrxqueues", "4", "numtxqueues", "4", "type", "veth", "peer", "many1"])
+            .args([
+                "link",
+                "add",
+                "many0",
+                "numrxqueues",
+                "4",
+                "numtxqueues",
+                "4",
+                "type",
+                "veth",
+                "peer",
+                "many1",
+            ])
             .status();
         assert!(added.unwrap().success());
         for (device, words) in [
@@ -136,7 +148,8 @@ fn ports_that_change_frames_or_leave_queues_out_are_refused_by_check_and_serve()
 #[test]
 fn check_changes_nothing_on_an_interface() {
     alone_in_netns(PAIR, || {
-        let mut monitor = Command::new("ip").args(["monitor", "link"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut monitor =
+            Command::new("ip").args(["monitor", "link"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut changes = BufReader::new(monitor.stdout.take().unwrap()).lines();
         let touch = |interface: &str| {
             let status = Command::new("ip").args(["link", "set", interface, "mtu", "1400"]).status();
@@ -168,7 +181,8 @@ fn check_changes_nothing_on_an_interface() {
             let path = dir.path().join("trawl.toml");
             std::fs::create_dir(dir.path().join("spool")).unwrap();
             std::fs::write(&path, config).unwrap();
-            let check = Command::new(env!("CARGO_BIN_EXE_trawl")).arg("check").arg("--config").arg(&path).output();
+            let check =
+                Command::new(env!("CARGO_BIN_EXE_trawl")).arg("check").arg("--config").arg(&path).output();
             let check = check.unwrap();
             assert!(check.status.success(), "{device}: {}", String::from_utf8_lossy(&check.stdout));
         }

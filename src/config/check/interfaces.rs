@@ -38,7 +38,9 @@ pub(super) fn of_vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Ve
                 unchanged(interface, outgoing, key, host, findings);
                 let mtu = host.read_number(&format!("/sys/class/net/{interface}/mtu")).unwrap_or(0);
                 if mtu + HEADER_BYTES > PCAP_FRAME_BYTES_MAX {
-                    let text = format!("net_pcap cuts frames at {PCAP_FRAME_BYTES_MAX} bytes, and {interface} has an MTU of {mtu}");
+                    let text = format!(
+                        "net_pcap cuts frames at {PCAP_FRAME_BYTES_MAX} bytes, and {interface} has an MTU of {mtu}"
+                    );
                     findings.push(Finding::error(key, text, instead(interface)));
                 }
             }
@@ -72,7 +74,8 @@ fn unchanged(interface: &str, outgoing: bool, key: &str, host: &Host, findings: 
         Ok(features) => features,
         Err(error) => {
             let text = format!("whether {interface} joins received frames cannot be asked: {error}");
-            let advice = format!("look with `ethtool -k {interface}`: generic- and large-receive-offload must be off");
+            let advice =
+                format!("look with `ethtool -k {interface}`: generic- and large-receive-offload must be off");
             findings.push(Finding::warning(key, text, advice));
             return;
         }
@@ -83,7 +86,9 @@ fn unchanged(interface: &str, outgoing: bool, key: &str, host: &Host, findings: 
         findings.push(Finding::error(key, text, format!("ethtool -K {interface} {}", off.join(" "))));
     }
     if outgoing && features.iter().any(|name| is_unfinished(name)) {
-        let text = format!("what this host sends on {interface} is seen before its checksums are written and before it is cut into frames");
+        let text = format!(
+            "what this host sends on {interface} is seen before its checksums are written and before it is cut into frames"
+        );
         let advice = format!("ethtool -K {interface} tx off; or {}, which leaves it out", instead(interface));
         findings.push(Finding::error(key, text, advice));
     }
@@ -91,7 +96,8 @@ fn unchanged(interface: &str, outgoing: bool, key: &str, host: &Host, findings: 
 
 /// AF_XDP takes the frames of those queues that it binds, and of those only.
 fn xdp(port: &PortPlan, interface: &str, key: &str, host: &Host, findings: &mut Vec<Finding>) {
-    let number = |name, other| port.arguments(name).last().map_or(Some(other), |value| value.parse::<usize>().ok());
+    let number =
+        |name, other| port.arguments(name).last().map_or(Some(other), |value| value.parse::<usize>().ok());
     let queues = host.names(&format!("/sys/class/net/{interface}/queues"));
     let has = queues.iter().filter(|name| name.starts_with("rx-")).count();
     let bound = (number("start_queue", 0), number("queue_count", 1));
@@ -101,9 +107,13 @@ fn xdp(port: &PortPlan, interface: &str, key: &str, host: &Host, findings: &mut 
             "{interface} has {has} RX queues and net_af_xdp takes {count} from {}: frames on the others would be neither captured nor counted",
             bound.0.unwrap_or(0)
         );
-        let advice = format!("ethtool -L {interface} combined {count}, or queue_count={has} and queues = {has} without start_queue=");
+        let advice = format!(
+            "ethtool -L {interface} combined {count}, or queue_count={has} and queues = {has} without start_queue="
+        );
         findings.push(Finding::error(key, text, advice));
     }
+    let text = "net_af_xdp counts a part of its losses only: DPDK reads neither rx_ring_full nor rx_fill_ring_empty_descs";
+    findings.push(Finding::warning(key, text, instead(interface)));
     taken(interface, "while trawl runs, the kernel", key, host, findings);
 }
 
@@ -127,7 +137,11 @@ fn uses(interface: &str, host: &Host) -> Vec<&'static str> {
     if host.names(&format!("/sys/class/net/{interface}")).iter().any(|name| name == "master") {
         uses.push("is a part of a bridge or bond");
     }
-    let v4: Vec<_> = lines("/proc/net/route").lines().map(words).filter(|line| line.first().is_some_and(|name| name == interface)).collect();
+    let v4: Vec<_> = lines("/proc/net/route")
+        .lines()
+        .map(words)
+        .filter(|line| line.first().is_some_and(|name| name == interface))
+        .collect();
     // Scope 0 is global (/proc/net/if_inet6), and a route of length 0 is the default one.
     let v6 = lines("/proc/net/if_inet6").lines().map(words).any(|line| {
         line.get(3).is_some_and(|scope| scope == "00") && line.last().is_some_and(|name| name == interface)
