@@ -68,30 +68,52 @@ fn exists(interface: &str, key: &str, host: &Host, findings: &mut Vec<Finding>) 
     is_there
 }
 
-/// Whether the kernel shows the interface's frames as they are on the wire.
+/// Whether the kernel shows the interface's frames as they are on the wire. Those of a bond, a bridge or a VLAN come through other
+/// interfaces, which may join them before.
 fn unchanged(interface: &str, outgoing: bool, key: &str, host: &Host, findings: &mut Vec<Finding>) {
-    let features = match (host.features)(interface) {
-        Ok(features) => features,
-        Err(error) => {
-            let text = format!("whether {interface} joins received frames cannot be asked: {error}");
-            let advice =
-                format!("look with `ethtool -k {interface}`: generic- and large-receive-offload must be off");
-            findings.push(Finding::warning(key, text, advice));
-            return;
+    for name in with_lower(interface, host) {
+        match (host.features)(&name) {
+            Ok(features) => merging(interface, &name, &features, key, findings),
+            Err(error) => {
+                let text = format!("whether {name} joins received frames cannot be asked: {error}");
+                let advice =
+                    format!("look with `ethtool -k {name}`: generic- and large-receive-offload must be off");
+                findings.push(Finding::warning(key, text, advice));
+            }
         }
-    };
-    let off: Vec<_> = features.iter().filter_map(|name| is_merging(name)).collect();
-    if !off.is_empty() {
-        let text = format!("{interface} joins received frames into longer ones that nobody sent");
-        findings.push(Finding::error(key, text, format!("ethtool -K {interface} {}", off.join(" "))));
     }
-    if outgoing && features.iter().any(|name| is_unfinished(name)) {
+    let sends = |features: Vec<String>| features.iter().any(|name| is_unfinished(name));
+    if outgoing && (host.features)(interface).is_ok_and(sends) {
         let text = format!(
             "what this host sends on {interface} is seen before its checksums are written and before it is cut into frames"
         );
         let advice = format!("ethtool -K {interface} tx off; or {}, which leaves it out", instead(interface));
         findings.push(Finding::error(key, text, advice));
     }
+}
+
+fn merging(interface: &str, name: &str, features: &[String], key: &str, findings: &mut Vec<Finding>) {
+    let off: Vec<_> = features.iter().filter_map(|feature| is_merging(feature)).collect();
+    if !off.is_empty() {
+        let of = if name == interface { String::new() } else { format!(", below {interface},") };
+        let text = format!("{name}{of} joins received frames into longer ones that nobody sent");
+        findings.push(Finding::error(key, text, format!("ethtool -K {name} {}", off.join(" "))));
+    }
+}
+
+/// The interface and those below it, each once.
+fn with_lower(interface: &str, host: &Host) -> Vec<String> {
+    let mut all = vec![interface.to_owned()];
+    let mut at = 0;
+    while let Some(name) = all.get(at) {
+        let lower = host.names(&format!("/sys/class/net/{name}"));
+        let lower = lower.iter().filter_map(|entry| entry.strip_prefix("lower_"));
+        let new: Vec<_> =
+            lower.filter(|name| !all.iter().any(|known| known == name)).map(str::to_owned).collect();
+        all.extend(new);
+        at += 1;
+    }
+    all
 }
 
 /// AF_XDP takes the frames of those queues that it binds, and of those only.

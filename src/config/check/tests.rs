@@ -192,6 +192,11 @@ fn an_interface_that_makes_frames_nobody_sent_is_refused_with_the_line_that_ends
             &["error: port[0].device: eth0 joins", "ethtool -K eth0 gro off lro off"],
         );
     }
+    // A bond shows what its members have joined.
+    made.write("sys/class/net/bond0/lower_eth0/mtu", "1500\n");
+    let below: fn(&str) -> std::io::Result<Vec<String>> =
+        |name| Ok(if name == "eth0" { vec!["rx-gro".to_owned()] } else { Vec::new() });
+    assert_one(&found(below, "interface:bond0"), &["eth0, below bond0, joins", "ethtool -K eth0 gro off"]);
     let sending = |_: &str| Ok(vec!["tx-checksum-ip-generic".to_owned()]);
     for device in ["interface:eth0,outgoing=1", "net_pcap0,rx_iface=eth0"] {
         assert_one(
