@@ -33,6 +33,7 @@ mod odd;
 mod measure;
 mod memory;
 mod outcome;
+mod owners;
 mod overload;
 #[path = "../common/proxy.rs"]
 mod proxy;
@@ -47,6 +48,7 @@ mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
 mod tls;
+mod unit;
 mod trawl;
 mod verdicts;
 #[path = "../common/weed.rs"]
