@@ -6,6 +6,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
+mod attacks;
 mod bucket;
 mod buckets;
 mod cli;
@@ -20,6 +21,8 @@ mod host;
 #[path = "../common/front.rs"]
 mod front;
 mod http;
+#[path = "../common/inherit.rs"]
+mod inherit;
 mod kills;
 mod limits;
 mod observe;
