@@ -185,8 +185,8 @@ fn a_peer_and_an_account_have_their_share_of_the_connections_unless_it_is_said_o
     };
     for (accounts, text, expected) in [
         (1, "", 256),
-        (3, "", 256),
-        (20, "", 48),
+        (2, "", 256),
+        (20, "", 25),
         (1000, "", 4),
         (2, "connections_max = 2", 2),
         (2, "connections_per_account_max = 9", 9),

@@ -38,7 +38,7 @@ const WATCHDOG_SECONDS_MIN: u64 = 2;
 /// Peers that have to come together to take all connections.
 const PEERS_AT_BOUND: u64 = 8;
 
-/// The same of accounts, where there are as many.
+/// The same of accounts, while they are few.
 const ACCOUNTS_AT_BOUND: u64 = 4;
 
 /// Connections of one peer or account, however few there are in all.
@@ -573,9 +573,10 @@ fn peer_share(connections_max: u64) -> u64 {
     (connections_max / PEERS_AT_BOUND).max(CONNECTIONS_PER_PEER_MIN).min(connections_max)
 }
 
-/// One account's share of all connections: all of them together leave some to whoever has not presented a credential yet.
+/// One account's share of all connections: all of them together leave half to whoever has not presented a credential yet, because
+/// a customer's new connection has none at first either, and strangers displace each other.
 fn account_share(connections_max: u64, accounts: usize) -> u64 {
-    let shares = (accounts as u64 + 1).max(ACCOUNTS_AT_BOUND);
+    let shares = (2 * accounts as u64).max(ACCOUNTS_AT_BOUND);
     (connections_max / shares).max(CONNECTIONS_PER_PEER_MIN).min(connections_max)
 }
 

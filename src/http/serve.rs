@@ -57,7 +57,7 @@ pub struct Bounds {
     pub stranger_time_max: Duration,
     /// Requests that it may make.
     pub stranger_requests_max: u32,
-    /// For the requests at work at shutdown.
+    /// What a request may take; those at work at shutdown have less.
     pub request_time_max: Duration,
 }
 
@@ -91,7 +91,8 @@ const STRANGER_TIME_MAX: Duration = Duration::from_secs(60);
 /// Enough for a reader of the OpenAPI document and for a scraper of metrics.
 const STRANGER_REQUESTS_MAX: u32 = 100;
 
-/// From when a stranger's time is up to the end of the answer that it is getting.
+/// From when a stranger's time is up, or the host ends, to the end of the answer that a client is getting. Clients that do not read
+/// or never send all of a request must not hold up a restart.
 const LAST_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A TLS handshake is two round trips; a proxy's header comes at once.
@@ -127,7 +128,7 @@ pub struct Door {
 pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Output = ()>) {
     let places = Places::new(door.bounds);
     let (ending, _) = watch::channel(false);
-    let request_time_max = door.bounds.request_time_max;
+    let last_time_max = door.bounds.request_time_max.min(LAST_ANSWER_TIME_MAX);
     let house = Arc::new(House { door, said: Seldom::default() });
     let mut acceptor = Acceptor::new(listener);
     let mut connections = JoinSet::new();
@@ -149,8 +150,8 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Outp
     drop(acceptor);
     ending.send_replace(true);
     let all_ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(request_time_max, all_ended).await.is_err() {
-        tracing::warn!("API connections were cut at shutdown: their clients did not read their answers");
+    if tokio::time::timeout(last_time_max, all_ended).await.is_err() {
+        tracing::warn!("API connections were cut at shutdown: their clients neither sent whole requests nor read their answers");
     }
 }
 

@@ -33,6 +33,7 @@ mod measure;
 mod memory;
 mod outcome;
 mod overload;
+mod owners;
 #[path = "../common/proxy.rs"]
 mod proxy;
 mod quiet;
@@ -47,6 +48,7 @@ mod shares;
 mod skip;
 mod tls;
 mod trawl;
+mod turns;
 mod verdicts;
 #[path = "../common/weed.rs"]
 mod weed;

@@ -11,7 +11,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are opened in one turn at most.
 const OPENED_MAX: usize = 32;
 /// What one peer may have, and one more.
-const PER_PEER: usize = 17;
+const PER_PEER: usize = 33;
 
 /// Whether the host has ended it. What it says is not read.
 fn is_ended(stream: &TcpStream) -> bool {

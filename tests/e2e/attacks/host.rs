@@ -20,8 +20,8 @@ use std::time::Duration;
 /// Objects of captures in the attackers' directory: a probe of it succeeds, and nothing is ever delivered there.
 const THEIR_OBJECTS: &[&str] = &["/pcaps-bucket/his/pcap_"];
 
-/// Connections of the API: an eighth, 16, are one peer's; a quarter of them, or 6 with twenty accounts, one account's.
-pub const CONNECTIONS_MAX: usize = 128;
+/// Connections of the API: an eighth, 32, are one peer's; a quarter of them, or 6 with twenty accounts, one account's.
+pub const CONNECTIONS_MAX: usize = 256;
 
 /// An account that attacks.
 pub struct Account {

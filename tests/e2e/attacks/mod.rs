@@ -25,7 +25,7 @@ const TWO: (usize, Restart) = (2, Restart::Ordered);
 const TWENTY: (usize, Restart) = (20, Restart::Killed);
 
 /// Uploads that give up a try and make way quickly, so that what they do to each other shows in seconds.
-const QUICK: &str = "part_bytes = \"5MiB\"\nretry_seconds_max = 1\nretry_pause_ms_max = 200\nattempt_seconds_max = 1\nturn_seconds = 1";
+const QUICK: &str = "part_bytes = \"5MiB\"\nretry_seconds_max = 1\nretry_pause_ms_max = 1000\nattempt_seconds_max = 1\nturn_seconds = 1";
 
 /// A bucket that takes what is sent and never answers: uploads that hang, captures that begin and are stopped at once, and
 /// ownership challenges.

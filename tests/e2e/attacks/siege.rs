@@ -15,6 +15,9 @@ const MEDIAN_MORE_MAX: Duration = Duration::from_millis(50);
 /// What 99 of 100 answers may take.
 const MOST: Duration = Duration::from_secs(1);
 
+/// What the host's end may take: clients that do not end a request must not hold it up.
+const END_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// How the host ends in the middle.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Restart {
@@ -129,6 +132,7 @@ fn attack(host: &Host, victim: &Victim<'_>, attacks: &[Attack], restart: Restart
             }
         }
         let ended = began.elapsed();
+        assert!(ended < END_TIME_MAX, "it took {ended:?} to end: {}", trawl.log());
         trawl.restart();
         drop(trawl);
         println!("ended within {ended:.1?}, and answered again after {:.1?}", began.elapsed());

@@ -9,7 +9,6 @@ use crate::http;
 use crate::outcome::Outcome;
 use serde_json::json;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use trawl::job::{Progress, Status};
 
@@ -20,19 +19,27 @@ const CAPTURE_PAUSE: Duration = Duration::from_millis(300);
 /// What one capture may take, over the restart.
 const CAPTURE_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// What the restart did to a capture.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    /// It was over before, or began later.
+    Untouched,
+    /// It went over the restart: it may have ended early.
+    OverRestart,
+    /// It was killed before anything of it was on the disk.
+    Killed,
+}
+
 /// See the module.
 pub struct Victim<'a> {
     host: &'a Host,
-    /// Its captures, and whether the host restarted while each was at work.
-    captures: Mutex<Vec<(String, bool)>>,
-    /// The host's process.
-    process: AtomicU64,
+    /// Its captures, and what became of each.
+    captures: Mutex<Vec<(String, Fate)>>,
 }
 
 impl<'a> Victim<'a> {
     pub fn new(host: &'a Host) -> Self {
-        let process = AtomicU64::new(u64::from(host.trawl().id()));
-        Self { host, captures: Mutex::default(), process }
+        Self { host, captures: Mutex::default() }
     }
 
     /// Asks for its list, for a capture's progress and for health again and again; how long each answer took.
@@ -69,20 +76,30 @@ impl<'a> Victim<'a> {
                 "packet_limit": PACKETS, "destination_conf": self.host.destination,
             });
             let trawl = self.host.trawl();
-            let process = u64::from(trawl.id());
-            self.process.store(process, Ordering::Relaxed);
+            let process = trawl.id();
             let created = self.host.ask_as_victim("POST", "", request.to_string().as_bytes());
             drop(trawl);
             let id = created.result()["id"].as_str().unwrap().to_owned();
-            self.captures.lock().unwrap().push((id.clone(), false));
+            self.captures.lock().unwrap().push((id.clone(), Fate::Untouched));
             let deadline = Instant::now() + CAPTURE_TIME_MAX;
-            while self.progress(&id).status != Status::Success {
-                assert!(Instant::now() < deadline, "{:?}: {}", self.progress(&id), self.host.trawl().log());
+            let mut fate = Fate::Untouched;
+            loop {
+                let progress = self.progress(&id);
+                if self.host.trawl().id() != process {
+                    fate = Fate::OverRestart;
+                }
+                match progress.status {
+                    Status::Success => break,
+                    Status::Failed if fate == Fate::OverRestart && progress.ledger.captured == 0 => {
+                        fate = Fate::Killed;
+                        break;
+                    }
+                    Status::Failed => panic!("{progress:?}: {}", self.host.trawl().log()),
+                    _ => assert!(Instant::now() < deadline, "{progress:?}: {}", self.host.trawl().log()),
+                }
                 std::thread::sleep(Duration::from_millis(50));
             }
-            if u64::from(self.host.trawl().id()) != process {
-                self.captures.lock().unwrap().last_mut().unwrap().1 = true;
-            }
+            self.captures.lock().unwrap().last_mut().unwrap().1 = fate;
         }
     }
 
@@ -91,7 +108,6 @@ impl<'a> Victim<'a> {
         let result = self.host.ask_as_victim("GET", &format!("/{id}/progress"), &[]).result();
         let progress: Progress = serde_json::from_value(result).unwrap();
         progress.ledger.check().unwrap();
-        assert!(!matches!(progress.status, Status::Failed), "{progress:?}: {}", self.host.trawl().log());
         progress
     }
 
@@ -107,10 +123,15 @@ impl<'a> Victim<'a> {
             None => self.host.trawl().bucket(),
         };
         let mut cut = 0;
-        for (id, is_over_restart) in &captures {
+        for (id, fate) in &captures {
+            if *fate == Fate::Killed {
+                assert!(restart == Restart::Killed, "{id}: lost although the host was ended in order");
+                cut += 1;
+                continue;
+            }
             let outcome = Outcome::read(&bucket, id);
             let ledger = &outcome.manifest.ledger;
-            let is_ended_early = *is_over_restart && ledger.captured < PACKETS;
+            let is_ended_early = *fate == Fate::OverRestart && ledger.captured < PACKETS;
             cut += usize::from(is_ended_early);
             if !is_ended_early {
                 assert_eq!(outcome.frames.len() as u64, PACKETS, "{id}: {ledger:?}");
