@@ -207,7 +207,13 @@ impl Client {
         }
         let http =
             http.build().map_err(|error| Error::Connect { url: base.clone(), reason: root_cause(&error) })?;
-        Ok(Self { http, pcaps: format!("{base}/accounts/{account}/pcaps"), base, credentials, notes: Mutex::default() })
+        Ok(Self {
+            http,
+            pcaps: format!("{base}/accounts/{account}/pcaps"),
+            base,
+            credentials,
+            notes: Mutex::default(),
+        })
     }
 
     /// Starts a capture; the answer is the capture as the API shows it.

@@ -151,7 +151,9 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Outp
     ending.send_replace(true);
     let all_ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(last_time_max, all_ended).await.is_err() {
-        tracing::warn!("API connections were cut at shutdown: their clients neither sent whole requests nor read their answers");
+        tracing::warn!(
+            "API connections were cut at shutdown: their clients neither sent whole requests nor read their answers"
+        );
     }
 }
 

@@ -94,9 +94,8 @@ fn records_beyond_an_accounts_number_are_forgotten_but_for_those_that_speak_of_p
         upload: "retention_seconds = 1\nretry_seconds_max = 1\nretry_pause_ms_max = 100",
         ..Setup::replay()
     };
-    let mut trawl = setup.start_with(|config, _| {
-        config.replacen("[store]\n", "[store]\njobs_per_account_max = 50\n", 1)
-    });
+    let mut trawl =
+        setup.start_with(|config, _| config.replacen("[store]\n", "[store]\njobs_per_account_max = 50\n", 1));
     let kept = undeliverable(&trawl, 1000);
     trawl.until(&kept, Duration::from_secs(60), |progress| progress.status == Status::Failed);
     assert!(trawl.spool().join(&kept).exists());

@@ -78,7 +78,11 @@ async fn a_delivery_that_made_way_goes_on_behind_its_last_part_and_its_object_is
     line.proxy.spoil(&[], Fault::Reset, 0);
     line.until("delivered", || line.trawl.progress_of_other(&his).status == Status::Success);
     line.assert_whole("his", &his).await;
-    assert_eq!((line.sent("partNumber=1&"), line.sent("partNumber=2&")), (1, 1), "what was confirmed is not sent again");
+    assert_eq!(
+        (line.sent("partNumber=1&"), line.sent("partNumber=2&")),
+        (1, 1),
+        "what was confirmed is not sent again"
+    );
     assert!(uploads_under_way(&line.weed).await.is_empty());
     line.trawl.finish();
 }

@@ -50,8 +50,9 @@ fn hold(goes_on: &GoesOn, count: usize, open: impl Fn(usize) -> Option<TcpStream
 fn authenticated(host: &Host, account: &Account, from: Ipv4Addr) -> Option<TcpStream> {
     let mut stream = connect(from, host.listen).ok()?;
     let (id, token) = (&account.id, &account.token);
-    let head =
-        format!("GET /accounts/{id}/pcaps?page=1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    let head = format!(
+        "GET /accounts/{id}/pcaps?page=1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).ok()?;
     let answered = stream.read(&mut [0; 512]).ok()?;
     (answered > 0).then_some(stream)

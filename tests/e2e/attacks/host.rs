@@ -71,11 +71,8 @@ impl Host {
                 write!(text, "{byte:02x}").unwrap();
                 text
             });
-            write!(
-                more,
-                "[[account]]\nid = \"{id}\"\n[[account.credential]]\ntoken_sha256 = \"{hash}\"\n"
-            )
-            .unwrap();
+            write!(more, "[[account]]\nid = \"{id}\"\n[[account.credential]]\ntoken_sha256 = \"{hash}\"\n")
+                .unwrap();
             attackers.push(Account { id, token, from: Ipv4Addr::new(127, 0, 1, number) });
         }
         let api = format!("[api]\nconnections_max = {CONNECTIONS_MAX}\n");

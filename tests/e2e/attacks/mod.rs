@@ -53,7 +53,7 @@ async fn nineteen_silent_buckets_cost_the_twentieth_account_nothing() {
 /// A bucket that refuses all objects: captures that fill the share of the spool, and look backs beside them.
 async fn full_spool((accounts, restart): (usize, Restart)) {
     let setup = Setup {
-        spool_bytes_max: "512MiB",
+        spool_bytes_max: "256MiB",
         segment_bytes: "4MiB",
         pool_bytes: "0B",
         history_sample: Some(10_000),
@@ -84,7 +84,7 @@ async fn nineteen_full_shares_of_the_spool_cost_the_twentieth_account_nothing() 
 /// The same bucket: captures of one packet each, as many as may wait.
 async fn many_small((accounts, restart): (usize, Restart)) {
     let denied = Fault::Answer("403 Forbidden", "AccessDenied");
-    let setup = Setup { upload: QUICK, ..Setup::replay() };
+    let setup = Setup { capture: "waiting_per_account = 4", upload: QUICK, ..Setup::replay() };
     let Some(host) = Host::with_store(setup, accounts, denied).await else { return };
     let attacks = [Attack::new("captures of one packet", on_stores::one_packet_captures, 1040)];
     besiege(&host, &attacks, restart).await;

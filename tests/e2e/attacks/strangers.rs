@@ -58,7 +58,11 @@ pub fn no_requests(host: &Host, goes_on: &GoesOn) -> Tally {
         let Ok(mut stream) = connect(stranger(number), host.listen) else {
             if goes_on.pause(Duration::from_millis(10)) { continue } else { break }
         };
-        let text: &[u8] = if number % 2 == 0 { b"\x16\x03\x01 no request\r\n\r\n" } else { b"GET /healthz HTTP/1.1\r\nx: " };
+        let text: &[u8] = if number % 2 == 0 {
+            b"\x16\x03\x01 no request\r\n\r\n"
+        } else {
+            b"GET /healthz HTTP/1.1\r\nx: "
+        };
         let mut answer = [0; 64];
         if stream.write_all(text).is_ok() && number % 2 == 0 {
             let count = stream.read(&mut answer).unwrap_or(0);
