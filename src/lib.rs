@@ -6,6 +6,7 @@
 //!
 //! Modules stand in the order that data flows; `ARCHITECTURE.md` has the map and the invariants.
 #![deny(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod chain;
 pub mod cli;

@@ -5,6 +5,7 @@
 use super::args::MergeArgs;
 use super::{Error, Outcome, naming, out, signals, stores};
 use crate::deliver::Bucket;
+use crate::host::on_this_thread;
 use crate::merge::{
     Findings, MergeError, MergeInput, MergeOptions, Merged, Totals, is_standard_output, merge_inputs,
 };
@@ -33,8 +34,7 @@ pub fn run(args: &MergeArgs) -> Result<Outcome, Error> {
     let format = naming::format(&args.output, &args.write)?;
     once(&args.inputs)?;
     let to_standard = not_to_terminal(&args.output)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let runtime = on_this_thread().map_err(Error::Runtime)?;
     signals::end_process().map_err(Error::Runtime)?;
     let places = places(args, &runtime)?;
     let mut buckets = BTreeMap::new();

@@ -29,6 +29,7 @@ mod wait;
 use crate::chain::{chain, printable_json, printable_lines};
 use crate::config::{Plan, Problems};
 use crate::deliver::{KeyError, SigningKey};
+use crate::host::on_this_thread;
 use crate::merge::MergeError;
 use crate::observe;
 use clap::Parser as _;
@@ -247,8 +248,7 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
 }
 
 fn block_on(work: impl Future<Output = Result<Outcome, Error>>) -> Result<Outcome, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(Error::Runtime)?.block_on(work)
+    on_this_thread().map_err(Error::Runtime)?.block_on(work)
 }
 
 /// Lets go of the work when a signal comes; what it has half written is removed with it.

@@ -8,6 +8,7 @@ use crate::chain::printable;
 use crate::deliver::{
     Bucket, Finding, Manifest, PublicKey, Step, Verified, VerifyError, verify_at, verify_file,
 };
+use crate::host::on_this_thread;
 use crate::job::ObjectInfo;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -62,7 +63,7 @@ fn check(
     let (uri, name) = stores::split(manifest).with_context(|| {
         format!("{manifest}: write such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION")
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = on_this_thread()?;
     let store = runtime.block_on(stores::open(&uri, &args.store))?;
     let bucket = Bucket { store: &*store, runtime: &runtime, uri };
     let verified: Result<Verified, VerifyError> = verify_at(&bucket, &name, key, watch);

@@ -133,6 +133,11 @@ impl Host {
         std::fs::read_to_string(self.path(path))
     }
 
+    /// Whether there is certainly nothing of that name.
+    fn lacks(&self, path: &str) -> bool {
+        self.path(path).try_exists().is_ok_and(|is_there| !is_there)
+    }
+
     fn read_number(&self, path: &str) -> Option<u64> {
         self.read(path).ok()?.trim().parse().ok()
     }

@@ -194,7 +194,9 @@ impl Delivery {
             let is_last = progress.recoveries >= DISK_ATTEMPTS;
             let recovered = on_disk(move || recover(&dir, queues, snaplen, (&spool, &feed), is_last)).await;
             let (journal, found) = recovered.map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound if !self.dir.exists() => Stop::Gone,
+                io::ErrorKind::NotFound if self.dir.try_exists().is_ok_and(|is_there| !is_there) => {
+                    Stop::Gone
+                }
                 _ => Stop::Passing(format!("cannot recover {}: {e}", self.dir.display())),
             })?;
             progress.found = Some((found.packets, found.frame_bytes));

@@ -154,7 +154,7 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&CaptureRecord) -> Known) -> s
         let dir = entry?.path();
         let is_capture =
             dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| CaptureId::parse(n).is_some());
-        if !is_capture || !dir.is_dir() {
+        if !is_capture || dir.metadata().is_ok_and(|found| !found.is_dir()) {
             continue;
         }
         match CaptureRecord::read(&dir) {

@@ -286,7 +286,11 @@ fn scan(dir: &Path, each: &mut dyn FnMut(u32, Entry)) -> io::Result<Scanned> {
     };
     let read = lines(&journal, &mut |number, entry| note(number, entry, each))?;
     let copy = dir.join(COPY);
-    let in_copy = std::fs::metadata(&copy).map_or(0, |metadata| metadata.len());
+    let in_copy = match std::fs::metadata(&copy) {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
     if read.damaged.is_empty() && missing.is_empty() && in_copy <= read.end {
         return Ok(Scanned { end: read.end, missing });
     }

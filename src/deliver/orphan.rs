@@ -115,7 +115,7 @@ pub fn captures(spool_dir: &Path) -> io::Result<Vec<(CaptureId, PathBuf)>> {
     for entry in std::fs::read_dir(spool_dir)? {
         let path = entry?.path();
         let id = path.file_name().and_then(|name| name.to_str()).and_then(CaptureId::parse);
-        if let Some(id) = id.filter(|_| path.is_dir()) {
+        if let Some(id) = id.filter(|_| !path.metadata().is_ok_and(|found| !found.is_dir())) {
             found.push((id, path));
         }
     }

@@ -58,7 +58,7 @@ fn advice(device: &Device) -> String {
 
 fn pci_advice(address: &str) -> String {
     let folder = PathBuf::from("/sys/bus/pci/devices").join(address);
-    if !folder.exists() {
+    if folder.try_exists().is_ok_and(|is_there| !is_there) {
         return format!("the host has no PCI device {address}: see `lspci -D` or `dpdk-devbind.py --status`");
     }
     let driver = fs::read_link(folder.join("driver")).ok();

@@ -26,7 +26,7 @@ impl Engine {
         let task = move || {
             let result = discard(&spool, &dir).map_err(|error| format!("{}: {error}", dir.display()));
             spool.forget(serial);
-            let kept = if dir.exists() { spool.bytes_below(&dir) } else { 0 };
+            let kept = spool.bytes_left(&dir);
             Input::Removed { serial, result, kept }
         };
         self.spawn_blocking(task, removal_died(serial));

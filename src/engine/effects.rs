@@ -364,7 +364,7 @@ impl Engine {
             let result =
                 if remove { journal::remove(&spool, &dir).map(|_kept_and_said_so| ()) } else { Ok(()) };
             spool.forget(serial);
-            let kept = if dir.exists() { spool.bytes_below(&dir) } else { 0 };
+            let kept = spool.bytes_left(&dir);
             let result = result.map_err(|error| format!("{}: {error}", dir.display()));
             Input::Removed { serial, result, kept }
         };

@@ -26,6 +26,7 @@ mod pruning;
 mod sandbox;
 #[cfg(feature = "dpdk")]
 mod retention;
+mod runtime;
 #[cfg(feature = "dpdk")]
 mod serve;
 #[cfg(feature = "dpdk")]
@@ -41,5 +42,6 @@ pub use descriptors::raise_open_files;
 pub use measure::{Limit, MeasureError, Measured, Rate, measure};
 #[cfg(feature = "dpdk")]
 pub use ports::probe;
+pub use runtime::{on_this_thread, with_workers};
 #[cfg(feature = "dpdk")]
 pub use serve::{ServeError, serve};

@@ -5,6 +5,7 @@
 //! Invariant: an account has at most `store.jobs_per_account_max` records of ended captures, a minute after the last one ended.
 
 use super::storage::Storage;
+use super::tasks::turn_of;
 use crate::config::Plan;
 use crate::job::CaptureId;
 use jiff::{SignedDuration, Timestamp};
@@ -22,10 +23,10 @@ pub(super) fn keep(plan: &Plan, storage: &Storage) -> impl Future<Output = ()> +
         loop {
             turn.tick().await;
             let (jobs, spool_dir, accounts) = (Arc::clone(&jobs), spool_dir.clone(), accounts.clone());
-            let pruned = tokio::task::spawn_blocking(move || {
+            let prune = move || {
                 let age = SignedDuration::try_from(shares.jobs_time).unwrap_or(SignedDuration::MAX);
                 let before = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
-                let is_needed = |id: &CaptureId| spool_dir.join(id.as_str()).exists();
+                let is_needed = |id: &CaptureId| spool_dir.join(id.as_str()).try_exists().unwrap_or(true);
                 for account in &accounts {
                     match jobs.prune(account, shares.jobs_per_account_max, before, &is_needed) {
                         Ok(0) => {}
@@ -38,13 +39,9 @@ pub(super) fn keep(plan: &Plan, storage: &Storage) -> impl Future<Output = ()> +
                         }
                     }
                 }
-            });
-            match pruned.await {
-                Err(error) if error.is_panic() => {
-                    tracing::error!("removing records of old captures panicked")
-                }
-                Err(_runtime_ends) => return,
-                Ok(()) => {}
+            };
+            if turn_of("removing records of old captures", prune).await.is_break() {
+                return;
             }
         }
     }

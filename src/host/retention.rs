@@ -13,6 +13,7 @@
 //! nothing longer than one retention more.
 
 use super::storage::Storage;
+use super::tasks::turn_of;
 use crate::config::Plan;
 use crate::deliver::Manifest;
 use crate::upload::capture_of;
@@ -44,23 +45,20 @@ pub(super) fn keep(plan: &Plan, storage: &Storage) -> impl Future<Output = ()> +
                 () = written.notified() => tokio::time::sleep(CALM).await,
             }
             let (sweeper, spool) = (Arc::clone(&sweeper), Arc::clone(&spool));
-            let swept = tokio::task::spawn_blocking(move || {
+            let sweep = move || {
                 let mut sweeper = sweeper.lock().unwrap_or_else(PoisonError::into_inner);
                 let removed = sweeper.sweep(SystemTime::now(), Instant::now());
                 spool.set_simple(&sweeper.held());
-                removed
-            });
-            match swept.await {
-                Ok(Ok(0)) => {}
-                Ok(Ok(removed)) => tracing::info!(removed, "files of old simple captures were removed"),
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "files of old simple captures could not be removed")
+                match removed {
+                    Ok(0) => {}
+                    Ok(removed) => tracing::info!(removed, "files of old simple captures were removed"),
+                    Err(error) => {
+                        tracing::error!(%error, "files of old simple captures could not be removed")
+                    }
                 }
-                // The next turn tries again.
-                Err(error) if error.is_panic() => {
-                    tracing::error!("looking for files of old simple captures panicked")
-                }
-                Err(_runtime_ends) => return,
+            };
+            if turn_of("removing files of old simple captures", sweep).await.is_break() {
+                return;
             }
         }
     }
@@ -170,7 +168,7 @@ impl Sweeper {
 
     /// Captures whose time is over or that are too much for their account, the oldest first, and that are not under way.
     fn too_many(&self, now: Instant) -> Vec<String> {
-        let is_under_way = |capture: &str| self.spool_dir.join(capture).is_dir();
+        let is_under_way = |capture: &str| self.spool_dir.join(capture).try_exists().unwrap_or(true);
         let mut held = self.held();
         let mut oldest_first: Vec<_> = self.seen.iter().collect();
         oldest_first.sort_by_key(|(capture, seen)| (Reverse(seen.age(now)), *capture));

@@ -11,6 +11,7 @@ use super::ports::{self, PortsError};
 use super::pruning;
 use super::raise_open_files;
 use super::retention;
+use super::runtime::with_workers;
 use super::signals::{self, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
@@ -264,11 +265,7 @@ fn listeners(plan: &Plan, runtime: &Runtime) -> Result<(TcpListener, Option<TcpL
 }
 
 fn runtime(plan: &Plan) -> Result<Runtime, ServeError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(plan.cores.writers.len().max(2))
-        .on_thread_start(privileges::on_runtime_thread)
-        .enable_all()
-        .build()
+    with_workers(plan.cores.writers.len().max(2), privileges::on_runtime_thread)
         .map_err(|source| ServeError::System { doing: "start the runtime", source })
 }
 

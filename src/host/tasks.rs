@@ -6,6 +6,7 @@
 use super::serve::ServeError;
 use futures_util::FutureExt;
 use std::any::Any;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
@@ -64,6 +65,17 @@ impl Tasks {
         }
         result
     }
+}
+
+/// One turn of work that waits for the disk and is done again and again; a panic is told, and the next turn tries again. Breaks
+/// when the runtime ends.
+pub(super) async fn turn_of(what: &str, work: impl FnOnce() + Send + 'static) -> ControlFlow<()> {
+    match tokio::task::spawn_blocking(work).await {
+        Err(error) if error.is_panic() => tracing::error!("{what} panicked"),
+        Err(_runtime_ends) => return ControlFlow::Break(()),
+        Ok(()) => {}
+    }
+    ControlFlow::Continue(())
 }
 
 /// What a panic said.

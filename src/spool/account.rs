@@ -171,7 +171,7 @@ impl Account {
             let share = state.share(&path);
             state.charges.entry(path).or_insert_with(|| Charge::of(&self.quota, share)).set(bytes);
         }
-        if !dir.exists() {
+        if dir.try_exists().is_ok_and(|is_there| !is_there) {
             state.tenants.remove(dir);
         }
     }

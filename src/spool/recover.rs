@@ -77,7 +77,7 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
         let Some(published) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".open")) else { continue };
         let Some((queue, sequence)) = place(published) else { continue };
         let to = dir.join(published);
-        if to.is_file() {
+        if is_file(&to)? {
             // A copy took its place: what bears a published name is complete.
             fs::remove_file(&path)?;
         } else if cuts.get(queue).is_some_and(|cut| sequence < cut.sequence) {
@@ -92,9 +92,13 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
     }
     for path in names(dir)? {
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        if name.ends_with(".len") && !path.with_extension("open").exists() {
-            fs::remove_file(&path)?;
-        } else if let Some((queue, sequence)) = place(name).filter(|_| path.is_file()) {
+        if name.ends_with(".len") {
+            if !is_file(&path.with_extension("open"))? {
+                fs::remove_file(&path)?;
+            }
+        } else if let Some((queue, sequence)) = place(name)
+            && is_file(&path)?
+        {
             let (file, bytes) = (File::open(&path)?, fs::metadata(&path)?.len());
             let found = salvage::whole_records(&file, bytes)?;
             if found.bytes < bytes {
@@ -167,6 +171,15 @@ fn publish(open: &Path, to: &Path, snaplen: u32) -> io::Result<Option<u64>> {
     Ok(Some(before.saturating_sub(after)))
 }
 
+/// Whether there is a file of that name. What cannot be found out is an error and no "no": files are removed for a "no".
+pub(super) fn is_file(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_file()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+    }
+}
+
 pub(super) fn names(dir: &Path) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
@@ -183,6 +196,7 @@ pub(crate) fn place(name: &str) -> Option<(usize, u64)> {
 mod tests {
     use super::super::files::Files;
     use super::super::length::Length;
+    use super::super::survey::survey;
     use super::*;
     use crate::pcap::Writer;
 
@@ -216,6 +230,28 @@ mod tests {
         let again = recover(dir.path(), 262_144, &[]).unwrap();
         assert_eq!((again.streams, again.opened), (recovery.streams, 0));
         assert_eq!(names(dir.path()).unwrap().len(), 1, "only the published segment is left");
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_looked_at_is_an_error_and_neither_missing_nor_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let segment = recycled(dir.path(), 10);
+        let open = dir.path().join(".q000-00000000.pcap.open");
+        let published = dir.path().join("q000-00000000.pcap");
+        // A link to itself answers neither yes nor no.
+        std::os::unix::fs::symlink("q000-00000000.pcap", &published).unwrap();
+        assert!(recover(dir.path(), 262_144, &[]).is_err(), "{published:?} may be a whole copy");
+        assert!(survey(dir.path(), 0).is_err());
+        assert!(fs::read(&open).unwrap().starts_with(&segment));
+        fs::remove_file(&open).unwrap();
+        assert!(recover(dir.path(), 262_144, &[]).is_err(), "its packets are in no stream");
+        assert!(survey(dir.path(), 0).is_err());
+        fs::remove_file(&published).unwrap();
+        let length = Length::create(&Files::default(), &open.with_extension("len")).unwrap();
+        length.reached(1024);
+        std::os::unix::fs::symlink(".q000-00000000.pcap.open", &open).unwrap();
+        assert!(!recover(dir.path(), 262_144, &[]).is_ok_and(|recovery| recovery.held.is_empty()));
+        assert!(open.with_extension("len").try_exists().unwrap(), "it says how much of the segment counts");
     }
 
     #[test]

@@ -208,8 +208,9 @@ impl Spool {
         }
         removal::finish(&config.dir).map_err(failed)?;
         let scratch = config.dir.join(POOL_DIR);
-        if scratch.exists() {
-            fs::remove_dir_all(&scratch).map_err(failed)?;
+        match fs::remove_dir_all(&scratch) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(failed)?,
         }
         let quota = Arc::new(Quota::new(config.bytes_max, config.share_bytes_max));
         let account = Arc::new(Account::open(&config.dir, quota, files).map_err(failed)?);
@@ -300,6 +301,12 @@ impl Spool {
         self.account.bytes_below(dir) + self.pool.as_ref().map_or(0, |pool| pool.bytes_below(dir))
     }
 
+    /// As [`Spool::bytes_below`]; nothing once the directory is gone.
+    #[must_use]
+    pub fn bytes_left(&self, dir: &Path) -> u64 {
+        if dir.try_exists().is_ok_and(|is_there| !is_there) { 0 } else { self.bytes_below(dir) }
+    }
+
     /// Makes a capture's directory and lets writers find it.
     ///
     /// # Errors
@@ -346,7 +353,8 @@ impl Spool {
             // Others have copies of other files there.
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             let is_stray = name.ends_with(b".pcap.len") || name.ends_with(b".pcap.copy");
-            if is_stray && !path.with_extension("open").exists() {
+            // What cannot be looked at stays: a length file decides what of its segment is believed.
+            if is_stray && path.with_extension("open").try_exists().is_ok_and(|is_open| !is_open) {
                 let _still_there = fs::remove_file(&path);
             }
         }

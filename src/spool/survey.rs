@@ -4,7 +4,7 @@
 //! Invariant: nothing in the directory is changed, and nothing is presented that was not certainly written for its segment:
 //! an open one counts as far as its length file says, and no record from before the capture or out of its order does.
 
-use super::recover::{names, place};
+use super::recover::{is_file, names, place};
 use super::salvage::{Salvaged, whole_records, whole_records_since};
 use super::{Segment, length};
 use std::collections::BTreeMap;
@@ -61,7 +61,9 @@ pub fn survey(dir: &Path, since_ns: u64) -> io::Result<Survey> {
         let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
         let is_open = open.is_some();
         // A copy took its place: what bears a published name is complete.
-        if open.is_some_and(|published| dir.join(published).is_file()) {
+        if let Some(published) = open
+            && is_file(&dir.join(published))?
+        {
             continue;
         }
         let file = File::open(&path).map_err(failed)?;

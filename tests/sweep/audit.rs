@@ -126,21 +126,31 @@ impl Case<'_> {
             return self.message(job, before, true, wrong);
         }
         let delivered = self.delivered(job, wrong);
-        let mut there = delivered.clone();
-        if job.ledger.dropped.total() > job.ledger.dropped.limit {
-            // A segment that could not be published stays, and its directory with it; the ledger counts its packets.
+        let mut there: BTreeSet<_> = delivered.iter().copied().collect();
+        if job.status == Status::Success && there.len() != delivered.len() {
+            wrong.push(format!("{} packets are there twice", delivered.len() - there.len()));
+        }
+        let lost = job.ledger.dropped.total() - job.ledger.dropped.limit;
+        if lost > 0 && job.status == Status::Success {
+            // A segment that could not be published or read stays, and its directory with it; the ledger counts its packets.
             kept.push(job.id.clone());
+            let before = there.len();
+            there.extend(self.found_of(&job.id, disk::is_segment, wrong));
+            let in_spool = (there.len() - before) as u64;
+            if in_spool > lost {
+                wrong.push(format!("{in_spool} packets are in the spool alone: {}", short(job)));
+            }
         }
         if job.status == Status::Failed {
             kept.push(job.id.clone());
-            there.extend(self.found_of(&job.id, wrong));
+            there.extend(self.found_of(
+                &job.id,
+                |path| disk::is_segment(path) || disk::is_object(path),
+                wrong,
+            ));
             self.message(job, before, !there.is_empty(), wrong);
         }
-        let all: BTreeSet<_> = there.iter().copied().collect();
-        if job.status == Status::Success && all.len() != there.len() {
-            wrong.push(format!("{} packets are there twice", there.len() - all.len()));
-        }
-        let lost = self.durable.get(&job.id).into_iter().flatten().filter(|frame| !all.contains(frame));
+        let lost = self.durable.get(&job.id).into_iter().flatten().filter(|frame| !there.contains(frame));
         let lost = lost.collect::<BTreeSet<_>>().len();
         // A look back and a limit leave out on purpose, and not what is in a file.
         if lost > 0 {
@@ -190,10 +200,14 @@ impl Case<'_> {
         found
     }
 
-    /// The frames of a capture in spool and bucket, whatever its job says.
-    fn found_of(&self, id: &CaptureId, wrong: &mut Vec<String>) -> Vec<disk::Frame> {
-        let whole = |path: &std::path::PathBuf| disk::is_segment(path) || disk::is_object(path);
-        let own = disk::files(self.state).into_iter().filter(whole);
+    /// The frames of a capture in those of its files, whatever its job says.
+    fn found_of(
+        &self,
+        id: &CaptureId,
+        these: impl Fn(&Path) -> bool,
+        wrong: &mut Vec<String>,
+    ) -> Vec<disk::Frame> {
+        let own = disk::files(self.state).into_iter().filter(|path| these(path));
         let own = own.filter(|path| disk::capture_of(path).as_ref() == Some(id));
         let mut found = Vec::new();
         for path in own {

@@ -43,7 +43,7 @@ pub fn run_if_asked() -> bool {
     let order: Order = serde_json::from_str(&order).unwrap();
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false);
     log.with_max_level(tracing::Level::INFO).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = trawl::host::with_workers(2, || {}).unwrap();
     let _not_there = std::fs::File::open("/sweep/begin");
     let facts = runtime.block_on(run(&order));
     let _not_there = std::fs::File::open("/sweep/end");

@@ -28,7 +28,7 @@ fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, find
         findings.push(Finding::error("dpdk.eal", format!("--no-pci hides port {address}"), advice));
     }
     let device = format!("/sys/bus/pci/devices/{address}");
-    if !host.path(&device).exists() {
+    if host.lacks(&device) {
         let advice = "list the devices with `dpdk-devbind.py --status-dev net` and correct the address";
         findings.push(Finding::error(key, format!("there is no PCI device {address}"), advice));
         return;
@@ -103,14 +103,14 @@ fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
             format!("{advice}, or lower port.queues"),
         ));
     }
-    for file in port.arguments("rx_pcap").filter(|file| !Path::new(file).is_file()) {
+    for file in
+        port.arguments("rx_pcap").filter(|file| !std::fs::metadata(file).is_ok_and(|found| found.is_file()))
+    {
         findings.push(Finding::error(key, format!("there is no file {file}"), "correct rx_pcap="));
     }
     let interfaces = ["iface", "rx_iface", "rx_iface_in"].into_iter().flat_map(|name| port.arguments(name));
     let by_interface = matches!(driver, "net_pcap" | "net_af_packet" | "net_af_xdp");
-    for interface in
-        interfaces.filter(|name| by_interface && !host.path(&format!("/sys/class/net/{name}")).exists())
-    {
+    for interface in interfaces.filter(|name| by_interface && host.lacks(&format!("/sys/class/net/{name}"))) {
         let advice = "list the interfaces with `ip link` and correct the name";
         findings.push(Finding::error(key, format!("there is no network interface {interface}"), advice));
     }

@@ -33,7 +33,7 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
 
 /// The nearest directory above `path`, or itself, that exists.
 fn existing(path: &Path) -> Option<&Path> {
-    path.ancestors().find(|ancestor| ancestor.exists())
+    path.ancestors().find(|ancestor| ancestor.try_exists().unwrap_or(true))
 }
 
 fn is_writable(dir: &Path) -> Result<(), Errno> {
@@ -58,7 +58,7 @@ fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
         ));
         return;
     };
-    if !dir.is_dir() {
+    if dir.metadata().is_ok_and(|found| !found.is_dir()) {
         let text = format!("{} is not a directory", dir.display());
         findings.push(Finding::error("spool.dir", text, "name a directory"));
         return;
@@ -72,7 +72,7 @@ fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     }
     lock_file(&spool.dir, findings);
     let history = spool.dir.join(HISTORY_DIR);
-    if plan.history.is_some() && history.exists() && !history.is_dir() {
+    if plan.history.is_some() && history.metadata().is_ok_and(|found| !found.is_dir()) {
         let text = format!("{} is not a directory", history.display());
         findings.push(Finding::error("history.enabled", text, "move it aside"));
     }
@@ -322,7 +322,7 @@ fn buckets(plan: &Plan, findings: &mut Vec<Finding>) {
 fn store(plan: &Plan, findings: &mut Vec<Finding>) {
     let path = &plan.store.path;
     let shown = path.display();
-    if path.is_dir() {
+    if path.metadata().is_ok_and(|found| found.is_dir()) {
         let advice = "name a file in it, such as trawl.db";
         findings.push(Finding::error("store.path", format!("{shown} is a directory"), advice));
         return;
@@ -333,7 +333,7 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
     }
     database(path, findings);
     if let Some(dir) = path.parent()
-        && !dir.is_dir()
+        && !dir.metadata().is_ok_and(|found| found.is_dir())
     {
         let text = format!("there is no directory {}", dir.display());
         let advice = format!("install -d -m 0700 -o <user of trawl> {}", dir.display());

@@ -112,6 +112,8 @@ pub(in super::super) struct Capture {
     pub(super) failure: Option<Failure>,
     /// Segments that could not be published and stay on the disk.
     pub(super) unpublished: u64,
+    /// Packets in published segments that no object holds, because the merge could not read them.
+    pub(super) undelivered: u64,
     pub(super) streams_left: usize,
     pub(super) delivered: Option<Delivered>,
     /// Why what of it is on the host is to go, once that is decided.
@@ -153,6 +155,7 @@ impl Capture {
             unread: Lost::default(),
             failure: None,
             unpublished: 0,
+            undelivered: 0,
             streams_left: 0,
             delivered: None,
             given_up: None,
@@ -230,6 +233,7 @@ impl Capture {
 
     /// Books packets that are on the disk and that the merge could not read.
     pub(super) fn unreadable(&mut self, lost: Lost) {
+        self.undelivered += lost.packets;
         if self.recovered.is_some() || self.settled {
             lose(&mut self.job.ledger, lost);
         } else {
@@ -307,7 +311,7 @@ impl Capture {
 
     /// Whether its directory holds nothing that is not in the bucket.
     pub(super) fn is_delivered(&self) -> bool {
-        self.delivered == Some(Delivered::Done) && self.unpublished == 0
+        self.delivered == Some(Delivered::Done) && self.unpublished == 0 && self.undelivered == 0
     }
 
     /// Who waits for the answer to its create.

@@ -622,10 +622,17 @@ fn what_cannot_be_read_again_is_booked_as_lost_before_and_after_the_counts_are_f
             bench.step(detached(serial, 10));
             bench.step(stream_ended(serial, 0, 0));
             bench.step(stream_ended(serial, 0, 0));
+            bench.step(Input::Noted { serial });
         }
         let ledger = bench.job(serial).ledger;
         ledger.check().unwrap();
         assert_eq!((ledger.captured, ledger.captured_bytes, ledger.dropped.io), (7, 700, 3));
+        bench.delivered(serial, Outcome::Done);
+        bench.step(Input::Closed { serial, outcome: Outcome::Done });
+        bench.assert_says(
+            serial,
+            &["3 packets could not be read from the disk", "are kept", "`trawl recover`"],
+        );
     }
 }
 

@@ -87,13 +87,14 @@ impl Capture {
             ),
             _ => (Status::Success, None),
         };
-        if self.unpublished == 0 {
-            return (status, said);
-        }
-        let kept = format!(
-            "{} segments could not be published; they are kept {place} and can be got out with `trawl recover`",
-            self.unpublished
-        );
-        (status, Some(said.map_or_else(|| kept.clone(), |said| format!("{said}; {kept}"))))
+        let kept = [
+            (self.unpublished, "segments could not be published"),
+            (self.undelivered, "packets could not be read from the disk and are counted as dropped"),
+        ];
+        let kept = kept.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
+            format!("{count} {what}; they are kept {place} and can be got out with `trawl recover`")
+        });
+        let said: Vec<_> = said.into_iter().chain(kept).collect();
+        (status, (!said.is_empty()).then(|| said.join("; ")))
     }
 }

@@ -74,8 +74,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Opens the directory; with `make`, what is missing of it is made, as its owner's alone.
     pub fn open(place: &Place, make: bool) -> io::Result<Self> {
-        let identified = |closed: &ClosedDir| Some((identity_of(&closed.dir).ok()?, closed.with_below));
-        let closed: Vec<(Identity, bool)> = place.closed.iter().filter_map(identified).collect();
+        let closed = place.closed.iter().filter_map(identified).collect::<io::Result<Vec<_>>>()?;
         if make {
             use std::os::unix::fs::DirBuilderExt;
             let mut make = std::fs::DirBuilder::new();
@@ -192,6 +191,14 @@ pub(super) fn identity(file: &File) -> io::Result<Identity> {
 
 fn identity_of(dir: &Path) -> io::Result<Identity> {
     Ok(Identity::from(&rustix::fs::stat(dir)?))
+}
+
+/// A closed directory's; none if it is not there, so that nothing can lie in it.
+fn identified(closed: &ClosedDir) -> Option<io::Result<(Identity, bool)>> {
+    match identity_of(&closed.dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        found => Some(found.map(|identity| (identity, closed.with_below))),
+    }
 }
 
 fn no_file() -> io::Error {

@@ -107,7 +107,8 @@ impl FileWriter {
         match folder.publish(&self.temporary.name, &self.name) {
             // An attempt before a crash may have published it; a file that differs is somebody else's.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !same(&folder, &self.temporary.name, &self.name) {
+                let is_same = same(&folder, &self.temporary.name, &self.name);
+                if !is_same.map_err(|error| disk("compare with", &place, error))? {
                     return Err(UploadError::Exists { place: place.display().to_string() });
                 }
             }
@@ -119,29 +120,30 @@ impl FileWriter {
     }
 }
 
-/// Whether two files have the same bytes; what cannot be read is not the same.
-fn same(folder: &Folder, one: &str, other: &str) -> bool {
-    let read = || -> io::Result<bool> {
-        let (one, other) = (folder.read(one)?, folder.read(other)?);
-        if one.metadata()?.len() != other.metadata()?.len() {
+/// Whether two files have the same bytes.
+fn same(folder: &Folder, one: &str, other: &str) -> io::Result<bool> {
+    let (one, other) = match (folder.read(one), folder.read(other)) {
+        // No error of the system: it is no regular file.
+        (_, Err(error)) if error.raw_os_error().is_none() => return Ok(false),
+        (one, other) => (one?, other?),
+    };
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let mut one = io::BufReader::with_capacity(COMPARE_BYTES, one);
+    let mut other = io::BufReader::with_capacity(COMPARE_BYTES, other);
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let len = left.len().min(right.len());
+        if left[..len] != right[..len] || left.is_empty() != right.is_empty() {
             return Ok(false);
         }
-        let mut one = io::BufReader::with_capacity(COMPARE_BYTES, one);
-        let mut other = io::BufReader::with_capacity(COMPARE_BYTES, other);
-        loop {
-            let (left, right) = (one.fill_buf()?, other.fill_buf()?);
-            let len = left.len().min(right.len());
-            if left[..len] != right[..len] || left.is_empty() != right.is_empty() {
-                return Ok(false);
-            }
-            if len == 0 {
-                return Ok(true);
-            }
-            one.consume(len);
-            other.consume(len);
+        if len == 0 {
+            return Ok(true);
         }
-    };
-    read().unwrap_or(false)
+        one.consume(len);
+        other.consume(len);
+    }
 }
 
 impl ObjectWriter for FileWriter {
