@@ -573,7 +573,7 @@ fn peer_share(connections_max: u64) -> u64 {
     (connections_max / PEERS_AT_BOUND).max(CONNECTIONS_PER_PEER_MIN).min(connections_max)
 }
 
-/// One account's share of all connections: all of them together leave half to whoever has not presented a credential yet, because
+/// One account's share of all connections: all of them together leave half to strangers, because
 /// a customer's new connection has none at first either, and strangers displace each other.
 fn account_share(connections_max: u64, accounts: usize) -> u64 {
     let shares = (2 * accounts as u64).max(ACCOUNTS_AT_BOUND);

@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_at_its_bound_gives_up_its_own_longest_idle_connection_and_nobody_elses() {
+    fn an_account_at_its_bound_gives_up_its_longest_idle_connection() {
         let bounds = Bounds::new(100, Duration::from_secs(1));
         let places = Places::new(Bounds { connections_per_account_max: 3, ..bounds });
         let of = |host: u8, account: &str| {

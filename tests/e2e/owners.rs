@@ -54,7 +54,7 @@ fn run(trawl: &Trawl, arguments: &[&str]) -> (Output, String) {
 }
 
 #[test]
-fn a_capture_that_waits_is_listed_with_its_note_and_dropped_by_a_writer_of_its_account_alone() {
+fn a_capture_that_waits_is_dropped_by_a_writer_of_its_account_alone() {
     let setup = Setup { upload: "retry_seconds_max = 1\nretry_pause_ms_max = 100", ..Setup::replay() };
     let trawl = start(setup);
     let id = undeliverable(&trawl, 1000);
@@ -89,7 +89,7 @@ fn a_capture_that_waits_is_listed_with_its_note_and_dropped_by_a_writer_of_its_a
 }
 
 #[test]
-fn records_beyond_an_accounts_number_are_forgotten_but_for_those_that_speak_of_packets_on_the_host() {
+fn old_records_are_forgotten_but_for_those_of_packets_on_the_host() {
     let setup = Setup {
         upload: "retention_seconds = 1\nretry_seconds_max = 1\nretry_pause_ms_max = 100",
         ..Setup::replay()

@@ -33,7 +33,7 @@ pub struct Account {
 
 /// See the module.
 pub struct Host {
-    /// Written while it restarts: whoever reads meets a host that is there.
+    /// Written while it restarts: a reader meets a host that is there.
     trawl: RwLock<Trawl>,
     pub listen: SocketAddr,
     pub observe: SocketAddr,
@@ -94,7 +94,7 @@ impl Host {
         self.trawl.read().unwrap()
     }
 
-    /// The same for whoever restarts it.
+    /// The same, to restart it.
     pub fn trawl_alone(&self) -> RwLockWriteGuard<'_, Trawl> {
         self.trawl.write().unwrap()
     }

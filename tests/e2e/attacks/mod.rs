@@ -41,12 +41,12 @@ async fn silent_bucket((accounts, restart): (usize, Restart)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_bucket_costs_the_other_of_two_accounts_nothing() {
+async fn a_silent_bucket_costs_the_other_nothing() {
     silent_bucket(TWO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nineteen_silent_buckets_cost_the_twentieth_account_nothing() {
+async fn nineteen_silent_buckets_cost_the_other_nothing() {
     silent_bucket(TWENTY).await;
 }
 
@@ -72,12 +72,12 @@ async fn full_spool((accounts, restart): (usize, Restart)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_share_of_the_spool_costs_the_other_of_two_accounts_nothing() {
+async fn a_full_share_costs_the_other_nothing() {
     full_spool(TWO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nineteen_full_shares_of_the_spool_cost_the_twentieth_account_nothing() {
+async fn nineteen_full_shares_cost_the_other_nothing() {
     full_spool(TWENTY).await;
 }
 
@@ -91,12 +91,12 @@ async fn many_small((accounts, restart): (usize, Restart)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_packet_captures_cost_the_other_of_two_accounts_nothing() {
+async fn small_captures_cost_the_other_nothing() {
     many_small(TWO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_packet_captures_of_nineteen_cost_the_twentieth_account_nothing() {
+async fn small_captures_of_nineteen_cost_the_other_nothing() {
     many_small(TWENTY).await;
 }
 
@@ -113,12 +113,12 @@ async fn held_connections((accounts, restart): (usize, Restart)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_connections_cost_the_other_of_two_accounts_nothing() {
+async fn held_connections_cost_the_other_nothing() {
     held_connections(TWO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_connections_of_nineteen_cost_the_twentieth_account_nothing() {
+async fn held_connections_of_nineteen_cost_the_other_nothing() {
     held_connections(TWENTY).await;
 }
 
@@ -139,11 +139,11 @@ async fn credentials((accounts, restart): (usize, Restart)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_credentials_cost_the_owner_among_two_accounts_nothing() {
+async fn wrong_credentials_cost_the_other_nothing() {
     credentials(TWO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_credentials_cost_the_owner_among_twenty_accounts_nothing() {
+async fn wrong_credentials_among_twenty_cost_the_other_nothing() {
     credentials(TWENTY).await;
 }
