@@ -69,6 +69,13 @@ pub const BUCKETS_PER_ACCOUNT_MAX: usize = 64;
 /// How long an ownership challenge can be answered: a week, as for Cloudflare's Logpush.
 pub const CHALLENGE_SECONDS_MAX: i64 = 7 * 86_400;
 
+/// How long a bucket's challenge that was seen in it counts as seen. One small request in that time for each bucket in use is
+/// nothing, and a bucket does not change hands within it unless its owner means to.
+pub const CHALLENGE_LOOK_SECONDS: u64 = 10;
+
+/// Challenges whose last look is remembered. One that is forgotten is looked at again.
+pub const CHALLENGES_SEEN_MAX: usize = 1024;
+
 /// Where objects are cut that are recovered of a capture without a record: the default of `spool.segment_bytes`.
 pub const RECOVERED_OBJECT_BYTES: u64 = 256 << 20;
 

@@ -89,6 +89,8 @@ pub(super) enum Code {
     Threatened,
     /// A note, never an error: what a capture that takes no more packets has on the host.
     Held,
+    /// A note, never an error: a bucket's proof that counts no more.
+    ProofEnded,
     /// No route for the path.
     NoRoute,
     /// The path has no such method.
@@ -170,6 +172,7 @@ pub(super) const TABLE: [Row; 46] = [
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::Held, 1103, StatusCode::OK, Retry::Unsaid),
+    row(Code::ProofEnded, 1104, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),
     row(Code::BadIdentifier, 7003, StatusCode::NOT_FOUND, Retry::Unsaid),

@@ -103,6 +103,7 @@ impl From<Refusal> for Failure {
             Refusal::DestinationSilent(_) => {
                 Self::at("/destination_conf", Code::DestinationSilent, refusal.to_string())
             }
+            Refusal::Unproven(_) => Self::at("/destination_conf", Code::NotValidated, refusal.to_string()),
             Refusal::Destination(_) => Self::at("/destination_conf", Code::InvalidValue, refusal.to_string()),
             // What the store says names files of the host: for its operator, not for the customer.
             Refusal::Store(detail) => record_failed(detail),
@@ -121,14 +122,17 @@ impl From<OwnershipError> for Failure {
             OwnershipError::Wrong { .. } => {
                 Self::at("/ownership_challenge", Code::OwnershipWrong, error.to_string())
             }
-            OwnershipError::Expired(_) => {
+            OwnershipError::Expired(_) | OwnershipError::Ended(_) => {
                 Self::at("/ownership_challenge", Code::OwnershipExpired, error.to_string())
             }
             OwnershipError::Destination(UploadError::Unreachable { .. }) => {
                 Self::at("/destination_conf", Code::DestinationSilent, error.to_string())
             }
-            OwnershipError::Destination(_) => {
-                Self::at("/destination_conf", Code::InvalidValue, error.to_string())
+            OwnershipError::Destination(cause) => {
+                tracing::info!(%error, "a challenge could not be written");
+                let said = cause.customer_text().unwrap_or_else(|| "ask this host's operator".to_owned());
+                let said = format!("the challenge could not be written: {said}");
+                Self::at("/destination_conf", Code::InvalidValue, said)
             }
             OwnershipError::NoKeyFile => Self::at("/destination_conf", Code::NotSupported, error.to_string()),
             OwnershipError::Store(StoreError::BucketsFull(_)) => {

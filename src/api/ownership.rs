@@ -1,12 +1,14 @@
 //! `/accounts/{account}/pcaps/ownership`. Owns these routes and how an entry is shown; not what proves it.
 
+use super::ApiState;
 use super::auth::{Reader, Writer};
 use super::body;
-use super::envelope::{Failure, success};
+use super::codes::Code;
+use super::envelope::{Failure, Problem, success, success_with};
 use super::result::date_time;
 use super::route::{Api, PcapId, Routes};
 use super::validate;
-use crate::ownership::{Proof, proof};
+use crate::ownership::{Proof, ended};
 use crate::store::Bucket;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -14,7 +16,6 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use jiff::Timestamp;
 use serde::Serialize;
 
 /// The routes, without prefix.
@@ -35,18 +36,22 @@ struct Shown {
     validated: String,
     destination_conf: String,
     filename: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_bucket_owner: Option<String>,
 }
 
-fn shown(bucket: Bucket) -> Shown {
+fn shown(api: &ApiState, bucket: Bucket) -> Shown {
+    let proof = api.ownership.standing(&bucket);
     Shown {
-        status: match proof(&bucket, Timestamp::now()) {
+        status: match proof {
             Proof::Pending => "pending",
             Proof::Success => "success",
-            Proof::Failed => "failed",
+            Proof::Failed | Proof::Aged(_) | Proof::Lost(_) => "failed",
         },
         id: bucket.id.to_string(),
         submitted: date_time(bucket.submitted),
-        validated: bucket.validated.map(date_time).unwrap_or_default(),
+        validated: bucket.validated.filter(|_| proof == Proof::Success).map(date_time).unwrap_or_default(),
+        expected_bucket_owner: bucket.owner,
         destination_conf: bucket.destination,
         filename: bucket.filename,
     }
@@ -58,8 +63,8 @@ async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
-    let (destination, keys) = validate::ownership(&body, &api.rules)?;
-    Ok(success(shown(api.ownership.create(account, &destination, keys).await?)))
+    let (destination, sent) = validate::ownership(&body, &api.rules)?;
+    Ok(success(shown(&api, api.ownership.create(account, &destination, sent).await?)))
 }
 
 async fn prove(
@@ -69,12 +74,15 @@ async fn prove(
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
     let (destination, challenge) = validate::proof(&body, &api.rules)?;
-    Ok(success(shown(api.ownership.validate(&account, &destination, &challenge).await?)))
+    Ok(success(shown(&api, api.ownership.validate(&account, &destination, &challenge).await?)))
 }
 
 async fn list(Reader(account): Reader, State(api): Api) -> Result<Response, Failure> {
     let buckets = api.ownership.list(&account).await?;
-    Ok(success(buckets.into_iter().map(shown).collect::<Vec<_>>()))
+    // No member of an entry says why it failed.
+    let notes = buckets.iter().filter_map(|bucket| ended(bucket, api.ownership.standing(bucket)));
+    let notes = notes.map(|note| Problem::new(Code::ProofEnded, note)).collect();
+    Ok(success_with(buckets.into_iter().map(|bucket| shown(&api, bucket)).collect::<Vec<_>>(), notes))
 }
 
 /// No body is read: Python announces JSON and sends none.

@@ -4,8 +4,10 @@ use super::auth::{Reader, Writer};
 use super::codes::Code;
 use super::envelope::{Failure, Problem, success, success_with};
 use super::route::{Api, PcapId, Routes};
-use super::{body, result, validate};
+use super::{ApiState, body, result, validate};
 use crate::job::Kind;
+use crate::ownership::{Proof, ended};
+use crate::store::Bucket;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -32,14 +34,26 @@ async fn create(
     let request = validate::capture_request(account, &body, &api.rules)?;
     if let Some(destination) = &request.destination
         && api.rules.needs_proof(destination)
-        && !api.ownership.is_proven(&request.account, destination).await?
     {
-        let message = "destination_conf is not proven to be yours; POST it to …/pcaps/ownership, then the content of \
-                       the object that appears there to …/pcaps/ownership/validate";
-        return Err(Failure::at("/destination_conf", Code::NotValidated, message));
+        let entry = api.ownership.entry(&request.account, destination).await?;
+        unproven(&api, entry.as_ref()).map_or(Ok(()), Err)?;
     }
     let job = api.captures.create(request).await?;
     Ok(success(result::pcap(&job)))
+}
+
+/// Why an account's entry of a destination lets no capture go there.
+fn unproven(api: &ApiState, entry: Option<&Bucket>) -> Option<Failure> {
+    let standing = entry.map(|entry| (entry, api.ownership.standing(entry)));
+    if let Some((_, Proof::Success)) = standing {
+        return None;
+    }
+    let message = standing.and_then(|(entry, proof)| ended(entry, proof)).unwrap_or_else(|| {
+        "destination_conf is not proven to be yours; POST it to …/pcaps/ownership, then the content of the object that \
+         appears there to …/pcaps/ownership/validate"
+            .to_owned()
+    });
+    Some(Failure::at("/destination_conf", Code::NotValidated, message))
 }
 
 async fn list(Reader(account): Reader, State(api): Api) -> Result<Response, Failure> {

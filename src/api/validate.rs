@@ -10,7 +10,7 @@ use super::check::{Check, name, shown};
 use super::codes::Code;
 use super::envelope::Failure;
 use crate::job::{AccountId, ColoStyle, Kind, OffsetTime, Request};
-use crate::job::{Destination, DestinationError, S3Credentials};
+use crate::job::{Destination, DestinationError, Sent};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container};
 use jiff::Timestamp;
@@ -42,16 +42,13 @@ pub(super) fn capture_request(
     whole(check, request)
 }
 
-/// Checks what is sent to add a bucket: its destination, and the access keys that may come with it.
-pub(super) fn ownership(
-    body: &OwnershipBody,
-    rules: &Rules,
-) -> Result<(Destination, Option<S3Credentials>), Failure> {
+/// Checks what is sent to add a bucket: its destination, and the access keys or the owner that may come with it.
+pub(super) fn ownership(body: &OwnershipBody, rules: &Rules) -> Result<(Destination, Sent), Failure> {
     let mut check = Check::default();
     check.unknown("", &body.unknown);
     check.absent("/ownership_challenge", body.ownership_challenge.as_ref(), "a new ownership");
     let uri = check.destination_uri(body.destination_conf.as_ref());
-    let destination = uri.and_then(|uri| check.destination(Destination::parse_with_keys(uri), rules));
+    let destination = uri.and_then(|uri| check.destination(Destination::parse_sent(uri), rules));
     whole(check, destination)
 }
 
@@ -212,7 +209,7 @@ impl Check {
 
     fn destination_conf(&mut self, value: Option<&Value>, rules: &Rules) -> Option<Destination> {
         let uri = self.destination_uri(value)?;
-        let read = Destination::parse(uri).map(|destination| (destination, None));
+        let read = Destination::parse(uri).map(|destination| (destination, Sent::default()));
         self.destination(read, rules).map(|(destination, _)| destination)
     }
 
@@ -223,9 +220,9 @@ impl Check {
 
     fn destination(
         &mut self,
-        read: Result<(Destination, Option<S3Credentials>), DestinationError>,
+        read: Result<(Destination, Sent), DestinationError>,
         rules: &Rules,
-    ) -> Option<(Destination, Option<S3Credentials>)> {
+    ) -> Option<(Destination, Sent)> {
         let pointer = "/destination_conf";
         match read {
             Ok((Destination::File { .. }, _)) if !rules.allow_file => {

@@ -99,7 +99,9 @@ async fn add(client: &Client, args: &BucketAddArgs, uri: &str, json: bool) -> Re
     }
     let filename = added.get("filename").and_then(Value::as_str).ok_or(BucketError::NoFilename)?;
     let challenge = read_challenge(uri, filename, &args.store).await?;
-    answer(client, &args.destination_conf, &challenge, json).await
+    // The owner that came with it is no part of it.
+    let proven = added.get("destination_conf").and_then(Value::as_str).unwrap_or(&args.destination_conf);
+    answer(client, proven, &challenge, json).await
 }
 
 async fn prove(client: &Client, args: &BucketProveArgs, json: bool) -> Result<Outcome, Error> {

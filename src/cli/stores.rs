@@ -58,12 +58,12 @@ pub async fn open(uri: &str, args: &StoreArgs) -> Result<Box<dyn ObjectStore>, S
     let s3 = S3Config { endpoint, retry_seconds_max: RETRY_SECONDS_MAX, ..S3Config::default() };
     let gcs = uri.starts_with("gs://").then(gcs);
     let stores = Stores::new(StoresConfig { s3, r2, gcs, ..StoresConfig::default() })?;
-    let (destination, keys) = Destination::parse_with_keys(uri)?;
+    let (destination, sent) = Destination::parse_sent(uri)?;
     if let Destination::File { dir } = destination {
         // Named by the one who reads there.
         return Ok(Box::new(FileStore::new(dir)));
     }
-    Ok(stores.open_with(&destination, keys.as_ref()).await?)
+    Ok(stores.open_as(&destination, sent.keys.as_ref(), sent.owner.as_deref()).await?)
 }
 
 /// The destination and the object's name of an object's URI, which is a destination with the name behind its directory.

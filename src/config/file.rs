@@ -206,6 +206,8 @@ sections! {
         memory_bytes_max: Option<ByteSize> = None,
         /// Between two ownership challenges of one account for one bucket.
         challenge_interval_seconds: u64 = 10,
+        /// How long a proof of ownership holds; 0 for all time.
+        proof_seconds_max: u64 = 31_536_000,
         /// How long a failing store is tried again.
         retry_seconds_max: u64 = 900,
         /// How long an upload that fails is begun again.

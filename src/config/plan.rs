@@ -7,6 +7,7 @@ use crate::api::{Credential, Rules};
 use crate::block::{BlockShare, Hugepages};
 use crate::history::HistoryConfig;
 use crate::job::AccountId;
+use crate::ownership::ProofRules;
 use crate::pcap::ObjectFormat;
 use crate::spool::SpoolConfig;
 use crate::upload::StoresConfig;
@@ -232,6 +233,8 @@ pub struct UploadPlan {
     pub memory_bytes: u64,
     /// Between two ownership challenges of one account for one bucket; zero for no such rule.
     pub challenge_interval: Duration,
+    /// Which destinations need a proof, and how long one holds.
+    pub proofs: ProofRules,
 }
 
 /// How manifests are signed.

@@ -12,6 +12,7 @@ use crate::block::Hugepages;
 use crate::history::HistoryConfig;
 use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
+use crate::ownership::ProofRules;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use crate::spool::{SpoolConfig, WriteMode};
 use crate::upload::{
@@ -465,6 +466,7 @@ fn upload(
         turn: Duration::ZERO,
         memory_bytes: 0,
         challenge_interval: Duration::ZERO,
+        proofs: ProofRules::default(),
     }
 }
 

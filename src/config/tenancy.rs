@@ -8,6 +8,7 @@ use super::plan::{SharesPlan, UploadPlan};
 use super::rules::Rules;
 use super::{ByteSize, Plan};
 use crate::limits::{DELIVERY_CHUNK_BYTES, LOOK_BACKS_PER_ACCOUNT_MAX};
+use crate::ownership::ProofRules;
 use std::time::Duration;
 
 /// An account's share where there are others: two can fill the spool together, one alone cannot.
@@ -65,6 +66,16 @@ pub(super) fn deliveries(
     let turn = rules.range("upload.turn_seconds", upload.turn_seconds, (1, 3600), why);
     let (key, why) = ("upload.challenge_interval_seconds", "zero for no such rule, up to an hour");
     let challenge = rules.range(key, upload.challenge_interval_seconds, (0, 3600), why);
+    let (key, why) = ("upload.proof_seconds_max", "zero for all time, or a minute to ten years");
+    let age = rules.range(key, upload.proof_seconds_max, (0, 315_576_000), why);
+    if (1..60).contains(&age) {
+        rules.wrong(key, age, format!("use {why}"));
+    }
+    let proofs = ProofRules {
+        buckets: upload.require_validation,
+        files: upload.require_file_validation,
+        age_max: (age > 0).then(|| Duration::from_secs(age)),
+    };
     let part_bytes = plan.stores.s3.part_bytes;
     let least = (captures_max as u64 + host) * bytes_min(part_bytes);
     let more = host * (plan.stores.s3.parts_in_flight as u64 - 1) * part_bytes;
@@ -87,6 +98,7 @@ pub(super) fn deliveries(
         turn: Duration::from_secs(turn),
         memory_bytes: memory,
         challenge_interval: Duration::from_secs(challenge),
+        proofs,
         ..plan
     }
 }

@@ -16,6 +16,7 @@ use super::relay::{self, Leave, Noted, relay, unless};
 use super::report::{Report, Reporter};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::{Route, sweep_store};
+use super::words::Words;
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
 use crate::spool::{Feed, Spool, spool_id};
@@ -87,8 +88,8 @@ impl Progress {
     /// What a failed merge means for the next attempt.
     fn merge_failed(&mut self, error: &MergeError) -> Stop {
         let (segment, attempts_max) = match error.fault() {
-            Fault::Passing => return Stop::Passing(error.to_string()),
-            Fault::Order => return Stop::ForGood(error.to_string()),
+            Fault::Passing => return Stop::Passing(Words::of_host(error.to_string())),
+            Fault::Order => return Stop::ForGood(Words::of_host(error.to_string())),
             Fault::Content(segment) => (segment, CONTENT_ATTEMPTS),
             Fault::Disk(segment) => (segment, DISK_ATTEMPTS),
         };
@@ -97,7 +98,7 @@ impl Progress {
         if *failures >= attempts_max {
             self.damaged.insert(segment.to_owned());
         }
-        Stop::Passing(error.to_string())
+        Stop::Passing(Words::of_host(error.to_string()))
     }
 }
 
@@ -136,10 +137,15 @@ impl Delivery {
                 Err(Stop::Gone) => return Outcome::Gone(self.gone()),
                 Err(Stop::Passing(e)) => e,
                 Err(Stop::Upload(e)) => {
-                    if matches!(e, UploadError::Credentials { .. } | UploadError::Denied { .. }) {
+                    if matches!(
+                        e,
+                        UploadError::Credentials { .. }
+                            | UploadError::HostCredentials { .. }
+                            | UploadError::Denied { .. }
+                    ) {
                         self.route.stores.renew_credentials().await;
                     }
-                    e.to_string()
+                    self.route.words(&e)
                 }
             };
             // The merge ends, and the descriptors go.
@@ -197,7 +203,7 @@ impl Delivery {
                 io::ErrorKind::NotFound if self.dir.try_exists().is_ok_and(|is_there| !is_there) => {
                     Stop::Gone
                 }
-                _ => Stop::Passing(format!("cannot recover {}: {e}", self.dir.display())),
+                _ => Stop::Passing(Words::of_host(format!("cannot recover {}: {e}", self.dir.display()))),
             })?;
             progress.found = Some((found.packets, found.frame_bytes));
             self.reporter.tell(Report::Recovered(found));
@@ -205,18 +211,23 @@ impl Delivery {
         } else {
             let opened = on_disk(move || Journal::open(&dir)).await;
             opened.map_err(|e| {
-                Stop::Passing(format!("cannot open the journal in {}: {e}", self.dir.display()))
+                let words = format!("cannot open the journal in {}: {e}", self.dir.display());
+                Stop::Passing(Words::of_host(words))
             })?
         };
         progress.reached = journal.reached();
         Ok(Arc::clone(progress.journal.insert(Arc::new(Mutex::new(journal)))))
     }
 
-    fn gone(&self) -> String {
-        format!(
+    fn gone(&self) -> Words {
+        Words::of_host(format!(
             "the capture's directory {} is not there, and nothing is known of its packets that were not delivered before; \
              check that the spool's disk is mounted",
             self.dir.display()
+        ))
+        .told(
+            "what this host held of the capture is not there, and nothing is known of its packets that were not delivered before; \
+             its operator finds more in its log",
         )
     }
 
@@ -268,7 +279,7 @@ impl Delivery {
         match (outcome.await, delivered) {
             (_, Err(e)) if !matches!(e, UploadError::Interrupted { .. }) => Err(Stop::Upload(e)),
             (Ok(Err(e)), _) => Err(progress.merge_failed(&e)),
-            (Err(_), _) => Err(Stop::ForGood("the merge thread died".to_owned())),
+            (Err(_), _) => Err(Stop::ForGood(Words::alike("the merge thread died"))),
             (Ok(Ok(_)), Err(e)) => Err(Stop::Upload(e)),
             (Ok(Ok(_)), Ok(())) => Ok(()),
         }
@@ -285,7 +296,7 @@ impl Delivery {
             let _deliverer_gone = report.send(merge::run_live_past(&start, &shape, damaged, inputs, outputs));
         };
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
-        thread.map_err(|e| Stop::Passing(format!("cannot start the merge thread: {e}")))?;
+        thread.map_err(|e| Stop::Passing(Words::alike(format!("cannot start the merge thread: {e}"))))?;
         Ok((merged, outcome))
     }
 
@@ -313,7 +324,7 @@ impl Delivery {
     }
 
     fn unwritable(&self, source: io::Error) -> UploadError {
-        UploadError::Disk { action: "write the journal in", path: self.dir.clone(), source }
+        UploadError::Journal { path: self.dir.clone(), source }
     }
 
     /// Tells how it ended. A failure is told at once: the capture must not go on.
@@ -370,12 +381,15 @@ fn complete(progress: &Progress) -> Outcome {
     if journal.missing().is_empty() {
         return Outcome::Done;
     }
-    Outcome::Failed(format!(
-        "all objects are complete in their store, but the lines of objects {:?} in {} and its copy are damaged, so that no \
-         manifest can be written",
-        journal.missing(),
-        journal.path().display()
-    ))
+    let said = |journal_of: &str| {
+        format!(
+            "all objects are complete in their store, but the lines of objects {:?} in {journal_of} and its copy are damaged, so \
+             that no manifest can be written",
+            journal.missing()
+        )
+    };
+    let words = Words::of_host(said(&journal.path().display().to_string()));
+    Outcome::Failed(words.told(&said("this host's journal")))
 }
 
 /// Where a delivery's progress is written down.
@@ -451,9 +465,9 @@ async fn guard(
 /// Why an attempt ended early.
 enum Stop {
     /// The same may succeed later.
-    Passing(String),
+    Passing(Words),
     /// The same will fail again.
-    ForGood(String),
+    ForGood(Words),
     /// There is nothing to deliver any more.
     Gone,
     Upload(UploadError),

@@ -21,6 +21,7 @@ mod route;
 mod seek;
 mod sign;
 mod verify;
+mod words;
 
 pub(crate) use delivery::Delivery;
 pub(crate) use inherit::{Found, Known, sweep, swept};
@@ -39,3 +40,4 @@ pub(crate) use route::{Route, sweep_store};
 pub(crate) use seek::{find_manifest, has_remains, queues_of};
 pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
 pub use verify::{Bucket, Finding, Place, Step, Verified, VerifyError, verify, verify_at, verify_file};
+pub(crate) use words::Words;

@@ -4,10 +4,11 @@
 
 use super::manifest::{Manifest, manifest_name};
 use super::record::{Settled, settle};
-use super::relay::publish_manifest;
+use super::relay::{PublishError, publish_manifest};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::Route;
 use super::sign::SigningKey;
+use super::words::Words;
 use crate::upload::UploadError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub(crate) async fn put_manifest(
         };
         let error = match put {
             Ok(()) => return Outcome::Done,
-            Err(e) => format!("the manifest could not be written: {e}"),
+            Err(e) => e.within(|e| format!("the manifest could not be written: {e}")),
         };
         if let Some(outcome) = retry.pause(&mut attempts, error).await {
             return outcome;
@@ -44,33 +45,41 @@ async fn put_once(
     manifest: &Manifest,
     kept: &mut Option<Settled>,
     key: Option<&SigningKey>,
-) -> Result<(), String> {
+) -> Result<(), Words> {
     let settled = match kept {
         Some(settled) => settled,
         None => {
             let (into, manifest) = (dir.to_owned(), manifest.clone());
             let settled = tokio::task::spawn_blocking(move || settle(&into, manifest)).await;
-            let settled = settled.map_err(|e| e.to_string())?;
-            kept.insert(settled.map_err(|e| format!("cannot keep it in {}: {e}", dir.display()))?)
+            let settled = settled.map_err(|e| Words::of_host(e.to_string()))?;
+            let unkept = |e| Words::of_host(format!("cannot keep it in {}: {e}", dir.display()));
+            kept.insert(settled.map_err(unkept)?)
         }
     };
     let manifest = &settled.manifest;
     let name = manifest_name(&manifest.id);
-    let store = route.open().await.map_err(|e| e.to_string())?;
+    let words = |e: UploadError| route.words(&e);
+    let store = route.open().await.map_err(words)?;
     let there = match store.size(&name).await {
         // Who may not look may write all the same, and nothing is overwritten.
         Err(UploadError::Denied { .. }) => None,
-        there => there.map_err(|e| e.to_string())?,
+        there => there.map_err(words)?,
     };
     let Some(bytes) = there else {
-        return publish_manifest(&*store, settled, key).await.map_err(|e| e.to_string());
+        return publish_manifest(&*store, settled, key).await.map_err(|e| match e {
+            PublishError::Store(e) => words(e),
+            other => Words::of_host(other.to_string()),
+        });
     };
-    let other = || Err(format!("{name} is there already, has {bytes} bytes and is another one; remove it"));
+    let other = || {
+        let said = format!("{name} is there already, has {bytes} bytes and is another one; remove it");
+        Err(Words::alike(said))
+    };
     // Ours in another program's form is not much larger. More is not read: the bucket's owner may put anything there.
     if bytes > 2 * settled.json.len() as u64 + (1 << 20) {
         return other();
     }
-    let there = store.get(&name, bytes).await.map_err(|e| e.to_string())?;
+    let there = store.get(&name, bytes).await.map_err(words)?;
     let same = Manifest::parse(&there).is_ok_and(|m| m.id == manifest.id && m.objects == manifest.objects);
     if same { Ok(()) } else { other() }
 }
@@ -80,7 +89,7 @@ async fn put_once(
 mod tests {
     use super::*;
     use crate::deliver::empty_manifest;
-    use crate::job::{AccountId, CaptureId};
+    use crate::job::{AccountId, BucketTerms, CaptureId};
     use crate::ownership::BucketKeys;
     use crate::store::Embedded;
     use crate::upload::{Stores, StoresConfig};
@@ -94,7 +103,7 @@ mod tests {
             account: AccountId("a".to_owned()),
             destination: None,
             keys: BucketKeys::new(jobs, None),
-            kept: None,
+            kept: BucketTerms::default(),
             simple_dir: temp.path().join("bucket"),
         };
         let manifest = empty_manifest(&CaptureId::random());
@@ -103,7 +112,7 @@ mod tests {
         // More than there is memory, and no byte of it on the disk.
         std::fs::File::create(&there).unwrap().set_len(1 << 42).unwrap();
         let put = async || put_once(&route, temp.path(), &manifest, &mut None, None).await;
-        let error = put().await.unwrap_err();
+        let error = put().await.unwrap_err().to_string();
         assert!(error.contains("has 4398046511104 bytes") && error.contains("another one"), "{error}");
         std::fs::remove_file(&there).unwrap();
         put().await.unwrap();

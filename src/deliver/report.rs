@@ -4,6 +4,7 @@
 
 use super::inherit::Found;
 use super::retry::Outcome;
+use super::words::Words;
 use crate::job::ObjectInfo;
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ pub(crate) enum Report {
     /// What a dead process left is known.
     Recovered(Found),
     /// An attempt failed and will be repeated.
-    Trouble(String),
+    Trouble(Words),
     /// An object is complete.
     Object(ObjectInfo),
     /// So many packets that were captured could not be read from the disk again and are in no object. Comes once, before the

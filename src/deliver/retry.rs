@@ -3,6 +3,7 @@
 //! Invariant: pauses grow up to a maximum, and the end of the process ends every one of them, as does the decision to give up.
 
 use super::report::{Report, Reporter};
+use super::words::Words;
 use crate::upload::COUNTS;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -26,9 +27,9 @@ pub(crate) struct RetryPolicy {
 pub(crate) enum Outcome {
     Done,
     /// Nothing will help. What is not delivered stays in the spool.
-    Failed(String),
+    Failed(Words),
     /// The capture's directory is gone, and what was not delivered with it.
-    Gone(String),
+    Gone(Words),
     /// The process ends; the next one goes on.
     Left,
 }
@@ -37,7 +38,7 @@ pub(crate) enum Outcome {
 pub(super) async fn given_up(decided: &mut watch::Receiver<Option<String>>) -> Outcome {
     let why = decided.wait_for(Option::is_some).await.map(|why| why.clone());
     match why {
-        Ok(why) => Outcome::Failed(why.unwrap_or_default()),
+        Ok(why) => Outcome::Failed(Words::alike(why.unwrap_or_default())),
         Err(_nobody_decides_any_more) => std::future::pending().await,
     }
 }
@@ -49,13 +50,13 @@ impl RetryPolicy {
     }
 
     /// Waits before the next attempt; `Some` if there is to be none.
-    pub(super) async fn pause(&mut self, attempts: &mut Attempts, error: String) -> Option<Outcome> {
+    pub(super) async fn pause(&mut self, attempts: &mut Attempts, error: Words) -> Option<Outcome> {
         COUNTS.failed();
         if attempts.failing_since.get_or_insert_with(Instant::now).elapsed() >= self.retention {
             let hours = self.retention.as_secs_f64() / 3600.0;
-            return Some(Outcome::Failed(format!(
-                "{error}; given up after {hours:.1} hours (upload.retention_seconds)"
-            )));
+            let given_up =
+                |error: &str| format!("{error}; given up after {hours:.1} hours (upload.retention_seconds)");
+            return Some(Outcome::Failed(error.within(given_up)));
         }
         self.reporter.tell(Report::Trouble(error.clone()));
         tokio::select! {

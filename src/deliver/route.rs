@@ -1,9 +1,11 @@
-//! Where one capture's objects go. Owns the opening of its store, with the keys that are good now; not the store.
+//! Where one capture's objects go. Owns the opening of its store, with the keys and the proof that are good now; not the store.
 //!
-//! Invariant: a store is opened again for each attempt: credentials may have been put right.
+//! Invariant: a store is opened again for each attempt: credentials may have been put right. One that needs a proof is looked at
+//! before anything is written, unless the store itself holds every request against the bucket's owner.
 
-use crate::job::{AccountId, CaptureId, Destination, S3Credentials, Sealed};
-use crate::ownership::BucketKeys;
+use super::words::Words;
+use crate::job::{AccountId, BucketTerms, CaptureId, Destination};
+use crate::ownership::{BucketKeys, LookedAt};
 use crate::upload::{FileStore, ObjectStore, Stores, Sweep, UploadError, within};
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -21,43 +23,64 @@ pub(crate) struct Route {
     pub account: AccountId,
     pub destination: Option<Destination>,
     pub keys: BucketKeys,
-    /// The destination's keys when the capture was accepted.
-    pub kept: Option<Sealed>,
+    /// Keys and proof of the destination when the capture was accepted.
+    pub kept: BucketTerms,
     pub simple_dir: PathBuf,
 }
 
 impl Route {
     pub async fn open(&self) -> Result<Arc<dyn ObjectStore>, UploadError> {
-        let store: Box<dyn ObjectStore> = match &self.destination {
+        match &self.destination {
             Some(destination) => {
-                let keys = self.keys_now(destination).await?;
-                self.stores.open_with(destination, keys.as_ref()).await?
+                let now = self.terms_now(destination).await?;
+                self.open_at(destination, now).await
             }
-            None => Box::new(FileStore::of_spool(self.simple_dir.clone())),
-        };
-        Ok(Arc::from(store))
+            None => Ok(Arc::new(FileStore::of_spool(self.simple_dir.clone()))),
+        }
     }
 
-    /// Keys that were sent since go before those of the beginning, which may be the ones that do not work any more.
-    async fn keys_now(&self, destination: &Destination) -> Result<Option<S3Credentials>, UploadError> {
-        let sealed = self.sealed_now(destination).await?.or_else(|| self.kept.clone());
-        sealed.map(|sealed| self.keys.open(&self.account, destination, &sealed)).transpose()
+    /// Keys that were sent since go before those of the beginning, which may be the ones that do not work any more. So does a
+    /// new proof; the old one holds too, as long as its challenge is in the bucket.
+    async fn open_at(
+        &self,
+        destination: &Destination,
+        now: BucketTerms,
+    ) -> Result<Arc<dyn ObjectStore>, UploadError> {
+        let open = |sealed| self.keys.open(&self.account, destination, sealed);
+        let keys = now.keys.as_ref().or(self.kept.keys.as_ref()).map(open).transpose()?;
+        let mut proofs: Vec<_> = now.proof.into_iter().chain(self.kept.proof.clone()).collect();
+        proofs.dedup_by(|later, earlier| later.entry == earlier.entry);
+        let owner = proofs.first().and_then(|proof| proof.owner.clone());
+        let store = self.stores.open_as(destination, keys.as_ref(), owner.as_deref()).await?;
+        let store: Arc<dyn ObjectStore> = Arc::from(store);
+        let is_held_by_store = owner.is_some() && self.stores.know_owners();
+        if proofs.is_empty() || is_held_by_store {
+            return Ok(store);
+        }
+        Ok(Arc::new(LookedAt::new(store, &self.keys, &self.account, destination, proofs)))
     }
 
-    async fn sealed_now(&self, destination: &Destination) -> Result<Option<Sealed>, UploadError> {
-        self.keys
-            .kept(&self.account, destination)
-            .await
-            .map_err(|error| UploadError::Keys { place: destination.to_string(), detail: error.to_string() })
+    async fn terms_now(&self, destination: &Destination) -> Result<BucketTerms, UploadError> {
+        let terms = self.keys.terms(&self.account, destination).await;
+        terms.map_err(|error| UploadError::Keys { place: destination.to_string(), detail: error.to_string() })
     }
 
-    /// Finds out whether objects can go there within `time_max`, and takes the keys that open it now.
-    pub async fn try_out(&mut self, time_max: Duration) -> Result<Option<Sealed>, UploadError> {
+    /// What is said of a failure at this place.
+    pub fn words(&self, error: &UploadError) -> Words {
+        Words::of_upload(error, self.destination.is_some())
+    }
+
+    /// Finds out whether objects can go there within `time_max`, and takes the keys and the proof that hold now.
+    pub async fn try_out(&mut self, time_max: Duration) -> Result<BucketTerms, UploadError> {
         let Some(destination) = self.destination.clone() else {
-            return self.open().await?.probe().await.map(|()| None);
+            return self.open().await?.probe().await.map(|()| BucketTerms::default());
         };
-        self.kept = self.sealed_now(&destination).await?;
-        let probe = async { self.open().await?.probe().await };
+        self.kept = self.terms_now(&destination).await?;
+        if self.keys.need_proof(&destination) && self.kept.proof.is_none() {
+            let what = "there is no proof of it now".to_owned();
+            return Err(UploadError::Unproven { place: destination.to_string(), what });
+        }
+        let probe = async { self.open_at(&destination, self.kept.clone()).await?.probe().await };
         within(time_max, &destination, probe).await.map(|()| self.kept.clone())
     }
 }

@@ -6,6 +6,7 @@
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest, manifest_name};
 use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::Route;
+use super::words::Words;
 use crate::job::CaptureId;
 use crate::spool::place;
 use crate::upload::UploadError;
@@ -49,12 +50,14 @@ pub(crate) async fn find_manifest(
     loop {
         let error = match look(route, id).await {
             Ok(found) => return Ok(found),
-            Err(Sought::NoManifest(error)) => return Err(Outcome::Failed(error)),
+            Err(Sought::NoManifest(error)) => return Err(Outcome::Failed(Words::alike(error))),
             // A store that hides what is not there from those who may not list answers like this.
             Err(Sought::Store(error @ UploadError::Denied { .. })) => {
-                return Err(Outcome::Failed(error.to_string()));
+                return Err(Outcome::Failed(route.words(&error)));
             }
-            Err(Sought::Store(error)) => format!("its manifest could not be looked for: {error}"),
+            Err(Sought::Store(error)) => {
+                route.words(&error).within(|error| format!("its manifest could not be looked for: {error}"))
+            }
         };
         if let Some(outcome) = retry.pause(&mut attempts, error).await {
             return Err(outcome);

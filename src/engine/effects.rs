@@ -9,9 +9,9 @@ use super::tasks::removal_died;
 use super::{Change, Engine, Refusal, Reply, Resources};
 use crate::deliver::journal::{self, CaptureRecord, settle_counts};
 use crate::deliver::{
-    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, find_manifest, put_manifest,
+    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, Words, find_manifest, put_manifest,
 };
-use crate::job::{Job, Ledger};
+use crate::job::{BucketTerms, Job, Ledger};
 use crate::merge::Shape;
 use crate::pcap::{Counts, Origin};
 use crate::spool::{Feed, Input as Told, SpoolCapture};
@@ -97,16 +97,24 @@ impl Engine {
             given_up: watch::Sender::new(None),
         };
         let (mut route, time_max) = (self.route(&capture.job), self.planes.contact_time_max);
+        let id = capture.job.id.clone();
         self.resources.insert(serial, resources);
         let task = async move {
             let tried = route.try_out(time_max).await.map_err(|error| match error {
                 UploadError::Unreachable { .. } => Refusal::DestinationSilent(error.to_string()),
-                _ => Refusal::Destination(error.to_string()),
+                UploadError::Unproven { .. } => Refusal::Unproven(error.to_string()),
+                _ => {
+                    let words = route.words(&error);
+                    tracing::info!(capture = %id, error = %words, "a destination cannot be used");
+                    Refusal::Destination(words.into_customer())
+                }
             });
             Input::Opened { serial, tried }
         };
-        let died = |e| Refusal::Destination(format!("the destination could not be tried: {e}"));
-        self.spawn(task, move |error| Input::Opened { serial, tried: Err(died(error)) });
+        let died = || {
+            Refusal::Destination("the destination could not be tried; ask this host's operator".to_owned())
+        };
+        self.spawn(task, move |_said_in_the_log| Input::Opened { serial, tried: Err(died()) });
     }
 
     /// What pcapng objects say of a capture.
@@ -129,7 +137,7 @@ impl Engine {
             stores: Arc::clone(&self.planes.stores),
             account: job.request.account.clone(),
             keys: self.planes.keys.clone(),
-            kept: job.keys.clone(),
+            kept: BucketTerms { keys: job.keys.clone(), proof: job.proof.clone() },
             destination: job.request.destination.clone(),
             simple_dir: self.planes.simple_dir.clone(),
         }
@@ -199,11 +207,11 @@ impl Engine {
             // Now nothing of the delivery is left, not even what it holds of store and spool.
             let told = end.lock().unwrap_or_else(PoisonError::into_inner).take();
             let outcome =
-                told.unwrap_or_else(|| Outcome::Failed("the delivery ended without a result".to_owned()));
+                told.unwrap_or_else(|| Outcome::Failed(Words::alike("the delivery ended without a result")));
             Input::Delivery { serial, report: Report::Delivered(outcome) }
         };
         self.spawn(task, move |error| {
-            let outcome = Outcome::Failed(format!("the delivery died: {error}"));
+            let outcome = Outcome::Failed(Words::of_host(format!("the delivery died: {error}")));
             Input::Delivery { serial, report: Report::Delivered(outcome) }
         });
     }
@@ -332,7 +340,7 @@ impl Engine {
             Input::Closed { serial, outcome: put_manifest(route, dir, manifest, key, retry).await }
         };
         self.spawn(task, move |error| {
-            let outcome = Outcome::Failed(format!("the manifest's writing died: {error}"));
+            let outcome = Outcome::Failed(Words::of_host(format!("the manifest's writing died: {error}")));
             Input::Closed { serial, outcome }
         });
     }
@@ -349,7 +357,10 @@ impl Engine {
                 Ok(Some(manifest)) => Sought::Manifest(Box::new(manifest)),
                 Ok(None) => Sought::Nothing(None),
                 Err(Outcome::Left) => Sought::Left,
-                Err(Outcome::Failed(error) | Outcome::Gone(error)) => Sought::Nothing(Some(error)),
+                Err(Outcome::Failed(error) | Outcome::Gone(error)) => {
+                    tracing::error!(capture = %id, %error, "what became of a capture could not be found out");
+                    Sought::Nothing(Some(error.into_customer()))
+                }
                 Err(Outcome::Done) => Sought::Nothing(None),
             };
             Input::Sought { serial, found }

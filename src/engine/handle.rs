@@ -93,6 +93,9 @@ pub enum Refusal {
     /// The destination cannot be used.
     #[error("{0}")]
     Destination(String),
+    /// The destination is not proven to be the account's any more.
+    #[error("{0}")]
+    Unproven(String),
     /// The destination's store gave no answer in time.
     #[error("{0}")]
     DestinationSilent(String),

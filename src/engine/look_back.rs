@@ -7,7 +7,7 @@ use super::Engine;
 use super::machine::{Input, NO_MATCH, Serial};
 use crate::deliver::{Limits, MANIFEST_VERSION, Manifest, manifest_name, object_name};
 use crate::history::{Answer, History, HistoryError, Query};
-use crate::job::{AccountId, Job, Kind, Ledger, ObjectInfo, Status, StopReason};
+use crate::job::{AccountId, ClockSteps, Job, Kind, Ledger, ObjectInfo, Status, StopReason};
 use crate::limits::SIMPLE_SNAPLEN;
 use crate::matcher::Filter;
 use crate::packet::Key;
@@ -16,6 +16,7 @@ use crate::upload::{FileStore, ObjectStore};
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,19 @@ struct LookBack {
     dir: PathBuf,
     history: Arc<History>,
     written: Arc<Notify>,
+    /// Steps of the wall clock within the window.
+    clock_steps: Option<ClockSteps>,
+}
+
+/// The steps that the wall clock made within a window of UTC, by the clock before them or after. The history begins again, in the
+/// new time, after each. Those of an earlier process are not known.
+fn steps_within(steps: &VecDeque<(u64, ClockSteps)>, start_ns: u64, end_ns: u64) -> Option<ClockSteps> {
+    let window = start_ns..=end_ns;
+    let is_within = |(after_ns, steps): &&(u64, ClockSteps)| {
+        let before_ns = after_ns.saturating_add_signed(steps.moved_ns.saturating_neg());
+        window.contains(after_ns) || window.contains(&before_ns)
+    };
+    steps.iter().filter(is_within).fold(None, |sum, (_, steps)| Some(steps.after(sum)))
 }
 
 impl Engine {
@@ -58,6 +72,7 @@ impl Engine {
             Ok(query) => query,
             Err(message) => return self.inputs.push_back(Input::LookedBack { serial, result: Err(message) }),
         };
+        let clock_steps = steps_within(&self.steps, query.start_ns, query.end_ns);
         let look = LookBack {
             job,
             query,
@@ -67,6 +82,7 @@ impl Engine {
             queues: u32::try_from(self.planes.queues.len()).unwrap_or(u32::MAX),
             dir: self.planes.simple_dir.clone(),
             history: Arc::clone(&recorder.history),
+            clock_steps,
             written: Arc::clone(&self.planes.simple_written),
         };
         let task =
@@ -109,7 +125,14 @@ impl LookBack {
             Err(late) => Err(late),
         };
         match asked {
-            Ok((answer, oldest_ns)) => self.deliver(answer, oldest_ns).await,
+            Ok((answer, oldest_ns)) => {
+                let id = self.job.id.clone();
+                self.deliver(answer, oldest_ns).await.map_err(|error| {
+                    tracing::error!(capture = %id, error, "the file of a look back could not be written");
+                    "this host could not write the file of the look back; try again, or ask its operator"
+                        .to_owned()
+                })
+            }
             Err(error) => {
                 // Which file it was is for the operator.
                 tracing::error!(capture = %self.job.id, error, "a look back failed");
@@ -197,7 +220,7 @@ impl LookBack {
             ledger: job.ledger,
             queues: self.queues,
             sample_one_in: job.sample_one_in,
-            clock_steps: None,
+            clock_steps: self.clock_steps,
             recovered: false,
             counted_until: None,
             offset_time: job.request.offset_time.as_ref().map(|offset| offset.sent.clone()),
@@ -231,4 +254,20 @@ async fn again<T, E: Display, F: Future<Output = Result<T, E>>>(
 
 fn time(ns: u64) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::from(ns)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_back_says_which_steps_of_the_clock_are_in_its_window() {
+        let step = |count, moved_ns| ClockSteps { count, moved_ns };
+        let steps = VecDeque::from([(1_000, step(1, 50)), (2_000, step(2, -100)), (9_000, step(1, 8_000))]);
+        assert_eq!(steps_within(&steps, 0, 900), None);
+        assert_eq!(steps_within(&steps, 900, 960), Some(step(1, 50)), "by the clock before it");
+        assert_eq!(steps_within(&steps, 980, 1_990), Some(step(2, 8_050)));
+        assert_eq!(steps_within(&steps, 1_999, 2_150), Some(step(2, -100)));
+        assert_eq!(steps_within(&steps, 0, u64::MAX), Some(step(4, 7_950)));
+    }
 }

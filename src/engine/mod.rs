@@ -47,6 +47,8 @@ use tokio::task::JoinSet;
 
 /// How often limits are looked at and workers' answers collected.
 const TICK: Duration = Duration::from_millis(5);
+/// Steps of the wall clock that look backs are told of: more than a host that is being set up makes.
+const CLOCK_STEPS_KEPT: usize = 64;
 /// How long the end waits for sweeps of stores, which the next start begins again.
 const SWEEPS_MAX: Duration = Duration::from_secs(3);
 
@@ -99,6 +101,8 @@ pub struct Engine {
     leaving: watch::Sender<bool>,
     /// Steps of the wall clock that were told.
     clock: ClockReading,
+    /// The last of them: when, by the clock after it, and what they were.
+    steps: VecDeque<(u64, ClockSteps)>,
     inheritance: Inheritance,
     /// Removals of what uploads of ended captures left in their stores.
     sweeps: JoinSet<()>,
@@ -130,6 +134,7 @@ impl Engine {
             writer: None,
             leaving: watch::channel(false).0,
             clock: ClockReading::default(),
+            steps: VecDeque::new(),
             inheritance,
             sweeps: JoinSet::new(),
             started: Instant::now(),
@@ -287,7 +292,12 @@ impl Engine {
             moved_seconds = moved_ns as f64 / 1e9,
             "the wall clock was set: captures that run keep the time in which they began, later ones have the new time"
         );
-        self.feed(Input::ClockStepped(ClockSteps { count, moved_ns }));
+        let steps = ClockSteps { count, moved_ns };
+        if self.steps.len() >= CLOCK_STEPS_KEPT {
+            self.steps.pop_front();
+        }
+        self.steps.push_back((clock.at_ns, steps));
+        self.feed(Input::ClockStepped(steps));
     }
 
     fn counted(&self, serial: Serial, slot: usize) -> Counted {

@@ -91,7 +91,7 @@ impl Storage {
 
 fn bucket_keys(plan: &Plan, buckets: &Arc<Embedded>) -> Result<BucketKeys, VaultError> {
     let vault = plan.store.key_file.as_deref().map(Vault::load).transpose()?;
-    Ok(BucketKeys::new(buckets.clone(), vault.map(Arc::new)))
+    Ok(BucketKeys::new(buckets.clone(), vault.map(Arc::new)).requiring(plan.upload.proofs))
 }
 
 fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {

@@ -1,8 +1,8 @@
 //! `destination_conf`: where a capture's objects go. Owns the URI forms and their strict parsing; not whether the place
 //! exists or may be used.
 //!
-//! Invariant: a [`Destination`] holds no secret: keys in an `r2://` URI are taken out of it while it is read, and only where
-//! the caller asks for them. What [`Destination::parse`] takes, `Display` and serde give back byte for byte. To keep that simple there is
+//! Invariant: a [`Destination`] holds no secret: what is sent with a URI once (keys of `r2://`, the owner of `s3://`) is taken out of
+//! it while it is read, and only where the caller asks for it. What [`Destination::parse`] takes, `Display` and serde give back byte for byte. To keep that simple there is
 //! one spelling of every destination: percent-encoding, dot segments and unknown query keys are refused.
 
 use super::S3Credentials;
@@ -14,6 +14,9 @@ use std::str::FromStr;
 
 /// Longest URI that is read, as for Cloudflare's Logpush.
 const URI_BYTES_MAX: usize = 4096;
+
+/// Names the account that owns an S3 bucket.
+const OWNER_KEY: &str = "expected-bucket-owner";
 
 /// Longest directory in a bucket: S3 keys have at most 1024 bytes, and the object's name needs its part of them.
 const DIRECTORY_BYTES_MAX: usize = 960;
@@ -52,6 +55,15 @@ pub enum Destination {
         /// As in `S3`.
         directory: String,
     },
+}
+
+/// What is sent with a destination once, to prove it, and is no part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Access keys of an `r2://` bucket.
+    pub keys: Option<S3Credentials>,
+    /// AWS account that owns an `s3://` bucket: 12 digits.
+    pub owner: Option<String>,
 }
 
 /// Why a `destination_conf` is not taken. Never holds a secret: of unsupported forms only the scheme is named.
@@ -114,11 +126,17 @@ pub enum DestinationError {
     },
     /// A query key other than one `region`.
     /// The value may be a secret.
-    #[error("query key {key:?} is not known here; s3 destinations take region once and nothing else")]
+    #[error(
+        "query key {key:?} is not taken here; s3 destinations take region once, and expected-bucket-owner in \
+         POST …/pcaps/ownership alone"
+    )]
     Query {
         /// The key without its value.
         key: String,
     },
+    /// No AWS account.
+    #[error("expected-bucket-owner is an AWS account id: 12 digits")]
+    Owner,
     /// A query after a gs destination.
     #[error("gs destinations have no query; use gs://bucket[/directory]")]
     GcsQuery,
@@ -142,9 +160,12 @@ impl Destination {
     /// # Errors
     /// [`DestinationError`] says which part is wrong and what would be right.
     pub fn parse(uri: &str) -> Result<Self, DestinationError> {
-        match Self::parse_with_keys(uri)? {
-            (destination, None) => Ok(destination),
-            (_, Some(_)) => Err(DestinationError::R2Query { key: "access-key-id".to_owned() }),
+        match Self::parse_sent(uri)? {
+            (_, Sent { keys: Some(_), .. }) => {
+                Err(DestinationError::R2Query { key: "access-key-id".to_owned() })
+            }
+            (_, Sent { owner: Some(_), .. }) => Err(DestinationError::Query { key: OWNER_KEY.to_owned() }),
+            (destination, _) => Ok(destination),
         }
     }
 
@@ -153,15 +174,23 @@ impl Destination {
     /// # Errors
     /// As [`Destination::parse`].
     pub fn parse_with_keys(uri: &str) -> Result<(Self, Option<S3Credentials>), DestinationError> {
+        Self::parse_sent(uri).map(|(destination, sent)| (destination, sent.keys))
+    }
+
+    /// The same, and the bucket's owner (`s3://…&expected-bucket-owner=…`).
+    ///
+    /// # Errors
+    /// As [`Destination::parse`].
+    pub fn parse_sent(uri: &str) -> Result<(Self, Sent), DestinationError> {
         if uri.len() > URI_BYTES_MAX {
             return Err(DestinationError::TooLong { bytes: uri.len() });
         }
         let (scheme, rest) = uri.split_once("://").ok_or(DestinationError::UnknownForm)?;
         match scheme {
-            "s3" => Ok((parse_s3(rest)?, None)),
-            "file" => Ok((parse_file(rest)?, None)),
+            "s3" => parse_s3(rest),
+            "file" => Ok((parse_file(rest)?, Sent::default())),
             "r2" => parse_r2(rest),
-            "gs" => Ok((parse_gcs(rest)?, None)),
+            "gs" => Ok((parse_gcs(rest)?, Sent::default())),
             _ => Err(DestinationError::UnknownForm),
         }
     }
@@ -179,11 +208,13 @@ fn parse_file(rest: &str) -> Result<Destination, DestinationError> {
     Ok(Destination::File { dir: PathBuf::from(rest) })
 }
 
-fn parse_s3(rest: &str) -> Result<Destination, DestinationError> {
+fn parse_s3(rest: &str) -> Result<(Destination, Sent), DestinationError> {
     check_characters(rest)?;
     let (place, query) = rest.split_once('?').ok_or(DestinationError::NoRegion)?;
     let (bucket, directory) = parse_place(place, bucket_name::s3)?;
-    Ok(Destination::S3 { bucket, directory, region: parse_region(query)?.to_owned() })
+    let (region, owner) = parse_s3_query(query)?;
+    let sent = Sent { owner: owner.map(str::to_owned), keys: None };
+    Ok((Destination::S3 { bucket, directory, region: region.to_owned() }, sent))
 }
 
 fn parse_gcs(rest: &str) -> Result<Destination, DestinationError> {
@@ -195,7 +226,7 @@ fn parse_gcs(rest: &str) -> Result<Destination, DestinationError> {
     Ok(Destination::Gcs { bucket, directory })
 }
 
-fn parse_r2(rest: &str) -> Result<(Destination, Option<S3Credentials>), DestinationError> {
+fn parse_r2(rest: &str) -> Result<(Destination, Sent), DestinationError> {
     check_characters(rest)?;
     let (place, query) = rest.split_once('?').ok_or(DestinationError::Account)?;
     let (bucket, directory) = parse_place(place, bucket_name::r2)?;
@@ -222,7 +253,7 @@ fn parse_r2(rest: &str) -> Result<(Destination, Option<S3Credentials>), Destinat
         (None, None) => None,
         _ => return Err(DestinationError::R2Query { key: "access-key-id".to_owned() }),
     };
-    Ok((Destination::R2 { bucket, directory, account_id }, keys))
+    Ok((Destination::R2 { bucket, directory, account_id }, Sent { keys, owner: None }))
 }
 
 /// What S3 calls safe in keys, and the three that separate the parts; a user, a port and a fragment need others.
@@ -260,11 +291,13 @@ fn parse_place(
     Ok((bucket.to_owned(), directory.to_owned()))
 }
 
-fn parse_region(query: &str) -> Result<&str, DestinationError> {
-    let mut region = None;
+/// Region and owner.
+fn parse_s3_query(query: &str) -> Result<(&str, Option<&str>), DestinationError> {
+    let [mut region, mut owner] = [None; 2];
     for part in query.split('&') {
         match part.split_once('=') {
             Some(("region", value)) if region.is_none() => region = Some(value),
+            Some((OWNER_KEY, value)) if owner.is_none() => owner = Some(value),
             _ if part.is_empty() && query.is_empty() => return Err(DestinationError::NoRegion),
             Some((key, _)) => return Err(DestinationError::Query { key: key.to_owned() }),
             // Without a key all of it may be a value.
@@ -276,7 +309,10 @@ fn parse_region(query: &str) -> Result<&str, DestinationError> {
     if region.is_empty() || region.len() > 32 || !region.bytes().all(plain) {
         return Err(DestinationError::Region { region: region.to_owned() });
     }
-    Ok(region)
+    if owner.is_some_and(|id| id.len() != 12 || !id.bytes().all(|b| b.is_ascii_digit())) {
+        return Err(DestinationError::Owner);
+    }
+    Ok((region, owner))
 }
 
 /// Every segment is a name; one slash may stand at the end.

@@ -3,7 +3,7 @@
 //! Invariant: a status only moves along `pending → running → conversion_pending → conversion_running → success | failed`.
 
 use super::Ledger;
-use crate::job::{Destination, Sealed};
+use crate::job::{BucketProof, Destination, Sealed};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, Content};
 use jiff::Timestamp;
@@ -253,6 +253,9 @@ pub struct Job {
     /// bucket's entry is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Sealed>,
+    /// The proof of its bucket as it was when it was accepted, for the same reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<BucketProof>,
     /// Members that a newer version wrote. They are kept when the record is written again.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -286,6 +289,7 @@ impl Job {
             sample_one_in,
             clock_steps: None,
             keys: None,
+            proof: None,
             other: serde_json::Map::new(),
         }
     }
@@ -293,7 +297,7 @@ impl Job {
     /// The record without its list of objects.
     #[must_use]
     pub fn without_objects(&self) -> Self {
-        let Self { id, request, error_message, keys, other, .. } = self;
+        let Self { id, request, error_message, keys, proof, other, .. } = self;
         Self {
             id: id.clone(),
             request: request.clone(),
@@ -307,6 +311,7 @@ impl Job {
             sample_one_in: self.sample_one_in,
             clock_steps: self.clock_steps,
             keys: keys.clone(),
+            proof: proof.clone(),
             other: other.clone(),
         }
     }

@@ -4,13 +4,15 @@
 //! Invariant: nothing here does I/O, and a record keeps what it does not know.
 
 mod bucket_name;
+mod bucket_proof;
 mod destination;
 #[expect(clippy::module_inception, reason = "the durable record is the room's centre")]
 mod job;
 mod ledger;
 mod sealed;
 
-pub use destination::{Destination, DestinationError};
+pub use bucket_proof::{BucketProof, BucketTerms};
+pub use destination::{Destination, DestinationError, Sent};
 pub use job::{
     AccountId, CaptureId, ClockSteps, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status,
     StopReason,

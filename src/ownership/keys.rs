@@ -1,14 +1,15 @@
-//! The access keys of buckets that bring their own. Owns which keys open a destination for an account; not their encryption
-//! (`upload`), nor where they are kept (`store`).
+//! What deliveries need of buckets' entries: access keys, and the proof. Owns which keys open a destination for an account; not
+//! their encryption (`vault`), nor where they are kept (`store`), nor what a proof is worth (`proofs`).
 //!
 //! Invariant: keys leave here for the account that sent them and the place that they were sent for, and in clear for the
 //! client of the store alone.
 
+use super::proofs::{ProofRules, Seen};
 use super::{aside, place};
 use crate::job::AccountId;
 use crate::job::{Destination, S3Credentials, Sealed};
 use crate::ownership::Vault;
-use crate::store::{BucketStore, StoreError};
+use crate::store::{Bucket, BucketStore, StoreError};
 use crate::upload::UploadError;
 use std::fmt;
 use std::sync::Arc;
@@ -16,8 +17,10 @@ use std::sync::Arc;
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct BucketKeys {
-    buckets: Arc<dyn BucketStore>,
-    vault: Option<Arc<Vault>>,
+    pub(super) buckets: Arc<dyn BucketStore>,
+    pub(super) vault: Option<Arc<Vault>>,
+    pub(super) rules: ProofRules,
+    pub(super) seen: Arc<Seen>,
 }
 
 impl fmt::Debug for BucketKeys {
@@ -27,10 +30,10 @@ impl fmt::Debug for BucketKeys {
 }
 
 impl BucketKeys {
-    /// Keys in the entries of `buckets`, sealed with `vault`; no keys at all without one.
+    /// Keys in the entries of `buckets`, sealed with `vault`; no keys at all without one. No destination needs a proof.
     #[must_use]
     pub fn new(buckets: Arc<dyn BucketStore>, vault: Option<Arc<Vault>>) -> Self {
-        Self { buckets, vault }
+        Self { buckets, vault, rules: ProofRules::default(), seen: Arc::default() }
     }
 
     /// Seals keys; none when this host has no key to do so.
@@ -43,21 +46,15 @@ impl BucketKeys {
         self.vault.as_ref().map(|vault| vault.seal(account, place, keys))
     }
 
-    /// The keys that the account's entry of this destination has now. Nothing is read for a destination that brings none.
-    ///
-    /// # Errors
-    /// When the entries cannot be read.
-    pub async fn kept(
+    /// The account's entry of this destination.
+    pub(super) async fn find(
         &self,
         account: &AccountId,
         destination: &Destination,
-    ) -> Result<Option<Sealed>, StoreError> {
-        if !matches!(destination, Destination::R2 { .. }) {
-            return Ok(None);
-        }
+    ) -> Result<Option<Bucket>, StoreError> {
         let (buckets, account, place) = (Arc::clone(&self.buckets), account.clone(), place(destination));
         let list = aside(move || buckets.list(&account)).await?;
-        Ok(list.into_iter().find(|bucket| bucket.place == place).and_then(|bucket| bucket.keys))
+        Ok(list.into_iter().find(|bucket| bucket.place == place))
     }
 
     /// Opens sealed keys for a request to the destination's store.

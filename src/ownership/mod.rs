@@ -2,21 +2,26 @@
 //! bucket (`upload`).
 //!
 //! Invariant: a challenge is 256 random bits that lie in the bucket and nowhere else. The host keeps a hash over
-//! challenge, account, place and entry, so a challenge is valid for one entry alone; and it expires.
+//! challenge, account, place and entry, so a challenge is valid for one entry alone; and it expires, as does its answer.
 
 mod challenges;
 mod keys;
+mod looked;
+mod proofs;
 mod vault;
 
 use challenges::Challenges;
 pub use keys::BucketKeys;
+pub(crate) use looked::LookedAt;
+use proofs::CHALLENGE_BYTES_MAX;
+pub use proofs::{Proof, ProofRules, ended, proof};
 pub use vault::{Locked, Vault, VaultError};
 
 use crate::job::{AccountId, CaptureId};
-use crate::job::{Destination, S3Credentials, Sealed};
+use crate::job::{Destination, S3Credentials, Sealed, Sent};
 use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, CHALLENGE_SECONDS_MAX};
 use crate::store::{Bucket, BucketStore, StoreError};
-use crate::upload::{Stores, Sweep, UploadError, within};
+use crate::upload::{ObjectStore, Stores, Sweep, UploadError, within};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -45,6 +50,9 @@ pub enum OwnershipError {
     /// The challenge was not answered in time.
     #[error("the challenge ended at {0}; create the ownership again and answer the new one")]
     Expired(Timestamp),
+    /// The challenge was answered once, and that counts no more.
+    #[error("{0}")]
+    Ended(String),
     /// The account asked for a challenge in that bucket a short time ago, or for many.
     #[error(
         "this account has an unanswered challenge in that bucket, or had many written in the last hour; answer it, or ask for \
@@ -69,27 +77,6 @@ pub enum OwnershipError {
     /// The system gave no random numbers.
     #[error("the system gave no random numbers; look at its log")]
     Random,
-}
-
-/// State of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// The challenge waits for its answer.
-    Pending,
-    /// It was answered.
-    Success,
-    /// It was not answered in time.
-    Failed,
-}
-
-/// Where a bucket's entry stands at `now`.
-#[must_use]
-pub fn proof(bucket: &Bucket, now: Timestamp) -> Proof {
-    match bucket.validated {
-        Some(_) => Proof::Success,
-        None if now >= bucket.expires => Proof::Failed,
-        None => Proof::Pending,
-    }
 }
 
 /// A destination in the one spelling of its place: a slash at the end of the directory means nothing.
@@ -132,8 +119,8 @@ impl Ownership {
     }
 
     /// Writes a challenge into the destination and remembers it. A place that is proven already is answered as it is, so
-    /// that a script may be run again; one that is not gets a new challenge, and the old one is void. `sent` are the access
-    /// keys that came with the destination: they take the place of earlier ones, also of a place that is proven.
+    /// that a script may be run again; one that is not gets a new challenge, and the old one is void. `sent` came with the
+    /// destination: keys and owner take the place of earlier ones, also of a place that is proven.
     ///
     /// # Errors
     /// [`OwnershipError::Destination`], [`OwnershipError::NoKeyFile`] and [`OwnershipError::Store`].
@@ -141,19 +128,20 @@ impl Ownership {
         &self,
         account: AccountId,
         destination: &Destination,
-        sent: Option<S3Credentials>,
+        sent: Sent,
     ) -> Result<Bucket, OwnershipError> {
         let place = place(destination);
         let found = self.find(&account, &place).await?;
-        let keys = match &sent {
+        let keys = match &sent.keys {
             Some(sent) => self.seal(&account, &place, sent)?,
             None => found.as_ref().and_then(|found| found.keys.clone()),
         };
+        let owner = sent.owner.clone().or_else(|| found.as_ref().and_then(|found| found.owner.clone()));
         let replaced = match found {
-            Some(proven) if proven.validated.is_some() => {
-                return match sent {
-                    Some(_) => self.renew_keys(proven, destination, keys).await,
-                    None => Ok(proven),
+            Some(proven) if self.standing(&proven) == Proof::Success => {
+                return match sent == Sent::default() {
+                    false => self.renew(proven, destination, (keys, owner)).await,
+                    true => Ok(proven),
                 };
             }
             unproven => unproven,
@@ -161,7 +149,7 @@ impl Ownership {
         let asked = self.challenges.ask(&account, destination, Instant::now());
         asked.map_err(|left| OwnershipError::TooSoon { seconds_left: left.as_secs() + 1 })?;
         let (id, challenge, now) = (CaptureId::random(), random_challenge()?, Timestamp::now());
-        let bucket = Bucket {
+        let mut bucket = Bucket {
             filename: format!("ownership-challenge-{id}.txt"),
             challenge_sha256: bound(&account, &place, &id, challenge.as_bytes()),
             destination: destination.to_string(),
@@ -172,9 +160,12 @@ impl Ownership {
             account,
             place,
             keys,
+            owner,
+            lost: None,
+            is_readable: false,
         };
         let written = self.contact(&bucket, destination, Some(challenge)).await;
-        written.inspect_err(|_| self.challenges.close(&bucket.account, destination))?;
+        bucket.is_readable = written.inspect_err(|_| self.challenges.close(&bucket.account, destination))?;
         let (buckets, record) = (Arc::clone(&self.buckets), bucket.clone());
         aside(move || buckets.put(&record, BUCKETS_PER_ACCOUNT_MAX)).await?;
         tracing::info!(account = %bucket.account, bucket = %bucket.id, "ownership challenge written");
@@ -188,8 +179,7 @@ impl Ownership {
     /// Removes the object of a challenge that another one replaced. That needs a right which nothing else needs.
     async fn remove_challenge(&self, bucket: &Bucket, destination: &Destination, replaced: &Bucket) {
         let removed = async {
-            let keys = self.open_keys(bucket, destination)?;
-            let store = self.stores.open_with(destination, keys.as_ref()).await?;
+            let store = self.open(bucket, destination).await?;
             store.remove(&replaced.filename).await
         };
         if let Err(error) = within(self.contact_time_max, destination, removed).await {
@@ -207,46 +197,47 @@ impl Ownership {
         sealed.ok_or(OwnershipError::Random).map(Some)
     }
 
-    /// New keys for a place that stays proven: what was proven is that the account reads what lies there.
-    async fn renew_keys(
+    /// New keys, or an owner, for a place that stays proven: what was proven is that the account reads what lies there.
+    async fn renew(
         &self,
         proven: Bucket,
         destination: &Destination,
-        keys: Option<Sealed>,
+        (keys, owner): (Option<Sealed>, Option<String>),
     ) -> Result<Bucket, OwnershipError> {
-        let renewed = Bucket { keys, ..proven.clone() };
+        let renewed = Bucket { keys, owner, ..proven.clone() };
         self.contact(&renewed, destination, None).await?;
         let (buckets, new) = (Arc::clone(&self.buckets), renewed.clone());
         aside(move || buckets.replace(&proven, &new)).await?;
-        tracing::info!(account = %renewed.account, bucket = %renewed.id, "access keys of a bucket renewed");
+        tracing::info!(account = %renewed.account, bucket = %renewed.id, "access keys or owner of a bucket renewed");
         Ok(renewed)
     }
 
-    /// Tries the bucket and writes the challenge, if there is one.
+    /// Tries the bucket and writes the challenge, if there is one. Whether the host may read it there.
     async fn contact(
         &self,
         bucket: &Bucket,
         destination: &Destination,
         challenge: Option<String>,
-    ) -> Result<(), OwnershipError> {
-        let keys = self.open_keys(bucket, destination).map_err(OwnershipError::Destination)?;
+    ) -> Result<bool, OwnershipError> {
         let contact = async {
-            let store = self.stores.open_with(destination, keys.as_ref()).await?;
+            let store = self.open(bucket, destination).await?;
             store.probe().await?;
-            match challenge {
-                Some(challenge) => store.put(&bucket.filename, Bytes::from(challenge)).await.map(drop),
-                None => Ok(()),
-            }
+            let Some(challenge) = challenge.map(Bytes::from) else { return Ok(bucket.is_readable) };
+            store.put(&bucket.filename, challenge.clone()).await?;
+            let read = store.get(&bucket.filename, CHALLENGE_BYTES_MAX).await;
+            Ok(read.is_ok_and(|read| read == challenge))
         };
         within(self.contact_time_max, destination, contact).await.map_err(OwnershipError::Destination)
     }
 
-    fn open_keys(
+    async fn open(
         &self,
         bucket: &Bucket,
         destination: &Destination,
-    ) -> Result<Option<S3Credentials>, UploadError> {
-        bucket.keys.as_ref().map(|sealed| self.keys.open(&bucket.account, destination, sealed)).transpose()
+    ) -> Result<Box<dyn ObjectStore>, UploadError> {
+        let open = |sealed| self.keys.open(&bucket.account, destination, sealed);
+        let keys = bucket.keys.as_ref().map(open).transpose()?;
+        self.stores.open_as(destination, keys.as_ref(), bucket.owner.as_deref()).await
     }
 
     /// Removes the leftovers of a dead process's probes from the buckets of these accounts. They cost the bucket's owner money and
@@ -273,11 +264,10 @@ impl Ownership {
 
     async fn sweep_place(&self, bucket: &Bucket) -> Result<u32, UploadError> {
         let destination = Destination::parse(&bucket.destination)?;
-        let keys = self.open_keys(bucket, &destination)?;
         // The leftovers of captures are the engine's.
         let sweep = Sweep { ours: &|_| false, known: &[], before: Timestamp::now() };
         let contact = async {
-            let store = self.stores.open_with(&destination, keys.as_ref()).await?;
+            let store = self.open(bucket, &destination).await?;
             store.sweep(sweep).await
         };
         within(self.contact_time_max, &destination, contact).await
@@ -304,9 +294,13 @@ impl Ownership {
             return Err(OwnershipError::Wrong { filename: bucket.filename, hint });
         }
         let now = Timestamp::now();
-        match proof(&bucket, now) {
+        match self.standing(&bucket) {
             Proof::Success => return Ok(bucket),
             Proof::Failed => return Err(OwnershipError::Expired(bucket.expires)),
+            // One who kept the old answer has not shown that the bucket is still his.
+            standing @ (Proof::Aged(_) | Proof::Lost(_)) => {
+                return Err(OwnershipError::Ended(ended(&bucket, standing).unwrap_or_default()));
+            }
             Proof::Pending => {}
         }
         let proven = Bucket { validated: Some(now), ..bucket.clone() };
@@ -338,7 +332,8 @@ impl Ownership {
         }
     }
 
-    /// Whether the account has proven that it may write to the destination.
+    /// Whether the account has proven that it may write to the destination, and the proof holds. Nothing in the bucket is looked
+    /// at.
     ///
     /// # Errors
     /// [`OwnershipError::Store`].
@@ -347,8 +342,26 @@ impl Ownership {
         account: &AccountId,
         destination: &Destination,
     ) -> Result<bool, OwnershipError> {
-        let found = self.find(account, &place(destination)).await?;
-        Ok(found.is_some_and(|bucket| bucket.validated.is_some()))
+        let found = self.entry(account, destination).await?;
+        Ok(found.is_some_and(|bucket| self.standing(&bucket) == Proof::Success))
+    }
+
+    /// The account's entry of a destination.
+    ///
+    /// # Errors
+    /// [`OwnershipError::Store`].
+    pub async fn entry(
+        &self,
+        account: &AccountId,
+        destination: &Destination,
+    ) -> Result<Option<Bucket>, OwnershipError> {
+        self.find(account, &place(destination)).await
+    }
+
+    /// Where an entry stands now.
+    #[must_use]
+    pub fn standing(&self, bucket: &Bucket) -> Proof {
+        proof(bucket, Timestamp::now(), self.keys.rules.age_max)
     }
 
     async fn find(&self, account: &AccountId, place: &str) -> Result<Option<Bucket>, OwnershipError> {

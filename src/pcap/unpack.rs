@@ -1,7 +1,8 @@
 //! What a file holds, whether it is compressed or not. Owns telling by the first bytes, and the bound on what unpacking
 //! takes; formats below are told by the reader.
 //!
-//! Invariant: unpacking holds at most [`WINDOW_BYTES_LOG`]'s window, whatever the file asks for.
+//! Invariant: unpacking holds at most [`WINDOW_BYTES_LOG`]'s window, whatever the file asks for, and gives at most [`RATIO_MAX`]
+//! bytes for each byte of the file once it has given [`FREE_BYTES`]: a few kilobytes do not keep a core busy for hours.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 use zstd::stream::read::Decoder;
@@ -14,15 +15,60 @@ const MAGIC_SKIPPED: u32 = 0x184d_2a50;
 /// Window that a file may ask for, as a power of two: 8 MiB, which `zstd -19` makes; more only with `--ultra` or `--long`.
 const WINDOW_BYTES_LOG: u32 = 23;
 
+/// Bytes that one byte of a file may unpack to. Packets of 64 KiB of zeros come to some 3000; a file of nothing but zeros to 32 000.
+const RATIO_MAX: u64 = 10_000;
+
+/// Bytes that any file may unpack to.
+const FREE_BYTES: u64 = 256 << 20;
+
 /// The first bytes that were looked at, and the rest.
 type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
+
+/// Counts what is read.
+#[derive(Debug)]
+pub struct Counted<R> {
+    source: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(into)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+/// A decoder, and how many bytes it may give.
+pub struct Bounded<R: Read> {
+    decoder: Decoder<'static, BufReader<Counted<Whole<R>>>>,
+    given: u64,
+    free: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let given = self.decoder.read(into)?;
+        self.given += given as u64;
+        let taken = self.decoder.get_ref().get_ref().bytes;
+        if self.given > self.free.saturating_add(taken.saturating_mul(RATIO_MAX)) {
+            let said = format!(
+                "{taken} compressed bytes have unpacked to {} and go on: no capture does that; unpack the file with zstd if you \
+                 trust it",
+                self.given
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, said));
+        }
+        Ok(given)
+    }
+}
 
 /// Reads a file as it was before it was compressed, if it was.
 pub enum Unpacked<R: Read> {
     /// Not compressed.
     Plain(Whole<R>),
     /// By zstd, in one frame or many.
-    Zstd(Box<Decoder<'static, BufReader<Whole<R>>>>),
+    Zstd(Box<Bounded<R>>),
 }
 
 impl<R: Read> Unpacked<R> {
@@ -30,7 +76,11 @@ impl<R: Read> Unpacked<R> {
     ///
     /// # Errors
     /// What reading says.
-    pub fn new(mut source: R) -> io::Result<Self> {
+    pub fn new(source: R) -> io::Result<Self> {
+        Self::with_free(source, FREE_BYTES)
+    }
+
+    fn with_free(mut source: R, free: u64) -> io::Result<Self> {
         let mut first = Vec::with_capacity(4);
         source.by_ref().take(4).read_to_end(&mut first)?;
         let magic = first.first_chunk().map_or(0, |magic| u32::from_le_bytes(*magic));
@@ -38,9 +88,9 @@ impl<R: Read> Unpacked<R> {
         if magic != MAGIC_FRAME && magic & !0xf != MAGIC_SKIPPED {
             return Ok(Self::Plain(whole));
         }
-        let mut decoder = Decoder::new(whole)?;
+        let mut decoder = Decoder::new(Counted { source: whole, bytes: 0 })?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_BYTES_LOG))?;
-        Ok(Self::Zstd(Box::new(decoder)))
+        Ok(Self::Zstd(Box::new(Bounded { decoder, given: 0, free })))
     }
 }
 
@@ -90,5 +140,27 @@ mod tests {
         frame.extend([0x00, (31 - 10) << 3, 0x01, 0x00, 0x00]);
         let error = read(&frame).unwrap_err();
         assert!(error.to_string().contains("memory"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_unpacks_to_far_more_than_packets_do_is_refused_and_dense_ones_are_not() {
+        let unpacked = |bytes: &[u8], free| {
+            let mut all = Vec::new();
+            Unpacked::with_free(bytes, free)?.read_to_end(&mut all).map(|_| all.len())
+        };
+        let zeros = vec![0; 4 << 20];
+        let bomb = zstd::bulk::compress(&zeros, 19).unwrap();
+        assert!(zeros.len() > 20_000 * bomb.len(), "{} bytes", bomb.len());
+        let error = unpacked(&bomb, 1 << 20).unwrap_err();
+        assert!(error.to_string().contains("no capture does that"), "{error}");
+        assert_eq!(unpacked(&bomb, 4 << 20).unwrap(), zeros.len(), "small ones may be anything");
+        // Packets of 64 KiB of zeros, each with another time.
+        let mut dense = Vec::new();
+        for ns in 0..256_u64 {
+            dense.extend([ns.to_le_bytes(), 65_536_u64.to_le_bytes()].concat());
+            dense.resize(dense.len() + 65_536, 0);
+        }
+        let packed = zstd::bulk::compress(&dense, 19).unwrap();
+        assert_eq!(unpacked(&packed, 0).unwrap(), dense.len());
     }
 }

@@ -32,6 +32,15 @@ pub struct Bucket {
     /// The access keys that came with the destination, encrypted; none where the host's own are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Sealed>,
+    /// The account that owns the bucket, where the customer named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// When its challenge was found gone or changed: the bucket may be another's since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Timestamp>,
+    /// Whether the host could read the challenge when it wrote it: only then it can be looked at again.
+    #[serde(default)]
+    pub is_readable: bool,
 }
 
 /// Where buckets outlive the process. Calls block as those of [`super::JobStore`] do.

@@ -233,8 +233,9 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
             // A failed write may be durable nevertheless.
             let job = Job {
                 status: Status::Failed,
-                error_message: Some(format!("the capture could not be recorded: {error}")),
+                error_message: Some("the capture could not be recorded; ask this host's operator".to_owned()),
                 keys: None,
+                proof: None,
                 ..Job::clone(&pending.job)
             };
             (pending.job, pending.deadline, entry.known) = (Arc::new(job), None, Known::Refused);

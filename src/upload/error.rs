@@ -73,6 +73,14 @@ pub enum UploadError {
         /// The store's or the credential chain's words.
         detail: String,
     },
+    /// This host has no credentials of its own, or such as cannot be read.
+    #[error("no valid credentials for {place} ({detail}); check this host's credentials for that store")]
+    HostCredentials {
+        /// The bucket.
+        place: String,
+        /// The credential chain's words, which may name files.
+        detail: String,
+    },
     /// The keys that a bucket's owner sent cannot be read.
     #[error(
         "the access keys of {place} cannot be used: {detail}; POST the destination to …/pcaps/ownership again, with access-key-id \
@@ -83,6 +91,17 @@ pub enum UploadError {
         place: String,
         /// Why not.
         detail: String,
+    },
+    /// The bucket is not the one that its customer proved to be his.
+    #[error(
+        "{place} is not proven to be yours any more, so nothing is written there: {what}; POST it to …/pcaps/ownership and answer \
+         the new challenge"
+    )]
+    Unproven {
+        /// The destination.
+        place: String,
+        /// How it shows.
+        what: String,
     },
     /// The host's clock is off.
     #[error("the store refuses {place} because this host's clock is off; synchronise it (NTP)")]
@@ -179,6 +198,14 @@ pub enum UploadError {
         /// Why not.
         source: io::Error,
     },
+    /// A delivery's progress cannot be written down on this host.
+    #[error("cannot write the journal in {path}: {source}")]
+    Journal {
+        /// The capture's directory in the spool.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The store's object differs from what was sent.
     #[error(
         "{place} has {what} {} where {sent} was sent; the object is not to be trusted, capture again",
@@ -218,6 +245,18 @@ pub enum UploadError {
 }
 
 impl UploadError {
+    /// The text for the customer who named the place; none if the failure is the host's own, and its text may name files of it.
+    #[must_use]
+    pub fn customer_text(&self) -> Option<String> {
+        match self {
+            Self::HostCredentials { place, .. } => {
+                Some(format!("this host has no valid credentials for {place}; ask its operator"))
+            }
+            Self::Journal { .. } | Self::Config { .. } => None,
+            other => Some(other.to_string()),
+        }
+    }
+
     /// Whether the same request may succeed later, from a checkpoint or from the object's beginning: store, network, rights, keys,
     /// clocks and disks get repaired.
     #[must_use]
@@ -226,7 +265,9 @@ impl UploadError {
             Self::NoSuchBucket { .. }
             | Self::Denied { .. }
             | Self::Credentials { .. }
+            | Self::HostCredentials { .. }
             | Self::Keys { .. }
+            | Self::Unproven { .. }
             | Self::Clock { .. }
             | Self::Unreachable { .. }
             | Self::Untrusted { .. }
@@ -234,6 +275,7 @@ impl UploadError {
             | Self::Diverged { .. }
             | Self::Mismatch { .. }
             | Self::Displaced
+            | Self::Journal { .. }
             | Self::Disk { .. } => true,
             Self::Destination(_)
             | Self::FileNotAllowed

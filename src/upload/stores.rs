@@ -88,6 +88,27 @@ impl Stores {
         destination: &Destination,
         keys: Option<&S3Credentials>,
     ) -> Result<Box<dyn ObjectStore>, UploadError> {
+        self.open_as(destination, keys, None).await
+    }
+
+    /// Whether the store of `s3://` destinations is known to refuse requests that name another owner of the bucket. AWS does;
+    /// other stores may ignore the header.
+    #[must_use]
+    pub fn know_owners(&self) -> bool {
+        self.s3.is_aws()
+    }
+
+    /// As [`Stores::open_with`]. Every request to an `s3://` bucket names `owner`, so that AWS refuses it if the bucket is
+    /// another account's. Stores of other schemes do not know the header (R2 lists it as not implemented).
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub async fn open_as(
+        &self,
+        destination: &Destination,
+        keys: Option<&S3Credentials>,
+        owner: Option<&str>,
+    ) -> Result<Box<dyn ObjectStore>, UploadError> {
         match destination {
             Destination::File { .. } if !self.allow_file => Err(UploadError::FileNotAllowed),
             Destination::File { dir } => {
@@ -98,7 +119,7 @@ impl Stores {
                 Ok(Box::new(FileStore::below(root, below, self.file_closed.clone())))
             }
             Destination::S3 { bucket, directory, region } => {
-                Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region).await?))
+                Ok(Box::new(self.s3.open(bucket, directory.trim_matches('/'), region, owner).await?))
             }
             Destination::Gcs { bucket, directory } => {
                 let Some(gcs) = &self.gcs else {
@@ -159,5 +180,21 @@ mod tests {
             assert!(matches!(error, UploadError::Disk { .. }), "{name}: {error}");
         }
         assert!(!path("elsewhere/new").exists());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_has_gone_is_not_made_again_by_an_object() {
+        let root = tempfile::tempdir().unwrap();
+        let config = StoresConfig { allow_file: true, ..StoresConfig::default() };
+        let dir = root.path().join("mounted/dir");
+        let store = Stores::new(config).unwrap().open(&Destination::File { dir: dir.clone() }).await.unwrap();
+        store.probe().await.unwrap();
+        store.put("first", bytes::Bytes::from_static(b"a")).await.unwrap();
+        std::fs::remove_dir_all(root.path().join("mounted")).unwrap();
+        let error = store.put("second", bytes::Bytes::from_static(b"b")).await.unwrap_err();
+        assert!(error.may_pass() && error.to_string().contains("mount its disk"), "{error}");
+        assert!(!root.path().join("mounted").exists());
+        std::fs::create_dir_all(&dir).unwrap();
+        store.put("second", bytes::Bytes::from_static(b"b")).await.unwrap();
     }
 }

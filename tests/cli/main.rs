@@ -3,7 +3,11 @@
 
 mod files;
 mod setup;
+#[path = "../common/skip.rs"]
+#[allow(dead_code, reason = "each test binary that shares this file uses a part of it")]
+mod skip;
 mod strangers;
+mod unit;
 mod wait;
 
 use assert_cmd::Command;

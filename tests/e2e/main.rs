@@ -13,6 +13,7 @@ mod cli;
 mod disk;
 mod disks;
 mod doors;
+mod drops;
 mod ending;
 mod faults;
 mod format;
@@ -32,8 +33,8 @@ mod numbered;
 mod measure;
 mod memory;
 mod outcome;
-mod overload;
 mod owners;
+mod overload;
 #[path = "../common/proxy.rs"]
 mod proxy;
 mod quiet;
@@ -47,6 +48,7 @@ mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
 mod tls;
+mod unit;
 mod trawl;
 mod turns;
 mod verdicts;

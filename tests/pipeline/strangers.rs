@@ -12,7 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tower::ServiceExt;
 use trawl::job::Destination;
-use trawl::job::{AccountId, Kind};
+use trawl::job::{AccountId, Kind, Sent};
 use trawl::ownership::{BucketKeys, Ownership};
 use trawl::store::Embedded;
 use trawl::upload::{Stores, StoresConfig};
@@ -39,7 +39,7 @@ async fn what_is_anothers_is_answered_to_the_byte_as_what_is_nobodys_on_every_ro
     let keys = BucketKeys::new(buckets.clone(), None);
     let ownership = Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10));
     let bucket = Destination::File { dir: dir.path().join("bucket") };
-    let owned = ownership.create(AccountId("a".to_owned()), &bucket, None).await.unwrap();
+    let owned = ownership.create(AccountId("a".to_owned()), &bucket, Sent::default()).await.unwrap();
     let challenge = std::fs::read_to_string(dir.path().join("bucket").join(&owned.filename)).unwrap();
     let time_max = Duration::from_secs(30);
     let api = api(rig.handle().clone(), ownership, rig.simple_dir(), &["a", "b"], true, time_max);

@@ -111,3 +111,43 @@ async fn an_object_that_holds_more_than_what_is_left_is_never_to_be_removed() {
     let text = error.to_string();
     assert!(text.contains("keep") && !text.contains("remove"), "{text}");
 }
+
+#[tokio::test]
+async fn every_request_to_a_bucket_names_its_owner_if_that_is_known() {
+    let Some(weed) = Weed::start().await else { return };
+    weed.create_bucket("pcaps").await;
+    let proxy = Proxy::start(&weed.endpoint, &[], Fault::Reset, 0).await;
+    let (key, secret) = (weed::ACCESS_KEY_ID, weed::SECRET_ACCESS_KEY);
+    let destination = Destination::parse(URI).unwrap();
+    for owner in [None, Some("123456789012")] {
+        let stores = Stores::new(config(&proxy.endpoint, key, secret)).unwrap();
+        assert!(
+            !stores.know_owners(),
+            "another store may ignore the header, so that the challenge is looked at too"
+        );
+        let store = stores.open_as(&destination, None, owner).await.unwrap();
+        let before = proxy.seen("HTTP/1.1").len();
+        store.probe().await.unwrap();
+        let name = format!("of-{owner:?}");
+        crate::write_all(&*store, &name, &noise(2 * PART_BYTES + 1), 1 << 20).await.unwrap();
+        store.put("small", Bytes::from_static(b"x")).await.unwrap();
+        store.size(&name).await.unwrap();
+        store.get("small", 16).await.unwrap();
+        store.read(&name, 3, 4).await.unwrap();
+        store.list("of-").await.unwrap();
+        let sweep = trawl::upload::Sweep { ours: &|_| true, known: &[], before: jiff::Timestamp::MAX };
+        store.sweep(sweep).await.unwrap();
+        store.remove("small").await.unwrap();
+        let seen = proxy.seen("HTTP/1.1").split_off(before);
+        assert!(seen.len() >= 12, "{} requests", seen.len());
+        for head in seen {
+            let head = head.to_ascii_lowercase();
+            let named = head.lines().find(|line| line.starts_with("x-amz-expected-bucket-owner:"));
+            assert_eq!(named.is_some_and(|line| line.ends_with("123456789012")), owner.is_some(), "{head}");
+            assert!(
+                named.is_none() || head.contains(";x-amz-expected-bucket-owner"),
+                "it is not signed: {head}"
+            );
+        }
+    }
+}

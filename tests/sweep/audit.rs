@@ -71,6 +71,13 @@ impl Case<'_> {
                 wrong.push("an accepted capture is in no list".to_owned());
             }
         }
+        let told =
+            facts.jobs.iter().chain(&after.jobs).chain(facts.asked.iter().filter_map(|a| a.job.as_ref()));
+        let spool = self.state.join("spool").display().to_string();
+        for message in told.filter_map(|job| job.error_message.as_ref()).filter(|said| said.contains(&spool))
+        {
+            wrong.push(format!("a customer reads a path of the host: {message}"));
+        }
         for path in disk::leftovers(self.state, &kept) {
             wrong.push(format!("left over: {}", path.display()));
         }

@@ -6,7 +6,7 @@
 use super::capture::{Capture, Phase};
 use super::{Effect, Machine, Now, ReplyId, Serial};
 use crate::engine::handle::Refusal;
-use crate::job::{CaptureId, Job, Kind, Request, Sealed};
+use crate::job::{BucketTerms, CaptureId, Job, Kind, Request};
 use crate::matcher::Filter;
 use crate::pcap::ObjectFormat;
 use std::time::Duration;
@@ -129,7 +129,7 @@ impl Machine {
         &mut self,
         now: Now,
         serial: Serial,
-        tried: Result<Option<Sealed>, Refusal>,
+        tried: Result<BucketTerms, Refusal>,
         out: &mut Vec<Effect>,
     ) {
         let is_ending = self.is_ending();
@@ -138,8 +138,8 @@ impl Machine {
         match tried {
             Err(refusal) => self.refuse(serial, refusal, out),
             Ok(_) if is_ending => self.refuse(serial, Refusal::ShuttingDown, out),
-            Ok(keys) => {
-                capture.job.keys = keys;
+            Ok(terms) => {
+                (capture.job.keys, capture.job.proof) = (terms.keys, terms.proof);
                 capture.started = Some(now.wall);
                 capture.wait_in(now, Phase::Recording { reply });
                 capture.version += 1;

@@ -25,10 +25,10 @@ impl Machine {
         match outcome {
             Outcome::Done => self.conclude(now, serial, out),
             Outcome::Failed(error) | Outcome::Gone(error) => {
-                tracing::error!(capture = %capture.job.id, error, "the manifest of a capture cannot be published");
+                tracing::error!(capture = %capture.job.id, %error, "the manifest of a capture cannot be published");
                 capture.delivered = Some(match capture.given_up {
-                    Some(_) => Delivered::GivenUp(error),
-                    None => Delivered::ManifestFailed(error),
+                    Some(_) => Delivered::GivenUp(error.into_customer()),
+                    None => Delivered::ManifestFailed(error.into_customer()),
                 });
                 self.conclude(now, serial, out);
             }
@@ -49,7 +49,7 @@ impl Machine {
     /// Has the outcome that stands in the job recorded.
     pub(super) fn conclude_as_is(&mut self, now: Now, serial: Serial, out: &mut Vec<Effect>) {
         let Some(capture) = self.captures.get_mut(&serial) else { return };
-        (capture.job.keys, capture.trouble) = (None, None);
+        (capture.job.keys, capture.job.proof, capture.trouble) = (None, None, None);
         self.ended.count(capture.job.status);
         let version = capture.record(out);
         let remove = capture.is_delivered();

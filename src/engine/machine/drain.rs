@@ -58,9 +58,9 @@ impl Machine {
                 capture.record(out);
             }
             Report::Trouble(error) => {
-                tracing::warn!(capture = %capture.job.id, error, "a delivery failed and is tried again");
-                capture.job.error_message = Some(error.clone());
-                capture.trouble = Some(error);
+                tracing::warn!(capture = %capture.job.id, %error, "a delivery failed and is tried again");
+                capture.job.error_message = Some(error.customer().to_owned());
+                capture.trouble = Some(error.into_customer());
             }
             Report::Object(info) => {
                 capture.object_bytes += info.bytes;
@@ -98,14 +98,14 @@ impl Machine {
         capture.delivered = Some(match outcome {
             Outcome::Done => Delivered::Done,
             Outcome::Left => Delivered::Left,
-            Outcome::Failed(error) if capture.given_up.is_some() => Delivered::GivenUp(error),
+            Outcome::Failed(error) if capture.given_up.is_some() => Delivered::GivenUp(error.into_customer()),
             Outcome::Failed(error) => {
-                tracing::error!(capture = %capture.job.id, error, "a capture cannot be delivered and ends");
-                Delivered::Failed(error)
+                tracing::error!(capture = %capture.job.id, %error, "a capture cannot be delivered and ends");
+                Delivered::Failed(error.into_customer())
             }
             Outcome::Gone(error) => {
-                tracing::error!(capture = %capture.job.id, error, "a capture has lost its directory and ends");
-                Delivered::Gone(error)
+                tracing::error!(capture = %capture.job.id, %error, "a capture has lost its directory and ends");
+                Delivered::Gone(error.into_customer())
             }
         });
         if matches!(capture.delivered, Some(Delivered::Failed(_) | Delivered::Gone(_))) {

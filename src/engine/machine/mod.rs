@@ -59,7 +59,7 @@ pub(super) use verdict::NO_MATCH;
 
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};
-use crate::job::{AccountId, CaptureId, ClockSteps, Job, PortDrops, Request, Sealed, Status};
+use crate::job::{AccountId, BucketTerms, CaptureId, ClockSteps, Job, PortDrops, Request, Status};
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost};
 use crate::worker::Ended;
@@ -130,7 +130,7 @@ pub(super) enum Input {
     /// The process is to end; `reply` is answered when everything is done. None: all handles are gone.
     Shutdown { reply: Option<ReplyId> },
     /// A destination was tried.
-    Opened { serial: Serial, tried: Result<Option<Sealed>, Refusal> },
+    Opened { serial: Serial, tried: Result<BucketTerms, Refusal> },
     /// This version of a job is durable.
     Recorded { serial: Serial, version: u64 },
     /// A job is not durable yet; it is tried again.

@@ -36,7 +36,9 @@ impl Machine {
 
     pub(super) fn record_trouble(&mut self, serial: Serial, error: String) {
         if let Some(capture) = self.captures.get_mut(&serial) {
-            capture.trouble = Some(format!("the state of this capture cannot be recorded: {error}"));
+            tracing::warn!(capture = %capture.job.id, error, "a capture's state cannot be recorded");
+            let said = "the state of this capture cannot be recorded; its operator finds the reason in this host's log";
+            capture.trouble = Some(said.to_owned());
         }
     }
 
@@ -83,9 +85,18 @@ impl Machine {
         self.forgive_interval(serial);
         let Some(capture) = self.captures.get_mut(&serial) else { return };
         capture.refuse(refusal.clone(), out);
-        (capture.slot, capture.job.keys, capture.job.stop_reason) = (None, None, why);
+        (capture.slot, capture.job.keys, capture.job.proof) = (None, None, None);
+        capture.job.stop_reason = why;
         capture.job.status = Status::Failed;
-        capture.job.error_message = Some(refusal.to_string());
+        capture.job.error_message = Some(match refusal {
+            // It may name files of the host.
+            Refusal::Store(detail) => {
+                tracing::error!(capture = %capture.job.id, detail, "a capture could not begin");
+                "the capture could not begin, because this host failed at its own files; ask its operator"
+                    .to_owned()
+            }
+            refusal => refusal.to_string(),
+        });
         self.ended.count(Status::Failed);
         let version = capture.record(out);
         // Nothing was captured: the directory, if there is one, holds no packet.

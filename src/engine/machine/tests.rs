@@ -2,9 +2,9 @@
 
 use super::capture::Phase;
 use super::*;
-use crate::deliver::Found;
 use crate::deliver::journal::CaptureRecord;
-use crate::job::{ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
+use crate::deliver::{Found, Words};
+use crate::job::{BucketTerms, ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
 use crate::matcher::FilterV1;
 use crate::pcap::Container;
 use crate::worker::SlotTotals;
@@ -135,7 +135,7 @@ impl Bench {
     fn running(&mut self, account: &str) -> Serial {
         self.create(request(account, Kind::Full));
         let serial = self.machine.last_serial;
-        self.step(Input::Opened { serial, tried: Ok(None) });
+        self.step(Input::Opened { serial, tried: Ok(BucketTerms::default()) });
         self.recorded(serial);
         self.step(Input::Placed { serial, made: Ok(()) });
         self.step(Input::Attached { serial });
@@ -183,7 +183,7 @@ fn stream_ended(serial: Serial, lost: u64, unpublished: u64) -> Input {
 fn a_capture_goes_all_its_way() {
     let mut bench = Bench::new(config());
     assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
-    assert_eq!(bench.step(Input::Opened { serial: 1, tried: Ok(None) }), ["record new"]);
+    assert_eq!(bench.step(Input::Opened { serial: 1, tried: Ok(BucketTerms::default()) }), ["record new"]);
     assert_eq!(bench.recorded(1), ["place"]);
     assert_eq!(bench.step(Input::Placed { serial: 1, made: Ok(()) }), ["deliver", "attach 0", "accepted"]);
     assert_eq!(bench.step(Input::Attached { serial: 1 }), ["record Running"]);
@@ -215,7 +215,7 @@ fn nothing_is_removed_before_the_outcome_is_durable() {
     let capture = bench.machine.capture(serial).unwrap();
     let view = capture.view(capture.job.ledger);
     assert_eq!(view.status, Status::ConversionRunning, "an outcome is shown once it is durable");
-    assert!(view.error_message.unwrap().contains("no space"));
+    assert!(view.error_message.unwrap().contains("cannot be recorded"));
     assert_eq!(bench.recorded(serial), ["remove"]);
 }
 
@@ -223,7 +223,7 @@ fn nothing_is_removed_before_the_outcome_is_durable() {
 fn a_delivery_that_fails_for_good_ends_its_capture_at_once_and_keeps_its_packets() {
     let mut bench = Bench::new(config());
     let serial = bench.running("a");
-    let effects = bench.delivered(serial, Outcome::Failed("the segment is damaged".to_owned()));
+    let effects = bench.delivered(serial, Outcome::Failed(Words::alike("the segment is damaged")));
     assert_eq!(effects, ["end budget Revoked", "detach 0", "record Running"]);
     assert_eq!(bench.job(serial).stop_reason, Some(StopReason::DeliveryFailed));
     let capture = bench.machine.capture(serial).unwrap();
@@ -242,7 +242,7 @@ fn a_capture_whose_directory_was_removed_ends_and_does_not_say_that_its_packets_
     let serial = bench.running("a");
     let lost = Report::Lost { packets: 4, frame_bytes: 400 };
     bench.step(Input::Delivery { serial, report: lost });
-    let effects = bench.delivered(serial, Outcome::Gone("it is not there".to_owned()));
+    let effects = bench.delivered(serial, Outcome::Gone(Words::alike("it is not there")));
     assert_eq!(effects, ["end budget Revoked", "detach 0", "record Running"]);
     bench.step(detached(serial, 10));
     bench.step(stream_ended(serial, 6, 1));
@@ -277,11 +277,11 @@ fn a_create_is_refused_at_each_step_and_leaves_nothing() {
     let refusal = Refusal::Destination("no".to_owned());
     assert_eq!(bench.step(Input::Opened { serial: 1, tried: Err(refusal) }), ["refused Destination", "drop"]);
     bench.create(request("a", Kind::Simple));
-    bench.step(Input::Opened { serial: 2, tried: Ok(None) });
+    bench.step(Input::Opened { serial: 2, tried: Ok(BucketTerms::default()) });
     let full = Input::Unrecordable { serial: 2, error: "no space".to_owned() };
     assert_eq!(bench.step(full), ["refused Store", "drop"]);
     bench.create(request("a", Kind::Simple));
-    bench.step(Input::Opened { serial: 3, tried: Ok(None) });
+    bench.step(Input::Opened { serial: 3, tried: Ok(BucketTerms::default()) });
     bench.recorded(3);
     let made = Err("read-only".to_owned());
     assert_eq!(bench.step(Input::Placed { serial: 3, made }), ["refused Store", "record Failed"]);
@@ -583,7 +583,7 @@ fn answers_that_come_too_late_change_nothing() {
     let serial = bench.drained("a");
     assert_eq!(bench.machine.capture(serial).unwrap().phase, Phase::Draining);
     for late in [
-        Input::Opened { serial, tried: Ok(None) },
+        Input::Opened { serial, tried: Ok(BucketTerms::default()) },
         Input::Placed { serial, made: Ok(()) },
         Input::Attached { serial },
         detached(serial, 99),
@@ -592,7 +592,7 @@ fn answers_that_come_too_late_change_nothing() {
         Input::Closed { serial, outcome: Outcome::Done },
         Input::Removed { serial, result: Ok(()), kept: 0 },
         Input::Sought { serial, found: Sought::Nothing(None) },
-        Input::Opened { serial: 999, tried: Ok(None) },
+        Input::Opened { serial: 999, tried: Ok(BucketTerms::default()) },
     ] {
         let said = format!("{late:?}");
         assert!(bench.step(late).is_empty(), "{said}");
@@ -650,7 +650,7 @@ fn held(a: u64, b: u64) -> Input {
 fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data_that_waits() {
     let mut bench = Bench::new(shared());
     let (of_a, waits, runs) = (bench.running("a"), bench.drained("b"), bench.running("b"));
-    bench.step(Input::Delivery { serial: waits, report: Report::Trouble("403".to_owned()) });
+    bench.step(Input::Delivery { serial: waits, report: Report::Trouble(Words::alike("403")) });
     assert_eq!(bench.step(held(410, 550)), ["weigh"]);
     let captured = vec![(of_a, 700), (runs, 1)];
     let effects = bench.step(Input::Weighed { captured });
@@ -665,7 +665,7 @@ fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data
     let effects = bench.step(Input::Weighed { captured: vec![(of_a, 700)] });
     assert_eq!(effects, [format!("give up {waits}")], "the one whose upload fails goes first");
     assert_eq!(bench.job(of_a).stop_reason, None);
-    bench.delivered(waits, Outcome::Failed("given up for room".to_owned()));
+    bench.delivered(waits, Outcome::Failed(Words::alike("given up for room")));
     bench.assert_says(waits, &["given up for room", "removed from the host"]);
     assert_eq!(bench.recorded(waits), ["discard"]);
 }
@@ -728,7 +728,7 @@ fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets
     bench.step(Input::Stop { serial });
     assert_eq!(bench.step(Input::GiveUp { serial }), [format!("give up {serial}")]);
     assert!(bench.step(Input::GiveUp { serial }).is_empty(), "once");
-    bench.delivered(serial, Outcome::Failed("its owner dropped it".to_owned()));
+    bench.delivered(serial, Outcome::Failed(Words::alike("its owner dropped it")));
     bench.step(detached(serial, 10));
     bench.step(stream_ended(serial, 0, 0));
     bench.step(stream_ended(serial, 0, 0));
@@ -737,7 +737,7 @@ fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets
     let serial = bench.drained("a");
     bench.delivered(serial, Outcome::Done);
     assert_eq!(bench.step(Input::GiveUp { serial }), [format!("give up {serial}")]);
-    let outcome = Outcome::Failed("its owner dropped it".to_owned());
+    let outcome = Outcome::Failed(Words::alike("its owner dropped it"));
     assert_eq!(bench.step(Input::Closed { serial, outcome }), ["record Failed"]);
     assert_eq!(bench.recorded(serial), ["discard"]);
 }
@@ -746,7 +746,7 @@ fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets
 fn what_a_failed_capture_leaves_is_known_and_its_owner_can_drop_it() {
     let mut bench = Bench::new(config());
     let serial = bench.drained("a");
-    bench.delivered(serial, Outcome::Failed("403".to_owned()));
+    bench.delivered(serial, Outcome::Failed(Words::alike("403")));
     assert_eq!(bench.recorded(serial), ["forget"]);
     let (account, id) = (AccountId("a".to_owned()), bench.job(serial).id.clone());
     bench.step(Input::Removed { serial, result: Ok(()), kept: 300 });

@@ -131,6 +131,9 @@ mod tests {
             validated: None,
             challenge_sha256: [7; 32],
             keys: None,
+            owner: None,
+            lost: None,
+            is_readable: true,
         }
     }
 

@@ -47,6 +47,9 @@ pub(super) struct Place {
     pub closed: Vec<ClosedDir>,
     /// Whether what is missing above `root` is made too.
     pub makes_parents: bool,
+    /// Whether an object makes the directory. Otherwise only a probe does, which comes before a capture: a directory that has
+    /// gone since may be on a disk that is not mounted.
+    pub makes_for_objects: bool,
 }
 
 /// A directory of this host that no customer's objects go to.
@@ -247,7 +250,13 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn place(root: &Path, below: &str) -> Place {
-        Place { root: root.to_owned(), below: below.into(), closed: Vec::new(), makes_parents: true }
+        Place {
+            root: root.to_owned(),
+            below: below.into(),
+            closed: Vec::new(),
+            makes_parents: true,
+            makes_for_objects: true,
+        }
     }
 
     #[test]

@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use writer::FileWriter;
 
+/// Of a directory that was there.
+const ABSENT: &str = "it is not there; mount its disk, or create it";
+
 /// A directory.
 #[derive(Clone, Debug)]
 pub struct FileStore {
@@ -30,7 +33,8 @@ impl FileStore {
     /// Names a directory on the operator's word; it is created (0700) with the first object.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { place: Place { root: dir, below: PathBuf::new(), closed: Vec::new(), makes_parents: true } }
+        let (below, closed) = (PathBuf::new(), Vec::new());
+        Self { place: Place { root: dir, below, closed, makes_parents: true, makes_for_objects: true } }
     }
 
     /// Names a directory of the spool. The spool itself is not created: without it nothing is written.
@@ -40,15 +44,21 @@ impl FileStore {
     }
 
     /// Names a directory on a customer's word, below one of the operator's: no symbolic link is followed to it, and it is none of
-    /// those in `closed`.
+    /// those in `closed`. Only a probe creates it.
     #[must_use]
     pub(super) fn below(root: PathBuf, below: PathBuf, closed: Vec<ClosedDir>) -> Self {
-        Self { place: Place { root, below, closed, makes_parents: true } }
+        Self { place: Place { root, below, closed, makes_parents: true, makes_for_objects: false } }
     }
 
     /// Opened for each piece of work: what stands there may be another directory than before, and is as safe.
     fn folder(&self) -> Result<Folder, UploadError> {
-        Folder::open(&self.place, false).map_err(|error| disk("open directory", &self.place.path(), error))
+        Folder::open(&self.place, false).map_err(|error| {
+            let error = match error.kind() {
+                io::ErrorKind::NotFound => io::Error::new(error.kind(), ABSENT),
+                _ => error,
+            };
+            disk("open directory", &self.place.path(), error)
+        })
     }
 
     /// None: there is no such directory, and so nothing in it.
@@ -81,7 +91,8 @@ impl FileStore {
     }
 
     fn create(&self, name: &str) -> Result<FileWriter, UploadError> {
-        FileWriter::create(Arc::new(self.make_folder()?), name)
+        let folder = if self.place.makes_for_objects { self.make_folder()? } else { self.folder()? };
+        FileWriter::create(Arc::new(folder), name)
     }
 
     /// Goes on with a file that is what it was at the checkpoint: the same file, a regular one, with one name. Cuts it back to

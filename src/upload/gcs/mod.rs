@@ -117,7 +117,7 @@ impl GcsStores {
         if let Err(refused) = self.tokens.get().await
             && !refused.transient
         {
-            return Err(UploadError::Credentials {
+            return Err(UploadError::HostCredentials {
                 place: format!("bucket {bucket}"),
                 detail: refused.detail,
             });

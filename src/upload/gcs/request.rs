@@ -212,7 +212,7 @@ impl Refusal {
         let untrusted = self.is_untrusted();
         let (place, detail) = (target.place(), self.detail);
         match self.status {
-            None if self.keyless => UploadError::Credentials { place, detail },
+            None if self.keyless => UploadError::HostCredentials { place, detail },
             None if untrusted => UploadError::Untrusted { place, detail },
             _ if transient => UploadError::Unreachable { place, seconds, detail },
             Some(401) => UploadError::Credentials { place, detail },

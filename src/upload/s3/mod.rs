@@ -6,6 +6,7 @@
 mod extras;
 mod client;
 mod multipart;
+mod owner;
 mod retry;
 mod sweep;
 mod writer;
@@ -27,6 +28,7 @@ use aws_sdk_s3::types::ChecksumMode;
 use bytes::{Bytes, BytesMut};
 pub use extras::{S3Encryption, S3Extras};
 use multipart::Multipart;
+use owner::ExpectedOwner;
 use retry::{Failed, Target, call};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -135,6 +137,10 @@ impl S3Stores {
         Ok(Self { config, http, parts, shared: Mutex::default() })
     }
 
+    pub(super) fn is_aws(&self) -> bool {
+        self.config.endpoint.is_none()
+    }
+
     /// Reads credentials again for the next store that is opened: somebody may have put them right.
     pub(super) async fn renew(&self) {
         *self.shared.lock().await = None;
@@ -145,6 +151,7 @@ impl S3Stores {
         bucket: &str,
         directory: &str,
         region: &str,
+        owner: Option<&str>,
     ) -> Result<S3Store, UploadError> {
         let region_name = Region::new(region.to_owned());
         let shared = self.shared(region_name.clone()).await;
@@ -160,8 +167,12 @@ impl S3Stores {
         if let Some(endpoint) = &self.config.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
+        if let Some(owner) = owner {
+            builder = builder.interceptor(ExpectedOwner::new(owner));
+        }
         let extras = self.config.extras.clone();
-        Ok(self.store(builder, bucket, region, extras).in_directory(directory))
+        let store = self.store(builder, bucket, region, extras).in_directory(directory);
+        Ok(S3Store { owner: owner.map(Arc::from), ..store })
     }
 
     /// A bucket of another store that speaks S3, with parts of equal size, as R2 wants them.
@@ -203,6 +214,7 @@ impl S3Stores {
             config: self.config.clone(),
             parts: Arc::clone(&self.parts),
             equal_parts: false,
+            owner: None,
         }
     }
 
@@ -229,7 +241,7 @@ impl S3Stores {
 }
 
 fn no_credentials(bucket: &str, detail: String) -> UploadError {
-    UploadError::Credentials { place: format!("bucket {bucket}"), detail }
+    UploadError::HostCredentials { place: format!("bucket {bucket}"), detail }
 }
 
 /// A bucket, or a directory of one.
@@ -244,6 +256,8 @@ pub(super) struct S3Store {
     parts: Arc<Semaphore>,
     extras: Arc<S3Extras>,
     equal_parts: bool,
+    /// The account that every request names as the bucket's owner.
+    owner: Option<Arc<str>>,
 }
 
 impl S3Store {
@@ -264,6 +278,7 @@ impl S3Store {
                 pause_ms_max: self.config.pause_ms_max,
             },
             extras: Arc::clone(&self.extras),
+            owner: self.owner.clone(),
         }
     }
 
@@ -483,7 +498,7 @@ mod tests {
             ..S3Config::default()
         })
         .unwrap();
-        let store = stores.open("bucket", "", "us-east-1").await.unwrap();
+        let store = stores.open("bucket", "", "us-east-1", None).await.unwrap();
         let began = std::time::Instant::now();
         let errors =
             [store.probe().await.unwrap_err(), store.put("a", Bytes::from_static(b"a")).await.unwrap_err()];
@@ -535,7 +550,7 @@ mod tests {
         let endpoint = Some(endless_store());
         let stores =
             S3Stores::new(S3Config { endpoint, credentials: Some(keys), ..S3Config::default() }).unwrap();
-        let store = stores.open("bucket", "", "us-east-1").await.unwrap();
+        let store = stores.open("bucket", "", "us-east-1", None).await.unwrap();
         let sweep = crate::upload::Sweep { ours: &|_| true, known: &[], before: jiff::Timestamp::MAX };
         let asked = async { (store.sweep(sweep).await.unwrap(), store.list("pcap_").await.unwrap()) };
         let answered = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it ends");

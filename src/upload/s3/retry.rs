@@ -59,6 +59,8 @@ pub(super) struct Target {
     pub region: String,
     pub grant: Grant,
     pub extras: Arc<S3Extras>,
+    /// The account that every request names as the bucket's owner.
+    pub owner: Option<Arc<str>>,
 }
 
 impl Target {
@@ -182,7 +184,13 @@ impl Answer {
             _ if REGION_CODES.contains(&code) => {
                 UploadError::Region { bucket, region: target.region.clone(), detail }
             }
-            Some(401 | 403) => UploadError::Denied { action, place, detail },
+            Some(401 | 403) => {
+                let detail = match &target.owner {
+                    Some(owner) => format!("{detail}; the bucket may not be account {owner}'s"),
+                    None => detail,
+                };
+                UploadError::Denied { action, place, detail }
+            }
             Some(412) => UploadError::Exists { place },
             _ if code == "NoSuchUpload" => UploadError::Lost { place },
             Some(404) => UploadError::NotFound { place },

@@ -4,7 +4,7 @@
 
 use super::super::*;
 use super::world::{Answer, Dir, QUEUES, World, config};
-use crate::deliver::Manifest;
+use crate::deliver::{Manifest, Words};
 use crate::job::StopReason;
 
 impl World {
@@ -24,7 +24,14 @@ impl World {
             }
             Answer::Open(serial) => {
                 let refusal = Refusal::Destination("no".to_owned());
-                Input::Opened { serial, tried: if self.fails(100) { Err(refusal) } else { Ok(None) } }
+                Input::Opened {
+                    serial,
+                    tried: if self.fails(100) {
+                        Err(refusal)
+                    } else {
+                        Ok(crate::job::BucketTerms::default())
+                    },
+                }
             }
             Answer::Place(serial) => {
                 let failed = self.fails(100);
@@ -129,7 +136,7 @@ impl World {
         // The first one counts.
         let manifest = dir.settled.get_or_insert(manifest).clone();
         if self.fails(50) {
-            return Outcome::Failed("not there".to_owned());
+            return Outcome::Failed(Words::alike("not there"));
         }
         if self.leaving && self.chance.permille(300) {
             return Outcome::Left;

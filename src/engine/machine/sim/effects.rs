@@ -4,8 +4,8 @@
 
 use super::super::*;
 use super::world::{Answer, Change, Dir, INTERVAL, QUEUES, SLOTS, World, Write, bounds};
-use crate::deliver::Manifest;
 use crate::deliver::journal::CaptureRecord;
+use crate::deliver::{Manifest, Words};
 use crate::job::Kind;
 use crate::pcap::Origin;
 
@@ -88,7 +88,7 @@ impl World {
         let life = self.life(serial);
         let id = life.id.clone();
         if life.delivers && !std::mem::replace(&mut life.delivered, true) {
-            let report = Report::Delivered(Outcome::Failed("given up".to_owned()));
+            let report = Report::Delivered(Outcome::Failed(Words::alike("given up")));
             self.answers.push(Answer::Told(Input::Delivery { serial, report }));
         }
         self.dropped.insert(id);

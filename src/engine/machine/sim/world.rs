@@ -6,7 +6,7 @@
 use super::super::*;
 use super::Chance;
 use crate::deliver::journal::CaptureRecord;
-use crate::deliver::{Found, Manifest, Outcome, Report};
+use crate::deliver::{Found, Manifest, Outcome, Report, Words};
 use crate::job::{ColoStyle, Destination, Kind, ObjectInfo, OffsetTime, Request, Status};
 use crate::limits::{LOOK_BACKS_MAX, LOOK_BACKS_PER_ACCOUNT_MAX};
 use crate::matcher::FilterV1;
@@ -538,9 +538,9 @@ impl World {
             Report::Delivered(Outcome::Left)
         } else if fails {
             life.delivered = true;
-            Report::Delivered(Outcome::Failed("no way".to_owned()))
+            Report::Delivered(Outcome::Failed(Words::alike("no way")))
         } else if troubled {
-            Report::Trouble("not now".to_owned())
+            Report::Trouble(Words::alike("not now"))
         } else if all_published && (!life.needs_counts || is_recovered) {
             let dir = self.spool.get_mut(&life.id).unwrap();
             if dir.packets > 0 {

@@ -1,0 +1,47 @@
+//! `config/trawl.service`: what systemd makes of it, and how much it takes away from the process.
+
+use crate::skip::skip;
+use std::fs;
+use std::process::Command;
+
+/// Of 100 that a service without any hardening has 96; tenths as systemd 252 counts them, and two for newer ones.
+const EXPOSURE_MAX: &str = "28";
+
+/// Runs `systemd-analyze` on the unit with this program in it; its status and all that it says.
+fn analyze(arguments: &[&str]) -> Option<(bool, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = dir.path().join("trawl.service");
+    let text = include_str!("../../config/trawl.service");
+    fs::write(&unit, text.replace("/usr/local/bin/trawl", env!("CARGO_BIN_EXE_trawl"))).unwrap();
+    let Ok(output) = Command::new("systemd-analyze").args(arguments).arg(&unit).output() else {
+        skip("systemd-analyze", "scripts/install-deps.sh installs it");
+        return None;
+    };
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    Some((output.status.success(), said))
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes_without_a_word() {
+    let Some((is_good, said)) = analyze(&["verify", "--man=no"]) else { return };
+    let about_it: Vec<_> = said.lines().filter(|line| line.contains("trawl")).collect();
+    assert!(is_good && about_it.is_empty(), "{said}");
+}
+
+#[test]
+fn the_unit_leaves_the_process_little() {
+    let threshold = format!("--threshold={EXPOSURE_MAX}");
+    let Some((is_good, said)) = analyze(&["security", "--offline=true", "--no-pager", &threshold]) else {
+        return;
+    };
+    assert!(is_good, "{said}");
+    let unit = include_str!("../../config/trawl.service");
+    for line in [
+        "LimitCORE=0",
+        "NoNewPrivileges=true",
+        "MemoryDenyWriteExecute=true",
+        "SystemCallFilter=@system-service",
+    ] {
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+}
