@@ -12,6 +12,7 @@ mod chain;
 pub mod cli;
 pub mod config;
 pub mod limits;
+pub mod interface;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod packet;

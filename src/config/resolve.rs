@@ -156,8 +156,9 @@ fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
     if device.is_empty() {
         rules.problems.push(Problem::Missing {
             key: format!("{key}.device"),
-            advice: "write a PCI address (\"0000:03:00.0\") or a vdev string (\"net_pcap0,rx_iface=eth0\")"
-                .to_owned(),
+            advice:
+                "write a PCI address (\"0000:03:00.0\"), an interface (\"interface:eth0\") or a vdev string"
+                    .to_owned(),
         });
     } else if device.contains(['\0', '\n']) {
         rules.wrong(format!("{key}.device"), format!("{device:?}"), "write one line without NUL");

@@ -6,8 +6,8 @@
 //! |---|---|---|---|---|
 //! | hardware | full queue | CRC, length and others | buffers exhausted | switch, PCIe |
 //! | `net_pcap` | libpcap's drops of an interface; none for files | torn file | buffers exhausted (nothing lost) | |
-//! | `net_af_packet` | – | – | – | the kernel's ring was full: the interface's own statistics |
-//! | `net_af_xdp` | `XDP_STATISTICS.rx_dropped` | – | – | the fill ring was empty |
+//! | `net_af_packet` (refused) | – (25.11: PACKET_STATISTICS) | – | – | the kernel's ring was full |
+//! | `net_af_xdp` | `XDP_STATISTICS.rx_dropped` | – | – | `rx_ring_full`, `rx_fill_ring_empty_descs` |
 //! | `net_tap` | – | read errors | buffers exhausted | the interface's `tx_dropped` |
 //! | `net_virtio_user` | – | frames with a bad header | buffers exhausted | the peer found the ring full |
 //! | `net_null`, `net_ring` | – | – | – | |

@@ -2,13 +2,12 @@
 //! not its evaluation (`observe`).
 
 use super::dataplane::DataPlane;
-use super::ports;
+use super::ports::{self, Started};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api;
 use crate::block::{Heartbeat, try_io_uring};
 use crate::config::Plan;
-use crate::dpdk::StartedPort;
 use crate::engine::Handle;
 use crate::http::{self, Door};
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
@@ -35,7 +34,7 @@ impl Observation {
     pub fn start(
         plan: &Plan,
         listener: Option<TcpListener>,
-        started: Arc<Vec<StartedPort>>,
+        started: Arc<Vec<Started>>,
         plane: &DataPlane,
         engine: Arc<Heartbeat>,
         storage: &Storage,

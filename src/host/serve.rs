@@ -7,7 +7,7 @@ use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::memory;
 use super::observation::Observation;
 use super::origin;
-use super::ports::{self, PortsError};
+use super::ports::{self, PortsError, Started};
 use super::pruning;
 use super::raise_open_files;
 use super::retention;
@@ -20,7 +20,7 @@ use crate::api::{self, Accounts, ApiState};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan};
 use crate::deliver::{KeyError, Places};
-use crate::dpdk::{Eal, StartedPort};
+use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
 use crate::http::{self, Bounds, Door, Tls, TlsError};
@@ -175,7 +175,7 @@ fn planes(
     storage: &Storage,
     plane: &DataPlane,
     workers: Vec<WorkerHandle>,
-    started: Arc<Vec<StartedPort>>,
+    started: Arc<Vec<Started>>,
 ) -> Planes {
     Planes {
         workers,

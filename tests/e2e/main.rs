@@ -29,7 +29,11 @@ mod limits;
 mod observe;
 #[path = "../common/openmetrics.rs"]
 mod openmetrics;
+#[path = "../common/netns.rs"]
+mod netns;
 mod numbered;
+#[path = "../common/odd.rs"]
+mod odd;
 mod measure;
 mod memory;
 mod outcome;
@@ -54,3 +58,4 @@ mod turns;
 mod verdicts;
 #[path = "../common/weed.rs"]
 mod weed;
+mod wire;

@@ -2,8 +2,9 @@
 //!
 //! Invariant: a device whose limits are not known here is left to EAL's own probe.
 
-use super::{Finding, Host, ProbePorts};
+use super::{Finding, Host, ProbePorts, interfaces};
 use crate::config::{Plan, PortPlan};
+use crate::interface::Device;
 use std::path::Path;
 
 /// Kernel drivers that DPDK uses beside their own network interface: such devices stay bound.
@@ -15,9 +16,10 @@ const USERSPACE: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "vfio_pc
 pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     for (at, port) in plan.ports.iter().enumerate() {
         let key = format!("port[{at}].device");
-        match port.pci_address() {
-            Some(address) => pci(plan, port, &address, &key, host, findings),
-            None => vdev(port, &key, host, findings),
+        match (Device::parse(&port.device), port.pci_address()) {
+            (Some(device), _) => interfaces::device(device, &key, host, findings),
+            (None, Some(address)) => pci(plan, port, &address, &key, host, findings),
+            (None, None) => vdev(port, &key, host, findings),
         }
     }
 }
@@ -44,13 +46,21 @@ fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, find
     let bind = format!("modprobe vfio-pci && dpdk-devbind.py --bind=vfio-pci {address}");
     match driver.as_deref() {
         None => findings.push(Finding::error(key, format!("{address} is bound to no driver"), bind)),
-        Some(driver) if BIFURCATED.contains(&driver) => kernel_queues(port, &device, key, host, findings),
+        Some(driver) if BIFURCATED.contains(&driver) => {
+            kernel_queues(port, &device, key, host, findings);
+            for interface in host.names(&format!("{device}/net")) {
+                interfaces::taken(&interface, "while trawl runs, the kernel", key, host, findings);
+            }
+        }
         Some(driver) if USERSPACE.contains(&driver) => {}
         Some(driver) => {
             let interfaces = host.names(&format!("{device}/net")).join(", ");
             let text = format!("{address} is bound to the kernel driver {driver}");
             let text = if interfaces.is_empty() { text } else { format!("{text} as {interfaces}") };
             findings.push(Finding::error(key, text, format!("{bind} (the kernel loses the interface)")));
+            for interface in host.names(&format!("{device}/net")) {
+                interfaces::taken(&interface, "bound to vfio-pci, this host", key, host, findings);
+            }
         }
     }
 }
@@ -72,7 +82,7 @@ fn kernel_queues(port: &PortPlan, device: &str, key: &str, host: &Host, findings
 
 /// A software device: its queues by its own arguments, and the files and interfaces that these name.
 fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
-    let driver = port.name().trim_end_matches(|c: char| c.is_ascii_digit());
+    let driver = port.driver();
     let number =
         |name| port.arguments(name).last().and_then(|value| value.parse::<usize>().ok()).unwrap_or(1);
     // Sources: the DPDK manual's chapters on the libpcap, AF_PACKET, AF_XDP and virtio-user drivers.
@@ -87,8 +97,8 @@ fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
         "net_virtio_user" | "virtio_user" => Some((number("queues"), "raise queues= in the device")),
         name if name.starts_with("net_") || name.starts_with("eth_") => None,
         _ => {
-            let text = format!("{:?} is neither a PCI address nor a DPDK vdev", port.device);
-            let advice = "write an address such as 0000:03:00.0 or a vdev such as net_af_packet0,iface=eth0";
+            let text = format!("{:?} is neither a PCI address nor a DPDK vdev nor an interface", port.device);
+            let advice = "write an address such as 0000:03:00.0 or an interface such as interface:eth0";
             findings.push(Finding::error(key, text, advice));
             return;
         }
@@ -108,12 +118,7 @@ fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
     {
         findings.push(Finding::error(key, format!("there is no file {file}"), "correct rx_pcap="));
     }
-    let interfaces = ["iface", "rx_iface", "rx_iface_in"].into_iter().flat_map(|name| port.arguments(name));
-    let by_interface = matches!(driver, "net_pcap" | "net_af_packet" | "net_af_xdp");
-    for interface in interfaces.filter(|name| by_interface && host.lacks(&format!("/sys/class/net/{name}"))) {
-        let advice = "list the interfaces with `ip link` and correct the name";
-        findings.push(Finding::error(key, format!("there is no network interface {interface}"), advice));
-    }
+    interfaces::of_vdev(port, key, host, findings);
 }
 
 /// What DPDK itself says of the ports.
