@@ -273,6 +273,8 @@ pub struct ApiPlan {
     pub connections_max: usize,
     /// Of one peer, at most as many.
     pub connections_per_peer_max: usize,
+    /// Of one account, from whatever peers.
+    pub connections_per_account_max: usize,
     /// Proxies that say in PROXY protocol whom they speak for.
     pub trusted_proxies: Vec<IpNet>,
     /// Failed authentications in a row, of one address, before it has to wait for further ones.
