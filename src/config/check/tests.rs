@@ -323,14 +323,14 @@ fn too_few_open_files_are_refused_with_the_number_to_set() {
         "Max open files            1024                 1024                 files\n",
     );
     assert_one(
-        &made.findings(VFIO, "[capture]\ncaptures_max = 60"),
+        &made.findings(VFIO, "[capture]\ncaptures_max = 40"),
         &["capture.captures_max", "may have 1024 files open", "LimitNOFILE=2048", "ulimit -n"],
     );
     made.write(
         "proc/self/limits",
         "Max open files            1024                 524288               files\n",
     );
-    assert_eq!(made.findings(VFIO, "[capture]\ncaptures_max = 60"), [""; 0], "the soft limit is raised");
+    assert_eq!(made.findings(VFIO, "[capture]\ncaptures_max = 40"), [""; 0], "the soft limit is raised");
 }
 
 #[test]
