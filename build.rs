@@ -45,8 +45,9 @@ mod dpdk {
     ];
 
     pub fn build() -> Result<(), String> {
-        println!("cargo::rerun-if-changed=src/dpdk/shim.c");
-        println!("cargo::rerun-if-changed=src/dpdk/shim.h");
+        for file in ["shim.c", "shim.h", "ring.c", "ring.h"] {
+            println!("cargo::rerun-if-changed=src/dpdk/{file}");
+        }
         pkg_config::Config::new()
             .atleast_version(VERSION_MIN)
             .probe("libdpdk")
@@ -80,16 +81,20 @@ mod dpdk {
 
     fn compile_shim(flags: &[String]) -> Result<(), String> {
         let mut build = cc::Build::new();
-        build.file("src/dpdk/shim.c").opt_level(3).warnings(true).flag("-Wno-unused-parameter");
+        build
+            .files(["src/dpdk/shim.c", "src/dpdk/ring.c"])
+            .opt_level(3)
+            .warnings(true)
+            .flag("-Wno-unused-parameter");
         for flag in flags {
             build.flag(flag);
         }
-        build.try_compile("trawl_shim").map_err(|error| format!("src/dpdk/shim.c does not compile: {error}"))
+        build.try_compile("trawl_shim").map_err(|error| format!("src/dpdk/*.c does not compile: {error}"))
     }
 
     fn generate_bindings(flags: &[String]) -> Result<(), String> {
         let mut builder = bindgen::Builder::default()
-            .header("src/dpdk/shim.h")
+            .header("src/dpdk/ring.h")
             .clang_args(flags)
             .opaque_type("rte_mbuf")
             .opaque_type("rte_mempool")

@@ -48,7 +48,8 @@ lay_wire() {
     ip link add wire0 netns "$CLIENT" type veth peer name wire0 netns "$SERVER"
     local ns host=1
     for ns in "$SERVER" "$CLIENT"; do
-        ip netns exec "$ns" ethtool -K wire0 tso off gso off gro off tx off rx off >/dev/null 2>&1 || true
+        # Frames as a NIC would send them, and as they came.
+        ip netns exec "$ns" ethtool -K wire0 tx off gro off >/dev/null
         ip -n "$ns" addr add "192.0.2.$host/24" dev wire0
         ip -n "$ns" addr add "2001:db8::$host/64" dev wire0 nodad
         ip -n "$ns" link set lo up
@@ -82,7 +83,7 @@ write_config() {
         note "no free hugepages for this user: DPDK runs with --no-huge, which works and is slower"
     fi
     device="net_pcap0,rx_pcap=$ROOT/tests/data/real.pcap,infinite_rx=1"
-    [ -z "$live" ] || device="net_af_packet0,iface=wire0"
+    [ -z "$live" ] || device="interface:wire0"
     sed -e "s|^eal *=.*|eal = [$eal]|" \
         -e "s|^device *=.*|device = \"$device\"|" \
         -e "s|^workers *=.*|workers = [$worker]|" -e "s|^writers *=.*|writers = [$writer]|" \

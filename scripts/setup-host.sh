@@ -7,7 +7,8 @@
 #   --hugepages-2m N   reserves N pages of 2 MiB, now and (a file in /etc/sysctl.d) at every start
 #   --hugepages-1g N   the same of 1 GiB, now as far as memory is not fragmented; for good only by kernel parameters, see --grub
 #   --port PCI         gives the port to vfio-pci; refused if it carries an address, a route or is a part of a bridge or bond,
-#                      unless --force. mlx4 and mlx5 are refused: they stay with their kernel driver. Not kept over a reboot
+#                      unless --force. mlx4 and mlx5 are refused: they stay with their kernel driver. Not kept over a reboot.
+#                      A port that must stay with the kernel needs none of this: device = "interface:eth0" in the config
 #   --driver NAME      another driver than vfio-pci
 #   --isolate CORES    such as 2-5,8: keeps interrupts off these cores now, and prints the kernel parameters that keep
 #                      everything else off them
@@ -124,10 +125,10 @@ bind_port() {
     [ -d "$device" ] || die "there is no PCI device $port: lspci -D"
     [ ! -e "$device/driver" ] || old=$(basename "$(readlink -f "$device/driver")")
     [ "$old" != "$DRIVER" ] || { note "$port has $DRIVER already" && return; }
-    case $old in mlx4_core | mlx5_core) die "$port is driven by $old: DPDK uses it beside the kernel, do not bind it" ;; esac
+    case $old in mlx4_core | mlx5_core) die "$port is driven by $old: DPDK uses it beside the kernel, which gets no frame while trawl runs; do not bind it" ;; esac
     for name in $(interfaces "$port"); do
         why=$(used_for "$name")
-        [ -n "$FORCE" ] || [ -z "$why" ] || die "$port is in use: ${why//$'\n'/, }; --force takes it from the kernel all the same"
+        [ -n "$FORCE" ] || [ -z "$why" ] || die "$port is in use: ${why//$'\n'/, }; device = \"interface:$name\" leaves it to the kernel, --force takes it all the same"
     done
     if [ "$DRIVER" = vfio-pci ] && [ -z "$(ls -A "$HOST/sys/kernel/iommu_groups" 2>/dev/null)" ]; then
         [ -n "$FORCE" ] || die "no IOMMU is on: boot with intel_iommu=on (AMD: amd_iommu=on) iommu=pt, or --force vfio's unsafe mode"

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod limits;
 pub mod drivers;
+pub mod interface;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod packet;

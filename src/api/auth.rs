@@ -153,8 +153,14 @@ async fn authenticate(
             None => denied(),
         });
     };
-    if let Some(standing) = parts.extensions.get::<Arc<Standing>>() {
-        standing.credential_was_right();
+    if let Some(standing) = parts.extensions.get::<Arc<Standing>>()
+        && !standing.credential_was_right(account)
+    {
+        return Err(Failure::new(
+            Code::TooManyConnections,
+            "your account has as many connections as it may (api.connections_per_account_max), and all are at work; wait for an \
+             answer, or let your clients share connections",
+        ));
     }
     Ok((AccountId(account.to_owned()), role))
 }

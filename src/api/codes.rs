@@ -81,6 +81,8 @@ pub(super) enum Code {
     StillCapturing,
     /// The account asked for a challenge in that bucket a short time ago, or for many.
     ChallengeTooSoon,
+    /// The account has as many connections as it may, each of them at work.
+    TooManyConnections,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// A note, never an error: what threatens a capture that goes on.
@@ -128,7 +130,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 46] = [
+pub(super) const TABLE: [Row; 47] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -166,6 +168,7 @@ pub(super) const TABLE: [Row; 46] = [
     row(Code::ShareFull, 1041, StatusCode::CONFLICT, Retry::Never),
     row(Code::StillCapturing, 1042, StatusCode::CONFLICT, Retry::Never),
     row(Code::ChallengeTooSoon, 1043, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
+    row(Code::TooManyConnections, 1044, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::Held, 1103, StatusCode::OK, Retry::Unsaid),

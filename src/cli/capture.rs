@@ -39,8 +39,17 @@ pub async fn run(args: CaptureArgs) -> Result<Outcome, Error> {
         }
         (CaptureCommand::List | CaptureCommand::Start(_), _) => {
             let list = client.list().await?;
+            note(&client);
             Outcome::done(report::captures(&list), &list, json)
         }
+    }
+}
+
+/// Tells what the server said beside its last result, which has no member for it: on standard error, so that `--json` prints the
+/// result alone.
+fn note(client: &Client) {
+    for message in client.take_notes() {
+        out::note(&format!("note {}: {}", message.code, printable(&message.message)));
     }
 }
 
@@ -74,6 +83,7 @@ async fn watch(client: &Client, id: &str, json: bool) -> Result<Outcome, Error> 
 
 async fn ended(client: &Client, id: &str, progress: &Progress, json: bool) -> Result<Outcome, Error> {
     let capture = client.get(id).await?;
+    note(client);
     let message = capture.get("error_message").and_then(Value::as_str);
     let balanced = progress.ledger.check().is_ok();
     let whole = json!({"capture": capture, "progress": progress, "balanced": balanced});
@@ -84,6 +94,7 @@ async fn ended(client: &Client, id: &str, progress: &Progress, json: bool) -> Re
 
 async fn show(client: &Client, id: &str, json: bool) -> Result<Outcome, Error> {
     let capture = client.get(id).await?;
+    note(client);
     // A server that is not ours has no progress; the capture itself is then all there is.
     let progress = match client.progress(id).await {
         Ok(progress) => Some(progress),

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A server that does not answer within this time does not answer.
@@ -145,6 +146,9 @@ struct Envelope {
     success: bool,
     #[serde(default)]
     errors: Vec<Message>,
+    /// Of whatever form: only the result decides.
+    #[serde(default)]
+    messages: Value,
 }
 
 enum Credentials {
@@ -160,6 +164,8 @@ pub struct Client {
     /// `{base}/accounts/{account}/pcaps`
     pcaps: String,
     credentials: Credentials,
+    /// Beside the last result.
+    notes: Mutex<Vec<Message>>,
 }
 
 impl fmt::Debug for Client {
@@ -201,7 +207,13 @@ impl Client {
         }
         let http =
             http.build().map_err(|error| Error::Connect { url: base.clone(), reason: root_cause(&error) })?;
-        Ok(Self { http, pcaps: format!("{base}/accounts/{account}/pcaps"), base, credentials })
+        Ok(Self {
+            http,
+            pcaps: format!("{base}/accounts/{account}/pcaps"),
+            base,
+            credentials,
+            notes: Mutex::default(),
+        })
     }
 
     /// Starts a capture; the answer is the capture as the API shows it.
@@ -342,9 +354,15 @@ impl Client {
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let (status, url, bytes) = self.send(request).await?;
         let envelope = serde_json::from_slice::<Envelope>(&bytes).ok().filter(|envelope| envelope.success);
-        envelope
-            .and_then(|envelope| serde_json::from_value(envelope.result).ok())
-            .ok_or(Error::NotTheApi { url, status })
+        let Some(envelope) = envelope else { return Err(Error::NotTheApi { url, status }) };
+        *self.notes.lock().unwrap_or_else(PoisonError::into_inner) =
+            serde_json::from_value(envelope.messages).unwrap_or_default();
+        serde_json::from_value(envelope.result).map_err(|_| Error::NotTheApi { url, status })
+    }
+
+    /// What the server said beside the last result, such as what of a capture is still on its host.
+    pub fn take_notes(&self) -> Vec<Message> {
+        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sends; the status is a success.

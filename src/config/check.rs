@@ -4,6 +4,7 @@
 //! Invariant: nothing is changed on the host, apart from a probe file that has no name and a socket that is closed at once.
 
 mod descriptors;
+mod interfaces;
 mod memory;
 mod network;
 mod ports;
@@ -17,6 +18,7 @@ use super::plan::Plan;
 use super::problem::covered;
 use super::{PortPlan, Problem};
 use crate::block::try_io_uring;
+use crate::interface::active_features;
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 use std::io;
@@ -110,19 +112,21 @@ pub fn lines(findings: &[Finding]) -> String {
 pub struct Host {
     root: PathBuf,
     io_uring: fn() -> io::Result<()>,
+    /// Features of an interface that are on.
+    features: fn(&str) -> io::Result<Vec<String>>,
 }
 
 impl Host {
     /// This host.
     #[must_use]
     pub fn real() -> Self {
-        Self { io_uring: try_io_uring, ..Self::below("/") }
+        Self { io_uring: try_io_uring, features: active_features, ..Self::below("/") }
     }
 
-    /// A host whose `proc`, `sys` and `etc` lie below `root`, and that has io_uring.
+    /// A host whose `proc`, `sys` and `etc` lie below `root`, and that has io_uring; its interfaces have no features.
     #[must_use]
     pub fn below(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), io_uring: || Ok(()) }
+        Self { root: root.into(), io_uring: || Ok(()), features: |_| Ok(Vec::new()) }
     }
 
     fn path(&self, path: &str) -> PathBuf {

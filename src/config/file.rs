@@ -279,6 +279,8 @@ sections! {
         connections_max: u64 = 1024,
         /// Of one peer; an eighth of all when absent.
         connections_per_peer_max: Option<u64> = None,
+        /// Of one account; a quarter of all or less when absent.
+        connections_per_account_max: Option<u64> = None,
         /// Networks of proxies that say in PROXY protocol whom they speak for.
         trusted_proxies: Vec<String> = Vec::new(),
         /// Failed authentications in a row, of one address.

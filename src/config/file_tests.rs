@@ -25,6 +25,7 @@ fn full() -> File {
     file.capture.packet_limit_max = Some(1);
     file.capture.byte_limit_max = Some(ByteSize(1));
     file.api.connections_per_peer_max = Some(1);
+    file.api.connections_per_account_max = Some(1);
     file.api.tls_cert = Some(PathBuf::new());
     file.api.tls_key = Some(PathBuf::new());
     file.upload.proxy = Some(String::new());

@@ -108,6 +108,22 @@ impl PortPlan {
         self.device.split(',').next().unwrap_or(&self.device)
     }
 
+    /// Driver of a software device: its name without the number.
+    #[must_use]
+    pub fn driver(&self) -> &str {
+        self.name().trim_end_matches(|c: char| c.is_ascii_digit())
+    }
+
+    /// The interfaces that a software device of DPDK opens.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        let keys: &[&str] = match self.driver() {
+            "net_pcap" => &["iface", "rx_iface", "rx_iface_in"],
+            "net_af_packet" | "eth_af_packet" | "net_af_xdp" => &["iface"],
+            _ => &[],
+        };
+        keys.iter().flat_map(|key| self.arguments(key))
+    }
+
     /// Values of the device argument `key`, in order.
     pub fn arguments<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.device.split(',').skip(1).filter_map(move |argument| {
@@ -257,6 +273,8 @@ pub struct ApiPlan {
     pub connections_max: usize,
     /// Of one peer, at most as many.
     pub connections_per_peer_max: usize,
+    /// Of one account, from whatever peers.
+    pub connections_per_account_max: usize,
     /// Proxies that say in PROXY protocol whom they speak for.
     pub trusted_proxies: Vec<IpNet>,
     /// Failed authentications in a row, of one address, before it has to wait for further ones.

@@ -163,7 +163,7 @@ fn pci_addresses_are_told_from_vdevs() {
 }
 
 #[test]
-fn a_peer_has_an_eighth_of_the_connections_unless_it_is_said_otherwise() {
+fn a_peer_and_an_account_have_their_share_of_the_connections_unless_it_is_said_otherwise() {
     let api = |text: &str| Plan::parse(&format!("[api]\n{text}\n[[port]]\ndevice = \"net_null0\"\n"));
     for (text, expected) in [
         ("", 128),
@@ -179,6 +179,24 @@ fn a_peer_has_an_eighth_of_the_connections_unless_it_is_said_otherwise() {
         refused("connections_max = 16\nconnections_per_peer_max = 17")
             .contains("connections_per_peer_max = 17")
     );
+    let port = "[[port]]\ndevice = \"net_null0\"\n";
+    let account = |id: u32| {
+        format!("[[account]]\nid = \"a{id}\"\n[[account.credential]]\ntoken_sha256 = \"{:064}\"\n", 0)
+    };
+    for (accounts, text, expected) in [
+        (1, "", 256),
+        (2, "", 256),
+        (20, "", 25),
+        (1000, "", 4),
+        (2, "connections_max = 2", 2),
+        (2, "connections_per_account_max = 9", 9),
+    ] {
+        let accounts: String = (0..accounts).map(account).collect();
+        let plan = Plan::parse(&format!("[api]\n{text}\n{port}{accounts}")).unwrap();
+        assert_eq!(plan.api.connections_per_account_max, expected, "{text}");
+    }
+    let text = refused("connections_max = 16\nconnections_per_account_max = 17");
+    assert!(text.contains("connections_per_account_max = 17"), "{text}");
     assert!(refused("trusted_proxies = [\"10.0.0.0/8\", \"10.1.2.3/8\"]").contains("api.trusted_proxies[1]"));
     assert!(refused("trusted_proxies = [\"proxy.example\"]").contains("api.trusted_proxies[0]"));
 }

@@ -39,7 +39,10 @@ const WATCHDOG_SECONDS_MIN: u64 = 2;
 /// Peers that have to come together to take all connections.
 const PEERS_AT_BOUND: u64 = 8;
 
-/// Connections of one peer, however few there are in all.
+/// The same of accounts, while they are few.
+const ACCOUNTS_AT_BOUND: u64 = 4;
+
+/// Connections of one peer or account, however few there are in all.
 const CONNECTIONS_PER_PEER_MIN: u64 = 4;
 
 /// A week: longer intervals are typing errors.
@@ -70,7 +73,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         history,
         upload,
         manifest: manifest(&mut rules, &file.manifest),
-        api: api(&mut rules, &file.api),
+        api: api(&mut rules, &file.api, file.account.len()),
         observe: observe(&mut rules, &file.observe),
         log: log(&mut rules, &file.log),
         accounts: accounts::resolve(&mut rules, &file.account),
@@ -153,8 +156,9 @@ fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
     if device.is_empty() {
         rules.problems.push(Problem::Missing {
             key: format!("{key}.device"),
-            advice: "write a PCI address (\"0000:03:00.0\") or a vdev string (\"net_pcap0,rx_iface=eth0\")"
-                .to_owned(),
+            advice:
+                "write a PCI address (\"0000:03:00.0\"), an interface (\"interface:eth0\") or a vdev string"
+                    .to_owned(),
         });
     } else if device.contains(['\0', '\n']) {
         rules.wrong(format!("{key}.device"), format!("{device:?}"), "write one line without NUL");
@@ -572,7 +576,14 @@ fn peer_share(connections_max: u64) -> u64 {
     (connections_max / PEERS_AT_BOUND).max(CONNECTIONS_PER_PEER_MIN).min(connections_max)
 }
 
-fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
+/// One account's share of all connections: all of them together leave half to strangers, because
+/// a customer's new connection has none at first either, and strangers displace each other.
+fn account_share(connections_max: u64, accounts: usize) -> u64 {
+    let shares = (2 * accounts as u64).max(ACCOUNTS_AT_BOUND);
+    (connections_max / shares).max(CONNECTIONS_PER_PEER_MIN).min(connections_max)
+}
+
+fn api(rules: &mut Rules, api: &file::Api, accounts: usize) -> ApiPlan {
     let listen = address(rules, "api.listen", &api.listen).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
     let why = "a request has at least a kilobyte of room and never needs more than 16 MiB";
     let bytes = rules.size("api.request_bytes_max", api.request_bytes_max, (1 << 10, 16 << 20), why);
@@ -583,6 +594,9 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
     let per_peer = api.connections_per_peer_max.unwrap_or_else(|| peer_share(connections));
     let why = "one peer has at least one connection, and at most api.connections_max";
     let per_peer = rules.range("api.connections_per_peer_max", per_peer, (1, connections), why);
+    let per_account = api.connections_per_account_max.unwrap_or_else(|| account_share(connections, accounts));
+    let why = "one account has at least one connection, and at most api.connections_max";
+    let per_account = rules.range("api.connections_per_account_max", per_account, (1, connections), why);
     let proxies = api.trusted_proxies.iter().enumerate();
     let proxies = proxies
         .filter_map(|(at, text)| accounts::prefix(rules, format!("api.trusted_proxies[{at}]"), text))
@@ -607,6 +621,7 @@ fn api(rules: &mut Rules, api: &file::Api) -> ApiPlan {
         request_timeout: Duration::from_secs(timeout),
         connections_max: connections as usize,
         connections_per_peer_max: per_peer as usize,
+        connections_per_account_max: per_account as usize,
         trusted_proxies: proxies,
         failed_authentications_max: failures as u32,
     }

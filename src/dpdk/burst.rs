@@ -1,6 +1,7 @@
-//! Receiving. Owns one RX queue and the frames of its latest burst; not what is done with them.
+//! Receiving. Owns one RX queue, of a DPDK port or of an interface's ring, and the frames of its latest burst; not what is done with
+//! them.
 //!
-//! Invariant: a queue's arrays describe exactly `held` mbufs that belong to it; each is given back once, when the burst
+//! Invariant: a queue's arrays describe exactly `held` frames that belong to it; each is given back once, when the burst
 //! drops or, if the burst was forgotten, before the next poll.
 //!
 //! A frame cannot outlive its burst:
@@ -40,7 +41,7 @@
 
 use std::{fmt, marker::PhantomData, slice, sync::Arc};
 
-use super::{opened::Opened, sys};
+use super::{opened::Opened, ring::Ring, sys};
 use crate::{
     limits::BURST,
     packet::{Burst, Source},
@@ -50,24 +51,26 @@ use crate::{
 pub struct RxQueue {
     arrays: Box<sys::trawl_burst>,
     held: u16,
-    port: u16,
     queue: u16,
-    _opened: Arc<Opened>,
+    supply: Supply,
     /// DPDK lets one thread at a time use a queue: not Sync.
     _one_thread: PhantomData<*mut sys::rte_mbuf>,
 }
 
+/// Where the frames of a queue come from. It is looked at once a burst.
+enum Supply {
+    Port { port: u16, _opened: Arc<Opened> },
+    Ring(Ring),
+}
+
 // SAFETY: DPDK ties no queue to a thread; it wants that no two threads poll one at the same time ("a queue must not be
 // polled by more than one lcore", Programmer's Guide, Poll Mode Driver), which &mut in receive() ensures. Each pair of port
-// and queue is made into one RxQueue only, by Port::start.
+// and queue is made into one RxQueue only, by Port::start. A Ring is Send.
 unsafe impl Send for RxQueue {}
 
 impl fmt::Debug for RxQueue {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("RxQueue")
-            .field("port", &self.port)
-            .field("queue", &self.queue)
-            .finish_non_exhaustive()
+        out.debug_struct("RxQueue").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 
@@ -75,7 +78,14 @@ impl RxQueue {
     pub(super) fn new(opened: Arc<Opened>, port: u16, queue: u16) -> Self {
         // SAFETY: pointers and integers, for which zero is a value.
         let arrays = unsafe { Box::<sys::trawl_burst>::new_zeroed().assume_init() };
-        Self { arrays, held: 0, port, queue, _opened: opened, _one_thread: PhantomData }
+        let supply = Supply::Port { port, _opened: opened };
+        Self { arrays, held: 0, queue, supply, _one_thread: PhantomData }
+    }
+
+    pub(super) fn of_ring(ring: Ring, queue: u16) -> Self {
+        // SAFETY: pointers and integers, for which zero is a value.
+        let arrays = unsafe { Box::<sys::trawl_burst>::new_zeroed().assume_init() };
+        Self { arrays, held: 0, queue, supply: Supply::Ring(ring), _one_thread: PhantomData }
     }
 
     /// The queue's index on its port.
@@ -86,9 +96,11 @@ impl RxQueue {
     #[inline]
     fn give_back(&mut self) {
         let held = std::mem::take(&mut self.held);
-        if held > 0 {
+        match &mut self.supply {
             // SAFETY: the `held` mbufs of trawl_rx's last call are ours and as it described them, and `held` is zero from here on.
-            unsafe { sys::trawl_free(&raw mut *self.arrays, held) };
+            Supply::Port { .. } if held > 0 => unsafe { sys::trawl_free(&raw mut *self.arrays, held) },
+            Supply::Port { .. } => {}
+            Supply::Ring(ring) => ring.give_back(),
         }
     }
 }
@@ -106,9 +118,12 @@ impl Source for RxQueue {
     fn receive(&mut self) -> RxBurst<'_> {
         // Nothing to do unless a burst was leaked by mem::forget; then its mbufs would starve the port.
         self.give_back();
-        // SAFETY: the port is started and the queue set up, as `_opened` lives; &mut self is the only user of the queue;
-        // the arrays hold TRAWL_BURST elements.
-        let received = unsafe { sys::trawl_rx(self.port, self.queue, &raw mut *self.arrays) };
+        let received = match &mut self.supply {
+            // SAFETY: the port is started and the queue set up, as `_opened` lives; &mut self is the only user of the queue;
+            // the arrays hold TRAWL_BURST elements.
+            Supply::Port { port, .. } => unsafe { sys::trawl_rx(*port, self.queue, &raw mut *self.arrays) },
+            Supply::Ring(ring) => ring.receive(&mut self.arrays),
+        };
         assert!(usize::from(received) <= BURST, "a driver delivered more frames than there is room for");
         self.held = received;
         RxBurst { queue: self }
@@ -137,8 +152,8 @@ impl Burst for RxBurst<'_> {
     #[inline]
     fn head(&self, i: usize) -> &[u8] {
         let frame = &self.frames()[i];
-        // SAFETY: the shim made `data` point into the mbuf's buffer with `head_len` bytes behind it, none beyond the
-        // buffer's end; the mbuf is ours and nobody writes to it until the burst drops, which &self outlives not.
+        // SAFETY: the shim made `data` point into the mbuf's buffer, or into the ring's block, with `head_len` bytes behind it,
+        // none beyond its end; it is ours and nobody writes to it until the burst drops, which &self outlives not.
         unsafe { slice::from_raw_parts(frame.data, frame.head_len as usize) }
     }
 
@@ -150,6 +165,19 @@ impl Burst for RxBurst<'_> {
     #[inline]
     fn wire_bytes(&self) -> u64 {
         self.queue.arrays.wire_bytes
+    }
+
+    #[inline]
+    fn is_timed(&self) -> bool {
+        matches!(self.queue.supply, Supply::Ring(_))
+    }
+
+    #[inline]
+    fn hardware_time_ns(&self, i: usize) -> Option<u64> {
+        match &self.queue.supply {
+            Supply::Port { .. } => None,
+            Supply::Ring(ring) => ring.times().get(i).copied(),
+        }
     }
 
     #[inline]
@@ -167,7 +195,9 @@ impl RxBurst<'_> {
     #[cold]
     fn gather(&self, i: usize, dst: &mut [u8]) {
         let len = u32::try_from(dst.len()).unwrap_or(u32::MAX);
-        // SAFETY: frames() bounds i, so the mbuf is ours; the shim writes at most `len` bytes, which dst has.
+        assert!(!self.is_timed(), "frame {i} has {} bytes, {len} were asked for", self.wire_len(i));
+        // SAFETY: a frame of a ring is whole in its head, so this is a port's; frames() bounds i, so the mbuf is ours; the shim
+        // writes at most `len` bytes, which dst has.
         let copied =
             unsafe { sys::trawl_gather(self.queue.arrays.mbufs[..self.len()][i], dst.as_mut_ptr(), len) };
         assert!(copied == len, "frame {i} has {copied} bytes, {len} were asked for");

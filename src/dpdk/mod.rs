@@ -1,4 +1,5 @@
-//! DPDK behind safe types. Owns every call into it; nothing else names `sys`.
+//! DPDK behind safe types. Owns every call into it; nothing else names `sys`. Owns too the ring of an interface that stays with the
+//! kernel ([`InterfacePort`]), which is none of DPDK's and fills the same burst.
 //!
 //! ```text
 //! Eal ─▶ Port ─start▶ StartedPort      counters, link, facts
@@ -26,7 +27,9 @@ mod xstats;
 mod counters;
 mod opened;
 mod port;
+mod ring;
 mod burst;
+mod interface;
 mod stats;
 #[doc(hidden)]
 pub mod feeder;
@@ -37,6 +40,7 @@ pub use counters::PortStats;
 pub use device::DeviceError;
 pub use eal::{Code, Eal, EalError, Registered, cycles};
 pub use facts::{Link, PortFacts, Spread};
+pub use interface::{InterfaceError, InterfacePort};
 pub use mempool::{Mempool, MempoolError};
 pub use opened::{PortConfig, PortError};
 pub use port::{Port, StartedPort};

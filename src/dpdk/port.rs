@@ -62,6 +62,19 @@ impl Port {
         Ok(Self { opened, setup })
     }
 
+    /// Finds a device and lets go of it without setting it up: that would also change what the kernel has of it, such as its MTU.
+    ///
+    /// # Errors
+    /// See [`PortError`].
+    pub fn find(eal: &Eal, config: &PortConfig) -> Result<(), PortError> {
+        let device = Device::parse(&config.device)?;
+        let (id, plugged) = probe(eal, &device)?;
+        let (device, pools, eal) = (config.device.clone(), Mutex::default(), eal.clone());
+        let advice = OnceLock::new();
+        drop(Opened { id, plugged, started: false, device, pools, advice, eal });
+        Ok(())
+    }
+
     /// What became of the configuration.
     pub fn facts(&self) -> &PortFacts {
         &self.setup.facts

@@ -50,8 +50,8 @@ fn advice(device: &Device) -> String {
     match device.pci_address() {
         Some(address) => pci_advice(&address),
         None => format!(
-            "a vdev's name begins with its driver's, such as net_pcap, net_null, net_ring, net_af_packet, net_af_xdp, \
-             net_tap or net_virtio_user; {:?} is unknown to DPDK, its plug-in is not installed, or it refuses the \
+            "a port that stays with the kernel is interface:eth0; a vdev's name begins with its driver's, such as net_pcap, \
+             net_null, net_ring, net_af_xdp, net_tap or net_virtio_user; {:?} is unknown to DPDK, its plug-in is not installed, or it refuses the \
              arguments (its log above says which)",
             device.name
         ),

@@ -3,7 +3,8 @@
 //!
 //! Invariant: nobody but this thread waits for a port, and a port that cannot be read is said to count nothing.
 
-use crate::dpdk::{PortStats, StartedPort};
+use super::ports::Started;
+use crate::dpdk::PortStats;
 use crate::engine::{PortCounts, PortsRead};
 use crate::job::{PortDrops, Unclear};
 use crate::observe::{PortCounters, PortReading};
@@ -50,7 +51,7 @@ impl Reader {
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub fn start(ports: Arc<Vec<StartedPort>>) -> io::Result<Self> {
+    pub fn start(ports: Arc<Vec<Started>>) -> io::Result<Self> {
         let mut states = vec![Port::default(); ports.len()];
         let reading = Arc::new(Mutex::new(read(&ports, &mut states)));
         let is_ending = Arc::new(AtomicBool::new(false));
@@ -101,12 +102,12 @@ impl PortCounts for Latest {
     }
 }
 
-fn read(ports: &[StartedPort], states: &mut [Port]) -> Reading {
+fn read(ports: &[Started], states: &mut [Port]) -> Reading {
     let (begun, mut drops) = (Instant::now(), PortDrops::default());
     let readings = ports.iter().zip(states).map(|(port, state)| {
         let stats = port.stats();
         if let (Err(error), false) = (&stats, state.is_lost) {
-            tracing::error!(device = port.facts().device, %error, "a port's counters cannot be read");
+            tracing::error!(device = port.device(), %error, "a port's counters cannot be read");
         }
         state.is_lost = stats.is_err();
         state.last = stats.ok().or(state.last);
@@ -117,8 +118,8 @@ fn read(ports: &[StartedPort], states: &mut [Port]) -> Reading {
     Reading { ports, read: PortsRead { drops, begun } }
 }
 
-fn add(sum: &mut PortDrops, port: &StartedPort, state: Port) {
-    sum.uncounted |= state.is_lost || !port.facts().counts_its_losses;
+fn add(sum: &mut PortDrops, port: &Started, state: Port) {
+    sum.uncounted |= state.is_lost || !port.counts_its_losses();
     let Some(stats) = state.last else { return };
     let lost = port.losses(&stats);
     sum.imissed += lost.imissed;
@@ -131,8 +132,8 @@ fn add(sum: &mut PortDrops, port: &StartedPort, state: Port) {
 }
 
 /// What a port says now, for operators. Devices are named without their arguments, which may be paths.
-fn reading(port: &StartedPort, state: Port) -> PortReading {
-    let (facts, link) = (port.facts(), port.link());
+fn reading(port: &Started, state: Port) -> PortReading {
+    let (device, link) = (port.device(), port.link());
     let counters = state.last.filter(|_| !state.is_lost).map(|stats| PortCounters {
         rx: stats.ipackets,
         rx_bytes: stats.ibytes,
@@ -142,9 +143,9 @@ fn reading(port: &StartedPort, state: Port) -> PortReading {
         discarded: stats.discarded,
     });
     PortReading {
-        port: facts.device.split(',').next().unwrap_or(&facts.device).to_owned(),
+        port: device.split(',').next().unwrap_or(device).to_owned(),
         counters,
-        counts_losses: facts.counts_its_losses,
+        counts_losses: port.counts_its_losses(),
         link_up: link.up,
         link_mbps: link.speed_mbps,
     }

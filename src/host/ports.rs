@@ -3,7 +3,11 @@
 
 use crate::config::PortPlan;
 use crate::config::check::PortAnswer;
-use crate::dpdk::{Eal, EalError, Port, PortConfig, PortError, RxQueue, StartedPort};
+use crate::dpdk::{
+    Eal, EalError, InterfaceError, InterfacePort, Link, Port, PortConfig, PortError, PortLosses, PortStats,
+    RxQueue, StartedPort,
+};
+use crate::interface;
 
 /// Why ports could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -14,13 +18,74 @@ pub enum PortsError {
     /// One of the ports.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// One that stays with the kernel.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+}
+
+/// A port that receives.
+#[derive(Debug)]
+pub(super) enum Started {
+    /// DPDK's.
+    Device(StartedPort),
+    /// The kernel's.
+    Interface(InterfacePort),
+}
+
+impl Started {
+    /// As configured.
+    pub fn device(&self) -> &str {
+        match self {
+            Self::Device(port) => &port.facts().device,
+            Self::Interface(port) => port.device(),
+        }
+    }
+
+    pub fn stats(&self) -> Result<PortStats, PortError> {
+        match self {
+            Self::Device(port) => port.stats(),
+            Self::Interface(port) => Ok(port.stats()),
+        }
+    }
+
+    fn xstats(&self) -> Vec<(String, u64)> {
+        match self {
+            Self::Device(port) => port.xstats(),
+            Self::Interface(port) => port.xstats(),
+        }
+    }
+
+    /// Which of these counters are lost frames.
+    pub fn losses(&self, stats: &PortStats) -> PortLosses {
+        match self {
+            Self::Device(port) => port.losses(stats),
+            Self::Interface(_) => {
+                PortLosses { imissed: stats.imissed, ierrors: stats.ierrors, ..PortLosses::default() }
+            }
+        }
+    }
+
+    /// Whether every loss between the wire and a worker is in its counters.
+    pub fn counts_its_losses(&self) -> bool {
+        match self {
+            Self::Device(port) => port.facts().counts_its_losses,
+            Self::Interface(_) => true,
+        }
+    }
+
+    pub fn link(&self) -> Link {
+        match self {
+            Self::Device(port) => port.link(),
+            Self::Interface(port) => port.link(),
+        }
+    }
 }
 
 /// Running ports and their queues, numbered from 0 over all ports.
 #[derive(Debug)]
 pub(super) struct Ports {
     pub eal: Eal,
-    pub started: Vec<StartedPort>,
+    pub started: Vec<Started>,
     pub queues: Vec<RxQueue>,
 }
 
@@ -40,35 +105,75 @@ pub(super) fn start(eal: &[String], plans: &[PortPlan]) -> Result<Ports, PortsEr
     tracing::info!(arguments = ?eal.arguments(), memory = ?eal.memory(), "EAL is up");
     let mut ports = Ports { eal, started: Vec::new(), queues: Vec::new() };
     for plan in plans {
-        let (port, queues) = Port::open(&ports.eal, &config(plan))?.start()?;
-        let facts = port.facts();
-        tracing::info!(
-            device = facts.device, driver = facts.driver, queues = facts.queues, spread = ?facts.spread,
-            rx_descriptors = facts.rx_descriptors, mbufs = facts.buffers, "port is up"
-        );
-        for limitation in &facts.limitations {
-            tracing::warn!(device = facts.device, limitation, "port is not all that was asked for");
-        }
+        let (port, queues) = if interface::Device::parse(&plan.device).is_some() {
+            start_interface(plan)?
+        } else {
+            start_device(&ports.eal, plan)?
+        };
         ports.started.push(port);
         ports.queues.extend(queues);
     }
     Ok(ports)
 }
 
+fn start_device(eal: &Eal, plan: &PortPlan) -> Result<(Started, Vec<RxQueue>), PortsError> {
+    let (port, queues) = Port::open(eal, &config(plan))?.start()?;
+    let facts = port.facts();
+    tracing::info!(
+        device = facts.device, driver = facts.driver, queues = facts.queues, spread = ?facts.spread,
+        rx_descriptors = facts.rx_descriptors, mbufs = facts.buffers, "port is up"
+    );
+    for limitation in &facts.limitations {
+        tracing::warn!(device = facts.device, limitation, "port is not all that was asked for");
+    }
+    Ok((Started::Device(port), queues))
+}
+
+fn start_interface(plan: &PortPlan) -> Result<(Started, Vec<RxQueue>), PortsError> {
+    let (port, queues) = InterfacePort::open(&plan.device, plan.queues)?;
+    let port = port.start()?;
+    tracing::info!(device = port.device(), queues = port.queues(), "port is up and stays with the kernel");
+    Ok((Started::Interface(port), queues))
+}
+
 /// Logs what each port counted by its driver's own names: losses that no common counter knows are only there.
-pub(super) fn log_counters(ports: &[StartedPort]) {
+pub(super) fn log_counters(ports: &[Started]) {
     for port in ports {
         let counted: Vec<_> = port.xstats().into_iter().filter(|(_, value)| *value != 0).collect();
-        tracing::info!(device = port.facts().device, ?counted, "port's own counters");
+        tracing::info!(device = port.device(), ?counted, "port's own counters");
     }
 }
 
-/// Opens every port once, for `trawl check`: what DPDK says of each, in the config's order.
+/// Looks at every port once, for `trawl check`: what DPDK says of each, in the config's order. A port that shares its device with the
+/// kernel is found and not set up, and one that names an interface is not touched: either would change what the kernel does with it.
 ///
 /// # Errors
 /// When EAL does not start.
 pub fn probe(eal: &[String], plans: &[PortPlan]) -> Result<Vec<PortAnswer>, String> {
     let eal = Eal::init(eal).map_err(|e| e.to_string())?;
-    let ask = |plan| Port::open(&eal, &config(plan)).map(|port| port.facts().limitations.clone());
-    Ok(plans.iter().map(|plan| ask(plan).map_err(|e| e.to_string())).collect())
+    Ok(plans.iter().map(|plan| ask(&eal, plan)).collect())
+}
+
+fn ask(eal: &Eal, plan: &PortPlan) -> PortAnswer {
+    if interface::Device::parse(&plan.device).is_some() {
+        return InterfacePort::open(&plan.device, plan.queues)
+            .map(|_closed| Vec::new())
+            .map_err(|e| e.to_string());
+    }
+    if plan.interfaces().next().is_some() {
+        return Ok(Vec::new());
+    }
+    let config = config(plan);
+    let answer = if is_shared(plan) {
+        Port::find(eal, &config).map(|()| Vec::new())
+    } else {
+        Port::open(eal, &config).map(|port| port.facts().limitations.clone())
+    };
+    answer.map_err(|e| e.to_string())
+}
+
+/// Whether the kernel drives the device too.
+fn is_shared(plan: &PortPlan) -> bool {
+    let folder = |address| format!("/sys/bus/pci/devices/{address}/net");
+    plan.pci_address().is_some_and(|address| std::fs::read_dir(folder(address)).is_ok())
 }

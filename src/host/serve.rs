@@ -351,6 +351,7 @@ async fn run(
 fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
     let bounds = Bounds {
         connections_per_peer_max: plan.api.connections_per_peer_max,
+        connections_per_account_max: plan.api.connections_per_account_max,
         ..Bounds::new(plan.api.connections_max, plan.api.request_timeout)
     };
     Door { router, answer: api::fault, bounds, tls, proxies: plan.api.trusted_proxies.clone() }

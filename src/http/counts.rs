@@ -11,6 +11,8 @@ pub(super) enum Cut {
     Displaced,
     /// Its peer has as many as it may, all with a right credential.
     PeerFull,
+    /// Its account has as many as it may: it made room for a newer one, or was refused because all others were at work.
+    AccountFull,
     /// It had no right credential for too long.
     Stranger,
     /// Its client did not read, or too slowly.
@@ -20,7 +22,8 @@ pub(super) enum Cut {
 }
 
 /// Each [`Cut`] with its name in the metrics, in the order of the enum.
-const NAMES: [&str; 5] = ["displaced", "peer_full", "no_credential", "slow_reader", "proxy_header"];
+const NAMES: [&str; 6] =
+    ["displaced", "peer_full", "account_full", "no_credential", "slow_reader", "proxy_header"];
 
 static CUT: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
 

@@ -1,10 +1,14 @@
-//! Who is at the other end of a connection. Owns the client's address, what counts as one peer, and whether a right credential was
-//! seen; not what a credential is.
+//! Who is at the other end of a connection. Owns the client's address, what counts as one peer, whether a right credential was
+//! seen, and whether an answer is under way; not what a credential is.
 //!
 //! Invariant: a connection that once had a right credential keeps that standing until it ends.
 
+use super::places::Places;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 /// Where a request comes from; every request carries it as an extension. Behind a trusted proxy it is the proxy's client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,16 +29,42 @@ impl Peer {
 }
 
 /// What is known of a connection's client; every request carries it as an extension, in an `Arc`.
-#[derive(Debug, Default)]
 pub struct Standing {
+    /// The connection's place, and whose places it is one of.
+    id: u64,
+    places: Weak<Places>,
     has_credential: AtomicBool,
     requests: AtomicU32,
+    /// Since when no answer is under way; none while one is.
+    idle_since: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standing").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Standing {
-    /// Notes that a request of this connection carried a right credential.
-    pub fn credential_was_right(&self) {
-        self.has_credential.store(true, Ordering::Relaxed);
+    pub(super) fn new(id: u64, places: Weak<Places>) -> Self {
+        let idle_since = Mutex::new(Some(Instant::now()));
+        Self { id, places, has_credential: AtomicBool::new(false), requests: AtomicU32::new(0), idle_since }
+    }
+
+    /// Notes that a request carried a right credential of `account`. False if the account has as many connections as it may and
+    /// each of them is at work: then this one stays a stranger, and its request must be refused.
+    ///
+    /// A connection counts for the account that it named first.
+    #[must_use]
+    pub fn credential_was_right(&self, account: &str) -> bool {
+        if self.has_credential() {
+            return true;
+        }
+        let is_admitted = self.places.upgrade().is_none_or(|places| places.admit(self.id, account));
+        if is_admitted {
+            self.has_credential.store(true, Ordering::Relaxed);
+        }
+        is_admitted
     }
 
     /// Whether one did.
@@ -43,9 +73,24 @@ impl Standing {
         self.has_credential.load(Ordering::Relaxed)
     }
 
-    /// Counts a request; how many there were with it.
+    /// Counts a request, whose answer is under way from now on; how many there were with it.
     pub(super) fn request(&self) -> u32 {
+        self.set_idle_since(None);
         self.requests.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// All of an answer was handed over.
+    pub(super) fn answered(&self) {
+        self.set_idle_since(Some(Instant::now()));
+    }
+
+    fn set_idle_since(&self, since: Option<Instant>) {
+        *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// Since when no answer is under way, if none is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,19 +1,24 @@
-//! The places for connections. Owns how many there are, how many of them one peer may take, and who makes room; not what a
-//! connection does.
+//! The places for connections. Owns how many there are, how many of them one peer and one account may take, and who makes room;
+//! not what a connection does.
 //!
 //! A connection without a right credential (a stranger) keeps its place only as long as nobody needs it. Where a peer has as many as
 //! it may, its own oldest stranger makes room; where all places are taken, the oldest stranger of the peer that has most of
 //! them. So idle connections and unfinished handshakes keep nobody out.
 //!
-//! Invariant: there are never more connections than places, a connection with a right credential is never ended for another
-//! one, and addresses that are not the host's own never take the last places that are reserved for those that are.
+//! A connection with a right credential counts for its account. Where an account has as many as it may, the one of its own that has
+//! been idle longest makes room; if all are at work, the newcomer's request is refused and it stays a stranger. So one account does
+//! not take the places of the others, from however many peers it comes.
+//!
+//! Invariant: there are never more connections than places, a connection with a right credential is never ended for one of another
+//! account, and addresses that are not the host's own never take the last places that are reserved for those that are.
 
 use super::counts::Cut;
 use super::peer::{Peer, Standing};
 use super::serve::Bounds;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::task::AbortHandle;
 
 /// See the module.
@@ -28,11 +33,14 @@ struct Seats {
     /// By age: the oldest first.
     taken: BTreeMap<u64, Seat>,
     by_peer: HashMap<IpAddr, usize>,
+    by_account: HashMap<Arc<str>, usize>,
 }
 
 struct Seat {
     /// See [`Peer::network`].
     peer: IpAddr,
+    /// The first one that a right credential was of.
+    account: Option<Arc<str>>,
     standing: Arc<Standing>,
     /// Its task, once there is one.
     task: Option<AbortHandle>,
@@ -99,29 +107,59 @@ impl Seats {
         self.to_displace(is_candidate).map_or(Room::Full, Room::Of)
     }
 
-    fn add(&mut self, peer: IpAddr, standing: Arc<Standing>) -> u64 {
+    fn add(&mut self, peer: IpAddr, places: Weak<Places>) -> (u64, Arc<Standing>) {
         self.last += 1;
-        self.taken.insert(self.last, Seat { peer, standing, task: None });
+        let standing = Arc::new(Standing::new(self.last, places));
+        let seat = Seat { peer, account: None, standing: Arc::clone(&standing), task: None };
+        self.taken.insert(self.last, seat);
         *self.by_peer.entry(peer).or_default() += 1;
-        self.last
+        (self.last, standing)
     }
 
     fn remove(&mut self, id: u64) -> Option<Seat> {
         let seat = self.taken.remove(&id)?;
-        if let Some(count) = self.by_peer.get_mut(&seat.peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_peer.remove(&seat.peer);
-            }
+        one_less(&mut self.by_peer, &seat.peer);
+        if let Some(account) = &seat.account {
+            one_less(&mut self.by_account, account);
         }
         Some(seat)
     }
 
-    fn displace(&mut self, id: u64) {
+    fn displace(&mut self, id: u64, cut: Cut) {
         if let Some(task) = self.remove(id).and_then(|seat| seat.task) {
             task.abort();
         }
-        Cut::Displaced.count();
+        cut.count();
+    }
+
+    /// Counts a connection for an account; whether the account may have it.
+    fn admit(&mut self, bounds: &Bounds, id: u64, account: &str) -> bool {
+        let of_account = self.by_account.get(account).copied().unwrap_or(0);
+        if of_account >= bounds.connections_per_account_max {
+            let own = self.taken.iter().filter(|(_, seat)| seat.account.as_deref() == Some(account));
+            let idle = own.filter_map(|(other, seat)| Some((seat.standing.idle_since()?, *other))).min();
+            let Some((_, longest)) = idle else {
+                Cut::AccountFull.count();
+                return false;
+            };
+            self.displace(longest, Cut::AccountFull);
+        }
+        // If it is no longer there it has made room, and is about to end.
+        if let Some(seat) = self.taken.get_mut(&id) {
+            let account: Arc<str> = account.into();
+            seat.account = Some(Arc::clone(&account));
+            *self.by_account.entry(account).or_default() += 1;
+        }
+        true
+    }
+}
+
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
@@ -145,18 +183,18 @@ impl Places {
     /// # Errors
     /// When there is none.
     pub fn take(self: &Arc<Self>, peer: Peer, is_bounded: bool) -> Result<Place, NoPlace> {
-        let (peer, standing) = (peer.network(), Arc::<Standing>::default());
+        let peer = peer.network();
         let mut seats = self.seats();
         match seats.room(&self.bounds, peer, is_bounded) {
             Room::Free => {}
-            Room::Of(other) => seats.displace(other),
+            Room::Of(other) => seats.displace(other, Cut::Displaced),
             Room::NotForPeer => {
                 Cut::PeerFull.count();
                 return Err(NoPlace::ForPeer);
             }
             Room::Full => return Err(NoPlace::Yet),
         }
-        let id = seats.add(peer, Arc::clone(&standing));
+        let (id, standing) = seats.add(peer, Arc::downgrade(self));
         drop(seats);
         Ok(Place { id, standing, places: Arc::clone(self) })
     }
@@ -175,9 +213,15 @@ impl Places {
         let mut seats = self.seats();
         let stranger = seats.to_displace(|_| true);
         if let Some(id) = stranger {
-            seats.displace(id);
+            seats.displace(id, Cut::Displaced);
         }
         stranger.is_some()
+    }
+
+    /// Counts a connection for the account whose credential it presented. False if the account has as many as it may, all of them
+    /// at work.
+    pub fn admit(&self, id: u64, account: &str) -> bool {
+        self.seats().admit(&self.bounds, id, account)
     }
 }
 
@@ -197,7 +241,7 @@ impl Place {
         let Some(seat) = seats.remove(self.id) else { return false };
         let room = seats.room(&self.places.bounds, peer, true);
         match room {
-            Room::Of(other) => seats.displace(other),
+            Room::Of(other) => seats.displace(other, Cut::Displaced),
             Room::NotForPeer | Room::Full => Cut::PeerFull.count(),
             Room::Free => {}
         }
@@ -250,7 +294,7 @@ mod tests {
         let third = take(&places, "2001:db8::3").unwrap();
         assert_eq!([&other, &first, &second, &third].map(is_there), [true, false, true, true]);
         for place in [&second, &third] {
-            place.standing.credential_was_right();
+            assert!(place.standing.credential_was_right("a"));
         }
         assert!(take(&places, "2001:db8::4").err() == Some(NoPlace::ForPeer) && is_there(&other));
         drop(second);
@@ -261,14 +305,14 @@ mod tests {
     fn when_all_places_are_taken_the_peer_with_most_strangers_makes_room() {
         let places = places(5, 5, 0);
         let customer = take(&places, "192.0.2.1").unwrap();
-        customer.standing.credential_was_right();
+        assert!(customer.standing.credential_was_right("a"));
         let quiet = take(&places, "192.0.2.2").unwrap();
         let greedy: Vec<_> = (0..3).map(|_| take(&places, "192.0.2.3").unwrap()).collect();
         let newcomer = take(&places, "192.0.2.4").unwrap();
         assert!([&customer, &quiet, &newcomer].into_iter().all(is_there));
         assert_eq!(greedy.iter().map(is_there).collect::<Vec<_>>(), [false, true, true]);
         for place in greedy.iter().chain([&quiet, &newcomer]) {
-            place.standing.credential_was_right();
+            assert!(place.standing.credential_was_right("a"));
         }
         assert!(!places.has_room() && take(&places, "192.0.2.5").err() == Some(NoPlace::Yet));
         drop(customer);
@@ -299,13 +343,42 @@ mod tests {
         let places = places(10, 1, 0);
         let [first, second, third] = [0; 3].map(|_| places.take(peer("192.0.2.1"), false).unwrap());
         assert!(first.is_of(peer("198.51.100.1")) && second.is_of(peer("198.51.100.2")));
-        first.standing.credential_was_right();
+        assert!(first.standing.credential_was_right("a"));
         assert!(!third.is_of(peer("198.51.100.1")), "its peer has all that it may");
         assert!(is_there(&first) && is_there(&second) && !is_there(&third));
         drop(third);
         let fourth = places.take(peer("192.0.2.1"), false).unwrap();
         assert!(fourth.is_of(peer("198.51.100.2")) && !is_there(&second));
         assert_eq!(places.seats().by_peer.len(), 2);
+    }
+
+    #[test]
+    fn an_account_at_its_bound_gives_up_its_longest_idle_connection() {
+        let bounds = Bounds::new(100, Duration::from_secs(1));
+        let places = Places::new(Bounds { connections_per_account_max: 3, ..bounds });
+        let of = |host: u8, account: &str| {
+            let place = take(&places, &format!("192.0.2.{host}")).unwrap();
+            place.standing.request();
+            let is_admitted = place.standing.credential_was_right(account);
+            (place, is_admitted)
+        };
+        let (other, _) = of(1, "other");
+        other.standing.answered();
+        let (stranger, own) = (take(&places, "192.0.2.2").unwrap(), [3, 4, 5].map(|host| of(host, "own").0));
+        let (refused, is_admitted) = of(6, "own");
+        assert!(!is_admitted && !refused.standing.has_credential(), "all of its own are at work");
+        // Its second one is idle longer than its first.
+        own[1].standing.answered();
+        own[0].standing.answered();
+        let (newcomer, is_admitted) = of(7, "own");
+        assert!(is_admitted);
+        let there = [&other, &stranger, &own[0], &own[1], &own[2], &newcomer, &refused].map(is_there);
+        assert_eq!(there, [true, true, true, false, true, true, true]);
+        // One that is refused may ask again, and one that is admitted is asked nothing again.
+        assert!(refused.standing.credential_was_right("own") && !is_there(&own[0]));
+        assert!(newcomer.standing.credential_was_right("own"));
+        drop((own, newcomer, refused));
+        assert_eq!(places.seats().by_account, HashMap::from([("other".into(), 1)]));
     }
 
     #[tokio::test]

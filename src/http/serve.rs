@@ -14,11 +14,11 @@ use super::proxy;
 use super::seldom::Seldom;
 use super::tls::Tls;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Request};
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,8 +26,9 @@ use ipnet::IpNet;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,6 +44,8 @@ pub struct Bounds {
     pub connections_max: usize,
     /// Of one peer.
     pub connections_per_peer_max: usize,
+    /// Of one account.
+    pub connections_per_account_max: usize,
     /// Of all, those that only the host itself can take.
     pub loopback_reserved: usize,
     /// From the end of an answer, or the start of the connection, to the last byte of the next request's head. Also how
@@ -54,17 +57,18 @@ pub struct Bounds {
     pub stranger_time_max: Duration,
     /// Requests that it may make.
     pub stranger_requests_max: u32,
-    /// For the requests at work at shutdown.
+    /// What a request may take; those at work at shutdown have less.
     pub request_time_max: Duration,
 }
 
 impl Bounds {
-    /// With the usual bounds of one connection, and none for one peer.
+    /// With the usual bounds of one connection, and none for one peer or account.
     #[must_use]
     pub fn new(connections_max: usize, request_time_max: Duration) -> Self {
         Self {
             connections_max,
             connections_per_peer_max: connections_max,
+            connections_per_account_max: connections_max,
             loopback_reserved: 0,
             head_time_max: HEAD_TIME_MAX,
             write_time_max: WRITE_TIME_MAX,
@@ -87,7 +91,8 @@ const STRANGER_TIME_MAX: Duration = Duration::from_secs(60);
 /// Enough for a reader of the OpenAPI document and for a scraper of metrics.
 const STRANGER_REQUESTS_MAX: u32 = 100;
 
-/// From when a stranger's time is up to the end of the answer that it is getting.
+/// From when a stranger's time is up, or the host ends, to the end of the answer that a client is getting. Clients that do not read
+/// or never send all of a request must not hold up a restart.
 const LAST_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A TLS handshake is two round trips; a proxy's header comes at once.
@@ -123,7 +128,7 @@ pub struct Door {
 pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Output = ()>) {
     let places = Places::new(door.bounds);
     let (ending, _) = watch::channel(false);
-    let request_time_max = door.bounds.request_time_max;
+    let last_time_max = door.bounds.request_time_max.min(LAST_ANSWER_TIME_MAX);
     let house = Arc::new(House { door, said: Seldom::default() });
     let mut acceptor = Acceptor::new(listener);
     let mut connections = JoinSet::new();
@@ -145,8 +150,10 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Outp
     drop(acceptor);
     ending.send_replace(true);
     let all_ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(request_time_max, all_ended).await.is_err() {
-        tracing::warn!("API connections were cut at shutdown: their clients did not read their answers");
+    if tokio::time::timeout(last_time_max, all_ended).await.is_err() {
+        tracing::warn!(
+            "API connections were cut at shutdown: their clients neither sent whole requests nor read their answers"
+        );
     }
 }
 
@@ -344,5 +351,37 @@ async fn respond(
     if requests >= stranger_requests_max && !standing.has_credential() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    Ok(response.map(|body| Body::new(UnderWay { body, standing })))
+}
+
+/// The body of an answer; when it is dropped, all of it was handed over.
+struct UnderWay {
+    body: Body,
+    standing: Arc<Standing>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.standing.answered();
+    }
+}
+
+impl HttpBody for UnderWay {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

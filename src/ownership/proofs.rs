@@ -99,7 +99,7 @@ impl Seen {
 
     #[cfg(test)]
     pub fn forget(&self) {
-        self.0.lock().unwrap().clear();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn note(&self, entry: &CaptureId, now: Instant) {

@@ -37,7 +37,12 @@ pub trait Burst {
     /// Copies the first `dst.len()` bytes of frame `i` over all its segments. `dst` is not longer than the frame.
     fn copy_to(&self, i: usize, dst: &mut [u8]);
 
-    /// The port's own receive time in ns since the UNIX epoch, where it offers one.
+    /// Whether the port says when it received each frame.
+    fn is_timed(&self) -> bool {
+        false
+    }
+
+    /// The port's own receive time in ns since the UNIX epoch, where it [has one](Burst::is_timed).
     fn hardware_time_ns(&self, i: usize) -> Option<u64> {
         let _ = i;
         None

@@ -127,11 +127,12 @@ fn write_run<B: Burst>(
     stream: &mut Stream,
 ) -> u64 {
     let burst = stamped.burst;
-    let mut run = stream.run(stamped.ns, stamped.header, stamped.cycles);
+    let is_timed = burst.is_timed();
+    let mut run = stream.run(stamped.ns, stamped.header, stamped.cycles, is_timed);
     for i in frames {
         let wire = burst.wire_len(i);
         let kept = wire.min(snaplen);
-        let data = run.record(kept, wire, burst.hardware_time_ns(i));
+        let data = run.record(kept, wire, if is_timed { burst.hardware_time_ns(i) } else { None });
         match burst.head(i).get(..kept as usize) {
             Some(head) => copy_frame(data, head),
             None => burst.copy_to(i, data),

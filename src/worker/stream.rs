@@ -119,6 +119,9 @@ pub(super) struct Run<'a> {
     /// The time fields of a record header for `ns`.
     stamp: u64,
     ns: u64,
+    /// When the burst was polled, in the worker's time: no frame of it can be younger.
+    polled_ns: u64,
+    ahead_ns: i64,
     cycles: u64,
     written: usize,
     packets: u32,
@@ -137,14 +140,15 @@ struct Booking<'a> {
 }
 
 impl Run<'_> {
-    /// Writes the next record's header, and returns the place of its `kept` bytes.
+    /// Writes the next record's header, and returns the place of its `kept` bytes. A port's own time counts as far as it lies
+    /// before the poll, so that a wall clock that was set in between moves no stream ahead.
     ///
     /// # Panics
     /// When there is no room: `Cursor::step` said otherwise.
     #[inline]
     pub fn record(&mut self, kept: u32, wire: u32, port_ns: Option<u64>) -> &mut [u8] {
         if let Some(port_ns) = port_ns {
-            self.ns = self.ns.max(port_ns);
+            self.ns = self.ns.max(port_ns.min(self.polled_ns).saturating_add_signed(self.ahead_ns));
             self.stamp = stamp(self.ns);
             if self.packets == 0 {
                 self.first_ns = self.ns;
@@ -257,10 +261,11 @@ impl Stream {
     }
 
     /// Begins a run of records into the open block, received at `ns` of the worker's time, of which `header` are the time fields,
-    /// unless a port knows better.
+    /// unless a port knows better: then each record brings its time, in the worker's wall clock.
     #[inline]
-    pub fn run(&mut self, ns: u64, header: u64, cycles: u64) -> Run<'_> {
-        let later = self.time(ns);
+    pub fn run(&mut self, ns: u64, header: u64, cycles: u64, is_timed: bool) -> Run<'_> {
+        let (polled_ns, ahead_ns) = (ns, self.ahead_ns);
+        let later = if is_timed { self.last_ns } else { self.time(ns) };
         let stamp = if later == ns { header } else { stamp(later) };
         let ns = later;
         let block = self.block.as_mut().map(Block::bytes_mut).unwrap_or_default();
@@ -273,7 +278,7 @@ impl Stream {
             last_ns: &mut self.last_ns,
             dirty_since: &mut self.dirty_since,
         };
-        Run { rest, stamp, ns, cycles, written: 0, packets: 0, first_ns: ns, to }
+        Run { rest, stamp, ns, polled_ns, ahead_ns, cycles, written: 0, packets: 0, first_ns: ns, to }
     }
 
     /// Takes the step that a record needs. The caller has made sure of a free block (`Cursor::fitting`).
@@ -432,7 +437,7 @@ mod tests {
                         if stream.cursor.fitting(std::iter::once(bytes), max, hand_over.free.len()) == 1 {
                             let step = stream.cursor.step(bytes, max);
                             stream.advance(step, hand_over, 262_144, n as u64 + 1);
-                            stream.run(n as u64 + 1, stamp(n as u64 + 1), n as u64 + 1).record(kept, kept, None).fill(n.to_le_bytes()[0]);
+                            stream.run(n as u64 + 1, stamp(n as u64 + 1), n as u64 + 1, false).record(kept, kept, None).fill(n.to_le_bytes()[0]);
                             expected.push((n, kept));
                         }
                     }
@@ -473,7 +478,7 @@ mod tests {
             for (n, &kept) in sizes.iter().enumerate() {
                 let step = stream.cursor.step(kept as usize + PCAP_RECORD_HEADER_BYTES, u64::MAX);
                 stream.advance(step, hand_over, 262_144, 1);
-                stream.run(1, stamp(1), 1).record(kept, kept, None).fill(1);
+                stream.run(1, stamp(1), 1, false).record(kept, kept, None).fill(1);
                 if n % flush_after == 0 {
                     stream.flush(hand_over);
                 }
@@ -511,5 +516,30 @@ mod tests {
                 prop_assert!(used == blocks && cursor.step(next, max) != Step::Append);
             }
         }
+    }
+
+    /// A port's times are taken as they are in the capture's clock, never go back, and never pass the poll: a wall clock that was set
+    /// while frames waited in the port moves no stream ahead.
+    #[test]
+    fn a_ports_own_times_are_kept_within_what_came_before_and_the_poll() {
+        let (mut free, _) = crate::block::Arena::map(2, crate::block::Hugepages::Never).unwrap();
+        let (worker_end, _writer_end) = crate::block::lane::<Message>(2, 8);
+        let mut lanes = vec![worker_end];
+        let mut stream = Stream::idle();
+        stream.begin(1, None, None);
+        stream.shift_time(-1000);
+        let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+        stream.advance(Step::NextSegment, hand_over, 65_535, 1);
+        let mut times = |polled_ns: u64, port_ns: &[u64]| {
+            let mut run = stream.run(polled_ns, stamp(polled_ns), 1, true);
+            for ns in port_ns {
+                run.record(0, 60, Some(*ns));
+            }
+            drop(run);
+            (stream.first_ns, stream.last_ns)
+        };
+        assert_eq!(times(9000, &[5000, 6000]), (4000, 5000));
+        assert_eq!(times(9000, &[3000, 7000]), (4000, 6000));
+        assert_eq!(times(9000, &[3_600_000_000_000]), (4000, 8000));
     }
 }

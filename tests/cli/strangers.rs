@@ -36,7 +36,8 @@ fn server(status: &str, headers: &str, body: &str) -> (String, Receiver<String>)
 }
 
 fn envelope(result: &Value, errors: &Value) -> String {
-    json!({"result": result, "success": errors.as_array().unwrap().is_empty(), "errors": errors, "messages": []})
+    let notes = json!([{"code": 1103, "message": RAW}]);
+    json!({"result": result, "success": errors.as_array().unwrap().is_empty(), "errors": errors, "messages": notes})
         .to_string()
 }
 

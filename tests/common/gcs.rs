@@ -55,7 +55,7 @@ fn command(port: u16) -> Option<Command> {
         crate::skip::skip("gcp-storage-emulator", "scripts/test.sh installs it");
         return None;
     }
-    let mut command = Command::new(python);
+    let mut command = crate::inherit::program(python);
     command.args(["-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--in-memory", "-q"]);
     command.args(["--port", &port.to_string()]);
     Some(command)

@@ -5,11 +5,12 @@
 #![allow(dead_code, reason = "each test binary that shares this file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+use crate::inherit;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -49,7 +50,7 @@ impl Weed {
         let config = dir.path().join("s3.json");
         std::fs::write(&config, users.to_string()).unwrap();
         let ports = free_ports();
-        let mut command = Command::new("weed");
+        let mut command = inherit::program("weed");
         command
             .args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
             .args(["-master.volumeSizeLimitMB=64", "-volume.max=0", "-s3.autoCreateBucket=false"])
@@ -65,30 +66,31 @@ impl Weed {
         command.env("WEED_S3_SSE_KEK", "0123456789abcdef".repeat(4));
         // Its own folder also as the working one: it writes there what it has no option for.
         command.current_dir(dir.path());
-        let server = match command.spawn() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                crate::skip::skip("weed", "scripts/test.sh installs it");
-                return None;
-            }
-            server => server.unwrap(),
-        };
+        let server = command.spawn().unwrap();
         let mut weed = Self { endpoint: format!("http://127.0.0.1:{}", ports[0]), server, dir };
-        weed.wait().await;
+        if !weed.is_installed_and_ready().await {
+            crate::skip::skip("weed", "scripts/test.sh installs it");
+            return None;
+        }
         Some(weed)
     }
 
-    /// Ready is when an object can be written: the S3 part answers before the volumes can.
-    async fn wait(&mut self) {
+    /// Waits until it is ready, which is when an object can be written: the S3 part answers before the volumes can. False if there is
+    /// no such program.
+    async fn is_installed_and_ready(&mut self) -> bool {
         let client = self.client();
         let deadline = Instant::now() + Duration::from_secs(90);
         while Instant::now() < deadline {
             if let Some(status) = self.server.try_wait().unwrap() {
+                if status.code() == Some(inherit::NO_PROGRAM) {
+                    return false;
+                }
                 panic!("weed ended with {status}: {}", self.log());
             }
             // The second and later turns find the bucket there.
             let _exists_already = client.create_bucket().bucket("ready").send().await;
             if client.put_object().bucket("ready").key("x").body(vec![1].into()).send().await.is_ok() {
-                return;
+                return true;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

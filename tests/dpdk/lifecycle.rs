@@ -133,7 +133,8 @@ fn devices_that_are_not_there_are_refused_with_advice() {
     alone(|| {
         let eal = eal_small();
         for device in ["net_nonsense0", "nonsense"] {
-            assert!(refusal(&eal, &PortConfig::new(device, 1)).contains("net_af_packet"));
+            let message = refusal(&eal, &PortConfig::new(device, 1));
+            assert!(message.contains("net_virtio_user") && message.contains("interface:eth0"));
         }
         let message = refusal(&eal, &PortConfig::new("0000:fe:1f.7", 1));
         assert!(message.contains("no PCI device 0000:fe:1f.7"));

@@ -7,12 +7,17 @@
 // Helpers of tests are tests: clippy.toml's exemption sees only functions marked #[test].
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/netns.rs"]
+mod netns;
+#[path = "../common/odd.rs"]
+mod odd;
 #[path = "../common/skip.rs"]
 mod skip;
 mod support;
 
 mod allocations;
 mod feeding;
+mod interface;
 mod lifecycle;
 mod null;
 mod pcap;

@@ -1,16 +1,16 @@
-//! What the device tests share: a process of one's own, a network namespace, frames, and draining a queue.
+//! What the device tests share: a process of one's own, frames, and draining a queue.
 
 use std::{
     collections::BTreeMap,
     env,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{self, Command, Output},
-    sync::atomic::{AtomicU32, Ordering},
+    process::Command,
     time::{Duration, Instant},
 };
 
-use crate::skip::skip;
+pub use crate::netns::alone_in_netns;
+use crate::netns::{CHILD, expect_success, this_test};
 use trawl::{
     dpdk::{Eal, Port, PortConfig, RxQueue, StartedPort},
     packet::{Burst, Source},
@@ -18,9 +18,6 @@ use trawl::{
 
 /// IEEE 802's ethertype for experiments: no kernel sends it by itself.
 pub const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
-
-/// Set in a process that belongs to one test.
-const CHILD: &str = "TRAWL_DPDK_TEST_CHILD";
 
 /// How long a frame may take on the way.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,24 +41,6 @@ pub fn alone_with(environment: impl FnOnce() -> Vec<(&'static str, PathBuf)>, bo
     expect_success(command.args(this_test()).env(CHILD, "1").envs(environment()).output().unwrap());
 }
 
-/// Runs the body in a process and a network namespace of its own, after `commands` were run in the namespace.
-pub fn alone_in_netns(commands: &[&str], body: impl FnOnce()) {
-    if env::var_os(CHILD).is_some() {
-        return body();
-    }
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(reason) => return skip("network namespaces", reason),
-    };
-    for command in commands {
-        expect_success(namespace.command("sh").args(["-ec", command]).output().unwrap());
-    }
-    let exe = env::current_exe().unwrap();
-    expect_success(
-        namespace.command(exe.to_str().unwrap()).args(this_test()).env(CHILD, "1").output().unwrap(),
-    );
-}
-
 /// Runs the body in a process of its own that has no rights.
 pub fn alone_as_plain_user(body: impl FnOnce()) {
     if env::var_os(CHILD).is_some() || !rustix::process::geteuid().is_root() {
@@ -75,50 +54,6 @@ pub fn alone_as_plain_user(body: impl FnOnce()) {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(exe).args(this_test());
     expect_success(command.current_dir("/").env(CHILD, "1").env("HOME", "/").output().unwrap());
-}
-
-fn this_test() -> [String; 3] {
-    let name = std::thread::current().name().expect("the harness names its threads after tests").to_owned();
-    ["--exact".into(), name, "--nocapture".into()]
-}
-
-fn expect_success(output: Output) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    print!("{}", text(&output.stdout));
-    eprint!("{}", text(&output.stderr));
-    assert!(output.status.success(), "{}", output.status);
-}
-
-struct Namespace(String);
-
-impl Namespace {
-    fn new() -> Result<Self, String> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("making a network namespace needs root".into());
-        }
-        // Under `cargo test` several tests make theirs in one process.
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("trawl-test-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let output = Command::new("ip").args(["netns", "add", &name]).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        if said.contains("not permitted") {
-            return Err(format!("making a network namespace is not permitted here: {said}"));
-        }
-        assert!(output.status.success(), "{said}");
-        Ok(Self(name))
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0, program]);
-        command
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
 }
 
 /// EAL for a test: no hardware, and little memory.

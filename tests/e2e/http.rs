@@ -44,8 +44,19 @@ pub fn ask(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&to, TIMEOUT)?;
+    ask_over(TcpStream::connect_timeout(&to, TIMEOUT)?, method, path, headers, body)
+}
+
+/// The same over a connection that is there.
+pub fn ask_over(
+    mut stream: TcpStream,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Answer> {
     stream.set_read_timeout(Some(TIMEOUT))?;
+    let to = stream.peer_addr()?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));

@@ -6,12 +6,14 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
+mod attacks;
 mod bucket;
 mod buckets;
 mod cli;
 mod disk;
 mod disks;
 mod doors;
+mod drops;
 mod ending;
 mod faults;
 mod format;
@@ -20,12 +22,18 @@ mod host;
 #[path = "../common/front.rs"]
 mod front;
 mod http;
+#[path = "../common/inherit.rs"]
+mod inherit;
 mod kills;
 mod limits;
 mod observe;
 #[path = "../common/openmetrics.rs"]
 mod openmetrics;
+#[path = "../common/netns.rs"]
+mod netns;
 mod numbered;
+#[path = "../common/odd.rs"]
+mod odd;
 mod measure;
 mod memory;
 mod outcome;
@@ -46,6 +54,8 @@ mod skip;
 mod tls;
 mod unit;
 mod trawl;
+mod turns;
 mod verdicts;
 #[path = "../common/weed.rs"]
 mod weed;
+mod wire;

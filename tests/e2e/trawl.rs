@@ -4,6 +4,7 @@
 
 use crate::frames::real_pcap;
 use crate::http::{self, Answer};
+use crate::inherit;
 use ::trawl::job::Progress;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -214,7 +215,7 @@ require_validation = {validation}
     #[track_caller]
     pub fn start_with_program(self, program: &str, arguments: &[&str]) -> Trawl {
         let (dir, listen) = self.folder(|config, _| config);
-        let mut command = Command::new(program);
+        let mut command = inherit::program(program);
         command.args(arguments).arg(env!("CARGO_BIN_EXE_trawl")).arg("serve").env("TMPDIR", dir.path());
         let process = spawn(command, dir.path(), &self.environment);
         let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
@@ -294,7 +295,7 @@ require_validation = {validation}
 
 /// Starts the process; its log goes on in the same file.
 fn launch(dir: &Path, environment: &[(String, String)]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trawl"));
+    let mut command = inherit::program(env!("CARGO_BIN_EXE_trawl"));
     command.arg("serve");
     spawn(command, dir, environment)
 }
@@ -381,7 +382,7 @@ impl Trawl {
 
     /// The same with more arguments.
     pub fn launch_with(&mut self, arguments: &[&str]) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trawl"));
+        let mut command = inherit::program(env!("CARGO_BIN_EXE_trawl"));
         command.arg("serve").args(arguments);
         self.process = spawn(command, self.dir.path(), &self.environment);
     }
@@ -398,7 +399,7 @@ impl Trawl {
         self.restart();
     }
 
-    fn try_ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
+    pub fn try_ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
         let path = format!("/client/v4/accounts/{ACCOUNT}/pcaps{path}");
         let token = format!("Bearer {TOKEN}");
         http::ask(self.listen, method, &path, &[("Authorization", &token)], body)

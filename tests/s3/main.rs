@@ -8,6 +8,8 @@ mod front;
 mod gcs;
 #[path = "../common/gcs.rs"]
 mod gcs_server;
+#[path = "../common/inherit.rs"]
+mod inherit;
 mod merge;
 mod rights;
 #[path = "../common/proxy.rs"]

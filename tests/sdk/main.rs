@@ -12,6 +12,8 @@ mod curl;
 mod frames;
 #[path = "../e2e/http.rs"]
 mod http;
+#[path = "../common/inherit.rs"]
+mod inherit;
 mod schema;
 mod sdks;
 #[path = "../common/skip.rs"]

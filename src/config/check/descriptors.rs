@@ -1,7 +1,7 @@
 //! Open files: what the config can need at once against what the process may have. Owns that arithmetic; `host` raises the soft
 //! limit to the hard one.
 //!
-//! Invariant: the need is that of all captures, queues and connections at once, so that a host that passes never meets EMFILE.
+//! Invariant: the need is that of all captures, deliveries, queues and connections at once, so that a host that passes never meets EMFILE.
 
 use super::{Finding, Host};
 use crate::config::Plan;
@@ -24,8 +24,11 @@ pub fn files_needed(plan: &Plan) -> u64 {
     let captures = plan.capture.captures_max as u64;
     // The history records in a slot of its own.
     let slots = captures + u64::from(plan.history.is_some());
+    // Of a capture that takes packets, and of one that has ended and whose turn it is.
+    let delivery = CAPTURE_FILES + plan.upload.stores.s3.parts_in_flight as u64;
     slots * queues * (SEGMENT_FILES + READER_FILES)
-        + captures * (CAPTURE_FILES + plan.upload.stores.s3.parts_in_flight as u64)
+        + captures * delivery
+        + plan.upload.deliveries_max as u64 * (queues * READER_FILES + delivery)
         + plan.api.connections_max as u64
         + OBSERVE_FILES
         + OTHER_FILES
@@ -37,11 +40,12 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     if limit < need {
         let queues: u64 = plan.ports.iter().map(|port| u64::from(port.queues)).sum();
         let text = format!(
-            "this process may have {limit} files open, and {} captures on {queues} queues with {} API connections need {need}",
-            plan.capture.captures_max, plan.api.connections_max
+            "this process may have {limit} files open, and {} captures on {queues} queues with {} deliveries beside them and {} API \
+             connections need {need}",
+            plan.capture.captures_max, plan.upload.deliveries_max, plan.api.connections_max
         );
         let advice = format!(
-            "set LimitNOFILE={} in the unit (in a shell: ulimit -n), or lower capture.captures_max or api.connections_max",
+            "set LimitNOFILE={} in the unit (in a shell: ulimit -n), or lower capture.captures_max, upload.deliveries_max or api.connections_max",
             need.next_power_of_two()
         );
         findings.push(Finding::error("capture.captures_max", text, advice));
@@ -66,9 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn the_need_grows_with_captures_queues_parts_and_connections() {
-        let few = "[capture]\ncaptures_max = 10\n[api]\nconnections_max = 100\n[upload]\nparts_in_flight = 2";
-        let base = OBSERVE_FILES + OTHER_FILES;
+    fn the_need_grows_with_captures_deliveries_queues_parts_and_connections() {
+        let few = "[capture]\ncaptures_max = 10\n[api]\nconnections_max = 100\n[upload]\nparts_in_flight = 2\ndeliveries_max = 5";
+        let base = 5 * (6 + 6) + OBSERVE_FILES + OTHER_FILES;
         assert_eq!(files_needed(&plan(few)), 10 * 6 * 3 + 10 * 6 + 100 + base);
         let with_history = format!("{few}\n[history]\nenabled = true");
         assert_eq!(files_needed(&plan(&with_history)), 11 * 6 * 3 + 10 * 6 + 100 + base);

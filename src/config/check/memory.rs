@@ -7,6 +7,7 @@ use super::{Finding, Host};
 use crate::block::Hugepages;
 use crate::config::{ByteSize, Plan, PortPlan};
 use crate::drivers::{Queue, UNKNOWN};
+use crate::interface::Device;
 use crate::limits::OTHER_MEMORY_BYTES_MAX;
 use crate::spool::WriteMode;
 
@@ -83,9 +84,10 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
 
 /// What this config takes of memory at most: for what, how many bytes, and which key says so.
 #[must_use]
-pub fn memory_rows(plan: &Plan, host: &Host, is_mapped: bool) -> [(&'static str, u64, &'static str); 5] {
+pub fn memory_rows(plan: &Plan, host: &Host, is_mapped: bool) -> [(&'static str, u64, &'static str); 6] {
     [
         ("dpdk", dpdk_bytes(plan, host), "dpdk.eal, port.mbufs"),
+        ("rings of interfaces", rings_bytes(&plan.ports), "port.device ring_mib="),
         ("blocks", plan.blocks.bytes(), "blocks.bytes_max"),
         ("mapped segments", if is_mapped { plan.spool.pool_bytes } else { 0 }, "spool.pool_bytes"),
         ("deliveries, at most", plan.upload.memory_bytes, "upload.memory_bytes_max"),
@@ -199,7 +201,17 @@ fn pools_bytes(ports: &[PortPlan], host: &Host) -> u64 {
         let each = MBUF_OVERHEAD_BYTES + u64::from(queue.buffer_bytes);
         u64::from(port.queues) * u64::from(queue.buffers) * each
     };
-    EAL_BASE_BYTES + ports.iter().map(pool).sum::<u64>()
+    let dpdks = ports.iter().filter(|port| Device::parse(&port.device).is_none());
+    EAL_BASE_BYTES + dpdks.map(pool).sum::<u64>()
+}
+
+/// The kernel's rings of interfaces, which are no hugepages and none of DPDK's.
+fn rings_bytes(ports: &[PortPlan]) -> u64 {
+    let ring = |port: &PortPlan| {
+        let device = Device::parse(&port.device)?.ok()?;
+        Some(u64::from(port.queues) * (u64::from(device.ring_mib) << 20))
+    };
+    ports.iter().filter_map(ring).sum()
 }
 
 #[cfg(test)]

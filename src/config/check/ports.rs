@@ -2,9 +2,10 @@
 //!
 //! Invariant: a device whose limits are not known here is left to EAL's own probe.
 
-use super::{Finding, Host, ProbePorts};
+use super::{Finding, Host, ProbePorts, interfaces};
 use crate::config::{Plan, PortPlan};
 use crate::drivers::{Counted, Driver, TABLE};
+use crate::interface::Device;
 use std::path::Path;
 
 /// Kernel drivers that hand a device to user space.
@@ -13,11 +14,12 @@ const USERSPACE: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "vfio_pc
 pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     for (at, port) in plan.ports.iter().enumerate() {
         let key = format!("port[{at}].device");
-        match port.pci_address() {
-            Some(address) => pci(plan, port, &address, &key, host, findings),
+        match (Device::parse(&port.device), port.pci_address()) {
+            (Some(device), _) => interfaces::device(device, &key, host, findings),
+            (None, Some(address)) => pci(plan, port, &address, &key, host, findings),
             // Only DPDK's bus knows whether there is such a device.
-            None if is_of_a_bus(port.name()) => {}
-            None => vdev(port, &key, host, findings),
+            (None, None) if is_of_a_bus(port.name()) => {}
+            (None, None) => vdev(port, &key, host, findings),
         }
     }
 }
@@ -48,6 +50,9 @@ fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, find
         // Such a device stays bound: DPDK uses it beside the kernel's own interface.
         Some(driver) if TABLE.iter().any(|row| row.kernel == Some(driver)) => {
             kernel_queues(port, &device, key, host, findings);
+            for interface in host.names(&format!("{device}/net")) {
+                interfaces::taken(&interface, "while trawl runs, the kernel", key, host, findings);
+            }
         }
         Some(driver) if USERSPACE.contains(&driver) => {}
         Some(driver) => {
@@ -55,6 +60,9 @@ fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, find
             let text = format!("{address} is bound to the kernel driver {driver}");
             let text = if interfaces.is_empty() { text } else { format!("{text} as {interfaces}") };
             findings.push(Finding::error(key, text, format!("{bind} (the kernel loses the interface)")));
+            for interface in host.names(&format!("{device}/net")) {
+                interfaces::taken(&interface, "bound to vfio-pci, this host", key, host, findings);
+            }
         }
     }
 }
@@ -110,7 +118,7 @@ fn kernel_queues(port: &PortPlan, device: &str, key: &str, host: &Host, findings
 
 /// A software device: its queues by its own arguments, and the files and interfaces that these name.
 fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
-    let driver = port.name().trim_end_matches(|c: char| c.is_ascii_digit());
+    let driver = port.driver();
     let number =
         |name| port.arguments(name).last().and_then(|value| value.parse::<usize>().ok()).unwrap_or(1);
     // Sources: the DPDK manual's chapters on the libpcap, AF_PACKET, AF_XDP and virtio-user drivers.
@@ -125,8 +133,8 @@ fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
         "net_virtio_user" | "virtio_user" => Some((number("queues"), "raise queues= in the device")),
         name if name.starts_with("net_") || name.starts_with("eth_") => None,
         _ => {
-            let text = format!("{:?} is neither a PCI address nor a DPDK vdev", port.device);
-            let advice = "write an address such as 0000:03:00.0 or a vdev such as net_af_packet0,iface=eth0";
+            let text = format!("{:?} is neither a PCI address nor a DPDK vdev nor an interface", port.device);
+            let advice = "write an address such as 0000:03:00.0 or an interface such as interface:eth0";
             findings.push(Finding::error(key, text, advice));
             return;
         }
@@ -146,12 +154,7 @@ fn vdev(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) {
     {
         findings.push(Finding::error(key, format!("there is no file {file}"), "correct rx_pcap="));
     }
-    let interfaces = ["iface", "rx_iface", "rx_iface_in"].into_iter().flat_map(|name| port.arguments(name));
-    let by_interface = matches!(driver, "net_pcap" | "net_af_packet" | "net_af_xdp");
-    for interface in interfaces.filter(|name| by_interface && host.lacks(&format!("/sys/class/net/{name}"))) {
-        let advice = "list the interfaces with `ip link` and correct the name";
-        findings.push(Finding::error(key, format!("there is no network interface {interface}"), advice));
-    }
+    interfaces::of_vdev(port, key, host, findings);
 }
 
 /// What DPDK itself says of the ports.

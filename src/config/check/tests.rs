@@ -172,8 +172,114 @@ fn a_software_port_has_the_queues_that_its_arguments_give() {
     );
     assert_one(&made.findings("device = \"net_af_packet0,iface=eth9\"", ""), &["no network interface eth9"]);
     assert_one(&made.findings("device = \"eth0\"", ""), &["neither a PCI address nor a DPDK vdev"]);
-    assert_eq!(made.findings("device = \"net_af_packet0,iface=eth0,qpairs=2\"\nqueues = 2", ""), [""; 0]);
+    assert_eq!(made.findings("device = \"interface:eth0\"\nqueues = 2", FEW), [""; 0]);
     assert_eq!(made.findings("device = \"net_null0\"\nqueues = 8", FEW), [""; 0]);
+}
+
+#[test]
+fn a_driver_that_changes_frames_is_refused_with_the_port_to_use() {
+    let made = Made::sound();
+    let found = made.findings("device = \"net_af_packet0,iface=eth0,qpairs=2\"\nqueues = 2", FEW);
+    assert_one(
+        &found,
+        &["port[0].device: net_af_packet", "joins IP fragments", "device = \"interface:eth0\""],
+    );
+    made.write("sys/class/net/lo/mtu", "65536\n");
+    assert_one(
+        &made.findings("device = \"net_pcap0,rx_iface=lo\"", ""),
+        &["cuts frames at 16128", "interface:lo"],
+    );
+    assert_one(&made.findings("device = \"interface:eth9\"", ""), &["no network interface eth9"]);
+    assert_one(&made.findings("device = \"interface:eth0,promisc=1\"", ""), &["no argument \"promisc\""]);
+}
+
+#[test]
+fn an_interface_that_makes_frames_nobody_sent_is_refused_with_the_line_that_ends_it() {
+    let made = Made::sound();
+    let found = |features: fn(&str) -> std::io::Result<Vec<String>>, device: &str| {
+        let host = Host { features, ..made.host() };
+        let found = check(&made.config(&format!("device = \"{device}\""), ""), &host, None);
+        let found = found.into_iter().filter(|finding| finding.severity < Severity::Notice);
+        found
+            .map(|one| format!("{}: {}: {} | {}", one.severity, one.subject, one.text, one.advice))
+            .collect::<Vec<_>>()
+    };
+    let merging = |_: &str| Ok(["rx-checksum", "rx-gro", "rx-lro"].map(str::to_owned).to_vec());
+    for device in ["interface:eth0", "net_pcap0,rx_iface=eth0", "net_pcap0,rx_iface_in=eth0"] {
+        assert_one(
+            &found(merging, device),
+            &["error: port[0].device: eth0 joins", "ethtool -K eth0 gro off lro off"],
+        );
+    }
+    // A bond shows what its members have joined.
+    made.write("sys/class/net/bond0/lower_eth0/mtu", "1500\n");
+    let below: fn(&str) -> std::io::Result<Vec<String>> =
+        |name| Ok(if name == "eth0" { vec!["rx-gro".to_owned()] } else { Vec::new() });
+    assert_one(&found(below, "interface:bond0"), &["eth0, below bond0, joins", "ethtool -K eth0 gro off"]);
+    let sending = |_: &str| Ok(vec!["tx-checksum-ip-generic".to_owned()]);
+    for device in ["interface:eth0,outgoing=1", "net_pcap0,rx_iface=eth0"] {
+        assert_one(
+            &found(sending, device),
+            &["error: port[0].device: what this host sends", "ethtool -K eth0 tx off"],
+        );
+    }
+    for device in ["interface:eth0", "net_pcap0,rx_iface_in=eth0"] {
+        assert_eq!(found(sending, device), [""; 0]);
+    }
+    let unknown = |_: &str| Err(std::io::ErrorKind::Unsupported.into());
+    assert_one(
+        &found(unknown, "interface:eth0"),
+        &["warning: port[0].device: whether eth0", "ethtool -k eth0"],
+    );
+}
+
+#[test]
+fn af_xdp_that_leaves_queues_out_is_refused() {
+    let made = Made::sound();
+    for queue in 0..4 {
+        made.write(&format!("sys/class/net/eth0/queues/rx-{queue}/rps_cpus"), "0\n");
+    }
+    for device in ["net_af_xdp0,iface=eth0", "net_af_xdp0,iface=eth0,start_queue=3"] {
+        let found = made.findings(&format!("device = \"{device}\""), "");
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert_one(
+            &found[..1],
+            &["eth0 has 4 RX queues and net_af_xdp takes 1", "ethtool -L eth0 combined 1"],
+        );
+    }
+    let found = made.findings("device = \"net_af_xdp0,iface=eth0,queue_count=4\"\nqueues = 4", FEW);
+    assert_one(&found, &["counts a part of its losses only", "interface:eth0"]);
+}
+
+#[test]
+fn a_port_that_somebody_may_log_in_through_is_warned_of_before_it_is_taken() {
+    let made = Made::sound();
+    made.write("sys/class/net/eth0/queues/rx-0/rps_cpus", "0\n");
+    let route = |to: &str, name: &str| format!("Iface\tDestination\tGateway\n{name}\t{to}\t00000000\n");
+    let mlx5 = "device = \"0000:05:00.0\"";
+    made.write("proc/net/route", &route("000200C0", "eth2"));
+    assert_one(
+        &made.findings(mlx5, ""),
+        &["eth2 has an address: while trawl runs, the kernel gets no frame", "interface:eth2"],
+    );
+    made.write("proc/net/route", &route("00000000", "eth0"));
+    assert_eq!(made.findings(mlx5, ""), [""; 0]);
+    let xdp = "device = \"net_af_xdp0,iface=eth0\"";
+    assert_one(&made.findings(xdp, "")[1..], &["eth0 carries the default route"]);
+    assert_eq!(made.findings("device = \"interface:eth0\"", ""), [""; 0], "it stays with the kernel");
+    made.write("proc/net/route", "");
+    made.write("proc/net/if_inet6", "fe800000000000000000000000000001 02 40 20 80 eth2\n");
+    assert_eq!(made.findings(mlx5, ""), [""; 0], "an address of the link only");
+    made.write("proc/net/if_inet6", "20010db8000000000000000000000001 02 40 00 80 eth2\n");
+    assert_one(&made.findings(mlx5, ""), &["eth2 has an address"]);
+    made.write("sys/class/net/eth2/master/ifindex", "9\n");
+    assert_one(&made.findings(mlx5, ""), &["eth2 is a part of a bridge or bond and has an address"]);
+    made.write("proc/net/route", &route("00000000", "eth1"));
+    let bound = made.findings("device = \"0000:04:00.0\"", "");
+    assert!(
+        bound[1].contains("eth1 carries the default route: bound to vfio-pci, this host gets no frame"),
+        "{bound:#?}"
+    );
 }
 
 #[test]
@@ -236,14 +342,14 @@ fn too_few_open_files_are_refused_with_the_number_to_set() {
         "Max open files            1024                 1024                 files\n",
     );
     assert_one(
-        &made.findings(VFIO, "[capture]\ncaptures_max = 60"),
+        &made.findings(VFIO, "[capture]\ncaptures_max = 40"),
         &["capture.captures_max", "may have 1024 files open", "LimitNOFILE=2048", "ulimit -n"],
     );
     made.write(
         "proc/self/limits",
         "Max open files            1024                 524288               files\n",
     );
-    assert_eq!(made.findings(VFIO, "[capture]\ncaptures_max = 60"), [""; 0], "the soft limit is raised");
+    assert_eq!(made.findings(VFIO, "[capture]\ncaptures_max = 40"), [""; 0], "the soft limit is raised");
 }
 
 #[test]

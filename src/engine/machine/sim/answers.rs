@@ -72,17 +72,16 @@ impl World {
                 serial,
                 made: if self.fails(100) { Err("no".to_owned()) } else { Ok(()) },
             },
-            Answer::LookBack(serial) => {
-                self.looking.remove(&serial);
-                let job = self.machine.look_back(serial).unwrap().job.clone();
-                let job = Box::new(Job { status: Status::Success, ..job });
-                Input::LookedBack {
-                    serial,
-                    result: if self.fails(200) { Err("late".to_owned()) } else { Ok(job) },
-                }
-            }
+            Answer::LookBack(serial) => self.looked_back(serial),
         };
         self.step(input);
+    }
+
+    fn looked_back(&mut self, serial: Serial) -> Input {
+        self.looking.remove(&serial);
+        let job = self.machine.look_back(serial).unwrap().job.clone();
+        let job = Box::new(Job { status: Status::Success, ..job });
+        Input::LookedBack { serial, result: if self.fails(200) { Err("late".to_owned()) } else { Ok(job) } }
     }
 
     fn remove_dir(&mut self, id: &CaptureId) -> Result<(), String> {
