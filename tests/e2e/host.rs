@@ -125,7 +125,7 @@ fn the_soft_limit_on_open_files_is_raised_and_a_hard_one_that_is_too_low_is_refu
     for command in ["check", "serve"] {
         let (code, text) = run(command);
         assert_eq!(code, Some(1), "{text}");
-        assert!(text.contains("may have 256 files open") && text.contains("LimitNOFILE=2048"), "{text}");
+        assert!(text.contains("may have 256 files open") && text.contains("LimitNOFILE=4096"), "{text}");
     }
 }
 

@@ -111,8 +111,10 @@ fn what_is_scraped_while_a_capture_runs_is_what_its_ledger_says() {
 
     assert_eq!(trawl.ask("PUT", &format!("/{id}/stop"), &[]).status, 204);
     let ended = trawl.ended(&id);
+    // Its end is told before the last of it is removed from the host.
+    let is_gone = || scrape(observe).count("trawl_capture_rx_packets") == 0;
+    until("an ended capture has no series", Duration::from_secs(20), is_gone);
     let families = scrape(observe);
-    assert_eq!(families.count("trawl_capture_rx_packets"), 0, "an ended capture has no series");
     assert_eq!(families.sum("trawl_captures_ended", &[("status", "success")]), 1);
     assert_eq!(families.sum("trawl_upload_objects", &[]), ended.objects.len() as u64);
     let bytes: u64 = ended.objects.iter().map(|object| object.bytes).sum();

@@ -5,6 +5,7 @@ use crate::trawl::Setup;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The calls of a group, as this systemd knows it.
 fn calls(group: &str, found: &mut BTreeSet<String>) {
@@ -45,7 +46,8 @@ fn every_system_call_of_a_capture_is_one_that_the_unit_allows() {
     let dir = tempfile::tempdir().unwrap();
     let trace = dir.path().join("trace");
     let setup = Setup { history_sample: Some(1), ..Setup::replay() };
-    let trawl = setup.start_with_program("strace", &["-f", "-qq", "-o", trace.to_str().unwrap()]);
+    // `-D`: the process that the test started, and ends, is trawl and not strace.
+    let trawl = setup.start_with_program("strace", &["-D", "-f", "-qq", "-o", trace.to_str().unwrap()]);
     let id = trawl.create(&trawl.request(json!({})));
     trawl.ended(&id);
     let simple = json!({"system": "magic-transit", "type": "simple", "time_limit": 1, "packet_limit": 10});
@@ -57,7 +59,14 @@ fn every_system_call_of_a_capture_is_one_that_the_unit_allows() {
         allowed.contains("read") && !allowed.contains("mount") && !allowed.contains("setuid"),
         "{allowed:?}"
     );
-    let text = std::fs::read_to_string(&trace).unwrap();
+    // strace writes on until trawl's end, which is its last call.
+    let text = || std::fs::read_to_string(&trace).unwrap();
+    let since = Instant::now();
+    while !text().contains("exit_group(") {
+        assert!(since.elapsed() < Duration::from_secs(20), "the trace has no end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let text = text();
     // `PID call(arguments) = result`; the process that strace starts itself is there from its first call on.
     let called: BTreeSet<&str> = text
         .lines()
