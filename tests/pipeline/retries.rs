@@ -11,15 +11,16 @@ use trawl::upload::FileStore;
 /// Takes a capture's folder away: a file stands in its place, and whatever is written there fails.
 pub fn block(folder: &Path) {
     std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
-    // A writer may make the folder again in between.
+    // A capture that begins may make the folder again in between.
     while std::fs::write(folder, "").is_err() {
         let _in_use = std::fs::remove_dir_all(folder);
     }
 }
 
-/// Undoes [`block`].
+/// Undoes [`block`]. No delivery makes the folder: it may lie on a disk that is not mounted.
 pub fn unblock(folder: &Path) {
     std::fs::remove_file(folder).unwrap();
+    std::fs::create_dir(folder).unwrap();
 }
 
 /// A capture that has taken all its packets and cannot be delivered.
