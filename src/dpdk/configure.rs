@@ -66,8 +66,8 @@ impl Setup {
         {
             let _control = opened.eal.control();
             // SAFETY: control is held and the port exists; raw is written whole on success.
-            opened
-                .check("describing the device", unsafe { sys::trawl_port_device(opened.id, &raw mut raw) })?;
+            let described = unsafe { sys::trawl_port_device(opened.id, &raw mut raw) };
+            opened.check("describing the device", described)?;
         }
         check_queues(config, device, raw.rx_queues_max)?;
         // SAFETY: the shim terminates the name within its array.
