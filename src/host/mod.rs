@@ -18,6 +18,7 @@ mod observation;
 mod origin;
 #[cfg(feature = "dpdk")]
 mod port_counts;
+#[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]
 mod privileges;

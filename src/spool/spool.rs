@@ -100,10 +100,12 @@ impl Failure {
         }
     }
 
-    /// Sorts an error of the file system.
+    /// Sorts an error of the file system. Customers read it too, so it names the file and not where it lies: the directory is the
+    /// capture's.
     #[must_use]
     pub fn from_io(doing: &str, path: &Path, error: &io::Error) -> Self {
-        let message = format!("{doing} {}: {error}", path.display());
+        let name = path.file_name().unwrap_or_default();
+        let message = format!("{doing} {}: {error}", name.display());
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(message),
             _ => Self::Io(message),
