@@ -1,7 +1,8 @@
 //! A bucket that was removed and that somebody else made: an empty one of the same name, in the real S3 server.
 
+use crate::bucket::credentials;
 use crate::trawl::{Setup, Trawl};
-use crate::weed::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Weed};
+use crate::weed::Weed;
 use serde_json::{Value, json};
 use std::time::Duration;
 use trawl::job::Status;
@@ -11,15 +12,9 @@ const DESTINATION: &str = "s3://released-bucket/a?region=us-east-1";
 
 async fn start(weed: &Weed) -> Trawl {
     weed.create_bucket(BUCKET).await;
-    let environment = [
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let setup = Setup {
         endpoint: Some(weed.endpoint.clone()),
-        environment: environment.into(),
+        environment: credentials(),
         require_validation: true,
         upload: "challenge_interval_seconds = 0\nretry_pause_ms_max = 300",
         ..Setup::replay()
