@@ -30,7 +30,8 @@ from .scale_host import Layout, copy_rate, huge_free, in_memory, mounted, nodes,
 
 # In the order of their worth: where the time is short, the last get fewer runs.
 STAGES = "memory whole shm deliver disk noport"
-SIZES = {"memory": "64 imix 1518", "whole": "64 imix 1518", "shm": "64 imix 1518", "deliver": "imix", "disk": "64 imix 1518", "noport": "64"}
+ALL = "64 imix 1518"
+SIZES = {"memory": ALL, "whole": ALL, "shm": ALL, "deliver": "imix", "disk": ALL, "noport": "64"}
 OPTIONS = {
     "runs": (3, "of each point, in turn"),
     "seconds": (0.4, "of each measurement"),
@@ -96,7 +97,10 @@ class Scale:
             "cores": {"workers": layout.workers, "writers": layout.writers},
             "blocks": {"bytes_max": f"{BLOCKS_MIB * count}MiB", "hugepages": "auto" if self.huge else "never"},
             "spool": spool,
-            "capture": {"full_per_account": 64},
+            # With few files open at once, because 1024 is what many machines allow.
+            "capture": {"full_per_account": 2, "captures_max": 2},
+            "upload": {"deliveries_max": 4},
+            "api": {"connections_max": 32},
         }
 
     @contextlib.contextmanager
@@ -165,6 +169,18 @@ class Scale:
             raise Failed(f"no count of {wanted} fits {len(self.allowed)} cores")
         return found
 
+    def probe(self, layout):
+        """Starts the largest server: a container can have hugepages that it must not use."""
+        try:
+            with self.server("noport", "64", layout):
+                return
+        except Failed as failure:
+            if not self.huge:
+                raise
+            note(f"no hugepages then: {str(failure)[-500:]}")
+        self.huge = False
+        self.probe(layout)
+
     def run(self, layouts):
         for stage in self.options.stages.split():
             if stage not in SIZES:
@@ -189,8 +205,8 @@ def window(server, name, layout, seconds):
     lost -= sum(count for count in a["port"].values() if not isinstance(count, (bool, dict)))
     busy = {kind: round((busy2[kind] - busy1[kind]) / passed / count, 3)
             for kind, count in (("worker", len(layout.workers)), ("writer", len(layout.writers)))}
-    return {"seconds": round(passed, 3), "rx_pps": rate["rx"], "pps": rate["captured"], "bytes_s": rate["captured_bytes"] + 16 * rate["captured"],
-            "dropped": dropped, "lost_in_port": lost, "busy": busy}
+    return {"seconds": round(passed, 3), "rx_pps": rate["rx"], "pps": rate["captured"],
+            "bytes_s": rate["captured_bytes"] + 16 * rate["captured"], "dropped": dropped, "lost_in_port": lost, "busy": busy}
 
 
 def reading(server, name):
@@ -293,6 +309,7 @@ def run(options):
         memory = stack.enter_context(in_memory(MEMORY_GIB + MEMORY_GIB * most))
         scale = Scale(options, stack.enter_context(folder(options.dir)), memory, binary, huge)
         layouts = scale.layouts()
+        scale.probe(layouts[-1])
         copies = {}
         for count in sorted({len(layout.workers) for layout in layouts} | {len(scale.allowed)}):
             copies[count] = copy_rate([cpu for cpus in zip(*physical_padded(scale.allowed)) for cpu in cpus if cpu is not None][:count])

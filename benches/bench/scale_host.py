@@ -19,6 +19,7 @@ HUGEPAGES = pathlib.Path("/proc/sys/vm/nr_hugepages")
 COPY_BYTES = 128 << 20
 COPY_SECONDS = 0.5
 SHM = "/dev/shm"
+MNT_DETACH = 2
 
 
 def text(path, otherwise=""):
@@ -120,21 +121,20 @@ def memory_free_gib():
 
 @contextlib.contextmanager
 def in_memory(gib):
-    """A folder on a file system in memory that has so much room: /dev/shm, or one that root mounts; None where there is none."""
-    if gib > memory_free_gib():
-        yield None
-    elif os.access(SHM, os.W_OK) and free_gib(SHM) >= gib:
+    """A folder on a file system in memory, with so much room if there is, or less: /dev/shm, or one that root mounts. None: neither."""
+    memory = memory_free_gib()
+    if os.access(SHM, os.W_OK) and min(free_gib(SHM), memory) >= gib // 4:
         yield SHM
-    else:
-        with folder() as point:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.mount(b"tmpfs", bytes(point), b"tmpfs", 0, f"size={gib}g,mode=0700".encode()) != 0:
-                yield None
-                return
-            try:
-                yield str(point)
-            finally:
-                libc.umount2(bytes(point), 2)
+        return
+    with folder() as point:
+        size, libc = f"size={min(gib, memory // 2)}g,mode=0700".encode(), ctypes.CDLL(None, use_errno=True)
+        if memory // 2 < gib // 4 or libc.mount(b"tmpfs", bytes(point), b"tmpfs", 0, size) != 0:
+            yield None
+            return
+        try:
+            yield str(point)
+        finally:
+            libc.umount2(bytes(point), MNT_DETACH)
 
 
 def mounted(path):

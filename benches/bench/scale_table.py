@@ -8,7 +8,8 @@ from .results import table
 # Of eight workers, against one.
 AIM_WORKERS, AIM = 8, 7.2
 TITLES = {"port": "port: received, all rejected", "memory": "into memory", "noport": "into memory, frames from net_null",
-          "whole": "whole: to disk, delivery beside", "disk": "to disk, delivery after", "shm": "whole: to a file system in memory, delivery beside",
+          "whole": "whole: to disk, delivery beside", "disk": "to disk, delivery after",
+          "shm": "whole: to a file system in memory, delivery beside",
           "deliver": "delivery after the capture", "merge": "`trawl merge` of the segments"}
 RATE = {"port": "rx_pps", "deliver": "bytes_s", "merge": "bytes_s"}
 # Shares below this are the moments of two readings.
