@@ -39,6 +39,7 @@ OPTIONS = {
     "workers": ("", "how many, such as '1 2 4'; as far as the cores go"),
     "stages": (STAGES, "which ones; memory brings port, deliver brings merge"),
     "sizes": ("", "of frames, with FCS; each stage has its own"),
+    "frames": (2000, "in each queue's file; fewer where the caches do not hold the files of all queues"),
     "dir": (str(ROOT / "benches/results/raw"), "which disk is measured"),
     "out": (os.environ.get("OUT", ""), "folder for scale.md and scale.jsonl; benches/results/ otherwise"),
     "binary": ("", "the trawl to measure; a release build otherwise"),
@@ -80,7 +81,7 @@ class Scale:
         if stage == "noport":
             return f"net_null0,size={int(size) - 4}"
         if size not in self.frames:
-            self.frames[size] = frames.write(self.work / f"{size}.pcap", size)
+            self.frames[size] = frames.write(self.work / f"{size}.pcap", size, self.options.frames)
         return f"net_pcap0{f',rx_pcap={self.frames[size]}' * count},infinite_rx=1"
 
     def sections(self, stage, size, layout, where):
