@@ -23,7 +23,7 @@ impl Testpmd {
             .args(["--no-pci", "--no-huge", "-m", "256", "--no-shconf", "--no-telemetry"])
             .arg(format!("--lcores=0@0,1@{}", 1.min(cpus - 1)))
             .arg(format!("--vdev={vdev}"))
-            .args(["--", "--forward-mode=txonly", "--auto-start", "--total-num-mbufs=8192"])
+            .args(["--", "-i", "--forward-mode=txonly", "--auto-start", "--total-num-mbufs=8192"])
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -32,9 +32,14 @@ impl Testpmd {
         Self(child)
     }
 
-    /// Ends it as a user would, by Enter; it then prints what it sent.
+    /// Sends no more from now on, and prints what it sent. The device stays, with the frames that nobody took out of its ring yet.
     fn ask_to_stop(&mut self) {
-        self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        self.0.stdin.as_mut().unwrap().write_all(b"stop\n").unwrap();
+    }
+
+    /// Ends it, and its device with it.
+    fn ask_to_end(&mut self) {
+        self.0.stdin.as_mut().unwrap().write_all(b"quit\n").unwrap();
     }
 
     fn has_ended(&mut self) -> bool {
@@ -58,7 +63,7 @@ impl Drop for Testpmd {
     }
 }
 
-/// Receives for a second, then asks testpmd to stop and receives until it is gone. Returns the number of frames.
+/// Receives for a second, then asks testpmd to stop, receives until nothing more comes, and ends it. Returns the number of frames.
 fn receive_until_it_stops(
     port: &StartedPort,
     queue: &mut RxQueue,
@@ -67,11 +72,15 @@ fn receive_until_it_stops(
 ) -> u64 {
     let (mut received, mut wrong) = (0_u64, 0_u64);
     let (start, mut flowing, mut stopping) = (Instant::now(), Instant::now(), None);
+    let (mut last, mut is_asked) = (Instant::now(), false);
     loop {
         let burst = queue.receive();
         received += burst.len() as u64;
         wrong += (0..burst.len()).filter(|&i| burst.wire_len(i) as usize != frame_bytes).count() as u64;
         let empty = burst.is_empty();
+        if !empty {
+            last = Instant::now();
+        }
         drop(burst);
         match stopping {
             None if received == 0 => {
@@ -84,6 +93,10 @@ fn receive_until_it_stops(
             }
             Some(since) if empty && testpmd.has_ended() => {
                 break println!("stopped in {:?}", since.elapsed());
+            }
+            Some(_) if !is_asked && last.elapsed() > Duration::from_millis(500) => {
+                testpmd.ask_to_end();
+                is_asked = true;
             }
             Some(since) => assert!(since.elapsed() < 4 * PATIENCE, "testpmd does not end"),
             None => {}
