@@ -4,8 +4,8 @@
 //! A tenant's *part* is what nobody takes from it. Who has more than that may fill the spool to
 //! [`SPOOL_COMMON_PERCENT`] only: the rest is for those within their part, until room is made for them.
 //!
-//! Invariant: what is reserved never exceeds the maximum, nor a tenant's share, nor what tenants beyond their part may fill. A charge goes back when it is dropped, so it
-//! is held by whatever holds the file.
+//! Invariant: what is reserved never exceeds the maximum, nor a tenant's share, nor what tenants beyond their part may
+//! fill. A charge goes back when it is dropped, so it is held by whatever holds the file.
 
 use crate::limits::{SPOOL_COMMON_PERCENT, SPOOL_END_PERCENT};
 use std::collections::BTreeMap;

@@ -1,9 +1,10 @@
 //! A worker's empty blocks, and how many each account has taken of them. Owns who may take the next one.
 //!
-//! Each stream is entitled to the block that it fills. Of the blocks beyond those, half are for the account that comes first, and the other
-//! half are dealt evenly over all accounts of this host, whether they capture now or not: a capture that begins has no time to
-//! wait for them. So an account that captures more than the disk can write runs out of blocks, and the others do not. With one
-//! account, all are its own. The host's own streams (the history) are entitled to the blocks that they fill.
+//! Each stream is entitled to the block that it fills. Of the blocks beyond those, half are for the account that comes
+//! first, and the other half are dealt evenly over all accounts of this host, whether they capture now or not: a capture
+//! that begins has no time to wait for them. So an account that captures more than the disk can write runs out of blocks,
+//! and the others do not. With one account, all are its own. The host's own streams (the history) are entitled to the
+//! blocks that they fill.
 //!
 //! Invariant: while no stream begins or ends, an account finds a block as long as it has fewer than it is entitled to.
 
