@@ -10,15 +10,21 @@ mod check;
 mod codes;
 mod download;
 mod envelope;
+mod live;
 mod ownership;
+#[cfg(feature = "dashboard")]
+mod page;
 mod pcaps;
 mod result;
 mod route;
 mod routes;
+mod session;
+mod ui;
 mod validate;
 
 pub use attempts::authentication_failures;
 pub use auth::{Accounts, Credential, Role, Secret};
+pub use ui::Ui;
 
 use crate::engine::Handle;
 use crate::http::Fault;
@@ -87,6 +93,8 @@ pub struct ApiState {
     pub accounts: Accounts,
     /// What may be asked for.
     pub rules: Rules,
+    /// What the dashboard needs.
+    pub ui: Ui,
     /// Longest body of a request.
     pub request_bytes_max: usize,
     /// Longest time for reading a request and answering it.
@@ -96,15 +104,20 @@ pub struct ApiState {
 /// All routes, with and without [`PREFIX`].
 pub fn router(state: ApiState) -> Router {
     let (request_bytes_max, request_time_max) = (state.request_bytes_max, state.request_time_max);
+    let state = Arc::new(state);
     let routes = routes::router(&state.rules);
-    let routes = Router::new()
-        .nest(PREFIX, routes.clone())
-        .merge(routes)
+    let routes = Router::new().nest(PREFIX, routes.clone()).merge(routes);
+    #[cfg(feature = "dashboard")]
+    let routes = routes.merge(page::router());
+    let routes = routes
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(Arc::new(state))
+        .with_state(Arc::clone(&state))
         .layer(DefaultBodyLimit::max(request_bytes_max));
-    guarded(routes, request_time_max)
+    let routes = guarded(routes, request_time_max);
+    #[cfg(feature = "dashboard")]
+    let routes = routes.layer(middleware::from_fn_with_state(state, page::guard));
+    routes
 }
 
 /// `routes`, with an answer also when a handler takes too long or panics.

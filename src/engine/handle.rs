@@ -2,7 +2,7 @@
 //!
 //! Invariant: API, CLI and fleet only parse into [`Action`]; no one else touches a capture.
 
-use super::Overview;
+use super::{Overview, Standing};
 use crate::job::{AccountId, CaptureId, Job, Progress, Request};
 use tokio::sync::{mpsc, oneshot};
 
@@ -124,6 +124,8 @@ pub enum Action {
     Drop(AccountId, CaptureId, oneshot::Sender<Result<(), Refusal>>),
     /// One capture's progress.
     Progress(AccountId, CaptureId, oneshot::Sender<Result<Progress, Refusal>>),
+    /// What the account may start now.
+    Standing(AccountId, oneshot::Sender<Standing>),
     /// The state of the engine, over all accounts.
     Overview(oneshot::Sender<Overview>),
     /// End every capture, upload, then end the engine. Answered when all is done.
@@ -204,6 +206,14 @@ impl Handle {
     /// [`Refusal::NotFound`] also when it is another account's.
     pub async fn progress(&self, account: AccountId, id: CaptureId) -> Result<Progress, Refusal> {
         self.ask(|reply| Action::Progress(account, id, reply)).await?
+    }
+
+    /// What the account may start now.
+    ///
+    /// # Errors
+    /// Only [`Refusal::ShuttingDown`].
+    pub async fn standing(&self, account: AccountId) -> Result<Standing, Refusal> {
+        self.ask(|reply| Action::Standing(account, reply)).await
     }
 
     /// The state of the engine, over all accounts: for operators, never for customers.

@@ -25,7 +25,7 @@ mod tasks;
 
 pub use handle::{Action, Handle, Refusal};
 pub use machine::AccountBounds;
-pub use overview::{AccountView, CaptureView, Overview};
+pub use overview::{AccountView, CaptureView, Overview, Standing};
 pub use planes::{Planes, PortCounts, PortsRead};
 
 use crate::block::Heartbeat;
@@ -219,6 +219,7 @@ impl Engine {
             Action::List(account, reply) => self.list(account, reply),
             Action::Get(account, id, reply) => self.get(account, id, reply),
             Action::Progress(account, id, reply) => self.progress(account, id, reply),
+            Action::Standing(account, reply) => drop(reply.send(self.machine.standing(self.now(), &account))),
             Action::Overview(reply) => drop(reply.send(self.overview())),
         }
     }

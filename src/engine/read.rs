@@ -186,8 +186,14 @@ impl Engine {
 
     pub(super) fn overview(&self) -> Overview {
         let accepted = self.machine.captures().filter(|capture| capture.is_accepted());
+        let now = self.now().mono;
+        let spool = &self.planes.spool;
         let view = |capture: &Capture| CaptureView {
             id: capture.job.id.clone(),
+            account: capture.job.request.account.clone(),
+            seconds_left: capture.seconds_left(now),
+            waiting_bytes: spool.bytes_below(&spool.config().dir.join(capture.job.id.as_str())),
+            warnings: capture.warnings(),
             kind: capture.job.request.kind,
             status: capture.job.status,
             ledger: self.ledger(capture),

@@ -17,9 +17,10 @@ use super::signals::{self, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
-use crate::api::{self, Accounts, ApiState};
+use crate::api::{self, Accounts, ApiState, Ui};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
-use crate::config::{Account, Plan};
+use crate::config::{Account, Plan, UiPlan};
+use crate::dashboard::Site;
 use crate::deliver::{KeyError, Places};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
@@ -307,6 +308,7 @@ async fn run(
         captures: handle.clone(),
         accounts: accounts(plan),
         rules: plan.rules.clone(),
+        ui: ui(plan, tls.is_some()),
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
     });
@@ -355,6 +357,12 @@ fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
         ..Bounds::new(plan.api.connections_max, plan.api.request_timeout)
     };
     Door { router, answer: api::fault, bounds, tls, proxies: plan.api.trusted_proxies.clone() }
+}
+
+/// What the dashboard needs.
+fn ui(plan: &Plan, is_tls: bool) -> Ui {
+    let UiPlan { hosts, origin } = plan.ui.clone();
+    Ui::new(Site { is_tls, listen: plan.api.listen, hosts, origin })
 }
 
 /// What SIGHUP does: the certificate is read again, as it was renewed.
@@ -408,5 +416,5 @@ fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
 
 fn accounts(plan: &Plan) -> Accounts {
     let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
-    Accounts::new(accounts, plan.api.failed_authentications_max)
+    Accounts::new(accounts, plan.api.failed_authentications_max).with_operators(plan.operators.iter().copied())
 }

@@ -1,7 +1,7 @@
 //! An engine for tests of the API: real jobs and real actions, no packets. Ids count up and time goes on by one second
 //! with each job, so that answers can be compared to the byte.
 
-use crate::engine::{Action, Handle, Overview, Refusal};
+use crate::engine::{Action, Handle, Overview, Refusal, Standing};
 use crate::job::{CaptureId, Job, Kind, Ledger, Progress, Request, Status, StopReason};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
@@ -62,6 +62,9 @@ async fn run(
                 drop(reply.send(
                     found.map(|job| progress(job, &warnings.lock().unwrap())).ok_or(Refusal::NotFound(id)),
                 ));
+            }
+            Action::Standing(_, reply) => {
+                drop(reply.send(Standing { is_accepting: true, ..Standing::default() }));
             }
             Action::Overview(reply) => drop(reply.send(Overview::default())),
             Action::Shutdown(reply) => {
