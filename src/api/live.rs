@@ -51,7 +51,12 @@ async fn events(Reader(account): Reader, State(api): Api, parts: Parts) -> Resul
 }
 
 /// Opens a stream for `payer`.
-pub(super) fn open(api: &Arc<ApiState>, parts: &Parts, payer: &str, topic: Topic) -> Result<Response, Failure> {
+pub(super) fn open(
+    api: &Arc<ApiState>,
+    parts: &Parts,
+    payer: &str,
+    topic: Topic,
+) -> Result<Response, Failure> {
     let place = api.ui.streams.take(payer).ok_or_else(|| {
         let message = "your account, or this host, has as many live streams as it may; ask …/pcaps/live every two seconds instead";
         Failure::new(Code::TooManyStreams, message)
@@ -104,7 +109,8 @@ impl Stream {
                 return None;
             }
             let event = self.event(turn);
-            let event = event.or_else(|| (self.said.elapsed() >= HEARTBEAT).then(|| ": alive\n\n".to_owned()));
+            let event =
+                event.or_else(|| (self.said.elapsed() >= HEARTBEAT).then(|| ": alive\n\n".to_owned()));
             if let Some(event) = event {
                 self.said = Instant::now();
                 return Some(event);
@@ -123,7 +129,9 @@ impl Stream {
         let Some(session) = self.api.ui.sessions.find(id, now, false) else { return false };
         let accounts = &self.api.accounts;
         session.grants.iter().any(|grant| match &self.topic {
-            Topic::Captures(account) => grant.account.as_ref() == Some(account) && accounts.role_of(grant).is_some(),
+            Topic::Captures(account) => {
+                grant.account.as_ref() == Some(account) && accounts.role_of(grant).is_some()
+            }
             Topic::Host => accounts.is_operator(grant),
         })
     }
@@ -162,7 +170,11 @@ pub(super) fn number(query: Option<&str>, name: &str) -> Result<Option<u64>, Fai
     Ok(found)
 }
 
-async fn live(Reader(account): Reader, State(api): Api, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+async fn live(
+    Reader(account): Reader,
+    State(api): Api,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
     let since = number(query.as_deref(), "since")?;
     let (revision, text) = api.ui.live.captures(&account, None);
     if since == Some(revision) {

@@ -14,6 +14,9 @@ mod live;
 mod ownership;
 #[cfg(feature = "dashboard")]
 mod page;
+mod capabilities;
+mod host;
+mod paging;
 mod pcaps;
 mod result;
 mod route;
@@ -28,7 +31,7 @@ pub use ui::Ui;
 
 use crate::engine::Handle;
 use crate::http::Fault;
-use crate::job::Destination;
+use crate::job::{AccountId, Destination};
 use crate::ownership::Ownership;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -38,6 +41,7 @@ use axum::response::{IntoResponse, Response};
 use codes::Code;
 use envelope::Failure;
 use std::any::Any;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +85,32 @@ impl Rules {
     }
 }
 
+/// What this host says of itself to accounts, beside its rules.
+#[derive(Default)]
+pub struct Offers {
+    /// The host's id.
+    pub host: String,
+    /// Between two simple captures.
+    pub simple_interval_seconds: u64,
+    /// Which packets a simple capture considers: one in so many.
+    pub simple_one_in: u32,
+    /// How long a simple capture can be downloaded.
+    pub simple_retention_seconds: u64,
+    /// Full captures at once.
+    pub full_per_account: usize,
+    /// Schemes of destinations.
+    pub destinations: Vec<&'static str>,
+    /// What each account may see; one that is not in here may see every packet.
+    pub prefixes: HashMap<AccountId, Vec<String>>,
+    /// One in so many packets is in the history, if there is one.
+    pub history_one_in: Option<u32>,
+    /// Time of its oldest packet, ns since the UNIX epoch.
+    pub history_oldest_ns: Option<OldestNs>,
+}
+
+/// Reads the time of the history's oldest packet.
+pub type OldestNs = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
 /// What the routes need.
 pub struct ApiState {
     /// The engine.
@@ -93,6 +123,8 @@ pub struct ApiState {
     pub accounts: Accounts,
     /// What may be asked for.
     pub rules: Rules,
+    /// What is said of it.
+    pub offers: Offers,
     /// What the dashboard needs.
     pub ui: Ui,
     /// Longest body of a request.

@@ -79,14 +79,26 @@ fn shown(api: &ApiState, session: &Session) -> Option<Shown> {
 /// Whose login it is, and what was presented.
 fn presented(login: Login) -> Result<(Option<AccountId>, Proof), Failure> {
     match login {
-        Login { account: Some(account), token: Some(token), email: None, key: None, operator_token: None } => {
+        Login {
+            account: Some(account),
+            token: Some(token),
+            email: None,
+            key: None,
+            operator_token: None,
+        } => {
             let account = AccountId(account);
             // An account's id is never empty: that would be an operator's token.
             let named = (!account.0.is_empty()).then_some(&account).ok_or_else(auth::denied)?;
             let proof = auth::token_proof(Some(named), token.trim().as_bytes());
             Ok((Some(account), proof))
         }
-        Login { account: Some(account), email: Some(email), key: Some(key), token: None, operator_token: None } => {
+        Login {
+            account: Some(account),
+            email: Some(email),
+            key: Some(key),
+            token: None,
+            operator_token: None,
+        } => {
             let account = AccountId(account);
             let proof = auth::key_proof(&account, &email, key.as_bytes());
             Ok((Some(account), proof))
@@ -160,7 +172,8 @@ async fn logout(State(api): Api, parts: Parts) -> Result<Response, Failure> {
         api.ui.sessions.end(&id);
     }
     audit(&parts, "logout", None);
-    let clear = [(HeaderName::from_static("clear-site-data"), HeaderValue::from_static("\"cache\", \"storage\""))];
+    let clear =
+        [(HeaderName::from_static("clear-site-data"), HeaderValue::from_static("\"cache\", \"storage\""))];
     let cookie = set(header::SET_COOKIE, api.ui.site.clear_cookie());
     Ok((StatusCode::NO_CONTENT, clear, cookie).into_response())
 }

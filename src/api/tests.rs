@@ -98,6 +98,7 @@ fn routes_to(captures: crate::engine::Handle, rules: Rules, dir: &Path) -> Route
         simple_dir: dir.join("simple"),
         accounts: accounts.with_operators([Sha256::digest("an-operator").into()]),
         rules,
+        offers: Offers::default(),
         ui: Ui::at(([127, 0, 0, 1], 8080).into()),
         request_bytes_max: REQUEST_BYTES_MAX,
         request_time_max: Duration::from_secs(30),

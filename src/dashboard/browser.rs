@@ -59,7 +59,11 @@ impl Site {
         let Ok(host) = host.to_str() else { return false };
         let name = name_of(host).to_ascii_lowercase();
         let own = self.origin.as_deref().and_then(|origin| origin.strip_prefix("https://")).map(name_of);
-        if own.into_iter().chain(self.hosts.iter().map(String::as_str)).any(|own| own.eq_ignore_ascii_case(&name)) {
+        if own
+            .into_iter()
+            .chain(self.hosts.iter().map(String::as_str))
+            .any(|own| own.eq_ignore_ascii_case(&name))
+        {
             return true;
         }
         let listen = self.listen.ip();
@@ -99,7 +103,8 @@ impl Site {
             return None;
         }
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
-        let cookies = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|one| one.trim().split_once('='));
+        let cookies =
+            cookies.flat_map(|cookies| cookies.split(';')).filter_map(|one| one.trim().split_once('='));
         let mut ids = cookies.filter(|(found, _)| *found == name).map(|(_, id)| id);
         match (ids.next(), ids.next()) {
             (Some(id), None) => Some(id),
@@ -176,7 +181,10 @@ mod tests {
     }
 
     fn leak(name: &str) -> &'static str {
-        ["sec-fetch-site", "origin", "x-trawl-ui", "cookie", "host"].into_iter().find(|one| *one == name).unwrap()
+        ["sec-fetch-site", "origin", "x-trawl-ui", "cookie", "host"]
+            .into_iter()
+            .find(|one| *one == name)
+            .unwrap()
     }
 
     #[test]
@@ -186,7 +194,9 @@ mod tests {
         for host in ["127.0.0.1:8080", "127.0.0.1", "localhost:8080", "TRAWL.example.net:1"] {
             assert!(is_own(&local, host), "{host}");
         }
-        for host in ["rebound.example:8080", "127.0.0.1.evil.example", "192.0.2.1", "", "[::1]:8080", "a@127.0.0.1"] {
+        for host in
+            ["rebound.example:8080", "127.0.0.1.evil.example", "192.0.2.1", "", "[::1]:8080", "a@127.0.0.1"]
+        {
             assert!(!is_own(&local, host), "{host}");
         }
         assert!(!local.is_own_host(&HeaderMap::new()));

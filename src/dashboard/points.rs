@@ -104,11 +104,16 @@ mod tests {
         }
         let value = points.value();
         let sum = |list: &Value| list.as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).sum::<i64>();
-        assert!(value["matched"].as_array().unwrap().len() <= POINTS_MAX && value["step_ns"] == 16 * SECOND_NS);
+        assert!(
+            value["matched"].as_array().unwrap().len() <= POINTS_MAX && value["step_ns"] == 16 * SECOND_NS
+        );
         assert_eq!(sum(&value["matched"]), 35_000);
         assert_eq!(sum(&value["captured"]), 24_900);
         let Dropped { no_block, io, .. } = ledger.dropped;
-        assert_eq!((sum(&value["dropped"]["no_block"]), sum(&value["dropped"]["io"])), (no_block as i64, io as i64));
+        assert_eq!(
+            (sum(&value["dropped"]["no_block"]), sum(&value["dropped"]["io"])),
+            (no_block as i64, io as i64)
+        );
     }
 
     #[test]

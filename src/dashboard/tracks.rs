@@ -119,14 +119,18 @@ mod tests {
         assert_eq!(value["from_ns"], 1_100 * SECOND_NS);
         // 1100 is the first; 1500 to 1599 are away, 1600 is the first count of the new series.
         let at = |second: usize| &missed[second - 1_100];
-        assert_eq!((at(1_499), at(1_500), at(1_600), at(1_601)), (&json!(10), &json!(null), &json!(null), &json!(3)));
+        assert_eq!(
+            (at(1_499), at(1_500), at(1_600), at(1_601)),
+            (&json!(10), &json!(null), &json!(null), &json!(3))
+        );
         assert_eq!(tracks.value(5)["spool"]["used"], json!([1995, 1996, 1997, 1998, 1999]));
     }
 
     #[test]
     fn tracks_that_come_and_go_are_bounded_and_end() {
         let mut tracks = Tracks::default();
-        let of = |n: usize| (0..n).map(|n| (format!("stages/{n}"), "free", Reading::Level(1))).collect::<Vec<_>>();
+        let of =
+            |n: usize| (0..n).map(|n| (format!("stages/{n}"), "free", Reading::Level(1))).collect::<Vec<_>>();
         tracks.add(1, of(2 * TRACKS_MAX));
         assert_eq!(tracks.tracks.len(), TRACKS_MAX);
         for second in 0..POINTS_MAX as u64 {

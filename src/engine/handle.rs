@@ -2,7 +2,7 @@
 //!
 //! Invariant: API, CLI and fleet only parse into [`Action`]; no one else touches a capture.
 
-use super::{Overview, Standing};
+use super::{Listed, Overview, Standing, Wanted};
 use crate::job::{AccountId, CaptureId, Job, Progress, Request};
 use tokio::sync::{mpsc, oneshot};
 
@@ -114,6 +114,8 @@ pub enum Action {
     Create(Box<Request>, oneshot::Sender<Result<Job, Refusal>>),
     /// The account's captures, newest first, at most [`crate::limits::LIST_CAPTURES_MAX`].
     List(AccountId, oneshot::Sender<Vec<Job>>),
+    /// A page of the account's captures.
+    Page(AccountId, Wanted, oneshot::Sender<Result<Listed, Refusal>>),
     /// One capture with its counts up to now.
     Get(AccountId, CaptureId, oneshot::Sender<Result<Job, Refusal>>),
     /// End a capture and keep what it has. Stopping an ended one does nothing.
@@ -166,6 +168,14 @@ impl Handle {
     /// Only [`Refusal::ShuttingDown`].
     pub async fn list(&self, account: AccountId) -> Result<Vec<Job>, Refusal> {
         self.ask(|reply| Action::List(account, reply)).await
+    }
+
+    /// A page of the account's captures, newest first.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if it is to begin behind a capture that the account does not have.
+    pub async fn page(&self, account: AccountId, wanted: Wanted) -> Result<Listed, Refusal> {
+        self.ask(|reply| Action::Page(account, wanted, reply)).await?
     }
 
     /// One capture.

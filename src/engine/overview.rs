@@ -4,6 +4,7 @@
 
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
 use crate::worker::ClockReading;
+use jiff::Timestamp;
 
 /// Everything that the engine knows and operators watch.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +76,8 @@ pub struct CaptureView {
     pub seconds_left: f64,
     /// Its bytes on the spool in whole segments, which are not delivered yet.
     pub waiting_bytes: u64,
+    /// When it took its last packets, once it takes none any more.
+    pub stopped: Option<Timestamp>,
     /// What threatens it, as its progress says.
     pub warnings: Vec<String>,
 }

@@ -12,7 +12,7 @@
 //! Invariant: there are never more connections than places, a connection with a right credential is never ended for one of another
 //! account, and addresses that are not the host's own never take the last places that are reserved for those that are.
 
-use super::counts::Cut;
+use super::counts::{Cut, closed, opened};
 use super::peer::{Peer, Standing};
 use super::serve::Bounds;
 use std::collections::{BTreeMap, HashMap};
@@ -196,6 +196,7 @@ impl Places {
         }
         let (id, standing) = seats.add(peer, Arc::downgrade(self));
         drop(seats);
+        opened();
         Ok(Place { id, standing, places: Arc::clone(self) })
     }
 
@@ -261,6 +262,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        closed();
         self.places.seats().remove(self.id);
     }
 }

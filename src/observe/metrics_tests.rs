@@ -62,6 +62,7 @@ fn snapshot() -> Snapshot {
         account: AccountId("a".to_owned()),
         seconds_left: 1.0,
         waiting_bytes: 5000,
+        stopped: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         warnings: Vec::new(),
     };
     Snapshot {
