@@ -86,7 +86,7 @@ impl Rules {
     }
 }
 
-/// What this host says of itself to accounts, beside its rules.
+/// What accounts are told of this host, beside its rules.
 #[derive(Default)]
 pub struct Offers {
     /// The host's id.

@@ -36,7 +36,7 @@ const FULL: &str = r#"{"system":"magic-transit","type":"full","time_limit":300,"
 
 /// A host `ord02` with two accounts.
 pub(super) struct Host {
-    live: Arc<crate::dashboard::Live>,
+    pub(in crate::api) live: Arc<crate::dashboard::Live>,
     router: Router,
     engine: Engine,
     dir: TempDir,

@@ -19,13 +19,13 @@ pub struct Heartbeat {
     fsyncs: AtomicU64,
     blocks_free: AtomicU64,
     extremes: Extremes,
-    /// The window that whoever looks is in; the only word that another thread writes.
+    /// The window that the reader is in; the only word that another thread writes.
     window: AtomicU64,
     blocks: u64,
     name: String,
 }
 
-/// The most that waited and the fewest blocks that were free: since the start, and in the present window.
+/// The most that waited and the fewest blocks that were free: since the start, and in the present window
 #[derive(Debug)]
 struct Extremes {
     window: AtomicU64,
@@ -41,7 +41,7 @@ impl Default for Extremes {
 }
 
 impl Extremes {
-    /// Begins a window, if whoever looks has.
+    /// Begins a window, if the reader has.
     #[inline]
     fn turn(&self, window: u64) {
         if self.window.load(Relaxed) != window {

@@ -2,7 +2,7 @@
 //!
 //! One static: what writes to the log has no value that could be handed down to it.
 //!
-//! Invariant: the ring is bounded, in lines and in their length; whoever writes waits for a copy of a line at most.
+//! Invariant: the ring is bounded, in lines and in their length; a writer waits for a copy of a line at most.
 
 use serde::Serialize;
 use std::collections::VecDeque;

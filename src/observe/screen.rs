@@ -1,7 +1,7 @@
 //! The one look a second at the host and its captures that all viewers of the dashboard share. Owns the form in which operators see
 //! the host; not the counters, nor who looks.
 //!
-//! Invariant: the engine is asked once a second, whoever looks; readiness, which writes to the job store, every fifth.
+//! Invariant: the engine is asked once a second, however many look; readiness, which writes to the job store, every fifth.
 
 use super::health::{Report, alive, ready};
 use super::sources::{PortCounters, Snapshot, Sources, StageView, Tried};
