@@ -26,6 +26,8 @@ export interface CapturesFeed {
   /** When `live` came, on the monotonic clock. */
   at: Signal<number>;
   counts: Signal<ReadonlyMap<string, Counts>>;
+  /** When a capture was first seen here, on the monotonic clock; 0 of those in the first answer. */
+  firstSeen: ReadonlyMap<string, number>;
   feed: Feed<Live>;
   want(id: string): void;
   close(): void;
@@ -33,12 +35,18 @@ export interface CapturesFeed {
 
 const AT_ONCE_MAX = 4;
 
+function merge(whole: Live, change: Live): Live {
+  const captures = new Map([...whole.captures, ...change.captures].map((capture) => [capture.id, capture]));
+  return { ...change, captures: [...captures.values()] };
+}
+
 function open(account: string): CapturesFeed {
   const routes = paths(account);
-  const feed = follow<Live>({ topic: account, events: routes.events, poll: routes.live });
+  const feed = follow<Live>({ topic: account, events: routes.events, poll: routes.live, revisions: true, merge });
   const live = signal<ReadonlyMap<string, LiveCapture>>(new Map());
   const at = signal(performance.now());
   const counts = signal<ReadonlyMap<string, Counts>>(new Map());
+  const firstSeen = new Map<string, number>();
   const asked = new Set<string>();
   const queue: string[] = [];
   let running = 0;
@@ -72,6 +80,7 @@ function open(account: string): CapturesFeed {
     for (const capture of last.body.captures) {
       const old = before.get(capture.id);
       if (old && old.status !== capture.status && ended(capture.status)) announce(t("announce.ended", { status: statusText(capture.status, capture.ledger) }));
+      if (!firstSeen.has(capture.id)) firstSeen.set(capture.id, before.size === 0 ? 0 : performance.now());
       next.set(capture.id, capture);
     }
     live.value = next;
@@ -82,6 +91,7 @@ function open(account: string): CapturesFeed {
     live,
     at,
     counts,
+    firstSeen,
     feed,
     want,
     close() {

@@ -18,7 +18,7 @@ export interface HostFeed {
 let shared: (HostFeed & { users: number; close: () => void }) | undefined;
 
 function open(): HostFeed & { users: number; close: () => void } {
-  const feed = follow<Body>({ topic: "\u0000host", events: HOST.events, poll: HOST.state });
+  const feed = follow<Body>({ topic: "\u0000host", events: HOST.events, poll: HOST.state, revisions: false, merge: (_whole, change) => change });
   const state = signal<HostState | undefined>(undefined);
   const before = signal<HostState | undefined>(undefined);
   const unsubscribe = feed.last.subscribe((last) => {

@@ -31,12 +31,14 @@ interface Source {
   topic: string;
   events: string;
   poll: string;
+  /** Whether answers have a revision that a poll can ask from. */
+  revisions: boolean;
 }
 
 /** No request: without locks (an old browser, plain HTTP on a network) every tab leads itself. */
 const alone: Locks = { request: (_name, _options, held) => held() };
 
-export function follow<T extends { revision?: number }>(source: Source): Feed<T> {
+export function follow<T extends { revision?: number }>(source: Source & { merge: (whole: T, change: T) => T }): Feed<T> {
   const last = signal<{ body: T; whole: boolean } | undefined>(undefined);
   const connection = signal<Connection>("connecting");
   const goodAt = signal(performance.now());
@@ -54,7 +56,7 @@ export function follow<T extends { revision?: number }>(source: Source): Feed<T>
     // A host that started again counts from the beginning: a whole answer is always believed.
     if (!isWhole && given < revision) return;
     revision = given;
-    if (isWhole) whole = body;
+    whole = isWhole || !whole ? body : source.merge(whole, body);
     goodAt.value = performance.now();
     last.value = { body, whole: isWhole };
   };
@@ -177,7 +179,12 @@ function stream<T>(
       });
     on("snapshot", true);
     on("change", false);
-    events.addEventListener("resync", () => end("resync"));
+    // After it a snapshot follows; where none comes, all is asked for.
+    let resync: ReturnType<typeof setTimeout> | undefined;
+    events.addEventListener("snapshot", () => clearTimeout(resync));
+    events.addEventListener("resync", () => {
+      resync = setTimeout(() => end("resync"), 3000);
+    });
     // CLOSED without ever having been open is a refusal (429 and the like): the browser would not try again by itself.
     events.onerror = () => end({ opened, refused: !opened && events.readyState === EventSource.CLOSED });
   });
@@ -191,7 +198,7 @@ async function poll<T extends { revision?: number }>(
   tell: (connection: Connection) => void,
 ): Promise<void> {
   try {
-    const query = since >= 0 ? `?since=${since}` : "";
+    const query = source.revisions && since >= 0 ? `?since=${since}` : "";
     const answer = await call<T>(`${source.poll}${query}`, { signal: until });
     tell("poll");
     if (answer) pass(answer.result, true);

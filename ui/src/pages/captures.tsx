@@ -19,7 +19,7 @@ import { StopDialog } from "../parts/stop.tsx";
 import { go, pages, place, setQuery } from "../router.ts";
 import { mayWrite } from "../session.ts";
 import type { Capture } from "../types.ts";
-import { bytes, duration, number, t } from "../words/words.ts";
+import { bytes, duration, number, t, zoneName } from "../words/words.ts";
 
 const PAGE = 50;
 
@@ -49,7 +49,7 @@ function rowOf(capture: Capture, feed: CapturesFeed): Row {
   const live = feed.live.value.get(capture.id);
   const status = live?.status ?? capture.status;
   const ledger = live?.ledger ?? feed.counts.value.get(capture.id)?.ledger;
-  const secondsLeft = live && !ended(status) ? timeLeft(live.seconds_left, now.value - feed.at.value) : undefined;
+  const secondsLeft = live && stoppable(status) ? timeLeft(live.seconds_left, now.value - feed.at.value) : undefined;
   return { capture, status, ledger, secondsLeft };
 }
 
@@ -80,7 +80,7 @@ function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string
         <tr role="row" aria-rowindex={1}>
           <th scope="col" role="columnheader">{t("col.status")}</th>
           <th scope="col" role="columnheader">{t("col.what")}</th>
-          <th scope="col" role="columnheader">{t("col.started")}</th>
+          <th scope="col" role="columnheader">{t("col.started")} <span class="unit">{zoneName()}</span></th>
           <th scope="col" role="columnheader" class="right">{t("col.time")}</th>
           <th scope="col" role="columnheader" class="right">{t("col.packets")}</th>
           <th scope="col" role="columnheader" class="right">{t("col.bytes")}</th>
@@ -176,11 +176,15 @@ export function CapturesPage({ account }: { account: string }) {
   const [more, setMore] = useState(false);
   const [stopping, setStopping] = useState<string | undefined>(undefined);
   const search = useRef<HTMLInputElement>(null);
+  const loadedAt = useRef(0);
   useEffect(() => {
     const abort = new AbortController();
     setError(undefined);
     page(account, status, type, undefined, abort.signal)
-      .then(setState)
+      .then((rows) => {
+        loadedAt.current = performance.now();
+        setState(rows);
+      })
       .catch((failure: unknown) => {
         if (!abort.signal.aborted) setError(failure);
       });
@@ -194,8 +198,7 @@ export function CapturesPage({ account }: { account: string }) {
   const live = feed.live.value;
   const rows = state?.rows ?? [];
   const ids = useMemo(() => new Set(rows.map(({ id }) => id)), [rows]);
-  const newest = rows.length > 0 ? 0 : undefined;
-  const fresh = state && status !== "complete" && status !== "failure" && type === "" && newest !== undefined ? [...live.keys()].filter((id) => !ids.has(id) && !ended(live.get(id)!.status)).length : 0;
+  const fresh = state && status !== "complete" && status !== "failure" && type === "" ? [...live.keys()].filter((id) => !ids.has(id) && (!ended(live.get(id)!.status) || (feed.firstSeen.get(id) ?? 0) > loadedAt.current)).length : 0;
   // A capture that ended while it is shown: its row gets its last state, in its place.
   const endedNow = rows.filter(({ id, status: before }) => !ended(before) && ended(live.get(id)?.status ?? "")).map(({ id }) => id).join(" ");
   useEffect(() => {

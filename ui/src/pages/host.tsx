@@ -62,7 +62,7 @@ function Verdict({ state, recent }: { state: HostState; recent: number | undefin
     <div class={`verdict ${tone}`}>
       <Icon name={total === 0 ? "check" : "warn"} />
       <div class="grow">
-        <p class="verdict-word">{total === 0 ? t("host.noloss") : t("host.loss", { count: total })}</p>
+        <p class="verdict-word">{total === 0 ? t("host.noloss") : t(recent !== undefined && recent < 60 ? "host.loss.active" : "host.loss", { count: total })}</p>
         <p>{total === 0 ? t("host.noloss.text", { span: up }) : recent === undefined ? t("host.loss.before", { span: up }) : recent < 5 ? t("host.loss.now") : t("host.loss.since", { span: duration(recent) })}</p>
       </div>
       <div class="verdict-side">
@@ -261,7 +261,8 @@ function added(lines: (number | null)[][], length: number): (number | null)[] {
   });
 }
 
-const LOSS = /(^|\.)(imissed|ierrors|rx_nombuf|nombuf|discarded|no_block|spool|io|interrupted|lost|dropped)$/;
+/** Whether a series counts lost packets: of a port, or dropped from captures. */
+const LOSS = /(^|\.)ports\..*\.(imissed|ierrors|rx_nombuf|discarded)$|(^|\.)(dropped\.)?(no_block|io|interrupted)$|(^|\.)dropped(\.spool)?$/;
 
 export function lossSeries(series: HostSeries | undefined): { values: (number | null)[]; step: number } {
   if (!series) return { values: [], step: 1 };
@@ -269,19 +270,29 @@ export function lossSeries(series: HostSeries | undefined): { values: (number | 
   return { values: added(all, Math.max(0, ...all.map(({ length }) => length))), step: series.step_ns / 1e9 };
 }
 
-function HostPlots({ series, log, setLog, paused, setPaused }: { series: HostSeries; log: boolean; setLog: (log: boolean) => void; paused: boolean; setPaused: (paused: boolean) => void }) {
+function lowest(lines: (number | null)[][], length: number): (number | null)[] {
+  return Array.from({ length }, (_, index) => {
+    const values = lines.map((line) => line[index] ?? null).filter((value): value is number => value !== null);
+    return values.length === 0 ? null : Math.min(...values);
+  });
+}
+
+function HostPlots({ series, state, log, setLog, paused, setPaused }: { series: HostSeries; state: HostState | undefined; log: boolean; setLog: (log: boolean) => void; paused: boolean; setPaused: (paused: boolean) => void }) {
   const all = arrays(series);
   const seconds = series.step_ns / 1e9;
   const length = Math.max(0, ...[...all.values()].map((values) => values.length));
   const times = Array.from({ length }, (_, index) => series.from_ns / 1e9 + index * seconds);
   const rate = (values: (number | null)[]) => values.map((value) => (value === null ? null : value / seconds));
-  const pick = (names: string[]) => names.map((name) => all.get(name)).find((values) => values !== undefined) ?? [];
+  const find = (pattern: RegExp) => [...all].filter(([name]) => pattern.test(name)).map(([, values]) => values);
   const lost = lossSeries(series).values;
   const sum = (values: (number | null)[]) => values.reduce<number>((total, value) => total + (value ?? 0), 0);
-  const rx = pick(["rx", "ports.rx"]);
-  const matched = pick(["matched", "queues.matched"]);
-  const octets = pick(["rx_bytes", "bytes", "ports.rx_bytes"]);
-  const written = pick(["written_bytes", "stages.written_bytes"]);
+  const rx = added(find(/^ports\..*\.rx$/), length);
+  const matched = added(find(/^queues\..*\.matched$/), length);
+  const octets = added(find(/^ports\..*\.rx_bytes$/), length);
+  // Writers have no blocks of their own.
+  const workers = (state?.stages ?? []).filter((stage) => stage.blocks > 0).map(({ name }) => `stages.${name}.blocks_free`);
+  const free = [...all].filter(([name]) => workers.includes(name)).map(([, values]) => values);
+  const blocks = lowest(free, length);
   return (
     <section class="card">
       <div class="row between wrap">
@@ -294,8 +305,8 @@ function HostPlots({ series, log, setLog, paused, setPaused }: { series: HostSer
       <div class="two">
         <Plot title={t("plot.packets")} sentence={t("plot.host.sentence", { rx: sum(rx), lost: sum(lost) })} times={times} log={log} lines={[{ name: t("ledger.rx"), values: rate(rx), colour: "muted" }, { name: t("ledger.matched"), values: rate(matched), colour: "accent", fill: true }]} />
         <Plot title={t("plot.losses")} sentence={t("plot.losses.sentence", { lost: sum(lost) })} times={times} lines={[{ name: t("col.lost"), values: rate(lost), colour: "bad", fill: true }]} />
-        {octets.length > 0 && <Plot title={t("plot.bytes")} sentence={t("plot.bytes.sentence", { bytes: bytes(sum(octets)) })} times={times} log={log} format={(value) => bits(value * 8)} lines={[{ name: t("host.rate"), values: rate(octets), colour: "ok", fill: true }]} />}
-        {written.length > 0 && <Plot title={t("host.written")} sentence={t("plot.bytes.sentence", { bytes: bytes(sum(written)) })} times={times} log={log} format={(value) => `${bytes(value)}/s`} lines={[{ name: t("host.written"), values: rate(written), colour: "warn", fill: true }]} />}
+        <Plot title={t("plot.bytes")} sentence={t("plot.bytes.sentence", { bytes: bytes(sum(octets)) })} times={times} log={log} format={(value) => bits(value * 8)} lines={[{ name: t("host.rate"), values: rate(octets), colour: "ok", fill: true }]} />
+        {free.length > 0 && <Plot title={t("plot.blocks")} sentence={t("plot.blocks.sentence", { least: Math.min(...blocks.map((value) => value ?? Number.POSITIVE_INFINITY)) })} times={times} lines={[{ name: t("host.blocks"), values: blocks, colour: "warn", fill: true }]} />}
       </div>
     </section>
   );
@@ -320,7 +331,7 @@ export function HostPage() {
     <div class={host.feed.connection.value === "away" ? "page stale" : "page"}>
       <div class="page-head">
         <h1>{t("nav.host")}</h1>
-        {state && <span class="faint num">trawl {visible(state.version)} · DPDK {visible(state.dpdk)} · {t("host.up.for", { span: duration((state.now_ns - state.started_ns) / 1e9) })}</span>}
+        {state && <span class="faint num">trawl {visible(state.version)} · DPDK {visible(state.dpdk.replace(/^DPDK\s*/i, ""))} · {t("host.up.for", { span: duration((state.now_ns - state.started_ns) / 1e9) })}</span>}
       </div>
       <HostNav />
       {!state && <Skeleton rows={8} />}
@@ -332,7 +343,7 @@ export function HostPage() {
         </>
       )}
       {series.error !== undefined && !series.data && <ErrorBox error={series.error} retry={series.reload} />}
-      {series.data && <HostPlots series={series.data} log={log} setLog={setLog} paused={paused} setPaused={setPaused} />}
+      {series.data && <HostPlots series={series.data} state={state} log={log} setLog={setLog} paused={paused} setPaused={setPaused} />}
       {state && (
         <>
           <Ports host={host} state={state} />

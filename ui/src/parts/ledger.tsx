@@ -21,7 +21,7 @@ function Equations({ ledger }: { ledger: Ledger }) {
             <span title={whole.name}>{termName(whole.name)}</span>
           </span>
           {parts.map((part, index) => (
-            <span key={part.name} class={`term${/^(port|dropped)\./.test(part.name) ? " is-lost" : ""}`}>
+            <span key={part.name} class={`term${/^(port|dropped)\.(?!limit|sampled)/.test(part.name) ? " is-lost" : ""}`}>
               <i aria-hidden="true">{index === 0 ? (holds ? "=" : "≠") : "+"}</i>
               <b class="num">{number(part.packets)}</b>
               <span title={part.name}>{termName(part.name)}</span>

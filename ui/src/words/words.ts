@@ -126,7 +126,7 @@ export const perSecond = (value: number) => {
   return `${grouped(small, { maximumFractionDigits: unit === "" || small >= 100 ? 0 : 1 })}${unit === "" ? "" : `\u00a0${unit}`}/s`;
 };
 export const percent = (share: number) => {
-  const digits = share > 0 && share < 0.001 ? 4 : share < 0.1 ? 2 : 1;
+  const digits = share > 0 && share < 0.001 ? 3 : share < 0.1 ? 2 : 1;
   return grouped(share, { style: "percent", maximumFractionDigits: digits });
 };
 

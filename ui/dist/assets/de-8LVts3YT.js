@@ -1,1 +1,0 @@
-import{t as e}from"./en-BV5i9eQ_.js";var t=e;export{t as de};
