@@ -3,7 +3,7 @@
 //! Invariant: the document has exactly the paths, methods and error codes that are served, and the limits of its host.
 
 use super::route::Routes;
-use super::{ApiState, Rules, download, ownership, pcaps};
+use super::{ApiState, Rules, capabilities, download, host, live, ownership, pcaps, session};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -21,7 +21,13 @@ const OPENAPI_PATH: &str = "/openapi.json";
 fn table(document: Bytes) -> Routes {
     let mut table = pcaps::routes();
     table.extend(download::routes());
+    table.extend(capabilities::routes());
+    table.extend(live::routes());
     table.extend(ownership::routes());
+    if cfg!(feature = "dashboard") {
+        table.extend(session::routes());
+        table.extend(host::routes());
+    }
     table.push((OPENAPI_PATH, get(move || std::future::ready(openapi(document)))));
     table
 }

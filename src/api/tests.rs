@@ -96,8 +96,10 @@ fn routes_to(captures: crate::engine::Handle, rules: Rules, dir: &Path) -> Route
         captures,
         ownership: Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10)),
         simple_dir: dir.join("simple"),
-        accounts,
+        accounts: accounts.with_operators([Sha256::digest("an-operator").into()]),
         rules,
+        offers: Offers::default(),
+        ui: Ui::at(([127, 0, 0, 1], 8080).into()),
         request_bytes_max: REQUEST_BYTES_MAX,
         request_time_max: Duration::from_secs(30),
     })

@@ -10,6 +10,7 @@ mod metric;
 mod metrics;
 mod open_files;
 mod requests;
+mod screen;
 mod server;
 mod sources;
 mod table;
@@ -17,6 +18,7 @@ mod watchdog;
 
 pub use log::{Error, flush, init, say};
 pub use requests::{Requests, counted};
+pub use screen::keep_looking;
 pub use server::{bounds, router};
 pub use sources::{PortCounters, PortReading, QueueSource, Sources};
 pub use watchdog::{Verdicts, Watchdog};

@@ -5,6 +5,7 @@
 
 use super::{Finding, Host};
 use crate::config::Plan;
+use crate::limits::STREAMS_MAX;
 
 /// A segment that is written: its file, and the one that keeps its length.
 const SEGMENT_FILES: u64 = 2;
@@ -30,6 +31,7 @@ pub fn files_needed(plan: &Plan) -> u64 {
         + captures * delivery
         + plan.upload.deliveries_max as u64 * (queues * READER_FILES + delivery)
         + plan.api.connections_max as u64
+        + STREAMS_MAX as u64
         + OBSERVE_FILES
         + OTHER_FILES
 }
