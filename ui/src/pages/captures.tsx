@@ -3,7 +3,7 @@
 // Invariant: a row never moves by itself. What is new is counted in a pill, and comes when it is asked for.
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { get, paths } from "../api.ts";
+import { get, paths, type Problem } from "../api.ts";
 import { bind } from "../keys.ts";
 import { useCaptures, type CapturesFeed } from "../live/captures.ts";
 import { inWords } from "../logic/filter.ts";
@@ -11,7 +11,7 @@ import { lost, missing, type Ledger } from "../logic/ledger.ts";
 import { ended, STATUS_GROUPS, stoppable } from "../logic/states.ts";
 import { timeLeft } from "../logic/time.ts";
 import { visible } from "../logic/text.ts";
-import { Empty, ErrorBox, Icon, Link, Notice, Skeleton, Tabs, Time } from "../parts/basic.tsx";
+import { Empty, ErrorBox, Foreign, Icon, Link, Notice, Skeleton, Tabs, Time } from "../parts/basic.tsx";
 import { useConnection } from "../parts/connection.ts";
 import { now, useTitle } from "../parts/hooks.ts";
 import { Lost, Status } from "../parts/status.tsx";
@@ -25,6 +25,7 @@ const PAGE = 50;
 
 interface Rows {
   rows: Capture[];
+  messages: Problem[];
   next?: string;
   total?: number;
 }
@@ -34,8 +35,8 @@ async function page(account: string, status: string, type: string, before?: stri
   if (STATUS_GROUPS[status]) query.set("status", STATUS_GROUPS[status].join(","));
   if (type) query.set("type", type);
   if (before) query.set("before", before);
-  const { result, info } = await get<Capture[]>(`${paths(account).captures}?${query}`, signal);
-  return { rows: result, next: info?.next ?? undefined, total: info?.total_count };
+  const { result, info, messages } = await get<Capture[]>(`${paths(account).captures}?${query}`, signal);
+  return { rows: result, messages, next: info?.next ?? undefined, total: info?.total_count };
 }
 
 export interface Row {
@@ -266,6 +267,11 @@ export function CapturesPage({ account }: { account: string }) {
       </div>
       {!write && <Notice tone="info">{t("role.read.text")}</Notice>}
       {error !== undefined && <ErrorBox error={error} retry={() => setTurn(turn + 1)} />}
+      {(state?.messages ?? []).map(({ code, message }) => (
+        <Notice key={message} tone="warn">
+          <Foreign text={message} /> <span class="faint nowrap">({t("error.code", { code: String(code) })})</span>
+        </Notice>
+      ))}
       {!state && error === undefined && <Skeleton rows={8} />}
       {state && rows.length === 0 && (status || type ? (
         <Empty title={t("captures.none.filtered")} icon="search">
