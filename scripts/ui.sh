@@ -2,15 +2,17 @@
 # Builds the dashboard: ui/ to ui/dist, which is committed, so that `cargo build` needs no Node. Checks types, runs its unit
 # tests and holds the result to its budget. Continuous integration runs it and then wants no difference in ui/dist.
 # --check: builds twice and fails if the two differ, or differ from what is committed.
+# --browser: builds nothing; runs ui/e2e in Chromium against the debug build of trawl, with real packets.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-check=''
+check='' browser=''
 for argument in "$@"; do
     case $argument in
     --check) check=yes ;;
-    *) die "usage: $0 [--check]" ;;
+    --browser) browser=yes ;;
+    *) die "usage: $0 [--check] [--browser]" ;;
     esac
 done
 have node || die "the dashboard is built by Node 20 or newer: apt-get install nodejs npm"
@@ -23,6 +25,13 @@ build() {
     node build/finish.mjs
 }
 
+if [ -n "$browser" ]; then
+    chromium=${TRAWL_CHROMIUM:-/usr/bin/chromium}
+    [ -x "$chromium" ] || die "the browser tests need Chromium: apt-get install chromium"
+    [ -d node_modules ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+    say "the dashboard in Chromium"
+    TRAWL_BIN=${TRAWL_BIN:-$TARGET_DIR/debug/trawl} TRAWL_CHROMIUM=$chromium exec node --test --test-timeout=120000 e2e/*.test.mjs
+fi
 say "installing what ui/package-lock.json names"
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 say "types"
