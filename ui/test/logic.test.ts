@@ -5,10 +5,11 @@ import { asCli, asCurl, asPython, type Request } from "../src/logic/commands.ts"
 import { destinationOf, missingOf, NO_FIELDS, objectAddress, ownershipOf } from "../src/logic/destination.ts";
 import { outlook, rounded } from "../src/logic/estimate.ts";
 import { EMPTY, fromTyped, inWords } from "../src/logic/filter.ts";
-import { fullIn, lastLoss, least, rate } from "../src/logic/host.ts";
+import { fullIn, isLoss, lastLoss, least, losses, rate } from "../src/logic/host.ts";
 import { causes, equations, type Ledger, lost, missing, portLost, waterfall } from "../src/logic/ledger.ts";
 import { ended, shown, stoppable } from "../src/logic/states.ts";
 import { cut, shellWord, visible } from "../src/logic/text.ts";
+import type { HostState } from "../src/types.ts";
 import { instant, share, span, timeLeft } from "../src/logic/time.ts";
 
 const LEDGER: Ledger = {
@@ -153,4 +154,18 @@ test("a counter that was reset gives no rate, and what does not grow never fills
   assert.deepEqual([fullIn(100, 10), fullIn(100, 0), fullIn(100, undefined)], [10, undefined, undefined]);
   assert.deepEqual([least({ second: 9, minute: 4 }), least(3), least(null)], [4, 3, undefined]);
   assert.deepEqual([lastLoss([0, 5, null, 0], 5), lastLoss([0, null], 5)], [10, undefined]);
+});
+
+test("losses of ports, of captures at work and of captures that ended are all told, and each once", () => {
+  const state = {
+    ports: [{ device: "0000:03:00.0", imissed: 5, rx_nombuf: 0, ierrors: 0, discarded: 2 }],
+    captures: [{ id: "aa", account: "acme", ledger: { ...LEDGER, dropped: { no_block: 7, limit: 90 } } }],
+  } as unknown as HostState;
+  const series = new Map([
+    ["captures.aa.no_block", [1, null, 2]],
+    ["captures.bb.spool", [40, null, 2]],
+    ["captures.bb.limit", [99]],
+  ]);
+  assert.deepEqual(losses(state, series).map(({ name, cause, packets }) => [name, cause, packets]), [["bb", "spool", 42], ["aa", "no_block", 7], ["0000:03:00.0", "imissed", 5], ["0000:03:00.0", "discarded", 2]]);
+  assert.deepEqual(["ports.0000:03:00.0.imissed", "captures.bb.io", "captures.bb.limit", "spool.used", "ports.x.rx"].map(isLoss), [true, true, false, false, false]);
 });

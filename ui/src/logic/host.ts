@@ -19,16 +19,39 @@ export interface Loss {
   account?: string;
 }
 
-/** Every loss that the host knows of, largest first: in ports since the start, in captures that are at work. */
-export function losses(state: HostState): Loss[] {
+const DROPS = ["no_block", "spool", "io", "interrupted"];
+
+/** Whether a series counts lost packets, of a port or of a capture. */
+export function isLoss(name: string): boolean {
+  return /^ports\..*\.(imissed|ierrors|rx_nombuf|discarded)$/.test(name) || lossOfCapture(name) !== undefined;
+}
+
+function lossOfCapture(name: string): { id: string; cause: string } | undefined {
+  const [group, id, cause] = name.split(".");
+  return group === "captures" && id && cause && DROPS.includes(cause) ? { id, cause } : undefined;
+}
+
+/**
+ * Every loss that the host knows of, largest first: in ports since the start, in captures that are at work, and in those that
+ * ended in the time of `series`.
+ */
+export function losses(state: HostState, series: ReadonlyMap<string, (number | null)[]> = new Map()): Loss[] {
   const list: Loss[] = [];
   for (const port of state.ports)
-    for (const cause of ["imissed", "rx_nombuf", "ierrors"] as const)
-      if (port[cause] > 0) list.push({ where: "port", name: port.device, cause, packets: port[cause] });
+    for (const cause of ["imissed", "rx_nombuf", "ierrors", "discarded"] as const) {
+      const packets = port[cause] ?? 0;
+      if (packets > 0) list.push({ where: "port", name: port.device, cause, packets });
+    }
   for (const capture of state.captures)
     for (const [cause, packets] of Object.entries(capture.ledger.dropped ?? {}))
       if (packets && packets > 0 && cause !== "limit" && cause !== "sampled")
         list.push({ where: "capture", name: capture.id, cause, packets, account: capture.account });
+  const atWork = new Set(state.captures.map(({ id }) => id));
+  for (const [name, values] of series) {
+    const of = lossOfCapture(name);
+    const packets = values.reduce<number>((sum, value) => sum + Math.max(0, value ?? 0), 0);
+    if (of && packets > 0 && !atWork.has(of.id)) list.push({ where: "capture", name: of.id, cause: of.cause, packets });
+  }
   return list.sort((a, b) => b.packets - a.packets);
 }
 

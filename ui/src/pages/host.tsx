@@ -5,7 +5,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { get, HOST } from "../api.ts";
 import { type HostFeed, rateOf, useHost } from "../live/host.ts";
-import { byTrouble, fullIn, greatest, lastLoss, least, type Loss, losses } from "../logic/host.ts";
+import { byTrouble, fullIn, greatest, isLoss, lastLoss, least, type Loss, losses } from "../logic/host.ts";
 import { missing } from "../logic/ledger.ts";
 import { visible } from "../logic/text.ts";
 import { Bar, ErrorBox, Figure, Foreign, Icon, Link, Notice, Skeleton } from "../parts/basic.tsx";
@@ -53,8 +53,7 @@ export function NotOperator() {
   );
 }
 
-function Verdict({ state, recent }: { state: HostState; recent: number | undefined }) {
-  const list = losses(state);
+function Verdict({ state, list, recent }: { state: HostState; list: Loss[]; recent: number | undefined }) {
   const total = list.reduce((sum, loss) => sum + loss.packets, 0);
   const up = duration((state.now_ns - state.started_ns) / 1e9);
   const tone = total === 0 ? "ok" : recent !== undefined && recent < 60 ? "bad" : "warn";
@@ -107,7 +106,7 @@ function Losses({ list }: { list: Loss[] }) {
               <tr key={`${loss.name}${loss.cause}`}>
                 <td class="num right lost">{number(loss.packets)}</td>
                 <th scope="row"><span title={loss.cause}>{causeWord(loss.cause)}</span></th>
-                <td>{loss.where === "port" ? <Foreign text={loss.name} mono /> : <><Foreign text={loss.account ?? ""} /> · <span class="mono">{visible(loss.name.slice(0, 8))}</span></>}</td>
+                <td>{loss.where === "port" ? <Foreign text={loss.name} mono /> : <>{loss.account && <><Foreign text={loss.account} /> · </>}<span class="mono">{visible(loss.name.slice(0, 8))}</span></>}</td>
                 <td class="wrap-text">{known(`do.${loss.cause}`) ? t(`do.${loss.cause}` as Key) : ""}</td>
               </tr>
             ))}
@@ -261,12 +260,9 @@ function added(lines: (number | null)[][], length: number): (number | null)[] {
   });
 }
 
-/** Whether a series counts lost packets: of a port, or dropped from captures. */
-const LOSS = /(^|\.)ports\..*\.(imissed|ierrors|rx_nombuf|discarded)$|(^|\.)(dropped\.)?(no_block|io|interrupted)$|(^|\.)dropped(\.spool)?$/;
-
 export function lossSeries(series: HostSeries | undefined): { values: (number | null)[]; step: number } {
   if (!series) return { values: [], step: 1 };
-  const all = [...arrays(series)].filter(([name]) => LOSS.test(name)).map(([, values]) => values);
+  const all = [...arrays(series)].filter(([name]) => isLoss(name)).map(([, values]) => values);
   return { values: added(all, Math.max(0, ...all.map(({ length }) => length))), step: series.step_ns / 1e9 };
 }
 
@@ -290,7 +286,7 @@ function HostPlots({ series, state, log, setLog, paused, setPaused }: { series: 
   const matched = added(find(/^queues\..*\.matched$/), length);
   const octets = added(find(/^ports\..*\.rx_bytes$/), length);
   // Writers have no blocks of their own.
-  const workers = (state?.stages ?? []).filter((stage) => stage.blocks > 0).map(({ name }) => `stages.${name}.blocks_free`);
+  const workers = (state?.stages ?? []).filter((stage) => stage.blocks > 0).flatMap(({ name }) => [`stages.${name}.blocks_free_min`, `stages.${name}.blocks_free`]);
   const free = [...all].filter(([name]) => workers.includes(name)).map(([, values]) => values);
   const blocks = lowest(free, length);
   return (
@@ -327,19 +323,20 @@ export function HostPage() {
   if (!session.value?.operator) return <NotOperator />;
   const state = host.state.value;
   const { values, step } = lossSeries(series.data);
+  const list = state ? losses(state, arrays(series.data)) : [];
   return (
     <div class={host.feed.connection.value === "away" ? "page stale" : "page"}>
       <div class="page-head">
         <h1>{t("nav.host")}</h1>
-        {state && <span class="faint num">trawl {visible(state.version)} · DPDK {visible(state.dpdk.replace(/^DPDK\s*/i, ""))} · {t("host.up.for", { span: duration((state.now_ns - state.started_ns) / 1e9) })}</span>}
+        {state && <span class="faint num">trawl {visible(state.version)} {/\d/.test(String(state.dpdk)) ? `· DPDK ${visible(String(state.dpdk).replace(/^DPDK\s*/i, ""))} ·` : "·"} {t("host.up.for", { span: duration((state.now_ns - state.started_ns) / 1e9) })}</span>}
       </div>
       <HostNav />
       {!state && <Skeleton rows={8} />}
       {state && (
         <>
-          <Verdict state={state} recent={lastLoss(values, step)} />
+          <Verdict state={state} list={list} recent={lastLoss(values, step)} />
           <Checks state={state} />
-          <Losses list={losses(state)} />
+          <Losses list={list} />
         </>
       )}
       {series.error !== undefined && !series.data && <ErrorBox error={series.error} retry={series.reload} />}

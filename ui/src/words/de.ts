@@ -187,7 +187,7 @@ export const de: Catalogue = {
   "host.nexttry": "Nächster Versuch in {span}",
   "host.nocaptures": "Keine Aufzeichnung ist in Arbeit.",
   "host.noloss": "Kein Paket verloren",
-  "host.noloss.text": "Weder in den Ports noch in einer Aufzeichnung, in {span} Laufzeit.",
+  "host.noloss.text": "Weder in den Ports in {span} Laufzeit noch in einer laufenden Aufzeichnung oder einer der letzten 15 Minuten.",
   "host.notfilling": "füllt sich nicht",
   "host.nothing.waits": "nichts wartet",
   "host.objects": { one: "ein Objekt", other: "{count} Objekte" },

@@ -185,7 +185,7 @@ export const en = {
   "host.nexttry": "Next try in {span}",
   "host.nocaptures": "No capture is at work.",
   "host.noloss": "No packet lost",
-  "host.noloss.text": "Neither in the ports nor in any capture, in {span} of running.",
+  "host.noloss.text": "Neither in the ports in {span} of running, nor in a capture at work or of the last 15 minutes.",
   "host.notfilling": "not filling",
   "host.nothing.waits": "nothing waits",
   "host.objects": { one: "one object", other: "{count} objects" },
