@@ -156,6 +156,27 @@ test("counts move while a full capture runs, a second one is refused before it i
   await browsing.close();
 });
 
+test("text that others wrote is text: no element, no dialog, and what cannot be seen is an escape", async () => {
+  const browsing = await context();
+  const page = await browsing.newPage();
+  let dialogs = 0;
+  page.on("dialog", (dialog) => {
+    dialogs += 1;
+    void dialog.dismiss();
+  });
+  await login(page);
+  const hostile = `file://${host.bucket}/<img src=x onerror=alert(1)>\u202egnp`;
+  const { id } = await full(1, { destination_conf: hostile, packet_limit: 10 });
+  await ended(id);
+  const shown = hostile.replace("\u202e", "\\u{202e}");
+  await page.goto(`${host.origin}/ui/a/acme/captures/${id}`);
+  assert.equal(await page.locator(".details .foreign", { hasText: "<img" }).innerText(), shown);
+  await page.goto(`${host.origin}/ui/a/acme/captures`);
+  assert.equal(await page.locator(".clip", { hasText: "<img" }).first().textContent(), shown);
+  assert.deepEqual([await page.locator("img").count(), dialogs], [0, 0]);
+  await browsing.close();
+});
+
 test("a read credential sees everything, and no button that it may not press", async () => {
   const browsing = await context();
   const page = await browsing.newPage();

@@ -144,7 +144,7 @@ function Objects({ objects, account, capture }: { objects: CaptureObject[]; acco
   if (objects.length === 0) return <p class="faint">{ended(capture.status) ? t("objects.none") : t("objects.none.yet")}</p>;
   return (
     <div class="scroll" tabIndex={0} role="region" aria-label={t("objects.title")}>
-      <table class="plain">
+      <table class="plain files">
         <thead>
           <tr>
             <th scope="col">{t("objects.name")}</th>
