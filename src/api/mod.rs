@@ -11,6 +11,7 @@ mod codes;
 mod download;
 mod envelope;
 mod live;
+mod objects;
 mod ownership;
 #[cfg(feature = "dashboard")]
 mod page;

@@ -4,6 +4,7 @@ use super::auth::{Reader, Writer};
 use super::codes::Code;
 use super::envelope::{Failure, Problem, ResultInfo, page, success, success_with};
 use super::route::{Api, PcapId, Routes};
+use super::session::audit;
 use super::{ApiState, body, paging, result, validate};
 use crate::engine::Listed;
 use crate::job::{AccountId, Kind};
@@ -13,6 +14,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::{get, put};
 
@@ -29,6 +31,7 @@ pub(super) fn routes() -> Routes {
 async fn create(
     Writer(account): Writer,
     State(api): Api,
+    parts: Parts,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
@@ -40,6 +43,7 @@ async fn create(
         unproven(&api, entry.as_ref()).map_or(Ok(()), Err)?;
     }
     let job = api.captures.create(request).await?;
+    audit(&parts, &format!("start of {}", job.id), Some(&job.request.account));
     Ok(success(result::pcap(&job)))
 }
 
@@ -101,8 +105,14 @@ async fn one(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Re
 }
 
 /// No body is read: Python announces JSON and sends none, TypeScript and Go announce nothing.
-async fn stop(Writer(account): Writer, State(api): Api, PcapId(id): PcapId) -> Result<StatusCode, Failure> {
-    api.captures.stop(account, id).await?;
+async fn stop(
+    Writer(account): Writer,
+    State(api): Api,
+    PcapId(id): PcapId,
+    parts: Parts,
+) -> Result<StatusCode, Failure> {
+    api.captures.stop(account.clone(), id.clone()).await?;
+    audit(&parts, &format!("stop of {id}"), Some(&account));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -111,8 +121,10 @@ async fn discard(
     Writer(account): Writer,
     State(api): Api,
     PcapId(id): PcapId,
+    parts: Parts,
 ) -> Result<StatusCode, Failure> {
-    api.captures.discard(account, id).await?;
+    api.captures.discard(account.clone(), id.clone()).await?;
+    audit(&parts, &format!("drop of {id}"), Some(&account));
     Ok(StatusCode::NO_CONTENT)
 }
 

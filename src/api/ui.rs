@@ -19,6 +19,11 @@ const SESSIONS_PER_ACCOUNT_MAX: usize = 16;
 /// Each is some 200 bytes.
 const SESSIONS_MAX: usize = 1024;
 
+/// Objects that are read out of buckets at once: each holds a MiB.
+const VIEWS_MAX: usize = 16;
+/// Of one account.
+const VIEWS_PER_ACCOUNT_MAX: usize = 2;
+
 /// See the module.
 pub struct Ui {
     /// Where the dashboard is.
@@ -29,12 +34,16 @@ pub struct Ui {
     pub live: Arc<Live>,
     /// The places for streams.
     pub streams: Arc<StreamPlaces>,
+    /// The places for objects that are read out of buckets.
+    pub views: Arc<StreamPlaces>,
+    /// How fast each of them is read.
+    pub view_bytes_per_second: u64,
 }
 
 impl Ui {
     /// Nobody is logged in yet.
     #[must_use]
-    pub fn new(site: Site) -> Self {
+    pub fn new(site: Site, view_bytes_per_second: u64) -> Self {
         let bounds = SessionBounds {
             idle: IDLE_MAX,
             life: LIFE_MAX,
@@ -46,6 +55,8 @@ impl Ui {
             site,
             sessions: Sessions::new(bounds),
             live: Arc::new(Live::new(u64::try_from(now.as_nanos()).unwrap_or(0))),
+            views: StreamPlaces::new(VIEWS_MAX, VIEWS_PER_ACCOUNT_MAX),
+            view_bytes_per_second,
             streams: StreamPlaces::new(STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX),
         }
     }
@@ -53,7 +64,7 @@ impl Ui {
     /// On plain HTTP at that address, for hosts of tests.
     #[must_use]
     pub fn at(listen: SocketAddr) -> Self {
-        Self::new(Site { is_tls: false, listen, hosts: Vec::new(), origin: None })
+        Self::new(Site { is_tls: false, listen, hosts: Vec::new(), origin: None }, 1 << 30)
     }
 
     /// The id of a request's session, if its cookie may be looked at.

@@ -300,6 +300,8 @@ sections! {
         hosts: Vec<String> = Vec::new(),
         /// `https://name[:port]` of a proxy that ends TLS in front of it.
         origin: Option<String> = None,
+        /// How fast an object of a bucket is read for somebody who looks at it.
+        view_bytes_per_second: ByteSize = ByteSize(32 << 20),
     }
     /// `[[operator]]`
     Operator {

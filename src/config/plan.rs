@@ -294,6 +294,8 @@ pub struct UiPlan {
     pub hosts: Vec<String>,
     /// `https://name[:port]` of a proxy in front of it.
     pub origin: Option<String>,
+    /// How fast an object of a bucket is read for somebody who looks at it.
+    pub view_bytes_per_second: u64,
 }
 
 /// Health and metrics.

@@ -647,7 +647,10 @@ fn ui(rules: &mut Rules, ui: &file::Ui) -> UiPlan {
         is_origin
     });
     let hosts = ui.hosts.iter().filter(|name| is_name(name)).map(|name| name.to_ascii_lowercase());
-    UiPlan { hosts: hosts.collect(), origin: origin.map(str::to_ascii_lowercase) }
+    let why = "slower, a browser gives up; faster than a disk is no bound";
+    let key = "ui.view_bytes_per_second";
+    let view_bytes_per_second = rules.size(key, ui.view_bytes_per_second, (64 << 10, 1 << 36), why);
+    UiPlan { hosts: hosts.collect(), origin: origin.map(str::to_ascii_lowercase), view_bytes_per_second }
 }
 
 fn observe(rules: &mut Rules, observe: &file::Observe) -> ObservePlan {

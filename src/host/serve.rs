@@ -392,8 +392,8 @@ fn offers(plan: &Plan, storage: &Storage) -> Offers {
 
 /// What the dashboard needs.
 fn ui(plan: &Plan, is_tls: bool) -> Ui {
-    let UiPlan { hosts, origin } = plan.ui.clone();
-    Ui::new(Site { is_tls, listen: plan.api.listen, hosts, origin })
+    let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
+    Ui::new(Site { is_tls, listen: plan.api.listen, hosts, origin }, view_bytes_per_second)
 }
 
 /// What SIGHUP does: the certificate is read again, as it was renewed.

@@ -14,6 +14,7 @@ mod screen;
 mod server;
 mod sources;
 mod table;
+mod warnings;
 mod watchdog;
 
 pub use log::{Error, flush, init, say};
