@@ -3,7 +3,7 @@
 // Invariant: without a session only the login page is shown; pages beyond the first load are fetched when they are opened.
 
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import type { ComponentType } from "preact";
 import { listen } from "./keys.ts";
 import { ErrorBox, Skeleton, Empty, Link } from "./parts/basic.tsx";
@@ -104,7 +104,7 @@ function App() {
     else if (name === "root") go(first ? pages.captures(first) : pages.host, true);
   }, [name, first, session.value]);
   // A new page begins at its top, for eyes and for screen readers.
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (name !== "login") document.getElementById("main")?.focus({ preventScroll: true });
   }, [place.value.path]);
   if (name === "login") return <LoginPage />;

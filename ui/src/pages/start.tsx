@@ -3,7 +3,7 @@
 // Invariant: why Start would be refused stands there before it is pressed, as far as it can be known; limits are the host's.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { ApiError, call, get, paths } from "../api.ts";
 import { asCli, asCurl, asPython, type Request } from "../logic/commands.ts";
 import { type Estimate, outlook, rounded } from "../logic/estimate.ts";
@@ -309,6 +309,8 @@ export function StartPage({ account }: { account: string }) {
   });
   const [error, setError] = useState<unknown>(undefined);
   const [busy, setBusy] = useState(false);
+  // The next step begins at its top, before anybody can type into it.
+  useLayoutEffect(() => document.getElementById("main")?.focus({ preventScroll: true }), [kind]);
   useEffect(() => {
     if (from === "") return;
     void Promise.all([get<Capture>(paths(account).capture(from)), get<Progress>(paths(account).progress(from)).catch(() => undefined)]).then(([capture, progress]) => {
@@ -325,7 +327,6 @@ export function StartPage({ account }: { account: string }) {
   const choose = (next: Kind) => {
     setQuery({ type: next });
     setForm({ ...form, packets: next === "full" ? "" : String(Math.min(1000, data.simple.packet_limit_max)), seconds: next === "full" ? "300" : "60" });
-    requestAnimationFrame(() => document.getElementById("main")?.focus());
   };
   if (!kind)
     return (
