@@ -190,6 +190,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         dir: dir.path().join("spool"),
         bytes_max: 1 << 30,
         share_bytes_max: u64::MAX,
+        part_bytes: u64::MAX,
         segment_bytes: 1 << 30,
         write: WriteMode::Discard,
         fsync_interval: Duration::from_secs(1),

@@ -108,6 +108,11 @@ pub const PARTS_MAX: u64 = 10_000;
 
 /// Share of the spool's quota, in percent, at which the largest capture ends: what is left is for what is under way.
 pub const SPOOL_END_PERCENT: u64 = 95;
+/// Share of the spool's quota, in percent, to which tenants beyond their part may fill it. What is left is for those within
+/// theirs, until the others have made room.
+pub const SPOOL_COMMON_PERCENT: u64 = 97;
+/// The pause between two times that somebody makes room while the spool is beyond that.
+pub const SPOOL_RELIEF_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a segment that cannot be published is tried again before its stream goes on without it: long enough for what
 /// passes (a descriptor or page that is missing, a controller that resets), short enough to end in a shutdown's time.
@@ -123,6 +128,8 @@ pub const WRITE_RETRY: Duration = Duration::from_millis(500);
 /// The same on a full disk or at the quota: room that an upload frees just now is worth waiting for, and the capture that
 /// fills the disk is not to take the others' blocks.
 pub const FULL_RETRY: Duration = Duration::from_millis(50);
+/// The same for a tenant within its part of a full spool: others have to make room for it.
+pub const OWED_RETRY: Duration = Duration::from_secs(5);
 /// Times that a write which fails is made again at once.
 pub const WRITE_TRIES: u32 = 3;
 

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
 use crate::ownership::ProofRules;
 use crate::pcap::{Compression, Container, ObjectFormat};
-use crate::spool::{SpoolConfig, WriteMode};
+use crate::spool::{SpoolConfig, WriteMode, part_of};
 use crate::upload::{
     ClosedDir, GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig,
 };
@@ -53,7 +53,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let mut rules = Rules::default();
     let cores = cores(&mut rules, &file.cores);
     let shares = tenancy::shares(&mut rules, file);
-    let (spool, workers) = spool(&mut rules, &file.spool, &shares);
+    let (spool, workers) = spool(&mut rules, &file.spool, &shares, file.account.len());
     let host = host(&mut rules, &file.host, host_name);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
@@ -257,7 +257,12 @@ fn blocks_are_enough(rules: &mut Rules, plan: &Plan) {
     }
 }
 
-fn spool(rules: &mut Rules, spool: &file::Spool, shares: &SharesPlan) -> (SpoolConfig, WorkersPlan) {
+fn spool(
+    rules: &mut Rules,
+    spool: &file::Spool,
+    shares: &SharesPlan,
+    accounts: usize,
+) -> (SpoolConfig, WorkersPlan) {
     let bytes_max = rules.size(
         "spool.bytes_max",
         spool.bytes_max,
@@ -300,8 +305,17 @@ fn spool(rules: &mut Rules, spool: &file::Spool, shares: &SharesPlan) -> (SpoolC
         100 => bytes_max,
         percent => bytes_max / 100 * percent,
     };
-    let config =
-        SpoolConfig { dir, bytes_max, share_bytes_max, segment_bytes, write, fsync_interval, pool_bytes };
+    let part_bytes = part_of(bytes_max, share_bytes_max, accounts);
+    let config = SpoolConfig {
+        dir,
+        bytes_max,
+        share_bytes_max,
+        part_bytes,
+        segment_bytes,
+        write,
+        fsync_interval,
+        pool_bytes,
+    };
     (config, WorkersPlan { timers, bypasses_lanes })
 }
 

@@ -36,6 +36,7 @@ impl Rig {
             dir: temp.path().join("spool"),
             bytes_max: 1 << 30,
             share_bytes_max: u64::MAX,
+            part_bytes: u64::MAX,
             segment_bytes: 1 << 20,
             write: WriteMode::Auto,
             fsync_interval: Duration::from_secs(1),

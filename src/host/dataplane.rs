@@ -239,6 +239,7 @@ mod tests {
                 dir: dir.path().join("spool"),
                 bytes_max: 64 << 20,
                 share_bytes_max: u64::MAX,
+                part_bytes: u64::MAX,
                 segment_bytes: 4 << 20,
                 write: WriteMode::Discard,
                 fsync_interval: Duration::from_secs(1),

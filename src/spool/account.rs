@@ -91,6 +91,11 @@ impl Account {
         self.state().share(path)
     }
 
+    /// Whose a directory is.
+    pub fn tenant_of(&self, dir: &Path) -> Option<Arc<Share>> {
+        self.state().tenants.get(dir).cloned()
+    }
+
     /// Bytes of what nobody has open or mapped below `dir`.
     pub fn bytes_below(&self, dir: &Path) -> u64 {
         let state = self.state();

@@ -113,6 +113,13 @@ fn full(charge: &Charge, spool: &Spool, bytes: u64) -> Failure {
             share.bytes_max(),
         ));
     }
+    let limit = charge.limit(bytes);
+    if limit < max && used.saturating_add(bytes) <= max {
+        return Failure::Full(format!(
+            "the spool holds {used} of spool.bytes_max {max} bytes, {bytes} more were needed, and beyond {limit} it is for accounts \
+             that have no more than their part; raise it or let uploads finish"
+        ));
+    }
     Failure::Full(format!(
         "the spool holds {used} of spool.bytes_max {max} bytes and {bytes} more were needed; raise it or let uploads finish"
     ))

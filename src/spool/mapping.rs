@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_recycled_segment_keeps_its_mapping_and_is_whole_again() {
         let dir = tempfile::tempdir().unwrap();
-        let quota = Arc::new(Quota::new(1 << 20, 1 << 20));
+        let quota = Arc::new(Quota::new(1 << 20, 1 << 20, 1 << 20));
         let account = Account::open(dir.path(), Arc::clone(&quota), Files::default()).unwrap();
         let pool = Pool::open(dir.path().join("pool"), 8192, Arc::new(account)).unwrap();
         let path = dir.path().join("a");

@@ -39,7 +39,7 @@ pub use lock::{LockError, SpoolLock};
 pub use message::{Closes, Message, Piece, StreamId};
 pub use published::{Cut, Input, Segment};
 pub use publisher::{Publisher, PublisherHandle};
-pub use quota::{Quota, Share};
+pub use quota::{Quota, Share, common_bytes_max, part_of};
 pub(crate) use recover::place;
 pub use recover::{HeldSegment, Recovery, recover, with_holes};
 pub use salvage::{Salvaged, whole_records};

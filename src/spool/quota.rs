@@ -1,9 +1,13 @@
 //! How many bytes of disk the spool may use: `spool.bytes_max` for the whole host, and of that a share for each tenant. Owns
 //! these numbers and the charges that make them up. A tenant is a name here; whose it is, others know.
 //!
-//! Invariant: what is reserved never exceeds the maximum, nor a tenant's share. A charge goes back when it is dropped, so it
+//! A tenant's *part* is what nobody takes from it. Who has more than that may fill the spool to
+//! [`SPOOL_COMMON_PERCENT`] only: the rest is for those within their part, until room is made for them.
+//!
+//! Invariant: what is reserved never exceeds the maximum, nor a tenant's share, nor what tenants beyond their part may fill. A charge goes back when it is dropped, so it
 //! is held by whatever holds the file.
 
+use crate::limits::{SPOOL_COMMON_PERCENT, SPOOL_END_PERCENT};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +26,14 @@ impl Allowance {
 
     /// Takes `bytes`, or nothing if that would pass the maximum.
     fn reserve(&self, bytes: u64) -> bool {
+        self.reserve_up_to(self.bytes_max, bytes)
+    }
+
+    /// Takes `bytes`, or nothing if that would pass `max`.
+    fn reserve_up_to(&self, max: u64, bytes: u64) -> bool {
         self.used
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                used.checked_add(bytes).filter(|&sum| sum <= self.bytes_max)
+                used.checked_add(bytes).filter(|&sum| sum <= max)
             })
             .is_ok()
     }
@@ -77,14 +86,34 @@ impl Share {
 pub struct Quota {
     allowance: Allowance,
     share_bytes_max: u64,
+    part_bytes: u64,
     shares: Mutex<BTreeMap<String, Arc<Share>>>,
 }
 
+/// What nobody takes from one of so many tenants on a spool of `bytes_max`, of which it may have `share_bytes_max`.
+#[must_use]
+pub fn part_of(bytes_max: u64, share_bytes_max: u64, tenants: usize) -> u64 {
+    share_bytes_max.min(bytes_max / 100 * SPOOL_END_PERCENT / tenants.max(1) as u64)
+}
+
 impl Quota {
-    /// An allowance of `bytes_max`, of which a tenant may have `share_bytes_max`.
+    /// An allowance of `bytes_max`, of which a tenant may have `share_bytes_max`; nobody takes `part_bytes` of that from it.
     #[must_use]
-    pub fn new(bytes_max: u64, share_bytes_max: u64) -> Self {
-        Self { allowance: Allowance::new(bytes_max), share_bytes_max, shares: Mutex::default() }
+    pub fn new(bytes_max: u64, share_bytes_max: u64, part_bytes: u64) -> Self {
+        Self { allowance: Allowance::new(bytes_max), share_bytes_max, part_bytes, shares: Mutex::default() }
+    }
+
+    /// To what tenants beyond their part may fill it: the maximum, if there is one tenant.
+    #[must_use]
+    pub fn common_bytes_max(&self) -> u64 {
+        common_bytes_max(self.bytes_max(), self.part_bytes)
+    }
+
+    /// Whether others have to make room for a tenant: it is within its part, and the spool is beyond what is for all.
+    #[must_use]
+    pub fn owes(&self, share: &Share) -> bool {
+        let common = self.common_bytes_max();
+        common < self.bytes_max() && self.used() > common && share.used() < self.part_bytes
     }
 
     fn shares_now(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Share>>> {
@@ -127,6 +156,13 @@ impl Quota {
     }
 }
 
+/// To what tenants beyond their part may fill a spool of `bytes_max`, of which `part_bytes` are a tenant's part.
+#[must_use]
+pub fn common_bytes_max(bytes_max: u64, part_bytes: u64) -> u64 {
+    let is_alone = part_bytes >= bytes_max / 100 * SPOOL_END_PERCENT;
+    if is_alone { bytes_max } else { bytes_max / 100 * SPOOL_COMMON_PERCENT }
+}
+
 /// The bytes of one file on the quota and on a tenant's share of it, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
@@ -153,10 +189,17 @@ impl Charge {
         charge
     }
 
+    /// The most that may be used once this charge has `bytes` more.
+    pub fn limit(&self, bytes: u64) -> u64 {
+        let part = self.quota.part_bytes;
+        let is_within = self.share.as_ref().is_some_and(|share| share.used().saturating_add(bytes) <= part);
+        if is_within { self.quota.bytes_max() } else { self.quota.common_bytes_max() }
+    }
+
     /// Charges `bytes` more, or nothing if that would pass the maximum or the share.
     #[must_use]
     pub fn grow(&mut self, bytes: u64) -> bool {
-        if !self.quota.allowance.reserve(bytes) {
+        if !self.quota.allowance.reserve_up_to(self.limit(bytes), bytes) {
             return false;
         }
         if self.share.as_ref().is_some_and(|share| !share.allowance.reserve(bytes)) {
@@ -222,7 +265,7 @@ mod tests {
 
     #[test]
     fn nothing_is_given_beyond_the_maximum_and_what_is_released_can_be_had_again() {
-        let quota = Arc::new(Quota::new(100, 100));
+        let quota = Arc::new(Quota::new(100, 100, 100));
         let there = Charge::of_file(&quota, 20);
         let mut charge = Charge::none(&quota);
         assert!(charge.grow(80));
@@ -238,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_tenant_has_its_share_and_the_others_have_theirs() {
-        let quota = Arc::new(Quota::new(100, 50));
+        let quota = Arc::new(Quota::new(100, 50, 95));
         let (a, b) = (quota.share("a"), quota.share("b"));
         let mut of_b = Charge::of(&quota, Some(Arc::clone(&b)));
         assert!(of_b.grow(50) && !of_b.grow(1));
@@ -254,5 +297,21 @@ mod tests {
         drop((of_a, of_b));
         assert_eq!((quota.used(), a.used(), b.used()), (0, 0, 0));
         assert_eq!(quota.shares().len(), 2);
+    }
+
+    #[test]
+    fn who_is_beyond_its_part_leaves_the_last_of_the_spool_to_those_within_theirs() {
+        let quota = Arc::new(Quota::new(1000, 900, part_of(1000, 900, 5)));
+        let (greedy, modest) = (quota.share("greedy"), quota.share("modest"));
+        let mut of_greedy = Charge::of(&quota, Some(Arc::clone(&greedy)));
+        let mut nobodys = Charge::none(&quota);
+        assert!(of_greedy.grow(900) && nobodys.grow(70) && !nobodys.grow(1) && !of_greedy.grow(1));
+        assert!(!quota.owes(&modest), "there is room for it");
+        let mut of_modest = Charge::of(&quota, Some(Arc::clone(&modest)));
+        assert!(of_modest.grow(30) && !of_modest.grow(1));
+        assert!(quota.owes(&modest) && !quota.owes(&greedy));
+        of_greedy.set(200);
+        assert!(of_modest.grow(160) && !quota.owes(&modest));
+        assert_eq!(part_of(1000, 900, 5), 190);
     }
 }

@@ -43,6 +43,8 @@ pub struct SpoolConfig {
     pub bytes_max: u64,
     /// The most of that for one tenant.
     pub share_bytes_max: u64,
+    /// What of that nobody takes from it.
+    pub part_bytes: u64,
     /// Where a segment ends, in bytes.
     pub segment_bytes: u64,
     /// How segments are written.
@@ -214,7 +216,7 @@ impl Spool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             removed => removed.map_err(failed)?,
         }
-        let quota = Arc::new(Quota::new(config.bytes_max, config.share_bytes_max));
+        let quota = Arc::new(Quota::new(config.bytes_max, config.share_bytes_max, config.part_bytes));
         let account = Arc::new(Account::open(&config.dir, quota, files).map_err(failed)?);
         let mut pool = None;
         if config.write == WriteMode::Mapped {
@@ -239,6 +241,7 @@ impl Spool {
             dir,
             bytes_max: 1 << 30,
             share_bytes_max: 1 << 30,
+            part_bytes: 1 << 30,
             segment_bytes,
             write,
             fsync_interval,
@@ -290,6 +293,11 @@ impl Spool {
         if let Some(pool) = &self.pool {
             pool.assign(dir, share);
         }
+    }
+
+    /// Whether others have to make room for what is written into `dir`.
+    pub(super) fn owes(&self, dir: &Path) -> bool {
+        self.account.tenant_of(dir).is_some_and(|share| self.quota().owes(&share))
     }
 
     /// Charges what each tenant has of simple captures' files, by name, and nothing for those that are not named.

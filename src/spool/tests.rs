@@ -96,6 +96,7 @@ impl Rig {
             dir: dir.path().join("spool"),
             bytes_max,
             share_bytes_max: u64::MAX,
+            part_bytes: u64::MAX,
             segment_bytes: SEGMENT_BYTES,
             write,
             fsync_interval: FSYNC,

@@ -2,7 +2,7 @@
 //! segments of its streams; publishing is the publisher's.
 //!
 //! A segment that cannot be opened or allocated is tried again for [`WRITE_RETRY`] while its pieces wait; on a full disk or at
-//! the quota for [`FULL_RETRY`].
+//! the quota for [`FULL_RETRY`], or [`OWED_RETRY`] where others have to make room.
 //!
 //! Invariant: an error ends one capture's writing with a reason; the thread goes on, and every block goes back to the
 //! worker it came from.
@@ -12,7 +12,7 @@ use super::publisher::{Command, PublisherHandle};
 use super::segment::OpenSegment;
 use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId, WriteMode};
 use crate::block::{DiskQueue, Heartbeat, Write, WriterEnd};
-use crate::limits::{FULL_RETRY, PAGE_BYTES, WRITE_RETRY};
+use crate::limits::{FULL_RETRY, OWED_RETRY, PAGE_BYTES, WRITE_RETRY};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -207,7 +207,11 @@ impl Writer {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let (since, _) = stream.again.unwrap_or((now, now));
         let tried = now.saturating_duration_since(since);
-        let patience = if matches!(failure, Failure::Full(_)) { FULL_RETRY } else { WRITE_RETRY };
+        let patience = match failure {
+            Failure::Full(_) if self.spool.owes(&stream.capture.dir) => OWED_RETRY,
+            Failure::Full(_) => FULL_RETRY,
+            _ => WRITE_RETRY,
+        };
         if tried >= patience {
             self.lanes[lane].give_back(piece.block);
             self.fail(id, &failure);

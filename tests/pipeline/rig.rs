@@ -259,6 +259,7 @@ impl Options {
             dir: dir.to_owned(),
             bytes_max: self.bytes_max,
             share_bytes_max: u64::MAX,
+            part_bytes: u64::MAX,
             segment_bytes: self.segment_bytes,
             write: self.write,
             fsync_interval: Duration::from_millis(200),

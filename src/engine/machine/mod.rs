@@ -61,7 +61,7 @@ use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};
 use crate::job::{AccountId, BucketTerms, CaptureId, ClockSteps, Job, PortDrops, Request, Status};
 use crate::pcap::{Counts, ObjectFormat};
-use crate::spool::{Failure, Lost};
+use crate::spool::{Failure, Lost, common_bytes_max};
 use crate::worker::Ended;
 use jiff::Timestamp;
 use pressure::Pressure;
@@ -289,7 +289,11 @@ impl EndedCounts {
 impl Machine {
     pub fn new(config: Config) -> Self {
         Self {
-            pressure: Pressure::new(config.spool_bytes_max, config.high_water_percent),
+            pressure: Pressure::new(
+                config.spool_bytes_max,
+                common_bytes_max(config.spool_bytes_max, config.account.part),
+                config.high_water_percent,
+            ),
             shares: Shares::new(config.account, config.spool_bytes_max),
             relief: Relief::default(),
             kept: Vec::new(),

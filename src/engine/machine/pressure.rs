@@ -4,7 +4,8 @@
 //! Invariant: while more than one capture takes packets, somebody makes room before the quota is used up, so that no other is
 //! refused because of it.
 
-use crate::limits::SPOOL_END_PERCENT;
+use crate::limits::{SPOOL_END_PERCENT, SPOOL_RELIEF_PAUSE};
+use std::time::Duration;
 
 /// Share of the spool, in percent, down to which room is made.
 const RELIEF_PERCENT: u64 = 90;
@@ -15,6 +16,10 @@ pub(in super::super) struct Pressure {
     bytes_max: u64,
     alarm_at: u64,
     end_at: u64,
+    /// Beyond this, whoever is refused room is within its part.
+    common: u64,
+    /// When somebody last made room.
+    relieved_at: Duration,
     /// Bytes in use at the last look.
     used: u64,
     alarmed: bool,
@@ -24,12 +29,14 @@ pub(in super::super) struct Pressure {
 }
 
 impl Pressure {
-    pub(super) fn new(bytes_max: u64, high_water_percent: u64) -> Self {
+    pub(super) fn new(bytes_max: u64, common: u64, high_water_percent: u64) -> Self {
         let share = |percent: u64| bytes_max / 100 * percent;
         Self {
             bytes_max,
             alarm_at: share(high_water_percent),
             end_at: share(SPOOL_END_PERCENT),
+            common,
+            relieved_at: Duration::ZERO,
             used: 0,
             alarmed: false,
             short: false,
@@ -38,7 +45,7 @@ impl Pressure {
     }
 
     /// Takes note of the bytes in use; whether a capture has to end.
-    pub(super) fn look(&mut self, used: u64) -> bool {
+    pub(super) fn look(&mut self, now: Duration, used: u64) -> bool {
         self.used = used;
         if used < self.alarm_at {
             (self.alarmed, self.short) = (false, false);
@@ -52,9 +59,11 @@ impl Pressure {
                 "the spool fills up: uploads are slower than captures"
             );
         }
-        if used < self.end_at {
+        let is_owed = used > self.common && now >= self.relieved_at + SPOOL_RELIEF_PAUSE;
+        if used < self.end_at && !is_owed {
             return false;
         }
+        self.relieved_at = now;
         // What is ended still waits for its upload: the others go on in half of what is left.
         self.end_at = used + self.bytes_max.saturating_sub(used).div_ceil(2);
         self.short = true;
@@ -107,17 +116,27 @@ mod tests {
 
     #[test]
     fn after_one_ending_the_others_have_half_of_what_is_left_before_the_next() {
-        let mut pressure = Pressure::new(1000, 80);
-        assert!(!pressure.look(799) && pressure.warning(799).is_none());
-        assert!(!pressure.look(940) && pressure.warning(940).is_some());
-        assert!(pressure.look(950) && !pressure.look(974) && pressure.look(975));
+        let mut pressure = Pressure::new(1000, 1000, 80);
+        let look = |pressure: &mut Pressure, used| pressure.look(Duration::ZERO, used);
+        assert!(!look(&mut pressure, 799) && pressure.warning(799).is_none());
+        assert!(!look(&mut pressure, 940) && pressure.warning(940).is_some());
+        assert!(look(&mut pressure, 950) && !look(&mut pressure, 974) && look(&mut pressure, 975));
         assert_eq!(pressure.alarms(), (true, 1));
         assert!(
-            pressure.is_short() && !pressure.look(800) && pressure.is_short(),
+            pressure.is_short() && !look(&mut pressure, 800) && pressure.is_short(),
             "not before the alarm is over"
         );
-        assert!(!pressure.look(700) && !pressure.is_short());
-        assert!(pressure.look(950), "begins again once there is room");
+        assert!(!look(&mut pressure, 700) && !pressure.is_short());
+        assert!(look(&mut pressure, 950), "begins again once there is room");
         assert_eq!(pressure.alarms(), (true, 2));
+    }
+    #[test]
+    fn beyond_what_is_for_all_room_is_made_again_and_again_until_it_is_there() {
+        let mut pressure = Pressure::new(1000, 970, 80);
+        let at = Duration::from_millis;
+        assert!(pressure.look(at(0), 960) && !pressure.look(at(200), 960));
+        assert!(pressure.look(at(200), 975), "half of what was left is used");
+        assert!(!pressure.look(at(299), 975) && pressure.look(at(300), 975) && !pressure.look(at(310), 975));
+        assert!(!pressure.look(at(900), 970));
     }
 }

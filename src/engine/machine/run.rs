@@ -163,7 +163,7 @@ impl Machine {
     }
 
     pub(super) fn tick(&mut self, now: Now, held: u64, of_accounts: Held, out: &mut Vec<Effect>) {
-        self.look_at_spool(held, of_accounts, out);
+        self.look_at_spool(now, held, of_accounts, out);
         for capture in self.captures.values().filter(|capture| capture.takes_packets()) {
             if now.mono >= capture.ends_at {
                 out.push(Effect::EndBudget { serial: capture.serial, ended: Ended::Time });

@@ -8,15 +8,17 @@
 //!   packets ends. If it has none, and captures of others take packets, it loses data that is beyond its part: first what
 //!   its failed captures left, the oldest first, then captures that wait for their upload, those whose upload fails before
 //!   those whose upload goes well, the oldest first.
+//! - Beyond 97 % of the spool only accounts within their part write, and wait for the room that the others make.
 //!
 //! Invariant: an account within its part loses no packet and no capture because of what others have on the spool.
 
 use super::capture::{Capture, Phase};
 use super::{Effect, Machine, Serial};
+use crate::engine::Now;
 use crate::engine::handle::Refusal;
 use crate::job::{AccountId, StopReason};
 use crate::limits::SPOOL_END_PERCENT;
-use crate::spool::Failure;
+use crate::spool::{Failure, part_of};
 use std::collections::BTreeMap;
 
 /// The bounds of an account on this host.
@@ -41,7 +43,7 @@ impl AccountBounds {
         let share = if percent >= 100 { bytes_max } else { bytes_max / 100 * percent };
         Self {
             share,
-            part: share.min(bytes_max / 100 * SPOOL_END_PERCENT / accounts.max(1) as u64),
+            part: part_of(bytes_max, share, accounts),
             waiting: 16,
             kept_bytes: share / 2,
             kept_time: std::time::Duration::from_secs(7 * 86_400),
@@ -154,9 +156,9 @@ impl Machine {
     }
 
     /// Looks at the spool: whether somebody has to make room.
-    pub(super) fn look_at_spool(&mut self, held: u64, of_accounts: Held, out: &mut Vec<Effect>) {
+    pub(super) fn look_at_spool(&mut self, now: Now, held: u64, of_accounts: Held, out: &mut Vec<Effect>) {
         let accounts = self.shares.look(of_accounts);
-        let for_all = self.pressure.look(held).then(|| self.pressure.excess());
+        let for_all = self.pressure.look(now.mono, held).then(|| self.pressure.excess());
         if for_all.is_some() || !accounts.is_empty() {
             self.relief = Relief { for_all, accounts };
             out.push(Effect::Weigh);
