@@ -67,6 +67,7 @@ fn receive_until_it_stops(
 ) -> u64 {
     let (mut received, mut wrong) = (0_u64, 0_u64);
     let (start, mut flowing, mut stopping) = (Instant::now(), Instant::now(), None);
+    let mut is_gone = false;
     loop {
         let burst = queue.receive();
         received += burst.len() as u64;
@@ -82,9 +83,9 @@ fn receive_until_it_stops(
                 testpmd.ask_to_stop();
                 stopping = Some(Instant::now());
             }
-            Some(since) if empty && testpmd.has_ended() => {
-                break println!("stopped in {:?}", since.elapsed());
-            }
+            // What it sent last may have come after the look that found nothing.
+            Some(since) if empty && is_gone => break println!("stopped in {:?}", since.elapsed()),
+            Some(_) if empty && testpmd.has_ended() => is_gone = true,
             Some(since) => assert!(since.elapsed() < 4 * PATIENCE, "testpmd does not end"),
             None => {}
         }
