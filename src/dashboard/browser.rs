@@ -141,7 +141,9 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
         };
         let mut map = HeaderMap::new();
-        pairs.iter().map(pair).for_each(|(name, value)| drop(map.append(name, value)));
+        for (name, value) in pairs.iter().map(pair) {
+            map.append(name, value);
+        }
         map
     }
 
@@ -150,7 +152,8 @@ mod tests {
         let site = site(false, "127.0.0.1:8080");
         let own = [("host", "127.0.0.1:8080"), ("cookie", "a=b; trawl-loopback=x")];
         let (get, post) = (Method::GET, Method::POST);
-        let table: &[(&Method, &[(&str, &str)], bool)] = &[
+        type Row<'a> = (&'a Method, &'a [(&'a str, &'a str)], bool);
+        let table: &[Row<'_>] = &[
             (&get, &[("sec-fetch-site", "same-origin")], true),
             (&get, &[("sec-fetch-site", "same-site")], false),
             (&get, &[("sec-fetch-site", "cross-site")], false),

@@ -71,7 +71,7 @@ async fn run(
                 ));
             }
             Action::Standing(_, reply) => {
-                drop(reply.send(Standing { is_accepting: true, ..Standing::default() }));
+                let _gone = reply.send(Standing { is_accepting: true, ..Standing::default() });
             }
             Action::Overview(reply) => drop(reply.send(Overview::default())),
             Action::Shutdown(reply) => {
