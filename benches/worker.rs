@@ -20,7 +20,7 @@ use trawl::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use trawl::matcher::{Filter, FilterV1};
 use trawl::spool::Feed;
 use trawl::spool::{Spool, SpoolCapture, SpoolConfig, WriteMode};
-use trawl::worker::{Assigned, Attachment, Budget, Sample, Timers, Window, Work, WorkerHandle};
+use trawl::worker::{Assigned, Attachment, Budget, Payer, Sample, Timers, Window, Work, WorkerHandle};
 
 /// After a change of work, before its time is measured.
 const SETTLE: Duration = Duration::from_millis(3);
@@ -118,6 +118,7 @@ impl Bench {
             })?;
             let attachment = Attachment {
                 serial: self.serial,
+                payer: Payer::account(0),
                 snaplen: part.snaplen,
                 window: Window::open(None),
                 budget: Arc::new(Budget::new(None, None)),
@@ -201,6 +202,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         bypasses_lanes: false,
         writer_cores: vec![main],
         blocks: 256,
+        accounts: 1,
         hugepages: Hugepages::Auto,
         timers: Timers { flush: Duration::from_secs(1), rotate: Duration::from_secs(3600) },
     };

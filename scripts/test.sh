@@ -59,7 +59,7 @@ nextest() {
 formatting() { cargo fmt --all --check; }
 lints() { cargo clippy --locked --all-targets "$@" -- -D warnings; }
 scripts_lint() {
-    shellcheck -x scripts/*.sh tests/data/*.sh .ci/run && PYTHONPYCACHEPREFIX=$LOGS/pycache python3 -m compileall -q benches tests/data &&
+    shellcheck -x scripts/*.sh tests/data/*.sh benches/scale/* .ci/run && PYTHONPYCACHEPREFIX=$LOGS/pycache python3 -m compileall -q benches tests/data &&
         benches/run --help >"$LOGS/benches.log"
 }
 doc_tests() { cargo test --locked --doc --quiet; }

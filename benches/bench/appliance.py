@@ -80,9 +80,10 @@ class Appliance:
             "store": {"path": f"{self.work}/trawl.db"},
             "api": {"listen": f"127.0.0.1:{listen}"},
             "observe": {"listen": f"127.0.0.1:{observe}"},
-            **sections,
+            "spool": {"dir": str(self.spool)},
         }
-        whole["spool"] = {"dir": str(self.spool), **whole.get("spool", {})}
+        for section, keys in sections.items():
+            whole[section] = {**whole.get(section, {}), **keys}
         config = self.work / "trawl.toml"
         text = config_text(whole)
         for name, token in self.tokens.items():

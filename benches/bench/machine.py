@@ -129,13 +129,16 @@ def stolen(core):
     return 0.0
 
 
+def hardware():
+    models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name")]
+    return [f"{models[0] if models else 'unknown'}, {os.cpu_count()} cores", f"{memory_kib('MemTotal') / 2**20:.0f} GiB",
+            f"Linux {os.uname().release}"]
+
+
 def facts(*more):
     """One sentence for the end of a result."""
-    models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name")]
-    return "; ".join([
-        f"{models[0] if models else 'unknown'}, {os.cpu_count()} cores", f"{memory_kib('MemTotal') / 2**20:.0f} GiB",
-        f"Linux {os.uname().release}", *more, " ".join(said("rustc", "--version").split()[:2]),
-        f"commit {said('git', 'rev-parse', '--short', 'HEAD') or 'unknown'}"])
+    return "; ".join([*hardware(), *more, " ".join(said("rustc", "--version").split()[:2]),
+                      f"commit {said('git', 'rev-parse', '--short', 'HEAD') or 'unknown'}"])
 
 
 def dpdk(memory):

@@ -94,10 +94,25 @@ impl Arena {
                 let start = unsafe { base.add(i * BLOCK_BYTES) };
                 // SAFETY: the range is inside the mapping, nobody else has it, and writing makes it initialised and resident.
                 unsafe { start.write_bytes(0, BLOCK_BYTES) };
-                Block { start, _mapping: Arc::clone(&mapping) }
+                Block { start, _mapping: Arc::clone(&mapping), payer: Payer::HOST }
             })
             .collect();
         Ok((blocks, ArenaFacts { hugepages: huge, locked, bytes }))
+    }
+}
+
+/// For whom a block is in use: it goes with the block to the writer and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Payer(u32);
+
+impl Payer {
+    /// The host itself.
+    pub const HOST: Self = Self(0);
+
+    /// An account, by a number of its own.
+    #[must_use]
+    pub fn account(number: usize) -> Self {
+        Self(u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1))
     }
 }
 
@@ -105,6 +120,7 @@ impl Arena {
 pub struct Block {
     start: NonNull<u8>,
     _mapping: Arc<Mapping>,
+    payer: Payer,
 }
 
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(PAGE_BYTES));
@@ -113,6 +129,17 @@ const _: () = assert!(BLOCK_BYTES.is_multiple_of(PAGE_BYTES));
 unsafe impl Send for Block {}
 
 impl Block {
+    /// For whom it is in use.
+    #[must_use]
+    pub fn payer(&self) -> Payer {
+        self.payer
+    }
+
+    /// From now on it is in use for `payer`.
+    pub fn set_payer(&mut self, payer: Payer) {
+        self.payer = payer;
+    }
+
     /// The whole block.
     #[inline]
     #[must_use]

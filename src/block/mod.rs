@@ -12,7 +12,7 @@ mod lane;
 mod share;
 mod heartbeat;
 
-pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages};
+pub use arena::{Arena, ArenaError, ArenaFacts, Block, Hugepages, Payer};
 pub use copy::copy_past_cache;
 pub use cycles::cycles;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::merge::Shape;
 use crate::pcap::{Counts, Origin};
 use crate::spool::{Feed, Input as Told, SpoolCapture};
 use crate::upload::UploadError;
-use crate::worker::{Attachment, Budget, Ended, Sample, Window};
+use crate::worker::{Attachment, Budget, Ended, Payer, Sample, Window};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -255,8 +255,10 @@ impl Engine {
         let Some(capture) = self.machine.capture(serial) else { return };
         let request = &capture.job.request;
         let limit = Duration::from_secs_f64(request.time_limit);
+        let payer = self.planes.payers.get(&request.account).copied().unwrap_or(Payer::HOST);
         let attachment = Attachment {
             serial,
+            payer,
             snaplen: capture.snaplen(),
             window: Window::open(Some(limit)),
             budget,

@@ -13,7 +13,7 @@ use crate::pcap::{ObjectFormat, Origin};
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::Stores;
-use crate::worker::{ClockSteps, QueueCounters, Sample, SlotTotals, WorkerHandle};
+use crate::worker::{ClockSteps, Payer, QueueCounters, Sample, SlotTotals, WorkerHandle};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -76,6 +76,8 @@ pub struct Planes {
     pub colo: String,
     /// What accounts may see; one that is not in here may see every packet.
     pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    /// The number of each account at the workers.
+    pub payers: HashMap<AccountId, Payer>,
     /// Captures that may be attached at once; at most [`crate::limits::CAPTURES_MAX`].
     pub captures_max: usize,
     /// Captures for which every worker has a block for each stream; see [`crate::block::BlockShare`].

@@ -10,7 +10,7 @@ use crate::job::Request;
 use crate::limits::{CAPTURES_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::spool::{Spool, SpoolCapture};
-use crate::worker::{Attachment, Budget, Ended, Window};
+use crate::worker::{Attachment, Budget, Ended, Payer, Window};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
@@ -57,6 +57,7 @@ impl Engine {
         let config = recorder.history.config();
         let attachment = Attachment {
             serial,
+            payer: Payer::HOST,
             snaplen: SIMPLE_SNAPLEN,
             window: Window::open(None),
             budget,

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::spool::Message;
     use crate::worker::testing::Rig;
-    use crate::worker::{Budget, Window, Worker};
+    use crate::worker::{Budget, Payer, Window, Worker};
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -147,6 +147,7 @@ mod tests {
         let budget = Arc::new(Budget::new(None, None));
         let attachment = Attachment {
             serial,
+            payer: Payer::HOST,
             snaplen: 160,
             window: Window::open(None),
             budget,

@@ -41,6 +41,8 @@ pub struct DataPlaneConfig {
     pub writer_cores: Vec<usize>,
     /// Blocks of the arena, dealt over the workers.
     pub blocks: usize,
+    /// Accounts that share them.
+    pub accounts: usize,
     /// Where the arena lies.
     pub hugepages: Hugepages,
     /// See [`Timers`].
@@ -132,6 +134,7 @@ impl DataPlane {
                 queues,
                 lanes: lanes.collect(),
                 blocks: blocks.split_off(blocks.len() - share),
+                accounts: config.accounts,
                 segment_bytes_max: spool.config().segment_bytes,
                 timers: config.timers,
                 stop: Arc::clone(&self.stop),
@@ -249,6 +252,7 @@ mod tests {
                 worker_cores: vec![0, 0, 0],
                 writer_cores: vec![0, 0],
                 blocks: 6,
+                accounts: 1,
                 hugepages: Hugepages::Never,
                 timers: Timers { flush: Duration::from_secs(1), rotate: Duration::from_secs(1) },
                 bypasses_lanes: false,

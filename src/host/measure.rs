@@ -17,7 +17,7 @@ use crate::matcher::Filter;
 use crate::pcap;
 use crate::spool::{Feed, Input, WhenSlow};
 use crate::spool::{Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
-use crate::worker::{Assigned, Attachment, Budget, Ended, Window, Work, WorkerHandle};
+use crate::worker::{Assigned, Attachment, Budget, Ended, Payer, Window, Work, WorkerHandle};
 use serde::Serialize;
 use std::fs;
 use std::io::{self, BufWriter};
@@ -271,6 +271,7 @@ impl Bench<'_> {
         for worker in workers {
             let attachment = Attachment {
                 serial: SERIAL,
+                payer: Payer::account(0),
                 snaplen: FULL_SNAPLEN,
                 window: Window::open(None),
                 budget: Arc::clone(budget),

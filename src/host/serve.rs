@@ -33,7 +33,7 @@ use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
 use crate::store::StoreError;
 use crate::upload::UploadError;
-use crate::worker::{Sample, WorkerHandle};
+use crate::worker::{Payer, Sample, WorkerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
@@ -196,6 +196,7 @@ fn planes(
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         scopes: scopes(&plan.accounts),
+        payers: payers(&plan.accounts),
         captures_max: plan.capture.captures_max,
         admits: plan.block_share().captures_max().saturating_sub(usize::from(storage.history.is_some())),
         upload_retention: plan.upload.retention,
@@ -433,6 +434,7 @@ pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
         worker_cores: plan.cores.workers.clone(),
         writer_cores: plan.cores.writers.clone(),
         blocks: plan.blocks.count,
+        accounts: plan.accounts.len(),
         hugepages: plan.blocks.hugepages,
         timers: plan.workers.timers,
         bypasses_lanes: plan.workers.bypasses_lanes,
@@ -440,6 +442,14 @@ pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
 }
 
 /// What each account that has prefixes may see.
+fn payers(accounts: &[Account]) -> HashMap<AccountId, Payer> {
+    accounts
+        .iter()
+        .enumerate()
+        .map(|(number, account)| (account.id.clone(), Payer::account(number)))
+        .collect()
+}
+
 fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
     let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
     restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()

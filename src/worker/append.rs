@@ -94,7 +94,7 @@ pub(super) fn append<B: Burst>(
         wanted
     } else {
         hand_over.refill();
-        stream.cursor.fitting(records, segment_bytes_max, hand_over.free.len())
+        stream.cursor.fitting(records, segment_bytes_max, hand_over.blocks.available(stream.payer))
     };
     slot.no_block += (wanted - fitting) as u64;
     let granted = attachment.budget.take(fitting, kept.take(fitting));
@@ -164,9 +164,10 @@ fn copy_both_ends<const N: usize>(to: &mut [u8], from: &[u8], n: usize) {
 mod tests {
     use super::super::{Budget, Window};
     use super::*;
-    use crate::block::{Arena, Hugepages, lane};
+    use crate::block::{Arena, Hugepages, Payer, lane};
     use crate::limits::BLOCK_BYTES;
     use crate::spool::Message;
+    use crate::worker::blocks::Blocks;
     use crate::worker::testing::{Frames, OwnedBurst};
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -184,22 +185,29 @@ mod tests {
     /// The bytes of a stream into which these frames of each burst were appended, and what was counted. `short` tries the way
     /// of what nothing limits first, as the worker does.
     fn appended(bursts: &[(OwnedBurst, u64)], snaplen: u32, short: bool) -> (Vec<u8>, [u64; 4]) {
-        let (mut free, _) = Arena::map(8, Hugepages::Never).unwrap();
+        let mut blocks = Blocks::new(Arena::map(8, Hugepages::Never).unwrap().0, 0, 1);
         let (worker_end, mut writer_end) = lane::<Message>(8, 8);
         let (mut lanes, mut stream, mut slot) = (vec![worker_end], Stream::idle(), Slot::default());
-        stream.begin(1, Some(snaplen), None);
+        stream.begin(1, Payer::HOST, Some(snaplen), None);
         let budget = Arc::new(Budget::new(None, None));
-        let attachment =
-            Attachment { serial: 1, snaplen, window: Window::open(None), budget, sample: None, rotate: None };
+        let attachment = Attachment {
+            serial: 1,
+            payer: Payer::HOST,
+            snaplen,
+            window: Window::open(None),
+            budget,
+            sample: None,
+            rotate: None,
+        };
         let max = 3 * BLOCK_BYTES as u64;
         for (n, (burst, hits)) in bursts.iter().enumerate() {
             let stamped = Stamped::new(burst, n as u64 + 1, n as u64 + 1);
             if !short || !append_plain(&stamped, *hits, &mut stream, &mut slot, max) {
-                let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+                let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, blocks: &mut blocks };
                 append(&stamped, *hits, &attachment, &mut stream, &mut slot, hand_over, max);
             }
         }
-        stream.end(&mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free });
+        stream.end(&mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, blocks: &mut blocks });
         let (mut bytes, mut packets) = (Vec::new(), 0);
         while let Some(message) = writer_end.receive() {
             if let Message::Data(_, piece) = message {

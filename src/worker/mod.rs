@@ -5,6 +5,7 @@
 //! counted once per queue and once per capture that is attached.
 
 mod append;
+mod blocks;
 mod budget;
 mod clock;
 mod counters;
@@ -19,6 +20,7 @@ mod work;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use crate::block::Payer;
 pub use budget::{Budget, Ended};
 pub use counters::{QueueCounters, QueueTotals, SlotTotals};
 pub use poll::{Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};

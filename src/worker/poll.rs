@@ -4,6 +4,7 @@
 //! Invariant: work is swapped between two bursts, so every burst is matched, limited and counted by one program.
 
 use super::append::{Stamped, append, append_plain};
+use super::blocks::Blocks;
 use super::clock::{Clock, JUMP_NS};
 use super::counters::{LocalCounters, QueueCounters, Slot};
 use super::sample::Sampler;
@@ -12,7 +13,7 @@ use super::steps::ClockSteps;
 use super::stream::{HandOver, NOTICES_SPARE, Stream};
 use super::time::{HostTime, Sample, Time};
 use super::work::{Window, Work};
-use crate::block::{Block, Heartbeat, WorkerEnd};
+use crate::block::{Block, Heartbeat, Payer, WorkerEnd};
 use crate::limits::{BURST, CAPTURES_MAX, STALE_FRAMES_MAX};
 use crate::matcher::{Bits, Hits};
 use crate::packet::{Burst, Key, Source};
@@ -45,6 +46,8 @@ pub struct WorkerParts<S> {
     pub queues: Vec<(u16, S, Arc<QueueCounters>)>,
     /// Its share of the arena.
     pub blocks: Vec<Block>,
+    /// How many accounts share them.
+    pub accounts: usize,
     /// Its lanes, one per writer.
     pub lanes: Vec<WorkerEnd<Message>>,
     /// Where a segment ends.
@@ -122,7 +125,7 @@ impl<S> Queue<S> {
 /// See the module.
 pub struct Worker<S> {
     queues: Vec<Queue<S>>,
-    free: Vec<Block>,
+    blocks: Blocks,
     lanes: Vec<WorkerEnd<Message>>,
     segment_bytes_max: u64,
     work: Box<Work>,
@@ -171,7 +174,7 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
     });
     let worker = Worker {
         queues: queues.collect(),
-        free: parts.blocks,
+        blocks: Blocks::new(parts.blocks, parts.accounts, queues_count * CAPTURES_MAX),
         lanes: parts.lanes,
         segment_bytes_max: parts.segment_bytes_max,
         work: Box::new(Work::idle(0)),
@@ -289,12 +292,12 @@ impl<S: Source> Worker<S> {
                     let counts = &mut queue.local.slots[slot];
                     counts.rx_to = counts.rx_to.min(rx);
                     queue.local.publish(&queue.published, 1 << slot);
-                    let (lanes, free) = (&mut self.lanes[..], &mut self.free);
+                    let (lanes, blocks) = (&mut self.lanes[..], &mut self.blocks);
                     queue.streams[slot].end(&mut HandOver {
                         queue: queue.index,
                         lanes,
                         lane: queue.lane,
-                        free,
+                        blocks,
                     });
                 }
                 if after != 0 {
@@ -305,7 +308,14 @@ impl<S: Source> Worker<S> {
                     let sample = self.work.attachments[slot].as_ref().and_then(|a| a.sample);
                     let plain = self.work.attachments[slot].as_ref().filter(|a| !a.budget.is_limited());
                     let plain = plain.filter(|_| sample.is_none()).map(|a| a.snaplen);
-                    queue.streams[slot].begin(after, plain, sample.map(|sample| Sampler::new(sample, seed)));
+                    let payer = self.work.attachments[slot].as_ref().map_or(Payer::HOST, |a| a.payer);
+                    self.blocks.begin(payer);
+                    queue.streams[slot].begin(
+                        after,
+                        payer,
+                        plain,
+                        sample.map(|sample| Sampler::new(sample, seed)),
+                    );
                     queue.streams[slot].shift_time(ahead_ns);
                 }
             }
@@ -368,7 +378,7 @@ impl<S: Source> Worker<S> {
                 queue: queue.index,
                 lanes: &mut self.lanes,
                 lane: queue.lane,
-                free: &mut self.free,
+                blocks: &mut self.blocks,
             };
             append(&stamped, hits, attachment, stream, counts, hand_over, self.segment_bytes_max);
         }
@@ -390,7 +400,7 @@ impl<S: Source> Worker<S> {
         let (flush, rotate_all) = (cycles_in(self.timers.flush), cycles_in(self.timers.rotate));
         let ns = clock.ns(now);
         self.heartbeat.beat(0, 0);
-        self.heartbeat.free(self.free.len() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>());
+        self.heartbeat.free(self.blocks.free() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>());
         for queue in &mut self.queues {
             for slot in self.work.slots() {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);
@@ -400,7 +410,7 @@ impl<S: Source> Worker<S> {
                     queue: queue.index,
                     lanes: &mut self.lanes,
                     lane: queue.lane,
-                    free: &mut self.free,
+                    blocks: &mut self.blocks,
                 };
                 if stream.cursor.open {
                     if now.saturating_sub(stream.segment_since) >= rotate {

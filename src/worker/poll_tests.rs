@@ -82,7 +82,15 @@ impl Host {
         let filter = crate::matcher::Filter::default();
         let captures = self.captures.iter().map(|&(serial, window)| {
             let (slot, budget) = (serial as usize - 1, Arc::clone(&self.budgets[serial as usize - 1]));
-            let attachment = Attachment { serial, snaplen: 60, window, budget, sample: None, rotate: None };
+            let attachment = Attachment {
+                serial,
+                payer: Payer::HOST,
+                snaplen: 60,
+                window,
+                budget,
+                sample: None,
+                rotate: None,
+            };
             Assigned { slot, filter: &filter, scope: None, attachment }
         });
         self.handle.give(Box::new(Work::new(self.generation, captures.collect()))).unwrap();

@@ -77,7 +77,12 @@ mod tests {
 
     fn stream(one_in: u32, seed: u64) -> Stream {
         let mut stream = Stream::idle();
-        stream.begin(1, None, Sample::new(one_in).map(|sample| Sampler::new(sample, seed)));
+        stream.begin(
+            1,
+            crate::worker::Payer::HOST,
+            None,
+            Sample::new(one_in).map(|sample| Sampler::new(sample, seed)),
+        );
         stream
     }
 

@@ -4,8 +4,9 @@
 //! Invariant: a record never straddles two segments; only whole pages leave a block unless the segment ends or the
 //! stream is flushed, and then the next block begins with the page that was not whole.
 
+use super::blocks::Blocks;
 use super::sample::Sampler;
-use crate::block::{Block, WorkerEnd};
+use crate::block::{Block, Payer, WorkerEnd};
 use crate::limits::{
     BLOCK_BYTES, CAPTURES_MAX, PAGE_BYTES, PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES, QUEUES_MAX,
 };
@@ -106,6 +107,8 @@ pub(super) struct Stream {
     ahead_ns: i64,
     /// The capture's number; zero: none is attached.
     pub serial: u64,
+    /// Whose blocks it takes.
+    pub payer: Payer,
     /// Which frames are kept; none: every one.
     pub sampler: Option<Sampler>,
 }
@@ -202,7 +205,7 @@ pub(super) struct HandOver<'a> {
     pub lanes: &'a mut [WorkerEnd<Message>],
     pub lane: usize,
     /// The worker's empty blocks.
-    pub free: &'a mut Vec<Block>,
+    pub blocks: &'a mut Blocks,
 }
 
 impl HandOver<'_> {
@@ -210,7 +213,7 @@ impl HandOver<'_> {
     pub fn refill(&mut self) {
         for lane in &mut *self.lanes {
             while let Some(block) = lane.take_back() {
-                self.free.push(block);
+                self.blocks.give_back(block);
             }
         }
     }
@@ -220,6 +223,7 @@ impl Stream {
     pub fn idle() -> Self {
         Self {
             serial: 0,
+            payer: Payer::HOST,
             plain: None,
             cursor: Cursor { open: false, position: 0, offset: 0 },
             block: None,
@@ -236,8 +240,8 @@ impl Stream {
     }
 
     /// `plain` is the snap length if frames are neither sampled nor limited in number or bytes.
-    pub fn begin(&mut self, serial: u64, plain: Option<u32>, sampler: Option<Sampler>) {
-        *self = Self { serial, plain, sampler, ..Self::idle() };
+    pub fn begin(&mut self, serial: u64, payer: Payer, plain: Option<u32>, sampler: Option<Sampler>) {
+        *self = Self { serial, payer, plain, sampler, ..Self::idle() };
     }
 
     /// Moves the stream's time so much further ahead of the worker's.
@@ -293,7 +297,7 @@ impl Stream {
                 if self.cursor.open {
                     self.close_segment(hand_over);
                 }
-                let Some(mut block) = hand_over.free.pop() else { return };
+                let Some(mut block) = hand_over.blocks.take(self.payer) else { return };
                 block.bytes_mut()[..PCAP_FILE_HEADER_BYTES].copy_from_slice(&file_header(snaplen));
                 self.block = Some(block);
                 self.cursor = self.cursor.after(step);
@@ -306,13 +310,13 @@ impl Stream {
     /// whole. Without a free block, or without a block, nothing changes; returns whether it did.
     fn go_on(&mut self, hand_over: &mut HandOver<'_>, bytes: usize) -> bool {
         let Some(block) = &self.block else { return false };
-        let Some(mut next) = hand_over.free.pop() else { return false };
+        let Some(mut next) = hand_over.blocks.take(self.payer) else { return false };
         let (position, tail) = (self.cursor.position, self.cursor.position % PAGE_BYTES);
         next.bytes_mut()[..tail].copy_from_slice(&block.bytes()[position - tail..position]);
         if let Some(block) = self.block.replace(next) {
             // A piece has 32 bits for its packets.
             if hand_over.lanes[hand_over.lane].is_bypassed() && self.packets < u32::MAX / 2 {
-                hand_over.free.push(block);
+                hand_over.blocks.give_back(block);
             } else {
                 self.send_piece(hand_over, block, bytes, Closes::Nothing);
             }
@@ -359,6 +363,7 @@ impl Stream {
         }
         let id = StreamId { serial: self.serial, queue: hand_over.queue };
         send(hand_over, Message::End(id));
+        hand_over.blocks.end(self.payer);
         *self = Self::idle();
     }
 
@@ -401,6 +406,10 @@ mod tests {
         file.extend_from_slice(&piece.block.bytes()[..piece.bytes as usize]);
     }
 
+    fn blocks_free(count: usize) -> Blocks {
+        Blocks::new(crate::block::Arena::map(count, crate::block::Hugepages::Never).unwrap().0, 0, 1)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
 
@@ -411,14 +420,14 @@ mod tests {
             blocks in 2_usize..5,
         ) {
             let max = 2 * BLOCK_BYTES as u64;
-            let (mut free, _) = crate::block::Arena::map(blocks, crate::block::Hugepages::Never).unwrap();
+            let mut free = blocks_free(blocks);
             let (worker_end, mut writer_end) = crate::block::lane::<Message>(blocks, 8);
             let mut lanes = vec![worker_end];
             let (mut files, mut stream) = (Vec::new(), Stream::idle());
             let (mut expected, mut packets) = (Vec::new(), 0_u64);
-            stream.begin(1, None, None);
+            stream.begin(1, Payer::HOST, None, None);
             for (n, (operation, kept)) in operations.into_iter().enumerate() {
-                let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+                let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, blocks: &mut free };
                 match operation {
                     0 => stream.flush(hand_over),
                     1 => if stream.cursor.open { stream.close_segment(hand_over) },
@@ -434,7 +443,7 @@ mod tests {
                     }
                     _ => {
                         let bytes = kept as usize + PCAP_RECORD_HEADER_BYTES;
-                        if stream.cursor.fitting(std::iter::once(bytes), max, hand_over.free.len()) == 1 {
+                        if stream.cursor.fitting(std::iter::once(bytes), max, hand_over.blocks.available(Payer::HOST)) == 1 {
                             let step = stream.cursor.step(bytes, max);
                             stream.advance(step, hand_over, 262_144, n as u64 + 1);
                             stream.run(n as u64 + 1, stamp(n as u64 + 1), n as u64 + 1, false).record(kept, kept, None).fill(n.to_le_bytes()[0]);
@@ -443,7 +452,7 @@ mod tests {
                     }
                 }
             }
-            stream.end(&mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free });
+            stream.end(&mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, blocks: &mut free });
             while let Some(message) = writer_end.receive() {
                 if let Message::Data(_, piece) = message {
                     packets += u64::from(piece.packets);
@@ -470,11 +479,11 @@ mod tests {
             sizes in prop::collection::vec(1_u32..9000, 1..900),
             flush_after in 1_usize..300,
         ) {
-            let (mut free, _) = crate::block::Arena::map(2, crate::block::Hugepages::Never).unwrap();
+            let mut free = blocks_free(2);
             let (worker_end, mut writer_end) = crate::block::lane::<Message>(2, 8);
             let (mut lanes, mut stream) = (vec![worker_end.bypassed()], Stream::idle());
-            stream.begin(1, None, None);
-            let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+            stream.begin(1, Payer::HOST, None, None);
+            let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, blocks: &mut free };
             for (n, &kept) in sizes.iter().enumerate() {
                 let step = stream.cursor.step(kept as usize + PCAP_RECORD_HEADER_BYTES, u64::MAX);
                 stream.advance(step, hand_over, 262_144, 1);
@@ -488,7 +497,7 @@ mod tests {
             let Some(Message::Data(_, piece)) = writer_end.receive() else { panic!("no end of the segment") };
             prop_assert_eq!(piece.packets as usize, sizes.len());
             prop_assert_eq!(piece.frame_bytes, sizes.iter().map(|&kept| u64::from(kept)).sum::<u64>());
-            prop_assert_eq!((piece.closes, hand_over.free.len()), (Closes::Segment, 1));
+            prop_assert_eq!((piece.closes, hand_over.blocks.available(Payer::HOST)), (Closes::Segment, 1));
         }
 
         /// `fitting` promises exactly what walking step by step then does.
@@ -522,13 +531,13 @@ mod tests {
     /// while frames waited in the port moves no stream ahead.
     #[test]
     fn a_ports_own_times_are_kept_within_what_came_before_and_the_poll() {
-        let (mut free, _) = crate::block::Arena::map(2, crate::block::Hugepages::Never).unwrap();
+        let mut free = blocks_free(2);
         let (worker_end, _writer_end) = crate::block::lane::<Message>(2, 8);
         let mut lanes = vec![worker_end];
         let mut stream = Stream::idle();
-        stream.begin(1, None, None);
+        stream.begin(1, Payer::HOST, None, None);
         stream.shift_time(-1000);
-        let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, free: &mut free };
+        let hand_over = &mut HandOver { queue: 0, lanes: &mut lanes, lane: 0, blocks: &mut free };
         stream.advance(Step::NextSegment, hand_over, 65_535, 1);
         let mut times = |polled_ns: u64, port_ns: &[u64]| {
             let mut run = stream.run(polled_ns, stamp(polled_ns), 1, true);

@@ -53,6 +53,7 @@ impl Rig {
         let parts = WorkerParts {
             queues: numbered.map(|((source, to), index)| (index, source.clone(), Arc::clone(to))).collect(),
             blocks: blocks_free,
+            accounts: 0,
             lanes: vec![worker_end],
             segment_bytes_max: 1 << 30,
             timers: Timers { flush: Duration::from_millis(200), rotate: Duration::from_secs(10) },

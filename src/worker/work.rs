@@ -4,6 +4,7 @@
 
 use super::time::{HostTime, Time};
 use super::{Budget, Ended, Sample};
+use crate::block::Payer;
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Bits, Filter, PrefixSet, Program};
 use std::sync::Arc;
@@ -43,6 +44,8 @@ impl Window {
 pub struct Attachment {
     /// Number of the capture in this process's life; never reused, never zero.
     pub serial: u64,
+    /// Whose blocks it takes.
+    pub payer: Payer,
     /// Bytes kept of each frame.
     pub snaplen: u32,
     /// When its packets are taken.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use trawl::block::{Arena, Heartbeat, Hugepages, lane};
+use trawl::block::{Arena, Heartbeat, Hugepages, Payer, lane};
 use trawl::dpdk::PortConfig;
 use trawl::matcher::Filter;
 use trawl::spool::Message;
@@ -57,6 +57,7 @@ fn af_packet_frames_from_before_a_worker_began_are_in_no_capture() {
         let (worker, mut handle) = worker(WorkerParts {
             queues: queues.into_iter().map(|queue| (0, queue, Arc::clone(&counters))).collect(),
             blocks,
+            accounts: 0,
             lanes: vec![worker_end],
             segment_bytes_max: 64 << 20,
             timers: Timers { flush: Duration::from_secs(1), rotate: Duration::from_secs(60) },
@@ -66,6 +67,7 @@ fn af_packet_frames_from_before_a_worker_began_are_in_no_capture() {
         });
         let attachment = Attachment {
             serial: 1,
+            payer: Payer::HOST,
             snaplen: 160,
             window: Window::open(None),
             budget: Arc::new(Budget::new(None, None)),

@@ -302,6 +302,7 @@ impl Host {
             worker_cores: vec![1],
             writer_cores: vec![0],
             blocks: 64,
+            accounts: 0,
             hugepages: Hugepages::Never,
             timers: options.timers,
             bypasses_lanes: false,
@@ -322,6 +323,7 @@ impl Host {
             host: "rig".to_owned(),
             colo: "tst01".to_owned(),
             scopes,
+            payers: HashMap::new(),
             captures_max: options.captures_max,
             admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max()
                 - usize::from(history.is_some()),

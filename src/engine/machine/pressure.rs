@@ -16,7 +16,7 @@ pub(in super::super) struct Pressure {
     bytes_max: u64,
     alarm_at: u64,
     end_at: u64,
-    /// Beyond this, whoever is refused room is within its part.
+    /// Beyond this, only accounts within their part write.
     common: u64,
     /// When somebody last made room.
     relieved_at: Duration,
