@@ -92,7 +92,7 @@ impl Accounts {
     /// The same with operators, by the SHA-256 of their tokens. They see the host, and no account's captures but their counts.
     #[must_use]
     pub fn with_operators(self, tokens_sha256: impl IntoIterator<Item = [u8; 32]>) -> Self {
-        let operators = tokens_sha256.into_iter().map(|token| operator_proof(token)).collect();
+        let operators = tokens_sha256.into_iter().map(operator_proof).collect();
         Self { operators, ..self }
     }
 

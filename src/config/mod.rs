@@ -14,6 +14,7 @@ mod resolve;
 mod rules;
 mod size;
 mod tenancy;
+mod ui;
 
 pub use plan::{
     Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,

@@ -152,7 +152,8 @@ mod tests {
         let site = site(false, "127.0.0.1:8080");
         let own = [("host", "127.0.0.1:8080"), ("cookie", "a=b; trawl-loopback=x")];
         let (get, post) = (Method::GET, Method::POST);
-        let table: &[(&Method, &[(&str, &str)], bool)] = &[
+        type Row<'a> = (&'a Method, &'a [(&'a str, &'a str)], bool);
+        let table: &[Row<'_>] = &[
             (&get, &[("sec-fetch-site", "same-origin")], true),
             (&get, &[("sec-fetch-site", "same-site")], false),
             (&get, &[("sec-fetch-site", "cross-site")], false),
