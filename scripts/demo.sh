@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
 # Shows trawl at work: frames of real programs go through a DPDK port, a filter, the spool and the merge into files.
 # Needs no account, cloud, NIC or hugepages. `--live` (root): the programs themselves talk over a veth pair.
+# `--ui`: starts the host, says how to log in to its dashboard, and runs until Ctrl-C.
 # Everything is in one temporary folder, which is removed at the end; --keep keeps it.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-live='' keep=''
+live='' keep='' ui=''
 for argument in "$@"; do
     case $argument in
     --live) live=yes ;;
     --keep) keep=yes ;;
-    *) die "usage: $0 [--live] [--keep]" ;;
+    --ui) ui=yes ;;
+    *) die "usage: $0 [--live] [--ui] [--keep]" ;;
     esac
 done
 
 "$ROOT/scripts/install-deps.sh" demo
+[ -z "$live" ] || [ -z "$ui" ] || die "--live and --ui exclude each other: a browser does not see the namespace that --live listens in"
 if [ -n "$live" ] && ! netns_possible; then
     die "--live makes network namespaces, which needs root; without it the demo replays recorded frames"
 fi
@@ -70,6 +73,9 @@ talk() {
     done
 }
 
+hash() { printf %s "$1" | sha256sum | cut -d ' ' -f 1; }
+random() { head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
+
 # config/demo.toml with this run's folder, cores, token and port instead of its own.
 write_config() {
     local cores worker writer eal='"--no-pci", "--in-memory", "-m", "128"' device
@@ -88,9 +94,10 @@ write_config() {
         -e "s|^device *=.*|device = \"$device\"|" \
         -e "s|^workers *=.*|workers = [$worker]|" -e "s|^writers *=.*|writers = [$writer]|" \
         -e "s|/tmp/trawl-demo|$WORK|g" \
-        -e "s|^token_sha256 *=.*|token_sha256 = \"$(printf %s "$TRAWL_TOKEN" | sha256sum | cut -d ' ' -f 1)\"|" \
+        -e "s|^token_sha256 *=.*|token_sha256 = \"$(hash "$TRAWL_TOKEN")\"|" \
         "$ROOT/config/demo.toml" >"$WORK/trawl.toml"
     printf '\n[api]\nlisten = "127.0.0.1:%s"\n' "$port" >>"$WORK/trawl.toml"
+    [ -z "$ui" ] || printf '\n[[operator]]\ntoken_sha256 = "%s"\n' "$(hash "$OPERATOR_TOKEN")" >>"$WORK/trawl.toml"
     chmod 640 "$WORK/trawl.toml"
 }
 
@@ -138,7 +145,8 @@ sys.exit(held != ledger["captured"])
 END
 }
 
-TRAWL_TOKEN=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n')
+TRAWL_TOKEN=$(random)
+OPERATOR_TOKEN=$(random)
 port=$(free_port)
 export TRAWL_TOKEN TRAWL_ACCOUNT=demo TRAWL_URL=http://127.0.0.1:$port/client/v4
 
@@ -155,6 +163,29 @@ if ! wait_until 30 answers; then
     die "the server does not answer, its log is above"
 fi
 
+# The browser is the user's own: only what to type is printed.
+show_ui() {
+    mkdir -m 700 "$WORK/bucket"
+    say "the dashboard is ready"
+    note "open          http://127.0.0.1:$port/ui/"
+    note "account       $TRAWL_ACCOUNT"
+    note "token         $TRAWL_TOKEN"
+    note "operator      $OPERATOR_TOKEN   (for http://127.0.0.1:$port/ui/host)"
+    note "destination   file://$WORK/bucket   (for a full capture)"
+    note "Frames of curl, dig, ping, ssh and iperf3 come by all the time. Ctrl-C ends the host."
+    trap 'kill -TERM "$server" 2>/dev/null || true' INT TERM
+    local status=0
+    wait "$server" || status=$?
+    # The signal ends the wait; the host ends in its own time.
+    while kill -0 "$server" 2>/dev/null; do wait "$server" && status=0 || status=$?; done
+    [ "$status" = 0 ] || die "the server ended with $status: $(tail -n 20 "$WORK/trawl.log")"
+    note "the host has ended"
+}
+
+if [ -n "$ui" ]; then
+    show_ui
+    exit
+fi
 if [ -n "$live" ]; then
     talk >"$WORK/talk.log" 2>&1 &
     pids+=($!)

@@ -10,8 +10,8 @@ group=${1:-test}
 build_packages=(build-essential pkg-config libclang-dev clang libdpdk-dev libpcap-dev)
 demo_packages=(curl iproute2 iputils-ping ethtool python3 tshark)
 # dpdk-testpmd is in dpdk-dev.
-# systemd-analyze, which looks at the unit, is in systemd.
-test_packages=(python3-venv tcpdump wireshark-common zstd dpdk-dev strace shellcheck openssl e2fsprogs systemd)
+# systemd-analyze, which looks at the unit, is in systemd. The dashboard is tested in Chromium.
+test_packages=(python3-venv tcpdump wireshark-common zstd dpdk-dev strace shellcheck openssl e2fsprogs systemd chromium)
 
 # DPDK's own meta package pulls every driver; a build links what pkg-config names, and that is all of it.
 packages=("${build_packages[@]}")

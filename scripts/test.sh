@@ -170,6 +170,12 @@ step "lints" lints
 step "lints without DPDK" lints --no-default-features
 step "tests" nextest tests
 step "documentation tests" doc_tests
+step "the dashboard: types, unit tests, and that ui/dist is what ui/ builds to" scripts/ui.sh --check
+if have chromium; then
+    step "the dashboard in a browser" scripts/ui.sh --browser
+else
+    skip "the dashboard in a browser" "it needs Chromium: apt-get install chromium"
+fi
 # What differs without DPDK is the command line. The way through engine, spool and stores is the same code to the last line, and
 # its tests take minutes: they ran above.
 step "tests without DPDK" nextest tests-without-dpdk --no-default-features --lib --test cli

@@ -31,6 +31,7 @@ pub mod engine;
 pub mod host;
 pub mod store;
 pub mod ownership;
+pub mod dashboard;
 pub mod http;
 pub mod api;
 pub mod observe;

@@ -60,6 +60,15 @@ pub const LOOK_BACK_RETRY_SECONDS: u64 = 10;
 /// Snap length written into the pcap header of `full` captures; no frame is longer.
 pub const FULL_SNAPLEN: u32 = 262_144;
 
+/// Captures in one page of a list that was asked for by page.
+pub const PAGE_CAPTURES_MAX: usize = 100;
+
+/// Streams of live answers: a person's browser has one, and each is a connection beside `api.connections_max`.
+pub const STREAMS_MAX: usize = 64;
+
+/// Of these, those of one account.
+pub const STREAMS_PER_ACCOUNT_MAX: usize = 4;
+
 /// Captures in one list answer (Cloudflare's PCAPs documentation).
 pub const LIST_CAPTURES_MAX: usize = 50;
 

@@ -8,6 +8,7 @@ use super::ApiState;
 use super::attempts::{Attempts, PENALTY, SUMMARY_AFTER};
 use super::codes::Code;
 use super::envelope::Failure;
+use crate::dashboard::{Grant, journal};
 use crate::http::{Peer, Standing};
 use crate::job::AccountId;
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -55,7 +56,10 @@ pub struct Credential {
 
 /// SHA-256 of the account, of the kind of credential with its e-mail address, and of the secret, one after the other. One
 /// shape for all, so that comparing takes the same time whatever is compared.
-type Proof = [u8; 96];
+pub(super) type Proof = [u8; 96];
+
+/// For whom connections of operators count: no account has such an id.
+pub(super) const OPERATOR: &str = "(operator)";
 
 /// Of an account's id.
 const ACCOUNT_CHARS_LOGGED: usize = 32;
@@ -63,6 +67,7 @@ const ACCOUNT_CHARS_LOGGED: usize = 32;
 /// All accounts of the host.
 pub struct Accounts {
     proofs: Vec<(Proof, Role)>,
+    operators: Vec<Proof>,
     failures: Arc<Attempts>,
 }
 
@@ -80,11 +85,34 @@ impl Accounts {
                 (proof, credential.role)
             })
         });
-        Self { proofs: proofs.collect(), failures: Arc::new(Attempts::new(failures_max)) }
+        let failures = Arc::new(Attempts::new(failures_max));
+        Self { proofs: proofs.collect(), operators: Vec::new(), failures }
+    }
+
+    /// The same with operators, by the SHA-256 of their tokens. They see the host, and no account's captures but their counts.
+    #[must_use]
+    pub fn with_operators(self, tokens_sha256: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        let operators = tokens_sha256.into_iter().map(operator_proof).collect();
+        Self { operators, ..self }
+    }
+
+    /// What a grant opens now: a role of its account. Nothing, once its credential is gone.
+    pub(super) fn role_of(&self, grant: &Grant) -> Option<Role> {
+        grant.account.as_ref().and_then(|_| self.role(&grant.proof))
+    }
+
+    /// Whether a grant is an operator's.
+    pub(super) fn is_operator(&self, grant: &Grant) -> bool {
+        grant.account.is_none() && self.has_operator(&grant.proof)
+    }
+
+    pub(super) fn has_operator(&self, presented: &Proof) -> bool {
+        let hits = self.operators.iter().map(|proof| proof.ct_eq(presented));
+        bool::from(hits.fold(Choice::from(0), |any, hit| any | hit))
     }
 
     /// The strongest role that `presented` has, by comparing with every credential of every account.
-    fn role(&self, presented: &Proof) -> Option<Role> {
+    pub(super) fn role(&self, presented: &Proof) -> Option<Role> {
         let (mut read, mut write) = (Choice::from(0), Choice::from(0));
         for (proof, role) in &self.proofs {
             let hit = proof.ct_eq(presented);
@@ -99,6 +127,21 @@ impl Accounts {
     }
 }
 
+/// No account has an empty id.
+fn operator_proof(token_sha256: [u8; 32]) -> Proof {
+    proof("", None, token_sha256)
+}
+
+/// What a token of an account proves, or one of an operator.
+pub(super) fn token_proof(account: Option<&AccountId>, token: &[u8]) -> Proof {
+    proof(account.map_or("", |account| account.0.as_str()), None, Sha256::digest(token).into())
+}
+
+/// What an e-mail address with its key proves.
+pub(super) fn key_proof(account: &AccountId, email: &str, key: &[u8]) -> Proof {
+    proof(&account.0, Some(email), Sha256::digest(key).into())
+}
+
 fn proof(account: &str, email: Option<&str>, secret_sha256: [u8; 32]) -> Proof {
     let name = match email {
         Some(email) => format!("key of {}", email.to_ascii_lowercase()),
@@ -111,9 +154,15 @@ fn proof(account: &str, email: Option<&str>, secret_sha256: [u8; 32]) -> Proof {
     proof
 }
 
+/// Whether the headers alone decide, whatever cookie came with them.
+pub(super) fn has_credential(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+        || (headers.contains_key("x-auth-email") && headers.contains_key("x-auth-key"))
+}
+
 /// What the headers present for `account`. E-mail and key decide when both are there, whatever else was sent: the Python
 /// SDK sends only them when it also has a token, so the TypeScript SDK, which then sends all three, means the same.
-fn presented(headers: &HeaderMap, account: &str) -> Result<Proof, Failure> {
+pub(super) fn presented(headers: &HeaderMap, account: &str) -> Result<Proof, Failure> {
     let email = headers.get("x-auth-email");
     let key = headers.get("x-auth-key");
     if let (Some(email), Some(key)) = (email, key) {
@@ -135,24 +184,44 @@ fn presented(headers: &HeaderMap, account: &str) -> Result<Proof, Failure> {
     Ok(proof(account, None, Sha256::digest(token).into()))
 }
 
-fn denied() -> Failure {
+pub(super) fn denied() -> Failure {
     Failure::new(Code::Authentication, "Authentication error")
 }
 
 async fn authenticate(
     parts: &Parts,
     path: &RawPathParams,
-    accounts: &Accounts,
+    state: &ApiState,
 ) -> Result<(AccountId, Role), Failure> {
     let account = path.iter().find(|(name, _)| *name == "account").map_or("", |(_, value)| value);
-    let presented = presented(&parts.headers, account)?;
-    let Some(role) = accounts.role(&presented) else {
-        // Only a request that came over no connection, as in tests of the routes, has no peer.
-        return Err(match parts.extensions.get::<Peer>() {
-            Some(peer) => failed(&accounts.failures, *peer, account).await,
-            None => denied(),
-        });
+    let presented = match presented(&parts.headers, account) {
+        Err(missing) if has_credential(&parts.headers) => return Err(missing),
+        Err(missing) => {
+            let session = state.ui.session(parts, true).ok_or(missing)?;
+            let of_account = |grant: &&Grant| grant.account.as_ref().is_some_and(|own| own.0 == account);
+            // One that the session has not is compared too, and opens nothing.
+            session.grants.iter().find(of_account).map_or([0; 96], |grant| grant.proof)
+        }
+        Ok(presented) => presented,
     };
+    let Some(role) = state.accounts.role(&presented) else {
+        return Err(refused(&state.accounts, parts, account).await);
+    };
+    admitted(parts, account)?;
+    Ok((AccountId(account.to_owned()), role))
+}
+
+/// The answer to a wrong credential.
+pub(super) async fn refused(accounts: &Accounts, parts: &Parts, account: &str) -> Failure {
+    // Only a request that came over no connection, as in tests of the routes, has no peer.
+    match parts.extensions.get::<Peer>() {
+        Some(peer) => failed(&accounts.failures, *peer, account).await,
+        None => denied(),
+    }
+}
+
+/// Notes that a request's credential was right.
+pub(super) fn admitted(parts: &Parts, account: &str) -> Result<(), Failure> {
     if let Some(standing) = parts.extensions.get::<Arc<Standing>>()
         && !standing.credential_was_right(account)
     {
@@ -162,13 +231,14 @@ async fn authenticate(
              answer, or let your clients share connections",
         ));
     }
-    Ok((AccountId(account.to_owned()), role))
+    Ok(())
 }
 
 /// The answer to a wrong credential, once it has been counted and told.
 async fn failed(failures: &Arc<Attempts>, peer: Peer, account: &str) -> Failure {
     let verdict = failures.failed(peer, Instant::now());
     if verdict.is_told {
+        journal().audit("authentication failed", Some(account), Some(peer.0.to_string()));
         // What stands in a path is a stranger's text: quoted, and no longer than an account's id can be.
         let account: String = account.chars().take(ACCOUNT_CHARS_LOGGED).collect();
         tracing::warn!(
@@ -202,13 +272,46 @@ async fn summarise(failures: Arc<Attempts>) {
 /// The account of the path; the request carries a credential of it.
 pub(super) struct Reader(pub(super) AccountId);
 
+/// As [`Reader`], with the credential's role.
+pub(super) struct Member(pub(super) AccountId, pub(super) Role);
+
+/// Who may see the host.
+pub(super) struct Operator;
+
 /// As [`Reader`], and the credential may change things.
 pub(super) struct Writer(pub(super) AccountId);
 
 async fn access(parts: &mut Parts, state: &Arc<ApiState>) -> Result<(AccountId, Role), Failure> {
     // A path that is no text names no account of ours.
     let path = RawPathParams::from_request_parts(parts, state).await.map_err(|_| denied())?;
-    authenticate(parts, &path, &state.accounts).await
+    authenticate(parts, &path, state).await
+}
+
+impl FromRequestParts<Arc<ApiState>> for Member {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Failure> {
+        access(parts, state).await.map(|(account, role)| Self(account, role))
+    }
+}
+
+impl FromRequestParts<Arc<ApiState>> for Operator {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Failure> {
+        let is_operator = match presented(&parts.headers, "") {
+            Err(missing) if has_credential(&parts.headers) => return Err(missing),
+            Err(missing) => {
+                let session = state.ui.session(parts, true).ok_or(missing)?;
+                session.grants.iter().any(|grant| state.accounts.is_operator(grant))
+            }
+            Ok(presented) => state.accounts.has_operator(&presented),
+        };
+        if !is_operator {
+            return Err(refused(&state.accounts, parts, OPERATOR).await);
+        }
+        admitted(parts, OPERATOR).map(|()| Self)
+    }
 }
 
 impl FromRequestParts<Arc<ApiState>> for Reader {

@@ -83,6 +83,20 @@ pub(super) enum Code {
     ChallengeTooSoon,
     /// The account has as many connections as it may, each of them at work.
     TooManyConnections,
+    /// The account, or the host, has as many streams as it may.
+    TooManyStreams,
+    /// A login that no page of this host caused.
+    CrossSite,
+    /// A login whose cookie would cross a network in clear.
+    InsecureLogin,
+    /// The dashboard was asked for under a name that is not the host's.
+    WrongHost,
+    /// The capture has no object of that number.
+    ObjectNotFound,
+    /// The bucket does not let the host read what it wrote.
+    NotReadable,
+    /// The account reads as many objects as it may at once.
+    TooManyViews,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// A note, never an error: what threatens a capture that goes on.
@@ -130,7 +144,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 47] = [
+pub(super) const TABLE: [Row; 54] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -169,6 +183,13 @@ pub(super) const TABLE: [Row; 47] = [
     row(Code::StillCapturing, 1042, StatusCode::CONFLICT, Retry::Never),
     row(Code::ChallengeTooSoon, 1043, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
     row(Code::TooManyConnections, 1044, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
+    row(Code::TooManyStreams, 1060, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(10)),
+    row(Code::CrossSite, 1061, StatusCode::FORBIDDEN, Retry::Unsaid),
+    row(Code::InsecureLogin, 1062, StatusCode::FORBIDDEN, Retry::Unsaid),
+    row(Code::WrongHost, 1063, StatusCode::MISDIRECTED_REQUEST, Retry::Unsaid),
+    row(Code::ObjectNotFound, 1064, StatusCode::NOT_FOUND, Retry::Unsaid),
+    row(Code::NotReadable, 1065, StatusCode::CONFLICT, Retry::Never),
+    row(Code::TooManyViews, 1066, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::Held, 1103, StatusCode::OK, Retry::Unsaid),

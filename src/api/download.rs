@@ -5,10 +5,13 @@
 use super::auth::Reader;
 use super::codes::Code;
 use super::envelope::Failure;
+use super::objects::View;
 use super::route::{Api, PcapId, Routes};
+use super::session::audit;
 use crate::job::{Job, Kind, ObjectInfo, Status};
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -30,11 +33,31 @@ async fn download(
     State(api): Api,
     PcapId(id): PcapId,
     headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Failure> {
-    let job = api.captures.get(account, id).await?;
+    let job = api.captures.get(account.clone(), id).await?;
     let object = object(&job)?;
-    let (mut file, bytes) = open(&api.simple_dir.join(&object.name)).await?;
-    let range = match headers.get(header::RANGE).filter(|_| range_holds(&headers, object)) {
+    let (file, bytes) = open(&api.simple_dir.join(&object.name)).await?;
+    audit(&parts, &format!("download of {}", job.id), Some(&account));
+    answer(&headers, object, bytes, Bytes::File(file)).await
+}
+
+/// Where an answer's bytes come from.
+pub(super) enum Bytes {
+    /// A file of this host.
+    File(File),
+    /// An object in a bucket.
+    Stored(Box<View>),
+}
+
+/// The answer with an object of that size, or the part of it that was asked for.
+pub(super) async fn answer(
+    headers: &HeaderMap,
+    object: &ObjectInfo,
+    bytes: u64,
+    source: Bytes,
+) -> Result<Response, Failure> {
+    let range = match headers.get(header::RANGE).filter(|_| range_holds(headers, object)) {
         Some(range) => parse_range(range, bytes),
         None => Range::Whole,
     };
@@ -43,10 +66,16 @@ async fn download(
         Range::Part { from, len } => (StatusCode::PARTIAL_CONTENT, from, len),
         Range::None => return Ok(no_range(bytes)),
     };
-    file.seek(SeekFrom::Start(from)).await.map_err(|error| unreadable(&error))?;
-    let mut response = (status, stream(file, len)).into_response();
+    let body = match source {
+        Bytes::File(mut file) => {
+            file.seek(SeekFrom::Start(from)).await.map_err(|error| unreadable(&error))?;
+            stream(file, len)
+        }
+        Bytes::Stored(view) => view.body(from, len),
+    };
+    let mut response = (status, body).into_response();
     let head = response.headers_mut();
-    head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.tcpdump.pcap"));
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind(&object.name)));
     head.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     head.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     head.extend(
@@ -66,8 +95,16 @@ async fn download(
     Ok(response)
 }
 
+fn kind(name: &str) -> &'static str {
+    match name.rsplit('.').next() {
+        Some("pcapng") => "application/x-pcapng",
+        Some("zst") => "application/zstd",
+        _ => "application/vnd.tcpdump.pcap",
+    }
+}
+
 /// The capture's one object: 10000 packets of 160 bytes never fill a segment.
-fn object(job: &Job) -> Result<&ObjectInfo, Failure> {
+pub(super) fn object(job: &Job) -> Result<&ObjectInfo, Failure> {
     match (job.request.kind, job.status) {
         (Kind::Full, _) => {
             let message =
@@ -91,7 +128,7 @@ fn object(job: &Job) -> Result<&ObjectInfo, Failure> {
     }
 }
 
-async fn open(path: &Path) -> Result<(File, u64), Failure> {
+pub(super) async fn open(path: &Path) -> Result<(File, u64), Failure> {
     let opened = async {
         let file = File::open(path).await?;
         let bytes = file.metadata().await?.len();
@@ -178,7 +215,7 @@ fn stream(file: File, len: u64) -> Body {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         piece.truncate(got);
-        Ok(Some((Bytes::from(piece), (file, left - got as u64))))
+        Ok(Some((bytes::Bytes::from(piece), (file, left - got as u64))))
     }))
 }
 

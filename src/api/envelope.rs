@@ -189,6 +189,29 @@ pub(super) fn success(result: impl Serialize) -> Response {
     success_with(result, Vec::new())
 }
 
+/// Where a page of a list stands.
+#[derive(Serialize)]
+pub(super) struct ResultInfo {
+    pub(super) count: usize,
+    pub(super) per_page: usize,
+    pub(super) total_count: u64,
+    pub(super) next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Paged<T> {
+    result: T,
+    success: bool,
+    errors: Vec<Problem>,
+    messages: Vec<Problem>,
+    result_info: ResultInfo,
+}
+
+/// 200 with a page of a list.
+pub(super) fn page(result: impl Serialize, messages: Vec<Problem>, result_info: ResultInfo) -> Response {
+    Json(Paged { result, success: true, errors: Vec::new(), messages, result_info }).into_response()
+}
+
 /// 200 with `result` and notes beside it.
 pub(super) fn success_with(result: impl Serialize, messages: Vec<Problem>) -> Response {
     Json(Envelope { result, success: true, errors: Vec::new(), messages }).into_response()

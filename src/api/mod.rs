@@ -10,19 +10,29 @@ mod check;
 mod codes;
 mod download;
 mod envelope;
+mod live;
+mod objects;
 mod ownership;
+#[cfg(feature = "dashboard")]
+mod page;
+mod capabilities;
+mod host;
+mod paging;
 mod pcaps;
 mod result;
 mod route;
 mod routes;
+mod session;
+mod ui;
 mod validate;
 
 pub use attempts::authentication_failures;
 pub use auth::{Accounts, Credential, Role, Secret};
+pub use ui::Ui;
 
 use crate::engine::Handle;
 use crate::http::Fault;
-use crate::job::Destination;
+use crate::job::{AccountId, Destination};
 use crate::ownership::Ownership;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -32,6 +42,7 @@ use axum::response::{IntoResponse, Response};
 use codes::Code;
 use envelope::Failure;
 use std::any::Any;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +86,32 @@ impl Rules {
     }
 }
 
+/// What accounts are told of this host, beside its rules.
+#[derive(Default)]
+pub struct Offers {
+    /// The host's id.
+    pub host: String,
+    /// Between two simple captures.
+    pub simple_interval_seconds: u64,
+    /// Which packets a simple capture considers: one in so many.
+    pub simple_one_in: u32,
+    /// How long a simple capture can be downloaded.
+    pub simple_retention_seconds: u64,
+    /// Full captures at once.
+    pub full_per_account: usize,
+    /// Schemes of destinations.
+    pub destinations: Vec<&'static str>,
+    /// What each account may see; one that is not in here may see every packet.
+    pub prefixes: HashMap<AccountId, Vec<String>>,
+    /// One in so many packets is in the history, if there is one.
+    pub history_one_in: Option<u32>,
+    /// Time of its oldest packet, ns since the UNIX epoch.
+    pub history_oldest_ns: Option<OldestNs>,
+}
+
+/// Reads the time of the history's oldest packet.
+pub type OldestNs = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
 /// What the routes need.
 pub struct ApiState {
     /// The engine.
@@ -87,6 +124,10 @@ pub struct ApiState {
     pub accounts: Accounts,
     /// What may be asked for.
     pub rules: Rules,
+    /// What is said of it.
+    pub offers: Offers,
+    /// What the dashboard needs.
+    pub ui: Ui,
     /// Longest body of a request.
     pub request_bytes_max: usize,
     /// Longest time for reading a request and answering it.
@@ -96,15 +137,20 @@ pub struct ApiState {
 /// All routes, with and without [`PREFIX`].
 pub fn router(state: ApiState) -> Router {
     let (request_bytes_max, request_time_max) = (state.request_bytes_max, state.request_time_max);
+    let state = Arc::new(state);
     let routes = routes::router(&state.rules);
-    let routes = Router::new()
-        .nest(PREFIX, routes.clone())
-        .merge(routes)
+    let routes = Router::new().nest(PREFIX, routes.clone()).merge(routes);
+    #[cfg(feature = "dashboard")]
+    let routes = routes.merge(page::router());
+    let routes = routes
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(Arc::new(state))
+        .with_state(Arc::clone(&state))
         .layer(DefaultBodyLimit::max(request_bytes_max));
-    guarded(routes, request_time_max)
+    let routes = guarded(routes, request_time_max);
+    #[cfg(feature = "dashboard")]
+    let routes = routes.layer(middleware::from_fn_with_state(state, page::guard));
+    routes
 }
 
 /// `routes`, with an answer also when a handler takes too long or panics.

@@ -7,6 +7,7 @@ use super::codes::Code;
 use super::envelope::{Failure, Problem, success, success_with};
 use super::result::date_time;
 use super::route::{Api, PcapId, Routes};
+use super::session::audit;
 use super::validate;
 use crate::ownership::{Proof, ended};
 use crate::store::Bucket;
@@ -14,6 +15,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde::Serialize;
@@ -60,21 +62,27 @@ fn shown(api: &ApiState, bucket: Bucket) -> Shown {
 async fn create(
     Writer(account): Writer,
     State(api): Api,
+    parts: Parts,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
     let (destination, sent) = validate::ownership(&body, &api.rules)?;
-    Ok(success(shown(&api, api.ownership.create(account, &destination, sent).await?)))
+    let bucket = api.ownership.create(account.clone(), &destination, sent).await?;
+    audit(&parts, &format!("challenge in a bucket, {}", bucket.id), Some(&account));
+    Ok(success(shown(&api, bucket)))
 }
 
 async fn prove(
     Writer(account): Writer,
     State(api): Api,
+    parts: Parts,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
     let (destination, challenge) = validate::proof(&body, &api.rules)?;
-    Ok(success(shown(&api, api.ownership.validate(&account, &destination, &challenge).await?)))
+    let bucket = api.ownership.validate(&account, &destination, &challenge).await?;
+    audit(&parts, &format!("proof of a bucket, {}", bucket.id), Some(&account));
+    Ok(success(shown(&api, bucket)))
 }
 
 async fn list(Reader(account): Reader, State(api): Api) -> Result<Response, Failure> {
@@ -86,7 +94,13 @@ async fn list(Reader(account): Reader, State(api): Api) -> Result<Response, Fail
 }
 
 /// No body is read: Python announces JSON and sends none.
-async fn remove(Writer(account): Writer, State(api): Api, PcapId(id): PcapId) -> Result<StatusCode, Failure> {
-    api.ownership.remove(&account, id).await?;
+async fn remove(
+    Writer(account): Writer,
+    State(api): Api,
+    PcapId(id): PcapId,
+    parts: Parts,
+) -> Result<StatusCode, Failure> {
+    api.ownership.remove(&account, id.clone()).await?;
+    audit(&parts, &format!("removal of a bucket, {id}"), Some(&account));
     Ok(StatusCode::NO_CONTENT)
 }

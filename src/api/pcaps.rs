@@ -2,16 +2,19 @@
 
 use super::auth::{Reader, Writer};
 use super::codes::Code;
-use super::envelope::{Failure, Problem, success, success_with};
+use super::envelope::{Failure, Problem, ResultInfo, page, success, success_with};
 use super::route::{Api, PcapId, Routes};
-use super::{ApiState, body, result, validate};
-use crate::job::Kind;
+use super::session::audit;
+use super::{ApiState, body, paging, result, validate};
+use crate::engine::Listed;
+use crate::job::{AccountId, Kind};
 use crate::ownership::{Proof, ended};
 use crate::store::Bucket;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::{get, put};
 
@@ -28,6 +31,7 @@ pub(super) fn routes() -> Routes {
 async fn create(
     Writer(account): Writer,
     State(api): Api,
+    parts: Parts,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
@@ -39,6 +43,7 @@ async fn create(
         unproven(&api, entry.as_ref()).map_or(Ok(()), Err)?;
     }
     let job = api.captures.create(request).await?;
+    audit(&parts, &format!("start of {}", job.id), Some(&job.request.account));
     Ok(success(result::pcap(&job)))
 }
 
@@ -56,13 +61,32 @@ fn unproven(api: &ApiState, entry: Option<&Bucket>) -> Option<Failure> {
     Some(Failure::at("/destination_conf", Code::NotValidated, message))
 }
 
-async fn list(Reader(account): Reader, State(api): Api) -> Result<Response, Failure> {
-    let jobs = api.captures.list(account.clone()).await?;
-    // No result has a member for it.
+async fn list(
+    Reader(account): Reader,
+    State(api): Api,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    // Without a query the answer is what the SDKs know.
+    let wanted = query.as_deref().filter(|query| !query.is_empty()).map(paging::wanted).transpose()?;
+    let Some(wanted) = wanted else {
+        let jobs = api.captures.list(account.clone()).await?;
+        let notes = held(&api, account).await?;
+        return Ok(success_with(jobs.iter().map(result::pcap).collect::<Vec<_>>(), notes));
+    };
+    let per_page = wanted.count_max;
+    let Listed { jobs, next, total } = api.captures.page(account.clone(), wanted).await?;
+    let notes = held(&api, account).await?;
+    let next = next.map(|id| id.to_string());
+    let info = ResultInfo { count: jobs.len(), per_page, total_count: total, next };
+    Ok(page(jobs.iter().map(result::pcap).collect::<Vec<_>>(), notes, info))
+}
+
+/// What captures of an account have on this host, as notes: no result has a member for it.
+async fn held(api: &ApiState, account: AccountId) -> Result<Vec<Problem>, Failure> {
     let notes = api.captures.held(account).await?.into_iter().map(|(id, bytes)| {
         Problem::new(Code::Held, format!("{id} has {bytes} bytes on this host that are not delivered"))
     });
-    Ok(success_with(jobs.iter().map(result::pcap).collect::<Vec<_>>(), notes.collect()))
+    Ok(notes.collect())
 }
 
 async fn one(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Result<Response, Failure> {
@@ -81,8 +105,14 @@ async fn one(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Re
 }
 
 /// No body is read: Python announces JSON and sends none, TypeScript and Go announce nothing.
-async fn stop(Writer(account): Writer, State(api): Api, PcapId(id): PcapId) -> Result<StatusCode, Failure> {
-    api.captures.stop(account, id).await?;
+async fn stop(
+    Writer(account): Writer,
+    State(api): Api,
+    PcapId(id): PcapId,
+    parts: Parts,
+) -> Result<StatusCode, Failure> {
+    api.captures.stop(account.clone(), id.clone()).await?;
+    audit(&parts, &format!("stop of {id}"), Some(&account));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -91,8 +121,10 @@ async fn discard(
     Writer(account): Writer,
     State(api): Api,
     PcapId(id): PcapId,
+    parts: Parts,
 ) -> Result<StatusCode, Failure> {
-    api.captures.discard(account, id).await?;
+    api.captures.discard(account.clone(), id.clone()).await?;
+    audit(&parts, &format!("drop of {id}"), Some(&account));
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: the document has exactly the paths, methods and error codes that are served, and the limits of its host.
 
 use super::route::Routes;
-use super::{ApiState, Rules, download, ownership, pcaps};
+use super::{ApiState, Rules, capabilities, download, host, live, objects, ownership, pcaps, session};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -21,7 +21,14 @@ const OPENAPI_PATH: &str = "/openapi.json";
 fn table(document: Bytes) -> Routes {
     let mut table = pcaps::routes();
     table.extend(download::routes());
+    table.extend(capabilities::routes());
+    table.extend(live::routes());
+    table.extend(objects::routes());
     table.extend(ownership::routes());
+    if cfg!(feature = "dashboard") {
+        table.extend(session::routes());
+        table.extend(host::routes());
+    }
     table.push((OPENAPI_PATH, get(move || std::future::ready(openapi(document)))));
     table
 }
@@ -43,6 +50,9 @@ fn document(rules: &Rules) -> Bytes {
     let Ok(mut document) = serde_json::from_str::<Value>(OPENAPI) else {
         return Bytes::from_static(OPENAPI.as_bytes());
     };
+    if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
+        paths.retain(|path, _| cfg!(feature = "dashboard") || !path.starts_with("/ui"));
+    }
     for (kind, member, max) in [
         (0, "time_limit", Some(rules.simple_time_limit_seconds_max)),
         (0, "packet_limit", Some(rules.simple_packet_limit_max)),

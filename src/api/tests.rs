@@ -1,6 +1,10 @@
 //! What the tests of the API share: a host, a way to ask it, and an answer as text.
 
 mod buckets;
+#[cfg(feature = "dashboard")]
+mod browser;
+#[cfg(feature = "dashboard")]
+mod pages;
 mod contract;
 mod download;
 mod engine;
@@ -32,6 +36,7 @@ const FULL: &str = r#"{"system":"magic-transit","type":"full","time_limit":300,"
 
 /// A host `ord02` with two accounts.
 pub(super) struct Host {
+    pub(in crate::api) live: Arc<crate::dashboard::Live>,
     router: Router,
     engine: Engine,
     dir: TempDir,
@@ -85,6 +90,10 @@ pub(super) fn ord02() -> Rules {
 }
 
 fn routes_to(captures: crate::engine::Handle, rules: Rules, dir: &Path) -> Router {
+    routes_with(captures, rules, dir, Ui::at(([127, 0, 0, 1], 8080).into()))
+}
+
+fn routes_with(captures: crate::engine::Handle, rules: Rules, dir: &Path, ui: Ui) -> Router {
     let a =
         vec![key("user@example.com", "a-key"), token("a-token", Role::Write), token("a-reader", Role::Read)];
     let b = vec![key("b@example.com", "b-key"), token("b-token", Role::Write)];
@@ -96,8 +105,10 @@ fn routes_to(captures: crate::engine::Handle, rules: Rules, dir: &Path) -> Route
         captures,
         ownership: Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10)),
         simple_dir: dir.join("simple"),
-        accounts,
+        accounts: accounts.with_operators([Sha256::digest("an-operator").into()]),
         rules,
+        offers: Offers::default(),
+        ui,
         request_bytes_max: REQUEST_BYTES_MAX,
         request_time_max: Duration::from_secs(30),
     })
@@ -110,7 +121,9 @@ impl Host {
 
     pub(super) fn with(rules: Rules) -> Self {
         let (engine, dir) = (Engine::start(), TempDir::new().unwrap());
-        Self { router: routes_to(engine.handle.clone(), rules, dir.path()), engine, dir }
+        let ui = Ui::at(([127, 0, 0, 1], 8080).into());
+        let live = Arc::clone(&ui.live);
+        Self { live, router: routes_with(engine.handle.clone(), rules, dir.path(), ui), engine, dir }
     }
 
     pub(super) async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {

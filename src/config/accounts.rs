@@ -42,6 +42,14 @@ pub(super) fn resolve(rules: &mut Rules, accounts: &[file::Account]) -> Vec<Acco
     plans
 }
 
+/// SHA-256 of the operators' tokens.
+pub(super) fn operators(rules: &mut Rules, operators: &[file::Operator]) -> Vec<[u8; 32]> {
+    let hashes = operators.iter().enumerate();
+    hashes
+        .filter_map(|(at, one)| hash(rules, format!("operator[{at}].token_sha256"), &one.token_sha256))
+        .collect()
+}
+
 /// Host bits are refused, not cut off: cutting would show the account more than somebody meant to.
 pub(super) fn prefix(rules: &mut Rules, key: String, text: &str) -> Option<IpNet> {
     match text.parse::<IpNet>() {

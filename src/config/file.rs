@@ -52,12 +52,16 @@ sections! {
         manifest: Manifest = Manifest::default(),
         /// `[api]`
         api: Api = Api::default(),
+        /// `[ui]`
+        ui: Ui = Ui::default(),
         /// `[observe]`
         observe: Observe = Observe::default(),
         /// `[log]`
         log: Log = Log::default(),
         /// `[[account]]`
         account: Vec<Account> = Vec::new(),
+        /// `[[operator]]`
+        operator: Vec<Operator> = Vec::new(),
     }
     /// `[host]`
     Host {
@@ -289,6 +293,20 @@ sections! {
         tls_cert: Option<PathBuf> = None,
         /// PEM file of the private key.
         tls_key: Option<PathBuf> = None,
+    }
+    /// `[ui]`
+    Ui {
+        /// Names under which the dashboard is asked for, beside the address of `api.listen`.
+        hosts: Vec<String> = Vec::new(),
+        /// `https://name[:port]` of a proxy that ends TLS in front of it.
+        origin: Option<String> = None,
+        /// How fast an object of a bucket is read for somebody who looks at it.
+        view_bytes_per_second: ByteSize = ByteSize(32 << 20),
+    }
+    /// `[[operator]]`
+    Operator {
+        /// SHA-256 of the token, hexadecimal.
+        token_sha256: String = String::new(),
     }
     /// `[observe]`
     Observe {

@@ -17,6 +17,7 @@ fn full() -> File {
     let mut file = File {
         port: vec![Port::default()],
         account: vec![Account { credential: vec![credential], ..Account::default() }],
+        operator: vec![Operator::default()],
         ..File::default()
     };
     file.host.id = Some(String::new());
@@ -26,6 +27,7 @@ fn full() -> File {
     file.capture.byte_limit_max = Some(ByteSize(1));
     file.api.connections_per_peer_max = Some(1);
     file.api.connections_per_account_max = Some(1);
+    file.ui.origin = Some(String::new());
     file.api.tls_cert = Some(PathBuf::new());
     file.api.tls_key = Some(PathBuf::new());
     file.upload.proxy = Some(String::new());
@@ -66,7 +68,7 @@ fn the_shipped_file_names_every_key_and_no_other() {
     let uncommented: String = SHIPPED
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{key}\n"),
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => format!("{key}\n"),
             _ => format!("{line}\n"),
         })
         .collect();

@@ -14,10 +14,11 @@ mod resolve;
 mod rules;
 mod size;
 mod tenancy;
+mod ui;
 
 pub use plan::{
     Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,
-    ObservePlan, Plan, PortPlan, StorePlan, UploadPlan, WorkersPlan,
+    ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
 pub use size::ByteSize;

@@ -54,12 +54,16 @@ pub struct Plan {
     pub manifest: ManifestPlan,
     /// The HTTP server.
     pub api: ApiPlan,
+    /// The dashboard.
+    pub ui: UiPlan,
     /// Health and metrics.
     pub observe: ObservePlan,
     /// What is logged, and how.
     pub log: LogPlan,
     /// No id twice.
     pub accounts: Vec<Account>,
+    /// SHA-256 of the tokens of those who may see the host.
+    pub operators: Vec<[u8; 32]>,
 }
 
 /// Who this host is.
@@ -281,6 +285,17 @@ pub struct ApiPlan {
     pub failed_authentications_max: u32,
     /// PEM files of the certificate chain and of the private key; plain HTTP when none.
     pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// The dashboard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UiPlan {
+    /// Names that it answers to beside its address, in lower case.
+    pub hosts: Vec<String>,
+    /// `https://name[:port]` of a proxy in front of it.
+    pub origin: Option<String>,
+    /// How fast an object of a bucket is read for somebody who looks at it.
+    pub view_bytes_per_second: u64,
 }
 
 /// Health and metrics.

@@ -6,7 +6,7 @@ use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
 use super::rules::Rules;
-use super::{ByteSize, Problem, accounts, tenancy};
+use super::{ByteSize, Problem, accounts, tenancy, ui};
 use crate::api;
 use crate::block::Hugepages;
 use crate::history::HistoryConfig;
@@ -74,9 +74,11 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         upload,
         manifest: manifest(&mut rules, &file.manifest),
         api: api(&mut rules, &file.api, file.account.len()),
+        ui: ui::resolve(&mut rules, &file.ui),
         observe: observe(&mut rules, &file.observe),
         log: log(&mut rules, &file.log),
         accounts: accounts::resolve(&mut rules, &file.account),
+        operators: accounts::operators(&mut rules, &file.operator),
         host,
         cores,
         workers,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: API, CLI and fleet only parse into [`Action`]; no one else touches a capture.
 
-use super::Overview;
+use super::{Listed, Overview, Standing, Wanted};
 use crate::job::{AccountId, CaptureId, Job, Progress, Request};
 use tokio::sync::{mpsc, oneshot};
 
@@ -114,6 +114,8 @@ pub enum Action {
     Create(Box<Request>, oneshot::Sender<Result<Job, Refusal>>),
     /// The account's captures, newest first, at most [`crate::limits::LIST_CAPTURES_MAX`].
     List(AccountId, oneshot::Sender<Vec<Job>>),
+    /// A page of the account's captures.
+    Page(AccountId, Wanted, oneshot::Sender<Result<Listed, Refusal>>),
     /// One capture with its counts up to now.
     Get(AccountId, CaptureId, oneshot::Sender<Result<Job, Refusal>>),
     /// End a capture and keep what it has. Stopping an ended one does nothing.
@@ -124,6 +126,8 @@ pub enum Action {
     Drop(AccountId, CaptureId, oneshot::Sender<Result<(), Refusal>>),
     /// One capture's progress.
     Progress(AccountId, CaptureId, oneshot::Sender<Result<Progress, Refusal>>),
+    /// What the account may start now.
+    Standing(AccountId, oneshot::Sender<Standing>),
     /// The state of the engine, over all accounts.
     Overview(oneshot::Sender<Overview>),
     /// End every capture, upload, then end the engine. Answered when all is done.
@@ -166,6 +170,14 @@ impl Handle {
         self.ask(|reply| Action::List(account, reply)).await
     }
 
+    /// A page of the account's captures, newest first.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if it is to begin behind a capture that the account does not have.
+    pub async fn page(&self, account: AccountId, wanted: Wanted) -> Result<Listed, Refusal> {
+        self.ask(|reply| Action::Page(account, wanted, reply)).await?
+    }
+
     /// One capture.
     ///
     /// # Errors
@@ -204,6 +216,14 @@ impl Handle {
     /// [`Refusal::NotFound`] also when it is another account's.
     pub async fn progress(&self, account: AccountId, id: CaptureId) -> Result<Progress, Refusal> {
         self.ask(|reply| Action::Progress(account, id, reply)).await?
+    }
+
+    /// What the account may start now.
+    ///
+    /// # Errors
+    /// Only [`Refusal::ShuttingDown`].
+    pub async fn standing(&self, account: AccountId) -> Result<Standing, Refusal> {
+        self.ask(|reply| Action::Standing(account, reply)).await
     }
 
     /// The state of the engine, over all accounts: for operators, never for customers.

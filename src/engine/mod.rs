@@ -13,6 +13,7 @@
 mod discard;
 mod effects;
 mod handle;
+mod listed;
 mod look_back;
 mod machine;
 mod overview;
@@ -24,8 +25,9 @@ mod roster;
 mod tasks;
 
 pub use handle::{Action, Handle, Refusal};
+pub use listed::{Listed, Wanted};
 pub use machine::AccountBounds;
-pub use overview::{AccountView, CaptureView, Overview};
+pub use overview::{AccountView, CaptureView, Overview, Standing};
 pub use planes::{Planes, PortCounts, PortsRead};
 
 use crate::block::Heartbeat;
@@ -216,9 +218,11 @@ impl Engine {
             },
             Action::Held(account, reply) => drop(reply.send(self.held(&account))),
             Action::Drop(account, id, reply) => self.discard(account, id, reply),
+            Action::Page(account, wanted, reply) => self.page(account, wanted, reply),
             Action::List(account, reply) => self.list(account, reply),
             Action::Get(account, id, reply) => self.get(account, id, reply),
             Action::Progress(account, id, reply) => self.progress(account, id, reply),
+            Action::Standing(account, reply) => drop(reply.send(self.machine.standing(self.now(), &account))),
             Action::Overview(reply) => drop(reply.send(self.overview())),
         }
     }

@@ -4,6 +4,7 @@
 
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
 use crate::worker::ClockReading;
+use jiff::Timestamp;
 
 /// Everything that the engine knows and operators watch.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,19 @@ pub struct Overview {
     pub clock: ClockReading,
 }
 
+/// What an account may start now. It says nothing of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// Seconds until its next simple capture may start; zero for now.
+    pub simple_seconds_left: f64,
+    /// Its full captures that take packets.
+    pub full_active: usize,
+    /// Its look backs that have not ended.
+    pub look_backs_active: usize,
+    /// Whether the host takes captures at all.
+    pub is_accepting: bool,
+}
+
 /// One account.
 #[derive(Clone, Debug)]
 pub struct AccountView {
@@ -46,6 +60,8 @@ pub struct AccountView {
 pub struct CaptureView {
     /// Which.
     pub id: CaptureId,
+    /// Whose.
+    pub account: AccountId,
     /// Its kind.
     pub kind: Kind,
     /// Its state.
@@ -56,4 +72,12 @@ pub struct CaptureView {
     pub objects: u64,
     /// Bytes of those.
     pub object_bytes: u64,
+    /// Seconds until its time limit; zero once it stopped.
+    pub seconds_left: f64,
+    /// Its bytes on the spool in whole segments, which are not delivered yet.
+    pub waiting_bytes: u64,
+    /// When it took its last packets, once it takes none any more.
+    pub stopped: Option<Timestamp>,
+    /// What threatens it, as its progress says.
+    pub warnings: Vec<String>,
 }

@@ -3,14 +3,44 @@
 //!
 //! Invariant: the engine's task never reads the store.
 
+use super::listed::{Listed, Wanted};
 use super::machine::{Capture, Input, Serial, progress};
 use super::overview::{AccountView, CaptureView, Overview};
 use super::{Engine, Refusal};
 use crate::job::{AccountId, CaptureId, Job, Ledger, OnSpool, Progress};
 use crate::limits::LIST_CAPTURES_MAX;
+use crate::store::{JobStore, Page, PageQuery, StoreError, Stored};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+
+/// Reads a page from the store; what is at work is as it is now.
+fn page(
+    jobs: &dyn JobStore,
+    account: &AccountId,
+    wanted: &Wanted,
+    mut at_work: HashMap<CaptureId, Job>,
+) -> Result<Listed, Refusal> {
+    let failed = |error: StoreError| Refusal::Store(error.to_string());
+    let before = match &wanted.before {
+        None => None,
+        Some(id) => {
+            let found = jobs.get(account, id).map_err(failed)?;
+            Some(found.ok_or_else(|| Refusal::NotFound(id.clone()))?.job)
+        }
+    };
+    let is_wanted = |stored: &Job| {
+        let now = at_work.get(&stored.id).filter(|_| !stored.status.ended()).unwrap_or(stored);
+        wanted.admits(now)
+    };
+    let query = PageQuery { before: before.as_ref(), count_max: wanted.count_max, is_wanted: &is_wanted };
+    let Page { jobs, next, total } = jobs.page(account, &query).map_err(failed)?;
+    let now = |stored: Stored| match at_work.remove(&stored.job.id) {
+        Some(job) if !stored.job.status.ended() => job,
+        _ => stored.job,
+    };
+    Ok(Listed { jobs: jobs.into_iter().map(now).collect(), next, total })
+}
 
 impl Engine {
     /// The counts of a capture up to now.
@@ -140,14 +170,33 @@ impl Engine {
         });
     }
 
-    pub(super) fn list(&self, account: AccountId, reply: oneshot::Sender<Vec<Job>>) {
+    /// The account's captures and look-backs that are at work, as they are now.
+    fn at_work(&self, account: &AccountId) -> HashMap<CaptureId, Job> {
         let captures = self.machine.captures().filter(|capture| capture.is_accepted());
         let captures = captures.map(|capture| (&capture.job, capture.serial));
         let look_backs = self.machine.look_backs().filter(|look| look.is_accepted());
         let all = captures.chain(look_backs.map(|look| (&look.job, look.serial)));
-        let mine = all.filter(|(job, _)| job.request.account == account);
-        let mut at_work: HashMap<CaptureId, Job> =
-            mine.filter_map(|(_, serial)| self.view(serial)).map(|job| (job.id.clone(), job)).collect();
+        let mine = all.filter(|(job, _)| job.request.account == *account);
+        mine.filter_map(|(_, serial)| self.view(serial)).map(|job| (job.id.clone(), job)).collect()
+    }
+
+    /// A page of the account's captures.
+    pub(super) fn page(
+        &self,
+        account: AccountId,
+        wanted: Wanted,
+        reply: oneshot::Sender<Result<Listed, Refusal>>,
+    ) {
+        let at_work = self.at_work(&account);
+        let jobs = Arc::clone(&self.planes.jobs);
+        tokio::task::spawn_blocking(move || {
+            let found = page(&*jobs, &account, &wanted, at_work);
+            let _caller_gone = reply.send(found);
+        });
+    }
+
+    pub(super) fn list(&self, account: AccountId, reply: oneshot::Sender<Vec<Job>>) {
+        let mut at_work = self.at_work(&account);
         let jobs = Arc::clone(&self.planes.jobs);
         tokio::task::spawn_blocking(move || {
             let stored = jobs.list(&account, LIST_CAPTURES_MAX).unwrap_or_else(|error| {
@@ -186,8 +235,15 @@ impl Engine {
 
     pub(super) fn overview(&self) -> Overview {
         let accepted = self.machine.captures().filter(|capture| capture.is_accepted());
+        let now = self.now().mono;
+        let spool = &self.planes.spool;
         let view = |capture: &Capture| CaptureView {
             id: capture.job.id.clone(),
+            account: capture.job.request.account.clone(),
+            seconds_left: capture.seconds_left(now),
+            waiting_bytes: spool.bytes_below(&spool.config().dir.join(capture.job.id.as_str())),
+            stopped: capture.ended,
+            warnings: capture.warnings(),
             kind: capture.job.request.kind,
             status: capture.job.status,
             ledger: self.ledger(capture),

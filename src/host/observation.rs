@@ -8,6 +8,7 @@ use super::tasks::Tasks;
 use crate::api;
 use crate::block::{Heartbeat, try_io_uring};
 use crate::config::Plan;
+use crate::dashboard::{Live, StreamPlaces};
 use crate::engine::Handle;
 use crate::http::{self, Door};
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
@@ -18,6 +19,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
+
+/// Who is shown what is looked at.
+pub(super) struct Viewers {
+    pub live: Arc<Live>,
+    pub streams: Arc<StreamPlaces>,
+}
 
 /// See the module.
 pub(super) struct Observation {
@@ -57,6 +64,8 @@ impl Observation {
             authentication_failures: api::authentication_failures,
             has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),
+            connections_max: plan.api.connections_max,
+            high_water_percent: plan.high_water_percent,
             ending: Arc::new(AtomicBool::new(false)),
         };
         Ok(Self { sources, watchdog, listener })
@@ -68,8 +77,12 @@ impl Observation {
     }
 
     /// Serves health and metrics, if there is a listener for them, as one of the tasks; and what ends all of this.
-    pub fn serve(self, captures: Handle, tasks: &mut Tasks) -> Ending {
+    pub fn serve(self, captures: Handle, viewers: Viewers, tasks: &mut Tasks) -> Ending {
         let Self { sources, mut watchdog, listener } = self;
+        let sources = Arc::new(sources);
+        let looking =
+            observe::keep_looking(Arc::clone(&sources), captures.clone(), viewers.live, viewers.streams);
+        let looking = tasks.spawn("live answers", looking);
         tasks.spawn("watchdog", watchdog.ended());
         let ending = Arc::clone(&sources.ending);
         let server = listener.map(|listener| {
@@ -81,7 +94,7 @@ impl Observation {
             let server = http::serve(listener, door, pending());
             tasks.spawn("health and metrics", server)
         });
-        Ending { ending, watchdog, server }
+        Ending { ending, watchdog, server, looking }
     }
 }
 
@@ -90,6 +103,7 @@ pub(super) struct Ending {
     ending: Arc<AtomicBool>,
     watchdog: Watchdog,
     server: Option<AbortHandle>,
+    looking: AbortHandle,
 }
 
 impl Ending {
@@ -100,6 +114,7 @@ impl Ending {
 
     /// The engine has ended: there is nothing left to look at.
     pub fn finish(self) {
+        self.looking.abort();
         if let Some(server) = self.server {
             server.abort();
         }

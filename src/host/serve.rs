@@ -5,7 +5,7 @@
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::memory;
-use super::observation::Observation;
+use super::observation::{Observation, Viewers};
 use super::origin;
 use super::port_counts::{Latest, Reader};
 use super::ports::{self, PortsError};
@@ -17,9 +17,10 @@ use super::signals::{self, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
-use crate::api::{self, Accounts, ApiState};
+use crate::api::{self, Accounts, ApiState, Offers, OldestNs, Ui};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
-use crate::config::{Account, Plan};
+use crate::config::{Account, Plan, UiPlan};
+use crate::dashboard::Site;
 use crate::deliver::{KeyError, Places};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
@@ -32,7 +33,7 @@ use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
 use crate::store::StoreError;
 use crate::upload::UploadError;
-use crate::worker::{Payer, WorkerHandle};
+use crate::worker::{Payer, Sample, WorkerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
@@ -302,17 +303,22 @@ async fn run(
     let pruning = tasks.spawn("pruning", pruning::keep(plan, storage));
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
+    let ui = ui(plan, tls.is_some());
+    let viewers = Viewers { live: Arc::clone(&ui.live), streams: Arc::clone(&ui.streams) };
+    let live = Arc::clone(&ui.live);
     let router = api::router(ApiState {
         ownership,
         simple_dir,
         captures: handle.clone(),
         accounts: accounts(plan),
         rules: plan.rules.clone(),
+        offers: offers(plan, storage),
+        ui,
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
     });
     let router = observation.counted(router);
-    let observation = observation.serve(handle.clone(), &mut tasks);
+    let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
     tasks.spawn(
@@ -342,6 +348,7 @@ async fn run(
     retention.abort();
     pruning.abort();
     swept.abort();
+    live.end();
     let _api_gone = end_api.send(());
     drop(handle);
     observation.finish();
@@ -356,6 +363,38 @@ fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
         ..Bounds::new(plan.api.connections_max, plan.api.request_timeout)
     };
     Door { router, answer: api::fault, bounds, tls, proxies: plan.api.trusted_proxies.clone() }
+}
+
+/// What accounts are told of this host.
+fn offers(plan: &Plan, storage: &Storage) -> Offers {
+    let stores = &plan.upload.stores;
+    let schemes = [
+        ("s3", true),
+        ("gs", stores.gcs.is_some()),
+        ("r2", stores.r2.is_some()),
+        ("file", stores.allow_file),
+    ];
+    let history = storage.history.clone();
+    let restricted = plan.accounts.iter().filter(|account| !account.prefixes.is_empty());
+    let prefixes =
+        restricted.map(|one| (one.id.clone(), one.prefixes.iter().map(ToString::to_string).collect()));
+    Offers {
+        host: plan.host.id.clone(),
+        simple_interval_seconds: plan.capture.simple_interval.as_secs(),
+        simple_one_in: plan.capture.simple_sample.map_or(1, Sample::one_in),
+        simple_retention_seconds: plan.capture.simple_retention.as_secs(),
+        full_per_account: plan.capture.full_per_account,
+        destinations: schemes.into_iter().filter(|(_, may)| *may).map(|(scheme, _)| scheme).collect(),
+        prefixes: prefixes.collect(),
+        history_one_in: plan.history.map(|history| history.sample.map_or(1, Sample::one_in)),
+        history_oldest_ns: history.map(|history| -> OldestNs { Box::new(move || history.oldest_ns()) }),
+    }
+}
+
+/// What the dashboard needs.
+fn ui(plan: &Plan, is_tls: bool) -> Ui {
+    let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
+    Ui::new(Site { is_tls, listen: plan.api.listen, hosts, origin }, view_bytes_per_second)
 }
 
 /// What SIGHUP does: the certificate is read again, as it was renewed.
@@ -419,4 +458,5 @@ fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
 fn accounts(plan: &Plan) -> Accounts {
     let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
     Accounts::new(accounts, plan.api.failed_authentications_max)
+        .with_operators(plan.operators.iter().copied())
 }

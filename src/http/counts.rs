@@ -1,6 +1,6 @@
 //! What the listeners did with connections since the process started. Owns the counters; `observe` shows them.
 //!
-//! Invariant: counters only grow.
+//! Invariant: counters only grow, but that of the connections that are open.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -24,6 +24,23 @@ pub(super) enum Cut {
 /// Each [`Cut`] with its name in the metrics, in the order of the enum.
 const NAMES: [&str; 6] =
     ["displaced", "peer_full", "account_full", "no_credential", "slow_reader", "proxy_header"];
+
+/// Connections that have a place now.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+
+pub(super) fn opened() {
+    OPEN.fetch_add(1, Relaxed);
+}
+
+pub(super) fn closed() {
+    OPEN.fetch_sub(1, Relaxed);
+}
+
+/// Connections now, to all listeners of the process, with streams.
+#[must_use]
+pub fn connections_open() -> u64 {
+    OPEN.load(Relaxed)
+}
 
 static CUT: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
 

@@ -13,7 +13,7 @@ mod seldom;
 mod serve;
 mod tls;
 
-pub use counts::connections_cut;
+pub use counts::{connections_cut, connections_open};
 pub use fault::{Answer, Fault};
 pub use peer::{Peer, Standing};
 pub use proxy::{ProxyError, proxy_header};

@@ -67,6 +67,13 @@ impl Standing {
         is_admitted
     }
 
+    /// Its answer is a stream, which takes no place for connections; the connection must end with it.
+    pub fn is_a_stream(&self) {
+        if let Some(places) = self.places.upgrade() {
+            places.exempt(self.id);
+        }
+    }
+
     /// Whether one did.
     #[must_use]
     pub fn has_credential(&self) -> bool {

@@ -12,7 +12,7 @@
 //! Invariant: there are never more connections than places, a connection with a right credential is never ended for one of another
 //! account, and addresses that are not the host's own never take the last places that are reserved for those that are.
 
-use super::counts::Cut;
+use super::counts::{Cut, closed, opened};
 use super::peer::{Peer, Standing};
 use super::serve::Bounds;
 use std::collections::{BTreeMap, HashMap};
@@ -196,6 +196,7 @@ impl Places {
         }
         let (id, standing) = seats.add(peer, Arc::downgrade(self));
         drop(seats);
+        opened();
         Ok(Place { id, standing, places: Arc::clone(self) })
     }
 
@@ -216,6 +217,11 @@ impl Places {
             seats.displace(id, Cut::Displaced);
         }
         stranger.is_some()
+    }
+
+    /// Lets a connection go on that takes no place: it is a stream, which its own bound holds.
+    pub fn exempt(&self, id: u64) {
+        self.seats().remove(id);
     }
 
     /// Counts a connection for the account whose credential it presented. False if the account has as many as it may, all of them
@@ -256,6 +262,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        closed();
         self.places.seats().remove(self.id);
     }
 }
@@ -379,6 +386,18 @@ mod tests {
         assert!(newcomer.standing.credential_was_right("own"));
         drop((own, newcomer, refused));
         assert_eq!(places.seats().by_account, HashMap::from([("other".into(), 1)]));
+    }
+
+    #[test]
+    fn a_stream_takes_no_place_and_gives_none_back_twice() {
+        let places = places(1, 1, 0);
+        let stream = take(&places, "192.0.2.1").unwrap();
+        assert!(stream.standing.credential_was_right("a"));
+        assert_eq!(take(&places, "192.0.2.2").err(), Some(NoPlace::Yet));
+        stream.standing.is_a_stream();
+        let next = take(&places, "192.0.2.2").unwrap();
+        drop(stream);
+        assert!(is_there(&next) && places.seats().by_account.is_empty() && places.seats().by_peer.len() == 1);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! a log that cannot be written harms nobody.
 
 use super::lines::{Lines, Stderr};
+use super::warnings::Warnings;
 use crate::config::level::{LogError, chosen};
 use crate::config::{LogFormat, LogPlan};
 use std::io::{IsTerminal as _, Write as _};
@@ -12,6 +13,8 @@ use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How long the last lines may take before the process ends.
 const LAST_LINES_TIME_MAX: Duration = Duration::from_secs(1);
@@ -48,8 +51,10 @@ pub fn init(plan: &LogPlan, cores: &[usize]) -> Result<(), Error> {
         .log_internal_errors(false)
         .with_writer(move || writer.clone());
     let set = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(Warnings).try_init(),
+        LogFormat::Text => {
+            builder.with_ansi(std::io::stderr().is_terminal()).finish().with(Warnings).try_init()
+        }
     };
     set.map_err(|_| Error::Twice)?;
     LINES.set(lines).map_err(|_| Error::Twice)?;

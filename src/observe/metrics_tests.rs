@@ -59,6 +59,11 @@ fn snapshot() -> Snapshot {
         ledger: Ledger { rx: 5, matched: 3, unmatched: 2, captured: 3, offered: 5, ..Ledger::default() },
         objects: 1,
         object_bytes: 1000,
+        account: AccountId("a".to_owned()),
+        seconds_left: 1.0,
+        waiting_bytes: 5000,
+        stopped: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        warnings: Vec::new(),
     };
     Snapshot {
         started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),

@@ -10,13 +10,16 @@ mod metric;
 mod metrics;
 mod open_files;
 mod requests;
+mod screen;
 mod server;
 mod sources;
 mod table;
+mod warnings;
 mod watchdog;
 
 pub use log::{Error, flush, init, say};
 pub use requests::{Requests, counted};
+pub use screen::keep_looking;
 pub use server::{bounds, router};
 pub use sources::{PortCounters, PortReading, QueueSource, Sources};
 pub use watchdog::{Verdicts, Watchdog};

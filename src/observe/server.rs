@@ -27,7 +27,7 @@ const LOOPBACK_RESERVED: usize = 8;
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
 struct Observer {
-    sources: Sources,
+    sources: Arc<Sources>,
     captures: Handle,
     tried: Tried,
 }
@@ -43,7 +43,7 @@ pub fn bounds() -> Bounds {
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.
-pub fn router(sources: Sources, captures: Handle) -> Router {
+pub fn router(sources: Arc<Sources>, captures: Handle) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

@@ -90,6 +90,10 @@ pub struct Sources {
     pub has_io_uring: bool,
     /// When the process started.
     pub started: SystemTime,
+    /// Connections that the API takes.
+    pub connections_max: usize,
+    /// Share of the spool's quota at which the alarm is raised.
+    pub high_water_percent: u64,
     /// Set once the host is ending.
     pub ending: Arc<AtomicBool>,
 }

@@ -8,6 +8,7 @@ use super::sources::{PortCounters, Snapshot, StageView};
 use crate::block::HeartbeatReading;
 use crate::engine::{AccountView, CaptureView, Overview};
 use crate::job::{Kind, Status};
+use jiff::Timestamp;
 use std::time::UNIX_EPOCH;
 
 const PACKETS: Option<&str> = Some("packets");
@@ -137,6 +138,26 @@ fn lost_in_ports(capture: &CaptureView) -> [(&'static str, u64); 4] {
     ]
 }
 
+/// What full captures have on the spool.
+pub(super) fn waiting_bytes(engine: &Overview) -> u64 {
+    let full = engine.captures.iter().filter(|capture| capture.kind == Kind::Full);
+    full.map(|capture| capture.waiting_bytes).sum()
+}
+
+/// The age of the oldest capture that takes no more packets.
+pub(super) fn oldest_seconds(engine: &Overview) -> u64 {
+    let now = Timestamp::now();
+    let ages =
+        engine.captures.iter().filter_map(|capture| Some(now.duration_since(capture.stopped?).as_secs()));
+    u64::try_from(ages.max().unwrap_or(0)).unwrap_or(0)
+}
+
+/// The worker that polls a queue: queues are dealt over them in order.
+pub(super) fn worker_of(s: &Snapshot, queue: usize) -> String {
+    let workers = s.stages.iter().filter(|stage| stage.name.starts_with("worker")).count();
+    format!("worker{}", queue.checked_rem(workers).unwrap_or(0))
+}
+
 /// In the order in which they are written.
 #[rustfmt::skip]
 pub(super) const TABLE: &[Metric] = &[
@@ -185,10 +206,14 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| for v in &s.stages { out.push(&[&v.name], u64::from(v.stalled.is_some())) }),
     gauge("stage_queued_messages", None, &["stage"], "Messages that wait in the rings before a writer or the publisher",
         |s, out| stage(s, out, has_messages, |r| r.queued)),
+    gauge("stage_queued_most_messages", None, &["stage"], "The most of those since the process started",
+        |s, out| stage(s, out, has_messages, |r| r.queued_max)),
     gauge("worker_blocks", None, &["stage"], "Blocks of the arena that a worker has in all",
         |s, out| for v in s.stages.iter().filter(|v| has_blocks(v)) { out.push(&[&v.name], v.blocks) }),
     gauge("worker_blocks_free", None, &["stage"], "Of those, the free ones: at none, frames are dropped as no_block",
         |s, out| stage(s, out, has_blocks, |r| r.blocks_free)),
+    gauge("worker_blocks_free_least", None, &["stage"], "The fewest of those since the process started",
+        |s, out| stage(s, out, has_blocks, |r| r.blocks_free_min)),
     gauge("writer_in_flight_writes", None, &["stage"], "Writes that a writer has started and that have not ended",
         |s, out| stage(s, out, is_writer, |r| r.in_flight)),
     counter("writer_writes", None, &["stage"], "Writes to segments that ended well",
@@ -267,6 +292,12 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| out.push(&[], s.uploads.retries)),
     counter("upload_failures", None, &[], "Attempts to deliver a capture that failed; each is begun again until upload.retention_seconds",
         |s, out| out.push(&[], s.uploads.failures)),
+    gauge("upload_waiting", BYTES, &[], "On the spool in whole segments of full captures, and not delivered",
+        |s, out| engine(s, out, waiting_bytes)),
+    gauge("upload_oldest", Some("seconds"), &[], "Age of the oldest capture that waits for its upload",
+        |s, out| engine(s, out, oldest_seconds)),
+    gauge("queue_worker", None, &["port", "queue", "stage"], "Always 1: which worker polls which queue",
+        |s, out| for (n, (port, _)) in s.queues.iter().enumerate() { out.push(&[port, &n, &worker_of(s, n)], 1) }),
     // log
     counter("log_lines_dropped", None, &[], "Log lines that were not written: standard error took none, or not fast enough",
         |s, out| out.push(&[], s.log_lines_dropped)),

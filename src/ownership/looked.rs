@@ -33,6 +33,14 @@ impl LookedAt {
         Self { store, look }
     }
 
+    /// Looks whether the bucket is the one that was proven.
+    ///
+    /// # Errors
+    /// [`crate::upload::UploadError::Unproven`] if it is not.
+    pub async fn look(&self) -> Result<(), crate::upload::UploadError> {
+        self.look.at(&*self.store).await
+    }
+
     /// As if the last look were long ago.
     #[cfg(test)]
     pub fn forget(&self) {

@@ -8,6 +8,7 @@ mod challenges;
 mod keys;
 mod looked;
 mod proofs;
+mod reading;
 mod vault;
 
 use challenges::Challenges;

@@ -5,7 +5,8 @@
 
 mod buckets;
 
-use super::{Changes, JobStore, StoreError, Stored, record};
+use super::page::LOOKED_AT_MAX;
+use super::{Changes, JobStore, Page, PageQuery, StoreError, Stored, record};
 use crate::job::{AccountId, CaptureId, Job};
 use jiff::Timestamp;
 use redb::backends::FileBackend;
@@ -336,6 +337,35 @@ impl JobStore for Embedded {
                 list.push(read(&jobs, id)?.ok_or_else(|| no_record(id))?);
             }
             Ok(list)
+        })
+    }
+
+    fn page(&self, account: &AccountId, query: &PageQuery<'_>) -> Result<Page, StoreError> {
+        self.read(|transaction| {
+            let jobs = transaction.open_table(JOBS).map_err(failed)?;
+            let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
+            let account = account.0.as_str();
+            let all = (account, i64::MIN, "")..(account, i64::MAX, "");
+            let total = by_time.range(all).map_err(failed)?.count() as u64;
+            let end =
+                query.before.map_or((i64::MAX, ""), |job| (job.submitted.as_microsecond(), job.id.as_str()));
+            let range = (account, i64::MIN, "")..(account, end.0, end.1);
+            let mut page = Page { total, ..Page::default() };
+            let mut looked_at = None;
+            for (n, entry) in by_time.range(range).map_err(failed)?.rev().enumerate() {
+                if page.jobs.len() >= query.count_max || n >= LOOKED_AT_MAX {
+                    page.next = looked_at;
+                    break;
+                }
+                let (key, _) = entry.map_err(failed)?;
+                let (_, _, id) = key.value();
+                let stored = read(&jobs, id)?.ok_or_else(|| no_record(id))?;
+                looked_at = Some(stored.job.id.clone());
+                if (query.is_wanted)(&stored.job) {
+                    page.jobs.push(stored);
+                }
+            }
+            Ok(page)
         })
     }
 

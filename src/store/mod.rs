@@ -7,12 +7,14 @@ mod bucket;
 #[cfg(test)]
 mod conformance;
 mod embedded;
+mod page;
 mod record;
 mod watch;
 mod writer;
 
 pub use bucket::{Bucket, BucketStore};
 pub use embedded::Embedded;
+pub use page::{Page, PageQuery};
 pub use watch::{Changes, Missed};
 pub use writer::{Confirmation, Writer};
 
@@ -47,6 +49,29 @@ pub trait JobStore: Send + Sync {
     /// # Errors
     /// When a record cannot be read.
     fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError>;
+
+    /// A page of an account's jobs, newest first.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    fn page(&self, account: &AccountId, query: &PageQuery<'_>) -> Result<Page, StoreError> {
+        let mut all = self.list(account, page::LOOKED_AT_MAX)?;
+        let total = all.len() as u64;
+        if let Some(before) = query.before {
+            all.retain(|one| (one.job.submitted, &one.job.id) < (before.submitted, &before.id));
+        }
+        let (mut jobs, mut looked_at) = (Vec::new(), None);
+        for one in all {
+            if jobs.len() >= query.count_max {
+                return Ok(Page { jobs, next: looked_at, total });
+            }
+            looked_at = Some(one.job.id.clone());
+            if (query.is_wanted)(&one.job) {
+                jobs.push(one);
+            }
+        }
+        Ok(Page { jobs, next: None, total })
+    }
 
     /// The jobs of all accounts that have not ended, in no particular order.
     ///

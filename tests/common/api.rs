@@ -5,7 +5,7 @@ use axum::Router;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::time::Duration;
-use trawl::api::{Accounts, ApiState, Credential, Role, Rules, Secret, router};
+use trawl::api::{Accounts, ApiState, Credential, Offers, Role, Rules, Secret, Ui, router};
 use trawl::engine::Handle;
 use trawl::job::AccountId;
 use trawl::ownership::Ownership;
@@ -40,6 +40,8 @@ pub fn api(
             require_file_validation: validates,
             history: None,
         },
+        offers: Offers::default(),
+        ui: Ui::at(([127, 0, 0, 1], 8080).into()),
         request_bytes_max: 1 << 16,
         request_time_max,
     })

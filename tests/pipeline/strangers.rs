@@ -12,7 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tower::ServiceExt;
 use trawl::job::Destination;
-use trawl::job::{AccountId, Kind, Sent};
+use trawl::job::{AccountId, Job, Kind, Sent};
 use trawl::ownership::{BucketKeys, Ownership};
 use trawl::store::Embedded;
 use trawl::upload::{Stores, StoresConfig};
@@ -30,20 +30,7 @@ async fn ask(api: &Router, account: &str, method: &str, path: &str, body: &str) 
     (parts.status.as_u16(), format!("{:?}\n{}", parts.headers, String::from_utf8_lossy(&body)))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_anothers_is_answered_to_the_byte_as_what_is_nobodys_on_every_route() {
-    let rig = Rig::with(Options::default(), vec![Traffic::paced(60, 10_000)]);
-    let dir = TempDir::new().unwrap();
-    let buckets = Arc::new(Embedded::open(&dir.path().join("db")).unwrap());
-    let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
-    let keys = BucketKeys::new(buckets.clone(), None);
-    let ownership = Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10));
-    let bucket = Destination::File { dir: dir.path().join("bucket") };
-    let owned = ownership.create(AccountId("a".to_owned()), &bucket, Sent::default()).await.unwrap();
-    let challenge = std::fs::read_to_string(dir.path().join("bucket").join(&owned.filename)).unwrap();
-    let time_max = Duration::from_secs(30);
-    let api = api(rig.handle().clone(), ownership, rig.simple_dir(), &["a", "b"], true, time_max);
-
+async fn captures_of_a(rig: &Rig) -> Vec<Job> {
     // Captures of A in each state that the engine and the store have: ended and at work, simple and full.
     let mut of_a = Vec::new();
     for (kind, ended) in
@@ -61,16 +48,58 @@ async fn what_is_anothers_is_answered_to_the_byte_as_what_is_nobodys_on_every_ro
         }
         of_a.push(job);
     }
+    of_a
+}
+
+async fn a_page_and_objects_are_the_owners_alone(api: &Router, of_a: &[Job], nobodys: &str) {
+    // A page behind another's capture is one behind nobody's.
+    let behind = |id: &str| format!("?before={id}");
+    let theirs = ask(api, "b", "GET", &behind(of_a[0].id.as_str()), "").await;
+    assert_eq!((theirs.0, &theirs), (404, &ask(api, "b", "GET", &behind(nobodys), "").await));
+    let page = ask(api, "a", "GET", "?limit=1&status=success", "").await;
+    assert!(page.0 == 200 && page.1.contains(r#""total_count":4"#), "{}", page.1);
+    let manifest = ask(api, "a", "GET", &format!("/{}/manifest", of_a[1].id), "").await;
+    assert!(manifest.0 == 200 && manifest.1.contains(of_a[1].id.as_str()), "{}", manifest.1);
+    let object = ask(api, "a", "GET", &format!("/{}/objects/0", of_a[1].id), "").await;
+    assert_eq!(object.0, 200, "{}", object.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_anothers_is_answered_to_the_byte_as_what_is_nobodys_on_every_route() {
+    let rig = Rig::with(Options::default(), vec![Traffic::paced(60, 10_000)]);
+    let dir = TempDir::new().unwrap();
+    let buckets = Arc::new(Embedded::open(&dir.path().join("db")).unwrap());
+    let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
+    let keys = BucketKeys::new(buckets.clone(), None);
+    let ownership = Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10));
+    let bucket = Destination::File { dir: dir.path().join("bucket") };
+    let owned = ownership.create(AccountId("a".to_owned()), &bucket, Sent::default()).await.unwrap();
+    let challenge = std::fs::read_to_string(dir.path().join("bucket").join(&owned.filename)).unwrap();
+    let time_max = Duration::from_secs(30);
+    let api = api(rig.handle().clone(), ownership, rig.simple_dir(), &["a", "b"], true, time_max);
+
+    let of_a = captures_of_a(&rig).await;
     let nobodys = "0".repeat(32);
     for job in &of_a {
-        for (method, suffix) in [("GET", ""), ("GET", "/progress"), ("GET", "/download"), ("PUT", "/stop")] {
+        for (method, suffix) in [
+            ("GET", ""),
+            ("GET", "/progress"),
+            ("GET", "/download"),
+            ("PUT", "/stop"),
+            ("GET", "/series"),
+            ("GET", "/manifest"),
+            ("GET", "/objects/0"),
+            ("GET", "/objects/9"),
+        ] {
             let path = |id: &str| format!("/{id}{suffix}");
-            assert_ne!(ask(&api, "a", "GET", &path(job.id.as_str()), "").await.0, 404);
+            let own = ask(&api, "a", "GET", &path(job.id.as_str()), "").await;
+            assert!(own.0 != 404 || suffix.starts_with("/objects"), "{method} {suffix}");
             let theirs = ask(&api, "b", method, &path(job.id.as_str()), "").await;
             let none = ask(&api, "b", method, &path(&nobodys), "").await;
             assert_eq!((theirs.0, &theirs), (404, &none), "{method} {suffix}");
         }
     }
+    a_page_and_objects_are_the_owners_alone(&api, &of_a, &nobodys).await;
     let entry = |id: &str| format!("/ownership/{id}");
     let theirs = ask(&api, "b", "DELETE", &entry(owned.id.as_str()), "").await;
     assert_eq!((theirs.0, &theirs), (404, &ask(&api, "b", "DELETE", &entry(&nobodys), "").await));

@@ -1,7 +1,7 @@
 //! An engine for tests of the API: real jobs and real actions, no packets. Ids count up and time goes on by one second
 //! with each job, so that answers can be compared to the byte.
 
-use crate::engine::{Action, Handle, Overview, Refusal};
+use crate::engine::{Action, Handle, Listed, Overview, Refusal, Standing};
 use crate::job::{CaptureId, Job, Kind, Ledger, Progress, Request, Status, StopReason};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
@@ -40,6 +40,13 @@ async fn run(
                 let mine = jobs.iter().rev().filter(|job| job.request.account == account);
                 drop(reply.send(mine.take(50).cloned().collect()));
             }
+            Action::Page(account, wanted, reply) => {
+                let mine = jobs.iter().rev().filter(|job| job.request.account == account);
+                let mine: Vec<_> = mine.filter(|job| wanted.admits(job)).cloned().collect();
+                let total = mine.len() as u64;
+                let jobs = mine.into_iter().take(wanted.count_max).collect();
+                drop(reply.send(Ok(Listed { jobs, next: None, total })));
+            }
             Action::Get(account, id, reply) => {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
                 drop(reply.send(found.cloned().ok_or(Refusal::NotFound(id))));
@@ -62,6 +69,9 @@ async fn run(
                 drop(reply.send(
                     found.map(|job| progress(job, &warnings.lock().unwrap())).ok_or(Refusal::NotFound(id)),
                 ));
+            }
+            Action::Standing(_, reply) => {
+                let _gone = reply.send(Standing { is_accepting: true, ..Standing::default() });
             }
             Action::Overview(reply) => drop(reply.send(Overview::default())),
             Action::Shutdown(reply) => {

@@ -146,7 +146,9 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
             }
         });
         let dir = TempDir::new().unwrap();
-        let host = Host { router: routes_to(captures, ord02(), dir.path()), engine: Engine::start(), dir };
+        let live = Arc::clone(&Ui::at(([127, 0, 0, 1], 8080).into()).live);
+        let host =
+            Host { live, router: routes_to(captures, ord02(), dir.path()), engine: Engine::start(), dir };
         let answer = host.create(SIMPLE).await;
         assert!(!answer.body.contains("/var"));
         all.push_str(&format!("# {refusal:?}\n{}\n", answer.text()));

@@ -5,8 +5,9 @@
 
 use super::capture::{Capture, Phase};
 use super::{Effect, Machine, Now, ReplyId, Serial};
+use crate::engine::Standing;
 use crate::engine::handle::Refusal;
-use crate::job::{BucketTerms, CaptureId, Job, Kind, Request};
+use crate::job::{AccountId, BucketTerms, CaptureId, Job, Kind, Request};
 use crate::matcher::Filter;
 use crate::pcap::ObjectFormat;
 use std::time::Duration;
@@ -84,23 +85,43 @@ impl Machine {
         Ok((slot, filter))
     }
 
+    /// An account's full captures that take packets. One without a slot takes none any more: its upload keeps nobody from starting
+    /// the next one.
+    fn full_of<'a>(&'a self, account: &'a AccountId) -> impl Iterator<Item = &'a Capture> {
+        self.captures.values().filter(move |capture| {
+            let request = &capture.job.request;
+            capture.slot.is_some() && request.kind == Kind::Full && request.account == *account
+        })
+    }
+
+    /// What an account may start now.
+    pub(in super::super) fn standing(&self, now: Now, account: &AccountId) -> Standing {
+        let look_backs = self.look_backs().filter(|look| look.job.request.account == *account);
+        Standing {
+            simple_seconds_left: self.simple_left(now.mono, account).unwrap_or_default().as_secs_f64(),
+            full_active: self.full_of(account).count(),
+            look_backs_active: look_backs.count(),
+            is_accepting: !self.is_ending(),
+        }
+    }
+
     fn admit_full(&self, request: &Request) -> Result<(), Refusal> {
-        // A capture without a slot takes no more packets: its upload keeps nobody from starting the next one.
-        let mut others = self.captures.values().filter(|other| {
-            other.slot.is_some()
-                && other.job.request.kind == Kind::Full
-                && other.job.request.account == request.account
-        });
+        let mut others = self.full_of(&request.account);
         match others.nth(self.config.full_per_account.saturating_sub(1)) {
             Some(other) => Err(Refusal::FullCaptureActive(other.job.id.clone())),
             None => Ok(()),
         }
     }
 
+    /// Until an account may start its next simple capture.
+    fn simple_left(&self, mono: Duration, account: &AccountId) -> Option<Duration> {
+        let since = self.simple_started.get(account).map(|started| mono.saturating_sub(*started))?;
+        self.config.simple_interval.checked_sub(since).filter(|left| !left.is_zero())
+    }
+
     fn admit_simple(&self, mono: Duration, request: &Request) -> Result<(), Refusal> {
         let interval = self.config.simple_interval;
-        let since = self.simple_started.get(&request.account).map(|started| mono.saturating_sub(*started));
-        match since.and_then(|since| interval.checked_sub(since)).filter(|left| !left.is_zero()) {
+        match self.simple_left(mono, &request.account) {
             // Rounded up: after that many seconds the next one is admitted.
             Some(left) => Err(Refusal::SimpleTooSoon {
                 interval_seconds: interval.as_secs(),

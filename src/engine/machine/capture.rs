@@ -252,19 +252,29 @@ impl Capture {
         job
     }
 
-    pub fn progress(&self, ledger: Ledger, now: Duration) -> Progress {
-        let seconds_left = match self.phase {
+    /// Seconds until its time limit; zero once it stopped.
+    pub fn seconds_left(&self, now: Duration) -> f64 {
+        match self.phase {
             Phase::Opening { .. } | Phase::Recording { .. } | Phase::Placing { .. } => {
                 self.job.request.time_limit
             }
             Phase::Attaching | Phase::Running => self.ends_at.saturating_sub(now).as_secs_f64(),
             _ => 0.0,
-        };
+        }
+    }
+
+    /// What an upload that is tried again failed with.
+    pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<_> = self.trouble.iter().cloned().collect();
         if let Some(Delivered::Failed(error) | Delivered::Gone(error)) = &self.delivered {
             warnings.push(error.clone());
         }
-        Progress { warnings, ..progress(&self.view(ledger), seconds_left) }
+        warnings
+    }
+
+    pub fn progress(&self, ledger: Ledger, now: Duration) -> Progress {
+        let seconds_left = self.seconds_left(now);
+        Progress { warnings: self.warnings(), ..progress(&self.view(ledger), seconds_left) }
     }
 
     /// Whether everything that a process has to know of it is final.

@@ -1,0 +1,196 @@
+//! Live answers: `…/pcaps/events`, `…/pcaps/live`, `…/pcaps/{id}/series`. Owns the form of a stream and its end; not what is seen.
+//!
+//! Invariant: a stream is one of a bounded number, holds a snapshot at most, and ends with its session, its reader or the host.
+
+use super::ApiState;
+use super::auth::Reader;
+use super::codes::Code;
+use super::envelope::{Failure, success};
+use super::route::{Api, PcapId, Routes};
+use crate::dashboard::{Live, StreamPlace};
+use crate::http::Standing;
+use crate::job::AccountId;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A stream that says nothing for so long says that it lives, so that proxies keep it.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Snapshots that a reader may be behind; then it is told so, and begins with all of it.
+const BEHIND_MAX: u64 = 4;
+
+/// The routes, without prefix.
+pub(super) fn routes() -> Routes {
+    vec![
+        ("/accounts/{account}/pcaps/events", get(events)),
+        ("/accounts/{account}/pcaps/live", get(live)),
+        ("/accounts/{account}/pcaps/{id}/series", get(series)),
+    ]
+}
+
+/// What a stream shows.
+pub(super) enum Topic {
+    /// The captures of an account.
+    Captures(AccountId),
+    /// The host.
+    Host,
+}
+
+async fn events(Reader(account): Reader, State(api): Api, parts: Parts) -> Result<Response, Failure> {
+    open(&api, &parts, &account.0.clone(), Topic::Captures(account))
+}
+
+/// Opens a stream for `payer`.
+pub(super) fn open(
+    api: &Arc<ApiState>,
+    parts: &Parts,
+    payer: &str,
+    topic: Topic,
+) -> Result<Response, Failure> {
+    let place = api.ui.streams.take(payer).ok_or_else(|| {
+        let message = "your account, or this host, has as many live streams as it may; ask …/pcaps/live every two seconds instead";
+        Failure::new(Code::TooManyStreams, message)
+    })?;
+    if let Some(standing) = parts.extensions.get::<Arc<Standing>>() {
+        standing.is_a_stream();
+    }
+    let session = if super::auth::has_credential(&parts.headers) { None } else { api.ui.session_id(parts) };
+    let stream = Stream {
+        api: Arc::clone(api),
+        topic,
+        session,
+        turns: api.ui.live.turns(),
+        seen: None,
+        said: Instant::now(),
+        _place: place,
+    };
+    let body = futures_util::stream::unfold(stream, |mut stream| async move {
+        let event = stream.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(event)), stream))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // It has left the places for connections, so nothing else may come over it.
+        (header::CONNECTION, "close"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+struct Stream {
+    api: Arc<ApiState>,
+    topic: Topic,
+    /// It ends with its session.
+    session: Option<String>,
+    turns: watch::Receiver<u64>,
+    /// The turn and the revision that were said last.
+    seen: Option<(u64, u64)>,
+    said: Instant,
+    _place: StreamPlace,
+}
+
+impl Stream {
+    /// The next event, once there is one; none at the end.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            let turn = *self.turns.borrow_and_update();
+            if Live::is_over(turn) || !self.is_allowed() {
+                return None;
+            }
+            let event = self.event(turn);
+            let event =
+                event.or_else(|| (self.said.elapsed() >= HEARTBEAT).then(|| ": alive\n\n".to_owned()));
+            if let Some(event) = event {
+                self.said = Instant::now();
+                return Some(event);
+            }
+            let heartbeat = tokio::time::sleep_until(self.said + HEARTBEAT);
+            tokio::select! {
+                changed = self.turns.changed() => changed.ok()?,
+                () = heartbeat => {}
+            }
+        }
+    }
+
+    fn is_allowed(&self) -> bool {
+        let Some(id) = &self.session else { return true };
+        let now = std::time::Instant::now();
+        let Some(session) = self.api.ui.sessions.find(id, now, false) else { return false };
+        let accounts = &self.api.accounts;
+        session.grants.iter().any(|grant| match &self.topic {
+            Topic::Captures(account) => {
+                grant.account.as_ref() == Some(account) && accounts.role_of(grant).is_some()
+            }
+            Topic::Host => accounts.is_operator(grant),
+        })
+    }
+
+    fn event(&mut self, turn: u64) -> Option<String> {
+        let (text, before) = (String::new(), self.seen);
+        let is_behind = before.is_some_and(|(seen, _)| turn.saturating_sub(seen) > BEHIND_MAX);
+        let since = before.filter(|_| !is_behind).map(|(_, revision)| revision);
+        let (revision, data) = match &self.topic {
+            Topic::Captures(account) => self.api.ui.live.captures(account, since),
+            Topic::Host => (turn, self.api.ui.live.host().to_string()),
+        };
+        self.seen = Some((turn, revision));
+        if since == Some(revision) {
+            return None;
+        }
+        let is_whole = since.is_none() || matches!(self.topic, Topic::Host);
+        let name = if is_whole { "snapshot" } else { "change" };
+        let mut text = if is_behind { text + "event: resync\ndata: {}\n\n" } else { text };
+        // Writing to a string cannot fail.
+        let _never = write!(text, "event: {name}\nid: {revision}\ndata: {data}\n\n");
+        Some(text)
+    }
+}
+
+/// The number behind `name` in a query.
+pub(super) fn number(query: Option<&str>, name: &str) -> Result<Option<u64>, Failure> {
+    let pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
+    let mut found = None;
+    for (_, value) in pairs.filter(|(found, _)| *found == name) {
+        let value = value.parse().map_err(|_| {
+            Failure::new(Code::InvalidValue, format!("{name} is no whole number, or too large"))
+        })?;
+        found = Some(value);
+    }
+    Ok(found)
+}
+
+async fn live(
+    Reader(account): Reader,
+    State(api): Api,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let since = number(query.as_deref(), "since")?;
+    let (revision, text) = api.ui.live.captures(&account, None);
+    if since == Some(revision) {
+        return Ok(StatusCode::NOT_MODIFIED.into_response());
+    }
+    let text = format!("{{\"result\":{text},\"success\":true,\"errors\":[],\"messages\":[]}}");
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, json)], text).into_response())
+}
+
+async fn series(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Result<Response, Failure> {
+    let job = api.captures.get(account.clone(), id.clone()).await?;
+    let found = api.ui.live.series(&account, &id);
+    let none = || {
+        let from_ns = u64::try_from(job.submitted.as_nanosecond()).unwrap_or(0);
+        json!({"from_ns": from_ns, "step_ns": 1_000_000_000, "matched": [], "captured": [], "bytes": [], "dropped": {}})
+    };
+    Ok(success(found.unwrap_or_else(none)))
+}

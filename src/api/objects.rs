@@ -1,0 +1,166 @@
+//! `…/pcaps/{id}/objects/{n}` and `…/pcaps/{id}/manifest`: a capture's files as its owner looks at them. Owns where they are read and
+//! how fast; not ranges (`download`).
+//!
+//! Invariant: a number leads to an object that the capture's record names, and no path is made of what was sent; uploads go before
+//! views, which have a bounded number and rate.
+
+use super::ApiState;
+use super::auth::Reader;
+use super::codes::Code;
+use super::download::{self, Bytes as Source, answer};
+use super::envelope::{Failure, success};
+use super::route::{Api, PcapId, Routes};
+use super::session::audit;
+use crate::dashboard::StreamPlace;
+use crate::deliver::{manifest_name, signature_name};
+use crate::job::{BucketTerms, Job, Kind};
+use crate::upload::{FileStore, ObjectStore, UploadError, within};
+use axum::body::{Body, Bytes};
+use axum::extract::{RawPathParams, State};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::response::Response;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one request to a store brings.
+const PIECE_BYTES: u64 = 1 << 20;
+/// How long a store may take for the first of it.
+const STORE_TIME_MAX: Duration = Duration::from_secs(10);
+/// A manifest with ten thousand objects has a few MiB.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+
+/// The routes, without prefix.
+pub(super) fn routes() -> Routes {
+    vec![
+        ("/accounts/{account}/pcaps/{id}/objects/{n}", get(object)),
+        ("/accounts/{account}/pcaps/{id}/manifest", get(manifest)),
+    ]
+}
+
+/// Where a capture's files are.
+async fn store(api: &ApiState, job: &Job) -> Result<Arc<dyn ObjectStore>, UploadError> {
+    match &job.request.destination {
+        None => Ok(Arc::new(FileStore::of_spool(api.simple_dir.clone()))),
+        Some(destination) => {
+            let kept = BucketTerms { keys: job.keys.clone(), proof: job.proof.clone() };
+            api.ownership.open_to_read(&job.request.account, destination, kept).await
+        }
+    }
+}
+
+/// What `contact` brings from a capture's store.
+async fn ask<T>(job: &Job, contact: impl Future<Output = Result<T, UploadError>>) -> Result<T, Failure> {
+    let asked = match &job.request.destination {
+        Some(destination) => within(STORE_TIME_MAX, destination, contact).await,
+        None => contact.await,
+    };
+    asked.map_err(|error| unread(job, &error))
+}
+
+fn unread(job: &Job, error: &UploadError) -> Failure {
+    tracing::info!(%error, id = %job.id, "an object could not be read for its owner");
+    if matches!(error, UploadError::NotFound { .. }) {
+        let message = "the file is not there any more: this host keeps simple captures for a limited time, and what is in a bucket is its owner's";
+        return Failure::new(Code::FileGone, message);
+    }
+    let said = error.customer_text().unwrap_or_else(|| "ask this host's operator".to_owned());
+    match error {
+        UploadError::Unreachable { .. } => Failure::new(Code::DestinationSilent, said),
+        _ if job.request.kind == Kind::Simple => {
+            Failure::new(Code::RecordFailed, "this host could not read the file; ask its operator")
+        }
+        _ => Failure::new(
+            Code::NotReadable,
+            format!(
+                "the host may not read this bucket; grant s3:GetObject (storage.objects.get) on it, or open the file from your computer: {said}"
+            ),
+        ),
+    }
+}
+
+async fn object(
+    Reader(account): Reader,
+    State(api): Api,
+    PcapId(id): PcapId,
+    path: RawPathParams,
+    headers: HeaderMap,
+    parts: Parts,
+) -> Result<Response, Failure> {
+    let job = api.captures.get(account.clone(), id).await?;
+    if job.request.kind == Kind::Simple {
+        // Says why there is none.
+        download::object(&job)?;
+    }
+    let number = path.iter().find(|(name, _)| *name == "n").and_then(|(_, n)| n.parse::<usize>().ok());
+    let Some(found) = number.and_then(|n| job.objects.get(n)) else {
+        let message = format!("this capture has {} complete objects, numbered from 0", job.objects.len());
+        return Err(Failure::new(Code::ObjectNotFound, message));
+    };
+    audit(&parts, &format!("view of {}", job.id), Some(&account));
+    if job.request.kind == Kind::Simple {
+        let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
+        return answer(&headers, found, bytes, Source::File(file)).await;
+    }
+    let place = api.ui.views.take(&account.0).ok_or_else(|| {
+        Failure::new(
+            Code::TooManyViews,
+            "your account reads as many objects as it may at once; try again in a second",
+        )
+    })?;
+    let store = ask(&job, store(&api, &job)).await?;
+    // Before anything is answered: whether it can be read at all.
+    ask(&job, store.read(&found.name, 0, 1)).await?;
+    let view = View { store, name: found.name.clone(), rate: api.ui.view_bytes_per_second, _place: place };
+    answer(&headers, found, found.bytes, Source::Stored(Box::new(view))).await
+}
+
+/// An object on its way to a viewer.
+pub(super) struct View {
+    store: Arc<dyn ObjectStore>,
+    name: String,
+    rate: u64,
+    _place: StreamPlace,
+}
+
+impl View {
+    /// `len` bytes from `from` on, no faster than the rate.
+    pub(super) fn body(self: Box<Self>, from: u64, len: u64) -> Body {
+        let end = from.saturating_add(len);
+        Body::from_stream(futures_util::stream::try_unfold((self, from), move |(view, at)| async move {
+            if at >= end {
+                return Ok::<_, io::Error>(None);
+            }
+            let piece = view.store.read(&view.name, at, PIECE_BYTES.min(end - at));
+            let piece: Bytes = piece.await.map_err(io::Error::other)?;
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let sent = piece.len() as u64;
+            tokio::time::sleep(Duration::from_secs_f64(sent as f64 / view.rate.max(1) as f64)).await;
+            Ok(Some((piece, (view, at + sent))))
+        }))
+    }
+}
+
+async fn manifest(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Result<Response, Failure> {
+    let job = api.captures.get(account, id).await?;
+    if !job.status.ended() {
+        return Err(Failure::new(Code::NotEnded, "the capture has not ended; its manifest is written last"));
+    }
+    let store = ask(&job, store(&api, &job)).await?;
+    let text = ask(&job, store.get(&manifest_name(&job.id), MANIFEST_BYTES_MAX)).await?;
+    let signature = store.get(&signature_name(&job.id), 4096).await;
+    let signature = signature.ok().map(|bytes| STANDARD.encode(bytes));
+    let value: Value = serde_json::from_slice(&text).map_err(|_| {
+        Failure::new(Code::RecordFailed, "the manifest in the bucket is none; `trawl verify` says more")
+    })?;
+    // A signature is over the text to the byte.
+    let text = String::from_utf8_lossy(&text);
+    Ok(success(json!({"manifest": value, "text": text, "signature": signature})))
+}

@@ -1,0 +1,75 @@
+//! The query of a list: `limit`, `before`, `status`, `type`. Owns its reading; not the page.
+//!
+//! Invariant: what is no such query is refused by name, so that a misspelt filter does not show everything.
+
+use super::codes::Code;
+use super::envelope::Failure;
+use crate::engine::Wanted;
+use crate::job::{CaptureId, Kind, Status};
+use crate::limits::{LIST_CAPTURES_MAX, PAGE_CAPTURES_MAX};
+use serde_json::Value;
+
+fn wrong(message: impl Into<String>) -> Failure {
+    Failure::new(Code::InvalidValue, message)
+}
+
+/// What a query asks for.
+pub(super) fn wanted(query: &str) -> Result<Wanted, Failure> {
+    let mut wanted = Wanted { count_max: LIST_CAPTURES_MAX, ..Wanted::default() };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match name {
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=PAGE_CAPTURES_MAX).contains(limit));
+                wanted.count_max = limit.ok_or_else(|| {
+                    wrong(format!("limit must be a whole number from 1 to {PAGE_CAPTURES_MAX}"))
+                })?;
+            }
+            "before" => {
+                let id = CaptureId::parse(value);
+                wanted.before = Some(id.ok_or_else(|| wrong("before must be the id of a capture"))?);
+            }
+            "status" => {
+                // As a form sends commas.
+                for one in value.replace("%2C", ",").replace("%2c", ",").split(',') {
+                    let status: Status = serde_json::from_value(Value::from(one)).map_err(|_| {
+                        wrong("status must be one or more of pending, running, conversion_pending, conversion_running, success, failed, with commas between")
+                    })?;
+                    wanted.statuses.push(status);
+                }
+            }
+            "type" => {
+                let kind: Kind = serde_json::from_value(Value::from(value))
+                    .map_err(|_| wrong("type must be simple or full"))?;
+                wanted.kind = Some(kind);
+            }
+            _ => {
+                let message = "the query has an unknown member; there are limit, before, status and type";
+                return Err(Failure::new(Code::UnknownMember, message));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_whole_or_refused() {
+        let read = wanted(&format!("limit=7&before={}&status=success%2Cfailed&type=full", "0".repeat(32)));
+        let expected = Wanted {
+            before: CaptureId::parse(&"0".repeat(32)),
+            count_max: 7,
+            statuses: vec![Status::Success, Status::Failed],
+            kind: Some(Kind::Full),
+        };
+        assert_eq!(read, Ok(expected));
+        for query in
+            ["limit=0", "limit=101", "limit=a", "before=x", "status=complete", "type=", "offset=3", "limit"]
+        {
+            assert!(wanted(query).is_err(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Pages of an account's jobs. Owns what is asked for and answered; not the reading.
+//!
+//! Invariant: one page looks at a bounded number of records.
+
+use super::Stored;
+use crate::job::{CaptureId, Job};
+
+/// Records that one page looks at.
+pub(super) const LOOKED_AT_MAX: usize = 10_000;
+
+/// Which jobs a page has.
+pub struct PageQuery<'a> {
+    /// Only those that were submitted before this one, which is the account's own.
+    pub before: Option<&'a Job>,
+    /// At most so many.
+    pub count_max: usize,
+    /// Only those.
+    pub is_wanted: &'a dyn Fn(&Job) -> bool,
+}
+
+/// A page, newest first.
+#[derive(Debug, Default, PartialEq)]
+pub struct Page {
+    /// The jobs.
+    pub jobs: Vec<Stored>,
+    /// The last one that was looked at, if there are more behind it: the `before` of the next page.
+    pub next: Option<CaptureId>,
+    /// All jobs of the account, whether they are wanted or not.
+    pub total: u64,
+}

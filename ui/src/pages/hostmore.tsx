@@ -1,0 +1,97 @@
+// The operator's other two pages: captures of all accounts, and the last warnings with the audit trail.
+
+import { useEffect, useState } from "preact/hooks";
+import { get, HOST } from "../api.ts";
+import { useHost } from "../live/host.ts";
+import { visible } from "../logic/text.ts";
+import { instant } from "../logic/time.ts";
+import { Empty, ErrorBox, Foreign, Icon, Skeleton, Tabs, Time } from "../parts/basic.tsx";
+import { useConnection } from "../parts/connection.ts";
+import { useLoad, useTitle } from "../parts/hooks.ts";
+import { session } from "../session.ts";
+import type { LogLine } from "../types.ts";
+import { t } from "../words/words.ts";
+import { HostCaptures, HostNav, NotOperator } from "./host.tsx";
+
+export function HostCapturesPage() {
+  useTitle(t("host.captures"));
+  const host = useHost();
+  useConnection(host.feed);
+  if (!session.value?.operator) return <NotOperator />;
+  const state = host.state.value;
+  return (
+    <div class={host.feed.connection.value === "away" ? "page stale" : "page"}>
+      <div class="page-head"><h1>{t("host.captures")}</h1></div>
+      <HostNav />
+      {state ? <section class="card"><HostCaptures state={state} /></section> : <Skeleton rows={6} />}
+    </div>
+  );
+}
+
+type Lines = { lines?: LogLine[] } | LogLine[];
+
+const WARNING = /warn|error/i;
+
+function isWarning(line: LogLine): boolean {
+  return WARNING.test(`${line.level ?? ""} ${line.kind ?? ""}`);
+}
+
+const HIDDEN = new Set(["seq", "id", "at", "at_ns", "kind", "level", "message", "account"]);
+
+function LogRow({ line }: { line: LogLine }) {
+  const rest = Object.entries(line).filter(([name, value]) => !HIDDEN.has(name) && value !== null && value !== "");
+  return (
+    <tr>
+      <td class="nowrap"><Time at={instant(line.at ?? line.at_ns)} /></td>
+      <td class="nowrap">
+        <span class={`status ${isWarning(line) ? "warn" : "idle"}`}><Icon name={isWarning(line) ? "warn" : "info"} /><Foreign text={String(line.kind ?? line.level ?? "")} /></span>
+      </td>
+      <td>{line.account ? <Foreign text={String(line.account)} max={64} /> : <span class="faint">–</span>}</td>
+      <td class="wrap-text">
+        {line.message && <Foreign text={String(line.message)} />}
+        {rest.length > 0 && <span class="faint mono small"> {rest.map(([name, value]) => visible(`${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)).join(" ")}</span>}
+      </td>
+    </tr>
+  );
+}
+
+export function HostLogPage() {
+  useTitle(t("host.log"));
+  const [show, setShow] = useState<"all" | "warnings" | "audit">("all");
+  const [text, setText] = useState("");
+  const log = useLoad<LogLine[]>(async (signal) => {
+    const { result } = await get<Lines>(HOST.log, signal);
+    return Array.isArray(result) ? result : (result.lines ?? []);
+  }, []);
+  useEffect(() => {
+    const timer = setInterval(() => document.visibilityState !== "hidden" && log.reload(), 10_000);
+    return () => clearInterval(timer);
+  }, []);
+  if (!session.value?.operator) return <NotOperator />;
+  const when = (line: LogLine) => instant(line.at ?? line.at_ns);
+  const lines = [...(log.data ?? [])]
+    .sort((a, b) => when(b) - when(a))
+    .filter((line) => show === "all" || isWarning(line) === (show === "warnings"))
+    .filter((line) => text === "" || JSON.stringify(line).toLowerCase().includes(text.toLowerCase()));
+  return (
+    <div class="page">
+      <div class="page-head"><h1>{t("host.log")}</h1></div>
+      <HostNav />
+      <div class="toolbar">
+        <Tabs label={t("log.show")} value={show} set={setShow} tabs={[["all", t("captures.all")], ["warnings", t("log.warnings")], ["audit", t("log.audit")]]} />
+        <label class="search"><Icon name="search" /><span class="visually-hidden">{t("captures.search")}</span><input type="search" placeholder={t("log.search")} value={text} onInput={(event) => setText(event.currentTarget.value)} /></label>
+      </div>
+      {log.error !== undefined && <ErrorBox error={log.error} retry={log.reload} />}
+      {!log.data && log.error === undefined && <Skeleton rows={8} />}
+      {log.data && lines.length === 0 && <Empty title={t("log.none")} />}
+      {lines.length > 0 && (
+        <div class="card flush scroll" tabIndex={0} role="region" aria-label={t("host.log")}>
+          <table class="plain log">
+            <thead><tr><th scope="col">{t("plot.time")}</th><th scope="col">{t("log.kind")}</th><th scope="col">{t("nav.account")}</th><th scope="col">{t("log.what")}</th></tr></thead>
+            <tbody>{lines.slice(0, 1000).map((line, index) => <LogRow key={line.seq ?? line.id ?? index} line={line} />)}</tbody>
+          </table>
+        </div>
+      )}
+    </div>
+  );
+}
