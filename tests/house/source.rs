@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// Folders of builds, tools and what they leave.
-const NOT_OURS: [&str; 7] =
-    ["target", ".git", "corpus", "artifacts", "raw", "proptest-regressions", "__pycache__"];
+const NOT_OURS: [&str; 8] =
+    ["target", ".git", "corpus", "artifacts", "raw", "proptest-regressions", "__pycache__", "node_modules"];
 
 pub struct File {
     /// Its path from the root, with slashes.
