@@ -94,6 +94,12 @@ trawl_gather(const struct rte_mbuf *m, uint8_t *dst, uint32_t len)
 	return done;
 }
 
+const char *
+trawl_version(void)
+{
+	return rte_version();
+}
+
 int
 trawl_errno(void)
 {

@@ -13,12 +13,14 @@
 //! Invariant: the ring never holds more than `bytes_max` bytes nor a segment older than `keep`, also after a crash,
 //! unless the file system refuses to delete. The name of a ring's file tells its content, so a restart needs only the directory.
 
+mod estimate;
 mod intake;
 mod query;
 mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use estimate::{Estimate, Recent};
 pub use query::{Answer, Query};
 pub use ring::Entry;
 
@@ -27,6 +29,7 @@ use crate::worker::Sample;
 use ring::{Now, Ring};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -95,6 +98,8 @@ pub struct History {
     /// By their numbers.
     open: Mutex<BTreeMap<u64, Recording>>,
     closed: Condvar,
+    /// Whether a recording of this process began.
+    has_begun: AtomicBool,
     /// Gaps: from when to when a segment is missing, ns since the UNIX epoch.
     gaps: Mutex<VecDeque<(u64, u64)>>,
     /// Segments that were copied into the ring and could not be freed.
@@ -120,6 +125,7 @@ impl History {
             ring: Mutex::new(ring),
             open: Mutex::default(),
             closed: Condvar::new(),
+            has_begun: AtomicBool::new(false),
             gaps: Mutex::default(),
             unfreed: Mutex::default(),
         })
@@ -160,7 +166,17 @@ impl History {
     }
 
     fn begin(&self, serial: u64, began_ns: u64, now: Instant) {
+        let newest_ns = {
+            let mut ring = self.ring();
+            ring.begin(began_ns);
+            ring.newest_ns()
+        };
         let mut open = self.opened();
+        // Between the end of an earlier process and the first recording of this one nothing was recorded.
+        if let Some(newest_ns) = newest_ns.filter(|newest| *newest < began_ns && !self.has_begun.swap(true, Relaxed)) {
+            self.miss(newest_ns + 1, began_ns);
+        }
+        self.has_begun.store(true, Relaxed);
         for (_, older) in open.range_mut(..serial) {
             older.replaced.get_or_insert(now);
         }
@@ -184,10 +200,14 @@ impl History {
         self.lags_at(end_ns, now_ns())
     }
 
-    fn lags_at(&self, end_ns: u64, now_ns: u64) -> bool {
-        // A segment is on disk within this time after it is cut, or the disk does not keep up at all.
+    /// A segment is in the ring so long after its first packet, or the disk does not keep up at all.
+    fn settled(&self) -> Duration {
         const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
-        let settled = ns(self.config.segment + PUBLISHED_WITHIN);
+        self.config.segment + PUBLISHED_WITHIN
+    }
+
+    fn lags_at(&self, end_ns: u64, now_ns: u64) -> bool {
+        let settled = ns(self.settled());
         let newest = self.opened().values().last().copied();
         // A recording that begins in the future began before the clock was set back.
         newest.is_some_and(|newest| newest.began_ns <= end_ns || newest.began_ns > now_ns)
@@ -251,6 +271,12 @@ impl History {
         {
             gaps.push_front((first.0.min(second.0), first.1.max(second.1)));
         }
+    }
+
+    /// The end of the last gap that begins up to `to_ns`.
+    fn gap_before(&self, to_ns: u64) -> Option<u64> {
+        let gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.iter().filter(|(first, _)| *first <= to_ns).map(|(_, last)| *last).max()
     }
 
     /// Whether segments of this time are lost to the ring.

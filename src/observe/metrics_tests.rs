@@ -64,6 +64,7 @@ fn snapshot() -> Snapshot {
         waiting_bytes: 5000,
         stopped: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         warnings: Vec::new(),
+        next_try_seconds: Some(2.5),
     };
     Snapshot {
         started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),

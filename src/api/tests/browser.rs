@@ -231,6 +231,7 @@ fn view(n: u64, captured: u64) -> CaptureView {
         waiting_bytes: 0,
         stopped: None,
         warnings: Vec::new(),
+        next_try_seconds: None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! An engine for tests of the API: real jobs and real actions, no packets. Ids count up and time goes on by one second
 //! with each job, so that answers can be compared to the byte.
 
-use crate::engine::{Action, Handle, Listed, Overview, Refusal, Standing};
-use crate::job::{CaptureId, Job, Kind, Ledger, Progress, Request, Status, StopReason};
+use crate::engine::{Action, Asked, Estimate, Handle, Listed, Overview, Refusal, Standing};
+use crate::job::{CaptureId, Job, KeptSeries, Kind, Ledger, Progress, Request, Status, StopReason};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -70,6 +70,12 @@ async fn run(
                     found.map(|job| progress(job, &warnings.lock().unwrap())).ok_or(Refusal::NotFound(id)),
                 ));
             }
+            Action::Series(account, id, reply) => {
+                let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
+                let found = found.map(|job| job.series.clone().unwrap_or_else(|| KeptSeries::none(7)));
+                drop(reply.send(found.ok_or(Refusal::NotFound(id))));
+            }
+            Action::Estimate(_, asked, reply) => drop(reply.send(estimate(&asked))),
             Action::Standing(_, reply) => {
                 let _gone = reply.send(Standing { is_accepting: true, ..Standing::default() });
             }
@@ -79,6 +85,23 @@ async fn run(
                 return;
             }
         }
+    }
+}
+
+/// A packet a second; none for an hour and none without a filter's port 53.
+fn estimate(asked: &Asked) -> Result<Estimate, Refusal> {
+    match asked.filter.destination_port {
+        Some(1) => Err(Refusal::EstimateTooSoon { seconds_left: 3 }),
+        Some(2) => Err(Refusal::NoEstimate("this host keeps no past packets")),
+        _ => Ok(Estimate {
+            from_ns: 1_795_500_000_000_000_000,
+            to_ns: 1_795_500_000_000_000_000 + asked.window.as_nanos() as u64,
+            packets: 1000,
+            packets_low: 900,
+            packets_high: 1100,
+            bytes: 60_000,
+            sample_one_in: 100,
+        }),
     }
 }
 
