@@ -101,7 +101,8 @@ impl Check {
         self.absent("/format", body.format.as_ref(), "simple captures");
         self.absent("/compression", body.compression.as_ref(), "simple captures");
         let offset_time = body.offset_time.as_ref().map(|value| self.offset_time(value, rules));
-        let time_limit = self.seconds("/time_limit", body.time_limit.as_ref(), rules.simple_time_limit_seconds_max);
+        let time_limit =
+            self.seconds("/time_limit", body.time_limit.as_ref(), rules.simple_time_limit_seconds_max);
         let packet_limit = self
             .required("/packet_limit", body.packet_limit.as_ref())
             .and_then(|value| self.count("/packet_limit", value, rules.simple_packet_limit_max));

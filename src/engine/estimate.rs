@@ -44,9 +44,8 @@ impl Estimates {
         }
         let until = self.until.get(account).map_or(mono, |until| mono.max(*until)) + ESTIMATE_INTERVAL;
         let ahead = until.saturating_sub(mono);
-        if let Some(left) = ahead
-            .checked_sub(ESTIMATE_INTERVAL * ESTIMATES_PER_ACCOUNT_MAX)
-            .filter(|left| !left.is_zero())
+        if let Some(left) =
+            ahead.checked_sub(ESTIMATE_INTERVAL * ESTIMATES_PER_ACCOUNT_MAX).filter(|left| !left.is_zero())
         {
             // Rounded up: after that many seconds the next one is admitted.
             return Err(Refusal::EstimateTooSoon { seconds_left: left.as_secs() + 1 });

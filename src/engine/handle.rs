@@ -94,7 +94,9 @@ pub enum Refusal {
     #[error("there is no estimate: {0}")]
     NoEstimate(&'static str),
     /// This account asked for estimates a short time ago, or waits for one.
-    #[error("this account asked for many estimates a short time ago, or waits for one; try again in {seconds_left} s")]
+    #[error(
+        "this account asked for many estimates a short time ago, or waits for one; try again in {seconds_left} s"
+    )]
     EstimateTooSoon {
         /// Until the next may be asked for; at least one.
         seconds_left: u64,

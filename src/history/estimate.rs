@@ -110,6 +110,10 @@ impl History {
 
     /// The newest window that is wholly in the ring, at most so long, and its segments.
     fn recent(&self, window: Duration, now: Now) -> Option<(u64, u64, Vec<Entry>)> {
+        // Without a recording there is nothing, whatever the ring has.
+        if self.opened().is_empty() {
+            return None;
+        }
         let to_ns = now.wall_ns.checked_sub(ns(self.settled()))?;
         let (since_ns, mut entries) = {
             let mut ring = self.ring();
@@ -146,7 +150,8 @@ impl History {
         let mut records = 0_u64;
         for entry in entries {
             let mut stream = Stream { path: self.dir.join(entry.name()), head: None };
-            let failed = |source| Stop::Failed(HistoryError::Segment { path: self.dir.join(entry.name()), source });
+            let failed =
+                |source| Stop::Failed(HistoryError::Segment { path: self.dir.join(entry.name()), source });
             if !stream.open_again(from_ns).map_err(failed)? {
                 return Err(Stop::Trimmed);
             }
@@ -178,7 +183,8 @@ fn estimate(from_ns: u64, to_ns: u64, seen: &BTreeMap<u32, Seen>, one_in: u32) -
     let (mut packets, mut bytes, mut below, mut above) = (0.0, 0.0, 0.0, 0.0);
     let rates = if seen.is_empty() { BTreeMap::from([(one_in, Seen::default())]) } else { seen.clone() };
     for (one_in, seen) in &rates {
-        let (found, (low, high)) = (seen.packets as f64 * f64::from(*one_in), interval(seen.packets, *one_in));
+        let (found, (low, high)) =
+            (seen.packets as f64 * f64::from(*one_in), interval(seen.packets, *one_in));
         packets += found;
         bytes += seen.bytes as f64 * f64::from(*one_in);
         below += (found - low).powi(2);

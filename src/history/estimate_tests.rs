@@ -16,7 +16,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const SETTLED_NS: u64 = 6 * SECOND_NS;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A history whose ring has segments with packets at these times, of these queues. Each is one of ten.
+/// A history that records, and whose ring has segments with packets at these times, of these queues. Each is one of ten.
 fn history(dir: &TempDir, segments: &[(u16, Vec<u64>)]) -> History {
     let ring = dir.path().join(crate::limits::HISTORY_DIR);
     fs::create_dir_all(&ring).unwrap();
@@ -33,8 +33,13 @@ fn history(dir: &TempDir, segments: &[(u16, Vec<u64>)]) -> History {
         fsync_interval: DAY,
         pool_bytes: 0,
     };
-    let config = HistoryConfig { sample: None, bytes_max: 1 << 30, keep: DAY, segment: Duration::from_secs(1) };
-    History::open(config, Arc::new(Spool::open(spool).unwrap())).unwrap()
+    let config =
+        HistoryConfig { sample: None, bytes_max: 1 << 30, keep: DAY, segment: Duration::from_secs(1) };
+    let history = History::open(config, Arc::new(Spool::open(spool).unwrap())).unwrap();
+    if !segments.is_empty() {
+        history.begin(1, 1, Instant::now());
+    }
+    history
 }
 
 /// Seconds ago, in ns since the UNIX epoch.
@@ -109,8 +114,10 @@ fn an_estimate_of_a_time_that_the_ring_does_not_have_is_none_and_gaps_shorten_it
     let (first, last) = (ago(60), ago(30));
     let history = history(&dir, &[(0, times(first, 100)), (0, times(last, 100))]);
     assert_eq!(all(&history, &asked).map(|found| (found.from_ns, found.packets)), Some((first, 2_000)));
-    // The process was away until now, and knows it.
-    history.begin(1, ago(20), Instant::now());
+    // The recording ended, and another one began a while later.
+    history.close(1);
+    assert_eq!(all(&history, &asked), None);
+    history.begin(2, ago(20), Instant::now());
     let found = all(&history, &asked).unwrap();
     assert!(found.packets == 0 && found.from_ns >= ago(21), "{found:?}");
     history.miss(ago(10), ago(1));
@@ -126,8 +133,9 @@ fn a_time_of_which_a_segment_was_deleted_is_not_estimated() {
     assert_eq!(all(&history, &asked).unwrap().from_ns, old);
     {
         let mut ring = history.ring();
-        let half = ring.bytes() / 2;
-        ring.trim_to(half, Now::get());
+        // The oldest goes.
+        let less = ring.bytes() - 1;
+        ring.trim_to(less, Now::get());
     }
     let last = *times(old, 3_000).last().unwrap();
     let found = all(&history, &asked).unwrap();
@@ -214,5 +222,8 @@ fn segments_of_two_rates_are_made_whole_each_by_its_own() {
     let both = estimate(1, 2, &BTreeMap::from([(1, seen(500)), (100, seen(50))]), 1);
     assert_eq!((both.packets, both.bytes, both.sample_one_in), (5_500, 550_000, 100));
     let (low, high) = interval(50, 100);
-    assert_eq!((both.packets_low, both.packets_high), ((500.0 + low).floor() as u64, (500.0 + high).ceil() as u64));
+    assert_eq!(
+        (both.packets_low, both.packets_high),
+        ((500.0 + low).floor() as u64, (500.0 + high).ceil() as u64)
+    );
 }

@@ -29,7 +29,6 @@ use crate::worker::Sample;
 use ring::{Now, Ring};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -98,8 +97,6 @@ pub struct History {
     /// By their numbers.
     open: Mutex<BTreeMap<u64, Recording>>,
     closed: Condvar,
-    /// Whether a recording of this process began.
-    has_begun: AtomicBool,
     /// Gaps: from when to when a segment is missing, ns since the UNIX epoch.
     gaps: Mutex<VecDeque<(u64, u64)>>,
     /// Segments that were copied into the ring and could not be freed.
@@ -125,7 +122,6 @@ impl History {
             ring: Mutex::new(ring),
             open: Mutex::default(),
             closed: Condvar::new(),
-            has_begun: AtomicBool::new(false),
             gaps: Mutex::default(),
             unfreed: Mutex::default(),
         })
@@ -172,11 +168,10 @@ impl History {
             ring.newest_ns()
         };
         let mut open = self.opened();
-        // Between the end of an earlier process and the first recording of this one nothing was recorded.
-        if let Some(newest_ns) = newest_ns.filter(|newest| *newest < began_ns && !self.has_begun.swap(true, Relaxed)) {
+        // Since the last one ended, or an earlier process did, nothing was recorded.
+        if let Some(newest_ns) = newest_ns.filter(|newest| open.is_empty() && *newest < began_ns) {
             self.miss(newest_ns + 1, began_ns);
         }
-        self.has_begun.store(true, Relaxed);
         for (_, older) in open.range_mut(..serial) {
             older.replaced.get_or_insert(now);
         }

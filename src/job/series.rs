@@ -216,7 +216,10 @@ mod tests {
         series.settle(&ledger);
         let value = series.kept().value();
         assert_eq!(value["captured"], json!([0, 0, 5]));
-        assert_eq!((&value["dropped"]["spool"], &value["dropped"]["io"]), (&json!([0, 0, 4]), &json!([0, 0, 0])));
+        assert_eq!(
+            (&value["dropped"]["spool"], &value["dropped"]["io"]),
+            (&json!([0, 0, 4]), &json!([0, 0, 0]))
+        );
         // One that took no second has its packets all the same.
         let mut short = Series::new(0);
         short.settle(&ledger);

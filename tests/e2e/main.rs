@@ -56,6 +56,7 @@ mod unit;
 mod trawl;
 mod turns;
 mod verdicts;
+mod viewers;
 #[path = "../common/weed.rs"]
 mod weed;
 mod wire;

@@ -90,7 +90,7 @@ async fn run(
 
 /// A packet a second; none for an hour and none without a filter's port 53.
 fn estimate(asked: &Asked) -> Result<Estimate, Refusal> {
-    match asked.filter.destination_port {
+    match asked.filter.destination_port.as_ref().and_then(serde_json::Number::as_u64) {
         Some(1) => Err(Refusal::EstimateTooSoon { seconds_left: 3 }),
         Some(2) => Err(Refusal::NoEstimate("this host keeps no past packets")),
         _ => Ok(Estimate {
