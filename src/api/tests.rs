@@ -13,6 +13,7 @@ mod estimate;
 mod every_route;
 mod failures;
 mod objects;
+mod paging;
 mod security;
 mod serving;
 mod streams;

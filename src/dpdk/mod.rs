@@ -31,7 +31,6 @@ mod ring;
 mod burst;
 mod interface;
 mod stats;
-mod version;
 #[doc(hidden)]
 pub mod feeder;
 
@@ -46,4 +45,3 @@ pub use mempool::{Mempool, MempoolError};
 pub use opened::{PortConfig, PortError};
 pub use port::{Port, StartedPort};
 pub use stats::PortLosses;
-pub use version::version;

@@ -94,12 +94,6 @@ trawl_gather(const struct rte_mbuf *m, uint8_t *dst, uint32_t len)
 	return done;
 }
 
-const char *
-trawl_version(void)
-{
-	return rte_version();
-}
-
 int
 trawl_errno(void)
 {

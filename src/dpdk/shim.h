@@ -78,8 +78,6 @@ void trawl_free(struct trawl_burst *burst, uint16_t n);
 /* Copies the first len bytes over all segments; returns how many there were. */
 uint32_t trawl_gather(const struct rte_mbuf *m, uint8_t *dst, uint32_t len);
 
-/* DPDK's name and version. */
-const char *trawl_version(void);
 /* rte_errno of this thread. */
 int trawl_errno(void);
 /* Whether this thread has an lcore id already. */

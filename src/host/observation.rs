@@ -9,7 +9,6 @@ use crate::api;
 use crate::block::{Heartbeat, try_io_uring};
 use crate::config::Plan;
 use crate::dashboard::{Live, StreamPlaces};
-use crate::dpdk;
 use crate::engine::Handle;
 use crate::http::{self, Door};
 use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
@@ -46,6 +45,7 @@ impl Observation {
         plane: &DataPlane,
         engine: Arc<Heartbeat>,
         storage: &Storage,
+        dpdk: String,
     ) -> io::Result<Self> {
         let mut stages = plane.heartbeats.clone();
         stages.push(engine);
@@ -65,7 +65,7 @@ impl Observation {
             authentication_failures: api::authentication_failures,
             has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),
-            dpdk: dpdk::version(),
+            dpdk,
             connections_max: plan.api.connections_max,
             high_water_percent: plan.high_water_percent,
             ending: Arc::new(AtomicBool::new(false)),

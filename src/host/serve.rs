@@ -138,6 +138,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
     let (listener, observed) = listeners(&plan, &runtime)?;
+    let dpdk = ports.eal.version();
     let on_worker = on_worker(ports.eal.clone());
     let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &storage.spool, &on_worker)?;
     log_plane(&plane, &storage.spool);
@@ -147,7 +148,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         .map_err(|source| ServeError::System { doing: "start the thread that reads the ports", source })?;
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, counts.latest()))?;
     let observation =
-        Observation::start(&plan, observed, counts.latest(), &plane, engine.heartbeat(), &storage)
+        Observation::start(&plan, observed, counts.latest(), &plane, engine.heartbeat(), &storage, dpdk)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();

@@ -43,8 +43,9 @@ fn until<T>(what: &str, trawl: &Trawl, mut look: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// Of a few of the recorded frames, which come again and again.
 fn limited(trawl: &Trawl, packets: u64) -> Value {
-    let mut request = trawl.request(json!({}));
+    let mut request = trawl.request(json!({"protocol": 17, "destination_port": 53}));
     request["packet_limit"] = json!(packets);
     request
 }
@@ -65,7 +66,6 @@ fn the_screen_names_the_dpdk_that_is_loaded_and_the_next_try_of_an_upload() {
     std::fs::create_dir_all(&place).unwrap();
     let mut request = limited(&trawl, 1000);
     request["destination_conf"] = json!(format!("file://{}", place.display()));
-    request["filter_v1"] = json!({"protocol": 17, "destination_port": 53});
     request["time_limit"] = json!(1);
     let id = trawl.create(&request);
     std::fs::remove_dir_all(&place).unwrap();
@@ -107,7 +107,6 @@ fn an_estimate_holds_what_the_history_saw_and_a_series_outlives_the_process() {
 
     let mut request = limited(&trawl, 1 << 50);
     request["time_limit"] = json!(2);
-    request["filter_v1"] = json!({"protocol": 17, "destination_port": 53});
     let id = trawl.create(&request);
     let ended = trawl.ended(&id);
     let path = format!("/{id}/series");

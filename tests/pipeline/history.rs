@@ -211,7 +211,7 @@ async fn an_estimate_is_to_the_packet_what_a_capture_of_that_time_has_and_is_the
     let traffic = vec![Traffic::paced(300, 3_000), Traffic::paced(90, 1_000)];
     let rig = Rig::scoped_with(every_packet(1 << 30, 1), traffic, scopes);
     let live = rig.handle().create(request(rig.bucket(), 60.0)).await.unwrap();
-    rig.until(&live, |job| job.ledger.captured > 20_000).await;
+    rig.until(&live, |job| job.ledger.captured > 40_000).await;
     let port = |port: u16| FilterV1 { destination_port: Some(port.into()), ..FilterV1::default() };
     let (all, none) = (estimate(&rig, "sees", port(53)).await, estimate(&rig, "sees", port(54)).await);
     let stranger = estimate(&rig, "sees-nothing", port(53)).await;
