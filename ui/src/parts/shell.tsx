@@ -57,7 +57,7 @@ function Connection() {
   const shown = connectionShown.value;
   if (!shown) return null;
   const state = shown.connection.value;
-  const seconds = Math.floor((now.value - shown.goodAt.value) / 1000);
+  const seconds = Math.floor(Math.max(0, now.value - shown.goodAt.value) / 1000);
   const words = {
     connecting: t("live.connecting"),
     stream: t("live.stream"),
