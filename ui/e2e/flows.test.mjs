@@ -2,93 +2,25 @@
 // is the API's.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { createRequire } from "node:module";
-import { mkdir, readFile } from "node:fs/promises";
-import { after, before, test as plainTest } from "node:test";
-import { chromium } from "playwright-core";
-import { startHost } from "./host.mjs";
-
-const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+import { readFile } from "node:fs/promises";
+import { after, before } from "node:test";
+import { broken, close, context, digits, figure, login as logInto, open, test, violations } from "./browser.mjs";
+import { ended as endedOn, startHost } from "./host.mjs";
 
 let host;
 let browser;
-/** What no page may ever do: break its policy, throw, or ask another origin. */
-const broken = [];
 
 before(async () => {
   host = await startHost();
-  browser = await chromium.launch({ executablePath: process.env.TRAWL_CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+  browser = await open(host.origin);
 });
 after(async () => {
-  await browser?.close();
+  await close();
   await host?.stop();
 });
 
-async function context(options = {}) {
-  const made = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-GB", ...options });
-  await made.addInitScript(() => {
-    addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
-  });
-  made.setDefaultTimeout(15_000);
-  made.on("console", (message) => /^policy:/.test(message.text()) && broken.push(message.text()));
-  made.on("weberror", (error) => broken.push(String(error.error())));
-  made.on("request", (request) => request.url().startsWith(host.origin) || /^(data|blob):/.test(request.url()) || broken.push(`asked ${request.url()}`));
-  return made;
-}
-
-/** Where pictures of failures go. */
-const PICTURES = new URL("../../target/test-logs/ui/", import.meta.url);
-
-/** A test that, when it fails, says what each open page shows, and leaves a picture of it. */
-function test(name, body) {
-  plainTest(name, async () => {
-    try {
-      await body();
-    } catch (error) {
-      await mkdir(PICTURES, { recursive: true });
-      for (const page of browser.contexts().flatMap((one) => one.pages())) {
-        const picture = new URL(`${Date.now()}.png`, PICTURES).pathname;
-        console.error(`${page.url()} (${picture}):\n${await page.innerText("body").catch(String)}`);
-        await page.screenshot({ path: picture, fullPage: true }).catch(console.error);
-      }
-      throw error;
-    } finally {
-      for (const one of browser.contexts()) await one.close();
-    }
-  });
-}
-
-async function login(page, token = host.tokens.write, account = "acme") {
-  await page.goto(`${host.origin}/ui/login`);
-  await page.getByLabel("Account").fill(account);
-  await page.getByLabel("API token").fill(token);
-  await page.getByRole("button", { name: "Log in" }).click();
-  await page.getByRole("heading", { name: "Captures", level: 1 }).waitFor();
-}
-
-const digits = (text) => Number(text.replace(/[^0-9]/g, ""));
-
-async function figure(page, label) {
-  const value = page.locator(".figure", { has: page.locator("dt", { hasText: new RegExp(`^${label}$`) }) }).locator(".figure-value");
-  return digits(await value.innerText());
-}
-
-async function violations(page) {
-  // By the protocol and not by a script element, which the page's policy would refuse.
-  await page.evaluate(AXE);
-  const found = await page.evaluate((rules) => window.axe.run({ runOnly: rules }), RULES);
-  return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target.join(" ")).join(", ")}`);
-}
-
-async function ended(id) {
-  for (;;) {
-    const capture = await host.api(`/pcaps/${id}`);
-    if (["success", "failed"].includes(capture.status)) return capture;
-    await new Promise((done) => setTimeout(done, 100));
-  }
-}
+const login = (page, token = host.tokens.write, account = "acme") => logInto(page, host, token, account);
+const ended = (id) => endedOn(host, id);
 
 /** Starts a capture by the API as a script would, for pages that show one. */
 const start = (body) => host.api("/pcaps", { method: "POST", body: JSON.stringify({ system: "magic-transit", ...body }) });
@@ -305,7 +237,7 @@ test("the host is killed and comes back: the page says how old it is, then goes 
   await host.start();
   // Sessions live in memory: the page stays, and asks to log in again.
   await page.getByRole("dialog").getByText("Your session has ended").waitFor();
-  await page.getByRole("dialog").getByLabel("Account").fill("acme");
+  assert.equal(await page.getByRole("dialog").getByLabel("Account").inputValue(), "acme");
   await page.getByRole("dialog").getByLabel("API token").fill(host.tokens.write);
   await page.getByRole("dialog").getByRole("button", { name: "Log in" }).click();
   await page.locator(".connection.stream, .connection.poll").waitFor();

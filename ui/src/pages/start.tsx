@@ -35,7 +35,9 @@ interface Form {
 /** Changes some of the form's fields. What else was typed meanwhile stays. */
 type Change = (fields: Partial<Form>) => void;
 
-const BLANK: Form = { filter: EMPTY, seconds: "60", packets: "1000", bytes: "", destination: "", format: "", compression: "", ago: 0 };
+/** What another kind begins with; the rest of a form stays. */
+const firstOf = (kind: Kind | undefined) => (kind === "full" ? { seconds: "300", packets: "" } : { seconds: "60", packets: "1000" });
+const BLANK: Form = { ...firstOf(undefined), filter: EMPTY, bytes: "", destination: "", format: "", compression: "", ago: 0 };
 const OBSERVED_SECONDS = 60;
 
 function whole(text: string): number | undefined {
@@ -71,6 +73,12 @@ function requestOf(kind: Kind, form: Form, capabilities: Capabilities, at: numbe
   return request;
 }
 
+/** Whether all places of this kind are taken by captures of the account. */
+function isTaken(kind: Kind, { full, history }: Capabilities): boolean {
+  if (kind === "full") return full.active >= full.per_account;
+  return kind === "back" && history != null && history.active >= history.active_max;
+}
+
 interface Blocks {
   fields: Partial<Record<"seconds" | "packets" | "bytes" | "destination" | keyof Typed, string>>;
   /** Why the host would refuse although the form is right. */
@@ -93,11 +101,11 @@ function blocksOf(kind: Kind, form: Form, capabilities: Capabilities, waitedMs: 
     const max = capabilities.full.byte_limit_max ?? undefined;
     if (form.bytes.trim() !== "" && (!limit || (max && limit > max))) fields.bytes = max ? t("start.bytes.max", { max: bytes(max) }) : t("start.bytes.bad");
     if (form.destination.trim() === "") fields.destination = t("start.destination.need");
-    if (capabilities.full.active >= capabilities.full.per_account) host.push(t("start.full.busy", { count: capabilities.full.per_account }));
+    if (isTaken(kind, capabilities)) host.push(t("start.full.busy", { count: capabilities.full.per_account }));
   } else if (kind === "simple") {
     const wait = Math.ceil(timeLeft(capabilities.simple.seconds_until_next, waitedMs));
     if (wait > 0) host.push(t("start.wait", { span: duration(wait) }));
-  } else if (capabilities.history && capabilities.history.active >= capabilities.history.active_max) host.push(t("start.back.busy"));
+  } else if (isTaken(kind, capabilities)) host.push(t("start.back.busy"));
   if (!capabilities.accepting) host.push(t("start.ending"));
   return { fields, host };
 }
@@ -308,7 +316,7 @@ export function StartPage({ account }: { account: string }) {
   const [form, setForm] = useState<Form>(() => {
     const typed = { ...EMPTY };
     for (const name of Object.keys(EMPTY) as (keyof Typed)[]) typed[name] = query.get(name) ?? "";
-    return { ...BLANK, filter: typed };
+    return { ...BLANK, ...firstOf(kind), filter: typed };
   });
   const [error, setError] = useState<unknown>(undefined);
   const [busy, setBusy] = useState(false);
@@ -324,13 +332,21 @@ export function StartPage({ account }: { account: string }) {
   }, [from]);
   const change: Change = (fields) => setForm((before) => ({ ...before, ...fields }));
   const data = capabilities.data;
+  // What another capture keeps from starting can start when that one has ended: the page finds out by itself.
+  const waits = data !== undefined && kind !== undefined && (isTaken(kind, data) || !data.accepting);
+  useEffect(() => {
+    if (!waits) return undefined;
+    const timer = setInterval(() => document.visibilityState !== "hidden" && capabilities.reload(), 2000);
+    return () => clearInterval(timer);
+  }, [waits]);
   const waited = now.value - capabilities.at;
   const at = useMemo(() => Date.now(), [Math.floor(now.value / 10000)]);
   if (!mayWrite(account)) return <div class="page narrow"><h1>{t("start.title")}</h1><Notice tone="info">{t("role.read.text")}</Notice></div>;
   if (!data) return <div class="page narrow"><h1>{t("start.title")}</h1>{capabilities.error === undefined ? <Skeleton rows={5} /> : <ErrorBox error={capabilities.error} retry={capabilities.reload} />}</div>;
   const choose = (next: Kind) => {
     setQuery({ type: next });
-    change({ packets: next === "full" ? "" : String(Math.min(1000, data.simple.packet_limit_max)), seconds: next === "full" ? "300" : "60" });
+    const first = firstOf(next);
+    change({ ...first, packets: first.packets && String(Math.min(Number(first.packets), data.simple.packet_limit_max)) });
   };
   if (!kind)
     return (
@@ -416,7 +432,7 @@ export function StartPage({ account }: { account: string }) {
             <EstimateView account={account} form={form} kind={kind} capabilities={data} ok={Object.keys(fromTyped(form.filter).faults).length === 0} />
           </section>
           <section class="card">
-            {blocks.host.map((reason) => <Notice key={reason} tone="warn">{reason}{kind === "full" && data.full.active >= data.full.per_account && <> <Link to={`${pages.captures(account)}?status=progress`}>{t("start.see")}</Link></>}</Notice>)}
+            {blocks.host.map((reason) => <Notice key={reason} tone="warn">{reason}{kind === "full" && isTaken(kind, data) && <> <Link to={`${pages.captures(account)}?status=progress`}>{t("start.see")}</Link></>}</Notice>)}
             {error !== undefined && <ErrorBox error={error} />}
             <button type="submit" class="button primary wide" aria-disabled={blocked || busy} aria-describedby="start-why">{busy ? t("start.busy") : t("start.start")}</button>
             <p id="start-why" class="faint small">{Object.keys(blocks.fields).length > 0 ? t("start.fix", { count: Object.keys(blocks.fields).length }) : blocks.host.length > 0 ? t("start.notyet") : kind === "full" ? t("start.ready.full") : t("start.ready.simple", { span: duration(data.simple.retention_seconds) })}</p>
