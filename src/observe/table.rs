@@ -302,7 +302,7 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| engine(s, out, waiting_bytes)),
     gauge("upload_oldest", Some("seconds"), &[], "Age of the oldest capture that waits for its upload",
         |s, out| engine(s, out, oldest_seconds)),
-    gauge("upload_next_try", Some("seconds"), &[], "Until the first delivery that failed is tried again; absent while none waits for it",
+    gauge("upload_next_try", Some("seconds"), &[], "Until the first failed delivery is tried again; absent if none waits",
         |s, out| if let Some(seconds) = s.engine.as_ref().and_then(next_try_seconds) { out.push(&[], seconds) }),
     gauge("queue_worker", None, &["port", "queue", "stage"], "Always 1: which worker polls which queue",
         |s, out| for (n, (port, _)) in s.queues.iter().enumerate() { out.push(&[port, &n, &worker_of(s, n)], 1) }),
