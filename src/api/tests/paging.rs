@@ -69,8 +69,8 @@ async fn a_query_that_cannot_be_answered_is_refused_and_a_list_without_one_is_wh
         ("?limit=0", 400, 1005),
         ("?status=complete", 400, 1005),
         // The last is another account's.
-        (&format!("?before={}", id(7)), 404, 1001),
-        (&format!("?before={}", id(99)), 404, 1001),
+        (format!("?before={}", id(7)).as_str(), 404, 1001),
+        (format!("?before={}", id(99)).as_str(), 404, 1001),
     ] {
         let answer = host.ask("GET", query, "").await;
         assert_eq!(
