@@ -46,7 +46,7 @@ if [ -n "$browser$pictures$budget" ]; then
         exec cp "$pictures/dashboard.png" "$ROOT/docs/dashboard.png"
     fi
     say "the dashboard in Chromium"
-    exec node --test --test-concurrency=1 --test-timeout=400000 e2e/*.test.mjs
+    exec node --test --test-concurrency=1 --test-timeout=1200000 e2e/*.test.mjs
 fi
 say "installing what ui/package-lock.json names"
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
