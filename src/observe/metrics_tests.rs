@@ -45,14 +45,8 @@ fn the_document_has_exactly_the_table() {
     assert_eq!(documented, table, "docs/METRICS.md must have these rows:\n{table}");
 }
 
-fn snapshot() -> Snapshot {
-    let stage = |name: &str, blocks| {
-        let stage = Heartbeat::new(name, blocks);
-        stage.beat(3, 2);
-        let stalled = (name == "writer0").then(|| "it hangs".to_owned());
-        StageView { name: name.to_owned(), blocks: stage.blocks(), reading: stage.read(), stalled }
-    };
-    let capture = |kind, status| CaptureView {
+fn capture(kind: Kind, status: Status) -> CaptureView {
+    CaptureView {
         id: CaptureId::random(),
         kind,
         status,
@@ -65,6 +59,15 @@ fn snapshot() -> Snapshot {
         stopped: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         warnings: Vec::new(),
         next_try_seconds: Some(2.5),
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let stage = |name: &str, blocks| {
+        let stage = Heartbeat::new(name, blocks);
+        stage.beat(3, 2);
+        let stalled = (name == "writer0").then(|| "it hangs".to_owned());
+        StageView { name: name.to_owned(), blocks: stage.blocks(), reading: stage.read(), stalled }
     };
     Snapshot {
         started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),

@@ -89,7 +89,7 @@ async fn a_cookie_that_another_site_sends_is_on_every_route_as_no_cookie() {
             assert_eq!(cookied.text(), plain.text(), "{shown}");
         }
         if route.method != "GET" {
-            let without: Vec<_> = vec![OWN[0], OWN[1], ("cookie", cookie.as_str())];
+            let without = [OWN[0], OWN[1], ("cookie", cookie.as_str())];
             let answer = host.browser(&route.method, &path, &without, "{}").await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{} {path} without X-Trawl-UI", route.method);
         }
