@@ -10,6 +10,7 @@
 
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
+use super::pace::Pace;
 use super::places::{Places, Pulse, Seat};
 use super::record::{forget_leftovers, note_leftovers};
 use super::relay::{self, Leave, Noted, relay, unless};
@@ -51,6 +52,8 @@ pub(crate) struct Delivery {
     pub reporter: Reporter,
     /// Where it waits for its turn.
     pub places: Arc<Places>,
+    /// When it stands back for captures.
+    pub pace: Arc<Pace>,
     /// Whether its capture takes packets.
     pub capturing: watch::Receiver<bool>,
     /// Segments on their way back to the disk.
@@ -267,7 +270,8 @@ impl Delivery {
         let object = (self.shape.format, start.object);
         let (merged, outcome) = self.merge(start, progress.damaged.clone())?;
         let (passed, guarded) = mpsc::channel(1);
-        let guard = tokio::spawn(guard(merged, passed, probe));
+        let pace = (Arc::clone(&self.pace), pulse.clone());
+        let guard = tokio::spawn(guard(merged, passed, probe, pace));
         let mut sink = Sink { delivery: self, journal, kept, pulse };
         let delivered = relay((&*store, &self.id), object, guarded, &mut sink, None, &mut leave).await;
         // Nobody takes what it makes any more, and it may wait for its input.
@@ -439,16 +443,24 @@ impl relay::DeliveryRecord for Sink<'_> {
     }
 }
 
-/// Passes on what a merge makes; an object's end only while the journal can be written. On a disk that fails the merge has
+/// Passes on what a merge makes: a chunk only when captures leave room for it, an object's end only while the journal can be written. On a disk that fails the merge has
 /// not all that a repair brings back, and completing a truncated object without journalling it would block the whole one
 /// after the repair.
 async fn guard(
     mut merged: mpsc::Receiver<Output>,
     passed: mpsc::Sender<Output>,
     probe: impl Fn() -> std::io::Result<()> + Send + 'static,
+    (pace, pulse): (Arc<Pace>, Pulse),
 ) -> std::io::Result<()> {
     let probe = Arc::new(Mutex::new(probe));
     while let Some(output) = merged.recv().await {
+        if matches!(output, Output::Chunk(_)) {
+            // The merge stands back too, once what is between it and this is full. Standing back is no sign of a store that hangs.
+            tokio::select! {
+                () = pace.turn(|| pulse.beat()) => {}
+                () = passed.closed() => break,
+            }
+        }
         if matches!(output, Output::End(..)) {
             let probe = Arc::clone(&probe);
             let probed =

@@ -27,6 +27,7 @@ struct Rig {
     leaving: watch::Sender<bool>,
     given_up: watch::Sender<Option<String>>,
     places: Arc<Places>,
+    pace: Arc<Pace>,
 }
 
 impl Rig {
@@ -53,6 +54,7 @@ impl Rig {
             leaving: watch::Sender::new(false),
             given_up: watch::Sender::new(None),
             places: Arc::new(Places::new(1, 1, Duration::from_secs(60))),
+            pace: Arc::new(Pace::unhindered()),
             temp,
         };
         fs::create_dir_all(rig.dir()).unwrap();
@@ -93,6 +95,7 @@ impl Rig {
             },
             reporter: self.reporter.clone(),
             places: Arc::clone(&self.places),
+            pace: Arc::clone(&self.pace),
             capturing: watch::channel(true).1,
             frees: Mutex::default(),
         }

@@ -337,6 +337,7 @@ impl Host {
             accounts: Vec::new(),
             account: AccountBounds::of(options.bytes_max, 100, 1),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            pace: Arc::new(Pace::unhindered()),
             simple_written: Arc::default(),
             look_back_interval: Duration::ZERO,
             simple_interval: options.simple_interval,
