@@ -18,6 +18,7 @@ use super::report::{Report, Reporter};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::{Route, sweep_store};
 use super::words::Words;
+use crate::block::take_what_is_left;
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
 use crate::spool::{Feed, Spool, spool_id};
@@ -29,8 +30,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-/// Niceness of the merge's threads, which share the writers' cores.
-const MERGE_NICENESS: i32 = 15;
 /// Chunks between merge and store: with chunks of about 1 MiB, what one capture holds in memory.
 const CHUNKS_WAITING: usize = 8;
 /// Attempts after which a segment that holds what it should not counts as damaged: what came from the disk once may come
@@ -295,8 +294,8 @@ impl Delivery {
         let (report, outcome) = oneshot::channel();
         let (shape, inputs) = (self.shape.clone(), self.feed.listen());
         let merge = move || {
-            // Packets that come now go before packets that are safe in the spool. A refusal costs speed only.
-            let _refused = rustix::process::nice(MERGE_NICENESS);
+            // Packets that come now go before packets that are safe in the spool. It shares the writers' cores.
+            let _refused_costs_speed_only = take_what_is_left();
             let _deliverer_gone = report.send(merge::run_live_past(&start, &shape, damaged, inputs, outputs));
         };
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);

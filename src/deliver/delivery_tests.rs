@@ -483,9 +483,10 @@ async fn no_object_is_completed_that_could_not_be_journalled() {
         }
         drop(merge);
         let (passed, mut guarded) = mpsc::channel(8);
+        let pace = (Arc::new(Pace::unhindered()), Pulse::new());
         let probe =
             move || if writable { Ok(()) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) };
-        assert_eq!(guard(merged, passed, probe).await.is_ok(), writable);
+        assert_eq!(guard(merged, passed, probe, pace).await.is_ok(), writable);
         let mut outputs = 0;
         while guarded.recv().await.is_some() {
             outputs += 1;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::{BlockShare, Hugepages};
-use trawl::deliver::{Manifest, Places, manifest_name};
+use trawl::deliver::{Manifest, Pace, Places, manifest_name};
 use trawl::engine::{AccountBounds, Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
