@@ -1,5 +1,6 @@
 //! A delivery whose disk, memory, descriptors or segments fail. Owns these expectations.
 
+use super::super::pace::{Load, PaceRules};
 use super::super::record;
 use super::*;
 use crate::job::{AccountId, BucketTerms};
@@ -459,6 +460,37 @@ async fn a_delivery_that_went_well_for_longer_than_the_retention_is_not_given_up
     std::thread::sleep(Duration::from_millis(5));
     let outcome = delivery.retry.pause(&mut attempts, Words::alike("second")).await;
     assert!(matches!(outcome, Some(Outcome::Failed(e)) if e.to_string().contains("second")));
+}
+
+#[tokio::test]
+async fn a_delivery_gets_on_while_captures_press_and_one_that_stands_back_is_given_up_at_once() {
+    let mut rig = Rig::new();
+    let rules = PaceRules { wait_percent: 25, high_water_percent: 80, share_percent: 50 };
+    rig.pace = Arc::new(Pace::new(rules, || Load { is_saturated: true, ..Load::default() }));
+    rig.three_segments();
+    tokio::spawn(rig.delivery().run());
+    rig.assert_whole().await;
+
+    let mut rig = Rig::new();
+    rig.pace = Arc::new(Pace::standstill());
+    rig.three_segments();
+    tokio::spawn(rig.delivery().run());
+    let stands_back = async {
+        while rig.pace.read().standing_back == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stands_back).await.unwrap();
+    assert!(rig.reports.try_recv().is_err(), "standing back is no trouble");
+    rig.given_up.send_replace(Some("somebody drops it".to_owned()));
+    let (_, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    let stands_no_more = async {
+        while rig.pace.read().standing_back > 0 || merge_threads() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stands_no_more).await.unwrap();
 }
 
 #[tokio::test]

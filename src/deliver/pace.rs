@@ -225,6 +225,15 @@ impl Pace {
         Self::new(rules, Load::default)
     }
 
+    /// One at which deliveries stand back for all time, without even a piece of work.
+    #[cfg(test)]
+    pub(super) fn standstill() -> Self {
+        let rules = PaceRules { wait_percent: 1, high_water_percent: 100, share_percent: 1 };
+        let pace = Self::new(rules, || Load { is_saturated: true, ..Load::default() });
+        pace.state().trickled = Duration::MAX;
+        pace
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -108,8 +108,7 @@ fn a_mark_of_100_percent_lets_deliveries_never_stand_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_stands_back_says_so_all_the_while_and_can_be_given_up_at_any_time() {
-    let pace = Pace::new(RULES, || PRESSING);
-    pace.state().trickled = Duration::from_secs(3600);
+    let pace = Pace::standstill();
     let said = std::cell::Cell::new(0);
     let turn = pace.turn(|| said.set(said.get() + 1));
     assert!(tokio::time::timeout(LOOK * 100, turn).await.is_err(), "captures press");

@@ -415,12 +415,12 @@ impl<S: Source> Worker<S> {
 
     /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.
     fn keep_house(&mut self, now: u64) {
+        self.tell_pressure();
         let clock = &self.clock;
         let cycles_in = |time: Duration| clock.cycles_in(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let (flush, rotate_all) = (cycles_in(self.timers.flush), cycles_in(self.timers.rotate));
         let ns = clock.ns(now);
         self.heartbeat.beat(0, 0);
-        self.tell_pressure();
         for queue in &mut self.queues {
             for slot in self.work.slots() {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);
