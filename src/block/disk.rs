@@ -461,6 +461,23 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_without_a_ring_writes_all_the_same_and_gets_one_when_it_asks_again() {
+        let (mut blocks, _) = Arena::map(2, Hugepages::Never).unwrap();
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let mut queue = DiskQueue::new(2);
+        queue.backend = Backend::Plain;
+        for offset in [0, BLOCK_BYTES as u64] {
+            let block = blocks.pop().unwrap();
+            queue.start(Write { file: Arc::clone(&file), block, bytes: BLOCK_BYTES, offset, tag: () });
+            assert!(queue.finished(true).unwrap().1.is_ok());
+            // A host that has none says so, and the queue stays as it is.
+            let has_one = try_io_uring().is_ok();
+            assert_eq!((queue.renew().is_ok(), queue.is_asynchronous()), (has_one, has_one));
+        }
+        assert_eq!(file.metadata().unwrap().len(), 2 * BLOCK_BYTES as u64);
+    }
+
+    #[test]
     fn a_write_that_fails_for_good_ends_alone() {
         let bad = |attempt| match attempt {
             Attempt::Ring(at) | Attempt::Plain(at) if at == 3 * BLOCK_BYTES as u64 => Some(5),

@@ -300,7 +300,7 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| engine(s, out, |e| u64::try_from(e.pace.stood_back.as_millis()).unwrap_or(u64::MAX))),
     gauge("deliveries_standing_back", None, &[], "Deliveries that stand back now",
         |s, out| engine(s, out, |e| e.pace.standing_back)),
-    gauge("deliveries_share", None, &[], "1 while the spool is above its high-water mark, so that deliveries have upload.share_percent of the time",
+    gauge("deliveries_share", None, &[], "1 while deliveries have upload.share_percent of the time",
         |s, out| engine(s, out, |e| u64::from(e.pace.shares))),
     gauge("upload_waiting", BYTES, &[], "On the spool in whole segments of full captures, and not delivered",
         |s, out| engine(s, out, waiting_bytes)),
