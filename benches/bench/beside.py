@@ -2,6 +2,7 @@
 
   after     one segment that is larger than the run: merge and delivery wait until the capture has ended
   beside    segments of --segment-mib: merge and delivery to file:// on the same disk run while the capture does
+  unpaced   the same with deliveries that never stand back (upload.wait_percent = 100)
   alone     one capture of --alone-gib, from its end to its success
 
 net_pcap with infinite_rx offers more than any disk takes, so the capture always wants all of it. Threads' CPU time, the disk's bytes
@@ -27,8 +28,8 @@ OPTIONS = {
     "seconds": (3.0, "of each measurement"),
     "warm-up": (1.0, "seconds of capture before it"),
     "sizes": ("64 imix 1518", "of frames, with FCS"),
-    "stages": ("after beside alone", "which ones"),
-    "segment-mib": (256, "segments of beside"),
+    "stages": ("after beside unpaced alone", "which ones"),
+    "segment-mib": (256, "segments of beside and unpaced"),
     "alone-gib": (1, "of the capture of alone"),
     "spool-gib": (20, "quota; less where the disk has less"),
     "write": ("auto", "spool.write"),
@@ -85,9 +86,11 @@ class Beside:
 
     def sections(self, stage, path):
         # Where a segment is larger than all that is written, nothing is published before the end.
-        segment = self.options.segment_mib if stage == "beside" else self.gib << 10
+        segment = self.options.segment_mib if stage in ("beside", "unpaced") else self.gib << 10
         spool = {"bytes_max": f"{self.gib}GiB", "segment_bytes": f"{segment}MiB", "rotate_seconds": 3600, "write": self.options.write}
         sections = replay(self.host, path, "256MiB", spool)
+        if stage == "unpaced":
+            sections["upload"] = {"allow_file": True, "wait_percent": 100}
         for name, keys in json.loads(self.options.config or "{}").items():
             sections[name] = {**sections.get(name, {}), **keys}
         return sections
@@ -149,17 +152,21 @@ class Beside:
 def text(rows):
     """One line for each size and build."""
     def values(figure, scale, **of):
-        found = [row["figures"][figure] / scale for row in rows if of.items() <= row.items()]
+        found = [row["figures"][figure] / scale for row in rows if of.items() <= row.items() and figure in row["figures"]]
         return found or [float("nan")]
     lines = []
     for size, build in dict.fromkeys((row["size"], row["build"]) for row in rows):
         of = {"size": size, "build": build}
-        after, beside = (values("pps", 1e6, stage=stage, **of) for stage in ("after", "beside"))
-        delivered, stood = values("merged_s", 1e9, stage="beside", **of), values("stood_back", 1, stage="beside", **of)
-        lines.append((size, build, spread(after, 2), spread(beside, 2), f"{statistics.median(beside) / statistics.median(after):.2f}",
-                      spread(delivered, 2), f"{statistics.median(stood):.2f}", spread(values("merged_s", 1e9, stage="alone", **of), 2)))
-    return table("frames | build | alone, Mpps | with delivery beside, Mpps | ratio | delivered meanwhile, GB/s | share of time that "
-                 "delivery stood back | delivery alone, GB/s", lines)
+        after = values("pps", 1e6, stage="after", **of)
+        line = [size, build, spread(after, 2)]
+        for stage in ("beside", "unpaced"):
+            beside = values("pps", 1e6, stage=stage, **of)
+            line += [spread(beside, 2), f"{statistics.median(beside) / statistics.median(after):.2f}",
+                     f"{statistics.median(values('merged_s', 1e9, stage=stage, **of)):.2f}"]
+        stood = statistics.median(values("stood_back", 1, stage="beside", **of))
+        lines.append([*line, f"{stood:.2f}", spread(values("merged_s", 1e9, stage="alone", **of), 2)])
+    return table("frames | build | alone, Mpps | delivery beside, Mpps | ratio | delivered meanwhile, GB/s | beside, never standing back, "
+                 "Mpps | ratio | delivered meanwhile, GB/s | share of time that it stood back | delivery alone, GB/s", lines)
 
 
 def run(options):
