@@ -3,12 +3,13 @@
 //!
 //! - A delivery stands back while captures press: too many of a worker's blocks wait for the disk, or frames always wait for a
 //!   worker. It goes on once they have not pressed for [`CALM`].
-//! - Deliveries that stand back still do a piece of work each [`TRICKLE`], one of them at a time. So each gets on, whatever
-//!   captures do, and nobody takes it for one that hangs.
+//! - Deliveries that stand back still do a piece of work each [`TRICKLE`]: the one that has stood back longest. So each gets on,
+//!   whatever captures do, and nobody takes it for one that hangs.
 //! - While the spool is above its high-water mark, deliveries work `share_percent` of the time although captures press.
 //!
 //! Invariant: the state is a pure function of the readings and the time that it is given; nothing here is done for a packet.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,16 +67,17 @@ enum Change {
 
 #[derive(Debug, Default)]
 struct State {
-    load: Load,
-    /// When `load` was read.
+    /// When a reading was taken last.
     read_at: Option<Duration>,
     /// When captures pressed last, and since when without a pause of [`CALM`].
     pressed: Option<(Duration, Duration)>,
     shares: bool,
     /// When a piece of work was done last although captures pressed.
     trickled: Duration,
-    /// Deliveries that stand back.
-    waiting: usize,
+    /// Deliveries that stand back, by number; the least has done so longest.
+    waiting: BTreeSet<u64>,
+    /// The number of the last one.
+    number: u64,
     /// Since when there have been some.
     waiting_since: Duration,
     /// How long there were some before that.
@@ -102,7 +104,6 @@ impl State {
         let low = rules.high_water_percent.saturating_sub(HIGH_WATER_MARGIN);
         let from = if self.shares { low } else { rules.high_water_percent };
         let shares = load.spool_percent >= from;
-        self.load = load;
         let changed = (shares != self.shares).then_some(if shares {
             Change::Shares
         } else {
@@ -132,12 +133,12 @@ impl State {
     fn stands_back_since(&self, now: Duration) -> Option<Duration> {
         let (_, pressed_since) = self.pressed.filter(|_| !self.shares)?;
         let (since, last) = self.lately?;
-        let is_now = self.waiting > 0 || now.saturating_sub(last) < PAUSE;
+        let is_now = !self.waiting.is_empty() || now.saturating_sub(last) < PAUSE;
         is_now.then_some(since.max(pressed_since))
     }
 
-    /// Whether a delivery may do a piece of work now.
-    fn may_go(&mut self, rules: &PaceRules, now: Duration) -> bool {
+    /// Whether a delivery may do a piece of work now; one that stands back says its number.
+    fn may_go(&mut self, rules: &PaceRules, now: Duration, number: Option<u64>) -> bool {
         if self.pressed.is_none() {
             return true;
         }
@@ -145,25 +146,29 @@ impl State {
         if self.shares && phase < u128::from(rules.share_percent) * PERIOD.as_millis() / 100 {
             return true;
         }
-        let is_due = now.saturating_sub(self.trickled) >= TRICKLE;
+        let is_next = self.waiting.first().copied() == number;
+        let is_due = is_next && now.saturating_sub(self.trickled) >= TRICKLE;
         if is_due {
             self.trickled = now;
         }
         is_due
     }
 
-    fn enter(&mut self, now: Duration) {
-        if self.waiting == 0 {
+    /// A delivery stands back from now on; its number.
+    fn enter(&mut self, now: Duration) -> u64 {
+        if self.waiting.is_empty() {
             self.waiting_since = now;
             let since = self.lately.filter(|(_, last)| now.saturating_sub(*last) < PAUSE);
             self.lately = Some((since.map_or(now, |(since, _)| since), now));
         }
-        self.waiting += 1;
+        self.number += 1;
+        self.waiting.insert(self.number);
+        self.number
     }
 
-    fn leave(&mut self, now: Duration) {
-        self.waiting -= 1;
-        if self.waiting == 0 {
+    fn leave(&mut self, now: Duration, number: u64) {
+        self.waiting.remove(&number);
+        if self.waiting.is_empty() {
             self.stood_back += now.saturating_sub(self.waiting_since);
             self.lately = self.lately.map(|(since, _)| (since, now));
         }
@@ -171,8 +176,8 @@ impl State {
 
     /// How long deliveries have stood back.
     fn stood_back(&self, now: Duration) -> Duration {
-        let lately = if self.waiting > 0 { now.saturating_sub(self.waiting_since) } else { Duration::ZERO };
-        self.stood_back + lately
+        let is_over = self.waiting.is_empty();
+        self.stood_back + if is_over { Duration::ZERO } else { now.saturating_sub(self.waiting_since) }
     }
 }
 
@@ -202,11 +207,15 @@ impl std::fmt::Debug for Pace {
 }
 
 /// A delivery that stands back, until it is dropped.
-struct Standing<'a>(&'a Pace);
+struct Standing<'a> {
+    pace: &'a Pace,
+    number: u64,
+}
 
 impl Drop for Standing<'_> {
     fn drop(&mut self) {
-        self.0.state().leave(self.0.now());
+        let now = self.pace.now();
+        self.pace.state().leave(now, self.number);
     }
 }
 
@@ -242,21 +251,25 @@ impl Pace {
         self.began.elapsed()
     }
 
-    /// Whether a delivery may do a piece of work now.
-    fn may_go(&self) -> bool {
+    /// Takes a reading, if the last one is not fresh.
+    fn look(&self, now: Duration) {
         if self.rules.wait_percent >= 100 {
-            return true;
+            return;
         }
-        let now = self.now();
         let mut state = self.state();
-        let mut changes = [None; 2];
-        if state.read_at.is_none_or(|at| now.saturating_sub(at) >= FRESH) {
-            changes = state.read(&self.rules, now, (self.load)());
+        if state.read_at.is_some_and(|at| now.saturating_sub(at) < FRESH) {
+            return;
         }
-        let (may_go, load) = (state.may_go(&self.rules, now), state.load);
+        let load = (self.load)();
+        let changes = state.read(&self.rules, now, load);
         drop(state);
         changes.into_iter().flatten().for_each(|change| self.log(change, load));
-        may_go
+    }
+
+    fn may_go(&self, number: Option<u64>) -> bool {
+        let now = self.now();
+        self.look(now);
+        self.state().may_go(&self.rules, now, number)
     }
 
     fn log(&self, change: Change, load: Load) {
@@ -284,15 +297,15 @@ impl Pace {
 
     /// Waits until a delivery may do its next piece of work. `waits` is called now and then as long as it does.
     pub async fn turn(&self, waits: impl Fn()) {
-        if self.may_go() {
+        if self.may_go(None) {
             return;
         }
-        self.state().enter(self.now());
-        let _until_it_goes_on = Standing(self);
+        let now = self.now();
+        let standing = Standing { pace: self, number: self.state().enter(now) };
         loop {
             waits();
             tokio::time::sleep(LOOK).await;
-            if self.may_go() {
+            if self.may_go(Some(standing.number)) {
                 return;
             }
         }
@@ -301,10 +314,12 @@ impl Pace {
     /// For those who look.
     #[must_use]
     pub fn read(&self) -> PaceView {
-        let (state, now) = (self.state(), self.now());
+        let now = self.now();
+        self.look(now);
+        let state = self.state();
         PaceView {
             stood_back: state.stood_back(now),
-            standing_back: state.waiting as u64,
+            standing_back: state.waiting.len() as u64,
             shares: state.shares,
         }
     }

@@ -13,7 +13,7 @@ fn at(ms: u64) -> Duration {
 /// Takes a reading at that time and asks for a piece of work.
 fn ask(state: &mut State, ms: u64, load: Load) -> bool {
     state.read(&RULES, at(ms), load);
-    state.may_go(&RULES, at(ms))
+    state.may_go(&RULES, at(ms), None)
 }
 
 /// Pieces of work that one delivery may do from one time to another if it asks each millisecond.
@@ -50,6 +50,24 @@ fn captures_that_press_for_all_time_leave_deliveries_ten_pieces_of_work_a_second
 }
 
 #[test]
+fn deliveries_that_stand_back_take_turns_whoever_looks_first() {
+    let mut state = State::default();
+    let mut done = [0; 3];
+    let mut numbers = [(); 3].map(|()| state.enter(at(0)));
+    for ms in (0..60_000).step_by(5) {
+        state.read(&RULES, at(ms), PRESSING);
+        for (at_work, number) in numbers.iter_mut().enumerate() {
+            if state.may_go(&RULES, at(ms), Some(*number)) {
+                done[at_work] += 1;
+                state.leave(at(ms), *number);
+                *number = state.enter(at(ms));
+            }
+        }
+    }
+    assert!(done.iter().all(|pieces| (195..=205).contains(pieces)), "{done:?}");
+}
+
+#[test]
 fn above_the_high_water_mark_deliveries_have_a_share_of_the_time() {
     let mut state = State::default();
     let filled = |spool_percent| Load { spool_percent, ..PRESSING };
@@ -68,10 +86,13 @@ fn the_log_tells_each_change_once_however_often_deliveries_look() {
         for ms in from..to {
             told.extend(state.read(&RULES, at(ms), load).into_iter().flatten());
             // As a delivery does: it stands back, and does a piece of work now and then.
-            if state.may_go(&RULES, at(ms)) {
-                (state.waiting > 0).then(|| state.leave(at(ms)));
-            } else if state.waiting == 0 {
-                state.enter(at(ms));
+            let number = state.waiting.first().copied();
+            match (state.may_go(&RULES, at(ms), number), number) {
+                (true, Some(number)) => state.leave(at(ms), number),
+                (false, None) => {
+                    state.enter(at(ms));
+                }
+                _ => {}
             }
         }
     };
@@ -88,11 +109,10 @@ fn the_log_tells_each_change_once_however_often_deliveries_look() {
 #[test]
 fn the_time_that_deliveries_stood_back_is_that_in_which_at_least_one_did() {
     let mut state = State::default();
-    state.enter(at(1000));
-    state.enter(at(1200));
+    let (first, second) = (state.enter(at(1000)), state.enter(at(1200)));
     assert_eq!(state.stood_back(at(1500)), at(500));
-    state.leave(at(1700));
-    state.leave(at(2000));
+    state.leave(at(1700), first);
+    state.leave(at(2000), second);
     assert_eq!(state.stood_back(at(9000)), at(1000));
 }
 
@@ -102,7 +122,7 @@ fn a_mark_of_100_percent_lets_deliveries_never_stand_back() {
     let mut state = State::default();
     for ms in 0..1000 {
         state.read(&rules, at(ms), Load { waiting_percent: 100, is_saturated: true, ..CALM_LOAD });
-        assert!(state.may_go(&rules, at(ms)));
+        assert!(state.may_go(&rules, at(ms), None));
     }
 }
 
@@ -114,10 +134,11 @@ async fn a_delivery_that_stands_back_says_so_and_can_be_given_up() {
         while said.get() < 3 {
             tokio::time::sleep(LOOK).await;
         }
+        pace.read().standing_back
     };
     tokio::select! {
         () = pace.turn(|| said.set(said.get() + 1)) => panic!("captures press"),
-        () = has_said_so => assert_eq!(pace.read().standing_back, 1),
+        standing_back = has_said_so => assert_eq!(standing_back, 1),
     }
     let view = pace.read();
     assert_eq!((view.standing_back, view.shares), (0, false), "its turn was dropped: {view:?}");
