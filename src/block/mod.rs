@@ -20,6 +20,6 @@ pub use cycles::cycles;
 pub(crate) use disk::Attempt;
 pub use disk::{DiskQueue, Write, try_io_uring};
 pub use heartbeat::{Heartbeat, HeartbeatReading};
-pub use leftover::take_what_is_left;
 pub use lane::{WorkerEnd, WriterEnd, lane};
+pub use leftover::take_what_is_left;
 pub use share::{BLOCKS_SPARE, BlockShare};

@@ -104,11 +104,8 @@ impl State {
         let low = rules.high_water_percent.saturating_sub(HIGH_WATER_MARGIN);
         let from = if self.shares { low } else { rules.high_water_percent };
         let shares = load.spool_percent >= from;
-        let changed = (shares != self.shares).then_some(if shares {
-            Change::Shares
-        } else {
-            Change::CapturesFirst
-        });
+        let changed =
+            (shares != self.shares).then_some(if shares { Change::Shares } else { Change::CapturesFirst });
         self.shares = shares;
         [changed, self.tell(now)]
     }
@@ -283,7 +280,10 @@ impl Pace {
                  lose packets"
             ),
             Change::CapturesFirst => {
-                tracing::info!(spool_percent, "the spool is below spool.high_water_percent: captures go first again");
+                tracing::info!(
+                    spool_percent,
+                    "the spool is below spool.high_water_percent: captures go first again"
+                );
             }
             Change::StandsBack => tracing::info!(
                 waiting_percent,

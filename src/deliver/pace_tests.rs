@@ -45,7 +45,8 @@ fn captures_that_press_for_all_time_leave_deliveries_ten_pieces_of_work_a_second
     let alone = pieces(&mut state, 0, 60_000, PRESSING);
     assert!((595..=601).contains(&alone), "{alone}");
     // However many there are: what they get together stays the same.
-    let all: usize = (60_000..120_000).map(|ms| (0..20).filter(|_| ask(&mut state, ms, PRESSING)).count()).sum();
+    let all: usize =
+        (60_000..120_000).map(|ms| (0..20).filter(|_| ask(&mut state, ms, PRESSING)).count()).sum();
     assert!((595..=601).contains(&all), "{all}");
 }
 

@@ -318,7 +318,9 @@ fn mapped_writes_are_warned_of_where_the_file_system_takes_o_direct() {
     fs::write(&config, text.replace("[spool]", "[spool]\nwrite = \"mapped\"")).unwrap();
     let found = check(&config, &made.host(), None);
     let warned = found.iter().any(|one| {
-        one.subject == "spool.write" && one.severity == Severity::Warning && one.text.contains("0.6 core-seconds")
+        one.subject == "spool.write"
+            && one.severity == Severity::Warning
+            && one.text.contains("0.6 core-seconds")
     });
     let dir = made.root.path();
     assert_eq!(warned, !storage::refuses_direct(dir) && !storage::is_in_memory(dir), "{found:#?}");
