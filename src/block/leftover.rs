@@ -1,7 +1,7 @@
 //! Threads that take what the data plane leaves over. Owns their scheduling class and I/O priority; not which threads those are.
 //!
 //! - `SCHED_BATCH` with the highest niceness, and not `SCHED_IDLE`: one that is preempted with a lock in its hand (the allocator's, a
-//!   channel's) has whoever waits for it wait too. Beside a writer that takes the whole core it then has 1.4 % of it, an idle one
+//!   channel's) has what waits for it wait too. Beside a writer that takes the whole core it then has 1.4 % of it, an idle one
 //!   0.3 %.
 //! - Best effort 7, and not the idle class: mq-deadline makes idle requests wait for up to 10 s behind others, and the file
 //!   system's journal, which a writer needs, may wait for one of them. BFQ honours the 7; mq-deadline, kyber and none do not.

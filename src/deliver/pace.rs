@@ -217,7 +217,7 @@ impl Drop for Standing<'_> {
 }
 
 impl Pace {
-    /// A pace by these rules; `load` is read at most once a millisecond, by whoever asks.
+    /// A pace by these rules; `load` is read at most once a millisecond, by the one that asks.
     #[must_use]
     pub fn new(rules: PaceRules, load: impl Fn() -> Load + Send + Sync + 'static) -> Self {
         let (load, state) = (Box::new(load), Mutex::default());
