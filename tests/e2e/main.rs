@@ -38,6 +38,7 @@ mod measure;
 mod memory;
 mod outcome;
 mod owners;
+mod pace;
 mod overload;
 #[path = "../common/proxy.rs"]
 mod proxy;
