@@ -18,6 +18,7 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+mod held;
 mod host;
 #[path = "../common/front.rs"]
 mod front;
@@ -48,6 +49,7 @@ mod replay;
 mod retention;
 mod rights;
 mod s3;
+mod service;
 mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
