@@ -27,6 +27,7 @@ until_so() {
     done
 }
 show() { systemctl show --value -p "$1" trawl.service; }
+has_ended() { [ "$(show ActiveState)" = inactive ]; }
 is_active() { [ "$(show ActiveState)" = active ]; }
 is_ready() { [ "$(curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:9090/readyz)" = 200 ]; }
 restarted() { [ "$(show NRestarts)" -gt "$1" ] && is_active; }
@@ -49,13 +50,15 @@ install() { apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" </dev
 until_so 60 "a booted system" sh -c 'systemctl is-system-running | grep -qE "running|degraded|starting"'
 
 # --- install
-install install /pkg/first.deb >/out/install 2>&1 || { cat /out/install && fail "apt install"; }
+install install /pkg/first.deb >/out/install 2>&1 || { tail -n 20 /out/install && fail "apt install"; }
 same "the user" trawl "$(getent passwd trawl | cut -d: -f1)"
 same "the spool" "trawl:trawl 700" "$(stat -c '%U:%G %a' /var/lib/trawl/spool)"
 same "the config" "root:trawl 640" "$(stat -c '%U:%G %a' $CONFIG)"
 same "the unit" disabled "$(systemctl is-enabled trawl.service || true)"
 same "the unit's state" inactive "$(show ActiveState)"
-[ -e /usr/share/man/man1/trawl-capture-start.1.gz ] && [ -e /lib/udev/rules.d/60-trawl.rules ] || fail "files are missing"
+for file in /usr/share/man/man1/trawl-capture-start.1.gz /lib/udev/rules.d/60-trawl.rules; do
+    [ -e "$file" ] || fail "no $file"
+done
 trawl --version >/dev/null
 ok "apt install: user, directories, rights; nothing was started"
 
@@ -139,7 +142,7 @@ until_so 20 "the end's status" sh -c 'systemctl show --value -p StatusText trawl
 sleep 20
 same "the state after 20 s, with TimeoutStopSec=10s" deactivating "$(show ActiveState)"
 fsfreeze -u /disks/out
-until_so 60 "the end" sh -c '[ "$(systemctl show --value -p ActiveState trawl.service)" = inactive ]'
+until_so 60 "the end" has_ended
 same "the result" success "$(show Result)"
 same "packets in the object" 50 "$(packets_of "$id")"
 ok "a stop with TimeoutStopSec=10s waited 20 s for an upload and ended well, 50 of 50"
@@ -148,7 +151,7 @@ ok "a stop with TimeoutStopSec=10s waited 20 s for an upload and ended well, 50 
 systemctl start trawl.service
 process=$(show MainPID)
 sum=$(sha256sum <$CONFIG)
-install -o Dpkg::Options::=--force-confold install /pkg/second.deb >/out/upgrade 2>&1 || { cat /out/upgrade && fail "upgrade"; }
+install -o Dpkg::Options::=--force-confold install /pkg/second.deb >/out/upgrade 2>&1 || { tail -n 20 /out/upgrade && fail "upgrade"; }
 same "the config" "$sum" "$(sha256sum <$CONFIG)"
 same "its rights" "root:trawl 640" "$(stat -c '%U:%G %a' $CONFIG)"
 tail -n 1 $CONFIG.dpkg-dist | grep -q 'first version did not have' || fail "the new example config is not beside it"
@@ -160,7 +163,7 @@ is_ready || fail "not ready after the restart"
 ok "an upgrade leaves the changed config and the running process, and says to restart"
 
 # --- purge
-install purge trawl >/out/purge 2>&1 || { cat /out/purge && fail "purge"; }
+install purge trawl >/out/purge 2>&1 || { tail -n 20 /out/purge && fail "purge"; }
 umount /var/lib/trawl/out /var/lib/trawl/spool
 rm -r /etc/systemd/system/trawl.service.d $CONFIG.dpkg-dist 2>/dev/null || true
 [ ! -e /proc/"$process" ] || fail "the process lives"

@@ -39,7 +39,7 @@ Type=oneshot
 ExecStart=/bin/bash /pkg/boot-test.sh
 StandardOutput=file:/out/log
 StandardError=inherit
-ExecStopPost=/bin/sh -c 'journalctl -b --no-pager -o short-precise >/out/journal 2>&1; systemctl --no-block poweroff'
+ExecStopPost=/bin/sh -c 'journalctl -b --no-pager -o short-precise >/out/journal 2>&1; systemctl --no-block start poweroff.target'
 U
 mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
 ln -sf /etc/systemd/system/boot-test.service "$root/etc/systemd/system/multi-user.target.wants/boot-test.service"

@@ -15,6 +15,9 @@ use std::time::{Duration, UNIX_EPOCH};
 #[path = "../../tests/common/openmetrics.rs"]
 mod openmetrics;
 
+#[path = "monitoring_tests.rs"]
+mod monitoring;
+
 const DOCUMENT: &str = include_str!("../../docs/METRICS.md");
 
 /// The name without what the format appends to samples.

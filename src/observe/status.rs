@@ -1,4 +1,4 @@
-//! How the host stands, in one line for whoever supervises the process. Owns the words; not who hears them, nor the checks
+//! How the host stands, in one line for what supervises the process. Owns the words; not who hears them, nor the checks
 //! (`health`).
 //!
 //! Invariant: the line names no account and no bucket: everybody on the host may read it.

@@ -43,7 +43,7 @@ impl Verdicts {
     }
 }
 
-/// For whoever tells a service manager that the process is alive.
+/// For one who tells a service manager that the process is alive.
 #[derive(Debug)]
 pub struct Alive {
     verdicts: Arc<Verdicts>,

@@ -45,6 +45,7 @@ mod proxy;
 mod quiet;
 mod recover;
 mod refusals;
+mod released;
 mod replay;
 mod retention;
 mod rights;

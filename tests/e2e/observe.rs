@@ -8,6 +8,7 @@ use crate::trawl::{Setup, Trawl, free_address};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use trawl::job::{Ledger, Status};
 
@@ -125,6 +126,30 @@ fn what_is_scraped_while_a_capture_runs_is_what_its_ledger_says() {
         (families.sum("trawl_upload_bytes", &[]), families.sum("trawl_merge_bytes", &[])),
         (bytes, bytes)
     );
+    trawl.finish();
+}
+
+#[test]
+fn promtool_has_nothing_to_say_of_the_metrics() {
+    let (trawl, observe) = start(Setup { history_sample: Some(10), ..Setup::replay() }, "");
+    let id = trawl.create(&trawl.request(json!({"protocol": 17})));
+    trawl.until(&id, Duration::from_secs(20), |p| p.ledger.captured > 0);
+    let text = http::get_text(observe, "/metrics").unwrap();
+    let (_, body) = text.split_once("\r\n\r\n").unwrap();
+    let Ok(mut promtool) = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    else {
+        return skip("promtool", "scripts/install-deps.sh brings it");
+    };
+    std::io::Write::write_all(&mut promtool.stdin.take().unwrap(), body.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
     trawl.finish();
 }
 

@@ -128,7 +128,7 @@ fn a_worker_that_hangs_silences_the_watchdog_s_messages_and_a_writer_that_waits_
     let micros = (INTERVAL * 3).as_micros().to_string();
     let setup = manager.setup(&[("WATCHDOG_USEC", &micros)]);
     let trawl = setup.start_with(|config, _| {
-        config + &format!("[observe]\nlisten = \"{observe}\"\nwatchdog_seconds = 1\n")
+        config + &format!("[observe]\nlisten = \"{observe}\"\nwatchdog_seconds = 2\n")
     });
     manager.until("READY=1");
     manager.until("WATCHDOG=1");
