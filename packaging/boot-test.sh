@@ -44,6 +44,7 @@ is_success() { [ "$(status_of "$1")" = success ]; }
 packets_of() { for object in /var/lib/trawl/out/pcap_"$1"*.pcap; do trawl filter test "$object" --json; done | grep -oE '"(packets|total)": *[0-9]+' | head -n 1 | grep -oE '[0-9]+$'; }
 captured() { trawl capture show "$1" --json | grep -oE '"captured": *[0-9]+' | head -n 1 | grep -oE '[0-9]+$'; }
 has_captured() { [ "$(captured "$1")" -ge "$2" ]; }
+has_segment() { [ -n "$(find /var/lib/trawl/spool/"$1" -name 'q*.pcap')" ]; }
 
 install() { apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" </dev/null; }
 
@@ -66,7 +67,7 @@ ok "apt install: user, directories, rights; nothing was started"
 trawl check --config $CONFIG >/out/check 2>&1 && fail "a config for another machine is taken"
 ip link add send0 type veth peer name cap0
 ip link set send0 up && ip link set cap0 up && ip link set lo up
-sysctl -qw net.ipv6.conf.send0.disable_ipv6=1 net.ipv6.conf.cap0.disable_ipv6=1
+for end in send0 cap0; do echo 1 >/proc/sys/net/ipv6/conf/$end/disable_ipv6; done
 ip addr add 10.9.0.1/24 dev send0
 ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev send0
 mount --bind /disks/spool /var/lib/trawl/spool
@@ -106,6 +107,7 @@ ok "a capture of 100 frames on a veth: 100 in the object, trawl verify agrees"
 id=$(capture | id_of)
 send 50
 until_so 20 "50 frames" has_captured "$id" 50
+until_so 20 "a segment on the disk" has_segment "$id"
 kill -STOP "$(show MainPID)"
 until_so 60 "a restart by the watchdog" restarted 0
 journalctl -b -u trawl.service --no-pager | grep -q 'Watchdog timeout' || fail "no word of the watchdog"

@@ -39,7 +39,7 @@ Type=oneshot
 ExecStart=/bin/bash /pkg/boot-test.sh
 StandardOutput=file:/out/log
 StandardError=inherit
-ExecStopPost=/bin/sh -c 'journalctl -b --no-pager -o short-precise >/out/journal 2>&1; systemctl --no-block start poweroff.target'
+ExecStopPost=/bin/sh -c 'journalctl -b --no-pager -o short-precise -u trawl.service >/out/journal 2>&1; systemctl --no-block start poweroff.target'
 U
 mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
 ln -sf /etc/systemd/system/boot-test.service "$root/etc/systemd/system/multi-user.target.wants/boot-test.service"
@@ -47,4 +47,4 @@ cd "$root"
 pivot_root . old
 umount -l /old 2>/dev/null || true
 exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --unit=multi-user.target \
-    --log-target=console --log-level=info --show-status=0
+    --log-target=journal --log-level=info --show-status=0

@@ -182,6 +182,9 @@ impl Account {
     }
 }
 
+/// What a file system keeps for itself at its root: none of it is the spool's, and only root may look into it.
+const FOUND_BY_FSCK: &str = "lost+found";
+
 /// Passes every file that counts to `each`, with its length.
 fn counted_below(dir: &Path, each: &mut dyn FnMut(PathBuf, u64)) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
@@ -193,6 +196,9 @@ fn counted_below(dir: &Path, each: &mut dyn FnMut(PathBuf, u64)) -> io::Result<(
         let name = entry.file_name();
         let counts = COUNTED.iter().any(|end| name.as_encoded_bytes().ends_with(end.as_bytes()));
         if meta.is_dir() {
+            if name == FOUND_BY_FSCK {
+                continue;
+            }
             counted_below(&entry.path(), each)?;
         } else if counts {
             each(entry.path(), meta.len());
