@@ -206,3 +206,22 @@ fn counted_below(dir: &Path, each: &mut dyn FnMut(PathBuf, u64)) -> io::Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+
+    /// A spool on a file system of its own, as is recommended. Its `lost+found` cannot even be read without root's rights.
+    #[test]
+    fn what_fsck_found_at_the_root_of_a_file_system_is_not_charged() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("lost+found", 100), ("a-capture", 50)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("q000-00000000.pcap"), vec![7; bytes]).unwrap();
+        }
+        let quota = Arc::new(Quota::new(1000, 1000, 1000));
+        let account = Account::open(dir.path(), Arc::clone(&quota), Files::default()).unwrap();
+        assert_eq!(account.quota().used(), 50);
+    }
+}
