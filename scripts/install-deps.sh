@@ -70,14 +70,14 @@ need_node_modules() {
         touch "$folder/complete"
 }
 
-# Prometheus' tool for rules and metrics. Its package would start a server and bring its pages, so the tool alone is taken out.
-need_promtool() {
+# Prometheus and its tool for rules. The package would start a server and bring its pages, so the programs alone are taken out.
+need_prometheus() {
     local folder=$TARGET_DIR/test-venv/bin work
-    have promtool || [ -x "$folder/promtool" ] && return
-    say "installing promtool into $folder"
+    [ -x "$folder/prometheus" ] && return
+    say "installing Prometheus into $folder"
     work=$(mktemp -d) && (
         chmod 0755 "$work" && cd "$work" && { apt-get -qq download prometheus 2>/dev/null || { as_root apt-get -qq update && apt-get -qq download prometheus; }; } &&
-            dpkg-deb -x prometheus_*.deb . && install -D usr/bin/promtool "$folder/promtool"
+            dpkg-deb -x prometheus_*.deb . && install -D -t "$folder" usr/bin/promtool usr/bin/prometheus
     )
     local status=$?
     rm -rf "$work"
@@ -92,6 +92,6 @@ if [ "$group" = test ]; then
     need_venv || incomplete=yes
     need_node || incomplete=yes
     need_node_modules || incomplete=yes
-    need_promtool || incomplete=yes
+    need_prometheus || incomplete=yes
 fi
 [ -z "$incomplete" ] || die "some packages are missing, see above"

@@ -40,6 +40,7 @@ mod memory;
 mod outcome;
 mod owners;
 mod overload;
+mod panels;
 #[path = "../common/proxy.rs"]
 mod proxy;
 mod quiet;
