@@ -7,7 +7,8 @@ use crate::skip::skip;
 use crate::trawl::{Setup, Trawl, free_address};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use trawl::job::{Ledger, Status};
@@ -134,8 +135,13 @@ fn promtool_has_nothing_to_say_of_the_metrics() {
     let (trawl, observe) = start(Setup { history_sample: Some(10), ..Setup::replay() }, "");
     let id = trawl.create(&trawl.request(json!({"protocol": 17})));
     trawl.until(&id, Duration::from_secs(20), |p| p.ledger.captured > 0);
-    let text = http::get_text(observe, "/metrics").unwrap();
-    let (_, body) = text.split_once("\r\n\r\n").unwrap();
+    // As curl asks.
+    let mut stream = TcpStream::connect(observe).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
     let Ok(mut promtool) = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -145,7 +151,7 @@ fn promtool_has_nothing_to_say_of_the_metrics() {
     else {
         return skip("promtool", "scripts/install-deps.sh brings it");
     };
-    std::io::Write::write_all(&mut promtool.stdin.take().unwrap(), body.as_bytes()).unwrap();
+    Write::write_all(&mut promtool.stdin.take().unwrap(), body.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
