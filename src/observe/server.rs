@@ -93,7 +93,9 @@ mod tests {
     fn who_names_openmetrics_or_nothing_gets_it_and_who_accepts_anything_gets_what_every_tool_reads() {
         let of = |accept: Option<&str>| {
             let mut headers = HeaderMap::new();
-            accept.map(|value| headers.insert(header::ACCEPT, value.parse().unwrap()));
+            if let Some(value) = accept {
+                headers.insert(header::ACCEPT, value.parse().unwrap());
+            }
             wants_classic(&headers)
         };
         let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";

@@ -125,10 +125,15 @@ fn what_a_killed_process_of_every_released_version_left_is_taken_up_and_delivere
         let outcome = Outcome::read(&bucket, id);
         assert!(!outcome.frames.is_empty());
         verify(&bucket.join(format!("pcap_{id}.json")), &version.join("delivered/public.pem"));
-        let simple =
-            captures.iter().find(|one| one["type"] == "simple").unwrap()["id"].as_str().unwrap().to_owned();
-        let file = host.try_ask(&format!("/{simple}/download"));
-        assert!(file.is_ok_and(|answer| answer.status == 200), "{}", log());
+        let simple = captures.iter().find(|one| one["type"] == "simple").unwrap()["id"].as_str().unwrap();
+        let file = Command::new(env!("CARGO_BIN_EXE_trawl"))
+            .args(["capture", "download", simple, "--output", "-", "--url"])
+            .arg(format!("http://{}/client/v4", host.listen))
+            .env("TRAWL_ACCOUNT", ACCOUNT)
+            .env("TRAWL_TOKEN", "released")
+            .output()
+            .unwrap();
+        assert!(file.status.success() && file.stdout.len() > 24, "{file:?}: {}", log());
         kill_process(Pid::from_child(&host.process), Signal::TERM).unwrap();
         assert!(host.process.wait().unwrap().success(), "{}", log());
         drop(host);
