@@ -344,7 +344,7 @@ async fn run(
         signal = signals.end() => signal,
         died = tasks.died() => return Err(died),
     };
-    observation.begin();
+    observation.begin(signal);
     tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
         // The engine ends with its answer, so that must be looked at first.

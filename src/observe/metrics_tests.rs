@@ -15,6 +15,9 @@ use std::time::{Duration, UNIX_EPOCH};
 #[path = "../../tests/common/openmetrics.rs"]
 mod openmetrics;
 
+#[path = "monitoring_tests.rs"]
+mod monitoring;
+
 const DOCUMENT: &str = include_str!("../../docs/METRICS.md");
 
 /// The name without what the format appends to samples.
@@ -164,4 +167,25 @@ fn the_reader_refuses_what_the_format_forbids() {
     ] {
         assert!(openmetrics::parse(&wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn the_older_format_has_every_family_under_the_name_of_its_samples() {
+    let text = encode(snapshot()).unwrap();
+    let classic = classic(&text);
+    let samples = |text: &str| {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(samples(&text), samples(&classic));
+    for metric in TABLE {
+        let (suffix, kind) = match metric.kind {
+            Type::Counter => ("_total", "counter"),
+            Type::Gauge => ("", "gauge"),
+            Type::Info => ("_info", "gauge"),
+        };
+        let name = family(metric) + suffix;
+        let head = format!("# HELP {name} {}.\n# TYPE {name} {kind}\n{name}", metric.help);
+        assert!(classic.contains(&head), "{head}\n{classic}");
+    }
+    assert!(!classic.contains("# UNIT") && !classic.contains("# EOF"));
 }

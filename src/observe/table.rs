@@ -189,9 +189,9 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.counts_losses)) }),
     gauge("port_link_up", None, &["port"], "1 while the link is up",
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.link_up)) }),
-    gauge("port_link", Some("bits_per_second"), &["port"], "Speed of the link, if it is known",
+    gauge("port_link", Some("bytes_per_second"), &["port"], "Speed of the link, if it is known",
         |s, out| for p in &s.ports {
-            if let Some(mbps) = p.link_mbps { out.push(&[&p.port], u64::from(mbps) * 1_000_000) }
+            if let Some(mbps) = p.link_mbps { out.push(&[&p.port], u64::from(mbps) * 125_000) }
         }),
     // queues
     counter("queue_rx", PACKETS, &["port", "queue"], "Frames that a worker received",

@@ -18,6 +18,7 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+mod held;
 mod host;
 #[path = "../common/front.rs"]
 mod front;
@@ -40,15 +41,18 @@ mod outcome;
 mod owners;
 mod pace;
 mod overload;
+mod panels;
 #[path = "../common/proxy.rs"]
 mod proxy;
 mod quiet;
 mod recover;
 mod refusals;
+mod released;
 mod replay;
 mod retention;
 mod rights;
 mod s3;
+mod service;
 mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
