@@ -111,7 +111,7 @@ class Beside:
         grown = {name: counts2[name] - counts1.get(name, 0) for name in counts2}
         figures = {"pps": (packets2 - packets1) / passed, "rx_pps": (rx2 - rx1) / passed, "bytes_s": (bytes2 - bytes1) / passed,
                    "merged_s": grown.get("trawl_merge_bytes_total", 0) / passed,
-                   "stood_back": grown.get("trawl_delivery_stood_back_milliseconds_total", 0) / 1000 / passed,
+                   "stood_back": grown.get("trawl_delivery_stood_back_seconds_total", 0) / passed,
                    "read_s": (disk2[0] - disk1[0]) / passed, "written_s": (disk2[1] - disk1[1]) / passed}
         figures |= {f"cpu_{kind}": round((spent2[kind] - spent1[kind]) / passed, 3) for kind in KINDS}
         return {name: round(value, 3) for name, value in figures.items()}

@@ -8,7 +8,7 @@ const DASHBOARD: &str = include_str!("../../monitoring/dashboard.json");
 const RUNBOOK: &str = include_str!("../../docs/RUNBOOK.md");
 
 /// On no panel: the same is there as a rate, or beside it as another count.
-const NOT_SHOWN: [&str; 16] = [
+const NOT_SHOWN: [&str; 17] = [
     "trawl_port_counts_losses",
     "trawl_stage_turns_total",
     "trawl_stage_queued_most_messages",
@@ -25,6 +25,8 @@ const NOT_SHOWN: [&str; 16] = [
     "trawl_capture_objects",
     "trawl_merge_objects_total",
     "trawl_queue_worker",
+    // Absent while none waits.
+    "trawl_upload_next_try_seconds",
 ];
 
 /// The names of samples, as queries use them.

@@ -24,7 +24,7 @@ fn a_delivery_stands_back_for_a_capture_gets_on_and_arrives() {
     // Its source never runs dry, and few frames match: the worker presses, and the spool does not fill.
     let id = trawl.create(&trawl.request(json!({"protocol": 1})));
     trawl.until(&id, SOON, |progress| {
-        progress.status == Status::Running && metric("trawl_delivery_stood_back_milliseconds") >= 500
+        progress.status == Status::Running && metric("trawl_delivery_stood_back_seconds") >= 1
     });
     let had = trawl.progress(&id).objects.len();
     trawl.until(&id, SOON, |progress| progress.objects.len() > had + 1);
