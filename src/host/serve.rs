@@ -347,7 +347,6 @@ async fn run(
     observation.begin(signal);
     tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
-        // The engine ends with its answer, so that must be looked at first.
         biased;
         () = handle.shutdown() => {}
         signal = signals.end() => {
@@ -355,7 +354,8 @@ async fn run(
             observe::flush();
             std::process::exit(EXIT_AT_ONCE);
         }
-        died = tasks.died() => return Err(died),
+        // The engine ends with its answer, which may come between the look above and this one.
+        died = tasks.died_but(Some("engine")) => return Err(died),
     }
     retention.abort();
     pruning.abort();
