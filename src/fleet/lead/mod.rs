@@ -119,9 +119,12 @@ impl Lead {
     /// One input; what is to be done about it.
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         let is_tick = matches!(input, Input::Tick);
-        let mut effects = self.take(input, now);
-        if self.is_deposed() {
-            return Vec::new();
+        // What only adds to what is known waits for the next tick.
+        let is_news = matches!(input, Input::Told(..) | Input::Heard(..) | Input::Saw(..));
+        self.take(input, now);
+        let mut effects = Vec::new();
+        if is_news || self.is_deposed() {
+            return effects;
         }
         if let Some(read) = self.job.poll(now) {
             effects.push(Effect::Store(Key::Job, any(read)));
@@ -137,7 +140,7 @@ impl Lead {
         effects
     }
 
-    fn take(&mut self, input: Input, now: Now) -> Vec<Effect> {
+    fn take(&mut self, input: Input, now: Now) {
         let backoff = self.settings.backoff;
         match input {
             Input::Stored(Key::Job, answer) => {
@@ -164,7 +167,6 @@ impl Lead {
             Input::Published => self.is_published = true,
             Input::Tick | Input::Stored(..) | Input::Saw(..) => {}
         }
-        Vec::new()
     }
 
     fn heard(&mut self, host: Host, has_part: bool, now: Now) {
