@@ -25,6 +25,8 @@ pub struct Contender {
     seen_at: Option<Duration>,
     writing: Option<Claim>,
     is_busy: bool,
+    /// A write failed, so what was seen is not the newest.
+    must_read: bool,
     next: Duration,
     /// The claim that it holds, and since when it is known to be durable.
     held: Option<(Claim, Duration)>,
@@ -42,6 +44,7 @@ impl Contender {
             seen_at: None,
             writing: None,
             is_busy: false,
+            must_read: false,
             next: Duration::ZERO,
             held: None,
         }
@@ -61,12 +64,15 @@ impl Contender {
             return None;
         }
         self.is_busy = true;
+        if self.must_read {
+            return Some(Op::Read);
+        }
         if let Some((claim, _)) = self.held {
             return Some(self.write(Claim { beat: claim.beat + 1, ..claim }));
         }
         let seen_at = *self.seen_at.get_or_insert(now.mono);
         let wait = self.seen.map_or(self.patience, |_| self.settings.takeover + self.patience);
-        if self.seen_at.is_some() && now.mono >= seen_at + wait {
+        if now.mono >= seen_at + wait {
             let epoch = self.seen.map_or(0, |(_, claim)| claim.epoch) + 1;
             return Some(self.write(Claim { epoch, holder: self.me, beat: 0 }));
         }
@@ -94,6 +100,7 @@ impl Contender {
             // Somebody else wrote, or this write may have landed: only reading the own name says which.
             _ => {
                 self.held = None;
+                self.must_read = true;
                 self.next = now.mono + self.settings.backoff;
             }
         }
@@ -104,6 +111,7 @@ impl Contender {
         if is_older || (found.is_none() && self.seen.is_some()) {
             return;
         }
+        self.must_read = false;
         if self.seen != found {
             self.seen = found;
             self.seen_at = Some(now.mono);

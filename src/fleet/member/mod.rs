@@ -8,7 +8,7 @@
 //!
 //! - *Accepting*: the assignment goes to the host's own disk before a packet is captured, so a restart knows of it.
 //! - *Ending*: the host's own clock, a stop or a reached limit ended it; workers let it go.
-//! - *Noting*: counts are final and go to the disk before anybody hears of them.
+//! - *Noting*: what is final goes to the disk before anybody hears of it: counts, a sample, that everything is delivered.
 //! - *Waiting*: a simple part gives its quota when asked, and holds its packets until the lead says that nothing is asked any more.
 //!
 //! Invariant: a capture that this host has once accepted is never captured again: a restart ends it with what was durable.
@@ -167,7 +167,6 @@ impl Member {
         boot: u64,
         settings: Settings,
         meter: &Meter,
-        now: Now,
     ) -> (Self, Vec<Effect>) {
         let mut member = Self::new(local.assignment, host, boot, settings);
         member.kept = local.kept;
@@ -178,7 +177,7 @@ impl Member {
         let effects = match local.part {
             Some(part) => {
                 member.part = Part { epoch: boot, version: (boot << 32) + 1, ..part };
-                member.note(now)
+                member.note()
             }
             None => {
                 member.part.is_interrupted = true;
@@ -242,7 +241,7 @@ impl Member {
         let mut effects = match (input, self.state) {
             (Input::Assigned(assignment), _) => self.assigned(assignment, now),
             (Input::Kept, State::Accepting) => self.attach(),
-            (Input::Kept, State::Noting) => self.note(now),
+            (Input::Kept, State::Noting) => self.note(),
             (Input::Attached, State::Attaching) => {
                 self.state = State::Running;
                 if !matches!(self.assignment.kind, Kind::Simple { .. }) {
@@ -259,9 +258,8 @@ impl Member {
             }
             (Input::Detached(meter), State::Ending) => self.count(&meter),
             (Input::Delivered(is_there), State::Delivering) => {
-                self.state = State::Waiting;
                 self.advance(if is_there { Stage::Delivered } else { Stage::Failed });
-                self.leave()
+                self.keep()
             }
             (Input::Told(down), _) => self.told(down),
             (Input::Stored(answer), _) => {
@@ -370,9 +368,7 @@ impl Member {
 
     /// Counts are final.
     fn count(&mut self, meter: &Meter) -> Vec<Effect> {
-        self.state = State::Noting;
-        self.part.stage = Stage::Counted;
-        self.part.version += 1;
+        self.advance(Stage::Counted);
         self.part.tally = Tally {
             matched: meter.offered.packets,
             captured: meter.used,
@@ -390,11 +386,17 @@ impl Member {
             self.part.tally = Tally { matched: meter.offered.packets, captured, share: 0, sampled };
             self.part.counts = Some(counts);
         }
+        self.keep()
+    }
+
+    /// What is to be told goes to the disk first, so that a restart never says less than was said.
+    fn keep(&mut self) -> Vec<Effect> {
+        self.state = State::Noting;
         vec![Effect::Keep(Box::new(self.local(true)))]
     }
 
-    /// Counts are on the disk: now others may hear of them.
-    fn note(&mut self, _now: Now) -> Vec<Effect> {
+    /// The part is on the disk: now others may hear of it.
+    fn note(&mut self) -> Vec<Effect> {
         if let Some(holding) = &mut self.holding {
             holding.end(self.part.tally.captured);
         }
@@ -403,8 +405,8 @@ impl Member {
             return vec![Effect::Deliver];
         }
         self.state = State::Waiting;
-        let mut effects = self.give();
-        effects.extend(self.leave());
+        let mut effects = self.leave();
+        effects.extend(self.give());
         effects
     }
 
@@ -420,7 +422,7 @@ impl Member {
         let mut dice = Chance::new(&[self.assignment.seed, u64::from(self.host), u64::from(quotas.round)]);
         self.part.sample = Some((quotas.round, kept.pick(&mut dice, quotas.level, quota)));
         self.part.version += 1;
-        Vec::new()
+        self.keep()
     }
 
     fn advance(&mut self, stage: Stage) {

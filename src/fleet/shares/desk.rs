@@ -23,6 +23,8 @@ struct Round {
     is_hard: bool,
     started: Duration,
     sent: Option<Duration>,
+    /// How often it was sent. Silence is counted in these: a lead that stood still itself has not waited.
+    sends: u32,
     waiting: BTreeSet<Holder>,
 }
 
@@ -157,7 +159,7 @@ impl Desk {
             !share.is_final && !share.granted.is_none()
         };
         let waiting = (0..pool.holders.len() as Holder).filter(waits).collect();
-        self.round = Some(Round { number: self.number, is_hard, started: now.mono, sent: None, waiting });
+        self.round = Some(Round { number: self.number, is_hard, started: now.mono, sent: None, sends: 0, waiting });
     }
 
     /// The round that is under way: its number, whether it is hard.
@@ -182,7 +184,8 @@ impl Desk {
                 .is_some_and(|known| known.recalled >= round.number && known.granted == share.granted);
             !(has || share.is_final)
         });
-        if now.mono >= round.started + silent {
+        let is_over = round.sent.is_some_and(|sent| now.mono >= sent + self.settings.resend);
+        if is_over && self.settings.resend * round.sends >= silent {
             self.mute.extend(round.waiting.iter().copied());
         }
         round.waiting.is_subset(&self.mute)
@@ -202,6 +205,7 @@ impl Desk {
             return Vec::new();
         }
         round.sent = Some(now.mono);
+        round.sends += 1;
         let recall = |holder: &Holder| {
             let granted = pool.holders[*holder as usize].granted;
             (*holder, Down::Recall { round: round.number, is_hard: round.is_hard, granted })

@@ -72,19 +72,20 @@ fn whatever_befalls_a_fleet_no_limit_is_passed_and_every_host_is_named() {
     let first = clock.as_secs() << 20;
     let seeds: Vec<u64> = (0..runs).map(|run| if run % 2 == 0 { run } else { first + run }).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let seen = std::thread::scope(|scope| {
+    let found = std::thread::scope(|scope| {
         let share = |part: usize| {
             let seeds = seeds.iter().copied().skip(part).step_by(threads).collect::<Vec<_>>();
-            scope.spawn(move || {
-                seeds.into_iter().fold(Seen::default(), |seen, seed| match run(Plan::by_chance(seed)) {
-                    Ok(one) => seen.plus(one),
-                    Err(wrong) => panic!("{wrong}\nrepeat it with TRAWL_FLEET_SEED={seed}"),
-                })
-            })
+            scope.spawn(move || seeds.into_iter().map(|seed| (seed, run(Plan::by_chance(seed)))).collect::<Vec<_>>())
         };
         let parts: Vec<_> = (0..threads).map(share).collect();
-        parts.into_iter().map(|part| part.join().unwrap()).fold(Seen::default(), Seen::plus)
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect::<Vec<_>>()
     });
+    let wrong: Vec<String> = found
+        .iter()
+        .filter_map(|(seed, run)| Some(format!("TRAWL_FLEET_SEED={seed} repeats it: {}", run.as_ref().err()?)))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {runs} runs fail\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    let seen = found.into_iter().filter_map(|(_, run)| run.ok()).fold(Seen::default(), Seen::plus);
     println!("{seen:?}; seeds 0.. and {first}..");
     assert_eq!(seen.runs, runs);
     let often = |times: u64, one_in: u64| times * one_in >= runs;

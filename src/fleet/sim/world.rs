@@ -214,7 +214,8 @@ impl World {
     fn picture(&self) -> String {
         let job = self.store.newest(Key::Job);
         let stages: Vec<_> = self.hosts.iter().map(|host| (host.is_up, host.member.as_ref())).collect();
-        format!("{job:?}\npool {:?}\n{stages:#?}", self.store.newest(Key::Pool))
+        let apis: Vec<_> = self.apis.iter().map(|api| (api.is_up, &api.contender, api.deposed, api.lead.as_ref().map(|l| l.0))).collect();
+        format!("{job:?}\n{:?}\n{apis:?}\npool {:?}\n{stages:#?}", self.store.newest(Key::Lead), self.store.newest(Key::Pool))
     }
 
     fn is_over(&self) -> bool {
@@ -853,7 +854,6 @@ impl World {
                 self.apis[api as usize] = Api::new(api, boot, &self.plan);
             }
             Place::Host(host) => {
-                let now = self.now_of(node);
                 let settings = self.plan.settings;
                 let here = &mut self.hosts[host as usize];
                 if here.is_up {
@@ -865,7 +865,7 @@ impl World {
                 let recovered = local.map(|local| {
                     let meter = here.durable.clone();
                     here.ended = here.ended.or(Some(meter.used));
-                    member::Member::recovered(local, host, here.boot, settings, &meter, now)
+                    member::Member::recovered(local, host, here.boot, settings, &meter)
                 });
                 if let Some((member, effects)) = recovered {
                     here.member = Some(member);
