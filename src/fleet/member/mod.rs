@@ -142,9 +142,8 @@ impl Member {
         settings: Settings,
         now: Now,
     ) -> Option<(Self, Vec<Effect>)> {
-        let is_over = now.wall >= assignment.window.end || assignment.is_stopped || assignment.is_final;
         let share = assignment.hosts.iter().find(|(member, _)| *member == host)?.1;
-        if is_over {
+        if is_over(&assignment, now) {
             return None;
         }
         let mut member = Self::new(assignment, host, boot, settings);
@@ -191,13 +190,16 @@ impl Member {
         (member, effects)
     }
 
-    /// The host does not take the capture, and says so.
+    /// The host does not take the capture, and says so. None if it is over anyway.
     #[must_use]
-    pub fn refused(assignment: Assignment, host: Host, boot: u64, settings: Settings) -> Self {
+    pub fn refused(assignment: Assignment, host: Host, boot: u64, settings: Settings, now: Now) -> Option<Self> {
+        if is_over(&assignment, now) {
+            return None;
+        }
         let mut member = Self::new(assignment, host, boot, settings);
         member.state = State::Waiting;
         member.advance(Stage::Refused);
-        member
+        Some(member)
     }
 
     fn new(assignment: Assignment, host: Host, boot: u64, settings: Settings) -> Self {
@@ -249,7 +251,8 @@ impl Member {
                 }
                 Vec::new()
             }
-            (Input::Turn(meter), State::Running) => self.turn(&meter, now),
+            // Counts that came since the last turn count in whatever order a host hears that it is attached.
+            (Input::Turn(meter), State::Attaching | State::Running | State::Ending) => self.turn(&meter, now),
             (Input::Reclaimed { round, taken, used }, _) => {
                 if let Some(holding) = &mut self.holding {
                     holding.reclaimed(round, taken, used);
@@ -449,4 +452,9 @@ impl Member {
         effects.extend(report.map(|report| Effect::Send(Up::Share(report))));
         effects
     }
+}
+
+/// Whether nobody is to begin any more.
+fn is_over(assignment: &Assignment, now: Now) -> bool {
+    now.wall >= assignment.window.end || assignment.is_stopped || assignment.is_final
 }

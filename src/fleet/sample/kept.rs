@@ -119,7 +119,7 @@ impl<T: Tags> Kept<T> {
     }
 
     /// The packets that are there at this level, which is not below that of any segment.
-    fn at(&self, level: u8) -> impl Iterator<Item = Packet> + '_ {
+    pub(super) fn at(&self, level: u8) -> impl Iterator<Item = Packet> + '_ {
         self.segments.iter().flat_map(move |segment| {
             (segment.first..segment.first + segment.packets)
                 .filter(move |sequence| self.survives(segment.stream, *sequence, segment.level, level))

@@ -133,10 +133,13 @@ impl Desk {
         let wanted = self.wants();
         let portion = if deals_all { free } else { free.part(1, 2) };
         let mut has_granted = false;
-        for holder in self.open.clone() {
+        // Those who refuse frames come first: what is left for the others may be nothing.
+        let (dry, others): (Vec<Holder>, Vec<Holder>) =
+            self.open.iter().partition(|holder| self.needs(**holder).is_some());
+        for holder in dry.into_iter().chain(others) {
             let Some(known) = self.known[holder as usize] else { continue };
             let fair = portion.in_proportion(known.wants, wanted.max(Amount::new(1, 1)));
-            let least = known.wants.min(LEAST);
+            let least = if deals_all { Amount::NONE } else { known.wants.min(LEAST) };
             let give = known.wants.min(fair.max(least)).max(known.needs.unwrap_or_default()).min(free);
             if known.needs.is_some_and(|need| !need.fits(give)) {
                 continue;

@@ -113,9 +113,13 @@ impl Holding {
         (!needs.is_none()).then_some(needs)
     }
 
-    /// What is missing to the reserve; nothing while more than half of it is there.
+    /// What is missing to the reserve; nothing while more than half of it is there, or while no packet comes.
     fn wants(&self, is_dry: bool) -> Amount {
-        let target = self.in_time(self.settings.reserve).max(FIRST_WANT);
+        let reserve = self.in_time(self.settings.reserve);
+        if reserve.is_none() && !is_dry && !self.granted.is_none() {
+            return Amount::NONE;
+        }
+        let target = reserve.max(FIRST_WANT);
         let unused = self.unused();
         let of = |target: u64, unused: u64, granted: u64| {
             let is_low = is_dry || unused < target / 2;

@@ -28,6 +28,10 @@ pub struct Check {
     pub reached: u64,
     pub exact: u64,
     pub taken_over: u64,
+    /// Frames that found no share before the limit was closed, and when that was.
+    pub missed_before_end: u64,
+    missed: Vec<u64>,
+    pub over_at: Option<Time>,
 }
 
 /// Hosts that something befell. Only of the others it is promised that nothing of a limit stays with them.
@@ -69,6 +73,9 @@ impl Check {
             reached: 0,
             exact: 0,
             taken_over: 0,
+            missed_before_end: 0,
+            missed: vec![0; plan.hosts.len()],
+            over_at: None,
         }
     }
 
@@ -112,7 +119,15 @@ impl Check {
     }
 
     /// At each write that the store applied.
-    pub fn wrote(&mut self, plan: &Plan, key: Key, before: Option<&Record>, after: &Record, store: &Store) {
+    pub fn wrote(
+        &mut self,
+        plan: &Plan,
+        key: Key,
+        before: Option<&Record>,
+        after: &Record,
+        store: &Store,
+        now: Time,
+    ) {
         match (before, after) {
             (Some(Record::Job(before)), Record::Job(after)) => self.job(before, after),
             (before, Record::Claim(after)) => {
@@ -130,6 +145,7 @@ impl Check {
                 self.hold(pool.check(), || format!("{pool:?} is more than there is"));
                 if key == Key::Pool && pool.reached.is_some() && self.closed.is_none() {
                     self.closed = Some(pool.clone());
+                    self.over_at = Some(now);
                     self.reached += 1;
                 }
                 if let Some(Record::Pool(before)) = before {
@@ -141,6 +157,14 @@ impl Check {
                 self.branch(plan, key, pool, store);
             }
             _ => {}
+        }
+    }
+
+    /// Counts frames that found no share.
+    pub fn missed(&mut self, host: Host, all: u64) {
+        let before = std::mem::replace(&mut self.missed[host as usize], all);
+        if self.over_at.is_none() {
+            self.missed_before_end += all.saturating_sub(before);
         }
     }
 
@@ -250,7 +274,10 @@ impl Check {
             let told = outcome.tally.captured.packets;
             self.hold(told == packets.min(there), || format!("{told} packets of {there}, and {packets} were asked for"));
             let is_enough = there >= packets || (level == 0 && there == kept);
-            self.hold(is_enough, || format!("{there} of {kept} kept packets are left at level {level}"));
+            self.hold(is_enough, || {
+                let here: Vec<_> = hosts.iter().map(|host| (host.ended, &host.durable, host.disk.as_ref().map(|d|&d.part))).collect();
+                format!("{there} of {kept} kept packets are left at level {level} {here:?}")
+            });
             let matched: u64 = counts.iter().map(|counts| counts.matched).sum();
             self.hold(matched == outcome.tally.matched, || "matched packets do not add up".to_owned());
         } else {
@@ -285,7 +312,10 @@ impl Check {
                 Some(Reached::Packets) => used.packets == out.packets,
                 _ => out.bytes >= used.bytes && out.bytes - used.bytes < FRAME,
             };
-            self.hold(is_used, || format!("holder {holder} has {out:?} at the end, and used {used:?}"));
+            self.hold(is_used, || {
+                let here: Vec<_> = members.iter().map(|host| (host.refuses, host.attached_at, &host.member)).collect();
+                format!("holder {holder} has {out:?} at the end, and used {used:?} {here:?}")
+            });
         }
         if self.faulty.is_empty() {
             self.exact += 1;

@@ -23,6 +23,8 @@ pub struct Store {
     revision: u64,
     busy_until: Time,
     pub writes: BTreeMap<&'static str, u64>,
+    /// Bytes of the largest record, where it is measured.
+    pub largest: u64,
     dice: Chance,
     forgot: usize,
 }
@@ -47,6 +49,7 @@ impl Store {
             revision: 0,
             busy_until: 0,
             writes: BTreeMap::new(),
+            largest: 0,
             dice: Chance::new(&[seed, 4]),
             forgot: 0,
         }

@@ -100,6 +100,9 @@ pub struct World {
     first_job: Option<Job>,
     /// Messages and bytes by subject, where they are measured.
     pub subjects: BTreeMap<&'static str, (u64, u64)>,
+    /// Messages by subject in their busiest second, and in this one.
+    pub busiest: BTreeMap<&'static str, u64>,
+    second: BTreeMap<&'static str, (Time, u64)>,
     pub published_at: Option<Time>,
 }
 
@@ -128,6 +131,8 @@ impl World {
             colos: by_colo,
             first_job: None,
             subjects: BTreeMap::new(),
+            busiest: BTreeMap::new(),
+            second: BTreeMap::new(),
             published_at: None,
             plan,
         };
@@ -292,11 +297,19 @@ impl World {
     // ---- network
 
     fn send(&mut self, from: Place, to: Place, message: Message) {
-        if self.plan.measures {
+        if self.plan.measures && self.now >= ACCEPTED {
             let (subject, bytes) = measure(&message);
             let counted = self.subjects.entry(subject).or_default();
             counted.0 += 1;
             counted.1 += bytes;
+            if subject == "store: write" {
+                self.store.largest = self.store.largest.max(bytes);
+            }
+            let second = self.second.entry(subject).or_default();
+            let this = self.now / SECOND;
+            *second = if second.0 == this { (this, second.1 + 1) } else { (this, 1) };
+            let busiest = self.busiest.entry(subject).or_default();
+            *busiest = second.1.max(*busiest);
         }
         for at in self.network.send(&self.plan, from, to, self.now) {
             self.at(at, Event::Arrive(to, message.clone()));
@@ -370,7 +383,7 @@ impl World {
         if let Answer::Wrote(revision) = answer
             && let Some(after) = self.store.newest(key).cloned()
         {
-            self.check.wrote(&self.plan, key, before.as_ref(), &after, &self.store);
+            self.check.wrote(&self.plan, key, before.as_ref(), &after, &self.store, self.now);
             self.watch(key, revision, &after);
         }
         if !self.store.loses_answer(&self.plan, self.now) {
@@ -505,7 +518,7 @@ impl World {
         }
         let settings = self.plan.settings;
         if here.refuses {
-            here.member = Some(member::Member::refused(assignment, host, here.boot, settings));
+            here.member = member::Member::refused(assignment, host, here.boot, settings, now);
             return self.member(host, member::Input::Tick);
         }
         if let Some((member, effects)) = member::Member::accept(assignment, host, here.boot, settings, now) {
@@ -639,6 +652,8 @@ impl World {
             here.make_durable(now);
             let meter = here.plane.meter();
             self.check.files(&self.plan, &self.hosts, host, &self.store);
+            let missed = here_missed(&self.hosts[host as usize]);
+            self.check.missed(host, missed);
             self.member(host, member::Input::Turn(meter));
         } else if is_member {
             self.member(host, member::Input::Tick);
@@ -919,4 +934,9 @@ fn measure(message: &Message) -> (&'static str, u64) {
         Message::Branch(down) => ("down (to branch)", bytes(down)),
         Message::Beat { .. } => ("heartbeat", 200),
     }
+}
+
+/// Frames that found no share so far.
+fn here_missed(host: &SimHost) -> u64 {
+    host.plane.offered.packets - host.plane.used.packets
 }
