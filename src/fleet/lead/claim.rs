@@ -5,7 +5,7 @@
 //! agree. Two nodes may believe at once that they hold it; everything that they write carries the epoch and is held against the
 //! revision, so that does no harm.
 //!
-//! Invariant: each epoch belongs to one life of one node.
+//! Invariant: each epoch belongs to one life of one node, and it acts in it without a break.
 
 use crate::fleet::Now;
 use crate::fleet::held::{Answer, Op};
@@ -30,6 +30,9 @@ pub struct Contender {
     next: Duration,
     /// The claim that it holds, and since when it is known to be durable.
     held: Option<(Claim, Duration)>,
+    /// The last epoch in which it stopped acting. It never acts in one again: what it forgot then, such as numbers of rounds, must
+    /// not come a second time.
+    lapsed: u64,
 }
 
 impl Contender {
@@ -47,6 +50,7 @@ impl Contender {
             must_read: false,
             next: Duration::ZERO,
             held: None,
+            lapsed: 0,
         }
     }
 
@@ -64,11 +68,13 @@ impl Contender {
             return None;
         }
         self.is_busy = true;
+        self.check(now);
         if self.must_read {
             return Some(Op::Read);
         }
         if let Some((claim, _)) = self.held {
-            return Some(self.write(Claim { beat: claim.beat + 1, ..claim }));
+            let beat = self.seen.map_or(claim.beat, |(_, seen)| seen.beat) + 1;
+            return Some(self.write(Claim { beat, ..claim }));
         }
         let seen_at = *self.seen_at.get_or_insert(now.mono);
         let wait = self.seen.map_or(self.patience, |_| self.settings.takeover + self.patience);
@@ -79,6 +85,20 @@ impl Contender {
         Some(Op::Read)
     }
 
+    /// A claim that was not renewed in time is given up, also if the renewal succeeds later.
+    fn check(&mut self, now: Now) {
+        if self.held.is_some() && self.holds(now).is_none() {
+            self.lapse();
+        }
+    }
+
+    fn lapse(&mut self) {
+        if let Some((claim, _)) = self.held.take() {
+            self.lapsed = claim.epoch;
+            self.must_read = true;
+        }
+    }
+
     fn write(&mut self, claim: Claim) -> Op<Record> {
         self.writing = Some(claim);
         let expected = self.seen.map_or(0, |(revision, _)| revision);
@@ -87,19 +107,21 @@ impl Contender {
 
     /// The store answers.
     pub fn answered(&mut self, answer: Answer<Record>, now: Now) {
+        self.check(now);
         self.is_busy = false;
         let writing = self.writing.take();
         self.next = now.mono + self.settings.takeover / 10;
         match (one::<Claim>(answer), writing) {
             (Answer::Wrote(revision), Some(claim)) => {
                 self.see(Some((revision, claim)), now);
-                self.held = Some((claim, now.mono));
+                if claim.epoch > self.lapsed {
+                    self.held = Some((claim, now.mono));
+                }
                 self.next = now.mono + self.settings.renew;
             }
             (Answer::Read(found), _) => self.see(found, now),
             // Somebody else wrote, or this write may have landed: only reading the own name says which.
             _ => {
-                self.held = None;
                 self.must_read = true;
                 self.next = now.mono + self.settings.backoff;
             }
@@ -116,8 +138,12 @@ impl Contender {
             self.seen = found;
             self.seen_at = Some(now.mono);
         }
-        if let Some((_, claim)) = found.filter(|(_, claim)| claim.holder == self.me) {
-            self.held = self.held.or(Some((claim, now.mono)));
+        let Some((_, claim)) = found else { return };
+        if claim.holder != self.me {
+            self.lapse();
+        } else if claim.epoch > self.lapsed && self.held.is_none() {
+            self.held = Some((claim, now.mono));
         }
+        self.must_read = false;
     }
 }

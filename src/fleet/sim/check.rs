@@ -34,6 +34,9 @@ pub struct Check {
     pub over_at: Option<Time>,
 }
 
+/// A host that has heard of the capture answers within this, over a network that loses one message of ten.
+const ANSWER: Time = 2 * super::plan::SECOND;
+
 /// Hosts that something befell. Only of the others it is promised that nothing of a limit stays with them.
 fn faulty(plan: &Plan) -> BTreeSet<Host> {
     use super::network::{Network, Place};
@@ -298,12 +301,21 @@ impl Check {
             _ => free.bytes < FRAME,
         };
         self.hold(is_out, || format!("closed with {free:?} to give"));
+        // One that had not heard of the capture by then, or whose refusal was not heard, could not answer.
+        let over = self.over_at.unwrap_or(0);
+        let is_unheard = |host: &SimHost| {
+            if host.refuses {
+                is_branched || !closed.holders[host.host as usize].is_final
+            } else {
+                host.attached_at.is_none_or(|at| at + ANSWER > over)
+            }
+        };
         for (holder, share) in closed.holders.iter().enumerate() {
             let is_here = |host: &&SimHost| {
                 if is_branched { host.colo as usize == holder } else { host.host as usize == holder }
             };
             let members: Vec<_> = hosts.iter().filter(is_here).collect();
-            if members.iter().any(|host| self.faulty.contains(&host.host)) {
+            if members.iter().any(|host| self.faulty.contains(&host.host) || is_unheard(host)) {
                 continue;
             }
             let used: Amount = members.iter().map(|host| host.files()).sum();
@@ -317,7 +329,7 @@ impl Check {
                 format!("holder {holder} has {out:?} at the end, and used {used:?} {here:?}")
             });
         }
-        if self.faulty.is_empty() {
+        if self.faulty.is_empty() && !hosts.iter().any(is_unheard) {
             self.exact += 1;
             let sum: Amount = hosts.iter().map(SimHost::files).sum();
             let is_exact = match closed.reached {

@@ -63,7 +63,9 @@ const RUNS: u64 = 400;
 #[cfg_attr(miri, ignore)]
 fn whatever_befalls_a_fleet_no_limit_is_passed_and_every_host_is_named() {
     if let Some(seed) = variable("TRAWL_FLEET_SEED") {
-        run(Plan::by_chance(seed)).unwrap();
+        let plan = Plan::by_chance(seed);
+        println!("{plan:?}");
+        run(plan).unwrap();
         return;
     }
     let runs = variable("TRAWL_FLEET_RUNS").unwrap_or(RUNS);

@@ -857,6 +857,7 @@ impl World {
                     here.durable = Default::default();
                 }
                 here.crash();
+                self.check.files(&self.plan, &self.hosts, host, &self.store);
             }
             _ => {}
         }
