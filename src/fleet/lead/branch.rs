@@ -116,10 +116,11 @@ impl Branch {
             }
             Down::Recall { round, is_hard, granted } => {
                 self.receive(granted);
-                let is_new = round > self.recalled && self.desk.round().is_none_or(|(at, _)| round > at);
-                if round <= self.recalled {
-                    self.sent = None;
-                    self.recalled_again(round);
+                // One whose return is being written is answered when that is durable.
+                let last = self.returning.unwrap_or(0).max(self.recalled);
+                let is_new = round > last && self.desk.round().is_none_or(|(at, _)| round > at);
+                if round == self.recalled {
+                    self.returning = self.returning.or(Some(round));
                 }
                 if let (true, Some(pool)) = (is_new, self.pool.as_ref().and_then(Held::value)) {
                     let pool = self.desk.applied(pool);
@@ -127,12 +128,6 @@ impl Branch {
                 }
             }
             Down::Noted { .. } => {}
-        }
-    }
-
-    fn recalled_again(&mut self, round: u64) {
-        if round == self.recalled {
-            self.returning = Some(round);
         }
     }
 

@@ -226,8 +226,9 @@ impl Desk {
         let has_changed = match self.round() {
             None => {
                 let has_granted = self.serve(&mut pool, false);
-                if !has_granted && self.smallest_need().is_some() {
-                    self.begin(&pool, false, None, now);
+                if !has_granted && let Some(need) = self.smallest_need() {
+                    let is_hard = self.is_nearly_out(&pool, need);
+                    self.begin(&pool, is_hard, None, now);
                 }
                 has_granted
             }
@@ -235,6 +236,19 @@ impl Desk {
         };
         let sent = self.recalls(durable, now);
         (has_changed.then_some(pool), sent)
+    }
+
+    /// Whether all that is out would last the hosts in need no longer than what a soft round leaves to each: then it brings nothing.
+    /// They want what they use in the time of the reserve.
+    fn is_nearly_out(&self, pool: &Pool, need: Amount) -> bool {
+        let out: Amount = pool.holders.iter().map(super::Share::unused).sum();
+        let wants = self.wants();
+        let (keep, reserve) = (self.settings.keep.as_millis() as u64, self.settings.reserve.as_millis() as u64);
+        if need.packets > pool.free().packets {
+            out.packets <= wants.part(keep, reserve).packets
+        } else {
+            out.bytes <= wants.part(keep, reserve).bytes
+        }
     }
 
     /// Ends a round that has brought what it can: deals that, or goes on to the next one, or closes.

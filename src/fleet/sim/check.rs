@@ -21,6 +21,8 @@ pub struct Check {
     sum: Amount,
     published: Option<(Outcome, Vec<(Host, Vec<Packet>)>)>,
     faulty: BTreeSet<Host>,
+    /// Data centers for which another host has spoken since.
+    moved: BTreeSet<usize>,
     closed: Option<Pool>,
     /// Times that a node took up the capture.
     pub leads: u64,
@@ -71,6 +73,7 @@ impl Check {
             sum: Amount::NONE,
             published: None,
             faulty: faulty(plan),
+            moved: BTreeSet::new(),
             closed: None,
             leads: 0,
             reached: 0,
@@ -135,7 +138,7 @@ impl Check {
             (Some(Record::Job(before)), Record::Job(after)) => self.job(before, after),
             (before, Record::Claim(after)) => {
                 let before = before.and_then(|before| Claim::try_from(before.clone()).ok());
-                self.claim(before, *after);
+                self.claim(key, before, *after);
             }
             (Some(Record::Assignment(before)), Record::Assignment(after)) => {
                 self.hold(before.serial <= after.serial, || format!("assignment {after:?} after {before:?}"));
@@ -183,11 +186,16 @@ impl Check {
         self.hold(before.outcome.is_none() || before.outcome == after.outcome, || "the outcome changed".to_owned());
     }
 
-    fn claim(&mut self, before: Option<Claim>, after: Claim) {
+    fn claim(&mut self, key: Key, before: Option<Claim>, after: Claim) {
         let Some(before) = before else { return };
         let is_renewal = after.holder == before.holder && after.epoch == before.epoch;
         self.hold(is_renewal || after.epoch > before.epoch, || format!("{after:?} after {before:?}"));
         self.taken_over += u64::from(!is_renewal);
+        if let Key::Branch(colo) = key
+            && !is_renewal
+        {
+            self.moved.insert(colo as usize);
+        }
     }
 
     /// What a data center has is what the whole gave it.
@@ -315,6 +323,9 @@ impl Check {
                 if is_branched { host.colo as usize == holder } else { host.host as usize == holder }
             };
             let members: Vec<_> = hosts.iter().filter(is_here).collect();
+            if is_branched && self.moved.contains(&holder) {
+                continue;
+            }
             if members.iter().any(|host| self.faulty.contains(&host.host) || is_unheard(host)) {
                 continue;
             }
@@ -329,7 +340,7 @@ impl Check {
                 format!("holder {holder} has {out:?} at the end, and used {used:?} {here:?}")
             });
         }
-        if self.faulty.is_empty() && !hosts.iter().any(is_unheard) {
+        if self.faulty.is_empty() && self.moved.is_empty() && !hosts.iter().any(is_unheard) {
             self.exact += 1;
             let sum: Amount = hosts.iter().map(SimHost::files).sum();
             let is_exact = match closed.reached {
