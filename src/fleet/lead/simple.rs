@@ -22,8 +22,9 @@ impl Lead {
             if (0..verdicts.len()).any(is_waited_for) {
                 return Vec::new();
             }
-            let is_in: Vec<bool> =
-                (0..verdicts.len()).map(|host| verdicts[host].is_none() && self.counts(host).is_some()).collect();
+            let is_in: Vec<bool> = (0..verdicts.len())
+                .map(|host| verdicts[host].is_none() && self.counts(host).is_some())
+                .collect();
             return self.quote(job, 1, &is_in);
         };
         let asked = match self.asked_at {
@@ -33,7 +34,9 @@ impl Lead {
                 now.mono
             }
         };
-        let owes = |host: usize| quotas.of[host].is_some_and(|of| of > 0) && self.sample(host, quotas.round).is_none();
+        let owes = |host: usize| {
+            quotas.of[host].is_some_and(|of| of > 0) && self.sample(host, quotas.round).is_none()
+        };
         let owing: Vec<usize> = (0..quotas.of.len()).filter(|host| owes(*host)).collect();
         if owing.is_empty() {
             return self.conclude_simple(job, quotas);

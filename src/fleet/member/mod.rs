@@ -192,7 +192,13 @@ impl Member {
 
     /// The host does not take the capture, and says so. None if it is over anyway.
     #[must_use]
-    pub fn refused(assignment: Assignment, host: Host, boot: u64, settings: Settings, now: Now) -> Option<Self> {
+    pub fn refused(
+        assignment: Assignment,
+        host: Host,
+        boot: u64,
+        settings: Settings,
+        now: Now,
+    ) -> Option<Self> {
         if is_over(&assignment, now) {
             return None;
         }

@@ -53,8 +53,9 @@ impl News {
                 Vec::new()
             }
             Self::Branch { noted, sent } => {
-                let is_sent =
-                    sent.is_some_and(|(version, at)| version == part.version && now.mono < at + 4 * settings.resend);
+                let is_sent = sent.is_some_and(|(version, at)| {
+                    version == part.version && now.mono < at + 4 * settings.resend
+                });
                 if *noted >= part.version || is_sent {
                     return Vec::new();
                 }

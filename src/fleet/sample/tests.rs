@@ -132,7 +132,8 @@ fn inclusion(sizes: &[usize], cap: u64, packets: u64, level_of: impl Fn(&[Counts
             hosts.push((first, kept, told));
             first += size;
         }
-        let counts: Vec<Counts> = hosts.iter().map(|(_, kept, told)| kept.counts(told.len() as u64)).collect();
+        let counts: Vec<Counts> =
+            hosts.iter().map(|(_, kept, told)| kept.counts(told.len() as u64)).collect();
         let level = level_of(&counts);
         let there: u64 = counts.iter().map(|counts| counts.at(level)).sum();
         for (first, kept, told) in &hosts {
@@ -146,7 +147,9 @@ fn inclusion(sizes: &[usize], cap: u64, packets: u64, level_of: impl Fn(&[Counts
 
 #[test]
 fn every_packet_of_every_host_is_in_the_file_with_the_same_probability() {
-    for (sizes, cap, packets) in [(vec![4, 1], 2, 1), (vec![3, 1, 1], 2, 2), (vec![5], 3, 1), (vec![2, 2], 1, 1)] {
+    for (sizes, cap, packets) in
+        [(vec![4, 1], 2, 1), (vec![3, 1, 1], 2, 2), (vec![5], 3, 1), (vec![2, 2], 1, 1)]
+    {
         let sums = inclusion(&sizes, cap, packets, |counts| common_level(counts.iter(), cap).min(LEVELS));
         assert!(sums[0] > 0 && sums.iter().all(|sum| *sum == sums[0]), "{sizes:?}: {sums:?}");
     }

@@ -107,7 +107,10 @@ impl Desk {
     /// The smallest need that waits, by bytes, because a frame is one packet.
     #[must_use]
     pub fn smallest_need(&self) -> Option<Amount> {
-        self.open.iter().filter_map(|holder| self.needs(*holder)).min_by_key(|need| (need.bytes, need.packets))
+        self.open
+            .iter()
+            .filter_map(|holder| self.needs(*holder))
+            .min_by_key(|need| (need.bytes, need.packets))
     }
 
     /// What those whose asks are open would like to have.
@@ -162,7 +165,8 @@ impl Desk {
             !share.is_final && !share.granted.is_none()
         };
         let waiting = (0..pool.holders.len() as Holder).filter(waits).collect();
-        self.round = Some(Round { number: self.number, is_hard, started: now.mono, sent: None, sends: 0, waiting });
+        self.round =
+            Some(Round { number: self.number, is_hard, started: now.mono, sent: None, sends: 0, waiting });
     }
 
     /// The round that is under way: its number, whether it is hard.
@@ -243,7 +247,8 @@ impl Desk {
     fn is_nearly_out(&self, pool: &Pool, need: Amount) -> bool {
         let out: Amount = pool.holders.iter().map(super::Share::unused).sum();
         let wants = self.wants();
-        let (keep, reserve) = (self.settings.keep.as_millis() as u64, self.settings.reserve.as_millis() as u64);
+        let (keep, reserve) =
+            (self.settings.keep.as_millis() as u64, self.settings.reserve.as_millis() as u64);
         if need.packets > pool.free().packets {
             out.packets <= wants.part(keep, reserve).packets
         } else {

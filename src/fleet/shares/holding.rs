@@ -137,8 +137,7 @@ impl Holding {
         let keep = if is_hard { Amount::NONE } else { self.in_time(self.settings.keep) };
         // What is not limited is not asked for again, so it stays.
         let of = |keep: u64, granted: u64| if is_unlimited(granted) { UNLIMITED } else { keep };
-        let keep =
-            Amount::new(of(keep.packets, self.granted.packets), of(keep.bytes, self.granted.bytes));
+        let keep = Amount::new(of(keep.packets, self.granted.packets), of(keep.bytes, self.granted.bytes));
         Reclaim { round, keep }
     }
 

@@ -68,7 +68,15 @@ impl Escrow {
             let first = durable.holders[place].granted;
             let holding = Holding::new(first, 1, Settings::default());
             let none = Amount::NONE;
-            Host { holding, budget: first, offered: none, used: none, refused: None, length: *length, is_gone: false }
+            Host {
+                holding,
+                budget: first,
+                offered: none,
+                used: none,
+                refused: None,
+                length: *length,
+                is_gone: false,
+            }
         };
         Self {
             hosts: lengths.iter().enumerate().map(host).collect(),
@@ -110,7 +118,8 @@ impl Escrow {
         for (place, host) in self.hosts.iter_mut().enumerate() {
             let refused = host.refused.take();
             if !host.is_gone {
-                host.holding.turn(&Meter { offered: host.offered, used: host.used, refused, kept: Vec::new() }, now);
+                host.holding
+                    .turn(&Meter { offered: host.offered, used: host.used, refused, kept: Vec::new() }, now);
             }
             self.messages.extend(host.holding.report(now).map(|report| Message::Up(place as u32, report)));
         }
@@ -323,7 +332,9 @@ fn what_a_silent_host_holds_is_never_granted_again() {
         escrow.traffic(0, 20);
         escrow.turn();
         let messages = std::mem::take(&mut escrow.messages);
-        let heard = messages.into_iter().filter(|message| !matches!(message, Message::Up(1, _) | Message::Down(1, _)));
+        let heard = messages
+            .into_iter()
+            .filter(|message| !matches!(message, Message::Up(1, _) | Message::Down(1, _)));
         heard.collect::<Vec<_>>().into_iter().for_each(|message| escrow.arrive(message));
     }
     assert_eq!(escrow.durable.reached, Some(Reached::Packets));
@@ -340,7 +351,14 @@ fn a_late_answer_to_an_overtaken_grant_does_not_close_the_limit() {
     pool.grant(0, limit);
     let mut desk = Desk::new(2, 1, Settings::default());
     let now = |ms: u64| Now { mono: Duration::from_millis(ms), wall: Duration::ZERO };
-    let dry = Report { at: 1, granted: pool.holders[1].granted, used: pool.holders[1].granted, needs: Some(Amount::new(1, 60)), wants: Amount::new(64, 0), ..Report::default() };
+    let dry = Report {
+        at: 1,
+        granted: pool.holders[1].granted,
+        used: pool.holders[1].granted,
+        needs: Some(Amount::new(1, 60)),
+        wants: Amount::new(64, 0),
+        ..Report::default()
+    };
     desk.told(1, dry, now(0));
     let mut round = 0;
     for ms in (0..8000).step_by(50) {
@@ -351,7 +369,11 @@ fn a_late_answer_to_an_overtaken_grant_does_not_close_the_limit() {
             round = number;
             let known = if to == 0 { Amount::NONE } else { pool.holders[1].granted };
             let answer = Report { at: 2 + ms, granted: known, recalled: number, ..dry };
-            desk.told(to, Report { used: Amount::NONE, needs: (to == 1).then_some(Amount::new(1, 60)), ..answer }, now(ms));
+            desk.told(
+                to,
+                Report { used: Amount::NONE, needs: (to == 1).then_some(Amount::new(1, 60)), ..answer },
+                now(ms),
+            );
         }
     }
     assert!(round > 0);

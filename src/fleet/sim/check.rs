@@ -51,9 +51,8 @@ fn faulty(plan: &Plan) -> BTreeSet<Host> {
         let is_cut = plan.cuts.iter().any(|cut| hits(cut.from, *host) || hits(cut.to, *host));
         let is_down = plan.crashes.iter().any(|crash| hits(crash.node, *host));
         // A lead that is cut off hears nobody, until another one takes over.
-        let is_lead_cut = plan.cuts.iter().any(|cut| {
-            [cut.from, cut.to].iter().any(|place| matches!(place, Place::Api(_)))
-        });
+        let is_lead_cut =
+            plan.cuts.iter().any(|cut| [cut.from, cut.to].iter().any(|place| matches!(place, Place::Api(_))));
         is_cut || is_down || is_lead_cut || plan.pauses.iter().any(|pause| hits(pause.node, *host))
     };
     let hit: BTreeSet<Host> = (0..plan.hosts.len() as Host).filter(is_hit).collect();
@@ -117,7 +116,8 @@ impl Check {
         };
         let (Some(Record::Pool(pool)), Some(place)) = (store.newest(key), place) else { return };
         let (share, plane) = (pool.holders[place], &here.plane);
-        let is_covered = plane.raised.fits(share.granted) && (share.is_final || share.returned.fits(plane.lowered));
+        let is_covered =
+            plane.raised.fits(share.granted) && (share.is_final || share.returned.fits(plane.lowered));
         self.hold(is_covered || !plane.is_attached, || {
             let (raised, lowered) = (plane.raised, plane.lowered);
             format!("host {host}: {share:?} is durable, and it has {raised:?}, and gave back {lowered:?}")
@@ -156,7 +156,8 @@ impl Check {
                 }
                 if let Some(Record::Pool(before)) = before {
                     let only_more = before.holders.iter().zip(&pool.holders).all(|(before, after)| {
-                        before.granted.fits(after.granted) && (after.is_final || before.returned.fits(after.returned))
+                        before.granted.fits(after.granted)
+                            && (after.is_final || before.returned.fits(after.returned))
                     });
                     self.hold(only_more, || format!("{pool:?} after {before:?}"));
                 }
@@ -181,9 +182,13 @@ impl Check {
             "the members changed".to_owned()
         });
         let verdicts = before.members.iter().zip(&after.members);
-        let keeps = verdicts.clone().all(|(before, after)| before.verdict.is_none() || before.verdict == after.verdict);
+        let keeps = verdicts
+            .clone()
+            .all(|(before, after)| before.verdict.is_none() || before.verdict == after.verdict);
         self.hold(keeps, || "a verdict changed".to_owned());
-        self.hold(before.outcome.is_none() || before.outcome == after.outcome, || "the outcome changed".to_owned());
+        self.hold(before.outcome.is_none() || before.outcome == after.outcome, || {
+            "the outcome changed".to_owned()
+        });
     }
 
     fn claim(&mut self, key: Key, before: Option<Claim>, after: Claim) {
@@ -203,7 +208,8 @@ impl Check {
         let (Key::Shares(colo), Some(Record::Pool(root))) = (key, store.newest(Key::Pool)) else { return };
         let share = root.holders[colo as usize];
         let _ = plan;
-        let is_covered = pool.received.fits(share.granted) && (share.is_final || share.returned.fits(pool.given_back));
+        let is_covered =
+            pool.received.fits(share.granted) && (share.is_final || share.returned.fits(pool.given_back));
         self.hold(is_covered, || format!("data center {colo} has {pool:?}, and was given {share:?}"));
     }
 
@@ -246,7 +252,9 @@ impl Check {
         hosts: &[SimHost],
         pool: Option<&Record>,
     ) -> Result<(), String> {
-        let Some((outcome, _)) = self.published.clone() else { return Err("nothing was published".to_owned()) };
+        let Some((outcome, _)) = self.published.clone() else {
+            return Err("nothing was published".to_owned());
+        };
         self.named(plan, job, &outcome, hosts);
         self.sums(plan, job, &outcome, hosts);
         self.limit(plan, hosts, pool);
@@ -264,9 +272,13 @@ impl Check {
             self.hold(is_named, || format!("host {host}: {verdict:?}, absent: {is_absent}"));
             let truth = &hosts[host];
             let is_right = match verdict {
-                Some(Verdict::Delivered) => truth.delivered.is_some() || matches!(plan.kind, Kind::Simple { .. }),
+                Some(Verdict::Delivered) => {
+                    truth.delivered.is_some() || matches!(plan.kind, Kind::Simple { .. })
+                }
                 Some(Verdict::Refused) => truth.refuses,
-                Some(Verdict::Missing | Verdict::Lost) => self.faulty.contains(&(host as Host)) || plan.stop_at.is_some() || is_late(plan),
+                Some(Verdict::Missing | Verdict::Lost) => {
+                    self.faulty.contains(&(host as Host)) || plan.stop_at.is_some() || is_late(plan)
+                }
                 _ => true,
             };
             self.hold(is_right, || format!("host {host} is {verdict:?}, and that is not true"));
@@ -283,10 +295,15 @@ impl Check {
             let level = common_level(counts.iter(), cap(packets));
             let there: u64 = counts.iter().map(|counts| counts.at(level)).sum();
             let told = outcome.tally.captured.packets;
-            self.hold(told == packets.min(there), || format!("{told} packets of {there}, and {packets} were asked for"));
+            self.hold(told == packets.min(there), || {
+                format!("{told} packets of {there}, and {packets} were asked for")
+            });
             let is_enough = there >= packets || (level == 0 && there == kept);
             self.hold(is_enough, || {
-                let here: Vec<_> = hosts.iter().map(|host| (host.ended, &host.durable, host.disk.as_ref().map(|d|&d.part))).collect();
+                let here: Vec<_> = hosts
+                    .iter()
+                    .map(|host| (host.ended, &host.durable, host.disk.as_ref().map(|d| &d.part)))
+                    .collect();
                 format!("{there} of {kept} kept packets are left at level {level} {here:?}")
             });
             let matched: u64 = counts.iter().map(|counts| counts.matched).sum();
@@ -336,7 +353,8 @@ impl Check {
                 _ => out.bytes >= used.bytes && out.bytes - used.bytes < FRAME,
             };
             self.hold(is_used, || {
-                let here: Vec<_> = members.iter().map(|host| (host.refuses, host.attached_at, &host.member)).collect();
+                let here: Vec<_> =
+                    members.iter().map(|host| (host.refuses, host.attached_at, &host.member)).collect();
                 format!("holder {holder} has {out:?} at the end, and used {used:?} {here:?}")
             });
         }

@@ -77,16 +77,25 @@ fn whatever_befalls_a_fleet_no_limit_is_passed_and_every_host_is_named() {
     let found = std::thread::scope(|scope| {
         let share = |part: usize| {
             let seeds = seeds.iter().copied().skip(part).step_by(threads).collect::<Vec<_>>();
-            scope.spawn(move || seeds.into_iter().map(|seed| (seed, run(Plan::by_chance(seed)))).collect::<Vec<_>>())
+            scope.spawn(move || {
+                seeds.into_iter().map(|seed| (seed, run(Plan::by_chance(seed)))).collect::<Vec<_>>()
+            })
         };
         let parts: Vec<_> = (0..threads).map(share).collect();
         parts.into_iter().flat_map(|part| part.join().unwrap()).collect::<Vec<_>>()
     });
     let wrong: Vec<String> = found
         .iter()
-        .filter_map(|(seed, run)| Some(format!("TRAWL_FLEET_SEED={seed} repeats it: {}", run.as_ref().err()?)))
+        .filter_map(|(seed, run)| {
+            Some(format!("TRAWL_FLEET_SEED={seed} repeats it: {}", run.as_ref().err()?))
+        })
         .collect();
-    assert!(wrong.is_empty(), "{} of {runs} runs fail\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {runs} runs fail\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(20)].join("\n")
+    );
     let seen = found.into_iter().filter_map(|(_, run)| run.ok()).fold(Seen::default(), Seen::plus);
     println!("{seen:?}; seeds 0.. and {first}..");
     assert_eq!(seen.runs, runs);

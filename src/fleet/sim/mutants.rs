@@ -61,7 +61,11 @@ const OVER: &[&str] = &["is the limit", "is durable, and it has", "is more than 
 
 #[test]
 fn a_store_that_does_not_compare_revisions_is_found() {
-    found(Mutant::StoreIgnoresRevisions, &["after", "changed", "forgotten", "is durable", "twice", "limit"], flat);
+    found(
+        Mutant::StoreIgnoresRevisions,
+        &["after", "changed", "forgotten", "is durable", "twice", "limit"],
+        flat,
+    );
 }
 
 #[test]
@@ -109,10 +113,14 @@ fn two_outcomes_of_one_capture_are_found() {
 
 #[test]
 fn a_phase_that_goes_back_is_found() {
-    found(Mutant::FrontWritesOldJobs, &["after Running", "the members changed", "after Conversion"], |plan| {
-        flat(plan);
-        plan.stop_at = Some(ACCEPTED + 20 * SECOND);
-    });
+    found(
+        Mutant::FrontWritesOldJobs,
+        &["after Running", "the members changed", "after Conversion"],
+        |plan| {
+            flat(plan);
+            plan.stop_at = Some(ACCEPTED + 20 * SECOND);
+        },
+    );
 }
 
 #[test]
@@ -132,10 +140,14 @@ fn a_file_with_more_packets_than_were_asked_for_is_found() {
 
 #[test]
 fn a_store_that_forgets_what_it_acknowledged_is_found() {
-    found(Mutant::StoreForgetsWrites, &["is durable", "after", "is the limit", "changed", "not over", "otherwise"], |plan| {
-        flat(plan);
-        plan.elections.push((ACCEPTED + 6 * SECOND, ACCEPTED + 7 * SECOND));
-    });
+    found(
+        Mutant::StoreForgetsWrites,
+        &["is durable", "after", "is the limit", "changed", "not over", "otherwise"],
+        |plan| {
+            flat(plan);
+            plan.elections.push((ACCEPTED + 6 * SECOND, ACCEPTED + 7 * SECOND));
+        },
+    );
 }
 
 #[test]

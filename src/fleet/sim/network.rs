@@ -44,7 +44,9 @@ impl Network {
     fn is_in(plan: &Plan, node: Place, place: Place) -> bool {
         match place {
             Place::All => true,
-            Place::Colo(_) => matches!(node, Place::Host(_)) && Self::colo(plan, node) == Self::colo(plan, place),
+            Place::Colo(_) => {
+                matches!(node, Place::Host(_)) && Self::colo(plan, node) == Self::colo(plan, place)
+            }
             _ => node == place,
         }
     }

@@ -149,8 +149,7 @@ impl Plan {
         };
         let window = 3 * SECOND + dice.below(25 * SECOND);
         let frames = (0..count).map(|_| [60, 150, 594, 1514][dice.below(4) as usize]).collect();
-        let stop_at =
-            (dice.below(5) == 0).then(|| ACCEPTED + dice.below(window));
+        let stop_at = (dice.below(5) == 0).then(|| ACCEPTED + dice.below(window));
         Self {
             seed,
             settings,

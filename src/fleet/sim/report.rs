@@ -124,14 +124,20 @@ fn fleets(hosts: usize) -> Vec<Measured> {
 fn a_large_fleet_attaches_captures_and_ends_in_time() {
     let sizes = std::env::var("TRAWL_FLEET_REPORT").unwrap_or("10,100".to_owned());
     let sizes: Vec<usize> = sizes.split(',').map(|size| size.trim().parse().unwrap()).collect();
-    println!("| hosts | capture | attached 50 / 99 / 100 %, s | writes of the store | `dropped.share` | short of the limit | end to file, s | largest record, kB |");
+    println!(
+        "| hosts | capture | attached 50 / 99 / 100 %, s | writes of the store | `dropped.share` | short of the limit | end to file, s | largest record, kB |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let mut subjects = String::new();
     for hosts in sizes {
         for one in fleets(hosts) {
             println!("{}", one.row());
             subjects += &one.subjects();
-            let is_early = one.world.hosts.iter().all(|host| host.attached_at.is_none_or(|at| at < ACCEPTED + 40 * SECOND));
+            let is_early = one
+                .world
+                .hosts
+                .iter()
+                .all(|host| host.attached_at.is_none_or(|at| at < ACCEPTED + 40 * SECOND));
             assert!(is_early, "a host attached later than the second look at its assignment");
         }
     }

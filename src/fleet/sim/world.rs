@@ -3,6 +3,9 @@
 //!
 //! Invariant: the same plan runs the same way, event by event.
 
+mod apis;
+mod hosts;
+
 use super::check::Check;
 use super::host::{Asked, Asker, SimHost};
 use super::network::{Network, Place};
@@ -11,8 +14,8 @@ use super::store::{Store, name};
 use crate::fleet::held::{Answer, Op};
 use crate::fleet::lead::{self, Contender, Lead};
 use crate::fleet::member;
-use crate::fleet::record::{Assignment, Job, Key, Outcome, Phase, Record};
-use crate::fleet::sample::{Chance, Dice, Packet};
+use crate::fleet::record::{Job, Key, Phase, Record};
+use crate::fleet::sample::{Chance, Dice};
 use crate::fleet::shares::Report;
 use crate::fleet::{Colo, Down, Host, Now, Up, Window};
 use std::cmp::Reverse;
@@ -219,8 +222,16 @@ impl World {
     fn picture(&self) -> String {
         let job = self.store.newest(Key::Job);
         let stages: Vec<_> = self.hosts.iter().map(|host| (host.is_up, host.member.as_ref())).collect();
-        let apis: Vec<_> = self.apis.iter().map(|api| (api.is_up, &api.contender, api.deposed, api.lead.as_ref().map(|l| l.0))).collect();
-        format!("{job:?}\n{:?}\n{apis:?}\npool {:?}\n{stages:#?}", self.store.newest(Key::Lead), self.store.newest(Key::Pool))
+        let apis: Vec<_> = self
+            .apis
+            .iter()
+            .map(|api| (api.is_up, &api.contender, api.deposed, api.lead.as_ref().map(|l| l.0)))
+            .collect();
+        format!(
+            "{job:?}\n{:?}\n{apis:?}\npool {:?}\n{stages:#?}",
+            self.store.newest(Key::Lead),
+            self.store.newest(Key::Pool)
+        )
     }
 
     fn is_over(&self) -> bool {
@@ -228,7 +239,8 @@ impl World {
         if !job.phase.is_end() || self.now < self.plan.quiet_at {
             return false;
         }
-        let is_idle = |host: &SimHost| !host.is_up || host.member.as_ref().is_none_or(member::Member::is_gone);
+        let is_idle =
+            |host: &SimHost| !host.is_up || host.member.as_ref().is_none_or(member::Member::is_gone);
         self.hosts.iter().all(is_idle)
     }
 
@@ -252,7 +264,11 @@ impl World {
     fn happen(&mut self, event: Event) {
         let target = Self::target(&event);
         let now = self.now;
-        let pause = self.plan.pauses.iter().find(|pause| pause.node == target && pause.at <= now && now < pause.until);
+        let pause = self
+            .plan
+            .pauses
+            .iter()
+            .find(|pause| pause.node == target && pause.at <= now && now < pause.until);
         if let Some(pause) = pause {
             // It goes on where it stopped, with all that came meanwhile.
             let until = pause.until;
@@ -478,421 +494,6 @@ impl World {
             _ => {}
         }
     }
-
-    // ---- hosts
-
-    fn host_hears(&mut self, host: Host, message: Message) {
-        if !self.hosts[host as usize].is_up {
-            return;
-        }
-        let now = self.now_of(Place::Host(host));
-        match message {
-            Message::Answered { id, answer } => self.answer(Place::Host(host), id, Some(answer)),
-            Message::Saw(_, _, Record::Assignment(assignment)) => self.assigned(host, assignment),
-            Message::Down(down) => self.member(host, member::Input::Told(down)),
-            Message::Branch(down) => {
-                if let Some((_, branch)) = &mut self.hosts[host as usize].branch {
-                    branch.from_above(down, now);
-                }
-            }
-            Message::Up { from, up } => {
-                let branch = self.hosts[host as usize].branch.as_mut();
-                let outputs = branch.map_or(Vec::new(), |(_, branch)| branch.told(from, up, now));
-                self.branch_outputs(host, outputs);
-            }
-            _ => {}
-        }
-    }
-
-    fn assigned(&mut self, host: Host, assignment: Assignment) {
-        let now = self.now_of(Place::Host(host));
-        let here = &mut self.hosts[host as usize];
-        if here.seen.as_ref().is_none_or(|seen| seen.serial < assignment.serial) {
-            here.seen = Some(assignment.clone());
-        }
-        if here.member.is_some() {
-            return self.member(host, member::Input::Assigned(assignment));
-        }
-        if here.disk.is_some() {
-            return;
-        }
-        let settings = self.plan.settings;
-        if here.refuses {
-            here.member = member::Member::refused(assignment, host, here.boot, settings, now);
-            return self.member(host, member::Input::Tick);
-        }
-        if let Some((member, effects)) = member::Member::accept(assignment, host, here.boot, settings, now) {
-            here.member = Some(member);
-            self.member_effects(host, effects);
-        }
-    }
-
-    fn member(&mut self, host: Host, input: member::Input) {
-        let now = self.now_of(Place::Host(host));
-        let Some(member) = &mut self.hosts[host as usize].member else { return };
-        let effects = member.step(input, now);
-        self.member_effects(host, effects);
-    }
-
-    fn member_effects(&mut self, host: Host, effects: Vec<member::Effect>) {
-        for effect in effects {
-            self.member_effect(host, effect);
-        }
-    }
-
-    fn local(&mut self, host: Host, delay: Time, input: member::Input) {
-        let boot = self.hosts[host as usize].boot;
-        self.after(delay, Event::Local(host, boot, input));
-    }
-
-    fn member_effect(&mut self, host: Host, effect: member::Effect) {
-        let now = self.now;
-        let delay = self.dice.below(5 * MS);
-        let mutant = self.plan.mutant;
-        let here = &mut self.hosts[host as usize];
-        match effect {
-            member::Effect::Keep(local) => {
-                here.disk = Some(*local);
-                self.local(host, delay, member::Input::Kept);
-            }
-            member::Effect::Attach { budget } => {
-                here.plane.attach(budget, self.plan.rates[host as usize], now);
-                here.attached_at = Some(now);
-                self.local(host, delay, member::Input::Attached);
-            }
-            member::Effect::Raise(more) => {
-                let more = if mutant == Mutant::GrantsAddUp { more.plus(more) } else { more };
-                here.plane.budget = here.plane.budget.map(|left| left.plus(more));
-                here.plane.raised = here.plane.raised.plus(more);
-            }
-            member::Effect::Lower(reclaim) => self.lower(host, reclaim, delay),
-            member::Effect::Level(level) => here.plane.level = level,
-            member::Effect::Detach(_) => {
-                let boot = here.boot;
-                self.after(delay, Event::Detach(host, boot));
-            }
-            member::Effect::Deliver => {
-                let after = MS + self.dice.below(self.plan.delivery_max);
-                let boot = self.hosts[host as usize].boot;
-                self.after(after, Event::Deliver(host, boot));
-            }
-            member::Effect::Send(up) => {
-                let message = Message::Up { from: host, up };
-                if self.is_branched() {
-                    self.to_branch(Place::Host(host), self.plan.hosts[host as usize], &message);
-                } else {
-                    self.to_lead(Place::Host(host), &message);
-                }
-            }
-            member::Effect::Store(op) => self.ask(Place::Host(host), Asker::Member, Key::Part(host), op),
-            member::Effect::Forget => {}
-        }
-    }
-
-    fn lower(&mut self, host: Host, reclaim: crate::fleet::shares::Reclaim, delay: Time) {
-        let now = self.now;
-        let mutant = self.plan.mutant;
-        let here = &mut self.hosts[host as usize];
-        here.plane.run(&self.plan, host, &mut self.dice, now);
-        let left = here.plane.budget.unwrap_or_default();
-        let mut taken = left.minus(reclaim.keep);
-        if mutant == Mutant::AnswersWithoutReturning {
-            taken = crate::fleet::shares::Amount::NONE;
-        }
-        if mutant != Mutant::KeepsWhatItReturns {
-            here.plane.budget = here.plane.budget.map(|left| left.minus(taken));
-        }
-        here.plane.lowered = here.plane.lowered.plus(taken);
-        let used = here.plane.used;
-        self.local(host, delay, member::Input::Reclaimed { round: reclaim.round, taken, used });
-    }
-
-    fn detach(&mut self, host: Host, boot: u64) {
-        let now = self.now;
-        let here = &mut self.hosts[host as usize];
-        if !here.is_up || here.boot != boot {
-            return;
-        }
-        here.plane.run(&self.plan, host, &mut self.dice, now);
-        let mut meter = here.detach();
-        here.ended = Some(meter.used);
-        if self.plan.mutant == Mutant::CountsOneMore {
-            meter.used.packets += 1;
-            meter.offered.packets += 1;
-        }
-        self.check.files(&self.plan, &self.hosts, host, &self.store);
-        self.member(host, member::Input::Detached(meter));
-    }
-
-    fn deliver(&mut self, host: Host, boot: u64) {
-        let here = &mut self.hosts[host as usize];
-        if !here.is_up || here.boot != boot || self.plan.mutant == Mutant::NeverTellsOfDelivery {
-            return;
-        }
-        let files = here.files();
-        if here.delivered.replace(files).is_some_and(|before| before != files) {
-            self.check.wrong(format!("host {host} delivered twice, and not the same"));
-        }
-        self.member(host, member::Input::Delivered(true));
-    }
-
-    fn turn(&mut self, host: Host) {
-        let now = self.now;
-        let here = &mut self.hosts[host as usize];
-        let is_busy = here.plane.is_attached || here.branch.is_some();
-        let is_member = here.member.as_ref().is_some_and(|member| !member.is_gone());
-        let pause = if is_busy { self.plan.turn } else if is_member { 200 * MS } else { 500 * MS };
-        self.after(pause, Event::Turn(host));
-        let here = &mut self.hosts[host as usize];
-        if !here.is_up {
-            return;
-        }
-        if here.plane.is_attached {
-            here.plane.run(&self.plan, host, &mut self.dice, now);
-            here.make_durable(now);
-            let meter = here.plane.meter();
-            self.check.files(&self.plan, &self.hosts, host, &self.store);
-            let missed = here_missed(&self.hosts[host as usize]);
-            self.check.missed(host, missed);
-            self.member(host, member::Input::Turn(meter));
-        } else if is_member {
-            self.member(host, member::Input::Tick);
-        }
-        self.branch_tick(host);
-    }
-
-    fn branch_tick(&mut self, host: Host) {
-        let now = self.now_of(Place::Host(host));
-        let here = &mut self.hosts[host as usize];
-        let Some(contender) = &mut here.contender else { return };
-        let (op, holds) = (contender.tick(now), contender.holds(now));
-        let assignment = here.seen.as_ref().filter(|seen| !seen.is_final);
-        match (holds, assignment) {
-            (Some(epoch), Some(assignment)) => {
-                if here.branch.as_ref().is_none_or(|(at, _)| *at != epoch) {
-                    let hosts = assignment.hosts.iter().map(|(host, _)| *host).collect();
-                    let is_limited = matches!(assignment.kind, crate::fleet::Kind::Full { limit: Some(_) });
-                    let branch = lead::Branch::new(here.colo, hosts, is_limited, epoch, self.plan.settings);
-                    here.branch = Some((epoch, branch));
-                }
-            }
-            _ => here.branch = None,
-        }
-        let outputs = here.branch.as_mut().map_or(Vec::new(), |(_, branch)| branch.tick(now));
-        let colo = here.colo;
-        if let Some(op) = op {
-            self.ask(Place::Host(host), Asker::Claim, Key::Branch(colo), op);
-        }
-        self.branch_outputs(host, outputs);
-    }
-
-    fn branch_outputs(&mut self, host: Host, outputs: Vec<lead::Output>) {
-        let from = Place::Host(host);
-        for output in outputs {
-            match output {
-                lead::Output::Store(key, op) => self.ask(from, Asker::Branch, key, op),
-                lead::Output::Up(report) => {
-                    let colo = self.plan.hosts[host as usize];
-                    self.to_lead(from, &Message::Report { colo, report });
-                }
-                lead::Output::Down(to, down) => self.send(from, Place::Host(to), Message::Down(down)),
-            }
-        }
-    }
-
-    fn beat(&mut self, host: Host) {
-        let period = self.plan.settings.heartbeat.as_micros() as Time;
-        let jitter = self.dice.below(200 * MS);
-        self.after(period + jitter, Event::Beat(host));
-        if self.hosts[host as usize].is_up {
-            let has_part = self.hosts[host as usize].member.is_some();
-            self.to_lead(Place::Host(host), &Message::Beat { host, has_part });
-        }
-    }
-
-    fn poll(&mut self, host: Host) {
-        let after = 20 * SECOND + self.dice.below(10 * SECOND);
-        self.after(after, Event::Poll(host));
-        let here = &self.hosts[host as usize];
-        if here.is_up && here.seen.as_ref().is_none_or(|seen| !seen.is_final) && self.now > ACCEPTED {
-            let key = Key::Assignment(here.colo);
-            self.ask(Place::Host(host), Asker::Poll, key, Op::Read);
-        }
-    }
-
-    // ---- API nodes
-
-    fn api_hears(&mut self, api: u32, message: Message) {
-        if !self.apis[api as usize].is_up {
-            return;
-        }
-        match message {
-            Message::Answered { id, answer } => self.answer(Place::Api(api), id, Some(answer)),
-            Message::Saw(key, revision, record) => self.lead(api, lead::Input::Saw(key, revision, record)),
-            Message::Up { from, up: Up::Share(report) } => self.lead(api, lead::Input::Told(from, report)),
-            Message::Report { colo, report } => self.lead(api, lead::Input::Told(colo, report)),
-            Message::Beat { host, has_part } => {
-                self.hosts[host as usize].heard_at = self.now;
-                self.lead(api, lead::Input::Heard(host, has_part));
-            }
-            _ => {}
-        }
-    }
-
-    fn tick(&mut self, api: u32) {
-        self.after(20 * MS, Event::Tick(api));
-        let now = self.now_of(Place::Api(api));
-        let here = &mut self.apis[api as usize];
-        if !here.is_up {
-            return;
-        }
-        let op = here.contender.tick(now);
-        let holds = here.contender.holds(now).filter(|epoch| *epoch > here.deposed);
-        let has_job = self.store.newest(Key::Job).is_some();
-        match holds {
-            Some(epoch) if here.lead.as_ref().is_none_or(|(at, _)| *at != epoch) && has_job => {
-                let mut registry = self.plan.hosts.clone();
-                if self.plan.mutant == Mutant::OnlyTheLivingAreMembers {
-                    while registry.len() > 1 && !self.hosts[registry.len() - 1].is_up {
-                        registry.pop();
-                    }
-                }
-                here.lead = Some((epoch, Lead::new(epoch, registry, self.plan.settings)));
-                self.check.leads += 1;
-            }
-            Some(_) => {}
-            None => here.lead = None,
-        }
-        if let Some(op) = op {
-            self.ask(Place::Api(api), Asker::Claim, Key::Lead, op);
-        }
-        if self.plan.mutant == Mutant::SilenceIsAReturn && !self.is_branched() {
-            self.take_silence_for_a_return(api);
-        }
-        self.lead(api, lead::Input::Tick);
-    }
-
-    fn take_silence_for_a_return(&mut self, api: u32) {
-        let silent: Vec<(Host, Report)> = self
-            .hosts
-            .iter()
-            .filter(|host| host.heard_at > 0 && host.heard_at + 5 * SECOND < self.now)
-            .map(|host| (host.host, Report { at: u64::MAX, used: host.files(), is_final: true, ..Report::default() }))
-            .collect();
-        for (host, report) in silent {
-            self.lead(api, lead::Input::Told(host, report));
-        }
-    }
-
-    fn lead(&mut self, api: u32, input: lead::Input) {
-        let now = self.now_of(Place::Api(api));
-        let here = &mut self.apis[api as usize];
-        let Some((epoch, lead)) = &mut here.lead else { return };
-        let epoch = *epoch;
-        let effects = lead.step(input, now);
-        if lead.is_deposed() {
-            here.deposed = epoch;
-            here.lead = None;
-        }
-        for effect in effects {
-            self.lead_effect(api, epoch, effect);
-        }
-    }
-
-    fn lead_effect(&mut self, api: u32, epoch: u64, effect: lead::Effect) {
-        let from = Place::Api(api);
-        match effect {
-            lead::Effect::Store(key, Op::Write { expected, value })
-                if self.plan.mutant == Mutant::TellsBeforeItIsDurable
-                    && key == Key::Pool
-                    && expected > 0
-                    && self.dice.below(2) == 0 =>
-            {
-                let _ = value;
-                self.lead(api, lead::Input::Stored(key, Answer::Wrote(expected)));
-            }
-            lead::Effect::Store(key, op) => self.ask(from, Asker::Lead, key, op),
-            lead::Effect::Send(holder, down) if self.is_branched() => {
-                self.to_branch(from, holder, &Message::Branch(down));
-            }
-            lead::Effect::Send(holder, down) => self.send(from, Place::Host(holder), Message::Down(down)),
-            lead::Effect::Publish(outcome, samples) => self.publish(api, epoch, *outcome, samples),
-        }
-    }
-
-    fn publish(&mut self, api: u32, epoch: u64, mut outcome: Outcome, mut samples: Vec<(Host, Vec<Packet>)>) {
-        match self.plan.mutant {
-            Mutant::PublishesAgain => outcome.tally.sampled += epoch,
-            Mutant::GivesAPacketTwice => {
-                for (_, packets) in samples.iter_mut().filter(|(_, packets)| packets.len() > 1) {
-                    packets[1] = packets[0];
-                }
-            }
-            Mutant::GivesOneMore => {
-                for (_, packets) in &mut samples {
-                    packets.push(Packet { stream: 9, sequence: 9 });
-                }
-            }
-            _ => {}
-        }
-        self.check.published(&self.plan, &outcome, &samples, &self.hosts, self.store.newest(Key::Job));
-        self.published_at = self.published_at.or(Some(self.now));
-        let delay = 10 * MS + self.dice.below(SECOND);
-        self.after(delay, Event::Published(api, epoch));
-    }
-
-    // ---- crashes
-
-    fn crash(&mut self, node: Place) {
-        match node {
-            Place::Api(api) => {
-                let here = &mut self.apis[api as usize];
-                (here.is_up, here.lead) = (false, None);
-                here.asked.clear();
-            }
-            Place::Host(host) => {
-                let here = &mut self.hosts[host as usize];
-                if self.plan.mutant == Mutant::ForgetsThatItAccepted && here.disk.take().is_some() {
-                    here.forgotten = here.forgotten.plus(here.ended.take().unwrap_or(here.durable.used));
-                    here.durable = Default::default();
-                }
-                here.crash();
-                self.check.files(&self.plan, &self.hosts, host, &self.store);
-            }
-            _ => {}
-        }
-    }
-
-    fn back(&mut self, node: Place) {
-        match node {
-            Place::Api(api) => {
-                let boot = self.apis[api as usize].boot + 1;
-                self.apis[api as usize] = Api::new(api, boot, &self.plan);
-            }
-            Place::Host(host) => {
-                let settings = self.plan.settings;
-                let here = &mut self.hosts[host as usize];
-                if here.is_up {
-                    return;
-                }
-                here.is_up = true;
-                here.boot += 1;
-                let local = here.disk.clone();
-                let recovered = local.map(|local| {
-                    let meter = here.durable.clone();
-                    here.ended = here.ended.or(Some(meter.used));
-                    member::Member::recovered(local, host, here.boot, settings, &meter)
-                });
-                if let Some((member, effects)) = recovered {
-                    here.member = Some(member);
-                    self.member_effects(host, effects);
-                }
-                self.contend(host);
-                self.ask(node, Asker::Poll, Key::Assignment(self.plan.hosts[host as usize]), Op::Read);
-            }
-            _ => {}
-        }
-    }
 }
 
 impl Api {
@@ -917,7 +518,9 @@ fn measure(message: &Message) -> (&'static str, u64) {
     match message {
         Message::Ask { op: Op::Read, .. } => ("store: read", 60),
         Message::Ask { op: Op::Write { value, .. }, .. } => ("store: write", bytes(value)),
-        Message::Answered { answer: Answer::Read(Some((_, record))), .. } => ("store: answer to a read", bytes(record)),
+        Message::Answered { answer: Answer::Read(Some((_, record))), .. } => {
+            ("store: answer to a read", bytes(record))
+        }
         Message::Answered { .. } => ("store: answer", 80),
         Message::List { .. } => ("store: list", 60),
         Message::Saw(key, _, record) => (
