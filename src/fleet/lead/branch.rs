@@ -259,7 +259,8 @@ impl Branch {
             return false;
         }
         let Some((round, is_hard)) = self.desk.round() else {
-            return self.desk.serve(next, false);
+            // The lead has seen to it that others can ask too.
+            return self.desk.serve(next, true);
         };
         let silent = self.settings.silent / 2;
         let is_answered = self.desk.is_answered(next, silent, now);

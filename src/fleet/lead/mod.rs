@@ -70,7 +70,7 @@ pub struct Lead {
     desk: Desk,
     posts: BTreeMap<Colo, Post>,
     parts: Vec<Option<Part>>,
-    /// When a host was last heard, and whether it ever had a part.
+    /// When a host was last heard to have a part, and whether it ever was.
     heard: Vec<(Option<Duration>, bool)>,
     /// When this lead found that the capture is over, or that quotas were asked for.
     over_at: Option<Duration>,
@@ -170,9 +170,9 @@ impl Lead {
     }
 
     fn heard(&mut self, host: Host, has_part: bool, now: Now) {
-        if let Some((heard, had_part)) = self.heard.get_mut(host as usize) {
-            *heard = Some(now.mono);
-            *had_part |= has_part;
+        // One that lives and has forgotten its part is not waited for.
+        if let Some((heard, had_part)) = self.heard.get_mut(host as usize).filter(|_| has_part) {
+            (*heard, *had_part) = (Some(now.mono), true);
         }
     }
 
