@@ -257,7 +257,9 @@ impl Lead {
         let weights = self.weights(job);
         if self.pool.is_none() {
             self.pool = Some(Held::new(self.epoch));
-            self.desk = Desk::new(weights.len(), self.epoch, self.settings);
+            // An answer of a data center takes a round of its own and a write.
+            let patience = self.settings.patience * if job.is_branched { 4 } else { 1 };
+            self.desk = Desk::new(weights.len(), self.epoch, Settings { patience, ..self.settings });
             (0..job.members.len() as Host).for_each(|host| self.end_share(host, now));
         }
         let Some(pool) = &mut self.pool else { return Vec::new() };

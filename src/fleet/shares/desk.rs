@@ -42,6 +42,10 @@ pub struct Desk {
     number: u64,
     answers: BTreeSet<Holder>,
     closed_at: Option<Duration>,
+    /// Holders that the last round gave something to and that are not in need again, and since when. A recall that follows at once
+    /// would take back what they had no time to use.
+    dealt: BTreeSet<Holder>,
+    dealt_at: Duration,
     /// Reports came that the durable record does not have.
     is_news: bool,
 }
@@ -60,6 +64,8 @@ impl Desk {
             number: epoch << 32,
             answers: BTreeSet::new(),
             closed_at: None,
+            dealt: BTreeSet::new(),
+            dealt_at: Duration::ZERO,
             is_news: false,
         }
     }
@@ -230,7 +236,13 @@ impl Desk {
         let has_changed = match self.round() {
             None => {
                 let has_granted = self.serve(&mut pool, false);
-                if !has_granted && let Some(need) = self.smallest_need() {
+                let open = &self.open;
+                self.dealt.retain(|holder| !open.contains(holder));
+                let is_used = self.dealt.is_empty() || now.mono >= self.dealt_at + self.settings.patience;
+                if !has_granted
+                    && is_used
+                    && let Some(need) = self.smallest_need()
+                {
                     let is_hard = self.is_nearly_out(&pool, need);
                     self.begin(&pool, is_hard, None, now);
                 }
@@ -268,7 +280,12 @@ impl Desk {
         };
         if need.fits(pool.free()) {
             self.finish();
-            return self.serve(pool, true);
+            let before = pool.clone();
+            let has_granted = self.serve(pool, true);
+            let grew = |holder: &usize| pool.holders[*holder].granted != before.holders[*holder].granted;
+            self.dealt = (0..pool.holders.len()).filter(grew).map(|holder| holder as Holder).collect();
+            self.dealt_at = now.mono;
+            return has_granted;
         }
         if is_answered && is_hard {
             let out_of_packets = need.packets > pool.free().packets;

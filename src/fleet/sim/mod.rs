@@ -1,8 +1,8 @@
 //! The fleet in simulated time: any number of hosts, a lossy network, a store with elections, crashes, partitions, and after each
 //! event what must hold. Runs the core itself; nothing of its logic is written a second time here.
 //!
-//! A run is named by its seed. `TRAWL_FLEET_SEED=17` repeats one run, `TRAWL_FLEET_RUNS=100000` makes so many, `TRAWL_FLEET_REPORT=10,100`
-//! measures fleets of so many hosts.
+//! A run is named by its seed. `TRAWL_FLEET_SEED=17` repeats one run, `TRAWL_FLEET_RUNS=100000` makes so many, both together as many
+//! from that seed. `TRAWL_FLEET_REPORT=10,100` measures fleets of so many hosts.
 //!
 //! Invariant: what is checked here fails for each deliberate fault of `mutants`.
 
@@ -62,17 +62,19 @@ const RUNS: u64 = 400;
 #[test]
 #[cfg_attr(miri, ignore)]
 fn whatever_befalls_a_fleet_no_limit_is_passed_and_every_host_is_named() {
-    if let Some(seed) = variable("TRAWL_FLEET_SEED") {
-        let plan = Plan::by_chance(seed);
-        println!("{plan:?}");
-        run(plan).unwrap();
+    let (seed, runs) = (variable("TRAWL_FLEET_SEED"), variable("TRAWL_FLEET_RUNS"));
+    if let (Some(seed), None) = (seed, runs) {
+        run(Plan::by_chance(seed)).unwrap();
         return;
     }
-    let runs = variable("TRAWL_FLEET_RUNS").unwrap_or(RUNS);
+    let runs = runs.unwrap_or(RUNS);
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     // Half of the runs are the same each time, half are new.
     let first = clock.as_secs() << 20;
-    let seeds: Vec<u64> = (0..runs).map(|run| if run % 2 == 0 { run } else { first + run }).collect();
+    let seeds: Vec<u64> = match seed {
+        Some(seed) => (seed..seed + runs).collect(),
+        None => (0..runs).map(|run| if run % 2 == 0 { run } else { first + run }).collect(),
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let found = std::thread::scope(|scope| {
         let share = |part: usize| {

@@ -103,10 +103,13 @@ fn fleets(hosts: usize) -> Vec<Measured> {
     let limit = Amount::limit(Some(1000 * hosts as u64), None);
     let full = Kind::Full { limit: Some(limit) };
     let plan = |kind| Plan::large(hosts, colos, kind, 1);
+    let traffic = 20.0 * plan(full).rates.iter().sum::<f64>();
+    let long = Kind::Full { limit: Some(Amount::limit(Some(traffic as u64), None)) };
     let mut found = vec![
         measure(plan(full), "full, limit of 1000 packets a host"),
         measure(plan(full).losing(1), "the same, 1 % of the hosts lost"),
         measure(plan(full).losing(10), "the same, 10 % lost"),
+        measure(plan(long), "full, limit of 20 s of the fleet's traffic"),
         measure(plan(Kind::Full { limit: None }), "full, time only"),
         measure(plan(Kind::Simple { packets: 10_000 }), "simple, 10,000 packets"),
     ];
