@@ -190,7 +190,7 @@ impl Tally {
     }
 }
 
-/// What is published of a capture: the same, whoever publishes it.
+/// What is published of a capture. Any lead publishes the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The sum of the delivered parts.

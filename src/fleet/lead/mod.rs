@@ -48,6 +48,7 @@ pub enum Input {
 
 /// What is to be done.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "an effect is carried out at once and never kept")]
 pub enum Effect {
     /// In the fleet's store; answered by [`Input::Stored`].
     Store(Key, Op<Record>),

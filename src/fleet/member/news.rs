@@ -12,6 +12,7 @@ use std::time::Duration;
 
 /// The way, and how far it came.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each part")]
 pub(super) enum News {
     Store(Held<Part>),
     Branch { noted: u64, sent: Option<(u64, Duration)> },

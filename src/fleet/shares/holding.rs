@@ -172,7 +172,7 @@ impl Holding {
         let is_repeat = self
             .sent
             .is_some_and(|(sent, was_dry)| was_dry >= is_dry && now.mono < sent + self.settings.resend);
-        if !self.is_due && !(asks && !is_repeat) {
+        if !self.is_due && (!asks || is_repeat) {
             return None;
         }
         self.is_due = false;

@@ -125,11 +125,11 @@ impl Escrow {
         }
         let (next, sent) = self.desk.turn(&self.durable, now);
         self.messages.extend(sent.into_iter().map(|(to, down)| Message::Down(to as usize, down)));
-        if let Some(next) = next {
-            if !std::mem::take(&mut self.loses_write) {
-                let before = std::mem::replace(&mut self.durable, next);
-                self.desk.changed(Some(&before), &self.durable);
-            }
+        if let Some(next) = next
+            && !std::mem::take(&mut self.loses_write)
+        {
+            let before = std::mem::replace(&mut self.durable, next);
+            self.desk.changed(Some(&before), &self.durable);
         }
         let answers = self.desk.answers(&self.durable);
         self.messages.extend(answers.into_iter().map(|(to, down)| Message::Down(to as usize, down)));

@@ -14,12 +14,15 @@ use std::collections::BTreeSet;
 /// A frame that waits is no longer than this.
 const FRAME: u64 = 1514;
 
+/// Packets of a file, by host.
+type Samples = Vec<(Host, Vec<Packet>)>;
+
 pub struct Check {
     /// What is wrong, once something is.
     pub wrong: Option<String>,
     files: Vec<Amount>,
     sum: Amount,
-    published: Option<(Outcome, Vec<(Host, Vec<Packet>)>)>,
+    published: Option<(Outcome, Samples)>,
     faulty: BTreeSet<Host>,
     /// Data centers for which another host has spoken since.
     moved: BTreeSet<usize>,

@@ -110,12 +110,10 @@ pub struct Plan {
 
 fn latencies(dice: &mut Chance, colos: usize, most: Time) -> Vec<Vec<Time>> {
     let mut latency = vec![vec![200; colos]; colos];
-    for one in 0..colos {
-        for other in 0..one {
-            let between = MS + dice.below(most);
-            latency[one][other] = between;
-            latency[other][one] = between + dice.below(5 * MS);
-        }
+    for (one, other) in (0..colos).flat_map(|one| (0..one).map(move |other| (one, other))) {
+        let between = MS + dice.below(most);
+        latency[one][other] = between;
+        latency[other][one] = between + dice.below(5 * MS);
     }
     latency
 }

@@ -332,8 +332,8 @@ impl World {
         }
     }
 
-    /// To whoever listens on the lead's subject.
-    fn to_lead(&mut self, from: Place, message: &Message) {
+    /// To a node that listens on the lead's subject.
+    fn tell_lead(&mut self, from: Place, message: &Message) {
         for api in 0..self.apis.len() as u32 {
             if self.apis[api as usize].lead.is_some() {
                 self.send(from, Place::Api(api), message.clone());
@@ -341,7 +341,7 @@ impl World {
         }
     }
 
-    fn to_branch(&mut self, from: Place, colo: Colo, message: &Message) {
+    fn tell_branch(&mut self, from: Place, colo: Colo, message: &Message) {
         let holding: Vec<Host> = self.colos[colo as usize]
             .iter()
             .copied()

@@ -107,7 +107,7 @@ impl World {
             }
             lead::Effect::Store(key, op) => self.ask(from, Asker::Lead, key, op),
             lead::Effect::Send(holder, down) if self.is_branched() => {
-                self.to_branch(from, holder, &Message::Branch(down));
+                self.tell_branch(from, holder, &Message::Branch(down));
             }
             lead::Effect::Send(holder, down) => self.send(from, Place::Host(holder), Message::Down(down)),
             lead::Effect::Publish(outcome, samples) => self.publish(api, epoch, *outcome, samples),

@@ -111,9 +111,9 @@ impl World {
             member::Effect::Send(up) => {
                 let message = Message::Up { from: host, up };
                 if self.is_branched() {
-                    self.to_branch(Place::Host(host), self.plan.hosts[host as usize], &message);
+                    self.tell_branch(Place::Host(host), self.plan.hosts[host as usize], &message);
                 } else {
-                    self.to_lead(Place::Host(host), &message);
+                    self.tell_lead(Place::Host(host), &message);
                 }
             }
             member::Effect::Store(op) => self.ask(Place::Host(host), Asker::Member, Key::Part(host), op),
@@ -231,7 +231,7 @@ impl World {
                 lead::Output::Store(key, op) => self.ask(from, Asker::Branch, key, op),
                 lead::Output::Up(report) => {
                     let colo = self.plan.hosts[host as usize];
-                    self.to_lead(from, &Message::Report { colo, report });
+                    self.tell_lead(from, &Message::Report { colo, report });
                 }
                 lead::Output::Down(to, down) => self.send(from, Place::Host(to), Message::Down(down)),
             }
@@ -244,7 +244,7 @@ impl World {
         self.after(period + jitter, Event::Beat(host));
         if self.hosts[host as usize].is_up {
             let has_part = self.hosts[host as usize].member.is_some();
-            self.to_lead(Place::Host(host), &Message::Beat { host, has_part });
+            self.tell_lead(Place::Host(host), &Message::Beat { host, has_part });
         }
     }
 
