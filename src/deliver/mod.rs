@@ -11,7 +11,6 @@ pub mod journal;
 mod line;
 mod manifest;
 pub mod orphan;
-mod pace;
 mod places;
 mod publish;
 mod record;
@@ -31,7 +30,6 @@ pub(crate) use manifest::tests::empty as empty_manifest;
 pub use manifest::{
     Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
 };
-pub use pace::{Load, Pace, PaceRules, PaceView};
 pub use places::{AtWork, Places};
 pub(crate) use publish::put_manifest;
 pub(crate) use record::discard;

@@ -9,8 +9,6 @@ mod descriptors;
 #[cfg(feature = "dpdk")]
 mod identity;
 #[cfg(feature = "dpdk")]
-mod load;
-#[cfg(feature = "dpdk")]
 mod measure;
 #[cfg(feature = "dpdk")]
 mod memory;

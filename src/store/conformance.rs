@@ -74,6 +74,9 @@ fn a_list_is_one_accounts_newest_first_and_bounded(store: &dyn JobStore) {
     assert_eq!(times(0), [0_i64; 0]);
 }
 
+/// Which jobs are wanted; all if none.
+type Wanted<'a> = Option<&'a dyn Fn(&Job) -> bool>;
+
 fn pages_have_every_wanted_job_once_and_count_those_that_are_wanted(store: &dyn JobStore) {
     let account = AccountId("a".to_owned());
     for submitted_us in 0..23 {
@@ -86,7 +89,7 @@ fn pages_have_every_wanted_job_once_and_count_those_that_are_wanted(store: &dyn 
     let whole = store.list(&account, 50).unwrap();
     let failed = |job: &Job| job.status == Status::Failed;
     let none = |_: &Job| false;
-    let filters: [Option<&dyn Fn(&Job) -> bool>; 3] = [None, Some(&failed), Some(&none)];
+    let filters: [Wanted<'_>; 3] = [None, Some(&failed), Some(&none)];
     for is_wanted in filters {
         let wanted = |job: &Job| is_wanted.is_none_or(|is_wanted| is_wanted(job));
         let expected: Vec<_> = whole.iter().filter(|one| wanted(&one.job)).cloned().collect();

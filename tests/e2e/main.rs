@@ -39,7 +39,6 @@ mod measure;
 mod memory;
 mod outcome;
 mod owners;
-mod pace;
 mod overload;
 mod panels;
 #[path = "../common/proxy.rs"]
