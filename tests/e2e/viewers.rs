@@ -80,7 +80,9 @@ fn the_screen_names_the_dpdk_that_is_loaded_and_the_next_try_of_an_upload() {
     );
     let row = screen(&trawl)["captures"].as_array().unwrap().iter().find(|row| row["id"] == *id).cloned();
     assert!(row.is_some_and(|row| row["last_error"].is_string()));
+    // A directory that went away may be a disk that is not mounted: the host makes none of its own.
     std::fs::remove_file(&place).unwrap();
+    std::fs::create_dir(&place).unwrap();
     assert_eq!(trawl.ended(&id).status, Status::Success, "{}", trawl.log());
     until("it still waits", &trawl, || screen(&trawl)["upload"]["next_try_seconds"].is_null().then_some(()));
     trawl.finish();
