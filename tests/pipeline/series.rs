@@ -113,6 +113,8 @@ async fn a_capture_whose_upload_waits_gets_no_points_while_it_does_and_keeps_its
     let rig = rig.restart(options, vec![Traffic::finite(60, 0)]).await;
     assert_eq!(series(&rig, &job).await, stopped, "while the next process goes on with it");
     std::fs::remove_file(&bucket).unwrap();
+    // The host makes no directory that went away: it may be a disk that is not mounted.
+    std::fs::create_dir(&bucket).unwrap();
     let job = rig.wait(&job).await;
     assert_eq!(job.status, Status::Success, "{:?}", job.error_message);
     assert_eq!(series(&rig, &job).await, stopped);
