@@ -1,11 +1,11 @@
 //! Estimates against plain lists and against the truth that they are a sample of.
 
-use super::super::tests::{DAY, segment};
+use super::super::tests::{DAY, segment, spool_config};
 use super::super::{HistoryConfig, now_ns};
 use super::*;
 use crate::matcher::FilterV1;
 use crate::packet::flags;
-use crate::spool::{Spool, SpoolConfig, WriteMode};
+use crate::spool::Spool;
 use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,19 +23,9 @@ fn history(dir: &TempDir, segments: &[(u16, Vec<u64>)]) -> History {
     for (queue, times) in segments {
         segment(&ring, *queue, times);
     }
-    let spool = SpoolConfig {
-        dir: dir.path().to_owned(),
-        bytes_max: 1 << 30,
-        share_bytes_max: u64::MAX,
-        part_bytes: u64::MAX,
-        segment_bytes: 1 << 20,
-        write: WriteMode::Auto,
-        fsync_interval: DAY,
-        pool_bytes: 0,
-    };
     let config =
         HistoryConfig { sample: None, bytes_max: 1 << 30, keep: DAY, segment: Duration::from_secs(1) };
-    let history = History::open(config, Arc::new(Spool::open(spool).unwrap())).unwrap();
+    let history = History::open(config, Arc::new(Spool::open(spool_config(dir.path())).unwrap())).unwrap();
     if !segments.is_empty() {
         history.begin(1, 1, Instant::now());
     }

@@ -17,6 +17,20 @@ use tempfile::TempDir;
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
+/// A spool without shares.
+pub(super) fn spool_config(dir: &Path) -> SpoolConfig {
+    SpoolConfig {
+        dir: dir.to_owned(),
+        bytes_max: 1 << 30,
+        share_bytes_max: u64::MAX,
+        part_bytes: u64::MAX,
+        segment_bytes: 1 << 20,
+        write: WriteMode::Auto,
+        fsync_interval: DAY,
+        pool_bytes: 0,
+    }
+}
+
 /// A UDP frame from 192.0.2.1 to the last byte given.
 pub(super) fn frame(to: u8) -> Vec<u8> {
     let mut frame = vec![0; 60];
@@ -72,19 +86,7 @@ fn names(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn a_recording_that_no_worker_took_up_does_not_hold_up_the_end() {
     let dir = tempfile::tempdir().unwrap();
-    let spool = Arc::new(
-        Spool::open(SpoolConfig {
-            dir: dir.path().to_owned(),
-            bytes_max: 1 << 30,
-            share_bytes_max: u64::MAX,
-            part_bytes: u64::MAX,
-            segment_bytes: 1 << 20,
-            write: WriteMode::Auto,
-            fsync_interval: DAY,
-            pool_bytes: 0,
-        })
-        .unwrap(),
-    );
+    let spool = Arc::new(Spool::open(spool_config(dir.path())).unwrap());
     let config = HistoryConfig { sample: None, bytes_max: 1 << 20, keep: DAY, segment: DAY };
     let history = Arc::new(History::open(config, Arc::clone(&spool)).unwrap());
     let place = SpoolCapture {
@@ -324,14 +326,10 @@ fn what_cannot_be_taken_in_at_a_start_costs_that_segment_and_is_taken_in_at_the_
 fn history(write: WriteMode) -> (TempDir, Arc<History>, PathBuf) {
     let dir = TempDir::new().unwrap();
     let spool = Spool::open(SpoolConfig {
-        dir: dir.path().join("spool"),
-        bytes_max: 1 << 30,
-        share_bytes_max: u64::MAX,
-        part_bytes: u64::MAX,
         segment_bytes: 4 << 20,
         write,
         fsync_interval: Duration::from_secs(1),
-        pool_bytes: 0,
+        ..spool_config(&dir.path().join("spool"))
     });
     let (sample, keep, segment) = (None, DAY, Duration::from_secs(10));
     let config = HistoryConfig { sample, bytes_max: 1 << 30, keep, segment };

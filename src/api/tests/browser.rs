@@ -1,8 +1,7 @@
 //! Sessions as a browser has them: login, what other sites can do with a cookie, and every end of one.
 
+use super::streams::{snapshot, view};
 use super::*;
-use crate::engine::{CaptureView, Overview};
-use crate::job::{CaptureId, Kind, Ledger, Status};
 use futures_util::StreamExt as _;
 
 /// Of every request of the own page.
@@ -222,28 +221,6 @@ fn a_session_opens_nothing_once_its_credential_is_gone() {
         Accounts::new([(account.clone(), tokens)], 10).role_of(&grant)
     };
     assert_eq!((with(&["other", "a-token"]), with(&["other"])), (Some(Role::Write), None));
-}
-
-pub(super) fn view(n: u64, captured: u64) -> CaptureView {
-    CaptureView {
-        id: CaptureId::parse(&id(n)).unwrap(),
-        account: AccountId(A.to_owned()),
-        kind: Kind::Full,
-        status: Status::Running,
-        ledger: Ledger { captured, ..Ledger::default() },
-        objects: 0,
-        object_bytes: 0,
-        seconds_left: 5.0,
-        waiting_bytes: 0,
-        stopped: None,
-        warnings: Vec::new(),
-        next_try_seconds: None,
-    }
-}
-
-pub(super) fn snapshot(now_ns: u64, captures: Vec<CaptureView>) -> crate::dashboard::Snapshot {
-    let overview = Some(Overview { captures, ..Overview::default() });
-    crate::dashboard::Snapshot { now_ns, overview, ..Default::default() }
 }
 
 /// The next event of a stream: its name and data.

@@ -30,11 +30,11 @@ fn events(account: &str) -> String {
     format!("/accounts/{account}/pcaps/events")
 }
 
-/// A capture of an account with so many packets, as the engine tells of it once a second.
-fn seen(account: &str, captured: u64) -> Snapshot {
-    let view = CaptureView {
-        id: CaptureId::parse(&id(1)).unwrap(),
-        account: AccountId(account.to_owned()),
+/// A capture of the first account with so many packets.
+pub(super) fn view(n: u64, captured: u64) -> CaptureView {
+    CaptureView {
+        id: CaptureId::parse(&id(n)).unwrap(),
+        account: AccountId(A.to_owned()),
         kind: Kind::Full,
         status: Status::Running,
         ledger: Ledger { captured, ..Ledger::default() },
@@ -45,9 +45,17 @@ fn seen(account: &str, captured: u64) -> Snapshot {
         stopped: None,
         warnings: Vec::new(),
         next_try_seconds: None,
-    };
-    let overview = Some(Overview { captures: vec![view], ..Overview::default() });
-    Snapshot { now_ns: captured, overview, ..Snapshot::default() }
+    }
+}
+
+pub(super) fn snapshot(now_ns: u64, captures: Vec<CaptureView>) -> Snapshot {
+    let overview = Some(Overview { captures, ..Overview::default() });
+    Snapshot { now_ns, overview, ..Default::default() }
+}
+
+/// The same of an account, as the engine tells of it once a second.
+fn seen(account: &str, captured: u64) -> Snapshot {
+    snapshot(captured, vec![CaptureView { account: AccountId(account.to_owned()), ..view(1, captured) }])
 }
 
 /// A connection that reads one answer.
