@@ -63,10 +63,13 @@ pub const FULL_SNAPLEN: u32 = 262_144;
 /// Captures in one page of a list that was asked for by page.
 pub const PAGE_CAPTURES_MAX: usize = 100;
 
-/// Streams of live answers: a person's browser has one, and each is a connection beside `api.connections_max`.
+/// Streams of live answers of all accounts: a person's browser has one, and each is a connection beside `api.connections_max`.
 pub const STREAMS_MAX: usize = 64;
 
-/// Of these, those of one account.
+/// Connections that accounts never keep, so that operators get in. A browser opens six at a time, and works with fewer.
+pub const CONNECTIONS_OF_OPERATORS: usize = 4;
+
+/// Streams of one account, and of operators together, which come beside those of accounts.
 pub const STREAMS_PER_ACCOUNT_MAX: usize = 4;
 
 /// Captures in one list answer (Cloudflare's PCAPs documentation).

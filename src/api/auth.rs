@@ -8,7 +8,8 @@ use super::ApiState;
 use super::attempts::{Attempts, PENALTY, SUMMARY_AFTER};
 use super::codes::Code;
 use super::envelope::Failure;
-use crate::dashboard::{Grant, journal};
+use super::opened::Opened;
+use crate::dashboard::{Grant, Session, journal};
 use crate::http::{Peer, Standing};
 use crate::job::AccountId;
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -197,8 +198,8 @@ async fn authenticate(
     let presented = match presented(&parts.headers, account) {
         Err(missing) if has_credential(&parts.headers) => return Err(missing),
         Err(missing) => {
-            let session = state.ui.session(parts, true).ok_or(missing)?;
             let of_account = |grant: &&Grant| grant.account.as_ref().is_some_and(|own| own.0 == account);
+            let session = by_session(parts, state, Some(account)).ok_or(missing)?;
             // One that the session has not is compared too, and opens nothing.
             session.grants.iter().find(of_account).map_or([0; 96], |grant| grant.proof)
         }
@@ -207,8 +208,17 @@ async fn authenticate(
     let Some(role) = state.accounts.role(&presented) else {
         return Err(refused(&state.accounts, parts, account).await);
     };
-    admitted(parts, account)?;
+    admitted(parts, Some(account))?;
     Ok((AccountId(account.to_owned()), role))
+}
+
+/// The session that opens an account, or the host. Reading is no use of it: timers of open pages read too.
+fn by_session(parts: &Parts, state: &ApiState, account: Option<&str>) -> Option<Session> {
+    let session = state.ui.session(parts, false)?;
+    if let (Some(opened), Some(id)) = (parts.extensions.get::<Opened>(), state.ui.session_id(parts)) {
+        opened.by_session(id, account.map(|account| AccountId(account.to_owned())));
+    }
+    Some(session)
 }
 
 /// The answer to a wrong credential.
@@ -220,18 +230,21 @@ pub(super) async fn refused(accounts: &Accounts, parts: &Parts, account: &str) -
     }
 }
 
-/// Notes that a request's credential was right.
-pub(super) fn admitted(parts: &Parts, account: &str) -> Result<(), Failure> {
-    if let Some(standing) = parts.extensions.get::<Arc<Standing>>()
-        && !standing.credential_was_right(account)
-    {
-        return Err(Failure::new(
-            Code::TooManyConnections,
-            "your account has as many connections as it may (api.connections_per_account_max), and all are at work; wait for an \
-             answer, or let your clients share connections",
-        ));
+/// Notes that a request's credential of an account was right, or an operator's if none.
+pub(super) fn admitted(parts: &Parts, account: Option<&str>) -> Result<(), Failure> {
+    let Some(standing) = parts.extensions.get::<Arc<Standing>>() else { return Ok(()) };
+    let is_admitted = match account {
+        Some(account) => standing.credential_was_right(account),
+        None => standing.operators_credential_was_right(OPERATOR),
+    };
+    if is_admitted {
+        return Ok(());
     }
-    Ok(())
+    Err(Failure::new(
+        Code::TooManyConnections,
+        "your account (api.connections_per_account_max), or all accounts together (api.connections_max), have as many connections \
+         as they may, and all of yours are at work; wait for an answer, or let your clients share connections",
+    ))
 }
 
 /// The answer to a wrong credential, once it has been counted and told.
@@ -302,7 +315,7 @@ impl FromRequestParts<Arc<ApiState>> for Operator {
         let is_operator = match presented(&parts.headers, "") {
             Err(missing) if has_credential(&parts.headers) => return Err(missing),
             Err(missing) => {
-                let session = state.ui.session(parts, true).ok_or(missing)?;
+                let session = by_session(parts, state, None).ok_or(missing)?;
                 session.grants.iter().any(|grant| state.accounts.is_operator(grant))
             }
             Ok(presented) => state.accounts.has_operator(&presented),
@@ -310,7 +323,7 @@ impl FromRequestParts<Arc<ApiState>> for Operator {
         if !is_operator {
             return Err(refused(&state.accounts, parts, OPERATOR).await);
         }
-        admitted(parts, OPERATOR).map(|()| Self)
+        admitted(parts, None).map(|()| Self)
     }
 }
 
@@ -327,7 +340,13 @@ impl FromRequestParts<Arc<ApiState>> for Writer {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Failure> {
         match access(parts, state).await? {
-            (account, Role::Write) => Ok(Self(account)),
+            (account, Role::Write) => {
+                // Only a person changes something.
+                if !has_credential(&parts.headers) {
+                    let _used = state.ui.session(parts, true);
+                }
+                Ok(Self(account))
+            }
             (_, Role::Read) => Err(Failure::new(
                 Code::ReadOnly,
                 "this credential may only read; use one with the role write",

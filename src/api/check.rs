@@ -119,6 +119,15 @@ impl Check {
         text
     }
 
+    /// A text that may be a credential: what was sent instead is not repeated.
+    pub(super) fn secret_text<'a>(&mut self, pointer: &str, value: &'a Value) -> Option<&'a str> {
+        let text = value.as_str();
+        if text.is_none() {
+            self.note(pointer, Code::InvalidValue, format!("{} must be a string", name(pointer)));
+        }
+        text
+    }
+
     /// `filter_v1`, each member alone first, so that all that is wrong is said and each error points to its member.
     pub(super) fn filter(&mut self, value: Option<&Value>) -> FilterV1 {
         let Some(value) = value else { return FilterV1::default() };

@@ -15,6 +15,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
 use std::io::{self, SeekFrom};
 use std::path::Path;
 use tokio::fs::File;
@@ -39,7 +41,7 @@ async fn download(
     let object = object(&job)?;
     let (file, bytes) = open(&api.simple_dir.join(&object.name)).await?;
     audit(&parts, &format!("download of {}", job.id), Some(&account));
-    answer(&headers, object, bytes, Bytes::File(file)).await
+    answer(&headers, object, &etag(object, None), bytes, Bytes::File(file)).await
 }
 
 /// Where an answer's bytes come from.
@@ -54,10 +56,11 @@ pub(super) enum Bytes {
 pub(super) async fn answer(
     headers: &HeaderMap,
     object: &ObjectInfo,
+    etag: &str,
     bytes: u64,
     source: Bytes,
 ) -> Result<Response, Failure> {
-    let range = match headers.get(header::RANGE).filter(|_| range_holds(headers, object)) {
+    let range = match headers.get(header::RANGE).filter(|_| range_holds(headers, etag)) {
         Some(range) => parse_range(range, bytes),
         None => Range::Whole,
     };
@@ -80,7 +83,7 @@ pub(super) async fn answer(
     head.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     head.extend(
         [
-            (header::ETAG, HeaderValue::from_str(&etag(object))),
+            (header::ETAG, HeaderValue::from_str(etag)),
             (
                 header::CONTENT_DISPOSITION,
                 HeaderValue::from_str(&format!("attachment; filename=\"{}\"", object.name)),
@@ -148,14 +151,21 @@ fn unreadable(error: &io::Error) -> Failure {
     Failure::new(Code::RecordFailed, "this host could not read the file; ask its operator")
 }
 
-/// The content's own hash, so that a range of another content is never taken for one of this.
-fn etag(object: &ObjectInfo) -> String {
-    format!("\"{}\"", object.sha256)
+/// What a range is told from another content's by. A file of this host is what was recorded, so that its hash says it. An object in a
+/// bucket is what its owner makes of it, so that the store's mark of what is there now belongs to it.
+pub(super) fn etag(object: &ObjectInfo, mark: Option<&str>) -> String {
+    let Some(mark) = mark else { return format!("\"{}\"", object.sha256) };
+    let now = Sha256::digest(mark).iter().take(8).fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _never = write!(text, "{byte:02x}");
+        text
+    });
+    format!("\"{}-{now}\"", object.sha256)
 }
 
 /// RFC 9110, section 13.1.5: with `If-Range`, a range is of this very content or the whole is sent.
-fn range_holds(headers: &HeaderMap, object: &ObjectInfo) -> bool {
-    headers.get(header::IF_RANGE).is_none_or(|tag| tag.as_bytes() == etag(object).as_bytes())
+fn range_holds(headers: &HeaderMap, etag: &str) -> bool {
+    headers.get(header::IF_RANGE).is_none_or(|tag| tag.as_bytes() == etag.as_bytes())
 }
 
 #[derive(Debug, PartialEq)]

@@ -2,9 +2,10 @@
 //!
 //! Invariant: only an operator's credential gets an answer; a browser on its way to the page gets the page, which has no data.
 
-use super::auth::{OPERATOR, Operator};
+use super::auth::Operator;
 use super::envelope::{Failure, success};
 use super::live::{self, Topic};
+use super::query::number;
 use super::route::{Api, Routes};
 use crate::dashboard::journal;
 use axum::extract::{FromRequestParts, RawQuery, State};
@@ -48,11 +49,11 @@ async fn state(State(api): Api, mut parts: Parts) -> Result<Response, Failure> {
 }
 
 async fn events(_: Operator, State(api): Api, parts: Parts) -> Result<Response, Failure> {
-    live::open(&api, &parts, OPERATOR, Topic::Host)
+    live::open(&api, &parts, Topic::Host)
 }
 
 async fn series(_: Operator, State(api): Api, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let seconds = live::number(query.as_deref(), "seconds")?.unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
+    let seconds = number(query.as_deref(), "seconds")?.unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
     Ok(success(api.ui.live.host_series(seconds as usize)))
 }
 
@@ -61,6 +62,6 @@ async fn log(State(api): Api, mut parts: Parts) -> Result<Response, Failure> {
         return Ok(page);
     }
     Operator::from_request_parts(&mut parts, &api).await?;
-    let after = live::number(parts.uri.query(), "after")?.unwrap_or(0);
+    let after = number(parts.uri.query(), "after")?.unwrap_or(0);
     Ok(success(journal().after(after)))
 }

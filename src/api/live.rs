@@ -1,13 +1,15 @@
 //! Live answers: `…/pcaps/events`, `…/pcaps/live`, `…/pcaps/{id}/series`. Owns the form of a stream and its end; not what is seen.
 //!
-//! Invariant: a stream is one of a bounded number, holds a snapshot at most, and ends with its session, its reader or the host.
+//! Invariant: a stream is one of a bounded number, holds a snapshot at most, and ends with its reader or the host; `opened` ends it with
+//! its session.
 
 use super::ApiState;
 use super::auth::Reader;
 use super::codes::Code;
 use super::envelope::{Failure, success};
+use super::query::number;
 use super::route::{Api, PcapId, Routes};
-use crate::dashboard::{Live, StreamPlace};
+use crate::dashboard::{Captures, Live, StreamPlace};
 use crate::http::Standing;
 use crate::job::AccountId;
 use axum::body::{Body, Bytes};
@@ -46,16 +48,15 @@ pub(super) enum Topic {
 }
 
 async fn events(Reader(account): Reader, State(api): Api, parts: Parts) -> Result<Response, Failure> {
-    open(&api, &parts, &account.0.clone(), Topic::Captures(account))
+    open(&api, &parts, Topic::Captures(account))
 }
 
-/// Opens a stream for `payer`.
-pub(super) fn open(
-    api: &Arc<ApiState>,
-    parts: &Parts,
-    payer: &str,
-    topic: Topic,
-) -> Result<Response, Failure> {
+/// Opens a stream.
+pub(super) fn open(api: &Arc<ApiState>, parts: &Parts, topic: Topic) -> Result<Response, Failure> {
+    let payer = match &topic {
+        Topic::Captures(account) => Some(account.0.as_str()),
+        Topic::Host => None,
+    };
     let place = api.ui.streams.take(payer).ok_or_else(|| {
         let message = "your account, or this host, has as many live streams as it may; ask …/pcaps/live every two seconds instead";
         Failure::new(Code::TooManyStreams, message)
@@ -63,11 +64,9 @@ pub(super) fn open(
     if let Some(standing) = parts.extensions.get::<Arc<Standing>>() {
         standing.is_a_stream();
     }
-    let session = if super::auth::has_credential(&parts.headers) { None } else { api.ui.session_id(parts) };
     let stream = Stream {
         api: Arc::clone(api),
         topic,
-        session,
         turns: api.ui.live.turns(),
         seen: None,
         said: Instant::now(),
@@ -90,8 +89,6 @@ pub(super) fn open(
 struct Stream {
     api: Arc<ApiState>,
     topic: Topic,
-    /// It ends with its session.
-    session: Option<String>,
     turns: watch::Receiver<u64>,
     /// The turn and the revision that were said last.
     seen: Option<(u64, u64)>,
@@ -104,7 +101,7 @@ impl Stream {
     async fn next(&mut self) -> Option<String> {
         loop {
             let turn = *self.turns.borrow_and_update();
-            if Live::is_over(turn) || !self.is_allowed() {
+            if Live::is_over(turn) {
                 return None;
             }
             let event = self.event(turn);
@@ -122,32 +119,21 @@ impl Stream {
         }
     }
 
-    fn is_allowed(&self) -> bool {
-        let Some(id) = &self.session else { return true };
-        let now = std::time::Instant::now();
-        let Some(session) = self.api.ui.sessions.find(id, now, false) else { return false };
-        let accounts = &self.api.accounts;
-        session.grants.iter().any(|grant| match &self.topic {
-            Topic::Captures(account) => {
-                grant.account.as_ref() == Some(account) && accounts.role_of(grant).is_some()
-            }
-            Topic::Host => accounts.is_operator(grant),
-        })
-    }
-
     fn event(&mut self, turn: u64) -> Option<String> {
         let (text, before) = (String::new(), self.seen);
         let is_behind = before.is_some_and(|(seen, _)| turn.saturating_sub(seen) > BEHIND_MAX);
         let since = before.filter(|_| !is_behind).map(|(_, revision)| revision);
-        let (revision, data) = match &self.topic {
-            Topic::Captures(account) => self.api.ui.live.captures(account, since),
-            Topic::Host => (turn, self.api.ui.live.host().to_string()),
+        let (revision, is_whole, data) = match &self.topic {
+            Topic::Captures(account) => {
+                let Captures { revision, is_whole, text } = self.api.ui.live.captures(account, since);
+                (revision, is_whole, text)
+            }
+            Topic::Host => (turn, true, self.api.ui.live.host().to_string()),
         };
         self.seen = Some((turn, revision));
         if since == Some(revision) {
             return None;
         }
-        let is_whole = since.is_none() || matches!(self.topic, Topic::Host);
         let name = if is_whole { "snapshot" } else { "change" };
         let mut text = if is_behind { text + "event: resync\ndata: {}\n\n" } else { text };
         // Writing to a string cannot fail.
@@ -156,26 +142,13 @@ impl Stream {
     }
 }
 
-/// The number behind `name` in a query.
-pub(super) fn number(query: Option<&str>, name: &str) -> Result<Option<u64>, Failure> {
-    let pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
-    let mut found = None;
-    for (_, value) in pairs.filter(|(found, _)| *found == name) {
-        let value = value.parse().map_err(|_| {
-            Failure::new(Code::InvalidValue, format!("{name} is no whole number, or too large"))
-        })?;
-        found = Some(value);
-    }
-    Ok(found)
-}
-
 async fn live(
     Reader(account): Reader,
     State(api): Api,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let since = number(query.as_deref(), "since")?;
-    let (revision, text) = api.ui.live.captures(&account, None);
+    let Captures { revision, text, .. } = api.ui.live.captures(&account, None);
     if since == Some(revision) {
         return Ok(StatusCode::NOT_MODIFIED.into_response());
     }

@@ -11,15 +11,18 @@ mod codes;
 mod download;
 mod envelope;
 mod estimate;
+mod headers;
 mod live;
 mod objects;
 mod ownership;
+mod opened;
 #[cfg(feature = "dashboard")]
 mod page;
 mod capabilities;
 mod host;
 mod paging;
 mod pcaps;
+mod query;
 mod result;
 mod route;
 mod routes;
@@ -147,11 +150,12 @@ pub fn router(state: ApiState) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(Arc::clone(&state))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), opened::watch))
         .layer(DefaultBodyLimit::max(request_bytes_max));
     let routes = guarded(routes, request_time_max);
     #[cfg(feature = "dashboard")]
     let routes = routes.layer(middleware::from_fn_with_state(state, page::guard));
-    routes
+    routes.layer(middleware::map_response(headers::held))
 }
 
 /// `routes`, with an answer also when a handler takes too long or panics.
@@ -159,8 +163,10 @@ fn guarded(routes: Router, time_max: Duration) -> Router {
     routes
         .layer(middleware::from_fn_with_state(time_max, in_time))
         .layer(CatchPanicLayer::custom(panicked))
-        // Logs method, path, status and latency; never headers, which carry the secrets.
-        .layer(TraceLayer::new_for_http())
+        // Logs method, path, status and latency; never headers, which carry the secrets, nor the query, where somebody may have put one.
+        .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
+            tracing::debug_span!("request", method = %request.method(), path = request.uri().path())
+        }))
 }
 
 /// The answer to what is no request.
@@ -181,7 +187,9 @@ pub fn fault(fault: Fault) -> Response {
         }
         Fault::Version => Failure::new(Code::HttpVersion, "this host speaks HTTP/1.1 and 1.0"),
     };
-    failure.into_response()
+    let mut response = failure.into_response();
+    headers::hold(response.headers_mut());
+    response
 }
 
 async fn no_route(uri: Uri) -> Failure {

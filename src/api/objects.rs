@@ -7,8 +7,9 @@
 use super::ApiState;
 use super::auth::Reader;
 use super::codes::Code;
-use super::download::{self, Bytes as Source, answer};
+use super::download::{self, Bytes as Source, answer, etag};
 use super::envelope::{Failure, success};
+use super::query::whole;
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use crate::dashboard::StreamPlace;
@@ -98,27 +99,29 @@ async fn object(
         // Says why there is none.
         download::object(&job)?;
     }
-    let number = path.iter().find(|(name, _)| *name == "n").and_then(|(_, n)| n.parse::<usize>().ok());
-    let Some(found) = number.and_then(|n| job.objects.get(n)) else {
+    let number = path.iter().find(|(name, _)| *name == "n").and_then(|(_, n)| whole(n));
+    let Some(found) = number.and_then(|n| job.objects.get(usize::try_from(n).ok()?)) else {
         let message = format!("this capture has {} complete objects, numbered from 0", job.objects.len());
         return Err(Failure::new(Code::ObjectNotFound, message));
     };
     if job.request.kind == Kind::Simple {
         audit(&parts, &format!("view of {}", job.id), Some(&account));
         let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
-        return answer(&headers, found, bytes, Source::File(file)).await;
+        return answer(&headers, found, &etag(found, None), bytes, Source::File(file)).await;
     }
     let place = place(&api, &account)?;
     audit(&parts, &format!("view of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
     // Before anything is answered: whether it can be read at all.
     ask(&job, store.read(&found.name, 0, 1)).await?;
+    let mark = ask(&job, store.mark(&found.name)).await?;
+    let etag = etag(found, Some(mark.as_deref().unwrap_or_default()));
     let view = View { store, name: found.name.clone(), rate: api.ui.view_bytes_per_second, _place: place };
-    answer(&headers, found, found.bytes, Source::Stored(Box::new(view))).await
+    answer(&headers, found, &etag, found.bytes, Source::Stored(Box::new(view))).await
 }
 
 fn place(api: &ApiState, account: &AccountId) -> Result<StreamPlace, Failure> {
-    api.ui.views.take(&account.0).ok_or_else(|| {
+    api.ui.views.take(Some(&account.0)).ok_or_else(|| {
         Failure::new(
             Code::TooManyViews,
             "your account reads as many objects as it may at once; try again in a second",

@@ -7,6 +7,7 @@ use super::envelope::Failure;
 use super::route::Api;
 use super::{ApiState, PREFIX, no_route};
 use crate::dashboard::files;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -38,8 +39,12 @@ async fn index(uri: Uri, headers: HeaderMap) -> Response {
     serve("", uri, &headers).await
 }
 
-async fn page(Path(path): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
-    serve(&path, uri, &headers).await
+async fn page(path: Result<Path<String>, PathRejection>, uri: Uri, headers: HeaderMap) -> Response {
+    match path {
+        Ok(Path(path)) => serve(&path, uri, &headers).await,
+        // Its percent-encoding is no text, which no file has.
+        Err(_) => no_route(uri).await.into_response(),
+    }
 }
 
 /// Whether a request is a browser's way to a page and not a page's request for data: the host's page and its data have one path.

@@ -4,6 +4,7 @@
 
 use super::codes::Code;
 use super::envelope::Failure;
+use super::query::{members, whole};
 use crate::engine::Wanted;
 use crate::job::{CaptureId, Kind, Status};
 use crate::limits::{LIST_CAPTURES_MAX, PAGE_CAPTURES_MAX};
@@ -16,11 +17,10 @@ fn wrong(message: impl Into<String>) -> Failure {
 /// What a query asks for.
 pub(super) fn wanted(query: &str) -> Result<Wanted, Failure> {
     let mut wanted = Wanted { count_max: LIST_CAPTURES_MAX, ..Wanted::default() };
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in members(Some(query), &["limit", "before", "status", "type"])? {
         match name {
             "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=PAGE_CAPTURES_MAX).contains(limit));
+                let limit = whole(value).and_then(|limit| usize::try_from(limit).ok()).filter(|limit| (1..=PAGE_CAPTURES_MAX).contains(limit));
                 wanted.count_max = limit.ok_or_else(|| {
                     wrong(format!("limit must be a whole number from 1 to {PAGE_CAPTURES_MAX}"))
                 })?;
@@ -38,14 +38,10 @@ pub(super) fn wanted(query: &str) -> Result<Wanted, Failure> {
                     wanted.statuses.push(status);
                 }
             }
-            "type" => {
+            _ => {
                 let kind: Kind = serde_json::from_value(Value::from(value))
                     .map_err(|_| wrong("type must be simple or full"))?;
                 wanted.kind = Some(kind);
-            }
-            _ => {
-                let message = "the query has an unknown member; there are limit, before, status and type";
-                return Err(Failure::new(Code::UnknownMember, message));
             }
         }
     }
@@ -67,7 +63,20 @@ mod tests {
         };
         assert_eq!(read, Ok(expected));
         for query in
-            ["limit=0", "limit=101", "limit=a", "before=x", "status=complete", "type=", "offset=3", "limit"]
+            [
+            "limit=0",
+            "limit=101",
+            "limit=a",
+            "limit=+7",
+            "limit=07",
+            "limit=7&limit=7",
+            "status=failed&status=success",
+            "before=x",
+            "status=complete",
+            "type=",
+            "offset=3",
+            "limit",
+        ]
         {
             assert!(wanted(query).is_err(), "{query}");
         }

@@ -7,6 +7,7 @@ use super::codes::Code;
 use super::envelope::{Failure, success};
 use super::result::date_time;
 use super::route::{Api, Routes};
+use super::check::Check;
 use super::{ApiState, body};
 use crate::dashboard::{Grant, Session, journal};
 use crate::http::Peer;
@@ -20,22 +21,24 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::time::Instant;
+use serde_json::{Map, Value};
 
 /// The routes, without prefix.
 pub(super) fn routes() -> Routes {
     vec![("/ui/session", get(who).post(login).delete(logout))]
 }
 
-/// A login, in one of three forms.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "expected a JSON object")]
+/// A login, in one of three forms. Members are texts; what they are instead is not said, because it may be a credential.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Login {
-    account: Option<String>,
-    token: Option<String>,
-    email: Option<String>,
-    key: Option<String>,
-    operator_token: Option<String>,
+    account: Option<Value>,
+    token: Option<Value>,
+    email: Option<Value>,
+    key: Option<Value>,
+    operator_token: Option<Value>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -77,33 +80,31 @@ fn shown(api: &ApiState, session: &Session) -> Option<Shown> {
 }
 
 /// Whose login it is, and what was presented.
-fn presented(login: Login) -> Result<(Option<AccountId>, Proof), Failure> {
-    match login {
-        Login {
-            account: Some(account),
-            token: Some(token),
-            email: None,
-            key: None,
-            operator_token: None,
-        } => {
-            let account = AccountId(account);
+fn presented(login: &Login) -> Result<(Option<AccountId>, Proof), Failure> {
+    let mut check = Check::default();
+    check.unknown("", &login.unknown);
+    let mut text = |pointer: &str, value: Option<&Value>| -> Option<String> {
+        value.and_then(|value| check.secret_text(pointer, value)).map(str::to_owned)
+    };
+    let account = text("/account", login.account.as_ref()).map(AccountId);
+    let token = text("/token", login.token.as_ref());
+    let (email, key) = (text("/email", login.email.as_ref()), text("/key", login.key.as_ref()));
+    let operator = text("/operator_token", login.operator_token.as_ref());
+    if let Some(failure) = Failure::of(check.into_problems()) {
+        return Err(failure);
+    }
+    match (account, token, email, key, operator) {
+        (Some(account), Some(token), None, None, None) => {
             // An account's id is never empty: that would be an operator's token.
             let named = (!account.0.is_empty()).then_some(&account).ok_or_else(auth::denied)?;
             let proof = auth::token_proof(Some(named), token.trim().as_bytes());
             Ok((Some(account), proof))
         }
-        Login {
-            account: Some(account),
-            email: Some(email),
-            key: Some(key),
-            token: None,
-            operator_token: None,
-        } => {
-            let account = AccountId(account);
+        (Some(account), None, Some(email), Some(key), None) => {
             let proof = auth::key_proof(&account, &email, key.as_bytes());
             Ok((Some(account), proof))
         }
-        Login { operator_token: Some(token), account: None, token: None, email: None, key: None } => {
+        (None, None, None, None, Some(token)) => {
             Ok((None, auth::token_proof(None, token.trim().as_bytes())))
         }
         _ => Err(Failure::new(
@@ -129,15 +130,15 @@ async fn login(
              ui.origin if a proxy in front ends TLS",
         ));
     }
-    let (account, proof) = presented(body::parse(body, api.request_bytes_max)?)?;
+    let (account, proof) = presented(&body::parse(body, api.request_bytes_max)?)?;
     let name = account.as_ref().map_or(OPERATOR, |account| account.0.as_str());
     let grant = Grant { account: account.clone(), proof };
     if api.accounts.role_of(&grant).is_none() && !api.accounts.is_operator(&grant) {
         return Err(auth::refused(&api.accounts, &parts, name).await);
     }
-    auth::admitted(&parts, name)?;
+    auth::admitted(&parts, account.as_ref().map(|account| account.0.as_str()))?;
     let old = api.ui.session_id(&parts);
-    let now = Instant::now();
+    let now = api.ui.now();
     let id = api
         .ui
         .sessions
@@ -162,12 +163,12 @@ fn set(name: HeaderName, value: Option<String>) -> [(HeaderName, HeaderValue); 1
 
 /// Only a session is one: a credential in a header opens accounts by their paths.
 async fn who(State(api): Api, parts: Parts) -> Result<Response, Failure> {
-    let session = own_session(&api, &parts).await?;
+    let session = own_session(&api, &parts)?;
     shown(&api, &session).map(success).ok_or_else(auth::denied)
 }
 
 async fn logout(State(api): Api, parts: Parts) -> Result<Response, Failure> {
-    own_session(&api, &parts).await?;
+    own_session(&api, &parts)?;
     if let Some(id) = api.ui.session_id(&parts) {
         api.ui.sessions.end(&id);
     }
@@ -178,10 +179,12 @@ async fn logout(State(api): Api, parts: Parts) -> Result<Response, Failure> {
     Ok((StatusCode::NO_CONTENT, clear, cookie).into_response())
 }
 
-async fn own_session(api: &ApiState, parts: &Parts) -> Result<Session, Failure> {
-    match auth::presented(&parts.headers, "") {
-        Err(missing) if !auth::has_credential(&parts.headers) => api.ui.session(parts, true).ok_or(missing),
-        Err(denied) => Err(denied),
-        Ok(_) => Err(auth::refused(&api.accounts, parts, OPERATOR).await),
-    }
+/// The session of a request, which is a use of it: the page asks for it when somebody opens it or works with it. No credential in a
+/// header is one, so it is neither compared nor counted as a failure.
+fn own_session(api: &ApiState, parts: &Parts) -> Result<Session, Failure> {
+    let missing = match auth::presented(&parts.headers, "") {
+        Err(missing) if !auth::has_credential(&parts.headers) => missing,
+        _ => return Err(auth::denied()),
+    };
+    api.ui.session(parts, true).ok_or(missing)
 }

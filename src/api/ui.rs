@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 /// A working day.
 const LIFE_MAX: Duration = Duration::from_secs(12 * 3600);
-/// More than one person has browsers.
+/// More than one person has browsers. Operators together have as many as one account.
 const SESSIONS_PER_ACCOUNT_MAX: usize = 16;
 /// Each is some 200 bytes.
 const SESSIONS_MAX: usize = 1024;
@@ -23,6 +23,9 @@ const SESSIONS_MAX: usize = 1024;
 const VIEWS_MAX: usize = 16;
 /// Of one account.
 const VIEWS_PER_ACCOUNT_MAX: usize = 2;
+
+/// What sessions are timed by.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
 /// See the module.
 pub struct Ui {
@@ -38,6 +41,8 @@ pub struct Ui {
     pub views: Arc<StreamPlaces>,
     /// How fast each of them is read.
     pub view_bytes_per_second: u64,
+    /// The system's, but in tests.
+    pub clock: Clock,
 }
 
 impl Ui {
@@ -57,6 +62,7 @@ impl Ui {
             live: Arc::new(Live::new(u64::try_from(now.as_nanos()).unwrap_or(0))),
             views: StreamPlaces::new(VIEWS_MAX, VIEWS_PER_ACCOUNT_MAX),
             view_bytes_per_second,
+            clock: Arc::new(Instant::now),
             streams: StreamPlaces::new(STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX),
         }
     }
@@ -72,9 +78,14 @@ impl Ui {
         self.site.session_id(&parts.method, &parts.headers).map(str::to_owned)
     }
 
-    /// A request's session. `uses`: whether that is a use of it.
+    /// A request's session. `uses`: whether somebody did something; a page that asks by itself keeps no session alive.
     pub(super) fn session(&self, parts: &Parts, uses: bool) -> Option<Session> {
         let id = self.site.session_id(&parts.method, &parts.headers)?;
-        self.sessions.find(id, Instant::now(), uses)
+        self.sessions.find(id, self.now(), uses)
+    }
+
+    /// What sessions count by.
+    pub(super) fn now(&self) -> Instant {
+        (self.clock)()
     }
 }

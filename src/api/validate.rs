@@ -72,7 +72,7 @@ pub(super) fn proof(body: &OwnershipBody, rules: &Rules) -> Result<(Destination,
     let pointer = "/ownership_challenge";
     let challenge = check
         .required(pointer, body.ownership_challenge.as_ref())
-        .and_then(|value| check.text(pointer, value));
+        .and_then(|value| check.secret_text(pointer, value));
     let challenge = challenge.map(str::to_owned);
     whole(check, destination.zip(challenge))
 }
@@ -228,7 +228,7 @@ impl Check {
 
     fn destination_uri<'a>(&mut self, value: Option<&'a Value>) -> Option<&'a str> {
         let pointer = "/destination_conf";
-        self.required(pointer, value).and_then(|value| self.text(pointer, value))
+        self.required(pointer, value).and_then(|value| self.secret_text(pointer, value))
     }
 
     fn destination(

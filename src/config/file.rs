@@ -353,7 +353,7 @@ sections! {
 pub(super) fn read(text: &str) -> (File, Vec<Problem>) {
     let table: Table = match toml::from_str(text) {
         Ok(table) => table,
-        Err(error) => return (File::default(), vec![Problem::Syntax { text: error.to_string() }]),
+        Err(error) => return (File::default(), vec![Problem::Syntax { text: syntax(text, &error) }]),
     };
     // Its other keys may be another version's, so nothing is said of them.
     if let Some(problem) = other_version(&table) {
@@ -364,11 +364,19 @@ pub(super) fn read(text: &str) -> (File, Vec<Problem>) {
     }
     let mut problems = Vec::new();
     let kept = keep_legal(&table, &mut Vec::new(), &mut problems);
-    let file = Value::Table(kept).try_into().unwrap_or_else(|error: toml::de::Error| {
-        problems.push(Problem::Syntax { text: error.message().to_owned() });
+    let file = Value::Table(kept).try_into().unwrap_or_else(|_: toml::de::Error| {
+        problems.push(Problem::Syntax { text: "its keys cannot be read together".to_owned() });
         File::default()
     });
     (file, problems)
+}
+
+/// What is wrong with the form of a file, and where. The parser's own display repeats the line, which may have a secret in it.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message().trim_end())
 }
 
 fn other_version(table: &Table) -> Option<Problem> {
@@ -409,7 +417,7 @@ fn keep_legal_value(value: &Value, path: &mut Vec<Step>, problems: &mut Vec<Prob
         problems.push(Problem::Key {
             key: display(path),
             value: shown(path, value),
-            text: error.message().trim_end().to_owned(),
+            text: expected(path, error.message().trim_end()),
         });
         return None;
     }
@@ -445,11 +453,25 @@ fn display(path: &[Step]) -> String {
     })
 }
 
-/// The value for an error message. Below `account` it is left out: somebody may have put a secret under a wrong name.
+/// Whether somebody may have put a secret there, also under a wrong name.
+fn may_be_secret(path: &[Step]) -> bool {
+    matches!(path.first(), Some(Step::Key(key)) if key == "account" || key == "operator")
+}
+
+/// The value for an error message; left out where it may be a secret.
 fn shown(path: &[Step], value: &Value) -> String {
-    match path.first() {
-        Some(Step::Key(key)) if key == "account" => format!("({}, not shown)", value.type_str()),
-        _ => value.to_string().trim_end().to_owned(),
+    match may_be_secret(path) {
+        true => format!("({}, not shown)", value.type_str()),
+        false => value.to_string().trim_end().to_owned(),
+    }
+}
+
+/// What the parser says of a value; where that may be a secret, only what it expected.
+fn expected(path: &[Step], said: &str) -> String {
+    match said.rsplit_once("expected ") {
+        Some((_, expected)) if may_be_secret(path) => format!("expected {expected}"),
+        None if may_be_secret(path) => "it cannot be used".to_owned(),
+        _ => said.to_owned(),
     }
 }
 

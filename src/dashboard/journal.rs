@@ -71,10 +71,11 @@ impl Journal {
         let line = line(if is_error { "error" } else { "warning" }, message);
         let lines = &mut *self.lines();
         lines.last += 1;
+        let times = take_again(&mut lines.log, &line);
         if lines.log.len() >= LINES_MAX {
             lines.log.pop_front();
         }
-        lines.log.push_back(Line { seq: lines.last, ..line });
+        lines.log.push_back(Line { seq: lines.last, times, ..line });
     }
 
     /// What somebody did. `message` has no secret.
@@ -83,15 +84,10 @@ impl Journal {
         let line = Line { account, peer, ..line("audit", message) };
         let lines = &mut *self.lines();
         lines.last += 1;
-        let is_again = |old: &Line| {
-            (&old.message, &old.account, &old.peer) == (&line.message, &line.account, &line.peer)
-                && line.at_ns.saturating_sub(old.at_ns) < AGAIN_NS
-        };
-        let before = lines.trail.iter().rposition(is_again).and_then(|at| lines.trail.remove(at));
+        let times = take_again(&mut lines.trail, &line);
         if lines.trail.len() >= LINES_MAX {
             forget_one(&mut lines.trail);
         }
-        let times = before.map(|before| before.times.unwrap_or(1) + 1);
         lines.trail.push_back(Line { seq: lines.last, times, ..line });
     }
 
@@ -112,6 +108,17 @@ fn line(kind: &'static str, message: &str) -> Line {
     let at_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
     let message = message.chars().take(CHARS_MAX).collect();
     Line { seq: 0, at_ns, kind, message, account: None, peer: None, times: None }
+}
+
+/// Takes the same line of the last minute out, and says how often it came with this one.
+fn take_again(lines: &mut VecDeque<Line>, line: &Line) -> Option<u64> {
+    let is_again = |old: &Line| {
+        (old.kind, &old.message, &old.account, &old.peer)
+            == (line.kind, &line.message, &line.account, &line.peer)
+            && line.at_ns.saturating_sub(old.at_ns) < AGAIN_NS
+    };
+    let before = lines.iter().rposition(is_again).and_then(|at| lines.remove(at))?;
+    Some(before.times.unwrap_or(1) + 1)
 }
 
 /// Removes the oldest line of the account that has the most.
@@ -150,17 +157,21 @@ mod tests {
     fn what_one_account_does_again_and_again_pushes_out_nothing_of_others() {
         let journal = Journal::default();
         journal.warn(false, "the spool fills up");
+        for _ in 0..3 * LINES_MAX {
+            journal.warn(false, "the upload of 7 failed and is tried again");
+        }
         journal.audit("authentication failed", Some("b"), None);
         for n in 0..3 * LINES_MAX {
             journal.audit(&format!("view of {n}"), Some("a"), None);
             journal.audit("stop of 7", Some("a"), None);
         }
         let lines = journal.after(0);
-        let first: Vec<_> = lines.iter().take(2).map(|line| line.message.as_str()).collect();
-        assert_eq!(first, ["the spool fills up", "authentication failed"]);
+        let first: Vec<_> = lines.iter().take(3).map(|line| line.message.as_str()).collect();
+        let expected = ["the spool fills up", "the upload of 7 failed and is tried again", "authentication failed"];
+        assert_eq!(first, expected);
         let again: Vec<_> = lines.iter().filter(|line| line.message == "stop of 7").collect();
         assert_eq!(again.len(), 1, "the same line again is one");
-        assert_eq!((again[0].times, again[0].seq), (Some(3 * LINES_MAX as u64), 6 * LINES_MAX as u64 + 2));
+        assert_eq!((again[0].times, again[0].seq), (Some(3 * LINES_MAX as u64), 9 * LINES_MAX as u64 + 2));
         assert!(lines.windows(2).all(|pair| pair[0].seq < pair[1].seq));
     }
 }

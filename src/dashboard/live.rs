@@ -1,7 +1,8 @@
 //! The one snapshot a second that all viewers share. Owns what was seen of every capture, by account and revision, the series of
 //! the host, and the end of all streams; not who reads it.
 //!
-//! Invariant: viewers read what was taken and ask nobody; what is kept of captures that ended is bounded.
+//! Invariant: viewers read what was taken and ask nobody; what is kept of captures that ended is bounded, and a reader that may have
+//! missed the end of one that is no longer kept gets all of the others.
 
 use super::tracks::{Measure, Tracks};
 use crate::engine::{CaptureView, Overview};
@@ -32,6 +33,17 @@ pub struct Snapshot {
     pub measures: Vec<Measure>,
 }
 
+/// Captures of an account, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captures {
+    /// Where the account stands.
+    pub revision: u64,
+    /// Whether these are all; otherwise those that are not here are as they were.
+    pub is_whole: bool,
+    /// The answer.
+    pub text: String,
+}
+
 struct Seen {
     /// The revision in which it changed last.
     changed: u64,
@@ -42,6 +54,8 @@ struct Seen {
 #[derive(Default)]
 struct OfAccount {
     revision: u64,
+    /// The revision in which a capture was forgotten last.
+    forgot: u64,
     captures: BTreeMap<CaptureId, Seen>,
 }
 
@@ -118,23 +132,21 @@ impl Live {
         turn == OVER
     }
 
-    /// An account's revision, and its captures: those that changed after the revision `since`, or all.
+    /// An account's captures: those that changed after the revision `since`, or all.
     #[must_use]
-    pub fn captures(&self, account: &AccountId, since: Option<u64>) -> (u64, String) {
+    pub fn captures(&self, account: &AccountId, since: Option<u64>) -> Captures {
         let state = self.state();
-        let (revision, captures) = match state.accounts.get(account) {
-            Some(of_account) => (of_account.revision, Some(&of_account.captures)),
-            None => (state.first, None),
-        };
+        let none = OfAccount { revision: state.first, ..OfAccount::default() };
+        let OfAccount { revision, forgot, captures } = state.accounts.get(account).unwrap_or(&none);
+        let since = since.filter(|since| since >= forgot);
         let mut text = format!("{{\"revision\":{revision},\"now_ns\":{},\"captures\":[", state.now_ns);
-        let changed = captures.into_iter().flat_map(BTreeMap::values);
-        let changed = changed.filter(|seen| since.is_none_or(|since| seen.changed > since));
+        let changed = captures.values().filter(|seen| since.is_none_or(|since| seen.changed > since));
         for (n, seen) in changed.enumerate() {
             // Writing to a string cannot fail.
             let _never = write!(text, "{}{}", if n == 0 { "" } else { "," }, seen.text);
         }
         text.push_str("]}");
-        (revision, text)
+        Captures { revision: *revision, is_whole: since.is_none(), text }
     }
 
     /// What operators see of the host, as JSON.
@@ -159,7 +171,7 @@ impl State {
         let of_account = self
             .accounts
             .entry(account.clone())
-            .or_insert_with(|| OfAccount { revision: first, captures: BTreeMap::new() });
+            .or_insert_with(|| OfAccount { revision: first, ..OfAccount::default() });
         if of_account.captures.get(id).is_some_and(|seen| seen.text == text || seen.ended_ns.is_some()) {
             return;
         }
@@ -175,14 +187,23 @@ impl State {
             overview.is_none_or(|all| all.captures.iter().chain(&all.look_backs).any(|view| view.id == *id))
         };
         for of_account in self.accounts.values_mut() {
-            let ended = of_account.captures.values().filter_map(|seen| seen.ended_ns);
+            let ended = of_account.captures.iter().filter_map(|(id, seen)| Some((seen.ended_ns?, id)));
             let mut ended: Vec<_> = ended.collect();
+            // Of those that ended at one moment the ids decide.
             ended.sort_unstable_by(|a, b| b.cmp(a));
-            let since = ended.get(ENDED_MAX).copied().unwrap_or(0).max(now_ns.saturating_sub(ENDED_NS_MAX));
+            let oldest = ended.get(ENDED_MAX - 1).map(|(at, id)| (*at, (*id).clone()));
+            let since = now_ns.saturating_sub(ENDED_NS_MAX);
+            let before = of_account.captures.len();
             of_account.captures.retain(|id, seen| match seen.ended_ns {
-                Some(at) => at > since,
+                Some(at) => {
+                    at > since && oldest.as_ref().is_none_or(|(ns, last)| (at, id) >= (*ns, last))
+                }
                 None => runs(id),
             });
+            if of_account.captures.len() < before {
+                of_account.revision += 1;
+                of_account.forgot = of_account.revision;
+            }
         }
     }
 }
@@ -200,3 +221,7 @@ fn ended_value(job: &Job) -> Value {
         "objects": job.objects.len(), "object_bytes": job.objects.iter().map(|object| object.bytes).sum::<u64>(),
         "upload_waiting_bytes": 0, "warnings": []})
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

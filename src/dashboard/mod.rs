@@ -14,7 +14,7 @@ mod tracks;
 
 pub use browser::Site;
 pub use journal::{Journal, Line, journal};
-pub use live::{Live, Snapshot};
+pub use live::{Captures, Live, Snapshot};
 pub use places::{StreamPlace, StreamPlaces};
 pub use sessions::{Grant, Session, SessionBounds, Sessions, Unrandom};
 pub use tracks::{Measure, Reading, Tracks};

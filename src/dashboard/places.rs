@@ -1,39 +1,45 @@
-//! The places for streams. Owns how many there are and how many of them one account may have; not what a stream carries.
+//! The places for streams, and for objects that are looked at. Owns how many there are, how many of them one account may have, and
+//! those that are operators' alone; not what a stream carries.
 //!
-//! Invariant: there are never more streams than places.
+//! Invariant: there are never more streams than places, and what accounts take is never an operator's place.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// An account's id; none stands for the operators.
+type Payer = Option<String>;
 
 /// See the module.
 #[derive(Debug)]
 pub struct StreamPlaces {
     all: usize,
     per_account: usize,
-    taken: Mutex<HashMap<String, usize>>,
+    taken: Mutex<HashMap<Payer, usize>>,
 }
 
 impl StreamPlaces {
-    /// So many in all, and of one account; operators together are one more account, whose name is empty.
+    /// So many for all accounts together, and for each of them. Operators together have as many as one account, beside those.
     #[must_use]
     pub fn new(all: usize, per_account: usize) -> Arc<Self> {
         Arc::new(Self { all, per_account, taken: Mutex::default() })
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+    fn taken(&self) -> MutexGuard<'_, HashMap<Payer, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a stream of `account`, if there is one.
+    /// A place for a stream of `account`, or of an operator if none; if there is one.
     #[must_use]
-    pub fn take(self: &Arc<Self>, account: &str) -> Option<StreamPlace> {
+    pub fn take(self: &Arc<Self>, account: Option<&str>) -> Option<StreamPlace> {
+        let payer: Payer = account.map(str::to_owned);
         let mut taken = self.taken();
-        let of_account = taken.get(account).copied().unwrap_or(0);
-        if of_account >= self.per_account || taken.values().sum::<usize>() >= self.all {
+        let of_accounts: usize = taken.iter().filter(|(payer, _)| payer.is_some()).map(|(_, count)| count).sum();
+        let is_full = payer.is_some() && of_accounts >= self.all;
+        if is_full || taken.get(&payer).copied().unwrap_or(0) >= self.per_account {
             return None;
         }
-        *taken.entry(account.to_owned()).or_default() += 1;
-        Some(StreamPlace { places: Arc::clone(self), account: account.to_owned() })
+        *taken.entry(payer.clone()).or_default() += 1;
+        Some(StreamPlace { places: Arc::clone(self), payer })
     }
 
     /// Streams now.
@@ -47,16 +53,16 @@ impl StreamPlaces {
 #[derive(Debug)]
 pub struct StreamPlace {
     places: Arc<StreamPlaces>,
-    account: String,
+    payer: Payer,
 }
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
-        if let Some(count) = taken.get_mut(&self.account) {
+        if let Some(count) = taken.get_mut(&self.payer) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.account);
+                taken.remove(&self.payer);
             }
         }
     }
@@ -69,13 +75,25 @@ mod tests {
     #[test]
     fn an_account_and_all_have_so_many_places_and_a_stream_that_ends_gives_its_own_back() {
         let places = StreamPlaces::new(3, 2);
-        let [first, second] = ["a", "a"].map(|account| places.take(account).unwrap());
-        assert!(places.take("a").is_none());
-        let third = places.take("b").unwrap();
-        assert!(places.take("c").is_none() && places.count() == 3);
+        let [first, second] = ["a", "a"].map(|account| places.take(Some(account)).unwrap());
+        assert!(places.take(Some("a")).is_none());
+        let third = places.take(Some("b")).unwrap();
+        assert!(places.take(Some("c")).is_none() && places.count() == 3);
         drop(first);
-        assert!(places.take("c").is_some(), "and it is free again at once");
+        assert!(places.take(Some("c")).is_some(), "and it is free again at once");
         drop((second, third));
         assert!(places.count() == 0 && places.taken().is_empty());
+    }
+
+    #[test]
+    fn accounts_that_take_all_their_places_leave_operators_theirs() {
+        let places = StreamPlaces::new(8, 4);
+        let of_accounts: Vec<_> = (0..64).filter_map(|n| places.take(Some(&format!("{}", n / 4)))).collect();
+        assert_eq!(of_accounts.len(), 8);
+        let of_operators: Vec<_> = (0..64).filter_map(|_| places.take(None)).collect();
+        assert_eq!((of_operators.len(), places.count()), (4, 12));
+        // Nor do operators take what is the accounts'.
+        drop(of_accounts);
+        assert!(places.take(Some("")).is_some());
     }
 }

@@ -1,13 +1,16 @@
 //! Who is logged in by a cookie. Owns the sessions, their ends and their bounds; not what a grant opens, which is looked up again
 //! for every request, so that a credential that is removed ends with its sessions.
 //!
-//! Invariant: memory is bounded; an id was made here, is random, and is kept as its hash alone.
+//! Invariant: memory is bounded; an id was made here, is random, and is kept as its hash alone; a credential's logins end no session
+//! of one that has fewer, and an account's none of an operator.
 
 use crate::job::AccountId;
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,11 +19,11 @@ use std::time::{Duration, Instant};
 pub struct SessionBounds {
     /// From its last use to its end.
     pub idle: Duration,
-    /// From its beginning to its end.
+    /// From a login to the end of what it opened.
     pub life: Duration,
     /// Sessions that hold one account, and sessions of operators.
     pub per_account: usize,
-    /// Sessions in all.
+    /// Sessions of accounts in all; those of operators come beside them.
     pub all: usize,
 }
 
@@ -41,14 +44,25 @@ pub struct Grant {
 pub struct Session {
     /// What was presented at its logins, the newest last.
     pub grants: Vec<Grant>,
-    /// Until its absolute end.
+    /// Until the first of them ends by its age.
     pub left: Duration,
 }
 
-struct Entry {
-    grants: Vec<Grant>,
+/// A grant, and when it was presented: a later login of another account does not renew it.
+struct Held {
+    grant: Grant,
     begun: Instant,
+}
+
+struct Entry {
+    held: Vec<Held>,
     used: Instant,
+}
+
+impl Entry {
+    fn is_operators(&self) -> bool {
+        self.held.iter().any(|held| held.grant.account.is_none())
+    }
 }
 
 /// SHA-256 of an id.
@@ -86,8 +100,9 @@ impl Sessions {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a session with `grant` and gives its id. What the session `old` had comes along, and `old` ends. Where there are as
-    /// many as may be, the one that was unused longest ends.
+    /// Begins a session with `grant` and gives its id. What the session `old` had comes along with its age, and `old` ends. Where an
+    /// account has as many as it may, the credential that has most of them ends the one that it left unused longest; where all
+    /// accounts have, the account that has most. Sessions of operators are counted apart, so that no account ends one.
     ///
     /// # Errors
     /// Without random bytes.
@@ -100,36 +115,35 @@ impl Sessions {
             text
         });
         let mut entries = self.entries();
-        entries.retain(|_, entry| !self.bounds.is_over(entry, now));
-        let mut grants = old.and_then(|old| entries.remove(&key(old))).map_or(Vec::new(), |old| old.grants);
-        grants.retain(|other| other.account != grant.account);
-        grants.push(grant);
-        if grants.len() > GRANTS_MAX {
-            grants.remove(0);
+        entries.retain(|_, entry| self.bounds.keeps(entry, now));
+        let mut held = old.and_then(|old| entries.remove(&key(old))).map_or(Vec::new(), |old| old.held);
+        held.retain(|other| other.grant.account != grant.account);
+        held.push(Held { grant, begun: now });
+        if held.len() > GRANTS_MAX {
+            held.remove(0);
         }
-        for grant in &grants {
-            let is_of = |entry: &Entry| entry.grants.iter().any(|other| other.account == grant.account);
-            make_room(&mut entries, self.bounds.per_account, is_of);
-        }
-        make_room(&mut entries, self.bounds.all, |_| true);
-        entries.insert(key(&id), Entry { grants, begun: now, used: now });
+        let entry = Entry { held, used: now };
+        self.bounds.make_room_for(&entry, &mut entries);
+        entries.insert(key(&id), entry);
         Ok(id)
     }
 
-    /// The session of that id, if it has not ended. `uses`: whether somebody used it now; a stream that goes on does not.
+    /// The session of that id, if it has not ended. `uses`: whether somebody used it now; a stream that goes on does not, and
+    /// neither does what a page asks by itself.
     pub fn find(&self, id: &str, now: Instant, uses: bool) -> Option<Session> {
         let mut entries = self.entries();
         let key = key(id);
         let entry = entries.get_mut(&key)?;
-        if self.bounds.is_over(entry, now) {
+        if !self.bounds.keeps(entry, now) {
             entries.remove(&key);
             return None;
         }
         if uses {
             entry.used = now;
         }
-        let left = (entry.begun + self.bounds.life).saturating_duration_since(now);
-        Some(Session { grants: entry.grants.clone(), left })
+        let ends = entry.held.iter().map(|held| held.begun + self.bounds.life).min()?;
+        let grants = entry.held.iter().map(|held| held.grant.clone()).collect();
+        Some(Session { grants, left: ends.saturating_duration_since(now) })
     }
 
     /// Ends a session; whether there was one.
@@ -139,21 +153,58 @@ impl Sessions {
 }
 
 impl SessionBounds {
-    fn is_over(&self, entry: &Entry, now: Instant) -> bool {
-        now.saturating_duration_since(entry.begun) >= self.life
-            || now.saturating_duration_since(entry.used) >= self.idle
+    /// Takes grants away that are too old; whether anything is left of the session.
+    fn keeps(&self, entry: &mut Entry, now: Instant) -> bool {
+        entry.held.retain(|held| now.saturating_duration_since(held.begun) < self.life);
+        !entry.held.is_empty() && now.saturating_duration_since(entry.used) < self.idle
+    }
+
+    fn make_room_for(&self, newcomer: &Entry, entries: &mut HashMap<Key, Entry>) {
+        let proof_of = |entry: &Entry, account: Option<&AccountId>| -> Vec<[u8; 96]> {
+            let of = entry.held.iter().filter(|held| held.grant.account.as_ref() == account);
+            of.map(|held| held.grant.proof).collect()
+        };
+        if newcomer.is_operators() {
+            return make_room(entries, self.per_account, newcomer, |entry| proof_of(entry, None));
+        }
+        for account in newcomer.held.iter().map(|held| held.grant.account.as_ref()) {
+            make_room(entries, self.per_account, newcomer, |entry| match entry.is_operators() {
+                true => Vec::new(),
+                false => proof_of(entry, account),
+            });
+        }
+        make_room(entries, self.all, newcomer, |entry| match entry.is_operators() {
+            true => Vec::new(),
+            false => entry.held.iter().map(|held| held.grant.account.clone()).collect(),
+        });
     }
 }
 
-/// Ends sessions until one more of that kind has room.
-fn make_room(entries: &mut HashMap<Key, Entry>, max: usize, is_of: impl Fn(&Entry) -> bool) {
+/// Ends sessions until `newcomer` has room among those that have a payer: of the payer that has most of them, with the newcomer,
+/// the one that was unused longest.
+fn make_room<P: Eq + Hash>(
+    entries: &mut HashMap<Key, Entry>,
+    max: usize,
+    newcomer: &Entry,
+    payers: impl Fn(&Entry) -> Vec<P>,
+) {
     loop {
-        let of = entries.iter().filter(|(_, entry)| is_of(entry));
-        if of.clone().count() < max {
+        let of: Vec<_> = entries.iter().map(|(key, entry)| (*key, entry.used, payers(entry))).collect();
+        let of: Vec<_> = of.into_iter().filter(|(.., payers)| !payers.is_empty()).collect();
+        if of.len() < max {
             return;
         }
-        let Some(oldest) = of.min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key) else { return };
-        entries.remove(&oldest);
+        let mut counts: HashMap<P, usize> = HashMap::new();
+        for payer in payers(newcomer) {
+            *counts.entry(payer).or_default() += 1;
+        }
+        for payer in entries.values().flat_map(&payers) {
+            *counts.entry(payer).or_default() += 1;
+        }
+        let most = |payers: &[P]| payers.iter().filter_map(|payer| counts.get(payer)).max().copied();
+        let ends = of.iter().max_by_key(|(_, used, payers)| (most(payers), Reverse(*used)));
+        let Some((key, ..)) = ends else { return };
+        entries.remove(key);
     }
 }
 
@@ -170,6 +221,10 @@ mod tests {
 
     fn of(account: &str) -> Grant {
         Grant { account: Some(AccountId(account.to_owned())), proof: [7; 96] }
+    }
+
+    fn by(account: Option<&str>, proof: u8) -> Grant {
+        Grant { account: account.map(|account| AccountId(account.to_owned())), proof: [proof; 96] }
     }
 
     fn accounts(session: &Session) -> Vec<&str> {
@@ -220,6 +275,74 @@ mod tests {
             sessions.begin(None, of(name), at(8)).unwrap();
         }
         assert_eq!(sessions.entries().len(), BOUNDS.all);
+    }
+
+    #[test]
+    fn a_second_account_does_not_renew_the_first_and_each_ends_by_its_own_age() {
+        let (sessions, start) = (Sessions::new(BOUNDS), Instant::now());
+        let hours = |count: u64| start + Duration::from_secs(3600 * count);
+        // Somebody uses it all the time.
+        let used_until = |id: &str, from: u64, to: u64| {
+            for third in 3 * from..3 * to {
+                assert!(sessions.find(id, start + Duration::from_secs(1200 * third), true).is_some());
+            }
+        };
+        let first = sessions.begin(None, of("a"), start).unwrap();
+        used_until(&first, 0, 11);
+        let both = sessions.begin(Some(&first), of("b"), hours(11)).unwrap();
+        assert_eq!(sessions.find(&both, hours(11), true).unwrap().left, Duration::from_secs(3600));
+        used_until(&both, 11, 12);
+        let session = sessions.find(&both, hours(12), true).unwrap();
+        assert_eq!((accounts(&session), session.left), (vec!["b"], Duration::from_secs(11 * 3600)));
+        // Nor does it come back with a third.
+        let third = sessions.begin(Some(&both), of("c"), hours(12)).unwrap();
+        assert_eq!(accounts(&sessions.find(&third, hours(12), true).unwrap()), ["b", "c"]);
+        used_until(&third, 12, 23);
+        assert_eq!(accounts(&sessions.find(&third, hours(23), true).unwrap()), ["c"]);
+        used_until(&third, 23, 24);
+        assert!(sessions.find(&third, hours(24), true).is_none());
+    }
+
+    #[test]
+    fn the_logins_of_one_credential_end_its_own_sessions_and_none_of_another() {
+        let (sessions, start) = (Sessions::new(BOUNDS), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        let writer = sessions.begin(None, by(Some("a"), 1), at(0)).unwrap();
+        let readers: Vec<_> =
+            (1..=16).map(|n| sessions.begin(None, by(Some("a"), 2), at(n)).unwrap()).collect();
+        assert!(sessions.find(&writer, at(17), false).is_some(), "it was unused longest");
+        let alive = readers.iter().filter(|id| sessions.find(id, at(17), false).is_some());
+        assert_eq!(alive.count(), BOUNDS.per_account - 1);
+        // Where each has one, it is the one that was unused longest.
+        let third = sessions.begin(None, by(Some("a"), 3), at(18)).unwrap();
+        let fourth = sessions.begin(None, by(Some("a"), 4), at(19)).unwrap();
+        assert!(sessions.find(&writer, at(20), false).is_none());
+        assert!([&third, &fourth].iter().all(|id| sessions.find(id, at(20), false).is_some()));
+    }
+
+    #[test]
+    fn accounts_end_no_session_of_an_operator_and_the_one_with_most_makes_room_for_the_others() {
+        let (sessions, start) = (Sessions::new(BOUNDS), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        let operator = sessions.begin(None, by(None, 9), at(0)).unwrap();
+        let quiet = sessions.begin(None, of("quiet"), at(1)).unwrap();
+        for n in 2..100 {
+            let name = ["greedy", "busy"][usize::from(n % 4 == 0)];
+            sessions.begin(None, of(name), at(n)).unwrap();
+        }
+        let lives = |id: &String| sessions.find(id, at(100), false).is_some();
+        assert!(lives(&operator) && lives(&quiet));
+        // An operator who is also logged in to an account is one.
+        let both = sessions.begin(Some(&operator), of("greedy"), at(101)).unwrap();
+        for n in 102..200 {
+            sessions.begin(None, of("greedy"), at(n)).unwrap();
+        }
+        assert!(sessions.find(&both, at(200), false).is_some());
+        for n in 201..300 {
+            sessions.begin(None, by(None, 8), at(n)).unwrap();
+        }
+        assert!(sessions.find(&both, at(300), false).is_some(), "another operator has more");
+        assert!(sessions.entries().len() <= BOUNDS.all + BOUNDS.per_account);
     }
 
     #[test]

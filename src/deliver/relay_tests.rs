@@ -138,6 +138,10 @@ impl ObjectStore for Parts {
         Box::pin(async { Ok(None) })
     }
 
+    fn mark<'a>(&'a self, _name: &'a str) -> Pending<'a, Option<String>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn get<'a>(&'a self, _name: &'a str, _bytes_max: u64) -> Pending<'a, Bytes> {
         gone()
     }

@@ -1,31 +1,35 @@
 //! What is said of a failure, twice: to the customer, and to the operator. Owns the two texts and how one is made of an error;
 //! not where they are shown (`engine` logs the operator's and keeps the customer's).
 //!
-//! Invariant: the customer's text names no file of this host. What he named himself, a bucket or a `file://` directory, is his.
+//! Invariant: the customer's text names no file of this host. What he named himself, a bucket or a `file://` directory, is his. The kind
+//! is a constant, so that it names neither.
 
 use crate::upload::UploadError;
 use std::fmt;
 
 /// What a customer is told of a failure that only the operator can look at.
 const OF_HOST: &str = "this host failed at its own files; its operator finds the reason in its log";
+/// The kind of what has no other.
+const OF_DELIVERY: &str = "the delivery failed; this host's log says how";
 
 /// See the module. `Display` is the operator's text; a customer's must be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Words {
     customer: String,
     operator: String,
+    kind: &'static str,
 }
 
 impl Words {
     /// A text without anything of this host's in it.
     pub fn alike(text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { customer: text.clone(), operator: text }
+        Self { customer: text.clone(), operator: text, kind: OF_DELIVERY }
     }
 
     /// A failure of this host, whose text may name its files.
     pub fn of_host(operator: impl Into<String>) -> Self {
-        Self { customer: OF_HOST.to_owned(), operator: operator.into() }
+        Self { customer: OF_HOST.to_owned(), operator: operator.into(), kind: OF_HOST }
     }
 
     /// The same, with a text for the customer that says more.
@@ -37,14 +41,19 @@ impl Words {
     pub fn of_upload(error: &UploadError, is_customers: bool) -> Self {
         let operator = error.to_string();
         match error.customer_text() {
-            Some(customer) if is_customers => Self { customer, operator },
+            Some(customer) if is_customers => Self { customer, operator, kind: error.kind() },
             _ => Self::of_host(operator),
         }
     }
 
+    /// What kind of failure it is, for operators who must not read where a customer's packets go.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     /// Both texts, put into a longer one.
     pub fn within(&self, longer: impl Fn(&str) -> String) -> Self {
-        Self { customer: longer(&self.customer), operator: longer(&self.operator) }
+        Self { customer: longer(&self.customer), operator: longer(&self.operator), kind: self.kind }
     }
 
     pub fn customer(&self) -> &str {

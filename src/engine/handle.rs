@@ -93,6 +93,12 @@ pub enum Refusal {
     /// There is nothing to make an estimate of.
     #[error("there is no estimate: {0}")]
     NoEstimate(&'static str),
+    /// Nobody kept the capture's counts second by second.
+    #[error(
+        "no counts over time are kept of this capture: the process that counted them died before it could record them, or it is a \
+         look back; its progress has its sums"
+    )]
+    NoSeries,
     /// This account asked for estimates a short time ago, or waits for one.
     #[error(
         "this account asked for many estimates a short time ago, or waits for one; try again in {seconds_left} s"

@@ -224,7 +224,7 @@ impl Engine {
                     // A caller that went away needs no answer.
                     let _caller_gone = reply.send(Ok(()));
                 }
-                None => self.stored(account, id, reply, |_| ()),
+                None => self.stored(account, id, reply, |_| Ok(())),
             },
             Action::Held(account, reply) => drop(reply.send(self.held(&account))),
             Action::Drop(account, id, reply) => self.discard(account, id, reply),

@@ -80,8 +80,12 @@ pub struct CaptureView {
     pub waiting_bytes: u64,
     /// When it took its last packets, once it takes none any more.
     pub stopped: Option<Timestamp>,
-    /// What threatens it, as its progress says.
+    /// What threatens it, as its progress says: words for its account alone, with names of its places.
     pub warnings: Vec<String>,
+    /// What its delivery failed with last, in words that name nothing of its account.
+    pub last_error: Option<&'static str>,
+    /// Whether another process captured it: then not all of its counts are of this one.
+    pub is_inherited: bool,
     /// Seconds until its delivery, which failed, is tried again.
     pub next_try_seconds: Option<f64>,
 }

@@ -77,7 +77,7 @@ impl Engine {
         match self.find(&account, &id).and_then(|serial| self.view(serial)) {
             // A caller that went away needs no answer.
             Some(job) => drop(reply.send(Ok(job))),
-            None => self.stored(account, id, reply, |job| job),
+            None => self.stored(account, id, reply, Ok),
         }
     }
 
@@ -93,7 +93,8 @@ impl Engine {
             account_bytes_max: self.machine.account_bounds().share,
         });
         let Some(serial) = self.find(&account, &id) else {
-            return self.stored(account, id, reply, move |job| Progress { spool, ..progress(&job, 0.0) });
+            let found = move |job| Ok(Progress { spool, ..progress(&job, 0.0) });
+            return self.stored(account, id, reply, found);
         };
         let found = match self.machine.capture(serial) {
             Some(capture) => {
@@ -140,7 +141,7 @@ impl Engine {
             if self.machine.kept(&account, &id).is_some() {
                 self.feed(Input::DropKept { account: account.clone(), id: id.clone() });
             }
-            return self.stored(account, id, reply, |_| ());
+            return self.stored(account, id, reply, |_| Ok(()));
         };
         let takes_packets = self.machine.capture(serial).is_some_and(Capture::takes_packets);
         let is_placing = self.machine.capture(serial).is_some_and(|capture| capture.reply().is_some());
@@ -158,12 +159,12 @@ impl Engine {
         account: AccountId,
         id: CaptureId,
         reply: oneshot::Sender<Result<T, Refusal>>,
-        answer: impl FnOnce(Job) -> T + Send + 'static,
+        answer: impl FnOnce(Job) -> Result<T, Refusal> + Send + 'static,
     ) {
         let jobs = Arc::clone(&self.planes.jobs);
         tokio::task::spawn_blocking(move || {
             let found = match jobs.get(&account, &id) {
-                Ok(Some(stored)) => Ok(answer(stored.job)),
+                Ok(Some(stored)) => answer(stored.job),
                 Ok(None) => Err(Refusal::NotFound(id)),
                 Err(error) => Err(Refusal::Store(error.to_string())),
             };
@@ -247,6 +248,8 @@ impl Engine {
             waiting_bytes: 0,
             stopped: None,
             warnings: Vec::new(),
+            last_error: None,
+            is_inherited: false,
             next_try_seconds: None,
         };
         let accepted = self.machine.look_backs().filter(|look| look.is_accepted());
@@ -264,6 +267,8 @@ impl Engine {
             waiting_bytes: spool.bytes_below(&spool.config().dir.join(capture.job.id.as_str())),
             stopped: capture.ended,
             warnings: capture.warnings(),
+            last_error: capture.last_error(),
+            is_inherited: capture.is_inherited(),
             kind: capture.job.request.kind,
             status: capture.job.status,
             ledger: self.ledger(capture),

@@ -70,20 +70,26 @@ impl Engine {
         job
     }
 
-    /// A capture's counts over time.
+    /// A capture's counts over time. Those of a process that died are not there, and a look back has none: it reads
+    /// what the history has.
     pub(super) fn series(
         &self,
         account: AccountId,
         id: CaptureId,
         reply: oneshot::Sender<Result<KeptSeries, Refusal>>,
     ) {
-        let recorded = |job: Job| job.series.unwrap_or_else(|| KeptSeries::none(ns(job.submitted)));
-        let Some(serial) = self.find(&account, &id) else { return self.stored(account, id, reply, recorded) };
-        let live = self.machine.capture(serial).and_then(|capture| {
-            self.kept_series(serial, &self.ledger(capture)).or_else(|| capture.job.series.clone())
-        });
-        let found = live.unwrap_or_else(|| KeptSeries::none(ns(Timestamp::now())));
+        let kept = |job: &Job| job.counts_over_time().ok_or(Refusal::NoSeries);
+        let Some(serial) = self.find(&account, &id) else {
+            return self.stored(account, id, reply, move |job| kept(&job));
+        };
+        let found = match (self.machine.capture(serial), self.machine.look_back(serial)) {
+            (Some(capture), _) => {
+                self.kept_series(serial, &self.ledger(capture)).map_or_else(|| kept(&capture.job), Ok)
+            }
+            (None, Some(look)) => kept(&look.job),
+            (None, None) => Err(Refusal::NotFound(id)),
+        };
         // A caller that went away needs no answer.
-        let _caller_gone = reply.send(Ok(found));
+        let _caller_gone = reply.send(found);
     }
 }

@@ -27,6 +27,7 @@ use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
 use crate::http::{self, Bounds, Door, Tls, TlsError};
 use crate::job::AccountId;
+use crate::limits::CONNECTIONS_OF_OPERATORS;
 use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{Ownership, VaultError};
@@ -304,7 +305,8 @@ async fn run(
     let pruning = tasks.spawn("pruning", pruning::keep(plan, storage));
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
-    let ui = ui(plan, tls.is_some());
+    let listen = listener.local_addr().unwrap_or(plan.api.listen);
+    let ui = ui(plan, tls.is_some(), listen);
     let viewers = Viewers { live: Arc::clone(&ui.live), streams: Arc::clone(&ui.streams) };
     let live = Arc::clone(&ui.live);
     let router = api::router(ApiState {
@@ -321,7 +323,6 @@ async fn run(
     let router = observation.counted(router);
     let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
-    let listen = listener.local_addr().unwrap_or(plan.api.listen);
     tasks.spawn(
         "api",
         http::serve(listener, door(plan, router, tls), async {
@@ -358,7 +359,10 @@ async fn run(
 
 /// The way into the API.
 fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
+    // A host without operators, or with hardly any connections, reserves none.
+    let reserved = if plan.operators.is_empty() { 0 } else { CONNECTIONS_OF_OPERATORS };
     let bounds = Bounds {
+        operators_reserved: reserved.min(plan.api.connections_max / 2),
         connections_per_peer_max: plan.api.connections_per_peer_max,
         connections_per_account_max: plan.api.connections_per_account_max,
         ..Bounds::new(plan.api.connections_max, plan.api.request_timeout)
@@ -393,9 +397,9 @@ fn offers(plan: &Plan, storage: &Storage) -> Offers {
 }
 
 /// What the dashboard needs.
-fn ui(plan: &Plan, is_tls: bool) -> Ui {
+fn ui(plan: &Plan, is_tls: bool, listen: SocketAddr) -> Ui {
     let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
-    Ui::new(Site { is_tls, listen: plan.api.listen, hosts, origin }, view_bytes_per_second)
+    Ui::new(Site { is_tls, listen, hosts, origin }, view_bytes_per_second)
 }
 
 /// What SIGHUP does: the certificate is read again, as it was renewed.

@@ -24,6 +24,8 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// What each answer from here ends with.
 const LAST_HEADERS: &str = "x-content-type-options: nosniff\r\nconnection: close\r\n";
+/// What is not taken from the answer, because it is written here.
+const OWN_HEADERS: [&str; 3] = ["content-length", "x-content-type-options", "connection"];
 
 /// Why there is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +184,7 @@ pub(super) async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answ
 fn head(status: StatusCode, headers: &axum::http::HeaderMap, length: usize) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-    for (name, value) in headers.iter().filter(|(name, _)| *name != "content-length") {
+    for (name, value) in headers.iter().filter(|(name, _)| !OWN_HEADERS.contains(&name.as_str())) {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());

@@ -51,16 +51,27 @@ impl Standing {
         Self { id, places, has_credential: AtomicBool::new(false), requests: AtomicU32::new(0), idle_since }
     }
 
-    /// Notes that a request carried a right credential of `account`. False if the account has as many connections as it may and
-    /// each of them is at work: then this one stays a stranger, and its request must be refused.
+    /// Notes that a request carried a right credential of `account`. False if the account, or all accounts together, have as many
+    /// connections as they may and each of the account's is at work: then this one stays a stranger, and its request must be refused.
     ///
     /// A connection counts for the account that it named first.
     #[must_use]
     pub fn credential_was_right(&self, account: &str) -> bool {
+        self.admitted(account, false)
+    }
+
+    /// The same for an operator's credential, which may take the places that are reserved for those.
+    #[must_use]
+    pub fn operators_credential_was_right(&self, name: &str) -> bool {
+        self.admitted(name, true)
+    }
+
+    fn admitted(&self, account: &str, is_operators: bool) -> bool {
         if self.has_credential() {
             return true;
         }
-        let is_admitted = self.places.upgrade().is_none_or(|places| places.admit(self.id, account));
+        let places = self.places.upgrade();
+        let is_admitted = places.is_none_or(|places| places.admit(self.id, account, is_operators));
         if is_admitted {
             self.has_credential.store(true, Ordering::Relaxed);
         }

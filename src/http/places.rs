@@ -9,6 +9,9 @@
 //! been idle longest makes room; if all are at work, the newcomer's request is refused and it stays a stranger. So one account does
 //! not take the places of the others, from however many peers it comes.
 //!
+//! Accounts together keep all places but those that are reserved for operators. There is always a stranger in one of these, or nobody,
+//! so that an operator's connection gets in, and his credential keeps it.
+//!
 //! Invariant: there are never more connections than places, a connection with a right credential is never ended for one of another
 //! account, and addresses that are not the host's own never take the last places that are reserved for those that are.
 
@@ -44,6 +47,8 @@ struct Seat {
     peer: IpAddr,
     /// The first one that a right credential was of.
     account: Option<Arc<str>>,
+    /// Whether that is the operators'.
+    is_operators: bool,
     standing: Arc<Standing>,
     /// Its task, once there is one.
     task: Option<AbortHandle>,
@@ -113,7 +118,7 @@ impl Seats {
     fn add(&mut self, peer: IpAddr, places: Weak<Places>) -> (u64, Arc<Standing>) {
         self.last += 1;
         let standing = Arc::new(Standing::new(self.last, places));
-        let seat = Seat { peer, account: None, standing: Arc::clone(&standing), task: None };
+        let seat = Seat { peer, account: None, is_operators: false, standing: Arc::clone(&standing), task: None };
         self.taken.insert(self.last, seat);
         *self.by_peer.entry(peer).or_default() += 1;
         (self.last, standing)
@@ -136,9 +141,12 @@ impl Seats {
     }
 
     /// Counts a connection for an account; whether the account may have it.
-    fn admit(&mut self, bounds: &Bounds, id: u64, account: &str) -> bool {
+    fn admit(&mut self, bounds: &Bounds, id: u64, account: &str, is_operators: bool) -> bool {
         let of_account = self.by_account.get(account).copied().unwrap_or(0);
-        if of_account >= bounds.connections_per_account_max {
+        let of_accounts = || self.taken.values().filter(|seat| seat.account.is_some() && !seat.is_operators);
+        let accounts_max = bounds.connections_max.saturating_sub(bounds.operators_reserved);
+        let no_room = !is_operators && bounds.operators_reserved > 0 && of_accounts().count() >= accounts_max;
+        if no_room || of_account >= bounds.connections_per_account_max {
             let own = self.taken.iter().filter(|(_, seat)| seat.account.as_deref() == Some(account));
             let idle = own.filter_map(|(other, seat)| Some((seat.standing.idle_since()?, *other))).min();
             let Some((_, longest)) = idle else {
@@ -150,7 +158,7 @@ impl Seats {
         // If it is no longer there it has made room, and is about to end.
         if let Some(seat) = self.taken.get_mut(&id) {
             let account: Arc<str> = account.into();
-            seat.account = Some(Arc::clone(&account));
+            (seat.account, seat.is_operators) = (Some(Arc::clone(&account)), is_operators);
             *self.by_account.entry(account).or_default() += 1;
         }
         true
@@ -235,8 +243,8 @@ impl Places {
 
     /// Counts a connection for the account whose credential it presented. False if the account has as many as it may, all of them
     /// at work.
-    pub fn admit(&self, id: u64, account: &str) -> bool {
-        self.seats().admit(&self.bounds, id, account)
+    pub fn admit(&self, id: u64, account: &str, is_operators: bool) -> bool {
+        self.seats().admit(&self.bounds, id, account, is_operators)
     }
 }
 
@@ -395,6 +403,33 @@ mod tests {
         assert!(newcomer.standing.credential_was_right("own"));
         drop((own, newcomer, refused));
         assert_eq!(places.seats().by_account, HashMap::from([("other".into(), 1)]));
+    }
+
+    #[test]
+    fn accounts_that_keep_all_places_that_they_may_leave_operators_theirs() {
+        let bounds = Bounds::new(8, Duration::from_secs(1));
+        let places = Places::new(Bounds { operators_reserved: 2, ..bounds });
+        let of = |host: u8, account: &str| {
+            let place = take(&places, &format!("192.0.2.{host}")).unwrap();
+            place.standing.request();
+            let is_admitted = place.standing.credential_was_right(account);
+            (place, is_admitted)
+        };
+        let accounts: Vec<_> = (0..16).map(|n| of(n, &format!("account {}", n % 4))).collect();
+        assert_eq!(accounts.iter().filter(|(_, is_admitted)| *is_admitted).count(), 6);
+        let operators: Vec<_> = (100..102).map(|host| take(&places, &format!("192.0.2.{host}")).unwrap()).collect();
+        for place in &operators {
+            place.standing.request();
+            assert!(place.standing.operators_credential_was_right("(operators)") && is_there(place));
+        }
+        assert!(operators.iter().all(is_there), "and keep them");
+        let kept = accounts.iter().filter(|(place, is_admitted)| *is_admitted && is_there(place));
+        assert_eq!(kept.count(), 6, "no account lost one for it");
+        // An account that is idle somewhere gives that one up for a new one.
+        accounts[0].0.standing.answered();
+        drop(operators);
+        let (newcomer, is_admitted) = of(200, "account 0");
+        assert!(is_admitted && is_there(&newcomer) && !is_there(&accounts[0].0));
     }
 
     #[test]

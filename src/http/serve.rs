@@ -48,6 +48,8 @@ pub struct Bounds {
     pub connections_per_account_max: usize,
     /// Of all, those that only the host itself can take.
     pub loopback_reserved: usize,
+    /// Of all, those that no connection of an account keeps: there operators get in whatever accounts hold.
+    pub operators_reserved: usize,
     /// From the end of an answer, or the start of the connection, to the last byte of the next request's head. Also how
     /// long an idle connection stays.
     pub head_time_max: Duration,
@@ -70,6 +72,7 @@ impl Bounds {
             connections_per_peer_max: connections_max,
             connections_per_account_max: connections_max,
             loopback_reserved: 0,
+            operators_reserved: 0,
             head_time_max: HEAD_TIME_MAX,
             write_time_max: WRITE_TIME_MAX,
             stranger_time_max: STRANGER_TIME_MAX,

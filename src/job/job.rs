@@ -298,6 +298,14 @@ impl Job {
         }
     }
 
+    /// Its counts over time as they are recorded; none if there were counts and nobody kept them second by second.
+    #[must_use]
+    pub fn counts_over_time(&self) -> Option<KeptSeries> {
+        let from_ns = u64::try_from(self.submitted.as_nanosecond()).unwrap_or(0);
+        let has_none_yet = self.request.offset_time.is_none() && self.ledger == Ledger::default();
+        self.series.clone().or_else(|| has_none_yet.then(|| KeptSeries::none(from_ns)))
+    }
+
     /// The record without its list of objects.
     #[must_use]
     pub fn without_objects(&self) -> Self {

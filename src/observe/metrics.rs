@@ -95,4 +95,4 @@ pub(super) fn classic(text: &str) -> String {
 
 #[cfg(test)]
 #[path = "metrics_tests.rs"]
-mod tests;
+pub(super) mod tests;

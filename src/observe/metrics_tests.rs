@@ -61,11 +61,13 @@ fn capture(kind: Kind, status: Status) -> CaptureView {
         waiting_bytes: 5000,
         stopped: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         warnings: Vec::new(),
+        last_error: None,
+        is_inherited: false,
         next_try_seconds: Some(2.5),
     }
 }
 
-fn snapshot() -> Snapshot {
+pub(in crate::observe) fn snapshot() -> Snapshot {
     let stage = |name: &str, blocks| {
         let stage = Heartbeat::new(name, blocks);
         stage.beat(3, 2);

@@ -1,13 +1,14 @@
 //! The one look a second at the host and its captures that all viewers of the dashboard share. Owns the form in which operators see
 //! the host; not the counters, nor who looks.
 //!
-//! Invariant: the engine is asked once a second, however many look; readiness, which writes to the job store, every fifth.
+//! Invariant: the engine is asked once a second, however many look; readiness, which writes to the job store, every fifth. Of a
+//! capture's failures the constant kind is shown, never the words for its account, which name its places.
 
 use super::health::{Report, alive, ready};
 use super::sources::{PortCounters, Snapshot, Sources, StageView, Tried};
 use super::table::{next_try_seconds, oldest_seconds, waiting_bytes, worker_of};
 use crate::dashboard::{self, Live, Measure, Reading, StreamPlaces};
-use crate::engine::Handle;
+use crate::engine::{CaptureView, Handle};
 use crate::http::connections_open;
 use crate::job::Job;
 use crate::store::Changes;
@@ -166,7 +167,7 @@ fn shown(stage: &StageView, minute: &mut Minute) -> Value {
 fn upload(s: &Snapshot) -> Value {
     let counts = &s.uploads;
     let mut waiting = s.engine.iter().flat_map(|engine| &engine.captures);
-    let last_error = waiting.find_map(|capture| capture.warnings.first());
+    let last_error = waiting.find_map(|capture| capture.last_error);
     json!({"objects": counts.objects, "bytes": counts.bytes, "retries": counts.retries, "failures": counts.failures,
         "waiting_bytes": s.engine.as_ref().map_or(0, waiting_bytes),
         "oldest_seconds": s.engine.as_ref().map(oldest_seconds), "last_error": last_error,
@@ -179,7 +180,7 @@ fn captures(s: &Snapshot) -> Value {
         let lag = capture.stopped.map(|stopped| jiff::Timestamp::now().duration_since(stopped).as_secs());
         json!({"id": capture.id, "account": capture.account, "kind": capture.kind, "status": capture.status,
             "ledger": capture.ledger, "waiting_bytes": capture.waiting_bytes, "upload_lag_seconds": lag,
-            "last_error": capture.warnings.first(), "next_try_seconds": capture.next_try_seconds.map(f64::ceil)})
+            "last_error": capture.last_error, "next_try_seconds": capture.next_try_seconds.map(f64::ceil)})
     });
     shown.collect()
 }
@@ -217,15 +218,23 @@ fn measures(s: &Snapshot) -> Vec<Measure> {
     all.push(("spool".to_owned(), "held", Reading::Level(s.spool_held)));
     all.push(("upload".to_owned(), "bytes", Reading::Count(s.uploads.bytes)));
     all.push(("upload".to_owned(), "retries", Reading::Count(s.uploads.retries)));
-    for capture in s.engine.iter().flat_map(|engine| &engine.captures) {
-        let of = format!("captures/{}", capture.id);
-        let dropped = &capture.ledger.dropped;
-        for (name, count) in [("no_block", dropped.no_block), ("spool", dropped.spool), ("io", dropped.io)] {
-            // Most captures lose nothing: they take no place.
-            if count > 0 {
-                all.push((of.clone(), name, Reading::FromZero(count)));
-            }
-        }
-    }
+    all.extend(s.engine.iter().flat_map(|engine| &engine.captures).flat_map(losses));
     all
 }
+
+/// What a capture lost. Of one that another process captured, what it lost before is not counted in the first second of this one.
+fn losses(capture: &CaptureView) -> Vec<Measure> {
+    let dropped = &capture.ledger.dropped;
+    let counts = [("no_block", dropped.no_block), ("spool", dropped.spool), ("io", dropped.io)];
+    let of = format!("captures/{}", capture.id);
+    let measures = counts.into_iter().filter_map(|(name, count)| match capture.is_inherited {
+        true => Some((of.clone(), name, Reading::Count(count))),
+        // Most captures lose nothing: they take no place.
+        false => (count > 0).then(|| (of.clone(), name, Reading::FromZero(count))),
+    });
+    measures.collect()
+}
+
+#[cfg(test)]
+#[path = "screen_tests.rs"]
+mod tests;

@@ -83,6 +83,10 @@ impl ObjectStore for LookedAt {
         self.store.size(name)
     }
 
+    fn mark<'a>(&'a self, name: &'a str) -> Pending<'a, Option<String>> {
+        self.store.mark(name)
+    }
+
     fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes> {
         self.store.get(name, bytes_max)
     }

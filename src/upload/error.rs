@@ -257,6 +257,37 @@ impl UploadError {
         }
     }
 
+    /// What kind of failure it is, in words that are the same for every bucket: for those who must not read where objects go.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Destination(_) => "the destination cannot be used",
+            Self::FileNotAllowed | Self::OutsideRoots { .. } | Self::BucketNotAllowed { .. } => {
+                "this host does not write to such destinations"
+            }
+            Self::NoSuchBucket { .. } => "the bucket does not exist",
+            Self::Region { .. } => "the bucket is in another region",
+            Self::Denied { .. } => "the store refuses it: this host lacks a right on the bucket",
+            Self::Credentials { .. } | Self::HostCredentials { .. } => "the store takes no credentials of ours",
+            Self::Keys { .. } => "the bucket's access keys cannot be used",
+            Self::Unproven { .. } => "the bucket is not proven to be the account's any more",
+            Self::Clock { .. } => "the store refuses it because this host's clock is off",
+            Self::Exists { .. } | Self::Larger { .. } => "another object has that name",
+            Self::NotFound { .. } => "the object does not exist",
+            Self::Unreachable { .. } => "the store could not be reached",
+            Self::Untrusted { .. } => "the store's certificate is not trusted",
+            Self::Lost { .. } | Self::Diverged { .. } => "the store lost or changed what was sent; it is sent again",
+            Self::Refused { .. } => "the store refuses it",
+            Self::Config { .. } => "the configuration of the store cannot be used",
+            Self::TooLarge { .. } => "the object is larger than the store takes",
+            Self::Disk { .. } => "the file system of the destination failed",
+            Self::Journal { .. } => "this host failed at its own files",
+            Self::Mismatch { .. } => "the store has other bytes than were sent",
+            Self::Interrupted { .. } | Self::OutOfOrder { .. } => "the merge ended early",
+            Self::Displaced => "its upload waits for its next turn",
+        }
+    }
+
     /// Whether the same request may succeed later, from a checkpoint or from the object's beginning: store, network, rights, keys,
     /// clocks and disks get repaired.
     #[must_use]

@@ -58,6 +58,9 @@ pub trait ObjectStore: Send + Sync {
     /// Size of an object in bytes; none if there is none of that name.
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>>;
 
+    /// What changes whenever the bytes of that name do, in the store's own terms; none if there is no such object.
+    fn mark<'a>(&'a self, name: &'a str) -> Pending<'a, Option<String>>;
+
     /// A whole object of at most `bytes_max` bytes, read back.
     fn get<'a>(&'a self, name: &'a str, bytes_max: u64) -> Pending<'a, Bytes>;
 

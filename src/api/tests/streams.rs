@@ -44,6 +44,8 @@ pub(super) fn view(n: u64, captured: u64) -> CaptureView {
         waiting_bytes: 0,
         stopped: None,
         warnings: Vec::new(),
+        last_error: None,
+        is_inherited: false,
         next_try_seconds: None,
     }
 }

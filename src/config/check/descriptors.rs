@@ -5,7 +5,7 @@
 
 use super::{Finding, Host};
 use crate::config::Plan;
-use crate::limits::STREAMS_MAX;
+use crate::limits::{STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX};
 
 /// A segment that is written: its file, and the one that keeps its length.
 const SEGMENT_FILES: u64 = 2;
@@ -17,6 +17,9 @@ const CAPTURE_FILES: u64 = 4;
 const OBSERVE_FILES: u64 = 36;
 /// The job store, EAL, VFIO, the runtime, the log, an io_uring and an event for each thread, with much to spare.
 const OTHER_FILES: u64 = 256;
+
+/// Streams of accounts and of operators.
+const STREAM_FILES: u64 = (STREAMS_MAX + STREAMS_PER_ACCOUNT_MAX) as u64;
 
 /// Open files at once, at most.
 #[must_use]
@@ -31,7 +34,7 @@ pub fn files_needed(plan: &Plan) -> u64 {
         + captures * delivery
         + plan.upload.deliveries_max as u64 * (queues * READER_FILES + delivery)
         + plan.api.connections_max as u64
-        + STREAMS_MAX as u64
+        + STREAM_FILES
         + OBSERVE_FILES
         + OTHER_FILES
 }
@@ -74,7 +77,7 @@ mod tests {
     #[test]
     fn the_need_grows_with_captures_deliveries_queues_parts_and_connections() {
         let few = "[capture]\ncaptures_max = 10\n[api]\nconnections_max = 100\n[upload]\nparts_in_flight = 2\ndeliveries_max = 5";
-        let base = 5 * (6 + 6) + STREAMS_MAX as u64 + OBSERVE_FILES + OTHER_FILES;
+        let base = 5 * (6 + 6) + STREAM_FILES + OBSERVE_FILES + OTHER_FILES;
         assert_eq!(files_needed(&plan(few)), 10 * 6 * 3 + 10 * 6 + 100 + base);
         let with_history = format!("{few}\n[history]\nenabled = true");
         assert_eq!(files_needed(&plan(&with_history)), 11 * 6 * 3 + 10 * 6 + 100 + base);

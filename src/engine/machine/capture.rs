@@ -44,6 +44,18 @@ pub(in super::super) enum Phase {
     Removing,
 }
 
+/// What an operator is told of a delivery that ended without a success.
+const DELIVERY_OVER: &str = "the delivery ended without success; the capture and this host's log say why";
+
+/// What an operation that is tried again failed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// For the capture's owner.
+    pub said: String,
+    /// For operators: names nothing that is an account's.
+    pub kind: &'static str,
+}
+
 /// How the delivery ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Delivered {
@@ -101,7 +113,7 @@ pub(in super::super) struct Capture {
     pub(super) ends_at: Duration,
     pub(super) recovered: Option<Recovered>,
     /// What a retried operation failed with last.
-    pub(super) trouble: Option<String>,
+    pub(super) trouble: Option<Trouble>,
     /// When that is tried again.
     pub(super) next_try: Option<Duration>,
     /// What the ports had lost when it was attached.
@@ -250,7 +262,7 @@ impl Capture {
         let mut job = Job { ledger, ..self.job.clone() };
         if matches!(self.phase, Phase::Ending { .. }) {
             job.status = Status::ConversionRunning;
-            job.error_message.clone_from(&self.trouble);
+            job.error_message = self.trouble.as_ref().map(|trouble| trouble.said.clone());
         }
         job
     }
@@ -273,11 +285,22 @@ impl Capture {
 
     /// What an upload that is tried again failed with.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<_> = self.trouble.iter().cloned().collect();
+        let mut warnings: Vec<_> = self.trouble.iter().map(|trouble| trouble.said.clone()).collect();
         if let Some(Delivered::Failed(error) | Delivered::Gone(error)) = &self.delivered {
             warnings.push(error.clone());
         }
         warnings
+    }
+
+    /// The same as [`Capture::warnings`] begin with, in words that name no place.
+    pub fn last_error(&self) -> Option<&'static str> {
+        let is_over = matches!(&self.delivered, Some(Delivered::Failed(_) | Delivered::Gone(_)));
+        self.trouble.as_ref().map(|trouble| trouble.kind).or(is_over.then_some(DELIVERY_OVER))
+    }
+
+    /// Whether another process captured it.
+    pub fn is_inherited(&self) -> bool {
+        self.recovered.is_some()
     }
 
     pub fn progress(&self, ledger: Ledger, now: Duration) -> Progress {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a delivery that cannot succeed ends its capture at once, and counts are final before anything says them.
 
-use super::capture::{Capture, Counted, Delivered, Phase};
+use super::capture::{Capture, Counted, Delivered, Phase, Trouble};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
 use crate::job::{ObjectInfo, Status, StopReason};
@@ -59,7 +59,7 @@ impl Machine {
             Report::Trouble(error, pause) => {
                 tracing::warn!(capture = %capture.job.id, %error, "a delivery failed and is tried again");
                 capture.job.error_message = Some(error.customer().to_owned());
-                capture.trouble = Some(error.into_customer());
+                capture.trouble = Some(Trouble { kind: error.kind(), said: error.into_customer() });
                 capture.next_try = Some(now.mono + pause);
             }
             Report::Object(info) => {

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a capture has one reason to stop, the first, and the wall clock is never one.
 
-use super::capture::{Capture, Phase, reason, refused};
+use super::capture::{Capture, Phase, Trouble, reason, refused};
 use super::{Effect, Held, Machine, Now, SNAPSHOT_INTERVAL, Serial};
 use crate::engine::handle::Refusal;
 use crate::job::{ClockSteps, Status, StopReason};
@@ -38,7 +38,7 @@ impl Machine {
         if let Some(capture) = self.captures.get_mut(&serial) {
             tracing::warn!(capture = %capture.job.id, error, "a capture's state cannot be recorded");
             let said = "the state of this capture cannot be recorded; its operator finds the reason in this host's log";
-            capture.trouble = Some(said.to_owned());
+            capture.trouble = Some(Trouble { said: said.to_owned(), kind: said });
         }
     }
 

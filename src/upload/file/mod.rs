@@ -14,7 +14,7 @@ use bytes::Bytes;
 pub use folder::ClosedDir;
 use folder::{Folder, Place, identity};
 use jiff::Timestamp;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -194,11 +194,22 @@ impl FileStore {
     }
 
     fn bytes_of(&self, name: &str) -> Result<Option<u64>, UploadError> {
+        Ok(self.stat_of(name)?.map(|stat| u64::try_from(stat.st_size).unwrap_or(0)))
+    }
+
+    /// Every write changes a time of the file, and what takes its place is another file.
+    fn mark_of(&self, name: &str) -> Result<Option<String>, UploadError> {
+        let mark = |stat: Stat| {
+            let times = [stat.st_mtime as i64, stat.st_mtime_nsec as i64, stat.st_ctime as i64, stat.st_ctime_nsec as i64];
+            format!("{} {} {} {times:?}", stat.st_dev, stat.st_ino, stat.st_size)
+        };
+        Ok(self.stat_of(name)?.map(mark))
+    }
+
+    fn stat_of(&self, name: &str) -> Result<Option<Stat>, UploadError> {
         let Some(folder) = self.folder_if_there()? else { return Ok(None) };
         match folder.stat(name) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                Ok(Some(u64::try_from(stat.st_size).unwrap_or(0)))
-            }
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Ok(Some(stat)),
             Ok(_) => Err(UploadError::Exists { place: folder.path().join(name).display().to_string() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(disk("look for", &folder.path().join(name), error)),
@@ -257,6 +268,11 @@ impl ObjectStore for FileStore {
     fn size<'a>(&'a self, name: &'a str) -> Pending<'a, Option<u64>> {
         let (store, name) = (self.clone(), name.to_owned());
         blocking(move || store.bytes_of(&name))
+    }
+
+    fn mark<'a>(&'a self, name: &'a str) -> Pending<'a, Option<String>> {
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.mark_of(&name))
     }
 
     fn remove<'a>(&'a self, name: &'a str) -> Pending<'a, ()> {

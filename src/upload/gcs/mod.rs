@@ -218,6 +218,16 @@ impl ObjectStore for GcsStore {
         })
     }
 
+    fn mark<'a>(&'a self, name: &'a str) -> Pending<'a, Option<String>> {
+        Box::pin(async move {
+            match describe_object(&self.target(name)).await {
+                Ok(held) => Ok(Some(format!("{} {:?}", held.size, held.crc32c))),
+                Err(UploadError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
     fn remove<'a>(&'a self, name: &'a str) -> Pending<'a, ()> {
         Box::pin(async move {
             let target = self.target(name);

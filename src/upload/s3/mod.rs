@@ -358,6 +358,17 @@ impl ObjectStore for S3Store {
         })
     }
 
+    fn mark<'a>(&'a self, name: &'a str) -> Pending<'a, Option<String>> {
+        Box::pin(async move {
+            let target = self.target(name);
+            match head(&target, target.grant.budget_look()).await {
+                Ok(held) => Ok(Some(format!("{} {:?}", held.bytes, held.etag))),
+                Err(Failed { error: UploadError::NotFound { .. }, .. }) => Ok(None),
+                Err(failed) => Err(failed.error),
+            }
+        })
+    }
+
     fn remove<'a>(&'a self, name: &'a str) -> Pending<'a, ()> {
         Box::pin(async move {
             let target = self.target(name);
@@ -448,6 +459,8 @@ struct StoredObject {
     bytes: u64,
     /// CRC-32C in base64, if the store offers one; with `-parts` behind it if it is a checksum of checksums.
     checksum: Option<String>,
+    /// A strong one, by RFC 9110: it changes with the bytes.
+    etag: Option<String>,
 }
 
 async fn head(target: &Target, budget: RetryBudget) -> Result<StoredObject, Failed> {
@@ -459,6 +472,7 @@ async fn head(target: &Target, budget: RetryBudget) -> Result<StoredObject, Fail
     Ok(StoredObject {
         bytes: answer.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
         checksum: answer.checksum_crc32_c().map(str::to_owned),
+        etag: answer.e_tag().map(str::to_owned),
     })
 }
 
