@@ -64,6 +64,26 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 }
 
 #[test]
+fn what_is_no_toml_or_of_a_wrong_type_is_said_without_what_was_written() {
+    for (text, said) in [
+        ("version = 1\n[[account]]\nid = \"a\"\ntoken = \"hush-4711\n", "line 4, column"),
+        ("token_sha256 = hush-4711\n", "line 1, column"),
+        ("[[operator]]\ntoken = \"hush-4711\"\n", "operator[0].token"),
+        ("[[operator]]\ntoken_sha256 = 4711\n", "operator[0].token_sha256"),
+        ("[[operator]]\ntoken_sha256 = [\"hush-4711\"]\n", "operator[0].token_sha256"),
+        ("[[account]]\nid = \"a\"\n[[account.credential]]\nemail = 4711\n", "account[0].credential[0].email"),
+        ("[[account]]\nid = \"a\"\n[[account.credential]]\nrole = 4711\n", "account[0].credential[0].role"),
+        ("account = \"hush-4711\"\n", "account"),
+        ("operator = 4711\n", "operator"),
+    ] {
+        let (_, problems) = read(text);
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let all = all.join("\n");
+        assert!(all.contains(said) && !all.contains("hush") && !all.contains("4711"), "{text}: {all}");
+    }
+}
+
+#[test]
 fn the_shipped_file_names_every_key_and_no_other() {
     let uncommented: String = SHIPPED
         .lines()

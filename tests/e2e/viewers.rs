@@ -80,6 +80,11 @@ fn the_screen_names_the_dpdk_that_is_loaded_and_the_next_try_of_an_upload() {
     );
     let row = screen(&trawl)["captures"].as_array().unwrap().iter().find(|row| row["id"] == *id).cloned();
     assert!(row.is_some_and(|row| row["last_error"].is_string()));
+    // Which place it is, is its account's alone.
+    let host = screen(&trawl).to_string();
+    assert!(!host.contains("taken") && !host.contains("file://"), "{host}");
+    let told = trawl.progress(&id).warnings;
+    assert!(told.iter().any(|warning| warning.contains("taken")), "{told:?}");
     // A directory that went away may be a disk that is not mounted: the host makes none of its own.
     std::fs::remove_file(&place).unwrap();
     std::fs::create_dir(&place).unwrap();
@@ -120,6 +125,42 @@ fn an_estimate_holds_what_the_history_saw_and_a_series_outlives_the_process() {
     assert!(trawl.wait(LONG).success());
     trawl.restart();
     assert_eq!(trawl.ask("GET", &path, &[]).result(), series);
+    trawl.finish();
+}
+
+#[test]
+fn counts_of_a_process_that_was_killed_are_said_to_be_gone_and_are_in_no_point_of_the_next_one() {
+    let mut trawl = start(Setup { upload: "retry_seconds_max = 1\nretry_pause_ms_max = 500", ..Setup::replay() });
+    let place = trawl.folder().join("taken");
+    std::fs::create_dir_all(&place).unwrap();
+    let mut request = limited(&trawl, 1 << 50);
+    request["destination_conf"] = json!(format!("file://{}", place.display()));
+    request["time_limit"] = json!(2);
+    let id = trawl.create(&request);
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::write(&place, "no directory").unwrap();
+    until("it does not wait", &trawl, || {
+        (trawl.progress(&id).status == Status::ConversionRunning).then_some(())
+    });
+    trawl.signal(rustix::process::Signal::KILL);
+    trawl.wait(LONG);
+    trawl.restart();
+    let series = || trawl.ask("GET", &format!("/{id}/series"), &[]);
+    let gone = until("it is not taken up", &trawl, || Some(series()).filter(|answer| answer.status != 404));
+    assert_eq!((gone.status, &gone.body["errors"][0]["code"]), (410, &json!(1068)), "{gone:?}");
+    // What it lost before is in no point of the host's series.
+    until("it is not on the screen", &trawl, || {
+        screen(&trawl)["captures"].as_array().unwrap().iter().any(|row| row["id"] == *id).then_some(())
+    });
+    let points = ask(&trawl, OPERATOR, "GET", "/ui/host/series").result();
+    let first = |name: &str| points["captures"][&id][name].as_array().and_then(|all| all.iter().find(|one| !one.is_null()).cloned());
+    for name in ["no_block", "spool", "io"] {
+        assert!(first(name).is_none_or(|first| first == 0), "{name}: {points}");
+    }
+    std::fs::remove_file(&place).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    trawl.ended(&id);
+    assert_eq!(series().status, 410);
     trawl.finish();
 }
 

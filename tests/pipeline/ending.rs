@@ -14,7 +14,7 @@ fn paced() -> Vec<Traffic> {
 }
 
 /// Changes a job behind the back of the host, which does not run.
-fn rewrite(dir: &Path, job: &Job, change: impl Fn(&mut Job)) {
+pub(super) fn rewrite(dir: &Path, job: &Job, change: impl Fn(&mut Job)) {
     let jobs = Embedded::open(&dir.join("jobs")).unwrap();
     let mut stored = jobs.get(&job.request.account, &job.id).unwrap().unwrap();
     change(&mut stored.job);

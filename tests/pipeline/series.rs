@@ -1,8 +1,10 @@
 //! Series of captures on the whole way: what they count, when they end, and that they outlive the process.
 
+use super::ending::rewrite;
 use super::rig::{Options, Rig, Traffic, request};
 use serde_json::Value;
 use std::time::{Duration, Instant};
+use trawl::engine::Refusal;
 use trawl::job::{AccountId, CaptureId, Job, Kind, Status};
 
 async fn series(rig: &Rig, job: &Job) -> Value {
@@ -118,5 +120,42 @@ async fn a_capture_whose_upload_waits_gets_no_points_while_it_does_and_keeps_its
     let job = rig.wait(&job).await;
     assert_eq!(job.status, Status::Success, "{:?}", job.error_message);
     assert_eq!(series(&rig, &job).await, stopped);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_that_a_dead_process_had_are_told_from_none_yet_before_and_after_the_capture_ends() {
+    let options = Options { upload_pause_max: Duration::from_millis(200), ..Options::default() };
+    let rig = Rig::with(options, vec![Traffic::paced(200, 2_000)]);
+    let bucket = rig.bucket().join("taken");
+    let job = rig.handle().create(request(bucket.clone(), 1.0)).await.unwrap();
+    std::fs::remove_dir_all(&bucket).ok();
+    std::fs::create_dir_all(rig.bucket()).unwrap();
+    std::fs::write(&bucket, "a file").unwrap();
+    rig.until(&job, |job| job.status == Status::ConversionRunning && job.error_message.is_some()).await;
+    let dir = rig.down().await;
+    // As a process leaves it that is killed: what it counted second by second is only in its memory.
+    rewrite(dir.path(), &job, |job| job.series = None);
+    let rig = Rig::up(dir, options, vec![Traffic::finite(60, 0)]);
+    let of = || (job.request.account.clone(), job.id.clone());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rig.handle().get(of().0, of().1).await.unwrap().ledger.captured == 0 {
+        assert!(Instant::now() < deadline, "the next process does not take it up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let asked = async || rig.handle().series(of().0, of().1).await.map(|series| series.value());
+    assert!(matches!(asked().await, Err(Refusal::NoSeries)), "{:?}", asked().await);
+    let overview = rig.handle().overview().await.unwrap();
+    assert!(overview.captures.iter().any(|row| row.id == job.id && row.is_inherited));
+    std::fs::remove_file(&bucket).unwrap();
+    std::fs::create_dir(&bucket).unwrap();
+    assert_eq!(rig.wait(&job).await.status, Status::Success);
+    assert!(matches!(asked().await, Err(Refusal::NoSeries)), "{:?}", asked().await);
+    // One that waits for its turn has none yet.
+    let next = rig.handle().create(simple("b", &rig)).await.unwrap();
+    let found = rig.handle().series(next.request.account.clone(), next.id.clone()).await;
+    assert!(found.is_ok(), "{found:?}");
+    rig.handle().stop(next.request.account.clone(), next.id.clone()).await.unwrap();
+    rig.wait(&next).await;
     rig.stop().await;
 }

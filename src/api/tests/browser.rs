@@ -1,8 +1,12 @@
 //! Sessions as a browser has them: login, what other sites can do with a cookie, and every end of one.
 
+use super::every_route::timed;
+use super::objects::OBJECT;
 use super::streams::{snapshot, view};
 use super::*;
+use crate::job::{ObjectInfo, Status};
 use futures_util::StreamExt as _;
+use std::sync::atomic::Ordering;
 
 /// Of every request of the own page.
 pub(super) const OWN: [(&str, &str); 3] =
@@ -95,13 +99,28 @@ async fn a_wrong_login_is_answered_as_a_wrong_header_and_gives_no_cookie() {
         let answer = host.page("POST", "/ui/session", "", &body).await;
         assert!(answer.text() == wrong && !answer.headers.contains_key("set-cookie"), "{body}");
     }
-    for body in ["{}", "", "[]", r#"{"account":"a"}"#, r#"{"account":"a","token":"b","operator_token":"c"}"#]
-    {
-        assert_eq!(
-            host.page("POST", "/ui/session", "", body).await.status,
-            StatusCode::BAD_REQUEST,
-            "{body}"
-        );
+    for body in [
+        "{}",
+        "",
+        "[]",
+        r#"{"account":"a"}"#,
+        r#"{"account":"a","token":"b","operator_token":"c"}"#,
+        // A credential as something else than a text, or twice, is repeated nowhere.
+        r#""hush-4711""#,
+        r#"{"account":"a","token":4711}"#,
+        r#"{"account":"a","token":["hush-4711"]}"#,
+        r#"{"account":"a","token":{"hush-4711":4711}}"#,
+        r#"{"account":4711,"token":"hush-4711"}"#,
+        r#"{"account":"a","email":4711,"key":"hush-4711"}"#,
+        r#"{"account":"a","email":"e","key":4711}"#,
+        r#"{"operator_token":4711}"#,
+        r#"{"operator_token":true}"#,
+        r#"{"operator_token":"hush-4711","operator_token":4711}"#,
+        r#"{"account":"a","token":"hush-4711","other":4711}"#,
+    ] {
+        let answer = host.page("POST", "/ui/session", "", body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(!answer.body.contains("4711") && !answer.body.contains("hush"), "{body}: {}", answer.body);
     }
 }
 
@@ -120,6 +139,30 @@ async fn failed_logins_are_limited_with_all_other_failures_of_their_peer() {
         assert_eq!(ask("wrong").await, 401);
     }
     assert_eq!((ask("wrong").await, ask("a-token").await), (429, 200));
+}
+
+#[tokio::test]
+async fn a_credential_in_a_header_where_a_session_is_asked_for_is_no_failed_login() {
+    let host = Host::start();
+    let peer = crate::http::Peer([192, 0, 2, 1].into());
+    let ask = async |method: &str, path: &str, token: &str| {
+        let request = request::Builder::new().method(method).uri(path).header("host", "127.0.0.1:8080");
+        let request = request.header("authorization", format!("Bearer {token}")).extension(peer);
+        host.send(request, "").await
+    };
+    for method in ["GET", "DELETE"] {
+        for token in ["a-token", "an-operator", "wrong"] {
+            for _ in 0..=FAILURES_MAX {
+                let answer = ask(method, "/ui/session", token).await;
+                assert!(answer.status == StatusCode::UNAUTHORIZED && answer.body.contains("10000"), "{method}");
+            }
+        }
+    }
+    // All that its peer may fail is still there.
+    for _ in 0..FAILURES_MAX {
+        assert_eq!(ask("GET", &list(A), "wrong").await.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(ask("GET", &list(A), "wrong").await.status, StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[tokio::test]
@@ -170,7 +213,7 @@ async fn what_another_site_can_send_with_a_cookie_opens_and_changes_nothing() {
 async fn a_session_has_an_id_of_the_host_s_making_and_none_after_its_logout() {
     let host = Host::start();
     // Somebody plants an id before the login.
-    let planted = "trawl-loopback=0000000000000000000000000000000000000000000000000000000000000000";
+    let planted = "trawl-loopback-8080=0000000000000000000000000000000000000000000000000000000000000000";
     let first = host.login(planted, &token_of(A, "a-token")).await;
     assert_ne!(first, planted);
     assert_eq!(host.page("GET", &list(A), planted, "").await.status, StatusCode::UNAUTHORIZED);
@@ -307,4 +350,85 @@ async fn polling_gives_what_the_stream_gives_and_304_while_nothing_changes() {
     // Another account sees none of it.
     let theirs = host.ask_as((B, "b-token"), "GET", "/live", "").await.json();
     assert_eq!(theirs["result"]["captures"], serde_json::json!([]));
+}
+
+/// An answer that a session opened, as pieces.
+async fn pieces(host: &Host, path: &str, cookie: &str) -> axum::body::BodyDataStream {
+    let mut request = request::Builder::new().uri(path).header("cookie", cookie);
+    for (name, value) in OWN {
+        request = request.header(name, value);
+    }
+    let answer = host.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    answer.into_body().into_data_stream()
+}
+
+/// Whether a whole answer comes.
+async fn goes_on(mut body: axum::body::BodyDataStream) -> bool {
+    while let Some(piece) = body.next().await {
+        if piece.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test]
+async fn a_download_and_a_view_end_with_their_session_and_those_of_others_go_on() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("one.pcap"), vec![7; OBJECT as usize]).unwrap();
+    let host = super::objects::host(dir.path(), &["one.pcap"]).await;
+    // A simple capture that ended well, of many pieces.
+    host.create(SIMPLE).await;
+    let name = format!("pcap_{}.pcap", id(2));
+    std::fs::create_dir(host.dir.path().join("simple")).unwrap();
+    std::fs::write(host.dir.path().join("simple").join(&name), vec![7; 1 << 20]).unwrap();
+    {
+        let mut jobs = host.engine.jobs.lock().unwrap();
+        jobs[2].status = Status::Success;
+        jobs[2].objects = vec![ObjectInfo { name, bytes: 1 << 20, ..ObjectInfo::default() }];
+    }
+    let (view, download) = (format!("{}/{}/objects/0", list(A), id(0)), format!("{}/{}/download", list(A), id(2)));
+    let stays = host.login("", &token_of(A, "a-reader")).await;
+    for path in [&view, &download] {
+        // Each end of a session: by its logout, by a login over it, and after it was opened by nobody any more.
+        for how in ["logout", "login over it"] {
+            let cookie = host.login("", &token_of(A, "a-token")).await;
+            let mut ends = pieces(&host, path, &cookie).await;
+            let other = pieces(&host, path, &stays).await;
+            ends.next().await.unwrap().unwrap();
+            match how {
+                "logout" => drop(host.page("DELETE", "/ui/session", &cookie, "").await),
+                _ => drop(host.login(&cookie, &token_of(B, "b-token")).await),
+            }
+            assert!(!goes_on(ends).await, "{path} after {how}");
+            assert!(goes_on(other).await, "{path} of another session after {how}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_grant_opened_ends_with_its_age_although_the_session_goes_on() {
+    let (ui, seconds) = timed();
+    let host = Host::shown(ord02(), ui, REQUEST_TIME_MAX);
+    let first = host.login("", &token_of(A, "a-token")).await;
+    seconds.store(1700, Ordering::Relaxed);
+    let both = host.login(&first, &token_of(B, "b-token")).await;
+    let mut of_a = pieces(&host, &format!("{}/events", list(A)), &both).await;
+    let mut of_b = pieces(&host, &format!("{}/events", list(B)), &both).await;
+    event(&mut of_a).await.unwrap();
+    event(&mut of_b).await.unwrap();
+    // Somebody works with it all the time.
+    for at in (2000..43_200).step_by(1000) {
+        seconds.store(at, Ordering::Relaxed);
+        assert_eq!(host.page("GET", "/ui/session", &both, "").await.status, StatusCode::OK, "{at}");
+    }
+    seconds.store(43_200, Ordering::Relaxed);
+    host.live.take(snapshot(1, vec![view(1, 5)]));
+    assert!(event(&mut of_a).await.is_none());
+    assert_eq!(host.page("GET", &list(A), &both, "").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(host.page("GET", &list(B), &both, "").await.status, StatusCode::OK);
+    seconds.store(44_900, Ordering::Relaxed);
+    host.live.take(snapshot(2, vec![view(1, 6)]));
+    assert!(event(&mut of_b).await.is_none());
 }

@@ -2,9 +2,7 @@
 //! with each job, so that answers can be compared to the byte.
 
 use crate::engine::{Action, Asked, Estimate, Handle, Listed, Overview, Refusal, Standing, Wanted};
-use crate::job::{
-    AccountId, CaptureId, Job, KeptSeries, Kind, Ledger, Progress, Request, Status, StopReason,
-};
+use crate::job::{AccountId, CaptureId, Job, Kind, Ledger, Progress, Request, Status, StopReason};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -68,8 +66,9 @@ async fn run(
             }
             Action::Series(account, id, reply) => {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
-                let found = found.map(|job| job.series.clone().unwrap_or_else(|| KeptSeries::none(7)));
-                drop(reply.send(found.ok_or(Refusal::NotFound(id))));
+                let found = found.ok_or(Refusal::NotFound(id));
+                let found = found.and_then(|job| job.counts_over_time().ok_or(Refusal::NoSeries));
+                drop(reply.send(found));
             }
             Action::Estimate(_, asked, reply) => drop(reply.send(estimate(&asked))),
             Action::Standing(_, reply) => {

@@ -4,6 +4,8 @@
 use super::browser::{OWN, token_of};
 use super::*;
 use serde_json::Value;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 const BY_NAME: (&str, &str) = ("host", "rebound.example");
 
@@ -50,9 +52,21 @@ async fn routes(host: &Host) -> Vec<Route> {
     routes
 }
 
+/// What a dashboard is timed by that stands at so many seconds.
+pub(super) fn timed() -> (Ui, Arc<AtomicU64>) {
+    let (start, seconds) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let now = Arc::clone(&seconds);
+    let clock = move || start + Duration::from_secs(now.load(Ordering::Relaxed));
+    (Ui { clock: Arc::new(clock), ..ui() }, seconds)
+}
+
 /// A host whose streams end by themselves, with cookies of account A, of account B and of an operator.
 async fn host() -> (Host, [String; 3]) {
-    let host = Host::start();
+    host_with(ui()).await
+}
+
+async fn host_with(ui: Ui) -> (Host, [String; 3]) {
+    let host = Host::shown(ord02(), ui, REQUEST_TIME_MAX);
     host.live.end();
     host.create(FULL).await;
     let cookies = [
@@ -168,4 +182,41 @@ async fn what_is_another_account_s_is_on_every_route_with_an_id_as_what_is_nobod
         assert_eq!(theirs.text(), none.text(), "{} {}", route.method, route.path);
     }
     assert!(with_ids >= 8, "{with_ids}");
+}
+
+#[tokio::test]
+async fn only_what_somebody_does_keeps_a_session_and_no_timer_of_an_open_page() {
+    const MINUTE: u64 = 60;
+    for route in routes(&Host::start()).await.iter().filter(|route| route.needs_credential) {
+        if route.is_of_session() && route.method == "DELETE" {
+            continue;
+        }
+        let (ui, seconds) = timed();
+        let (host, [of_a, _, operator]) = host_with(ui).await;
+        let cookie = if route.is_operators() { &operator } else { &of_a };
+        let shown = format!("{} {}", route.method, route.path);
+        for minute in 1..30 {
+            seconds.store(minute * MINUTE, Ordering::Relaxed);
+            let answer = host.page(&route.method, &route.at(A, &id(0)), cookie, "{}").await;
+            assert_ne!(answer.status, StatusCode::UNAUTHORIZED, "{shown} after {minute} minutes");
+        }
+        seconds.store(31 * MINUTE, Ordering::Relaxed);
+        let path = if route.is_operators() { "/ui/host" } else { &format!("/accounts/{A}/pcaps") };
+        let is_there = host.page("GET", path, cookie, "").await.status == StatusCode::OK;
+        // What changes something, and the page's word that somebody is there.
+        let changes = route.method != "GET" && !route.path.ends_with("/estimate");
+        assert_eq!(is_there, changes || route.is_of_session(), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_of_any_route_is_kept_by_a_browser_or_shown_in_another_site_s_page() {
+    let (host, [of_a, of_b, operator]) = host().await;
+    for route in routes(&host).await {
+        for cookie in [&of_a, &of_b, &operator, ""] {
+            let answer = host.page(&route.method, &route.at(A, &id(0)), cookie, "{}").await;
+            let lacks = super::security::lacks(&answer);
+            assert!(lacks.is_empty(), "{} {}: {lacks:?} {}", route.method, route.path, answer.text());
+        }
+    }
 }

@@ -8,11 +8,11 @@ use futures_util::StreamExt as _;
 
 /// A second of it are four pieces, and an object is half a second.
 const RATE: u64 = 4 << 20;
-const OBJECT: u64 = RATE / 2;
+pub(super) const OBJECT: u64 = RATE / 2;
 
 /// A host with a full capture of each account that ended, whose bucket is a directory with these objects. Each is said to have
 /// half a second of the rate.
-async fn host(dir: &Path, names: &[&str]) -> Host {
+pub(super) async fn host(dir: &Path, names: &[&str]) -> Host {
     let ui = Ui { views: StreamPlaces::new(3, 2), view_bytes_per_second: RATE, ..ui() };
     let rules = Rules { allow_file: true, require_file_validation: false, ..ord02() };
     let host = Host::shown(rules, ui, REQUEST_TIME_MAX);
@@ -106,5 +106,44 @@ async fn a_bucket_that_cannot_be_read_is_told_from_an_object_that_is_gone() {
     // Neither of them kept a place.
     for _ in 0..5 {
         assert_eq!(host.view((A, "a-token"), 0, 0).await.status().as_u16(), 409);
+    }
+}
+
+#[tokio::test]
+async fn a_tag_is_of_the_bytes_that_are_there_now_and_strangers_get_none() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("one.pcap");
+    std::fs::write(&path, vec![7; OBJECT as usize]).unwrap();
+    let host = host(dir.path(), &["one.pcap"]).await;
+    let tag = async || {
+        let answer = host.view((A, "a-token"), 0, 0).await;
+        answer.headers()["etag"].to_str().unwrap().to_owned()
+    };
+    let first = tag().await;
+    assert_eq!(tag().await, first, "nothing has changed");
+    let part = async |tag: &str| {
+        let request = request::Builder::new()
+            .uri(format!("/accounts/{A}/pcaps/{}/objects/0", id(0)))
+            .header("authorization", "Bearer a-token")
+            .header("range", "bytes=0-3")
+            .header("if-range", tag);
+        host.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+    };
+    assert_eq!(part(&first).await, 206);
+    // Its owner puts other bytes there, as many as before; once in place and once as another file.
+    std::fs::write(&path, vec![8; OBJECT as usize]).unwrap();
+    let second = tag().await;
+    std::fs::write(dir.path().join("other"), vec![9; OBJECT as usize]).unwrap();
+    std::fs::rename(dir.path().join("other"), &path).unwrap();
+    let third = tag().await;
+    assert!(first != second && second != third && first != third, "{first} {second} {third}");
+    assert_eq!((part(&first).await, part(&third).await), (200, 206));
+    for (who, capture) in [((A, "wrong"), 0), ((B, "b-token"), 0), ((B, "a-token"), 0)] {
+        let answer = host.view(who, capture, 0).await;
+        assert!(!answer.headers().contains_key("etag") && !answer.status().is_success(), "{who:?}");
+    }
+    // What changes while it is answered has none.
+    for path in ["", "/live", &format!("/{}", id(0)), &format!("/{}/progress", id(0))] {
+        assert!(!host.ask("GET", path, "").await.headers.contains_key("etag"), "{path}");
     }
 }

@@ -130,3 +130,57 @@ async fn nothing_is_read_from_a_stranger() {
     let answer = with(&host, "POST", A, "", &[WRONG_TOKEN], &long).await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
 }
+
+/// What an answer lacks of what keeps it out of caches and of other sites' pages.
+pub(super) fn lacks(answer: &Answer) -> Vec<&'static str> {
+    let is_there = |name: &str, is_right: fn(&str) -> bool| {
+        let values: Vec<_> = answer.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+        values.len() == 1 && is_right(values[0])
+    };
+    let mut lacks = Vec::new();
+    for (name, is_right) in [
+        ("cache-control", (|value| value == "no-store") as fn(&str) -> bool),
+        ("cross-origin-resource-policy", |value| value == "same-origin"),
+        ("x-content-type-options", |value| value == "nosniff"),
+        ("referrer-policy", |value| value == "no-referrer"),
+        ("content-security-policy", |value| {
+            value.starts_with("default-src 'none'") && value.contains("frame-ancestors 'none'")
+        }),
+    ] {
+        lacks.extend((!is_there(name, is_right)).then_some(name));
+    }
+    lacks
+}
+
+#[tokio::test]
+async fn no_answer_is_kept_by_a_browser_or_shown_in_another_site_s_page() {
+    let host = Host::start();
+    host.create(SIMPLE).await;
+    let one = format!("/{}", id(0));
+    for (method, path) in [
+        ("GET", ""),
+        ("POST", ""),
+        ("GET", &one),
+        ("GET", "/nothing/here"),
+        ("GET", "/%ff"),
+        ("PATCH", ""),
+        ("GET", "/live"),
+        ("GET", &format!("{one}/series")),
+        ("GET", &format!("{one}/download")),
+        ("PUT", &format!("{one}/stop")),
+        ("DELETE", &one),
+    ] {
+        for headers in [&[TOKEN][..], &[WRONG_TOKEN], &[]] {
+            let answer = with(&host, method, A, path, headers, "").await;
+            assert_eq!(lacks(&answer), Vec::<&str>::new(), "{method} {path} {headers:?} {}", answer.text());
+        }
+    }
+    let revision = host.ask("GET", "/live", "").await.json()["result"]["revision"].clone();
+    let unchanged = host.ask("GET", &format!("/live?since={revision}"), "").await;
+    assert_eq!((unchanged.status, lacks(&unchanged)), (StatusCode::NOT_MODIFIED, vec![]));
+    for uri in ["/openapi.json", "/", "*"] {
+        let answer = host.send(request::Builder::new().method("OPTIONS").uri(uri), "").await;
+        assert_eq!(lacks(&answer), Vec::<&str>::new(), "{uri}");
+        assert!(answer.json()["success"] == false, "{uri}");
+    }
+}

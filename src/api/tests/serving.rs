@@ -212,6 +212,14 @@ async fn answered(server: &Server, bytes: &[u8]) -> (u16, u64) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
     let body: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
     assert!(head.contains("content-type: application/json"), "{head}");
+    for header in [
+        "cache-control: no-store",
+        "content-security-policy: default-src 'none'; frame-ancestors 'none'",
+        "x-content-type-options: nosniff",
+        "cross-origin-resource-policy: same-origin",
+    ] {
+        assert_eq!(head.matches(header).count(), 1, "{header} in {head}");
+    }
     assert_eq!(
         (&body["success"], &body["result"]),
         (&serde_json::json!(false), &serde_json::Value::Null),

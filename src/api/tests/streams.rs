@@ -165,6 +165,12 @@ async fn an_account_and_the_host_have_so_many_streams_and_a_client_that_leaves_m
     assert!(refused(A, "a-reader").await, "the account has four");
     let _of_b = [opened(&server, B, &bearer("b-token")).await, opened(&server, B, &bearer("b-token")).await];
     assert!(refused(B, "b-token").await, "the host has six");
+    if cfg!(feature = "dashboard") {
+        for _ in 0..4 {
+            let mut host = Client::ask(&server, "/ui/host/events", &bearer("an-operator")).await;
+            assert!(host.has("event: snapshot").await, "operators have their own: {}", host.read);
+        }
+    }
     drop(of_a.pop());
     let until = Instant::now() + LONG;
     while refused(B, "b-token").await {
