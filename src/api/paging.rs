@@ -20,7 +20,9 @@ pub(super) fn wanted(query: &str) -> Result<Wanted, Failure> {
     for (name, value) in members(Some(query), &["limit", "before", "status", "type"])? {
         match name {
             "limit" => {
-                let limit = whole(value).and_then(|limit| usize::try_from(limit).ok()).filter(|limit| (1..=PAGE_CAPTURES_MAX).contains(limit));
+                let limit = whole(value)
+                    .and_then(|limit| usize::try_from(limit).ok())
+                    .filter(|limit| (1..=PAGE_CAPTURES_MAX).contains(limit));
                 wanted.count_max = limit.ok_or_else(|| {
                     wrong(format!("limit must be a whole number from 1 to {PAGE_CAPTURES_MAX}"))
                 })?;
@@ -62,8 +64,7 @@ mod tests {
             kind: Some(Kind::Full),
         };
         assert_eq!(read, Ok(expected));
-        for query in
-            [
+        for query in [
             "limit=0",
             "limit=101",
             "limit=a",
@@ -76,8 +77,7 @@ mod tests {
             "type=",
             "offset=3",
             "limit",
-        ]
-        {
+        ] {
             assert!(wanted(query).is_err(), "{query}");
         }
     }

@@ -25,7 +25,10 @@ pub(super) fn members<'a>(
             return Err(Failure::new(Code::UnknownMember, message));
         };
         if found.iter().any(|(other, _)| other == name) {
-            return Err(Failure::new(Code::InvalidValue, format!("the query has {name} twice; send it once")));
+            return Err(Failure::new(
+                Code::InvalidValue,
+                format!("the query has {name} twice; send it once"),
+            ));
         }
         found.push((name, value));
     }
@@ -64,7 +67,16 @@ mod tests {
         }
         let since = |query| number(Some(query), "since");
         assert_eq!((number(None, "since"), since(""), since("since=4")), (Ok(None), Ok(None), Ok(Some(4))));
-        for query in ["since=4&since=4", "since=4&since=5", "sinc=4", "since", "since=", "since=%34", "since=+4", "a=1&since=4"] {
+        for query in [
+            "since=4&since=4",
+            "since=4&since=5",
+            "sinc=4",
+            "since",
+            "since=",
+            "since=%34",
+            "since=+4",
+            "a=1&since=4",
+        ] {
             assert!(since(query).is_err(), "{query}");
         }
         assert_eq!(members(Some("b=1&&a"), &["a", "b"]), Ok(vec![("b", "1"), ("a", "")]));

@@ -3,11 +3,11 @@
 //! Invariant: a credential is compared as one in a header is, fails as one, and is in no answer and no log.
 
 use super::auth::{self, OPERATOR, Proof, Role};
+use super::check::Check;
 use super::codes::Code;
 use super::envelope::{Failure, success};
 use super::result::date_time;
 use super::route::{Api, Routes};
-use super::check::Check;
 use super::{ApiState, body};
 use crate::dashboard::{Grant, Session, journal};
 use crate::http::Peer;
@@ -104,9 +104,7 @@ fn presented(login: &Login) -> Result<(Option<AccountId>, Proof), Failure> {
             let proof = auth::key_proof(&account, &email, key.as_bytes());
             Ok((Some(account), proof))
         }
-        (None, None, None, None, Some(token)) => {
-            Ok((None, auth::token_proof(None, token.trim().as_bytes())))
-        }
+        (None, None, None, None, Some(token)) => Ok((None, auth::token_proof(None, token.trim().as_bytes()))),
         _ => Err(Failure::new(
             Code::MissingMember,
             "send account with token, or account with email and key, or operator_token alone",

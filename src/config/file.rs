@@ -469,6 +469,8 @@ fn shown(path: &[Step], value: &Value) -> String {
 /// What the parser says of a value; where that may be a secret, only what it expected.
 fn expected(path: &[Step], said: &str) -> String {
     match said.rsplit_once("expected ") {
+        // Only names stand in that.
+        _ if said.starts_with("unknown field") => said.to_owned(),
         Some((_, expected)) if may_be_secret(path) => format!("expected {expected}"),
         None if may_be_secret(path) => "it cannot be used".to_owned(),
         _ => said.to_owned(),

@@ -167,7 +167,8 @@ mod tests {
         }
         let lines = journal.after(0);
         let first: Vec<_> = lines.iter().take(3).map(|line| line.message.as_str()).collect();
-        let expected = ["the spool fills up", "the upload of 7 failed and is tried again", "authentication failed"];
+        let expected =
+            ["the spool fills up", "the upload of 7 failed and is tried again", "authentication failed"];
         assert_eq!(first, expected);
         let again: Vec<_> = lines.iter().filter(|line| line.message == "stop of 7").collect();
         assert_eq!(again.len(), 1, "the same line again is one");

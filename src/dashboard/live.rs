@@ -195,9 +195,7 @@ impl State {
             let since = now_ns.saturating_sub(ENDED_NS_MAX);
             let before = of_account.captures.len();
             of_account.captures.retain(|id, seen| match seen.ended_ns {
-                Some(at) => {
-                    at > since && oldest.as_ref().is_none_or(|(ns, last)| (at, id) >= (*ns, last))
-                }
+                Some(at) => at > since && oldest.as_ref().is_none_or(|(ns, last)| (at, id) >= (*ns, last)),
                 None => runs(id),
             });
             if of_account.captures.len() < before {

@@ -33,7 +33,8 @@ impl StreamPlaces {
     pub fn take(self: &Arc<Self>, account: Option<&str>) -> Option<StreamPlace> {
         let payer: Payer = account.map(str::to_owned);
         let mut taken = self.taken();
-        let of_accounts: usize = taken.iter().filter(|(payer, _)| payer.is_some()).map(|(_, count)| count).sum();
+        let of_accounts: usize =
+            taken.iter().filter(|(payer, _)| payer.is_some()).map(|(_, count)| count).sum();
         let is_full = payer.is_some() && of_accounts >= self.all;
         if is_full || taken.get(&payer).copied().unwrap_or(0) >= self.per_account {
             return None;
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_that_take_all_their_places_leave_operators_theirs() {
+    fn accounts_leave_operators_their_places_for_streams() {
         let places = StreamPlaces::new(8, 4);
         let of_accounts: Vec<_> = (0..64).filter_map(|n| places.take(Some(&format!("{}", n / 4)))).collect();
         assert_eq!(of_accounts.len(), 8);

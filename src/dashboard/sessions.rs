@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_end_no_session_of_an_operator_and_the_one_with_most_makes_room_for_the_others() {
+    fn accounts_end_no_session_of_an_operator_nor_of_one_that_has_fewer() {
         let (sessions, start) = (Sessions::new(BOUNDS), Instant::now());
         let at = |second| start + Duration::from_secs(second);
         let operator = sessions.begin(None, by(None, 9), at(0)).unwrap();

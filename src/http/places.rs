@@ -118,7 +118,8 @@ impl Seats {
     fn add(&mut self, peer: IpAddr, places: Weak<Places>) -> (u64, Arc<Standing>) {
         self.last += 1;
         let standing = Arc::new(Standing::new(self.last, places));
-        let seat = Seat { peer, account: None, is_operators: false, standing: Arc::clone(&standing), task: None };
+        let seat =
+            Seat { peer, account: None, is_operators: false, standing: Arc::clone(&standing), task: None };
         self.taken.insert(self.last, seat);
         *self.by_peer.entry(peer).or_default() += 1;
         (self.last, standing)
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_that_keep_all_places_that_they_may_leave_operators_theirs() {
+    fn accounts_leave_operators_their_places_for_connections() {
         let bounds = Bounds::new(8, Duration::from_secs(1));
         let places = Places::new(Bounds { operators_reserved: 2, ..bounds });
         let of = |host: u8, account: &str| {
@@ -417,7 +418,8 @@ mod tests {
         };
         let accounts: Vec<_> = (0..16).map(|n| of(n, &format!("account {}", n % 4))).collect();
         assert_eq!(accounts.iter().filter(|(_, is_admitted)| *is_admitted).count(), 6);
-        let operators: Vec<_> = (100..102).map(|host| take(&places, &format!("192.0.2.{host}")).unwrap()).collect();
+        let operators: Vec<_> =
+            (100..102).map(|host| take(&places, &format!("192.0.2.{host}")).unwrap()).collect();
         for place in &operators {
             place.standing.request();
             assert!(place.standing.operators_credential_was_right("(operators)") && is_there(place));

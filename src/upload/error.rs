@@ -268,7 +268,9 @@ impl UploadError {
             Self::NoSuchBucket { .. } => "the bucket does not exist",
             Self::Region { .. } => "the bucket is in another region",
             Self::Denied { .. } => "the store refuses it: this host lacks a right on the bucket",
-            Self::Credentials { .. } | Self::HostCredentials { .. } => "the store takes no credentials of ours",
+            Self::Credentials { .. } | Self::HostCredentials { .. } => {
+                "the store takes no credentials of ours"
+            }
             Self::Keys { .. } => "the bucket's access keys cannot be used",
             Self::Unproven { .. } => "the bucket is not proven to be the account's any more",
             Self::Clock { .. } => "the store refuses it because this host's clock is off",
@@ -276,7 +278,9 @@ impl UploadError {
             Self::NotFound { .. } => "the object does not exist",
             Self::Unreachable { .. } => "the store could not be reached",
             Self::Untrusted { .. } => "the store's certificate is not trusted",
-            Self::Lost { .. } | Self::Diverged { .. } => "the store lost or changed what was sent; it is sent again",
+            Self::Lost { .. } | Self::Diverged { .. } => {
+                "the store lost or changed what was sent; it is sent again"
+            }
             Self::Refused { .. } => "the store refuses it",
             Self::Config { .. } => "the configuration of the store cannot be used",
             Self::TooLarge { .. } => "the object is larger than the store takes",

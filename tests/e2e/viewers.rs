@@ -130,7 +130,8 @@ fn an_estimate_holds_what_the_history_saw_and_a_series_outlives_the_process() {
 
 #[test]
 fn counts_of_a_process_that_was_killed_are_said_to_be_gone_and_are_in_no_point_of_the_next_one() {
-    let mut trawl = start(Setup { upload: "retry_seconds_max = 1\nretry_pause_ms_max = 500", ..Setup::replay() });
+    let mut trawl =
+        start(Setup { upload: "retry_seconds_max = 1\nretry_pause_ms_max = 500", ..Setup::replay() });
     let place = trawl.folder().join("taken");
     std::fs::create_dir_all(&place).unwrap();
     let mut request = limited(&trawl, 1 << 50);
@@ -153,7 +154,11 @@ fn counts_of_a_process_that_was_killed_are_said_to_be_gone_and_are_in_no_point_o
         screen(&trawl)["captures"].as_array().unwrap().iter().any(|row| row["id"] == *id).then_some(())
     });
     let points = ask(&trawl, OPERATOR, "GET", "/ui/host/series").result();
-    let first = |name: &str| points["captures"][&id][name].as_array().and_then(|all| all.iter().find(|one| !one.is_null()).cloned());
+    let first = |name: &str| {
+        points["captures"][&id][name]
+            .as_array()
+            .and_then(|all| all.iter().find(|one| !one.is_null()).cloned())
+    };
     for name in ["no_block", "spool", "io"] {
         assert!(first(name).is_none_or(|first| first == 0), "{name}: {points}");
     }

@@ -41,7 +41,7 @@ export interface Answer<T> {
 
 const listeners = new Set<(event: "active" | "unauthorized") => void>();
 
-/** Hears of every answer: that the session was used, or is over. */
+/** Hears that the session was used, as the host counts it (nothing that a timer reads is a use), or is over. */
 export function onAnswer(listener: (event: "active" | "unauthorized") => void): void {
   listeners.add(listener);
 }
@@ -78,8 +78,9 @@ async function send(path: string, options: Options): Promise<Response> {
 /** Sends a request and unpacks the envelope. Undefined stands for an answer without a body (204, 304). */
 export async function call<T>(path: string, options: Options = {}): Promise<Answer<T> | undefined> {
   const response = await send(path, options);
+  const uses = path === SESSION || (options.method ?? "GET") !== "GET";
   if (response.status === 204 || response.status === 304) {
-    for (const listener of listeners) listener("active");
+    if (uses) for (const listener of listeners) listener("active");
     return undefined;
   }
   const text = await response.text();
@@ -94,7 +95,7 @@ export async function call<T>(path: string, options: Options = {}): Promise<Answ
     const after = Number(response.headers.get("Retry-After") ?? "");
     throw new ApiError(response.status, body.errors ?? [], after > 0 ? after : undefined);
   }
-  for (const listener of listeners) listener("active");
+  if (uses) for (const listener of listeners) listener("active");
   // The session and the host's own routes may answer without an envelope.
   const enveloped = body !== null && typeof body === "object" && "success" in body && "result" in body;
   return {

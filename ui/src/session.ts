@@ -16,6 +16,8 @@ export type Credential =
 export const session = signal<Session | undefined>(undefined);
 /** The session ended while a page was open: the page stays, a dialog asks to log in again. */
 export const over = signal(false);
+/** While somebody works, the host is told so this often at most: it counts no request that a timer could send. */
+const TOLD_MS = 60_000;
 /** Milliseconds on the monotonic clock at which the session was last used. */
 const used = signal(performance.now());
 
@@ -23,12 +25,24 @@ const channel = new BroadcastChannel("trawl-session");
 channel.onmessage = (event: MessageEvent<string>) => {
   if (event.data === "logout") ended();
   if (event.data === "login") void load();
+  if (event.data === "used") used.value = performance.now();
 };
 
 onAnswer((event) => {
-  if (event === "active") used.value = performance.now();
-  else if (session.value) over.value = true;
+  if (event === "active") {
+    used.value = performance.now();
+    channel.postMessage("used");
+  } else if (session.value) over.value = true;
 });
+
+for (const touch of ["pointerdown", "keydown", "wheel"]) addEventListener(touch, works, { capture: true, passive: true });
+
+/** Somebody works with the page. */
+function works(): void {
+  if (!session.value || over.value || performance.now() - used.value < TOLD_MS) return;
+  used.value = performance.now();
+  call<Session>(SESSION).then((answer) => answer && accept(answer.result), () => undefined);
+}
 
 function ended(): void {
   if (session.value) over.value = true;

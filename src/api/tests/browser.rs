@@ -154,7 +154,10 @@ async fn a_credential_in_a_header_where_a_session_is_asked_for_is_no_failed_logi
         for token in ["a-token", "an-operator", "wrong"] {
             for _ in 0..=FAILURES_MAX {
                 let answer = ask(method, "/ui/session", token).await;
-                assert!(answer.status == StatusCode::UNAUTHORIZED && answer.body.contains("10000"), "{method}");
+                assert!(
+                    answer.status == StatusCode::UNAUTHORIZED && answer.body.contains("10000"),
+                    "{method}"
+                );
             }
         }
     }
@@ -388,7 +391,8 @@ async fn a_download_and_a_view_end_with_their_session_and_those_of_others_go_on(
         jobs[2].status = Status::Success;
         jobs[2].objects = vec![ObjectInfo { name, bytes: 1 << 20, ..ObjectInfo::default() }];
     }
-    let (view, download) = (format!("{}/{}/objects/0", list(A), id(0)), format!("{}/{}/download", list(A), id(2)));
+    let (view, download) =
+        (format!("{}/{}/objects/0", list(A), id(0)), format!("{}/{}/download", list(A), id(2)));
     let stays = host.login("", &token_of(A, "a-reader")).await;
     for path in [&view, &download] {
         // Each end of a session: by its logout, by a login over it, and after it was opened by nobody any more.

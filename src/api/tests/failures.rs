@@ -190,7 +190,10 @@ async fn counts_that_nobody_kept_are_told_from_none_yet() {
     host.create(FULL).await;
     let path = format!("/{}/series", id(0));
     let none_yet = host.ask("GET", &path, "").await;
-    assert_eq!((none_yet.status, &none_yet.json()["result"]["matched"]), (StatusCode::OK, &serde_json::json!([])));
+    assert_eq!(
+        (none_yet.status, &none_yet.json()["result"]["matched"]),
+        (StatusCode::OK, &serde_json::json!([]))
+    );
     assert_eq!(host.ask("GET", &path, "").await.body, none_yet.body, "it begins when it was asked for");
     // As after a process that died while it counted.
     host.ask("PUT", &format!("/{}/stop", id(0)), "").await;
@@ -223,9 +226,14 @@ async fn a_value_of_a_body_is_in_no_answer_whatever_it_was_sent_as() {
     ] {
         let answer = host.ask("POST", path, body).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path} {body}");
-        assert!(!answer.body.contains("hush") && !answer.body.contains("4711"), "{path} {body}: {}", answer.body);
+        assert!(
+            !answer.body.contains("hush") && !answer.body.contains("4711"),
+            "{path} {body}: {}",
+            answer.body
+        );
     }
-    for query in ["?limit=hush", "?before=hush", "?status=hush", "?type=hush", "?hush=1", "/live?since=hush"] {
+    for query in ["?limit=hush", "?before=hush", "?status=hush", "?type=hush", "?hush=1", "/live?since=hush"]
+    {
         let answer = host.ask("GET", query, "").await;
         assert!(answer.status == StatusCode::BAD_REQUEST && !answer.body.contains("hush"), "{query}");
     }
@@ -236,7 +244,8 @@ async fn a_member_that_is_there_twice_is_refused_at_any_depth() {
     let host = Host::start();
     for body in [
         changed(SIMPLE, "{}").replacen('{', r#"{"type":"simple","#, 1),
-        changed(SIMPLE, r#"{"filter_v1":{"protocol":6}}"#).replace(r#""protocol":6"#, r#""protocol":6,"protocol":17"#),
+        changed(SIMPLE, r#"{"filter_v1":{"protocol":6}}"#)
+            .replace(r#""protocol":6"#, r#""protocol":6,"protocol":17"#),
     ] {
         let answer = host.create(&body).await;
         assert!(answer.status == StatusCode::BAD_REQUEST && answer.body.contains("1002"), "{body}");
@@ -252,7 +261,9 @@ async fn a_number_in_a_path_or_query_has_one_form_and_a_query_no_member_twice() 
         let answer = host.ask("GET", &format!("/{}/objects/{n}", id(0)), "").await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{n}");
     }
-    for query in ["/live?since=1&since=1", "/live?since=+1", "/live?sinc=1", "?limit=1&limit=2", "?limit=%2B1"] {
+    for query in
+        ["/live?since=1&since=1", "/live?since=+1", "/live?sinc=1", "?limit=1&limit=2", "?limit=%2B1"]
+    {
         assert_eq!(host.ask("GET", query, "").await.status, StatusCode::BAD_REQUEST, "{query}");
     }
 }

@@ -134,7 +134,8 @@ async fn nothing_is_read_from_a_stranger() {
 /// What an answer lacks of what keeps it out of caches and of other sites' pages.
 pub(super) fn lacks(answer: &Answer) -> Vec<&'static str> {
     let is_there = |name: &str, is_right: fn(&str) -> bool| {
-        let values: Vec<_> = answer.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+        let values: Vec<_> =
+            answer.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
         values.len() == 1 && is_right(values[0])
     };
     let mut lacks = Vec::new();

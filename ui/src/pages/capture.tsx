@@ -94,6 +94,9 @@ function Limit({ name, used, limit, format }: { name: string; used: number; limi
   );
 }
 
+/** The API's code for counts over time that nobody kept. */
+const SERIES_NOT_KEPT = 1068;
+
 function Plots({ account, id, running }: { account: string; id: string; running: boolean }) {
   const series = useLoad<Series>(async (signal) => (await get<Series>(paths(account).series(id), signal)).result, [account, id]);
   useEffect(() => {
@@ -107,7 +110,7 @@ function Plots({ account, id, running }: { account: string; id: string; running:
     return () => clearInterval(timer);
   }, [running, id]);
   if (series.error !== undefined && !series.data) {
-    if (series.error instanceof ApiError && series.error.status === 404) return <p class="faint">{t("capture.noseries")}</p>;
+    if (series.error instanceof ApiError && series.error.code === SERIES_NOT_KEPT) return <p class="faint">{t("capture.series.notkept")}</p>;
     return <ErrorBox error={series.error} retry={series.reload} />;
   }
   const data = series.data;

@@ -61,6 +61,7 @@ export const de: Catalogue = {
   "capture.lost": { one: "Ein passendes Paket ist nicht in den Dateien.", other: "{count} passende Pakete sind nicht in den Dateien." },
   "capture.lost.ports": { one: "Ein Paket ging in den Ports verloren; ob es passte, ist nicht bekannt.", other: "{count} Pakete gingen in den Ports verloren; wie viele davon passten, ist nicht bekannt." },
   "capture.nocounts": "Der Host hat zurzeit keine Zahlen zu dieser Aufzeichnung.",
+  "capture.series.notkept": "Zu dieser Aufnahme gibt es keinen zeitlichen Verlauf: Der Prozess, der zählte, ist gestorben, oder sie blickte zurück. Die Summen stehen in der Bilanz.",
   "capture.noseries": "Noch keine Punkte. Der erste kommt eine Sekunde nach dem Beginn.",
   "capture.nothing.lost": "nichts verloren",
   "capture.now": "Zahlen",

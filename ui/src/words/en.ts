@@ -59,6 +59,7 @@ export const en = {
   "capture.lost": { one: "One matching packet is not in the files.", other: "{count} matching packets are not in the files." },
   "capture.lost.ports": { one: "One packet was lost in the ports; whether it matched is not known.", other: "{count} packets were lost in the ports; how many of them matched is not known." },
   "capture.nocounts": "The host has no counts of this capture at the moment.",
+  "capture.series.notkept": "No counts over time are kept of this capture: the process that counted them died, or it looked back. The ledger has its sums.",
   "capture.noseries": "No points yet. The first one comes a second after the capture began.",
   "capture.nothing.lost": "nothing lost",
   "capture.now": "Counts",
