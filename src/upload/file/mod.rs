@@ -200,13 +200,8 @@ impl FileStore {
     /// Every write changes a time of the file, and what takes its place is another file.
     fn mark_of(&self, name: &str) -> Result<Option<String>, UploadError> {
         let mark = |stat: Stat| {
-            let times = [
-                stat.st_mtime as i64,
-                stat.st_mtime_nsec as i64,
-                stat.st_ctime as i64,
-                stat.st_ctime_nsec as i64,
-            ];
-            format!("{} {} {} {times:?}", stat.st_dev, stat.st_ino, stat.st_size)
+            let Stat { st_dev, st_ino, st_size, st_mtime, st_mtime_nsec, st_ctime, st_ctime_nsec, .. } = stat;
+            format!("{st_dev} {st_ino} {st_size} {st_mtime}.{st_mtime_nsec} {st_ctime}.{st_ctime_nsec}")
         };
         Ok(self.stat_of(name)?.map(mark))
     }
