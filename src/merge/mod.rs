@@ -16,8 +16,10 @@ mod objects;
 mod offline;
 mod order;
 mod output;
+mod parallel;
 mod part;
 mod seal;
+mod slices;
 #[cfg(test)]
 mod tests;
 

@@ -559,3 +559,6 @@ mod formats;
 
 #[path = "foreign_tests.rs"]
 mod foreign;
+
+#[path = "slices_tests.rs"]
+mod slices;
