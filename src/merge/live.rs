@@ -5,6 +5,7 @@
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
+use super::uncached::Uncached;
 use super::{Fault, Gap, MergeError, Output, Shape, Start, Totals, seal};
 use crate::limits::PCAP_FILE_HEADER_BYTES;
 use crate::pcap::Counts;
@@ -14,7 +15,6 @@ use crate::spool::{Cut, Input, Segment};
 use crossbeam::channel::Receiver;
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
-use std::io::{Read, Take};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
@@ -90,7 +90,7 @@ enum Waiting {
 #[derive(Default)]
 struct QueueStream {
     /// The segment being read, and its next record.
-    reading: Option<(Reader<Take<File>>, Segment)>,
+    reading: Option<(Reader<Uncached>, Segment)>,
     head: Option<Place>,
     waiting: VecDeque<Waiting>,
     /// Segments and holes announced so far.
@@ -298,7 +298,7 @@ impl QueueStream {
 }
 
 /// Opens a segment and moves to where earlier objects end in it.
-fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<File>>, MergeError> {
+fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Uncached>, MergeError> {
     let file = File::open(&segment.path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let (bytes, file) = file.map_err(|source| {
         let path = segment.path.clone();
@@ -308,8 +308,8 @@ fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<
     if !may_be_short {
         check(segment, "the size", segment.bytes, bytes.min(segment.bytes))?;
     }
-    let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-    let mut reader = Reader::new(file.take(segment.bytes)).map_err(|source| failed(segment, source))?;
+    let mut reader =
+        Reader::new(Uncached::new(file, segment.bytes)).map_err(|source| failed(segment, source))?;
     // What stands behind them was never written: zeros that a disk left would be packets of 1970.
     reader.at_most(segment.packets);
     let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));

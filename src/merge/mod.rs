@@ -22,6 +22,7 @@ mod seal;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod uncached;
 
 pub(crate) use error::Fault;
 pub use error::MergeError;

@@ -191,6 +191,8 @@ impl ObjectWriter for FileWriter {
     }
 
     fn abort(mut self: Box<Self>) -> Pending<'static, ()> {
+                    // What is on the disk is read by others later, if at all; packets that come now need the memory.
+                    let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         self.temporary.kept = false;
         blocking(move || {
             drop(self);
