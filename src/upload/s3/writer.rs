@@ -178,15 +178,19 @@ impl S3Writer {
         let (target, (body, _)) = (self.target.clone(), self.take_open());
         let sums = Checksums { whole: base64(self.sum), of_parts: None };
         let extras = target.extras.clone();
-        let request = || {
+        let request = || async {
             let put = target.client.put_object().bucket(&target.bucket).key(&target.key).if_none_match("*");
-            put.checksum_crc32_c(&sums.whole)
+            let put = put
+                .checksum_crc32_c(&sums.whole)
                 .set_server_side_encryption(extras.encryption())
                 .set_ssekms_key_id(extras.kms_key_id())
                 .set_storage_class(extras.storage_class())
                 .set_acl(extras.acl())
-                .body(body.clone().into())
-                .send()
+                .body(body.clone().into());
+            if target.is_private {
+                return put.customize().disable_payload_signing().send().await;
+            }
+            put.send().await
         };
         let answer = call(&target, "s3:PutObject", target.grant.budget(body.len()), request).await;
         let confirmed = answer.map(|answer| answer.checksum_crc32_c.is_some_and(|sum| sums.are(&sum)));
