@@ -28,6 +28,7 @@ pub mod job;
 pub mod upload;
 pub mod deliver;
 pub mod engine;
+pub mod fleet;
 pub mod host;
 pub mod store;
 pub mod ownership;

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use toml::{Table, Value};
 
+/// The version of the config's form that this trawl reads, and that a file without the key has.
+const VERSION: u64 = 1;
+
 /// Declares sections: each field with its default, none with an unknown key.
 macro_rules! sections {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* })*) => {$(
@@ -28,6 +31,8 @@ macro_rules! sections {
 sections! {
     /// The whole file. `config/trawl.toml` explains each key to operators.
     File {
+        /// Of the config's form.
+        version: u64 = VERSION,
         /// `[host]`
         host: Host = Host::default(),
         /// `[dpdk]`
@@ -350,6 +355,10 @@ pub(super) fn read(text: &str) -> (File, Vec<Problem>) {
         Ok(table) => table,
         Err(error) => return (File::default(), vec![Problem::Syntax { text: error.to_string() }]),
     };
+    // Its other keys may be another version's, so nothing is said of them.
+    if let Some(problem) = other_version(&table) {
+        return (File::default(), vec![problem]);
+    }
     if let Ok(file) = Value::Table(table.clone()).try_into() {
         return (file, Vec::new());
     }
@@ -360,6 +369,11 @@ pub(super) fn read(text: &str) -> (File, Vec<Problem>) {
         File::default()
     });
     (file, problems)
+}
+
+fn other_version(table: &Table) -> Option<Problem> {
+    let found = table.get("version")?.as_integer()?;
+    (found != i64::try_from(VERSION).ok()?).then_some(Problem::Version { found, known: VERSION })
 }
 
 /// One step from the root of a file to a key.

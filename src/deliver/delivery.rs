@@ -20,7 +20,7 @@ use super::words::Words;
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
 use crate::spool::{Feed, Spool, spool_id};
-use crate::upload::{Checkpoint, Pending, UploadError};
+use crate::upload::{COUNTS, Checkpoint, Pending, UploadError};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -402,6 +402,12 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
+    /// The store confirmed something.
+    fn confirmed(&self) {
+        self.pulse.beat();
+        COUNTS.confirmed();
+    }
+
     fn note(&self, note: impl FnOnce(&mut Journal) + Send + 'static) -> Noted<'_> {
         let journal = Arc::clone(&self.journal);
         Box::pin(async move {
@@ -417,7 +423,7 @@ impl Sink<'_> {
 
 impl relay::DeliveryRecord for Sink<'_> {
     fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
-        self.pulse.beat();
+        self.confirmed();
         Box::pin(self.delivery.object(&self.journal, info, consumed))
     }
 
@@ -434,7 +440,7 @@ impl relay::DeliveryRecord for Sink<'_> {
     }
 
     fn keep(&mut self, number: u32, checkpoint: Checkpoint) -> Noted<'_> {
-        self.pulse.beat();
+        self.confirmed();
         self.note(move |journal| journal.keep(number, checkpoint))
     }
 

@@ -130,7 +130,7 @@ impl Rig {
         for _ in 0..count {
             loop {
                 match self.report().await {
-                    Report::Trouble(error) => {
+                    Report::Trouble(error, _) => {
                         let dir = self.temp.path().display().to_string();
                         assert!(!error.customer().contains(&dir), "a customer reads {error:?}");
                         break last = error.to_string();

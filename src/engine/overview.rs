@@ -11,6 +11,8 @@ use jiff::Timestamp;
 pub struct Overview {
     /// Captures that have not ended, oldest first; at most those that run and those whose upload is not done.
     pub captures: Vec<CaptureView>,
+    /// Captures that look back and have not ended.
+    pub look_backs: Vec<CaptureView>,
     /// Every account of the host.
     pub accounts: Vec<AccountView>,
     /// Captures that ended with `success` since the process started.
@@ -80,4 +82,6 @@ pub struct CaptureView {
     pub stopped: Option<Timestamp>,
     /// What threatens it, as its progress says.
     pub warnings: Vec<String>,
+    /// Seconds until its delivery, which failed, is tried again.
+    pub next_try_seconds: Option<f64>,
 }

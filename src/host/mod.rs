@@ -13,6 +13,8 @@ mod measure;
 #[cfg(feature = "dpdk")]
 mod memory;
 #[cfg(feature = "dpdk")]
+mod notify;
+#[cfg(feature = "dpdk")]
 mod observation;
 #[cfg(feature = "dpdk")]
 mod origin;

@@ -138,6 +138,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
     let (listener, observed) = listeners(&plan, &runtime)?;
+    let dpdk = ports.eal.version();
     let on_worker = on_worker(ports.eal.clone());
     let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &storage.spool, &on_worker)?;
     log_plane(&plane, &storage.spool);
@@ -147,7 +148,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         .map_err(|source| ServeError::System { doing: "start the thread that reads the ports", source })?;
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, counts.latest()))?;
     let observation =
-        Observation::start(&plan, observed, counts.latest(), &plane, engine.heartbeat(), &storage)
+        Observation::start(&plan, observed, counts.latest(), &plane, engine.heartbeat(), &storage, dpdk)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
@@ -332,10 +333,9 @@ async fn run(
         signal = signals.end() => signal,
         died = tasks.died() => return Err(died),
     };
-    observation.begin();
+    observation.begin(signal);
     tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
-        // The engine ends with its answer, so that must be looked at first.
         biased;
         () = handle.shutdown() => {}
         signal = signals.end() => {
@@ -343,7 +343,8 @@ async fn run(
             observe::flush();
             std::process::exit(EXIT_AT_ONCE);
         }
-        died = tasks.died() => return Err(died),
+        // The engine ends with its answer, which may come between the look above and this one.
+        died = tasks.died_but(Some("engine")) => return Err(died),
     }
     retention.abort();
     pruning.abort();

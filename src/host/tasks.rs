@@ -30,8 +30,14 @@ impl Tasks {
 
     /// Waits until one ends that was not asked to. Never, if there is none.
     pub async fn died(&mut self) -> ServeError {
+        self.died_but(None).await
+    }
+
+    /// As [`Tasks::died`], but `asked` was asked to end, so that it ends by itself is no death; that it panics is.
+    pub async fn died_but(&mut self, asked: Option<&str>) -> ServeError {
         loop {
             match self.0.join_next().await {
+                Some(Ok((task, Ok(())))) if Some(task) == asked => {}
                 Some(Ok((task, Ok(())))) => {
                     return ServeError::Died { task, how: "it ended by itself".to_owned() };
                 }
@@ -98,6 +104,18 @@ mod tests {
         tasks.spawn("retention", async {});
         let died = tasks.died().await.to_string();
         assert!(died.contains("retention") && died.contains("ended by itself"), "{died}");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_was_asked_to_end_dies_by_a_panic_alone() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("engine", async {});
+        tasks.spawn("api", std::future::pending());
+        let none = tokio::time::timeout(Duration::from_millis(50), tasks.died_but(Some("engine"))).await;
+        assert!(none.is_err(), "{none:?}");
+        tasks.spawn("engine", async { panic!("late") });
+        let died = tasks.died_but(Some("engine")).await.to_string();
+        assert!(died.contains("engine") && died.contains("late"), "{died}");
     }
 
     #[tokio::test]

@@ -29,6 +29,14 @@ impl Report {
     fn of(checks: Vec<Check>) -> Self {
         Self { ok: checks.iter().all(|check| check.ok), checks }
     }
+
+    /// What is not good, in one line.
+    pub fn words(&self) -> String {
+        let bad = self.checks.iter().filter(|check| !check.ok);
+        let words =
+            bad.map(|check| format!("{}: {}", check.name, check.reason.as_deref().unwrap_or("not ok")));
+        words.collect::<Vec<_>>().join("; ")
+    }
 }
 
 fn check(name: impl Into<String>, result: Result<Option<String>, String>) -> Check {

@@ -90,6 +90,8 @@ pub struct Sources {
     pub has_io_uring: bool,
     /// When the process started.
     pub started: SystemTime,
+    /// DPDK's name and version.
+    pub dpdk: String,
     /// Connections that the API takes.
     pub connections_max: usize,
     /// Share of the spool's quota at which the alarm is raised.

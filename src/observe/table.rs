@@ -152,6 +152,12 @@ pub(super) fn oldest_seconds(engine: &Overview) -> u64 {
     u64::try_from(ages.max().unwrap_or(0)).unwrap_or(0)
 }
 
+/// Until the first delivery that failed is tried again.
+pub(super) fn next_try_seconds(engine: &Overview) -> Option<u64> {
+    let seconds = engine.captures.iter().filter_map(|capture| capture.next_try_seconds);
+    seconds.min_by(f64::total_cmp).map(|seconds| seconds.ceil() as u64)
+}
+
 /// The worker that polls a queue: queues are dealt over them in order.
 pub(super) fn worker_of(s: &Snapshot, queue: usize) -> String {
     let workers = s.stages.iter().filter(|stage| stage.name.starts_with("worker")).count();
@@ -183,9 +189,9 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.counts_losses)) }),
     gauge("port_link_up", None, &["port"], "1 while the link is up",
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.link_up)) }),
-    gauge("port_link", Some("bits_per_second"), &["port"], "Speed of the link, if it is known",
+    gauge("port_link", Some("bytes_per_second"), &["port"], "Speed of the link, if it is known",
         |s, out| for p in &s.ports {
-            if let Some(mbps) = p.link_mbps { out.push(&[&p.port], u64::from(mbps) * 1_000_000) }
+            if let Some(mbps) = p.link_mbps { out.push(&[&p.port], u64::from(mbps) * 125_000) }
         }),
     // queues
     counter("queue_rx", PACKETS, &["port", "queue"], "Frames that a worker received",
@@ -296,6 +302,8 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| engine(s, out, waiting_bytes)),
     gauge("upload_oldest", Some("seconds"), &[], "Age of the oldest capture that waits for its upload",
         |s, out| engine(s, out, oldest_seconds)),
+    gauge("upload_next_try", Some("seconds"), &[], "Until the first failed delivery is tried again; absent if none waits",
+        |s, out| if let Some(seconds) = s.engine.as_ref().and_then(next_try_seconds) { out.push(&[], seconds) }),
     gauge("queue_worker", None, &["port", "queue", "stage"], "Always 1: which worker polls which queue",
         |s, out| for (n, (port, _)) in s.queues.iter().enumerate() { out.push(&[port, &n, &worker_of(s, n)], 1) }),
     // log

@@ -12,7 +12,7 @@ fn analyze(arguments: &[&str]) -> Option<(bool, String)> {
     let dir = tempfile::tempdir().unwrap();
     let unit = dir.path().join("trawl.service");
     let text = include_str!("../../config/trawl.service");
-    fs::write(&unit, text.replace("/usr/local/bin/trawl", env!("CARGO_BIN_EXE_trawl"))).unwrap();
+    fs::write(&unit, text.replace("/usr/bin/trawl", env!("CARGO_BIN_EXE_trawl"))).unwrap();
     let Ok(output) = Command::new("systemd-analyze").args(arguments).arg(&unit).output() else {
         skip("systemd-analyze", "scripts/install-deps.sh installs it");
         return None;
@@ -41,6 +41,8 @@ fn the_unit_leaves_the_process_little() {
         "NoNewPrivileges=true",
         "MemoryDenyWriteExecute=true",
         "SystemCallFilter=@system-service",
+        "Type=notify",
+        "WatchdogSec=30s",
     ] {
         assert!(unit.lines().any(|found| found == line), "{line}");
     }

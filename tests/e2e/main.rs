@@ -18,6 +18,7 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+mod held;
 mod host;
 #[path = "../common/front.rs"]
 mod front;
@@ -39,15 +40,18 @@ mod memory;
 mod outcome;
 mod owners;
 mod overload;
+mod panels;
 #[path = "../common/proxy.rs"]
 mod proxy;
 mod quiet;
 mod recover;
 mod refusals;
+mod released;
 mod replay;
 mod retention;
 mod rights;
 mod s3;
+mod service;
 mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
@@ -56,6 +60,7 @@ mod unit;
 mod trawl;
 mod turns;
 mod verdicts;
+mod viewers;
 #[path = "../common/weed.rs"]
 mod weed;
 mod wire;

@@ -146,6 +146,23 @@ fn every_room_uses_rooms_below_it() {
     }
 }
 
+/// Rooms that packets pass through.
+const DATA_PLANE: [&str; 6] = ["dpdk", "packet", "matcher", "worker", "block", "spool"];
+
+#[test]
+fn no_room_of_the_data_plane_names_the_fleet() {
+    let files = product();
+    for room in DATA_PLANE {
+        let own: Vec<_> =
+            files.iter().filter(|file| file.name.starts_with(&format!("src/{room}/"))).collect();
+        assert!(!own.is_empty(), "src/{room}/ has no files: it is called otherwise now");
+        for file in own {
+            let is_named = file.text.to_lowercase().contains("fleet");
+            assert!(!is_named, "{}: packets pass here, and it names the fleet", file.name);
+        }
+    }
+}
+
 #[test]
 fn names_behind_crate_are_found_alone_and_in_groups() {
     let names = |text: &str| first_names(text).join(" ");

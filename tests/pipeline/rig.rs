@@ -407,6 +407,15 @@ impl Rig {
         Self::build(new_dir(), Options::default(), traffic, &nothing(), scopes)
     }
 
+    /// The same with other options.
+    pub fn scoped_with(
+        options: Options,
+        traffic: Vec<Traffic>,
+        scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    ) -> Self {
+        Self::build(new_dir(), options, traffic, &nothing(), scopes)
+    }
+
     fn build(
         dir: TempDir,
         options: Options,

@@ -1,0 +1,24 @@
+"""Fleets of many hosts in simulated time: messages, writes of the store, times, what is short of a limit."""
+
+import os
+import re
+
+from . import Failed
+from .machine import output, say
+from .results import keep
+
+OPTIONS = {
+    "hosts": ("10,100,1000,10000", "sizes of fleets"),
+}
+TEST = "fleet::sim::report::a_large_fleet_attaches_captures_and_ends_in_time"
+
+
+def run(options):
+    say("building and simulating: an hour for 10,000 hosts")
+    os.environ["TRAWL_FLEET_REPORT"] = options.hosts
+    printed = output("cargo", "test", "--locked", "--release", "--no-default-features", "--lib", "--", TEST, "--exact", "--nocapture")
+    if not re.search(r"test result: ok. 1 passed", printed):
+        raise Failed("the simulation did not run")
+    lines = [line for line in printed.splitlines() if line.startswith("|") or " hosts, " in line or not line.strip()]
+    keep("fleet", "A fleet in simulated time", "The core of `src/fleet`, one seed each; the network and the store are simulated.",
+         "\n".join(lines) + "\n", options.command)

@@ -1,0 +1,186 @@
+//! One record of the fleet's store as its writer sees it. Owns compare-and-set: what is known durable, what to do when an answer is
+//! lost, and when a writer is deposed; not what the record means.
+//!
+//! Invariant: a write follows only on the revision that its writer decided by, so of any number of writers that believe they are
+//! the one, each revision has one. A read alone decides nothing: it may be old.
+
+use super::Now;
+use std::time::Duration;
+
+/// A record that knows who wrote it.
+pub trait Owned: Clone {
+    /// Of the writer. A writer with a larger one deposes those before it.
+    fn epoch(&self) -> u64;
+    /// The same record, written in this epoch.
+    fn in_epoch(self, epoch: u64) -> Self;
+}
+
+/// What to do in the store; each is answered once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op<R> {
+    /// Read the record.
+    Read,
+    /// Write it if its revision is this one still; 0 if there is none yet.
+    Write {
+        /// The revision that is replaced.
+        expected: u64,
+        /// What it becomes.
+        value: R,
+    },
+}
+
+/// What the store said, or that it said nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<R> {
+    /// The record and its revision as some server has it, perhaps an old one; none if it has none.
+    Read(Option<(u64, R)>),
+    /// The write is durable with this revision.
+    Wrote(u64),
+    /// The revision was another one: nothing was written.
+    Stale,
+    /// No answer came: it may be written, or be written later.
+    Uncertain,
+    /// The store cannot be reached: nothing was done.
+    Unavailable,
+}
+
+/// The writer's view.
+#[derive(Clone, Debug)]
+pub struct Held<R> {
+    epoch: u64,
+    /// Durable, as far as it is known.
+    value: Option<(u64, R)>,
+    writing: Option<R>,
+    is_known: bool,
+    is_busy: bool,
+    is_deposed: bool,
+    retry_at: Duration,
+    /// The newest revision that a watch told of.
+    told: u64,
+}
+
+impl<R: Owned> Held<R> {
+    /// Of a writer with this epoch, which knows nothing yet.
+    #[must_use]
+    pub fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            value: None,
+            writing: None,
+            is_known: false,
+            is_busy: false,
+            is_deposed: false,
+            retry_at: Duration::ZERO,
+            told: 0,
+        }
+    }
+
+    /// The same, where nothing can be there yet: saves the first read. If that is wrong, the first write is refused.
+    #[must_use]
+    pub fn absent(epoch: u64) -> Self {
+        Self { is_known: true, ..Self::new(epoch) }
+    }
+
+    /// Whether its writer may decide by [`Self::value`] now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_known && !self.is_busy && !self.is_deposed
+    }
+
+    /// Whether a later writer took it over. It stays so.
+    #[must_use]
+    pub fn is_deposed(&self) -> bool {
+        self.is_deposed
+    }
+
+    /// What is durable.
+    #[must_use]
+    pub fn value(&self) -> Option<&R> {
+        self.value.as_ref().map(|(_, value)| value)
+    }
+
+    /// Whether what is durable was written by this writer.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.value().is_some_and(|value| value.epoch() == self.epoch)
+    }
+
+    /// The read that is due, if one is.
+    pub fn poll(&mut self, now: Now) -> Option<Op<R>> {
+        let is_due = !self.is_known && !self.is_busy && !self.is_deposed && now.mono >= self.retry_at;
+        is_due.then(|| {
+            self.is_busy = true;
+            Op::Read
+        })
+    }
+
+    /// Writes; only if it is ready.
+    #[must_use]
+    pub fn write(&mut self, value: R) -> Op<R> {
+        assert!(self.is_ready(), "a write needs a known record and no other write under way");
+        let value = value.in_epoch(self.epoch);
+        self.is_busy = true;
+        self.writing = Some(value.clone());
+        Op::Write { expected: self.revision(), value }
+    }
+
+    fn revision(&self) -> u64 {
+        self.value.as_ref().map_or(0, |(revision, _)| *revision)
+    }
+
+    /// Takes an answer; whether something is known to be durable now that was not before.
+    pub fn answered(&mut self, answer: Answer<R>, now: Now, backoff: Duration) -> bool {
+        self.is_busy = false;
+        let written = self.writing.take();
+        match (answer, written) {
+            (Answer::Wrote(revision), Some(value)) => {
+                self.value = Some((revision, value));
+                // A watch told of a later one while this one was under way.
+                self.is_known = self.told <= revision;
+                true
+            }
+            (Answer::Read(found), _) => self.read(found, now, backoff),
+            (Answer::Stale, _) => {
+                self.is_known = false;
+                self.retry_at = now.mono;
+                false
+            }
+            // A write that is under way may land after a read: the next write's revision decides between them.
+            (Answer::Uncertain | Answer::Unavailable | Answer::Wrote(_), _) => {
+                self.is_known = false;
+                self.retry_at = now.mono + backoff;
+                false
+            }
+        }
+    }
+
+    fn read(&mut self, found: Option<(u64, R)>, now: Now, backoff: Duration) -> bool {
+        let revision = found.as_ref().map_or(0, |(revision, _)| *revision);
+        if revision < self.revision() {
+            self.retry_at = now.mono + backoff;
+            return false;
+        }
+        self.is_known = true;
+        self.is_deposed |= found.as_ref().is_some_and(|(_, value)| value.epoch() > self.epoch);
+        let is_new = revision > self.revision();
+        self.value = found;
+        is_new
+    }
+
+    /// Nothing was found where something must be: that was an old state, so it is read again.
+    pub fn look_again(&mut self, now: Now, backoff: Duration) {
+        if self.is_ready() && self.value.is_none() {
+            self.is_known = false;
+            self.retry_at = now.mono + backoff;
+        }
+    }
+
+    /// A watch tells of a revision. Only a newer one counts; while an operation is under way it is noted, and read afterwards.
+    pub fn saw(&mut self, revision: u64, value: &R) {
+        self.told = self.told.max(revision);
+        if !self.is_busy && revision > self.revision() {
+            self.is_deposed |= value.epoch() > self.epoch;
+            self.value = Some((revision, value.clone()));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Who leads a partition or speaks for a data center. Owns claiming, renewing and taking over by compare-and-set; not what the
+//! holder does with it.
+//!
+//! A claim that was seen unchanged for long is taken over, measured by the watcher's own monotonic clock, so no two clocks need to
+//! agree. Two nodes may believe at once that they hold it; everything that they write carries the epoch and is held against the
+//! revision, so that does no harm.
+//!
+//! Invariant: each epoch belongs to one life of one node, and it acts in it without a break.
+
+use crate::fleet::Now;
+use crate::fleet::held::{Answer, Op};
+use crate::fleet::record::{Claim, Record, any, one};
+use crate::fleet::settings::Settings;
+use std::time::Duration;
+
+/// A node that would hold a claim.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    settings: Settings,
+    /// The node, and which of its lives.
+    me: (u32, u64),
+    /// How much longer than others it waits: the first choice waits least.
+    patience: Duration,
+    seen: Option<(u64, Claim)>,
+    seen_at: Option<Duration>,
+    writing: Option<Claim>,
+    is_busy: bool,
+    /// A write failed, so what was seen is not the newest.
+    must_read: bool,
+    next: Duration,
+    /// The claim that it holds, and since when it is known to be durable.
+    held: Option<(Claim, Duration)>,
+    /// The last epoch in which it stopped acting. It never acts in one again: what it forgot then, such as numbers of rounds, must
+    /// not come a second time.
+    lapsed: u64,
+}
+
+impl Contender {
+    /// Of a node in one of its lives, which no other life of any node is named by.
+    #[must_use]
+    pub fn new(me: (u32, u64), patience: Duration, settings: Settings) -> Self {
+        Self {
+            settings,
+            me,
+            patience,
+            seen: None,
+            seen_at: None,
+            writing: None,
+            is_busy: false,
+            must_read: false,
+            next: Duration::ZERO,
+            held: None,
+            lapsed: 0,
+        }
+    }
+
+    /// The epoch that it acts in. It stops acting when it could not renew for as long as others wait, because that is pointless
+    /// then, not because it would be wrong.
+    #[must_use]
+    pub fn holds(&self, now: Now) -> Option<u64> {
+        let (claim, since) = self.held?;
+        (now.mono < since + self.settings.takeover).then_some(claim.epoch)
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Now) -> Option<Op<Record>> {
+        if self.is_busy || now.mono < self.next {
+            return None;
+        }
+        self.is_busy = true;
+        self.check(now);
+        if self.must_read {
+            return Some(Op::Read);
+        }
+        if let Some((claim, _)) = self.held {
+            let beat = self.seen.map_or(claim.beat, |(_, seen)| seen.beat) + 1;
+            return Some(self.write(Claim { beat, ..claim }));
+        }
+        let seen_at = *self.seen_at.get_or_insert(now.mono);
+        let wait = self.seen.map_or(self.patience, |_| self.settings.takeover + self.patience);
+        if now.mono >= seen_at + wait {
+            let epoch = self.seen.map_or(0, |(_, claim)| claim.epoch) + 1;
+            return Some(self.write(Claim { epoch, holder: self.me, beat: 0 }));
+        }
+        Some(Op::Read)
+    }
+
+    /// A claim that was not renewed in time is given up, also if the renewal succeeds later.
+    fn check(&mut self, now: Now) {
+        if self.held.is_some() && self.holds(now).is_none() {
+            self.lapse();
+        }
+    }
+
+    fn lapse(&mut self) {
+        if let Some((claim, _)) = self.held.take() {
+            self.lapsed = claim.epoch;
+            self.must_read = true;
+        }
+    }
+
+    fn write(&mut self, claim: Claim) -> Op<Record> {
+        self.writing = Some(claim);
+        let expected = self.seen.map_or(0, |(revision, _)| revision);
+        any(Op::Write { expected, value: claim })
+    }
+
+    /// The store answers.
+    pub fn answered(&mut self, answer: Answer<Record>, now: Now) {
+        self.check(now);
+        self.is_busy = false;
+        let writing = self.writing.take();
+        self.next = now.mono + self.settings.takeover / 10;
+        match (one::<Claim>(answer), writing) {
+            (Answer::Wrote(revision), Some(claim)) => {
+                self.see(Some((revision, claim)), now);
+                if claim.epoch > self.lapsed {
+                    self.held = Some((claim, now.mono));
+                }
+                self.next = now.mono + self.settings.renew;
+            }
+            (Answer::Read(found), _) => self.see(found, now),
+            // Somebody else wrote, or this write may have landed: only reading the own name says which.
+            _ => {
+                self.must_read = true;
+                self.next = now.mono + self.settings.backoff;
+            }
+        }
+    }
+
+    fn see(&mut self, found: Option<(u64, Claim)>, now: Now) {
+        let is_older = self.seen.zip(found).is_some_and(|((known, _), (read, _))| read < known);
+        if is_older || (found.is_none() && self.seen.is_some()) {
+            return;
+        }
+        self.must_read = false;
+        if self.seen != found {
+            self.seen = found;
+            self.seen_at = Some(now.mono);
+        }
+        let Some((_, claim)) = found else { return };
+        if claim.holder != self.me {
+            self.lapse();
+        } else if claim.epoch > self.lapsed && self.held.is_none() {
+            self.held = Some((claim, now.mono));
+        }
+        self.must_read = false;
+    }
+}

@@ -1,0 +1,117 @@
+//! How a capture ends: who is waited for and how long, every member's verdict, the outcome. Owns verdicts; a host's own part says
+//! what it captured.
+//!
+//! Invariant: every member has a verdict before the outcome is durable, and the outcome is durable before it is published.
+
+use super::{Effect, Lead};
+use crate::fleet::record::{Job, Outcome, Part, Phase, Stage, Tally, Verdict};
+use crate::fleet::shares::Amount;
+use crate::fleet::{Host, Kind, Now};
+use std::time::Duration;
+
+impl Lead {
+    fn part(&self, host: usize) -> Option<&Part> {
+        self.parts[host].as_ref()
+    }
+
+    /// Whether a member's verdict is known, and which. None: it is waited for.
+    fn verdict(&self, host: usize, is_late: bool, late: Duration, now: Now) -> Option<Verdict> {
+        let part = self.part(host);
+        match part.map(|part| part.stage) {
+            Some(Stage::Delivered) => return Some(Verdict::Delivered),
+            Some(Stage::Failed) => return Some(Verdict::Failed),
+            Some(Stage::Refused) => return Some(Verdict::Refused),
+            _ => {}
+        }
+        let (heard, had_part) = self.heard[host];
+        let since = heard.or(self.over_at).unwrap_or(now.mono);
+        let is_silent = now.mono >= since + late;
+        match part.is_some() || had_part {
+            false => is_late.then_some(Verdict::Missing),
+            true => (is_late && is_silent).then_some(Verdict::Lost),
+        }
+    }
+
+    /// Verdicts as far as they are known. `late`: how long after the end a silent member is waited for.
+    pub(super) fn verdicts(&mut self, job: &Job, late: Duration, now: Now) -> Vec<Option<Verdict>> {
+        let is_over = now.wall >= job.window.end || job.is_stopped || self.reached().is_some();
+        if is_over {
+            self.over_at.get_or_insert(now.mono);
+        }
+        let is_late = self.over_at.is_some_and(|over| now.mono >= over + late);
+        (0..job.members.len()).map(|host| self.verdict(host, is_late, late, now)).collect()
+    }
+
+    pub(super) fn reached(&self) -> Option<crate::fleet::shares::Reached> {
+        self.pool.as_ref().and_then(|pool| pool.value()).and_then(|pool| pool.reached)
+    }
+
+    /// The change of the job that its end asks for.
+    pub(super) fn finish(&mut self, job: &Job, now: Now) -> Vec<Effect> {
+        if matches!(job.kind, Kind::Simple { .. }) {
+            return self.finish_simple(job, now);
+        }
+        let verdicts = self.verdicts(job, self.settings.late, now);
+        let is_counted = |host: usize| {
+            verdicts[host].is_some() || self.part(host).is_some_and(|part| part.stage >= Stage::Counted)
+        };
+        if verdicts.iter().any(Option::is_none) {
+            let all_counted = (0..verdicts.len()).all(is_counted);
+            if all_counted && job.phase == Phase::Running {
+                return self.write(Job { phase: Phase::ConversionPending, ..job.clone() });
+            }
+            return Vec::new();
+        }
+        let outcome = self.outcome(job, &verdicts);
+        self.conclude(job, &verdicts, outcome)
+    }
+
+    pub(super) fn conclude(
+        &mut self,
+        job: &Job,
+        verdicts: &[Option<Verdict>],
+        outcome: Outcome,
+    ) -> Vec<Effect> {
+        let mut job = job.clone();
+        for (member, verdict) in job.members.iter_mut().zip(verdicts) {
+            member.verdict = *verdict;
+        }
+        job.phase = Phase::ConversionRunning;
+        job.outcome = Some(outcome);
+        self.write(job)
+    }
+
+    fn outcome(&self, job: &Job, verdicts: &[Option<Verdict>]) -> Outcome {
+        let delivered = |host: &usize| verdicts[*host] == Some(Verdict::Delivered);
+        let parts = (0..verdicts.len()).filter(delivered).filter_map(|host| self.part(host));
+        let tally = parts.fold(Tally::default(), |sum, part| sum.plus(part.tally));
+        Outcome { tally, reached: self.reached(), held: self.held(job), absent: absent(verdicts) }
+    }
+
+    /// What holders that did not end hold of the limit.
+    fn held(&self, job: &Job) -> Vec<(u32, Amount)> {
+        let Some(pool) = self.pool.as_ref().and_then(|pool| pool.value()) else { return Vec::new() };
+        let pool = self.desk.applied(pool);
+        let is_limited = matches!(job.kind, Kind::Full { limit: Some(_) });
+        let open = pool.holders.iter().zip(0..).filter(|(share, _)| is_limited && !share.is_final);
+        open.map(|(share, holder)| (holder, share.unused())).filter(|(_, held)| !held.is_none()).collect()
+    }
+
+    pub(super) fn publish(&mut self, job: &Job, outcome: &Outcome) -> Vec<Effect> {
+        if self.is_published {
+            let phase = if outcome.tally.captured.packets > 0 { Phase::Success } else { Phase::Failed };
+            return self.write(Job { phase, ..job.clone() });
+        }
+        let Some(samples) = self.samples(job) else { return Vec::new() };
+        if std::mem::replace(&mut self.is_publishing, true) {
+            return Vec::new();
+        }
+        vec![Effect::Publish(Box::new(outcome.clone()), samples)]
+    }
+}
+
+/// Members without packets in the outcome.
+pub(super) fn absent(verdicts: &[Option<Verdict>]) -> Vec<(Host, Verdict)> {
+    let known = verdicts.iter().zip(0..).filter_map(|(verdict, host)| verdict.map(|verdict| (host, verdict)));
+    known.filter(|(_, verdict)| *verdict != Verdict::Delivered).collect()
+}

@@ -1,0 +1,466 @@
+//! One host's part of one capture. Owns when it begins, asks, gives back and ends; the data plane, the disk and the bucket carry
+//! out its effects and answer each once.
+//!
+//! ```text
+//!  assigned ─▶ Accepting ─▶ Attaching ─▶ Running ─▶ Ending ─▶ Noting ─▶ Delivering ─▶ Waiting ─▶ Gone
+//!                                                     restart ───▲        (full)        (for `is_final`)
+//! ```
+//!
+//! - *Accepting*: the assignment goes to the host's own disk before a packet is captured, so a restart knows of it.
+//! - *Ending*: the host's own clock, a stop or a reached limit ended it; workers let it go.
+//! - *Noting*: what is final goes to the disk before anybody hears of it: counts, a sample, that everything is delivered.
+//! - *Waiting*: a simple part gives its quota when asked, and holds its packets until the lead says that nothing is asked any more.
+//!
+//! Invariant: a capture that this host has once accepted is never captured again: a restart ends it with what was durable.
+
+mod news;
+
+use super::record::{Assignment, Part, Record, Stage, Tally};
+use super::sample::{Chance, Hashed, Kept, cap};
+use super::settings::Settings;
+use super::shares::{Amount, Holding, Meter, Reached, Reclaim, Report};
+use super::{Down, Host, Kind, Now, Up, held};
+use news::News;
+use serde::{Deserialize, Serialize};
+
+/// Why a host ends its part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The window is over by the host's clock.
+    Time,
+    /// The customer, or the lead, wants no more.
+    Stopped,
+    /// The fleet's limit is reached.
+    Limit(Reached),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The assignment is heard, again or with more flags.
+    Assigned(Assignment),
+    /// The last [`Effect::Keep`] is durable.
+    Kept,
+    /// The data plane captures.
+    Attached,
+    /// The data plane's counts, regularly while it captures.
+    Turn(Meter),
+    /// The budget was lowered by `taken`; `used` was captured by then.
+    Reclaimed {
+        /// Of the recall.
+        round: u64,
+        /// Rights that nobody here can use any more.
+        taken: Amount,
+        /// Captured.
+        used: Amount,
+    },
+    /// Workers let it go; these counts are final.
+    Detached(Meter),
+    /// The delivery is done, or can never be.
+    Delivered(bool),
+    /// From above.
+    Told(Down),
+    /// The store answers on the host's own part.
+    Stored(held::Answer<Record>),
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Write this to the host's own disk; answered by [`Input::Kept`].
+    Keep(Box<Local>),
+    /// Capture, with this budget (none is without limit); answered by [`Input::Attached`].
+    Attach {
+        /// What may be used.
+        budget: Option<Amount>,
+    },
+    /// Raise the budget.
+    Raise(Amount),
+    /// Lower the budget; answered by [`Input::Reclaimed`], before which nothing is told.
+    Lower(Reclaim),
+    /// Sample at this level from now on.
+    Level(u8),
+    /// Let it go; answered by [`Input::Detached`].
+    Detach(Ended),
+    /// Bring the files to the customer's bucket; answered by [`Input::Delivered`].
+    Deliver,
+    /// Tell the lead or the host that speaks for the data center.
+    Send(Up),
+    /// On the host's own part in the fleet's store.
+    Store(held::Op<Record>),
+    /// What was kept of its packets can go. The note that it was accepted stays.
+    Forget,
+}
+
+/// What the host's own disk knows of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// As it was accepted.
+    pub assignment: Assignment,
+    /// Once its counts are final.
+    pub part: Option<Part>,
+    /// Packets of a simple capture.
+    pub kept: Option<Kept>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Accepting,
+    Attaching,
+    Running,
+    Ending,
+    Noting,
+    Delivering,
+    Waiting,
+    Gone,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Member {
+    settings: Settings,
+    host: Host,
+    assignment: Assignment,
+    state: State,
+    holding: Option<Holding>,
+    kept: Option<Kept>,
+    part: Part,
+    news: News,
+    reached: Option<Reached>,
+}
+
+impl Member {
+    /// A host hears of a capture for the first time. `boot` is larger after each of its restarts. None if the capture is not for this
+    /// host, or over by its clock.
+    #[must_use]
+    pub fn accept(
+        assignment: Assignment,
+        host: Host,
+        boot: u64,
+        settings: Settings,
+        now: Now,
+    ) -> Option<(Self, Vec<Effect>)> {
+        let share = assignment.hosts.iter().find(|(member, _)| *member == host)?.1;
+        if is_over(&assignment, now) {
+            return None;
+        }
+        let mut member = Self::new(assignment, host, boot, settings);
+        if matches!(member.assignment.kind, Kind::Full { limit: Some(_) }) {
+            member.holding = Some(Holding::new(share, boot, settings));
+        }
+        if let Kind::Simple { packets } = member.assignment.kind {
+            let tags = Hashed { seed: member.assignment.seed, host };
+            member.kept = Some(Kept::new(tags, cap(packets)));
+        }
+        let keep = Effect::Keep(Box::new(member.local(false)));
+        Some((member, vec![keep]))
+    }
+
+    /// After a restart: what the disk knew. `meter` is what was durable of a capture that had not ended by then.
+    #[must_use]
+    pub fn recovered(
+        local: Local,
+        host: Host,
+        boot: u64,
+        settings: Settings,
+        meter: &Meter,
+    ) -> (Self, Vec<Effect>) {
+        let mut member = Self::new(local.assignment, host, boot, settings);
+        member.kept = local.kept;
+        if matches!(member.assignment.kind, Kind::Full { limit: Some(_) }) {
+            // Nothing is used any more, so what was granted does not matter; the lead knows it.
+            member.holding = Some(Holding::new(Amount::NONE, boot, settings));
+        }
+        let effects = match local.part {
+            Some(part) => {
+                member.part = Part { epoch: boot, version: (boot << 32) + 1, ..part };
+                member.note()
+            }
+            None => {
+                member.part.is_interrupted = true;
+                if let Kind::Simple { packets } = member.assignment.kind {
+                    let tags = Hashed { seed: member.assignment.seed, host };
+                    member.kept = Some(Kept::new(tags, cap(packets)));
+                }
+                member.count(meter)
+            }
+        };
+        (member, effects)
+    }
+
+    /// The host does not take the capture, and says so. None if it is over anyway.
+    #[must_use]
+    pub fn refused(
+        assignment: Assignment,
+        host: Host,
+        boot: u64,
+        settings: Settings,
+        now: Now,
+    ) -> Option<Self> {
+        if is_over(&assignment, now) {
+            return None;
+        }
+        let mut member = Self::new(assignment, host, boot, settings);
+        member.state = State::Waiting;
+        member.advance(Stage::Refused);
+        Some(member)
+    }
+
+    fn new(assignment: Assignment, host: Host, boot: u64, settings: Settings) -> Self {
+        let part = Part {
+            epoch: boot,
+            host,
+            version: boot << 32,
+            stage: Stage::Running,
+            is_interrupted: false,
+            tally: Tally::default(),
+            counts: None,
+            sample: None,
+        };
+        Self {
+            settings,
+            host,
+            state: State::Accepting,
+            holding: None,
+            kept: None,
+            part,
+            news: News::new(assignment.is_branched, boot),
+            assignment,
+            reached: None,
+        }
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.state == State::Gone
+    }
+
+    /// How far the part is, for heartbeats.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.part.stage
+    }
+
+    /// One input; what is to be done about it.
+    pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let mut effects = match (input, self.state) {
+            (Input::Assigned(assignment), _) => self.assigned(assignment, now),
+            (Input::Kept, State::Accepting) => self.attach(),
+            (Input::Kept, State::Noting) => self.note(),
+            (Input::Attached, State::Attaching) => {
+                self.state = State::Running;
+                if !matches!(self.assignment.kind, Kind::Simple { .. }) {
+                    self.part.version += 1;
+                }
+                Vec::new()
+            }
+            // Counts that came since the last turn count in whatever order a host hears that it is attached.
+            (Input::Turn(meter), State::Attaching | State::Running | State::Ending) => self.turn(&meter, now),
+            (Input::Reclaimed { round, taken, used }, _) => {
+                if let Some(holding) = &mut self.holding {
+                    holding.reclaimed(round, taken, used);
+                }
+                Vec::new()
+            }
+            (Input::Detached(meter), State::Ending) => self.count(&meter),
+            (Input::Delivered(is_there), State::Delivering) => {
+                self.advance(if is_there { Stage::Delivered } else { Stage::Failed });
+                self.keep()
+            }
+            (Input::Told(down), _) => self.told(down),
+            (Input::Stored(answer), _) => {
+                self.news.answered(answer, now, self.settings.backoff);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        effects.extend(self.due(now));
+        effects
+    }
+
+    fn attach(&mut self) -> Vec<Effect> {
+        self.state = State::Attaching;
+        let budget = self.holding.is_some().then(|| {
+            let host = self.host;
+            let share = self.assignment.hosts.iter().find(|(member, _)| *member == host);
+            share.map_or(Amount::NONE, |(_, share)| *share)
+        });
+        vec![Effect::Attach { budget }]
+    }
+
+    /// An assignment only gains flags, so an older one than was seen says nothing.
+    fn assigned(&mut self, assignment: Assignment, now: Now) -> Vec<Effect> {
+        if assignment.serial <= self.assignment.serial {
+            return Vec::new();
+        }
+        self.assignment = assignment;
+        let mut effects = self.leave();
+        effects.extend(self.ends(now));
+        effects.extend(self.give());
+        effects
+    }
+
+    /// Ends the part once nothing is asked any more. A delivery that is under way goes on first.
+    fn leave(&mut self) -> Vec<Effect> {
+        if !self.assignment.is_final || self.state != State::Waiting {
+            return Vec::new();
+        }
+        self.state = State::Gone;
+        vec![Effect::Forget]
+    }
+
+    fn turn(&mut self, meter: &Meter, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(holding) = &mut self.holding {
+            holding.turn(meter, now);
+        }
+        if let Some(kept) = &mut self.kept {
+            for (stream, level, packets) in &meter.kept {
+                kept.took(*stream, *level, *packets);
+            }
+            if kept.settle() {
+                effects.push(Effect::Level(kept.level()));
+            }
+        }
+        effects.extend(self.ends(now));
+        effects
+    }
+
+    fn ends(&mut self, now: Now) -> Vec<Effect> {
+        let why = if let Some(reached) = self.reached {
+            Ended::Limit(reached)
+        } else if self.assignment.is_stopped || self.assignment.is_final {
+            Ended::Stopped
+        } else if now.wall >= self.assignment.window.end {
+            Ended::Time
+        } else {
+            return Vec::new();
+        };
+        if self.state != State::Running {
+            return Vec::new();
+        }
+        self.state = State::Ending;
+        vec![Effect::Detach(why)]
+    }
+
+    fn told(&mut self, down: Down) -> Vec<Effect> {
+        match down {
+            Down::Noted { version } => self.news.noted(version),
+            Down::Granted { granted, reached } => {
+                self.reached = self.reached.or(reached);
+                return self.raise(granted);
+            }
+            Down::Recall { round, is_hard, granted } => {
+                let mut effects = self.raise(granted);
+                let Some(holding) = &mut self.holding else { return effects };
+                if self.state == State::Running {
+                    effects.push(Effect::Lower(holding.recall(round, is_hard)));
+                } else {
+                    // Before the workers have it and after they let it go, there is nothing to lower that is not told anyway.
+                    holding.repeat();
+                }
+                return effects;
+            }
+        }
+        Vec::new()
+    }
+
+    fn raise(&mut self, granted: Amount) -> Vec<Effect> {
+        let is_running = self.state == State::Running;
+        let Some(holding) = self.holding.as_mut().filter(|_| is_running) else { return Vec::new() };
+        let more = holding.grant(granted);
+        if more.is_none() { Vec::new() } else { vec![Effect::Raise(more)] }
+    }
+
+    /// Counts are final.
+    fn count(&mut self, meter: &Meter) -> Vec<Effect> {
+        self.advance(Stage::Counted);
+        self.part.tally = Tally {
+            matched: meter.offered.packets,
+            captured: meter.used,
+            share: meter.offered.packets - meter.used.packets,
+            sampled: 0,
+        };
+        if let Some(kept) = &mut self.kept {
+            for (stream, level, packets) in &meter.kept {
+                kept.took(*stream, *level, *packets);
+            }
+            kept.settle();
+            let counts = kept.counts(meter.offered.packets);
+            let captured = Amount::new(counts.at(counts.level), 0);
+            let sampled = meter.offered.packets - captured.packets;
+            self.part.tally = Tally { matched: meter.offered.packets, captured, share: 0, sampled };
+            self.part.counts = Some(counts);
+        }
+        self.keep()
+    }
+
+    /// What is to be told goes to the disk first, so that a restart never says less than was said.
+    fn keep(&mut self) -> Vec<Effect> {
+        self.state = State::Noting;
+        vec![Effect::Keep(Box::new(self.local(true)))]
+    }
+
+    /// The part is on the disk: now others may hear of it.
+    fn note(&mut self) -> Vec<Effect> {
+        if let Some(holding) = &mut self.holding {
+            holding.end(self.part.tally.captured);
+        }
+        if matches!(self.assignment.kind, Kind::Full { .. }) && self.part.stage == Stage::Counted {
+            self.state = State::Delivering;
+            return vec![Effect::Deliver];
+        }
+        self.state = State::Waiting;
+        let mut effects = self.leave();
+        effects.extend(self.give());
+        effects
+    }
+
+    /// Gives the quota that is asked for, once for each round.
+    fn give(&mut self) -> Vec<Effect> {
+        let (Some(kept), Some(quotas)) = (&self.kept, &self.assignment.quotas) else { return Vec::new() };
+        let place = self.assignment.hosts.iter().position(|(host, _)| *host == self.host);
+        let quota = place.and_then(|place| quotas.of.get(place).copied().flatten()).unwrap_or(0);
+        let is_given = self.part.sample.as_ref().is_some_and(|(round, _)| *round >= quotas.round);
+        if self.state != State::Waiting || is_given || quota == 0 {
+            return Vec::new();
+        }
+        let mut dice = Chance::new(&[self.assignment.seed, u64::from(self.host), u64::from(quotas.round)]);
+        self.part.sample = Some((quotas.round, kept.pick(&mut dice, quotas.level, quota)));
+        self.part.version += 1;
+        self.keep()
+    }
+
+    fn advance(&mut self, stage: Stage) {
+        self.part.stage = stage;
+        self.part.version += 1;
+    }
+
+    fn local(&self, is_counted: bool) -> Local {
+        Local {
+            assignment: self.assignment.clone(),
+            part: is_counted.then(|| self.part.clone()),
+            kept: self.kept.clone().filter(|_| is_counted),
+        }
+    }
+
+    /// What is to be told, as far as it is due.
+    fn due(&mut self, now: Now) -> Vec<Effect> {
+        // What is not on the disk is told to nobody.
+        if matches!(self.state, State::Accepting | State::Attaching | State::Noting | State::Gone) {
+            return Vec::new();
+        }
+        let mut effects = self.news.due(&self.part, now, self.settings);
+        let report: Option<Report> = self.holding.as_mut().and_then(|holding| holding.report(now));
+        effects.extend(report.map(|report| Effect::Send(Up::Share(report))));
+        effects
+    }
+}
+
+/// Whether nobody is to begin any more.
+fn is_over(assignment: &Assignment, now: Now) -> bool {
+    now.wall >= assignment.window.end || assignment.is_stopped || assignment.is_final
+}

@@ -1,0 +1,106 @@
+//! The fleet in simulated time: any number of hosts, a lossy network, a store with elections, crashes, partitions, and after each
+//! event what must hold. Runs the core itself; nothing of its logic is written a second time here.
+//!
+//! A run is named by its seed. `TRAWL_FLEET_SEED=17` repeats one run, `TRAWL_FLEET_RUNS=100000` makes so many, both together as many
+//! from that seed. `TRAWL_FLEET_REPORT=10,100` measures fleets of so many hosts.
+//!
+//! Invariant: what is checked here fails for each deliberate fault of `mutants`.
+
+mod check;
+mod host;
+mod mutants;
+mod network;
+mod plan;
+mod report;
+mod store;
+mod world;
+
+use plan::Plan;
+use world::World;
+
+/// What was seen in runs, so that a test cannot pass because nothing happened.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    runs: u64,
+    reached: u64,
+    exact: u64,
+    taken_over: u64,
+    leads: u64,
+}
+
+impl Seen {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            runs: self.runs + other.runs,
+            reached: self.reached + other.reached,
+            exact: self.exact + other.exact,
+            taken_over: self.taken_over + other.taken_over,
+            leads: self.leads + other.leads,
+        }
+    }
+}
+
+fn run(plan: Plan) -> Result<Seen, String> {
+    let mut world = World::new(plan);
+    world.run()?;
+    let check = &world.check;
+    Ok(Seen {
+        runs: 1,
+        reached: check.reached,
+        exact: check.exact,
+        taken_over: check.taken_over,
+        leads: check.leads,
+    })
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+const RUNS: u64 = 400;
+
+#[test]
+#[cfg_attr(miri, ignore)]
+fn whatever_befalls_a_fleet_no_limit_is_passed_and_every_host_is_named() {
+    let (seed, runs) = (variable("TRAWL_FLEET_SEED"), variable("TRAWL_FLEET_RUNS"));
+    if let (Some(seed), None) = (seed, runs) {
+        run(Plan::by_chance(seed)).unwrap();
+        return;
+    }
+    let runs = runs.unwrap_or(RUNS);
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    // Half of the runs are the same each time, half are new.
+    let first = clock.as_secs() << 20;
+    let seeds: Vec<u64> = match seed {
+        Some(seed) => (seed..seed + runs).collect(),
+        None => (0..runs).map(|run| if run % 2 == 0 { run } else { first + run }).collect(),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let found = std::thread::scope(|scope| {
+        let share = |part: usize| {
+            let seeds = seeds.iter().copied().skip(part).step_by(threads).collect::<Vec<_>>();
+            scope.spawn(move || {
+                seeds.into_iter().map(|seed| (seed, run(Plan::by_chance(seed)))).collect::<Vec<_>>()
+            })
+        };
+        let parts: Vec<_> = (0..threads).map(share).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect::<Vec<_>>()
+    });
+    let wrong: Vec<String> = found
+        .iter()
+        .filter_map(|(seed, run)| {
+            Some(format!("TRAWL_FLEET_SEED={seed} repeats it: {}", run.as_ref().err()?))
+        })
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {runs} runs fail\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(20)].join("\n")
+    );
+    let seen = found.into_iter().filter_map(|(_, run)| run.ok()).fold(Seen::default(), Seen::plus);
+    println!("{seen:?}; seeds 0.. and {first}..");
+    assert_eq!(seen.runs, runs);
+    let often = |times: u64, one_in: u64| times * one_in >= runs;
+    assert!(runs < 100 || (often(seen.reached, 10) && often(seen.exact, 40) && often(seen.taken_over, 20)));
+}

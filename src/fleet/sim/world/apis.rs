@@ -1,0 +1,194 @@
+//! What simulated API nodes do, and how nodes stop and come back. Owns no decision.
+//!
+//! Invariant: a node that comes back is another life, with nothing of the last one but its disk.
+
+use super::{Api, Event, Message, World};
+use crate::fleet::held::{Answer, Op};
+use crate::fleet::lead::{self, Lead};
+use crate::fleet::record::{Key, Outcome};
+use crate::fleet::sample::{Dice, Packet};
+use crate::fleet::shares::Report;
+use crate::fleet::sim::host::Asker;
+use crate::fleet::sim::network::Place;
+use crate::fleet::sim::plan::{MS, Mutant, SECOND};
+use crate::fleet::{Host, Up, member};
+
+impl World {
+    pub(super) fn api_hears(&mut self, api: u32, message: Message) {
+        if !self.apis[api as usize].is_up {
+            return;
+        }
+        match message {
+            Message::Answered { id, answer } => self.answer(Place::Api(api), id, Some(answer)),
+            Message::Saw(key, revision, record) => self.lead(api, lead::Input::Saw(key, revision, record)),
+            Message::Up { from, up: Up::Share(report) } => self.lead(api, lead::Input::Told(from, report)),
+            Message::Report { colo, report } => self.lead(api, lead::Input::Told(colo, report)),
+            Message::Beat { host, has_part } => {
+                self.hosts[host as usize].heard_at = self.now;
+                self.lead(api, lead::Input::Heard(host, has_part));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn tick(&mut self, api: u32) {
+        self.after(20 * MS, Event::Tick(api));
+        let now = self.now_of(Place::Api(api));
+        let here = &mut self.apis[api as usize];
+        if !here.is_up {
+            return;
+        }
+        let op = here.contender.tick(now);
+        let holds = here.contender.holds(now).filter(|epoch| *epoch > here.deposed);
+        let has_job = self.store.newest(Key::Job).is_some();
+        match holds {
+            Some(epoch) if here.lead.as_ref().is_none_or(|(at, _)| *at != epoch) && has_job => {
+                let mut registry = self.plan.hosts.clone();
+                if self.plan.mutant == Mutant::OnlyTheLivingAreMembers {
+                    while registry.len() > 1 && !self.hosts[registry.len() - 1].is_up {
+                        registry.pop();
+                    }
+                }
+                here.lead = Some((epoch, Lead::new(epoch, registry, self.plan.settings)));
+                self.check.leads += 1;
+            }
+            Some(_) => {}
+            None => here.lead = None,
+        }
+        if let Some(op) = op {
+            self.ask(Place::Api(api), Asker::Claim, Key::Lead, op);
+        }
+        if self.plan.mutant == Mutant::SilenceIsAReturn && !self.is_branched() {
+            self.take_silence_for_a_return(api);
+        }
+        self.lead(api, lead::Input::Tick);
+    }
+
+    pub(super) fn take_silence_for_a_return(&mut self, api: u32) {
+        let silent: Vec<(Host, Report)> = self
+            .hosts
+            .iter()
+            .filter(|host| host.heard_at > 0 && host.heard_at + 5 * SECOND < self.now)
+            .map(|host| {
+                (host.host, Report { at: u64::MAX, used: host.files(), is_final: true, ..Report::default() })
+            })
+            .collect();
+        for (host, report) in silent {
+            self.lead(api, lead::Input::Told(host, report));
+        }
+    }
+
+    pub(super) fn lead(&mut self, api: u32, input: lead::Input) {
+        let now = self.now_of(Place::Api(api));
+        let here = &mut self.apis[api as usize];
+        let Some((epoch, lead)) = &mut here.lead else { return };
+        let epoch = *epoch;
+        let effects = lead.step(input, now);
+        if lead.is_deposed() {
+            here.deposed = epoch;
+            here.lead = None;
+        }
+        for effect in effects {
+            self.lead_effect(api, epoch, effect);
+        }
+    }
+
+    pub(super) fn lead_effect(&mut self, api: u32, epoch: u64, effect: lead::Effect) {
+        let from = Place::Api(api);
+        match effect {
+            lead::Effect::Store(key, Op::Write { expected, value })
+                if self.plan.mutant == Mutant::TellsBeforeItIsDurable
+                    && key == Key::Pool
+                    && expected > 0
+                    && self.dice.below(2) == 0 =>
+            {
+                let _ = value;
+                self.lead(api, lead::Input::Stored(key, Answer::Wrote(expected)));
+            }
+            lead::Effect::Store(key, op) => self.ask(from, Asker::Lead, key, op),
+            lead::Effect::Send(holder, down) if self.is_branched() => {
+                self.tell_branch(from, holder, &Message::Branch(down));
+            }
+            lead::Effect::Send(holder, down) => self.send(from, Place::Host(holder), Message::Down(down)),
+            lead::Effect::Publish(outcome, samples) => self.publish(api, epoch, *outcome, samples),
+        }
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        api: u32,
+        epoch: u64,
+        mut outcome: Outcome,
+        mut samples: Vec<(Host, Vec<Packet>)>,
+    ) {
+        match self.plan.mutant {
+            Mutant::PublishesAgain => outcome.tally.sampled += epoch,
+            Mutant::GivesAPacketTwice => {
+                for (_, packets) in samples.iter_mut().filter(|(_, packets)| packets.len() > 1) {
+                    packets[1] = packets[0];
+                }
+            }
+            Mutant::GivesOneMore => {
+                for (_, packets) in &mut samples {
+                    packets.push(Packet { stream: 9, sequence: 9 });
+                }
+            }
+            _ => {}
+        }
+        self.check.published(&self.plan, &outcome, &samples, &self.hosts, self.store.newest(Key::Job));
+        self.published_at = self.published_at.or(Some(self.now));
+        let delay = 10 * MS + self.dice.below(SECOND);
+        self.after(delay, Event::Published(api, epoch));
+    }
+
+    pub(super) fn crash(&mut self, node: Place) {
+        match node {
+            Place::Api(api) => {
+                let here = &mut self.apis[api as usize];
+                (here.is_up, here.lead) = (false, None);
+                here.asked.clear();
+            }
+            Place::Host(host) => {
+                let here = &mut self.hosts[host as usize];
+                if self.plan.mutant == Mutant::ForgetsThatItAccepted && here.disk.take().is_some() {
+                    here.forgotten = here.forgotten.plus(here.ended.take().unwrap_or(here.durable.used));
+                    here.durable = Default::default();
+                }
+                here.crash();
+                self.check.files(&self.plan, &self.hosts, host, &self.store);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn back(&mut self, node: Place) {
+        match node {
+            Place::Api(api) => {
+                let boot = self.apis[api as usize].boot + 1;
+                self.apis[api as usize] = Api::new(api, boot, &self.plan);
+            }
+            Place::Host(host) => {
+                let settings = self.plan.settings;
+                let here = &mut self.hosts[host as usize];
+                if here.is_up {
+                    return;
+                }
+                here.is_up = true;
+                here.boot += 1;
+                let local = here.disk.clone();
+                let recovered = local.map(|local| {
+                    let meter = here.durable.clone();
+                    here.ended = here.ended.or(Some(meter.used));
+                    member::Member::recovered(local, host, here.boot, settings, &meter)
+                });
+                if let Some((member, effects)) = recovered {
+                    here.member = Some(member);
+                    self.member_effects(host, effects);
+                }
+                self.contend(host);
+                self.ask(node, Asker::Poll, Key::Assignment(self.plan.hosts[host as usize]), Op::Read);
+            }
+            _ => {}
+        }
+    }
+}
