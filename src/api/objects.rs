@@ -13,7 +13,7 @@ use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use crate::dashboard::StreamPlace;
 use crate::deliver::{manifest_name, signature_name};
-use crate::job::{BucketTerms, Job, Kind};
+use crate::job::{AccountId, BucketTerms, Job, Kind};
 use crate::upload::{FileStore, ObjectStore, UploadError, within};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawPathParams, State};
@@ -23,7 +23,8 @@ use axum::response::Response;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,22 +103,27 @@ async fn object(
         let message = format!("this capture has {} complete objects, numbered from 0", job.objects.len());
         return Err(Failure::new(Code::ObjectNotFound, message));
     };
-    audit(&parts, &format!("view of {}", job.id), Some(&account));
     if job.request.kind == Kind::Simple {
+        audit(&parts, &format!("view of {}", job.id), Some(&account));
         let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
         return answer(&headers, found, bytes, Source::File(file)).await;
     }
-    let place = api.ui.views.take(&account.0).ok_or_else(|| {
-        Failure::new(
-            Code::TooManyViews,
-            "your account reads as many objects as it may at once; try again in a second",
-        )
-    })?;
+    let place = place(&api, &account)?;
+    audit(&parts, &format!("view of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
     // Before anything is answered: whether it can be read at all.
     ask(&job, store.read(&found.name, 0, 1)).await?;
     let view = View { store, name: found.name.clone(), rate: api.ui.view_bytes_per_second, _place: place };
     answer(&headers, found, found.bytes, Source::Stored(Box::new(view))).await
+}
+
+fn place(api: &ApiState, account: &AccountId) -> Result<StreamPlace, Failure> {
+    api.ui.views.take(&account.0).ok_or_else(|| {
+        Failure::new(
+            Code::TooManyViews,
+            "your account reads as many objects as it may at once; try again in a second",
+        )
+    })
 }
 
 /// An object on its way to a viewer.
@@ -148,19 +154,44 @@ impl View {
     }
 }
 
-async fn manifest(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Result<Response, Failure> {
-    let job = api.captures.get(account, id).await?;
+/// What must be in a manifest; the rest is passed on as it stands, because the owner of the bucket can write anything there.
+#[derive(Deserialize)]
+struct Written {
+    id: String,
+}
+
+async fn manifest(
+    Reader(account): Reader,
+    State(api): Api,
+    PcapId(id): PcapId,
+    parts: Parts,
+) -> Result<Response, Failure> {
+    let job = api.captures.get(account.clone(), id).await?;
     if !job.status.ended() {
         return Err(Failure::new(Code::NotEnded, "the capture has not ended; its manifest is written last"));
     }
+    let _place = place(&api, &account)?;
+    audit(&parts, &format!("view of the manifest of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
     let text = ask(&job, store.get(&manifest_name(&job.id), MANIFEST_BYTES_MAX)).await?;
     let signature = store.get(&signature_name(&job.id), 4096).await;
     let signature = signature.ok().map(|bytes| STANDARD.encode(bytes));
-    let value: Value = serde_json::from_slice(&text).map_err(|_| {
-        Failure::new(Code::RecordFailed, "the manifest in the bucket is none; `trawl verify` says more")
+    let of_this = std::str::from_utf8(&text).ok().filter(|text| {
+        serde_json::from_str::<Written>(text).is_ok_and(|written| written.id == job.id.as_str())
+    });
+    let text = of_this.ok_or_else(|| {
+        let message = "the manifest in the bucket is none of this capture; `trawl verify` says more";
+        Failure::new(Code::RecordFailed, message)
     })?;
+    let manifest: &RawValue = serde_json::from_str(text)
+        .map_err(|error| Failure::new(Code::RecordFailed, format!("the manifest in the bucket: {error}")))?;
     // A signature is over the text to the byte.
-    let text = String::from_utf8_lossy(&text);
-    Ok(success(json!({"manifest": value, "text": text, "signature": signature})))
+    Ok(success(SignedManifest { manifest, text, signature }))
+}
+
+#[derive(Serialize)]
+struct SignedManifest<'a> {
+    manifest: &'a RawValue,
+    text: &'a str,
+    signature: Option<String>,
 }

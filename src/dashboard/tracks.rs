@@ -20,18 +20,22 @@ pub type Measure = (String, &'static str, Reading);
 pub enum Reading {
     /// Only grows; shown as what it grew by.
     Count(u64),
+    /// The same of what counts from 0 since its track began, as a capture does: its first reading is shown too.
+    FromZero(u64),
     /// Shown as it is.
     Level(u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Track {
     last: Option<u64>,
+    /// Seconds since the last reading.
+    unread: usize,
     points: VecDeque<Option<u64>>,
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tracks {
     to_ns: u64,
     len: usize,
@@ -49,17 +53,21 @@ impl Tracks {
             if track.points.len() > POINTS_MAX {
                 track.points.pop_front();
             }
+            track.unread += 1;
         }
         for (of, name, reading) in measures {
-            if self.tracks.len() >= TRACKS_MAX && !self.tracks.contains_key(&(of.clone(), name)) {
+            let key = (of, name);
+            if self.tracks.len() >= TRACKS_MAX && !self.tracks.contains_key(&key) && !self.forget_one() {
                 continue;
             }
-            let track = self.tracks.entry((of, name)).or_default();
+            let track = self.tracks.entry(key).or_default();
             track.points.resize(len, None);
+            track.unread = 0;
             let point = match reading {
                 Reading::Level(level) => Some(level),
-                Reading::Count(count) => {
-                    let grown = track.last.and_then(|last| count.checked_sub(last));
+                Reading::Count(count) | Reading::FromZero(count) => {
+                    let base = matches!(reading, Reading::FromZero(_)).then_some(0);
+                    let grown = track.last.or(base).and_then(|last| count.checked_sub(last));
                     track.last = Some(count);
                     grown
                 }
@@ -68,7 +76,14 @@ impl Tracks {
                 *newest = point;
             }
         }
-        self.tracks.retain(|_, track| track.points.iter().any(Option::is_some) || track.last.is_some());
+        self.tracks.retain(|_, track| track.unread < POINTS_MAX);
+    }
+
+    /// Makes room by the track that was not read for the longest time; false if all were read in this second.
+    fn forget_one(&mut self) -> bool {
+        let oldest = self.tracks.iter().max_by_key(|(_, track)| track.unread);
+        let oldest = oldest.filter(|(_, track)| track.unread > 0).map(|(key, _)| key.clone());
+        oldest.is_some_and(|key| self.tracks.remove(&key).is_some())
     }
 
     /// The last `seconds` as the API answers them: an object for each thing, an array for each of its values.
@@ -128,14 +143,25 @@ mod tests {
 
     #[test]
     fn tracks_that_come_and_go_are_bounded_and_end() {
-        let mut tracks = Tracks::default();
-        let of =
-            |n: usize| (0..n).map(|n| (format!("stages/{n}"), "free", Reading::Level(1))).collect::<Vec<_>>();
-        tracks.add(1, of(2 * TRACKS_MAX));
-        assert_eq!(tracks.tracks.len(), TRACKS_MAX);
-        for second in 0..POINTS_MAX as u64 {
-            tracks.add(second, Vec::new());
+        for reading in [Reading::Level(1), Reading::Count(1), Reading::FromZero(1)] {
+            let mut tracks = Tracks::default();
+            let of = |n: usize| (0..n).map(|n| (format!("captures/{n}"), "io", reading)).collect::<Vec<_>>();
+            tracks.add(1, of(2 * TRACKS_MAX));
+            assert_eq!(tracks.tracks.len(), TRACKS_MAX);
+            for second in 0..POINTS_MAX as u64 {
+                tracks.add(second, Vec::new());
+            }
+            assert!(tracks.tracks.is_empty(), "{reading:?}");
         }
-        assert!(tracks.tracks.is_empty());
+    }
+
+    #[test]
+    fn what_is_new_is_seen_however_many_there_were_and_has_its_first_count() {
+        let mut tracks = Tracks::default();
+        for n in 0..2 * TRACKS_MAX as u64 {
+            tracks.add(n * SECOND_NS, vec![(format!("captures/{n}"), "io", Reading::FromZero(7))]);
+            assert_eq!(tracks.value(1)["captures"][n.to_string()]["io"], json!([7]));
+        }
+        assert!(tracks.tracks.len() <= TRACKS_MAX);
     }
 }

@@ -221,7 +221,10 @@ fn measures(s: &Snapshot) -> Vec<Measure> {
         let of = format!("captures/{}", capture.id);
         let dropped = &capture.ledger.dropped;
         for (name, count) in [("no_block", dropped.no_block), ("spool", dropped.spool), ("io", dropped.io)] {
-            all.push((of.clone(), name, Reading::Count(count)));
+            // Most captures lose nothing: they take no place.
+            if count > 0 {
+                all.push((of.clone(), name, Reading::FromZero(count)));
+            }
         }
     }
     all

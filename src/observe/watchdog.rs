@@ -278,11 +278,21 @@ mod tests {
         {
             let others = stages.iter().enumerate().filter(|(at, _)| Some(*at) != held);
             let others: Vec<_> = others.map(|(_, stage)| stage).collect();
-            seconds(&mut look, 4, || others.iter().for_each(|stage| stage.beat(1, 1)));
+            let turn = |stage: &Heartbeat| {
+                stage.beat(1, 1);
+                stage.done(1);
+            };
+            seconds(&mut look, 4, || others.iter().for_each(|stage| turn(stage)));
             let stalled = held.map(|at: usize| look.verdicts.read()[at].is_some());
             assert_eq!((alive.look(), stalled.unwrap_or(true)), (lives, true), "held: {held:?}");
-            stages.iter().for_each(|stage| stage.done(1));
         }
+        // It turns, and its disk takes nothing.
+        let waits = || {
+            stages.iter().for_each(|stage| stage.beat(0, 0));
+            stages[1].beat(7, 8);
+        };
+        seconds(&mut look, 4, waits);
+        assert!(look.verdicts.read()[1].is_some() && alive.look(), "{:?}", look.verdicts.read());
     }
 
     #[test]

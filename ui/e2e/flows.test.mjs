@@ -2,10 +2,14 @@
 // is the API's.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { after, before } from "node:test";
 import { broken, close, context, digits, figure, login as logInto, open, test, violations } from "./browser.mjs";
-import { ended as endedOn, startHost } from "./host.mjs";
+import { ended as endedOn, startHost, TRAWL } from "./host.mjs";
 
 let host;
 let browser;
@@ -53,7 +57,7 @@ test("an empty list says what to do next, and a simple capture goes from the for
   await page.getByRole("button", { name: /^Simple capture/ }).focus();
   await page.keyboard.press("Enter");
   await page.getByLabel("IP protocol").focus();
-  await page.keyboard.type("6");
+  await page.keyboard.type("tcp");
   await page.getByLabel("Packets").focus();
   await page.keyboard.press("Control+a");
   await page.keyboard.type("50");
@@ -77,6 +81,18 @@ test("an empty list says what to do next, and a simple capture goes from the for
   const file = await readFile(await (await arriving).path());
   const direct = await fetch(`${host.origin}/client/v4/accounts/acme/pcaps/${id}/download`, { headers: { Authorization: `Bearer ${host.tokens.write}` } });
   assert.equal(direct.headers.get("etag"), `"${createHash("sha256").update(file).digest("hex")}"`);
+  // What the page tells to do with the manifest works with the files as they are saved.
+  const saving = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Download manifest" }).click();
+  const manifest = await saving;
+  const folder = await mkdtemp(join(tmpdir(), "trawl-files-"));
+  await manifest.saveAs(join(folder, manifest.suggestedFilename()));
+  const [{ name }] = JSON.parse(await readFile(join(folder, `pcap_${id}.json`), "utf8")).objects;
+  await writeFile(join(folder, name), file);
+  const command = (await page.locator(".code").filter({ hasText: "trawl verify" }).innerText()).trim().split(/\s+/);
+  const { stdout } = await promisify(execFile)(TRAWL, command.slice(1), { cwd: folder });
+  assert.match(stdout, /verified: 1 objects, 50 packets/);
+  await rm(folder, { recursive: true });
 });
 
 test("counts move while a full capture runs, a second one is refused before it is asked for, and a stop keeps what there is", async () => {
@@ -204,6 +220,8 @@ test("an operator sees whether packets are lost, every account's captures and wh
   assert.equal(await customer.locator(".list tbody tr").count(), 0);
   await customer.goto(`${host.origin}/ui/host`);
   await customer.getByText("This page needs an operator's token.").waitFor();
+  assert.equal(await customer.getByRole("dialog").count(), 0);
+  assert.ok(!(await host.log()).includes("authentication failed account=\"(operator)\""));
   await customer.goto(`${host.origin}/ui/a/acme/captures`);
   await customer.getByText("You are not logged in to this account").waitFor();
   await other.close();

@@ -104,6 +104,13 @@ export interface Series {
   dropped: Record<string, (number | null)[]>;
 }
 
+export interface SignedManifest {
+  /** Its bytes, which the signature is over. */
+  text: string;
+  /** In base64; none where the host does not sign. */
+  signature: string | null;
+}
+
 export interface Bucket {
   id: string;
   status: "pending" | "success" | "failed";

@@ -149,6 +149,12 @@ test("a destination never has the secrets that its proof is asked for with", () 
   assert.equal(objectAddress("s3://b/d?region=x", "o.txt"), "s3://b/d/o.txt");
 });
 
+test("a protocol may be a name in any case, and what is neither name nor number is a fault", () => {
+  const of = (protocol: string) => fromTyped({ ...EMPTY, protocol });
+  assert.deepEqual([of("udp"), of("ICMPv6"), of(" 6 ")].map(({ filter }) => filter.protocol), [17, 58, 6]);
+  assert.deepEqual([of("xyz"), of("256"), of("-1")].map(({ faults }) => faults.protocol), ["protocol", "protocol", "protocol"]);
+});
+
 test("a counter that was reset gives no rate, and what does not grow never fills up", () => {
   assert.deepEqual([rate(10, 30, 2), rate(30, 10, 2), rate(undefined, 3, 1), rate(1, 2, 0)], [10, undefined, undefined, undefined]);
   assert.deepEqual([fullIn(100, 10), fullIn(100, 0), fullIn(100, undefined)], [10, undefined, undefined]);

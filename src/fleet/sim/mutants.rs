@@ -10,7 +10,7 @@ use crate::fleet::Kind;
 use crate::fleet::shares::Amount;
 
 /// Seeds that are tried for one fault.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 600;
 
 /// Runs with a fault until the checker complains; in how many words it does. `shape` makes what the fault needs to show.
 fn found(mutant: Mutant, says: &[&str], shape: impl Fn(&mut Plan)) {

@@ -78,7 +78,9 @@ export function fromTyped(typed: Typed): { filter: Filter; faults: Partial<Recor
   }
   const protocol = typed.protocol.trim();
   if (protocol !== "") {
-    if (!/^\d{1,3}$/.test(protocol) || Number(protocol) > 255) faults.protocol = "protocol";
+    const named = PROTOCOLS.find(([, name]) => name.toLowerCase() === protocol.toLowerCase())?.[0];
+    if (named !== undefined) filter.protocol = named;
+    else if (!/^\d{1,3}$/.test(protocol) || Number(protocol) > 255) faults.protocol = "protocol";
     else filter.protocol = Number(protocol);
   }
   const { source_address: source, destination_address: destination } = filter;

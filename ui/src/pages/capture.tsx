@@ -21,7 +21,7 @@ import { Status } from "../parts/status.tsx";
 import { StopDialog } from "../parts/stop.tsx";
 import { go, pages } from "../router.ts";
 import { mayWrite } from "../session.ts";
-import type { Capture, CaptureObject, Progress, Series } from "../types.ts";
+import type { Capture, CaptureObject, Progress, Series, SignedManifest } from "../types.ts";
 import { bytes, duration, type Key, known, number, t } from "../words/words.ts";
 
 interface View {
@@ -170,7 +170,7 @@ function Objects({ objects, account, capture }: { objects: CaptureObject[]; acco
                 <Copy text={object.sha256} />
               </td>
               <td>
-                <a class="button quiet small" href={paths(account).object(capture.id, index)} download={`${capture.id}-${index}`} aria-label={t("action.download")} title={t("action.download")}>
+                <a class="button quiet small" href={paths(account).object(capture.id, index)} download="" aria-label={t("action.download")} title={t("action.download")}>
                   <Icon name="down" />
                 </a>
               </td>
@@ -196,6 +196,30 @@ function Details({ capture, progress }: { capture: Capture; progress?: Progress 
       <div><dt>{t("detail.status")}</dt><dd><span class="mono">{visible(capture.status)}</span></dd></div>
       {progress?.spool && progress.spool.held_bytes > 0 && <div><dt>{t("detail.spool")}</dt><dd class="num">{bytes(progress.spool.held_bytes)}</dd></div>}
     </dl>
+  );
+}
+
+/** The manifest and its signature as files: the API's answer has them inside, and `trawl verify` takes the files alone. */
+function Manifest({ account, id }: { account: string; id: string }) {
+  const [error, setError] = useState<unknown>(undefined);
+  const save = (name: string, part: BlobPart) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([part], { type: "application/octet-stream" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  };
+  const fetchIt = () =>
+    get<SignedManifest>(paths(account).manifest(id)).then(({ result }) => {
+      setError(undefined);
+      save(`pcap_${id}.json`, result.text);
+      if (result.signature) save(`pcap_${id}.json.sig`, Uint8Array.from(atob(result.signature), (char) => char.charCodeAt(0)));
+    }, setError);
+  return (
+    <>
+      <button type="button" class="button" onClick={() => void fetchIt()}><Icon name="down" />{t("verify.manifest")}</button>
+      {error !== undefined && <ErrorBox error={error} />}
+    </>
   );
 }
 
@@ -312,7 +336,7 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
           <h2>{t("verify.title")}</h2>
           <p>{t("verify.text")}</p>
           {isId(id) && <Code text={verifyCommand(capture)} />}
-          {ended(status) && <p><a class="button" href={paths(account).manifest(id)} download={`pcap_${id}.json`}><Icon name="down" />{t("verify.manifest")}</a></p>}
+          {ended(status) && <p><Manifest account={account} id={id} /></p>}
         </section>
       </div>
       {stopping && <StopDialog account={account} id={id} close={() => setStopping(false)} done={view.reload} />}

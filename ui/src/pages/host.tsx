@@ -308,7 +308,10 @@ function HostPlots({ series, state, log, setLog, paused, setPaused }: { series: 
   );
 }
 
-export function HostPage() {
+/** Asks the host for nothing unless the session is an operator's. */
+export const HostPage = () => (session.value?.operator ? <Overview /> : <NotOperator />);
+
+function Overview() {
   useTitle(t("nav.host"));
   const host = useHost();
   useConnection(host.feed);
@@ -320,7 +323,6 @@ export function HostPage() {
     const timer = setInterval(() => document.visibilityState !== "hidden" && series.reload(), 5000);
     return () => clearInterval(timer);
   }, [paused]);
-  if (!session.value?.operator) return <NotOperator />;
   const state = host.state.value;
   const { values, step } = lossSeries(series.data);
   const list = state ? losses(state, arrays(series.data)) : [];

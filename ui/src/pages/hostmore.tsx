@@ -13,11 +13,13 @@ import type { LogLine } from "../types.ts";
 import { t } from "../words/words.ts";
 import { HostCaptures, HostNav, NotOperator } from "./host.tsx";
 
-export function HostCapturesPage() {
+export const HostCapturesPage = () => (session.value?.operator ? <AllCaptures /> : <NotOperator />);
+export const HostLogPage = () => (session.value?.operator ? <Log /> : <NotOperator />);
+
+function AllCaptures() {
   useTitle(t("host.captures"));
   const host = useHost();
   useConnection(host.feed);
-  if (!session.value?.operator) return <NotOperator />;
   const state = host.state.value;
   return (
     <div class={host.feed.connection.value === "away" ? "page stale" : "page"}>
@@ -55,7 +57,7 @@ function LogRow({ line }: { line: LogLine }) {
   );
 }
 
-export function HostLogPage() {
+function Log() {
   useTitle(t("host.log"));
   const [show, setShow] = useState<"all" | "warnings" | "audit">("all");
   const [text, setText] = useState("");
@@ -67,7 +69,6 @@ export function HostLogPage() {
     const timer = setInterval(() => document.visibilityState !== "hidden" && log.reload(), 10_000);
     return () => clearInterval(timer);
   }, []);
-  if (!session.value?.operator) return <NotOperator />;
   const when = (line: LogLine) => instant(line.at ?? line.at_ns);
   const lines = [...(log.data ?? [])]
     .sort((a, b) => when(b) - when(a))

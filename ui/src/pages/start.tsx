@@ -201,12 +201,14 @@ function EstimateView({ account, form, kind, ok, capabilities }: { account: stri
   };
   const { estimate } = state;
   const error = estimate ? (estimate.packets_high - estimate.packets_low) / 2 : 0;
-  const ahead = estimate && kind !== "back" ? outlook(estimate, OBSERVED_SECONDS, Number(form.seconds) || 0, whole(form.packets), size(form.bytes)) : undefined;
+  // The window may be shorter than asked for: the history may be.
+  const observed = estimate ? (instant(estimate.to) - instant(estimate.from)) / 1000 : OBSERVED_SECONDS;
+  const ahead = estimate && kind !== "back" ? outlook(estimate, observed, Number(form.seconds) || 0, whole(form.packets), size(form.bytes)) : undefined;
   return (
     <div class="stack tight">
       {estimate && (
         <>
-          <p class="strong num">{t("estimate.packets", { seconds: OBSERVED_SECONDS, packets: rounded(estimate.packets, error), error: rounded(error, error / 10) })}</p>
+          <p class="strong num">{t("estimate.packets", { seconds: Math.round(observed), packets: rounded(estimate.packets, error), error: rounded(error, error / 10) })}</p>
           <p class="faint num">{t("estimate.basis", { bytes: bytes(estimate.bytes), n: estimate.sample_one_in })}</p>
           {ahead && <p class="num">{t("estimate.ahead", { span: duration(Number(form.seconds) || 0), low: number(ahead.low), high: number(ahead.high) })}</p>}
           {ahead?.packetLimitAfter !== undefined && <Notice tone="info">{t("estimate.limit.packets", { span: duration(ahead.packetLimitAfter) })}</Notice>}
@@ -320,6 +322,7 @@ export function StartPage({ account }: { account: string }) {
   });
   const [error, setError] = useState<unknown>(undefined);
   const [busy, setBusy] = useState(false);
+  const [tried, setTried] = useState(false);
   // The next step begins at its top, before anybody can type into it.
   useLayoutEffect(() => document.getElementById("main")?.focus({ preventScroll: true }), [kind]);
   useEffect(() => {
@@ -364,6 +367,7 @@ export function StartPage({ account }: { account: string }) {
   const rules = kind === "full" ? data.full : data.simple;
   const submit = (event: Event) => {
     event.preventDefault();
+    setTried(true);
     if (blocked || busy) return;
     setBusy(true);
     setError(undefined);
@@ -408,7 +412,7 @@ export function StartPage({ account }: { account: string }) {
           {kind === "full" && (
             <section class="card">
               <h2>{t("start.where")}</h2>
-              <Destination account={account} form={form} set={change} capabilities={data} error={blocks.fields.destination} />
+              <Destination account={account} form={form} set={change} capabilities={data} error={tried || form.destination !== "" ? blocks.fields.destination : undefined} />
               <div class="filter-fields three">
                 <Field id="format" label={t("start.format")}>
                   <select id="format" value={form.format} onChange={(event) => change({ format: event.currentTarget.value })}>
@@ -440,7 +444,7 @@ export function StartPage({ account }: { account: string }) {
           </section>
         </div>
       </form>
-      <Commands account={account} request={request} />
+      {Object.keys(blocks.fields).length === 0 && <Commands account={account} request={request} />}
     </div>
   );
 }

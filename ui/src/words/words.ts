@@ -127,7 +127,7 @@ export const perSecond = (value: number) => {
 };
 export const percent = (share: number) => {
   const digits = share > 0 && share < 0.001 ? 3 : share < 0.1 ? 2 : 1;
-  return grouped(share, { style: "percent", maximumFractionDigits: digits });
+  return grouped(share, { style: "percent", maximumFractionDigits: digits, roundingMode: share > 0.5 ? "floor" : "halfExpand" });
 };
 
 /** A number short enough for an axis. */
