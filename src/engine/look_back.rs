@@ -160,6 +160,7 @@ impl LookBack {
     fn account(&self, answer: &Answer, oldest_ns: Option<u64>) -> Job {
         let mut job = self.job.clone();
         let left_out = answer.matched - answer.captured;
+        (job.started, job.ended) = (time(self.query.start_ns), time(self.query.end_ns));
         job.stop_reason = Some(if left_out > 0 { StopReason::PacketLimit } else { StopReason::TimeLimit });
         job.ledger = Ledger {
             offered: answer.seen,

@@ -60,6 +60,7 @@ impl Machine {
         }
         tracing::info!(capture = %capture.job.id, account = %capture.job.request.account, "capture accepted");
         capture.started = Some(now.wall);
+        capture.job.started = capture.started;
         capture.ends_at = now.mono + Duration::from_secs_f64(capture.job.request.time_limit);
         capture.phase = Phase::Attaching;
         out.push(Effect::Deliver { serial });
