@@ -57,21 +57,40 @@ impl Series {
         Self { from_ns, step: STEP, points: Vec::new(), last: [0; NAMES.len()], read_at: Duration::ZERO }
     }
 
-    /// Adds what was counted since the last call, by a reading so long after the first step began.
-    pub fn add(&mut self, elapsed: Duration, ledger: &Ledger) {
-        let (from, to) = (self.read_at, elapsed);
-        if to <= from {
-            return self.settle(ledger);
+    /// Adds packets whose times are known, each as long after the beginning, with its bytes; the series ends at `until`.
+    pub fn put(&mut self, until: Duration, packets: impl Iterator<Item = (Duration, u64)>) {
+        let last = self.reach(until);
+        for (at, bytes) in packets {
+            let at = self.step_at(at).min(last);
+            let packet = [1, 1, i64::try_from(bytes).unwrap_or(i64::MAX), 0, 0, 0, 0, 0, 0];
+            self.points[at] = plus(packet, &self.points[at]);
+            self.last = plus(packet, &self.last);
         }
-        // A step that begins with the reading has nothing yet.
+        self.read_at = self.read_at.max(until);
+    }
+
+    /// Makes room for what was counted up to `to`, in a step whose number is the answer.
+    fn reach(&mut self, to: Duration) -> usize {
+        // A step that begins then has nothing yet.
         let last_moment = to.saturating_sub(Duration::from_nanos(1));
         while self.step_at(last_moment) >= POINTS_MAX {
             let pairs = self.points.chunks(2);
             self.points = pairs.map(|pair| pair.iter().fold([0; NAMES.len()], plus)).collect();
             self.step = self.step.saturating_mul(2);
         }
-        let (first, last) = (self.step_at(from), self.step_at(last_moment));
+        let last = self.step_at(last_moment);
         self.points.resize(self.points.len().max(last + 1), [0; NAMES.len()]);
+        last
+    }
+
+    /// Adds what was counted since the last call, by a reading so long after the first step began.
+    pub fn add(&mut self, elapsed: Duration, ledger: &Ledger) {
+        let (from, to) = (self.read_at, elapsed);
+        if to <= from {
+            return self.settle(ledger);
+        }
+        let last = self.reach(to);
+        let first = self.step_at(from).min(last);
         let counts = counts(ledger);
         let moved: Counts = std::array::from_fn(|name| counts[name] - self.last[name]);
         let mut given = [0; NAMES.len()];
@@ -292,6 +311,25 @@ mod tests {
                 (&json!(1_000_000_000_u64), &json!(7_000_000_000_u64))
             );
         }
+    }
+
+    #[test]
+    fn packets_of_known_times_are_in_their_steps_and_those_left_out_before_them() {
+        let packets = [(0, 10), (999, 20), (1_000, 30), (2_499, 40), (9_000, 50)];
+        let packets = packets.map(|(at, bytes)| (Duration::from_millis(at), bytes));
+        // Three more had passed before the first of them, and had no room.
+        let left_out =
+            Ledger { matched: 3, dropped: Dropped { limit: 3, ..Dropped::default() }, ..Ledger::default() };
+        let mut series = Series::new(7);
+        series.add(Duration::from_millis(500), &left_out);
+        series.put(Duration::from_millis(2_500), packets.into_iter());
+        let value = series.kept().value();
+        assert_eq!((&value["captured"], &value["bytes"]), (&json!([2, 1, 2]), &json!([30, 30, 90])));
+        assert_eq!((&value["matched"], &value["dropped"]["limit"]), (&json!([5, 1, 2]), &json!([3, 0, 0])));
+        assert_eq!(value["to_ns"], 2_500_000_007_u64);
+        let mut day = Series::new(0);
+        day.put(Duration::from_secs(86_400), std::iter::empty());
+        assert!(day.kept().value()["matched"].as_array().unwrap().len() <= POINTS_MAX);
     }
 
     #[test]
