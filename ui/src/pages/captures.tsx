@@ -56,24 +56,24 @@ function rowOf(capture: Capture, feed: CapturesFeed): Row {
   return { capture, status, ledger, secondsLeft, seconds: feed.counts.value.get(capture.id)?.seconds };
 }
 
-/** What keys of the list do to the row that is the list's own, whether or not it has the focus. */
-export const ROW_KEYS: { keys: string; label: Key }[] = [
-  { keys: "j", label: "keys.down" },
-  { keys: "k", label: "keys.up" },
+/** What keys do in the list. Those that are `idle` also do it where nothing has the focus; the others scroll the page then. */
+export const ROW_KEYS: { keys: string; label: Key; idle?: boolean }[] = [
+  { keys: "j", label: "keys.down", idle: true },
+  { keys: "k", label: "keys.up", idle: true },
   { keys: "ArrowDown", label: "keys.down" },
   { keys: "ArrowUp", label: "keys.up" },
   { keys: "PageDown", label: "keys.page" },
   { keys: "PageUp", label: "keys.page" },
   { keys: "Home", label: "keys.ends" },
   { keys: "End", label: "keys.ends" },
-  { keys: "Enter", label: "keys.open" },
-  { keys: "s", label: "keys.row.stop" },
-  { keys: "d", label: "keys.row.download" },
-  { keys: "r", label: "keys.row.repeat" },
+  { keys: "Enter", label: "keys.open", idle: true },
+  { keys: "s", label: "keys.row.stop", idle: true },
+  { keys: "d", label: "keys.row.download", idle: true },
+  { keys: "r", label: "keys.row.repeat", idle: true },
 ];
 
 function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string; feed: CapturesFeed; stop: (id: string) => void }) {
-  const [at, setAt] = useState(0);
+  const [at, setAt] = useState(-1);
   const body = useRef<HTMLTableSectionElement>(null);
   const write = mayWrite(account);
   const focus = (index: number) => {
@@ -99,17 +99,14 @@ function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string
     if (event.key.length === 1 && !keysOn.value) return;
     if (act(event.key, row, index)) event.preventDefault();
   };
-  // Where nothing has the focus the keys are the list's too: the first one goes to the row that was the last.
+  // Where nothing has the focus the keys mean the row that had it last, which is marked; before there is one, j and k go to the first.
   const idle = useRef<(key: string) => void>(() => undefined);
   idle.current = (pressed) => {
-    const index = Math.min(at, rows.length - 1);
-    const capture = rows[index];
-    if (!capture) return;
-    const moves = pressed === "j" || pressed === "k" || pressed === "ArrowDown" || pressed === "ArrowUp";
-    if (moves) focus(index);
-    else act(pressed, rowOf(capture, feed), index);
+    const capture = rows[at];
+    if (pressed === "j" || pressed === "k") focus(at);
+    else if (capture) act(pressed, rowOf(capture, feed), at);
   };
-  useEffect(() => bind("rows", ROW_KEYS.map((one) => ({ ...one, idle: true, run: () => idle.current(one.keys) }))), []);
+  useEffect(() => bind("rows", ROW_KEYS.filter((one) => one.idle).map((one) => ({ ...one, run: () => idle.current(one.keys) }))), []);
   return (
     <table class="list" role="grid" aria-label={t("captures.title")} aria-rowcount={rows.length + 1}>
       <thead>
@@ -132,7 +129,7 @@ function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string
           const words = inWords(capture.filter_v1, t("filter.any")) ?? t("filter.all");
           const packets = ledger?.captured ?? capture.packets_captured;
           return (
-            <tr key={capture.id} role="row" aria-rowindex={index + 2} tabIndex={index === at ? 0 : -1} onFocus={() => setAt(index)} onKeyDown={(event) => key(event, row, index)}>
+            <tr key={capture.id} role="row" class={index === at ? "current" : undefined} aria-rowindex={index + 2} tabIndex={index === Math.max(0, at) ? 0 : -1} onFocus={() => setAt(index)} onKeyDown={(event) => key(event, row, index)}>
               <td role="gridcell" class="cell-status">
                 <Status status={status} ledger={ledger} />
               </td>

@@ -2,7 +2,7 @@
 //
 // Invariant: the answer to the first question is the first thing on the page, in words.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { get, HOST } from "../api.ts";
 import { type HostFeed, rateOf, useHost } from "../live/host.ts";
 import { byTrouble, fullIn, greatest, isLoss, lastLoss, least, type Loss, losses } from "../logic/host.ts";
@@ -32,8 +32,11 @@ const causeWord = (cause: string) => {
 
 export function HostNav() {
   const at = route(place.value.path).name;
+  const bar = useRef<HTMLElement>(null);
+  // On a narrow screen the page that is shown may be beyond the edge.
+  useEffect(() => bar.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }), [at]);
   return (
-    <nav class="subnav" aria-label={t("nav.host")}>
+    <nav ref={bar} class="subnav" aria-label={t("nav.host")}>
       <Link to={pages.host} aria-current={at === "host" ? "page" : undefined}>{t("host.overview")}</Link>
       <Link to={pages.hostCaptures} aria-current={at === "hostCaptures" ? "page" : undefined}>{t("host.captures")}</Link>
       <Link to={pages.hostLog} aria-current={at === "hostLog" ? "page" : undefined}>{t("host.log")}</Link>

@@ -13,7 +13,7 @@ import { Lost } from "../parts/status.tsx";
 import { pages, place, setQuery } from "../router.ts";
 import { session } from "../session.ts";
 import type { HostState, LogLine } from "../types.ts";
-import { bytes, number, t } from "../words/words.ts";
+import { bytes, type Key, known, number, t } from "../words/words.ts";
 import { CaptureLink, HostCaptures, HostNav, NotOperator } from "./host.tsx";
 
 export const HostCapturesPage = () => (session.value?.operator ? <AllCaptures /> : <NotOperator />);
@@ -89,12 +89,12 @@ function LogRow({ line }: { line: LogLine }) {
   const rest = Object.entries(line).filter(([name, value]) => !HIDDEN.has(name) && value !== null && value !== "");
   return (
     <tr>
-      <td class="nowrap"><Time at={instant(line.at ?? line.at_ns)} /></td>
-      <td class="nowrap">
-        <span class={`status ${isWarning(line) ? "warn" : "idle"}`}><Icon name={isWarning(line) ? "warn" : "info"} /><Foreign text={String(line.kind ?? line.level ?? "")} /></span>
+      <td class="nowrap log-at"><Time at={instant(line.at ?? line.at_ns)} /></td>
+      <td class="nowrap log-kind">
+        <span class={`status ${isWarning(line) ? "warn" : "idle"}`}><Icon name={isWarning(line) ? "warn" : "info"} />{known(`log.kind.${line.kind}`) ? t(`log.kind.${line.kind}` as Key) : <Foreign text={String(line.kind ?? line.level ?? "")} />}</span>
       </td>
-      <td>{line.account ? <Foreign text={String(line.account)} max={64} /> : <span class="faint">–</span>}</td>
-      <td class="wrap-text">
+      <td class="log-account">{line.account ? <Foreign text={String(line.account)} max={64} /> : <span class="faint">–</span>}</td>
+      <td class="wrap-text log-what">
         {line.message && <Message text={String(line.message)} />}
         {rest.length > 0 && <span class="faint mono small"> {rest.map(([name, value]) => visible(`${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)).join(" ")}</span>}
       </td>
