@@ -6,7 +6,7 @@
 //!
 //! Invariant: there are never more than [`POINTS_MAX`] points, their sum is what was counted, and none begins after the last packet.
 
-use super::Ledger;
+use super::{Dropped, Ledger};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -15,13 +15,12 @@ use std::time::Duration;
 pub const POINTS_MAX: usize = 600;
 /// The first step.
 const STEP: Duration = Duration::from_secs(1);
-/// Names of the counts, in the order of a point; those behind the third are causes of drops.
-const NAMES: [&str; 9] =
-    ["matched", "captured", "bytes", "no_block", "limit", "sampled", "spool", "io", "interrupted"];
-/// The first of those.
-const DROPS: usize = 3;
+/// Names of the counts that stand first in a point; those of the causes of drops follow.
+const NAMES: [&str; 3] = ["matched", "captured", "bytes"];
+/// Counts of a point.
+const COUNTS: usize = NAMES.len() + Dropped::CAUSES.len();
 
-type Counts = [i64; NAMES.len()];
+type Counts = [i64; COUNTS];
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -35,26 +34,20 @@ pub struct Series {
 }
 
 fn counts(ledger: &Ledger) -> Counts {
-    let dropped = &ledger.dropped;
-    [
-        ledger.matched,
-        ledger.captured,
-        ledger.captured_bytes,
-        dropped.no_block,
-        dropped.limit,
-        dropped.sampled,
-        dropped.spool,
-        dropped.io,
-        dropped.interrupted,
-    ]
-    .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
+    let (first, drops) = ([ledger.matched, ledger.captured, ledger.captured_bytes], ledger.dropped.counts());
+    let count = |name: usize| first.get(name).copied().unwrap_or_else(|| drops[name - first.len()]);
+    std::array::from_fn(|name| i64::try_from(count(name)).unwrap_or(i64::MAX))
+}
+
+fn name(count: usize) -> &'static str {
+    NAMES.get(count).copied().unwrap_or_else(|| Dropped::CAUSES[count - NAMES.len()])
 }
 
 impl Series {
     /// None yet; the first step begins then, in ns since the UNIX epoch.
     #[must_use]
     pub fn new(from_ns: u64) -> Self {
-        Self { from_ns, step: STEP, points: Vec::new(), last: [0; NAMES.len()], read_at: Duration::ZERO }
+        Self { from_ns, step: STEP, points: Vec::new(), last: [0; COUNTS], read_at: Duration::ZERO }
     }
 
     /// Adds packets whose times are known, each as long after the beginning, with its bytes; the series ends at `until`.
@@ -62,7 +55,8 @@ impl Series {
         let last = self.reach(until);
         for (at, bytes) in packets {
             let at = self.step_at(at).min(last);
-            let packet = [1, 1, i64::try_from(bytes).unwrap_or(i64::MAX), 0, 0, 0, 0, 0, 0];
+            let mut packet = [0; COUNTS];
+            packet[..NAMES.len()].copy_from_slice(&[1, 1, i64::try_from(bytes).unwrap_or(i64::MAX)]);
             self.points[at] = plus(packet, &self.points[at]);
             self.last = plus(packet, &self.last);
         }
@@ -75,11 +69,11 @@ impl Series {
         let last_moment = to.saturating_sub(Duration::from_nanos(1));
         while self.step_at(last_moment) >= POINTS_MAX {
             let pairs = self.points.chunks(2);
-            self.points = pairs.map(|pair| pair.iter().fold([0; NAMES.len()], plus)).collect();
+            self.points = pairs.map(|pair| pair.iter().fold([0; COUNTS], plus)).collect();
             self.step = self.step.saturating_mul(2);
         }
         let last = self.step_at(last_moment);
-        self.points.resize(self.points.len().max(last + 1), [0; NAMES.len()]);
+        self.points.resize(self.points.len().max(last + 1), [0; COUNTS]);
         last
     }
 
@@ -93,7 +87,7 @@ impl Series {
         let first = self.step_at(from).min(last);
         let counts = counts(ledger);
         let moved: Counts = std::array::from_fn(|name| counts[name] - self.last[name]);
-        let mut given = [0; NAMES.len()];
+        let mut given = [0; COUNTS];
         for at in first..=last {
             let end = self.step.saturating_mul(u32::try_from(at + 1).unwrap_or(u32::MAX)).min(to);
             let share = (end - from).as_secs_f64() / (to - from).as_secs_f64();
@@ -112,7 +106,7 @@ impl Series {
     pub fn settle(&mut self, ledger: &Ledger) {
         let counts = counts(ledger);
         if self.points.is_empty() && counts != self.last {
-            self.points.push([0; NAMES.len()]);
+            self.points.push([0; COUNTS]);
         }
         let Some(last) = self.points.len().checked_sub(1) else { return };
         for (name, count) in counts.iter().enumerate() {
@@ -137,16 +131,16 @@ impl Series {
     /// As it is recorded.
     #[must_use]
     pub fn kept(&self) -> KeptSeries {
-        let column = |name: usize| {
-            let points = self.points.iter().map(move |point| point[name]);
-            (points.clone().any(|count| count != 0)).then(|| (NAMES[name].to_owned(), written(points).into()))
+        let column = |count: usize| {
+            let points = self.points.iter().map(move |point| point[count]);
+            (points.clone().any(|count| count != 0)).then(|| (name(count).to_owned(), written(points).into()))
         };
         KeptSeries {
             from_ns: self.from_ns,
             step_ns: ns(self.step),
             to_ns: Some(self.from_ns.saturating_add(ns(self.read_at))).filter(|_| !self.read_at.is_zero()),
             points: self.points.len() as u64,
-            columns: (0..NAMES.len()).filter_map(column).collect(),
+            columns: (0..COUNTS).filter_map(column).collect(),
         }
     }
 }
@@ -195,7 +189,10 @@ impl KeptSeries {
         };
         let whole = self.step_ns.saturating_mul(points as u64);
         let to_ns = self.to_ns.unwrap_or_else(|| self.from_ns.saturating_add(whole));
-        let dropped: Map<_, _> = NAMES[DROPS..].iter().map(|name| ((*name).to_owned(), of(name))).collect();
+        // A host alone deals no shares.
+        let has = |cause: &&str| *cause != "share" || self.columns.contains_key(*cause);
+        let causes = Dropped::CAUSES.iter().filter(|cause| has(cause));
+        let dropped: Map<_, _> = causes.map(|cause| ((*cause).to_owned(), of(cause))).collect();
         json!({"from_ns": self.from_ns, "to_ns": to_ns, "step_ns": self.step_ns, "matched": of(NAMES[0]),
             "captured": of(NAMES[1]), "bytes": of(NAMES[2]), "dropped": dropped})
     }
