@@ -97,8 +97,25 @@ write_config() {
         -e "s|^token_sha256 *=.*|token_sha256 = \"$(hash "$TRAWL_TOKEN")\"|" \
         "$ROOT/config/demo.toml" >"$WORK/trawl.toml"
     printf '\n[api]\nlisten = "127.0.0.1:%s"\n' "$port" >>"$WORK/trawl.toml"
-    [ -z "$ui" ] || printf '\n[[operator]]\ntoken_sha256 = "%s"\n' "$(hash "$OPERATOR_TOKEN")" >>"$WORK/trawl.toml"
+    [ -z "$ui" ] || ui_config >>"$WORK/trawl.toml"
     chmod 640 "$WORK/trawl.toml"
+}
+
+# What --ui adds. The port plays as fast as a core can take it, far more than a disk does: so a full capture ends with its byte limit,
+# after a second or so, and not with a full spool. The history makes look backs and estimates possible.
+ui_config() {
+    cat <<END
+
+[[operator]]
+token_sha256 = "$(hash "$OPERATOR_TOKEN")"
+[capture]
+byte_limit_max = "256MiB"
+simple_interval_seconds = 5
+[history]
+enabled = true
+bytes_max = "256MiB"
+segment_seconds = 5
+END
 }
 
 trawl() { "${inside[@]}" "$TRAWL" "$@"; }
@@ -166,13 +183,18 @@ fi
 # The browser is the user's own: only what to type is printed.
 show_ui() {
     mkdir -m 700 "$WORK/bucket"
+    trawl bucket add --prove "file://$WORK/bucket" >"$WORK/bucket.log" 2>&1 || die "the bucket could not be added: $(cat "$WORK/bucket.log")"
     say "the dashboard is ready"
     note "open          http://127.0.0.1:$port/ui/"
     note "account       $TRAWL_ACCOUNT"
     note "token         $TRAWL_TOKEN"
     note "operator      $OPERATOR_TOKEN   (for http://127.0.0.1:$port/ui/host)"
-    note "destination   file://$WORK/bucket   (for a full capture)"
-    note "Frames of curl, dig, ping, ssh and iperf3 come by all the time. Ctrl-C ends the host."
+    note "Frames of curl, dig, ping, ssh and iperf3 come by all the time, as fast as a core can take them. Try"
+    note "- a full capture of UDP: whole packets, into $WORK/bucket, until 256 MiB are there or its time is up;"
+    note "- one of all packets: more than a disk takes, so the page says what was lost, where, and why;"
+    note "- a simple capture: a file to download;"
+    note "- a look back, after a quarter of a minute: packets that have already passed, one in a thousand."
+    note "Ctrl-C ends the host."
     trap 'kill -TERM "$server" 2>/dev/null || true' INT TERM
     local status=0
     wait "$server" || status=$?

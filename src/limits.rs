@@ -63,6 +63,9 @@ pub const FULL_SNAPLEN: u32 = 262_144;
 /// Captures in one page of a list that was asked for by page.
 pub const PAGE_CAPTURES_MAX: usize = 100;
 
+/// Objects in one page of a progress that was asked for by page.
+pub const PAGE_OBJECTS_MAX: usize = 1000;
+
 /// Streams of live answers of all accounts: a person's browser has one, and each is a connection beside `api.connections_max`.
 pub const STREAMS_MAX: usize = 64;
 

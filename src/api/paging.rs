@@ -1,4 +1,4 @@
-//! The query of a list: `limit`, `before`, `status`, `type`. Owns its reading; not the page.
+//! The query of a list: `limit`, `before`, `status`, `type`; and of a progress: `from`, `limit`. Owns its reading; not the page.
 //!
 //! Invariant: what is no such query is refused by name, so that a misspelt filter does not show everything.
 
@@ -6,8 +6,8 @@ use super::codes::Code;
 use super::envelope::Failure;
 use super::query::{members, whole};
 use crate::engine::Wanted;
-use crate::job::{CaptureId, Kind, Status};
-use crate::limits::{LIST_CAPTURES_MAX, PAGE_CAPTURES_MAX};
+use crate::job::{CaptureId, Kind, ObjectRange, Status};
+use crate::limits::{LIST_CAPTURES_MAX, PAGE_CAPTURES_MAX, PAGE_OBJECTS_MAX};
 use serde_json::Value;
 
 fn wrong(message: impl Into<String>) -> Failure {
@@ -50,9 +50,44 @@ pub(super) fn wanted(query: &str) -> Result<Wanted, Failure> {
     Ok(wanted)
 }
 
+/// Which objects a progress is to list; all without a query.
+pub(super) fn objects(query: &str) -> Result<ObjectRange, Failure> {
+    let mut range = ObjectRange::ALL;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match name {
+            "from" => {
+                let from = value.parse().map_err(|_| wrong("from must be a whole number"))?;
+                range.from = from;
+            }
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| *limit <= PAGE_OBJECTS_MAX);
+                range.count_max = limit.ok_or_else(|| {
+                    wrong(format!("limit must be a whole number from 0 to {PAGE_OBJECTS_MAX}"))
+                })?;
+            }
+            _ => {
+                let message = "the query has an unknown member; there are from and limit";
+                return Err(Failure::new(Code::UnknownMember, message));
+            }
+        }
+    }
+    Ok(range)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_of_objects_is_read_whole_or_refused() {
+        assert_eq!(objects(""), Ok(ObjectRange::ALL));
+        assert_eq!(objects("from=400000&limit=50"), Ok(ObjectRange { from: 400_000, count_max: 50 }));
+        assert_eq!(objects("limit=0").map(|range| range.count_max), Ok(0));
+        for query in ["limit=1001", "limit=", "from=-1", "from=a", "offset=3", "from"] {
+            assert!(objects(query).is_err(), "{query}");
+        }
+    }
 
     #[test]
     fn a_query_is_read_whole_or_refused() {

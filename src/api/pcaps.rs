@@ -7,7 +7,7 @@ use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use super::{ApiState, body, paging, result, validate};
 use crate::engine::Listed;
-use crate::job::{AccountId, Kind};
+use crate::job::{AccountId, Kind, ObjectRange};
 use crate::ownership::{Proof, ended};
 use crate::store::Bucket;
 use axum::body::Bytes;
@@ -98,7 +98,8 @@ async fn one(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Re
     };
     // Nor can any result carry warnings: who reads progress has them there, and an SDK's user at least in the envelope.
     if !job.status.ended() {
-        let warnings = api.captures.progress(account, id).await?.warnings;
+        let none = ObjectRange { from: 0, count_max: 0 };
+        let warnings = api.captures.progress_with(account, id, none).await?.warnings;
         notes.extend(warnings.into_iter().map(|warning| Problem::new(Code::Threatened, warning)));
     }
     Ok(success_with(result::pcap(&job), notes))
@@ -128,6 +129,12 @@ async fn discard(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn progress(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Result<Response, Failure> {
-    Ok(success(api.captures.progress(account, id).await?))
+async fn progress(
+    Reader(account): Reader,
+    State(api): Api,
+    PcapId(id): PcapId,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let range = paging::objects(query.as_deref().unwrap_or(""))?;
+    Ok(success(api.captures.progress_with(account, id, range).await?))
 }

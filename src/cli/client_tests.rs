@@ -94,6 +94,9 @@ async fn progress(State(seen): State<Shared>) -> Response {
         warnings: Vec::new(),
         sample_one_in: None,
         clock_steps: None,
+        started: None,
+        ended: None,
+        delivered: Default::default(),
         spool: None,
     })
 }

@@ -228,6 +228,9 @@ mod tests {
             }],
             sample_one_in: None,
             clock_steps: None,
+            started: None,
+            ended: None,
+            delivered: Default::default(),
             spool: None,
         }
     }

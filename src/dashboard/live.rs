@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Captures of one account that ended and are still shown.
@@ -23,6 +24,8 @@ const ENDED_NS_MAX: u64 = 900 * 1_000_000_000;
 pub struct Snapshot {
     /// When, in ns since the UNIX epoch.
     pub now_ns: u64,
+    /// The same since the looks began, by a clock that nobody sets.
+    pub elapsed: Duration,
     /// What the engine says; none if it did not answer, and then captures stay as they were.
     pub overview: Option<Overview>,
     /// Captures that ended since the last one.
@@ -109,7 +112,7 @@ impl Live {
             state.see(account, &job.id, &ended_value(job), Some(snapshot.now_ns));
         }
         state.forget(snapshot.overview.as_ref());
-        state.tracks.add(snapshot.now_ns, snapshot.measures);
+        state.tracks.add(snapshot.now_ns, snapshot.elapsed, snapshot.measures);
         state.host = snapshot.host.to_string().into();
         drop(state);
         self.turns.send_modify(|turns| *turns = turns.saturating_add(1).min(OVER - 1));

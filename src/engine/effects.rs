@@ -44,6 +44,7 @@ impl Engine {
             Effect::Attach { serial, slot } => self.attach(serial, slot),
             Effect::EndBudget { serial, ended } => self.end_budget(serial, ended),
             Effect::Detach { serial, slot } => {
+                self.stop_series(serial);
                 let generation = self.assignments.set(slot, None);
                 self.changes.push_back((generation, Change::Detach { serial, slot }));
             }

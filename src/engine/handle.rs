@@ -4,7 +4,7 @@
 
 use super::{Listed, Overview, Standing, Wanted};
 use crate::history::Estimate;
-use crate::job::{AccountId, CaptureId, Job, KeptSeries, Progress, Request};
+use crate::job::{AccountId, CaptureId, Job, KeptSeries, ObjectRange, Progress, Request};
 use crate::matcher::FilterV1;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -153,8 +153,8 @@ pub enum Action {
     Held(AccountId, oneshot::Sender<Vec<(CaptureId, u64)>>),
     /// Drop what of a capture is on the host and not delivered. One of which nothing is there stays as it is.
     Drop(AccountId, CaptureId, oneshot::Sender<Result<(), Refusal>>),
-    /// One capture's progress.
-    Progress(AccountId, CaptureId, oneshot::Sender<Result<Progress, Refusal>>),
+    /// One capture's progress, with some of its objects.
+    Progress(AccountId, CaptureId, ObjectRange, oneshot::Sender<Result<Progress, Refusal>>),
     /// One capture's counts over time.
     Series(AccountId, CaptureId, oneshot::Sender<Result<KeptSeries, Refusal>>),
     /// How many packets of the last seconds a filter takes, of those that the account may see.
@@ -248,7 +248,20 @@ impl Handle {
     /// # Errors
     /// [`Refusal::NotFound`] also when it is another account's.
     pub async fn progress(&self, account: AccountId, id: CaptureId) -> Result<Progress, Refusal> {
-        self.ask(|reply| Action::Progress(account, id, reply)).await?
+        self.progress_with(account, id, ObjectRange::ALL).await
+    }
+
+    /// One capture's progress, with these of its objects.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] also when it is another account's.
+    pub async fn progress_with(
+        &self,
+        account: AccountId,
+        id: CaptureId,
+        range: ObjectRange,
+    ) -> Result<Progress, Refusal> {
+        self.ask(|reply| Action::Progress(account, id, range, reply)).await?
     }
 
     /// One capture's counts over time.

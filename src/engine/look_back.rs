@@ -7,11 +7,13 @@ use super::Engine;
 use super::machine::{Input, NO_MATCH, Serial};
 use crate::deliver::{Limits, MANIFEST_VERSION, Manifest, manifest_name, object_name};
 use crate::history::{Answer, History, HistoryError, Query};
-use crate::job::{AccountId, ClockSteps, Job, Kind, Ledger, ObjectInfo, Status, StopReason};
+use crate::job::{
+    AccountId, ClockSteps, Dropped, Job, KeptSeries, Kind, Ledger, ObjectInfo, Series, Status, StopReason,
+};
 use crate::limits::SIMPLE_SNAPLEN;
 use crate::matcher::Filter;
 use crate::packet::Key;
-use crate::pcap::{Compression, Container, ObjectFormat};
+use crate::pcap::{Compression, Container, ObjectFormat, Reader};
 use crate::upload::{FileStore, ObjectStore};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -160,6 +162,7 @@ impl LookBack {
     fn account(&self, answer: &Answer, oldest_ns: Option<u64>) -> Job {
         let mut job = self.job.clone();
         let left_out = answer.matched - answer.captured;
+        (job.started, job.ended) = (time(self.query.start_ns), time(self.query.end_ns));
         job.stop_reason = Some(if left_out > 0 { StopReason::PacketLimit } else { StopReason::TimeLimit });
         job.ledger = Ledger {
             offered: answer.seen,
@@ -183,6 +186,7 @@ impl LookBack {
             sha256,
             ..ObjectInfo::default()
         }];
+        job.series = self.series(&answer.pcap, &job.ledger);
         job.status = if answer.captured > 0 { Status::Success } else { Status::Failed };
         if answer.captured == 0 {
             let mut message = NO_MATCH.to_owned();
@@ -196,6 +200,25 @@ impl LookBack {
             job.error_message = Some(message);
         }
         job
+    }
+
+    /// When its packets passed: nobody counted them then, but their times stand in the file.
+    fn series(&self, pcap: &[u8], ledger: &Ledger) -> Option<KeptSeries> {
+        let mut reader = Reader::new(pcap).ok()?;
+        let mut packets = Vec::new();
+        while let Some(record) = reader.next_record().ok()? {
+            let at = Duration::from_nanos(record.ns.saturating_sub(self.query.start_ns));
+            packets.push((at, record.data.len() as u64));
+        }
+        let window = Duration::from_nanos(self.query.end_ns.saturating_sub(self.query.start_ns));
+        // Those that had no room passed before the first of these.
+        let limit = ledger.dropped.limit;
+        let left_out =
+            Ledger { matched: limit, dropped: Dropped { limit, ..Dropped::default() }, ..Ledger::default() };
+        let mut series = Series::new(self.query.start_ns);
+        series.add(packets.first().map_or(window, |(at, _)| *at), &left_out);
+        series.put(window, packets.into_iter());
+        Some(series.kept())
     }
 
     fn manifest(&self, job: &Job, covered: bool) -> Manifest {

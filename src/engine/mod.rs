@@ -231,7 +231,7 @@ impl Engine {
             Action::Page(account, wanted, reply) => self.page(account, wanted, reply),
             Action::List(account, reply) => self.list(account, reply),
             Action::Get(account, id, reply) => self.get(account, id, reply),
-            Action::Progress(account, id, reply) => self.progress(account, id, reply),
+            Action::Progress(account, id, range, reply) => self.progress(account, id, range, reply),
             Action::Series(account, id, reply) => self.series(account, id, reply),
             Action::Estimate(account, asked, reply) => self.estimate(&account, asked, reply),
             Action::Standing(account, reply) => drop(reply.send(self.machine.standing(self.now(), &account))),

@@ -7,7 +7,7 @@ use super::listed::{Listed, Wanted};
 use super::machine::{Capture, Input, Serial, progress};
 use super::overview::{AccountView, CaptureView, Overview};
 use super::{Engine, Refusal};
-use crate::job::{AccountId, CaptureId, Job, Ledger, OnSpool, Progress};
+use crate::job::{AccountId, CaptureId, Job, Ledger, ObjectRange, OnSpool, Progress};
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::store::{JobStore, Page, PageQuery, StoreError, Stored};
 use std::collections::HashMap;
@@ -85,6 +85,7 @@ impl Engine {
         &self,
         account: AccountId,
         id: CaptureId,
+        range: ObjectRange,
         reply: oneshot::Sender<Result<Progress, Refusal>>,
     ) {
         let spool = Some(OnSpool {
@@ -93,17 +94,17 @@ impl Engine {
             account_bytes_max: self.machine.account_bounds().share,
         });
         let Some(serial) = self.find(&account, &id) else {
-            let found = move |job| Ok(Progress { spool, ..progress(&job, 0.0) });
+            let found = move |job| Ok(Progress { spool, ..progress(&job, range) });
             return self.stored(account, id, reply, found);
         };
         let found = match self.machine.capture(serial) {
             Some(capture) => {
-                let mut found = capture.progress(self.ledger(capture), self.now().mono);
+                let mut found = capture.progress(self.ledger(capture), self.now().mono, range);
                 found.warnings.extend(self.machine.pressure().warning(self.planes.spool.held_bytes()));
                 found.warnings.extend(self.machine.share_warning(&account));
                 Some(found)
             }
-            None => self.machine.look_back(serial).map(|look| progress(&look.view(), 0.0)),
+            None => self.machine.look_back(serial).map(|look| progress(&look.view(), range)),
         };
         let found = found.map(|found| Progress { spool, ..found });
         let _caller_gone = reply.send(found.ok_or(Refusal::NotFound(id)));
@@ -172,14 +173,18 @@ impl Engine {
         });
     }
 
-    /// The account's captures and look-backs that are at work, as they are now.
+    /// The account's captures and look-backs that are at work, as they are now, without their objects: a list shows none.
     fn at_work(&self, account: &AccountId) -> HashMap<CaptureId, Job> {
         let captures = self.machine.captures().filter(|capture| capture.is_accepted());
         let captures = captures.map(|capture| (&capture.job, capture.serial));
         let look_backs = self.machine.look_backs().filter(|look| look.is_accepted());
         let all = captures.chain(look_backs.map(|look| (&look.job, look.serial)));
         let mine = all.filter(|(job, _)| job.request.account == *account);
-        mine.filter_map(|(_, serial)| self.view(serial)).map(|job| (job.id.clone(), job)).collect()
+        let view = |serial| match self.machine.capture(serial) {
+            Some(capture) => Some(capture.flat_view(self.ledger(capture))),
+            None => self.machine.look_back(serial).map(|look| look.view()),
+        };
+        mine.filter_map(|(_, serial)| view(serial)).map(|job| (job.id.clone(), job)).collect()
     }
 
     /// A page of the account's captures.

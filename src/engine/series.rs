@@ -15,7 +15,16 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A series, and when its first step began by the monotonic clock.
 pub(super) struct Began {
     at: Duration,
+    /// When its workers were told to take no more.
+    stopped: Option<Duration>,
     series: Series,
+}
+
+impl Began {
+    /// How long it has taken packets.
+    fn elapsed(&self, now: Duration) -> Duration {
+        self.stopped.unwrap_or(now).saturating_sub(self.at)
+    }
 }
 
 fn ns(time: Timestamp) -> u64 {
@@ -27,7 +36,16 @@ impl Engine {
     pub(super) fn begin_series(&mut self, serial: Serial) {
         let now = self.now();
         if let Some(resources) = self.resources.get_mut(&serial) {
-            resources.series = Some(Began { at: now.mono, series: Series::new(ns(now.wall)) });
+            resources.series = Some(Began { at: now.mono, stopped: None, series: Series::new(ns(now.wall)) });
+        }
+    }
+
+    /// A capture takes no more packets: its series ends here.
+    pub(super) fn stop_series(&mut self, serial: Serial) {
+        let now = self.started.elapsed();
+        let resources = self.resources.get_mut(&serial);
+        if let Some(began) = resources.and_then(|resources| resources.series.as_mut()) {
+            began.stopped.get_or_insert(now);
         }
     }
 
@@ -43,17 +61,17 @@ impl Engine {
             counting.map(|capture| (capture.serial, self.ledger(capture))).collect();
         for (serial, ledger) in ledgers {
             let resources = self.resources.get_mut(&serial);
-            if let Some(Began { at, series }) = resources.and_then(|resources| resources.series.as_mut()) {
-                series.add(now.saturating_sub(*at), &ledger);
+            if let Some(began) = resources.and_then(|resources| resources.series.as_mut()) {
+                began.series.add(began.elapsed(now), &ledger);
             }
         }
     }
 
     /// The series of a capture that is at work, up to these counts.
     pub(super) fn kept_series(&self, serial: Serial, ledger: &Ledger) -> Option<KeptSeries> {
-        let Began { series, .. } = self.resources.get(&serial)?.series.as_ref()?;
-        let mut series = series.clone();
-        series.settle(ledger);
+        let began = self.resources.get(&serial)?.series.as_ref()?;
+        let mut series = began.series.clone();
+        series.add(began.elapsed(self.started.elapsed()), ledger);
         Some(series.kept())
     }
 

@@ -231,6 +231,12 @@ pub struct Job {
     pub request: Request,
     /// When it was accepted.
     pub submitted: Timestamp,
+    /// When it began to take packets. Of a look back: where its window begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When it took no more packets. Of a look back: where its window ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
     /// Where it stands.
     pub status: Status,
     /// When a stop was first requested.
@@ -283,6 +289,8 @@ impl Job {
             id,
             request,
             submitted,
+            started: None,
+            ended: None,
             status: Status::Pending,
             stop_requested: None,
             stop_reason: None,
@@ -314,6 +322,8 @@ impl Job {
             id: id.clone(),
             request: request.clone(),
             submitted: self.submitted,
+            started: self.started,
+            ended: self.ended,
             status: self.status,
             stop_requested: self.stop_requested,
             stop_reason: self.stop_reason,

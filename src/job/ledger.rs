@@ -2,6 +2,7 @@
 //!
 //! Invariant: [`Ledger::check`] holds at every moment that a ledger is read.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Frames that the ports lost before a worker could see them, over the time that the capture was attached, as far as their drivers
@@ -237,8 +238,17 @@ pub struct Progress {
     /// The byte limit, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub byte_limit: Option<u64>,
-    /// Objects that are complete in the bucket.
+    /// When it began to take packets. Of a look back: where its window begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When it took no more packets. Of a look back: where its window ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// Objects that are complete in the bucket; those of the range that was asked for.
     pub objects: Vec<super::ObjectInfo>,
+    /// All objects that are complete in the bucket.
+    #[serde(default)]
+    pub delivered: ObjectSums,
     /// What an operator should know: an upload that is being tried again, a spool that fills up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -251,6 +261,50 @@ pub struct Progress {
     /// What of it and of its account is on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<OnSpool>,
+}
+
+/// A capture's complete objects, summed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectSums {
+    /// How many they are.
+    pub objects: u64,
+    /// Their sizes.
+    pub bytes: u64,
+    /// The packets in them.
+    pub packets: u64,
+}
+
+impl ObjectSums {
+    /// These objects.
+    #[must_use]
+    pub fn of(objects: &[super::ObjectInfo]) -> Self {
+        objects.iter().fold(Self::default(), |sum, object| Self {
+            objects: sum.objects + 1,
+            bytes: sum.bytes.saturating_add(object.bytes),
+            packets: sum.packets.saturating_add(object.packets),
+        })
+    }
+}
+
+/// Which of a capture's objects a progress lists: a capture of a day may have hundreds of thousands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectRange {
+    /// The number of the first one, from 0.
+    pub from: usize,
+    /// At most so many.
+    pub count_max: usize,
+}
+
+impl ObjectRange {
+    /// All of them.
+    pub const ALL: Self = Self { from: 0, count_max: usize::MAX };
+
+    /// Those of `objects` that are in the range.
+    #[must_use]
+    pub fn of<'a>(&self, objects: &'a [super::ObjectInfo]) -> &'a [super::ObjectInfo] {
+        let rest = objects.get(self.from..).unwrap_or_default();
+        rest.get(..self.count_max).unwrap_or(rest)
+    }
 }
 
 /// What is on a host's spool, in bytes.

@@ -18,6 +18,8 @@ pub use job::{
     AccountId, CaptureId, ClockSteps, ColoStyle, Job, Kind, ObjectInfo, OffsetTime, Request, Status,
     StopReason,
 };
-pub use ledger::{Dropped, Imbalance, Ledger, OnSpool, PortDrops, Progress, Unclear};
+pub use ledger::{
+    Dropped, Imbalance, Ledger, ObjectRange, ObjectSums, OnSpool, PortDrops, Progress, Unclear,
+};
 pub use sealed::{S3Credentials, Sealed};
 pub use series::{KeptSeries, Series};

@@ -1,7 +1,8 @@
 //! A capture's counts over time. Owns the points, their thinning, and their form in the record; not the counts, nor the clock.
 //!
-//! Each point is what was counted in its step, so the sum of all points is the last count. Where there are too many, two become one
-//! and a step is twice as long.
+//! Each point is what was counted in its step, so the sum of all points is the last count. A host under load reads the counts late:
+//! what was counted between two readings is spread evenly over the time between them. Where there are too many points, two become
+//! one and a step is twice as long. The last step ends with the last reading, so that it may be a part of a step.
 //!
 //! Invariant: there are never more than [`POINTS_MAX`] points, their sum is what was counted, and none begins after the last packet.
 
@@ -28,6 +29,8 @@ pub struct Series {
     step: Duration,
     points: Vec<Counts>,
     last: Counts,
+    /// When the counts were read last, after the beginning of the first step.
+    read_at: Duration,
 }
 
 fn counts(ledger: &Ledger) -> Counts {
@@ -44,35 +47,81 @@ impl Series {
     /// None yet; the first step begins then, in ns since the UNIX epoch.
     #[must_use]
     pub fn new(from_ns: u64) -> Self {
-        Self { from_ns, step: STEP, points: Vec::new(), last: [0; COUNTS] }
+        Self { from_ns, step: STEP, points: Vec::new(), last: [0; COUNTS], read_at: Duration::ZERO }
     }
 
-    /// Adds what was counted since the last call, at a moment so long after the first step began.
-    pub fn add(&mut self, elapsed: Duration, ledger: &Ledger) {
-        let mut at = self.step_at(elapsed);
-        while at >= POINTS_MAX && !self.points.is_empty() {
+    /// Adds packets whose times are known, each as long after the beginning, with its bytes; the series ends at `until`.
+    pub fn put(&mut self, until: Duration, packets: impl Iterator<Item = (Duration, u64)>) {
+        let last = self.reach(until);
+        for (at, bytes) in packets {
+            let at = self.step_at(at).min(last);
+            let mut packet = [0; COUNTS];
+            packet[..NAMES.len()].copy_from_slice(&[1, 1, i64::try_from(bytes).unwrap_or(i64::MAX)]);
+            self.points[at] = plus(packet, &self.points[at]);
+            self.last = plus(packet, &self.last);
+        }
+        self.read_at = self.read_at.max(until);
+    }
+
+    /// Makes room for what was counted up to `to`, in a step whose number is the answer.
+    fn reach(&mut self, to: Duration) -> usize {
+        // A step that begins then has nothing yet.
+        let last_moment = to.saturating_sub(Duration::from_nanos(1));
+        while self.step_at(last_moment) >= POINTS_MAX {
             let pairs = self.points.chunks(2);
             self.points = pairs.map(|pair| pair.iter().fold([0; COUNTS], plus)).collect();
             self.step = self.step.saturating_mul(2);
-            at = self.step_at(elapsed);
         }
-        let at = at.min(POINTS_MAX - 1).max(self.points.len().saturating_sub(1));
-        self.points.resize(at + 1, [0; COUNTS]);
-        self.settle(ledger);
+        let last = self.step_at(last_moment);
+        self.points.resize(self.points.len().max(last + 1), [0; COUNTS]);
+        last
     }
 
-    /// Adds what was counted since to the last point: what a disk loses after the last packet moves between counts.
+    /// Adds what was counted since the last call, by a reading so long after the first step began.
+    pub fn add(&mut self, elapsed: Duration, ledger: &Ledger) {
+        let (from, to) = (self.read_at, elapsed);
+        if to <= from {
+            return self.settle(ledger);
+        }
+        let last = self.reach(to);
+        let first = self.step_at(from).min(last);
+        let counts = counts(ledger);
+        let moved: Counts = std::array::from_fn(|name| counts[name] - self.last[name]);
+        let mut given = [0; COUNTS];
+        for at in first..=last {
+            let end = self.step.saturating_mul(u32::try_from(at + 1).unwrap_or(u32::MAX)).min(to);
+            let share = (end - from).as_secs_f64() / (to - from).as_secs_f64();
+            for (name, moved) in moved.iter().enumerate() {
+                // The last one has the rest, so that no rounding loses any.
+                let due = if at == last { *moved } else { (*moved as f64 * share).round() as i64 };
+                self.points[at][name] += due - given[name];
+                given[name] = due;
+            }
+        }
+        (self.last, self.read_at) = (counts, to);
+    }
+
+    /// Adds what was counted since to the last point: what a disk loses after the last packet moves between counts. Of a count
+    /// that fell the last points lose it, and none falls below zero.
     pub fn settle(&mut self, ledger: &Ledger) {
         let counts = counts(ledger);
         if self.points.is_empty() && counts != self.last {
             self.points.push([0; COUNTS]);
         }
-        if let Some(point) = self.points.last_mut() {
-            for (name, count) in counts.iter().enumerate() {
-                point[name] += count - self.last[name];
+        let Some(last) = self.points.len().checked_sub(1) else { return };
+        for (name, count) in counts.iter().enumerate() {
+            let mut moved = count - self.last[name];
+            for point in self.points.iter_mut().rev() {
+                if moved >= 0 {
+                    break;
+                }
+                let taken = point[name].min(-moved).max(0);
+                point[name] -= taken;
+                moved += taken;
             }
-            self.last = counts;
+            self.points[last][name] += moved;
         }
+        self.last = counts;
     }
 
     fn step_at(&self, elapsed: Duration) -> usize {
@@ -88,11 +137,16 @@ impl Series {
         };
         KeptSeries {
             from_ns: self.from_ns,
-            step_ns: u64::try_from(self.step.as_nanos()).unwrap_or(u64::MAX),
+            step_ns: ns(self.step),
+            to_ns: Some(self.from_ns.saturating_add(ns(self.read_at))).filter(|_| !self.read_at.is_zero()),
             points: self.points.len() as u64,
             columns: (0..COUNTS).filter_map(column).collect(),
         }
     }
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn plus(sum: Counts, point: &Counts) -> Counts {
@@ -107,6 +161,9 @@ pub struct KeptSeries {
     pub from_ns: u64,
     /// Length of a step.
     pub step_ns: u64,
+    /// When the last step ended, which may be before its length has passed; none of an older version's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_ns: Option<u64>,
     points: u64,
     /// By name. Those that a newer version wrote are kept.
     #[serde(flatten)]
@@ -130,11 +187,13 @@ impl KeptSeries {
             counts.resize(points, 0);
             Value::from(counts)
         };
+        let whole = self.step_ns.saturating_mul(points as u64);
+        let to_ns = self.to_ns.unwrap_or_else(|| self.from_ns.saturating_add(whole));
         // A host alone deals no shares.
         let has = |cause: &&str| *cause != "share" || self.columns.contains_key(*cause);
         let causes = Dropped::CAUSES.iter().filter(|cause| has(cause));
         let dropped: Map<_, _> = causes.map(|cause| ((*cause).to_owned(), of(cause))).collect();
-        json!({"from_ns": self.from_ns, "step_ns": self.step_ns, "matched": of(NAMES[0]),
+        json!({"from_ns": self.from_ns, "to_ns": to_ns, "step_ns": self.step_ns, "matched": of(NAMES[0]),
             "captured": of(NAMES[1]), "bytes": of(NAMES[2]), "dropped": dropped})
     }
 }
@@ -181,7 +240,7 @@ mod tests {
     fn points_are_bounded_by_longer_steps_and_their_sum_is_the_last_count() {
         let mut series = Series::new(1000);
         let mut ledger = Ledger::default();
-        for second in 0..5_000 {
+        for second in 1..=5_000 {
             ledger.matched += 7;
             ledger.captured += 5;
             ledger.dropped.no_block += 2;
@@ -207,11 +266,11 @@ mod tests {
     fn what_moves_after_the_last_packet_is_in_the_last_point_and_makes_no_new_one() {
         let mut series = Series::new(0);
         let mut ledger = Ledger { matched: 9, captured: 9, ..Ledger::default() };
-        series.add(seconds(2), &ledger);
+        series.add(seconds(3), &ledger);
         (ledger.captured, ledger.dropped.spool) = (5, 4);
         series.settle(&ledger);
         let value = series.kept().value();
-        assert_eq!(value["captured"], json!([0, 0, 5]));
+        assert_eq!(value["captured"], json!([3, 2, 0]));
         assert_eq!(
             (&value["dropped"]["spool"], &value["dropped"]["io"]),
             (&json!([0, 0, 4]), &json!([0, 0, 0]))
@@ -221,6 +280,71 @@ mod tests {
         short.settle(&ledger);
         assert_eq!(short.kept().value()["captured"], json!([5]));
         assert_eq!(KeptSeries::none(5).value()["captured"], json!([]));
+    }
+
+    /// Readings at these milliseconds of a capture that counts one packet a millisecond.
+    fn one_a_millisecond(readings: &[u64]) -> Value {
+        let mut series = Series::new(1_000_000_000);
+        for &at in readings {
+            let ledger = Ledger { matched: at, captured: at, ..Ledger::default() };
+            series.add(Duration::from_millis(at), &ledger);
+        }
+        series.kept().value()
+    }
+
+    #[test]
+    fn readings_that_come_late_change_no_rate() {
+        for readings in [
+            &[1000, 2000, 3000, 4000, 5000, 6000][..],
+            // As a loaded host reads them: a turn late, two close together, one for three seconds.
+            &[1050, 1990, 3080, 3995, 5100, 6000],
+            &[999, 1001, 1002, 4500, 4501, 6000],
+            &[6000],
+        ] {
+            let value = one_a_millisecond(readings);
+            assert_eq!(value["matched"], json!([1000, 1000, 1000, 1000, 1000, 1000]), "{readings:?}");
+            assert_eq!(
+                (&value["from_ns"], &value["to_ns"]),
+                (&json!(1_000_000_000_u64), &json!(7_000_000_000_u64))
+            );
+        }
+    }
+
+    #[test]
+    fn packets_of_known_times_are_in_their_steps_and_those_left_out_before_them() {
+        let packets = [(0, 10), (999, 20), (1_000, 30), (2_499, 40), (9_000, 50)];
+        let packets = packets.map(|(at, bytes)| (Duration::from_millis(at), bytes));
+        // Three more had passed before the first of them, and had no room.
+        let left_out =
+            Ledger { matched: 3, dropped: Dropped { limit: 3, ..Dropped::default() }, ..Ledger::default() };
+        let mut series = Series::new(7);
+        series.add(Duration::from_millis(500), &left_out);
+        series.put(Duration::from_millis(2_500), packets.into_iter());
+        let value = series.kept().value();
+        assert_eq!((&value["captured"], &value["bytes"]), (&json!([2, 1, 2]), &json!([30, 30, 90])));
+        assert_eq!((&value["matched"], &value["dropped"]["limit"]), (&json!([5, 1, 2]), &json!([3, 0, 0])));
+        assert_eq!(value["to_ns"], 2_500_000_007_u64);
+        let mut day = Series::new(0);
+        day.put(Duration::from_secs(86_400), std::iter::empty());
+        assert!(day.kept().value()["matched"].as_array().unwrap().len() <= POINTS_MAX);
+    }
+
+    #[test]
+    fn the_last_step_ends_with_the_last_reading() {
+        let value = one_a_millisecond(&[1000, 2000, 2300]);
+        assert_eq!(
+            (&value["matched"], &value["to_ns"]),
+            (&json!([1000, 1000, 300]), &json!(3_300_000_000_u64))
+        );
+        let value = one_a_millisecond(&[70]);
+        assert_eq!((&value["matched"], &value["to_ns"]), (&json!([70]), &json!(1_070_000_000_u64)));
+        // A reading that comes no later than the one before is the end of that step.
+        let value = one_a_millisecond(&[2000, 2000]);
+        assert_eq!(value["matched"], json!([1000, 1000]));
+        // A record of a version that did not write its end down.
+        let old: KeptSeries =
+            serde_json::from_str(r#"{"from_ns":5,"step_ns":10,"points":3,"matched":"1*3"}"#).unwrap();
+        assert_eq!(old.value()["to_ns"], 35);
     }
 
     #[test]

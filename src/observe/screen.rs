@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::MissedTickBehavior;
 
 const TURN: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ pub async fn keep_looking(
     streams: Arc<StreamPlaces>,
 ) {
     let (tried, mut minute, mut report) = (Tried::default(), Minute::default(), None);
-    let mut recent = Recent::default();
+    let (mut recent, began) = (Recent::default(), Instant::now());
     let mut changes = sources.jobs.watch();
     let mut turns = tokio::time::interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -90,6 +90,7 @@ pub async fn keep_looking(
         let measures = measures(&snapshot);
         live.take(dashboard::Snapshot {
             now_ns: ns(SystemTime::now()),
+            elapsed: began.elapsed(),
             overview: snapshot.engine,
             ended,
             host,

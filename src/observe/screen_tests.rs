@@ -3,6 +3,7 @@
 use super::*;
 use crate::dashboard::Tracks;
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
+use std::time::Duration;
 
 fn capture(no_block: u64, is_inherited: bool) -> CaptureView {
     let mut ledger = Ledger::default();
@@ -32,7 +33,7 @@ fn what_a_capture_lost_in_another_process_is_in_no_point_of_this_one() {
         let mut view = capture(0, is_inherited);
         for (second, lost) in [(1, 5000), (2, 5000), (3, 5007)] {
             view.ledger.dropped.no_block = lost;
-            tracks.add(second * 1_000_000_000, losses(&view));
+            tracks.add(second * 1_000_000_000, Duration::from_secs(second), losses(&view));
         }
         tracks.value(10)["captures"][view.id.as_str()]["no_block"].clone()
     };
@@ -41,9 +42,9 @@ fn what_a_capture_lost_in_another_process_is_in_no_point_of_this_one() {
     // The first loss of an inherited capture is seen although there was none before.
     let mut tracks = Tracks::default();
     let mut view = capture(0, true);
-    tracks.add(1, losses(&view));
+    tracks.add(1, Duration::from_secs(1), losses(&view));
     view.ledger.dropped.no_block = 3;
-    tracks.add(2, losses(&view));
+    tracks.add(2, Duration::from_secs(2), losses(&view));
     assert_eq!(tracks.value(10)["captures"][view.id.as_str()]["no_block"], json!([null, 3]));
 }
 

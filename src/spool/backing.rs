@@ -106,8 +106,8 @@ fn full(charge: &Charge, spool: &Spool, bytes: u64) -> Failure {
     if let Some(share) = charge.share().filter(|share| share.used().saturating_add(bytes) > share.bytes_max())
     {
         return Failure::Full(format!(
-            "account {} holds {} of its {} bytes of the spool (spool.account_percent) and {bytes} more were needed; let \
-             uploads finish, or drop a capture that waits for its upload",
+            "account {} holds {} of its {} bytes of this host's spool and {bytes} more were needed; let uploads finish, or drop \
+             a capture that waits for its upload",
             share.tenant(),
             share.used(),
             share.bytes_max(),
@@ -116,11 +116,12 @@ fn full(charge: &Charge, spool: &Spool, bytes: u64) -> Failure {
     let limit = charge.limit(bytes);
     if limit < max && used.saturating_add(bytes) <= max {
         return Failure::Full(format!(
-            "the spool holds {used} of spool.bytes_max {max} bytes, {bytes} more were needed, and beyond {limit} it is for accounts \
-             that have no more than their part; raise it or let uploads finish"
+            "this host's spool has {used} of {max} bytes in use, {bytes} more were needed, and beyond {limit} it is for accounts \
+             that have no more than their part; narrow the filter, give it a byte limit, or let uploads finish"
         ));
     }
     Failure::Full(format!(
-        "the spool holds {used} of spool.bytes_max {max} bytes and {bytes} more were needed; raise it or let uploads finish"
+        "this host's spool is full: {used} of {max} bytes are in use and {bytes} more were needed; narrow the filter, give the \
+         capture a byte limit, or let uploads finish"
     ))
 }

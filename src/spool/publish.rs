@@ -120,10 +120,7 @@ impl OpenSegment {
         let (path, account) = (self.copy_path(), spool.account());
         let mut charge = account.charge(&path);
         if !charge.grow(self.bytes) {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "spool.bytes_max leaves no room for a copy",
-            ));
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has no room for a copy"));
         }
         match self.copy_to(spool, &path) {
             Ok((file, found)) => {

@@ -70,6 +70,15 @@ async fn a_look_back_has_exactly_the_packets_of_its_window() {
         let job = rig.capture(back_from(at(end_ns), 0.005, 100)).await;
         assert_eq!(job.stop_reason, Some(StopReason::PacketLimit));
         assert_eq!(job.ledger.dropped.limit, window as u64 - 100);
+        let of = (job.request.account.clone(), job.id.clone());
+        let series = rig.handle().series(of.0.clone(), of.1.clone()).await.unwrap().value();
+        let sum = |list: &serde_json::Value| -> u64 {
+            list.as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).sum()
+        };
+        assert_eq!((sum(&series["captured"]), sum(&series["matched"])), (100, window as u64), "{series}");
+        let progress = rig.handle().progress(of.0, of.1).await.unwrap();
+        let window_ns = series["to_ns"].as_u64().unwrap() - series["from_ns"].as_u64().unwrap();
+        assert_eq!((window_ns, progress.ended), (5_000_000, Some(at(end_ns))));
         let newest = found(&rig, &job);
         assert_eq!((newest.len(), newest.last().map(|(ns, _)| *ns)), (100, Some(end_ns)));
 

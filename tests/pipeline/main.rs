@@ -98,7 +98,9 @@ async fn a_capture_that_would_pass_the_quota_ends_with_that_reason_and_keeps_wha
         assert_eq!(job.stop_reason, Some(StopReason::SpoolFull), "{job:?}");
         assert_eq!(job.status, Status::Success);
         assert!(
-            job.error_message.as_deref().is_some_and(|m| m.contains("spool.bytes_max")),
+            job.error_message
+                .as_deref()
+                .is_some_and(|m| m.contains("spool is full") && !m.contains("spool.")),
             "{:?}",
             job.error_message
         );

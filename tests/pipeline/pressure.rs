@@ -37,6 +37,8 @@ async fn at_the_spools_limit_the_largest_capture_ends_with_its_reason_and_the_ot
     assert_eq!((large.status, large.stop_reason), (Status::Success, Some(StopReason::SpoolFull)));
     let message = large.error_message.clone().unwrap();
     assert!(message.contains("this capture had the most of them"), "{message}");
+    // What a customer reads says what a customer can do.
+    assert!(message.contains("let uploads finish") && !message.contains("spool."), "{message}");
     let found = verify(&away, &large);
     assert!(found.frame_bytes > 100 << 20, "what it had is kept: {found:?}");
     rig.assert_freed(&large);

@@ -66,6 +66,12 @@ async fn the_series_of_a_capture_ends_with_it_and_outlives_a_restart() {
     let count = points(&ended, "captured").len();
     assert!((3..=5).contains(&count), "a point a second for three seconds: {ended}");
     assert!(points(&ended, "captured").iter().filter(|point| **point > 0).count() >= 3, "{ended}");
+    let took = ended["to_ns"].as_u64().unwrap() - ended["from_ns"].as_u64().unwrap();
+    assert!(took >= 3_000_000_000 && took <= count as u64 * 1_000_000_000, "{ended}");
+    let of = (job.request.account.clone(), job.id.clone());
+    let progress = rig.handle().progress(of.0.clone(), of.1.clone()).await.unwrap();
+    let (started, stopped) = (progress.started.unwrap(), progress.ended.unwrap());
+    assert!(job.submitted <= started && stopped.duration_since(started).as_secs() >= 3);
     // Two seconds later, by the series of one that goes on, it is the same, and so it is after a restart.
     until_longer(&rig, &goes_on, 2).await;
     assert_eq!(series(&rig, &job).await, ended);
@@ -75,6 +81,8 @@ async fn the_series_of_a_capture_ends_with_it_and_outlives_a_restart() {
     assert_sums(&other, &goes_on);
     let rig = rig.restart(Options::default(), vec![Traffic::finite(60, 0)]).await;
     assert_eq!((series(&rig, &job).await, series(&rig, &goes_on).await), (ended, other));
+    let again = rig.handle().progress(of.0, of.1).await.unwrap();
+    assert_eq!((again.started, again.ended), (Some(started), Some(stopped)));
     rig.stop().await;
 }
 

@@ -14,6 +14,8 @@ const LOOKS = [
   { theme: "dark", width: 390, lang: "en-XA" },
   { theme: "dark", width: 1440, lang: "de" },
   { theme: "light", width: 390, lang: "de" },
+  { theme: "dark", width: 768, lang: "en" },
+  { theme: "light", width: 768, lang: "de" },
 ];
 /** Without pictures two looks suffice: between them they have both themes, both widths and the longest words. */
 const USED = FOLDER ? LOOKS : LOOKS.slice(0, 2);
@@ -35,6 +37,9 @@ before(async () => {
   made.zero = await run({ time_limit: 1, filter_v1: { source_address: "198.51.100.77" } });
   made.lost = await run({ time_limit: 3 });
   made.long = await run({ time_limit: 1, packet_limit: 5, filter_v1: { protocol: 6 }, destination_conf: `file://${host.bucket}/${"a-long-name.".repeat(15)}` });
+  const { id: back } = await host.api("/pcaps", { method: "POST", body: JSON.stringify({ system: "magic-transit", type: "simple", time_limit: 20, packet_limit: 10_000, offset_time: new Date().toISOString() }) });
+  await endedOn(host, back);
+  made.back = back;
   made.running = (await full({ time_limit: 3000, filter_v1: { protocol: 17, source_port: 53 } })).id;
 });
 after(async () => {
@@ -62,7 +67,7 @@ const STATES = [
   { name: "login-wrong", path: "/ui/login", who: null, then: (page) => send(page) },
   { name: "login-limited", path: "/ui/login", who: null, first: async (page) => page.route("**/ui/session", (route) => (route.request().method() === "POST" ? route.fulfill({ ...error(429, 1027, "too many"), headers: { "Retry-After": "8" } }) : route.continue())), then: (page) => send(page) },
   { name: "login-plain-http", path: "/ui/login", who: null, first: async (page) => page.route("**/ui/session", (route) => (route.request().method() === "POST" ? route.fulfill(error(403, 1062, "a login needs TLS: set api.tls_cert and api.tls_key, or name the proxy in ui.origin")) : route.continue())), then: (page) => send(page) },
-  { name: "list", path: "captures", then: (page) => page.locator(".list tbody tr").nth(4).waitFor() },
+  { name: "list", path: "captures", then: (page) => page.locator(".list tbody tr").nth(5).waitFor() },
   { name: "list-empty", path: "captures", who: "globex", then: (page) => page.locator(".empty").waitFor() },
   { name: "list-nothing-found", path: "captures?status=failure&type=simple", then: (page) => page.locator(".empty").waitFor() },
   { name: "list-loading", path: "captures", first: async (page) => page.route("**/pcaps?*", () => undefined), then: (page) => page.locator(".skeleton").first().waitFor() },
@@ -72,6 +77,8 @@ const STATES = [
   { name: "capture", path: () => `captures/${made.complete}`, then: (page) => page.locator(".plot-box canvas").first().waitFor() },
   { name: "capture-running", path: () => `captures/${made.running}`, then: (page) => page.locator(".plot-box canvas").first().waitFor() },
   { name: "capture-lost", path: () => `captures/${made.lost}`, then: (page) => page.locator(".equation").nth(2).waitFor() },
+  { name: "capture-many-files", path: () => `captures/${made.complete}?files=3`, first: change("**/progress?*", (body) => { const from = 100; body.result.delivered = { objects: 400_000, bytes: 26_843_545_600_000, packets: 51_200_000_000 }; body.result.objects = Array.from({ length: 50 }, (_, n) => ({ name: `pcap_${made.complete}_${String(from + n).padStart(4, "0")}.pcap`, bytes: 67_108_864, packets: 128_000, first_ns: 1_795_500_000_000_000_000 + n * 1_000_000, last_ns: 1_795_500_000_900_000_000 + n * 1_000_000, sha256: "ab".repeat(32) })); }), then: (page) => page.locator(".pager").waitFor() },
+  { name: "capture-look-back", path: () => `captures/${made.back}`, then: (page) => page.locator(".plot-box canvas").first().waitFor() },
   { name: "capture-zero", path: () => `captures/${made.zero}`, then: (page) => page.locator(".notice").first().waitFor() },
   { name: "capture-long", path: () => `captures/${made.long}`, first: change(/\/pcaps\/[0-9a-f]{32}$/, (body) => body.result && Object.assign(body.result, { error_message: `s3://${"x".repeat(4000)} ${"could not be written ".repeat(20)}`, status: "failed" })), then: (page) => page.locator(".details").waitFor() },
   { name: "capture-gone", path: `captures/${"0".repeat(32)}`, then: (page) => page.locator(".empty").waitFor() },

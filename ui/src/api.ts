@@ -123,7 +123,8 @@ export function paths(account: string) {
     capabilities: `${base}/capabilities`,
     captures: `${base}/pcaps`,
     capture,
-    progress: (id: string) => `${capture(id)}/progress`,
+    /** With so many of its objects, from that number on. */
+    progress: (id: string, limit: number, from = 0) => `${capture(id)}/progress?limit=${Math.trunc(limit)}&from=${Math.trunc(from)}`,
     series: (id: string) => `${capture(id)}/series`,
     stop: (id: string) => `${capture(id)}/stop`,
     download: (id: string) => `${capture(id)}/download`,

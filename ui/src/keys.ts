@@ -9,6 +9,8 @@ import { type Key, recall, remember } from "./words/words.ts";
 export interface Binding {
   keys: string;
   label: Key;
+  /** Only where nothing has the focus: elsewhere the key is the focused element's own. */
+  idle?: boolean;
   run: () => void;
 }
 
@@ -38,6 +40,11 @@ function typing(target: EventTarget | null): boolean {
   return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) || document.querySelector("dialog[open]") !== null;
 }
 
+/** Whether nothing has the focus: a page's body and its main part are what holds it then. */
+function isIdle(target: EventTarget | null): boolean {
+  return target === document.body || target === document.documentElement || (target instanceof HTMLElement && target.id === "main");
+}
+
 export function listen(): void {
   addEventListener("keydown", (event) => {
     if (!keysOn.value || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
@@ -45,7 +52,7 @@ export function listen(): void {
     prefix = "";
     for (const list of bindings.value.values())
       for (const binding of list)
-        if (binding.keys === sequence) {
+        if (binding.keys === sequence && (!binding.idle || isIdle(event.target))) {
           event.preventDefault();
           binding.run();
           return;

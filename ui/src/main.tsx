@@ -11,7 +11,7 @@ import { Shell } from "./parts/shell.tsx";
 import { apply } from "./parts/theme.ts";
 import { CapturesPage } from "./pages/captures.tsx";
 import { LoginPage } from "./pages/login.tsx";
-import { go, pages, place, type Route, route } from "./router.ts";
+import { choose, go, lastAccount, pages, place, type Route, route } from "./router.ts";
 import { load, session } from "./session.ts";
 import { preferredLocale, setLocale, t } from "./words/words.ts";
 import "./style/tokens.css";
@@ -97,12 +97,17 @@ function Page({ at }: { at: Route }) {
 
 function App() {
   const at = route(place.value.path);
-  const first = session.value?.accounts[0]?.id;
+  const accounts = session.value?.accounts ?? [];
+  const first = accounts.find(({ id }) => id === lastAccount.value)?.id ?? accounts[0]?.id;
   const name = at.name;
   useEffect(() => {
     if (name !== "login" && !session.value) go(pages.login(name === "root" ? undefined : place.value.path + location.search), true);
     else if (name === "root") go(first ? pages.captures(first) : pages.host, true);
   }, [name, first, session.value]);
+  const account = "account" in at ? at.account : undefined;
+  useEffect(() => {
+    if (account !== undefined && accounts.some(({ id }) => id === account)) choose(account);
+  }, [account, session.value]);
   // A new page begins at its top, for eyes and for screen readers.
   useLayoutEffect(() => {
     if (name !== "login") document.getElementById("main")?.focus({ preventScroll: true });

@@ -4,6 +4,7 @@
 
 import { signal } from "@preact/signals";
 import { isId } from "./api.ts";
+import { recall, recallTab, remember, rememberTab } from "./words/words.ts";
 
 export interface Place {
   path: string;
@@ -35,6 +36,16 @@ export function setQuery(values: Record<string, string | undefined>): void {
   go(text === "" ? location.pathname : `${location.pathname}?${text}`, true);
 }
 
+/** The account that this tab showed last, or the browser: pages without one of their own belong to it. */
+export const lastAccount = signal(recallTab("trawl.account") ?? recall("trawl.account") ?? undefined);
+
+export function choose(account: string): void {
+  if (lastAccount.value === account) return;
+  lastAccount.value = account;
+  rememberTab("trawl.account", account);
+  remember("trawl.account", account);
+}
+
 const a = (account: string) => `/ui/a/${encodeURIComponent(account)}`;
 export const pages = {
   login: (next?: string) => (next ? `/ui/login?next=${encodeURIComponent(next)}` : "/ui/login"),
@@ -44,6 +55,8 @@ export const pages = {
   buckets: (account: string) => `${a(account)}/buckets`,
   host: "/ui/host",
   hostCaptures: "/ui/host/captures",
+  /** The captures of all accounts, only those with this in their id or account. */
+  hostCapturesOf: (text: string) => `/ui/host/captures?q=${encodeURIComponent(text)}`,
   hostLog: "/ui/host/log",
   help: "/ui/help",
 };

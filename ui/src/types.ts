@@ -46,7 +46,12 @@ export interface Progress {
   seconds_left: number;
   packet_limit?: number | null;
   byte_limit?: number | null;
+  /** When it began to take packets and when it took no more; of a look back its window. */
+  started?: string;
+  ended?: string;
+  /** Those of the page that was asked for. */
   objects: CaptureObject[];
+  delivered: { objects: number; bytes: number; packets: number };
   warnings?: string[];
   sample_one_in?: number;
   clock_steps?: { count: number; moved_ns: number };
@@ -97,6 +102,8 @@ export interface Capabilities {
 
 export interface Series {
   from_ns: number;
+  /** When the last step ended, which may be before its length had passed. */
+  to_ns: number;
   step_ns: number;
   matched: (number | null)[];
   captured: (number | null)[];

@@ -10,7 +10,10 @@ import { causes, equations, type Ledger, lost, missing, portLost, waterfall } fr
 import { ended, shown, stoppable } from "../src/logic/states.ts";
 import { cut, shellWord, visible } from "../src/logic/text.ts";
 import type { HostState } from "../src/types.ts";
-import { instant, share, span, timeLeft } from "../src/logic/time.ts";
+import { rates } from "../src/logic/series.ts";
+import { instant, lasted, share, span, timeLeft, took } from "../src/logic/time.ts";
+import { de } from "../src/words/de.ts";
+import { en } from "../src/words/en.ts";
 
 const LEDGER: Ledger = {
   offered: 1112,
@@ -180,4 +183,42 @@ test("losses of ports, of captures at work and of captures that ended are all to
   ]);
   assert.deepEqual(losses(state, series).map(({ name, cause, packets }) => [name, cause, packets]), [["bb", "spool", 42], ["cc", "io", 9], ["aa", "no_block", 7], ["0000:03:00.0", "imissed", 5], ["0000:03:00.0", "discarded", 2]]);
   assert.deepEqual(["ports.0000:03:00.0.imissed", "captures.bb.io", "captures.bb.limit", "spool.used", "ports.x.rx"].map(isLoss), [true, true, false, false, false]);
+});
+
+test("a rate is a count by the time in which it was counted, and the last step ends with the capture", () => {
+  const series = { from_ns: 10e9, to_ns: 12.5e9, step_ns: 1e9, matched: [100, 100, 50], captured: [90, 90, 45], bytes: [900, 900, 450], dropped: { no_block: [10, 10, 5], limit: [7, 7, 7] } };
+  const { times, matched, dropped, sums } = rates(series);
+  assert.deepEqual([times, matched, dropped], [[10, 11, 12, 12.5], [100, 100, 100, 100], [10, 10, 10, 10]]);
+  assert.deepEqual(sums, { matched: 250, captured: 225, bytes: 2250, dropped: 25 });
+  // One of 70 ms is a line from its beginning to its end, and not a point.
+  const short = rates({ ...series, to_ns: 10.07e9, matched: [7], captured: [7], bytes: [70], dropped: {} });
+  assert.equal(short.times.length, 2);
+  assert.ok(Math.abs(short.matched[0]! - 100) < 0.001 && short.matched[1] === short.matched[0]);
+  // A step that has only begun has no rate of its own.
+  assert.deepEqual(rates({ ...series, to_ns: 12.01e9 }).matched, [100, 100, 100, 100]);
+  assert.deepEqual(rates({ ...series, matched: [], captured: [], bytes: [], dropped: {} }).times, []);
+});
+
+test("what something took is told to a part of a second where it was short", () => {
+  assert.deepEqual([0, 0.0764, 3.29, 59.99, 61].map(took), ["0 ms", "76 ms", "3.2 s", "59.9 s", "1 min 1 s"]);
+  assert.equal(lasted({ started: "2026-11-27T06:00:00.5Z", ended: "2026-11-27T06:00:02Z" }), 1.5);
+  assert.equal(lasted({ started: "2026-11-27T06:00:00Z" }), undefined);
+});
+
+test("a number before a noun has a form for one, in each language", () => {
+  // {max} is never one, and "one in {n} packets" has no other form.
+  const counted = /\{(?!max|n|seconds)[a-z]+\} (packets?|streams?|captures?|files?|objects?|connections?|failures?|buckets?|fields?|characters?|Pakete?|Ströme?|Aufzeichnung(en)?|Datei(en)?|Objekte?|Verbindung(en)?|Fehlschläge?|Felder?|Zeichen)\b/u;
+  for (const [language, words] of Object.entries({ en, de }))
+    for (const [key, entry] of Object.entries(words)) {
+      if (typeof entry === "string") assert.ok(!counted.test(entry) || /^(kind\.simple\.limits|host\.all|estimate\.ahead|start\.full\.busy)$/.test(key), `${language} ${key}: ${entry}`);
+      else assert.notEqual(entry.one, entry.other.includes("{count}") && key !== "status.lost" ? entry.other : "", `${language} ${key}`);
+    }
+});
+
+test("customers are told what they can do, without the host's keys, and operators the key", () => {
+  const key = /\b(spool|blocks|port|capture|upload|history)\.[a-z_]+|rx_descriptors|ring_mib|frame_bytes_max|bytes_max/;
+  for (const [language, words] of Object.entries({ en, de })) {
+    for (const [name, entry] of Object.entries(words)) if (!/^do\./.test(name)) assert.ok(!key.test(JSON.stringify(entry)), `${language} ${name}: ${JSON.stringify(entry)}`);
+    for (const cause of ["no_block", "spool", "rx_nombuf"]) assert.match(String(words[`do.${cause}` as keyof typeof en]), key);
+  }
 });

@@ -2,7 +2,9 @@
 //! with each job, so that answers can be compared to the byte.
 
 use crate::engine::{Action, Asked, Estimate, Handle, Listed, Overview, Refusal, Standing, Wanted};
-use crate::job::{AccountId, CaptureId, Job, Kind, Ledger, Progress, Request, Status, StopReason};
+use crate::job::{
+    AccountId, CaptureId, Job, Kind, Ledger, ObjectRange, ObjectSums, Progress, Request, Status, StopReason,
+};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -58,11 +60,15 @@ async fn run(
                     Some(_) => Ok(()),
                 }));
             }
-            Action::Progress(account, id, reply) => {
+            Action::Progress(account, id, range, reply) => {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
-                drop(reply.send(
-                    found.map(|job| progress(job, &warnings.lock().unwrap())).ok_or(Refusal::NotFound(id)),
-                ));
+                drop(
+                    reply.send(
+                        found
+                            .map(|job| progress(job, range, &warnings.lock().unwrap()))
+                            .ok_or(Refusal::NotFound(id)),
+                    ),
+                );
             }
             Action::Series(account, id, reply) => {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
@@ -155,7 +161,7 @@ fn stop(job: &mut Job) {
     };
 }
 
-fn progress(job: &Job, warnings: &[String]) -> Progress {
+fn progress(job: &Job, range: ObjectRange, warnings: &[String]) -> Progress {
     Progress {
         id: job.id.clone(),
         status: job.status,
@@ -164,7 +170,10 @@ fn progress(job: &Job, warnings: &[String]) -> Progress {
         seconds_left: if job.stop_reason.is_some() { 0.0 } else { job.request.time_limit },
         packet_limit: job.request.packet_limit,
         byte_limit: job.request.byte_limit,
-        objects: job.objects.clone(),
+        started: job.started,
+        ended: job.ended,
+        objects: range.of(&job.objects).to_vec(),
+        delivered: ObjectSums::of(&job.objects),
         // As of a spool that fills up.
         warnings: warnings.to_vec(),
         sample_one_in: job.sample_one_in,

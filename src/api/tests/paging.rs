@@ -41,6 +41,36 @@ async fn pages_follow_each_other_newest_first_until_there_is_no_next() {
 }
 
 #[tokio::test]
+async fn a_page_of_objects_has_the_sums_of_all() {
+    let host = host().await;
+    let object = |n: u64| crate::job::ObjectInfo {
+        name: format!("pcap_{n}.pcap"),
+        bytes: 100 + n,
+        packets: n,
+        ..Default::default()
+    };
+    host.engine.jobs.lock().unwrap()[0].objects = (0..7).map(object).collect();
+    for (query, names) in [
+        ("", vec![0, 1, 2, 3, 4, 5, 6]),
+        ("?limit=3", vec![0, 1, 2]),
+        ("?from=5&limit=3", vec![5, 6]),
+        ("?from=7", vec![]),
+        ("?from=18446744073709551615&limit=1000", vec![]),
+        ("?limit=0", vec![]),
+    ] {
+        let result = &host.ask("GET", &format!("/{}/progress{query}", id(0)), "").await.json()["result"];
+        let found = result["objects"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap());
+        let wanted: Vec<_> = names.iter().map(|n| format!("pcap_{n}.pcap")).collect();
+        assert_eq!(found.collect::<Vec<_>>(), wanted, "{query}");
+        assert_eq!(result["delivered"], json!({"objects": 7, "bytes": 721, "packets": 21}), "{query}");
+    }
+    for query in ["?limit=1001", "?from=x", "?page=2"] {
+        let answer = host.ask("GET", &format!("/{}/progress{query}", id(0)), "").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_filter_s_page_counts_what_the_filter_takes() {
     let host = host().await;
     for (query, wanted) in [

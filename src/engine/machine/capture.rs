@@ -6,7 +6,7 @@
 use super::super::handle::Refusal;
 use super::super::planes::ledger;
 use super::{Effect, Now, ReplyId, Serial};
-use crate::job::{Job, Kind, Ledger, PortDrops, Progress, Status, StopReason};
+use crate::job::{Job, Kind, Ledger, ObjectRange, ObjectSums, PortDrops, Progress, Status, StopReason};
 use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::pcap::{Counts, ObjectFormat};
@@ -259,7 +259,12 @@ impl Capture {
 
     /// The job as customers see it now. An outcome is shown once it is durable.
     pub fn view(&self, ledger: Ledger) -> Job {
-        let mut job = Job { ledger, ..self.job.clone() };
+        Job { objects: self.job.objects.clone(), ..self.flat_view(ledger) }
+    }
+
+    /// As [`Capture::view`], without its objects.
+    pub fn flat_view(&self, ledger: Ledger) -> Job {
+        let mut job = self.flat_job(ledger);
         if matches!(self.phase, Phase::Ending { .. }) {
             job.status = Status::ConversionRunning;
             job.error_message = self.trouble.as_ref().map(|trouble| trouble.said.clone());
@@ -303,9 +308,15 @@ impl Capture {
         self.recovered.is_some()
     }
 
-    pub fn progress(&self, ledger: Ledger, now: Duration) -> Progress {
-        let seconds_left = self.seconds_left(now);
-        Progress { warnings: self.warnings(), ..progress(&self.view(ledger), seconds_left) }
+    pub fn progress(&self, ledger: Ledger, now: Duration, range: ObjectRange) -> Progress {
+        let objects = range.of(&self.job.objects).to_vec();
+        Progress {
+            warnings: self.warnings(),
+            seconds_left: self.seconds_left(now),
+            objects,
+            delivered: ObjectSums::of(&self.job.objects),
+            ..progress(&self.flat_view(ledger), range)
+        }
     }
 
     /// Whether everything that a process has to know of it is final.
@@ -377,17 +388,20 @@ impl Capture {
     }
 }
 
-/// A job's progress.
-pub(in super::super) fn progress(job: &Job, seconds_left: f64) -> Progress {
+/// A job's progress, with these of its objects; nothing of it is left to come.
+pub(in super::super) fn progress(job: &Job, range: ObjectRange) -> Progress {
     Progress {
         id: job.id.clone(),
         status: job.status,
         stop_reason: job.stop_reason,
         ledger: job.ledger,
-        seconds_left,
+        seconds_left: 0.0,
         packet_limit: job.request.packet_limit,
         byte_limit: job.request.byte_limit,
-        objects: job.objects.clone(),
+        started: job.started,
+        ended: job.ended,
+        objects: range.of(&job.objects).to_vec(),
+        delivered: ObjectSums::of(&job.objects),
         warnings: Vec::new(),
         sample_one_in: job.sample_one_in,
         clock_steps: job.clock_steps,

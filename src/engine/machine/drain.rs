@@ -19,6 +19,7 @@ impl Machine {
         let Counted { totals, ports } = counted;
         capture.counted = Some((totals, ports.since(capture.ports_from)));
         (capture.phase, capture.slot, capture.ended) = (Phase::Draining, None, Some(now.wall));
+        capture.job.ended = capture.ended;
         capture.job.status = Status::ConversionPending;
         capture.record(out);
         self.drain(now, serial, out);

@@ -50,6 +50,7 @@ impl Machine {
         }
         if let Some(record) = &record {
             job.clock_steps = record.job.clock_steps.or(job.clock_steps);
+            (job.started, job.ended) = (record.started.or(job.started), record.ended.or(job.ended));
         }
         if let Some(manifest) = settled {
             (job.ledger, job.stop_reason) = (manifest.ledger, manifest.stop_reason);

@@ -79,13 +79,13 @@ impl Machine {
                 remove(
                     kept,
                     now.mono,
-                    format!("it was kept for {seconds} s (spool.failed_seconds_max)"),
+                    format!("it was kept for {seconds} s, as long as this host keeps what failed"),
                     out,
                 );
             } else if *sum > bounds.kept_bytes {
                 let why = format!(
-                    "failed captures of account {} had {sum} bytes of the spool, and {} are its most \
-                     (spool.failed_percent); the oldest go first",
+                    "failed captures of account {} had {sum} bytes of the spool, and {} are its most; \
+                     the oldest go first",
                     kept.account, bounds.kept_bytes
                 );
                 remove(kept, now.mono, why, out);
@@ -129,7 +129,9 @@ impl Machine {
 
 fn remove(kept: &mut Kept, now: Duration, why: String, out: &mut Vec<Effect>) {
     kept.again_at = Some(now + RETRY);
-    tracing::warn!(capture = %kept.id, account = %kept.account, bytes = kept.bytes, why, "what a failed capture left is removed");
+    // What customers read names no key: they cannot turn it.
+    let keys = "spool.failed_percent, spool.failed_seconds_max";
+    tracing::warn!(capture = %kept.id, account = %kept.account, bytes = kept.bytes, why, keys, "what a failed capture left is removed");
     out.push(Effect::DropKept { account: kept.account.clone(), id: kept.id.clone(), why });
 }
 

@@ -60,6 +60,7 @@ impl Machine {
         }
         tracing::info!(capture = %capture.job.id, account = %capture.job.request.account, "capture accepted");
         capture.started = Some(now.wall);
+        capture.job.started = capture.started;
         capture.ends_at = now.mono + Duration::from_secs_f64(capture.job.request.time_limit);
         capture.phase = Phase::Attaching;
         out.push(Effect::Deliver { serial });
@@ -149,7 +150,12 @@ impl Machine {
         let Some(capture) = self.captures.get_mut(&serial) else { return };
         // Each stream says so.
         if capture.failure.is_none() {
-            tracing::error!(capture = %capture.job.id, error = failure.message(), "capture cannot go on");
+            // What customers read names no key: they cannot turn it.
+            let keys = match failure {
+                Failure::Full(_) => "spool.bytes_max, spool.account_percent",
+                Failure::Io(_) => "spool.dir",
+            };
+            tracing::error!(capture = %capture.job.id, error = failure.message(), keys, "capture cannot go on");
             capture.failure = Some(failure.clone());
         }
         self.end(serial, refused(&failure), out);

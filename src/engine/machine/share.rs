@@ -208,8 +208,8 @@ impl Machine {
             let Some(serial) = largest(&live, Some(&account)) else { continue };
             live.retain(|(_, other, _)| *other != serial);
             let message = format!(
-                "this account holds {} of its {} bytes of the spool (spool.account_percent) and this capture had the most \
-                 of them; let uploads finish, or drop a capture that waits",
+                "this account holds {} of its {} bytes of the spool and this capture had the most of them; let \
+                 uploads finish, or drop a capture that waits",
                 self.shares.held(&account),
                 self.shares.bounds.share
             );
@@ -244,14 +244,16 @@ impl Machine {
     fn full_message(&self) -> String {
         let (used, max) = self.pressure.level();
         format!(
-            "the spool holds {used} of spool.bytes_max {max} bytes and this capture had the most of them; raise it or let \
-             uploads finish"
+            "this host's spool is full, {used} of {max} bytes, and this capture had the most of them; narrow its filter, give it \
+             a byte limit, or let uploads finish"
         )
     }
 
     fn end_for_room(&mut self, serial: Serial, message: String, out: &mut Vec<Effect>) {
         if let Some(capture) = self.captures.get_mut(&serial) {
-            tracing::warn!(capture = %capture.job.id, message, "a capture ends for room in the spool");
+            // What customers read names no key: they cannot turn it.
+            let keys = "spool.bytes_max, spool.account_percent";
+            tracing::warn!(capture = %capture.job.id, message, keys, "a capture ends for room in the spool");
             let failure = capture.failure.get_or_insert(Failure::Full(message)).clone();
             // What waits in its blocks may be more than the room that the others have left.
             out.push(Effect::RefuseWrites { serial, failure });

@@ -4,7 +4,9 @@ use super::capture::Phase;
 use super::*;
 use crate::deliver::journal::CaptureRecord;
 use crate::deliver::{Found, Words};
-use crate::job::{BucketTerms, ColoStyle, Destination, Kind, Ledger, ObjectInfo, OffsetTime, StopReason};
+use crate::job::{
+    BucketTerms, ColoStyle, Destination, Kind, Ledger, ObjectInfo, ObjectRange, OffsetTime, StopReason,
+};
 use crate::matcher::FilterV1;
 use crate::pcap::Container;
 use crate::worker::SlotTotals;
@@ -227,7 +229,10 @@ fn a_delivery_that_fails_for_good_ends_its_capture_at_once_and_keeps_its_packets
     assert_eq!(effects, ["end budget Revoked", "detach 0", "record Running"]);
     assert_eq!(bench.job(serial).stop_reason, Some(StopReason::DeliveryFailed));
     let capture = bench.machine.capture(serial).unwrap();
-    assert_eq!(capture.progress(Ledger::default(), bench.mono).warnings, ["the segment is damaged"]);
+    assert_eq!(
+        capture.progress(Ledger::default(), bench.mono, ObjectRange::ALL).warnings,
+        ["the segment is damaged"]
+    );
     bench.step(detached(serial, 10));
     bench.step(stream_ended(serial, 0, 0));
     bench.step(stream_ended(serial, 0, 0));
@@ -455,7 +460,7 @@ fn a_clock_that_is_set_while_a_capture_runs_stands_in_its_progress_and_its_manif
     for (serial, steps) in [(first, Some((3, 6750))), (second, Some((2, -250))), (third, None)] {
         let capture = bench.machine.capture(serial).unwrap();
         let steps = steps.map(|(count, moved_ns)| ClockSteps { count, moved_ns });
-        let progress = capture.progress(Ledger::default(), bench.mono);
+        let progress = capture.progress(Ledger::default(), bench.mono, ObjectRange::ALL);
         assert_eq!((progress.clock_steps, capture.manifest("h", "c").clock_steps), (steps, steps));
         // What a crash leaves says so too.
         assert_eq!(capture.flat_job(Ledger::default()).clock_steps, steps);

@@ -8,6 +8,7 @@ import { useEffect } from "preact/hooks";
 import { get, paths } from "../api.ts";
 import type { Ledger } from "../logic/ledger.ts";
 import { ended } from "../logic/states.ts";
+import { lasted } from "../logic/time.ts";
 import type { Live, LiveCapture, Progress } from "../types.ts";
 import { t } from "../words/words.ts";
 import { statusText } from "../parts/status.tsx";
@@ -17,7 +18,8 @@ import { type Feed, follow } from "./live.ts";
 export interface Counts {
   ledger: Ledger;
   objects: number;
-  stop_reason?: string | null;
+  /** How long it took packets, in seconds; not known of one that has not ended. */
+  seconds?: number;
 }
 
 export interface CapturesFeed {
@@ -55,9 +57,9 @@ function open(account: string): CapturesFeed {
     while (running < AT_ONCE_MAX && queue.length > 0) {
       const id = queue.shift()!;
       running += 1;
-      get<Progress>(routes.progress(id))
+      get<Progress>(routes.progress(id, 0))
         .then(({ result }) => {
-          counts.value = new Map(counts.value).set(id, { ledger: result.ledger, objects: result.objects.length, stop_reason: result.stop_reason });
+          counts.value = new Map(counts.value).set(id, { ledger: result.ledger, objects: result.delivered.objects, seconds: lasted(result) });
           if (!ended(result.status)) asked.delete(id);
         })
         .catch(() => asked.delete(id))

@@ -19,7 +19,7 @@ export interface Loss {
   account?: string;
 }
 
-const DROPS = ["no_block", "spool", "io", "interrupted"];
+const DROPS = ["no_block", "spool", "io", "interrupted", "share"];
 
 /** Whether a series counts lost packets, of a port or of a capture. */
 export function isLoss(name: string): boolean {

@@ -17,7 +17,7 @@ export interface Ledger {
 export const PORT_CAUSES = ["imissed", "rx_nombuf", "ierrors", "discarded"] as const;
 export type PortCause = (typeof PORT_CAUSES)[number];
 
-export const DROP_CAUSES = ["no_block", "spool", "io", "interrupted", "sampled", "limit"] as const;
+export const DROP_CAUSES = ["no_block", "spool", "io", "interrupted", "share", "sampled", "limit"] as const;
 export type DropCause = (typeof DROP_CAUSES)[number];
 
 /** Packets that the capture asked not to have: they are missing from the file and nothing went wrong. */

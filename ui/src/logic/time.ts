@@ -37,6 +37,19 @@ export function span(seconds: number): string {
   return next && rest > 0 ? `${head} ${rest} ${next[1]}` : head;
 }
 
+/** Seconds from the beginning to the end of a capture, where both are known. */
+export function lasted(of: { started?: string; ended?: string }): number | undefined {
+  const seconds = (instant(of.ended) - instant(of.started)) / 1000;
+  return Number.isFinite(seconds) ? Math.max(0, seconds) : undefined;
+}
+
+/** What something took: "76 ms", "3.2 s", then as `span`. */
+export function took(seconds: number): string {
+  if (!Number.isFinite(seconds) || seconds < 0) return "–";
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  return seconds < 60 ? `${Math.floor(seconds * 10) / 10} s` : span(seconds);
+}
+
 /** Share of a limit that is used, between 0 and 1. */
 export function share(used: number, limit: number | null | undefined): number {
   if (!limit || limit <= 0) return 0;

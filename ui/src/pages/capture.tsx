@@ -7,22 +7,24 @@ import { ApiError, get, isId, paths, type Problem } from "../api.ts";
 import { bind } from "../keys.ts";
 import { useCaptures } from "../live/captures.ts";
 import { inWords } from "../logic/filter.ts";
-import { type Ledger, lost, missing, portLost, WANTED } from "../logic/ledger.ts";
+import { type Ledger, lost, missing, portLost } from "../logic/ledger.ts";
 import { ended, shown, stoppable } from "../logic/states.ts";
 import { objectAddress } from "../logic/destination.ts";
 import { shellWord, visible } from "../logic/text.ts";
-import { share, timeLeft } from "../logic/time.ts";
+import { rates } from "../logic/series.ts";
+import { instant, lasted, share, timeLeft } from "../logic/time.ts";
 import { Bar, Code, Copy, Empty, ErrorBox, Figure, Foreign, Icon, Link, Notice, Skeleton, Time } from "../parts/basic.tsx";
 import { useConnection } from "../parts/connection.ts";
 import { now, useLoad, useTitle } from "../parts/hooks.ts";
+import { FilesCard } from "../parts/files.tsx";
 import { LedgerView } from "../parts/ledger.tsx";
 import { Plot } from "../parts/plot.tsx";
 import { Status } from "../parts/status.tsx";
 import { StopDialog } from "../parts/stop.tsx";
 import { go, pages } from "../router.ts";
 import { mayWrite } from "../session.ts";
-import type { Capture, CaptureObject, Progress, Series, SignedManifest } from "../types.ts";
-import { bytes, duration, type Key, known, number, t } from "../words/words.ts";
+import type { Capture, Progress, Series, SignedManifest } from "../types.ts";
+import { bytes, duration, type Key, known, number, t, taken } from "../words/words.ts";
 
 interface View {
   capture: Capture;
@@ -34,7 +36,7 @@ async function load(account: string, id: string, signal: AbortSignal): Promise<V
   const routes = paths(account);
   const [capture, progress] = await Promise.all([
     get<Capture>(routes.capture(id), signal),
-    get<Progress>(routes.progress(id), signal).catch((error: unknown) => {
+    get<Progress>(routes.progress(id, 0), signal).catch((error: unknown) => {
       // Without the counts the page still says what the capture is.
       if (error instanceof ApiError && error.status !== 404) return undefined;
       throw error;
@@ -97,7 +99,15 @@ function Limit({ name, used, limit, format }: { name: string; used: number; limi
 /** The API's code for counts over time that nobody kept. */
 const SERIES_NOT_KEPT = 1068;
 
-function Plots({ account, id, running }: { account: string; id: string; running: boolean }) {
+/** Why there is nothing to plot. */
+function noSeries(capture: Capture): Key {
+  if (!ended(capture.status)) return capture.offset_time ? "capture.noseries.back" : "capture.noseries";
+  return "capture.noseries.ended";
+}
+
+function Plots({ account, capture }: { account: string; capture: Capture }) {
+  const { id, status } = capture;
+  const running = status === "running";
   const series = useLoad<Series>(async (signal) => (await get<Series>(paths(account).series(id), signal)).result, [account, id]);
   useEffect(() => {
     if (!running) {
@@ -108,96 +118,57 @@ function Plots({ account, id, running }: { account: string; id: string; running:
       if (document.visibilityState !== "hidden") series.reload();
     }, 5000);
     return () => clearInterval(timer);
-  }, [running, id]);
+  }, [status, id]);
   if (series.error !== undefined && !series.data) {
     if (series.error instanceof ApiError && series.error.code === SERIES_NOT_KEPT) return <p class="faint">{t("capture.series.notkept")}</p>;
+    if (series.error instanceof ApiError && series.error.status === 404) return <p class="faint">{t(noSeries(capture))}</p>;
     return <ErrorBox error={series.error} retry={series.reload} />;
   }
-  const data = series.data;
-  if (!data) return <Skeleton rows={3} />;
-  if (data.matched.length === 0) return <p class="faint">{t("capture.noseries")}</p>;
-  const seconds = data.step_ns / 1e9;
-  const times = data.matched.map((_, index) => data.from_ns / 1e9 + index * seconds);
-  const rate = (values: (number | null)[]) => values.map((value) => (value === null ? null : value / seconds));
-  const dropped = data.matched.map((_, index) => Object.entries(data.dropped).reduce((sum, [cause, values]) => (WANTED.includes(cause) ? sum : sum + (values[index] ?? 0)), 0));
-  const sum = (values: (number | null)[]) => values.reduce<number>((total, value) => total + (value ?? 0), 0);
+  if (!series.data) return <Skeleton rows={3} />;
+  const { times, matched, captured, bytes: octets, dropped, sums } = rates(series.data);
+  if (times.length === 0) return <p class="faint">{t(noSeries(capture))}</p>;
   return (
     <div class="two">
       <Plot
         title={t("plot.packets")}
-        sentence={t("plot.packets.sentence", { matched: sum(data.matched), captured: sum(data.captured), dropped: sum(dropped) })}
+        sentence={t("plot.packets.sentence", { matched: sums.matched, captured: sums.captured, dropped: sums.dropped })}
         times={times}
+        steps
         lines={[
-          { name: t("ledger.matched"), values: rate(data.matched), colour: "muted" },
-          { name: t("ledger.captured"), values: rate(data.captured), colour: "accent", fill: true },
-          { name: t("plot.dropped"), values: rate(dropped), colour: "bad", fill: true },
+          { name: t("ledger.matched"), values: matched, colour: "muted" },
+          { name: t("ledger.captured"), values: captured, colour: "accent", fill: true },
+          { name: t("plot.dropped"), values: dropped, colour: "bad", fill: true },
         ]}
       />
       <Plot
         title={t("plot.bytes")}
-        sentence={t("plot.bytes.sentence", { bytes: bytes(sum(data.bytes)) })}
+        sentence={t("plot.bytes.sentence", { bytes: bytes(sums.bytes) })}
         times={times}
-        lines={[{ name: t("col.bytes"), values: rate(data.bytes), colour: "ok", fill: true }]}
+        steps
+        lines={[{ name: t("col.bytes"), values: octets, colour: "ok", fill: true }]}
         format={(value) => `${bytes(value)}/s`}
       />
     </div>
   );
 }
 
-function Objects({ objects, account, capture }: { objects: CaptureObject[]; account: string; capture: Capture }) {
-  if (objects.length === 0) return <p class="faint">{ended(capture.status) ? t("objects.none") : t("objects.none.yet")}</p>;
-  return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={t("objects.title")}>
-      <table class="plain files">
-        <thead>
-          <tr>
-            <th scope="col">{t("objects.name")}</th>
-            <th scope="col" class="right">{t("col.bytes")}</th>
-            <th scope="col" class="right">{t("col.packets")}</th>
-            <th scope="col">{t("objects.from")}</th>
-            <th scope="col">{t("objects.to")}</th>
-            <th scope="col">SHA-256</th>
-            <th scope="col"><span class="visually-hidden">{t("col.actions")}</span></th>
-          </tr>
-        </thead>
-        <tbody>
-          {objects.map((object, index) => (
-            <tr key={object.name}>
-              <th scope="row"><Foreign text={object.name} mono max={80} /></th>
-              <td class="num right nowrap">{bytes(object.bytes)}</td>
-              <td class="num right">{number(object.packets)}</td>
-              <td><Time at={object.first_ns / 1e6} zone={false} /></td>
-              <td><Time at={object.last_ns / 1e6} /></td>
-              <td class="nowrap">
-                <span class="mono" title={visible(object.sha256)}>{visible(object.sha256.slice(0, 12))}…</span>
-                <Copy text={object.sha256} />
-              </td>
-              <td>
-                <a class="button quiet small" href={paths(account).object(capture.id, index)} download="" aria-label={t("action.download")} title={t("action.download")}>
-                  <Icon name="down" />
-                </a>
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
-  );
-}
-
 function Details({ capture, progress }: { capture: Capture; progress?: Progress }) {
+  const seconds = progress && lasted(progress);
   return (
     <dl class="details">
       <div><dt>{t("detail.id")}</dt><dd><span class="mono">{capture.id}</span> <Copy text={capture.id} /></dd></div>
       <div><dt>{t("detail.type")}</dt><dd>{t(`type.${capture.type}`)} · {t(`type.${capture.type}.text`)}</dd></div>
-      <div><dt>{t("detail.submitted")}</dt><dd><Time at={Date.parse(capture.submitted)} /></dd></div>
+      <div><dt>{t("detail.submitted")}</dt><dd><Time at={Date.parse(capture.submitted)} exact /></dd></div>
+      {progress?.started && <div><dt>{t(capture.offset_time ? "detail.window.from" : "detail.started")}</dt><dd><Time at={instant(progress.started)} exact /></dd></div>}
+      {progress?.ended && <div><dt>{t(capture.offset_time ? "detail.window.to" : "detail.ended")}</dt><dd><Time at={instant(progress.ended)} exact /></dd></div>}
+      {seconds !== undefined && <div><dt>{t("detail.duration")}</dt><dd class="num">{taken(seconds)}</dd></div>}
       {capture.offset_time && <div><dt>{t("detail.back")}</dt><dd><Time at={Date.parse(capture.offset_time)} /></dd></div>}
       {capture.stop_requested && <div><dt>{t("detail.stop")}</dt><dd><Time at={Date.parse(capture.stop_requested)} /></dd></div>}
       <div><dt>{t("detail.filter")}</dt><dd><Foreign text={JSON.stringify(capture.filter_v1)} mono /></dd></div>
       {capture.destination_conf && <div><dt>{t("detail.destination")}</dt><dd><Foreign text={capture.destination_conf} mono /> <Copy text={capture.destination_conf} /></dd></div>}
       {capture.colo_name && <div><dt>{t("detail.colo")}</dt><dd><Foreign text={capture.colo_name} /></dd></div>}
       <div><dt>{t("detail.status")}</dt><dd><span class="mono">{visible(capture.status)}</span></dd></div>
-      {progress?.spool && progress.spool.held_bytes > 0 && <div><dt>{t("detail.spool")}</dt><dd class="num">{bytes(progress.spool.held_bytes)}</dd></div>}
+      {ended(capture.status) && progress?.spool && progress.spool.held_bytes > 0 && <div><dt>{t("detail.spool")}</dt><dd class="num">{bytes(progress.spool.held_bytes)}</dd></div>}
     </dl>
   );
 }
@@ -276,6 +247,7 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
   const words = inWords(capture.filter_v1, t("filter.any")) ?? t("filter.all");
   const captured = ledger?.captured ?? capture.packets_captured ?? 0;
   const simple = capture.type === "simple";
+  const seconds = progress && lasted(progress);
   return (
     <div class={feed.feed.connection.value === "away" && running ? "page stale" : "page"}>
       <nav class="crumbs" aria-label={t("nav.crumbs")}>
@@ -286,7 +258,7 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
       <div class="page-head">
         <div class="grow">
           <h1><bdi>{visible(words)}</bdi></h1>
-          <p class="sub-line"><Status status={status} ledger={ledger} large /> <span class="faint">{t(`type.${capture.type}`)}{capture.colo_name && <> · <Foreign text={capture.colo_name} /></>}</span></p>
+          <p class="sub-line"><Status status={status} ledger={ledger} large /> <span class="faint num">{t(capture.offset_time ? "kind.back" : `type.${capture.type}`)}{capture.colo_name && <> · <Foreign text={capture.colo_name} /></>} · <Time at={instant(progress?.started ?? capture.submitted)} />{seconds !== undefined && <> · {taken(seconds)}</>}</span></p>
         </div>
         <div class="row">
           {simple && status === "success" && <a class="button primary" href={paths(account).download(id)} download={`pcap_${id}.pcap`}><Icon name="down" />{t("action.download")}</a>}
@@ -312,8 +284,7 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
         <section class="card">
           <h2>{t("capture.limits")}</h2>
           <div class="limits">
-            <Limit name={t("limit.time")} used={running ? Math.max(0, capture.time_limit - left) : capture.time_limit - (progress?.seconds_left ?? 0)} limit={running ? capture.time_limit : undefined} format={duration} />
-            {!running && <div class="limit row between"><span>{t("limit.time")}</span><span class="num">{duration(capture.time_limit)}</span></div>}
+            <Limit name={t("limit.time")} used={status === "running" || status === "pending" ? Math.max(0, capture.time_limit - left) : Math.min(seconds ?? capture.time_limit, capture.time_limit)} limit={capture.time_limit} format={status === "running" ? duration : taken} />
             <Limit name={t("limit.packets")} used={captured} limit={progress?.packet_limit ?? capture.packet_limit} format={number} />
             <Limit name={t("limit.bytes")} used={ledger?.captured_bytes ?? 0} limit={progress?.byte_limit ?? capture.byte_limit} format={bytes} />
           </div>
@@ -322,14 +293,10 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
       </div>
       <section class="card">
         <h2>{t("capture.overtime")}</h2>
-        <Plots account={account} id={id} running={status === "running"} />
+        <Plots account={account} capture={{ ...capture, status }} />
       </section>
       {ledger && <section class="card"><h2>{t("ledger.title")}</h2><LedgerView ledger={ledger} /></section>}
-      <section class="card">
-        <h2>{t("objects.title")} {progress && progress.objects.length > 0 && <span class="faint num">{number(progress.objects.length)}</span>}</h2>
-        {live && live.upload_waiting_bytes > 0 && <p class="faint num">{t("objects.waiting", { bytes: bytes(live.upload_waiting_bytes) })}</p>}
-        <Objects objects={progress?.objects ?? []} account={account} capture={{ ...capture, status }} />
-      </section>
+      <FilesCard account={account} capture={{ ...capture, status }} delivered={progress?.delivered} notYet={live && !ended(status) ? live.upload_waiting_bytes : 0} />
       <div class="grid-half">
         <section class="card">
           <h2>{t("capture.details")}</h2>

@@ -4,7 +4,7 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get, paths, type Problem } from "../api.ts";
-import { bind } from "../keys.ts";
+import { bind, keysOn } from "../keys.ts";
 import { useCaptures, type CapturesFeed } from "../live/captures.ts";
 import { inWords } from "../logic/filter.ts";
 import { lost, missing, type Ledger } from "../logic/ledger.ts";
@@ -19,7 +19,7 @@ import { StopDialog } from "../parts/stop.tsx";
 import { go, pages, place, setQuery } from "../router.ts";
 import { mayWrite } from "../session.ts";
 import type { Capture } from "../types.ts";
-import { bytes, duration, number, t, zoneName } from "../words/words.ts";
+import { bytes, duration, type Key, number, t, taken, zoneName } from "../words/words.ts";
 
 const PAGE = 50;
 
@@ -44,6 +44,8 @@ export interface Row {
   status: string;
   ledger?: Ledger;
   secondsLeft?: number;
+  /** How long it took packets, once it ended. */
+  seconds?: number;
 }
 
 function rowOf(capture: Capture, feed: CapturesFeed): Row {
@@ -51,11 +53,27 @@ function rowOf(capture: Capture, feed: CapturesFeed): Row {
   const status = live?.status ?? capture.status;
   const ledger = live?.ledger ?? feed.counts.value.get(capture.id)?.ledger;
   const secondsLeft = live && stoppable(status) ? timeLeft(live.seconds_left, now.value - feed.at.value) : undefined;
-  return { capture, status, ledger, secondsLeft };
+  return { capture, status, ledger, secondsLeft, seconds: feed.counts.value.get(capture.id)?.seconds };
 }
 
+/** What keys do in the list. Those that are `idle` also do it where nothing has the focus; the others scroll the page then. */
+export const ROW_KEYS: { keys: string; label: Key; idle?: boolean }[] = [
+  { keys: "j", label: "keys.down", idle: true },
+  { keys: "k", label: "keys.up", idle: true },
+  { keys: "ArrowDown", label: "keys.down" },
+  { keys: "ArrowUp", label: "keys.up" },
+  { keys: "PageDown", label: "keys.page" },
+  { keys: "PageUp", label: "keys.page" },
+  { keys: "Home", label: "keys.ends" },
+  { keys: "End", label: "keys.ends" },
+  { keys: "Enter", label: "keys.open", idle: true },
+  { keys: "s", label: "keys.row.stop", idle: true },
+  { keys: "d", label: "keys.row.download", idle: true },
+  { keys: "r", label: "keys.row.repeat", idle: true },
+];
+
 function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string; feed: CapturesFeed; stop: (id: string) => void }) {
-  const [at, setAt] = useState(0);
+  const [at, setAt] = useState(-1);
   const body = useRef<HTMLTableSectionElement>(null);
   const write = mayWrite(account);
   const focus = (index: number) => {
@@ -63,18 +81,32 @@ function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string
     setAt(next);
     (body.current?.children[next] as HTMLElement | undefined)?.focus();
   };
-  const key = (event: KeyboardEvent, row: Row, index: number) => {
-    if (event.target !== event.currentTarget || event.ctrlKey || event.metaKey || event.altKey) return;
+  /** Whether the key meant something for the row. */
+  const act = (key: string, row: Row, index: number): boolean => {
     const moves: Record<string, number> = { ArrowDown: index + 1, j: index + 1, ArrowUp: index - 1, k: index - 1, PageDown: index + 10, PageUp: index - 10, Home: 0, End: rows.length - 1 };
     const id = row.capture.id;
-    if (event.key in moves) focus(moves[event.key]!);
-    else if (event.key === "Enter") go(pages.capture(account, id));
-    else if (event.key === "s" && write && stoppable(row.status)) stop(id);
-    else if (event.key === "d" && row.capture.type === "simple" && row.status === "success") location.assign(paths(account).download(id));
-    else if (event.key === "r" && write) go(pages.start(account, id));
-    else return;
-    event.preventDefault();
+    if (key in moves) focus(moves[key]!);
+    else if (key === "Enter") go(pages.capture(account, id));
+    else if (key === "s" && write && stoppable(row.status)) stop(id);
+    else if (key === "d" && row.capture.type === "simple" && row.status === "success") location.assign(paths(account).download(id));
+    else if (key === "r" && write) go(pages.start(account, id));
+    else return false;
+    return true;
   };
+  const key = (event: KeyboardEvent, row: Row, index: number) => {
+    if (event.target !== event.currentTarget || event.ctrlKey || event.metaKey || event.altKey) return;
+    // Single letters can be switched off.
+    if (event.key.length === 1 && !keysOn.value) return;
+    if (act(event.key, row, index)) event.preventDefault();
+  };
+  // Where nothing has the focus the keys mean the row that had it last, which is marked; before there is one, j and k go to the first.
+  const idle = useRef<(key: string) => void>(() => undefined);
+  idle.current = (pressed) => {
+    const capture = rows[at];
+    if (pressed === "j" || pressed === "k") focus(at);
+    else if (capture) act(pressed, rowOf(capture, feed), at);
+  };
+  useEffect(() => bind("rows", ROW_KEYS.filter((one) => one.idle).map((one) => ({ ...one, run: () => idle.current(one.keys) }))), []);
   return (
     <table class="list" role="grid" aria-label={t("captures.title")} aria-rowcount={rows.length + 1}>
       <thead>
@@ -97,7 +129,7 @@ function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string
           const words = inWords(capture.filter_v1, t("filter.any")) ?? t("filter.all");
           const packets = ledger?.captured ?? capture.packets_captured;
           return (
-            <tr key={capture.id} role="row" aria-rowindex={index + 2} tabIndex={index === at ? 0 : -1} onFocus={() => setAt(index)} onKeyDown={(event) => key(event, row, index)}>
+            <tr key={capture.id} role="row" class={index === at ? "current" : undefined} aria-rowindex={index + 2} tabIndex={index === Math.max(0, at) ? 0 : -1} onFocus={() => setAt(index)} onKeyDown={(event) => key(event, row, index)}>
               <td role="gridcell" class="cell-status">
                 <Status status={status} ledger={ledger} />
               </td>
@@ -114,7 +146,7 @@ function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string
                 <Time at={Date.parse(capture.submitted)} zone={false} />
               </td>
               <td role="gridcell" class="cell-time right num nowrap">
-                {row.secondsLeft !== undefined ? <span>{t("captures.left", { span: duration(row.secondsLeft) })}</span> : duration(capture.time_limit)}
+                {row.secondsLeft !== undefined ? <span>{t("captures.left", { span: duration(row.secondsLeft) })}</span> : row.seconds !== undefined ? taken(row.seconds) : <span class="faint">–</span>}
               </td>
               <td role="gridcell" class="cell-packets right num" data-label={t("col.packets")}>
                 {packets === undefined ? <span class="faint">–</span> : number(packets)}
@@ -191,10 +223,7 @@ export function CapturesPage({ account }: { account: string }) {
       });
     return () => abort.abort();
   }, [account, status, type, turn]);
-  useEffect(() => bind("list", [
-    { keys: "/", label: "keys.filter", run: () => search.current?.focus() },
-    { keys: "j", label: "keys.rows", run: () => document.querySelector<HTMLElement>(".list tbody tr[tabindex='0']")?.focus() },
-  ]), []);
+  useEffect(() => bind("list", [{ keys: "/", label: "keys.filter", run: () => search.current?.focus() }]), []);
 
   const live = feed.live.value;
   const rows = state?.rows ?? [];
@@ -207,7 +236,7 @@ export function CapturesPage({ account }: { account: string }) {
       void get<Capture>(paths(account).capture(id)).then(({ result }) => setState((before) => before && { ...before, rows: before.rows.map((row) => (row.id === id ? result : row)) }), () => undefined);
   }, [endedNow]);
   useEffect(() => {
-    for (const capture of rows) if (!live.has(capture.id)) feed.want(capture.id);
+    for (const capture of rows) if (!live.has(capture.id) || ended(capture.status)) feed.want(capture.id);
   }, [rows, feed]);
 
   const needle = text.toLowerCase();

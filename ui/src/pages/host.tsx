@@ -2,7 +2,7 @@
 //
 // Invariant: the answer to the first question is the first thing on the page, in words.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { get, HOST } from "../api.ts";
 import { type HostFeed, rateOf, useHost } from "../live/host.ts";
 import { byTrouble, fullIn, greatest, isLoss, lastLoss, least, type Loss, losses } from "../logic/host.ts";
@@ -32,8 +32,11 @@ const causeWord = (cause: string) => {
 
 export function HostNav() {
   const at = route(place.value.path).name;
+  const bar = useRef<HTMLElement>(null);
+  // On a narrow screen the page that is shown may be beyond the edge.
+  useEffect(() => bar.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }), [at]);
   return (
-    <nav class="subnav" aria-label={t("nav.host")}>
+    <nav ref={bar} class="subnav" aria-label={t("nav.host")}>
       <Link to={pages.host} aria-current={at === "host" ? "page" : undefined}>{t("host.overview")}</Link>
       <Link to={pages.hostCaptures} aria-current={at === "hostCaptures" ? "page" : undefined}>{t("host.captures")}</Link>
       <Link to={pages.hostLog} aria-current={at === "hostLog" ? "page" : undefined}>{t("host.log")}</Link>
@@ -106,7 +109,7 @@ function Losses({ list }: { list: Loss[] }) {
               <tr key={`${loss.name}${loss.cause}`}>
                 <td class="num right lost">{number(loss.packets)}</td>
                 <th scope="row"><span title={loss.cause}>{causeWord(loss.cause)}</span></th>
-                <td>{loss.where === "port" ? <Foreign text={loss.name} mono /> : <>{loss.account && <><Foreign text={loss.account} /> · </>}<span class="mono">{visible(loss.name.slice(0, 8))}</span></>}</td>
+                <td>{loss.where === "port" ? <Foreign text={loss.name} mono /> : <>{loss.account && <><Foreign text={loss.account} /> · </>}<CaptureLink account={loss.account} id={loss.name} /></>}</td>
                 <td class="wrap-text">{known(`do.${loss.cause}`) ? t(`do.${loss.cause}` as Key) : ""}</td>
               </tr>
             ))}
@@ -232,7 +235,7 @@ function Storage({ host, state }: { host: HostFeed; state: HostState }) {
         <h2>{t("host.upload")}</h2>
         <dl class="figures">
           <Figure label={t("host.sending")} sub={t("host.objects", { count: upload.objects })}>{sent === undefined ? "–" : `${bytes(sent)}/s`}</Figure>
-          <Figure label={t("host.waiting")} tone={upload.failures > 0 && upload.waiting_bytes > 0 ? "warn" : undefined} sub={upload.oldest_seconds ? t("host.oldest", { span: duration(upload.oldest_seconds) }) : t("host.nothing.waits")}>{bytes(upload.waiting_bytes)}</Figure>
+          <Figure label={t("host.waiting")} tone={upload.failures > 0 && upload.waiting_bytes > 0 ? "warn" : undefined} sub={upload.waiting_bytes === 0 ? t("host.nothing.waits") : upload.oldest_seconds ? t("host.oldest", { span: duration(upload.oldest_seconds) }) : t("host.oldest.runs")}>{bytes(upload.waiting_bytes)}</Figure>
           <Figure label={t("host.retries")} sub={t("host.failures", { count: upload.failures })}>{number(upload.retries)}</Figure>
         </dl>
         {upload.last_error && <Notice tone="warn"><Foreign text={upload.last_error} />{upload.next_try_seconds !== undefined && upload.next_try_seconds !== null && <p class="faint">{t("host.nexttry", { span: duration(upload.next_try_seconds) })}</p>}</Notice>}
@@ -350,15 +353,22 @@ function Overview() {
           <Queues host={host} state={state} />
           <Stages host={host} state={state} />
           <section class="card"><h2>{t("host.captures")}</h2><HostCaptures state={state} limit={8} /></section>
-          <p class="faint num small">{t("host.api", { connections: state.api.connections, max: state.api.connections_max, streams: state.api.streams })}</p>
+          <p class="faint num small">{t("host.api", { connections: state.api.connections, max: state.api.connections_max })}, {t("host.streams", { count: state.api.streams })}</p>
         </>
       )}
     </div>
   );
 }
 
-export function HostCaptures({ state, limit }: { state: HostState; limit?: number }) {
-  const list = byTrouble(state.captures);
+/** A capture's id: a link where this session has its account, for only an account's own session sees a capture. */
+export function CaptureLink({ account, id }: { account: string | undefined; id: string }) {
+  const mine = account !== undefined && session.value?.accounts.some((one) => one.id === account);
+  const short = <span class="mono" title={visible(id)}>{visible(id.slice(0, 8))}</span>;
+  return mine ? <Link to={pages.capture(account, id)}>{short}</Link> : short;
+}
+
+export function HostCaptures({ state, limit, only }: { state: HostState; limit?: number; only?: (capture: { id: string; account: string }) => boolean }) {
+  const list = byTrouble(state.captures ?? []).filter((capture) => only?.(capture) ?? true);
   const shown = limit ? list.slice(0, limit) : list;
   if (list.length === 0) return <p class="faint">{t("host.nocaptures")}</p>;
   return (
@@ -370,7 +380,7 @@ export function HostCaptures({ state, limit }: { state: HostState; limit?: numbe
             <tr key={capture.id}>
               <td><Status status={capture.status} ledger={capture.ledger} /></td>
               <th scope="row"><Foreign text={capture.account} max={64} /></th>
-              <td class="mono" title={visible(capture.id)}>{visible(capture.id.slice(0, 8))}</td>
+              <td><CaptureLink account={capture.account} id={capture.id} /></td>
               <td>{known(`type.${capture.kind}`) ? t(`type.${capture.kind}` as Key) : visible(capture.kind)}</td>
               <td class="num right">{number(capture.ledger.captured)}</td>
               <td class="num right nowrap">{bytes(capture.ledger.captured_bytes)}</td>

@@ -126,7 +126,7 @@ function KindCards({ capabilities, choose }: { capabilities: Capabilities; choos
     },
     {
       kind: "full",
-      facts: [t("kind.full.one"), t("kind.full.limits", { seconds: duration(capabilities.full.time_limit_max) }), capabilities.require_validation ? t("kind.full.proof") : t("kind.full.noproof")],
+      facts: [t("kind.full.one"), t("kind.full.limits", { seconds: duration(capabilities.full.time_limit_max) }), !capabilities.require_validation ? t("kind.full.noproof") : capabilities.destinations.includes("file") ? t("kind.full.file") : t("kind.full.proof")],
     },
   ];
   return (
@@ -327,7 +327,7 @@ export function StartPage({ account }: { account: string }) {
   useLayoutEffect(() => document.getElementById("main")?.focus({ preventScroll: true }), [kind]);
   useEffect(() => {
     if (from === "") return;
-    void Promise.all([get<Capture>(paths(account).capture(from)), get<Progress>(paths(account).progress(from)).catch(() => undefined)]).then(([capture, progress]) => {
+    void Promise.all([get<Capture>(paths(account).capture(from)), get<Progress>(paths(account).progress(from, 0)).catch(() => undefined)]).then(([capture, progress]) => {
       const made = template(capture.result, progress?.result);
       setForm(made.form);
       setQuery({ from: undefined, type: made.kind });

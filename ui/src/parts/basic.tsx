@@ -83,11 +83,11 @@ export function Foreign({ text, mono, max }: { text: string; mono?: boolean; max
   );
 }
 
-export function Time({ at, zone = true }: { at: number; zone?: boolean }) {
+export function Time({ at, zone = true, exact }: { at: number; zone?: boolean; exact?: boolean }) {
   if (!Number.isFinite(at)) return <span class="faint">–</span>;
   return (
     <time dateTime={new Date(at).toISOString()} title={new Date(at).toISOString()} class="num nowrap">
-      {dateTime(at)}
+      {dateTime(at, exact)}
       {zone && <span class="unit"> {zoneName()}</span>}
     </time>
   );

@@ -69,7 +69,7 @@ function Steps({ steps, title }: { steps: Step[]; title: string }) {
   );
 }
 
-/** Each loss with where it happens and what to do about it, as docs/OPERATIONS.md has it. */
+/** Each loss with where it happens and what a customer can do about it; an operator reads `do.` on the host's page. */
 function Causes({ ledger }: { ledger: Ledger }) {
   const list = causes(ledger).filter((cause) => !cause.wanted);
   if (list.length === 0) return null;
@@ -81,7 +81,7 @@ function Causes({ ledger }: { ledger: Ledger }) {
             <b class="num lost">{number(packets)}</b> {termName((PORT_CAUSES as readonly string[]).includes(cause) ? `port.${cause}` : `dropped.${cause}`)}
           </dt>
           <dd>
-            {t(`where.${cause}` as Key)} <span class="faint">{t(`do.${cause}` as Key)}</span>
+            {t(`where.${cause}` as Key)} <span class="faint">{t(`you.${cause}` as Key)}</span>
           </dd>
         </div>
       ))}

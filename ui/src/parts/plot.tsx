@@ -24,11 +24,20 @@ interface Props {
   format?: (value: number) => string;
   height?: number;
   log?: boolean;
+  /** Each value holds until the next time; the last time is an end, and has the value before it. */
+  steps?: boolean;
 }
 
 const token = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function options(props: Props, width: number): uPlotType.Options {
+/** Digits of a second that tell two ticks or points of the axis apart. */
+function digitsOf(times: number[]): 0 | 1 | 2 | 3 {
+  const spanned = (times.at(-1) ?? 0) - (times[0] ?? 0);
+  if (times.length < 2 || spanned >= 8) return 0;
+  return spanned >= 0.8 ? 1 : spanned >= 0.08 ? 2 : 3;
+}
+
+function options(props: Props, width: number, UPlot: typeof uPlotType): uPlotType.Options {
   const font = "11px Inter, system-ui, sans-serif";
   const axis = { stroke: token("--text-3"), font, grid: { stroke: token("--line"), width: 1 }, ticks: { show: false } };
   const format = props.format ?? short;
@@ -39,7 +48,7 @@ function options(props: Props, width: number): uPlotType.Options {
     legend: { show: false },
     scales: { x: { time: true, range: (plot, min, max) => (plot.data[0].length > 1 ? [min, max] : [min - 30, min + 30]) }, y: props.log ? { distr: 3 } : { range: (_plot, _min, max) => [0, max > 0 ? max * 1.08 : 1] } },
     axes: [
-      { ...axis, size: 26, values: (_plot, ticks) => ticks.map((tick) => clock(tick * 1000)), space: 90 },
+      { ...axis, size: 26, values: (plot, ticks) => ticks.map((tick) => clock(tick * 1000, digitsOf(plot.data[0] as number[]))), space: 96 },
       { ...axis, size: 58, values: (_plot, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))), space: 34 },
     ],
     series: [
@@ -49,7 +58,8 @@ function options(props: Props, width: number): uPlotType.Options {
         stroke: token(`--plot-${line.colour}`),
         width: 1.5,
         fill: line.fill ? token(`--plot-${line.colour}-fill`) : undefined,
-        points: { show: props.times.length < 3 },
+        points: { show: props.times.length < 2 },
+        paths: props.steps ? UPlot.paths.stepped!({ align: 1 }) : undefined,
         spanGaps: false,
       })),
     ],
@@ -71,7 +81,7 @@ export function Plot(props: Props) {
     void import("uplot").then(({ default: UPlot }) => {
       const element = box.current;
       if (gone || !element) return;
-      const made = options(latest.current, Math.max(120, element.clientWidth));
+      const made = options(latest.current, Math.max(120, element.clientWidth), UPlot);
       made.hooks = { setCursor: [(self) => setAt(self.cursor.idx ?? null)] };
       plot.current = new UPlot(made, data(latest.current), element);
       observer = new ResizeObserver(() => plot.current?.setSize({ width: Math.max(120, element.clientWidth), height: props.height ?? 160 }));
@@ -103,7 +113,7 @@ export function Plot(props: Props) {
               </span>
             );
           })}
-          {at !== null && props.times[at] !== undefined && <span class="faint num">{clock(props.times[at]! * 1000)}</span>}
+          {at !== null && props.times[at] !== undefined && <span class="faint num">{clock(props.times[at]! * 1000, digitsOf(props.times))}</span>}
         </span>
         <button type="button" class="button quiet small" aria-pressed={table} onClick={() => setTable(!table)}>
           {t("plot.table")}
@@ -119,7 +129,10 @@ function data(props: Props): uPlotType.AlignedData {
   return [props.times, ...props.lines.map(({ values }) => values)];
 }
 
-function PlotTable({ times, lines, format = short }: Props) {
+function PlotTable({ times: all, lines, format = short, steps }: Props) {
+  // The end of the last step has no value of its own.
+  const times = steps ? all.slice(0, -1) : all;
+  const digits = digitsOf(all);
   const step = Math.max(1, Math.ceil(times.length / 60));
   return (
     <div class="scroll plot-table" tabIndex={0}>
@@ -139,7 +152,7 @@ function PlotTable({ times, lines, format = short }: Props) {
             index % step === 0 ? (
               <tr key={time}>
                 <th scope="row" class="num">
-                  {clock(time * 1000)}
+                  {clock(time * 1000, digits)}
                 </th>
                 {lines.map(({ name, values }) => (
                   <td key={name} class="num right">

@@ -5,8 +5,8 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { bind, bindings, keysOn, setKeys } from "../keys.ts";
-import { duration, locale, LOCALES, localTime, remember, setLocale, t, type Locale } from "../words/words.ts";
-import { go, pages, place, route } from "../router.ts";
+import { duration, type Key, locale, LOCALES, localTime, remember, setLocale, t, type Locale } from "../words/words.ts";
+import { go, lastAccount, pages, place, route } from "../router.ts";
 import { load, logout, over, remaining, session } from "../session.ts";
 import { Dialog, Icon, Link } from "./basic.tsx";
 import { LiveRegion, live } from "./announce.tsx";
@@ -175,15 +175,26 @@ function KeysDialog({ close }: { close: () => void }) {
 
 /** Every key that works now, from the registry. */
 export function KeysTable() {
+  return <KeyRows list={[...bindings.value.values()].flat()} />;
+}
+
+const CAPS: Record<string, string> = { ArrowDown: "↓", ArrowUp: "↑", PageDown: "PgDn", PageUp: "PgUp" };
+
+/** Keys with what they do; those that do the same are one row. */
+export function KeyRows({ list }: { list: readonly { keys: string; label: Key }[] }) {
+  const labels = [...new Set(list.map(({ label }) => label))];
   return (
     <table class="keys">
       <tbody>
-        {[...bindings.value.values()].flat().map(({ keys, label }) => (
-          <tr key={keys}>
+        {labels.map((label) => (
+          <tr key={label}>
             <th scope="row">
-              {keys.split(" ").map((key) => (
-                <kbd key={key}>{key}</kbd>
-              ))}
+              {list
+                .filter((one) => one.label === label)
+                .flatMap(({ keys }) => keys.split(" "))
+                .map((key) => (
+                  <kbd key={key}>{CAPS[key] ?? key}</kbd>
+                ))}
             </th>
             <td>{t(label)}</td>
           </tr>
@@ -195,8 +206,11 @@ export function KeysTable() {
 
 export function Shell({ children }: { children: ComponentChildren }) {
   const at = route(place.value.path);
-  const account = "account" in at ? at.account : undefined;
-  const home = account ?? session.value?.accounts[0]?.id;
+  const accounts = session.value?.accounts ?? [];
+  // Help and the host's pages have no account of their own: they keep the one that was chosen.
+  const kept = accounts.find(({ id }) => id === lastAccount.value)?.id;
+  const account = "account" in at ? at.account : kept;
+  const home = account ?? accounts[0]?.id;
   const operator = session.value?.operator ?? false;
   const [keys, setKeysShown] = useState(false);
   useEffect(

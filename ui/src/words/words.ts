@@ -4,7 +4,7 @@
 // Invariant: a key that a language lacks does not compile. Every time that is shown says its zone.
 
 import { signal } from "@preact/signals";
-import { span } from "../logic/time.ts";
+import { span, took } from "../logic/time.ts";
 import { en } from "./en.ts";
 
 export type Entry = string | { one: string; other: string };
@@ -32,6 +32,23 @@ export function remember(key: string, value: string): void {
     localStorage.setItem(key, value);
   } catch {
     // A browser that keeps nothing asks again the next time.
+  }
+}
+
+/** The same for this tab alone. */
+export function recallTab(key: string): string | null {
+  try {
+    return sessionStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+export function rememberTab(key: string, value: string): void {
+  try {
+    sessionStorage.setItem(key, value);
+  } catch {
+    // As above.
   }
 }
 
@@ -138,7 +155,8 @@ export function short(value: number): string {
 
 const zone = () => (localTime.value ? undefined : "UTC");
 
-export function dateTime(milliseconds: number): string {
+/** `exact`: to the millisecond, for what is shorter than a second. */
+export function dateTime(milliseconds: number, exact = false): string {
   if (!Number.isFinite(milliseconds)) return "–";
   const format = new Intl.DateTimeFormat(tag(), {
     timeZone: zone(),
@@ -147,15 +165,16 @@ export function dateTime(milliseconds: number): string {
     hour: "2-digit",
     minute: "2-digit",
     second: "2-digit",
+    fractionalSecondDigits: exact ? 3 : undefined,
     hourCycle: "h23",
     year: new Date(milliseconds).getFullYear() === new Date().getFullYear() ? undefined : "numeric",
   });
   return format.format(milliseconds);
 }
 
-export function clock(milliseconds: number): string {
+export function clock(milliseconds: number, digits: 0 | 1 | 2 | 3 = 0): string {
   if (!Number.isFinite(milliseconds)) return "–";
-  return new Intl.DateTimeFormat(tag(), { timeZone: zone(), hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }).format(milliseconds);
+  return new Intl.DateTimeFormat(tag(), { timeZone: zone(), hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: digits || undefined, hourCycle: "h23" }).format(milliseconds);
 }
 
 export function zoneName(): string {
@@ -165,3 +184,5 @@ export function zoneName(): string {
 }
 
 export const duration = (seconds: number) => span(seconds);
+/** What something took, to a part of a second where it was short. */
+export const taken = (seconds: number) => took(seconds).replace(".", tag() === "de" ? "," : ".");
