@@ -2,15 +2,18 @@
 //! words.
 //!
 //! hyper answers a head that it cannot parse with a status and no body, and others with nothing. A service never answers a
-//! failure without a body, so such an answer can be told apart: it is held back, and ours is sent in its place.
+//! failure without a body, so such an answer can be told apart: it is held back, and ours is sent in its place. Only what is written
+//! while no answer of the service is under way can be hyper's own: packets in a body may read like an answer.
 //!
 //! Invariant: a peer that has sent something and gets no answer from the service gets one from here, and then the connection ends.
 
+use super::peer::Standing;
 use axum::body::to_bytes;
 use axum::http::StatusCode;
 use axum::response::Response;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -19,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 /// What a peer may still send before it has read the answer: a reset would take that from it.
 const LEFT_BYTES_MAX: usize = 1 << 20;
+/// A write of hyper's own answer has no more.
+const BARE_BYTES_MAX: usize = 512;
 /// Of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -50,6 +55,9 @@ pub type Answer = fn(Fault) -> Response;
 /// A connection, watched for what hyper makes of it.
 pub(super) struct Watched<S> {
     stream: S,
+    standing: Arc<Standing>,
+    /// Requests of which everything is written.
+    written: u32,
     /// Something was read that nothing has been written for.
     begun: bool,
     /// The end of a line was among that.
@@ -61,8 +69,8 @@ pub(super) struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    pub fn new(stream: S) -> Self {
-        Self { stream, begun: false, line_ended: false, says_http: false, held: None }
+    pub fn new(stream: S, standing: Arc<Standing>) -> Self {
+        Self { stream, standing, written: 0, begun: false, line_ended: false, says_http: false, held: None }
     }
 
     /// What was wrong, if the connection ended with `error`; and the connection.
@@ -83,7 +91,9 @@ impl<S> Watched<S> {
 
     /// Whether these bytes, which would be written, are held back.
     fn holds(&mut self, bytes: &[u8]) -> bool {
-        self.held = bare_refusal(bytes);
+        // What hyper has buffered may be of an answer until it has flushed all of that.
+        let is_hypers = self.standing.requests() == self.written && bytes.len() <= BARE_BYTES_MAX;
+        self.held = if is_hypers { bare_refusal(bytes) } else { None };
         let is_held = self.held.is_some();
         // What was read is answered; what hyper holds an answer to is still to be judged.
         self.begun = false;
@@ -145,7 +155,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         self.stream.is_write_vectored()
     }
 
+    /// hyper flushes when its buffer is empty.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.standing.idle_since().is_some() {
+            self.written = self.standing.requests();
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -97,6 +97,11 @@ impl Standing {
         self.requests.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
+    /// Requests so far.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// All of an answer was handed over.
     pub(super) fn answered(&self) {
         self.set_idle_since(Some(Instant::now()));

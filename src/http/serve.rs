@@ -257,7 +257,7 @@ impl Visit {
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.head_time_max)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(Watched::new(stream)), service);
+            .serve_connection(TokioIo::new(Watched::new(stream, Arc::clone(&self.place.standing))), service);
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = stays_too_long(&self.place.standing, bounds.stranger_time_max) => {

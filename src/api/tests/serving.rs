@@ -417,3 +417,50 @@ async fn a_certificate_that_was_renewed_is_used_once_it_is_read_again() {
     tls.reload().unwrap();
     assert!(shakes(&new).await && !shakes(&old).await);
 }
+
+/// What hyper says when it cannot parse a head; packets can say it too.
+const BARE: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+
+/// A server of that text alone, as often as a download has bytes.
+async fn serves_bare() -> (SocketAddr, String) {
+    let text = BARE.repeat(100_000);
+    let body = text.clone();
+    let router = axum::Router::new().route("/", axum::routing::get(move || std::future::ready(body.clone())));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounds = Bounds::new(8, Duration::from_secs(30));
+    let door = Door { router, answer: fault, bounds, tls: None, proxies: Vec::new() };
+    tokio::spawn(serve(listener, door, std::future::pending()));
+    (address, text)
+}
+
+#[tokio::test]
+async fn packets_that_read_like_an_answer_of_the_server_are_in_a_download_to_the_byte() {
+    let (address, text) = serves_bare().await;
+    // Pieces of any length, so that writes begin anywhere in the text, also with it.
+    for piece in [BARE.len(), 1, 1000, 65_536] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        for answer in 0..2 {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            assert!(head.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&head));
+            let (mut body, mut pieces) = (vec![0; text.len()], 0);
+            while pieces < body.len() {
+                let end = body.len().min(pieces + if pieces < 100_000 { piece } else { 1 << 20 });
+                pieces += stream.read(&mut body[pieces..end]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            assert!(body == text.as_bytes(), "answer {answer} by {piece}");
+        }
+        // What hyper says by itself is told apart on the same connection, once its answers are read.
+        stream.write_all(b"no http at all\r\n\r\n").await.unwrap();
+        let answer = read(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"code\":1029"), "{answer}");
+    }
+}
