@@ -190,7 +190,7 @@ test("what the history holds is found by a look back, and the estimate before it
   const { ledger } = await host.api(`/pcaps/${id}/progress`);
   assert.ok(ledger.captured > 0);
   assert.equal(await figure(page, "Captured"), ledger.captured);
-  await page.getByText("Looks back from").waitFor();
+  await page.getByText("Window from").waitFor();
   assert.deepEqual(await violations(page), []);
 });
 

@@ -158,7 +158,7 @@ function Details({ capture, progress }: { capture: Capture; progress?: Progress 
       {progress?.started && <div><dt>{t(capture.offset_time ? "detail.window.from" : "detail.started")}</dt><dd><Time at={instant(progress.started)} exact /></dd></div>}
       {progress?.ended && <div><dt>{t(capture.offset_time ? "detail.window.to" : "detail.ended")}</dt><dd><Time at={instant(progress.ended)} exact /></dd></div>}
       {seconds !== undefined && <div><dt>{t("detail.duration")}</dt><dd class="num">{taken(seconds)}</dd></div>}
-      {capture.offset_time && <div><dt>{t("detail.back")}</dt><dd><Time at={Date.parse(capture.offset_time)} /></dd></div>}
+      {capture.offset_time && !progress?.ended && <div><dt>{t("detail.back")}</dt><dd><Time at={Date.parse(capture.offset_time)} /></dd></div>}
       {capture.stop_requested && <div><dt>{t("detail.stop")}</dt><dd><Time at={Date.parse(capture.stop_requested)} /></dd></div>}
       <div><dt>{t("detail.filter")}</dt><dd><Foreign text={JSON.stringify(capture.filter_v1)} mono /></dd></div>
       {capture.destination_conf && <div><dt>{t("detail.destination")}</dt><dd><Foreign text={capture.destination_conf} mono /> <Copy text={capture.destination_conf} /></dd></div>}
