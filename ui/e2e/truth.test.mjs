@@ -161,6 +161,7 @@ test("a bucket is proven in the browser with what stands in the store, and a ful
   const id = page.url().slice(-32);
   assert.equal((await ended(id)).status, "success");
   await page.getByText("The packet limit was reached").waitFor();
+  await page.locator(".status", { hasText: /^Complete/ }).waitFor();
   const { ledger, objects } = await holds(page, id);
   assert.equal(ledger.captured, 20_000);
   assert.deepEqual(await violations(page), []);

@@ -209,7 +209,9 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
   const [stopping, setStopping] = useState(false);
   const live = feed.live.value.get(id);
   const data = view.data;
-  const status = live?.status ?? data?.capture.status ?? "";
+  // What has ended does not change any more: a look that is a second old must not stand over it.
+  const settled = data !== undefined && ended(data.capture.status) && ended(data.progress?.status ?? data.capture.status);
+  const status = (settled ? data.capture.status : live?.status) ?? data?.capture.status ?? "";
   useTitle(data ? (inWords(data.capture.filter_v1, t("filter.any")) ?? t("filter.all")) : t("captures.title"));
   // What the stream does not carry (objects, reason, messages) is asked for when something of it changed.
   const signs = live ? `${live.status} ${live.objects} ${JSON.stringify(live.warnings ?? 0)}` : "";
@@ -236,7 +238,7 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
     );
   if (!data) return <div class="page">{view.error === undefined ? <Skeleton rows={10} /> : <ErrorBox error={view.error} retry={view.reload} />}</div>;
   const { capture, progress } = data;
-  const ledger = live?.ledger ?? progress?.ledger;
+  const ledger = (settled ? progress?.ledger : undefined) ?? live?.ledger ?? progress?.ledger;
   const came = live ? feed.at.value : view.at;
   const left = timeLeft(live?.seconds_left ?? progress?.seconds_left ?? 0, now.value - came);
   const running = !ended(status);
