@@ -100,6 +100,7 @@ impl Engine {
                 let mut found = capture.progress(self.ledger(capture), self.now().mono);
                 found.warnings.extend(self.machine.pressure().warning(self.planes.spool.held_bytes()));
                 found.warnings.extend(self.machine.share_warning(&account));
+                found.warnings.extend(self.planes.pace.warning());
                 Some(found)
             }
             None => self.machine.look_back(serial).map(|look| progress(&look.view(), 0.0)),
@@ -284,6 +285,7 @@ impl Engine {
             spool_alarms,
             spool_short: pressure.is_short(),
             clock: self.planes.clock.read(),
+            pace: self.planes.pace.read(),
         }
     }
 }

@@ -9,6 +9,8 @@ mod descriptors;
 #[cfg(feature = "dpdk")]
 mod identity;
 #[cfg(feature = "dpdk")]
+mod load;
+#[cfg(feature = "dpdk")]
 mod measure;
 #[cfg(feature = "dpdk")]
 mod memory;

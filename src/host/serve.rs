@@ -4,6 +4,7 @@
 //! task that dies ends the process with an error.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::load;
 use super::memory;
 use super::observation::{Observation, Viewers};
 use super::origin;
@@ -21,7 +22,7 @@ use crate::api::{self, Accounts, ApiState, Offers, OldestNs, Ui};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan, UiPlan};
 use crate::dashboard::Site;
-use crate::deliver::{KeyError, Places};
+use crate::deliver::{KeyError, Pace, PaceRules, Places};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
@@ -210,6 +211,7 @@ fn planes(
         accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
         account: account_bounds(plan),
         places: places(plan),
+        pace: pace(plan, storage, plane),
         simple_written: Arc::clone(&storage.simple_written),
         look_back_interval: plan.shares.look_back_interval,
         simple_interval: plan.capture.simple_interval,
@@ -228,6 +230,15 @@ fn account_bounds(plan: &Plan) -> AccountBounds {
         share: plan.spool.share_bytes_max,
         ..AccountBounds::of(plan.spool.bytes_max, shares.account_percent, plan.accounts.len())
     }
+}
+
+fn pace(plan: &Plan, storage: &Storage, plane: &DataPlane) -> Arc<Pace> {
+    let rules = PaceRules {
+        wait_percent: plan.upload.wait_percent,
+        high_water_percent: plan.high_water_percent,
+        share_percent: plan.upload.share_percent,
+    };
+    Arc::new(Pace::new(rules, load::of(&plane.heartbeats, &storage.spool)))
 }
 
 fn places(plan: &Plan) -> Arc<Places> {

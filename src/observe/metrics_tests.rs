@@ -100,7 +100,6 @@ fn snapshot() -> Snapshot {
         spool_max: 100,
         account_max: 50,
         uploads: Default::default(),
-        has_io_uring: true,
         log_lines_dropped: 0,
         authentication_failures: vec![("denied", 3)],
         connections_cut: vec![("displaced", 4)],

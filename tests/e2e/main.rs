@@ -39,6 +39,7 @@ mod measure;
 mod memory;
 mod outcome;
 mod owners;
+mod pace;
 mod overload;
 mod panels;
 #[path = "../common/proxy.rs"]
