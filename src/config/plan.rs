@@ -5,6 +5,7 @@
 
 use crate::api::{Credential, Rules};
 use crate::block::{BlockShare, Hugepages};
+use crate::drivers::Bus;
 use crate::history::HistoryConfig;
 use crate::job::AccountId;
 use crate::ownership::ProofRules;
@@ -94,16 +95,10 @@ impl PortPlan {
     /// The full PCI address (`0000:03:00.0`) if the device is given by one, with or without its domain.
     #[must_use]
     pub fn pci_address(&self) -> Option<String> {
-        let address = self.device.split(',').next()?;
-        let full =
-            if address.len() == "03:00.0".len() { format!("0000:{address}") } else { address.to_owned() };
-        let legal = full.len() == 12
-            && full.bytes().enumerate().all(|(at, byte)| match at {
-                4 | 7 => byte == b':',
-                10 => byte == b'.',
-                _ => byte.is_ascii_hexdigit(),
-            });
-        legal.then(|| full.to_ascii_lowercase())
+        match Bus::of(&self.device) {
+            Bus::Pci(address) => Some(address),
+            Bus::Other | Bus::Virtual => None,
+        }
     }
 
     /// Name of the device: what stands before the first comma.
@@ -164,6 +159,12 @@ impl BlocksPlan {
 }
 
 impl Plan {
+    /// Every port's device, as written.
+    #[must_use]
+    pub fn devices(&self) -> Vec<&str> {
+        self.ports.iter().map(|port| port.device.as_str()).collect()
+    }
+
     /// What a worker has of the blocks.
     #[must_use]
     pub fn block_share(&self) -> BlockShare {

@@ -64,6 +64,14 @@ pub enum PortError {
         /// As configured.
         device: String,
     },
+    /// EAL took the device with other arguments.
+    #[error("device {device:?} was taken by EAL with the arguments {has:?}: remove it from dpdk.eal")]
+    Arguments {
+        /// As configured.
+        device: String,
+        /// What it has.
+        has: String,
+    },
     /// Queues that the device does not have, or that would be left unread.
     #[error("device {device:?}: {asked} queues are asked for, it has {has}{}: set `queues` accordingly", if *.all { " and all must be read" } else { "" })]
     Queues {

@@ -2,8 +2,10 @@
 #include "shim.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
+#include <rte_devargs.h>
 #include <rte_ether.h>
 #include <rte_prefetch.h>
 #include <rte_ring.h>
@@ -127,6 +129,21 @@ trawl_port_find(const char *name)
 			return port;
 	}
 	return -1;
+}
+
+int
+trawl_port_arguments(uint16_t port, char *arguments, size_t size)
+{
+	const struct rte_devargs *devargs;
+	struct rte_eth_dev_info info;
+
+	arguments[0] = '\0';
+	if (rte_eth_dev_info_get(port, &info) != 0 || info.device == NULL)
+		return -1;
+	devargs = rte_dev_devargs(info.device);
+	if (devargs != NULL && devargs->args != NULL)
+		snprintf(arguments, size, "%s", devargs->args);
+	return 0;
 }
 
 int

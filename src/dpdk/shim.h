@@ -87,6 +87,8 @@ uint64_t trawl_cycles(void);
 
 /* The port of that name or of the device of that name; -1 if there is none. */
 int trawl_port_find(const char *name);
+/* The arguments with which the port's device was taken, cut at size. Returns 0, or -1 if that is not known. */
+int trawl_port_arguments(uint16_t port, char *arguments, size_t size);
 /* These return 0 or a negative errno. */
 int trawl_port_device(uint16_t port, struct trawl_device *device);
 int trawl_port_configure(uint16_t port, const struct trawl_setup *setup);

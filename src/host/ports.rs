@@ -99,9 +99,13 @@ fn config(plan: &PortPlan) -> PortConfig {
     }
 }
 
+fn devices(plans: &[PortPlan]) -> Vec<&str> {
+    plans.iter().map(|plan| plan.device.as_str()).collect()
+}
+
 /// Starts EAL and every port.
 pub(super) fn start(eal: &[String], plans: &[PortPlan]) -> Result<Ports, PortsError> {
-    let eal = Eal::init(eal)?;
+    let eal = Eal::init_for(eal, &devices(plans))?;
     tracing::info!(arguments = ?eal.arguments(), memory = ?eal.memory(), "EAL is up");
     let mut ports = Ports { eal, started: Vec::new(), queues: Vec::new() };
     for plan in plans {
@@ -150,7 +154,7 @@ pub(super) fn log_counters(ports: &[Started]) {
 /// # Errors
 /// When EAL does not start.
 pub fn probe(eal: &[String], plans: &[PortPlan]) -> Result<Vec<PortAnswer>, String> {
-    let eal = Eal::init(eal).map_err(|e| e.to_string())?;
+    let eal = Eal::init_for(eal, &devices(plans)).map_err(|e| e.to_string())?;
     Ok(plans.iter().map(|plan| ask(&eal, plan)).collect())
 }
 
