@@ -87,6 +87,8 @@ sections! {
         mbufs: u64 = 4096,
         /// The longest frame that is received.
         frame_bytes_max: u64 = 9018,
+        /// Whether the host does not start without it.
+        required: bool = true,
     }
     /// `[cores]`
     Cores {

@@ -89,6 +89,8 @@ pub struct PortPlan {
     pub mbufs: u32,
     /// The longest frame that is received, in bytes without FCS.
     pub frame_bytes_max: u32,
+    /// Whether the host does not start without it.
+    pub required: bool,
 }
 
 impl PortPlan {

@@ -193,6 +193,7 @@ fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
         rx_descriptors: rx_descriptors as u16,
         mbufs: mbufs as u32,
         frame_bytes_max: frame_bytes_max as u32,
+        required: port.required,
     }
 }
 

@@ -4,7 +4,10 @@
 //! Invariant: a device is closed once, after its last queue is gone and before its buffers are freed.
 #![allow(unsafe_code)]
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::{
     device::DeviceError,
@@ -110,7 +113,8 @@ pub enum PortError {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) id: u16,
-    pub(super) plugged: bool,
+    /// Its device is unplugged when it is closed.
+    pub(super) unplugs: AtomicBool,
     pub(super) started: bool,
     pub(super) device: String,
     pub(super) pools: Mutex<Vec<Arc<Mempool>>>,
@@ -141,9 +145,10 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         let mut ports = self.eal.control();
+        let unplugs = self.unplugs.load(Ordering::Relaxed);
         // SAFETY: control is held; queues hold an Arc of self, so nobody polls any more. The pools are fields and are
         // dropped after this.
-        unsafe { sys::trawl_port_close(self.id, self.started.into(), self.plugged.into()) };
+        unsafe { sys::trawl_port_close(self.id, self.started.into(), unplugs.into()) };
         ports.remove(&self.id);
     }
 }

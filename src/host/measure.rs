@@ -142,7 +142,7 @@ fn measure_in(
     dir: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Measured>, MeasureError> {
-    let eal = Eal::init(&plan.eal).map_err(PortsError::from)?;
+    let eal = Eal::init_for(&plan.eal, &[]).map_err(PortsError::from)?;
     serve::stay_off_worker_cores(&plan.cores.writers).map_err(|e| MeasureError::Cores(Box::new(e)))?;
     let mut found = Vec::new();
     for (frames, sizes) in SIZES {

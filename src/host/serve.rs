@@ -142,8 +142,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &storage.spool, &on_worker)?;
     log_plane(&plane, &storage.spool);
     memory::settle(&plan, &plane, storage.spool.config().write);
-    let started = Arc::new(ports.started);
-    let counts = Reader::start(Arc::clone(&started))
+    let counts = Reader::start(ports.places, &plane.queues)
         .map_err(|source| ServeError::System { doing: "start the thread that reads the ports", source })?;
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, counts.latest()))?;
     let observation =
@@ -159,8 +158,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         end_in(LAST_TIME_MAX);
     }
     plane.stop();
-    drop(counts);
-    ports::log_counters(&started);
+    ports::log_counters(&counts.finish());
     storage.take_in();
     tracing::info!("ended");
     result

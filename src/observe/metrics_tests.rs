@@ -10,6 +10,7 @@ use crate::observe::sources::StageView;
 use crate::observe::{PortCounters, PortReading};
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 #[path = "../../tests/common/openmetrics.rs"]
@@ -70,17 +71,31 @@ fn snapshot() -> Snapshot {
         ports: vec![
             PortReading {
                 port: "net_pcap0".to_owned(),
+                is_required: true,
+                is_there: true,
                 counters: Some(PortCounters { rx: 5, ..PortCounters::default() }),
                 counts_losses: true,
                 link_up: true,
                 link_mbps: Some(10_000),
+                link_changes: 1,
+                quiet_seconds: 7,
+                gaps: 2,
+                gap_seconds: 9,
+                xstats: Arc::new(vec![("rx_good_packets".to_owned(), 5)]),
             },
             PortReading {
                 port: "a \"b\"\n\\".to_owned(),
+                is_required: false,
+                is_there: false,
                 counters: None,
                 counts_losses: false,
                 link_up: false,
                 link_mbps: None,
+                link_changes: 0,
+                quiet_seconds: 0,
+                gaps: 0,
+                gap_seconds: 0,
+                xstats: Arc::default(),
             },
         ],
         queues: vec![

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a device whose limits are not known here is left to EAL's own probe.
 
-use super::{Finding, Host, ProbePorts, interfaces};
+use super::{Finding, Host, ProbePorts, Severity, interfaces};
 use crate::config::{Plan, PortPlan};
 use crate::drivers::{Bus, Counted, Driver, TABLE, added};
 use crate::interface::Device;
@@ -17,7 +17,7 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("dpdk.eal", contradiction.to_string(), advice));
     }
     for (at, port) in plan.ports.iter().enumerate() {
-        let key = format!("port[{at}].device");
+        let (key, before) = (format!("port[{at}].device"), findings.len());
         match (Device::parse(&port.device), port.pci_address()) {
             (Some(device), _) => interfaces::device(device, &key, host, findings),
             (None, Some(address)) => pci(port, &address, &key, host, findings),
@@ -25,6 +25,15 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
             (None, None) if Bus::of(&port.device) == Bus::Other => {}
             (None, None) => vdev(port, &key, host, findings),
         }
+        findings[before..].iter_mut().for_each(|finding| judge(finding, port));
+    }
+}
+
+/// What keeps a port away that the host does not need keeps nothing else.
+fn judge(finding: &mut Finding, port: &PortPlan) {
+    if finding.severity == Severity::Error && !port.required {
+        finding.severity = Severity::Warning;
+        finding.text += "; the host serves without this port, which is not required, and tries it again";
     }
 }
 
@@ -159,7 +168,13 @@ pub(super) fn check_probed(plan: &Plan, probe: ProbePorts<'_>, findings: &mut Ve
     for (at, answer) in answers.into_iter().enumerate() {
         let key = format!("port[{at}].device");
         match answer {
-            Err(text) => findings.push(Finding::error(&key, text, "correct this port until DPDK opens it")),
+            Err(text) => {
+                let mut finding = Finding::error(&key, text, "correct this port until DPDK opens it");
+                if let Some(port) = plan.ports.get(at) {
+                    judge(&mut finding, port);
+                }
+                findings.push(finding);
+            }
             Ok(limitations) => {
                 let advice = "nothing if that is what you want of this device";
                 findings.extend(limitations.into_iter().map(|text| Finding::warning(&key, text, advice)));

@@ -143,6 +143,31 @@ fn a_pci_port_must_exist_and_be_free_for_dpdk() {
 }
 
 #[test]
+fn a_port_that_is_not_required_and_missing_is_a_warning() {
+    let made = Made::sound();
+    let severity = |required: &str| {
+        let config = made.config(&format!("device = \"0000:09:00.0\"\nrequired = {required}"), "");
+        let findings = check(&config, &made.host(), None);
+        let found = findings.into_iter().find(|finding| finding.text.contains("no PCI device")).unwrap();
+        (found.severity, found.text.contains("serves without this port"))
+    };
+    assert_eq!(severity("true"), (Severity::Error, false));
+    assert_eq!(severity("false"), (Severity::Warning, true));
+}
+
+#[test]
+fn what_dpdk_says_of_a_port_that_is_not_required_is_a_warning() {
+    let made = Made::sound();
+    let probe = |_: &[String], _: &[PortPlan]| Ok(vec![Err("it is gone".to_owned())]);
+    for (required, severity) in [("true", Severity::Error), ("false", Severity::Warning)] {
+        let config = made.config(&format!("{VFIO}\nrequired = {required}"), "");
+        let findings = check(&config, &made.host(), Some(&probe));
+        let found = findings.iter().find(|finding| finding.text.contains("it is gone")).unwrap();
+        assert_eq!(found.severity, severity);
+    }
+}
+
+#[test]
 fn a_nic_whose_driver_is_known_is_held_to_it_and_other_buses_are_left_to_dpdk() {
     let made = Made::sound();
     let id = |vendor: &str, device: &str| {
