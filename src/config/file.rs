@@ -89,6 +89,8 @@ sections! {
         frame_bytes_max: u64 = 9018,
         /// Whether the host does not start without it.
         required: bool = true,
+        /// Cores that poll its queues; any of `cores.workers` when empty.
+        workers: Vec<u64> = Vec::new(),
     }
     /// `[cores]`
     Cores {

@@ -14,6 +14,7 @@ mod resolve;
 mod rules;
 mod size;
 mod tenancy;
+mod topology;
 mod ui;
 
 pub use plan::{
@@ -22,3 +23,4 @@ pub use plan::{
 };
 pub use problem::{Problem, Problems};
 pub use size::ByteSize;
+pub use topology::{Topology, node_of_port};

@@ -12,7 +12,7 @@ use crate::ownership::ProofRules;
 use crate::pcap::ObjectFormat;
 use crate::spool::SpoolConfig;
 use crate::upload::StoresConfig;
-use crate::worker::{Sample, Timers};
+use crate::worker::{Dealt, Sample, Timers, Wish, deal};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -91,6 +91,8 @@ pub struct PortPlan {
     pub frame_bytes_max: u32,
     /// Whether the host does not start without it.
     pub required: bool,
+    /// Cores that poll its queues, all of them in [`CoresPlan::workers`]; any when empty.
+    pub workers: Vec<usize>,
 }
 
 impl PortPlan {
@@ -170,8 +172,18 @@ impl Plan {
     /// What a worker has of the blocks.
     #[must_use]
     pub fn block_share(&self) -> BlockShare {
-        let queues = self.ports.iter().map(|port| usize::from(port.queues)).sum();
-        BlockShare::dealt(self.blocks.count, queues, self.cores.workers.len())
+        let dealt = self.dealt();
+        BlockShare::of(self.blocks.count, dealt.queues_max(), dealt.cores.len())
+    }
+
+    /// Which worker polls which queue.
+    #[must_use]
+    pub fn dealt(&self) -> Dealt {
+        let wish = |port| {
+            let PortPlan { queues, workers: cores, .. } = port;
+            Wish { queues: *queues, cores }
+        };
+        deal(&self.ports.iter().map(wish).collect::<Vec<_>>(), &self.cores.workers)
     }
 
     /// Captures that can be attached at once, with the history's recording.

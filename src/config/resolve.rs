@@ -63,7 +63,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
-        ports: ports(&mut rules, &file.port),
+        ports: ports(&mut rules, &file.port, &cores.workers),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store,
         high_water_percent: high_water(&mut rules, &file.spool),
@@ -133,7 +133,7 @@ fn eal(rules: &mut Rules, arguments: &[String]) -> Vec<String> {
     arguments.to_vec()
 }
 
-fn ports(rules: &mut Rules, ports: &[file::Port]) -> Vec<PortPlan> {
+fn ports(rules: &mut Rules, ports: &[file::Port], workers: &[usize]) -> Vec<PortPlan> {
     if ports.is_empty() {
         rules.problems.push(Problem::Missing {
             key: "port".to_owned(),
@@ -142,7 +142,8 @@ fn ports(rules: &mut Rules, ports: &[file::Port]) -> Vec<PortPlan> {
     }
     let mut plans: Vec<PortPlan> = Vec::new();
     for (at, port) in ports.iter().enumerate() {
-        let plan = self::port(rules, port, &format!("port[{at}]"));
+        let mut plan = self::port(rules, port, &format!("port[{at}]"));
+        plan.workers = port_workers(rules, &port.workers, &format!("port[{at}].workers"), workers);
         let identity = |port: &PortPlan| port.pci_address().unwrap_or_else(|| port.name().to_owned());
         if !plan.device.is_empty() && plans.iter().any(|other| identity(other) == identity(&plan)) {
             let advice = "this device is given by an earlier [[port]]; remove one, or number vdevs apart (net_pcap0, net_pcap1)";
@@ -194,7 +195,21 @@ fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
         mbufs: mbufs as u32,
         frame_bytes_max: frame_bytes_max as u32,
         required: port.required,
+        workers: Vec::new(),
     }
+}
+
+/// The cores that poll a port.
+fn port_workers(rules: &mut Rules, cores: &[u64], key: &str, workers: &[usize]) -> Vec<usize> {
+    let mut list = Vec::new();
+    for core in cores {
+        match usize::try_from(*core) {
+            Ok(core) if workers.contains(&core) && !list.contains(&core) => list.push(core),
+            Ok(core) if list.contains(&core) => rules.wrong(key, core, "this core is in the list twice; remove one"),
+            _ => rules.wrong(key, core, "no worker runs there: choose from cores.workers, or add it there"),
+        }
+    }
+    list
 }
 
 fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {

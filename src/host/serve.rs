@@ -19,7 +19,7 @@ use super::tasks::Tasks;
 use super::{privileges, sandbox};
 use crate::api::{self, Accounts, ApiState, Offers, OldestNs, Ui};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
-use crate::config::{Account, Plan, UiPlan};
+use crate::config::{Account, Plan, Topology, UiPlan};
 use crate::dashboard::Site;
 use crate::deliver::{KeyError, Places};
 use crate::dpdk::Eal;
@@ -38,6 +38,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -428,8 +429,11 @@ pub(super) fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
 }
 
 pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
+    let (dealt, topology) = (plan.dealt(), Topology::read(Path::new("/")));
     DataPlaneConfig {
-        worker_cores: plan.cores.workers.clone(),
+        worker_nodes: dealt.cores.iter().map(|core| topology.of_core(*core)).collect(),
+        worker_cores: dealt.cores,
+        queue_workers: dealt.workers,
         writer_cores: plan.cores.writers.clone(),
         blocks: plan.blocks.count,
         accounts: plan.accounts.len(),

@@ -102,6 +102,7 @@ fn snapshot() -> Snapshot {
             ("net_pcap0".to_owned(), Default::default()),
             ("net_pcap0".to_owned(), Default::default()),
         ],
+        queue_workers: vec![0, 0],
         stages: vec![stage("worker0", 8), stage("writer0", 0), stage("publisher", 0), stage("engine", 0)],
         spool_used: 10,
         spool_held: 5,

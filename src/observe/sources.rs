@@ -88,6 +88,8 @@ pub struct Sources {
     pub ports: Box<dyn Fn() -> Vec<PortReading> + Send + Sync>,
     /// Every queue, in the order of their numbers.
     pub queues: Vec<QueueSource>,
+    /// The worker of each of them.
+    pub queue_workers: Vec<usize>,
     /// Every stage, in the order of `verdicts`.
     pub stages: Vec<Arc<Heartbeat>>,
     /// What the watchdog thinks of them.
@@ -127,6 +129,7 @@ pub(super) struct Snapshot {
     pub started: SystemTime,
     pub ports: Vec<PortReading>,
     pub queues: Vec<(String, QueueTotals)>,
+    pub queue_workers: Vec<usize>,
     pub stages: Vec<StageView>,
     pub spool_used: u64,
     pub spool_held: u64,
@@ -172,6 +175,7 @@ impl Sources {
             started: self.started,
             ports: (self.ports)(),
             queues: self.queues.iter().map(|queue| (queue.port.clone(), queue.counters.totals())).collect(),
+            queue_workers: self.queue_workers.clone(),
             stages: self.stages(),
             spool_used: self.spool.quota().used(),
             spool_held: self.spool.held_bytes(),

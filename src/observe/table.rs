@@ -152,10 +152,9 @@ pub(super) fn oldest_seconds(engine: &Overview) -> u64 {
     u64::try_from(ages.max().unwrap_or(0)).unwrap_or(0)
 }
 
-/// The worker that polls a queue: queues are dealt over them in order.
+/// The worker that polls a queue.
 pub(super) fn worker_of(s: &Snapshot, queue: usize) -> String {
-    let workers = s.stages.iter().filter(|stage| stage.name.starts_with("worker")).count();
-    format!("worker{}", queue.checked_rem(workers).unwrap_or(0))
+    format!("worker{}", s.queue_workers.get(queue).copied().unwrap_or(0))
 }
 
 /// In the order in which they are written.

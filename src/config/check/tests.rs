@@ -143,6 +143,29 @@ fn a_pci_port_must_exist_and_be_free_for_dpdk() {
 }
 
 #[test]
+fn a_port_that_is_polled_from_another_node_is_told_with_the_cores_of_its_own() {
+    let made = Made::sound();
+    for (node, list) in [("node0", "0-1\n"), ("node1", "2-3\n")] {
+        made.write(&format!("sys/devices/system/node/{node}/cpulist"), list);
+    }
+    made.write("proc/self/status", "Cpus_allowed_list:\t0-3\n");
+    let numa = |node: &str| made.write("sys/bus/pci/devices/0000:03:00.0/numa_node", node);
+    numa("-1\n");
+    assert_eq!(made.findings(VFIO, ""), [""; 0], "nobody knows where it is");
+    numa("1\n");
+    assert_one(
+        &made.findings(VFIO, "[cores]\nworkers = [1]"),
+        &["port[0].workers: 0000:03:00.0 is on NUMA node 1", "cores [1] of other nodes", "to cores.workers: [2, 3]"],
+    );
+    let both = "[cores]\nworkers = [1, 3]\n[capture]\ncaptures_max = 8";
+    let found = made.findings(&format!("{VFIO}\nqueues = 2"), both);
+    assert_one(&found, &["set port.workers = [3]"]);
+    let found = made.findings(&format!("{VFIO}\nqueues = 2\nworkers = [3]"), both);
+    assert_one(&found, &["2 workers for 2 queues: 1 would have nothing to poll"]);
+    assert_eq!(made.findings(&format!("{VFIO}\nqueues = 2\nworkers = [3]"), "[cores]\nworkers = [3]\n[capture]\ncaptures_max = 8"), [""; 0]);
+}
+
+#[test]
 fn a_port_that_is_not_required_and_missing_is_a_warning() {
     let made = Made::sound();
     let severity = |required: &str| {
