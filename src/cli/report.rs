@@ -133,7 +133,9 @@ pub fn ledger(ledger: &Ledger) -> String {
     };
     let verdict = match (port.warning(), port.uncounted) {
         (Some(warning), _) => format!("{warning}\n{verdict}"),
-        (None, true) => format!("more may be lost than is counted: a port does not count what it loses\n{verdict}"),
+        (None, true) => {
+            format!("more may be lost than is counted: a port does not count what it loses\n{verdict}")
+        }
         (None, false) => verdict,
     };
     format!(

@@ -273,12 +273,16 @@ fn remote(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
         if far.is_empty() {
             continue;
         }
-        let near = topology.nodes.iter().find(|(number, _)| *number == node).map(|(_, cores)| cores.as_slice());
+        let near =
+            topology.nodes.iter().find(|(number, _)| *number == node).map(|(_, cores)| cores.as_slice());
         let near = near.unwrap_or_default();
         let workers: Vec<_> = plan.cores.workers.iter().filter(|core| near.contains(core)).collect();
-        let text = format!("{} is on NUMA node {node} and is polled by cores {far:?} of other nodes", port.name());
+        let text =
+            format!("{} is on NUMA node {node} and is polled by cores {far:?} of other nodes", port.name());
         let advice = match workers.is_empty() {
-            true => format!("add cores of node {node} to cores.workers: {near:?}; and name them in port.workers"),
+            true => {
+                format!("add cores of node {node} to cores.workers: {near:?}; and name them in port.workers")
+            }
             false => format!("set port.workers = {workers:?}"),
         };
         findings.push(Finding::warning(&format!("port[{at}].workers"), text, advice));

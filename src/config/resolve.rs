@@ -205,7 +205,9 @@ fn port_workers(rules: &mut Rules, cores: &[u64], key: &str, workers: &[usize]) 
     for core in cores {
         match usize::try_from(*core) {
             Ok(core) if workers.contains(&core) && !list.contains(&core) => list.push(core),
-            Ok(core) if list.contains(&core) => rules.wrong(key, core, "this core is in the list twice; remove one"),
+            Ok(core) if list.contains(&core) => {
+                rules.wrong(key, core, "this core is in the list twice; remove one")
+            }
             _ => rules.wrong(key, core, "no worker runs there: choose from cores.workers, or add it there"),
         }
     }

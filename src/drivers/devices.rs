@@ -51,7 +51,9 @@ pub enum Contradiction {
         given: String,
     },
     /// `-a` with the port's address and other arguments.
-    #[error("-a {given} gives port {device} other arguments: remove it, EAL is given each port of the config as it stands there")]
+    #[error(
+        "-a {given} gives port {device} other arguments: remove it, EAL is given each port of the config as it stands there"
+    )]
     Other {
         /// As configured.
         device: String,
@@ -59,7 +61,9 @@ pub enum Contradiction {
         given: String,
     },
     /// `-b` of another device: EAL takes a list of devices to use or one of devices to leave, not both.
-    #[error("with -b {given} the arguments of port {device} cannot reach it: remove -b, EAL takes the ports of the config only")]
+    #[error(
+        "with -b {given} the arguments of port {device} cannot reach it: remove -b, EAL takes the ports of the config only"
+    )]
     Unreachable {
         /// As configured.
         device: String,
@@ -86,7 +90,9 @@ pub fn added(given: &[String], devices: &[&str]) -> Result<Vec<String>, Contradi
         }
         match (allowed.iter().find(is), blocked.first()) {
             (Some(given), _) if arguments(given) == arguments(device) => {}
-            (Some(given), _) => return Err(Contradiction::Other { device: port, given: (*given).to_owned() }),
+            (Some(given), _) => {
+                return Err(Contradiction::Other { device: port, given: (*given).to_owned() });
+            }
             (None, None) => added.extend(["-a".to_owned(), port]),
             (None, Some(_)) if arguments(device).is_empty() => {}
             (None, Some(given)) => {
@@ -214,13 +220,18 @@ mod tests {
     fn parts_of_a_composite_device_are_found() {
         let device = "net_failsafe0,mac=02:00:00:00:00:01,dev(84:00.0,x=1),dev(net_ring0)";
         assert_eq!(eal("", &[device]), "-a 0000:84:00.0");
-        assert_eq!(eal("", &["net_bonding0,slave=0000:01:00.0,slave=0000:02:00.0"]), "-a 0000:01:00.0 -a 0000:02:00.0");
+        assert_eq!(
+            eal("", &["net_bonding0,slave=0000:01:00.0,slave=0000:02:00.0"]),
+            "-a 0000:01:00.0 -a 0000:02:00.0"
+        );
         assert_eq!(eal("", &["net_vdev_netvsc0,iface=eth1"]), "", "only the driver knows which");
     }
 
     #[test]
     fn what_the_operator_allows_stays_and_is_not_given_twice() {
-        for text in ["-a 0000:03:00.0,x=1", "-a0000:03:00.0,x=1", "--allow=03:00.0,x=1", "--allow 03:00.0,x=1"] {
+        for text in
+            ["-a 0000:03:00.0,x=1", "-a0000:03:00.0,x=1", "--allow=03:00.0,x=1", "--allow 03:00.0,x=1"]
+        {
             assert_eq!(eal(text, &["0000:03:00.0,x=1", "0000:04:00.0"]), "-a 0000:04:00.0", "{text}");
         }
         assert_eq!(eal("-a 0000:09:00.0", &["net_null0"]), "", "it is for something else");

@@ -200,7 +200,8 @@ impl Port {
 
     /// What the port says now, for operators. Devices are named without their arguments, which may be paths.
     fn reading(&self, link: Option<Link>) -> PortReading {
-        let PortStats { ipackets, ibytes, imissed, ierrors, rx_nombuf, discarded } = self.place.counts().stats;
+        let PortStats { ipackets, ibytes, imissed, ierrors, rx_nombuf, discarded } =
+            self.place.counts().stats;
         let counters =
             PortCounters { rx: ipackets, rx_bytes: ibytes, imissed, ierrors, rx_nombuf, discarded };
         PortReading {

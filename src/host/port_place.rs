@@ -150,7 +150,11 @@ impl Place {
     /// Whether the device that is there is not the one that was opened, or receives nothing any more.
     fn is_gone(&self, port: &Started) -> bool {
         if let Some(why) = port.events() {
-            tracing::error!(device = port.device(), why, "a port's device is lost; it is closed and opened again");
+            tracing::error!(
+                device = port.device(),
+                why,
+                "a port's device is lost; it is closed and opened again"
+            );
             return true;
         }
         let changed = self.interfaces.iter().find(|(name, index)| match interface::facts(name) {
@@ -158,7 +162,11 @@ impl Place {
             Err(error) => error.raw_os_error() == Some(libc::ENODEV),
         });
         if let Some((interface, _)) = changed {
-            tracing::error!(device = port.device(), interface, "a port's interface is gone; it is opened again");
+            tracing::error!(
+                device = port.device(),
+                interface,
+                "a port's interface is gone; it is opened again"
+            );
         }
         changed.is_some()
     }

@@ -40,7 +40,9 @@ pub fn deal(wishes: &[Wish<'_>], cores: &[usize]) -> Dealt {
     let mut counts = vec![0_usize; cores.len()];
     let mut dealt: Vec<Vec<usize>> = wishes.iter().map(|_| Vec::new()).collect();
     for are_bound in [true, false] {
-        for (wish, dealt) in wishes.iter().zip(&mut dealt).filter(|(wish, _)| wish.cores.is_empty() != are_bound) {
+        for (wish, dealt) in
+            wishes.iter().zip(&mut dealt).filter(|(wish, _)| wish.cores.is_empty() != are_bound)
+        {
             let may = |at: &usize| wish.cores.is_empty() || wish.cores.contains(&cores[*at]);
             for _ in 0..wish.queues {
                 let fewest = (0..cores.len()).filter(may).min_by_key(|at| counts[*at]).unwrap_or(0);
@@ -68,7 +70,11 @@ mod tests {
     #[test]
     fn queues_go_round_over_the_cores_where_no_port_names_any() {
         assert_eq!(dealt(&[(3, &[]), (2, &[])], &[4, 5]), (vec![4, 5], vec![0, 1, 0, 1, 0]));
-        assert_eq!(dealt(&[(1, &[])], &[4, 5, 6]), (vec![4], vec![0]), "the others would have nothing to poll");
+        assert_eq!(
+            dealt(&[(1, &[])], &[4, 5, 6]),
+            (vec![4], vec![0]),
+            "the others would have nothing to poll"
+        );
     }
 
     #[test]

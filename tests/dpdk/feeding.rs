@@ -98,6 +98,8 @@ fn frames_that_nobody_received_do_not_outlive_the_port() {
     });
 }
 
+const ODD: [Odd; 3] = [Odd::External, Odd::Indirect, Odd::Shared];
+
 /// Buffers as drivers with memory of their own deliver them, each kind alone and all of them within one burst with plain and chained
 /// ones: the frames are whole, and every buffer and every piece of foreign memory is given back, once.
 #[test]
@@ -108,7 +110,6 @@ fn external_indirect_and_shared_buffers_come_back_once_each() {
         let mut feed = feed(&eal, &port, 0);
         let all = feed.free();
         assert_eq!(all, (2047, 0));
-        const ODD: [Odd; 3] = [Odd::External, Odd::Indirect, Odd::Shared];
         for round in 0..200 {
             let mut expected = Vec::new();
             for at in 0..12 {
@@ -136,7 +137,7 @@ fn odd_buffers_that_nobody_received_come_back_when_the_port_closes() {
         let (port, queues) = start(&eal, "net_ring0", 1);
         let mut feed = feed(&eal, &port, 0);
         let all = feed.free();
-        for odd in [Odd::External, Odd::Indirect, Odd::Shared] {
+        for odd in ODD {
             feed.put_odd(&frame(1, 100), odd).unwrap();
         }
         assert_ne!(feed.free(), all);

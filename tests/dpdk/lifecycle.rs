@@ -158,7 +158,10 @@ fn eal_starts_with_the_ports_of_the_config_and_takes_no_other() {
         let port = "0000:fe:1f.7,mprq_en=1";
         let eal = eal_for(&[port, "net_null0"]);
         let arguments = eal.arguments().join(" ");
-        assert!(arguments.contains("-a 0000:fe:1f.7,mprq_en=1") && !arguments.contains("--no-pci"), "{arguments}");
+        assert!(
+            arguments.contains("-a 0000:fe:1f.7,mprq_en=1") && !arguments.contains("--no-pci"),
+            "{arguments}"
+        );
         assert!(refusal(&eal, &PortConfig::new(port, 1)).contains("no PCI device 0000:fe:1f.7"));
         start(&eal, "net_null0", 1);
     });

@@ -155,14 +155,24 @@ fn a_port_that_is_polled_from_another_node_is_told_with_the_cores_of_its_own() {
     numa("1\n");
     assert_one(
         &made.findings(VFIO, "[cores]\nworkers = [1]"),
-        &["port[0].workers: 0000:03:00.0 is on NUMA node 1", "cores [1] of other nodes", "to cores.workers: [2, 3]"],
+        &[
+            "port[0].workers: 0000:03:00.0 is on NUMA node 1",
+            "cores [1] of other nodes",
+            "to cores.workers: [2, 3]",
+        ],
     );
     let both = "[cores]\nworkers = [1, 3]\n[capture]\ncaptures_max = 8";
     let found = made.findings(&format!("{VFIO}\nqueues = 2"), both);
     assert_one(&found, &["set port.workers = [3]"]);
     let found = made.findings(&format!("{VFIO}\nqueues = 2\nworkers = [3]"), both);
     assert_one(&found, &["2 workers for 2 queues: 1 would have nothing to poll"]);
-    assert_eq!(made.findings(&format!("{VFIO}\nqueues = 2\nworkers = [3]"), "[cores]\nworkers = [3]\n[capture]\ncaptures_max = 8"), [""; 0]);
+    assert_eq!(
+        made.findings(
+            &format!("{VFIO}\nqueues = 2\nworkers = [3]"),
+            "[cores]\nworkers = [3]\n[capture]\ncaptures_max = 8"
+        ),
+        [""; 0]
+    );
 }
 
 #[test]

@@ -321,7 +321,8 @@ const REMOVED: u32 = 6;
 fn a_device_that_is_reset_or_removed_tells_its_owner_once_and_can_be_opened_again() {
     with("driver=net_iavf scatter=1", |eal| {
         for (event, was_reset, was_removed) in [(RESET, true, false), (REMOVED, false, true)] {
-            let (port, mut queues) = Port::open(eal, &PortConfig::new("net_ring0", 1)).unwrap().start().unwrap();
+            let (port, mut queues) =
+                Port::open(eal, &PortConfig::new("net_ring0", 1)).unwrap().start().unwrap();
             assert_eq!(port.events(), PortEvents::default());
             set(&format!("event {event}\n"));
             port.stats().unwrap();
