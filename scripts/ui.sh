@@ -30,7 +30,7 @@ if [ -n "$browser" ]; then
     [ -x "$chromium" ] || die "the browser tests need Chromium: apt-get install chromium"
     [ -d node_modules ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
     say "the dashboard in Chromium"
-    TRAWL_BIN=${TRAWL_BIN:-$TARGET_DIR/debug/trawl} TRAWL_CHROMIUM=$chromium exec node --test --test-timeout=120000 e2e/*.test.mjs
+    TRAWL_BIN=${TRAWL_BIN:-$TARGET_DIR/debug/trawl} TRAWL_CHROMIUM=$chromium exec node --test --test-concurrency=1 --test-timeout=400000 e2e/*.test.mjs
 fi
 say "installing what ui/package-lock.json names"
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

@@ -3,70 +3,24 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
-import { startHost } from "./host.mjs";
-
-const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+import { after, before } from "node:test";
+import { broken, close, context, digits, figure, login as logInto, open, test, violations } from "./browser.mjs";
+import { ended as endedOn, startHost } from "./host.mjs";
 
 let host;
 let browser;
-/** What no page may ever do: break its policy, throw, or ask another origin. */
-const broken = [];
 
 before(async () => {
   host = await startHost();
-  browser = await chromium.launch({ executablePath: process.env.TRAWL_CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+  browser = await open(host.origin);
 });
 after(async () => {
-  await browser?.close();
+  await close();
   await host?.stop();
 });
 
-async function context(options = {}) {
-  const made = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-GB", ...options });
-  await made.addInitScript(() => {
-    addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
-  });
-  made.setDefaultTimeout(15_000);
-  made.on("console", (message) => /^policy:/.test(message.text()) && broken.push(message.text()));
-  made.on("weberror", (error) => broken.push(String(error.error())));
-  made.on("request", (request) => request.url().startsWith(host.origin) || /^(data|blob):/.test(request.url()) || broken.push(`asked ${request.url()}`));
-  return made;
-}
-
-async function login(page, token = host.tokens.write, account = "acme") {
-  await page.goto(`${host.origin}/ui/login`);
-  await page.getByLabel("Account").fill(account);
-  await page.getByLabel("API token").fill(token);
-  await page.getByRole("button", { name: "Log in" }).click();
-  await page.getByRole("heading", { name: "Captures", level: 1 }).waitFor();
-}
-
-const digits = (text) => Number(text.replace(/[^0-9]/g, ""));
-
-async function figure(page, label) {
-  const value = page.locator(".figure", { has: page.locator("dt", { hasText: new RegExp(`^${label}$`) }) }).locator(".figure-value");
-  return digits(await value.innerText());
-}
-
-async function violations(page) {
-  // By the protocol and not by a script element, which the page's policy would refuse.
-  await page.evaluate(AXE);
-  const found = await page.evaluate((rules) => window.axe.run({ runOnly: rules }), RULES);
-  return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target.join(" ")).join(", ")}`);
-}
-
-async function ended(id) {
-  for (;;) {
-    const capture = await host.api(`/pcaps/${id}`);
-    if (["success", "failed"].includes(capture.status)) return capture;
-    await new Promise((done) => setTimeout(done, 100));
-  }
-}
+const login = (page, token = host.tokens.write, account = "acme") => logInto(page, host, token, account);
+const ended = (id) => endedOn(host, id);
 
 /** Starts a capture by the API as a script would, for pages that show one. */
 const start = (body) => host.api("/pcaps", { method: "POST", body: JSON.stringify({ system: "magic-transit", ...body }) });
@@ -87,7 +41,6 @@ test("a wrong credential is refused in words, and a right one is nowhere in the 
   assert.ok(!(await host.log()).includes(host.tokens.write));
   const [cookie] = await browsing.cookies();
   assert.deepEqual([cookie.httpOnly, cookie.sameSite], [true, "Strict"]);
-  await browsing.close();
 });
 
 test("an empty list says what to do next, and a simple capture goes from the form to a checked file by the keyboard alone", async () => {
@@ -106,7 +59,9 @@ test("an empty list says what to do next, and a simple capture goes from the for
   await page.keyboard.type("50");
   await page.getByText("Takes:").waitFor();
   assert.deepEqual(await violations(page), []);
-  await page.getByRole("button", { name: "Start", exact: true }).focus();
+  const start = page.getByRole("button", { name: "Start", exact: true });
+  assert.equal(await start.getAttribute("aria-disabled"), "false");
+  await start.focus();
   await page.keyboard.press("Enter");
   await page.waitForURL(/captures\/[0-9a-f]{32}$/);
   const id = page.url().slice(-32);
@@ -122,7 +77,6 @@ test("an empty list says what to do next, and a simple capture goes from the for
   const file = await readFile(await (await arriving).path());
   const direct = await fetch(`${host.origin}/client/v4/accounts/acme/pcaps/${id}/download`, { headers: { Authorization: `Bearer ${host.tokens.write}` } });
   assert.equal(direct.headers.get("etag"), `"${createHash("sha256").update(file).digest("hex")}"`);
-  await browsing.close();
 });
 
 test("counts move while a full capture runs, a second one is refused before it is asked for, and a stop keeps what there is", async () => {
@@ -153,7 +107,6 @@ test("counts move while a full capture runs, a second one is refused before it i
   const terms = await page.locator(".equation").first().locator("b").allInnerTexts();
   assert.equal(digits(terms[0]), progress.ledger.offered);
   assert.equal(terms.slice(1).reduce((sum, text) => sum + digits(text), 0), progress.ledger.offered);
-  await browsing.close();
 });
 
 test("text that others wrote is text: no element, no dialog, and what cannot be seen is an escape", async () => {
@@ -174,7 +127,6 @@ test("text that others wrote is text: no element, no dialog, and what cannot be 
   await page.goto(`${host.origin}/ui/a/acme/captures`);
   assert.equal(await page.locator(".clip", { hasText: "<img" }).first().textContent(), shown);
   assert.deepEqual([await page.locator("img").count(), dialogs], [0, 0]);
-  await browsing.close();
 });
 
 test("a read credential sees everything, and no button that it may not press", async () => {
@@ -184,7 +136,6 @@ test("a read credential sees everything, and no button that it may not press", a
   await page.getByText("This credential may only read").waitFor();
   assert.equal(await page.getByRole("link", { name: "New capture" }).count(), 0);
   assert.deepEqual(await violations(page), []);
-  await browsing.close();
 });
 
 test("logging out in one tab ends the session in the other, whose page stays under a dialog", async () => {
@@ -201,7 +152,6 @@ test("logging out in one tab ends the session in the other, whose page stays und
   await second.getByRole("dialog").getByText("Your session has ended").waitFor();
   assert.equal(await second.getByLabel("Source", { exact: true }).inputValue(), "192.0.2.7");
   assert.deepEqual(await violations(second), []);
-  await browsing.close();
 });
 
 test("seven tabs work, and all of them together read one stream", async () => {
@@ -221,7 +171,6 @@ test("seven tabs work, and all of them together read one stream", async () => {
   }
   // Tabs of a headless browser are all visible: the first one leads, and the others hear of it.
   assert.equal(streams, 1);
-  await browsing.close();
 });
 
 test("where streams are refused the page polls and shows the same", async () => {
@@ -234,7 +183,6 @@ test("where streams are refused the page polls and shows the same", async () => 
   await page.getByRole("button", { name: "One new capture" }).click();
   await ended(id);
   await page.locator(".list tbody tr").first().locator(".status.ok, .status.warn").waitFor();
-  await browsing.close();
 });
 
 test("an operator sees whether packets are lost, every account's captures and who did what, and a customer sees none of it", async () => {
@@ -250,7 +198,6 @@ test("an operator sees whether packets are lost, every account's captures and wh
   await page.getByRole("link", { name: "Warnings and audit" }).click();
   await page.locator(".log tbody tr", { hasText: "login" }).first().waitFor();
   assert.deepEqual(await violations(page), []);
-  await browsing.close();
   const other = await context();
   const customer = await other.newPage();
   await login(customer, host.tokens.other, "globex");
@@ -290,11 +237,10 @@ test("the host is killed and comes back: the page says how old it is, then goes 
   await host.start();
   // Sessions live in memory: the page stays, and asks to log in again.
   await page.getByRole("dialog").getByText("Your session has ended").waitFor();
-  await page.getByRole("dialog").getByLabel("Account").fill("acme");
+  assert.equal(await page.getByRole("dialog").getByLabel("Account").inputValue(), "acme");
   await page.getByRole("dialog").getByLabel("API token").fill(host.tokens.write);
   await page.getByRole("dialog").getByRole("button", { name: "Log in" }).click();
   await page.locator(".connection.stream, .connection.poll").waitFor();
-  await browsing.close();
 });
 
 test("the tests would see a broken policy: an inline script, innerHTML and a foreign image are refused and noticed", async () => {
@@ -320,7 +266,6 @@ test("the tests would see a broken policy: an inline script, innerHTML and a for
   });
   assert.equal(seen.refused, true);
   for (const directive of ["require-trusted-types-for", "img-src", "style-src-elem"]) assert.ok(seen.heard.includes(directive), directive);
-  await browsing.close();
 });
 
 test("over all of this no page broke its policy, threw, or asked another origin", () => {

@@ -15,7 +15,7 @@ export const TRAWL = process.env.TRAWL_BIN ?? join(ROOT, "target/debug/trawl");
 
 const sha256 = (text) => createHash("sha256").update(text).digest("hex");
 
-function freePort() {
+export function freePort() {
   return new Promise((done, failed) => {
     const server = createServer();
     server.once("error", failed);
@@ -26,11 +26,12 @@ function freePort() {
   });
 }
 
-export async function startHost() {
+/** `blocks` in MiB; `capture`, `history`, `upload` and `s3` are lines of the config's sections; `env` is added to the environment. */
+export async function startHost({ blocks = 64, spoolGiB = 2, capture = "", history = "", upload = "allow_file = true", s3 = "", env = {} } = {}) {
   await access(TRAWL);
   const folder = await mkdtemp(join(tmpdir(), "trawl-ui-"));
   const port = await freePort();
-  const tokens = { write: randomBytes(16).toString("hex"), read: randomBytes(16).toString("hex"), other: randomBytes(16).toString("hex"), operator: randomBytes(16).toString("hex") };
+  const tokens = { write: randomBytes(16).toString("hex"), read: randomBytes(16).toString("hex"), other: randomBytes(16).toString("hex"), key: randomBytes(16).toString("hex"), operator: randomBytes(16).toString("hex") };
   const bucket = join(folder, "bucket");
   await mkdir(bucket, { mode: 0o700 });
   const cores = availableParallelism();
@@ -46,19 +47,24 @@ device = "net_pcap0,rx_pcap=${ROOT}tests/data/real.pcap,infinite_rx=1"
 workers = [${cores - 1}]
 writers = [0]
 [blocks]
-bytes_max = "64MiB"
+bytes_max = "${blocks}MiB"
 hugepages = "never"
 [spool]
 dir = "${folder}/spool"
-bytes_max = "2GiB"
+bytes_max = "${spoolGiB}GiB"
 segment_bytes = "64MiB"
 rotate_seconds = 2
 [store]
 path = "${folder}/trawl.db"
 [capture]
 simple_interval_seconds = 5
+${capture}
+[history]
+${history}
 [upload]
-allow_file = true
+${upload}
+[upload.s3]
+${s3}
 [api]
 listen = "127.0.0.1:${port}"
 [[operator]]
@@ -70,6 +76,9 @@ token_sha256 = "${sha256(tokens.write)}"
 [[account.credential]]
 token_sha256 = "${sha256(tokens.read)}"
 role = "read"
+[[account.credential]]
+email = "ops@acme.example"
+key_sha256 = "${sha256(tokens.key)}"
 [[account]]
 id = "globex"
 [[account.credential]]
@@ -80,7 +89,7 @@ token_sha256 = "${sha256(tokens.other)}"
   const host = { origin: `http://127.0.0.1:${port}`, bucket, tokens, process: undefined };
 
   host.start = async () => {
-    host.process = spawn(TRAWL, ["serve", "--config", join(folder, "trawl.toml")], { stdio: ["ignore", log.fd, log.fd] });
+    host.process = spawn(TRAWL, ["serve", "--config", join(folder, "trawl.toml")], { stdio: ["ignore", log.fd, log.fd], env: { ...process.env, ...env } });
     const ended = new Promise((done) => host.process.once("exit", done));
     for (;;) {
       const answered = await fetch(`${host.origin}/openapi.json`).then((response) => response.ok, () => false);
@@ -98,7 +107,10 @@ token_sha256 = "${sha256(tokens.other)}"
   /** The API as a script sees it: what pages show is compared with this. */
   host.api = async (path, { token = tokens.write, ...options } = {}) => {
     const response = await fetch(`${host.origin}/client/v4/accounts/acme${path}`, { ...options, headers: { Authorization: `Bearer ${token}`, ...options.headers } });
-    return response.status === 204 ? undefined : (await response.json()).result;
+    if (response.status === 204) return undefined;
+    const answer = await response.json();
+    if (!answer.success) throw new Error(`${options.method ?? "GET"} ${path}: ${response.status} ${JSON.stringify(answer.errors)}`);
+    return answer.result;
   };
   host.log = () => readFile(join(folder, "trawl.log"), "utf8");
   host.stop = async () => {
@@ -108,4 +120,13 @@ token_sha256 = "${sha256(tokens.other)}"
   };
   await host.start();
   return host;
+}
+
+/** Waits until this capture has ended, and gives its record. */
+export async function ended(host, id) {
+  for (;;) {
+    const capture = await host.api(`/pcaps/${id}`);
+    if (["success", "failed"].includes(capture.status)) return capture;
+    await new Promise((done) => setTimeout(done, 100));
+  }
 }

@@ -21,7 +21,7 @@ export const DROP_CAUSES = ["no_block", "spool", "io", "interrupted", "sampled",
 export type DropCause = (typeof DROP_CAUSES)[number];
 
 /** Packets that the capture asked not to have: they are missing from the file and nothing went wrong. */
-const WANTED: readonly string[] = ["sampled", "limit"];
+export const WANTED: readonly string[] = ["sampled", "limit"];
 
 export type Cause = PortCause | DropCause;
 

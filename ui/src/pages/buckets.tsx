@@ -30,6 +30,7 @@ function AddDialog({ account, capabilities, close, added }: { account: string; c
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(undefined);
   const [tried, setTried] = useState(false);
+  const change = (some: Partial<Fields>) => setFields((before) => ({ ...before, ...some }));
   const missing = missingOf(fields);
   const services: [Service, string][] = ([["s3", "Amazon S3"], ["gs", "Google Cloud Storage"], ["r2", "Cloudflare R2"], ["file", t("bucket.file")]] as [Service, string][]).filter(
     ([service]) => !capabilities || capabilities.destinations.includes(service),
@@ -54,9 +55,9 @@ function AddDialog({ account, capabilities, close, added }: { account: string; c
       <label class={wrong ? "field wrong" : "field"}>
         <span>{label}</span>
         {type === "password" ? (
-          <input type="password" autocomplete="off" class="mono" value={fields[name]} onInput={(event) => setFields({ ...fields, [name]: event.currentTarget.value })} />
+          <input type="password" autocomplete="off" class="mono" value={fields[name]} onInput={(event) => change({ [name]: event.currentTarget.value })} />
         ) : (
-          <input autocomplete="off" spellcheck={false} class="mono" value={fields[name]} aria-invalid={wrong || undefined} onInput={(event) => setFields({ ...fields, [name]: event.currentTarget.value })} />
+          <input autocomplete="off" spellcheck={false} class="mono" value={fields[name]} aria-invalid={wrong || undefined} onInput={(event) => change({ [name]: event.currentTarget.value })} />
         )}
         {wrong ? <small class="field-error">{t("bucket.need")}</small> : hint && <small>{hint}</small>}
       </label>
@@ -65,7 +66,7 @@ function AddDialog({ account, capabilities, close, added }: { account: string; c
   return (
     <Dialog title={t("bucket.add")} close={close}>
       <form class="fields" onSubmit={submit}>
-        <Tabs label={t("bucket.service")} tabs={services} value={fields.service} set={(service) => setFields({ ...fields, service })} />
+        <Tabs label={t("bucket.service")} tabs={services} value={fields.service} set={(service) => change({ service })} />
         {fields.service !== "file" && input("bucket", t("bucket.name"))}
         {input("directory", t("bucket.directory"), fields.service === "file" ? undefined : t("start.optional"))}
         {fields.service === "s3" && input("region", t("bucket.region"), "eu-central-1")}

@@ -7,7 +7,7 @@ import { ApiError, get, isId, paths, type Problem } from "../api.ts";
 import { bind } from "../keys.ts";
 import { useCaptures } from "../live/captures.ts";
 import { inWords } from "../logic/filter.ts";
-import { type Ledger, lost, missing, portLost } from "../logic/ledger.ts";
+import { type Ledger, lost, missing, portLost, WANTED } from "../logic/ledger.ts";
 import { ended, shown, stoppable } from "../logic/states.ts";
 import { objectAddress } from "../logic/destination.ts";
 import { shellWord, visible } from "../logic/text.ts";
@@ -47,7 +47,7 @@ function Reason({ view, status, ledger }: { view: View; status: string; ledger?:
   const { capture, messages, progress } = view;
   const reason = progress?.stop_reason ?? undefined;
   const errors = [
-    ...(capture.error_message ? [{ code: 0, message: capture.error_message }] : []),
+    ...(capture.error_message ? [{ code: messages.find(({ message }) => message === capture.error_message)?.code ?? 0, message: capture.error_message }] : []),
     ...messages.filter(({ message }) => message !== capture.error_message),
   ];
   const state = shown(status, ledger);
@@ -67,6 +67,7 @@ function Reason({ view, status, ledger }: { view: View; status: string; ledger?:
           {code > 0 && <span class="faint nowrap"> ({t("error.code", { code: String(code) })})</span>}
         </p>
       ))}
+      {errors.length > 0 && (state.step === "uploading" || state.step === "writing") && <p class="faint">{t("step.again")}</p>}
       {state.lost > 0 && ledger && (
         <p>
           {lost(ledger) > 0 && t("capture.lost", { count: lost(ledger) })} {portLost(ledger) > 0 && t("capture.lost.ports", { count: portLost(ledger) })}
@@ -115,7 +116,7 @@ function Plots({ account, id, running }: { account: string; id: string; running:
   const seconds = data.step_ns / 1e9;
   const times = data.matched.map((_, index) => data.from_ns / 1e9 + index * seconds);
   const rate = (values: (number | null)[]) => values.map((value) => (value === null ? null : value / seconds));
-  const dropped = data.matched.map((_, index) => Object.values(data.dropped).reduce((sum, values) => sum + (values[index] ?? 0), 0));
+  const dropped = data.matched.map((_, index) => Object.entries(data.dropped).reduce((sum, [cause, values]) => (WANTED.includes(cause) ? sum : sum + (values[index] ?? 0)), 0));
   const sum = (values: (number | null)[]) => values.reduce<number>((total, value) => total + (value ?? 0), 0);
   return (
     <div class="two">

@@ -216,7 +216,12 @@ export function CapturesPage({ account }: { account: string }) {
     if (!state?.next || more) return;
     setMore(true);
     page(account, status, type, state.next)
-      .then((next) => setState({ ...next, rows: [...state.rows, ...next.rows.filter(({ id }) => !ids.has(id))] }))
+      .then((next) => setState((before) => {
+        // The list may have changed meanwhile: another filter is another list, and a new capture may be in it already.
+        if (before?.next !== state.next) return before;
+        const had = new Set(before?.rows.map(({ id }) => id));
+        return { ...next, rows: [...(before?.rows ?? []), ...next.rows.filter(({ id }) => !had.has(id))] };
+      }))
       .catch(setError)
       .finally(() => setMore(false));
   };

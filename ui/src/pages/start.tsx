@@ -9,7 +9,7 @@ import { asCli, asCurl, asPython, type Request } from "../logic/commands.ts";
 import { type Estimate, outlook, rounded } from "../logic/estimate.ts";
 import { EMPTY, type Fault, fromTyped, inWords, PROTOCOLS, toTyped, type Typed } from "../logic/filter.ts";
 import { visible } from "../logic/text.ts";
-import { instant } from "../logic/time.ts";
+import { instant, timeLeft } from "../logic/time.ts";
 import { Code, ErrorBox, Foreign, Icon, Link, Notice, Skeleton, Tabs, Time } from "../parts/basic.tsx";
 import { now, useLoad, useTitle } from "../parts/hooks.ts";
 import { live } from "../parts/announce.tsx";
@@ -32,7 +32,12 @@ interface Form {
   ago: number;
 }
 
-const BLANK: Form = { filter: EMPTY, seconds: "60", packets: "1000", bytes: "", destination: "", format: "", compression: "", ago: 0 };
+/** Changes some of the form's fields. What else was typed meanwhile stays. */
+type Change = (fields: Partial<Form>) => void;
+
+/** What another kind begins with; the rest of a form stays. */
+const firstOf = (kind: Kind | undefined) => (kind === "full" ? { seconds: "300", packets: "" } : { seconds: "60", packets: "1000" });
+const BLANK: Form = { ...firstOf(undefined), filter: EMPTY, bytes: "", destination: "", format: "", compression: "", ago: 0 };
 const OBSERVED_SECONDS = 60;
 
 function whole(text: string): number | undefined {
@@ -68,13 +73,19 @@ function requestOf(kind: Kind, form: Form, capabilities: Capabilities, at: numbe
   return request;
 }
 
+/** Whether all places of this kind are taken by captures of the account. */
+function isTaken(kind: Kind, { full, history }: Capabilities): boolean {
+  if (kind === "full") return full.active >= full.per_account;
+  return kind === "back" && history != null && history.active >= history.active_max;
+}
+
 interface Blocks {
   fields: Partial<Record<"seconds" | "packets" | "bytes" | "destination" | keyof Typed, string>>;
   /** Why the host would refuse although the form is right. */
   host: string[];
 }
 
-function blocksOf(kind: Kind, form: Form, capabilities: Capabilities, waited: number): Blocks {
+function blocksOf(kind: Kind, form: Form, capabilities: Capabilities, waitedMs: number): Blocks {
   const fields: Blocks["fields"] = {};
   const host: string[] = [];
   const { faults } = fromTyped(form.filter);
@@ -90,11 +101,11 @@ function blocksOf(kind: Kind, form: Form, capabilities: Capabilities, waited: nu
     const max = capabilities.full.byte_limit_max ?? undefined;
     if (form.bytes.trim() !== "" && (!limit || (max && limit > max))) fields.bytes = max ? t("start.bytes.max", { max: bytes(max) }) : t("start.bytes.bad");
     if (form.destination.trim() === "") fields.destination = t("start.destination.need");
-    if (capabilities.full.active >= capabilities.full.per_account) host.push(t("start.full.busy", { count: capabilities.full.per_account }));
+    if (isTaken(kind, capabilities)) host.push(t("start.full.busy", { count: capabilities.full.per_account }));
   } else if (kind === "simple") {
-    const wait = Math.ceil(capabilities.simple.seconds_until_next - waited);
+    const wait = Math.ceil(timeLeft(capabilities.simple.seconds_until_next, waitedMs));
     if (wait > 0) host.push(t("start.wait", { span: duration(wait) }));
-  } else if (capabilities.history && capabilities.history.active >= capabilities.history.active_max) host.push(t("start.back.busy"));
+  } else if (isTaken(kind, capabilities)) host.push(t("start.back.busy"));
   if (!capabilities.accepting) host.push(t("start.ending"));
   return { fields, host };
 }
@@ -149,10 +160,10 @@ function Field({ label, hint, error, children, id }: { label: string; hint?: str
   );
 }
 
-function FilterFields({ typed, set, faults }: { typed: Typed; set: (typed: Typed) => void; faults: Blocks["fields"] }) {
+function FilterFields({ typed, set, faults }: { typed: Typed; set: (change: Partial<Typed>) => void; faults: Blocks["fields"] }) {
   const input = (name: keyof Typed, label: string, placeholder: string, narrow?: boolean) => (
     <Field id={name} label={label} error={faults[name]}>
-      <input id={name} class={narrow ? "narrow num" : "mono"} inputMode={narrow ? "numeric" : undefined} spellcheck={false} autocomplete="off" placeholder={placeholder} value={typed[name]} aria-invalid={faults[name] !== undefined || undefined} aria-describedby={`${name}-note`} onInput={(event) => set({ ...typed, [name]: event.currentTarget.value })} />
+      <input id={name} class={narrow ? "narrow num" : "mono"} inputMode={narrow ? "numeric" : undefined} spellcheck={false} autocomplete="off" placeholder={placeholder} value={typed[name]} aria-invalid={faults[name] !== undefined || undefined} aria-describedby={`${name}-note`} onInput={(event) => set({ [name]: event.currentTarget.value })} />
     </Field>
   );
   return (
@@ -162,7 +173,7 @@ function FilterFields({ typed, set, faults }: { typed: Typed; set: (typed: Typed
       {input("destination_address", t("filter.destination"), t("filter.any.address"))}
       {input("destination_port", t("filter.port"), t("filter.any"), true)}
       <Field id="protocol" label={t("filter.protocol")} error={faults.protocol}>
-        <input id="protocol" list="protocols" class="num" autocomplete="off" inputMode="numeric" placeholder={t("filter.any")} value={typed.protocol} aria-describedby="protocol-note" onInput={(event) => set({ ...typed, protocol: event.currentTarget.value })} />
+        <input id="protocol" list="protocols" class="num" autocomplete="off" inputMode="numeric" placeholder={t("filter.any")} value={typed.protocol} aria-describedby="protocol-note" onInput={(event) => set({ protocol: event.currentTarget.value })} />
         <datalist id="protocols">
           {PROTOCOLS.map(([value, name]) => (
             <option key={value} value={String(value)}>{name}</option>
@@ -212,7 +223,7 @@ function EstimateView({ account, form, kind, ok, capabilities }: { account: stri
   );
 }
 
-function LookBack({ form, set, capabilities, at }: { form: Form; set: (form: Form) => void; capabilities: Capabilities; at: number }) {
+function LookBack({ form, set, capabilities, at }: { form: Form; set: Change; capabilities: Capabilities; at: number }) {
   const history = capabilities.history;
   if (!history) return null;
   const reach = Math.max(60, Math.floor((at - instant(history.from)) / 1000));
@@ -220,7 +231,7 @@ function LookBack({ form, set, capabilities, at }: { form: Form; set: (form: For
   return (
     <div class="field">
       <label for="ago">{t("back.slider")}</label>
-      <input id="ago" type="range" min={0} max={reach} step={reach > 7200 ? 60 : 1} value={reach - form.ago} aria-valuetext={t("back.ago", { span: duration(form.ago) })} onInput={(event) => set({ ...form, ago: reach - Number(event.currentTarget.value) })} />
+      <input id="ago" type="range" min={0} max={reach} step={reach > 7200 ? 60 : 1} value={reach - form.ago} aria-valuetext={t("back.ago", { span: duration(form.ago) })} onInput={(event) => set({ ago: reach - Number(event.currentTarget.value) })} />
       <div class="row between small faint">
         <Time at={instant(history.from)} />
         <span>{t("back.now")}</span>
@@ -232,25 +243,25 @@ function LookBack({ form, set, capabilities, at }: { form: Form; set: (form: For
   );
 }
 
-function Destination({ account, form, set, capabilities, error }: { account: string; form: Form; set: (form: Form) => void; capabilities: Capabilities; error?: string }) {
+function Destination({ account, form, set, capabilities, error }: { account: string; form: Form; set: Change; capabilities: Capabilities; error?: string }) {
   const buckets = useLoad<Bucket[]>(async (signal) => (await get<Bucket[]>(paths(account).buckets, signal)).result, [account]);
   const usable = (buckets.data ?? []).filter(({ status }) => status === "success" || !capabilities.require_validation);
   const waiting = (buckets.data ?? []).filter((bucket) => !usable.includes(bucket));
   const free = !capabilities.require_validation || capabilities.destinations.includes("file");
   const [other, setOther] = useState(false);
   useEffect(() => {
-    if (form.destination === "" && usable.length > 0) set({ ...form, destination: usable[0]!.destination_conf });
+    if (form.destination === "" && usable.length > 0) set({ destination: usable[0]!.destination_conf });
   }, [buckets.data]);
   if (buckets.error !== undefined && !buckets.data) return <ErrorBox error={buckets.error} retry={buckets.reload} />;
   const typed = other || (free && usable.length === 0) || (form.destination !== "" && !usable.some(({ destination_conf }) => destination_conf === form.destination));
   return (
     <Field id="destination" label={t("start.destination")} error={error} hint={typed ? t("start.destination.hint") : undefined}>
       {typed ? (
-        <input id="destination" class="mono" spellcheck={false} value={form.destination} placeholder="s3://bucket/directory?region=eu-central-1" aria-describedby="destination-note" onInput={(event) => set({ ...form, destination: event.currentTarget.value })} />
+        <input id="destination" class="mono" spellcheck={false} value={form.destination} placeholder="s3://bucket/directory?region=eu-central-1" aria-describedby="destination-note" onInput={(event) => set({ destination: event.currentTarget.value })} />
       ) : (
         <select id="destination" value={form.destination} aria-describedby="destination-note" onChange={(event) => {
-          if (event.currentTarget.value === "\u0000other") { setOther(true); set({ ...form, destination: "" }); }
-          else set({ ...form, destination: event.currentTarget.value });
+          if (event.currentTarget.value === "\u0000other") { setOther(true); set({ destination: "" }); }
+          else set({ destination: event.currentTarget.value });
         }}>
           {usable.length === 0 && <option value="">{t("start.destination.nothing")}</option>}
           {usable.map(({ id, destination_conf }) => (
@@ -305,7 +316,7 @@ export function StartPage({ account }: { account: string }) {
   const [form, setForm] = useState<Form>(() => {
     const typed = { ...EMPTY };
     for (const name of Object.keys(EMPTY) as (keyof Typed)[]) typed[name] = query.get(name) ?? "";
-    return { ...BLANK, filter: typed };
+    return { ...BLANK, ...firstOf(kind), filter: typed };
   });
   const [error, setError] = useState<unknown>(undefined);
   const [busy, setBusy] = useState(false);
@@ -319,14 +330,23 @@ export function StartPage({ account }: { account: string }) {
       setQuery({ from: undefined, type: made.kind });
     }, setError);
   }, [from]);
+  const change: Change = (fields) => setForm((before) => ({ ...before, ...fields }));
   const data = capabilities.data;
-  const waited = (now.value - capabilities.at) / 1000;
+  // What another capture keeps from starting can start when that one has ended: the page finds out by itself.
+  const waits = data !== undefined && kind !== undefined && (isTaken(kind, data) || !data.accepting);
+  useEffect(() => {
+    if (!waits) return undefined;
+    const timer = setInterval(() => document.visibilityState !== "hidden" && capabilities.reload(), 2000);
+    return () => clearInterval(timer);
+  }, [waits]);
+  const waited = now.value - capabilities.at;
   const at = useMemo(() => Date.now(), [Math.floor(now.value / 10000)]);
   if (!mayWrite(account)) return <div class="page narrow"><h1>{t("start.title")}</h1><Notice tone="info">{t("role.read.text")}</Notice></div>;
   if (!data) return <div class="page narrow"><h1>{t("start.title")}</h1>{capabilities.error === undefined ? <Skeleton rows={5} /> : <ErrorBox error={capabilities.error} retry={capabilities.reload} />}</div>;
   const choose = (next: Kind) => {
     setQuery({ type: next });
-    setForm({ ...form, packets: next === "full" ? "" : String(Math.min(1000, data.simple.packet_limit_max)), seconds: next === "full" ? "300" : "60" });
+    const first = firstOf(next);
+    change({ ...first, packets: first.packets && String(Math.min(Number(first.packets), data.simple.packet_limit_max)) });
   };
   if (!kind)
     return (
@@ -363,7 +383,7 @@ export function StartPage({ account }: { account: string }) {
           <section class="card">
             <h2>{t("start.what")}</h2>
             <p class="faint">{t("start.what.text")}</p>
-            <FilterFields typed={form.filter} set={(filter) => setForm({ ...form, filter })} faults={blocks.fields} />
+            <FilterFields typed={form.filter} set={(filter) => setForm((before) => ({ ...before, filter: { ...before.filter, ...filter } }))} faults={blocks.fields} />
             <p class="words"><span class="faint">{t("start.takes")}</span> <b><bdi>{visible(words)}</bdi></b></p>
             {data.prefixes.length > 0 && <p class="faint small">{t("start.prefixes")} <Foreign text={data.prefixes.join(", ")} mono /></p>}
             <details><summary>{t("filter.json")}</summary><Code text={JSON.stringify(fromTyped(form.filter).filter)} /></details>
@@ -372,32 +392,32 @@ export function StartPage({ account }: { account: string }) {
             <h2>{t("start.until")}</h2>
             <div class="filter-fields three">
               <Field id="seconds" label={t("start.seconds")} error={blocks.fields.seconds} hint={t("start.max", { max: duration(rules.time_limit_max) })}>
-                <input id="seconds" class="num" inputMode="decimal" value={form.seconds} aria-describedby="seconds-note" aria-invalid={blocks.fields.seconds !== undefined || undefined} onInput={(event) => setForm({ ...form, seconds: event.currentTarget.value })} />
+                <input id="seconds" class="num" inputMode="decimal" value={form.seconds} aria-describedby="seconds-note" aria-invalid={blocks.fields.seconds !== undefined || undefined} onInput={(event) => change({ seconds: event.currentTarget.value })} />
               </Field>
               <Field id="packets" label={t("start.packets")} error={blocks.fields.packets} hint={rules.packet_limit_max ? t("start.max", { max: number(rules.packet_limit_max) }) : t("start.optional")}>
-                <input id="packets" class="num" inputMode="numeric" value={form.packets} aria-describedby="packets-note" aria-invalid={blocks.fields.packets !== undefined || undefined} onInput={(event) => setForm({ ...form, packets: event.currentTarget.value })} />
+                <input id="packets" class="num" inputMode="numeric" value={form.packets} aria-describedby="packets-note" aria-invalid={blocks.fields.packets !== undefined || undefined} onInput={(event) => change({ packets: event.currentTarget.value })} />
               </Field>
               {kind === "full" && (
                 <Field id="bytes" label={t("start.bytes")} error={blocks.fields.bytes} hint={data.full.byte_limit_max ? t("start.max", { max: bytes(data.full.byte_limit_max) }) : t("start.optional.bytes")}>
-                  <input id="bytes" class="num" value={form.bytes} placeholder="100 MB" aria-describedby="bytes-note" aria-invalid={blocks.fields.bytes !== undefined || undefined} onInput={(event) => setForm({ ...form, bytes: event.currentTarget.value })} />
+                  <input id="bytes" class="num" value={form.bytes} placeholder="100 MB" aria-describedby="bytes-note" aria-invalid={blocks.fields.bytes !== undefined || undefined} onInput={(event) => change({ bytes: event.currentTarget.value })} />
                 </Field>
               )}
             </div>
-            {kind === "back" && <LookBack form={form} set={setForm} capabilities={data} at={at} />}
+            {kind === "back" && <LookBack form={form} set={change} capabilities={data} at={at} />}
           </section>
           {kind === "full" && (
             <section class="card">
               <h2>{t("start.where")}</h2>
-              <Destination account={account} form={form} set={setForm} capabilities={data} error={blocks.fields.destination} />
+              <Destination account={account} form={form} set={change} capabilities={data} error={blocks.fields.destination} />
               <div class="filter-fields three">
                 <Field id="format" label={t("start.format")}>
-                  <select id="format" value={form.format} onChange={(event) => setForm({ ...form, format: event.currentTarget.value })}>
+                  <select id="format" value={form.format} onChange={(event) => change({ format: event.currentTarget.value })}>
                     <option value="">{t("start.default")}</option>
                     {data.formats.map((name) => <option key={name} value={name}>{visible(name)}</option>)}
                   </select>
                 </Field>
                 <Field id="compression" label={t("start.compression")}>
-                  <select id="compression" value={form.compression} onChange={(event) => setForm({ ...form, compression: event.currentTarget.value })}>
+                  <select id="compression" value={form.compression} onChange={(event) => change({ compression: event.currentTarget.value })}>
                     <option value="">{t("start.default")}</option>
                     {data.compressions.map((name) => <option key={name} value={name}>{visible(name)}</option>)}
                   </select>
@@ -412,7 +432,7 @@ export function StartPage({ account }: { account: string }) {
             <EstimateView account={account} form={form} kind={kind} capabilities={data} ok={Object.keys(fromTyped(form.filter).faults).length === 0} />
           </section>
           <section class="card">
-            {blocks.host.map((reason) => <Notice key={reason} tone="warn">{reason}{kind === "full" && data.full.active >= data.full.per_account && <> <Link to={`${pages.captures(account)}?status=progress`}>{t("start.see")}</Link></>}</Notice>)}
+            {blocks.host.map((reason) => <Notice key={reason} tone="warn">{reason}{kind === "full" && isTaken(kind, data) && <> <Link to={`${pages.captures(account)}?status=progress`}>{t("start.see")}</Link></>}</Notice>)}
             {error !== undefined && <ErrorBox error={error} />}
             <button type="submit" class="button primary wide" aria-disabled={blocked || busy} aria-describedby="start-why">{busy ? t("start.busy") : t("start.start")}</button>
             <p id="start-why" class="faint small">{Object.keys(blocks.fields).length > 0 ? t("start.fix", { count: Object.keys(blocks.fields).length }) : blocks.host.length > 0 ? t("start.notyet") : kind === "full" ? t("start.ready.full") : t("start.ready.simple", { span: duration(data.simple.retention_seconds) })}</p>

@@ -57,7 +57,7 @@ function Connection() {
   const shown = connectionShown.value;
   if (!shown) return null;
   const state = shown.connection.value;
-  const seconds = Math.floor((now.value - shown.goodAt.value) / 1000);
+  const seconds = Math.floor(Math.max(0, now.value - shown.goodAt.value) / 1000);
   const words = {
     connecting: t("live.connecting"),
     stream: t("live.stream"),
@@ -132,6 +132,7 @@ function Settings() {
 }
 
 function SessionEnd() {
+  const at = route(place.value.path);
   const { idle, absolute } = (now.value, remaining());
   const left = Math.min(idle, absolute);
   const soon = session.value !== undefined && !over.value && left < 120;
@@ -142,7 +143,7 @@ function SessionEnd() {
     return (
       <Dialog title={t("session.over")} keep>
         <p>{t("session.over.text")}</p>
-        <LoginForm done={() => undefined} />
+        <LoginForm done={() => undefined} account={"account" in at ? at.account : undefined} />
       </Dialog>
     );
   if (!soon) return null;
