@@ -9,6 +9,7 @@ mod file;
 pub(crate) mod level;
 mod load;
 mod plan;
+mod ports;
 mod problem;
 mod resolve;
 mod rules;

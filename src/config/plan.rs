@@ -179,11 +179,8 @@ impl Plan {
     /// Which worker polls which queue.
     #[must_use]
     pub fn dealt(&self) -> Dealt {
-        let wish = |port| {
-            let PortPlan { queues, workers: cores, .. } = port;
-            Wish { queues: *queues, cores }
-        };
-        deal(&self.ports.iter().map(wish).collect::<Vec<_>>(), &self.cores.workers)
+        let wishes = self.ports.iter().map(|port| Wish { queues: port.queues, cores: &port.workers });
+        deal(&wishes.collect::<Vec<_>>(), &self.cores.workers)
     }
 
     /// Captures that can be attached at once, with the history's recording.
