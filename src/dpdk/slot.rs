@@ -46,7 +46,7 @@ impl Shared {
             return;
         }
         let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(supply, &mut offered);
+        std::mem::swap(supply, &mut *offered);
         self.is_asked.store(false, Ordering::Release);
     }
 }

@@ -33,7 +33,7 @@ use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
 use crate::store::StoreError;
 use crate::upload::UploadError;
-use crate::worker::{Payer, Sample, WorkerHandle};
+use crate::worker::{Dealt, Payer, Sample, WorkerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
@@ -140,7 +140,8 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
     let (listener, observed) = listeners(&plan, &runtime)?;
     let on_worker = on_worker(ports.eal.clone());
-    let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &storage.spool, &on_worker)?;
+    let (plane, workers) =
+        DataPlane::start(&data_plane(&plan, plan.dealt()), ports.queues, &storage.spool, &on_worker)?;
     log_plane(&plane, &storage.spool);
     memory::settle(&plan, &plane, storage.spool.config().write);
     let counts = Reader::start(ports.places, &plane.queues)
@@ -428,8 +429,9 @@ pub(super) fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     sched_setaffinity(None, &set).map_err(|e| ServeError::System { doing, source: e.into() })
 }
 
-pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
-    let (dealt, topology) = (plan.dealt(), Topology::read(Path::new("/")));
+/// `dealt`: which worker polls which queue.
+pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
+    let topology = Topology::read(Path::new("/"));
     DataPlaneConfig {
         worker_nodes: dealt.cores.iter().map(|core| topology.of_core(*core)).collect(),
         worker_cores: dealt.cores,
