@@ -46,6 +46,39 @@ fn the_document_has_exactly_the_table() {
     assert_eq!(documented, table, "docs/METRICS.md must have these rows:\n{table}");
 }
 
+fn ports() -> Vec<PortReading> {
+    vec![
+        PortReading {
+            port: "net_pcap0".to_owned(),
+            is_required: true,
+            is_there: true,
+            counters: Some(PortCounters { rx: 5, ..PortCounters::default() }),
+            counts_losses: true,
+            link_up: true,
+            link_mbps: Some(10_000),
+            link_changes: 1,
+            quiet_seconds: 7,
+            gaps: 2,
+            gap_seconds: 9,
+            xstats: Arc::new(vec![("rx_good_packets".to_owned(), 5)]),
+        },
+        PortReading {
+            port: "a \"b\"\n\\".to_owned(),
+            is_required: false,
+            is_there: false,
+            counters: None,
+            counts_losses: false,
+            link_up: false,
+            link_mbps: None,
+            link_changes: 0,
+            quiet_seconds: 0,
+            gaps: 0,
+            gap_seconds: 0,
+            xstats: Arc::default(),
+        },
+    ]
+}
+
 fn snapshot() -> Snapshot {
     let stage = |name: &str, blocks| {
         let stage = Heartbeat::new(name, blocks);
@@ -68,36 +101,7 @@ fn snapshot() -> Snapshot {
     };
     Snapshot {
         started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-        ports: vec![
-            PortReading {
-                port: "net_pcap0".to_owned(),
-                is_required: true,
-                is_there: true,
-                counters: Some(PortCounters { rx: 5, ..PortCounters::default() }),
-                counts_losses: true,
-                link_up: true,
-                link_mbps: Some(10_000),
-                link_changes: 1,
-                quiet_seconds: 7,
-                gaps: 2,
-                gap_seconds: 9,
-                xstats: Arc::new(vec![("rx_good_packets".to_owned(), 5)]),
-            },
-            PortReading {
-                port: "a \"b\"\n\\".to_owned(),
-                is_required: false,
-                is_there: false,
-                counters: None,
-                counts_losses: false,
-                link_up: false,
-                link_mbps: None,
-                link_changes: 0,
-                quiet_seconds: 0,
-                gaps: 0,
-                gap_seconds: 0,
-                xstats: Arc::default(),
-            },
-        ],
+        ports: ports(),
         queues: vec![
             ("net_pcap0".to_owned(), Default::default()),
             ("net_pcap0".to_owned(), Default::default()),
