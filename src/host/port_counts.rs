@@ -168,7 +168,7 @@ impl Port {
             tracing::error!(device, error, "a port's counters cannot be read");
         }
         self.is_lost = result.is_err();
-        let link = self.place.there().map(|port| port.link());
+        let link = self.place.link();
         let seen = Seen {
             is_there: link.is_some(),
             link_up: link.is_some_and(|link| link.up),

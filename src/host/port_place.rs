@@ -10,7 +10,7 @@
 
 use super::ports::{PortsError, Started, open};
 use crate::config::PortPlan;
-use crate::dpdk::{Eal, PortLosses, PortStats, QueueSlot, RxQueue};
+use crate::dpdk::{Eal, Link, PortLosses, PortStats, QueueSlot, RxQueue};
 use crate::interface;
 use std::time::Duration;
 
@@ -116,10 +116,27 @@ impl Place {
 
     /// Reads the counters. An error says why the device does not answer; those of a device that is away are as they were.
     pub fn read(&mut self) -> Result<(), String> {
-        let State::There(port) = &self.state else { return Ok(()) };
-        let stats = port.stats().map_err(|error| error.to_string())?;
-        self.now = Counts { stats, lost: port.losses(&stats) };
+        if let State::There(port) = &self.state {
+            self.now = self.counted(port)?;
+        }
         Ok(())
+    }
+
+    /// The link, while the device is there. `net_pcap` says that it is up whatever its interface does.
+    pub fn link(&self) -> Option<Link> {
+        let link = self.there()?.link();
+        let is_down = |(name, _): &(String, _)| interface::facts(name).is_ok_and(|found| !found.is_up);
+        Some(Link { up: link.up && !self.interfaces.iter().any(is_down), ..link })
+    }
+
+    fn counted(&self, port: &Started) -> Result<Counts, String> {
+        let mut stats = port.stats().map_err(|error| error.to_string())?;
+        let known = self.now.stats.ierrors;
+        // net_pcap counts an error at each poll of an interface that is gone: no frame.
+        if stats.ierrors > known && matches!(port, Started::Device(_)) && self.missing().is_some() {
+            stats.ierrors = known;
+        }
+        Ok(Counts { stats, lost: port.losses(&stats) })
     }
 
     /// Goes on with what has to be done about the device, and waits for nobody.
@@ -157,23 +174,29 @@ impl Place {
             );
             return true;
         }
-        let changed = self.interfaces.iter().find(|(name, index)| match interface::facts(name) {
-            Ok(found) => Some(found.index) != *index,
-            Err(error) => error.raw_os_error() == Some(libc::ENODEV),
-        });
-        if let Some((interface, _)) = changed {
+        let missing = self.missing();
+        if let Some(interface) = missing {
             tracing::error!(
                 device = port.device(),
                 interface,
                 "a port's interface is gone; it is opened again"
             );
         }
-        changed.is_some()
+        missing.is_some()
+    }
+
+    /// An interface of the device that is gone, or is another one of the same name.
+    fn missing(&self) -> Option<&str> {
+        let is_missing = |(name, index): &&(String, Option<u32>)| match interface::facts(name) {
+            Ok(found) => Some(found.index) != *index,
+            Err(error) => error.raw_os_error() == Some(libc::ENODEV),
+        };
+        self.interfaces.iter().find(is_missing).map(|(name, _)| name.as_str())
     }
 
     fn close(&mut self, port: Started, now: Duration) -> State {
-        if let Ok(stats) = port.stats() {
-            self.now = Counts { stats, lost: port.losses(&stats) };
+        if let Ok(counts) = self.counted(&port) {
+            self.now = counts;
         }
         (self.before, self.now) = (self.counts(), Counts::default());
         port.unplug();
