@@ -23,10 +23,31 @@ const TURN: Duration = Duration::from_secs(1);
 const READY_TURNS: u64 = 5;
 /// Turns of which the worst is shown as the last minute's.
 const MINUTE_TURNS: usize = 60;
+/// How long, and how many of them, captures are shown after their end: as long as the plots reach back.
+const RECENT_NS: u64 = 900_000_000_000;
+const RECENT_MAX: usize = 256;
 
 /// The worst of each second of the last minute, by stage: messages that waited, blocks that were free.
 #[derive(Default)]
 struct Minute(HashMap<String, VecDeque<(u64, u64)>>);
+
+/// The captures that ended lately, with their final counts: what the points of a series add up to lacks the time before the first
+/// point and after the last.
+#[derive(Default)]
+struct Recent(VecDeque<(u64, Value)>);
+
+impl Recent {
+    fn add(&mut self, ended: &[Job], now_ns: u64) {
+        self.0.extend(ended.iter().map(|job| {
+            let (id, account, ledger) = (&job.id, &job.request.account, &job.ledger);
+            (now_ns, json!({"id": id, "account": account, "ended_ns": now_ns, "ledger": ledger}))
+        }));
+        let oldest = now_ns.saturating_sub(RECENT_NS);
+        while self.0.len() > RECENT_MAX || self.0.front().is_some_and(|(at, _)| *at < oldest) {
+            self.0.pop_front();
+        }
+    }
+}
 
 impl Minute {
     fn add(&mut self, stage: &StageView) -> (u64, u64) {
@@ -48,6 +69,7 @@ pub async fn keep_looking(
     streams: Arc<StreamPlaces>,
 ) {
     let (tried, mut minute, mut report) = (Tried::default(), Minute::default(), None);
+    let mut recent = Recent::default();
     let mut changes = sources.jobs.watch();
     let mut turns = tokio::time::interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -60,9 +82,11 @@ pub async fn keep_looking(
         for stage in &sources.stages {
             stage.turn();
         }
-        let host = host(&sources, &snapshot, report.as_ref(), &mut minute, streams.count());
-        let measures = measures(&snapshot);
         let ended = ended(&mut changes);
+        recent.add(&ended, ns(SystemTime::now()));
+        let mut host = host(&sources, &snapshot, report.as_ref(), &mut minute, streams.count());
+        host["ended"] = recent.0.iter().map(|(_, shown)| shown.clone()).collect();
+        let measures = measures(&snapshot);
         live.take(dashboard::Snapshot {
             now_ns: ns(SystemTime::now()),
             overview: snapshot.engine,

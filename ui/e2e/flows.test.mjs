@@ -209,23 +209,6 @@ test("an operator sees whether packets are lost, every account's captures and wh
   await other.close();
 });
 
-test("both themes, both languages and a narrow screen have no accessibility fault and no sideways scroll", async () => {
-  for (const [colorScheme, lang, width] of [["dark", "en", 1440], ["light", "de", 390], ["dark", "en-XA", 390]]) {
-    const browsing = await context({ colorScheme, viewport: { width, height: 900 } });
-    const page = await browsing.newPage();
-    await login(page);
-    const [{ id }] = await host.api("/pcaps");
-    for (const path of ["captures", `captures/${id}`, "captures/new", "captures/new?type=full", "buckets"]) {
-      await page.goto(`${host.origin}/ui/a/acme/${path}${path.includes("?") ? "&" : "?"}lang=${lang}`);
-      await page.locator("h1").first().waitFor();
-      await page.waitForLoadState("load");
-      assert.deepEqual(await violations(page), [], `${path} ${colorScheme} ${lang} ${width}`);
-      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, `${path} at ${width}`);
-    }
-    await browsing.close();
-  }
-});
-
 test("the host is killed and comes back: the page says how old it is, then goes on", async () => {
   const browsing = await context();
   const page = await browsing.newPage();

@@ -153,6 +153,8 @@ export interface HostState {
     next_try_seconds?: number | null;
   };
   captures: { id: string; account: string; kind: string; status: string; ledger: Ledger; waiting_bytes: number }[];
+  /** Captures that ended in the last 15 minutes, with their final counts. */
+  ended?: { id: string; account: string; ended_ns: number; ledger: Ledger }[];
   api: { connections: number; connections_max: number; streams: number };
 }
 

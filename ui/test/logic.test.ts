@@ -160,12 +160,18 @@ test("losses of ports, of captures at work and of captures that ended are all to
   const state = {
     ports: [{ device: "0000:03:00.0", imissed: 5, rx_nombuf: 0, ierrors: 0, discarded: 2 }],
     captures: [{ id: "aa", account: "acme", ledger: { ...LEDGER, dropped: { no_block: 7, limit: 90 } } }],
+    ended: [
+      { id: "cc", account: "acme", ended_ns: 1, ledger: { ...LEDGER, dropped: { io: 9, sampled: 8 } } },
+      { id: "aa", account: "acme", ended_ns: 1, ledger: { ...LEDGER, dropped: { no_block: 8 } } },
+    ],
   } as unknown as HostState;
   const series = new Map([
     ["captures.aa.no_block", [1, null, 2]],
     ["captures.bb.spool", [40, null, 2]],
     ["captures.bb.limit", [99]],
+    // What the points add up to is less than the last count.
+    ["captures.cc.io", [8]],
   ]);
-  assert.deepEqual(losses(state, series).map(({ name, cause, packets }) => [name, cause, packets]), [["bb", "spool", 42], ["aa", "no_block", 7], ["0000:03:00.0", "imissed", 5], ["0000:03:00.0", "discarded", 2]]);
+  assert.deepEqual(losses(state, series).map(({ name, cause, packets }) => [name, cause, packets]), [["bb", "spool", 42], ["cc", "io", 9], ["aa", "no_block", 7], ["0000:03:00.0", "imissed", 5], ["0000:03:00.0", "discarded", 2]]);
   assert.deepEqual(["ports.0000:03:00.0.imissed", "captures.bb.io", "captures.bb.limit", "spool.used", "ports.x.rx"].map(isLoss), [true, true, false, false, false]);
 });

@@ -33,7 +33,7 @@ function lossOfCapture(name: string): { id: string; cause: string } | undefined 
 
 /**
  * Every loss that the host knows of, largest first: in ports since the start, in captures that are at work, and in those that
- * ended in the time of `series`.
+ * ended lately: by their ledgers, or where the host no longer has one by `series`.
  */
 export function losses(state: HostState, series: ReadonlyMap<string, (number | null)[]> = new Map()): Loss[] {
   const list: Loss[] = [];
@@ -42,15 +42,19 @@ export function losses(state: HostState, series: ReadonlyMap<string, (number | n
       const packets = port[cause] ?? 0;
       if (packets > 0) list.push({ where: "port", name: port.device, cause, packets });
     }
-  for (const capture of state.captures)
-    for (const [cause, packets] of Object.entries(capture.ledger.dropped ?? {}))
-      if (packets && packets > 0 && cause !== "limit" && cause !== "sampled")
-        list.push({ where: "capture", name: capture.id, cause, packets, account: capture.account });
-  const atWork = new Set(state.captures.map(({ id }) => id));
+  const counted = new Set<string>();
+  for (const { id, account, ledger } of [...state.captures, ...(state.ended ?? [])]) {
+    if (counted.has(id)) continue;
+    counted.add(id);
+    for (const cause of DROPS) {
+      const packets = (ledger.dropped as Record<string, number> | undefined)?.[cause] ?? 0;
+      if (packets > 0) list.push({ where: "capture", name: id, cause, packets, account });
+    }
+  }
   for (const [name, values] of series) {
     const of = lossOfCapture(name);
     const packets = values.reduce<number>((sum, value) => sum + Math.max(0, value ?? 0), 0);
-    if (of && packets > 0 && !atWork.has(of.id)) list.push({ where: "capture", name: of.id, cause: of.cause, packets });
+    if (of && packets > 0 && !counted.has(of.id)) list.push({ where: "capture", name: of.id, cause: of.cause, packets });
   }
   return list.sort((a, b) => b.packets - a.packets);
 }

@@ -37,7 +37,7 @@ function options(props: Props, width: number): uPlotType.Options {
     height: props.height ?? 160,
     cursor: { y: false, points: { size: 6 }, sync: { key: "trawl" }, drag: { x: false, y: false } },
     legend: { show: false },
-    scales: { x: { time: true, range: (_plot, min, max) => (max > min ? [min, max] : [min - 30, min + 30]) }, y: props.log ? { distr: 3 } : { range: (_plot, _min, max) => [0, max > 0 ? max * 1.08 : 1] } },
+    scales: { x: { time: true, range: (plot, min, max) => (plot.data[0].length > 1 ? [min, max] : [min - 30, min + 30]) }, y: props.log ? { distr: 3 } : { range: (_plot, _min, max) => [0, max > 0 ? max * 1.08 : 1] } },
     axes: [
       { ...axis, size: 26, values: (_plot, ticks) => ticks.map((tick) => clock(tick * 1000)), space: 90 },
       { ...axis, size: 58, values: (_plot, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))), space: 34 },

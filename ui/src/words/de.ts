@@ -95,7 +95,7 @@ export const de: Catalogue = {
   "col.packets": "Pakete",
   "col.started": "Beginn",
   "col.status": "Status",
-  "col.time": "Dauer",
+  "col.time": "Zeitlimit",
   "col.what": "Aufzeichnung",
   "copied": "Kopiert",
   "copy": "Kopieren",

@@ -93,7 +93,7 @@ export const en = {
   "col.packets": "Packets",
   "col.started": "Started",
   "col.status": "Status",
-  "col.time": "Duration",
+  "col.time": "Time limit",
   "col.what": "Capture",
   "copied": "Copied",
   "copy": "Copy",
