@@ -18,6 +18,10 @@ quick:
 ci:
     .ci/run
 
+# The package for Debian 12; `just package --binary target/debug/trawl` without a release build
+package *ARGS:
+    scripts/package.sh {{ARGS}}
+
 # See it work; `just demo --live` with real programs
 demo *ARGS:
     scripts/demo.sh {{ARGS}}

@@ -70,6 +70,20 @@ need_node_modules() {
         touch "$folder/complete"
 }
 
+# Prometheus and its tool for rules. The package would start a server and bring its pages, so the programs alone are taken out.
+need_prometheus() {
+    local folder=$TARGET_DIR/test-venv/bin work
+    [ -x "$folder/prometheus" ] && return
+    say "installing Prometheus into $folder"
+    work=$(mktemp -d) && (
+        chmod 0755 "$work" && cd "$work" && { apt-get -qq download prometheus 2>/dev/null || { as_root apt-get -qq update && apt-get -qq download prometheus; }; } &&
+            dpkg-deb -x prometheus_*.deb . && install -D -t "$folder" usr/bin/promtool usr/bin/prometheus
+    )
+    local status=$?
+    rm -rf "$work"
+    return "$status"
+}
+
 incomplete=''
 need_apt "${packages[@]}" || incomplete=yes
 need_rust
@@ -78,5 +92,6 @@ if [ "$group" = test ]; then
     need_venv || incomplete=yes
     need_node || incomplete=yes
     need_node_modules || incomplete=yes
+    need_prometheus || incomplete=yes
 fi
 [ -z "$incomplete" ] || die "some packages are missing, see above"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing and runs every test. With --sweep nothing but all of tests/sweep, which takes hours; with --sweep 3/20
-# every 20th of its faults, beginning with the third, so that 20 runs make the whole. With --miri nothing but miri. Goes on after a
+# every 20th of its faults, beginning with the third, so that 20 runs make the whole. With --miri nothing but miri. With --package
+# nothing but the Debian package, in a booted systemd, which takes a release build and minutes. Goes on after a
 # failure, ends with where the time went, what failed and what was skipped and why, and exits non-zero if anything failed. With
 # TRAWL_REQUIRE_ALL=1 a skip is a failure, but for what .config/may-lack names. Continuous integration (.ci/run) does that and
 # nothing else.
@@ -59,7 +60,7 @@ nextest() {
 formatting() { cargo fmt --all --check; }
 lints() { cargo clippy --locked --all-targets "$@" -- -D warnings; }
 scripts_lint() {
-    shellcheck -x scripts/*.sh tests/data/*.sh benches/scale/* .ci/run && PYTHONPYCACHEPREFIX=$LOGS/pycache python3 -m compileall -q benches tests/data &&
+    shellcheck -x scripts/*.sh packaging/*.sh tests/data/*.sh tests/data/released/*.sh benches/scale/* .ci/run && shellcheck packaging/debian/* && PYTHONPYCACHEPREFIX=$LOGS/pycache python3 -m compileall -q benches tests/data &&
         benches/run --help >"$LOGS/benches.log"
 }
 doc_tests() { cargo test --locked --doc --quiet; }
@@ -158,6 +159,11 @@ if [ "${1:-}" = --miri ]; then
     exit "${#failed[@]}"
 fi
 
+if [ "${1:-}" = --package ]; then
+    step "the package in a booted systemd" scripts/test-package.sh
+    exit "${#failed[@]}"
+fi
+
 if is_root; then
     ensure_hugepages 512 || skip "hugepages" "fewer than 512 of 2 MiB can be had; DPDK's tests run with --no-huge"
 else
@@ -194,6 +200,7 @@ else
     skip "fuzz targets" "cargo-fuzz is not installed and cannot be: cargo install --locked cargo-fuzz"
 fi
 step "loom: every interleaving of the lock-free code" loom
+skip "the package" "it takes a release build and minutes: scripts/test.sh --package"
 skip "miri" "it takes long and needs a nightly toolchain: scripts/test.sh --miri"
 
 say "where the time went"

@@ -141,6 +141,17 @@ pub const SIMPLE_DIR: &str = "simple";
 /// How far a simple capture may look back (Cloudflare's OpenAPI: `offset_time` within the last 24 hours).
 pub const HISTORY_HOURS_MAX: u64 = 24;
 
+/// What one estimate reads of the history at most: two seconds of a slow disk. A minute of 1 in 10 000 packets at 100 Mpps has 120 MB.
+pub const ESTIMATE_BYTES_MAX: u64 = 256 << 20;
+/// The longest time that one estimate is of.
+pub const ESTIMATE_SECONDS_MAX: u64 = 300;
+/// Estimates that read the disk at once: look backs, for which a customer waits too, go on beside them.
+pub const ESTIMATES_MAX: usize = 2;
+/// Between two estimates of one account in the long run.
+pub const ESTIMATE_INTERVAL: Duration = Duration::from_secs(2);
+/// Estimates that an account may ask for at once, one after the other: somebody who tries filters out.
+pub const ESTIMATES_PER_ACCOUNT_MAX: u32 = 5;
+
 /// Level of zstd unless the config says otherwise: zstd's own choice.
 pub const ZSTD_LEVEL_DEFAULT: i32 = 3;
 

@@ -51,7 +51,8 @@ def prepare(server):
     bucket = server.ask("POST", "/ownership", {"destination_conf": f"file://{server.bucket}"})["id"]
     running = server.create(filter_v1={"protocol": 6})
     server.running(running)
-    of_captures = [("GET", "/{}"), ("GET", "/{}/progress"), ("PUT", "/{}/stop"), ("GET", "/{}/download")]
+    of_captures = [("GET", "/{}"), ("GET", "/{}/progress"), ("PUT", "/{}/stop"), ("GET", "/{}/download"),
+                   ("GET", "/{}/series"), ("GET", "/{}/manifest"), ("GET", "/{}/objects/0")]
     return [("a running capture", of_captures, [running]), ("an ended capture", of_captures, simple),
             ("a bucket", [("DELETE", "/ownership/{}")], [bucket])]
 

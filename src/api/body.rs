@@ -42,6 +42,16 @@ pub(super) struct OwnershipBody {
     pub(super) unknown: Map<String, Value>,
 }
 
+/// The body of `POST …/pcaps/estimate`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "expected a JSON object")]
+pub(super) struct EstimateBody {
+    pub(super) filter_v1: Option<Value>,
+    pub(super) seconds: Option<Value>,
+    #[serde(flatten)]
+    pub(super) unknown: Map<String, Value>,
+}
+
 /// Reads a body, whatever its `Content-Type`: there is only one thing that it can be.
 pub(super) fn parse<T: DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,

@@ -74,14 +74,13 @@ impl Check {
     }
 
     /// A number of seconds; fractions count, because the API says "number".
-    pub(super) fn seconds(&mut self, value: Option<&Value>, max: u64) -> Option<f64> {
-        let pointer = "/time_limit";
+    pub(super) fn seconds(&mut self, pointer: &str, value: Option<&Value>, max: u64) -> Option<f64> {
         let value = self.required(pointer, value)?;
         // Exact: a host's longest time is far below 2^53 seconds.
         let found = value.as_f64().filter(|seconds| (1.0..=max as f64).contains(seconds));
         if found.is_none() {
             let message =
-                format!("time_limit is {}, must be a number of seconds from 1 to {max}", shown(value));
+                format!("{} is {}, must be a number of seconds from 1 to {max}", name(pointer), shown(value));
             self.note(pointer, Code::InvalidValue, message);
         }
         found

@@ -97,6 +97,8 @@ pub(super) enum Code {
     NotReadable,
     /// The account reads as many objects as it may at once.
     TooManyViews,
+    /// The account asked for many estimates a short time ago, or waits for one.
+    EstimateTooSoon,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// A note, never an error: what threatens a capture that goes on.
@@ -144,7 +146,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 54] = [
+pub(super) const TABLE: [Row; 55] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -190,6 +192,7 @@ pub(super) const TABLE: [Row; 54] = [
     row(Code::ObjectNotFound, 1064, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::NotReadable, 1065, StatusCode::CONFLICT, Retry::Never),
     row(Code::TooManyViews, 1066, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
+    row(Code::EstimateTooSoon, 1067, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::Held, 1103, StatusCode::OK, Retry::Unsaid),

@@ -97,6 +97,11 @@ impl From<Refusal> for Failure {
             Refusal::ShareFull { .. } => Self::new(Code::ShareFull, refusal.to_string()),
             Refusal::StillCapturing(_) => Self::new(Code::StillCapturing, refusal.to_string()),
             Refusal::NoSlot(_) | Refusal::NoBlocks(_) => Self::new(Code::NoSlot, refusal.to_string()),
+            Refusal::NoEstimate(_) => Self::new(Code::NotSupported, refusal.to_string()),
+            Refusal::EstimateTooSoon { seconds_left } => {
+                let failure = Self::new(Code::EstimateTooSoon, refusal.to_string());
+                Self { seconds_left: *seconds_left, ..failure }
+            }
             Refusal::NoHistory => Self::at("/offset_time", Code::NotSupported, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
             Refusal::Filter(_) => Self::at("/filter_v1", Code::InvalidValue, refusal.to_string()),

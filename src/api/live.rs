@@ -16,7 +16,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde_json::json;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -186,11 +185,5 @@ async fn live(
 }
 
 async fn series(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Result<Response, Failure> {
-    let job = api.captures.get(account.clone(), id.clone()).await?;
-    let found = api.ui.live.series(&account, &id);
-    let none = || {
-        let from_ns = u64::try_from(job.submitted.as_nanosecond()).unwrap_or(0);
-        json!({"from_ns": from_ns, "step_ns": 1_000_000_000, "matched": [], "captured": [], "bytes": [], "dropped": {}})
-    };
-    Ok(success(found.unwrap_or_else(none)))
+    Ok(success(api.captures.series(account, id).await?.value()))
 }

@@ -10,6 +10,7 @@ mod check;
 mod codes;
 mod download;
 mod envelope;
+mod estimate;
 mod live;
 mod objects;
 mod ownership;

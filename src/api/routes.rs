@@ -3,7 +3,9 @@
 //! Invariant: the document has exactly the paths, methods and error codes that are served, and the limits of its host.
 
 use super::route::Routes;
-use super::{ApiState, Rules, capabilities, download, host, live, objects, ownership, pcaps, session};
+use super::{
+    ApiState, Rules, capabilities, download, estimate, host, live, objects, ownership, pcaps, session,
+};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -22,6 +24,7 @@ fn table(document: Bytes) -> Routes {
     let mut table = pcaps::routes();
     table.extend(download::routes());
     table.extend(capabilities::routes());
+    table.extend(estimate::routes());
     table.extend(live::routes());
     table.extend(objects::routes());
     table.extend(ownership::routes());

@@ -8,9 +8,15 @@ mod pages;
 mod contract;
 mod download;
 mod engine;
+mod estimate;
+#[cfg(feature = "dashboard")]
+mod every_route;
 mod failures;
+mod objects;
+mod paging;
 mod security;
 mod serving;
+mod streams;
 
 use super::*;
 use crate::job::AccountId;
@@ -29,6 +35,12 @@ pub(super) const A: &str = "023e105f4ecef8ad9ca31a8372d0c353";
 const B: &str = "b23e105f4ecef8ad9ca31a8372d0c353";
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 pub(super) const FAILURES_MAX: u32 = 10;
+
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+
+fn ui() -> Ui {
+    Ui::at(([127, 0, 0, 1], 8080).into())
+}
 
 const SIMPLE: &str = r#"{"system":"magic-transit","type":"simple","time_limit":60,"packet_limit":100}"#;
 const FULL: &str = r#"{"system":"magic-transit","type":"full","time_limit":300,"colo_name":"ORD",
@@ -90,10 +102,16 @@ pub(super) fn ord02() -> Rules {
 }
 
 fn routes_to(captures: crate::engine::Handle, rules: Rules, dir: &Path) -> Router {
-    routes_with(captures, rules, dir, Ui::at(([127, 0, 0, 1], 8080).into()))
+    routes_with(captures, rules, dir, ui(), REQUEST_TIME_MAX)
 }
 
-fn routes_with(captures: crate::engine::Handle, rules: Rules, dir: &Path, ui: Ui) -> Router {
+fn routes_with(
+    captures: crate::engine::Handle,
+    rules: Rules,
+    dir: &Path,
+    ui: Ui,
+    request_time_max: Duration,
+) -> Router {
     let a =
         vec![key("user@example.com", "a-key"), token("a-token", Role::Write), token("a-reader", Role::Read)];
     let b = vec![key("b@example.com", "b-key"), token("b-token", Role::Write)];
@@ -110,7 +128,7 @@ fn routes_with(captures: crate::engine::Handle, rules: Rules, dir: &Path, ui: Ui
         offers: Offers::default(),
         ui,
         request_bytes_max: REQUEST_BYTES_MAX,
-        request_time_max: Duration::from_secs(30),
+        request_time_max,
     })
 }
 
@@ -120,10 +138,15 @@ impl Host {
     }
 
     pub(super) fn with(rules: Rules) -> Self {
+        Self::shown(rules, ui(), REQUEST_TIME_MAX)
+    }
+
+    /// A host that differs in what its viewers may take.
+    pub(super) fn shown(rules: Rules, ui: Ui, request_time_max: Duration) -> Self {
         let (engine, dir) = (Engine::start(), TempDir::new().unwrap());
-        let ui = Ui::at(([127, 0, 0, 1], 8080).into());
-        let live = Arc::clone(&ui.live);
-        Self { live, router: routes_with(engine.handle.clone(), rules, dir.path(), ui), engine, dir }
+        let (live, captures) = (Arc::clone(&ui.live), engine.handle.clone());
+        let router = routes_with(captures, rules, dir.path(), ui, request_time_max);
+        Self { live, router, engine, dir }
     }
 
     pub(super) async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {

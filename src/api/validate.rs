@@ -5,16 +5,19 @@
 //! everything that is wrong with it, each item with a pointer to the member.
 
 use super::Rules;
-use super::body::{CreateBody, OwnershipBody};
+use super::body::{CreateBody, EstimateBody, OwnershipBody};
 use super::check::{Check, name, shown};
 use super::codes::Code;
 use super::envelope::Failure;
+use crate::engine::Asked;
 use crate::job::{AccountId, ColoStyle, Kind, OffsetTime, Request};
 use crate::job::{Destination, DestinationError, Sent};
+use crate::limits::ESTIMATE_SECONDS_MAX;
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::time::Duration;
 
 /// Checks `body` for `account`, under the host's `rules`.
 pub(super) fn capture_request(
@@ -35,11 +38,20 @@ pub(super) fn capture_request(
         Some(Kind::Simple) => check.simple(account, filter, body, rules),
         Some(Kind::Full) => check.full(account, filter, body, rules),
         None => {
-            check.seconds(body.time_limit.as_ref(), rules.time_limit_seconds_max);
+            check.seconds("/time_limit", body.time_limit.as_ref(), rules.time_limit_seconds_max);
             None
         }
     };
     whole(check, request)
+}
+
+/// Checks what an estimate is asked of.
+pub(super) fn estimate(body: &EstimateBody) -> Result<Asked, Failure> {
+    let mut check = Check::default();
+    check.unknown("", &body.unknown);
+    let filter = check.filter(body.filter_v1.as_ref());
+    let seconds = check.seconds("/seconds", body.seconds.as_ref(), ESTIMATE_SECONDS_MAX);
+    whole(check, seconds.map(|seconds| Asked { filter, window: Duration::from_secs_f64(seconds) }))
 }
 
 /// Checks what is sent to add a bucket: its destination, and the access keys or the owner that may come with it.
@@ -89,7 +101,8 @@ impl Check {
         self.absent("/format", body.format.as_ref(), "simple captures");
         self.absent("/compression", body.compression.as_ref(), "simple captures");
         let offset_time = body.offset_time.as_ref().map(|value| self.offset_time(value, rules));
-        let time_limit = self.seconds(body.time_limit.as_ref(), rules.simple_time_limit_seconds_max);
+        let time_limit =
+            self.seconds("/time_limit", body.time_limit.as_ref(), rules.simple_time_limit_seconds_max);
         let packet_limit = self
             .required("/packet_limit", body.packet_limit.as_ref())
             .and_then(|value| self.count("/packet_limit", value, rules.simple_packet_limit_max));
@@ -141,7 +154,7 @@ impl Check {
         rules: &Rules,
     ) -> Option<Request> {
         self.absent("/offset_time", body.offset_time.as_ref(), "full captures");
-        let time_limit = self.seconds(body.time_limit.as_ref(), rules.time_limit_seconds_max);
+        let time_limit = self.seconds("/time_limit", body.time_limit.as_ref(), rules.time_limit_seconds_max);
         let packet_limit = self.bounded("/packet_limit", body.packet_limit.as_ref(), rules.packet_limit_max);
         let byte_limit = self.bounded("/byte_limit", body.byte_limit.as_ref(), rules.byte_limit_max);
         let colo = self.colo(body, rules);

@@ -88,6 +88,11 @@ impl From<&Problem> for Finding {
             Problem::Syntax { text } => {
                 Self::error("config", format!("not TOML: {}", text.trim_end()), "correct the line")
             }
+            Problem::Version { found, known } => Self::error(
+                "version",
+                format!("is {found}, and this trawl reads {known}"),
+                "run the trawl that the file is for, or write the file again by this one's example (docs/UPGRADING.md)",
+            ),
             Problem::Key { key, value, text } => Self::error(key, format!("is {value}"), text),
             Problem::Range { key, value, min, max, why } => {
                 Self::error(key, format!("is {value}"), format!("use {min} to {max}: {why}"))

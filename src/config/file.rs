@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use toml::{Table, Value};
 
+/// The version of the config's form that this trawl reads, and that a file without the key has.
+const VERSION: u64 = 1;
+
 /// Declares sections: each field with its default, none with an unknown key.
 macro_rules! sections {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* })*) => {$(
@@ -28,6 +31,8 @@ macro_rules! sections {
 sections! {
     /// The whole file. `config/trawl.toml` explains each key to operators.
     File {
+        /// Of the config's form.
+        version: u64 = VERSION,
         /// `[host]`
         host: Host = Host::default(),
         /// `[dpdk]`
@@ -210,6 +215,10 @@ sections! {
         deliveries_per_account: u64 = 4,
         /// How long a delivery may get nowhere while others wait for its turn.
         turn_seconds: u64 = 90,
+        /// Blocks waiting for the disk, in percent, from which on deliveries stand back for captures; 100 for never.
+        wait_percent: u64 = 25,
+        /// Percent of the time that deliveries work although captures press, once the spool is above its high-water mark.
+        share_percent: u64 = 50,
         /// Memory of all deliveries; enough for all parts of `deliveries_max` of them when absent.
         memory_bytes_max: Option<ByteSize> = None,
         /// Between two ownership challenges of one account for one bucket.
@@ -354,6 +363,10 @@ pub(super) fn read(text: &str) -> (File, Vec<Problem>) {
         Ok(table) => table,
         Err(error) => return (File::default(), vec![Problem::Syntax { text: error.to_string() }]),
     };
+    // Its other keys may be another version's, so nothing is said of them.
+    if let Some(problem) = other_version(&table) {
+        return (File::default(), vec![problem]);
+    }
     if let Ok(file) = Value::Table(table.clone()).try_into() {
         return (file, Vec::new());
     }
@@ -364,6 +377,11 @@ pub(super) fn read(text: &str) -> (File, Vec<Problem>) {
         File::default()
     });
     (file, problems)
+}
+
+fn other_version(table: &Table) -> Option<Problem> {
+    let found = table.get("version")?.as_integer()?;
+    (found != i64::try_from(VERSION).ok()?).then_some(Problem::Version { found, known: VERSION })
 }
 
 /// One step from the root of a file to a key.

@@ -179,3 +179,34 @@ proptest! {
         let _ = read(&text);
     }
 }
+
+#[test]
+fn a_file_without_a_version_is_of_the_first_and_one_of_another_is_refused_with_nothing_else_said() {
+    for text in ["", "version = 1\n[host]\ncolo = \"ord02\"\n"] {
+        let (file, problems) = read(text);
+        assert!(problems.is_empty() && file.version == 1, "{problems:?}");
+    }
+    for other in ["0", "2", "-1"] {
+        let (_, problems) = read(&format!("version = {other}\nnew_key = 7\n[host]\ncolo = 7\n"));
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        let said = problem.to_string();
+        assert!(said.starts_with(&format!("version = {other}: this trawl reads version 1")), "{said}");
+    }
+    let (_, problems) = read("version = \"1\"\n");
+    assert!(problems[0].to_string().starts_with("version = \"1\": invalid type"), "{problems:?}");
+}
+
+/// Of every version that was released: none may need another config than it had.
+#[test]
+fn the_config_of_every_released_version_is_read() {
+    let released = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/released");
+    let mut seen = 0;
+    let entries = std::fs::read_dir(released).unwrap().map(|entry| entry.unwrap().path());
+    for version in entries.filter(|path| path.is_dir()) {
+        let text = std::fs::read_to_string(version.join("trawl.toml")).unwrap();
+        let plan = super::super::Plan::parse(&text);
+        assert!(plan.is_ok(), "{:?}", plan.err());
+        seen += 1;
+    }
+    assert!(seen > 0);
+}

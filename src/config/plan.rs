@@ -261,6 +261,10 @@ pub struct UploadPlan {
     pub deliveries_per_account: usize,
     /// How long a delivery may get nowhere while others wait.
     pub turn: Duration,
+    /// Blocks waiting for the disk, in percent, from which on deliveries stand back for captures; 100 for never.
+    pub wait_percent: u64,
+    /// Percent of the time that deliveries work although captures press, once the spool is above its high-water mark.
+    pub share_percent: u64,
     /// Memory of all deliveries at once.
     pub memory_bytes: u64,
     /// Between two ownership challenges of one account for one bucket; zero for no such rule.

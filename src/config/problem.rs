@@ -21,6 +21,16 @@ pub enum Problem {
         /// The parser's words, with the place.
         text: String,
     },
+    /// It is written for another trawl.
+    #[error(
+        "version = {found}: this trawl reads version {known} of the config, which is also what a file without the key has; run the trawl that the file is for, or write the file again by this one's example (docs/UPGRADING.md)"
+    )]
+    Version {
+        /// The file's.
+        found: i64,
+        /// The only one that can be read.
+        known: u64,
+    },
     /// There is no such key, or its value is of the wrong type.
     #[error("{key} = {value}: {text}")]
     Key {
@@ -70,7 +80,7 @@ impl Problem {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self {
-            Self::Unreadable { .. } | Self::Syntax { .. } => None,
+            Self::Unreadable { .. } | Self::Syntax { .. } | Self::Version { .. } => None,
             Self::Key { key, .. }
             | Self::Range { key, .. }
             | Self::Value { key, .. }

@@ -418,6 +418,8 @@ fn upload(
         deliveries_max: 1,
         deliveries_per_account: 1,
         turn: Duration::ZERO,
+        wait_percent: 0,
+        share_percent: 0,
         memory_bytes: 0,
         challenge_interval: Duration::ZERO,
         proofs: ProofRules::default(),

@@ -1,12 +1,11 @@
 //! The one snapshot a second that all viewers share. Owns what was seen of every capture, by account and revision, the series of
-//! captures and of the host, and the end of all streams; not who reads it.
+//! the host, and the end of all streams; not who reads it.
 //!
 //! Invariant: viewers read what was taken and ask nobody; what is kept of captures that ended is bounded.
 
-use super::points::Points;
 use super::tracks::{Measure, Tracks};
 use crate::engine::{CaptureView, Overview};
-use crate::job::{AccountId, CaptureId, Job, Kind, Ledger};
+use crate::job::{AccountId, CaptureId, Job, Kind};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -17,8 +16,6 @@ use tokio::sync::watch;
 const ENDED_MAX: usize = 64;
 /// How long they are.
 const ENDED_NS_MAX: u64 = 900 * 1_000_000_000;
-/// Captures whose series are kept.
-const SERIES_MAX: usize = 1024;
 
 /// What one second brought.
 #[derive(Debug, Default)]
@@ -52,7 +49,6 @@ struct State {
     first: u64,
     now_ns: u64,
     accounts: HashMap<AccountId, OfAccount>,
-    series: HashMap<CaptureId, (AccountId, u64, Points)>,
     host: Arc<str>,
     tracks: Tracks,
 }
@@ -75,7 +71,6 @@ impl Live {
             first: now_ns / 1_000_000,
             now_ns,
             accounts: HashMap::new(),
-            series: HashMap::new(),
             host: "null".into(),
             tracks: Tracks::default(),
         };
@@ -91,15 +86,13 @@ impl Live {
         let mut state = self.state();
         state.now_ns = snapshot.now_ns;
         if let Some(overview) = &snapshot.overview {
-            for view in &overview.captures {
+            for view in overview.captures.iter().chain(&overview.look_backs) {
                 state.see(&view.account, &view.id, &value(view), None);
-                state.note(&view.account, &view.id, &view.ledger);
             }
         }
         for job in &snapshot.ended {
             let account = &job.request.account;
             state.see(account, &job.id, &ended_value(job), Some(snapshot.now_ns));
-            state.note(account, &job.id, &job.ledger);
         }
         state.forget(snapshot.overview.as_ref());
         state.tracks.add(snapshot.now_ns, snapshot.measures);
@@ -144,13 +137,6 @@ impl Live {
         (revision, text)
     }
 
-    /// A capture's series, if this process has seen it.
-    #[must_use]
-    pub fn series(&self, account: &AccountId, id: &CaptureId) -> Option<Value> {
-        let state = self.state();
-        state.series.get(id).filter(|(of, ..)| of == account).map(|(.., points)| points.value())
-    }
-
     /// What operators see of the host, as JSON.
     #[must_use]
     pub fn host(&self) -> Arc<str> {
@@ -180,22 +166,12 @@ impl State {
         of_account.captures.insert(id.clone(), Seen { changed, text, ended_ns });
     }
 
-    fn note(&mut self, account: &AccountId, id: &CaptureId, ledger: &Ledger) {
-        let now_ns = self.now_ns;
-        if self.series.len() >= SERIES_MAX && !self.series.contains_key(id) {
-            let oldest = self.series.iter().min_by_key(|(_, (_, at, _))| *at).map(|(id, _)| id.clone());
-            oldest.map(|oldest| self.series.remove(&oldest));
-        }
-        let (_, at, points) =
-            self.series.entry(id.clone()).or_insert_with(|| (account.clone(), now_ns, Points::new(now_ns)));
-        *at = now_ns;
-        points.add(now_ns, ledger);
-    }
-
     /// Forgets captures that ended a while ago, or that are gone and were never told to have ended.
     fn forget(&mut self, overview: Option<&Overview>) {
         let now_ns = self.now_ns;
-        let runs = |id: &CaptureId| overview.is_none_or(|all| all.captures.iter().any(|view| view.id == *id));
+        let runs = |id: &CaptureId| {
+            overview.is_none_or(|all| all.captures.iter().chain(&all.look_backs).any(|view| view.id == *id))
+        };
         for of_account in self.accounts.values_mut() {
             let ended = of_account.captures.values().filter_map(|seen| seen.ended_ns);
             let mut ended: Vec<_> = ended.collect();

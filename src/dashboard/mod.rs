@@ -9,7 +9,6 @@ pub mod files;
 mod journal;
 mod live;
 mod places;
-mod points;
 mod sessions;
 mod tracks;
 
@@ -17,6 +16,5 @@ pub use browser::Site;
 pub use journal::{Journal, Line, journal};
 pub use live::{Live, Snapshot};
 pub use places::{StreamPlace, StreamPlaces};
-pub use points::Points;
 pub use sessions::{Grant, Session, SessionBounds, Sessions, Unrandom};
 pub use tracks::{Measure, Reading, Tracks};

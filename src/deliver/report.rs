@@ -8,14 +8,15 @@ use super::words::Words;
 use crate::job::ObjectInfo;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// News of one delivery.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// What a dead process left is known.
     Recovered(Found),
-    /// An attempt failed and will be repeated.
-    Trouble(Words),
+    /// An attempt failed and will be repeated after so long.
+    Trouble(Words, Duration),
     /// An object is complete.
     Object(ObjectInfo),
     /// So many packets that were captured could not be read from the disk again and are in no object. Comes once, before the

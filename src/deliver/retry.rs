@@ -58,9 +58,10 @@ impl RetryPolicy {
                 |error: &str| format!("{error}; given up after {hours:.1} hours (upload.retention_seconds)");
             return Some(Outcome::Failed(error.within(given_up)));
         }
-        self.reporter.tell(Report::Trouble(error.clone()));
+        let pause = jittered(attempts.pause);
+        self.reporter.tell(Report::Trouble(error.clone(), pause));
         tokio::select! {
-            () = tokio::time::sleep(jittered(attempts.pause)) => {}
+            () = tokio::time::sleep(pause) => {}
             _ = self.leaving.wait_for(|leaving| *leaving) => return Some(Outcome::Left),
             outcome = given_up(&mut self.given_up) => return Some(outcome),
         }

@@ -35,7 +35,7 @@ impl Engine {
             }
             Effect::Record { serial, version, job } => {
                 if let Some(writer) = &self.writer {
-                    writer.set(serial, version, *job);
+                    writer.set(serial, version, self.with_series(serial, job));
                 }
             }
             Effect::Place { serial } => self.place(serial),
@@ -95,6 +95,7 @@ impl Engine {
             origin: Arc::new(self.origin(&capture.job)),
             capturing: watch::Sender::new(true),
             given_up: watch::Sender::new(None),
+            series: None,
         };
         let (mut route, time_max) = (self.route(&capture.job), self.planes.contact_time_max);
         let id = capture.job.id.clone();
@@ -195,6 +196,7 @@ impl Engine {
             retry: self.retry_policy(resources, serial),
             reporter: self.delivery_reporter(serial, Arc::clone(&end)),
             places: Arc::clone(&self.planes.places),
+            pace: Arc::clone(&self.planes.pace),
             capturing: resources.capturing.subscribe(),
             frees: Mutex::default(),
         };
@@ -252,6 +254,7 @@ impl Engine {
             return;
         };
         self.machine.begin_counting(serial, ports);
+        self.begin_series(serial);
         let Some(capture) = self.machine.capture(serial) else { return };
         let request = &capture.job.request;
         let limit = Duration::from_secs_f64(request.time_limit);

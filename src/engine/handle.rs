@@ -3,7 +3,10 @@
 //! Invariant: API, CLI and fleet only parse into [`Action`]; no one else touches a capture.
 
 use super::{Listed, Overview, Standing, Wanted};
-use crate::job::{AccountId, CaptureId, Job, Progress, Request};
+use crate::history::Estimate;
+use crate::job::{AccountId, CaptureId, Job, KeptSeries, Progress, Request};
+use crate::matcher::FilterV1;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Why an action was not done.
@@ -87,6 +90,17 @@ pub enum Refusal {
         "offset_time cannot be served: this host keeps no past packets; leave it out to capture from now on"
     )]
     NoHistory,
+    /// There is nothing to make an estimate of.
+    #[error("there is no estimate: {0}")]
+    NoEstimate(&'static str),
+    /// This account asked for estimates a short time ago, or waits for one.
+    #[error(
+        "this account asked for many estimates a short time ago, or waits for one; try again in {seconds_left} s"
+    )]
+    EstimateTooSoon {
+        /// Until the next may be asked for; at least one.
+        seconds_left: u64,
+    },
     /// The filter cannot be compiled.
     #[error("{0}")]
     Filter(String),
@@ -105,6 +119,15 @@ pub enum Refusal {
     /// The job could not be recorded.
     #[error("the capture could not be recorded: {0}")]
     Store(String),
+}
+
+/// What an estimate is asked of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// As sent; `{}` takes every packet.
+    pub filter: FilterV1,
+    /// The last so many seconds; at most [`crate::limits::ESTIMATE_SECONDS_MAX`].
+    pub window: Duration,
 }
 
 /// Everything that can be asked of the engine.
@@ -126,6 +149,10 @@ pub enum Action {
     Drop(AccountId, CaptureId, oneshot::Sender<Result<(), Refusal>>),
     /// One capture's progress.
     Progress(AccountId, CaptureId, oneshot::Sender<Result<Progress, Refusal>>),
+    /// One capture's counts over time.
+    Series(AccountId, CaptureId, oneshot::Sender<Result<KeptSeries, Refusal>>),
+    /// How many packets of the last seconds a filter takes, of those that the account may see.
+    Estimate(AccountId, Asked, oneshot::Sender<Result<Estimate, Refusal>>),
     /// What the account may start now.
     Standing(AccountId, oneshot::Sender<Standing>),
     /// The state of the engine, over all accounts.
@@ -216,6 +243,22 @@ impl Handle {
     /// [`Refusal::NotFound`] also when it is another account's.
     pub async fn progress(&self, account: AccountId, id: CaptureId) -> Result<Progress, Refusal> {
         self.ask(|reply| Action::Progress(account, id, reply)).await?
+    }
+
+    /// One capture's counts over time.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] also when it is another account's.
+    pub async fn series(&self, account: AccountId, id: CaptureId) -> Result<KeptSeries, Refusal> {
+        self.ask(|reply| Action::Series(account, id, reply)).await?
+    }
+
+    /// How many packets of the last seconds a filter takes. Ends when the caller does.
+    ///
+    /// # Errors
+    /// [`Refusal::NoEstimate`] without a history, [`Refusal::EstimateTooSoon`], and when the history cannot be read.
+    pub async fn estimate(&self, account: AccountId, asked: Asked) -> Result<Estimate, Refusal> {
+        self.ask(|reply| Action::Estimate(account, asked, reply)).await?
     }
 
     /// What the account may start now.

@@ -16,6 +16,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Whether a job may be none of them.
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        self.kind.is_some() || !self.statuses.is_empty()
+    }
+
     /// Whether a job is one of them.
     #[must_use]
     pub fn admits(&self, job: &Job) -> bool {
@@ -31,6 +37,6 @@ pub struct Listed {
     pub jobs: Vec<Job>,
     /// The `before` of the next page, if there may be one.
     pub next: Option<CaptureId>,
-    /// All captures of the account.
+    /// All captures of the account that are wanted, on this page or another.
     pub total: u64,
 }

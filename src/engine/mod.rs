@@ -12,6 +12,7 @@
 
 mod discard;
 mod effects;
+mod estimate;
 mod handle;
 mod listed;
 mod look_back;
@@ -22,9 +23,11 @@ mod read;
 mod recording;
 mod restart;
 mod roster;
+mod series;
 mod tasks;
 
-pub use handle::{Action, Handle, Refusal};
+pub use crate::history::Estimate;
+pub use handle::{Action, Asked, Handle, Refusal};
 pub use listed::{Listed, Wanted};
 pub use machine::AccountBounds;
 pub use overview::{AccountView, CaptureView, Overview, Standing};
@@ -67,6 +70,8 @@ struct Resources {
     capturing: watch::Sender<bool>,
     /// Why it is given up, once it is.
     given_up: watch::Sender<Option<String>>,
+    /// Its counts over time, once it takes packets.
+    series: Option<series::Began>,
 }
 
 /// A change that the workers have not all taken up yet.
@@ -94,6 +99,7 @@ pub struct Engine {
     changes: VecDeque<(u64, Change)>,
     resources: BTreeMap<Serial, Resources>,
     recording: Option<recording::Recorder>,
+    estimates: estimate::Estimates,
     replies: HashMap<ReplyId, Reply>,
     last_reply: ReplyId,
     /// What happened and did not reach the machine yet.
@@ -111,6 +117,8 @@ pub struct Engine {
     /// Removals of what uploads of ended captures left in their stores.
     sweeps: JoinSet<()>,
     started: Instant,
+    /// When the series of captures were extended last.
+    extended_at: Duration,
     /// Since when the next end of a capture waits for its ports to be read.
     unread_since: Option<Instant>,
     finished: bool,
@@ -129,6 +137,8 @@ impl Engine {
             machine: Machine::new(config(&planes, assignments.streams())),
             recording: planes.history.clone().map(recording::Recorder::new),
             planes,
+            estimates: estimate::Estimates::default(),
+            extended_at: Duration::ZERO,
             assignments,
             changes: VecDeque::new(),
             resources: BTreeMap::new(),
@@ -222,6 +232,8 @@ impl Engine {
             Action::List(account, reply) => self.list(account, reply),
             Action::Get(account, id, reply) => self.get(account, id, reply),
             Action::Progress(account, id, reply) => self.progress(account, id, reply),
+            Action::Series(account, id, reply) => self.series(account, id, reply),
+            Action::Estimate(account, asked, reply) => self.estimate(&account, asked, reply),
             Action::Standing(account, reply) => drop(reply.send(self.machine.standing(self.now(), &account))),
             Action::Overview(reply) => drop(reply.send(self.overview())),
         }
@@ -262,6 +274,7 @@ impl Engine {
     fn tick(&mut self) {
         self.heartbeat.beat(0, 0);
         self.look_at_clock();
+        self.extend_series();
         self.assignments.tick();
         while let Some(&(generation, change)) = self.changes.front() {
             let is_ready = self.assignments.runs(generation)

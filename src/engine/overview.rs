@@ -2,6 +2,7 @@
 //!
 //! Invariant: every ledger in it obeys its equations, and each capture that has not ended is in it once.
 
+use crate::deliver::PaceView;
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
 use crate::worker::ClockReading;
 use jiff::Timestamp;
@@ -11,6 +12,8 @@ use jiff::Timestamp;
 pub struct Overview {
     /// Captures that have not ended, oldest first; at most those that run and those whose upload is not done.
     pub captures: Vec<CaptureView>,
+    /// Captures that look back and have not ended.
+    pub look_backs: Vec<CaptureView>,
     /// Every account of the host.
     pub accounts: Vec<AccountView>,
     /// Captures that ended with `success` since the process started.
@@ -25,6 +28,8 @@ pub struct Overview {
     pub spool_short: bool,
     /// Steps of the wall clock since the process started.
     pub clock: ClockReading,
+    /// How deliveries stand back for captures.
+    pub pace: PaceView,
 }
 
 /// What an account may start now. It says nothing of others.
@@ -80,4 +85,6 @@ pub struct CaptureView {
     pub stopped: Option<Timestamp>,
     /// What threatens it, as its progress says.
     pub warnings: Vec<String>,
+    /// Seconds until its delivery, which failed, is tried again.
+    pub next_try_seconds: Option<f64>,
 }

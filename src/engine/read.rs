@@ -33,7 +33,8 @@ fn page(
         let now = at_work.get(&stored.id).filter(|_| !stored.status.ended()).unwrap_or(stored);
         wanted.admits(now)
     };
-    let query = PageQuery { before: before.as_ref(), count_max: wanted.count_max, is_wanted: &is_wanted };
+    let is_wanted: Option<&dyn Fn(&Job) -> bool> = wanted.is_filtered().then_some(&is_wanted);
+    let query = PageQuery { before: before.as_ref(), count_max: wanted.count_max, is_wanted };
     let Page { jobs, next, total } = jobs.page(account, &query).map_err(failed)?;
     let now = |stored: Stored| match at_work.remove(&stored.job.id) {
         Some(job) if !stored.job.status.ended() => job,
@@ -99,6 +100,7 @@ impl Engine {
                 let mut found = capture.progress(self.ledger(capture), self.now().mono);
                 found.warnings.extend(self.machine.pressure().warning(self.planes.spool.held_bytes()));
                 found.warnings.extend(self.machine.share_warning(&account));
+                found.warnings.extend(self.planes.pace.warning());
                 Some(found)
             }
             None => self.machine.look_back(serial).map(|look| progress(&look.view(), 0.0)),
@@ -233,6 +235,25 @@ impl Engine {
         self.planes.accounts.iter().map(view).collect()
     }
 
+    fn look_back_views(&self) -> Vec<CaptureView> {
+        let view = |job: Job| CaptureView {
+            id: job.id,
+            account: job.request.account,
+            kind: job.request.kind,
+            status: job.status,
+            ledger: job.ledger,
+            objects: 0,
+            object_bytes: 0,
+            seconds_left: 0.0,
+            waiting_bytes: 0,
+            stopped: None,
+            warnings: Vec::new(),
+            next_try_seconds: None,
+        };
+        let accepted = self.machine.look_backs().filter(|look| look.is_accepted());
+        accepted.map(|look| view(look.view())).collect()
+    }
+
     pub(super) fn overview(&self) -> Overview {
         let accepted = self.machine.captures().filter(|capture| capture.is_accepted());
         let now = self.now().mono;
@@ -249,12 +270,14 @@ impl Engine {
             ledger,
             objects: capture.job.objects.len() as u64,
             object_bytes: capture.object_bytes(),
+            next_try_seconds: capture.next_try(now).map(|left| left.as_secs_f64()),
         };
         let pressure = self.machine.pressure();
         let (spool_alarm, spool_alarms) = pressure.alarms();
         let ended = self.machine.ended();
         Overview {
             captures: accepted.map(|capture| view(capture, self.ledger(capture))).collect(),
+            look_backs: self.look_back_views(),
             accounts: self.account_views(),
             succeeded: ended.succeeded,
             failed: ended.failed,
@@ -262,6 +285,7 @@ impl Engine {
             spool_alarms,
             spool_short: pressure.is_short(),
             clock: self.planes.clock.read(),
+            pace: self.planes.pace.read(),
         }
     }
 }

@@ -168,6 +168,7 @@ impl Engine {
             origin: Arc::new(origin),
             capturing: watch::Sender::new(false),
             given_up: watch::Sender::new(None),
+            series: None,
         };
         self.resources.insert(serial, resources);
         let remains = match exists {

@@ -13,12 +13,14 @@
 //! Invariant: the ring never holds more than `bytes_max` bytes nor a segment older than `keep`, also after a crash,
 //! unless the file system refuses to delete. The name of a ring's file tells its content, so a restart needs only the directory.
 
+mod estimate;
 mod intake;
 mod query;
 mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use estimate::{Estimate, Recent};
 pub use query::{Answer, Query};
 pub use ring::Entry;
 
@@ -160,7 +162,16 @@ impl History {
     }
 
     fn begin(&self, serial: u64, began_ns: u64, now: Instant) {
+        let newest_ns = {
+            let mut ring = self.ring();
+            ring.begin(began_ns);
+            ring.newest_ns()
+        };
         let mut open = self.opened();
+        // Since the last one ended, or an earlier process did, nothing was recorded.
+        if let Some(newest_ns) = newest_ns.filter(|newest| open.is_empty() && *newest < began_ns) {
+            self.miss(newest_ns + 1, began_ns);
+        }
         for (_, older) in open.range_mut(..serial) {
             older.replaced.get_or_insert(now);
         }
@@ -184,10 +195,14 @@ impl History {
         self.lags_at(end_ns, now_ns())
     }
 
-    fn lags_at(&self, end_ns: u64, now_ns: u64) -> bool {
-        // A segment is on disk within this time after it is cut, or the disk does not keep up at all.
+    /// A segment is in the ring so long after its first packet, or the disk does not keep up at all.
+    fn settled(&self) -> Duration {
         const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
-        let settled = ns(self.config.segment + PUBLISHED_WITHIN);
+        self.config.segment + PUBLISHED_WITHIN
+    }
+
+    fn lags_at(&self, end_ns: u64, now_ns: u64) -> bool {
+        let settled = ns(self.settled());
         let newest = self.opened().values().last().copied();
         // A recording that begins in the future began before the clock was set back.
         newest.is_some_and(|newest| newest.began_ns <= end_ns || newest.began_ns > now_ns)
@@ -251,6 +266,12 @@ impl History {
         {
             gaps.push_front((first.0.min(second.0), first.1.max(second.1)));
         }
+    }
+
+    /// The end of the last gap that begins up to `to_ns`.
+    fn gap_before(&self, to_ns: u64) -> Option<u64> {
+        let gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.iter().filter(|(first, _)| *first <= to_ns).map(|(_, last)| *last).max()
     }
 
     /// Whether segments of this time are lost to the ring.

@@ -59,15 +59,15 @@ pub struct Answer {
 }
 
 /// One segment, opened when its first record is due.
-struct Stream {
-    path: PathBuf,
+pub(super) struct Stream {
+    pub path: PathBuf,
     /// The reader, and the record that it stands at.
-    head: Option<(Reader<File>, Place)>,
+    pub head: Option<(Reader<File>, Place)>,
 }
 
 impl Stream {
     /// As [`Stream::open`], in several tries.
-    fn open_again(&mut self, start_ns: u64) -> Result<bool, ReadError> {
+    pub fn open_again(&mut self, start_ns: u64) -> Result<bool, ReadError> {
         let mut tries = 1;
         loop {
             match self.open(start_ns) {

@@ -106,6 +106,8 @@ pub(super) struct Ring {
     by_expiry: BTreeSet<(Option<Instant>, Key)>,
     bytes: u64,
     last_number: u64,
+    /// From when on no segment was deleted, ns since the UNIX epoch; none as long as nothing was recorded.
+    since_ns: Option<u64>,
     /// Files that could not be deleted, so that each is logged once.
     undeleted: BTreeSet<Key>,
 }
@@ -131,6 +133,7 @@ impl Ring {
             by_expiry: BTreeSet::new(),
             bytes: 0,
             last_number: 0,
+            since_ns: None,
             undeleted: BTreeSet::new(),
         };
         let mut left = Vec::new();
@@ -156,6 +159,7 @@ impl Ring {
                 tracing::error!(path = %open.display(), %error, "an ended recording's directory cannot be read; it stays");
             }
         }
+        ring.since_ns = ring.oldest_ns();
         ring.trim(now);
         Ok(ring)
     }
@@ -243,18 +247,18 @@ impl Ring {
             if failures == FAILURES_MAX {
                 return;
             }
-            failures += usize::from(!self.delete(key));
+            failures += usize::from(!self.delete(key, now));
         }
         while self.bytes > self.bytes_max && failures < FAILURES_MAX {
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
             let Some((&key, _)) = self.entries.range((from, Bound::Unbounded)).next() else { break };
             after = Some(key);
-            failures += usize::from(!self.delete(key));
+            failures += usize::from(!self.delete(key, now));
         }
     }
 
     /// Whether the segment is gone.
-    fn delete(&mut self, key: Key) -> bool {
+    fn delete(&mut self, key: Key, now: Now) -> bool {
         let Some(Held { entry, expires }) = self.entries.get(&key).copied() else { return true };
         let path = self.dir.join(entry.name());
         if let Err(error) = self.files.remove(&path) {
@@ -268,7 +272,19 @@ impl Ring {
         self.by_expiry.remove(&(expires, key));
         self.undeleted.remove(&key);
         self.bytes -= entry.bytes;
+        // A stamp from before the clock was set back says nothing of the time since.
+        if entry.last_ns <= now.wall_ns {
+            self.since_ns = self.since_ns.map(|since| since.max(entry.last_ns + 1));
+        }
         true
+    }
+
+    /// As [`Ring::trim`] with this size, once.
+    #[cfg(test)]
+    pub fn trim_to(&mut self, bytes_max: u64, now: Now) {
+        let usual = std::mem::replace(&mut self.bytes_max, bytes_max);
+        self.trim(now);
+        self.bytes_max = usual;
     }
 
     /// The segments that may have records of this time window.
@@ -279,6 +295,21 @@ impl Ring {
 
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// A recording began then.
+    pub fn begin(&mut self, began_ns: u64) {
+        self.since_ns.get_or_insert(began_ns);
+    }
+
+    /// From when on no segment was deleted.
+    pub fn since_ns(&self) -> Option<u64> {
+        self.since_ns
+    }
+
+    /// The newest record's time.
+    pub fn newest_ns(&self) -> Option<u64> {
+        self.entries.values().map(|held| held.entry.last_ns).max()
     }
 
     /// The oldest record's time.

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 use tempfile::TempDir;
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// A UDP frame from 192.0.2.1 to the last byte given.
-fn frame(to: u8) -> Vec<u8> {
+pub(super) fn frame(to: u8) -> Vec<u8> {
     let mut frame = vec![0; 60];
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
     frame[14..18].copy_from_slice(&[0x45, 0, 0, 46]);
@@ -38,7 +38,7 @@ fn write(path: &Path, times: &[u64]) -> u64 {
 }
 
 /// A segment of the ring with records at these times.
-fn segment(dir: &Path, queue: u16, times: &[u64]) -> Entry {
+pub(super) fn segment(dir: &Path, queue: u16, times: &[u64]) -> Entry {
     let mut entry =
         Entry { first_ns: times[0], last_ns: *times.last().unwrap(), queue, one_in: 10, number: 0, bytes: 0 };
     entry.bytes = write(&dir.join(entry.name()), times);

@@ -9,9 +9,13 @@ mod descriptors;
 #[cfg(feature = "dpdk")]
 mod identity;
 #[cfg(feature = "dpdk")]
+mod load;
+#[cfg(feature = "dpdk")]
 mod measure;
 #[cfg(feature = "dpdk")]
 mod memory;
+#[cfg(feature = "dpdk")]
+mod notify;
 #[cfg(feature = "dpdk")]
 mod observation;
 #[cfg(feature = "dpdk")]

@@ -2,21 +2,22 @@
 //! not its evaluation (`observe`).
 
 use super::dataplane::DataPlane;
+use super::notify::{self, Manager};
 use super::port_counts::Latest;
 use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api;
-use crate::block::{Heartbeat, try_io_uring};
+use crate::block::Heartbeat;
 use crate::config::Plan;
 use crate::dashboard::{Live, StreamPlaces};
 use crate::engine::Handle;
 use crate::http::{self, Door};
-use crate::observe::{self, QueueSource, Requests, Sources, Watchdog};
+use crate::observe::{self, Alive, QueueSource, Requests, Sources, Status, Watchdog};
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
@@ -31,10 +32,13 @@ pub(super) struct Observation {
     sources: Sources,
     watchdog: Watchdog,
     listener: Option<TcpListener>,
+    manager: Arc<Manager>,
+    /// How long stores may confirm nothing before the end waits no longer for them.
+    patience: Duration,
 }
 
 impl Observation {
-    /// Starts the watchdog.
+    /// Starts the watchdog, and what tells the service manager of it.
     ///
     /// # Errors
     /// When there is no thread for it.
@@ -45,10 +49,15 @@ impl Observation {
         plane: &DataPlane,
         engine: Arc<Heartbeat>,
         storage: &Storage,
+        dpdk: String,
     ) -> io::Result<Self> {
         let mut stages = plane.heartbeats.clone();
         stages.push(engine);
         let watchdog = Watchdog::start(&stages, plan.observe.watchdog)?;
+        let manager = Arc::new(Manager::of_this_process());
+        if let Some(time) = notify::watchdog_time().filter(|_| manager.listens()) {
+            notify::keep_alive(Arc::clone(&manager), time, Alive::new(watchdog.verdicts()))?;
+        }
         let of_ports = plan.ports.iter().flat_map(|port| (0..port.queues).map(|_| port.name().to_owned()));
         let queues = plane.queues.iter().zip(of_ports);
         let sources = Sources {
@@ -63,13 +72,13 @@ impl Observation {
             jobs: storage.jobs.clone(),
             requests: Arc::new(Requests::default()),
             authentication_failures: api::authentication_failures,
-            has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),
+            dpdk,
             connections_max: plan.api.connections_max,
             high_water_percent: plan.high_water_percent,
             ending: Arc::new(AtomicBool::new(false)),
         };
-        Ok(Self { sources, watchdog, listener })
+        Ok(Self { sources, watchdog, listener, manager, patience: plan.upload.turn })
     }
 
     /// `router`, with its requests counted.
@@ -79,13 +88,16 @@ impl Observation {
 
     /// Serves health and metrics, if there is a listener for them, as one of the tasks; and what ends all of this.
     pub fn serve(self, captures: Handle, viewers: Viewers, tasks: &mut Tasks) -> Ending {
-        let Self { sources, mut watchdog, listener } = self;
+        let Self { sources, mut watchdog, listener, manager, patience } = self;
         let sources = Arc::new(sources);
         let looking =
             observe::keep_looking(Arc::clone(&sources), captures.clone(), viewers.live, viewers.streams);
         let looking = tasks.spawn("live answers", looking);
         tasks.spawn("watchdog", watchdog.ended());
         let ending = Arc::clone(&sources.ending);
+        let status = Status::new(Arc::clone(&sources), captures.clone());
+        let telling = notify::keep_telling(Arc::clone(&manager), status, patience);
+        let telling = manager.listens().then(|| tasks.spawn("service manager", telling));
         let server = listener.map(|listener| {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
@@ -95,7 +107,7 @@ impl Observation {
             let server = http::serve(listener, door, pending());
             tasks.spawn("health and metrics", server)
         });
-        Ending { ending, watchdog, server, looking }
+        Ending { ending, watchdog, server, looking, telling, manager }
     }
 }
 
@@ -105,17 +117,24 @@ pub(super) struct Ending {
     watchdog: Watchdog,
     server: Option<AbortHandle>,
     looking: AbortHandle,
+    telling: Option<AbortHandle>,
+    manager: Arc<Manager>,
 }
 
 impl Ending {
-    /// From now on the host is not ready.
-    pub fn begin(&self) {
+    /// From now on the host is not ready, because of this signal.
+    pub fn begin(&self, why: &str) {
         self.ending.store(true, Ordering::Relaxed);
+        self.manager.ending(why);
     }
 
     /// The engine has ended: there is nothing left to look at.
     pub fn finish(self) {
         self.looking.abort();
+        if let Some(telling) = self.telling {
+            telling.abort();
+        }
+        self.manager.nearly_ended();
         if let Some(server) = self.server {
             server.abort();
         }

@@ -4,6 +4,7 @@
 //! task that dies ends the process with an error.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::load;
 use super::memory;
 use super::observation::{Observation, Viewers};
 use super::origin;
@@ -21,7 +22,7 @@ use crate::api::{self, Accounts, ApiState, Offers, OldestNs, Ui};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan, Topology, UiPlan};
 use crate::dashboard::Site;
-use crate::deliver::{KeyError, Places};
+use crate::deliver::{KeyError, Pace, PaceRules, Places};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
@@ -139,6 +140,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
     let (listener, observed) = listeners(&plan, &runtime)?;
+    let dpdk = ports.eal.version();
     let on_worker = on_worker(ports.eal.clone());
     let (plane, workers) =
         DataPlane::start(&data_plane(&plan, plan.dealt()), ports.queues, &storage.spool, &on_worker)?;
@@ -148,7 +150,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         .map_err(|source| ServeError::System { doing: "start the thread that reads the ports", source })?;
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, counts.latest()))?;
     let observation =
-        Observation::start(&plan, observed, counts.latest(), &plane, engine.heartbeat(), &storage)
+        Observation::start(&plan, observed, counts.latest(), &plane, engine.heartbeat(), &storage, dpdk)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
@@ -209,6 +211,7 @@ fn planes(
         accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
         account: account_bounds(plan),
         places: places(plan),
+        pace: pace(plan, storage, plane),
         simple_written: Arc::clone(&storage.simple_written),
         look_back_interval: plan.shares.look_back_interval,
         simple_interval: plan.capture.simple_interval,
@@ -227,6 +230,15 @@ fn account_bounds(plan: &Plan) -> AccountBounds {
         share: plan.spool.share_bytes_max,
         ..AccountBounds::of(plan.spool.bytes_max, shares.account_percent, plan.accounts.len())
     }
+}
+
+fn pace(plan: &Plan, storage: &Storage, plane: &DataPlane) -> Arc<Pace> {
+    let rules = PaceRules {
+        wait_percent: plan.upload.wait_percent,
+        high_water_percent: plan.high_water_percent,
+        share_percent: plan.upload.share_percent,
+    };
+    Arc::new(Pace::new(rules, load::of(&plane.heartbeats, &storage.spool)))
 }
 
 fn places(plan: &Plan) -> Arc<Places> {
@@ -332,7 +344,7 @@ async fn run(
         signal = signals.end() => signal,
         died = tasks.died() => return Err(died),
     };
-    observation.begin();
+    observation.begin(signal);
     tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
         // The engine ends with its answer, so that must be looked at first.

@@ -19,12 +19,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 /// See the module.
 pub(super) struct Places {
     bounds: Bounds,
     seats: Mutex<Seats>,
+    /// A place became free although no connection ended.
+    freed: Notify,
 }
 
 #[derive(Default)]
@@ -165,7 +168,7 @@ fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
 
 impl Places {
     pub fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self { bounds, seats: Mutex::default() })
+        Arc::new(Self { bounds, seats: Mutex::default(), freed: Notify::new() })
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -222,6 +225,12 @@ impl Places {
     /// Lets a connection go on that takes no place: it is a stream, which its own bound holds.
     pub fn exempt(&self, id: u64) {
         self.seats().remove(id);
+        self.freed.notify_one();
+    }
+
+    /// Waits until a connection gave its place back and goes on.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
     }
 
     /// Counts a connection for the account whose credential it presented. False if the account has as many as it may, all of them

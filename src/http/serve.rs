@@ -145,6 +145,7 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: impl Future<Outp
                 newcomer = Some(accepted);
             }
             Some(_ended) = connections.join_next() => {}
+            () = places.freed() => {}
         }
     }
     drop(acceptor);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a status only moves along `pending → running → conversion_pending → conversion_running → success | failed`.
 
-use super::Ledger;
+use super::{KeptSeries, Ledger};
 use crate::job::{BucketProof, Destination, Sealed};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, Content};
@@ -256,6 +256,9 @@ pub struct Job {
     /// The proof of its bucket as it was when it was accepted, for the same reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<BucketProof>,
+    /// Its counts over time, once it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<KeptSeries>,
     /// Members that a newer version wrote. They are kept when the record is written again.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -290,6 +293,7 @@ impl Job {
             clock_steps: None,
             keys: None,
             proof: None,
+            series: None,
             other: serde_json::Map::new(),
         }
     }
@@ -297,7 +301,7 @@ impl Job {
     /// The record without its list of objects.
     #[must_use]
     pub fn without_objects(&self) -> Self {
-        let Self { id, request, error_message, keys, proof, other, .. } = self;
+        let Self { id, request, error_message, keys, proof, series, other, .. } = self;
         Self {
             id: id.clone(),
             request: request.clone(),
@@ -312,6 +316,7 @@ impl Job {
             clock_steps: self.clock_steps,
             keys: keys.clone(),
             proof: proof.clone(),
+            series: series.clone(),
             other: other.clone(),
         }
     }

@@ -10,6 +10,7 @@ mod destination;
 mod job;
 mod ledger;
 mod sealed;
+mod series;
 
 pub use bucket_proof::{BucketProof, BucketTerms};
 pub use destination::{Destination, DestinationError, Sent};
@@ -19,3 +20,4 @@ pub use job::{
 };
 pub use ledger::{Dropped, Imbalance, Ledger, OnSpool, PortDrops, Progress, Unclear};
 pub use sealed::{S3Credentials, Sealed};
+pub use series::{KeptSeries, Series};

@@ -29,6 +29,14 @@ impl Report {
     fn of(checks: Vec<Check>) -> Self {
         Self { ok: checks.iter().all(|check| check.ok), checks }
     }
+
+    /// What is not good, in one line.
+    pub fn words(&self) -> String {
+        let bad = self.checks.iter().filter(|check| !check.ok);
+        let words =
+            bad.map(|check| format!("{}: {}", check.name, check.reason.as_deref().unwrap_or("not ok")));
+        words.collect::<Vec<_>>().join("; ")
+    }
 }
 
 fn check(name: impl Into<String>, result: Result<Option<String>, String>) -> Check {
@@ -70,8 +78,11 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
 fn stages(stages: &[StageView]) -> Result<Option<String>, String> {
     let stalled =
         stages.iter().filter_map(|stage| Some(format!("{}: {}", stage.name, stage.stalled.as_ref()?)));
+    // Of use all the same, at half the rate.
+    let slow = stages.iter().filter(|stage| stage.name.starts_with("writer") && !stage.reading.has_ring);
+    let slow: Vec<_> = slow.map(|stage| format!("{}: no io_uring", stage.name)).collect();
     match stalled.collect::<Vec<_>>() {
-        none if none.is_empty() => Ok(None),
+        none if none.is_empty() => Ok((!slow.is_empty()).then(|| slow.join("; "))),
         stalled => Err(stalled.join("; ")),
     }
 }
@@ -149,6 +160,11 @@ mod tests {
             {"name": "worker0", "ok": true}, {"name": "writer0", "ok": false, "reason": "hangs"}
         ]);
         assert_eq!(json, serde_json::json!({"ok": false, "checks": checks}));
+        assert_eq!(
+            stages(&[stage("worker0", None), stage("writer0", None)]),
+            Ok(Some("writer0: no io_uring".to_owned())),
+            "it is ready, at half the rate"
+        );
         assert_eq!(stages(&[stage("a", Some("b")), stage("c", Some("d"))]), Err("a: b; c: d".to_owned()));
     }
 

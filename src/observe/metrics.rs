@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics text format. Owns the writing of them all; a metric's form is in
+//! Metrics in the OpenMetrics text format, and in the older one of Prometheus. Owns the writing of them all; a metric's form is in
 //! `metric`, which there are in `table`.
 //!
 //! Invariant: what is written is what is declared: each row of the table once, under its name, with its labels.
@@ -14,6 +14,9 @@ use std::fmt;
 
 /// OpenMetrics 1.0, which Prometheus reads.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The older text format, which other tools read.
+pub(super) const CLASSIC_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What every name begins with.
 const PREFIX: &str = "trawl";
@@ -63,6 +66,31 @@ pub(super) fn encode(snapshot: Snapshot) -> Result<String, fmt::Error> {
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
+}
+
+/// The same in the older format: it knows no units and no infos, and its families have the names of their samples.
+pub(super) fn classic(text: &str) -> String {
+    let (mut out, mut help) = (String::with_capacity(text.len()), None);
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                _ => ("", kind),
+            };
+            if let Some((_, words)) = help.take() {
+                out += &format!("# HELP {name}{suffix} {words}\n");
+            }
+            out += &format!("# TYPE {name}{suffix} {kind}\n");
+        } else if !line.starts_with('#') {
+            out += line;
+            out.push('\n');
+        }
+    }
+    out
 }
 
 #[cfg(test)]

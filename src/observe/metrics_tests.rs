@@ -16,6 +16,9 @@ use std::time::{Duration, UNIX_EPOCH};
 #[path = "../../tests/common/openmetrics.rs"]
 mod openmetrics;
 
+#[path = "monitoring_tests.rs"]
+mod monitoring;
+
 const DOCUMENT: &str = include_str!("../../docs/METRICS.md");
 
 /// The name without what the format appends to samples.
@@ -79,14 +82,8 @@ fn ports() -> Vec<PortReading> {
     ]
 }
 
-fn snapshot() -> Snapshot {
-    let stage = |name: &str, blocks| {
-        let stage = Heartbeat::new(name, blocks);
-        stage.beat(3, 2);
-        let stalled = (name == "writer0").then(|| "it hangs".to_owned());
-        StageView { name: name.to_owned(), blocks: stage.blocks(), reading: stage.read(), stalled }
-    };
-    let capture = |kind, status| CaptureView {
+fn capture(kind: Kind, status: Status) -> CaptureView {
+    CaptureView {
         id: CaptureId::random(),
         kind,
         status,
@@ -98,6 +95,16 @@ fn snapshot() -> Snapshot {
         waiting_bytes: 5000,
         stopped: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         warnings: Vec::new(),
+        next_try_seconds: Some(2.5),
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let stage = |name: &str, blocks| {
+        let stage = Heartbeat::new(name, blocks);
+        stage.beat(3, 2);
+        let stalled = (name == "writer0").then(|| "it hangs".to_owned());
+        StageView { name: name.to_owned(), blocks: stage.blocks(), reading: stage.read(), stalled }
     };
     Snapshot {
         started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
@@ -113,7 +120,6 @@ fn snapshot() -> Snapshot {
         spool_max: 100,
         account_max: 50,
         uploads: Default::default(),
-        has_io_uring: true,
         log_lines_dropped: 0,
         authentication_failures: vec![("denied", 3)],
         connections_cut: vec![("displaced", 4)],
@@ -181,4 +187,25 @@ fn the_reader_refuses_what_the_format_forbids() {
     ] {
         assert!(openmetrics::parse(&wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn the_older_format_has_every_family_under_the_name_of_its_samples() {
+    let text = encode(snapshot()).unwrap();
+    let classic = classic(&text);
+    let samples = |text: &str| {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(samples(&text), samples(&classic));
+    for metric in TABLE {
+        let (suffix, kind) = match metric.kind {
+            Type::Counter => ("_total", "counter"),
+            Type::Gauge => ("", "gauge"),
+            Type::Info => ("_info", "gauge"),
+        };
+        let name = family(metric) + suffix;
+        let head = format!("# HELP {name} {}.\n# TYPE {name} {kind}\n{name}", metric.help);
+        assert!(classic.contains(&head), "{head}\n{classic}");
+    }
+    assert!(!classic.contains("# UNIT") && !classic.contains("# EOF"));
 }

@@ -5,7 +5,7 @@
 
 use super::health::{Report, alive, ready};
 use super::sources::{PortCounters, Snapshot, Sources, StageView, Tried};
-use super::table::{oldest_seconds, waiting_bytes, worker_of};
+use super::table::{next_try_seconds, oldest_seconds, waiting_bytes, worker_of};
 use crate::dashboard::{self, Live, Measure, Reading, StreamPlaces};
 use crate::engine::Handle;
 use crate::http::connections_open;
@@ -140,7 +140,7 @@ fn host(
     let stages: Vec<_> = s.stages.iter().map(|stage| shown(stage, minute)).collect();
     json!({
         "now_ns": ns(SystemTime::now()), "started_ns": ns(s.started), "version": env!("CARGO_PKG_VERSION"),
-        "dpdk": cfg!(feature = "dpdk").to_string(), "health": alive(sources.stages()), "ready": ready,
+        "dpdk": sources.dpdk, "health": alive(sources.stages()), "ready": ready,
         "ports": s.ports.iter().map(port).collect::<Vec<_>>(),
         "queues": s.queues.iter().enumerate().map(queue).collect::<Vec<_>>(),
         "stages": stages,
@@ -170,16 +170,17 @@ fn upload(s: &Snapshot) -> Value {
     let last_error = waiting.find_map(|capture| capture.warnings.first());
     json!({"objects": counts.objects, "bytes": counts.bytes, "retries": counts.retries, "failures": counts.failures,
         "waiting_bytes": s.engine.as_ref().map_or(0, waiting_bytes),
-        "oldest_seconds": s.engine.as_ref().map(oldest_seconds), "last_error": last_error})
+        "oldest_seconds": s.engine.as_ref().map(oldest_seconds), "last_error": last_error,
+        "next_try_seconds": s.engine.as_ref().and_then(next_try_seconds)})
 }
 
 fn captures(s: &Snapshot) -> Value {
-    let captures = s.engine.iter().flat_map(|engine| &engine.captures);
+    let captures = s.engine.iter().flat_map(|engine| engine.captures.iter().chain(&engine.look_backs));
     let shown = captures.map(|capture| {
         let lag = capture.stopped.map(|stopped| jiff::Timestamp::now().duration_since(stopped).as_secs());
         json!({"id": capture.id, "account": capture.account, "kind": capture.kind, "status": capture.status,
             "ledger": capture.ledger, "waiting_bytes": capture.waiting_bytes, "upload_lag_seconds": lag,
-            "last_error": capture.warnings.first()})
+            "last_error": capture.warnings.first(), "next_try_seconds": capture.next_try_seconds.map(f64::ceil)})
     });
     shown.collect()
 }

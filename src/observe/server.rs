@@ -10,7 +10,7 @@ use super::sources::{Sources, Tried};
 use crate::engine::Handle;
 use crate::http::Bounds;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -64,12 +64,42 @@ async fn readyz(State(observer): State<Arc<Observer>>) -> Response {
     answer(ready(&observer.sources, &observer.captures, &observer.tried).await)
 }
 
-async fn metrics(State(observer): State<Arc<Observer>>) -> Response {
+async fn metrics(State(observer): State<Arc<Observer>>, headers: HeaderMap) -> Response {
     match metrics::encode(observer.sources.read(&observer.captures).await) {
+        Ok(text) if wants_classic(&headers) => {
+            ([(header::CONTENT_TYPE, metrics::CLASSIC_CONTENT_TYPE)], metrics::classic(&text)).into_response()
+        }
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+/// Whether a client says what it accepts and does not name OpenMetrics, as Prometheus does.
+fn wants_classic(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().peekable();
+    accepted.peek().is_some()
+        && !accepted
+            .any(|value| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_names_openmetrics_or_nothing_gets_it_and_who_accepts_anything_gets_what_every_tool_reads() {
+        let of = |accept: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = accept {
+                headers.insert(header::ACCEPT, value.parse().unwrap());
+            }
+            wants_classic(&headers)
+        };
+        let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+        assert!(!of(None) && !of(Some(prometheus)));
+        assert!(of(Some("*/*")) && of(Some("text/plain;version=0.0.4")));
     }
 }

@@ -102,10 +102,10 @@ pub struct Sources {
     pub requests: Arc<Requests>,
     /// Authentications that failed, by how they were answered.
     pub authentication_failures: fn() -> [(&'static str, u64); 2],
-    /// Whether the writers have io_uring.
-    pub has_io_uring: bool,
     /// When the process started.
     pub started: SystemTime,
+    /// DPDK's name and version.
+    pub dpdk: String,
     /// Connections that the API takes.
     pub connections_max: usize,
     /// Share of the spool's quota at which the alarm is raised.
@@ -136,7 +136,6 @@ pub(super) struct Snapshot {
     pub spool_max: u64,
     pub account_max: u64,
     pub uploads: UploadCounts,
-    pub has_io_uring: bool,
     pub log_lines_dropped: u64,
     pub requests: Vec<(Kind, u64)>,
     pub authentication_failures: Vec<(&'static str, u64)>,
@@ -182,7 +181,6 @@ impl Sources {
             spool_max: self.spool.quota().bytes_max(),
             account_max: self.spool.quota().share_bytes_max(),
             uploads: upload_counts(),
-            has_io_uring: self.has_io_uring,
             log_lines_dropped: lines::dropped(),
             requests: self.requests.read(),
             authentication_failures: (self.authentication_failures)().into(),

@@ -152,6 +152,12 @@ pub(super) fn oldest_seconds(engine: &Overview) -> u64 {
     u64::try_from(ages.max().unwrap_or(0)).unwrap_or(0)
 }
 
+/// Until the first delivery that failed is tried again.
+pub(super) fn next_try_seconds(engine: &Overview) -> Option<u64> {
+    let seconds = engine.captures.iter().filter_map(|capture| capture.next_try_seconds);
+    seconds.min_by(f64::total_cmp).map(|seconds| seconds.ceil() as u64)
+}
+
 /// The worker that polls a queue.
 pub(super) fn worker_of(s: &Snapshot, queue: usize) -> String {
     format!("worker{}", s.queue_workers.get(queue).copied().unwrap_or(0))
@@ -186,7 +192,7 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| for p in &s.ports { out.push(&[&p.port], p.gaps) }),
     counter("port_gap", Some("seconds"), &["port"], "How long that was",
         |s, out| for p in &s.ports { out.push(&[&p.port], p.gap_seconds) }),
-    gauge("port_driver_counter", None, &["port", "counter"], "What the driver counts, by its names; they may go back",
+    gauge("port_driver_value", None, &["port", "counter"], "What the driver counts, by its names; they may go back",
         |s, out| for p in &s.ports {
             for (name, value) in p.xstats.iter() { out.push(&[&p.port, name], *value) }
         }),
@@ -196,9 +202,9 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| for p in &s.ports { out.push(&[&p.port], p.link_changes) }),
     gauge("port_link_up", None, &["port"], "1 while the link is up",
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.link_up)) }),
-    gauge("port_link", Some("bits_per_second"), &["port"], "Speed of the link, if it is known",
+    gauge("port_link", Some("bytes_per_second"), &["port"], "Speed of the link, if it is known",
         |s, out| for p in &s.ports {
-            if let Some(mbps) = p.link_mbps { out.push(&[&p.port], u64::from(mbps) * 1_000_000) }
+            if let Some(mbps) = p.link_mbps { out.push(&[&p.port], u64::from(mbps) * 125_000) }
         }),
     // queues
     counter("queue_rx", PACKETS, &["port", "queue"], "Frames that a worker received",
@@ -227,14 +233,18 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| stage(s, out, has_blocks, |r| r.blocks_free)),
     gauge("worker_blocks_free_least", None, &["stage"], "The fewest of those since the process started",
         |s, out| stage(s, out, has_blocks, |r| r.blocks_free_min)),
+    gauge("worker_blocks_waiting", None, &["stage"], "Of those, the ones that wait for the disk",
+        |s, out| stage(s, out, has_blocks, |r| r.blocks_waiting)),
+    gauge("worker_saturated", None, &["stage"], "1 if the worker of a capture found frames whenever it looked, for a millisecond",
+        |s, out| stage(s, out, has_blocks, |r| u64::from(r.is_saturated))),
     gauge("writer_in_flight_writes", None, &["stage"], "Writes that a writer has started and that have not ended",
         |s, out| stage(s, out, is_writer, |r| r.in_flight)),
     counter("writer_writes", None, &["stage"], "Writes to segments that ended well",
         |s, out| stage(s, out, is_writer, |r| r.writes)),
     counter("writer_written", BYTES, &["stage"], "Bytes of those, with the padding of last pages",
         |s, out| stage(s, out, is_writer, |r| r.written_bytes)),
-    gauge("io_uring_up", None, &[], "1 if writers have io_uring; without it each writes one block at a time, at about half the rate",
-        |s, out| out.push(&[], u64::from(s.has_io_uring))),
+    gauge("io_uring_up", None, &[], "1 if all writers have io_uring; one without it writes one block at a time, at about half the rate",
+        |s, out| out.push(&[], u64::from(s.stages.iter().filter(|v| is_writer(v)).all(|v| v.reading.has_ring)))),
     counter("spool_fsyncs", None, &[], "Times that a segment was made durable",
         |s, out| out.push(&[], s.stages.iter().map(|v| v.reading.fsyncs).sum())),
     // spool
@@ -305,10 +315,18 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| out.push(&[], s.uploads.retries)),
     counter("upload_failures", None, &[], "Attempts to deliver a capture that failed; each is begun again until upload.retention_seconds",
         |s, out| out.push(&[], s.uploads.failures)),
+    counter("delivery_stood_back", Some("milliseconds"), &[], "Time in which at least one delivery stood back for captures",
+        |s, out| engine(s, out, |e| u64::try_from(e.pace.stood_back.as_millis()).unwrap_or(u64::MAX))),
+    gauge("deliveries_standing_back", None, &[], "Deliveries that stand back now",
+        |s, out| engine(s, out, |e| e.pace.standing_back)),
+    gauge("deliveries_share", None, &[], "1 while deliveries have upload.share_percent of the time",
+        |s, out| engine(s, out, |e| u64::from(e.pace.shares))),
     gauge("upload_waiting", BYTES, &[], "On the spool in whole segments of full captures, and not delivered",
         |s, out| engine(s, out, waiting_bytes)),
     gauge("upload_oldest", Some("seconds"), &[], "Age of the oldest capture that waits for its upload",
         |s, out| engine(s, out, oldest_seconds)),
+    gauge("upload_next_try", Some("seconds"), &[], "Until the first failed delivery is tried again; absent if none waits",
+        |s, out| if let Some(seconds) = s.engine.as_ref().and_then(next_try_seconds) { out.push(&[], seconds) }),
     gauge("queue_worker", None, &["port", "queue", "stage"], "Always 1: which worker polls which queue",
         |s, out| for (n, (port, _)) in s.queues.iter().enumerate() { out.push(&[port, &n, &worker_of(s, n)], 1) }),
     // log

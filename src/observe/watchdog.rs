@@ -1,12 +1,15 @@
-//! The watchdog over the stages (threads). Owns the definition of no progress and its log; not the reaction.
+//! The watchdog over the stages (threads). Owns the definition of no progress and its log, and whether a new process would help; not
+//! the reaction.
 //!
 //! A stage is stalled when its heartbeat stops, or when work waits for it and none gets done: a writer whose disk never answers
-//! loops on.
+//! loops on. Of these a new process helps a worker and the engine: they wait for no disk. A writer or the publisher that stalls
+//! waits for the disk, and so would the next one.
 //!
 //! Invariant: only time in which the watchdog itself ran counts, so a stopped process or a suspended host is no stall.
 
 use crate::block::{Heartbeat, HeartbeatReading};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,14 +20,59 @@ const PERIOD: Duration = Duration::from_millis(200);
 
 /// The watchdog's verdict for each stage: why it is stalled, if it is.
 #[derive(Debug, Default)]
-pub struct Verdicts(Mutex<Vec<Option<String>>>);
+pub struct Verdicts {
+    stalled: Mutex<Vec<Option<String>>>,
+    /// Whether a stage is stalled that a new process would help.
+    restart_helps: AtomicBool,
+    looks: AtomicU64,
+    /// The host ends, and nobody looks any more.
+    ended: AtomicBool,
+}
 
 impl Verdicts {
     /// One place for each stage, in the stages' order.
     #[must_use]
     pub fn read(&self) -> Vec<Option<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stalled.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    fn set(&self, stalled: Vec<Option<String>>, restart_helps: bool) {
+        *self.stalled.lock().unwrap_or_else(PoisonError::into_inner) = stalled;
+        self.restart_helps.store(restart_helps, Ordering::Relaxed);
+        self.looks.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// For one who tells a service manager that the process is alive.
+#[derive(Debug)]
+pub struct Alive {
+    verdicts: Arc<Verdicts>,
+    looks: u64,
+}
+
+impl Alive {
+    /// Reads these verdicts.
+    #[must_use]
+    pub fn new(verdicts: Arc<Verdicts>) -> Self {
+        Self { verdicts, looks: 0 }
+    }
+
+    /// Whether the process should live on: the watchdog has looked since the last call, and no stage is stalled that a new process
+    /// would help. While the host ends this is always so: how long that may take is decided elsewhere.
+    pub fn look(&mut self) -> bool {
+        if self.verdicts.ended.load(Ordering::Relaxed) {
+            return true;
+        }
+        let looks = self.verdicts.looks.load(Ordering::Relaxed);
+        let has_looked = looks != self.looks;
+        self.looks = looks;
+        has_looked && !self.verdicts.restart_helps.load(Ordering::Relaxed)
+    }
+}
+
+/// Stages that wait for no disk and no network.
+fn restart_helps(stage: &str) -> bool {
+    stage == "engine" || stage.starts_with("worker")
 }
 
 #[derive(Debug)]
@@ -82,13 +130,15 @@ impl Look {
             moved: Duration::ZERO,
             stalled: false,
         };
-        let verdicts = Arc::new(Verdicts(Mutex::new(vec![None; stages.len()])));
+        let verdicts = Verdicts { stalled: Mutex::new(vec![None; stages.len()]), ..Verdicts::default() };
+        let verdicts = Arc::new(verdicts);
         Self { stages: stages.iter().map(watch).collect(), limit, clock: Duration::ZERO, verdicts }
     }
 
     fn look(&mut self, elapsed: Duration) {
         self.clock += elapsed.min(2 * PERIOD);
         let mut verdicts = Vec::with_capacity(self.stages.len());
+        let mut helps = false;
         for watched in &mut self.stages {
             let verdict = watched.look(self.clock, self.limit);
             let stage = watched.stage.name();
@@ -102,9 +152,10 @@ impl Look {
                 _ => {}
             }
             watched.stalled = verdict.is_some();
+            helps |= watched.stalled && restart_helps(stage);
             verdicts.push(verdict);
         }
-        *self.verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = verdicts;
+        self.verdicts.set(verdicts, helps);
     }
 }
 
@@ -154,6 +205,7 @@ impl Watchdog {
 
     /// Ends it, before the stages that it watches end.
     pub fn stop(self) {
+        self.verdicts.ended.store(true, Ordering::Relaxed);
         drop(self.end);
         if self.thread.join().is_err() {
             tracing::error!("the watchdog panicked");
@@ -213,5 +265,35 @@ mod tests {
         let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
         look.look(Duration::from_secs(3600));
         assert_eq!(look.verdicts.read(), [None]);
+    }
+
+    #[test]
+    fn a_process_is_alive_while_a_writer_waits_for_its_disk_and_not_while_a_worker_or_the_engine_hangs() {
+        let stages =
+            ["worker0", "writer0", "publisher", "engine"].map(|name| Arc::new(Heartbeat::new(name, 1)));
+        let mut look = Look::new(&stages, LIMIT);
+        let mut alive = Alive::new(Arc::clone(&look.verdicts));
+        for (held, lives) in
+            [(None, true), (Some(1), true), (Some(2), true), (Some(0), false), (None, true), (Some(3), false)]
+        {
+            let others = stages.iter().enumerate().filter(|(at, _)| Some(*at) != held);
+            let others: Vec<_> = others.map(|(_, stage)| stage).collect();
+            seconds(&mut look, 4, || others.iter().for_each(|stage| stage.beat(1, 1)));
+            let stalled = held.map(|at: usize| look.verdicts.read()[at].is_some());
+            assert_eq!((alive.look(), stalled.unwrap_or(true)), (lives, true), "held: {held:?}");
+            stages.iter().for_each(|stage| stage.done(1));
+        }
+    }
+
+    #[test]
+    fn a_watchdog_that_does_not_look_any_more_says_of_nothing_that_it_is_alive_unless_the_host_ends() {
+        let stage = Arc::new(Heartbeat::new("worker0", 1));
+        let mut look = Look::new(&[Arc::clone(&stage)], LIMIT);
+        let mut alive = Alive::new(Arc::clone(&look.verdicts));
+        assert!(!alive.look(), "it has not looked yet");
+        look.look(PERIOD);
+        assert_eq!([alive.look(), alive.look()], [true, false]);
+        look.verdicts.ended.store(true, Ordering::Relaxed);
+        assert!(alive.look());
     }
 }

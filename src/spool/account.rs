@@ -182,6 +182,9 @@ impl Account {
     }
 }
 
+/// What a file system keeps for itself at its root: none of it is the spool's, and only root may look into it.
+const FOUND_BY_FSCK: &str = "lost+found";
+
 /// Passes every file that counts to `each`, with its length.
 fn counted_below(dir: &Path, each: &mut dyn FnMut(PathBuf, u64)) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
@@ -193,10 +196,32 @@ fn counted_below(dir: &Path, each: &mut dyn FnMut(PathBuf, u64)) -> io::Result<(
         let name = entry.file_name();
         let counts = COUNTED.iter().any(|end| name.as_encoded_bytes().ends_with(end.as_bytes()));
         if meta.is_dir() {
+            if name == FOUND_BY_FSCK {
+                continue;
+            }
             counted_below(&entry.path(), each)?;
         } else if counts {
             each(entry.path(), meta.len());
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+
+    /// A spool on a file system of its own, as is recommended. Its `lost+found` cannot even be read without root's rights.
+    #[test]
+    fn what_fsck_found_at_the_root_of_a_file_system_is_not_charged() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("lost+found", 100), ("a-capture", 50)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("q000-00000000.pcap"), vec![7; bytes]).unwrap();
+        }
+        let quota = Arc::new(Quota::new(1000, 1000, 1000));
+        let account = Account::open(dir.path(), Arc::clone(&quota), Files::default()).unwrap();
+        assert_eq!(account.quota().used(), 50);
+    }
 }

@@ -1,14 +1,14 @@
 //! What every [`JobStore`] must keep, whatever it is made of. An implementation's tests run all of [`ALL`], each with an
 //! empty store.
 
-use super::{JobStore, Missed, StoreError, Stored};
+use super::{JobStore, Missed, PageQuery, StoreError, Stored};
 use crate::job::{AccountId, Job, Status};
 use jiff::Timestamp;
 
 type Property = fn(&dyn JobStore);
 
 /// Every property and its name.
-pub const ALL: [(&str, Property); 9] = [
+pub const ALL: [(&str, Property); 10] = [
     ("another_accounts_job_is_not_there", another_accounts_job_is_not_there),
     (
         "a_stale_revision_an_unknown_id_and_a_taken_id_are_refused_and_change_nothing",
@@ -19,6 +19,10 @@ pub const ALL: [(&str, Property); 9] = [
         a_job_keeps_its_account_and_its_time_of_submission,
     ),
     ("a_list_is_one_accounts_newest_first_and_bounded", a_list_is_one_accounts_newest_first_and_bounded),
+    (
+        "pages_have_every_wanted_job_once_and_count_those_that_are_wanted",
+        pages_have_every_wanted_job_once_and_count_those_that_are_wanted,
+    ),
     ("an_ended_job_is_no_longer_unfinished", an_ended_job_is_no_longer_unfinished),
     ("concurrent_writers_of_one_job_all_but_one_lose", concurrent_writers_of_one_job_all_but_one_lose),
     ("a_watch_sees_every_write_once_and_in_order", a_watch_sees_every_write_once_and_in_order),
@@ -68,6 +72,43 @@ fn a_list_is_one_accounts_newest_first_and_bounded(store: &dyn JobStore) {
     assert_eq!(times(50), [9, 5, 3, 1, -7]);
     assert_eq!(times(2), [9, 5]);
     assert_eq!(times(0), [0_i64; 0]);
+}
+
+fn pages_have_every_wanted_job_once_and_count_those_that_are_wanted(store: &dyn JobStore) {
+    let account = AccountId("a".to_owned());
+    for submitted_us in 0..23 {
+        // Some are of the same moment, and some are another account's.
+        let mut job = Job::sample("a", submitted_us / 2);
+        job.status = if submitted_us % 3 == 0 { Status::Failed } else { Status::Success };
+        store.create(&job).unwrap();
+        store.create(&Job::sample("b", submitted_us)).unwrap();
+    }
+    let whole = store.list(&account, 50).unwrap();
+    let failed = |job: &Job| job.status == Status::Failed;
+    let none = |_: &Job| false;
+    let filters: [Option<&dyn Fn(&Job) -> bool>; 3] = [None, Some(&failed), Some(&none)];
+    for is_wanted in filters {
+        let wanted = |job: &Job| is_wanted.is_none_or(|is_wanted| is_wanted(job));
+        let expected: Vec<_> = whole.iter().filter(|one| wanted(&one.job)).cloned().collect();
+        for count_max in [1, 4, 7, 50] {
+            let (mut found, mut before, mut pages) = (Vec::new(), None, 0);
+            loop {
+                let query = PageQuery { before: before.as_ref(), count_max, is_wanted };
+                let page = store.page(&account, &query).unwrap();
+                assert_eq!(page.total, expected.len() as u64, "the same on each page");
+                assert!(page.jobs.len() <= count_max);
+                found.extend(page.jobs);
+                pages += 1;
+                let Some(next) = page.next else { break };
+                before = whole.iter().find(|one| one.job.id == next).map(|one| one.job.clone());
+                assert!(before.is_some() && pages <= 50, "it goes on behind one of the account's");
+            }
+            assert_eq!(found, expected, "{count_max} at a time");
+        }
+    }
+    let query = PageQuery { before: None, count_max: 5, is_wanted: None };
+    let page = store.page(&AccountId("nobody".to_owned()), &query).unwrap();
+    assert_eq!((page.jobs.len(), page.total, page.next), (0, 0, None));
 }
 
 fn an_ended_job_is_no_longer_unfinished(store: &dyn JobStore) {

@@ -345,12 +345,21 @@ impl JobStore for Embedded {
             let jobs = transaction.open_table(JOBS).map_err(failed)?;
             let by_time = transaction.open_table(BY_TIME).map_err(failed)?;
             let account = account.0.as_str();
-            let all = (account, i64::MIN, "")..(account, i64::MAX, "");
-            let total = by_time.range(all).map_err(failed)?.count() as u64;
+            let all = || by_time.range((account, i64::MIN, "")..(account, i64::MAX, "")).map_err(failed);
+            let mut page = Page::default();
+            if query.is_wanted.is_none() {
+                page.total = all()?.count() as u64;
+            } else {
+                for entry in all()?.rev().take(LOOKED_AT_MAX) {
+                    let (key, _) = entry.map_err(failed)?;
+                    let (_, _, id) = key.value();
+                    let stored = read(&jobs, id)?.ok_or_else(|| no_record(id))?;
+                    page.total += u64::from(query.admits(&stored.job));
+                }
+            }
             let end =
                 query.before.map_or((i64::MAX, ""), |job| (job.submitted.as_microsecond(), job.id.as_str()));
             let range = (account, i64::MIN, "")..(account, end.0, end.1);
-            let mut page = Page { total, ..Page::default() };
             let mut looked_at = None;
             for (n, entry) in by_time.range(range).map_err(failed)?.rev().enumerate() {
                 if page.jobs.len() >= query.count_max || n >= LOOKED_AT_MAX {
@@ -361,7 +370,7 @@ impl JobStore for Embedded {
                 let (_, _, id) = key.value();
                 let stored = read(&jobs, id)?.ok_or_else(|| no_record(id))?;
                 looked_at = Some(stored.job.id.clone());
-                if (query.is_wanted)(&stored.job) {
+                if query.admits(&stored.job) {
                     page.jobs.push(stored);
                 }
             }

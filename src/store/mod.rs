@@ -56,7 +56,7 @@ pub trait JobStore: Send + Sync {
     /// When a record cannot be read.
     fn page(&self, account: &AccountId, query: &PageQuery<'_>) -> Result<Page, StoreError> {
         let mut all = self.list(account, page::LOOKED_AT_MAX)?;
-        let total = all.len() as u64;
+        let total = all.iter().filter(|one| query.admits(&one.job)).count() as u64;
         if let Some(before) = query.before {
             all.retain(|one| (one.job.submitted, &one.job.id) < (before.submitted, &before.id));
         }
@@ -66,7 +66,7 @@ pub trait JobStore: Send + Sync {
                 return Ok(Page { jobs, next: looked_at, total });
             }
             looked_at = Some(one.job.id.clone());
-            if (query.is_wanted)(&one.job) {
+            if query.admits(&one.job) {
                 jobs.push(one);
             }
         }

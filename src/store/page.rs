@@ -1,6 +1,6 @@
 //! Pages of an account's jobs. Owns what is asked for and answered; not the reading.
 //!
-//! Invariant: one page looks at a bounded number of records.
+//! Invariant: one page looks at a bounded number of records, and so does the count beside it.
 
 use super::Stored;
 use crate::job::{CaptureId, Job};
@@ -8,14 +8,20 @@ use crate::job::{CaptureId, Job};
 /// Records that one page looks at.
 pub(super) const LOOKED_AT_MAX: usize = 10_000;
 
+impl PageQuery<'_> {
+    pub(super) fn admits(&self, job: &Job) -> bool {
+        self.is_wanted.is_none_or(|is_wanted| is_wanted(job))
+    }
+}
+
 /// Which jobs a page has.
 pub struct PageQuery<'a> {
     /// Only those that were submitted before this one, which is the account's own.
     pub before: Option<&'a Job>,
     /// At most so many.
     pub count_max: usize,
-    /// Only those.
-    pub is_wanted: &'a dyn Fn(&Job) -> bool,
+    /// Only those; all if none.
+    pub is_wanted: Option<&'a dyn Fn(&Job) -> bool>,
 }
 
 /// A page, newest first.
@@ -25,6 +31,6 @@ pub struct Page {
     pub jobs: Vec<Stored>,
     /// The last one that was looked at, if there are more behind it: the `before` of the next page.
     pub next: Option<CaptureId>,
-    /// All jobs of the account, whether they are wanted or not.
+    /// All jobs of the account that are wanted, before the page and behind it; of the newest [`LOOKED_AT_MAX`] if not all are.
     pub total: u64,
 }

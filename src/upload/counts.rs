@@ -15,6 +15,7 @@ pub(crate) static COUNTS: Counters = Counters {
     bytes: AtomicU64::new(0),
     retries: AtomicU64::new(0),
     failures: AtomicU64::new(0),
+    confirmations: AtomicU64::new(0),
 };
 
 /// See [`COUNTS`].
@@ -26,6 +27,7 @@ pub(crate) struct Counters {
     bytes: AtomicU64,
     retries: AtomicU64,
     failures: AtomicU64,
+    confirmations: AtomicU64,
 }
 
 /// [`Counters`], read.
@@ -43,6 +45,8 @@ pub struct UploadCounts {
     pub retries: u64,
     /// Attempts to deliver a capture that failed and were begun again later or given up.
     pub failures: u64,
+    /// Times that a store confirmed a part or an object of a delivery.
+    pub confirmations: u64,
 }
 
 impl Counters {
@@ -66,6 +70,10 @@ impl Counters {
     pub(crate) fn failed(&self) {
         self.failures.fetch_add(1, Relaxed);
     }
+
+    pub(crate) fn confirmed(&self) {
+        self.confirmations.fetch_add(1, Relaxed);
+    }
 }
 
 /// What uploads of this process did up to now.
@@ -79,5 +87,6 @@ pub fn upload_counts() -> UploadCounts {
         bytes: get(&COUNTS.bytes),
         retries: get(&COUNTS.retries),
         failures: get(&COUNTS.failures),
+        confirmations: get(&COUNTS.confirmations),
     }
 }

@@ -112,6 +112,8 @@ struct Queue<S> {
     over: u64,
     /// In cycles.
     next_end: u64,
+    /// Whether it was found empty since the last housekeeping.
+    ran_empty: bool,
 }
 
 impl<S> Queue<S> {
@@ -171,6 +173,7 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         last_ns: 0,
         over: 0,
         next_end: 0,
+        ran_empty: false,
     });
     let worker = Worker {
         queues: queues.collect(),
@@ -332,6 +335,7 @@ impl<S: Source> Worker<S> {
         let frames = burst.len();
         if frames == 0 {
             drop(burst);
+            queue.ran_empty = true;
             if !queue.local.is_settled() {
                 queue.publish(0);
             }
@@ -393,14 +397,30 @@ impl<S: Source> Worker<S> {
         }
     }
 
+    /// Tells how many blocks are free, how many are with the writers, and whether the worker keeps up with its queues.
+    fn tell_pressure(&mut self) {
+        let free = self.blocks.free() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>();
+        let (mut filling, mut is_saturated) = (0, false);
+        // What is thrown away, and what the host records for itself, is no reason to hold anything up.
+        let captures = self.work.slots().any(|slot| {
+            self.work.attachments[slot].as_ref().is_some_and(|attached| attached.payer != Payer::HOST)
+        });
+        for queue in &mut self.queues {
+            filling += self.work.slots().filter(|slot| queue.streams[*slot].block.is_some()).count();
+            is_saturated |= !std::mem::take(&mut queue.ran_empty) && captures;
+        }
+        self.heartbeat.free(free);
+        self.heartbeat.press(self.blocks.total().saturating_sub(free + filling), is_saturated);
+    }
+
     /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.
     fn keep_house(&mut self, now: u64) {
+        self.tell_pressure();
         let clock = &self.clock;
         let cycles_in = |time: Duration| clock.cycles_in(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let (flush, rotate_all) = (cycles_in(self.timers.flush), cycles_in(self.timers.rotate));
         let ns = clock.ns(now);
         self.heartbeat.beat(0, 0);
-        self.heartbeat.free(self.blocks.free() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>());
         for queue in &mut self.queues {
             for slot in self.work.slots() {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // clippy.toml exempts test functions, not the helpers of an integration test
 
 mod files;
+mod monitoring;
+mod package;
 mod setup;
 #[path = "../common/skip.rs"]
 #[allow(dead_code, reason = "each test binary that shares this file uses a part of it")]

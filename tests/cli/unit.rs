@@ -23,7 +23,7 @@ fn analyze_with(drop_in: Option<&str>, arguments: &[&str]) -> Option<(bool, Stri
     let dir = tempfile::tempdir().unwrap();
     let unit = dir.path().join("trawl.service");
     let text = include_str!("../../config/trawl.service");
-    fs::write(&unit, text.replace("/usr/local/bin/trawl", env!("CARGO_BIN_EXE_trawl"))).unwrap();
+    fs::write(&unit, text.replace("/usr/bin/trawl", env!("CARGO_BIN_EXE_trawl"))).unwrap();
     if let Some(text) = drop_in {
         let folder = dir.path().join("trawl.service.d");
         fs::create_dir(&folder).unwrap();
@@ -57,6 +57,8 @@ fn the_unit_leaves_the_process_little() {
         "NoNewPrivileges=true",
         "MemoryDenyWriteExecute=true",
         "SystemCallFilter=@system-service",
+        "Type=notify",
+        "WatchdogSec=30s",
     ] {
         assert!(unit.lines().any(|found| found == line), "{line}");
     }

@@ -139,7 +139,7 @@ fn what_a_ports_driver_counts_is_in_the_metrics_by_its_names() {
         let (frames, deadline) = (odd_frames(1), Instant::now() + PATIENCE);
         send("peer0", &frames);
         let labels = [("port", "interface:trawl0"), ("counter", "rx_packets")];
-        while metric(observe, "trawl_port_driver_counter", &labels) < frames.len() as u64 {
+        while metric(observe, "trawl_port_driver_value", &labels) < frames.len() as u64 {
             assert!(Instant::now() < deadline, "{}", http::get_text(observe, "/metrics").unwrap());
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -19,6 +19,7 @@ mod ending;
 mod faults;
 mod format;
 mod frames;
+mod held;
 mod host;
 #[path = "../common/front.rs"]
 mod front;
@@ -39,16 +40,20 @@ mod measure;
 mod memory;
 mod outcome;
 mod owners;
+mod pace;
 mod overload;
+mod panels;
 #[path = "../common/proxy.rs"]
 mod proxy;
 mod quiet;
 mod recover;
 mod refusals;
+mod released;
 mod replay;
 mod retention;
 mod rights;
 mod s3;
+mod service;
 mod shares;
 #[path = "../common/skip.rs"]
 mod skip;
@@ -57,6 +62,7 @@ mod unit;
 mod trawl;
 mod turns;
 mod verdicts;
+mod viewers;
 #[path = "../common/weed.rs"]
 mod weed;
 mod wire;

@@ -1,13 +1,14 @@
 //! Health and metrics of the real binary: what is scraped agrees with the ledger, and a host that is not well says so.
 
+use crate::held::Held;
 use crate::http;
 use crate::openmetrics::{self, Families};
 use crate::skip::skip;
 use crate::trawl::{Setup, Trawl, free_address};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use trawl::job::{Ledger, Status};
@@ -129,6 +130,35 @@ fn what_is_scraped_while_a_capture_runs_is_what_its_ledger_says() {
     trawl.finish();
 }
 
+#[test]
+fn promtool_has_nothing_to_say_of_the_metrics() {
+    let (trawl, observe) = start(Setup { history_sample: Some(10), ..Setup::replay() }, "");
+    let id = trawl.create(&trawl.request(json!({"protocol": 17})));
+    trawl.until(&id, Duration::from_secs(20), |p| p.ledger.captured > 0);
+    // As curl asks.
+    let mut stream = TcpStream::connect(observe).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    let Ok(mut promtool) = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    else {
+        return skip("promtool", "scripts/install-deps.sh brings it");
+    };
+    Write::write_all(&mut promtool.stdin.take().unwrap(), body.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+    trawl.finish();
+}
+
 /// Its bucket is taken away, so the capture stays with all that it has: its counts are final and the spool is full.
 #[test]
 fn a_full_spool_is_not_ready_and_its_capture_s_metrics_are_its_ledger_to_the_packet() {
@@ -187,37 +217,15 @@ fn a_host_that_ends_says_that_it_is_not_ready_until_it_has_ended() {
     assert!(trawl.wait(Duration::from_secs(180)).success());
 }
 
-/// Stops one thread, and lets it go on when the helper's standard input is closed: a debugger that takes one thread.
-const HOLD_A_THREAD: &str = "
-import ctypes, sys
-ptrace = ctypes.CDLL(None, use_errno=True).ptrace
-ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-for request in (0x4206, 0x4207):  # PTRACE_SEIZE, PTRACE_INTERRUPT
-    if ptrace(request, int(sys.argv[1]), None, None) != 0:
-        print('refused', ctypes.get_errno(), flush=True)
-        sys.exit()
-print('held', flush=True)
-sys.stdin.read()
-";
-
 #[test]
 fn a_thread_that_hangs_is_named_by_healthz_and_in_the_log_until_it_goes_on() {
     let (trawl, observe) = start(Setup::replay(), "watchdog_seconds = 2\n");
     assert_eq!(report(observe, "/healthz"), (200, vec![]));
     for stage in ["worker0", "writer0", "publisher"] {
-        let mut helper = Command::new("python3")
-            .args(["-c", HOLD_A_THREAD, &trawl.thread(stage).to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let mut output = std::io::BufReader::new(helper.stdout.take().unwrap());
-        std::io::BufRead::read_line(&mut output, &mut said).unwrap();
-        if said.trim() != "held" {
-            helper.wait().unwrap();
-            return skip("ptrace", format!("nobody may stop a thread of another process: {said}"));
-        }
+        let held = match Held::hold(trawl.thread(stage)) {
+            Ok(held) => held,
+            Err(reason) => return skip("ptrace", reason),
+        };
         until(stage, Duration::from_secs(20), || report(observe, "/healthz").0 == 503);
         let (_, failed) = report(observe, "/healthz");
         assert_eq!((failed[0].0.as_str(), failed.len()), (stage, 1), "{failed:?}");
@@ -225,8 +233,7 @@ fn a_thread_that_hangs_is_named_by_healthz_and_in_the_log_until_it_goes_on() {
         assert_eq!(scrape(observe).sum("trawl_stage_stalled", &[("stage", stage)]), 1);
         let (status, failed) = report(observe, "/readyz");
         assert_eq!((status, failed[0].0.as_str()), (503, "stages"), "{failed:?}");
-        helper.stdin.take().unwrap().flush().unwrap();
-        assert!(helper.wait().unwrap().success());
+        drop(held);
         until("it goes on", Duration::from_secs(20), || report(observe, "/healthz").0 == 200);
         let log = trawl.log();
         assert!(log.contains("a stage stands still") && log.contains("stood still goes on"), "{log}");

@@ -1,12 +1,14 @@
 //! Looking back, on the whole way: what the recording kept is what a query finds.
 
 use crate::rig::{Options, Rig, Traffic, records, request};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use trawl::engine::Refusal;
+use trawl::engine::{Asked, Refusal};
 use trawl::history::{Entry, HistoryConfig};
 use trawl::job::{AccountId, Job, Kind, OffsetTime, Request, Status, StopReason};
 use trawl::limits::LOOK_BACKS_PER_ACCOUNT_MAX;
-use trawl::matcher::FilterV1;
+use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::spool::WriteMode;
 use trawl::worker::Sample;
 
@@ -181,5 +183,77 @@ async fn a_sampled_capture_counts_what_it_leaves_out_and_says_its_rate() {
     assert_eq!(found(&rig, &job).len() as u64, ledger.captured);
     let progress = rig.handle().progress(AccountId("a".to_owned()), job.id.clone()).await.unwrap();
     assert_eq!(progress.sample_one_in, Some(10));
+    rig.stop().await;
+}
+
+/// Asks until there is an estimate: what is in the ring is some seconds old.
+async fn estimate(rig: &Rig, account: &str, filter: FilterV1) -> trawl::engine::Estimate {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let asked = Asked { filter: filter.clone(), window: Duration::from_secs(1) };
+        match rig.handle().estimate(AccountId(account.to_owned()), asked).await {
+            Ok(found) if found.to_ns - found.from_ns >= 1_000_000_000 => return found,
+            Ok(_) | Err(Refusal::NoEstimate(_) | Refusal::EstimateTooSoon { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+        assert!(Instant::now() < until, "there is no estimate");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_estimate_is_to_the_packet_what_a_capture_of_that_time_has_and_is_the_account_s_own() {
+    let scope = |prefix: &str| Arc::new(PrefixSet::new(&[prefix.parse().unwrap()]));
+    let scopes = HashMap::from([
+        (AccountId("sees".to_owned()), scope("192.0.2.0/24")),
+        (AccountId("sees-nothing".to_owned()), scope("203.0.113.0/24")),
+    ]);
+    let traffic = vec![Traffic::paced(300, 3_000), Traffic::paced(90, 1_000)];
+    let rig = Rig::scoped_with(every_packet(1 << 30, 1), traffic, scopes);
+    let live = rig.handle().create(request(rig.bucket(), 60.0)).await.unwrap();
+    rig.until(&live, |job| job.ledger.captured > 40_000).await;
+    let port = |port: u16| FilterV1 { destination_port: Some(port.into()), ..FilterV1::default() };
+    let (all, none) = (estimate(&rig, "sees", port(53)).await, estimate(&rig, "sees", port(54)).await);
+    let stranger = estimate(&rig, "sees-nothing", port(53)).await;
+    let live = rig.stop_when(&live, |_| true).await;
+    let mut packets = Vec::new();
+    for object in &live.objects {
+        packets.extend(records(&rig.bucket().join(&object.name)));
+    }
+    let window: Vec<_> = packets.iter().filter(|(ns, _)| (all.from_ns..=all.to_ns).contains(ns)).collect();
+    assert!(window.len() > 2_000, "{}", window.len());
+    let bytes: u64 = window.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
+    assert_eq!((all.packets, all.bytes, all.sample_one_in), (window.len() as u64, bytes, 1));
+    assert_eq!((all.packets_low, all.packets_high), (all.packets, all.packets));
+    assert_eq!((none.packets, none.packets_high), (0, 0));
+    assert_eq!((stranger.packets, stranger.bytes, stranger.packets_high), (0, 0, 0));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_history_there_is_no_estimate() {
+    let rig = Rig::start(WriteMode::Auto, vec![Traffic::finite(60, 0)]);
+    let asked = Asked { filter: FilterV1::default(), window: Duration::from_secs(60) };
+    let refused = rig.handle().estimate(AccountId("a".to_owned()), asked).await.unwrap_err();
+    assert!(matches!(refused, Refusal::NoEstimate(_)), "{refused}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_estimate_that_nobody_waits_for_frees_the_account_for_the_next() {
+    let rig = Rig::with(every_packet(1 << 30, 1), vec![Traffic::paced(60, 20_000)]);
+    estimate(&rig, "b", FilterV1::default()).await;
+    let asked = || Asked { filter: FilterV1::default(), window: Duration::from_secs(300) };
+    let account = AccountId("a".to_owned());
+    let until = Instant::now() + Duration::from_secs(30);
+    // Each is dropped while it reads, or before.
+    let gone =
+        tokio::time::timeout(Duration::from_millis(1), rig.handle().estimate(account.clone(), asked()));
+    let _mostly_cut = gone.await;
+    while let Err(refusal) = rig.handle().estimate(account.clone(), asked()).await {
+        assert!(matches!(refusal, Refusal::EstimateTooSoon { .. }), "{refusal}");
+        assert!(Instant::now() < until, "one that nobody waits for holds its place");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     rig.stop().await;
 }

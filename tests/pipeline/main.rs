@@ -13,6 +13,7 @@ mod quiet;
 mod retries;
 mod rig;
 mod rules;
+mod series;
 mod strangers;
 mod tenants;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::{BlockShare, Hugepages};
-use trawl::deliver::{Manifest, Places, manifest_name};
+use trawl::deliver::{Manifest, Pace, Places, manifest_name};
 use trawl::engine::{AccountBounds, Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
@@ -339,6 +339,7 @@ impl Host {
             accounts: Vec::new(),
             account: AccountBounds::of(options.bytes_max, 100, 1),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            pace: Arc::new(Pace::unhindered()),
             simple_written: Arc::default(),
             look_back_interval: Duration::ZERO,
             simple_interval: options.simple_interval,
@@ -407,6 +408,15 @@ impl Rig {
     /// A host whose accounts see their own prefixes only.
     pub fn scoped(traffic: Vec<Traffic>, scopes: HashMap<AccountId, Arc<PrefixSet>>) -> Self {
         Self::build(new_dir(), Options::default(), traffic, &nothing(), scopes)
+    }
+
+    /// The same with other options.
+    pub fn scoped_with(
+        options: Options,
+        traffic: Vec<Traffic>,
+        scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    ) -> Self {
+        Self::build(new_dir(), options, traffic, &nothing(), scopes)
     }
 
     fn build(

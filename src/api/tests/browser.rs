@@ -6,11 +6,17 @@ use crate::job::{CaptureId, Kind, Ledger, Status};
 use futures_util::StreamExt as _;
 
 /// Of every request of the own page.
-const OWN: [(&str, &str); 3] =
+pub(super) const OWN: [(&str, &str); 3] =
     [("host", "127.0.0.1:8080"), ("sec-fetch-site", "same-origin"), ("x-trawl-ui", "1")];
 
 impl Host {
-    async fn browser(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(super) async fn browser(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut request = request::Builder::new().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -18,13 +24,13 @@ impl Host {
         self.send(request, body.to_owned()).await
     }
 
-    async fn page(&self, method: &str, path: &str, cookie: &str, body: &str) -> Answer {
+    pub(super) async fn page(&self, method: &str, path: &str, cookie: &str, body: &str) -> Answer {
         let headers: Vec<_> = OWN.into_iter().chain([("cookie", cookie)]).collect();
         self.browser(method, path, &headers, body).await
     }
 
     /// Logs in and gives the cookie.
-    async fn login(&self, cookie: &str, body: &str) -> String {
+    pub(super) async fn login(&self, cookie: &str, body: &str) -> String {
         let answer = self.page("POST", "/ui/session", cookie, body).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         cookie_of(&answer)
@@ -37,7 +43,7 @@ fn cookie_of(answer: &Answer) -> String {
     set.split(';').next().unwrap().to_owned()
 }
 
-fn token_of(account: &str, token: &str) -> String {
+pub(super) fn token_of(account: &str, token: &str) -> String {
     serde_json::json!({"account": account, "token": token}).to_string()
 }
 
@@ -218,7 +224,7 @@ fn a_session_opens_nothing_once_its_credential_is_gone() {
     assert_eq!((with(&["other", "a-token"]), with(&["other"])), (Some(Role::Write), None));
 }
 
-fn view(n: u64, captured: u64) -> CaptureView {
+pub(super) fn view(n: u64, captured: u64) -> CaptureView {
     CaptureView {
         id: CaptureId::parse(&id(n)).unwrap(),
         account: AccountId(A.to_owned()),
@@ -231,10 +237,11 @@ fn view(n: u64, captured: u64) -> CaptureView {
         waiting_bytes: 0,
         stopped: None,
         warnings: Vec::new(),
+        next_try_seconds: None,
     }
 }
 
-fn snapshot(now_ns: u64, captures: Vec<CaptureView>) -> crate::dashboard::Snapshot {
+pub(super) fn snapshot(now_ns: u64, captures: Vec<CaptureView>) -> crate::dashboard::Snapshot {
     let overview = Some(Overview { captures, ..Overview::default() });
     crate::dashboard::Snapshot { now_ns, overview, ..Default::default() }
 }

@@ -1,8 +1,10 @@
 //! An engine for tests of the API: real jobs and real actions, no packets. Ids count up and time goes on by one second
 //! with each job, so that answers can be compared to the byte.
 
-use crate::engine::{Action, Handle, Listed, Overview, Refusal, Standing};
-use crate::job::{CaptureId, Job, Kind, Ledger, Progress, Request, Status, StopReason};
+use crate::engine::{Action, Asked, Estimate, Handle, Listed, Overview, Refusal, Standing, Wanted};
+use crate::job::{
+    AccountId, CaptureId, Job, KeptSeries, Kind, Ledger, Progress, Request, Status, StopReason,
+};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -40,13 +42,7 @@ async fn run(
                 let mine = jobs.iter().rev().filter(|job| job.request.account == account);
                 drop(reply.send(mine.take(50).cloned().collect()));
             }
-            Action::Page(account, wanted, reply) => {
-                let mine = jobs.iter().rev().filter(|job| job.request.account == account);
-                let mine: Vec<_> = mine.filter(|job| wanted.admits(job)).cloned().collect();
-                let total = mine.len() as u64;
-                let jobs = mine.into_iter().take(wanted.count_max).collect();
-                drop(reply.send(Ok(Listed { jobs, next: None, total })));
-            }
+            Action::Page(account, wanted, reply) => drop(reply.send(page(&jobs, &account, &wanted))),
             Action::Get(account, id, reply) => {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
                 drop(reply.send(found.cloned().ok_or(Refusal::NotFound(id))));
@@ -70,6 +66,12 @@ async fn run(
                     found.map(|job| progress(job, &warnings.lock().unwrap())).ok_or(Refusal::NotFound(id)),
                 ));
             }
+            Action::Series(account, id, reply) => {
+                let found = jobs.iter().find(|job| job.id == id && job.request.account == account);
+                let found = found.map(|job| job.series.clone().unwrap_or_else(|| KeptSeries::none(7)));
+                drop(reply.send(found.ok_or(Refusal::NotFound(id))));
+            }
+            Action::Estimate(_, asked, reply) => drop(reply.send(estimate(&asked))),
             Action::Standing(_, reply) => {
                 let _gone = reply.send(Standing { is_accepting: true, ..Standing::default() });
             }
@@ -79,6 +81,40 @@ async fn run(
                 return;
             }
         }
+    }
+}
+
+fn page(jobs: &[Job], account: &AccountId, wanted: &Wanted) -> Result<Listed, Refusal> {
+    let is_wanted = |job: &&Job| job.request.account == *account && wanted.admits(job);
+    let all: Vec<Job> = jobs.iter().rev().filter(is_wanted).cloned().collect();
+    let from = match &wanted.before {
+        None => 0,
+        Some(id) => {
+            let own = jobs.iter().find(|job| job.id == *id && job.request.account == *account);
+            let own = own.ok_or_else(|| Refusal::NotFound(id.clone()))?;
+            all.iter().take_while(|job| job.submitted >= own.submitted).count()
+        }
+    };
+    let (total, left) = (all.len() as u64, all.len() - from);
+    let jobs: Vec<Job> = all.into_iter().skip(from).take(wanted.count_max).collect();
+    let next = jobs.last().filter(|_| left > wanted.count_max).map(|job| job.id.clone());
+    Ok(Listed { jobs, next, total })
+}
+
+/// Too soon for port 1, none for port 2.
+fn estimate(asked: &Asked) -> Result<Estimate, Refusal> {
+    match asked.filter.destination_port.as_ref().and_then(serde_json::Number::as_u64) {
+        Some(1) => Err(Refusal::EstimateTooSoon { seconds_left: 3 }),
+        Some(2) => Err(Refusal::NoEstimate("this host keeps no past packets")),
+        _ => Ok(Estimate {
+            from_ns: 1_795_500_000_000_000_000,
+            to_ns: 1_795_500_000_000_000_000 + asked.window.as_nanos() as u64,
+            packets: 1000,
+            packets_low: 900,
+            packets_high: 1100,
+            bytes: 60_000,
+            sample_one_in: 100,
+        }),
     }
 }
 

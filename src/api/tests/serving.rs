@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-struct Server {
+pub(super) struct Server {
     address: SocketAddr,
-    shutdown: oneshot::Sender<()>,
-    served: JoinHandle<()>,
-    _host: Host,
+    pub(super) shutdown: oneshot::Sender<()>,
+    pub(super) served: JoinHandle<()>,
+    pub(super) host: Host,
 }
 
 impl Server {
@@ -26,7 +26,10 @@ impl Server {
     }
 
     async fn with(bounds: Bounds, tls: Option<Tls>, proxies: &[&str]) -> Self {
-        let host = Host::start();
+        Self::of(Host::start(), bounds, tls, proxies).await
+    }
+
+    pub(super) async fn of(host: Host, bounds: Bounds, tls: Option<Tls>, proxies: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, asked) = oneshot::channel::<()>();
@@ -35,10 +38,10 @@ impl Server {
         let proxies = proxies.iter().map(|net| net.parse().unwrap()).collect();
         let door = Door { router, answer: fault, bounds, tls: tls.map(Arc::new), proxies };
         let served = tokio::spawn(serve(listener, door, until));
-        Self { address, shutdown, served, _host: host }
+        Self { address, shutdown, served, host }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 }

@@ -369,6 +369,22 @@ fn ways_to_write_that_keep_nothing_are_warned_of() {
 }
 
 #[test]
+fn mapped_writes_are_warned_of_where_the_file_system_takes_o_direct() {
+    let made = Made::sound();
+    let config = made.config(VFIO, "");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[spool]", "[spool]\nwrite = \"mapped\"")).unwrap();
+    let found = check(&config, &made.host(), None);
+    let warned = found.iter().any(|one| {
+        one.subject == "spool.write"
+            && one.severity == Severity::Warning
+            && one.text.contains("0.6 core-seconds")
+    });
+    let dir = made.root.path();
+    assert_eq!(warned, !storage::refuses_direct(dir) && !storage::is_in_memory(dir), "{found:#?}");
+}
+
+#[test]
 fn a_host_without_io_uring_is_warned_of_unless_nothing_would_use_it() {
     let made = Made::sound();
     let host = Host { io_uring: || Err(std::io::ErrorKind::PermissionDenied.into()), ..made.host() };

@@ -102,6 +102,8 @@ pub(in super::super) struct Capture {
     pub(super) recovered: Option<Recovered>,
     /// What a retried operation failed with last.
     pub(super) trouble: Option<String>,
+    /// When that is tried again.
+    pub(super) next_try: Option<Duration>,
     /// What the ports had lost when it was attached.
     pub(super) ports_from: PortDrops,
     /// Final counts.
@@ -149,6 +151,7 @@ impl Capture {
             ends_at: Duration::ZERO,
             recovered: None,
             trouble: None,
+            next_try: None,
             ports_from: PortDrops::default(),
             counted: None,
             lost: Lost::default(),
@@ -261,6 +264,11 @@ impl Capture {
             Phase::Attaching | Phase::Running => self.ends_at.saturating_sub(now).as_secs_f64(),
             _ => 0.0,
         }
+    }
+
+    /// Until its delivery, which failed, is tried again.
+    pub fn next_try(&self, now: Duration) -> Option<Duration> {
+        self.trouble.as_ref().and(self.next_try).map(|at| at.saturating_sub(now))
     }
 
     /// What an upload that is tried again failed with, and what its ports were.

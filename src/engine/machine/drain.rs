@@ -56,10 +56,11 @@ impl Machine {
                 capture.job.objects = objects;
                 capture.record(out);
             }
-            Report::Trouble(error) => {
+            Report::Trouble(error, pause) => {
                 tracing::warn!(capture = %capture.job.id, %error, "a delivery failed and is tried again");
                 capture.job.error_message = Some(error.customer().to_owned());
                 capture.trouble = Some(error.into_customer());
+                capture.next_try = Some(now.mono + pause);
             }
             Report::Object(info) => {
                 capture.object_bytes += info.bytes;

@@ -650,7 +650,10 @@ fn held(a: u64, b: u64) -> Input {
 fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data_that_waits() {
     let mut bench = Bench::new(shared());
     let (of_a, waits, runs) = (bench.running("a"), bench.drained("b"), bench.running("b"));
-    bench.step(Input::Delivery { serial: waits, report: Report::Trouble(Words::alike("403")) });
+    bench.step(Input::Delivery {
+        serial: waits,
+        report: Report::Trouble(Words::alike("403"), Duration::from_secs(7)),
+    });
     assert_eq!(bench.step(held(410, 550)), ["weigh"]);
     let captured = vec![(of_a, 700), (runs, 1)];
     let effects = bench.step(Input::Weighed { captured });

@@ -540,7 +540,7 @@ impl World {
             life.delivered = true;
             Report::Delivered(Outcome::Failed(Words::alike("no way")))
         } else if troubled {
-            Report::Trouble(Words::alike("not now"))
+            Report::Trouble(Words::alike("not now"), Duration::from_secs(1))
         } else if all_published && (!life.needs_counts || is_recovered) {
             let dir = self.spool.get_mut(&life.id).unwrap();
             if dir.packets > 0 {

@@ -1,0 +1,87 @@
+//! How the host stands, in one line for what supervises the process. Owns the words; not who hears them, nor the checks
+//! (`health`).
+//!
+//! Invariant: the line names no account and no bucket: everybody on the host may read it.
+
+use super::health::ready;
+use super::sources::{Sources, Tried, overview};
+use crate::engine::{Handle, Overview};
+use crate::job::Status as CaptureStatus;
+use std::sync::Arc;
+
+/// Looks at the host.
+pub struct Status {
+    sources: Arc<Sources>,
+    captures: Handle,
+    tried: Tried,
+}
+
+/// What it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether a capture that is asked for now would be accepted, and would see packets.
+    pub ready: bool,
+    /// One line.
+    pub line: String,
+    /// Whether the host ends.
+    pub ending: bool,
+}
+
+impl Status {
+    /// Of this host.
+    #[must_use]
+    pub fn new(sources: Arc<Sources>, captures: Handle) -> Self {
+        Self { sources, captures, tried: Tried::default() }
+    }
+
+    /// Looks; that takes a bounded time.
+    pub async fn look(&self) -> Standing {
+        let seen = overview(&self.captures).await.ok();
+        let report = ready(&self.sources, &self.captures, &self.tried).await;
+        let spool = &self.sources.spool;
+        let (held, max) = (spool.held_bytes(), spool.quota().bytes_max());
+        let ending = self.sources.is_ending();
+        let not_ready = (!report.ok && !ending).then(|| report.words());
+        Standing { ready: report.ok, line: line(seen.as_ref(), (held, max), not_ready, ending), ending }
+    }
+}
+
+fn line(seen: Option<&Overview>, (held, max): (u64, u64), not_ready: Option<String>, ending: bool) -> String {
+    let mut line = if ending { "ends: ".to_owned() } else { String::new() };
+    match seen {
+        Some(seen) => {
+            let runs = |status| matches!(status, CaptureStatus::Pending | CaptureStatus::Running);
+            let running = seen.captures.iter().filter(|capture| runs(capture.status)).count();
+            let waiting = seen.captures.len() - running;
+            line += &format!("{running} captures run, {waiting} are not delivered yet");
+        }
+        None => line += "captures: no answer of the engine",
+    }
+    let percent = u128::from(held) * 100 / u128::from(max.max(1));
+    line += &format!("; spool {percent} % of {} GiB", max.div_ceil(1 << 30));
+    if let Some(words) = not_ready {
+        line += &format!("; not ready: {words}");
+    }
+    // The protocol's messages are lines.
+    line.replace(|c: char| c.is_control(), " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_runs_what_is_full_and_what_is_missing_and_stays_one_line() {
+        let seen = Overview::default();
+        assert_eq!(
+            line(Some(&seen), (24 << 30, 200 << 30), None, false),
+            "0 captures run, 0 are not delivered yet; spool 12 % of 200 GiB"
+        );
+        let not_ready = Some("ports: no link:\n0000:03:00.0".to_owned());
+        assert_eq!(
+            line(None, (0, 0), not_ready, false),
+            "captures: no answer of the engine; spool 0 % of 0 GiB; not ready: ports: no link: 0000:03:00.0"
+        );
+        assert!(line(Some(&seen), (1, 2), None, true).starts_with("ends: 0 captures run"));
+    }
+}
