@@ -131,9 +131,12 @@ pub fn ledger(ledger: &Ledger) -> String {
         0 => String::new(),
         discarded => format!(" + discarded {discarded}"),
     };
-    let verdict = match port.uncounted {
-        true => format!("more may be lost than is counted: a port does not count what it loses\n{verdict}"),
-        false => verdict,
+    let verdict = match (port.warning(), port.uncounted) {
+        (Some(warning), _) => format!("{warning}\n{verdict}"),
+        (None, true) => {
+            format!("more may be lost than is counted: a port does not count what it loses\n{verdict}")
+        }
+        (None, false) => verdict,
     };
     format!(
         "offered {offered} = rx {rx} + imissed {} + rx_nombuf {} + ierrors {}{discarded}\n\

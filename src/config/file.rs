@@ -92,6 +92,10 @@ sections! {
         mbufs: u64 = 4096,
         /// The longest frame that is received.
         frame_bytes_max: u64 = 9018,
+        /// Whether the host does not start without it.
+        required: bool = true,
+        /// Cores that poll its queues; any of `cores.workers` when empty.
+        workers: Vec<u64> = Vec::new(),
     }
     /// `[cores]`
     Cores {

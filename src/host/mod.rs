@@ -22,6 +22,10 @@ mod observation;
 mod origin;
 #[cfg(feature = "dpdk")]
 mod port_counts;
+#[cfg(any(feature = "dpdk", test))]
+mod port_life;
+#[cfg(feature = "dpdk")]
+mod port_place;
 #[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]

@@ -65,6 +65,7 @@ impl Observation {
             queues: queues
                 .map(|(counters, port)| QueueSource { port, counters: Arc::clone(counters) })
                 .collect(),
+            queue_workers: plan.dealt().workers,
             stages,
             verdicts: watchdog.verdicts(),
             spool: Arc::clone(&storage.spool),

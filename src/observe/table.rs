@@ -158,10 +158,9 @@ pub(super) fn next_try_seconds(engine: &Overview) -> Option<u64> {
     seconds.min_by(f64::total_cmp).map(|seconds| seconds.ceil() as u64)
 }
 
-/// The worker that polls a queue: queues are dealt over them in order.
+/// The worker that polls a queue.
 pub(super) fn worker_of(s: &Snapshot, queue: usize) -> String {
-    let workers = s.stages.iter().filter(|stage| stage.name.starts_with("worker")).count();
-    format!("worker{}", queue.checked_rem(workers).unwrap_or(0))
+    format!("worker{}", s.queue_workers.get(queue).copied().unwrap_or(0))
 }
 
 /// In the order in which they are written.
@@ -187,6 +186,20 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| port(s, out, |c| c.discarded)),
     gauge("port_counts_losses", None, &["port"], "1 if the driver counts what the port loses; 0 if more may be lost than is counted",
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.counts_losses)) }),
+    gauge("port_present", None, &["port"], "1 while the device is there; at 0 it is tried again until it is",
+        |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.is_there)) }),
+    counter("port_gaps", None, &["port"], "Times that the device was gone or reset: what came meanwhile is in no count",
+        |s, out| for p in &s.ports { out.push(&[&p.port], p.gaps) }),
+    counter("port_gap", Some("seconds"), &["port"], "How long that was",
+        |s, out| for p in &s.ports { out.push(&[&p.port], p.gap_seconds) }),
+    gauge("port_driver_value", None, &["port", "counter"], "What the driver counts, by its names; they may go back",
+        |s, out| for p in &s.ports {
+            for (name, value) in p.xstats.iter() { out.push(&[&p.port, name], *value) }
+        }),
+    gauge("port_quiet", Some("seconds"), &["port"], "How long the link has been up and no frame came",
+        |s, out| for p in &s.ports { out.push(&[&p.port], p.quiet_seconds) }),
+    counter("port_link_changes", None, &["port"], "Times that the link went up or down",
+        |s, out| for p in &s.ports { out.push(&[&p.port], p.link_changes) }),
     gauge("port_link_up", None, &["port"], "1 while the link is up",
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.link_up)) }),
     gauge("port_link", Some("bytes_per_second"), &["port"], "Speed of the link, if it is known",

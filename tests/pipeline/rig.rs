@@ -300,6 +300,8 @@ impl Host {
         let history = history.transpose()?.map(Arc::new);
         let config = DataPlaneConfig {
             worker_cores: vec![1],
+            worker_nodes: Vec::new(),
+            queue_workers: Vec::new(),
             writer_cores: vec![0],
             blocks: 64,
             accounts: 0,

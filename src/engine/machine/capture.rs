@@ -271,9 +271,9 @@ impl Capture {
         self.trouble.as_ref().and(self.next_try).map(|at| at.saturating_sub(now))
     }
 
-    /// What an upload that is tried again failed with.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<_> = self.trouble.iter().cloned().collect();
+    /// What an upload that is tried again failed with, and what its ports were.
+    pub fn warnings(&self, ledger: &Ledger) -> Vec<String> {
+        let mut warnings: Vec<_> = self.trouble.iter().cloned().chain(ledger.port.warning()).collect();
         if let Some(Delivered::Failed(error) | Delivered::Gone(error)) = &self.delivered {
             warnings.push(error.clone());
         }
@@ -282,7 +282,7 @@ impl Capture {
 
     pub fn progress(&self, ledger: Ledger, now: Duration) -> Progress {
         let seconds_left = self.seconds_left(now);
-        Progress { warnings: self.warnings(), ..progress(&self.view(ledger), seconds_left) }
+        Progress { warnings: self.warnings(&ledger), ..progress(&self.view(ledger), seconds_left) }
     }
 
     /// Whether everything that a process has to know of it is final.
