@@ -1,4 +1,4 @@
-"""`trawl merge` against `mergecap` on the same files, turn by turn: seconds, and the most memory that each took."""
+"""`trawl merge` by one thread and by more, `mergecap` and `cat` on the same files, turn by turn: seconds, and the most memory."""
 
 import statistics
 import struct
@@ -11,7 +11,8 @@ from .results import keep, table
 OPTIONS = {
     "runs": (5, "turns of each"),
     "dir": ("/dev/shm", "where inputs and outputs are made"),
-    "mib": (256, "size of each of the 8 large files"),
+    "mib": (256, "size of each of the 8 large files; the others come to as much"),
+    "threads": (2, "threads of the second turn of trawl"),
 }
 FRAME = bytes(300)
 
@@ -29,23 +30,43 @@ def make_files(work, count, size):
     return paths
 
 
-def turns(runs, inputs, binary, work):
+def turns(options, inputs, binary, work):
     """By program and format: (seconds, KiB) of each run."""
     found = defaultdict(list)
-    for run in range(runs):
+    for run in range(options.runs):
         note(f"{len(inputs)} files, run {run + 1}")
         for ours, theirs in (("pcap", "nsecpcap"), ("pcapng", "pcapng")):
             out = work / f"out.{ours}"
-            for program, command in (("trawl", [binary, "merge", "-o", out, *inputs]), ("mergecap", ["mergecap", "-F", theirs, "-w", out, *inputs])):
-                found[program, ours].append(measured(*command))
-                out.unlink()
+            merge = [binary, "merge", "-o", out, "--threads"]
+            commands = {
+                "one": [*merge, "1", *inputs],
+                "more": [*merge, str(options.threads), *inputs],
+                "mergecap": ["mergecap", "-F", theirs, "-w", out, *inputs],
+                "cat": ["sh", "-c", 'out=$0; cat "$@" > "$out"', out, *inputs],
+            }
+            for program, command in commands.items():
+                if ours == "pcap" or program in ("one", "mergecap"):
+                    found[program, ours].append(measured(*command))
+                    out.unlink()
     return found
 
 
 def rows(what, found):
+    """Ratios within a turn, and of those the median: what else the machine does changes from turn to turn."""
     for form in ("pcap", "pcapng"):
-        (s, kib), (their_s, their_kib) = ([statistics.median(column) for column in zip(*found[program, form])] for program in ("trawl", "mergecap"))
-        yield what, form, f"{s:.2f}", f"{their_s:.2f}", f"{their_s / s:.1f}", f"{kib / 1024:.0f}", f"{their_kib / 1024:.0f}"
+        by = {program: found[program, form] for program in ("one", "more", "mergecap", "cat")}
+
+        def seconds(program):
+            return f"{statistics.median(s for s, _ in by[program]):.2f}" if by[program] else ""
+
+        def ratio(program, than):
+            return f"{statistics.median(s / t for (s, _), (t, _) in zip(by[program], by[than])):.2f}" if by[program] and by[than] else ""
+
+        def mib(program):
+            return f"{statistics.median(kib for _, kib in by[program]) / 1024:.0f}" if by[program] else ""
+
+        yield (what, form, *map(seconds, by), ratio("one", "more"), ratio("mergecap", "one"), ratio("mergecap", "more"), ratio("cat", "more"),
+               mib("one"), mib("more"), mib("mergecap"))
 
 
 def run(options):
@@ -55,13 +76,14 @@ def run(options):
         raise Failed("mergecap does not run")
     with folder(options.dir) as work:
         where = file_system(work)[0]
-        for count, mib in ((8, options.mib), (64, 4)):
+        for count, mib in ((2, options.mib * 4), (8, options.mib), (64, options.mib // 8)):
             what = f"{count} files of {mib} MiB"
             say(f"making {what}")
             inputs = make_files(work, count, mib << 20)
-            found += rows(what, turns(options.runs, inputs, binary, work))
+            found += rows(what, turns(options, inputs, binary, work))
             for path in inputs:
                 path.unlink()
     keep("merge", "trawl merge against mergecap", f"Medians of {options.runs} runs, turn by turn, on {where}; frames of 300 bytes.",
-         table("inputs | output | trawl s | mergecap s | mergecap / trawl | trawl peak MiB | mergecap peak MiB", found),
+         table(f"inputs | output | trawl, 1 thread, s | {options.threads} threads, s | mergecap s | cat s | 1 / {options.threads} threads | mergecap / 1 thread | "
+               f"mergecap / {options.threads} threads | cat / {options.threads} threads | 1 thread, peak MiB | {options.threads} threads | mergecap", found),
          options.command, said("mergecap", "--version").splitlines()[0].rstrip("."))

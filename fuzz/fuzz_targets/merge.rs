@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
         name: "input".into(),
         open: Box::new(|_| Ok(Box::new(&bytes[..]) as Box<dyn Read>)),
     });
-    let options = MergeOptions { format, keep_going: choice & 4 != 0 };
+    let options = MergeOptions { keep_going: choice & 4 != 0, ..format.into() };
     let merged = merge_inputs(streams.collect(), &out, options, &mut |_| {});
     let Ok(Merged { totals, findings }) = merged else {
         assert!(!Path::new(&out).exists(), "an output that is not whole");

@@ -365,6 +365,10 @@ pub struct MergeArgs {
     /// What is written
     #[command(flatten)]
     pub write: WriteArgs,
+    /// Threads, where OUT is a plain pcap file and each IN a file as trawl writes them; otherwise there is one. By default the
+    /// CPUs that trawl may use, at most 8
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
     /// Files or objects to join, pcap or pcapng, also compressed by zstd: paths, - for standard input, or such as
     /// s3://BUCKET/DIRECTORY/pcap_ID.pcap?region=REGION
     #[arg(required = true, value_name = "IN")]

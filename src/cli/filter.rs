@@ -106,7 +106,7 @@ pub fn test(
     options: MergeOptions,
 ) -> Result<(Counts, Findings), Error> {
     let filter = Filter::try_from(filter)?;
-    let MergeOptions { format, keep_going } = options;
+    let MergeOptions { format, keep_going, .. } = options;
     let inputs = [input];
     if let Some(output) = output {
         refuse_overwrite(&inputs, output)?;

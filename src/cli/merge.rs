@@ -17,6 +17,7 @@ use std::collections::btree_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,9 @@ use tokio::runtime::Runtime;
 
 /// A merge that takes less gets no progress bar.
 const BAR_AFTER: Duration = Duration::from_secs(1);
+
+/// Threads at most, if nobody says how many: the disk or the file system is the limit before.
+const THREADS_MAX: usize = 8;
 
 /// Merges the inputs by time into the output and says what came of it.
 ///
@@ -54,7 +58,8 @@ pub fn run(args: &MergeArgs) -> Result<Outcome, Error> {
         inputs.push(input);
         bytes += size;
     }
-    let options = MergeOptions { format, keep_going: args.write.keep_going };
+    let threads = args.threads.map_or_else(threads, usize::from);
+    let options = MergeOptions { format, keep_going: args.write.keep_going, threads };
     let Some(Merged { totals, findings }) = unless_left(watched(inputs, &args.output, options, bytes)?)?
     else {
         return Ok(Outcome::silent());
@@ -69,6 +74,11 @@ pub fn run(args: &MergeArgs) -> Result<Outcome, Error> {
         outcome.text = format!("{}: {summary}\n", args.output.display());
     }
     Ok(outcome)
+}
+
+/// Threads if nobody says how many: the CPUs that this process may use.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
 }
 
 /// Whether an output is standard output, which is then no terminal.

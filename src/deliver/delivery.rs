@@ -434,6 +434,10 @@ impl relay::DeliveryRecord for Sink<'_> {
         true
     }
 
+    fn frees(&self) -> bool {
+        !self.delivery.spool.recycles()
+    }
+
     fn kept(&self, _first: u32) -> Option<Checkpoint> {
         self.kept.clone()
     }

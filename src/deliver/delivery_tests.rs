@@ -11,6 +11,7 @@ use crate::spool::{Input, Segment, SpoolConfig, WriteMode};
 use crate::store::Embedded;
 use crate::upload::{Stores, StoresConfig};
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -267,6 +268,71 @@ async fn a_damaged_segment_is_delivered_up_to_its_damage_counted_and_kept() {
     let (lost, outcome) = rig.end().await;
     assert!(matches!(outcome, Outcome::Done) && lost == (0, 0), "{outcome:?}");
     assert!(segments[1].path.exists());
+}
+
+/// Segments as the spool makes them, each an object as it stands; their inodes.
+fn whole_segments(rig: &Rig) -> (Vec<Segment>, Vec<u64>) {
+    let segments: Vec<_> = (0..3).map(|sequence| rig.segment(sequence, 5)).collect();
+    let inode = |segment: &Segment| {
+        fs::set_permissions(&segment.path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::metadata(&segment.path).unwrap().ino()
+    };
+    let inodes = segments.iter().map(inode).collect();
+    segments.iter().for_each(|segment| rig.feed.tell(Input::Segment(0, segment.clone())));
+    rig.feed.tell(Input::End(0));
+    (segments, inodes)
+}
+
+impl Rig {
+    /// A delivery into objects as long as a segment.
+    fn delivery_of_segments(&self) -> Delivery {
+        Delivery { shape: Shape::plain(262_144, 24 + 5 * 100), ..self.delivery() }
+    }
+
+    /// What the bucket holds, by name.
+    fn held(&self) -> Vec<PathBuf> {
+        let mut held: Vec<_> =
+            fs::read_dir(self.bucket()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        held.sort();
+        held
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_an_object_becomes_it_without_a_copy_and_is_freed() {
+    let mut rig = Rig::new();
+    let (segments, inodes) = whole_segments(&rig);
+    let bytes: Vec<_> = segments.iter().map(|segment| fs::read(&segment.path).unwrap()).collect();
+    tokio::spawn(rig.delivery_of_segments().run());
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done) && lost == (0, 0), "{outcome:?}");
+    let held = rig.held();
+    assert_eq!(held.len(), 3, "{held:?}");
+    for ((object, inode), bytes) in held.iter().zip(inodes).zip(bytes) {
+        let metadata = fs::metadata(object).unwrap();
+        assert_eq!(metadata.nlink(), 1, "{}", object.display());
+        // Where the file system takes no direct writes, segments are used again instead.
+        assert_eq!(metadata.ino() == inode, !rig.spool.recycles(), "{}", object.display());
+        assert!(fs::read(object).unwrap() == bytes);
+    }
+    assert!(segments.iter().all(|segment| !segment.path.exists()));
+    assert!(record::remove(&rig.spool, &rig.dir()).unwrap(), "nothing is left in the spool");
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_never_an_object_as_it_stands() {
+    let mut rig = Rig::new();
+    let (segments, _) = whole_segments(&rig);
+    let mut bytes = fs::read(&segments[1].path).unwrap();
+    bytes[24 + 2 * 100..][..16].fill(0xff);
+    fs::write(&segments[1].path, &bytes).unwrap();
+    tokio::spawn(rig.delivery_of_segments().run());
+    let (lost, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    assert_eq!((lost, rig.delivered()), ((3, 3 * 84), 12));
+    assert_eq!(fs::read(&segments[1].path).unwrap(), bytes, "the file is kept as it was");
+    assert_eq!(fs::metadata(&segments[1].path).unwrap().nlink(), 1);
+    assert!(rig.held().iter().all(|object| fs::metadata(object).unwrap().nlink() == 1));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use super::sign::SigningKey;
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::{Consumed, Output, Summary};
 use crate::pcap::ObjectFormat;
+use crate::spool::Segment;
 use crate::upload::{COUNTS, Checkpoint, ObjectStore, ObjectWriter, Pending, Running, UploadError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -39,6 +40,12 @@ pub trait DeliveryRecord: Send {
     fn kept(&self, number: u32) -> Option<Checkpoint> {
         let _never_any = number;
         None
+    }
+
+    /// Whether segments are removed for good once they are in complete objects. A store may then take one instead of its bytes: no
+    /// other name of the file stays, and nothing is written into it.
+    fn frees(&self) -> bool {
+        false
     }
 
     /// Keeps a checkpoint of object `number`.
@@ -199,6 +206,7 @@ impl Relay<'_> {
         while let Some(output) = unless(leave, async { Ok(outputs.recv().await) }).await? {
             match output {
                 Output::Begin(index) => unless(leave, self.begin(index)).await?,
+                Output::Whole(segment) => unless(leave, self.link(segment)).await?,
                 Output::Chunk(bytes) => unless(leave, self.write(bytes)).await?,
                 Output::End(summary, consumed) => {
                     let info = unless(leave, self.end(summary)).await?;
@@ -260,6 +268,17 @@ impl Relay<'_> {
             open.kept = true;
             let confirmed = checkpoint.crc32c_of(bytes);
             open.held = Some(Prefix { bytes_left: bytes, merged: Running::after(0), confirmed });
+        }
+        Ok(())
+    }
+
+    /// Offers the file that the open object will be to a store that has nothing of it.
+    async fn link(&mut self, segment: Segment) -> Result<(), UploadError> {
+        if let Some(Open { writer: Some(writer), held: None, kept: false, bytes: 0, .. }) = &mut self.open
+            && self.record.frees()
+            && writer.link(segment.path, segment.bytes).await?
+        {
+            tracing::debug!(capture = %self.id, "the object is a segment, and the store takes the file");
         }
         Ok(())
     }

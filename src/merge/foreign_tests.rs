@@ -108,7 +108,8 @@ impl Folder {
         let container = if out.ends_with("ng") { Container::PcapNg } else { Container::Pcap };
         let format = ObjectFormat { container, ..ObjectFormat::default() };
         let inputs = inputs.iter().cloned().map(MergeInput::File).collect();
-        merge_inputs(inputs, &self.path(out), MergeOptions { format, keep_going }, &mut |_| {})
+        let options = MergeOptions { keep_going, ..format.into() };
+        merge_inputs(inputs, &self.path(out), options, &mut |_| {})
     }
 }
 

@@ -5,16 +5,18 @@
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
+use super::uncached::Uncached;
 use super::{Fault, Gap, MergeError, Output, Shape, Start, Totals, seal};
-use crate::limits::PCAP_FILE_HEADER_BYTES;
+use crate::limits::{PCAP_FILE_HEADER_BYTES, PCAP_RECORD_HEADER_BYTES};
 use crate::pcap::Counts;
+use crate::pcap::boundary::own_record;
 use crate::pcap::format::LINK_ETHERNET;
 use crate::pcap::{Place, ReadError, Reader};
 use crate::spool::{Cut, Input, Segment};
 use crossbeam::channel::Receiver;
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
-use std::io::{Read, Take};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
@@ -90,7 +92,7 @@ enum Waiting {
 #[derive(Default)]
 struct QueueStream {
     /// The segment being read, and its next record.
-    reading: Option<(Reader<Take<File>>, Segment)>,
+    reading: Option<(Reader<Uncached>, Segment)>,
     head: Option<Place>,
     waiting: VecDeque<Waiting>,
     /// Segments and holes announced so far.
@@ -146,9 +148,13 @@ impl Live {
 
     /// Takes up to [`STEPS_PER_LOOK`] steps while the next record is known.
     fn steps(&mut self) -> Result<(), MergeError> {
+        let is_alone = self.streams.len() == 1;
         for _ in 0..STEPS_PER_LOOK {
             let Some(queue) = self.floors.lowest() else { break };
             let stream = &mut self.streams[queue];
+            if is_alone {
+                stream.note_whole(&mut self.objects);
+            }
             let (Some(head), Some((reader, segment))) = (stream.head.take(), &mut stream.reading) else {
                 break;
             };
@@ -258,6 +264,34 @@ impl QueueStream {
         Ok(true)
     }
 
+    /// Notes it if an object that begins with the next record will be the segment that does.
+    #[inline]
+    fn note_whole(&self, objects: &mut Objects) {
+        if let Some((reader, segment)) = &self.reading
+            && reader.records() == 1
+            && let Some((header, bytes_max)) = objects.of_segments()
+            && self.is_object(segment, &header, bytes_max)
+        {
+            objects.expect_whole(segment);
+        }
+    }
+
+    /// Whether an object that begins with this segment ends with it. It does if the record behind it has no place in the object,
+    /// or will never come.
+    #[cold]
+    fn is_object(&self, segment: &Segment, header: &[u8; PCAP_FILE_HEADER_BYTES], bytes_max: u64) -> bool {
+        let is_sound = |segment: &Segment| !self.damaged.contains(&segment.path);
+        let next_bytes = match self.waiting.front() {
+            None if self.ended => Some(bytes_max),
+            Some(Waiting::Segment(next)) if is_sound(next) => first_record_bytes(next),
+            _ => None,
+        };
+        is_sound(segment)
+            && segment.bytes <= bytes_max
+            && next_bytes.is_some_and(|next| segment.bytes + next > bytes_max)
+            && peek(segment, 0).is_some_and(|begin| begin == *header)
+    }
+
     /// The segment being read cannot be read any further.
     #[cold]
     fn stuck(&mut self, queue: usize, source: ReadError, objects: &mut Objects) -> Result<(), MergeError> {
@@ -298,7 +332,7 @@ impl QueueStream {
 }
 
 /// Opens a segment and moves to where earlier objects end in it.
-fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<File>>, MergeError> {
+fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Uncached>, MergeError> {
     let file = File::open(&segment.path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let (bytes, file) = file.map_err(|source| {
         let path = segment.path.clone();
@@ -308,8 +342,8 @@ fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<
     if !may_be_short {
         check(segment, "the size", segment.bytes, bytes.min(segment.bytes))?;
     }
-    let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-    let mut reader = Reader::new(file.take(segment.bytes)).map_err(|source| failed(segment, source))?;
+    let mut reader =
+        Reader::new(Uncached::new(file, segment.bytes)).map_err(|source| failed(segment, source))?;
     // What stands behind them was never written: zeros that a disk left would be packets of 1970.
     reader.at_most(segment.packets);
     let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));
@@ -322,6 +356,19 @@ fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Take<
 
 fn header_bytes() -> u64 {
     PCAP_FILE_HEADER_BYTES as u64
+}
+
+/// Some bytes of a segment, if they can be read.
+fn peek<const BYTES: usize>(segment: &Segment, at: usize) -> Option<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    File::open(&segment.path).and_then(|file| file.read_exact_at(&mut bytes, at as u64)).ok()?;
+    Some(bytes)
+}
+
+/// Length of a segment's first record, its header included, as far as it can be told.
+fn first_record_bytes(segment: &Segment) -> Option<u64> {
+    let header = peek::<PCAP_RECORD_HEADER_BYTES>(segment, PCAP_FILE_HEADER_BYTES)?;
+    own_record(&header).map(|(_, bytes)| bytes as u64)
 }
 
 fn failed(segment: &Segment, source: ReadError) -> MergeError {

@@ -16,10 +16,13 @@ mod objects;
 mod offline;
 mod order;
 mod output;
+mod parallel;
 mod part;
 mod seal;
+mod slices;
 #[cfg(test)]
 mod tests;
+mod uncached;
 
 pub(crate) use error::Fault;
 pub use error::MergeError;
@@ -36,7 +39,7 @@ pub use output::is_standard_output;
 pub use part::discard_parts;
 
 use crate::pcap::Content;
-use crate::spool::Cut;
+use crate::spool::{Cut, Segment};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -101,12 +104,15 @@ pub struct Summary {
     pub content: Option<Content>,
 }
 
-/// What the live merge produces, in order: for each object `Begin`, its `Chunk`s, `End`. At least one object. If the merge
+/// What the live merge produces, in order: for each object `Begin`, perhaps `Whole`, its `Chunk`s, `End`. At least one object. If the merge
 /// fails, its last object has no `End` and is to be thrown away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Object number `n`, from 0, begins.
     Begin(u32),
+    /// The object that has just begun will be this segment file, byte for byte; its chunks follow all the same. A store may take
+    /// the file instead of them.
+    Whole(Segment),
     /// The object's next bytes.
     Chunk(Bytes),
     /// The object is complete.

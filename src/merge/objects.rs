@@ -33,6 +33,10 @@ pub(super) struct Objects {
     cuts: Vec<Cut>,
     number: u32,
     totals: Totals,
+    /// Whether objects hold records as they stand in segments, and nothing else.
+    is_plain: bool,
+    /// The segment that the next object will be, if one begins with its first record.
+    whole: Option<Segment>,
 }
 
 /// The object being made.
@@ -63,12 +67,24 @@ impl Objects {
             cuts: start.cuts.clone(),
             number: start.object,
             totals: Totals::default(),
+            is_plain: shape.format.is_plain(),
+            whole: None,
         }
     }
 
     /// Whether the last object says what was counted over the whole capture.
     pub(super) fn wants_counts(&self) -> bool {
         self.section.is_some()
+    }
+
+    /// What an object that is one segment begins with, and its most bytes. None: no object is.
+    pub(super) fn of_segments(&self) -> Option<([u8; PCAP_FILE_HEADER_BYTES], u64)> {
+        self.is_plain.then(|| (file_header(self.snaplen), self.bytes_max))
+    }
+
+    /// Notes that an object that begins with the next record will be this segment.
+    pub(super) fn expect_whole(&mut self, segment: &Segment) {
+        self.whole = Some(segment.clone());
     }
 
     /// Notes that a queue's stream has been appended up to this offset of this segment.
@@ -102,10 +118,14 @@ impl Objects {
 
     /// Begins an object unless one is being made.
     fn begin(&mut self) -> Result<(), MergeError> {
+        let whole = self.whole.take();
         if self.object.is_some() {
             return Ok(());
         }
         self.send(Output::Begin(self.number))?;
+        if let Some(segment) = whole {
+            self.send(Output::Whole(segment))?;
+        }
         self.object = Some(Object::default());
         let Some(mut section) = self.section.take() else { return self.put(&file_header(self.snaplen)) };
         let put = self.put(section.head());

@@ -7,6 +7,7 @@ use super::input::{Input, Reading};
 use super::interfaces::Links;
 use super::order::Floors;
 use super::output::Output;
+use super::parallel;
 use super::{Findings, MergeError, MergeInput, Totals};
 use crate::pcap::{Container, ObjectFormat, Oddities, Oddity, Tolerance};
 use std::cell::Cell;
@@ -32,11 +33,13 @@ pub struct MergeOptions {
     pub format: ObjectFormat,
     /// Leaves out an input that cannot be opened, and of a damaged one the rest, instead of failing.
     pub keep_going: bool,
+    /// How many threads merge, where the files allow more than one. Zero is one.
+    pub threads: usize,
 }
 
 impl From<ObjectFormat> for MergeOptions {
     fn from(format: ObjectFormat) -> Self {
-        Self { format, keep_going: false }
+        Self { format, ..Self::default() }
     }
 }
 
@@ -61,6 +64,9 @@ pub fn merge_files(inputs: &[PathBuf], output: &Path) -> Result<Merged, MergeErr
 /// Merges pcap and pcapng files by time into one file with nanosecond time stamps at `output` (`-`: standard output).
 /// Equal times keep the order of the inputs. Tells `watch` every now and then how many bytes of the inputs are read.
 ///
+/// With more than one thread, and where every input is a file as this program writes it and the output a plain one, the inputs
+/// are cut in time and the pieces are merged side by side. The output is the same, byte for byte.
+///
 /// Of an input that is cut off, the whole records are taken. What Wireshark reads although it is wrong is put right. The
 /// findings tell both.
 ///
@@ -73,8 +79,13 @@ pub fn merge_inputs(
     options: impl Into<MergeOptions>,
     watch: &mut dyn FnMut(u64),
 ) -> Result<Merged, MergeError> {
-    let MergeOptions { format, keep_going } = options.into();
+    let MergeOptions { format, keep_going, threads } = options.into();
     refuse_overwrite(&inputs, output)?;
+    if format.is_plain()
+        && let Some(totals) = parallel::merge(&inputs, output, threads, held_max(), watch)?
+    {
+        return Ok(Merged { totals, findings: Findings::new(Some(format.container)) });
+    }
     let tolerance = Tolerance { copies_blocks: format.container == Container::PcapNg };
     let reading = Reading { keep_going, tolerance, bytes: Rc::new(Cell::new(0)) };
     let mut findings = Findings::new(Some(format.container));

@@ -31,6 +31,7 @@ pub(super) fn seal(
     for mut output in merged {
         match &mut output {
             Output::Begin(_) => hash = Sha256::new(),
+            Output::Whole(_) => {}
             Output::Chunk(chunk) => {
                 if let Some(packing) = &mut packing {
                     // Each chunk but the last of an object is as long as a frame's content.

@@ -103,17 +103,26 @@ impl Running {
         drop(self.inputs);
         let result = self.thread.join().unwrap();
         let mut objects = Vec::new();
-        let mut object = Vec::new();
+        let (mut object, mut whole) = (Vec::new(), None);
         while let Some(output) = self.outputs.blocking_recv() {
             match output {
                 Output::Begin(n) => assert_eq!((n as usize, object.len()), (objects.len(), 0)),
+                Output::Whole(segment) => whole = Some(segment),
                 Output::Chunk(chunk) => object.extend(chunk),
                 Output::End(summary, consumed) => {
+                    assert_is(&object, whole.take());
                     objects.push((std::mem::take(&mut object), summary, consumed.segments));
                 }
             }
         }
         (objects, result)
+    }
+}
+
+/// An object that was said to be a segment is that file.
+fn assert_is(object: &[u8], whole: Option<Segment>) {
+    if let Some(segment) = whole {
+        assert!(object == std::fs::read(&segment.path).unwrap(), "{}", segment.path.display());
     }
 }
 
@@ -386,9 +395,70 @@ fn a_segment_that_is_known_to_be_damaged_is_delivered_up_to_its_damage_and_is_no
                     assert_eq!(gaps, [Gap { queue: 0, sequence: 1, offset }]);
                 }
                 Output::Begin(_) => {}
+                Output::Whole(segment) => panic!("{segment:?} is not all of the object"),
             }
         }
         assert_eq!(read(&bytes), [&parts[0][..], &parts[1][..kept], &parts[2]].concat());
+    }
+}
+
+/// Which objects of one stream are said to be segments.
+fn wholes(inputs: &[Input], shape: &Shape, damaged: &[&Segment]) -> Vec<u32> {
+    let (told, taken) = crossbeam::channel::unbounded();
+    let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
+    inputs.iter().for_each(|input| told.send(input.clone()).unwrap());
+    told.send(Input::Counts(None)).unwrap();
+    let damaged = damaged.iter().map(|segment| segment.path.clone()).collect();
+    run_live_past(&Start::fresh(1), shape, damaged, taken, made).unwrap();
+    let (mut wholes, mut number, mut bytes, mut whole) = (Vec::new(), 0, Vec::new(), None);
+    while let Some(output) = outputs.blocking_recv() {
+        match output {
+            Output::Begin(begun) => (number, bytes) = (begun, Vec::new()),
+            Output::Whole(segment) => {
+                wholes.push(number);
+                whole = Some(segment);
+            }
+            Output::Chunk(chunk) => bytes.extend(chunk),
+            Output::End(..) => assert_is(&bytes, whole.take()),
+        }
+    }
+    wholes
+}
+
+#[test]
+fn objects_that_are_segments_as_they_stand_are_told_and_no_others() {
+    let dir = TempDir::new().unwrap();
+    let packets = |first: usize, count: usize| -> Vec<Packet> {
+        (first..first + count).map(|i| (SECOND + i as u64, 84, vec![i as u8; 84])).collect()
+    };
+    let parts = [(0, 5), (5, 5), (10, 5), (15, 2), (17, 5)];
+    let segments: Vec<Segment> = (0..)
+        .zip(parts)
+        .map(|(sequence, (first, count))| segment(dir.path(), 0, sequence, &packets(first, count)))
+        .collect();
+    let told = |segments: &[Segment], is_ended: bool| -> Vec<Input> {
+        let told = segments.iter().map(|segment| Input::Segment(0, segment.clone()));
+        told.chain(is_ended.then_some(Input::End(0))).collect()
+    };
+    let shape = Shape::plain(262_144, 24 + 5 * 100);
+    // The fourth ends early, so the object that begins with it goes on in the fifth.
+    assert_eq!(wholes(&told(&segments, true), &shape, &[]), [0, 1, 2]);
+    assert_eq!(
+        wholes(&told(&segments[..4], true), &shape, &[]),
+        [0, 1, 2, 3],
+        "the last one ends with the stream"
+    );
+    // What follows a damaged one may fit.
+    assert_eq!(wholes(&told(&segments, true), &shape, &[&segments[1]]), [2]);
+    for other in [
+        Shape { snaplen: 65_535, ..shape.clone() },
+        Shape { object_bytes_max: shape.object_bytes_max + 100, ..shape.clone() },
+        Shape { object_bytes_max: shape.object_bytes_max - 100, ..shape.clone() },
+    ] {
+        assert_eq!(wholes(&told(&segments[..3], true), &other, &[]).len(), 0, "{other:?}");
+    }
+    for format in formats().filter(|format| !format.is_plain()) {
+        assert_eq!(wholes(&told(&segments, true), &Shape { format, ..shape.clone() }, &[]).len(), 0);
     }
 }
 
@@ -543,12 +613,16 @@ fn run_all(inputs: &[Input], start: &Start, shape: &Shape) -> Vec<(Vec<u8>, Summ
     }
     told.send(Input::Counts(Some(COUNTS))).unwrap();
     run_live(start, shape, taken, made).unwrap();
-    let (mut objects, mut bytes) = (Vec::new(), Vec::new());
+    let (mut objects, mut bytes, mut whole) = (Vec::new(), Vec::new(), None);
     while let Some(output) = outputs.blocking_recv() {
         match output {
             Output::Begin(_) => bytes.clear(),
+            Output::Whole(segment) => whole = Some(segment),
             Output::Chunk(chunk) => bytes.extend(chunk),
-            Output::End(summary, consumed) => objects.push((std::mem::take(&mut bytes), summary, consumed)),
+            Output::End(summary, consumed) => {
+                assert_is(&bytes, whole.take());
+                objects.push((std::mem::take(&mut bytes), summary, consumed));
+            }
         }
     }
     objects
@@ -559,3 +633,6 @@ mod formats;
 
 #[path = "foreign_tests.rs"]
 mod foreign;
+
+#[path = "slices_tests.rs"]
+mod slices;

@@ -7,6 +7,7 @@ use super::{BucketKeys, place};
 use crate::job::{AccountId, BucketProof, Destination};
 use crate::upload::{Checkpoint, ObjectStore, ObjectWriter, Pending, Resumed, Stored, Sweep};
 use bytes::Bytes;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// See the module.
@@ -112,6 +113,13 @@ impl ObjectWriter for Guarded {
         Box::pin(async move {
             self.look.at(&*self.store).await?;
             self.writer.write(bytes).await
+        })
+    }
+
+    fn link(&mut self, path: PathBuf, bytes: u64) -> Pending<'_, bool> {
+        Box::pin(async move {
+            self.look.at(&*self.store).await?;
+            self.writer.link(path, bytes).await
         })
     }
 

@@ -81,6 +81,18 @@ impl Classic {
         })
     }
 
+    /// That of a file as this program writes it.
+    pub(super) const fn own(link_type: u16) -> Self {
+        Self {
+            big_endian: false,
+            nanoseconds: true,
+            lengths: Lengths::Usual,
+            header_bytes: RECORD_HEADER,
+            link_type,
+            check_sequence_bits: None,
+        }
+    }
+
     pub(super) fn link_type(&self) -> u16 {
         self.link_type
     }

@@ -5,6 +5,7 @@
 pub mod format;
 
 pub(crate) mod blocks;
+pub(crate) mod boundary;
 mod buffer;
 mod care;
 mod classic;

@@ -5,7 +5,8 @@
 //! whose pages are in place costs a quarter of that. So files are filled with zeros once and recycled.
 //!
 //! Invariant: a mapped file is never shorter than its mapping while anyone writes through it: files are allocated
-//! before they are mapped, cut only after their last write, and grown back before they are used again.
+//! before they are mapped, cut only after their last write, and grown back before they are used again. A file that has a
+//! second name is never used again.
 #![allow(unsafe_code)]
 
 use super::account::Account;
@@ -16,6 +17,7 @@ use memmap2::{MmapMut, MmapOptions};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -239,9 +241,11 @@ impl Pool {
             };
         }
         mapped.charge.assign(None);
+        // Under another name it is somebody's object. From here on nobody can give it one: its own is not known to others.
+        let is_ours_alone = mapped.file.metadata().is_ok_and(|metadata| metadata.nlink() == 1);
         // The tail that was cut off when it was published.
         let bytes = mapped.charge.bytes();
-        let has_room = mapped.charge.grow(self.segment_bytes.saturating_sub(bytes));
+        let has_room = is_ours_alone && mapped.charge.grow(self.segment_bytes.saturating_sub(bytes));
         if has_room && fill(files, &mapped.file, &idle, bytes, self.segment_bytes).is_ok() {
             self.state().idle.push((idle, mapped));
         } else {
@@ -285,5 +289,26 @@ mod tests {
         assert_eq!((bytes.len(), &bytes[8187..]), (8192, &b"again"[..]));
         drop(mapped);
         assert_eq!(quota.used(), 0);
+    }
+
+    #[test]
+    fn a_segment_that_has_another_name_too_is_never_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let quota = Arc::new(Quota::new(1 << 20, 1 << 20, 1 << 20));
+        let account = Account::open(dir.path(), Arc::clone(&quota), Files::default()).unwrap();
+        let pool = Pool::open(dir.path().join("pool"), 8192, Arc::new(account)).unwrap();
+        let (path, object) = (dir.path().join("a"), dir.path().join("object"));
+        let mut mapped = pool.create(&path, Charge::of_file(&quota, 8192)).unwrap();
+        mapped.write(0, b"hello").unwrap();
+        mapped.file().set_len(5).unwrap();
+        pool.keep(path.clone(), mapped, 5);
+        fs::hard_link(&path, &object).unwrap();
+        assert!(pool.recycle(&path).unwrap());
+        assert_eq!((pool.idle_bytes(), quota.used()), (0, 0));
+        assert!(matches!(pool.reuse(&path, None).unwrap(), Reused::None));
+        assert_eq!(
+            (fs::read(&object).unwrap(), fs::metadata(&object).unwrap().nlink()),
+            (b"hello".to_vec(), 1)
+        );
     }
 }

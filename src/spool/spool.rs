@@ -283,6 +283,12 @@ impl Spool {
         self.quota().used().saturating_sub(self.pool.as_ref().map_or(0, Pool::idle_bytes))
     }
 
+    /// Whether segments that are freed are written again. They are worth more than a copy of them costs.
+    #[must_use]
+    pub fn recycles(&self) -> bool {
+        self.pool.is_some()
+    }
+
     pub(super) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
     }

@@ -9,6 +9,7 @@ use crate::job::{CaptureId, Destination};
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -89,6 +90,13 @@ pub trait ObjectStore: Send + Sync {
 pub trait ObjectWriter: Send {
     /// Appends bytes. After an error only [`ObjectWriter::abort`] or [`ObjectStore::resume`] from a checkpoint makes sense.
     fn write(&mut self, bytes: Bytes) -> Pending<'_, ()>;
+
+    /// Takes a file of this host, of so many bytes, for what will be written, if the object can be that file without a copy.
+    /// Whether it is: the bytes are still to be written, and are then only counted.
+    fn link(&mut self, path: PathBuf, bytes: u64) -> Pending<'_, bool> {
+        let _no_file_system = (path, bytes);
+        Box::pin(std::future::ready(Ok(false)))
+    }
 
     /// Where the object stands, if that changed since the last call. From the first checkpoint on, what the store holds
     /// outlives this writer, whether it is dropped or fails, until it is resumed, aborted or swept.

@@ -308,7 +308,7 @@ mod tests {
     use super::super::store::Stored;
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -353,6 +353,64 @@ mod tests {
         drop(writer);
         store.probe().await.unwrap();
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_linked_is_the_object_and_one_that_is_not_as_it_must_be_is_not_linked() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, spooled) = (root.path().join("bucket"), root.path().join("segment"));
+        let store = FileStore::new(dir.clone());
+        let make = || {
+            fs::write(&spooled, "123456").unwrap();
+            fs::set_permissions(&spooled, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        let nlink = || fs::metadata(&spooled).unwrap().nlink();
+        make();
+        let mut writer = store.begin("a.pcap").await.unwrap();
+        assert!(writer.link(spooled.clone(), 6).await.unwrap());
+        assert_eq!((nlink(), names(&dir).len()), (2, 1));
+        drop(writer);
+        assert_eq!((nlink(), names(&dir).len()), (1, 0), "a writer that is dropped leaves nothing");
+        let mut writer = store.begin("a.pcap").await.unwrap();
+        assert!(writer.link(spooled.clone(), 6).await.unwrap());
+        writer.write(Bytes::from_static(b"123")).await.unwrap();
+        let error = writer.finish().await.unwrap_err();
+        assert!(matches!(error, UploadError::Mismatch { what: "size", .. }), "{error}");
+        assert_eq!((nlink(), names(&dir).len()), (1, 0));
+        let mut writer = store.begin("a.pcap").await.unwrap();
+        assert!(writer.link(spooled.clone(), 6).await.unwrap());
+        for part in [&b"123"[..], b"456"] {
+            writer.write(Bytes::from_static(part)).await.unwrap();
+            assert!(writer.checkpoint().is_none());
+        }
+        assert_eq!(writer.finish().await.unwrap(), Stored { bytes: 6 });
+        assert_eq!((nlink(), names(&dir)), (2, vec!["a.pcap".to_owned()]));
+        fs::remove_file(&spooled).unwrap();
+        make();
+        type Change<'a> = (&'a str, &'a dyn Fn());
+        let changes: [Change<'_>; 5] = [
+            ("another size", &|| fs::write(&spooled, "1234567").unwrap()),
+            ("open to others", &|| fs::set_permissions(&spooled, fs::Permissions::from_mode(0o640)).unwrap()),
+            ("a third name", &|| fs::hard_link(&spooled, root.path().join("third")).unwrap()),
+            ("a link", &|| {
+                fs::rename(&spooled, root.path().join("else")).unwrap();
+                symlink(root.path().join("else"), &spooled).unwrap();
+            }),
+            ("nothing", &|| fs::remove_file(&spooled).unwrap()),
+        ];
+        for (what, change) in changes {
+            make();
+            change();
+            let mut writer = store.begin("b.pcap").await.unwrap();
+            assert!(!writer.link(spooled.clone(), 6).await.unwrap(), "{what}");
+            writer.write(Bytes::from_static(b"123456")).await.unwrap();
+            assert!(!writer.link(spooled.clone(), 6).await.unwrap(), "bytes were written");
+            assert_eq!(writer.finish().await.unwrap(), Stored { bytes: 6 }, "{what}");
+            assert_eq!(fs::metadata(dir.join("b.pcap")).unwrap().nlink(), 1, "{what}");
+            fs::remove_file(dir.join("b.pcap")).unwrap();
+            let _some_are_gone = (fs::remove_file(&spooled), fs::remove_file(root.path().join("third")));
+        }
+        assert_eq!(names(&dir), ["a.pcap"]);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! One object on its way into a directory. Owns its temporary name, when it is synced and its publication.
 //!
 //! Invariant: the temporary name goes with the writer, unless a checkpoint names it; the final name appears once everything is
-//! on the disk.
+//! on the disk. A file of the spool that is an object as it stands gets a second name instead of a copy; it is on the disk.
 
 use super::folder::{Folder, identity};
 use super::{blocking, disk};
@@ -45,6 +45,10 @@ impl Drop for Temporary {
     }
 }
 
+fn temporary_name(name: &str) -> String {
+    format!(".{name}.{}", uuid::Uuid::new_v4().simple())
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct FileWriter {
@@ -57,12 +61,14 @@ pub(super) struct FileWriter {
     synced: u64,
     /// Bytes that the last checkpoint named.
     told: u64,
+    /// Whether the file has its bytes already, which are then only counted.
+    is_linked: bool,
 }
 
 impl FileWriter {
     /// Begins an object.
     pub fn create(folder: Arc<Folder>, name: &str) -> Result<Self, UploadError> {
-        let temporary = format!(".{name}.{}", uuid::Uuid::new_v4().simple());
+        let temporary = temporary_name(name);
         let file = folder.create(&temporary);
         let file = file.map_err(|error| disk("create", &folder.path().join(&temporary), error))?;
         Ok(Self::go_on(folder, file, &temporary, name, 0))
@@ -71,7 +77,8 @@ impl FileWriter {
     /// Goes on with an object of which `bytes` bytes are in `file`, under its temporary name.
     pub fn go_on(folder: Arc<Folder>, file: File, temporary: &str, name: &str, bytes: u64) -> Self {
         let temporary = Temporary { folder, name: temporary.to_owned(), kept: bytes > 0 };
-        Self { file: Some(file), temporary, name: name.to_owned(), bytes, synced: bytes, told: bytes }
+        let (file, name) = (Some(file), name.to_owned());
+        Self { file, temporary, name, bytes, synced: bytes, told: bytes, is_linked: false }
     }
 
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
@@ -147,8 +154,34 @@ fn same(folder: &Folder, one: &str, other: &str) -> io::Result<bool> {
 }
 
 impl ObjectWriter for FileWriter {
+    /// Its temporary name is from then on a second name of the file.
+    fn link(&mut self, path: PathBuf, bytes: u64) -> Pending<'_, bool> {
+        Box::pin(async move {
+            if self.bytes > 0 {
+                return Ok(false);
+            }
+            let folder = Arc::clone(&self.temporary.folder);
+            let (name, empty) = (temporary_name(&self.name), self.temporary.name.clone());
+            let link = blocking(move || {
+                let Some(file) = folder.link(&path, &name, bytes) else { return Ok(None) };
+                let linked = Temporary { folder: Arc::clone(&folder), name, kept: false };
+                folder.remove(&empty).map_err(|error| disk("remove", &folder.path().join(&empty), error))?;
+                Ok(Some((file, linked)))
+            });
+            let Some((file, linked)) = link.await? else { return Ok(false) };
+            // The empty file is gone.
+            self.temporary.kept = true;
+            (self.file, self.temporary, self.is_linked) = (Some(file), linked, true);
+            Ok(true)
+        })
+    }
+
     fn write(&mut self, bytes: Bytes) -> Pending<'_, ()> {
         Box::pin(async move {
+            if self.is_linked {
+                self.bytes += bytes.len() as u64;
+                return Ok(());
+            }
             let Some(mut file) = self.file.take() else {
                 return Err(UploadError::OutOfOrder { what: "a write" });
             };
@@ -158,6 +191,8 @@ impl ObjectWriter for FileWriter {
                 file.write_all(&bytes).map_err(|error| disk("write", &path, error))?;
                 if sync {
                     file.sync_data().map_err(|error| disk("sync", &path, error))?;
+                    // What is on the disk is read by others later, if at all; packets that come now need the memory.
+                    let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
                 }
                 Ok(file)
             });

@@ -191,7 +191,8 @@ impl S3Stores {
             .region(Region::new(region.to_owned()))
             .endpoint_url(endpoint)
             .force_path_style(true);
-        S3Store { equal_parts: true, ..self.store(builder, bucket, region, S3Extras::default()) }
+        let is_private = is_tls(endpoint);
+        S3Store { equal_parts: true, is_private, ..self.store(builder, bucket, region, S3Extras::default()) }
     }
 
     fn store(
@@ -215,6 +216,8 @@ impl S3Stores {
             parts: Arc::clone(&self.parts),
             equal_parts: false,
             owner: None,
+            // AWS itself has no other way.
+            is_private: self.config.endpoint.as_deref().is_none_or(is_tls),
         }
     }
 
@@ -244,6 +247,11 @@ fn no_credentials(bucket: &str, detail: String) -> UploadError {
     UploadError::HostCredentials { place: format!("bucket {bucket}"), detail }
 }
 
+/// Whether an address is one of TLS.
+fn is_tls(endpoint: &str) -> bool {
+    endpoint.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
 /// A bucket, or a directory of one.
 #[derive(Clone, Debug)]
 pub(super) struct S3Store {
@@ -258,6 +266,8 @@ pub(super) struct S3Store {
     equal_parts: bool,
     /// The account that every request names as the bucket's owner.
     owner: Option<Arc<str>>,
+    /// Whether it is reached by TLS.
+    is_private: bool,
 }
 
 impl S3Store {
@@ -279,6 +289,7 @@ impl S3Store {
             },
             extras: Arc::clone(&self.extras),
             owner: self.owner.clone(),
+            is_private: self.is_private,
         }
     }
 
@@ -555,6 +566,41 @@ mod tests {
         let asked = async { (store.sweep(sweep).await.unwrap(), store.list("pcap_").await.unwrap()) };
         let answered = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it ends");
         assert_eq!(answered, (0, Vec::new()));
+    }
+
+    /// What the request of a small object says of its body's hash.
+    async fn hash_in_request(is_private: bool) -> String {
+        use tokio::io::AsyncReadExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let keys = S3Credentials { access_key_id: "k".to_owned(), secret_access_key: "s".to_owned() };
+        let config = S3Config { endpoint, credentials: Some(keys), ..S3Config::default() };
+        let store = S3Stores::new(config).unwrap().open("bucket", "", "us-east-1", None).await.unwrap();
+        assert!(!store.is_private, "HTTP keeps nothing private");
+        let store = S3Store { is_private, ..store };
+        let asked = async {
+            let (mut asked, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+                asked.read_buf(&mut request).await.unwrap();
+            }
+            String::from_utf8_lossy(&request).to_ascii_lowercase()
+        };
+        let request = tokio::select! {
+            request = asked => request,
+            put = store.put("a", Bytes::from_static(b"abc")) => panic!("{put:?} without an answer"),
+        };
+        assert!(request.contains("x-amz-checksum-crc32c: nks/tw=="), "{request}");
+        let hash = request.lines().find_map(|line| line.strip_prefix("x-amz-content-sha256: "));
+        hash.expect("every request has it").to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_body_is_hashed_for_its_signature_only_where_tls_does_not_keep_it() {
+        let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hash_in_request(false).await, of_abc);
+        assert_eq!(hash_in_request(true).await, "unsigned-payload");
+        assert!(is_tls("HTTPS://store") && !is_tls("http://store") && !is_tls("store"));
     }
 
     #[tokio::test]

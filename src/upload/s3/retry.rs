@@ -61,6 +61,8 @@ pub(super) struct Target {
     pub extras: Arc<S3Extras>,
     /// The account that every request names as the bucket's owner.
     pub owner: Option<Arc<str>>,
+    /// Whether TLS keeps what is sent. If not, the signature of a request covers its body too.
+    pub is_private: bool,
 }
 
 impl Target {

@@ -51,9 +51,12 @@ pub(super) struct S3Writer {
     permits: Vec<OwnedSemaphorePermit>,
     /// The part that fills.
     open: BytesMut,
+    /// Its checksum.
+    open_sum: Running,
     /// All bytes so far.
     bytes: u64,
-    whole: Running,
+    /// The checksum of what stands before the open part.
+    sum: u32,
     upload: Option<Multipart>,
     /// Parts begun.
     begun: u64,
@@ -79,8 +82,9 @@ impl S3Writer {
             shared,
             permits: Vec::new(),
             open: BytesMut::new(),
+            open_sum: Running::after(0),
             bytes: 0,
-            whole: Running::after(0),
+            sum: 0,
             upload: None,
             begun: 0,
             parts: BTreeMap::new(),
@@ -94,7 +98,7 @@ impl S3Writer {
         let sum = parts.iter().fold(0, |sum, part| joined(sum, part.crc32c, part.bytes));
         Self {
             bytes,
-            whole: Running::after(sum),
+            sum,
             upload: Some(upload),
             begun: parts.len() as u64,
             told: Some(parts.len()),
@@ -110,11 +114,12 @@ impl S3Writer {
 
     /// Takes bytes. A part is sent only when a byte after it has come, so an object of one part goes by one request.
     async fn append(&mut self, mut bytes: Bytes) -> Result<(), UploadError> {
-        self.whole.update(&bytes);
         self.bytes += bytes.len() as u64;
         loop {
-            let part_bytes = self.part_bytes();
-            if !fill(&mut self.open, &mut bytes, part_bytes) {
+            let (part_bytes, before) = (self.part_bytes(), self.open.len());
+            let is_full = fill(&mut self.open, &mut bytes, part_bytes);
+            self.open_sum.update(&self.open[before..]);
+            if !is_full {
                 return Ok(());
             }
             self.depart().await?;
@@ -140,8 +145,17 @@ impl S3Writer {
         self.begun += 1;
         let (target, id, number) = (self.target.clone(), upload.id.clone(), self.begun as i32);
         self.upload = Some(upload);
-        self.flights.send(send_part(target, id, number, self.open.split().freeze()));
+        let part = self.take_open();
+        self.flights.send(send_part(target, id, number, part));
         Ok(())
+    }
+
+    /// The open part and its checksum. From the checksums of the parts comes that of the whole, so no byte is summed twice.
+    fn take_open(&mut self) -> (Bytes, u32) {
+        let body = self.open.split().freeze();
+        let crc = std::mem::replace(&mut self.open_sum, Running::after(0)).sum();
+        self.sum = joined(self.sum, crc, body.len() as u64);
+        (body, crc)
     }
 
     /// Whether one more part may be on its way.
@@ -161,18 +175,22 @@ impl S3Writer {
 
     /// The object by one request.
     async fn put(&mut self) -> Result<Stored, UploadError> {
-        let (target, body) = (self.target.clone(), self.open.split().freeze());
-        let sums = Checksums { whole: base64(self.whole.sum()), of_parts: None };
+        let (target, (body, _)) = (self.target.clone(), self.take_open());
+        let sums = Checksums { whole: base64(self.sum), of_parts: None };
         let extras = target.extras.clone();
-        let request = || {
+        let request = || async {
             let put = target.client.put_object().bucket(&target.bucket).key(&target.key).if_none_match("*");
-            put.checksum_crc32_c(&sums.whole)
+            let put = put
+                .checksum_crc32_c(&sums.whole)
                 .set_server_side_encryption(extras.encryption())
                 .set_ssekms_key_id(extras.kms_key_id())
                 .set_storage_class(extras.storage_class())
                 .set_acl(extras.acl())
-                .body(body.clone().into())
-                .send()
+                .body(body.clone().into());
+            if target.is_private {
+                return put.customize().disable_payload_signing().send().await;
+            }
+            put.send().await
         };
         let answer = call(&target, "s3:PutObject", target.grant.budget(body.len()), request).await;
         let confirmed = answer.map(|answer| answer.checksum_crc32_c.is_some_and(|sum| sums.are(&sum)));
@@ -183,7 +201,7 @@ impl S3Writer {
     async fn complete(&mut self, upload: &mut Multipart) -> Result<Stored, UploadError> {
         let crcs: Vec<u8> = self.parts.values().flat_map(|part| part.crc32c.to_be_bytes()).collect();
         let sums = Checksums {
-            whole: base64(self.whole.sum()),
+            whole: base64(self.sum),
             of_parts: Some(format!("{}-{}", base64(crc32c(&crcs)), self.parts.len())),
         };
         let parts = self.parts.iter().map(|(number, part)| {
