@@ -19,7 +19,6 @@ pub struct Heartbeat {
     fsyncs: AtomicU64,
     blocks_free: AtomicU64,
     blocks_waiting: AtomicU64,
-    is_saturated: AtomicBool,
     has_ring: AtomicBool,
     extremes: Extremes,
     /// The window that the reader is in; the only word that another thread writes.
@@ -76,8 +75,6 @@ pub struct HeartbeatReading {
     pub blocks_free: u64,
     /// Its blocks that are with the writers.
     pub blocks_waiting: u64,
-    /// Whether one of its queues had frames for a capture each time that it looked, for a millisecond.
-    pub is_saturated: bool,
     /// Whether a writer has io_uring.
     pub has_ring: bool,
     /// The most messages that waited since the start.
@@ -142,11 +139,10 @@ impl Heartbeat {
         }
     }
 
-    /// Sets how many of the worker's blocks are with the writers, and whether it found frames whenever it looked.
+    /// Sets how many of the worker's blocks are with the writers.
     #[inline]
-    pub fn press(&self, blocks: usize, is_saturated: bool) {
+    pub fn waiting(&self, blocks: usize) {
         self.blocks_waiting.store(blocks as u64, Relaxed);
-        self.is_saturated.store(is_saturated, Relaxed);
     }
 
     /// Sets whether the writer has io_uring.
@@ -193,7 +189,6 @@ impl Heartbeat {
             fsyncs: get(&self.fsyncs),
             blocks_free: get(&self.blocks_free),
             blocks_waiting: get(&self.blocks_waiting),
-            is_saturated: self.is_saturated.load(Relaxed),
             has_ring: self.has_ring.load(Relaxed),
             queued_max: get(&self.extremes.queued_max[0]),
             queued_max_lately: get(&self.extremes.queued_max[1]),

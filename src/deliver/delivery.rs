@@ -452,9 +452,9 @@ impl relay::DeliveryRecord for Sink<'_> {
     }
 }
 
-/// Passes on what a merge makes: a chunk only when captures leave room for it, an object's end only while the journal can be written. On a disk that fails the merge has
-/// not all that a repair brings back, and completing a truncated object without journalling it would block the whole one
-/// after the repair.
+/// Passes on what a merge makes: a chunk only when captures leave room for it, an object's end only while the journal can be
+/// written. On a disk that fails the merge has not all that a repair brings back, and completing a truncated object without
+/// journalling it would block the whole one after the repair.
 async fn guard(
     mut merged: mpsc::Receiver<Output>,
     passed: mpsc::Sender<Output>,

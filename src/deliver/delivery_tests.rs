@@ -532,7 +532,7 @@ async fn a_delivery_that_went_well_for_longer_than_the_retention_is_not_given_up
 async fn a_delivery_gets_on_while_captures_press_and_one_that_stands_back_is_given_up_at_once() {
     let mut rig = Rig::new();
     let rules = PaceRules { wait_percent: 25, high_water_percent: 80, share_percent: 50 };
-    rig.pace = Arc::new(Pace::new(rules, || Load { is_saturated: true, ..Load::default() }));
+    rig.pace = Arc::new(Pace::new(rules, || Load { waiting_percent: 100, ..Load::default() }));
     rig.three_segments();
     tokio::spawn(rig.delivery().run());
     rig.assert_whole().await;

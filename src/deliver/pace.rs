@@ -1,11 +1,13 @@
 //! Captures first: how long a delivery waits before its next piece of work. Owns the decision and the time in which deliveries stood
 //! back; not what presses on the host, nor the work.
 //!
-//! - A delivery stands back while captures press: too many of a worker's blocks wait for the disk, or frames always wait for a
-//!   worker. It goes on once they have not pressed for [`CALM`].
-//! - Deliveries that stand back still do a piece of work each [`TRICKLE`]: the one that has stood back longest. So each gets on,
-//!   whatever captures do, and nobody takes it for one that hangs.
-//! - While the spool is above its high-water mark, deliveries work `share_percent` of the time although captures press.
+//! - A delivery stands back while captures press: too many of a worker's blocks wait for the disk. It goes on once they have not
+//!   pressed for [`CALM`]. A worker that always finds frames is no reason while its blocks are written in time: deliveries have no
+//!   part of its core, and a narrow filter on a busy link would hold them up for nothing.
+//! - Deliveries that stand back still do one piece of work in each [`TRICKLE`], in turn: the one that has stood back longest is
+//!   next. So with N deliveries each gets on by 10 / N MiB a second, also beside a capture that never ends.
+//! - While the spool is above its high-water mark, deliveries work `share_percent` of the time although captures press. Captures
+//!   that press write as fast as the disk takes it, so this comes within the time that the disk needs to fill the spool.
 //!
 //! Invariant: the state is a pure function of the readings and the time that it is given; nothing here is done for a packet.
 
@@ -35,8 +37,6 @@ const HIGH_WATER_MARGIN: u64 = 5;
 pub struct Load {
     /// Of the worker that has the fewest free: the blocks that wait for the disk, in percent of those that no stream is filling.
     pub waiting_percent: u64,
-    /// Whether a worker found frames each time that it looked.
-    pub is_saturated: bool,
     /// How full the spool is, or the fullest share of an account, in percent.
     pub spool_percent: u64,
 }
@@ -94,7 +94,7 @@ impl State {
         let mark = rules.wait_percent;
         // Twice as many as below which they press no more.
         let mark = if self.pressed.is_some() { mark / 2 } else { mark };
-        let presses = rules.wait_percent < 100 && (load.is_saturated || load.waiting_percent > mark);
+        let presses = rules.wait_percent < 100 && load.waiting_percent > mark;
         match &mut self.pressed {
             Some((last, _)) if presses => *last = now,
             None if presses => self.pressed = Some((now, now)),
@@ -231,11 +231,11 @@ impl Pace {
         Self::new(rules, Load::default)
     }
 
-    /// One at which deliveries stand back for all time, without even a piece of work.
+    /// One at which deliveries stand back without end and do no piece of work.
     #[cfg(test)]
     pub(super) fn standstill() -> Self {
         let rules = PaceRules { wait_percent: 1, high_water_percent: 100, share_percent: 1 };
-        let pace = Self::new(rules, || Load { is_saturated: true, ..Load::default() });
+        let pace = Self::new(rules, || Load { waiting_percent: 100, ..Load::default() });
         pace.state().trickled = Duration::MAX;
         pace
     }
@@ -270,7 +270,7 @@ impl Pace {
     }
 
     fn log(&self, change: Change, load: Load) {
-        let Load { waiting_percent, is_saturated, spool_percent } = load;
+        let Load { waiting_percent, spool_percent } = load;
         let share_percent = self.rules.share_percent;
         match change {
             Change::Shares => tracing::warn!(
@@ -287,9 +287,9 @@ impl Pace {
             }
             Change::StandsBack => tracing::info!(
                 waiting_percent,
-                is_saturated,
                 spool_percent,
-                "captures need the disk and the cores: deliveries stand back until the spool is at spool.high_water_percent"
+                "captures need the disk: deliveries stand back and do 10 MiB a second together, until blocks are free again or the \
+                 spool is at spool.high_water_percent"
             ),
             Change::GoesOn => tracing::info!(spool_percent, "deliveries that stood back for captures go on"),
         }
@@ -331,7 +331,9 @@ impl Pace {
         let since = self.state().stands_back_since(now)?;
         let seconds = now.saturating_sub(since).as_secs();
         (seconds >= LONG.as_secs()).then(|| {
-            format!("uploads have stood back for captures for {seconds} s: the host has no more disk or cores; nothing is lost")
+            format!(
+                "uploads have stood back for captures for {seconds} s: they need the disk; nothing is lost"
+            )
         })
     }
 }

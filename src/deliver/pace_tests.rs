@@ -3,7 +3,7 @@
 use super::*;
 
 const RULES: PaceRules = PaceRules { wait_percent: 25, high_water_percent: 80, share_percent: 50 };
-const CALM_LOAD: Load = Load { waiting_percent: 0, is_saturated: false, spool_percent: 0 };
+const CALM_LOAD: Load = Load { waiting_percent: 0, spool_percent: 0 };
 const PRESSING: Load = Load { waiting_percent: 26, ..CALM_LOAD };
 
 fn at(ms: u64) -> Duration {
@@ -33,14 +33,7 @@ fn deliveries_stand_back_above_the_mark_until_half_of_it() {
 }
 
 #[test]
-fn a_worker_that_always_finds_frames_makes_deliveries_stand_back_although_no_block_waits() {
-    let mut state = State { trickled: at(1000), ..State::default() };
-    assert!(!ask(&mut state, 1001, Load { is_saturated: true, ..CALM_LOAD }));
-    assert!(ask(&mut state, 1020, CALM_LOAD));
-}
-
-#[test]
-fn captures_that_press_for_all_time_leave_deliveries_ten_pieces_of_work_a_second() {
+fn captures_that_press_without_end_leave_deliveries_ten_pieces_of_work_a_second() {
     let mut state = State::default();
     let alone = pieces(&mut state, 0, 60_000, PRESSING);
     assert!((595..=601).contains(&alone), "{alone}");
@@ -51,7 +44,7 @@ fn captures_that_press_for_all_time_leave_deliveries_ten_pieces_of_work_a_second
 }
 
 #[test]
-fn deliveries_that_stand_back_take_turns_whoever_looks_first() {
+fn deliveries_that_stand_back_take_turns_also_if_one_always_looks_first() {
     let mut state = State::default();
     let mut done = [0; 3];
     let mut numbers = [(); 3].map(|()| state.enter(at(0)));
@@ -122,7 +115,7 @@ fn a_mark_of_100_percent_lets_deliveries_never_stand_back() {
     let rules = PaceRules { wait_percent: 100, ..RULES };
     let mut state = State::default();
     for ms in 0..1000 {
-        state.read(&rules, at(ms), Load { waiting_percent: 100, is_saturated: true, ..CALM_LOAD });
+        state.read(&rules, at(ms), Load { waiting_percent: 100, ..CALM_LOAD });
         assert!(state.may_go(&rules, at(ms), None));
     }
 }

@@ -26,7 +26,6 @@ fn of_workers(workers: &[Arc<Heartbeat>]) -> Load {
         // Blocks that streams are filling never wait for the disk.
         let waiting_percent = percent(now.blocks_waiting, now.blocks_waiting + now.blocks_free);
         load.waiting_percent = load.waiting_percent.max(waiting_percent);
-        load.is_saturated |= now.is_saturated;
     }
     load
 }
@@ -47,12 +46,9 @@ mod tests {
         let workers = [Arc::new(Heartbeat::new("worker0", 64)), Arc::new(Heartbeat::new("worker1", 64))];
         // 40 streams fill a block each.
         workers[0].free(24);
-        workers[0].press(0, false);
+        workers[0].waiting(0);
         workers[1].free(18);
-        workers[1].press(6, false);
-        let load = of_workers(&workers);
-        assert_eq!(load, Load { waiting_percent: 25, is_saturated: false, spool_percent: 0 });
-        workers[0].press(0, true);
-        assert!(of_workers(&workers).is_saturated);
+        workers[1].waiting(6);
+        assert_eq!(of_workers(&workers), Load { waiting_percent: 25, spool_percent: 0 });
     }
 }

@@ -235,8 +235,6 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| stage(s, out, has_blocks, |r| r.blocks_free_min)),
     gauge("worker_blocks_waiting", None, &["stage"], "Of those, the ones that wait for the disk",
         |s, out| stage(s, out, has_blocks, |r| r.blocks_waiting)),
-    gauge("worker_saturated", None, &["stage"], "1 if the worker of a capture found frames whenever it looked, for a millisecond",
-        |s, out| stage(s, out, has_blocks, |r| u64::from(r.is_saturated))),
     gauge("writer_in_flight_writes", None, &["stage"], "Writes that a writer has started and that have not ended",
         |s, out| stage(s, out, is_writer, |r| r.in_flight)),
     counter("writer_writes", None, &["stage"], "Writes to segments that ended well",

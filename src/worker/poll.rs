@@ -112,8 +112,6 @@ struct Queue<S> {
     over: u64,
     /// In cycles.
     next_end: u64,
-    /// Whether it was found empty since the last housekeeping.
-    ran_empty: bool,
 }
 
 impl<S> Queue<S> {
@@ -173,7 +171,6 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         last_ns: 0,
         over: 0,
         next_end: 0,
-        ran_empty: false,
     });
     let worker = Worker {
         queues: queues.collect(),
@@ -335,7 +332,6 @@ impl<S: Source> Worker<S> {
         let frames = burst.len();
         if frames == 0 {
             drop(burst);
-            queue.ran_empty = true;
             if !queue.local.is_settled() {
                 queue.publish(0);
             }
@@ -397,25 +393,19 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Tells how many blocks are free, how many are with the writers, and whether the worker keeps up with its queues.
-    fn tell_pressure(&mut self) {
+    /// Tells how many blocks are free, and how many are with the writers.
+    fn tell_blocks(&self) {
         let free = self.blocks.free() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>();
-        let (mut filling, mut is_saturated) = (0, false);
-        // What is thrown away, and what the host records for itself, is no reason to hold anything up.
-        let captures = self.work.slots().any(|slot| {
-            self.work.attachments[slot].as_ref().is_some_and(|attached| attached.payer != Payer::HOST)
-        });
-        for queue in &mut self.queues {
-            filling += self.work.slots().filter(|slot| queue.streams[*slot].block.is_some()).count();
-            is_saturated |= !std::mem::take(&mut queue.ran_empty) && captures;
-        }
+        let fills =
+            |queue: &Queue<S>| self.work.slots().filter(|slot| queue.streams[*slot].block.is_some()).count();
+        let filling: usize = self.queues.iter().map(fills).sum();
         self.heartbeat.free(free);
-        self.heartbeat.press(self.blocks.total().saturating_sub(free + filling), is_saturated);
+        self.heartbeat.waiting(self.blocks.total().saturating_sub(free + filling));
     }
 
     /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.
     fn keep_house(&mut self, now: u64) {
-        self.tell_pressure();
+        self.tell_blocks();
         let clock = &self.clock;
         let cycles_in = |time: Duration| clock.cycles_in(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let (flush, rotate_all) = (cycles_in(self.timers.flush), cycles_in(self.timers.rotate));

@@ -42,6 +42,24 @@ fn a_queue_begins_without_a_device_and_one_that_is_gone_keeps_none() {
     });
 }
 
+/// The part of a failsafe device may come and go below it; the whole is closed and opened as any other.
+#[test]
+fn a_failsafe_device_delivers_the_frames_of_its_part_and_can_be_opened_again() {
+    alone(|| {
+        let eal = eal_small();
+        let open = |bytes| start(&eal, &format!("net_failsafe0,dev(net_null0,size={bytes})"), 1);
+        let (port, mut queues) = open(99);
+        assert_eq!(queues[0].receive().head(0).len(), 99);
+        let slot = queues[0].slot();
+        slot.take();
+        assert!(queues[0].receive().is_empty() && slot.is_done());
+        port.unplug();
+        let (_port, again) = open(72);
+        again.into_iter().for_each(|queue| slot.give(queue));
+        assert_eq!(queues[0].receive().head(0).len(), 72);
+    });
+}
+
 /// What the kernel received before its interface went away is received, and then the next interface's frames.
 #[test]
 fn a_ring_is_read_to_its_end_before_it_is_taken() {
