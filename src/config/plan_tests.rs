@@ -214,3 +214,9 @@ fn a_ports_cores_are_those_of_workers_and_each_once() {
         assert!(problems.contains("port[0].workers") && problems.contains(words), "{problems}");
     }
 }
+
+#[test]
+fn a_config_without_a_core_for_workers_is_refused_in_words_and_panics_nowhere() {
+    let problems = Plan::parse(&EXAMPLE.replace("workers = [1]", "workers = []")).unwrap_err().to_string();
+    assert!(problems.contains("cores.workers") && problems.contains("at least one core"), "{problems}");
+}

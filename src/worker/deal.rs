@@ -34,9 +34,12 @@ impl Dealt {
 }
 
 /// Deals the queues of all ports over these cores: those of ports that name cores first, then the others, each to the core that has the
-/// fewest. A core that a port names and that is not among `cores` is passed over.
+/// fewest. A core that a port names and that is not among `cores` is passed over. Without a core nothing is dealt.
 #[must_use]
 pub fn deal(wishes: &[Wish<'_>], cores: &[usize]) -> Dealt {
+    if cores.is_empty() {
+        return Dealt::default();
+    }
     let mut counts = vec![0_usize; cores.len()];
     let mut dealt: Vec<Vec<usize>> = wishes.iter().map(|_| Vec::new()).collect();
     for are_bound in [true, false] {
@@ -88,6 +91,7 @@ mod tests {
     fn no_worker_is_without_a_queue_wherever_the_unused_core_stands() {
         assert_eq!(dealt(&[(2, &[6])], &[4, 5, 6]), (vec![6], vec![0, 0]));
         assert_eq!(deal(&[], &[1]), Dealt::default());
+        assert_eq!(deal(&[Wish { queues: 2, cores: &[] }], &[]), Dealt::default(), "nothing runs");
     }
 
     #[test]

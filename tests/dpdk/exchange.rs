@@ -47,7 +47,7 @@ fn a_queue_begins_without_a_device_and_one_that_is_gone_keeps_none() {
 fn a_failsafe_device_delivers_the_frames_of_its_part_and_can_be_opened_again() {
     alone(|| {
         let eal = eal_small();
-        let open = |bytes| start(&eal, &format!("net_failsafe0,dev(net_null0,size={bytes})"), 1);
+        let open = |bytes| start(&eal, format!("net_failsafe0,dev(net_null0,size={bytes})"), 1);
         let (port, mut queues) = open(99);
         assert_eq!(queues[0].receive().head(0).len(), 99);
         let slot = queues[0].slot();
