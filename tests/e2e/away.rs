@@ -59,6 +59,16 @@ fn metric(from: SocketAddr, name: &str, labels: &[(&str, &str)]) -> u64 {
     openmetrics::parse(body).unwrap().sum(name, labels)
 }
 
+/// Waits until a metric has this value: what ports count is read a few times a second.
+#[track_caller]
+fn until_metric(from: SocketAddr, name: &str, labels: &[(&str, &str)], value: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while metric(from, name, labels) != value {
+        assert!(Instant::now() < deadline, "{}", http::get_text(from, "/metrics").unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// The interface below a port is deleted, as containers and VPNs do it, and made again: a gap that is told everywhere, and then the
 /// same capture goes on.
 fn is_deleted_and_made_again(device: &str) {
@@ -81,7 +91,7 @@ fn is_deleted_and_made_again(device: &str) {
         assert_eq!(metric(observe, "trawl_port_present", &port), 1);
         send("peer0", &frames);
         trawl.until(&id, PATIENCE, |progress| progress.ledger.rx == 2 * sent);
-        assert_eq!(metric(observe, "trawl_port_rx_packets", &port), 2 * sent);
+        until_metric(observe, "trawl_port_rx_packets", &port, 2 * sent);
         assert_eq!(trawl.ask("PUT", &format!("/{id}/stop"), &[]).status, 204);
         trawl.ended(&id);
         let outcome = Outcome::read(&trawl.bucket(), &id);
@@ -136,13 +146,10 @@ fn a_link_that_goes_down_and_up_is_told_once_each_and_is_no_gap() {
 fn what_a_ports_driver_counts_is_in_the_metrics_by_its_names() {
     alone_in_netns(PAIR, || {
         let (trawl, observe) = start("interface:trawl0", "");
-        let (frames, deadline) = (odd_frames(1), Instant::now() + PATIENCE);
+        let frames = odd_frames(1);
         send("peer0", &frames);
         let labels = [("port", "interface:trawl0"), ("counter", "rx_packets")];
-        while metric(observe, "trawl_port_driver_value", &labels) < frames.len() as u64 {
-            assert!(Instant::now() < deadline, "{}", http::get_text(observe, "/metrics").unwrap());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until_metric(observe, "trawl_port_driver_value", &labels, frames.len() as u64);
         trawl.finish();
     });
 }
