@@ -154,3 +154,32 @@ fn a_store_that_forgets_what_it_acknowledged_is_found() {
 fn a_capture_that_never_ends_is_found() {
     found(Mutant::NeverTellsOfDelivery, &["not over"], flat);
 }
+
+#[test]
+fn a_refusal_that_a_restart_forgets_is_found() {
+    found(
+        Mutant::RefusalsAreNotKept,
+        &["is the limit", "is durable, and it has", "are told", "after"],
+        |plan| {
+            limited(plan);
+            plan.refuse_permille = 1000;
+            plan.refuse_until = ACCEPTED + 6 * SECOND;
+            let at = ACCEPTED + 5 * SECOND;
+            for host in 0..plan.hosts.len() as u32 {
+                plan.crashes.push(Crash { node: Place::Host(host), at, back: Some(at + 2 * SECOND) });
+            }
+        },
+    );
+}
+
+#[test]
+fn a_host_that_captures_before_its_disk_knows_is_found() {
+    found(Mutant::AttachesBeforeItIsKept, &["is the limit", "is durable, and it has", "are told"], |plan| {
+        flat(plan);
+        plan.keep_max = 10 * SECOND;
+        for host in 0..plan.hosts.len() as u32 {
+            let at = ACCEPTED + (2 + u64::from(host) % 6) * SECOND;
+            plan.crashes.push(Crash { node: Place::Host(host), at, back: Some(at + SECOND) });
+        }
+    });
+}
