@@ -9,7 +9,7 @@ mod budget;
 #[allow(dead_code)]
 mod sequence;
 
-use budget::{Budget, Ended};
+use budget::{Budget, Ended, Share};
 use loom::sync::Arc;
 use loom::thread;
 use sequence::Words;
@@ -103,5 +103,56 @@ fn a_count_that_came_round_is_never_taken_for_the_last_packet() {
         };
         let mine = budget.take(1, [60].into_iter());
         assert_eq!((mine + other.join().unwrap(), budget.ended()), (4, Some(Ended::Bytes)));
+    });
+}
+
+fn share(packets: u64, bytes: u64) -> Share {
+    Share { packets, bytes }
+}
+
+#[test]
+fn of_a_share_everything_that_was_granted_is_used_left_or_reclaimed() {
+    loom::model(|| {
+        let budget = Arc::new(Budget::share(share(2, 90)));
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || budget.take(2, [60, 60].into_iter()) as u64)
+        };
+        let back = budget.reclaim(share(1, 60));
+        let used = other.join().unwrap();
+        let left = budget.left();
+        assert_eq!(used + back.packets + left.packets, 2);
+        assert_eq!(60 * used + back.bytes + left.bytes, 90);
+        assert_eq!(budget.ended(), None);
+    });
+}
+
+#[test]
+fn two_workers_never_take_more_than_was_granted_and_a_refused_frame_is_told() {
+    loom::model(|| {
+        let budget = Arc::new(Budget::share(share(2, 100)));
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || budget.take(1, [60].into_iter()))
+        };
+        let mine = budget.take(1, [60].into_iter());
+        assert_eq!(mine + other.join().unwrap(), 1);
+        assert_eq!((budget.refused(), budget.refused()), (Some(60), None));
+        assert_eq!(budget.left(), share(1, 40));
+    });
+}
+
+#[test]
+fn a_grant_beside_a_worker_is_neither_lost_nor_given_twice() {
+    loom::model(|| {
+        let budget = Arc::new(Budget::share(share(1, 60)));
+        let other = {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || budget.take(2, [60, 60].into_iter()) as u64)
+        };
+        budget.grant(share(1, 60));
+        let used = other.join().unwrap();
+        assert!(used == 1 || used == 2);
+        assert_eq!(budget.left(), share(2 - used, 120 - 60 * used));
     });
 }

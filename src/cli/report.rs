@@ -4,7 +4,7 @@
 //! line of visible characters.
 
 use crate::chain::printable;
-use crate::job::{ClockSteps, Ledger, ObjectInfo, Progress};
+use crate::job::{ClockSteps, Dropped, Ledger, ObjectInfo, Progress};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -113,17 +113,7 @@ pub fn ledger(ledger: &Ledger) -> String {
         Ok(()) => "the counts agree: every packet is accounted for".to_owned(),
         Err(imbalance) => imbalance.to_string(),
     };
-    let causes = [
-        port.imissed,
-        port.rx_nombuf,
-        port.ierrors,
-        port.discarded,
-        dropped.no_block,
-        dropped.spool,
-        dropped.io,
-        dropped.interrupted,
-    ];
-    let lost = match sum(&causes) {
+    let lost = match ledger.lost() {
         0 => String::new(),
         lost => format!("{lost} packets were lost: see the causes above that are not zero\n"),
     };
@@ -131,6 +121,9 @@ pub fn ledger(ledger: &Ledger) -> String {
         0 => String::new(),
         discarded => format!(" + discarded {discarded}"),
     };
+    let counts = Dropped::CAUSES.into_iter().zip(dropped.counts());
+    let shown = counts.filter(|(cause, count)| *count > 0 || *cause != "share");
+    let causes: Vec<_> = shown.map(|(cause, count)| format!("{cause} {count}")).collect();
     let verdict = match port.uncounted {
         true => format!("more may be lost than is counted: a port does not count what it loses\n{verdict}"),
         false => verdict,
@@ -138,17 +131,12 @@ pub fn ledger(ledger: &Ledger) -> String {
     format!(
         "offered {offered} = rx {rx} + imissed {} + rx_nombuf {} + ierrors {}{discarded}\n\
          rx {rx} = unmatched {unmatched} + matched {matched}\n\
-         matched {matched} = captured {captured} + dropped: no_block {} + limit {} + sampled {} + spool {} + io {} + interrupted {}\n\
+         matched {matched} = captured {captured} + dropped: {}\n\
          captured {captured} packets of {captured_bytes} bytes\n{lost}{verdict}\n",
         port.imissed,
         port.rx_nombuf,
         port.ierrors,
-        dropped.no_block,
-        dropped.limit,
-        dropped.sampled,
-        dropped.spool,
-        dropped.io,
-        dropped.interrupted,
+        causes.join(" + "),
     )
 }
 
@@ -174,9 +162,7 @@ pub fn ended(progress: &Progress, error_message: Option<&str>) -> String {
 /// One line on a capture that is at work; what the ports lost is `missed`. The urgent stands first: a terminal cuts the end.
 pub fn moment(progress: &Progress) -> String {
     let ledger = &progress.ledger;
-    let dropped = &ledger.dropped;
-    let drops = sum(&[dropped.no_block, dropped.spool, dropped.io, dropped.interrupted]);
-    let port = u128::from(ledger.port.total());
+    let (drops, port) = (ledger.dropped.lost(), ledger.port.total());
     let left = match progress.seconds_left.ceil() {
         seconds if seconds > 0.0 => format!(", {seconds:.0} s left"),
         _ => String::new(),
@@ -188,11 +174,6 @@ pub fn moment(progress: &Progress) -> String {
         let _infallible = write!(text, ", {} objects uploaded", progress.objects.len());
     }
     text
-}
-
-/// A sum that no server's numbers can make overflow.
-fn sum(counts: &[u64]) -> u128 {
-    counts.iter().copied().map(u128::from).sum()
 }
 
 /// The API's word for a status or reason.

@@ -4,15 +4,12 @@
 //! Invariant: a job that says that its packets are on the host is put right before they go.
 
 use super::Engine;
-use super::machine::{Input, Serial};
+use super::machine::{Input, Serial, gone};
 use super::tasks::removal_died;
 use crate::deliver::discard;
 use crate::job::{AccountId, CaptureId};
 use crate::store::{JobStore, StoreError};
 use std::sync::Arc;
-
-/// Begins what the verdict says of packets that stay on the host.
-const KEPT: &str = "; its packets are kept ";
 
 /// Attempts to put a job right: somebody else may write it meanwhile.
 const ATTEMPTS: u32 = 3;
@@ -55,9 +52,7 @@ fn say(jobs: &dyn JobStore, account: &AccountId, id: &CaptureId, why: &str) -> R
         // One that was pruned needs no word.
         let Some(stored) = jobs.get(account, id)? else { return Ok(()) };
         let mut job = stored.job;
-        let said = job.error_message.take().unwrap_or_default();
-        let before = said.split(KEPT).next().unwrap_or_default();
-        job.error_message = Some(format!("{before}; its packets were removed from the host: {why}"));
+        job.error_message = Some(gone(job.error_message.as_deref().unwrap_or_default(), id, why));
         match jobs.compare_and_set(stored.revision, &job) {
             Err(StoreError::Stale { .. }) if left > 0 => {}
             written => return written.map(drop),

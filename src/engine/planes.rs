@@ -131,6 +131,7 @@ pub(super) fn sum_slot(queues: &[Arc<QueueCounters>], slot: usize, serial: u64) 
         sum.no_block += totals.no_block;
         sum.limit += totals.limit;
         sum.sampled += totals.sampled;
+        sum.share += totals.share;
     }
     sum
 }
@@ -150,5 +151,6 @@ pub(super) fn ledger(counts: &SlotTotals, port: PortDrops) -> Ledger {
     ledger.dropped.no_block = counts.no_block;
     ledger.dropped.limit = counts.limit;
     ledger.dropped.sampled = counts.sampled;
+    ledger.dropped.share = counts.share;
     ledger
 }

@@ -47,6 +47,9 @@ pub struct Dropped {
     pub no_block: u64,
     /// The capture's own time, packet or byte limit.
     pub limit: u64,
+    /// A fleet's limit was not reached, and this host's share of it was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub share: u64,
     /// Left out by sampling.
     pub sampled: u64,
     /// The spool's quota was used up or the disk was full.
@@ -83,15 +86,28 @@ impl PortDrops {
 }
 
 impl Dropped {
-    fn causes(&self) -> [u64; 6] {
-        let Self { no_block, limit, sampled, spool, io, interrupted } = *self;
-        [no_block, limit, sampled, spool, io, interrupted]
+    /// The causes, by their names in the API.
+    pub const CAUSES: [&'static str; 7] =
+        ["no_block", "limit", "sampled", "spool", "io", "interrupted", "share"];
+
+    /// The count of each cause, in the order of [`Self::CAUSES`].
+    #[must_use]
+    pub fn counts(&self) -> [u64; Self::CAUSES.len()] {
+        let Self { no_block, limit, sampled, spool, io, interrupted, share } = *self;
+        [no_block, limit, sampled, spool, io, interrupted, share]
     }
 
     /// The sum of all causes.
     #[must_use]
     pub fn total(&self) -> u64 {
-        sum(&self.causes())
+        sum(&self.counts())
+    }
+
+    /// The sum of the causes that are against the customer's will: all but limits and sampling.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let Self { no_block, spool, io, interrupted, share, limit: _, sampled: _ } = *self;
+        sum(&[no_block, spool, io, interrupted, share])
     }
 }
 
@@ -166,8 +182,7 @@ impl Ledger {
     /// Frames that were lost against the customer's will: in ports, or for any cause but limits and sampling.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        let Dropped { no_block, spool, io, interrupted, limit: _, sampled: _ } = self.dropped;
-        sum(&[self.port.total(), no_block, spool, io, interrupted])
+        sum(&[self.port.total(), self.dropped.lost()])
     }
 
     /// Whether it is known that nothing was lost.
@@ -184,7 +199,7 @@ impl Ledger {
         // Wider than a count: a foreign manifest's may not agree by overflowing.
         let sum = |counts: &[u64]| counts.iter().copied().map(u128::from).sum::<u128>();
         let PortDrops { imissed, rx_nombuf, ierrors, discarded, unclear: _, uncounted: _ } = self.port;
-        let dropped = sum(&self.dropped.causes());
+        let dropped = sum(&self.dropped.counts());
         for (equation, left, right) in [
             (
                 "offered = rx + imissed + rx_nombuf + ierrors + discarded",
@@ -294,8 +309,15 @@ mod tests {
     #[test]
     fn counts_that_nobody_can_have_counted_are_an_imbalance_and_no_overflow() {
         let all = u64::MAX;
-        let dropped =
-            Dropped { no_block: all, limit: all, sampled: all, spool: all, io: all, interrupted: all };
+        let dropped = Dropped {
+            no_block: all,
+            limit: all,
+            share: all,
+            sampled: all,
+            spool: all,
+            io: all,
+            interrupted: all,
+        };
         let port = PortDrops { imissed: all, rx_nombuf: all, ierrors: all, ..PortDrops::default() };
         let largest = Ledger {
             offered: all,

@@ -5,7 +5,7 @@
 //!
 //! Invariant: there are never more than [`POINTS_MAX`] points, their sum is what was counted, and none begins after the last packet.
 
-use super::Ledger;
+use super::{Dropped, Ledger};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -14,13 +14,12 @@ use std::time::Duration;
 pub const POINTS_MAX: usize = 600;
 /// The first step.
 const STEP: Duration = Duration::from_secs(1);
-/// Names of the counts, in the order of a point; those behind the third are causes of drops.
-const NAMES: [&str; 9] =
-    ["matched", "captured", "bytes", "no_block", "limit", "sampled", "spool", "io", "interrupted"];
-/// The first of those.
-const DROPS: usize = 3;
+/// Names of the counts that stand first in a point; those of the causes of drops follow.
+const NAMES: [&str; 3] = ["matched", "captured", "bytes"];
+/// Counts of a point.
+const COUNTS: usize = NAMES.len() + Dropped::CAUSES.len();
 
-type Counts = [i64; NAMES.len()];
+type Counts = [i64; COUNTS];
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -32,26 +31,20 @@ pub struct Series {
 }
 
 fn counts(ledger: &Ledger) -> Counts {
-    let dropped = &ledger.dropped;
-    [
-        ledger.matched,
-        ledger.captured,
-        ledger.captured_bytes,
-        dropped.no_block,
-        dropped.limit,
-        dropped.sampled,
-        dropped.spool,
-        dropped.io,
-        dropped.interrupted,
-    ]
-    .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
+    let (first, drops) = ([ledger.matched, ledger.captured, ledger.captured_bytes], ledger.dropped.counts());
+    let count = |name: usize| first.get(name).copied().unwrap_or_else(|| drops[name - first.len()]);
+    std::array::from_fn(|name| i64::try_from(count(name)).unwrap_or(i64::MAX))
+}
+
+fn name(count: usize) -> &'static str {
+    NAMES.get(count).copied().unwrap_or_else(|| Dropped::CAUSES[count - NAMES.len()])
 }
 
 impl Series {
     /// None yet; the first step begins then, in ns since the UNIX epoch.
     #[must_use]
     pub fn new(from_ns: u64) -> Self {
-        Self { from_ns, step: STEP, points: Vec::new(), last: [0; NAMES.len()] }
+        Self { from_ns, step: STEP, points: Vec::new(), last: [0; COUNTS] }
     }
 
     /// Adds what was counted since the last call, at a moment so long after the first step began.
@@ -59,12 +52,12 @@ impl Series {
         let mut at = self.step_at(elapsed);
         while at >= POINTS_MAX && !self.points.is_empty() {
             let pairs = self.points.chunks(2);
-            self.points = pairs.map(|pair| pair.iter().fold([0; NAMES.len()], plus)).collect();
+            self.points = pairs.map(|pair| pair.iter().fold([0; COUNTS], plus)).collect();
             self.step = self.step.saturating_mul(2);
             at = self.step_at(elapsed);
         }
         let at = at.min(POINTS_MAX - 1).max(self.points.len().saturating_sub(1));
-        self.points.resize(at + 1, [0; NAMES.len()]);
+        self.points.resize(at + 1, [0; COUNTS]);
         self.settle(ledger);
     }
 
@@ -72,7 +65,7 @@ impl Series {
     pub fn settle(&mut self, ledger: &Ledger) {
         let counts = counts(ledger);
         if self.points.is_empty() && counts != self.last {
-            self.points.push([0; NAMES.len()]);
+            self.points.push([0; COUNTS]);
         }
         if let Some(point) = self.points.last_mut() {
             for (name, count) in counts.iter().enumerate() {
@@ -89,15 +82,15 @@ impl Series {
     /// As it is recorded.
     #[must_use]
     pub fn kept(&self) -> KeptSeries {
-        let column = |name: usize| {
-            let points = self.points.iter().map(move |point| point[name]);
-            (points.clone().any(|count| count != 0)).then(|| (NAMES[name].to_owned(), written(points).into()))
+        let column = |count: usize| {
+            let points = self.points.iter().map(move |point| point[count]);
+            (points.clone().any(|count| count != 0)).then(|| (name(count).to_owned(), written(points).into()))
         };
         KeptSeries {
             from_ns: self.from_ns,
             step_ns: u64::try_from(self.step.as_nanos()).unwrap_or(u64::MAX),
             points: self.points.len() as u64,
-            columns: (0..NAMES.len()).filter_map(column).collect(),
+            columns: (0..COUNTS).filter_map(column).collect(),
         }
     }
 }
@@ -137,7 +130,10 @@ impl KeptSeries {
             counts.resize(points, 0);
             Value::from(counts)
         };
-        let dropped: Map<_, _> = NAMES[DROPS..].iter().map(|name| ((*name).to_owned(), of(name))).collect();
+        // A host alone deals no shares.
+        let has = |cause: &&str| *cause != "share" || self.columns.contains_key(*cause);
+        let causes = Dropped::CAUSES.iter().filter(|cause| has(cause));
+        let dropped: Map<_, _> = causes.map(|cause| ((*cause).to_owned(), of(cause))).collect();
         json!({"from_ns": self.from_ns, "step_ns": self.step_ns, "matched": of(NAMES[0]),
             "captured": of(NAMES[1]), "bytes": of(NAMES[2]), "dropped": dropped})
     }

@@ -7,7 +7,7 @@ use super::metric::{Metric, Samples, Type};
 use super::sources::{PortCounters, Snapshot, StageView};
 use crate::block::HeartbeatReading;
 use crate::engine::{AccountView, CaptureView, Overview};
-use crate::job::{Kind, Status};
+use crate::job::{Dropped, Kind, Status};
 use jiff::Timestamp;
 use std::time::UNIX_EPOCH;
 
@@ -116,16 +116,9 @@ fn states(s: &Snapshot, out: &mut Samples) {
     }
 }
 
-fn dropped(capture: &CaptureView) -> [(&'static str, u64); 6] {
-    let dropped = &capture.ledger.dropped;
-    [
-        ("no_block", dropped.no_block),
-        ("limit", dropped.limit),
-        ("sampled", dropped.sampled),
-        ("spool", dropped.spool),
-        ("io", dropped.io),
-        ("interrupted", dropped.interrupted),
-    ]
+fn dropped(capture: &CaptureView) -> [(&'static str, u64); Dropped::CAUSES.len()] {
+    let counts = capture.ledger.dropped.counts();
+    std::array::from_fn(|cause| (Dropped::CAUSES[cause], counts[cause]))
 }
 
 fn lost_in_ports(capture: &CaptureView) -> [(&'static str, u64); 4] {

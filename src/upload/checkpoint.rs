@@ -78,14 +78,15 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
-/// The capture of an object of ours by the object's name (`pcap_<id>.pcap`, `pcap_<id>_0001.pcap`); none for foreign names.
+/// The capture of an object of ours by the object's name (`pcap_<id>.pcap`, `pcap_<id>_0001.pcap`); none for foreign names. Those
+/// include another host's part of the same capture (`pcap_<id>_<host>.pcap`), which is that host's to go on with.
 #[must_use]
 pub fn capture_of(name: &str) -> Option<CaptureId> {
     let (id, rest) = name.strip_prefix("pcap_")?.split_at_checked(32)?;
-    if !rest.starts_with(['.', '_']) {
-        return None;
-    }
-    CaptureId::parse(id)
+    let number = rest.split_once('.')?.0;
+    let is_number = |digits: &str| digits.len() >= 4 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let is_ours = number.is_empty() || number.strip_prefix('_').is_some_and(is_number);
+    is_ours.then(|| CaptureId::parse(id)).flatten()
 }
 
 #[cfg(test)]
@@ -100,6 +101,11 @@ mod tests {
         }
         for name in
             [format!("pcap_{id}"), format!("pcap_{id}0.pcap"), id.to_owned(), "pcap_short.pcap".to_owned()]
+                .into_iter()
+                .chain(
+                    ["_cap2.pcap", "_cap2_0001.pcap", "_1.pcap", "_.pcap", "_0001x.pcap"]
+                        .map(|rest| format!("pcap_{id}{rest}")),
+                )
         {
             assert_eq!(capture_of(&name), None, "{name}");
         }

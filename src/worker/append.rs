@@ -1,8 +1,9 @@
 //! Appending one burst's matches to one stream. Owns the order "sample first, then space, then budget, then bytes"; not the stream's
 //! layout.
 //!
-//! Invariant: of `n` matches exactly `captured + no_block + limit + sampled = n`, and what the budget granted is in the block.
+//! Invariant: of `n` matches exactly `captured + no_block + limit + share + sampled = n`, and what the budget granted is in the block.
 
+use super::Budget;
 use super::counters::Slot;
 use super::stream::{HandOver, Step, Stream, stamp};
 use super::work::Attachment;
@@ -98,7 +99,9 @@ pub(super) fn append<B: Burst>(
     };
     slot.no_block += (wanted - fitting) as u64;
     let granted = attachment.budget.take(fitting, kept.take(fitting));
-    slot.limit += (fitting - granted) as u64;
+    if granted < fitting {
+        refused(slot, &attachment.budget, (fitting - granted) as u64);
+    }
     if granted == 0 {
         return;
     }
@@ -116,6 +119,16 @@ pub(super) fn append<B: Burst>(
     slot.captured += granted as u64;
     slot.captured_bytes += frame_bytes;
     stream.expect_more();
+}
+
+/// Counts frames that the budget refused.
+#[cold]
+fn refused(slot: &mut Slot, budget: &Budget, frames: u64) {
+    if budget.lacks_share() {
+        slot.share += frames;
+    } else {
+        slot.limit += frames;
+    }
 }
 
 /// Writes the records of frames for which the open block has room; returns their frame bytes.
@@ -162,7 +175,7 @@ fn copy_both_ends<const N: usize>(to: &mut [u8], from: &[u8], n: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Budget, Window};
+    use super::super::Window;
     use super::*;
     use crate::block::{Arena, Hugepages, Payer, lane};
     use crate::limits::BLOCK_BYTES;

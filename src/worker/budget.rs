@@ -1,7 +1,11 @@
 //! What a capture may still take, shared by all workers. Owns the exactness of limits; not the decision to end a
 //! capture, which is the engine's.
 //!
-//! Invariant: the packets and bytes granted over all workers never exceed the limits, and everything granted is used.
+//! A limit of a whole fleet is dealt in shares. A budget that is a share can be raised and lowered while workers take from it. One that
+//! is used up is dry, not ended: frames find no share until more is granted, or until the engine ends it.
+//!
+//! Invariant: the packets and bytes given to all workers never exceed the limits, and everything given is used. Of a share, what was
+//! granted is always what was given, what is left and what was reclaimed.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -51,7 +55,18 @@ pub struct Budget {
     /// which comes to zero with the last packet of the limit.
     bytes: AtomicU64,
     ended: AtomicU64,
+    /// Of a share: length of the smallest frame that found none, and one more; zero if each found some.
+    refused: AtomicU64,
     limits: Limits,
+}
+
+/// Packets and captured frame bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 /// What needs to be booked.
@@ -61,6 +76,8 @@ enum Limits {
     Packets,
     Bytes,
     Both,
+    /// A share of limits, in which each word is plain.
+    Share,
 }
 
 impl Budget {
@@ -79,8 +96,59 @@ impl Budget {
             packets: AtomicU64::new(packets.unwrap_or(u64::MAX)),
             bytes: AtomicU64::new(word),
             ended: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             limits,
         }
+    }
+
+    /// A share of a fleet's limits, with what is granted first.
+    #[must_use]
+    pub fn share(first: Share) -> Self {
+        Self {
+            packets: AtomicU64::new(first.packets),
+            bytes: AtomicU64::new(first.bytes),
+            ended: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            limits: Limits::Share,
+        }
+    }
+
+    /// Raises a share.
+    pub fn grant(&self, more: Share) {
+        for (word, more) in [(&self.packets, more.packets), (&self.bytes, more.bytes)] {
+            let _always_some = word
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| Some(left.saturating_add(more)));
+        }
+    }
+
+    /// Lowers a share to at most `keep`; returns by how much. What workers have reserved at this moment and do not use comes back to the
+    /// share afterwards.
+    #[must_use]
+    pub fn reclaim(&self, keep: Share) -> Share {
+        let lower = |word: &AtomicU64, keep: u64| {
+            let lowered =
+                word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| (left > keep).then_some(keep));
+            lowered.map_or(0, |left| left - keep)
+        };
+        Share { packets: lower(&self.packets, keep.packets), bytes: lower(&self.bytes, keep.bytes) }
+    }
+
+    /// What is left of a share.
+    #[must_use]
+    pub fn left(&self) -> Share {
+        Share { packets: self.packets.load(Ordering::Acquire), bytes: self.bytes.load(Ordering::Acquire) }
+    }
+
+    /// Captured length of the smallest frame that found no share since this was last asked, if one did not.
+    #[must_use]
+    pub fn refused(&self) -> Option<u64> {
+        self.refused.swap(0, Ordering::AcqRel).checked_sub(1)
+    }
+
+    /// Whether a frame that it refuses now lacks a share, instead of being beyond a limit.
+    #[must_use]
+    pub fn lacks_share(&self) -> bool {
+        self.limits == Limits::Share && self.ended().is_none()
     }
 
     /// Why it ended, once it has.
@@ -125,6 +193,7 @@ impl Budget {
             Limits::Packets => self.take_packets(asked),
             Limits::Bytes => self.take_bytes(lengths.take(asked)),
             Limits::Both => self.take_both(asked, lengths),
+            Limits::Share => self.take_share(asked, lengths),
         }
     }
 
@@ -154,20 +223,47 @@ impl Budget {
     /// Takes the bytes of the first frames that fit; returns how many those are. One that does not fit ends the capture.
     #[inline]
     fn take_bytes(&self, lengths: impl Iterator<Item = u32> + Clone) -> usize {
+        let (taken, whole) = self.reserve_bytes(lengths);
+        if taken < whole {
+            self.end(Ended::Bytes);
+        }
+        taken as usize
+    }
+
+    /// Takes the bytes of the first frames that fit; returns how many those are, and how many there were.
+    #[inline]
+    fn reserve_bytes(&self, lengths: impl Iterator<Item = u32> + Clone) -> (u64, u64) {
         let whole = sum(lengths.clone());
         let mut seen = self.bytes.load(Ordering::Acquire);
-        let taken = loop {
+        loop {
             let taken = if whole.bytes <= seen { whole } else { fitting(lengths.clone(), seen) };
             let left = seen - taken.bytes;
             match self.bytes.compare_exchange_weak(seen, left, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => break taken,
+                Ok(_) => return (taken.frames, whole.frames),
                 Err(now) => seen = now,
             }
-        };
-        if taken.frames < whole.frames {
-            self.end(Ended::Bytes);
         }
-        taken.frames as usize
+    }
+
+    /// Takes the first frames that find a share. Packets whose bytes find none come back to the share, because it may be raised.
+    fn take_share(&self, asked: usize, lengths: impl Iterator<Item = u32> + Clone) -> usize {
+        let reserved = self.reserve_packets(asked).0;
+        let taken = self.reserve_bytes(lengths.clone().take(reserved)).0 as usize;
+        if taken < reserved {
+            self.packets.fetch_add((reserved - taken) as u64, Ordering::AcqRel);
+        }
+        if taken < asked {
+            self.refuse(lengths.skip(taken).min().unwrap_or_default());
+        }
+        taken
+    }
+
+    /// Notes that a frame of this length found no share.
+    #[cold]
+    fn refuse(&self, length: u32) {
+        let noted = u64::from(length) + 1;
+        let smaller = |before: u64| (before == 0 || noted < before).then_some(noted);
+        let _a_smaller_one_stays = self.refused.fetch_update(Ordering::AcqRel, Ordering::Acquire, smaller);
     }
 
     /// Reserves packets, and takes the bytes of the first of them that fit.
@@ -328,6 +424,72 @@ mod tests {
         budget.end(Ended::Revoked);
         budget.end(Ended::Time);
         assert_eq!((take(&budget, &[1]), budget.ended()), (0, Some(Ended::Revoked)));
+    }
+
+    #[test]
+    fn a_share_that_is_used_up_is_dry_until_more_is_granted_and_ends_only_when_told() {
+        let budget = Budget::share(Share { packets: 3, bytes: 150 });
+        assert_eq!((take(&budget, &[60; 2]), budget.refused()), (2, None));
+        assert_eq!(take(&budget, &[60, 40]), 0, "30 bytes are left");
+        assert_eq!(budget.left(), Share { packets: 1, bytes: 30 }, "the packet came back");
+        assert_eq!((budget.refused(), budget.refused()), (Some(40), None));
+        assert!(budget.ended().is_none() && budget.lacks_share());
+        budget.grant(Share { packets: 0, bytes: 100 });
+        assert_eq!((take(&budget, &[60, 10]), budget.refused()), (1, Some(10)), "one packet was left");
+        budget.grant(Share { packets: u64::MAX, bytes: u64::MAX });
+        assert_eq!(take(&budget, &[60; 4]), 4);
+        budget.end(Ended::Packets);
+        assert_eq!((take(&budget, &[60]), budget.ended()), (0, Some(Ended::Packets)));
+        assert!(!budget.lacks_share(), "beyond the limit of the fleet");
+    }
+
+    #[test]
+    fn what_is_reclaimed_is_what_is_more_than_may_stay() {
+        let budget = Budget::share(Share { packets: 10, bytes: 1000 });
+        let lowered = budget.reclaim(Share { packets: 4, bytes: 2000 });
+        assert_eq!(
+            (lowered, budget.left()),
+            (Share { packets: 6, bytes: 0 }, Share { packets: 4, bytes: 1000 })
+        );
+        assert_eq!(budget.reclaim(Share::default()), Share { packets: 4, bytes: 1000 });
+        assert_eq!((take(&budget, &[0]), budget.refused()), (0, Some(0)));
+    }
+
+    #[test]
+    fn many_workers_and_who_grants_and_reclaims_account_for_everything() {
+        let rounds = if cfg!(miri) { 20 } else { 20_000 };
+        let budget = Arc::new(Budget::share(Share::default()));
+        let workers: Vec<_> = (1..=3_usize)
+            .map(|burst| {
+                let budget = Arc::clone(&budget);
+                std::thread::spawn(move || {
+                    let mut used = Share::default();
+                    while budget.ended().is_none() {
+                        let frames = take(&budget, &vec![60; burst * 3]) as u64;
+                        used = Share { packets: used.packets + frames, bytes: used.bytes + 60 * frames };
+                    }
+                    used
+                })
+            })
+            .collect();
+        let (mut granted, mut returned) = (Share::default(), Share::default());
+        let add = |to: &mut Share, more: Share| {
+            *to = Share { packets: to.packets + more.packets, bytes: to.bytes + more.bytes };
+        };
+        for round in 0..rounds {
+            let more = Share { packets: round % 7, bytes: (round % 11) * 50 };
+            add(&mut granted, more);
+            budget.grant(more);
+            if round % 5 == 0 {
+                add(&mut returned, budget.reclaim(Share { packets: round % 3, bytes: 100 }));
+            }
+        }
+        budget.end(Ended::Revoked);
+        for worker in workers {
+            add(&mut returned, worker.join().unwrap());
+        }
+        add(&mut returned, budget.left());
+        assert_eq!(granted, returned);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //! two views of them.
 //!
 //! Invariant: in every published state `rx = unmatched + matched`, and for each slot
-//! `matched = captured + no_block + limit + sampled`.
+//! `matched = captured + no_block + limit + share + sampled`.
 
 use super::sequence::Words;
 use crate::limits::{CAPTURES_MAX, PUBLISH_BURSTS};
 
 const QUEUE_WORDS: usize = 4;
-const SLOT_WORDS: usize = 9;
+const SLOT_WORDS: usize = 10;
 const WORDS: usize = QUEUE_WORDS + CAPTURES_MAX * SLOT_WORDS;
 
 /// What a queue delivered. Counts are frames unless named otherwise.
@@ -52,6 +52,8 @@ pub struct SlotTotals {
     pub no_block: u64,
     /// Of `matched`: beyond the capture's limit.
     pub limit: u64,
+    /// Of `matched`: beyond this host's share of a fleet's limit.
+    pub share: u64,
     /// Of `matched`: left out by sampling.
     pub sampled: u64,
 }
@@ -89,6 +91,7 @@ impl QueueCounters {
                 no_block: get(base + 6),
                 limit: get(base + 7),
                 sampled: get(base + 8),
+                share: get(base + 9),
             }
         })
     }
@@ -106,6 +109,7 @@ pub(super) struct Slot {
     pub captured_bytes: u64,
     pub no_block: u64,
     pub limit: u64,
+    pub share: u64,
     pub sampled: u64,
 }
 
@@ -163,6 +167,7 @@ impl LocalCounters {
                     slot.no_block,
                     slot.limit,
                     slot.sampled,
+                    slot.share,
                 ];
                 for (offset, word) in words.into_iter().enumerate() {
                     p.set(base + offset, word);

@@ -21,7 +21,7 @@ mod work;
 pub(crate) mod testing;
 
 pub use crate::block::Payer;
-pub use budget::{Budget, Ended};
+pub use budget::{Budget, Ended, Share};
 pub use counters::{QueueCounters, QueueTotals, SlotTotals};
 pub use poll::{Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
 pub use sample::Sample;

@@ -272,7 +272,8 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Replaces the work; ends the streams that are not in the new one and begins those that were not in the old one.
+    /// Replaces the work; ends the streams that are not in the new one and begins those that were not in the old one. Those of which
+    /// another sample is wanted begin a segment with it.
     fn swap(&mut self, work: Box<Work>, time: &impl Time) -> Box<Work> {
         let old = std::mem::replace(&mut self.work, work);
         let mut ahead = [0; CAPTURES_MAX];
@@ -283,39 +284,33 @@ impl<S: Source> Worker<S> {
             let mut touched = queue.sampled.settle(&mut queue.streams, &mut queue.local);
             for (slot, ahead_ns) in ahead.into_iter().enumerate() {
                 let (before, after) = (old.serial(slot), self.work.serial(slot));
-                if before == after {
+                let (sample, was) = (self.work.sample(slot), old.sample(slot));
+                if before == after && sample == was {
                     continue;
                 }
                 touched |= 1 << slot;
+                // Serials are never reused, so no two streams draw the same numbers.
+                let seed = time.cycles() ^ after.rotate_left(32) ^ u64::from(queue.index).rotate_left(48);
+                let sampler = sample.map(|sample| Sampler::new(sample, seed));
+                let (lanes, blocks) = (&mut self.lanes[..], &mut self.blocks);
+                let hand_over = &mut HandOver { queue: queue.index, lanes, lane: queue.lane, blocks };
+                if before == after {
+                    queue.streams[slot].resample(hand_over, self.work.plain(slot), sampler);
+                    continue;
+                }
                 let rx = queue.local.queue.rx;
                 if before != 0 {
                     let counts = &mut queue.local.slots[slot];
                     counts.rx_to = counts.rx_to.min(rx);
                     queue.local.publish(&queue.published, 1 << slot);
-                    let (lanes, blocks) = (&mut self.lanes[..], &mut self.blocks);
-                    queue.streams[slot].end(&mut HandOver {
-                        queue: queue.index,
-                        lanes,
-                        lane: queue.lane,
-                        blocks,
-                    });
+                    queue.streams[slot].end(hand_over);
                 }
                 if after != 0 {
                     queue.local.slots[slot] =
                         Slot { serial: after, rx_from: rx, rx_to: u64::MAX, ..Slot::default() };
-                    // Serials are never reused, so no two streams draw the same numbers.
-                    let seed = time.cycles() ^ after.rotate_left(32) ^ u64::from(queue.index).rotate_left(48);
-                    let sample = self.work.attachments[slot].as_ref().and_then(|a| a.sample);
-                    let plain = self.work.attachments[slot].as_ref().filter(|a| !a.budget.is_limited());
-                    let plain = plain.filter(|_| sample.is_none()).map(|a| a.snaplen);
                     let payer = self.work.attachments[slot].as_ref().map_or(Payer::HOST, |a| a.payer);
                     self.blocks.begin(payer);
-                    queue.streams[slot].begin(
-                        after,
-                        payer,
-                        plain,
-                        sample.map(|sample| Sampler::new(sample, seed)),
-                    );
+                    queue.streams[slot].begin(after, payer, self.work.plain(slot), sampler);
                     queue.streams[slot].shift_time(ahead_ns);
                 }
             }

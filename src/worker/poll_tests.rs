@@ -44,6 +44,8 @@ struct Host {
     generation: u64,
     budgets: Vec<Arc<Budget>>,
     captures: Vec<(u64, Window)>,
+    /// Of all captures.
+    sample: Option<crate::worker::Sample>,
     /// Stamps of each capture's records, by its serial.
     stamps: Vec<Vec<u64>>,
 }
@@ -55,7 +57,16 @@ impl Host {
         let first = Sample::take(&time);
         time.passed_ns.set(20 * MS);
         rig.worker.clock = Clock::new(first, Sample::take(&time));
-        Self { time, rig, handle, generation: 0, budgets: vec![], captures: vec![], stamps: vec![] }
+        Self {
+            time,
+            rig,
+            handle,
+            generation: 0,
+            budgets: vec![],
+            captures: vec![],
+            sample: None,
+            stamps: vec![],
+        }
     }
 
     /// Begins a capture in the next slot; returns its serial, which counts from 1.
@@ -88,7 +99,7 @@ impl Host {
                 snaplen: 60,
                 window,
                 budget,
-                sample: None,
+                sample: self.sample,
                 rotate: None,
             };
             Assigned { slot, filter: &filter, scope: None, attachment }
@@ -287,4 +298,81 @@ fn a_queue_that_never_runs_empty_is_left_after_a_bound() {
     host.rig.queues[0].0.lock().unwrap().extend((0..bursts).map(|_| Frames(vec![vec![1; 60]; BURST])));
     host.rig.worker.discard_stale();
     assert_eq!(host.rig.queues[0].0.lock().unwrap().len(), 10);
+}
+
+/// Of one capture: packets of each segment, and which of them were closed.
+fn segments(host: &mut Host) -> (Vec<u64>, Vec<u32>) {
+    let (mut packets, mut closed) = (Vec::new(), Vec::new());
+    while let Some(message) = host.rig.lanes[0].receive() {
+        let Message::Data(_, piece) = message else { continue };
+        packets.resize(packets.len().max(piece.sequence as usize + 1), 0);
+        packets[piece.sequence as usize] += u64::from(piece.packets);
+        if piece.closes == crate::spool::Closes::Segment {
+            closed.push(piece.sequence);
+        }
+        host.rig.lanes[0].give_back(piece.block);
+    }
+    (packets, closed)
+}
+
+#[test]
+fn a_running_capture_gets_another_sample_between_two_bursts_and_a_segment_for_each() {
+    let mut host = Host::new();
+    let burst = || Frames(vec![vec![0; 60]; 64]);
+    // All, one in so many, another one, the same once more, and all again.
+    let samples = [1, 4, 16, 16, 1];
+    let mut counted = Vec::new();
+    for (number, one_in) in samples.into_iter().enumerate() {
+        host.sample = crate::worker::Sample::new(one_in);
+        if number == 0 {
+            _ = host.begin(None)
+        } else {
+            host.give()
+        }
+        for _ in 0..100 {
+            host.rig.queues[0].0.lock().unwrap().push_back(burst());
+            host.rig.worker.tick(&host.time);
+        }
+        host.rig.worker.tick(&host.time);
+        while host.handle.take_back().is_some() {}
+        let counts = host.counts(1);
+        assert_eq!(counts.rx, counts.matched, "each frame is seen once");
+        assert_eq!(counts.matched, counts.captured + counts.sampled + counts.no_block);
+        counted.push((counts.rx, counts.captured, counts.no_block));
+    }
+    host.end(1);
+    host.rig.worker.tick(&host.time);
+    let (packets, closed) = segments(&mut host);
+    assert_eq!(closed, [0, 1, 2, 3], "a change cuts, and the same sample again does not");
+    assert!(counted.iter().enumerate().all(|(n, (rx, _, lost))| (*rx, *lost) == (6400 * (n as u64 + 1), 0)));
+    let captured: Vec<u64> = counted.iter().map(|(_, captured, _)| *captured).collect();
+    let ends = [captured[0], captured[1], captured[3], captured[4]];
+    let begins = [0, captured[0], captured[1], captured[3]];
+    let expected: Vec<u64> = ends.iter().zip(begins).map(|(end, begin)| end - begin).collect();
+    assert_eq!(packets, expected);
+    assert_eq!((expected[0], expected[3]), (6400, 6400));
+    // Six standard deviations of the binomial distribution.
+    assert!(expected[1].abs_diff(1600) < 210 && expected[2].abs_diff(800) < 165, "{expected:?}");
+}
+
+#[test]
+fn frames_that_find_no_share_are_counted_apart_until_more_is_granted() {
+    let mut host = Host::new();
+    host.begin(None);
+    let share = |packets| crate::worker::Share { packets, bytes: 60 * packets };
+    let budget = Arc::new(Budget::share(share(3)));
+    host.budgets[0] = Arc::clone(&budget);
+    host.give();
+    host.pass(5 * TICK);
+    assert_eq!((host.counts(1).captured, host.counts(1).share, budget.refused()), (3, 2, Some(60)));
+    budget.grant(share(4));
+    host.pass(2 * TICK);
+    assert_eq!(budget.reclaim(share(1)), share(1));
+    host.pass(2 * TICK);
+    let counts = host.counts(1);
+    assert_eq!((counts.matched, counts.captured, counts.share, counts.limit), (9, 6, 3, 0));
+    assert_eq!(host.ended(1), None);
+    budget.end(Ended::Packets);
+    host.pass(2 * TICK);
+    assert_eq!(host.counts(1).matched, 9, "it is over");
 }

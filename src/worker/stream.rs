@@ -345,6 +345,14 @@ impl Stream {
         (self.first_ns, self.dirty_since) = (0, 0);
     }
 
+    /// From here on another sample is kept. All records of a segment were kept with the same probability.
+    pub fn resample(&mut self, hand_over: &mut HandOver<'_>, plain: Option<u32>, sampler: Option<Sampler>) {
+        if self.cursor.open {
+            self.close_segment(hand_over);
+        }
+        (self.plain, self.sampler) = (plain, sampler);
+    }
+
     /// Promises that nothing older than `ns` will come, if the lane has room to spare for it.
     pub fn promise(&mut self, hand_over: &mut HandOver<'_>, ns: u64) {
         if hand_over.lanes[hand_over.lane].room() > NOTICES_SPARE {

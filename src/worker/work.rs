@@ -138,6 +138,17 @@ impl Work {
         (over, next_end)
     }
 
+    /// What is kept of a slot's packets; none: all of them.
+    pub(super) fn sample(&self, slot: usize) -> Option<Sample> {
+        self.attachments[slot].as_ref().and_then(|a| a.sample)
+    }
+
+    /// The snap length of a slot, if its frames are neither sampled nor limited in number or bytes.
+    pub(super) fn plain(&self, slot: usize) -> Option<u32> {
+        let attachment = self.attachments[slot].as_ref();
+        attachment.filter(|a| a.sample.is_none() && !a.budget.is_limited()).map(|a| a.snaplen)
+    }
+
     /// The number in a slot, zero if it is empty.
     #[must_use]
     pub fn serial(&self, slot: usize) -> u64 {

@@ -85,6 +85,28 @@ fn what_a_server_says_does_nothing_to_the_terminal() {
 }
 
 #[test]
+fn what_a_server_says_beside_a_capture_is_told_once_by_show_and_watch() {
+    // A capture and its progress in one, for both questions.
+    let of_manifest: Value = serde_json::from_str(&manifest(&"0".repeat(32))).unwrap();
+    let both = json!({
+        "id": "0".repeat(32), "type": "full", "status": "success", "stop_reason": "time_limit", "time_limit": 1,
+        "ledger": of_manifest["ledger"], "seconds_left": 0.0, "objects": [],
+    });
+    let (url, _requests) =
+        server("200 OK", "content-type: application/json\r\n", &envelope(&both, &json!([])));
+    for command in ["show", "watch"] {
+        let id = "0".repeat(32);
+        let arguments = ["capture", command, &id, "--json", "--account", "a", "--url", &url];
+        let (code, out, error) = run(trawl(&arguments).env("TRAWL_TOKEN", "t"));
+        assert_eq!(code, 0, "{out}{error}");
+        assert_eq!(error.matches("note 1103: ").count(), 1, "{error}");
+        assert_harmless(&error);
+        let out: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(out["capture"]["id"], json!(id), "standard output is the result alone");
+    }
+}
+
+#[test]
 fn a_redirect_is_not_followed_and_its_host_is_named() {
     let (other, seen_by_other) = server("200 OK", "", &envelope(&json!([]), &json!([])));
     let other = other.replace("127.0.0.1", "localhost");

@@ -1,6 +1,6 @@
 //! What its owner does with what a capture left on the host, and nobody else does: notes, dropping, and the end of records.
 
-use crate::http::{self, Answer};
+use crate::http::Answer;
 use crate::trawl::{ACCOUNT, OTHER_TOKEN, Setup, TOKEN, Trawl};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -42,7 +42,7 @@ fn undeliverable(trawl: &Trawl, packets: u64) -> String {
 
 fn delete(trawl: &Trawl, account: &str, token: &str, id: &str) -> Answer {
     let path = format!("/client/v4/accounts/{account}/pcaps/{id}");
-    http::ask(trawl.listen(), "DELETE", &path, &[("Authorization", &format!("Bearer {token}"))], &[]).unwrap()
+    trawl.send("DELETE", &path, &[("Authorization", &format!("Bearer {token}"))], &[]).unwrap()
 }
 
 fn run(trawl: &Trawl, arguments: &[&str]) -> (Output, String) {

@@ -208,8 +208,11 @@ async fn only_uploads_of_this_hosts_captures_are_removed_from_a_bucket() {
     line.until_warned(&id, "could not be reached");
     line.trawl.kill();
     line.begin_upload(&format!("pcap_{id}.pcap")).await;
-    let others = [
+    let mut others = vec![
         format!("elsewhere/pcap_{id}.pcap"),
+        // Of another host's part of the same capture.
+        format!("pcap_{id}_test2.pcap"),
+        format!("pcap_{id}_test2_0001.pcap"),
         format!("pcap_{}.pcap", "0".repeat(32)),
         "somebody's".to_owned(),
     ];
@@ -223,6 +226,7 @@ async fn only_uploads_of_this_hosts_captures_are_removed_from_a_bucket() {
     line.assert_arrived(&id, recovered.ledger.captured).await;
     let mut left = uploads_under_way(&line.weed).await;
     left.sort();
+    others.sort();
     assert_eq!(left, others);
     line.trawl.finish();
 }

@@ -77,6 +77,7 @@ fn scraped(families: &Families, id: &str) -> Ledger {
     ledger.dropped.spool = dropped("spool");
     ledger.dropped.io = dropped("io");
     ledger.dropped.interrupted = dropped("interrupted");
+    ledger.dropped.share = dropped("share");
     ledger
 }
 

@@ -402,7 +402,31 @@ impl Trawl {
     pub fn try_ask(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
         let path = format!("/client/v4/accounts/{ACCOUNT}/pcaps{path}");
         let token = format!("Bearer {TOKEN}");
-        http::ask(self.listen, method, &path, &[("Authorization", &token)], body)
+        self.send(method, &path, &[("Authorization", &token)], body)
+    }
+
+    /// One request. Whatever it is about: no answer tells a path of the host or a secret.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Answer> {
+        let answer = http::ask(self.listen, method, path, headers, body)?;
+        let said = answer.body.to_string();
+        let of_host = ["trawl.db", "trawl.toml", "store.key", "log"].map(|name| self.dir.path().join(name));
+        for hidden in of_host.iter().chain([&self.spool]) {
+            let hidden = hidden.to_str().unwrap();
+            // The customer's own words may come back.
+            let is_asked = String::from_utf8_lossy(body).contains(hidden);
+            assert!(is_asked || !said.contains(hidden), "{method} {path} tells {hidden}: {said}");
+        }
+        let hashes = [TOKEN, OTHER_TOKEN, KEY].map(|secret| hex(&Sha256::digest(secret)));
+        let is_told = |secret: &str| said.contains(secret);
+        let tells = [TOKEN, OTHER_TOKEN].into_iter().any(is_told) || hashes.iter().any(|hash| is_told(hash));
+        assert!(!tells, "{method} {path} tells a credential: {said}");
+        Ok(answer)
     }
 
     /// One request below `/accounts/{account}/pcaps`.
@@ -414,7 +438,7 @@ impl Trawl {
 
     /// The same without credentials or account, as a stranger.
     pub fn ask_as(&self, headers: &[(&str, &str)], path: &str) -> Answer {
-        http::ask(self.listen, "GET", path, headers, &[]).unwrap()
+        self.send("GET", path, headers, &[]).unwrap()
     }
 
     /// A valid request for a full capture of 60 s into the bucket folder; change what the test is about.
@@ -437,7 +461,7 @@ impl Trawl {
     pub fn ask_as_other(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let path = format!("/client/v4/accounts/{OTHER_ACCOUNT}/pcaps{path}");
         let token = format!("Bearer {OTHER_TOKEN}");
-        http::ask(self.listen, method, &path, &[("Authorization", &token)], body)
+        self.send(method, &path, &[("Authorization", &token)], body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", self.log()))
     }
 

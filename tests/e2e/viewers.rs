@@ -1,6 +1,6 @@
 //! The dashboard's server side on the real binary: streams, series, estimates, the host's screen, and strangers on every route.
 
-use crate::http::{self, Answer};
+use crate::http::Answer;
 use crate::trawl::{ACCOUNT, OTHER_ACCOUNT, OTHER_TOKEN, Setup, TOKEN, Trawl};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -25,7 +25,7 @@ fn start(setup: Setup) -> Trawl {
 fn ask(trawl: &Trawl, token: &str, method: &str, path: &str) -> Answer {
     let body: &[u8] = if method == "POST" { b"{}" } else { &[] };
     let bearer = format!("Bearer {token}");
-    http::ask(trawl.listen(), method, path, &[("Authorization", &bearer)], body).unwrap()
+    trawl.send(method, path, &[("Authorization", &bearer)], body).unwrap()
 }
 
 fn screen(trawl: &Trawl) -> Value {

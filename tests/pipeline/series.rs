@@ -28,6 +28,7 @@ fn assert_sums(series: &Value, job: &Job) {
         ("spool", dropped.spool),
         ("io", dropped.io),
         ("interrupted", dropped.interrupted),
+        ("share", dropped.share),
     ] {
         assert_eq!(points(series, name).iter().sum::<i64>(), count as i64, "{name}: {series}");
     }

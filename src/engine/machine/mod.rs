@@ -55,7 +55,7 @@ pub(super) use kept::Kept;
 pub(super) use look_back::LookBack;
 pub use share::AccountBounds;
 pub(super) use share::Held;
-pub(super) use verdict::NO_MATCH;
+pub(super) use verdict::{NO_MATCH, gone};
 
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};

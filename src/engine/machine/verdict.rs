@@ -4,7 +4,7 @@
 
 use super::capture::{Capture, Delivered};
 use crate::deliver::{Limits, MANIFEST_VERSION, Manifest};
-use crate::job::Status;
+use crate::job::{CaptureId, Status};
 
 /// In the words of Cloudflare's OpenAPI.
 pub(in super::super) const NO_MATCH: &str =
@@ -12,6 +12,23 @@ pub(in super::super) const NO_MATCH: &str =
 /// Of a capture that a restart found with no packet at all.
 pub(super) const INTERRUPTED: &str = "The capture host ended while this capture was running, and no packet of it had reached the \
      disk. Please start it again.";
+
+/// Between two statements of a verdict.
+const THEN: &str = "; ";
+
+/// Where packets are that were not delivered. Every statement that they are there has these words.
+fn place(id: &CaptureId) -> String {
+    format!("on the host in the spool directory {id}")
+}
+
+/// What was said of a capture, once what it had on the host is removed: all of it but where that was, and why it is gone.
+pub(in super::super) fn gone(said: &str, id: &CaptureId, why: &str) -> String {
+    let place = place(id);
+    let still_true =
+        said.split(THEN).filter(|statement| !statement.is_empty() && !statement.contains(&place));
+    let removed = format!("its packets were removed from the host: {why}");
+    still_true.chain([removed.as_str()]).collect::<Vec<_>>().join(THEN)
+}
 
 impl Capture {
     pub(super) fn manifest(&self, host: &str, colo: &str) -> Manifest {
@@ -52,7 +69,7 @@ impl Capture {
     /// What became of it, once everything is delivered or given up: the status and what there is to say.
     pub(super) fn verdict(&self) -> (Status, Option<String>) {
         let ledger = &self.job.ledger;
-        let place = format!("on the host in the spool directory {}", self.job.id);
+        let place = place(&self.job.id);
         let was_cut_off = self.recovered.is_some_and(|recovered| !recovered.is_final);
         let (status, said) = match (&self.delivered, &self.failure) {
             (Some(Delivered::Gone(e)), _) => return (Status::Failed, Some(e.clone())),
@@ -95,6 +112,29 @@ impl Capture {
             format!("{count} {what}; they are kept {place} and can be got out with `trawl recover`")
         });
         let said: Vec<_> = said.into_iter().chain(kept).collect();
-        (status, (!said.is_empty()).then(|| said.join("; ")))
+        (status, (!said.is_empty()).then(|| said.join(THEN)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_is_no_longer_said_to_be_there_and_everything_else_is() {
+        let id = CaptureId::parse("0123456789abcdef0123456789abcdef").unwrap();
+        let place = place(&id);
+        for (said, still_said) in [
+            (format!("403; is it yours?; its packets are kept {place}"), "403; is it yours?; "),
+            (format!("every object is in the bucket; it is kept {place}"), "every object is in the bucket; "),
+            (
+                format!("full; 2 segments could not be published; they are kept {place} and can be got out"),
+                "full; 2 segments could not be published; ",
+            ),
+            (String::new(), ""),
+        ] {
+            let expected = format!("{still_said}its packets were removed from the host: too old");
+            assert_eq!(gone(&said, &id, "too old"), expected);
+        }
     }
 }
