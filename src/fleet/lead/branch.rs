@@ -236,7 +236,7 @@ impl Branch {
         next.reached = next.reached.or(self.reached);
         let has_changed = self.advance(&mut next, now) || next.reached != durable.reached;
         let mut outputs: Vec<Output> = Vec::new();
-        let sent = self.desk.recalls(&durable, now);
+        let sent = self.desk.recalls(&self.desk.applied(&durable), now);
         outputs.extend(sent.into_iter().map(|(place, down)| self.down(place, down)));
         if has_changed {
             if let Some(pool) = &mut self.pool {
