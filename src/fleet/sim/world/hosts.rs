@@ -43,6 +43,8 @@ impl World {
             here.seen = Some(assignment.clone());
         }
         here.seen_at = here.seen_at.or(Some(self.now));
+        // An older one than was seen comes late: a capture that is over is not begun by it.
+        let assignment = here.seen.clone().unwrap_or(assignment);
         if here.member.is_some() {
             return self.member(host, member::Input::Assigned(assignment));
         }
