@@ -42,7 +42,11 @@ impl Seen {
 
 fn run(plan: Plan) -> Result<Seen, String> {
     let mut world = World::new(plan);
-    world.run()?;
+    // A panic of the core names its seed too.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run())).unwrap_or_else(|why| {
+        let text = why.downcast_ref::<String>().cloned();
+        Err(format!("the core panics: {}", text.unwrap_or_default()))
+    })?;
     let check = &world.check;
     Ok(Seen {
         runs: 1,
