@@ -26,7 +26,7 @@ fn answered(answer: libc::c_long) -> io::Result<()> {
 /// # Errors
 /// What the kernel refused first; the rest was tried all the same.
 pub fn take_what_is_left() -> io::Result<()> {
-    let nice = rustix::process::nice(NICENESS).map(drop).map_err(io::Error::from);
+    let nice = rustix::process::setpriority_process(None, NICENESS).map_err(io::Error::from);
     // SAFETY: 0 is the calling thread, and the kernel only reads the parameter, which lives as long as the call.
     let scheduled =
         unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &libc::sched_param { sched_priority: 0 }) };

@@ -137,6 +137,11 @@ impl Host {
         }
     }
 
+    /// A look at an empty queue, which publishes what was counted.
+    fn settle(&mut self) {
+        self.rig.worker.tick(&self.time);
+    }
+
     fn pass(&mut self, time: u64) {
         for _ in 0..time / TICK {
             self.tick();
@@ -337,7 +342,7 @@ fn a_running_capture_gets_another_sample_between_two_bursts_and_a_segment_for_ea
             host.rig.queues[0].0.lock().unwrap().push_back(burst());
             host.rig.worker.tick(&host.time);
         }
-        host.rig.worker.tick(&host.time);
+        host.settle();
         while host.handle.take_back().is_some() {}
         let counts = host.counts(1);
         assert_eq!(counts.rx, counts.matched, "each frame is seen once");
@@ -366,15 +371,18 @@ fn frames_that_find_no_share_are_counted_apart_until_more_is_granted() {
     let budget = Arc::new(Budget::share(share(3)));
     let _serial = host.begin_of(Window::opened_by(&host.time, None), Arc::clone(&budget));
     host.pass(5 * TICK);
+    host.settle();
     assert_eq!((host.counts(1).captured, host.counts(1).share, budget.refused()), (3, 2, Some(60)));
     budget.grant(share(4));
     host.pass(2 * TICK);
     assert_eq!(budget.reclaim(share(1)), share(1));
     host.pass(2 * TICK);
+    host.settle();
     let counts = host.counts(1);
     assert_eq!((counts.matched, counts.captured, counts.share, counts.limit), (9, 6, 3, 0));
     assert_eq!(host.ended(1), None);
     budget.end(Ended::Packets);
     host.pass(2 * TICK);
+    host.settle();
     assert_eq!(host.counts(1).matched, 9, "it is over");
 }
