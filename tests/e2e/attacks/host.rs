@@ -4,7 +4,7 @@
 
 use crate::bucket::{BUCKET, credentials};
 use crate::http::{self, Answer};
-use crate::openmetrics;
+use crate::openmetrics::{self, Families};
 use crate::proxy::{Fault, Proxy};
 use crate::trawl::{ACCOUNT, OTHER_ACCOUNT, OTHER_TOKEN, Setup, TOKEN, Trawl, free_address};
 use crate::weed::Weed;
@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 /// Objects of captures in the attackers' directory: a probe of it succeeds, and nothing is ever delivered there.
@@ -41,6 +41,8 @@ pub struct Host {
     /// Of the victim's captures.
     pub destination: String,
     pub weed: Option<Weed>,
+    /// The counts of the process before the restart.
+    before: Mutex<Vec<Families>>,
     _proxy: Option<Proxy>,
 }
 
@@ -85,6 +87,7 @@ impl Host {
             attackers,
             destination,
             weed: None,
+            before: Mutex::default(),
             _proxy: None,
         }
     }
@@ -117,11 +120,21 @@ impl Host {
         http::ask_over(stream, method, &path, &[("Authorization", &token)], &body).ok()
     }
 
-    /// Connections that this process of the host has ended for that reason.
-    pub fn cut(&self, reason: &str) -> u64 {
+    fn metrics(&self) -> Families {
         let text = http::get_text(self.observe, "/metrics").unwrap();
-        let families = openmetrics::parse(text.split_once("\r\n\r\n").unwrap().1).unwrap();
-        families.sum("trawl_connections_cut", &[("reason", reason)])
+        openmetrics::parse(text.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+
+    /// The process is about to end, and its counts with it.
+    pub fn ends(&self) {
+        self.before.lock().unwrap().push(self.metrics());
+    }
+
+    /// Connections that the host has ended for that reason, before and after its restart.
+    pub fn cut(&self, reason: &str) -> u64 {
+        let (before, now) = (self.before.lock().unwrap(), self.metrics());
+        let count = |metrics: &Families| metrics.sum("trawl_connections_cut", &[("reason", reason)]);
+        before.iter().chain([&now]).map(count).sum()
     }
 
     pub fn finish(self) {

@@ -127,6 +127,7 @@ fn attack(host: &Host, victim: &Victim<'_>, attacks: &[Attack], restart: Restart
         let captured = scope.spawn(|| victim.capture_in_a_row(&goes_on));
         let ends = Ends(&goes_on);
         std::thread::sleep(PART);
+        host.ends();
         let began = Instant::now();
         let mut trawl = host.trawl_alone();
         match restart {
