@@ -241,8 +241,9 @@ impl Pool {
             };
         }
         mapped.charge.assign(None);
-        // Under another name it is somebody's object. From here on nobody can give it one: its own is not known to others.
-        let is_ours_alone = mapped.file.metadata().is_ok_and(|metadata| metadata.nlink() == 1);
+        // Under another name it is somebody's object. From here on nobody can give it one: its own is not known to others. This is a
+        // second look: where segments are used again, deliveries link none (`Spool::recycles`). So one that cannot be had costs nothing.
+        let is_ours_alone = !mapped.file.metadata().is_ok_and(|metadata| metadata.nlink() > 1);
         // The tail that was cut off when it was published.
         let bytes = mapped.charge.bytes();
         let has_room = is_ours_alone && mapped.charge.grow(self.segment_bytes.saturating_sub(bytes));
