@@ -53,23 +53,14 @@ pub(super) fn wanted(query: &str) -> Result<Wanted, Failure> {
 /// Which objects a progress is to list; all without a query.
 pub(super) fn objects(query: &str) -> Result<ObjectRange, Failure> {
     let mut range = ObjectRange::ALL;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match name {
-            "from" => {
-                let from = value.parse().map_err(|_| wrong("from must be a whole number"))?;
-                range.from = from;
-            }
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| *limit <= PAGE_OBJECTS_MAX);
-                range.count_max = limit.ok_or_else(|| {
-                    wrong(format!("limit must be a whole number from 0 to {PAGE_OBJECTS_MAX}"))
-                })?;
-            }
-            _ => {
-                let message = "the query has an unknown member; there are from and limit";
-                return Err(Failure::new(Code::UnknownMember, message));
-            }
+    for (name, value) in members(Some(query), &["from", "limit"])? {
+        let number = whole(value).and_then(|number| usize::try_from(number).ok());
+        if name == "from" {
+            range.from = number.ok_or_else(|| wrong("from must be a whole number"))?;
+        } else {
+            range.count_max = number
+                .filter(|limit| *limit <= PAGE_OBJECTS_MAX)
+                .ok_or_else(|| wrong(format!("limit must be a whole number from 0 to {PAGE_OBJECTS_MAX}")))?;
         }
     }
     Ok(range)
@@ -84,7 +75,17 @@ mod tests {
         assert_eq!(objects(""), Ok(ObjectRange::ALL));
         assert_eq!(objects("from=400000&limit=50"), Ok(ObjectRange { from: 400_000, count_max: 50 }));
         assert_eq!(objects("limit=0").map(|range| range.count_max), Ok(0));
-        for query in ["limit=1001", "limit=", "from=-1", "from=a", "offset=3", "from"] {
+        for query in [
+            "limit=1001",
+            "limit=",
+            "from=-1",
+            "from=a",
+            "offset=3",
+            "from",
+            "from=1&from=2",
+            "from=+1",
+            "limit=01",
+        ] {
             assert!(objects(query).is_err(), "{query}");
         }
     }

@@ -256,7 +256,7 @@ pub struct Job {
     pub is_stopped: bool,
     /// How far it is.
     pub phase: Phase,
-    /// The customer's clock is over, and some hosts go on: it ends by the lead's.
+    /// Its window is over by the lead's clock, and hosts that still capture are to end.
     pub is_over: bool,
     /// Its limit has a record. One that is not found then is lost, and is not dealt a second time.
     pub has_pool: bool,
@@ -271,6 +271,25 @@ pub struct Job {
 }
 
 impl Job {
+    /// As the front writes it.
+    #[must_use]
+    pub fn accepted(kind: Kind, window: Window, seed: u64) -> Self {
+        Self {
+            epoch: 0,
+            kind,
+            window,
+            seed,
+            is_stopped: false,
+            phase: Phase::Pending,
+            is_over: false,
+            has_pool: false,
+            members: None,
+            is_branched: false,
+            quotas: None,
+            outcome: None,
+        }
+    }
+
     /// Rises with each change that hosts are to hear of.
     #[must_use]
     pub fn serial(&self) -> u64 {

@@ -34,20 +34,7 @@ fn registry(colos: &[Colo]) -> Vec<Registered> {
 
 impl Fleet {
     fn new(kind: Kind, colos: &[Colo], settings: Settings) -> Self {
-        let job = Job {
-            epoch: 0,
-            kind,
-            window: Window { start: Duration::ZERO, end: WINDOW },
-            seed: 1,
-            is_stopped: false,
-            phase: Phase::Pending,
-            is_over: false,
-            has_pool: false,
-            members: None,
-            is_branched: false,
-            quotas: None,
-            outcome: None,
-        };
+        let job = Job::accepted(kind, Window { start: Duration::ZERO, end: WINDOW }, 1);
         let mut fleet = Self {
             lead: Lead::new(1, registry(colos), settings),
             settings,

@@ -14,7 +14,7 @@ use super::store::{Store, name};
 use crate::fleet::held::{Answer, Op};
 use crate::fleet::lead::{self, Contender, Lead};
 use crate::fleet::member::{self, Local};
-use crate::fleet::record::{Job, Key, Phase, Record};
+use crate::fleet::record::{Job, Key, Record};
 use crate::fleet::sample::{Chance, Dice};
 use crate::fleet::shares::Report;
 use crate::fleet::{Colo, Down, Epoch, Host, Now, Up, Window};
@@ -431,20 +431,8 @@ impl World {
 
     fn accept(&mut self) {
         let start = EPOCH + Duration::from_micros(self.now);
-        let job = Job {
-            epoch: 0,
-            kind: self.plan.kind,
-            window: Window { start, end: start + Duration::from_micros(self.plan.window) },
-            seed: self.plan.seed,
-            is_stopped: false,
-            phase: Phase::Pending,
-            is_over: false,
-            has_pool: false,
-            members: None,
-            is_branched: false,
-            quotas: None,
-            outcome: None,
-        };
+        let window = Window { start, end: start + Duration::from_micros(self.plan.window) };
+        let job = Job::accepted(self.plan.kind, window, self.plan.seed);
         self.first_job = Some(job.clone());
         self.front(job);
     }
