@@ -30,6 +30,8 @@ pub struct Contender {
     next: Duration,
     /// The claim that it holds, and since when it is known to be durable.
     held: Option<(Claim, Duration)>,
+    /// When it last asked for a claim or a renewal.
+    asked_at: Duration,
     /// The last epoch in which it stopped acting. It never acts in one again: what it forgot then, such as numbers of rounds, must
     /// not come a second time.
     lapsed: Epoch,
@@ -54,6 +56,7 @@ impl Contender {
             must_read: false,
             next: Duration::ZERO,
             held: None,
+            asked_at: Duration::ZERO,
             lapsed: 0,
             least: 0,
             older_since: None,
@@ -88,7 +91,7 @@ impl Contender {
         }
         if let Some((claim, _)) = self.held {
             let beat = self.seen.map_or(claim.beat, |(_, seen)| seen.beat).wrapping_add(1);
-            return Some(self.write(Claim { beat, ..claim }));
+            return Some(self.write(Claim { beat, ..claim }, now));
         }
         let seen_at = *self.seen_at.get_or_insert(now.mono);
         let wait = self.seen.map_or(self.patience, |_| self.settings.takeover + self.patience);
@@ -96,7 +99,7 @@ impl Contender {
             // After the last epoch that there is, nobody can take over any more.
             if let Some(epoch) = self.seen.map_or(0, |(_, claim)| claim.epoch).max(self.least).checked_add(1)
             {
-                return Some(self.write(Claim { epoch, holder: self.me, beat: 0 }));
+                return Some(self.write(Claim { epoch, holder: self.me, beat: 0 }, now));
             }
         }
         Some(Op::Read)
@@ -116,8 +119,9 @@ impl Contender {
         }
     }
 
-    fn write(&mut self, claim: Claim) -> Op<Record> {
+    fn write(&mut self, claim: Claim, now: Now) -> Op<Record> {
         self.writing = Some(claim);
+        self.asked_at = now.mono;
         let expected = self.seen.map_or(0, |(revision, _)| revision);
         any(Op::Write { expected, value: claim })
     }
@@ -161,10 +165,12 @@ impl Contender {
             self.seen_at = Some(now.mono);
         }
         let Some((_, claim)) = found else { return };
+        let is_renewed = self.held.is_none_or(|(held, _)| claim.beat != held.beat);
         if claim.holder != self.me {
             self.lapse();
-        } else if claim.epoch > self.lapsed && self.held.is_none() {
-            self.held = Some((claim, now.mono));
+        } else if claim.epoch > self.lapsed && is_renewed {
+            // A renewal whose answer was lost counts from when it was asked for.
+            self.held = Some((claim, self.asked_at));
         }
         self.must_read = false;
     }

@@ -4,10 +4,23 @@
 //! Invariant: every member has a verdict before the outcome is durable, and the outcome is durable before it is published.
 
 use super::{Effect, Lead};
-use crate::fleet::record::{Job, Outcome, Part, Phase, Remainder, Stage, Tally, Verdict};
+use crate::fleet::held::{Answer, Op};
+use crate::fleet::record::{Job, Key, Outcome, Part, Phase, Record, Remainder, Stage, Tally, Verdict};
 use crate::fleet::shares::Amount;
 use crate::fleet::{Host, Kind, Now};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// Whether the record of a member's part was read before it is said that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Not yet; from then on.
+    At(Duration),
+    /// It is being read.
+    Asked,
+    /// It was.
+    Done,
+}
 
 impl Lead {
     fn part(&self, host: usize) -> Option<&Part> {
@@ -29,9 +42,49 @@ impl Lead {
         // One that lives and does not end is not waited for without a bound.
         let is_stuck = part.is_none_or(|part| part.stage < Stage::Counted)
             && self.over_at.is_some_and(|over| now.mono >= over + self.settings.late_max);
-        match part.is_some() || had_part {
+        let verdict = match part.is_some() || had_part {
             false => is_late.then_some(Verdict::Missing),
             true => (is_late && (is_silent || is_stuck)).then_some(Verdict::Lost),
+        };
+        verdict.filter(|_| self.looks[host] == Look::Done)
+    }
+
+    /// Reads the parts of members that would be taken for absent: this lead may not have been told of them.
+    pub(super) fn look(&mut self, job: &Job, now: Now) -> Vec<Effect> {
+        let simple = matches!(job.kind, Kind::Simple { .. });
+        let late = if simple { self.settings.late_simple } else { self.settings.late };
+        let is_late = self.over_at.is_some_and(|over| now.mono >= over + late);
+        if !is_late || job.outcome.is_some() || job.quotas.is_some() {
+            return Vec::new();
+        }
+        let mut keys = BTreeSet::new();
+        for (host, member) in job.hosts().iter().enumerate() {
+            let is_open = self.part(host).is_none_or(|part| part.stage < Stage::Counted);
+            let is_due = matches!(self.looks[host], Look::At(at) if now.mono >= at);
+            if is_open && is_due {
+                self.looks[host] = Look::Asked;
+                keys.insert(if job.is_branched { Key::Parts(member.colo) } else { Key::Part(host as Host) });
+            }
+        }
+        keys.into_iter().map(|key| Effect::Store(key, Op::Read)).collect()
+    }
+
+    /// What was found there.
+    pub(super) fn looked(&mut self, key: Key, answer: Answer<Record>, now: Now) {
+        let next = match answer {
+            Answer::Read(found) => {
+                if let Some((_, record)) = found {
+                    self.saw(key, record, now);
+                }
+                Look::Done
+            }
+            _ => Look::At(now.mono + self.settings.backoff),
+        };
+        let hosts = self.job.value().map(Job::hosts).unwrap_or_default();
+        for ((look, member), host) in self.looks.iter_mut().zip(hosts).zip(0..) {
+            if *look == Look::Asked && (key == Key::Parts(member.colo) || key == Key::Part(host)) {
+                *look = next;
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use super::sample::Packet;
 use super::settings::Settings;
 use super::shares::{Amount, Desk, Pool, Report};
 use super::{Colo, Down, Epoch, Host, Kind, Now};
+use finish::Look;
 use post::Post;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -83,6 +84,7 @@ pub struct Lead {
     impossible: BTreeSet<Host>,
     /// When a host was last heard to have a part, and whether it ever was.
     heard: Vec<(Option<Duration>, bool)>,
+    looks: Vec<Look>,
     /// When this lead found that the capture is over, or that quotas were asked for.
     over_at: Option<Duration>,
     asked_at: Option<(u32, Duration)>,
@@ -108,6 +110,7 @@ impl Lead {
             early: BTreeMap::new(),
             impossible: BTreeSet::new(),
             heard: Vec::new(),
+            looks: Vec::new(),
             over_at: None,
             asked_at: None,
             turned: Duration::ZERO,
@@ -161,6 +164,7 @@ impl Lead {
         if is_tick && job.members.is_some() {
             effects.extend(self.limit(&job, now));
             effects.extend(self.post(&job, now));
+            effects.extend(self.look(&job, now));
         }
         effects
     }
@@ -190,6 +194,7 @@ impl Lead {
             Input::NotPublished => {
                 (self.is_publishing, self.publish_at) = (false, now.mono + 5 * backoff);
             }
+            Input::Stored(key @ (Key::Part(_) | Key::Parts(_)), answer) => self.looked(key, answer, now),
             Input::Tick | Input::Stored(..) => {}
         }
     }
@@ -208,6 +213,7 @@ impl Lead {
         }
         self.parts = vec![None; job.hosts().len()];
         self.heard = vec![(None, false); job.hosts().len()];
+        self.looks = vec![Look::At(Duration::ZERO); job.hosts().len()];
         for (key, record) in std::mem::take(&mut self.early) {
             self.saw(key, record, now);
         }
@@ -331,9 +337,8 @@ impl Lead {
         let weights = self.weights(job);
         if self.pool.is_none() {
             self.pool = Some(Held::new(self.epoch));
-            // An answer of a data center takes a round of its own and a write.
-            let patience = self.settings.patience * if job.is_branched { 4 } else { 1 };
-            self.desk = Desk::new(weights.len(), self.epoch, Settings { patience, ..self.settings });
+            let settings = if job.is_branched { self.settings.for_branches() } else { self.settings };
+            self.desk = Desk::new(weights.len(), self.epoch, settings);
             (0..job.hosts().len() as Host).for_each(|host| self.end_share(host, now));
         }
         let Some(pool) = &mut self.pool else { return Vec::new() };

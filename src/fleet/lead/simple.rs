@@ -4,7 +4,7 @@
 
 use super::finish::absent;
 use super::{Effect, Lead};
-use crate::fleet::record::{Job, Outcome, Part, Phase, Quotas, Stage, Tally, Verdict};
+use crate::fleet::record::{Job, Member, Outcome, Phase, Quotas, Stage, Tally, Verdict};
 use crate::fleet::sample::{Chance, Counts, Packet, cap, common_level, draw};
 use crate::fleet::shares::Amount;
 use crate::fleet::{Host, Kind, Now};
@@ -26,7 +26,8 @@ impl Lead {
             let is_in: Vec<bool> = (0..verdicts.len())
                 .map(|host| verdicts[host].is_none() && self.counts(host).is_some())
                 .collect();
-            return self.quote(job, 1, &is_in);
+            let verdicts: Vec<_> = (0..verdicts.len()).map(|host| verdicts[host].filter(|_| !is_in[host])).collect();
+            return self.quote(job, 1, &is_in, &verdicts);
         };
         let asked = match self.asked_at {
             Some((round, at)) if round == quotas.round => at,
@@ -54,8 +55,17 @@ impl Lead {
         if (0..is_in.len()).any(|host| is_in[host] && self.counts(host).is_none()) {
             return Vec::new();
         }
-        let round = quotas.round + 1;
-        self.quote(job, round, &is_in)
+        let left_out = |host: usize| gone.contains(&host).then(|| self.verdict_of_gone(host));
+        let verdicts: Vec<_> = (0..is_in.len()).map(left_out).collect();
+        self.quote(job, quotas.round + 1, &is_in, &verdicts)
+    }
+
+    fn verdict_of_gone(&self, host: usize) -> Verdict {
+        match self.parts[host].as_ref().map(|part| part.stage) {
+            Some(Stage::Failed) => Verdict::Failed,
+            Some(Stage::Refused) => Verdict::Refused,
+            _ => Verdict::Lost,
+        }
     }
 
     /// Whether a host that has packets at the level of the draw is waited for: for its sample, or, if none of its packets was drawn,
@@ -70,8 +80,15 @@ impl Lead {
         }
     }
 
-    /// Draws how many packets each of these hosts gives.
-    fn quote(&mut self, job: &Job, round: u32, is_in: &[bool]) -> Vec<Effect> {
+    /// Draws how many packets each of these hosts gives. Why another one is left out is written with it: the next lead may not have
+    /// seen its part yet.
+    fn quote(
+        &mut self,
+        job: &Job,
+        round: u32,
+        is_in: &[bool],
+        verdicts: &[Option<Verdict>],
+    ) -> Vec<Effect> {
         let Kind::Simple { packets } = job.kind else { return Vec::new() };
         let hosts = || (0..is_in.len()).filter(|host| is_in[*host]);
         let level = common_level(hosts().filter_map(|host| self.counts(host)), cap(packets));
@@ -81,8 +98,12 @@ impl Lead {
         let drawn = draw(&mut dice, &there, packets);
         let mut of = vec![None; is_in.len()];
         hosts().zip(drawn).for_each(|(host, quota)| of[host] = Some(quota));
-        let quotas = Some(Quotas { round, level, of });
-        self.write(Job { quotas, phase: Phase::ConversionPending, ..job.clone() })
+        let mut job = Job { quotas: Some(Quotas { round, level, of }), ..job.clone() };
+        for (member, verdict) in job.members.iter_mut().flatten().zip(verdicts) {
+            member.verdict = member.verdict.or(*verdict);
+        }
+        job.phase = Phase::ConversionPending;
+        self.write(job)
     }
 
     /// What a host gave for this round: as many packets as were asked for, and nothing else.
@@ -93,8 +114,11 @@ impl Lead {
     }
 
     fn conclude_simple(&mut self, job: &Job, quotas: &Quotas) -> Vec<Effect> {
-        let verdicts: Vec<_> =
-            (0..quotas.of.len()).map(|host| Some(self.simple_verdict(host, quotas.of[host]))).collect();
+        let members = job.hosts().iter().zip(&quotas.of);
+        let verdict = |(member, quota): (&Member, &Option<u64>)| {
+            if quota.is_some() { Some(Verdict::Delivered) } else { member.verdict }
+        };
+        let verdicts: Vec<_> = members.map(verdict).collect();
         let is_in = |host: &usize| quotas.of[*host].is_some();
         if (0..quotas.of.len()).filter(is_in).any(|host| self.counts(host).is_none()) {
             return Vec::new();
@@ -106,17 +130,6 @@ impl Lead {
         let tally = Tally { captured: Amount::new(captured, 0), sampled, ..all };
         let outcome = Outcome { tally, reached: None, limit: None, absent: absent(&verdicts) };
         self.conclude(job, &verdicts, outcome)
-    }
-
-    fn simple_verdict(&self, host: usize, quota: Option<u64>) -> Verdict {
-        match (quota, self.parts[host].as_ref().map(|part: &Part| part.stage)) {
-            (Some(_), _) => Verdict::Delivered,
-            (None, Some(Stage::Refused)) => Verdict::Refused,
-            (None, Some(Stage::Failed)) => Verdict::Failed,
-            (None, Some(_)) => Verdict::Lost,
-            (None, None) if self.heard[host].1 => Verdict::Lost,
-            (None, None) => Verdict::Missing,
-        }
     }
 
     /// The packets of the file, if they are all known to this lead. None yet otherwise.

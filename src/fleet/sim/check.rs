@@ -11,7 +11,7 @@ use crate::fleet::record::{Claim, Job, Key, Outcome, Part, Parts, Record, Verdic
 use crate::fleet::sample::{Packet, cap, common_level};
 use crate::fleet::shares::{Amount, Pool, Reached};
 use crate::fleet::{Host, Kind};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// A frame that waits is no longer than this.
 const FRAME: u64 = 1514;
@@ -26,8 +26,6 @@ pub struct Check {
     sum: Amount,
     published: Option<(Outcome, Samples)>,
     faulty: BTreeSet<Host>,
-    /// When a data center was last spoken for by another host than before. Until that one is heard, nobody answers for it.
-    moved: BTreeMap<usize, Time>,
     closed: Option<Pool>,
     /// Times that a node took up the capture.
     pub leads: u64,
@@ -45,10 +43,10 @@ pub struct Check {
 
 /// A host that has heard of the capture answers within this, over a network that loses one message of ten.
 const ANSWER: Time = 2 * super::plan::SECOND;
-/// A limit that is used up is closed within this, over the same network and one change of the lead.
+/// A limit that is used up is closed within this, over the same network and one change of the lead, and of a host that speaks for a
+/// data center.
 const CLOSING: Time = 30 * super::plan::SECOND;
-/// Around a change of the host that speaks for a data center, its hosts may be unheard for longer than a lead waits.
-const MOVED: Time = 20 * super::plan::SECOND;
+const CLOSING_BRANCHED: Time = 70 * super::plan::SECOND;
 /// A host's turn, and what lies between its clock and the true time.
 const SLACK: Time = super::plan::SECOND;
 
@@ -89,7 +87,6 @@ impl Check {
             sum: Amount::NONE,
             published: None,
             faulty: faulty(plan),
-            moved: BTreeMap::new(),
             closed: None,
             leads: 0,
             reached: 0,
@@ -156,7 +153,7 @@ impl Check {
             (Some(Record::Job(before)), Record::Job(after)) => self.job(before, after),
             (before, Record::Claim(after)) => {
                 let before = before.and_then(|before| Claim::try_from(before.clone()).ok());
-                self.claim(key, before, *after, now);
+                self.claim(before, *after);
             }
             (Some(Record::Assignment(before)), Record::Assignment(after)) => {
                 self.hold(before.serial <= after.serial, || format!("assignment {after:?} after {before:?}"));
@@ -196,7 +193,9 @@ impl Check {
         if is_full && all > before {
             self.full_at.get_or_insert(now);
         }
-        let is_overdue = self.full_at.is_some_and(|at| now > at + CLOSING);
+        let is_branched = plan.hosts.len() > plan.settings.branch_beyond;
+        let closing = if is_branched { CLOSING_BRANCHED } else { CLOSING };
+        let is_overdue = self.full_at.is_some_and(|at| now > at + closing);
         self.hold(!is_overdue || !plan.is_calm(), || "the limit is used up, and is not closed".to_owned());
     }
 
@@ -232,14 +231,11 @@ impl Check {
         });
     }
 
-    fn claim(&mut self, key: Key, before: Option<Claim>, after: Claim, now: Time) {
+    fn claim(&mut self, before: Option<Claim>, after: Claim) {
         let Some(before) = before else { return };
         let is_renewal = after.holder == before.holder && after.epoch == before.epoch;
         self.hold(is_renewal || after.epoch > before.epoch, || format!("{after:?} after {before:?}"));
         self.taken_over += u64::from(!is_renewal);
-        if let (Key::Branch(colo), false) = (key, is_renewal) {
-            self.moved.insert(colo as usize, now);
-        }
     }
 
     /// What a data center has is what the whole gave it.
@@ -421,10 +417,6 @@ impl Check {
                 if is_branched { host.colo as usize == holder } else { host.host as usize == holder }
             };
             let members: Vec<_> = hosts.iter().filter(is_here).collect();
-            let has_moved = self.moved.get(&holder).is_some_and(|at| at.abs_diff(over) < MOVED);
-            if is_branched && has_moved {
-                continue;
-            }
             if members.iter().any(|host| self.faulty.contains(&host.host) || is_unheard(host)) {
                 continue;
             }
@@ -440,10 +432,7 @@ impl Check {
                 format!("holder {holder} has {out:?} at the end, and used {used:?} {here:?}")
             });
         }
-        if self.faulty.is_empty()
-            && !self.moved.values().any(|at| at.abs_diff(over) < MOVED)
-            && !hosts.iter().any(is_unheard)
-        {
+        if self.faulty.is_empty() && !hosts.iter().any(is_unheard) {
             self.exact += 1;
             let sum: Amount = hosts.iter().map(SimHost::files).sum();
             let is_exact = match closed.reached {

@@ -2,7 +2,7 @@
 //! event what must hold. Runs the core itself; nothing of its logic is written a second time here.
 //!
 //! A run is named by its seed. `TRAWL_FLEET_SEED=17` repeats one run, `TRAWL_FLEET_RUNS=100000` makes so many, both together as many
-//! from that seed. `TRAWL_FLEET_REPORT=10,100` measures fleets of so many hosts.
+//! from that seed. `TRAWL_FLEET_REPORT=10,100` measures fleets of so many hosts; `TRAWL_FLEET_TRACE=1` prints each event.
 //!
 //! Invariant: what is checked here fails for each deliberate fault of `mutants`.
 

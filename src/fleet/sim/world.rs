@@ -108,6 +108,7 @@ pub struct World {
     pub busiest: BTreeMap<&'static str, u64>,
     second: BTreeMap<&'static str, (Time, u64)>,
     pub published_at: Option<Time>,
+    traces: bool,
 }
 
 impl World {
@@ -138,6 +139,7 @@ impl World {
             busiest: BTreeMap::new(),
             second: BTreeMap::new(),
             published_at: None,
+            traces: std::env::var("TRAWL_FLEET_TRACE").is_ok(),
             plan,
         };
         world.begin();
@@ -269,6 +271,13 @@ impl World {
     fn happen(&mut self, event: Event) {
         let target = Self::target(&event);
         let now = self.now;
+        let is_clockwork = matches!(
+            event,
+            Event::Turn(_) | Event::Beat(_) | Event::Poll(_) | Event::Tick(_) | Event::Timeout(..)
+        );
+        if self.traces && !is_clockwork {
+            println!("{} {event:?}", now / MS);
+        }
         let pause = self
             .plan
             .pauses
