@@ -76,9 +76,9 @@ pub fn any<R: Into<Record>>(op: Op<R>) -> Op<Record> {
 /// The same answer on one kind of record. A record of another kind under a key is none that we can use.
 pub fn one<R: TryFrom<Record>>(answer: Answer<Record>) -> Answer<R> {
     match answer {
-        Answer::Read(None) => Answer::Read(None),
-        Answer::Read(Some((revision, record))) => match R::try_from(record) {
-            Ok(value) => Answer::Read(Some((revision, value))),
+        Answer::Read(revision, None) => Answer::Read(revision, None),
+        Answer::Read(revision, Some(record)) => match R::try_from(record) {
+            Ok(value) => Answer::Read(revision, Some(value)),
             Err(_) => Answer::Unavailable,
         },
         Answer::Wrote(revision) => Answer::Wrote(revision),
@@ -226,6 +226,8 @@ pub struct Remainder {
     pub held: Vec<(u32, Amount, Amount)>,
     /// Captured by hosts that ended, and not delivered.
     pub undelivered: Amount,
+    /// The record of the limit was lost, so nobody knows who had this.
+    pub unknown: Amount,
 }
 
 /// What is published of a capture. Any lead publishes the same.
@@ -260,6 +262,8 @@ pub struct Job {
     pub is_over: bool,
     /// Its limit has a record. One that is not found then is lost, and is not dealt a second time.
     pub has_pool: bool,
+    /// The same for the shares of these data centers, where one host speaks for each.
+    pub dealt: BTreeSet<Colo>,
     /// Once the lead has looked who is registered.
     pub members: Option<Vec<Member>>,
     /// One host of each data center speaks for it.
@@ -283,6 +287,7 @@ impl Job {
             phase: Phase::Pending,
             is_over: false,
             has_pool: false,
+            dealt: BTreeSet::new(),
             members: None,
             is_branched: false,
             quotas: None,

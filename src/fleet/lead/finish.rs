@@ -59,7 +59,7 @@ impl Lead {
         }
         let mut keys = BTreeSet::new();
         for (host, member) in job.hosts().iter().enumerate() {
-            let is_open = self.part(host).is_none_or(|part| part.stage < Stage::Counted);
+            let is_open = self.part(host).is_none_or(|part| part.stage <= Stage::Counted);
             let is_due = matches!(self.looks[host], Look::At(at) if now.mono >= at);
             if is_open && is_due {
                 self.looks[host] = Look::Asked;
@@ -72,10 +72,8 @@ impl Lead {
     /// What was found there.
     pub(super) fn looked(&mut self, key: Key, answer: Answer<Record>, now: Now) {
         let next = match answer {
-            Answer::Read(found) => {
-                if let Some((_, record)) = found {
-                    self.saw(key, record, now);
-                }
+            Answer::Read(_, found) => {
+                found.into_iter().for_each(|record| self.saw(key, record, now));
                 Look::Done
             }
             _ => Look::At(now.mono + self.settings.backoff),
@@ -157,7 +155,7 @@ impl Lead {
     /// What of the limit is not delivered: what nobody has, what holders have that did not end, what was captured in vain.
     fn remainder(&self, job: &Job, verdicts: &[Option<Verdict>]) -> Option<Remainder> {
         let pool = self.desk.applied(self.pool.as_ref()?.value()?);
-        let mut left = Remainder { free: pool.free(), ..Remainder::default() };
+        let mut left = Remainder { free: pool.free(), unknown: pool.unknown(), ..Remainder::default() };
         let mut ended = vec![Amount::NONE; pool.holders.len()];
         for (host, member) in job.hosts().iter().enumerate() {
             let holder = if job.is_branched { member.colo as usize } else { host };

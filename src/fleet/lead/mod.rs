@@ -21,7 +21,7 @@ mod tests;
 pub use branch::{Branch, Output};
 pub use claim::Contender;
 
-use super::held::{Answer, Held, Op};
+use super::held::{Answer, Held, Op, Revision};
 use super::record::{Job, Key, Member, Outcome, Part, Phase, Record, Registered, Stage, Tally, any, one};
 use super::sample::Packet;
 use super::settings::Settings;
@@ -40,7 +40,7 @@ pub enum Input {
     /// The store answers.
     Stored(Key, Answer<Record>),
     /// A watch, or a look through the store, tells of a record.
-    Saw(Key, u64, Record),
+    Saw(Key, Revision, Record),
     /// A holder of the limit reports: a host, or a data center where one host speaks for it.
     Told(u32, Report),
     /// A host lives; whether it has a part of this capture.
@@ -301,6 +301,10 @@ impl Lead {
         }
         if !job.has_pool && self.pool.as_ref().is_some_and(|pool| pool.value().is_some()) {
             return self.write(Job { has_pool: true, ..job.clone() });
+        }
+        let dealt = self.dealt(job);
+        if dealt.len() > job.dealt.len() {
+            return self.write(Job { dealt, ..job.clone() });
         }
         if !job.is_over && self.goes_on_too_long(job, now) {
             return self.write(Job { is_over: true, ..job.clone() });

@@ -339,7 +339,7 @@ impl Member {
 
     fn attach(&mut self, now: Now) -> Vec<Effect> {
         self.state = State::Attaching;
-        let budget = self.holding.is_some().then(|| self.first_share());
+        let budget = self.holding.as_ref().map(Holding::granted);
         vec![Effect::Attach { budget, remaining: self.ends_at.saturating_sub(now.mono) }]
     }
 

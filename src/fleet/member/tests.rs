@@ -1,7 +1,7 @@
 //! One host alone: what its disk knows before anybody hears of it, and whose clock counts.
 
 use super::{Effect, Ended, Input, Local, Member, Meter};
-use crate::fleet::held::{Answer, Op};
+use crate::fleet::held::{Answer, Op, Revision};
 use crate::fleet::record::{Assigned, Assignment, Identity, Record, Refusal, Stage};
 use crate::fleet::settings::Settings;
 use crate::fleet::shares::Amount;
@@ -163,13 +163,13 @@ fn a_part_is_told_also_if_the_capture_is_over_by_then() {
             });
             match op {
                 // A read that it waits for.
-                None | Some(Op::Read) => effects = member.step(Input::Stored(Answer::Read(None)), now),
+                None | Some(Op::Read) => effects = member.step(Input::Stored(Answer::Read(Revision::default(), None)), now),
                 Some(Op::Write { value: Record::Part(part), .. }) => break part,
                 Some(Op::Write { value, .. }) => panic!("{value:?}"),
             }
         };
         assert_eq!(written.stage, Stage::Delivered);
-        let effects = member.step(Input::Stored(Answer::Wrote(1)), now);
+        let effects = member.step(Input::Stored(Answer::Wrote(Revision { incarnation: 1, sequence: 1 })), now);
         assert!(member.is_gone() && kept(&effects).unwrap().is_gone);
         let (again, effects) = Member::recovered(kept(&effects).unwrap(), 3, settings, &Meter::default());
         assert!(again.is_gone() && effects.is_empty());

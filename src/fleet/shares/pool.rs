@@ -106,19 +106,25 @@ impl Pool {
     /// In place of a record that is lost. Nobody knows any more what was granted, so nothing is.
     #[must_use]
     pub fn lost(received: Amount, holders: usize) -> Self {
-        Self {
-            given_back: received,
-            holders: vec![Share::default(); holders],
-            reached: Some(Reached::Forgotten),
-            ..Self::dealt(received, &[], 1)
-        }
+        let holders = vec![Share::default(); holders];
+        Self { holders, reached: Some(Reached::Forgotten), ..Self::dealt(received, &[], 1) }
     }
 
     /// What nobody was granted.
     #[must_use]
     pub fn free(&self) -> Amount {
+        if self.reached == Some(Reached::Forgotten) { Amount::NONE } else { self.rest() }
+    }
+
+    fn rest(&self) -> Amount {
         let out: Amount = self.holders.iter().map(Share::outstanding).sum();
         self.received.minus(self.given_back).minus(out)
+    }
+
+    /// Of a record that was lost: what nobody has told to have, captured or not.
+    #[must_use]
+    pub fn unknown(&self) -> Amount {
+        self.rest().minus(self.free())
     }
 
     /// Grants as much of it as is free; how much that is.

@@ -11,7 +11,7 @@ use super::host::{Asked, Asker, SimHost};
 use super::network::{Network, Place};
 use super::plan::{ACCEPTED, MS, Mutant, Plan, SECOND, Time};
 use super::store::{Store, name};
-use crate::fleet::held::{Answer, Op};
+use crate::fleet::held::{Answer, Op, Revision};
 use crate::fleet::lead::{self, Contender, Lead};
 use crate::fleet::member::{self, Local};
 use crate::fleet::record::{Job, Key, Record};
@@ -32,7 +32,7 @@ pub enum Message {
     Ask { from: Place, id: u64, key: Key, op: Op<Record> },
     Answered { id: u64, answer: Answer<Record> },
     List { from: Place },
-    Saw(Key, u64, Record),
+    Saw(Key, Revision, Record),
     Up { from: Host, up: Up },
     Report { colo: Colo, report: Report },
     Down(Down),
@@ -396,7 +396,8 @@ impl World {
                     let at = self.store.durable_at(&self.plan, self.now);
                     self.at(at, Event::Durable { from, id, key, op });
                 } else {
-                    let answer = Answer::Read(self.store.read(&self.plan, key, self.now));
+                    let (revision, record) = self.store.read(&self.plan, key, self.now);
+                    let answer = Answer::Read(revision, record);
                     self.send(Place::Store, from, Message::Answered { id, answer });
                 }
             }
@@ -423,7 +424,7 @@ impl World {
     }
 
     /// What is stored is told to those who watch it.
-    fn watch(&mut self, key: Key, revision: u64, record: &Record) {
+    fn watch(&mut self, key: Key, revision: Revision, record: &Record) {
         let told = Message::Saw(key, revision, record.clone());
         match key {
             Key::Job | Key::Part(_) | Key::Parts(_) => {
@@ -492,7 +493,7 @@ impl World {
                 self.branch_outputs(host, outputs);
             }
             (Place::Host(host), _) => {
-                if let Answer::Read(Some((_, Record::Assignment(assignment)))) = answer {
+                if let Answer::Read(_, Some(Record::Assignment(assignment))) = answer {
                     self.assigned(host, assignment);
                 }
             }
@@ -523,7 +524,7 @@ fn measure(message: &Message) -> (&'static str, u64) {
     match message {
         Message::Ask { op: Op::Read, .. } => ("store: read", 60),
         Message::Ask { op: Op::Write { value, .. }, .. } => ("store: write", bytes(value)),
-        Message::Answered { answer: Answer::Read(Some((_, record))), .. } => {
+        Message::Answered { answer: Answer::Read(_, Some(record)), .. } => {
             ("store: answer to a read", bytes(record))
         }
         Message::Answered { .. } => ("store: answer", 80),

@@ -104,7 +104,7 @@ impl World {
             lead::Effect::Store(key, Op::Write { expected, value })
                 if self.plan.mutant == Mutant::TellsBeforeItIsDurable
                     && key == Key::Pool
-                    && expected > 0
+                    && expected.sequence > 0
                     && self.dice.below(2) == 0 =>
             {
                 let _ = value;

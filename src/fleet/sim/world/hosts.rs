@@ -261,6 +261,10 @@ impl World {
         let now = self.now_of(Place::Host(host));
         let here = &mut self.hosts[host as usize];
         let Some(contender) = &mut here.contender else { return };
+        if let Some(by) = here.branch.as_ref().and_then(|(_, branch)| branch.deposed_by()) {
+            contender.at_least(by);
+            here.branch = None;
+        }
         let (op, holds) = (contender.tick(now), contender.holds(now));
         let assignment = here.seen.as_ref().filter(|seen| !seen.is_final);
         match (holds, assignment) {
