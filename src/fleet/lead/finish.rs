@@ -6,7 +6,7 @@
 use super::{Effect, Lead};
 use crate::fleet::held::{Answer, Op};
 use crate::fleet::record::{Job, Key, Outcome, Part, Phase, Record, Remainder, Stage, Tally, Verdict};
-use crate::fleet::shares::Amount;
+use crate::fleet::shares::{Amount, Reached};
 use crate::fleet::{Host, Kind, Now};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,7 +31,10 @@ impl Lead {
     fn verdict(&self, host: usize, is_late: bool, late: Duration, now: Now) -> Option<Verdict> {
         let part = self.part(host);
         match part.map(|part| part.stage) {
-            Some(Stage::Delivered) => return Some(Verdict::Delivered),
+            Some(Stage::Delivered) if part.is_some_and(|part| self.is_granted(part)) => {
+                return Some(Verdict::Delivered);
+            }
+            Some(Stage::Delivered) => return Some(Verdict::Failed),
             Some(Stage::Failed) => return Some(Verdict::Failed),
             Some(Stage::Refused) => return Some(Verdict::Refused),
             _ => {}
@@ -114,6 +117,12 @@ impl Lead {
         if matches!(job.kind, Kind::Simple { .. }) {
             return self.finish_simple(job, now);
         }
+        if matches!(job.kind, Kind::Full { limit: Some(_) })
+            && self.pool.as_ref().and_then(|pool| pool.value()).is_none()
+        {
+            // What of the limit is not delivered stands there.
+            return Vec::new();
+        }
         let verdicts = self.verdicts(job, self.settings.late, now);
         let is_counted = |host: usize| {
             verdicts[host].is_some() || self.part(host).is_some_and(|part| part.stage >= Stage::Counted)
@@ -148,14 +157,14 @@ impl Lead {
         let delivered = |host: &usize| verdicts[*host] == Some(Verdict::Delivered);
         let parts = (0..verdicts.len()).filter(delivered).filter_map(|host| self.part(host));
         let tally = parts.fold(Tally::default(), |sum, part| sum.plus(part.tally));
-        let limit = self.remainder(job, verdicts);
+        let limit = self.remainder(job, verdicts, tally.captured);
         Outcome { tally, reached: self.reached(), limit, absent: absent(verdicts) }
     }
 
     /// What of the limit is not delivered: what nobody has, what holders have that did not end, what was captured in vain.
-    fn remainder(&self, job: &Job, verdicts: &[Option<Verdict>]) -> Option<Remainder> {
+    fn remainder(&self, job: &Job, verdicts: &[Option<Verdict>], delivered: Amount) -> Option<Remainder> {
         let pool = self.desk.applied(self.pool.as_ref()?.value()?);
-        let mut left = Remainder { free: pool.free(), unknown: pool.unknown(), ..Remainder::default() };
+        let mut left = Remainder { free: pool.free(), ..Remainder::default() };
         let mut ended = vec![Amount::NONE; pool.holders.len()];
         for (host, member) in job.hosts().iter().enumerate() {
             let holder = if job.is_branched { member.colo as usize } else { host };
@@ -165,7 +174,12 @@ impl Lead {
                 left.undelivered = left.undelivered.plus(used);
             }
         }
-        for (holder, share) in pool.holders.iter().enumerate().filter(|(_, share)| !share.is_final) {
+        if pool.reached == Some(Reached::Forgotten) {
+            left.unknown = pool.received.minus(delivered).minus(left.undelivered);
+            return Some(left);
+        }
+        // Also of one that ended, and whose part is lost.
+        for (holder, share) in pool.holders.iter().enumerate() {
             let held = share.outstanding().minus(ended[holder]);
             if !held.is_none() {
                 left.held.push((holder as u32, held, share.used.minus(ended[holder])));

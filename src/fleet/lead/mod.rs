@@ -22,10 +22,12 @@ pub use branch::{Branch, Output};
 pub use claim::Contender;
 
 use super::held::{Answer, Held, Op, Revision};
-use super::record::{Job, Key, Member, Outcome, Part, Phase, Record, Registered, Stage, Tally, any, one};
+use super::record::{
+    Job, Key, Member, Outcome, Part, Phase, RULES, Record, Registered, Stage, Tally, any, one,
+};
 use super::sample::Packet;
 use super::settings::Settings;
-use super::shares::{Amount, Desk, Pool, Report};
+use super::shares::{Amount, Desk, Pool, Reached, Report};
 use super::{Colo, Down, Epoch, Host, Kind, Now};
 use finish::Look;
 use post::Post;
@@ -85,6 +87,10 @@ pub struct Lead {
     /// When a host was last heard to have a part, and whether it ever was.
     heard: Vec<(Option<Duration>, bool)>,
     looks: Vec<Look>,
+    /// Chunks of samples by host, with their round; which are being read; the samples that are whole.
+    fetched: BTreeMap<(Host, u32), (u32, Vec<Packet>)>,
+    fetching: BTreeMap<(Host, u32), Look>,
+    whole: BTreeSet<(Host, u32)>,
     /// When this lead found that the capture is over, or that quotas were asked for.
     over_at: Option<Duration>,
     asked_at: Option<(u32, Duration)>,
@@ -111,6 +117,9 @@ impl Lead {
             impossible: BTreeSet::new(),
             heard: Vec::new(),
             looks: Vec::new(),
+            fetched: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            whole: BTreeSet::new(),
             over_at: None,
             asked_at: None,
             turned: Duration::ZERO,
@@ -157,6 +166,9 @@ impl Lead {
             self.job.look_again(now, self.settings.backoff);
             return effects;
         };
+        if job.rules != RULES {
+            return effects;
+        }
         self.meet(&job, now);
         if self.job.is_ready() {
             effects.extend(self.drive(&job, now));
@@ -165,6 +177,7 @@ impl Lead {
             effects.extend(self.limit(&job, now));
             effects.extend(self.post(&job, now));
             effects.extend(self.look(&job, now));
+            effects.extend(self.fetch(&job, now));
         }
         effects
     }
@@ -194,6 +207,7 @@ impl Lead {
             Input::NotPublished => {
                 (self.is_publishing, self.publish_at) = (false, now.mono + 5 * backoff);
             }
+            Input::Stored(Key::Chunk(host, chunk), answer) => self.fetched(host, chunk, answer, now),
             Input::Stored(key @ (Key::Part(_) | Key::Parts(_)), answer) => self.looked(key, answer, now),
             Input::Tick | Input::Stored(..) => {}
         }
@@ -261,7 +275,20 @@ impl Lead {
     /// What the counted hosts of a holder have in files; none while one of them is not counted.
     fn counted(&self, host: usize) -> Option<Amount> {
         let part = self.parts[host].as_ref().filter(|part| part.stage >= Stage::Counted)?;
-        (!self.impossible.contains(&part.host)).then_some(part.tally.captured)
+        (!self.impossible.contains(&part.host) && self.is_granted(part)).then_some(part.tally.captured)
+    }
+
+    /// Whether a host can have captured so much: what it was not granted, or its data center, it has not.
+    fn is_granted(&self, part: &Part) -> bool {
+        let Some(job) = self.job.value().filter(|job| matches!(job.kind, Kind::Full { limit: Some(_) }))
+        else {
+            return true;
+        };
+        let holder = if job.is_branched { job.hosts()[part.host as usize].colo } else { part.host };
+        let pool = self.pool.as_ref().and_then(Held::value);
+        let share = pool.and_then(|pool| pool.holders.get(holder as usize));
+        let is_lost = pool.is_some_and(|pool| pool.reached == Some(Reached::Forgotten));
+        is_lost || share.is_none_or(|share| part.tally.captured.fits(share.granted))
     }
 
     /// The last report on a share: counts are final, of the host or of all hosts of a data center that holds it as one.

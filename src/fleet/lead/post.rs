@@ -165,6 +165,7 @@ fn assignment(job: &Job, hosts: &[Host], assigned: Vec<Assigned>) -> Assignment 
     Assignment {
         epoch: 0,
         serial: job.serial(),
+        rules: job.rules,
         kind: job.kind,
         window: job.window,
         seed: job.seed,

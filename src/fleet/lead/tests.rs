@@ -3,8 +3,8 @@
 use super::{Branch, Contender, Effect, Input, Lead, Output};
 use crate::fleet::held::{Answer, Op, Revision};
 use crate::fleet::record::{
-    Assignment, Claim, Identity, Job, Key, Outcome, Part, Parts, Phase, Record, Registered, Stage, Tally,
-    Verdict,
+    Assignment, Chunk, Claim, Given, Identity, Job, Key, Outcome, Part, Parts, Phase, Record, Registered,
+    Stage, Tally, Verdict,
 };
 use crate::fleet::sample::{Counts, Packet};
 use crate::fleet::settings::Settings;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 const LIMIT: Amount = Amount::new(1000, 1_000_000);
 const WINDOW: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3600);
 
 struct Fleet {
     lead: Lead,
@@ -34,6 +35,8 @@ fn registry(colos: &[Colo]) -> Vec<Registered> {
     let host = |(host, colo): (usize, &Colo)| Registered {
         identity: Identity { name: format!("host{host}"), spool_id: 1 },
         colo: *colo,
+        boot: 1,
+        nonce: 1,
     };
     colos.iter().enumerate().map(host).collect()
 }
@@ -143,6 +146,10 @@ fn part(host: Host, stage: Stage, captured: u64) -> Part {
     }
 }
 
+fn given(round: u32, packets: Vec<Packet>) -> Option<Given> {
+    Some(Given { round, packets, chunks: 0 })
+}
+
 fn simple(host: Host, kept: u64) -> Part {
     let counts = Counts { level: 0, matched: kept, kept: vec![kept] };
     let tally = Tally { matched: kept, captured: Amount::new(kept, 0), ..Tally::default() };
@@ -174,7 +181,7 @@ fn a_host_whose_numbers_cannot_be_true_has_failed_and_keeps_what_it_holds() {
         Part { counts: counts(0, vec![2]), ..one.clone() },
         Part { counts: counts(0, vec![0, 1]), ..one.clone() },
         Part { counts: counts(200, vec![1]), ..one.clone() },
-        Part { sample: Some((1, vec![twice, twice])), ..one },
+        Part { sample: given(1, vec![twice, twice]), ..one },
     ] {
         let mut fleet = Fleet::full(&[0, 0]);
         fleet.pass(1, &[0, 1]);
@@ -206,7 +213,11 @@ fn members_are_those_of_the_job_whatever_is_registered_later() {
 
 #[test]
 fn a_capture_without_hosts_fails_at_once() {
-    for kind in [Kind::Full { limit: Some(LIMIT) }, Kind::Full { limit: None }, Kind::Simple { packets: 9 }] {
+    for kind in [
+        Kind::Full { limit: Some(LIMIT) },
+        Kind::Full { limit: None },
+        Kind::Simple { packets: 9, one_in: 1 },
+    ] {
         let mut fleet = Fleet::new(kind, &[], Settings::default());
         fleet.pass(2, &[]);
         assert_eq!(fleet.job().phase, Phase::Failed);
@@ -263,7 +274,7 @@ fn first_shares_are_read_from_the_record_and_not_worked_out_again() {
 
 #[test]
 fn a_host_that_dies_after_its_counts_is_not_delivered_because_nothing_of_it_was_drawn() {
-    let mut fleet = Fleet::new(Kind::Simple { packets: 1 }, &[0, 0], Settings::default());
+    let mut fleet = Fleet::new(Kind::Simple { packets: 1, one_in: 1 }, &[0, 0], Settings::default());
     fleet.pass(9, &[0, 1]);
     fleet.saw(simple(0, 5));
     fleet.saw(simple(1, 5));
@@ -271,12 +282,12 @@ fn a_host_that_dies_after_its_counts_is_not_delivered_because_nothing_of_it_was_
     let quotas = fleet.job().quotas.unwrap();
     let drawn = quotas.of.iter().position(|of| *of == Some(1)).unwrap();
     let dead = 1 - drawn;
-    let sample = Some((1, vec![Packet { stream: 0, sequence: 2 }]));
+    let sample = given(1, vec![Packet { stream: 0, sequence: 2 }]);
     fleet.saw(Part { version: 2 << 32, sample, ..simple(drawn as Host, 5) });
     fleet.pass(1, &[drawn as Host]);
     assert!(fleet.job().outcome.is_none(), "nobody knows that host {dead} could have given a packet");
     fleet.pass(20, &[drawn as Host]);
-    let sample = Some((2, vec![Packet { stream: 0, sequence: 2 }]));
+    let sample = given(2, vec![Packet { stream: 0, sequence: 2 }]);
     fleet.saw(Part { version: 3 << 32, sample, ..simple(drawn as Host, 5) });
     fleet.pass(2, &[drawn as Host]);
     assert_eq!(fleet.verdicts()[dead], Some(Verdict::Lost));
@@ -285,15 +296,15 @@ fn a_host_that_dies_after_its_counts_is_not_delivered_because_nothing_of_it_was_
 
 #[test]
 fn a_sample_of_another_size_than_was_drawn_is_none() {
-    let mut fleet = Fleet::new(Kind::Simple { packets: 2 }, &[0], Settings::default());
+    let mut fleet = Fleet::new(Kind::Simple { packets: 2, one_in: 1 }, &[0], Settings::default());
     fleet.pass(9, &[0]);
     fleet.saw(simple(0, 5));
     fleet.pass(1, &[0]);
     let packet = |sequence| Packet { stream: 0, sequence };
-    fleet.saw(Part { version: 2 << 32, sample: Some((1, vec![packet(0)])), ..simple(0, 5) });
+    fleet.saw(Part { version: 2 << 32, sample: given(1, vec![packet(0)]), ..simple(0, 5) });
     fleet.pass(2, &[0]);
     assert!(fleet.job().outcome.is_none());
-    fleet.saw(Part { version: 3 << 32, sample: Some((1, vec![packet(0), packet(3)])), ..simple(0, 5) });
+    fleet.saw(Part { version: 3 << 32, sample: given(1, vec![packet(0), packet(3)]), ..simple(0, 5) });
     fleet.pass(2, &[0]);
     assert_eq!(fleet.published.unwrap().tally.captured.packets, 2);
 }
@@ -411,7 +422,7 @@ fn a_branch_passes_on_only_the_own_part_of_a_host() {
 
 #[test]
 fn a_lead_that_takes_over_after_a_draw_keeps_why_a_host_was_left_out() {
-    let mut fleet = Fleet::new(Kind::Simple { packets: 1 }, &[0, 0], Settings::default());
+    let mut fleet = Fleet::new(Kind::Simple { packets: 1, one_in: 1 }, &[0, 0], Settings::default());
     fleet.pass(9, &[0, 1]);
     fleet.saw(part(1, Stage::Refused, 0));
     fleet.saw(simple(0, 5));
@@ -419,7 +430,7 @@ fn a_lead_that_takes_over_after_a_draw_keeps_why_a_host_was_left_out() {
     assert_eq!(fleet.job().quotas.unwrap().of, [Some(1), None]);
     // It hears both hosts and has not been told of the refusal.
     fleet.take_over(2, &[0, 0]);
-    let sample = Some((1, vec![Packet { stream: 0, sequence: 2 }]));
+    let sample = given(1, vec![Packet { stream: 0, sequence: 2 }]);
     fleet.pass(1, &[0, 1]);
     fleet.saw(Part { version: 2 << 32, sample, ..simple(0, 5) });
     fleet.pass(2, &[0, 1]);
@@ -432,7 +443,7 @@ fn a_part_that_a_lead_was_not_told_of_is_read_before_its_host_is_lost() {
         for branch_beyond in [0, 9] {
             let settings = Settings { branch_beyond, ..Settings::default() };
             let mut fleet = Fleet::new(Kind::Full { limit: Some(LIMIT) }, &[0, 0], settings);
-            fleet.pass(1, &[0, 1]);
+            fleet.pass(2, &[0, 1]);
             let there = part(1, stage, 0);
             let parts = Parts { epoch: 1, parts: vec![None, Some(there.clone())] };
             fleet.store.insert(Key::Part(1), (at(7), there.into()));
@@ -516,16 +527,17 @@ struct Contest {
     revision: Revision,
     claim: Option<Claim>,
     now: Duration,
+    wall: Duration,
 }
 
 impl Contest {
     fn new() -> Self {
         let contender = Contender::new((1, 1), Duration::ZERO, Settings::default());
-        Self { contender, revision: at(0), claim: None, now: Duration::ZERO }
+        Self { contender, revision: at(0), claim: None, now: Duration::ZERO, wall: HOUR }
     }
 
     fn now(&self) -> Now {
-        Now { mono: self.now, wall: Duration::ZERO }
+        Now { mono: self.now, wall: self.wall + self.now }
     }
 
     /// Passes so many seconds; without answers to writes, if they are lost.
@@ -587,4 +599,64 @@ fn a_holder_that_meets_records_of_later_epochs_claims_above_them() {
     assert_eq!(contest.contender.holds(contest.now()), None);
     contest.pass(5, false);
     assert_eq!(contest.contender.holds(contest.now()), Some(18));
+}
+
+#[test]
+fn a_sample_in_chunks_counts_once_it_is_whole_and_each_packet_is_another() {
+    let packet = |sequence| Packet { stream: 0, sequence };
+    let write = |fleet: &mut Fleet, chunk, round, sequences: [u64; 2]| {
+        let packets = sequences.map(packet).to_vec();
+        fleet.revision += 1;
+        let record = Chunk { epoch: 1, round, packets }.into();
+        fleet.store.insert(Key::Chunk(0, chunk), (at(fleet.revision), record));
+    };
+    for (last, is_whole) in [([2, 3], true), ([1, 3], false)] {
+        let mut fleet = Fleet::new(Kind::Simple { packets: 4, one_in: 1 }, &[0], Settings::default());
+        fleet.pass(9, &[0]);
+        fleet.saw(simple(0, 9));
+        fleet.pass(1, &[0]);
+        write(&mut fleet, 0, 1, [0, 1]);
+        write(&mut fleet, 1, 0, last);
+        let sample = Some(Given { round: 1, packets: Vec::new(), chunks: 2 });
+        fleet.saw(Part { version: 2 << 32, sample, ..simple(0, 9) });
+        fleet.pass(2, &[0]);
+        assert!(fleet.job().outcome.is_none(), "a chunk is of another round");
+        write(&mut fleet, 1, 1, last);
+        fleet.pass(3, &[0]);
+        let told = fleet.published.map(|outcome| outcome.tally.captured.packets);
+        assert_eq!(told, is_whole.then_some(4), "{last:?}");
+    }
+}
+
+#[test]
+fn a_host_that_says_it_captured_more_than_it_was_granted_has_failed() {
+    let mut fleet = Fleet::full(&[0, 0]);
+    fleet.pass(1, &[0, 1]);
+    fleet.saw(part(1, Stage::Delivered, 900));
+    fleet.saw(part(0, Stage::Delivered, 7));
+    fleet.pass(5, &[0, 1]);
+    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
+    assert_eq!(fleet.published.unwrap().tally.captured.packets, 7);
+}
+
+#[test]
+fn a_lead_leaves_a_job_of_other_rules_alone() {
+    let mut fleet = Fleet::full(&[0]);
+    let mut job = fleet.job();
+    job.rules += 1;
+    fleet.store.insert(Key::Job, (at(2), job.clone().into()));
+    fleet.pass(30, &[0]);
+    assert_eq!(fleet.job(), job);
+}
+
+#[test]
+fn a_wall_clock_that_steps_neither_ends_nor_prolongs_a_claim() {
+    for wall in [Duration::ZERO, 2 * HOUR] {
+        let mut contest = Contest::new();
+        contest.pass(5, false);
+        contest.wall = wall;
+        assert_eq!(contest.contender.holds(contest.now()), Some(1));
+        contest.now += Settings::default().takeover;
+        assert_eq!(contest.contender.holds(contest.now()), None);
+    }
 }

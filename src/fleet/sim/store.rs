@@ -39,6 +39,12 @@ pub enum Stream {
     Shares,
     Assignments,
     Parts,
+    Registry,
+}
+
+impl Stream {
+    /// Those that something of a capture's hosts is lost with.
+    pub const PARTS: [Self; 3] = [Self::Shares, Self::Assignments, Self::Parts];
 }
 
 pub fn stream(key: Key) -> Stream {
@@ -47,7 +53,8 @@ pub fn stream(key: Key) -> Stream {
         Key::Job => Stream::Jobs,
         Key::Pool | Key::Shares(_) => Stream::Shares,
         Key::Assignment(_) => Stream::Assignments,
-        Key::Part(_) | Key::Parts(_) => Stream::Parts,
+        Key::Part(_) | Key::Parts(_) | Key::Chunk(..) => Stream::Parts,
+        Key::Registered(_) => Stream::Registry,
     }
 }
 
@@ -61,6 +68,8 @@ pub fn name(key: Key) -> &'static str {
         Key::Assignment(_) => "assignment",
         Key::Part(_) => "part",
         Key::Parts(_) => "parts of a data center",
+        Key::Chunk(..) => "chunk of a sample",
+        Key::Registered(_) => "registry",
     }
 }
 
