@@ -25,6 +25,7 @@ pub mod spool;
 pub mod merge;
 pub mod history;
 pub mod job;
+mod turns;
 pub mod upload;
 pub mod deliver;
 pub mod engine;

@@ -96,7 +96,7 @@ impl From<Refusal> for Failure {
             Refusal::TooManyWaiting { .. } => Self::new(Code::TooManyWaiting, refusal.to_string()),
             Refusal::ShareFull { .. } => Self::new(Code::ShareFull, refusal.to_string()),
             Refusal::StillCapturing(_) => Self::new(Code::StillCapturing, refusal.to_string()),
-            Refusal::NoSlot(_) | Refusal::NoBlocks(_) => Self::new(Code::NoSlot, refusal.to_string()),
+            Refusal::NoSlot(_) | Refusal::NoBlocks(_) | Refusal::SlotsKept { .. } => Self::new(Code::NoSlot, refusal.to_string()),
             Refusal::NoSeries => Self::new(Code::NoSeries, refusal.to_string()),
             Refusal::NoEstimate(_) => Self::new(Code::NotSupported, refusal.to_string()),
             Refusal::EstimateTooSoon { seconds_left } => {

@@ -79,6 +79,17 @@ pub enum Refusal {
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),
+    /// The slots that are free are for accounts that have none.
+    #[error(
+        "this account has a capture, and the last {kept} of this host's {slots} capture slots are kept for accounts that have none; \
+         try again when a capture has ended"
+    )]
+    SlotsKept {
+        /// Captures that can run at once.
+        slots: usize,
+        /// Of those, kept.
+        kept: usize,
+    },
     /// The workers have no block for one more stream.
     #[error(
         "this host's packet buffers suffice for {0} captures at once, and so many are running; try again when one has ended, or \

@@ -48,6 +48,9 @@ use tokio::sync::oneshot;
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
 /// How long the end may take once a task has died, and tasks beyond the requests that are at work.
+/// How long an orderly end waits for threads that read a disk.
+const READS_TIME_MAX: Duration = Duration::from_secs(1);
+
 const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
 const EXIT_AT_ONCE: i32 = 143;
@@ -159,6 +162,9 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         // What the dead task waited for, or others wait for of it, may never come.
         runtime.shutdown_background();
         end_in(LAST_TIME_MAX);
+    } else {
+        // Everything is written. A thread that still reads for somebody who is gone keeps nobody.
+        runtime.shutdown_timeout(READS_TIME_MAX);
     }
     plane.stop();
     drop(counts);

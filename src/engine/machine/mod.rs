@@ -96,6 +96,8 @@ pub(super) struct Config {
     pub slots: usize,
     /// Captures for which the workers have a block for every stream.
     pub admits: usize,
+    /// Accounts of this host.
+    pub accounts: usize,
     pub full_per_account: usize,
     pub simple_interval: Duration,
     pub look_back_interval: Duration,

@@ -3,8 +3,9 @@
 //!
 //! Invariant: the SDK's own retries are off, so that `retry` alone knows whether a request may have been carried out before.
 
-mod extras;
+mod answer;
 mod client;
+mod extras;
 mod multipart;
 mod owner;
 mod retry;
@@ -25,6 +26,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, ProvideCredentials, Region, SharedHttpClient};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
+use answer::AnswerBound;
 use bytes::{Bytes, BytesMut};
 pub use extras::{S3Encryption, S3Extras};
 use multipart::Multipart;
@@ -205,6 +207,7 @@ impl S3Stores {
         let timeout = Duration::from_secs(CONNECT_SECONDS_MAX);
         let builder = builder
             .retry_config(RetryConfig::disabled())
+            .interceptor(AnswerBound)
             .timeout_config(TimeoutConfig::builder().connect_timeout(timeout).build());
         S3Store {
             client: Client::from_conf(builder.build()),
