@@ -398,7 +398,10 @@ impl Client {
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|error| self.broken(&error))? {
             if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(Error::TooLong { url: answer.url().to_string(), status: answer.status().as_u16() });
+                return Err(Error::TooLong {
+                    url: answer.url().to_string(),
+                    status: answer.status().as_u16(),
+                });
             }
             bytes.extend_from_slice(&chunk);
         }

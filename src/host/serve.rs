@@ -47,10 +47,9 @@ use tokio::sync::oneshot;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
-/// How long the end may take once a task has died, and tasks beyond the requests that are at work.
 /// How long an orderly end waits for threads that read a disk.
 const READS_TIME_MAX: Duration = Duration::from_secs(1);
-
+/// How long the end may take once a task has died, and tasks beyond the requests that are at work.
 const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
 const EXIT_AT_ONCE: i32 = 143;
@@ -405,7 +404,8 @@ fn offers(plan: &Plan, storage: &Storage) -> Offers {
 /// What the dashboard needs.
 fn ui(plan: &Plan, is_tls: bool, listen: SocketAddr) -> Ui {
     let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
-    Ui::new(Site { is_tls, listen, hosts, origin }, view_bytes_per_second)
+    let site = Site { is_tls, listen, hosts, origin };
+    Ui::new(site, view_bytes_per_second).with_accounts(plan.accounts.len())
 }
 
 /// What SIGHUP does: the certificate is read again, as it was renewed.

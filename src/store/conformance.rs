@@ -8,7 +8,7 @@ use jiff::Timestamp;
 type Property = fn(&dyn JobStore);
 
 /// Every property and its name.
-pub const ALL: [(&str, Property); 10] = [
+pub const ALL: [(&str, Property); 11] = [
     ("another_accounts_job_is_not_there", another_accounts_job_is_not_there),
     (
         "a_stale_revision_an_unknown_id_and_a_taken_id_are_refused_and_change_nothing",
@@ -97,7 +97,8 @@ fn pages_have_every_wanted_job_once_and_count_those_that_are_wanted(store: &dyn 
         for count_max in [1, 4, 7, 50] {
             let (mut found, mut before, mut pages) = (Vec::new(), None, 0);
             loop {
-                let query = PageQuery { before: before.as_ref(), count_max, is_wanted, is_given_up: &|| false };
+                let query =
+                    PageQuery { before: before.as_ref(), count_max, is_wanted, is_given_up: &|| false };
                 let page = store.page(&account, &query).unwrap();
                 assert_eq!(page.total, expected.len() as u64, "the same on each page");
                 assert!(page.jobs.len() <= count_max);

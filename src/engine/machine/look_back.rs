@@ -178,7 +178,7 @@ impl Machine {
             if reading.values().sum::<usize>() >= LOOK_BACKS_MAX {
                 return;
             }
-            let turn = |look: &&LookBack| {
+            let turn = |look: &&LookBack| -> (usize, u64, Serial) {
                 let account = &look.job.request.account;
                 let served = self.look_backs_served.get(account).copied().unwrap_or(0);
                 (reading.get(account).copied().unwrap_or(0), served, look.serial)

@@ -167,7 +167,11 @@ impl FileStore {
 
     fn open(&self, name: &str) -> Result<(std::fs::File, PathBuf), UploadError> {
         let path = self.place.path().join(name);
-        let opened = Folder::open(&self.place, false).and_then(|folder| folder.read(name));
+        let opened =
+            Folder::open(&self.place, false).and_then(|folder| match self.place.on_customers_word() {
+                true => folder.read_own(name),
+                false => folder.read(name),
+            });
         let file = opened.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => UploadError::NotFound { place: path.display().to_string() },
             _ => disk("open", &path, error),

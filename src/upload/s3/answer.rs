@@ -9,13 +9,14 @@ use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextMut
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::SdkBody;
+use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use http_body_util::Limited;
 
 /// The longest answer that S3 has is a list of 1000 names of 1024 bytes each, three times as long if they are escaped.
 pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-/// What the SDK writes into the query of a request for an object's bytes.
-const OBJECT: &str = "x-id=GetObject";
+/// The request for an object's bytes.
+const OBJECT: &str = "GetObject";
 
 /// See the module. An interceptor, so that no request can be forgotten.
 #[derive(Debug)]
@@ -31,10 +32,9 @@ impl Intercept for AnswerBound {
         &self,
         context: &mut BeforeDeserializationInterceptorContextMut<'_>,
         _components: &RuntimeComponents,
-        _config: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let query = context.request().uri().split_once('?').map_or("", |(_, query)| query);
-        let asks_for_object = query.split('&').any(|pair| pair == OBJECT);
+        let asks_for_object = config.load::<Metadata>().is_some_and(|asked| asked.name() == OBJECT);
         let answer = context.response_mut();
         if asks_for_object && answer.status().is_success() {
             return Ok(());
