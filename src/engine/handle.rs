@@ -79,10 +79,10 @@ pub enum Refusal {
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),
-    /// The slots that are free are for accounts that have none.
+    /// The slots that are free are for accounts that have none. The text does not say that there are others.
     #[error(
-        "this account has a capture, and the last {kept} of this host's {slots} capture slots are kept for accounts that have none; \
-         try again when a capture has ended"
+        "this host's capture slots are nearly all in use, and this account has some of them; try again when one of its captures \
+         has ended"
     )]
     SlotsKept {
         /// Captures that can run at once.

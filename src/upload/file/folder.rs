@@ -271,6 +271,23 @@ fn keep_out_of(root: &OwnedFd, place: &Place, closed: &[(Identity, bool)]) -> io
     }
 }
 
+/// Whether no customer's directory can be below this root, because it lies in a directory that is closed with what is below it.
+pub(super) fn is_closed_root(root: &Path, closed: &[ClosedDir]) -> bool {
+    let place = Place {
+        root: root.to_owned(),
+        below: "any".into(),
+        closed: closed.to_vec(),
+        makes_parents: false,
+        makes_for_objects: false,
+    };
+    let refused = || {
+        let closed = place.closed.iter().filter_map(identified).collect::<io::Result<Vec<_>>>()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        keep_out_of(&rustix::fs::openat(CWD, &place.root, flags, Mode::empty())?, &place, &closed)
+    };
+    refused().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// A closed directory's; none if it is not there, so that nothing can lie in it.
 fn identified(closed: &ClosedDir) -> Option<io::Result<(Identity, bool)>> {
     match identity_of(&closed.dir) {
@@ -403,6 +420,11 @@ mod tests {
         ] {
             let error = open(root, below).expect_err(root);
             assert!(error.to_string().contains("this host's own directory"), "{root} {below}: {error}");
+        }
+        for (root, is_closed) in
+            [("spool", true), ("link", true), ("store", false), ("", false), ("no", false)]
+        {
+            assert_eq!(is_closed_root(&dir.path().join(root), &closed), is_closed, "{root}");
         }
         assert!(open("store", "in").is_ok() && open("", "store/in").is_ok());
     }
