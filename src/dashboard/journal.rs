@@ -2,9 +2,10 @@
 //!
 //! One static: what writes to the log has no value that could be handed down to it.
 //!
-//! Invariant: the rings are bounded, in lines and in their length; a writer waits for a look through one of them at most. Warnings of
-//! the host, of accounts and of strangers have a ring each, and so have the audit trail and failed logins. In a ring of accounts the
-//! one with the most lines loses its oldest. So what an account or a stranger does again and again pushes out nothing of others.
+//! Invariant: the rings are bounded, in lines and in their length; a writer waits for a look through one of them at most.
+//! Warnings of the host, of accounts and of strangers have a ring each, and so have the audit trail and failed logins. In a ring
+//! of accounts the one with the most lines loses its oldest. So what an account or a stranger does again and again pushes out
+//! nothing of others.
 
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};

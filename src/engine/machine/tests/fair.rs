@@ -34,7 +34,7 @@ fn accounts_leave_a_slot_for_each_that_has_none() {
 }
 
 #[test]
-fn the_next_look_back_is_of_the_account_that_reads_least_and_waited_longest() {
+fn the_account_that_reads_least_looks_back_next() {
     let mut bench = Bench::new(Config { has_history: true, ..config() });
     bench.tick();
     bench.step(Input::RecordingPlaced { serial: 1, made: Ok(()) });
