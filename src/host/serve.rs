@@ -48,7 +48,7 @@ use tokio::sync::oneshot;
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
 /// How long an orderly end waits for threads that read a disk.
-const READS_TIME_MAX: Duration = Duration::from_secs(1);
+const READS_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long the end may take once a task has died, and tasks beyond the requests that are at work.
 const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
@@ -156,19 +156,21 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
     let result = runtime.block_on(run(&plan, engine, listener, tls, &storage, observation));
+    let mut left = Some(runtime);
     if let Err(error) = &result {
         tracing::error!(%error, "the host ends");
         // What the dead task waited for, or others wait for of it, may never come.
-        runtime.shutdown_background();
+        left.take().into_iter().for_each(Runtime::shutdown_background);
         end_in(LAST_TIME_MAX);
-    } else {
-        // Everything is written. A thread that still reads for somebody who is gone keeps nobody.
-        runtime.shutdown_timeout(READS_TIME_MAX);
     }
     plane.stop();
     drop(counts);
     ports::log_counters(&started);
     storage.take_in();
+    if let Some(runtime) = left {
+        // Everything is written. A thread that still reads for somebody who is gone keeps nobody.
+        runtime.shutdown_timeout(READS_TIME_MAX);
+    }
     tracing::info!("ended");
     result
 }

@@ -50,7 +50,7 @@ fn the_account_that_reads_least_looks_back_next() {
     assert_eq!(flood.iter().filter(|(_, effects)| reads(effects)).count(), LOOK_BACKS_MAX);
     let (others, effects) = asked(&mut bench, "b");
     assert!(!reads(&effects), "both places are taken");
-    // The first that ends makes room for the other account, whoever asked before.
+    // The first that ends makes room for the other account, although the flood came before.
     bench.step(Input::LookedBack { serial: flood[0].0, result: Err(String::new()) });
     let looking = bench.machine.look_backs().filter(|look| look.is_looking());
     let looking: Vec<Serial> = looking.map(|look| look.serial).collect();
