@@ -14,6 +14,7 @@ use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use crate::dashboard::StreamPlace;
 use crate::deliver::{manifest_name, signature_name};
+use crate::http::Standing;
 use crate::job::{AccountId, BucketTerms, Job, Kind};
 use crate::seldom::SeldomOfEach;
 use crate::upload::{FileStore, ObjectStore, UploadError, within};
@@ -123,7 +124,7 @@ async fn object(
         let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
         return answer(&headers, found, &etag(found, None), bytes, Source::File(file)).await;
     }
-    let place = place(&api, &account)?;
+    let place = place(&api, &parts, &account)?;
     audit(&parts, &format!("view of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
     // Before anything is answered: whether it can be read at all.
@@ -134,13 +135,17 @@ async fn object(
     answer(&headers, found, &etag, found.bytes, Source::Stored(Box::new(view))).await
 }
 
-fn place(api: &ApiState, account: &AccountId) -> Result<StreamPlace, Failure> {
-    api.ui.views.take(Some(&account.0)).ok_or_else(|| {
+fn place(api: &ApiState, parts: &Parts, account: &AccountId) -> Result<StreamPlace, Failure> {
+    let place = api.ui.views.take(Some(&account.0)).ok_or_else(|| {
         Failure::new(
             Code::TooManyViews,
             "your account, or this host, reads as many objects as it may at once; try again in a second",
         )
-    })
+    })?;
+    if let Some(standing) = parts.extensions.get::<Arc<Standing>>() {
+        standing.is_a_view();
+    }
+    Ok(place)
 }
 
 /// An object on its way to a viewer.
@@ -187,7 +192,7 @@ async fn manifest(
     if !job.status.ended() {
         return Err(Failure::new(Code::NotEnded, "the capture has not ended; its manifest is written last"));
     }
-    let place = place(&api, &account)?;
+    let place = place(&api, &parts, &account)?;
     audit(&parts, &format!("view of the manifest of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
     let text = ask(&job, store.get(&manifest_name(&job.id), MANIFEST_BYTES_MAX)).await?;

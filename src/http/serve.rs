@@ -209,7 +209,8 @@ impl Visit {
         }
         let tls = self.house.door.tls.as_ref().map(|tls| tls.acceptor());
         let write_time_max = self.house.door.bounds.write_time_max;
-        let paced = |stream| Paced::new(stream, write_time_max, || Cut::Slow.count());
+        let pace = self.place.standing.pace();
+        let paced = |stream| Paced::new(stream, write_time_max, || Cut::Slow.count()).at(pace);
         match tls {
             None => self.answer(paced(stream)).await,
             Some(tls) => match handshake(&tls, stream, paced).await {
