@@ -101,7 +101,7 @@ mod dpdk {
             .layout_tests(false)
             .generate_comments(false)
             .derive_default(true)
-            .allowlist_var("TRAWL_BURST|RTE_PKTMBUF_HEADROOM");
+            .allowlist_var("TRAWL_[A-Z]+|RTE_PKTMBUF_HEADROOM");
         for function in FUNCTIONS {
             builder = builder.allowlist_function(function);
         }

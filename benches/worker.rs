@@ -199,6 +199,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?);
     let config = DataPlaneConfig {
         worker_cores: vec![poll],
+        worker_nodes: Vec::new(),
+        queue_workers: Vec::new(),
         bypasses_lanes: false,
         writer_cores: vec![main],
         blocks: 256,

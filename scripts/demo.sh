@@ -110,6 +110,7 @@ ui_config() {
 token_sha256 = "$(hash "$OPERATOR_TOKEN")"
 [capture]
 byte_limit_max = "256MiB"
+captures_max = 32
 simple_interval_seconds = 5
 [history]
 enabled = true
@@ -190,8 +191,8 @@ show_ui() {
     note "token         $TRAWL_TOKEN"
     note "operator      $OPERATOR_TOKEN   (for http://127.0.0.1:$port/ui/host)"
     note "Frames of curl, dig, ping, ssh and iperf3 come by all the time, as fast as a core can take them. Try"
-    note "- a full capture of UDP: whole packets, into $WORK/bucket, until 256 MiB are there or its time is up;"
-    note "- one of all packets: more than a disk takes, so the page says what was lost, where, and why;"
+    note "- a full capture of UDP from port 53 for 20 s: every packet, whole, into $WORK/bucket;"
+    note "- one of all packets: more than a disk takes until 256 MiB are there, so the page says what was lost, where, and why;"
     note "- a simple capture: a file to download;"
     note "- a look back, after a quarter of a minute: packets that have already passed, one in a thousand."
     note "Ctrl-C ends the host."

@@ -186,3 +186,10 @@ const _: () =
     assert!(LOOK_BACKS_MAX as u64 * SIMPLE_PACKETS_MAX * LOOK_BACK_PACKET_BYTES < OTHER_MEMORY_BYTES_MAX);
 const _: () = assert!(LOOK_BACKS_PER_ACCOUNT_MAX > LOOK_BACKS_MAX);
 const _: () = assert!(FULL_SNAPLEN as usize >= FRAME_BYTES_MAX);
+
+/// A port whose link is up is told of when no frame has come for so long: a mirror that carries anything is never so quiet, since
+/// switches send their own protocols every half minute or so.
+pub const PORT_QUIET: Duration = Duration::from_secs(60);
+
+/// Counters of a port's driver that metrics show: with 64 queues the drivers that count most of all have about 800.
+pub const PORT_XSTATS_MAX: usize = 1024;

@@ -12,7 +12,7 @@ import sys
 
 from . import Failed
 
-BENCHES = ("stages", "scale", "worker", "history", "api", "viewers", "strangers", "upload", "merge", "loadtest", "soak", "frames", "fleet")
+BENCHES = ("stages", "beside", "scale", "worker", "history", "api", "viewers", "strangers", "upload", "merge", "loadtest", "soak", "frames", "fleet")
 
 
 def usage():

@@ -74,6 +74,18 @@ impl Arena {
     /// # Errors
     /// [`ArenaError::Map`] when there is no memory.
     pub fn map(blocks: usize, hugepages: Hugepages) -> Result<(Vec<Block>, ArenaFacts), ArenaError> {
+        Self::map_near(blocks, hugepages, None)
+    }
+
+    /// As [`Arena::map`], in the memory of a NUMA node as far as that has any left.
+    ///
+    /// # Errors
+    /// As [`Arena::map`].
+    pub fn map_near(
+        blocks: usize,
+        hugepages: Hugepages,
+        node: Option<u32>,
+    ) -> Result<(Vec<Block>, ArenaFacts), ArenaError> {
         // A whole number of 2 MiB hugepages: a hugetlb mapping must be one to be unmapped again.
         let bytes = (blocks * BLOCK_BYTES).next_multiple_of(2 << 20);
         let (base, huge) = match hugepages {
@@ -87,6 +99,9 @@ impl Arena {
         let kind = if huge { "hugepages" } else { "ordinary pages" };
         let base = base.map_err(|source| ArenaError::Map { bytes, kind, source })?;
         let mapping = Arc::new(Mapping { base, bytes });
+        if let Some(node) = node {
+            prefer(base, bytes, node);
+        }
         let locked = lock(base, bytes);
         let blocks = (0..blocks)
             .map(|i| {
@@ -187,7 +202,8 @@ fn map(bytes: usize, huge: bool) -> std::io::Result<NonNull<u8>> {
             std::ptr::null_mut(),
             bytes,
             ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE | MapFlags::POPULATE | huge_flag,
+            // Not populated: pages come when they are written below, from the node that is preferred by then.
+            MapFlags::PRIVATE | huge_flag,
         )
     }?;
     if !huge {
@@ -199,6 +215,25 @@ fn map(bytes: usize, huge: bool) -> std::io::Result<NonNull<u8>> {
     let _refusal_costs_secrecy_of_a_dump_only = unsafe { madvise(base, bytes, Advice::LinuxDontDump) };
     NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mmap returned null"))
 }
+
+/// Pages that are not there yet come from this node, or from another if it has none left (mbind(2)). A kernel that cannot says so and
+/// costs speed only.
+#[cfg(not(miri))]
+fn prefer(base: NonNull<u8>, bytes: usize, node: u32) {
+    const MPOL_PREFERRED: libc::c_long = 1;
+    let (word, bit) = ((node / u64::BITS) as usize, node % u64::BITS);
+    let mut mask = [0_u64; 16];
+    let Some(nodes) = mask.get_mut(word) else { return };
+    *nodes = 1 << bit;
+    let bits = mask.len() * u64::BITS as usize;
+    // SAFETY: base..base+bytes is a mapping of ours; the mask has so many bits; a policy changes no contents.
+    let _speed_only = unsafe {
+        libc::syscall(libc::SYS_mbind, base.as_ptr(), bytes, MPOL_PREFERRED, mask.as_ptr(), bits, 0_u32)
+    };
+}
+
+#[cfg(miri)]
+fn prefer(_: NonNull<u8>, _: usize, _: u32) {}
 
 #[cfg(not(miri))]
 fn unmap(base: NonNull<u8>, bytes: usize) {
@@ -256,6 +291,19 @@ mod tests {
             assert_eq!(usize::from(block.bytes()[0]), i + 1);
             assert_eq!(usize::from(block.bytes()[BLOCK_BYTES - 1]), i + 1);
         }
+    }
+
+    /// The kernel lists the policy of each mapping in `numa_maps`, where it has one.
+    #[cfg(not(miri))]
+    #[test]
+    fn an_arena_near_a_node_is_mapped_with_that_preference() {
+        let (mut blocks, _) = Arena::map_near(2, Hugepages::Never, Some(0)).unwrap();
+        blocks[1].bytes_mut()[0] = 1;
+        let Ok(maps) = std::fs::read_to_string("/proc/self/numa_maps") else { return };
+        let first = blocks[0].bytes().as_ptr() as usize;
+        let address = format!("{first:x} ");
+        let line = maps.lines().find(|line| line.trim_start_matches('0').starts_with(&address));
+        assert!(line.is_some_and(|line| line.contains("prefer")), "{address}: {maps}");
     }
 
     #[test]

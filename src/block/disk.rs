@@ -62,13 +62,13 @@ pub(crate) enum Attempt {
 #[cfg(test)]
 type Faults = Box<dyn FnMut(Attempt) -> Option<i32> + Send>;
 
-/// Whether this host lets the process use io_uring. Containers' seccomp filters (EPERM, ENOSYS) and
-/// `kernel.io_uring_disabled` (EPERM) do not.
+/// Whether this host lets the process write through io_uring. Containers' seccomp filters (EPERM, ENOSYS), which may refuse each of
+/// its calls, and `kernel.io_uring_disabled` (EPERM) do not; kernels before 5.6 have it and cannot write with it (EINVAL).
 ///
 /// # Errors
 /// What the kernel says.
 pub fn try_io_uring() -> io::Result<()> {
-    IoUring::new(1).map(drop)
+    open_ring(1).map(drop)
 }
 
 /// A bounded set of writes in flight.
@@ -99,7 +99,7 @@ impl<T> DiskQueue<T> {
     pub fn new(depth: u32) -> Self {
         let depth = depth as usize;
         Self {
-            backend: open_ring(depth),
+            backend: open_ring(depth).map_or(Backend::Plain, |ring| Backend::Uring(Box::new(ring))),
             slots: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             finished: VecDeque::with_capacity(depth),
@@ -131,8 +131,20 @@ impl<T> DiskQueue<T> {
     }
 
     /// Whether writes overlap with the caller's work.
-    fn is_asynchronous(&self) -> bool {
+    #[must_use]
+    pub fn is_asynchronous(&self) -> bool {
         matches!(self.backend, Backend::Uring(_))
+    }
+
+    /// Asks for a ring, if there is none.
+    ///
+    /// # Errors
+    /// What the kernel says; writes are then done one by one.
+    pub fn renew(&mut self) -> io::Result<()> {
+        if let Backend::Plain = self.backend {
+            self.backend = Backend::Uring(Box::new(open_ring(self.slots.len())?));
+        }
+        Ok(())
     }
 
     /// Writes that were started and not yet returned by [`DiskQueue::finished`].
@@ -234,7 +246,7 @@ impl<T> DiskQueue<T> {
         }
         // What the kernel has not taken goes with the ring.
         self.backend = Backend::Plain;
-        self.backend = open_ring(self.slots.len());
+        let _writes_go_on_without_it = self.renew();
         self.refused = 0;
         while let Some(slot) = self.pushed.pop_front() {
             self.end_plainly(slot);
@@ -319,11 +331,28 @@ impl<T> DiskQueue<T> {
     }
 }
 
-fn open_ring(depth: usize) -> Backend {
+/// A ring that can write, which is tried with a byte for `/dev/null`.
+fn open_ring(depth: usize) -> io::Result<IoUring> {
     let depth = u32::try_from(depth).unwrap_or(u32::MAX);
-    match IoUring::new(depth.next_power_of_two()) {
-        Ok(ring) => Backend::Uring(Box::new(ring)),
-        Err(_) => Backend::Plain,
+    let mut ring = IoUring::new(depth.next_power_of_two())?;
+    static BYTE: [u8; 1] = [0];
+    let null = File::options().write(true).open("/dev/null")?;
+    let entry = opcode::Write::new(types::Fd(null.as_raw_fd()), BYTE.as_ptr(), 1).build();
+    // SAFETY: the byte is there for all time, and the kernel holds the file from when it takes the entry, which it does below or never.
+    if unsafe { ring.submission().push(&entry) }.is_err() {
+        return Err(io::Error::other("the ring has no room for a write"));
+    }
+    let result = loop {
+        match ring.submit_and_wait(1) {
+            Err(e) if e.raw_os_error() == Some(Errno::INTR.raw_os_error()) => {}
+            Err(e) => return Err(e),
+            Ok(_) => break ring.completion().next().map_or(0, |completion| completion.result()),
+        }
+    };
+    match result {
+        1 => Ok(ring),
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        error => Err(io::Error::from_raw_os_error(-error)),
     }
 }
 
@@ -429,6 +458,23 @@ mod tests {
             };
             assert_eq!(write_with(refuse), (0, true), "{refused} calls refused");
         }
+    }
+
+    #[test]
+    fn a_queue_without_a_ring_writes_all_the_same_and_gets_one_when_it_asks_again() {
+        let (mut blocks, _) = Arena::map(2, Hugepages::Never).unwrap();
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let mut queue = DiskQueue::new(2);
+        queue.backend = Backend::Plain;
+        for offset in [0, BLOCK_BYTES as u64] {
+            let block = blocks.pop().unwrap();
+            queue.start(Write { file: Arc::clone(&file), block, bytes: BLOCK_BYTES, offset, tag: () });
+            assert!(queue.finished(true).unwrap().1.is_ok());
+            // A host that has none says so, and the queue stays as it is.
+            let has_one = try_io_uring().is_ok();
+            assert_eq!((queue.renew().is_ok(), queue.is_asynchronous()), (has_one, has_one));
+        }
+        assert_eq!(file.metadata().unwrap().len(), 2 * BLOCK_BYTES as u64);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Invariant: only its thread writes a heartbeat, with plain stores and as part of its housekeeping, never for a packet.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Heartbeat of a worker, a writer, the publisher or the engine. It has cache lines of its own, so that reading it slows no other
 /// thread.
@@ -18,6 +18,8 @@ pub struct Heartbeat {
     written_bytes: AtomicU64,
     fsyncs: AtomicU64,
     blocks_free: AtomicU64,
+    blocks_waiting: AtomicU64,
+    has_ring: AtomicBool,
     extremes: Extremes,
     /// The window that the reader is in; the only word that another thread writes.
     window: AtomicU64,
@@ -71,6 +73,10 @@ pub struct HeartbeatReading {
     pub fsyncs: u64,
     /// Free blocks of a worker.
     pub blocks_free: u64,
+    /// Its blocks that are with the writers.
+    pub blocks_waiting: u64,
+    /// Whether a writer has io_uring.
+    pub has_ring: bool,
     /// The most messages that waited since the start.
     pub queued_max: u64,
     /// The same in the window before [`Heartbeat::turn`] was called last.
@@ -133,6 +139,18 @@ impl Heartbeat {
         }
     }
 
+    /// Sets how many of the worker's blocks are with the writers.
+    #[inline]
+    pub fn waiting(&self, blocks: usize) {
+        self.blocks_waiting.store(blocks as u64, Relaxed);
+    }
+
+    /// Sets whether the writer has io_uring.
+    #[inline]
+    pub fn ring(&self, has_ring: bool) {
+        self.has_ring.store(has_ring, Relaxed);
+    }
+
     /// Counts messages taken and writes ended.
     #[inline]
     pub fn done(&self, count: u64) {
@@ -170,6 +188,8 @@ impl Heartbeat {
             written_bytes: get(&self.written_bytes),
             fsyncs: get(&self.fsyncs),
             blocks_free: get(&self.blocks_free),
+            blocks_waiting: get(&self.blocks_waiting),
+            has_ring: self.has_ring.load(Relaxed),
             queued_max: get(&self.extremes.queued_max[0]),
             queued_max_lately: get(&self.extremes.queued_max[1]),
             blocks_free_min: get(&self.extremes.blocks_free_min[0]).min(self.blocks),

@@ -25,7 +25,13 @@ impl BlockShare {
     #[must_use]
     pub fn dealt(blocks: usize, queues: usize, workers: usize) -> Self {
         let workers = workers.min(queues).max(1);
-        Self { blocks: blocks / workers, queues: queues.div_ceil(workers), workers }
+        Self::of(blocks, queues.div_ceil(workers), workers)
+    }
+
+    /// What a worker has if so many blocks are dealt over so many workers, of which one has so many queues and none has more.
+    #[must_use]
+    pub fn of(blocks: usize, queues: usize, workers: usize) -> Self {
+        Self { blocks: blocks / workers.max(1), queues, workers: workers.max(1) }
     }
 
     /// Blocks that a worker needs for so many captures at once; the history's recording counts as one.

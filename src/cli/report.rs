@@ -124,9 +124,12 @@ pub fn ledger(ledger: &Ledger) -> String {
     let counts = Dropped::CAUSES.into_iter().zip(dropped.counts());
     let shown = counts.filter(|(cause, count)| *count > 0 || *cause != "share");
     let causes: Vec<_> = shown.map(|(cause, count)| format!("{cause} {count}")).collect();
-    let verdict = match port.uncounted {
-        true => format!("more may be lost than is counted: a port does not count what it loses\n{verdict}"),
-        false => verdict,
+    let verdict = match (port.warning(), port.uncounted) {
+        (Some(warning), _) => format!("{warning}\n{verdict}"),
+        (None, true) => {
+            format!("more may be lost than is counted: a port does not count what it loses\n{verdict}")
+        }
+        (None, false) => verdict,
     };
     format!(
         "offered {offered} = rx {rx} + imissed {} + rx_nombuf {} + ierrors {}{discarded}\n\

@@ -114,10 +114,13 @@ fn verdict(verified: &Verified, findings: &[String]) -> String {
     }
     let text = format!("verified: {} objects, {} packets", verified.manifest.objects.len(), verified.packets);
     let Manifest { complete, ledger, .. } = &verified.manifest;
-    let lost = match (complete, ledger.port.uncounted && ledger.lost() == 0) {
-        (true, _) => "",
-        (false, true) => "; packets may be lost that no counter knows: a port does not count what it loses",
-        (false, false) => "; packets were lost, see the ledger",
+    let lost = match (complete, ledger.port.warning(), ledger.port.uncounted && ledger.lost() == 0) {
+        (true, ..) => String::new(),
+        (false, Some(gap), _) => format!("; {gap}"),
+        (false, None, true) => {
+            "; packets may be lost that no counter knows: a port does not count what it loses".to_owned()
+        }
+        (false, None, false) => "; packets were lost, see the ledger".to_owned(),
     };
     format!("{text}{lost}\n{identity}")
 }

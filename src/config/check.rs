@@ -16,6 +16,7 @@ pub use memory::{blocks, dpdk_bytes, memory_rows};
 use super::level::chosen;
 use super::plan::Plan;
 use super::problem::covered;
+use super::topology::{Topology, node_of_port};
 use super::{PortPlan, Problem};
 use crate::block::try_io_uring;
 use crate::interface::active_features;
@@ -252,11 +253,44 @@ fn cores(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
         }
     }
     let queues: usize = plan.ports.iter().map(|port| usize::from(port.queues)).sum();
-    let workers = plan.cores.workers.len();
-    if workers > queues {
+    let (workers, used) = (plan.cores.workers.len(), plan.dealt().cores.len());
+    if workers > used {
         let text =
-            format!("{workers} workers for {queues} queues: {} would have nothing to poll", workers - queues);
+            format!("{workers} workers for {queues} queues: {} would have nothing to poll", workers - used);
         findings.push(Finding::warning("cores.workers", text, "raise port.queues or remove cores"));
+    }
+    remote(plan, host, findings);
+}
+
+/// Ports that are polled from another NUMA node than their own: each frame comes over the link between the processors.
+fn remote(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
+    let (dealt, topology) = (plan.dealt(), Topology::read(&host.root));
+    let mut queues = dealt.workers.iter();
+    for (at, port) in plan.ports.iter().enumerate() {
+        let of_port: Vec<_> = queues.by_ref().take(port.queues.into()).map(|of| dealt.cores[*of]).collect();
+        let Some(node) = node_of_port(port, &host.root) else { continue };
+        let mut far: Vec<_> = of_port
+            .into_iter()
+            .filter(|core| topology.of_core(*core).is_some_and(|other| other != node))
+            .collect();
+        far.sort_unstable();
+        far.dedup();
+        if far.is_empty() {
+            continue;
+        }
+        let near =
+            topology.nodes.iter().find(|(number, _)| *number == node).map(|(_, cores)| cores.as_slice());
+        let near = near.unwrap_or_default();
+        let workers: Vec<_> = plan.cores.workers.iter().filter(|core| near.contains(core)).collect();
+        let text =
+            format!("{} is on NUMA node {node} and is polled by cores {far:?} of other nodes", port.name());
+        let advice = match workers.is_empty() {
+            true => {
+                format!("add cores of node {node} to cores.workers: {near:?}; and name them in port.workers")
+            }
+            false => format!("set port.workers = {workers:?}"),
+        };
+        findings.push(Finding::warning(&format!("port[{at}].workers"), text, advice));
     }
 }
 

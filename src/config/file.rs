@@ -92,6 +92,10 @@ sections! {
         mbufs: u64 = 4096,
         /// The longest frame that is received.
         frame_bytes_max: u64 = 9018,
+        /// Whether the host does not start without it.
+        required: bool = true,
+        /// Cores that poll its queues; any of `cores.workers` when empty.
+        workers: Vec<u64> = Vec::new(),
     }
     /// `[cores]`
     Cores {
@@ -211,6 +215,10 @@ sections! {
         deliveries_per_account: u64 = 4,
         /// How long a delivery may get nowhere while others wait for its turn.
         turn_seconds: u64 = 90,
+        /// Blocks waiting for the disk, in percent, from which on deliveries stand back for captures; 100 for never.
+        wait_percent: u64 = 25,
+        /// Percent of the time that deliveries work although captures press, once the spool is above its high-water mark.
+        share_percent: u64 = 50,
         /// Memory of all deliveries; enough for all parts of `deliveries_max` of them when absent.
         memory_bytes_max: Option<ByteSize> = None,
         /// Between two ownership challenges of one account for one bucket.

@@ -9,11 +9,13 @@ mod file;
 pub(crate) mod level;
 mod load;
 mod plan;
+mod ports;
 mod problem;
 mod resolve;
 mod rules;
 mod size;
 mod tenancy;
+mod topology;
 mod ui;
 
 pub use plan::{
@@ -22,3 +24,4 @@ pub use plan::{
 };
 pub use problem::{Problem, Problems};
 pub use size::ByteSize;
+pub use topology::{Topology, node_of_port};

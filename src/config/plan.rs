@@ -5,13 +5,14 @@
 
 use crate::api::{Credential, Rules};
 use crate::block::{BlockShare, Hugepages};
+use crate::drivers::Bus;
 use crate::history::HistoryConfig;
 use crate::job::AccountId;
 use crate::ownership::ProofRules;
 use crate::pcap::ObjectFormat;
 use crate::spool::SpoolConfig;
 use crate::upload::StoresConfig;
-use crate::worker::{Sample, Timers};
+use crate::worker::{Dealt, Sample, Timers, Wish, deal};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -88,22 +89,20 @@ pub struct PortPlan {
     pub mbufs: u32,
     /// The longest frame that is received, in bytes without FCS.
     pub frame_bytes_max: u32,
+    /// Whether the host does not start without it.
+    pub required: bool,
+    /// Cores that poll its queues, all of them in [`CoresPlan::workers`]; any when empty.
+    pub workers: Vec<usize>,
 }
 
 impl PortPlan {
     /// The full PCI address (`0000:03:00.0`) if the device is given by one, with or without its domain.
     #[must_use]
     pub fn pci_address(&self) -> Option<String> {
-        let address = self.device.split(',').next()?;
-        let full =
-            if address.len() == "03:00.0".len() { format!("0000:{address}") } else { address.to_owned() };
-        let legal = full.len() == 12
-            && full.bytes().enumerate().all(|(at, byte)| match at {
-                4 | 7 => byte == b':',
-                10 => byte == b'.',
-                _ => byte.is_ascii_hexdigit(),
-            });
-        legal.then(|| full.to_ascii_lowercase())
+        match Bus::of(&self.device) {
+            Bus::Pci(address) => Some(address),
+            Bus::Other | Bus::Virtual => None,
+        }
     }
 
     /// Name of the device: what stands before the first comma.
@@ -164,11 +163,24 @@ impl BlocksPlan {
 }
 
 impl Plan {
+    /// Every port's device, as written.
+    #[must_use]
+    pub fn devices(&self) -> Vec<&str> {
+        self.ports.iter().map(|port| port.device.as_str()).collect()
+    }
+
     /// What a worker has of the blocks.
     #[must_use]
     pub fn block_share(&self) -> BlockShare {
-        let queues = self.ports.iter().map(|port| usize::from(port.queues)).sum();
-        BlockShare::dealt(self.blocks.count, queues, self.cores.workers.len())
+        let dealt = self.dealt();
+        BlockShare::of(self.blocks.count, dealt.queues_max(), dealt.cores.len())
+    }
+
+    /// Which worker polls which queue.
+    #[must_use]
+    pub fn dealt(&self) -> Dealt {
+        let wishes = self.ports.iter().map(|port| Wish { queues: port.queues, cores: &port.workers });
+        deal(&wishes.collect::<Vec<_>>(), &self.cores.workers)
     }
 
     /// Captures that can be attached at once, with the history's recording.
@@ -249,6 +261,10 @@ pub struct UploadPlan {
     pub deliveries_per_account: usize,
     /// How long a delivery may get nowhere while others wait.
     pub turn: Duration,
+    /// Blocks waiting for the disk, in percent, from which on deliveries stand back for captures; 100 for never.
+    pub wait_percent: u64,
+    /// Percent of the time that deliveries work although captures press, once the spool is above its high-water mark.
+    pub share_percent: u64,
     /// Memory of all deliveries at once.
     pub memory_bytes: u64,
     /// Between two ownership challenges of one account for one bucket; zero for no such rule.

@@ -200,3 +200,23 @@ fn a_peer_and_an_account_have_their_share_of_the_connections_unless_it_is_said_o
     assert!(refused("trusted_proxies = [\"10.0.0.0/8\", \"10.1.2.3/8\"]").contains("api.trusted_proxies[1]"));
     assert!(refused("trusted_proxies = [\"proxy.example\"]").contains("api.trusted_proxies[0]"));
 }
+
+#[test]
+fn a_ports_cores_are_those_of_workers_and_each_once() {
+    let plan = |workers: &str| {
+        let text = EXAMPLE.replace("queues = 1", &format!("queues = 2\nworkers = {workers}"));
+        Plan::parse(&text.replace("workers = [1]", "workers = [1, 2, 3]"))
+    };
+    let dealt = plan("[3, 2]").unwrap().dealt();
+    assert_eq!((dealt.cores, dealt.workers), (vec![2, 3], vec![0, 1]));
+    for (workers, words) in [("[7]", "no worker runs there"), ("[2, 2]", "twice")] {
+        let problems = plan(workers).unwrap_err().to_string();
+        assert!(problems.contains("port[0].workers") && problems.contains(words), "{problems}");
+    }
+}
+
+#[test]
+fn a_config_without_a_core_for_workers_is_refused_in_words_and_panics_nowhere() {
+    let problems = Plan::parse(&EXAMPLE.replace("workers = [1]", "workers = []")).unwrap_err().to_string();
+    assert!(problems.contains("cores.workers") && problems.contains("at least one core"), "{problems}");
+}

@@ -6,7 +6,7 @@ use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
 use super::rules::Rules;
-use super::{ByteSize, Problem, accounts, tenancy, ui};
+use super::{ByteSize, Problem, accounts, ports::ports, tenancy, ui};
 use crate::api;
 use crate::block::Hugepages;
 use crate::history::HistoryConfig;
@@ -63,7 +63,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
-        ports: ports(&mut rules, &file.port),
+        ports: ports(&mut rules, &file.port, &cores.workers),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store,
         high_water_percent: high_water(&mut rules, &file.spool),
@@ -131,69 +131,6 @@ fn eal(rules: &mut Rules, arguments: &[String]) -> Vec<String> {
         }
     }
     arguments.to_vec()
-}
-
-fn ports(rules: &mut Rules, ports: &[file::Port]) -> Vec<PortPlan> {
-    if ports.is_empty() {
-        rules.problems.push(Problem::Missing {
-            key: "port".to_owned(),
-            advice: "add a [[port]] with device = a PCI address or a vdev string".to_owned(),
-        });
-    }
-    let mut plans: Vec<PortPlan> = Vec::new();
-    for (at, port) in ports.iter().enumerate() {
-        let plan = self::port(rules, port, &format!("port[{at}]"));
-        let identity = |port: &PortPlan| port.pci_address().unwrap_or_else(|| port.name().to_owned());
-        if !plan.device.is_empty() && plans.iter().any(|other| identity(other) == identity(&plan)) {
-            let advice = "this device is given by an earlier [[port]]; remove one, or number vdevs apart (net_pcap0, net_pcap1)";
-            rules.wrong(format!("port[{at}].device"), format!("{:?}", plan.device), advice);
-        }
-        plans.push(plan);
-    }
-    plans
-}
-
-fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
-    let device = port.device.trim();
-    if device.is_empty() {
-        rules.problems.push(Problem::Missing {
-            key: format!("{key}.device"),
-            advice:
-                "write a PCI address (\"0000:03:00.0\"), an interface (\"interface:eth0\") or a vdev string"
-                    .to_owned(),
-        });
-    } else if device.contains(['\0', '\n']) {
-        rules.wrong(format!("{key}.device"), format!("{device:?}"), "write one line without NUL");
-    }
-    let queues_max = u64::from(limits::QUEUES_MAX);
-    let queues = rules.range(
-        format!("{key}.queues"),
-        port.queues,
-        (1, queues_max),
-        "each queue is a stream of its own",
-    );
-    let rx_descriptors = rules.range(
-        format!("{key}.rx_descriptors"),
-        port.rx_descriptors,
-        (64, 32_768),
-        "no device takes others",
-    );
-    let mbufs_min = rx_descriptors + 2 * limits::BURST as u64 + 1;
-    let why = "the descriptors hold rx_descriptors of them while two bursts are on their way; beyond a million, buffer in blocks";
-    let mbufs = rules.range(format!("{key}.mbufs"), port.mbufs, (mbufs_min, 1 << 20), why);
-    let frame_bytes_max = rules.range(
-        format!("{key}.frame_bytes_max"),
-        port.frame_bytes_max,
-        (64, 65_535),
-        "an Ethernet frame has at least 64 bytes, and DPDK counts its length in 16 bits",
-    );
-    PortPlan {
-        device: device.to_owned(),
-        queues: queues as u16,
-        rx_descriptors: rx_descriptors as u16,
-        mbufs: mbufs as u32,
-        frame_bytes_max: frame_bytes_max as u32,
-    }
 }
 
 fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
@@ -481,6 +418,8 @@ fn upload(
         deliveries_max: 1,
         deliveries_per_account: 1,
         turn: Duration::ZERO,
+        wait_percent: 0,
+        share_percent: 0,
         memory_bytes: 0,
         challenge_interval: Duration::ZERO,
         proofs: ProofRules::default(),

@@ -62,6 +62,10 @@ pub(super) fn deliveries(
     let host = rules.range("upload.deliveries_max", upload.deliveries_max, bounds, why);
     let (key, why) = ("upload.deliveries_per_account", "of upload.deliveries_max");
     let account = rules.range(key, upload.deliveries_per_account, (1, host), why);
+    let why = "100 for deliveries that never stand back";
+    let wait_percent = rules.range("upload.wait_percent", upload.wait_percent, (1, 100), why);
+    let why = "a percentage; with 0 a spool that is nearly full would only fill further";
+    let share_percent = rules.range("upload.share_percent", upload.share_percent, (1, 100), why);
     let why = "a slow link needs a minute for a part";
     let turn = rules.range("upload.turn_seconds", upload.turn_seconds, (1, 3600), why);
     let (key, why) = ("upload.challenge_interval_seconds", "zero for no such rule, up to an hour");
@@ -96,6 +100,8 @@ pub(super) fn deliveries(
         deliveries_max: host as usize,
         deliveries_per_account: account as usize,
         turn: Duration::from_secs(turn),
+        wait_percent,
+        share_percent,
         memory_bytes: memory,
         challenge_interval: Duration::from_secs(challenge),
         proofs,

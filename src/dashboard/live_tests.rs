@@ -92,7 +92,7 @@ impl Reader {
 }
 
 #[test]
-fn of_captures_that_end_at_one_moment_as_many_are_kept_as_of_others_and_the_rest_is_not_shown_as_running() {
+fn captures_that_end_at_one_moment_are_kept_or_gone_and_never_shown_as_running() {
     for count in [1, ENDED_MAX - 1, ENDED_MAX, ENDED_MAX + 1, 3 * ENDED_MAX] {
         let live = Live::new(0);
         let mut reader = Reader::default();

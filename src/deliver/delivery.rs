@@ -10,6 +10,7 @@
 
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
+use super::pace::Pace;
 use super::places::{Places, Pulse, Seat};
 use super::record::{forget_leftovers, note_leftovers};
 use super::relay::{self, Leave, Noted, relay, unless};
@@ -17,6 +18,7 @@ use super::report::{Report, Reporter};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::{Route, sweep_store};
 use super::words::Words;
+use crate::block::take_what_is_left;
 use crate::job::{CaptureId, ObjectInfo};
 use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
 use crate::spool::{Feed, Spool, spool_id};
@@ -28,8 +30,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-/// Niceness of the merge's threads, which share the writers' cores.
-const MERGE_NICENESS: i32 = 15;
 /// Chunks between merge and store: with chunks of about 1 MiB, what one capture holds in memory.
 const CHUNKS_WAITING: usize = 8;
 /// Attempts after which a segment that holds what it should not counts as damaged: what came from the disk once may come
@@ -51,6 +51,8 @@ pub(crate) struct Delivery {
     pub reporter: Reporter,
     /// Where it waits for its turn.
     pub places: Arc<Places>,
+    /// When it stands back for captures.
+    pub pace: Arc<Pace>,
     /// Whether its capture takes packets.
     pub capturing: watch::Receiver<bool>,
     /// Segments on their way back to the disk.
@@ -267,7 +269,8 @@ impl Delivery {
         let object = (self.shape.format, start.object);
         let (merged, outcome) = self.merge(start, progress.damaged.clone())?;
         let (passed, guarded) = mpsc::channel(1);
-        let guard = tokio::spawn(guard(merged, passed, probe));
+        let pace = (Arc::clone(&self.pace), pulse.clone());
+        let guard = tokio::spawn(guard(merged, passed, probe, pace));
         let mut sink = Sink { delivery: self, journal, kept, pulse };
         let delivered = relay((&*store, &self.id), object, guarded, &mut sink, None, &mut leave).await;
         // Nobody takes what it makes any more, and it may wait for its input.
@@ -291,8 +294,8 @@ impl Delivery {
         let (report, outcome) = oneshot::channel();
         let (shape, inputs) = (self.shape.clone(), self.feed.listen());
         let merge = move || {
-            // Packets that come now go before packets that are safe in the spool. A refusal costs speed only.
-            let _refused = rustix::process::nice(MERGE_NICENESS);
+            // Packets that come now go before packets that are safe in the spool. It shares the writers' cores.
+            let _refused_costs_speed_only = take_what_is_left();
             let _deliverer_gone = report.send(merge::run_live_past(&start, &shape, damaged, inputs, outputs));
         };
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
@@ -449,16 +452,24 @@ impl relay::DeliveryRecord for Sink<'_> {
     }
 }
 
-/// Passes on what a merge makes; an object's end only while the journal can be written. On a disk that fails the merge has
-/// not all that a repair brings back, and completing a truncated object without journalling it would block the whole one
-/// after the repair.
+/// Passes on what a merge makes: a chunk only when captures leave room for it, an object's end only while the journal can be
+/// written. On a disk that fails the merge has not all that a repair brings back, and completing a truncated object without
+/// journalling it would block the whole one after the repair.
 async fn guard(
     mut merged: mpsc::Receiver<Output>,
     passed: mpsc::Sender<Output>,
     probe: impl Fn() -> std::io::Result<()> + Send + 'static,
+    (pace, pulse): (Arc<Pace>, Pulse),
 ) -> std::io::Result<()> {
     let probe = Arc::new(Mutex::new(probe));
     while let Some(output) = merged.recv().await {
+        if matches!(output, Output::Chunk(_)) {
+            // The merge stands back too, once what is between it and this is full. Standing back is no sign of a store that hangs.
+            tokio::select! {
+                () = pace.turn(|| pulse.beat()) => {}
+                () = passed.closed() => break,
+            }
+        }
         if matches!(output, Output::End(..)) {
             let probe = Arc::clone(&probe);
             let probed =

@@ -1,5 +1,6 @@
 //! A delivery whose disk, memory, descriptors or segments fail. Owns these expectations.
 
+use super::super::pace::{Load, PaceRules};
 use super::super::record;
 use super::*;
 use crate::job::{AccountId, BucketTerms};
@@ -28,6 +29,7 @@ struct Rig {
     leaving: watch::Sender<bool>,
     given_up: watch::Sender<Option<String>>,
     places: Arc<Places>,
+    pace: Arc<Pace>,
 }
 
 impl Rig {
@@ -54,6 +56,7 @@ impl Rig {
             leaving: watch::Sender::new(false),
             given_up: watch::Sender::new(None),
             places: Arc::new(Places::new(1, 1, Duration::from_secs(60))),
+            pace: Arc::new(Pace::unhindered()),
             temp,
         };
         fs::create_dir_all(rig.dir()).unwrap();
@@ -94,6 +97,7 @@ impl Rig {
             },
             reporter: self.reporter.clone(),
             places: Arc::clone(&self.places),
+            pace: Arc::clone(&self.pace),
             capturing: watch::channel(true).1,
             frees: Mutex::default(),
         }
@@ -525,6 +529,37 @@ async fn a_delivery_that_went_well_for_longer_than_the_retention_is_not_given_up
 }
 
 #[tokio::test]
+async fn a_delivery_gets_on_while_captures_press_and_one_that_stands_back_is_given_up_at_once() {
+    let mut rig = Rig::new();
+    let rules = PaceRules { wait_percent: 25, high_water_percent: 80, share_percent: 50 };
+    rig.pace = Arc::new(Pace::new(rules, || Load { waiting_percent: 100, ..Load::default() }));
+    rig.three_segments();
+    tokio::spawn(rig.delivery().run());
+    rig.assert_whole().await;
+
+    let mut rig = Rig::new();
+    rig.pace = Arc::new(Pace::standstill());
+    rig.three_segments();
+    tokio::spawn(rig.delivery().run());
+    let stands_back = async {
+        while rig.pace.read().standing_back == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stands_back).await.unwrap();
+    assert!(rig.reports.try_recv().is_err(), "standing back is no trouble");
+    rig.given_up.send_replace(Some("somebody drops it".to_owned()));
+    let (_, outcome) = rig.end().await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    let stands_no_more = async {
+        while rig.pace.read().standing_back > 0 || merge_threads() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stands_no_more).await.unwrap();
+}
+
+#[tokio::test]
 async fn no_object_is_completed_that_could_not_be_journalled() {
     for writable in [true, false] {
         let (merge, merged) = mpsc::channel(8);
@@ -546,9 +581,10 @@ async fn no_object_is_completed_that_could_not_be_journalled() {
         }
         drop(merge);
         let (passed, mut guarded) = mpsc::channel(8);
+        let pace = (Arc::new(Pace::unhindered()), Pulse::new());
         let probe =
             move || if writable { Ok(()) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) };
-        assert_eq!(guard(merged, passed, probe).await.is_ok(), writable);
+        assert_eq!(guard(merged, passed, probe, pace).await.is_ok(), writable);
         let mut outputs = 0;
         while guarded.recv().await.is_some() {
             outputs += 1;

@@ -11,6 +11,7 @@ pub mod journal;
 mod line;
 mod manifest;
 pub mod orphan;
+mod pace;
 mod places;
 mod publish;
 mod record;
@@ -30,6 +31,7 @@ pub(crate) use manifest::tests::empty as empty_manifest;
 pub use manifest::{
     Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
 };
+pub use pace::{Load, Pace, PaceRules, PaceView};
 pub use places::{AtWork, Places};
 pub(crate) use publish::put_manifest;
 pub(crate) use record::discard;

@@ -26,7 +26,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Pulse(Arc<Mutex<Instant>>);
 
 impl Pulse {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 

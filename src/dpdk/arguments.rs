@@ -1,6 +1,8 @@
 //! EAL's arguments: as given, and what is added where they leave something open. Owns the reading of the host's free
 //! hugepages; starts nothing.
 //!
+//! Which devices EAL takes is [`crate::drivers::added`]'s.
+//!
 //! Invariant: an argument that was given is handed on unchanged, and ours only decide what it left open; but
 //! `--in-memory` becomes what is left of it where there are no hugepages.
 

@@ -41,31 +41,32 @@
 
 use std::{fmt, marker::PhantomData, slice, sync::Arc};
 
-use super::{opened::Opened, ring::Ring, sys};
+use super::{
+    opened::Opened,
+    ring::Ring,
+    slot::{QueueSlot, Shared, Supply},
+    sys,
+};
 use crate::{
     limits::BURST,
     packet::{Burst, Source},
 };
 
-/// One RX queue of a started port. The port runs as long as one of its queues or its [`super::StartedPort`] lives.
+/// One RX queue of a started port. The port runs as long as one of its queues or its [`super::StartedPort`] lives. Its device can be
+/// taken away and given back by its [`QueueSlot`]; meanwhile it delivers nothing.
 pub struct RxQueue {
     arrays: Box<sys::trawl_burst>,
     held: u16,
     queue: u16,
     supply: Supply,
+    shared: Arc<Shared>,
     /// DPDK lets one thread at a time use a queue: not Sync.
     _one_thread: PhantomData<*mut sys::rte_mbuf>,
 }
 
-/// Where the frames of a queue come from. It is looked at once a burst.
-enum Supply {
-    Port { port: u16, _opened: Arc<Opened> },
-    Ring(Ring),
-}
-
 // SAFETY: DPDK ties no queue to a thread; it wants that no two threads poll one at the same time ("a queue must not be
 // polled by more than one lcore", Programmer's Guide, Poll Mode Driver), which &mut in receive() ensures. Each pair of port
-// and queue is made into one RxQueue only, by Port::start. A Ring is Send.
+// and queue is made into one RxQueue only, by Port::start, and an exchange leaves nothing behind. A Ring is Send.
 unsafe impl Send for RxQueue {}
 
 impl fmt::Debug for RxQueue {
@@ -76,16 +77,34 @@ impl fmt::Debug for RxQueue {
 
 impl RxQueue {
     pub(super) fn new(opened: Arc<Opened>, port: u16, queue: u16) -> Self {
-        // SAFETY: pointers and integers, for which zero is a value.
-        let arrays = unsafe { Box::<sys::trawl_burst>::new_zeroed().assume_init() };
-        let supply = Supply::Port { port, _opened: opened };
-        Self { arrays, held: 0, queue, supply, _one_thread: PhantomData }
+        Self::of(Supply::Port { port, _opened: opened }, queue)
     }
 
     pub(super) fn of_ring(ring: Ring, queue: u16) -> Self {
+        Self::of(Supply::Ring(ring), queue)
+    }
+
+    /// A queue that delivers nothing before it is given a device by its slot.
+    #[must_use]
+    pub fn without_device(queue: u16) -> Self {
+        Self::of(Supply::Nothing, queue)
+    }
+
+    fn of(supply: Supply, queue: u16) -> Self {
         // SAFETY: pointers and integers, for which zero is a value.
         let arrays = unsafe { Box::<sys::trawl_burst>::new_zeroed().assume_init() };
-        Self { arrays, held: 0, queue, supply: Supply::Ring(ring), _one_thread: PhantomData }
+        Self { arrays, held: 0, queue, supply, shared: Shared::new(), _one_thread: PhantomData }
+    }
+
+    /// The end by which the port's owner takes the device away and gives another.
+    #[must_use]
+    pub fn slot(&self) -> QueueSlot {
+        QueueSlot::new(Arc::clone(&self.shared))
+    }
+
+    pub(super) fn into_supply(mut self) -> Supply {
+        self.give_back();
+        std::mem::replace(&mut self.supply, Supply::Nothing)
     }
 
     /// The queue's index on its port.
@@ -99,7 +118,7 @@ impl RxQueue {
         match &mut self.supply {
             // SAFETY: the `held` mbufs of trawl_rx's last call are ours and as it described them, and `held` is zero from here on.
             Supply::Port { .. } if held > 0 => unsafe { sys::trawl_free(&raw mut *self.arrays, held) },
-            Supply::Port { .. } => {}
+            Supply::Port { .. } | Supply::Nothing => {}
             Supply::Ring(ring) => ring.give_back(),
         }
     }
@@ -118,11 +137,18 @@ impl Source for RxQueue {
     fn receive(&mut self) -> RxBurst<'_> {
         // Nothing to do unless a burst was leaked by mem::forget; then its mbufs would starve the port.
         self.give_back();
+        if self.shared.is_asked() {
+            self.shared.exchange(&mut self.supply);
+        }
         let received = match &mut self.supply {
             // SAFETY: the port is started and the queue set up, as `_opened` lives; &mut self is the only user of the queue;
             // the arrays hold TRAWL_BURST elements.
             Supply::Port { port, .. } => unsafe { sys::trawl_rx(*port, self.queue, &raw mut *self.arrays) },
             Supply::Ring(ring) => ring.receive(&mut self.arrays),
+            Supply::Nothing => {
+                self.arrays.wire_bytes = 0;
+                0
+            }
         };
         assert!(usize::from(received) <= BURST, "a driver delivered more frames than there is room for");
         self.held = received;
@@ -175,7 +201,7 @@ impl Burst for RxBurst<'_> {
     #[inline]
     fn hardware_time_ns(&self, i: usize) -> Option<u64> {
         match &self.queue.supply {
-            Supply::Port { .. } => None,
+            Supply::Port { .. } | Supply::Nothing => None,
             Supply::Ring(ring) => ring.times().get(i).copied(),
         }
     }

@@ -23,6 +23,21 @@ pub struct PortStats {
     pub discarded: u64,
 }
 
+impl PortStats {
+    /// What two devices counted, of which one took the other's place.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self {
+            ipackets: self.ipackets + more.ipackets,
+            ibytes: self.ibytes + more.ibytes,
+            imissed: self.imissed + more.imissed,
+            ierrors: self.ierrors + more.ierrors,
+            rx_nombuf: self.rx_nombuf + more.rx_nombuf,
+            discarded: self.discarded + more.discarded,
+        }
+    }
+}
+
 /// Counters as they were read.
 #[derive(Clone, Copy, Default)]
 struct Raw([u64; 6]);

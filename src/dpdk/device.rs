@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::drivers::Bus;
+
 /// Drivers known to deliver a long frame in several buffers although they do not announce it.
 const CHAINING: &[&str] = &["net_pcap", "net_ring"];
 
@@ -44,6 +46,8 @@ pub(super) struct Device {
     pub string: String,
     /// The part before the first comma.
     pub name: String,
+    /// What stands behind it.
+    pub rest: String,
     arguments: Vec<(String, String)>,
 }
 
@@ -76,20 +80,15 @@ impl Device {
         if string.contains('\0') || is_blank(&name) || arguments.iter().any(|(key, _)| is_blank(key)) {
             return Err(error("a blank or zero byte is in it"));
         }
-        Ok(Self { string: string.to_owned(), name, arguments })
+        let rest = string.split_once(',').map_or("", |(_, rest)| rest).to_owned();
+        Ok(Self { string: string.to_owned(), name, rest, arguments })
     }
 
     /// The PCI address with its domain, if the device is named by one.
     pub fn pci_address(&self) -> Option<String> {
-        let parts: Vec<&str> = self.name.split([':', '.']).collect();
-        let is_hex = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !parts.iter().all(is_hex) || !self.name.contains('.') {
-            return None;
-        }
-        match parts.len() {
-            3 => Some(format!("0000:{}", self.name.to_ascii_lowercase())),
-            4 => Some(self.name.to_ascii_lowercase()),
-            _ => None,
+        match Bus::of(&self.name) {
+            Bus::Pci(address) => Some(address),
+            Bus::Other | Bus::Virtual => None,
         }
     }
 
@@ -272,15 +271,6 @@ mod tests {
             bytes.resize(bytes.len() + length as usize, 7);
         }
         bytes
-    }
-
-    #[test]
-    fn pci_addresses_are_told_from_vdevs() {
-        let address = |string: &str| Device::parse(string).unwrap().pci_address();
-        assert_eq!(address("0000:0A:00.1").as_deref(), Some("0000:0a:00.1"));
-        assert_eq!(address("0a:00.1,mprq_en=1").as_deref(), Some("0000:0a:00.1"));
-        assert_eq!(address("net_null0"), None);
-        assert_eq!(address("fade"), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{
     arguments::{Host, Memory, complete, huge_free_bytes},
     sys,
 };
+use crate::drivers::{Contradiction, added};
 
 /// EAL cannot be started again in a process, not even after it was cleaned up.
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -34,6 +35,9 @@ pub enum EalError {
     /// An argument that C cannot take.
     #[error("EAL argument {0:?} contains a zero byte: remove it from `dpdk.eal`")]
     Argument(String),
+    /// An argument that keeps a port away.
+    #[error("dpdk.eal: {0}")]
+    Contradiction(#[from] Contradiction),
     /// `rte_eal_init` refused.
     #[error(
         "DPDK's EAL does not start with arguments {arguments:?}: {code}; its log above says why. Memory: {memory}; \
@@ -110,6 +114,16 @@ impl Eal {
     /// Starts EAL with these arguments, and with ours where they leave open what to do: one lcore, memory that other
     /// processes do not see, no telemetry socket, `--no-huge` on a host without free hugepages (see
     /// [`Eal::memory`]). EAL logs to stderr and syslog. The calling thread keeps its CPU affinity.
+    ///
+    /// It takes these devices, with their arguments, and no others of the host.
+    ///
+    /// # Errors
+    /// When the arguments keep one of the devices away, it was started before in this process, or DPDK refuses.
+    pub fn init_for(arguments: &[String], devices: &[&str]) -> Result<Self, EalError> {
+        Self::init(&[arguments, &added(arguments, devices)?].concat())
+    }
+
+    /// As [`Eal::init_for`], with every device of the host that DPDK finds.
     ///
     /// # Errors
     /// When it was started before in this process, or DPDK refuses.

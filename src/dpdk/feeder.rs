@@ -18,6 +18,17 @@ use super::{
     sys,
 };
 
+/// What is odd about a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Odd {
+    /// Its bytes lie in memory that is no pool's, as those of mlx5's multi-packet queues.
+    External,
+    /// It shows another buffer's bytes.
+    Indirect,
+    /// It is delivered twice: the first to free it does not free it.
+    Shared,
+}
+
 /// Feeds one queue of a `net_ring` port.
 #[derive(Debug)]
 pub struct Feeder {
@@ -76,5 +87,31 @@ impl Feeder {
             }
         };
         if returned == 0 { Ok(()) } else { Err(Code::of(returned)) }
+    }
+
+    /// Queues a frame in an odd buffer; twice if that is shared.
+    ///
+    /// # Errors
+    /// As [`Feeder::put`].
+    pub fn put_odd(&mut self, bytes: &[u8], odd: Odd) -> Result<(), Code> {
+        let len = u16::try_from(bytes.len()).map_err(|_| Code::INVALID)?;
+        let opened = self.opened.upgrade().ok_or(Code::NO_DEVICE)?;
+        let odd = match odd {
+            Odd::External => sys::TRAWL_EXTERNAL,
+            Odd::Indirect => sys::TRAWL_INDIRECT,
+            Odd::Shared => sys::TRAWL_SHARED,
+        };
+        let (ring, pool) = (self.ring.as_ptr(), self.pool.as_ptr());
+        let _one_producer = opened.eal.control();
+        // SAFETY: there are `len` bytes; pool and port live; the lock makes this the ring's only producer, as its mode requires.
+        let returned = unsafe { sys::trawl_feed_odd(ring, pool, bytes.as_ptr(), len, odd.cast_signed()) };
+        if returned == 0 { Ok(()) } else { Err(Code::of(returned)) }
+    }
+
+    /// Buffers of this feeder that nobody holds, and memory outside of it that somebody does.
+    #[must_use]
+    pub fn free(&self) -> (u32, u32) {
+        // SAFETY: the pool lives; both only read.
+        unsafe { (sys::trawl_pool_free(self.pool.as_ptr()), sys::trawl_externals()) }
     }
 }

@@ -124,6 +124,12 @@ impl InterfacePort {
         Ok(self)
     }
 
+    /// The interface's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// As configured.
     #[must_use]
     pub fn device(&self) -> &str {

@@ -4,7 +4,10 @@
 //! Invariant: a device is closed once, after its last queue is gone and before its buffers are freed.
 #![allow(unsafe_code)]
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::{
     device::DeviceError,
@@ -64,6 +67,14 @@ pub enum PortError {
         /// As configured.
         device: String,
     },
+    /// EAL took the device with other arguments.
+    #[error("device {device:?} was taken by EAL with the arguments {has:?}: remove it from dpdk.eal")]
+    Arguments {
+        /// As configured.
+        device: String,
+        /// What it has.
+        has: String,
+    },
     /// Queues that the device does not have, or that would be left unread.
     #[error("device {device:?}: {asked} queues are asked for, it has {has}{}: set `queues` accordingly", if *.all { " and all must be read" } else { "" })]
     Queues {
@@ -102,7 +113,8 @@ pub enum PortError {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) id: u16,
-    pub(super) plugged: bool,
+    /// Its device is unplugged when it is closed.
+    pub(super) unplugs: AtomicBool,
     pub(super) started: bool,
     pub(super) device: String,
     pub(super) pools: Mutex<Vec<Arc<Mempool>>>,
@@ -133,9 +145,10 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         let mut ports = self.eal.control();
+        let unplugs = self.unplugs.load(Ordering::Relaxed);
         // SAFETY: control is held; queues hold an Arc of self, so nobody polls any more. The pools are fields and are
         // dropped after this.
-        unsafe { sys::trawl_port_close(self.id, self.started.into(), self.plugged.into()) };
+        unsafe { sys::trawl_port_close(self.id, self.started.into(), unplugs.into()) };
         ports.remove(&self.id);
     }
 }

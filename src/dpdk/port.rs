@@ -7,7 +7,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{
@@ -50,7 +53,7 @@ impl Port {
         let (id, plugged) = probe(eal, &device)?;
         let opened = Opened {
             id,
-            plugged,
+            unplugs: AtomicBool::new(plugged),
             started: false,
             device: config.device.clone(),
             pools: Mutex::default(),
@@ -71,7 +74,8 @@ impl Port {
         let (id, plugged) = probe(eal, &device)?;
         let (device, pools, eal) = (config.device.clone(), Mutex::default(), eal.clone());
         let advice = OnceLock::new();
-        drop(Opened { id, plugged, started: false, device, pools, advice, eal });
+        let unplugs = AtomicBool::new(plugged);
+        drop(Opened { id, unplugs, started: false, device, pools, advice, eal });
         Ok(())
     }
 
@@ -107,6 +111,8 @@ impl Port {
             let _control = opened.eal.control();
             receive_everything(id, driver, &mut facts);
             stop_pausing(id, driver, &mut facts);
+            // SAFETY: the port exists; control is held.
+            unsafe { sys::trawl_port_watch(id) };
         }
         let opened = Arc::new(opened);
         let queues = (0..facts.queues).map(|queue| RxQueue::new(opened.clone(), id, queue)).collect();
@@ -161,7 +167,32 @@ fn stop_pausing(id: u16, driver: &Driver, facts: &mut PortFacts) {
     }
 }
 
+/// What the driver told of a device since it was last asked.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PortEvents {
+    /// It was reset, by itself or by its host, and receives nothing until it is opened again.
+    pub was_reset: bool,
+    /// It is gone.
+    pub was_removed: bool,
+}
+
 impl StartedPort {
+    /// What happened since the last call. A device of which something happened is to be closed and opened again.
+    pub fn events(&self) -> PortEvents {
+        let _control = self.control();
+        // SAFETY: the port exists; control is held.
+        let events = unsafe { sys::trawl_port_events(self.opened.id) };
+        PortEvents {
+            was_reset: events & sys::TRAWL_RESET != 0,
+            was_removed: events & sys::TRAWL_REMOVED != 0,
+        }
+    }
+
+    /// Lets go of the device, so that it can be found again: it is unplugged once the last of the port's queues is gone too.
+    pub fn unplug(self) {
+        self.opened.unplugs.store(true, Ordering::Relaxed);
+    }
+
     /// What became of the configuration.
     pub fn facts(&self) -> &PortFacts {
         &self.facts

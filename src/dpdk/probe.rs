@@ -4,7 +4,11 @@
 //! Invariant: a port is handed to one owner at a time.
 #![allow(unsafe_code)]
 
-use std::{ffi::CString, fs, path::PathBuf};
+use std::{
+    ffi::{CStr, CString},
+    fs,
+    path::PathBuf,
+};
 
 use super::{
     device::{Device, DeviceError},
@@ -28,7 +32,10 @@ pub(super) fn probe(eal: &Eal, device: &Device) -> Result<(u16, bool), PortError
     // SAFETY: name is NUL-terminated; control is held, so the list of ports does not change.
     let find = || u16::try_from(unsafe { sys::trawl_port_find(name.as_ptr()) }).ok();
     let (port, plugged) = match find() {
-        Some(port) => (port, false),
+        Some(port) => {
+            has_its_arguments(port, device)?;
+            (port, false)
+        }
         None => {
             // SAFETY: string is NUL-terminated and copied; control is held.
             let returned = unsafe { sys::rte_dev_probe(string.as_ptr()) };
@@ -44,6 +51,19 @@ pub(super) fn probe(eal: &Eal, device: &Device) -> Result<(u16, bool), PortError
         return Err(PortError::Open { device: device.string.clone() });
     }
     Ok((port, plugged))
+}
+
+/// A device that EAL took keeps the arguments that it had then. The caller holds the control lock.
+fn has_its_arguments(port: u16, device: &Device) -> Result<(), PortError> {
+    let mut has = [0; 512];
+    // SAFETY: the port exists; at most so many bytes are written, and the last of them is zero.
+    let is_known = unsafe { sys::trawl_port_arguments(port, has.as_mut_ptr(), has.len()) } == 0;
+    // SAFETY: as above.
+    let has = unsafe { CStr::from_ptr(has.as_ptr()) }.to_string_lossy();
+    if device.rest.is_empty() || !is_known || has == device.rest {
+        return Ok(());
+    }
+    Err(PortError::Arguments { device: device.string.clone(), has: has.into_owned() })
 }
 
 fn advice(device: &Device) -> String {

@@ -129,14 +129,29 @@ block_of(const struct trawl_ring *ring, uint32_t block)
 	return (struct tpacket_block_desc *)(ring->map + (size_t)block * ring->block_bytes);
 }
 
+/* Whether the kernel has closed the next block. */
+static int
+is_closed(const struct trawl_ring *ring)
+{
+	const struct tpacket_block_desc *desc = block_of(ring, ring->block);
+
+	return ring->finished != ring->blocks &&
+	       (__atomic_load_n(&desc->hdr.bh1.block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER) != 0;
+}
+
+int
+trawl_ring_is_empty(const struct trawl_ring *ring)
+{
+	return ring->left == 0 && !is_closed(ring);
+}
+
 /* Begins the next block, if the kernel has closed it. */
 static int
 begin(struct trawl_ring *ring)
 {
 	struct tpacket_block_desc *desc = block_of(ring, ring->block);
 
-	if (ring->finished == ring->blocks ||
-	    (__atomic_load_n(&desc->hdr.bh1.block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER) == 0)
+	if (!is_closed(ring))
 		return 0;
 	ring->left = desc->hdr.bh1.num_pkts;
 	ring->offset = desc->hdr.bh1.offset_to_first_pkt;

@@ -49,6 +49,8 @@ int trawl_ring_counts(int fd, struct trawl_ring_counts *counts);
 
 /* Polls the ring once and describes what came. Returns the number of frames. */
 uint16_t trawl_ring_rx(struct trawl_ring *ring, struct trawl_burst *burst);
+/* Whether the kernel has handed over no frame that was not polled. */
+int trawl_ring_is_empty(const struct trawl_ring *ring);
 /* Gives back the blocks of the latest burst. */
 void trawl_ring_free(struct trawl_ring *ring);
 

@@ -41,11 +41,16 @@ pub(super) struct Counts {
 }
 
 /// The memory of one queue.
-#[derive(Debug)]
 pub(super) struct Ring {
     raw: Box<sys::trawl_ring>,
     socket: Arc<Socket>,
     _map: MmapRaw,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Ring").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 // SAFETY: the pointers in `raw` are to `_map` and `socket`, which the ring owns or shares and which are bound to no thread; what
@@ -115,6 +120,12 @@ impl Ring {
         // SAFETY: raw describes a ring of the kernel's that is mapped as long as self lives, and &mut self is its only reader; the
         // burst has TRAWL_BURST frames, as raw has times.
         unsafe { sys::trawl_ring_rx(&raw mut *self.raw, std::ptr::from_mut(burst)) }
+    }
+
+    /// Whether every frame that the kernel handed over was received.
+    pub fn is_empty(&self) -> bool {
+        // SAFETY: as for receive(); nothing is written.
+        unsafe { sys::trawl_ring_is_empty(&raw const *self.raw) != 0 }
     }
 
     /// Gives the memory of the last frames back to the kernel.

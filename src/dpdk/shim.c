@@ -1,9 +1,14 @@
 /* See shim.h. */
+/* rte_dev_event_callback_register is experimental in DPDK 22.11. */
+#define ALLOW_EXPERIMENTAL_API
 #include "shim.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include <rte_devargs.h>
 #include <rte_ether.h>
 #include <rte_prefetch.h>
 #include <rte_ring.h>
@@ -127,6 +132,21 @@ trawl_port_find(const char *name)
 			return port;
 	}
 	return -1;
+}
+
+int
+trawl_port_arguments(uint16_t port, char *arguments, size_t size)
+{
+	const struct rte_devargs *devargs;
+	struct rte_eth_dev_info info;
+
+	arguments[0] = '\0';
+	if (rte_eth_dev_info_get(port, &info) != 0 || info.device == NULL)
+		return -1;
+	devargs = rte_dev_devargs(info.device);
+	if (devargs != NULL && devargs->args != NULL)
+		snprintf(arguments, size, "%s", devargs->args);
+	return 0;
 }
 
 int
@@ -283,6 +303,69 @@ trawl_port_stats(uint16_t port, struct trawl_stats *out)
 	return ret;
 }
 
+/* Threads of EAL add to it. */
+static uint32_t happened[RTE_MAX_ETHPORTS];
+
+static void
+note(uint16_t port, uint32_t event)
+{
+	__atomic_fetch_or(&happened[port], event, __ATOMIC_RELAXED);
+}
+
+static int
+on_port_event(uint16_t port, enum rte_eth_event_type event, void *unused, void *no_answer)
+{
+	note(port, event == RTE_ETH_EVENT_INTR_RMV ? TRAWL_REMOVED : TRAWL_RESET);
+	return 0;
+}
+
+/* A device's bus tells that somebody wants to take it away. */
+static void
+on_device_event(const char *name, enum rte_dev_event_type event, void *port)
+{
+	if (event == RTE_DEV_EVENT_REMOVE)
+		note((uint16_t)(uintptr_t)port, TRAWL_REMOVED);
+}
+
+static const char *
+device_name(uint16_t port)
+{
+	struct rte_eth_dev_info info;
+
+	return rte_eth_dev_info_get(port, &info) == 0 && info.device != NULL ? rte_dev_name(info.device) : NULL;
+}
+
+void
+trawl_port_watch(uint16_t port)
+{
+	const char *name = device_name(port);
+
+	__atomic_store_n(&happened[port], 0, __ATOMIC_RELAXED);
+	rte_eth_dev_callback_register(port, RTE_ETH_EVENT_INTR_RESET, on_port_event, NULL);
+	rte_eth_dev_callback_register(port, RTE_ETH_EVENT_INTR_RMV, on_port_event, NULL);
+	if (name != NULL)
+		rte_dev_event_callback_register(name, on_device_event, (void *)(uintptr_t)port);
+}
+
+static void
+unwatch(uint16_t port)
+{
+	const char *name = device_name(port);
+
+	rte_eth_dev_callback_unregister(port, RTE_ETH_EVENT_INTR_RESET, on_port_event, NULL);
+	rte_eth_dev_callback_unregister(port, RTE_ETH_EVENT_INTR_RMV, on_port_event, NULL);
+	if (name != NULL)
+		rte_dev_event_callback_unregister(name, on_device_event, (void *)(uintptr_t)port);
+}
+
+uint32_t
+trawl_port_events(uint16_t port)
+{
+	uint32_t events = __atomic_exchange_n(&happened[port], 0, __ATOMIC_RELAXED);
+
+	return events | (rte_eth_dev_is_removed(port) == 1 ? TRAWL_REMOVED : 0);
+}
+
 /* net_ring leaves rings behind that a later port of its name finds again, with frames whose pool is gone by then. */
 static void
 drain(uint16_t port, uint16_t queues)
@@ -310,8 +393,10 @@ trawl_port_close(uint16_t port, int started, int unplug)
 		if (started && info.driver_name != NULL && strcmp(info.driver_name, "net_ring") == 0)
 			drain(port, info.nb_rx_queues);
 	}
-	if (started)
+	if (started) {
+		unwatch(port);
 		rte_eth_dev_stop(port);
+	}
 	rte_eth_dev_close(port);
 	if (unplug && device != NULL)
 		rte_dev_remove(device);
@@ -355,4 +440,80 @@ trawl_feed(const char *ring_name, struct rte_mempool *pool, const uint8_t *const
 		return -ENOSPC;
 	}
 	return 0;
+}
+
+static uint32_t externals;
+
+static void
+external_is_free(void *memory, void *unused)
+{
+	free(memory);
+	__atomic_fetch_sub(&externals, 1, __ATOMIC_RELAXED);
+}
+
+static struct rte_mbuf *
+external(struct rte_mempool *pool, uint16_t room)
+{
+	struct rte_mbuf_ext_shared_info *shared;
+	struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
+	uint16_t bytes = room + sizeof(*shared) + sizeof(uintptr_t);
+	void *memory = m == NULL ? NULL : malloc(bytes);
+
+	if (memory == NULL) {
+		rte_pktmbuf_free(m);
+		return NULL;
+	}
+	shared = rte_pktmbuf_ext_shinfo_init_helper(memory, &bytes, external_is_free, NULL);
+	rte_pktmbuf_attach_extbuf(m, memory, RTE_BAD_IOVA, bytes, shared);
+	__atomic_fetch_add(&externals, 1, __ATOMIC_RELAXED);
+	return m;
+}
+
+/* The clone alone keeps the buffer that it shows. */
+static struct rte_mbuf *
+indirect(struct rte_mbuf *m, struct rte_mempool *pool)
+{
+	struct rte_mbuf *clone = rte_pktmbuf_clone(m, pool);
+
+	rte_pktmbuf_free(m);
+	return clone;
+}
+
+int
+trawl_feed_odd(const char *ring_name, struct rte_mempool *pool, const uint8_t *bytes, uint16_t len, int odd)
+{
+	struct rte_ring *ring = rte_ring_lookup(ring_name);
+	struct rte_mbuf *m = odd == TRAWL_EXTERNAL ? external(pool, len) : rte_pktmbuf_alloc(pool);
+	char *room = m == NULL ? NULL : rte_pktmbuf_append(m, len);
+
+	if (room != NULL)
+		memcpy(room, bytes, len);
+	if (room != NULL && odd == TRAWL_INDIRECT)
+		m = indirect(m, pool);
+	if (room == NULL || m == NULL) {
+		rte_pktmbuf_free(m);
+		return -ENOBUFS;
+	}
+	if (odd == TRAWL_SHARED)
+		rte_mbuf_refcnt_update(m, 1);
+	for (int times = odd == TRAWL_SHARED ? 2 : 1; times > 0; times--) {
+		if (ring == NULL || rte_ring_enqueue(ring, m) != 0) {
+			for (; times > 0; times--)
+				rte_pktmbuf_free(m);
+			return -ENOSPC;
+		}
+	}
+	return 0;
+}
+
+uint32_t
+trawl_pool_free(const struct rte_mempool *pool)
+{
+	return rte_mempool_avail_count(pool);
+}
+
+uint32_t
+trawl_externals(void)
+{
+	return __atomic_load_n(&externals, __ATOMIC_RELAXED);
 }

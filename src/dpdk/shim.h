@@ -87,6 +87,8 @@ uint64_t trawl_cycles(void);
 
 /* The port of that name or of the device of that name; -1 if there is none. */
 int trawl_port_find(const char *name);
+/* The arguments with which the port's device was taken, cut at size. Returns 0, or -1 if that is not known. */
+int trawl_port_arguments(uint16_t port, char *arguments, size_t size);
 /* These return 0 or a negative errno. */
 int trawl_port_device(uint16_t port, struct trawl_device *device);
 int trawl_port_configure(uint16_t port, const struct trawl_setup *setup);
@@ -101,11 +103,27 @@ int trawl_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, in
 int trawl_port_is_symmetric(uint16_t port);
 int trawl_port_link(uint16_t port, struct trawl_link *link);
 int trawl_port_stats(uint16_t port, struct trawl_stats *stats);
+/* What happens to a port is noted from here on, until it is closed. */
+#define TRAWL_RESET 1
+#define TRAWL_REMOVED 2
+void trawl_port_watch(uint16_t port);
+/* What happened to it since the last call; TRAWL_REMOVED too if the driver finds the device gone. */
+uint32_t trawl_port_events(uint16_t port);
 /* Stops a port, if it was started, and closes it; unplugs its device too if it was plugged by us. */
 void trawl_port_close(uint16_t port, int started, int unplug);
 
 /* Builds a frame of segments from a pool and puts it into a named ring of net_ring. vlan: a stripped tag, or -1. */
 int trawl_feed(const char *ring, struct rte_mempool *pool, const uint8_t *const *segments, const uint16_t *lens,
 	       uint16_t n, int32_t vlan);
+/* What is odd about a buffer: its bytes lie in memory that is no pool's, as those of mlx5's multi-packet queues; it shows those of
+ * another buffer of the pool; somebody else holds it too. */
+#define TRAWL_EXTERNAL 1
+#define TRAWL_INDIRECT 2
+#define TRAWL_SHARED 3
+/* Puts a frame in an odd buffer into the ring. A shared one is put twice. */
+int trawl_feed_odd(const char *ring, struct rte_mempool *pool, const uint8_t *bytes, uint16_t len, int odd);
+/* Buffers that are in the pool, and memory of others that is still in use. */
+uint32_t trawl_pool_free(const struct rte_mempool *pool);
+uint32_t trawl_externals(void);
 
 #endif

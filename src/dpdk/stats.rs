@@ -20,6 +20,19 @@ pub struct PortLosses {
     pub discarded: u64,
 }
 
+impl PortLosses {
+    /// What two devices lost, of which one took the other's place.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self {
+            imissed: self.imissed + more.imissed,
+            rx_nombuf: self.rx_nombuf + more.rx_nombuf,
+            ierrors: self.ierrors + more.ierrors,
+            discarded: self.discarded + more.discarded,
+        }
+    }
+}
+
 impl StartedPort {
     /// The port's counters since it was started.
     ///

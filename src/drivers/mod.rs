@@ -1,14 +1,16 @@
 //! What DPDK's drivers do that they do not tell: one row for each driver. Owns the rows and the arithmetic that follows from
-//! them. It opens nothing, so that `trawl check` knows what the running port knows.
+//! them, and which devices EAL is to take. It opens nothing, so that `trawl check` knows what the running port knows.
 //!
 //! Sources: the drivers of DPDK 22.11.11, 24.11.6 and 25.11.2 under `drivers/net`. [`table`] names the place in each row.
 //!
 //! Invariant: a driver without a row is trusted with nothing that could hide a loss.
 
 mod buffers;
+mod devices;
 mod table;
 
 pub use buffers::{CACHE, Queue};
+pub use devices::{Bus, Contradiction, added, pci_address};
 pub use table::{TABLE, UNKNOWN};
 
 /// What one driver does.

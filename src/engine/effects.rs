@@ -197,6 +197,7 @@ impl Engine {
             retry: self.retry_policy(resources, serial),
             reporter: self.delivery_reporter(serial, Arc::clone(&end)),
             places: Arc::clone(&self.planes.places),
+            pace: Arc::clone(&self.planes.pace),
             capturing: resources.capturing.subscribe(),
             frees: Mutex::default(),
         };

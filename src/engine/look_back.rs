@@ -76,6 +76,7 @@ impl Engine {
             Ok(query) => query,
             Err(message) => return self.inputs.push_back(Input::LookedBack { serial, result: Err(message) }),
         };
+        let drops = self.planes.ports.latest().drops;
         let clock_steps = steps_within(&self.steps, query.start_ns, query.end_ns);
         let look = LookBack {
             job,
@@ -84,7 +85,8 @@ impl Engine {
             host: self.planes.host.clone(),
             colo: self.planes.colo.clone(),
             queues: u32::try_from(self.planes.queues.len()).unwrap_or(u32::MAX),
-            uncounted: self.planes.ports.latest().drops.uncounted,
+            // When a port was away is not known here: since the start is what is certain.
+            uncounted: drops.uncounted || drops.gaps > 0,
             dir: self.planes.simple_dir.clone(),
             history: Arc::clone(&recorder.history),
             clock_steps,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every ledger in it obeys its equations, and each capture that has not ended is in it once.
 
+use crate::deliver::PaceView;
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
 use crate::worker::ClockReading;
 use jiff::Timestamp;
@@ -27,6 +28,8 @@ pub struct Overview {
     pub spool_short: bool,
     /// Steps of the wall clock since the process started.
     pub clock: ClockReading,
+    /// How deliveries stand back for captures.
+    pub pace: PaceView,
 }
 
 /// What an account may start now. It says nothing of others.

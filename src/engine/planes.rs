@@ -4,7 +4,7 @@
 //! Invariant: counts are read under their sequence locks, and a ledger made of them obeys its equations.
 
 use super::machine::AccountBounds;
-use crate::deliver::{Places, SigningKey};
+use crate::deliver::{Pace, Places, SigningKey};
 use crate::history::History;
 use crate::job::{AccountId, Ledger, PortDrops};
 use crate::matcher::PrefixSet;
@@ -102,6 +102,8 @@ pub struct Planes {
     pub account: AccountBounds,
     /// Where deliveries wait for their turn.
     pub places: Arc<Places>,
+    /// When they stand back for captures.
+    pub pace: Arc<Pace>,
     /// Told when the files of simple captures have become more.
     pub simple_written: Arc<Notify>,
     /// Between the starts of two simple captures of one account.

@@ -103,6 +103,7 @@ impl Engine {
                 let mut found = capture.progress(self.ledger(capture), self.now().mono, range);
                 found.warnings.extend(self.machine.pressure().warning(self.planes.spool.held_bytes()));
                 found.warnings.extend(self.machine.share_warning(&account));
+                found.warnings.extend(self.planes.pace.warning());
                 Some(found)
             }
             None => self.machine.look_back(serial).map(|look| progress(&look.view(), range)),
@@ -286,18 +287,18 @@ impl Engine {
         let accepted = self.machine.captures().filter(|capture| capture.is_accepted());
         let now = self.now().mono;
         let spool = &self.planes.spool;
-        let view = |capture: &Capture| CaptureView {
+        let view = |capture: &Capture, ledger: Ledger| CaptureView {
             id: capture.job.id.clone(),
             account: capture.job.request.account.clone(),
             seconds_left: capture.seconds_left(now),
             waiting_bytes: spool.bytes_below(&spool.config().dir.join(capture.job.id.as_str())),
             stopped: capture.ended,
-            warnings: capture.warnings(),
+            warnings: capture.warnings(&ledger),
             last_error: capture.last_error(),
             is_inherited: capture.is_inherited(),
             kind: capture.job.request.kind,
             status: capture.job.status,
-            ledger: self.ledger(capture),
+            ledger,
             objects: capture.job.objects.len() as u64,
             object_bytes: capture.object_bytes(),
             next_try_seconds: capture.next_try(now).map(|left| left.as_secs_f64()),
@@ -306,7 +307,7 @@ impl Engine {
         let (spool_alarm, spool_alarms) = pressure.alarms();
         let ended = self.machine.ended();
         Overview {
-            captures: accepted.map(view).collect(),
+            captures: accepted.map(|capture| view(capture, self.ledger(capture))).collect(),
             look_backs: self.look_back_views(),
             accounts: self.account_views(),
             succeeded: ended.succeeded,
@@ -315,6 +316,7 @@ impl Engine {
             spool_alarms,
             spool_short: pressure.is_short(),
             clock: self.planes.clock.read(),
+            pace: self.planes.pace.read(),
         }
     }
 }

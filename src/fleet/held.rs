@@ -4,15 +4,15 @@
 //! Invariant: a write follows only on the revision that its writer decided by, so of any number of writers that believe they are
 //! the one, each revision has one. A read alone decides nothing: it may be old.
 
-use super::Now;
+use super::{Epoch, Now};
 use std::time::Duration;
 
 /// A record that knows who wrote it.
 pub trait Owned: Clone {
     /// Of the writer. A writer with a larger one deposes those before it.
-    fn epoch(&self) -> u64;
+    fn epoch(&self) -> Epoch;
     /// The same record, written in this epoch.
-    fn in_epoch(self, epoch: u64) -> Self;
+    fn in_epoch(self, epoch: Epoch) -> Self;
 }
 
 /// What to do in the store; each is answered once.
@@ -44,16 +44,22 @@ pub enum Answer<R> {
     Unavailable,
 }
 
+/// So many times the pause between reads, an older state than is known is taken for an old read.
+const OLDER: u32 = 100;
+
 /// The writer's view.
 #[derive(Clone, Debug)]
 pub struct Held<R> {
-    epoch: u64,
+    epoch: Epoch,
     /// Durable, as far as it is known.
     value: Option<(u64, R)>,
     writing: Option<R>,
     is_known: bool,
     is_busy: bool,
-    is_deposed: bool,
+    /// The epoch of the writer that took it over.
+    deposed_by: Option<Epoch>,
+    /// Since when reads show nothing or an older state than is known.
+    older_since: Option<Duration>,
     retry_at: Duration,
     /// The newest revision that a watch told of.
     told: u64,
@@ -62,14 +68,15 @@ pub struct Held<R> {
 impl<R: Owned> Held<R> {
     /// Of a writer with this epoch, which knows nothing yet.
     #[must_use]
-    pub fn new(epoch: u64) -> Self {
+    pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
             value: None,
             writing: None,
             is_known: false,
             is_busy: false,
-            is_deposed: false,
+            deposed_by: None,
+            older_since: None,
             retry_at: Duration::ZERO,
             told: 0,
         }
@@ -77,20 +84,32 @@ impl<R: Owned> Held<R> {
 
     /// The same, where nothing can be there yet: saves the first read. If that is wrong, the first write is refused.
     #[must_use]
-    pub fn absent(epoch: u64) -> Self {
+    pub fn absent(epoch: Epoch) -> Self {
         Self { is_known: true, ..Self::new(epoch) }
     }
 
     /// Whether its writer may decide by [`Self::value`] now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.is_known && !self.is_busy && !self.is_deposed
+        self.is_known && !self.is_busy && !self.is_deposed()
     }
 
     /// Whether a later writer took it over. It stays so.
     #[must_use]
     pub fn is_deposed(&self) -> bool {
-        self.is_deposed
+        self.deposed_by.is_some()
+    }
+
+    /// The epoch of that writer.
+    #[must_use]
+    pub fn deposed_by(&self) -> Option<Epoch> {
+        self.deposed_by
+    }
+
+    fn meet(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            self.deposed_by = self.deposed_by.max(Some(epoch));
+        }
     }
 
     /// What is durable.
@@ -107,7 +126,7 @@ impl<R: Owned> Held<R> {
 
     /// The read that is due, if one is.
     pub fn poll(&mut self, now: Now) -> Option<Op<R>> {
-        let is_due = !self.is_known && !self.is_busy && !self.is_deposed && now.mono >= self.retry_at;
+        let is_due = !self.is_known && !self.is_busy && !self.is_deposed() && now.mono >= self.retry_at;
         is_due.then(|| {
             self.is_busy = true;
             Op::Read
@@ -157,12 +176,20 @@ impl<R: Owned> Held<R> {
     fn read(&mut self, found: Option<(u64, R)>, now: Now, backoff: Duration) -> bool {
         let revision = found.as_ref().map_or(0, |(revision, _)| *revision);
         if revision < self.revision() {
-            self.retry_at = now.mono + backoff;
-            return false;
+            // No server is behind for so long: the store was brought back to an older state. The next write says so for sure.
+            let since = *self.older_since.get_or_insert(now.mono);
+            if now.mono < since + backoff * OLDER {
+                self.retry_at = now.mono + backoff;
+                return false;
+            }
+            self.told = revision;
         }
+        self.older_since = None;
         self.is_known = true;
-        self.is_deposed |= found.as_ref().is_some_and(|(_, value)| value.epoch() > self.epoch);
-        let is_new = revision > self.revision();
+        if let Some((_, value)) = &found {
+            self.meet(value.epoch());
+        }
+        let is_new = revision != self.revision();
         self.value = found;
         is_new
     }
@@ -179,7 +206,7 @@ impl<R: Owned> Held<R> {
     pub fn saw(&mut self, revision: u64, value: &R) {
         self.told = self.told.max(revision);
         if !self.is_busy && revision > self.revision() {
-            self.is_deposed |= value.epoch() > self.epoch;
+            self.meet(value.epoch());
             self.value = Some((revision, value.clone()));
         }
     }

@@ -16,7 +16,8 @@
 //! - [`held`]: one record of the fleet's store, changed by compare-and-set alone.
 //!
 //! Invariants, whatever fails: never a packet or byte over a limit; every host that was to take part is named with a verdict; a
-//! phase never goes back; what is published is published once.
+//! phase never goes back; what is published is published once; nothing that a
+//! host writes makes another node panic or gives it a right.
 
 pub mod held;
 pub mod lead;
@@ -36,6 +37,14 @@ use std::time::Duration;
 pub type Host = u32;
 /// A data center, by its place in the fleet's list.
 pub type Colo = u32;
+/// Of a holder of a claim, or of a life of a host: later is larger. Half of a number, so that each writer has numbers of its own.
+pub type Epoch = u32;
+
+/// What the reports, rounds and versions of a writer with this epoch begin above.
+#[must_use]
+pub fn first_number(epoch: Epoch) -> u64 {
+    u64::from(epoch) << 32
+}
 
 /// The time, as an argument. `mono` decides how long something takes; `wall`, since the UNIX epoch, is when a window ends.
 #[derive(Clone, Copy, Debug)]

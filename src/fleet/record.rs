@@ -5,9 +5,10 @@
 
 use super::held::{Answer, Op, Owned};
 use super::sample::{Counts, Packet};
-use super::shares::{Amount, Pool, Reached};
-use super::{Colo, Host, Kind, Window};
+use super::shares::{Amount, Pool, Reached, UNLIMITED};
+use super::{Colo, Epoch, Host, Kind, Window};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Names a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,9 +92,9 @@ pub fn one<R: TryFrom<Record>>(answer: Answer<Record>) -> Answer<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Rises with each holder; safety comes from it alone.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The holder, and which of its lives.
-    pub holder: (u32, u64),
+    pub holder: (u32, Epoch),
     /// Rises with each renewal, so that a watcher sees that it lives.
     pub beat: u64,
 }
@@ -138,9 +139,30 @@ pub enum Verdict {
     Lost,
 }
 
-/// A host of a capture: every one that was registered, also those that were silent then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Which host it is. One that lost its disk, and with it what it accepted, has another spool and is another host of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Unique in the fleet.
+    pub name: String,
+    /// Drawn when its spool was made.
+    pub spool_id: u64,
+}
+
+/// A host of the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The host.
+    pub identity: Identity,
+    /// Its data center.
+    pub colo: Colo,
+}
+
+/// A host of a capture: every one that was registered, also those that were silent then. Its place in the list is its number in all
+/// records of the capture; the registry may change meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
+    /// The host.
+    pub identity: Identity,
     /// Its data center.
     pub colo: Colo,
     /// Once it is known.
@@ -169,25 +191,41 @@ pub struct Tally {
     pub share: u64,
     /// Left out by sampling.
     pub sampled: u64,
+    /// Lost otherwise: no block, a full spool, an error, after the end of the limit.
+    pub lost: u64,
 }
 
 impl Tally {
     /// Whether each matching frame is counted once.
     #[must_use]
     pub fn check(&self) -> bool {
-        self.matched == self.captured.packets + self.share + self.sampled
+        let parts = [self.captured.packets, self.share, self.sampled, self.lost];
+        parts.iter().try_fold(0u64, |sum, part| sum.checked_add(*part)) == Some(self.matched)
     }
 
     /// The sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            matched: self.matched + other.matched,
+            matched: self.matched.saturating_add(other.matched),
             captured: self.captured.plus(other.captured),
-            share: self.share + other.share,
-            sampled: self.sampled + other.sampled,
+            share: self.share.saturating_add(other.share),
+            sampled: self.sampled.saturating_add(other.sampled),
+            lost: self.lost.saturating_add(other.lost),
         }
     }
+}
+
+/// What of a limit was not delivered. With what was, it adds up to the limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remainder {
+    /// Nobody was granted it.
+    pub free: Amount,
+    /// What hosts or data centers that did not end may have captured and may still capture, by place in the pool; and of that, what
+    /// they told to have captured.
+    pub held: Vec<(u32, Amount, Amount)>,
+    /// Captured by hosts that ended, and not delivered.
+    pub undelivered: Amount,
 }
 
 /// What is published of a capture. Any lead publishes the same.
@@ -197,8 +235,8 @@ pub struct Outcome {
     pub tally: Tally,
     /// Why it ended, if not by time or stop.
     pub reached: Option<Reached>,
-    /// What hosts or data centers that did not answer held of the limit, by place in the pool.
-    pub held: Vec<(u32, Amount)>,
+    /// What of a limit is not in the files, and who has it.
+    pub limit: Option<Remainder>,
     /// Hosts whose packets are not in it, with why.
     pub absent: Vec<(Host, Verdict)>,
 }
@@ -207,7 +245,7 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Of the lead that wrote it; 0 by the front.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// What is captured.
     pub kind: Kind,
     /// When.
@@ -218,8 +256,12 @@ pub struct Job {
     pub is_stopped: bool,
     /// How far it is.
     pub phase: Phase,
+    /// The customer's clock is over, and some hosts go on: it ends by the lead's.
+    pub is_over: bool,
+    /// Its limit has a record. One that is not found then is lost, and is not dealt a second time.
+    pub has_pool: bool,
     /// Once the lead has looked who is registered.
-    pub members: Vec<Member>,
+    pub members: Option<Vec<Member>>,
     /// One host of each data center speaks for it.
     pub is_branched: bool,
     /// Of a simple capture, once all counts are there.
@@ -233,15 +275,33 @@ impl Job {
     #[must_use]
     pub fn serial(&self) -> u64 {
         let round = self.quotas.as_ref().map_or(0, |quotas| quotas.round);
-        1 + u64::from(self.is_stopped) + u64::from(round) + u64::from(self.phase.is_end())
+        let flags = [self.is_stopped, self.is_over, self.phase.is_end()];
+        1 + u64::from(round) + flags.into_iter().map(u64::from).sum::<u64>()
     }
+
+    /// Its hosts, as far as they are known.
+    #[must_use]
+    pub fn hosts(&self) -> &[Member] {
+        self.members.as_deref().unwrap_or_default()
+    }
+}
+
+/// A host of an assignment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// Its place in the capture's list.
+    pub host: Host,
+    /// Who it is.
+    pub identity: Identity,
+    /// What it may use before it has asked.
+    pub share: Amount,
 }
 
 /// What a data center's hosts are to do. It only gains flags; hosts ignore a lower serial than they have seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     /// Of the lead that wrote it.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Of the job.
     pub serial: u64,
     /// What is captured.
@@ -252,10 +312,12 @@ pub struct Assignment {
     pub seed: u64,
     /// Talk to the host that speaks for the data center, not to the lead.
     pub is_branched: bool,
-    /// The hosts, with what each may use before it has asked.
-    pub hosts: Vec<(Host, Amount)>,
+    /// The hosts.
+    pub hosts: Vec<Assigned>,
     /// End now.
     pub is_stopped: bool,
+    /// The window is over, whatever a host's clock says.
+    pub is_over: bool,
     /// Of the same hosts: the round, the level, and how many packets each gives.
     pub quotas: Option<Quotas>,
     /// Nothing is asked any more: what is held for this capture can go.
@@ -277,17 +339,34 @@ pub enum Stage {
     Refused,
 }
 
+/// Why a host does not take a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// By its clock the window is over: it heard too late, or its clock is wrong.
+    Clock,
+    /// It cannot write down that it accepted.
+    Disk,
+    /// As many captures as it can run are running.
+    NoSlot,
+    /// It does not know the customer.
+    UnknownAccount,
+    /// No room for packets.
+    SpoolFull,
+}
+
 /// One host's part, written for it alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Which life of the host wrote it.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Whose it is.
     pub host: Host,
     /// Rises with each change, over restarts of the host too: its upper half is the life that wrote it.
     pub version: u64,
     /// How far it is.
     pub stage: Stage,
+    /// Of [`Stage::Refused`].
+    pub refusal: Option<Refusal>,
     /// A crash ended it; what was durable then is what it has.
     pub is_interrupted: bool,
     /// Final from [`Stage::Counted`] on.
@@ -298,11 +377,29 @@ pub struct Part {
     pub sample: Option<(u32, Vec<Packet>)>,
 }
 
+impl Part {
+    /// Whether its numbers can be true. One that says otherwise is as good as none: its host failed, and keeps what it holds.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let is_ended = matches!(self.stage, Stage::Counted | Stage::Delivered);
+        let is_balanced = !is_ended || self.tally.check();
+        let is_counted = self
+            .counts
+            .as_ref()
+            .is_none_or(|counts| counts.is_possible() && counts.matched == self.tally.matched);
+        let is_sampled = self.sample.as_ref().is_none_or(|(_, packets)| {
+            let different: BTreeSet<&Packet> = packets.iter().collect();
+            different.len() == packets.len()
+        });
+        self.tally.matched <= UNLIMITED && is_balanced && is_counted && is_sampled
+    }
+}
+
 /// The parts of a data center's hosts, in the order of its assignment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
     /// Of the host that speaks for them.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Those that came.
     pub parts: Vec<Option<Part>>,
 }
@@ -310,10 +407,10 @@ pub struct Parts {
 macro_rules! owned {
     ($($kind:ident),*) => {$(
         impl Owned for $kind {
-            fn epoch(&self) -> u64 {
+            fn epoch(&self) -> Epoch {
                 self.epoch
             }
-            fn in_epoch(self, epoch: u64) -> Self {
+            fn in_epoch(self, epoch: Epoch) -> Self {
                 Self { epoch, ..self }
             }
         }

@@ -13,6 +13,10 @@ pub struct Settings {
     pub late: Duration,
     /// The same for a simple capture, whose customer waits for one small file.
     pub late_simple: Duration,
+    /// The same for a host that lives and does not end.
+    pub late_max: Duration,
+    /// After the end of the window: when hosts that go on are told that it is over.
+    pub grace: Duration,
     /// A host asks for as much as it uses in this time, so that it rides out a change of lead.
     pub reserve: Duration,
     /// What a soft recall leaves to a host: what it uses in this time, longer than a round trip.
@@ -43,6 +47,8 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(2),
             late: Duration::from_secs(60),
             late_simple: Duration::from_secs(15),
+            late_max: Duration::from_secs(120),
+            grace: Duration::from_secs(3),
             reserve: Duration::from_secs(15),
             keep: Duration::from_secs(1),
             batch: Duration::from_millis(20),

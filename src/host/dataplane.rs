@@ -7,6 +7,7 @@ use crate::spool::{Message, Publisher, Spool, Writer};
 use crate::worker::{ClockSteps, QueueCounters, Timers, WorkerHandle, WorkerParts, lane_notices, worker};
 use core_affinity::CoreId;
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -35,8 +36,12 @@ pub enum HostError {
 /// What the operator decided.
 #[derive(Clone, Debug)]
 pub struct DataPlaneConfig {
-    /// Cores of workers; queues are dealt over them in order.
+    /// Cores of workers.
     pub worker_cores: Vec<usize>,
+    /// The NUMA node of each of them, as far as it is known: its blocks lie there.
+    pub worker_nodes: Vec<Option<u32>>,
+    /// The worker of each queue. Those of which nothing stands here are dealt over the workers in order.
+    pub queue_workers: Vec<usize>,
     /// Cores of writers.
     pub writer_cores: Vec<usize>,
     /// Blocks of the arena, dealt over the workers.
@@ -91,16 +96,18 @@ impl DataPlane {
         on_worker: &OnWorker,
     ) -> Result<(Self, Vec<WorkerHandle>), HostError> {
         let workers = config.worker_cores.len().min(sources.len()).max(1);
-        let (blocks, arena) = Arena::map(config.blocks, config.hugepages)?;
+        let (blocks, arena) = arenas(config, workers)?;
         let queues: Vec<_> = sources.iter().map(|_| Arc::new(QueueCounters::default())).collect();
         let (stop, clock) = (Arc::new(AtomicBool::new(false)), Arc::new(ClockSteps::default()));
         let mut dealt: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         for (index, source) in sources.into_iter().enumerate() {
             let number = u16::try_from(index).unwrap_or(u16::MAX);
-            dealt[index % workers].push((number, source, Arc::clone(&queues[index])));
+            let worker = config.queue_workers.get(index).copied().unwrap_or(index);
+            dealt[worker % workers].push((number, source, Arc::clone(&queues[index])));
         }
         let (threads, others, heartbeats) = (Vec::new(), Vec::new(), Vec::new());
-        let share = BlockShare::dealt(blocks.len(), queues.len(), config.worker_cores.len());
+        let queues_max = dealt.iter().map(Vec::len).max().unwrap_or(0);
+        let share = BlockShare::of(blocks.iter().map(Vec::len).sum(), queues_max, workers);
         let mut plane = Self { queues, arena, share, heartbeats, clock, stop, workers: threads, others };
         let (parts, lanes) = plane.parts(config, spool, dealt, blocks);
         match plane.start_threads(spawn, config, spool, on_worker, parts, lanes) {
@@ -119,12 +126,12 @@ impl DataPlane {
         config: &DataPlaneConfig,
         spool: &Spool,
         dealt: Vec<Vec<(u16, S, Arc<QueueCounters>)>>,
-        mut blocks: Vec<Block>,
+        blocks: Vec<Vec<Block>>,
     ) -> (Vec<WorkerParts<S>>, Vec<Lanes>) {
-        let share = blocks.len() / dealt.len();
         let mut lanes_of_writers: Vec<Lanes> = config.writer_cores.iter().map(|_| Vec::new()).collect();
         let mut parts = Vec::new();
-        for (i, queues) in dealt.into_iter().enumerate() {
+        for (i, (queues, blocks)) in dealt.into_iter().zip(blocks).enumerate() {
+            let share = blocks.len();
             let lanes = lanes_of_writers.iter_mut().map(|ends| {
                 let (worker_end, writer_end) = lane::<Message>(share, lane_notices());
                 ends.push(writer_end);
@@ -133,7 +140,7 @@ impl DataPlane {
             parts.push(WorkerParts {
                 queues,
                 lanes: lanes.collect(),
-                blocks: blocks.split_off(blocks.len() - share),
+                blocks,
                 accounts: config.accounts,
                 segment_bytes_max: spool.config().segment_bytes,
                 timers: config.timers,
@@ -195,6 +202,26 @@ impl DataPlane {
     }
 }
 
+/// The blocks of each worker, in the memory of its own node. Workers of one node share a mapping.
+fn arenas(config: &DataPlaneConfig, workers: usize) -> Result<(Vec<Vec<Block>>, ArenaFacts), ArenaError> {
+    let node_of = |worker: usize| config.worker_nodes.get(worker).copied().flatten();
+    let share = config.blocks / workers;
+    let mut blocks: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+    let mut facts = ArenaFacts { hugepages: true, locked: true, bytes: 0 };
+    let nodes: BTreeSet<_> = (0..workers).map(node_of).collect();
+    for node in nodes {
+        let of_node: Vec<_> = (0..workers).filter(|worker| node_of(*worker) == node).collect();
+        let (mut mapped, arena) = Arena::map_near(share * of_node.len(), config.hugepages, node)?;
+        facts.hugepages &= arena.hugepages;
+        facts.locked &= arena.locked;
+        facts.bytes += arena.bytes;
+        for worker in of_node {
+            blocks[worker] = mapped.split_off(mapped.len() - share);
+        }
+    }
+    Ok((blocks, facts))
+}
+
 /// The lanes of one writer.
 type Lanes = Vec<WriterEnd<Message>>;
 
@@ -250,6 +277,8 @@ mod tests {
             });
             let config = DataPlaneConfig {
                 worker_cores: vec![0, 0, 0],
+                worker_nodes: vec![Some(0), None, Some(0)],
+                queue_workers: vec![2, 0, 1],
                 writer_cores: vec![0, 0],
                 blocks: 6,
                 accounts: 1,

@@ -17,7 +17,7 @@ use crate::matcher::Filter;
 use crate::pcap;
 use crate::spool::{Feed, Input, WhenSlow};
 use crate::spool::{Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
-use crate::worker::{Assigned, Attachment, Budget, Ended, Payer, Window, Work, WorkerHandle};
+use crate::worker::{Assigned, Attachment, Budget, Ended, Payer, Window, Wish, Work, WorkerHandle, deal};
 use serde::Serialize;
 use std::fs;
 use std::io::{self, BufWriter};
@@ -142,7 +142,7 @@ fn measure_in(
     dir: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Measured>, MeasureError> {
-    let eal = Eal::init(&plan.eal).map_err(PortsError::from)?;
+    let eal = Eal::init_for(&plan.eal, &[]).map_err(PortsError::from)?;
     serve::stay_off_worker_cores(&plan.cores.writers).map_err(|e| MeasureError::Cores(Box::new(e)))?;
     let mut found = Vec::new();
     for (frames, sizes) in SIZES {
@@ -209,7 +209,8 @@ impl Bench<'_> {
         let opened = Port::open(self.eal, &port).and_then(Port::start);
         let (_port, sources) = opened.map_err(PortsError::from)?;
         let spool = Arc::new(Spool::open(self.spool(stage))?);
-        let mut config = serve::data_plane(self.plan);
+        let all = deal(&[Wish { queues, cores: &[] }], &self.plan.cores.workers);
+        let mut config = serve::data_plane(self.plan, all);
         config.blocks = config.blocks.min(BLOCKS_MAX);
         let eal = self.eal.clone();
         let on_worker: OnWorker = Arc::new(move || Box::new(eal.register_thread()));

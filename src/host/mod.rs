@@ -9,6 +9,8 @@ mod descriptors;
 #[cfg(feature = "dpdk")]
 mod identity;
 #[cfg(feature = "dpdk")]
+mod load;
+#[cfg(feature = "dpdk")]
 mod measure;
 #[cfg(feature = "dpdk")]
 mod memory;
@@ -20,6 +22,10 @@ mod observation;
 mod origin;
 #[cfg(feature = "dpdk")]
 mod port_counts;
+#[cfg(any(feature = "dpdk", test))]
+mod port_life;
+#[cfg(feature = "dpdk")]
+mod port_place;
 #[cfg(feature = "dpdk")]
 mod ports;
 #[cfg(feature = "dpdk")]

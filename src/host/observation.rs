@@ -7,7 +7,7 @@ use super::port_counts::Latest;
 use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api;
-use crate::block::{Heartbeat, try_io_uring};
+use crate::block::Heartbeat;
 use crate::config::Plan;
 use crate::dashboard::{Live, StreamPlaces};
 use crate::engine::Handle;
@@ -65,13 +65,13 @@ impl Observation {
             queues: queues
                 .map(|(counters, port)| QueueSource { port, counters: Arc::clone(counters) })
                 .collect(),
+            queue_workers: plan.dealt().workers,
             stages,
             verdicts: watchdog.verdicts(),
             spool: Arc::clone(&storage.spool),
             jobs: storage.jobs.clone(),
             requests: Arc::new(Requests::default()),
             authentication_failures: api::authentication_failures,
-            has_io_uring: try_io_uring().is_ok(),
             started: SystemTime::now(),
             dpdk,
             connections_max: plan.api.connections_max,

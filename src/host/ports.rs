@@ -1,11 +1,12 @@
-//! The DPDK ports of a plan. Owns their opening in the config's order; what they count is in
-//! `port_counts`, what a port is, is `dpdk`'s.
+//! The ports of a plan. Owns their opening in the config's order. What becomes of them is in `port_place`, what they count in
+//! `port_counts`; what a port is, is `dpdk`'s.
 
+use super::port_place::Place;
 use crate::config::PortPlan;
 use crate::config::check::PortAnswer;
 use crate::dpdk::{
-    Eal, EalError, InterfaceError, InterfacePort, Link, Port, PortConfig, PortError, PortLosses, PortStats,
-    RxQueue, StartedPort,
+    Eal, EalError, InterfaceError, InterfacePort, Link, Port, PortConfig, PortError, PortEvents, PortLosses,
+    PortStats, RxQueue, StartedPort,
 };
 use crate::interface;
 
@@ -48,7 +49,8 @@ impl Started {
         }
     }
 
-    fn xstats(&self) -> Vec<(String, u64)> {
+    /// Its counters by its driver's names.
+    pub fn xstats(&self) -> Vec<(String, u64)> {
         match self {
             Self::Device(port) => port.xstats(),
             Self::Interface(port) => port.xstats(),
@@ -79,13 +81,31 @@ impl Started {
             Self::Interface(port) => port.link(),
         }
     }
+
+    /// What happened to the device since the last call, if it must be opened again.
+    pub fn events(&self) -> Option<&'static str> {
+        let Self::Device(port) = self else { return None };
+        match port.events() {
+            PortEvents { was_removed: true, .. } => Some("it was removed"),
+            PortEvents { was_reset: true, .. } => Some("it was reset"),
+            PortEvents { was_reset: false, was_removed: false } => None,
+        }
+    }
+
+    /// Lets go of the device so that it can be opened again.
+    pub fn unplug(self) {
+        match self {
+            Self::Device(port) => port.unplug(),
+            Self::Interface(_closed) => {}
+        }
+    }
 }
 
 /// Running ports and their queues, numbered from 0 over all ports.
 #[derive(Debug)]
 pub(super) struct Ports {
     pub eal: Eal,
-    pub started: Vec<Started>,
+    pub places: Vec<Place>,
     pub queues: Vec<RxQueue>,
 }
 
@@ -99,21 +119,30 @@ fn config(plan: &PortPlan) -> PortConfig {
     }
 }
 
+fn devices(plans: &[PortPlan]) -> Vec<&str> {
+    plans.iter().map(|plan| plan.device.as_str()).collect()
+}
+
 /// Starts EAL and every port.
 pub(super) fn start(eal: &[String], plans: &[PortPlan]) -> Result<Ports, PortsError> {
-    let eal = Eal::init(eal)?;
+    let eal = Eal::init_for(eal, &devices(plans))?;
     tracing::info!(arguments = ?eal.arguments(), memory = ?eal.memory(), "EAL is up");
-    let mut ports = Ports { eal, started: Vec::new(), queues: Vec::new() };
+    let mut ports = Ports { eal, places: Vec::new(), queues: Vec::new() };
     for plan in plans {
-        let (port, queues) = if interface::Device::parse(&plan.device).is_some() {
-            start_interface(plan)?
-        } else {
-            start_device(&ports.eal, plan)?
-        };
-        ports.started.push(port);
+        let (place, queues) = Place::open(&ports.eal, plan)?;
+        ports.places.push(place);
         ports.queues.extend(queues);
     }
     Ok(ports)
+}
+
+/// Opens a device and starts it.
+pub(super) fn open(eal: &Eal, plan: &PortPlan) -> Result<(Started, Vec<RxQueue>), PortsError> {
+    if interface::Device::parse(&plan.device).is_some() {
+        start_interface(plan)
+    } else {
+        start_device(eal, plan)
+    }
 }
 
 fn start_device(eal: &Eal, plan: &PortPlan) -> Result<(Started, Vec<RxQueue>), PortsError> {
@@ -137,8 +166,8 @@ fn start_interface(plan: &PortPlan) -> Result<(Started, Vec<RxQueue>), PortsErro
 }
 
 /// Logs what each port counted by its driver's own names: losses that no common counter knows are only there.
-pub(super) fn log_counters(ports: &[Started]) {
-    for port in ports {
+pub(super) fn log_counters(places: &[Place]) {
+    for port in places.iter().filter_map(Place::there) {
         let counted: Vec<_> = port.xstats().into_iter().filter(|(_, value)| *value != 0).collect();
         tracing::info!(device = port.device(), ?counted, "port's own counters");
     }
@@ -150,7 +179,7 @@ pub(super) fn log_counters(ports: &[Started]) {
 /// # Errors
 /// When EAL does not start.
 pub fn probe(eal: &[String], plans: &[PortPlan]) -> Result<Vec<PortAnswer>, String> {
-    let eal = Eal::init(eal).map_err(|e| e.to_string())?;
+    let eal = Eal::init_for(eal, &devices(plans)).map_err(|e| e.to_string())?;
     Ok(plans.iter().map(|plan| ask(&eal, plan)).collect())
 }
 

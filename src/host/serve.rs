@@ -4,6 +4,7 @@
 //! task that dies ends the process with an error.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::load;
 use super::memory;
 use super::observation::{Observation, Viewers};
 use super::origin;
@@ -19,9 +20,9 @@ use super::tasks::Tasks;
 use super::{privileges, sandbox};
 use crate::api::{self, Accounts, ApiState, Offers, OldestNs, Ui};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
-use crate::config::{Account, Plan, UiPlan};
+use crate::config::{Account, Plan, Topology, UiPlan};
 use crate::dashboard::Site;
-use crate::deliver::{KeyError, Places};
+use crate::deliver::{KeyError, Pace, PaceRules, Places};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
@@ -34,11 +35,12 @@ use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
 use crate::store::StoreError;
 use crate::upload::UploadError;
-use crate::worker::{Payer, Sample, WorkerHandle};
+use crate::worker::{Dealt, Payer, Sample, WorkerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -143,11 +145,11 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     let (listener, observed) = listeners(&plan, &runtime)?;
     let dpdk = ports.eal.version();
     let on_worker = on_worker(ports.eal.clone());
-    let (plane, workers) = DataPlane::start(&data_plane(&plan), ports.queues, &storage.spool, &on_worker)?;
+    let (plane, workers) =
+        DataPlane::start(&data_plane(&plan, plan.dealt()), ports.queues, &storage.spool, &on_worker)?;
     log_plane(&plane, &storage.spool);
     memory::settle(&plan, &plane, storage.spool.config().write);
-    let started = Arc::new(ports.started);
-    let counts = Reader::start(Arc::clone(&started))
+    let counts = Reader::start(ports.places, &plane.queues)
         .map_err(|source| ServeError::System { doing: "start the thread that reads the ports", source })?;
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, counts.latest()))?;
     let observation =
@@ -164,8 +166,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
         end_in(LAST_TIME_MAX);
     }
     plane.stop();
-    drop(counts);
-    ports::log_counters(&started);
+    ports::log_counters(&counts.finish());
     storage.take_in();
     if let Some(runtime) = left {
         // Everything is written. A thread that still reads for somebody who is gone keeps nobody.
@@ -218,6 +219,7 @@ fn planes(
         accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
         account: account_bounds(plan),
         places: places(plan),
+        pace: pace(plan, storage, plane),
         simple_written: Arc::clone(&storage.simple_written),
         look_back_interval: plan.shares.look_back_interval,
         simple_interval: plan.capture.simple_interval,
@@ -236,6 +238,15 @@ fn account_bounds(plan: &Plan) -> AccountBounds {
         share: plan.spool.share_bytes_max,
         ..AccountBounds::of(plan.spool.bytes_max, shares.account_percent, plan.accounts.len())
     }
+}
+
+fn pace(plan: &Plan, storage: &Storage, plane: &DataPlane) -> Arc<Pace> {
+    let rules = PaceRules {
+        wait_percent: plan.upload.wait_percent,
+        high_water_percent: plan.high_water_percent,
+        share_percent: plan.upload.share_percent,
+    };
+    Arc::new(Pace::new(rules, load::of(&plane.heartbeats, &storage.spool)))
 }
 
 fn places(plan: &Plan) -> Arc<Places> {
@@ -442,9 +453,13 @@ pub(super) fn stay_off_worker_cores(cores: &[usize]) -> Result<(), ServeError> {
     sched_setaffinity(None, &set).map_err(|e| ServeError::System { doing, source: e.into() })
 }
 
-pub(super) fn data_plane(plan: &Plan) -> DataPlaneConfig {
+/// `dealt`: which worker polls which queue.
+pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
+    let topology = Topology::read(Path::new("/"));
     DataPlaneConfig {
-        worker_cores: plan.cores.workers.clone(),
+        worker_nodes: dealt.cores.iter().map(|core| topology.of_core(*core)).collect(),
+        worker_cores: dealt.cores,
+        queue_workers: dealt.workers,
         writer_cores: plan.cores.writers.clone(),
         blocks: plan.blocks.count,
         accounts: plan.accounts.len(),

@@ -21,7 +21,13 @@ pub struct PortDrops {
     /// What the drivers count beside; in no sum.
     #[serde(default, skip_serializing_if = "Unclear::is_zero")]
     pub unclear: Unclear,
-    /// A port does not count all that it loses, or could not be read: more frames may be lost than are counted here.
+    /// Times that a port's device was gone or reset. What came meanwhile is in no count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gaps: u64,
+    /// How long that was, all of it and of all ports.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gap_ms: u64,
+    /// A port does not count all that it loses, was away, or could not be read: more frames may be lost than are counted here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uncounted: bool,
 }
@@ -81,8 +87,21 @@ impl PortDrops {
                 rx_nombuf: self.unclear.rx_nombuf.saturating_sub(then.unclear.rx_nombuf),
                 ierrors: self.unclear.ierrors.saturating_sub(then.unclear.ierrors),
             },
-            uncounted: self.uncounted || then.uncounted,
+            gaps: self.gaps.saturating_sub(then.gaps),
+            gap_ms: self.gap_ms.saturating_sub(then.gap_ms),
+            uncounted: self.uncounted || then.uncounted || self.gaps > then.gaps,
         }
+    }
+
+    /// What the owner of a capture must know of its ports.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        (self.gap_ms > 0 || self.gaps > 0).then(|| {
+            format!(
+                "a port of this host was away for {:.1} s while this capture ran: what came meanwhile is missing and in no count",
+                self.gap_ms as f64 / 1e3
+            )
+        })
     }
 }
 
@@ -199,7 +218,7 @@ impl Ledger {
     pub fn check(&self) -> Result<(), Imbalance> {
         // Wider than a count: a foreign manifest's may not agree by overflowing.
         let sum = |counts: &[u64]| counts.iter().copied().map(u128::from).sum::<u128>();
-        let PortDrops { imissed, rx_nombuf, ierrors, discarded, unclear: _, uncounted: _ } = self.port;
+        let PortDrops { imissed, rx_nombuf, ierrors, discarded, .. } = self.port;
         let dropped = sum(&self.dropped.counts());
         for (equation, left, right) in [
             (

@@ -78,24 +78,33 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
 fn stages(stages: &[StageView]) -> Result<Option<String>, String> {
     let stalled =
         stages.iter().filter_map(|stage| Some(format!("{}: {}", stage.name, stage.stalled.as_ref()?)));
+    // Of use all the same, at half the rate.
+    let slow = stages.iter().filter(|stage| stage.name.starts_with("writer") && !stage.reading.has_ring);
+    let slow: Vec<_> = slow.map(|stage| format!("{}: no io_uring", stage.name)).collect();
     match stalled.collect::<Vec<_>>() {
-        none if none.is_empty() => Ok(None),
+        none if none.is_empty() => Ok((!slow.is_empty()).then(|| slow.join("; "))),
         stalled => Err(stalled.join("; ")),
     }
 }
 
-/// A host that watches two mirrors is of use while one of them is down, and says which is.
+/// A host that watches two mirrors is of use while one of them is down, and says which is; also while one is away that it does not
+/// require.
 fn ports(ports: &[PortReading]) -> Result<Option<String>, String> {
     let names = |of: fn(&&PortReading) -> bool| {
         ports.iter().filter(of).map(|port| port.port.as_str()).collect::<Vec<_>>().join(", ")
     };
-    let (gone, down) = (names(|port| port.counters.is_none()), names(|port| !port.link_up));
-    if !gone.is_empty() {
-        Err(format!("the counters of {gone} cannot be read: the device is gone"))
-    } else if ports.iter().all(|port| !port.link_up) {
-        Err(format!("no link: {down}"))
+    let unread = names(|port| port.counters.is_none());
+    let (away, missed) = (names(|port| !port.is_there), names(|port| !port.is_there && port.is_required));
+    let down = names(|port| port.is_there && !port.link_up);
+    let said = |what: &str, names: &str| (!names.is_empty()).then(|| format!("{what}: {names}"));
+    let remarks: Vec<_> = [said("away", &away), said("no link", &down)].into_iter().flatten().collect();
+    let remark = remarks.join("; ");
+    if !unread.is_empty() {
+        Err(format!("the counters of {unread} cannot be read: the device is gone"))
+    } else if !missed.is_empty() || ports.iter().all(|port| !port.link_up) {
+        Err(remark)
     } else {
-        Ok((!down.is_empty()).then(|| format!("no link: {down}")))
+        Ok((!remark.is_empty()).then_some(remark))
     }
 }
 
@@ -120,7 +129,20 @@ mod tests {
 
     fn port(name: &str, link_up: bool) -> PortReading {
         let counters = Some(PortCounters::default());
-        PortReading { port: name.to_owned(), counters, counts_losses: true, link_up, link_mbps: None }
+        PortReading {
+            port: name.to_owned(),
+            is_required: true,
+            is_there: true,
+            counters,
+            counts_losses: true,
+            link_up,
+            link_mbps: None,
+            link_changes: 0,
+            quiet_seconds: 0,
+            gaps: 0,
+            gap_seconds: 0,
+            xstats: Default::default(),
+        }
     }
 
     #[test]
@@ -138,6 +160,11 @@ mod tests {
             {"name": "worker0", "ok": true}, {"name": "writer0", "ok": false, "reason": "hangs"}
         ]);
         assert_eq!(json, serde_json::json!({"ok": false, "checks": checks}));
+        assert_eq!(
+            stages(&[stage("worker0", None), stage("writer0", None)]),
+            Ok(Some("writer0: no io_uring".to_owned())),
+            "it is ready, at half the rate"
+        );
         assert_eq!(stages(&[stage("a", Some("b")), stage("c", Some("d"))]), Err("a: b; c: d".to_owned()));
     }
 
@@ -146,6 +173,11 @@ mod tests {
         assert_eq!(ports(&[port("a", true), port("b", true)]), Ok(None));
         assert_eq!(ports(&[port("a", true), port("b", false)]), Ok(Some("no link: b".to_owned())));
         assert_eq!(ports(&[port("a", false), port("b", false)]), Err("no link: a, b".to_owned()));
+        let away = PortReading { is_there: false, ..port("c", false) };
+        assert_eq!(ports(&[port("a", true), away.clone()]), Err("away: c".to_owned()), "it is required");
+        let optional = PortReading { is_required: false, ..away };
+        assert_eq!(ports(&[port("a", true), optional.clone()]), Ok(Some("away: c".to_owned())));
+        assert_eq!(ports(&[port("a", false), optional]), Err("away: c; no link: a".to_owned()));
         let gone = PortReading { counters: None, ..port("c", true) };
         assert!(ports(&[port("a", true), gone]).unwrap_err().contains("of c cannot be read"));
     }

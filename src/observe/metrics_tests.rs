@@ -10,6 +10,7 @@ use crate::observe::sources::StageView;
 use crate::observe::{PortCounters, PortReading};
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 #[path = "../../tests/common/openmetrics.rs"]
@@ -48,6 +49,39 @@ fn the_document_has_exactly_the_table() {
     assert_eq!(documented, table, "docs/METRICS.md must have these rows:\n{table}");
 }
 
+fn ports() -> Vec<PortReading> {
+    vec![
+        PortReading {
+            port: "net_pcap0".to_owned(),
+            is_required: true,
+            is_there: true,
+            counters: Some(PortCounters { rx: 5, ..PortCounters::default() }),
+            counts_losses: true,
+            link_up: true,
+            link_mbps: Some(10_000),
+            link_changes: 1,
+            quiet_seconds: 7,
+            gaps: 2,
+            gap_seconds: 9,
+            xstats: Arc::new(vec![("rx_good_packets".to_owned(), 5)]),
+        },
+        PortReading {
+            port: "a \"b\"\n\\".to_owned(),
+            is_required: false,
+            is_there: false,
+            counters: None,
+            counts_losses: false,
+            link_up: false,
+            link_mbps: None,
+            link_changes: 0,
+            quiet_seconds: 0,
+            gaps: 0,
+            gap_seconds: 0,
+            xstats: Arc::default(),
+        },
+    ]
+}
+
 fn capture(kind: Kind, status: Status) -> CaptureView {
     CaptureView {
         id: CaptureId::random(),
@@ -76,33 +110,18 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
     };
     Snapshot {
         started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-        ports: vec![
-            PortReading {
-                port: "net_pcap0".to_owned(),
-                counters: Some(PortCounters { rx: 5, ..PortCounters::default() }),
-                counts_losses: true,
-                link_up: true,
-                link_mbps: Some(10_000),
-            },
-            PortReading {
-                port: "a \"b\"\n\\".to_owned(),
-                counters: None,
-                counts_losses: false,
-                link_up: false,
-                link_mbps: None,
-            },
-        ],
+        ports: ports(),
         queues: vec![
             ("net_pcap0".to_owned(), Default::default()),
             ("net_pcap0".to_owned(), Default::default()),
         ],
+        queue_workers: vec![0, 0],
         stages: vec![stage("worker0", 8), stage("writer0", 0), stage("publisher", 0), stage("engine", 0)],
         spool_used: 10,
         spool_held: 5,
         spool_max: 100,
         account_max: 50,
         uploads: Default::default(),
-        has_io_uring: true,
         log_lines_dropped: 0,
         authentication_failures: vec![("denied", 3)],
         connections_cut: vec![("displaced", 4)],

@@ -8,8 +8,10 @@ const DASHBOARD: &str = include_str!("../../monitoring/dashboard.json");
 const RUNBOOK: &str = include_str!("../../docs/RUNBOOK.md");
 
 /// On no panel: the same is there as a rate, or beside it as another count.
-const NOT_SHOWN: [&str; 17] = [
+const NOT_SHOWN: [&str; 18] = [
     "trawl_port_counts_losses",
+    // Its driver chooses the names.
+    "trawl_port_driver_value",
     "trawl_stage_turns_total",
     "trawl_stage_queued_most_messages",
     "trawl_writer_writes_total",

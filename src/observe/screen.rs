@@ -130,7 +130,8 @@ fn host(
             port.counters.unwrap_or_default();
         json!({"device": port.port, "link_up": port.link_up, "link_mbps": port.link_mbps, "rx": rx,
             "rx_bytes": rx_bytes, "imissed": imissed, "ierrors": ierrors, "rx_nombuf": rx_nombuf,
-            "discarded": discarded, "counts_losses": port.counts_losses, "is_read": port.counters.is_some()})
+            "discarded": discarded, "counts_losses": port.counts_losses, "is_read": port.counters.is_some(), "is_there": port.is_there,
+            "quiet_seconds": port.quiet_seconds, "gaps": port.gaps})
     };
     let queue = |(n, (port, q)): (usize, &(String, crate::worker::QueueTotals))| {
         json!({"port": port, "queue": n, "worker": worker_of(s, n), "rx": q.rx, "rx_bytes": q.rx_bytes,

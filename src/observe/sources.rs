@@ -32,6 +32,10 @@ const STORE_INTERVAL: Duration = Duration::from_secs(1);
 pub struct PortReading {
     /// Its device, without arguments.
     pub port: String,
+    /// Whether the host does not start without it.
+    pub is_required: bool,
+    /// Whether its device is there.
+    pub is_there: bool,
     /// Its counters; none when they cannot be read.
     pub counters: Option<PortCounters>,
     /// Whether its driver counts what it loses.
@@ -40,6 +44,16 @@ pub struct PortReading {
     pub link_up: bool,
     /// Speed of the link in Mbit/s, if known.
     pub link_mbps: Option<u32>,
+    /// Times that its link went up or down.
+    pub link_changes: u64,
+    /// How long its link has been up without a frame.
+    pub quiet_seconds: u64,
+    /// Times that its device was gone or reset.
+    pub gaps: u64,
+    /// How long that was, all of it.
+    pub gap_seconds: u64,
+    /// All that its driver counts, by the driver's names; at most [`crate::limits::PORT_XSTATS_MAX`].
+    pub xstats: Arc<Vec<(String, u64)>>,
 }
 
 /// What a port counted since it was started.
@@ -74,6 +88,8 @@ pub struct Sources {
     pub ports: Box<dyn Fn() -> Vec<PortReading> + Send + Sync>,
     /// Every queue, in the order of their numbers.
     pub queues: Vec<QueueSource>,
+    /// The worker of each of them.
+    pub queue_workers: Vec<usize>,
     /// Every stage, in the order of `verdicts`.
     pub stages: Vec<Arc<Heartbeat>>,
     /// What the watchdog thinks of them.
@@ -86,8 +102,6 @@ pub struct Sources {
     pub requests: Arc<Requests>,
     /// Authentications that failed, by how they were answered.
     pub authentication_failures: fn() -> [(&'static str, u64); 2],
-    /// Whether the writers have io_uring.
-    pub has_io_uring: bool,
     /// When the process started.
     pub started: SystemTime,
     /// DPDK's name and version.
@@ -115,13 +129,13 @@ pub(super) struct Snapshot {
     pub started: SystemTime,
     pub ports: Vec<PortReading>,
     pub queues: Vec<(String, QueueTotals)>,
+    pub queue_workers: Vec<usize>,
     pub stages: Vec<StageView>,
     pub spool_used: u64,
     pub spool_held: u64,
     pub spool_max: u64,
     pub account_max: u64,
     pub uploads: UploadCounts,
-    pub has_io_uring: bool,
     pub log_lines_dropped: u64,
     pub requests: Vec<(Kind, u64)>,
     pub authentication_failures: Vec<(&'static str, u64)>,
@@ -160,13 +174,13 @@ impl Sources {
             started: self.started,
             ports: (self.ports)(),
             queues: self.queues.iter().map(|queue| (queue.port.clone(), queue.counters.totals())).collect(),
+            queue_workers: self.queue_workers.clone(),
             stages: self.stages(),
             spool_used: self.spool.quota().used(),
             spool_held: self.spool.held_bytes(),
             spool_max: self.spool.quota().bytes_max(),
             account_max: self.spool.quota().share_bytes_max(),
             uploads: upload_counts(),
-            has_io_uring: self.has_io_uring,
             log_lines_dropped: lines::dropped(),
             requests: self.requests.read(),
             authentication_failures: (self.authentication_failures)().into(),

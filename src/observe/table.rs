@@ -151,10 +151,9 @@ pub(super) fn next_try_seconds(engine: &Overview) -> Option<u64> {
     seconds.min_by(f64::total_cmp).map(|seconds| seconds.ceil() as u64)
 }
 
-/// The worker that polls a queue: queues are dealt over them in order.
+/// The worker that polls a queue.
 pub(super) fn worker_of(s: &Snapshot, queue: usize) -> String {
-    let workers = s.stages.iter().filter(|stage| stage.name.starts_with("worker")).count();
-    format!("worker{}", queue.checked_rem(workers).unwrap_or(0))
+    format!("worker{}", s.queue_workers.get(queue).copied().unwrap_or(0))
 }
 
 /// In the order in which they are written.
@@ -180,6 +179,20 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| port(s, out, |c| c.discarded)),
     gauge("port_counts_losses", None, &["port"], "1 if the driver counts what the port loses; 0 if more may be lost than is counted",
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.counts_losses)) }),
+    gauge("port_present", None, &["port"], "1 while the device is there; at 0 it is tried again until it is",
+        |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.is_there)) }),
+    counter("port_gaps", None, &["port"], "Times that the device was gone or reset: what came meanwhile is in no count",
+        |s, out| for p in &s.ports { out.push(&[&p.port], p.gaps) }),
+    counter("port_gap", Some("seconds"), &["port"], "How long that was",
+        |s, out| for p in &s.ports { out.push(&[&p.port], p.gap_seconds) }),
+    gauge("port_driver_value", None, &["port", "counter"], "What the driver counts, by its names; they may go back",
+        |s, out| for p in &s.ports {
+            for (name, value) in p.xstats.iter() { out.push(&[&p.port, name], *value) }
+        }),
+    gauge("port_quiet", Some("seconds"), &["port"], "How long the link has been up and no frame came",
+        |s, out| for p in &s.ports { out.push(&[&p.port], p.quiet_seconds) }),
+    counter("port_link_changes", None, &["port"], "Times that the link went up or down",
+        |s, out| for p in &s.ports { out.push(&[&p.port], p.link_changes) }),
     gauge("port_link_up", None, &["port"], "1 while the link is up",
         |s, out| for p in &s.ports { out.push(&[&p.port], u64::from(p.link_up)) }),
     gauge("port_link", Some("bytes_per_second"), &["port"], "Speed of the link, if it is known",
@@ -213,14 +226,16 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| stage(s, out, has_blocks, |r| r.blocks_free)),
     gauge("worker_blocks_free_least", None, &["stage"], "The fewest of those since the process started",
         |s, out| stage(s, out, has_blocks, |r| r.blocks_free_min)),
+    gauge("worker_blocks_waiting", None, &["stage"], "Of those, the ones that wait for the disk",
+        |s, out| stage(s, out, has_blocks, |r| r.blocks_waiting)),
     gauge("writer_in_flight_writes", None, &["stage"], "Writes that a writer has started and that have not ended",
         |s, out| stage(s, out, is_writer, |r| r.in_flight)),
     counter("writer_writes", None, &["stage"], "Writes to segments that ended well",
         |s, out| stage(s, out, is_writer, |r| r.writes)),
     counter("writer_written", BYTES, &["stage"], "Bytes of those, with the padding of last pages",
         |s, out| stage(s, out, is_writer, |r| r.written_bytes)),
-    gauge("io_uring_up", None, &[], "1 if writers have io_uring; without it each writes one block at a time, at about half the rate",
-        |s, out| out.push(&[], u64::from(s.has_io_uring))),
+    gauge("io_uring_up", None, &[], "1 if all writers have io_uring; one without it writes one block at a time, at about half the rate",
+        |s, out| out.push(&[], u64::from(s.stages.iter().filter(|v| is_writer(v)).all(|v| v.reading.has_ring)))),
     counter("spool_fsyncs", None, &[], "Times that a segment was made durable",
         |s, out| out.push(&[], s.stages.iter().map(|v| v.reading.fsyncs).sum())),
     // spool
@@ -291,6 +306,12 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| out.push(&[], s.uploads.retries)),
     counter("upload_failures", None, &[], "Attempts to deliver a capture that failed; each is begun again until upload.retention_seconds",
         |s, out| out.push(&[], s.uploads.failures)),
+    counter("delivery_stood_back", Some("seconds"), &[], "Time in which at least one delivery stood back for captures",
+        |s, out| engine(s, out, |e| e.pace.stood_back.as_secs())),
+    gauge("deliveries_standing_back", None, &[], "Deliveries that stand back now",
+        |s, out| engine(s, out, |e| e.pace.standing_back)),
+    gauge("deliveries_share", None, &[], "1 while deliveries have upload.share_percent of the time",
+        |s, out| engine(s, out, |e| u64::from(e.pace.shares))),
     gauge("upload_waiting", BYTES, &[], "On the spool in whole segments of full captures, and not delivered",
         |s, out| engine(s, out, waiting_bytes)),
     gauge("upload_oldest", Some("seconds"), &[], "Age of the oldest capture that waits for its upload",

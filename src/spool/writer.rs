@@ -24,6 +24,8 @@ const WRITES_IN_FLIGHT: u32 = 8;
 const IDLE_SLEEP: Duration = Duration::from_micros(100);
 /// How long a piece waits before its segment is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// How often a writer that was refused an io_uring asks for one.
+const RING_LOOK: Duration = Duration::from_secs(10);
 /// Messages taken from one lane before the next lane has its turn.
 const LANE_TURN: usize = 16;
 
@@ -59,6 +61,8 @@ pub struct Writer {
     stuck: usize,
     discards: bool,
     heartbeat: Arc<Heartbeat>,
+    /// Whether the disk queue had io_uring at the last look, and when that was.
+    ring: Option<(bool, Instant)>,
 }
 
 impl Writer {
@@ -82,6 +86,7 @@ impl Writer {
             stuck: 0,
             discards,
             heartbeat,
+            ring: None,
         }
     }
 
@@ -116,6 +121,7 @@ impl Writer {
         }
         self.retry(now);
         self.sync_by_time(now);
+        self.look_after_ring(now);
         busy
     }
 
@@ -363,6 +369,25 @@ impl Writer {
             self.publisher.send(Command::End(Arc::clone(&stream.capture), id.queue, stream.handed));
             self.streams.remove(&id);
         }
+    }
+
+    /// Tells whether there is an io_uring, in the log once for each change, and now and then tries to get one that was refused.
+    fn look_after_ring(&mut self, now: Instant) {
+        if self.ring.is_some_and(|(has_ring, looked)| {
+            has_ring == self.disk.is_asynchronous() && now.saturating_duration_since(looked) < RING_LOOK
+        }) {
+            return;
+        }
+        let (had_ring, writer) = (self.ring.map(|(had_ring, _)| had_ring), self.heartbeat.name());
+        match (had_ring, self.disk.renew()) {
+            (None | Some(true), Err(error)) => tracing::warn!(
+                writer, %error, "a writer has no io_uring: it writes one block at a time, at about half the rate, and tries again"
+            ),
+            (Some(false), Ok(())) => tracing::info!(writer, "a writer has io_uring again"),
+            _ => {}
+        }
+        self.ring = Some((self.disk.is_asynchronous(), now));
+        self.heartbeat.ring(self.disk.is_asynchronous());
     }
 
     fn sync_by_time(&mut self, now: Instant) {

@@ -46,6 +46,11 @@ impl Blocks {
         Self { free, total, count, accounts: Vec::with_capacity(streams_max + total), part: 0 }
     }
 
+    /// How many there are.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
     /// How many are empty.
     pub fn free(&self) -> usize {
         self.free.len()

@@ -1,7 +1,7 @@
 //! What a capture may still take, shared by all workers. Owns the exactness of limits; not the decision to end a
 //! capture, which is the engine's.
 //!
-//! A limit of a whole fleet is dealt in shares. A budget that is a share can be raised and lowered while workers take from it. One that
+//! A limit of several hosts is dealt in shares. A budget that is a share can be raised and lowered while workers take from it. One that
 //! is used up is dry, not ended: frames find no share until more is granted, or until the engine ends it.
 //!
 //! Invariant: the packets and bytes given to all workers never exceed the limits, and everything given is used. Of a share, what was
@@ -101,7 +101,7 @@ impl Budget {
         }
     }
 
-    /// A share of a fleet's limits, with what is granted first.
+    /// A share of the limits of several hosts, with what is granted first.
     #[must_use]
     pub fn share(first: Share) -> Self {
         Self {
@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(take(&budget, &[60; 4]), 4);
         budget.end(Ended::Packets);
         assert_eq!((take(&budget, &[60]), budget.ended()), (0, Some(Ended::Packets)));
-        assert!(!budget.lacks_share(), "beyond the limit of the fleet");
+        assert!(!budget.lacks_share(), "beyond the limit of all");
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct SlotTotals {
     pub no_block: u64,
     /// Of `matched`: beyond the capture's limit.
     pub limit: u64,
-    /// Of `matched`: beyond this host's share of a fleet's limit.
+    /// Of `matched`: beyond this host's share of a limit of several hosts.
     pub share: u64,
     /// Of `matched`: left out by sampling.
     pub sampled: u64,

@@ -388,14 +388,24 @@ impl<S: Source> Worker<S> {
         }
     }
 
+    /// Tells how many blocks are free, and how many are with the writers.
+    fn tell_blocks(&self) {
+        let free = self.blocks.free() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>();
+        let fills =
+            |queue: &Queue<S>| self.work.slots().filter(|slot| queue.streams[*slot].block.is_some()).count();
+        let filling: usize = self.queues.iter().map(fills).sum();
+        self.heartbeat.free(free);
+        self.heartbeat.waiting(self.blocks.total().saturating_sub(free + filling));
+    }
+
     /// Looks at the timers: flushes, rotates, and tells the merge how far idle streams are.
     fn keep_house(&mut self, now: u64) {
+        self.tell_blocks();
         let clock = &self.clock;
         let cycles_in = |time: Duration| clock.cycles_in(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let (flush, rotate_all) = (cycles_in(self.timers.flush), cycles_in(self.timers.rotate));
         let ns = clock.ns(now);
         self.heartbeat.beat(0, 0);
-        self.heartbeat.free(self.blocks.free() + self.lanes.iter().map(WorkerEnd::returned).sum::<usize>());
         for queue in &mut self.queues {
             for slot in self.work.slots() {
                 let own = self.work.attachments[slot].as_ref().and_then(|a| a.rotate);

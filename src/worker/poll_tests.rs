@@ -75,8 +75,12 @@ impl Host {
     }
 
     fn begin_in(&mut self, window: Window) -> u64 {
+        self.begin_of(window, Arc::new(Budget::new(None, None)))
+    }
+
+    fn begin_of(&mut self, window: Window, budget: Arc<Budget>) -> u64 {
         let serial = self.budgets.len() as u64 + 1;
-        self.budgets.push(Arc::new(Budget::new(None, None)));
+        self.budgets.push(budget);
         self.stamps.push(Vec::new());
         self.captures.push((serial, window));
         self.give();
@@ -358,11 +362,9 @@ fn a_running_capture_gets_another_sample_between_two_bursts_and_a_segment_for_ea
 #[test]
 fn frames_that_find_no_share_are_counted_apart_until_more_is_granted() {
     let mut host = Host::new();
-    host.begin(None);
     let share = |packets| crate::worker::Share { packets, bytes: 60 * packets };
     let budget = Arc::new(Budget::share(share(3)));
-    host.budgets[0] = Arc::clone(&budget);
-    host.give();
+    let _serial = host.begin_of(Window::opened_by(&host.time, None), Arc::clone(&budget));
     host.pass(5 * TICK);
     assert_eq!((host.counts(1).captured, host.counts(1).share, budget.refused()), (3, 2, Some(60)));
     budget.grant(share(4));

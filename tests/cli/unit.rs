@@ -7,12 +7,28 @@ use std::process::Command;
 /// Of 100 that a service without any hardening has 96; tenths as systemd 252 counts them, and two for newer ones.
 const EXPOSURE_MAX: &str = "28";
 
+/// Drop-ins for ports that need more.
+const DROP_INS: [(&str, &str); 2] = [
+    ("mlx5", include_str!("../../config/systemd/mlx5.conf")),
+    ("no-iommu", include_str!("../../config/systemd/no-iommu.conf")),
+];
+
 /// Runs `systemd-analyze` on the unit with this program in it; its status and all that it says.
 fn analyze(arguments: &[&str]) -> Option<(bool, String)> {
+    analyze_with(None, arguments)
+}
+
+/// The same with a drop-in.
+fn analyze_with(drop_in: Option<&str>, arguments: &[&str]) -> Option<(bool, String)> {
     let dir = tempfile::tempdir().unwrap();
     let unit = dir.path().join("trawl.service");
     let text = include_str!("../../config/trawl.service");
     fs::write(&unit, text.replace("/usr/bin/trawl", env!("CARGO_BIN_EXE_trawl"))).unwrap();
+    if let Some(text) = drop_in {
+        let folder = dir.path().join("trawl.service.d");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("drop-in.conf"), text).unwrap();
+    }
     let Ok(output) = Command::new("systemd-analyze").args(arguments).arg(&unit).output() else {
         skip("systemd-analyze", "scripts/install-deps.sh installs it");
         return None;
@@ -45,5 +61,18 @@ fn the_unit_leaves_the_process_little() {
         "WatchdogSec=30s",
     ] {
         assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+}
+
+#[test]
+fn the_drop_ins_are_such_that_systemd_takes_them_without_a_word() {
+    for (name, text) in DROP_INS {
+        let Some((is_good, said)) = analyze_with(Some(text), &["verify", "--man=no"]) else { return };
+        let about_it: Vec<_> = said.lines().filter(|line| line.contains("trawl")).collect();
+        assert!(is_good && about_it.is_empty(), "{name}: {said}");
+        // What is wrong in a drop-in is said: so the drop-in was read.
+        let wrong = text.replace("[Service]", "[Service]\nNoSuchKey=1");
+        let Some((_, said)) = analyze_with(Some(&wrong), &["verify", "--man=no"]) else { return };
+        assert!(said.contains("NoSuchKey"), "{name}: {said}");
     }
 }

@@ -1,7 +1,10 @@
 //! `net_ring`: frames of every shape, also of those that no wire delivers.
 
 use trawl::{
-    dpdk::{StartedPort, feeder::Feeder},
+    dpdk::{
+        StartedPort,
+        feeder::{Feeder, Odd},
+    },
     packet::{Burst, Source},
 };
 
@@ -92,5 +95,53 @@ fn frames_that_nobody_received_do_not_outlive_the_port() {
             drop((port, queues));
             assert!(feed.put(&[&frame(0, 60)], None).is_err(), "nobody reads the ring any more");
         }
+    });
+}
+
+const ODD: [Odd; 3] = [Odd::External, Odd::Indirect, Odd::Shared];
+
+/// Buffers as drivers with memory of their own deliver them, each kind alone and all of them within one burst with plain and chained
+/// ones: the frames are whole, and every buffer and every piece of foreign memory is given back, once.
+#[test]
+fn external_indirect_and_shared_buffers_come_back_once_each() {
+    alone(|| {
+        let eal = eal_small();
+        let (port, mut queues) = start(&eal, "net_ring0", 1);
+        let mut feed = feed(&eal, &port, 0);
+        let all = feed.free();
+        assert_eq!(all, (2047, 0));
+        for round in 0..200 {
+            let mut expected = Vec::new();
+            for at in 0..12 {
+                let bytes = frame(round * 12 + at, 60 + (round * 31 + at * 97) % 1400);
+                // First one kind at a time, then mixed, each kind first once.
+                let kind = if round < 50 { round % 5 } else { (at + round) % 5 };
+                match ODD.get(kind) {
+                    Some(&odd) => feed.put_odd(&bytes, odd).unwrap(),
+                    None if kind == 3 => feed.put(&[&bytes], None).unwrap(),
+                    None => feed.put(&[&bytes[..20], &bytes[20..]], None).unwrap(),
+                }
+                let times = if kind == 2 { 2 } else { 1 };
+                expected.extend(std::iter::repeat_n(bytes, times));
+            }
+            assert_same(&drain(&mut queues[0], expected.len()), &expected);
+            assert_eq!(feed.free(), all, "round {round}");
+        }
+    });
+}
+
+#[test]
+fn odd_buffers_that_nobody_received_come_back_when_the_port_closes() {
+    alone(|| {
+        let eal = eal_small();
+        let (port, queues) = start(&eal, "net_ring0", 1);
+        let mut feed = feed(&eal, &port, 0);
+        let all = feed.free();
+        for odd in ODD {
+            feed.put_odd(&frame(1, 100), odd).unwrap();
+        }
+        assert_ne!(feed.free(), all);
+        drop((port, queues));
+        assert_eq!(feed.free(), all);
     });
 }

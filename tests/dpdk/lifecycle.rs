@@ -116,6 +116,87 @@ fn a_device_of_eals_own_arguments_is_used_as_it_is() {
 }
 
 #[test]
+fn a_device_that_eal_took_with_other_arguments_is_refused() {
+    alone(|| {
+        let eal = eal(&["--no-huge", "-m", "128", "--vdev=net_null7,size=99"]);
+        let message = refusal(&eal, &PortConfig::new("net_null7,size=64", 1));
+        assert!(message.contains("taken by EAL with the arguments \"size=99\""), "{message}");
+        let (_port, mut queues) = start(&eal, "net_null7,size=99", 1);
+        assert_eq!(queues[0].receive().head(0).len(), 99);
+    });
+}
+
+/// EAL hands on what stands behind a device of `-a`, also that of a vdev, which needs no NIC.
+#[test]
+fn arguments_of_an_allowed_device_reach_its_driver() {
+    alone(|| {
+        let eal = eal(&["--no-huge", "-m", "128", "-a", "net_null7,size=99"]);
+        let (_port, mut queues) = start(&eal, "net_null7", 1);
+        assert_eq!(queues[0].receive().head(0).len(), 99);
+    });
+}
+
+const SMALL: [&str; 3] = ["--no-huge", "-m", "128"];
+
+fn eal_for(devices: &[&str]) -> Eal {
+    Eal::init_for(&SMALL.map(str::to_owned), devices).unwrap()
+}
+
+#[test]
+fn a_host_without_a_pci_port_has_eal_look_at_no_pci_device() {
+    alone(|| {
+        let eal = eal_for(&["net_null0,size=99"]);
+        assert!(eal.arguments().contains(&"--no-pci".to_owned()), "{:?}", eal.arguments());
+        let (_port, mut queues) = start(&eal, "net_null0,size=99", 1);
+        assert_eq!(queues[0].receive().head(0).len(), 99);
+    });
+}
+
+#[test]
+fn eal_starts_with_the_ports_of_the_config_and_takes_no_other() {
+    alone(|| {
+        let port = "0000:fe:1f.7,mprq_en=1";
+        let eal = eal_for(&[port, "net_null0"]);
+        let arguments = eal.arguments().join(" ");
+        assert!(
+            arguments.contains("-a 0000:fe:1f.7,mprq_en=1") && !arguments.contains("--no-pci"),
+            "{arguments}"
+        );
+        assert!(refusal(&eal, &PortConfig::new(port, 1)).contains("no PCI device 0000:fe:1f.7"));
+        start(&eal, "net_null0", 1);
+    });
+}
+
+#[test]
+fn eal_starts_for_a_device_of_the_vmbus() {
+    alone(|| {
+        let port = "7ed6e4b8-5b09-44a9-8d5f-0e5c2c8b1a3d";
+        let eal = eal_for(&[port]);
+        assert!(eal.arguments().join(" ").contains(&format!("-a {port} --no-pci")));
+        refusal(&eal, &PortConfig::new(port, 1));
+    });
+}
+
+#[test]
+fn eal_starts_for_a_device_of_the_auxiliary_bus() {
+    alone(|| {
+        let port = "auxiliary:mlx5_core.sf.4,dv_flow_en=1";
+        let eal = eal_for(&[port]);
+        assert!(eal.arguments().join(" ").contains(&format!("-a {port} --no-pci")));
+        refusal(&eal, &PortConfig::new(port, 1));
+    });
+}
+
+#[test]
+fn an_argument_that_keeps_a_port_away_is_refused_before_eal_starts() {
+    alone(|| {
+        let message = Eal::init_for(&["--no-pci".to_owned()], &["0000:03:00.0"]).unwrap_err().to_string();
+        assert!(message.contains("--no-pci hides port 0000:03:00.0"), "{message}");
+        eal_small();
+    });
+}
+
+#[test]
 fn a_length_beyond_the_buffer_is_not_believed() {
     alone(|| {
         // Plugged in by EAL, so that nobody but the driver knows how long its frames are.

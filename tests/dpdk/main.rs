@@ -16,6 +16,7 @@ mod skip;
 mod support;
 
 mod allocations;
+mod exchange;
 mod feeding;
 mod interface;
 mod lifecycle;

@@ -136,28 +136,28 @@ fn a_host_without_io_uring_says_so_when_it_starts_and_captures_all_the_same() {
     if !can_trace {
         return skip("strace", "it is not installed or may not trace here");
     }
-    let observe = free_address();
-    let refuses = [
+    // A kernel or container that knows none of its calls, and a seccomp filter that lets a ring be made and nothing written with it.
+    for (call, error, text) in [
+        ("io_uring_setup", "ENOSYS", "Function not implemented"),
+        ("io_uring_enter", "EPERM", "Operation not permitted"),
+    ] {
+        let observe = free_address();
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}"));
         // Traced by a process beside it, so that signals and exit code are its own.
-        "-D",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=io_uring_setup",
-        "-e",
-        "inject=io_uring_setup:error=ENOSYS",
-    ];
-    let (mut setup, arguments) = (Setup::replay(), [&refuses[..], &["--"]].concat());
-    setup.more = format!("[observe]\nlisten = \"{observe}\"\n");
-    let trawl = setup.start_with_program("strace", &arguments);
-    let log = trawl.log();
-    assert!(log.contains("WARN") && log.contains("gets no io_uring (Function not implemented"), "{log}");
-    assert_eq!(metric(observe, "trawl_io_uring_up"), 0);
-    let id = trawl.create(&trawl.request(json!({"protocol": 17})));
-    trawl.until(&id, SOON, has_packets);
-    finished(trawl, &id);
+        let arguments = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, "--"];
+        let mut setup = Setup::replay();
+        setup.more = format!("[observe]\nlisten = \"{observe}\"\n");
+        let trawl = setup.start_with_program("strace", &arguments);
+        let id = trawl.create(&trawl.request(json!({"protocol": 17})));
+        trawl.until(&id, SOON, has_packets);
+        let log = trawl.log();
+        assert!(log.contains("WARN") && log.contains(&format!("gets no io_uring ({text}")), "{log}");
+        assert_eq!(log.matches("a writer has no io_uring").count(), 1, "once for its one writer: {log}");
+        assert_eq!(metric(observe, "trawl_io_uring_up"), 0);
+        let ready = http::get_text(observe, "/readyz").unwrap();
+        assert!(ready.contains("writer0: no io_uring"), "{ready}");
+        finished(trawl, &id);
+    }
 }
 
 fn metric(observe: SocketAddr, name: &str) -> u64 {

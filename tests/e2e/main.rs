@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
 mod attacks;
+mod away;
 mod bucket;
 mod buckets;
 mod cli;
@@ -39,6 +40,7 @@ mod measure;
 mod memory;
 mod outcome;
 mod owners;
+mod pace;
 mod overload;
 mod panels;
 #[path = "../common/proxy.rs"]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::{BlockShare, Hugepages};
-use trawl::deliver::{Manifest, Places, manifest_name};
+use trawl::deliver::{Manifest, Pace, Places, manifest_name};
 use trawl::engine::{AccountBounds, Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
@@ -300,6 +300,8 @@ impl Host {
         let history = history.transpose()?.map(Arc::new);
         let config = DataPlaneConfig {
             worker_cores: vec![1],
+            worker_nodes: Vec::new(),
+            queue_workers: Vec::new(),
             writer_cores: vec![0],
             blocks: 64,
             accounts: 0,
@@ -337,6 +339,7 @@ impl Host {
             accounts: Vec::new(),
             account: AccountBounds::of(options.bytes_max, 100, 1),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            pace: Arc::new(Pace::unhindered()),
             simple_written: Arc::default(),
             look_back_interval: Duration::ZERO,
             simple_interval: options.simple_interval,

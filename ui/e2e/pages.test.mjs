@@ -163,6 +163,9 @@ test("keys move through the list where nothing has the focus, and are the focuse
   await page.getByRole("dialog").waitFor();
   await page.keyboard.press("Escape");
   await page.evaluate(() => document.activeElement?.blur());
+  await page.keyboard.press("j");
+  await page.evaluate(() => document.activeElement?.blur());
+  await page.locator(".list tbody tr.current").waitFor();
   await page.keyboard.press("Enter");
   await page.waitForURL(/captures\/[0-9a-f]{32}$/);
 });
@@ -171,6 +174,8 @@ test("help has buckets, look back and verification, and keeps the account that w
   const page = await (await context()).newPage();
   await login(page);
   await login(page, host.tokens.other, "globex");
+  // A login leads to the account that was typed, also where the session has another one from before.
+  assert.match(page.url(), /\/a\/globex\/captures$/);
   await page.getByRole("link", { name: "Help" }).click();
   for (const title of ["Buckets", "Look back", "Verify", "What each loss means"]) await page.getByRole("heading", { name: title, level: 2 }).waitFor();
   const chosen = page.locator(".account-select select");

@@ -161,6 +161,7 @@ test("a bucket is proven in the browser with what stands in the store, and a ful
   const id = page.url().slice(-32);
   assert.equal((await ended(id)).status, "success");
   await page.getByText("The packet limit was reached").waitFor();
+  await page.locator(".status", { hasText: /^Complete/ }).waitFor();
   const { ledger, objects } = await holds(page, id);
   assert.equal(ledger.captured, 20_000);
   assert.deepEqual(await violations(page), []);
@@ -190,7 +191,7 @@ test("what the history holds is found by a look back, and the estimate before it
   const { ledger } = await host.api(`/pcaps/${id}/progress`);
   assert.ok(ledger.captured > 0);
   assert.equal(await figure(page, "Captured"), ledger.captured);
-  await page.getByText("Looks back from").waitFor();
+  await page.getByText("Window from").waitFor();
   assert.deepEqual(await violations(page), []);
 });
 

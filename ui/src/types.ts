@@ -140,7 +140,7 @@ export interface HostState {
   dpdk: string;
   health: Report;
   ready: Report;
-  ports: { device: string; link_up: boolean; link_mbps?: number | null; rx: number; rx_bytes: number; imissed: number; ierrors: number; rx_nombuf: number; discarded?: number }[];
+  ports: { device: string; link_up: boolean; link_mbps?: number | null; rx: number; rx_bytes: number; imissed: number; ierrors: number; rx_nombuf: number; discarded?: number; is_there?: boolean; quiet_seconds?: number; gaps?: number }[];
   queues: { port: string; queue: number; worker: number | string; rx: number; rx_bytes: number; matched: number; unmatched: number }[];
   stages: {
     name: string;

@@ -5,11 +5,12 @@
 use super::ports::row;
 use super::{Finding, Host};
 use crate::block::Hugepages;
-use crate::config::{ByteSize, Plan, PortPlan};
+use crate::config::{ByteSize, Plan, PortPlan, Topology};
 use crate::drivers::{Queue, UNKNOWN};
 use crate::interface::Device;
-use crate::limits::OTHER_MEMORY_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES, OTHER_MEMORY_BYTES_MAX};
 use crate::spool::WriteMode;
+use std::collections::BTreeMap;
 
 const PAGE_2M: u64 = 2 << 20;
 const PAGE_1G: u64 = 1 << 30;
@@ -32,7 +33,7 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     let eal = if has("--no-huge") { 0 } else { dpdk_bytes(plan, host) };
     let arena = match plan.blocks.hugepages {
         Hugepages::Never => 0,
-        Hugepages::Auto | Hugepages::Require => plan.blocks.bytes().next_multiple_of(PAGE_2M),
+        Hugepages::Auto | Hugepages::Require => arena_bytes(plan, host),
     };
     let pages = |bytes: u64| bytes.div_ceil(PAGE_2M);
     let advice = |bytes_short: u64| {
@@ -80,6 +81,16 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("dpdk.eal", "no hugetlbfs is mounted", advice));
     }
     ordinary(plan, host, arena > 0 && plan.blocks.hugepages == Hugepages::Require, findings);
+}
+
+/// Bytes of hugepages for the blocks: one mapping for the workers of each NUMA node.
+fn arena_bytes(plan: &Plan, host: &Host) -> u64 {
+    let (topology, share) = (Topology::read(&host.root), plan.block_share());
+    let mut nodes = BTreeMap::<_, u64>::new();
+    for core in plan.dealt().cores {
+        *nodes.entry(topology.of_core(core)).or_default() += (share.blocks * BLOCK_BYTES) as u64;
+    }
+    nodes.values().map(|bytes| bytes.next_multiple_of(PAGE_2M)).sum()
 }
 
 /// What this config takes of memory at most: for what, how many bytes, and which key says so.

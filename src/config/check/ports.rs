@@ -2,9 +2,9 @@
 //!
 //! Invariant: a device whose limits are not known here is left to EAL's own probe.
 
-use super::{Finding, Host, ProbePorts, interfaces};
+use super::{Finding, Host, ProbePorts, Severity, interfaces};
 use crate::config::{Plan, PortPlan};
-use crate::drivers::{Counted, Driver, TABLE};
+use crate::drivers::{Bus, Counted, Driver, TABLE, added};
 use crate::interface::Device;
 use std::path::Path;
 
@@ -12,23 +12,32 @@ use std::path::Path;
 const USERSPACE: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "vfio_pci"];
 
 pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
+    if let Err(contradiction) = added(&plan.eal, &plan.devices()) {
+        let advice = "devices and their arguments belong into [[port]]";
+        findings.push(Finding::error("dpdk.eal", contradiction.to_string(), advice));
+    }
     for (at, port) in plan.ports.iter().enumerate() {
-        let key = format!("port[{at}].device");
+        let (key, before) = (format!("port[{at}].device"), findings.len());
         match (Device::parse(&port.device), port.pci_address()) {
             (Some(device), _) => interfaces::device(device, &key, host, findings),
-            (None, Some(address)) => pci(plan, port, &address, &key, host, findings),
+            (None, Some(address)) => pci(port, &address, &key, host, findings),
             // Only DPDK's bus knows whether there is such a device.
-            (None, None) if is_of_a_bus(port.name()) => {}
+            (None, None) if Bus::of(&port.device) == Bus::Other => {}
             (None, None) => vdev(port, &key, host, findings),
         }
+        findings[before..].iter_mut().for_each(|finding| judge(finding, port));
     }
 }
 
-fn pci(plan: &Plan, port: &PortPlan, address: &str, key: &str, host: &Host, findings: &mut Vec<Finding>) {
-    if plan.eal.iter().any(|argument| argument == "--no-pci") {
-        let advice = "remove \"--no-pci\" from dpdk.eal";
-        findings.push(Finding::error("dpdk.eal", format!("--no-pci hides port {address}"), advice));
+/// What keeps a port away that the host does not need keeps nothing else.
+fn judge(finding: &mut Finding, port: &PortPlan) {
+    if finding.severity == Severity::Error && !port.required {
+        finding.severity = Severity::Warning;
+        finding.text += "; the host serves without this port, which is not required, and tries it again";
     }
+}
+
+fn pci(port: &PortPlan, address: &str, key: &str, host: &Host, findings: &mut Vec<Finding>) {
     let device = format!("/sys/bus/pci/devices/{address}");
     if host.lacks(&device) {
         let advice = "list the devices with `dpdk-devbind.py --status-dev net` and correct the address";
@@ -89,16 +98,6 @@ fn quirks(port: &PortPlan, key: &str, host: &Host, findings: &mut Vec<Finding>) 
         let text = "does not count what it loses, so no capture on it is called complete";
         findings.push(Finding::warning(key, text, format!("look at {elsewhere}")));
     }
-}
-
-/// A device that DPDK finds by another bus than PCI: `auxiliary:mlx5_core.sf.4`, or the UUID of a VMBus device.
-fn is_of_a_bus(name: &str) -> bool {
-    let is_uuid = name.len() == 36
-        && name.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-    is_uuid || ["auxiliary:", "vmbus:", "pci:"].iter().any(|bus| name.starts_with(bus))
 }
 
 /// The kernel's queue count of a device that it shares with DPDK: not DPDK's limit, but the usual reason for too few.
@@ -169,7 +168,13 @@ pub(super) fn check_probed(plan: &Plan, probe: ProbePorts<'_>, findings: &mut Ve
     for (at, answer) in answers.into_iter().enumerate() {
         let key = format!("port[{at}].device");
         match answer {
-            Err(text) => findings.push(Finding::error(&key, text, "correct this port until DPDK opens it")),
+            Err(text) => {
+                let mut finding = Finding::error(&key, text, "correct this port until DPDK opens it");
+                if let Some(port) = plan.ports.get(at) {
+                    judge(&mut finding, port);
+                }
+                findings.push(finding);
+            }
             Ok(limitations) => {
                 let advice = "nothing if that is what you want of this device";
                 findings.extend(limitations.into_iter().map(|text| Finding::warning(&key, text, advice)));

@@ -143,6 +143,64 @@ fn a_pci_port_must_exist_and_be_free_for_dpdk() {
 }
 
 #[test]
+fn a_port_that_is_polled_from_another_node_is_told_with_the_cores_of_its_own() {
+    let made = Made::sound();
+    for (node, list) in [("node0", "0-1\n"), ("node1", "2-3\n")] {
+        made.write(&format!("sys/devices/system/node/{node}/cpulist"), list);
+    }
+    made.write("proc/self/status", "Cpus_allowed_list:\t0-3\n");
+    let numa = |node: &str| made.write("sys/bus/pci/devices/0000:03:00.0/numa_node", node);
+    numa("-1\n");
+    assert_eq!(made.findings(VFIO, ""), [""; 0], "nobody knows where it is");
+    numa("1\n");
+    assert_one(
+        &made.findings(VFIO, "[cores]\nworkers = [1]"),
+        &[
+            "port[0].workers: 0000:03:00.0 is on NUMA node 1",
+            "cores [1] of other nodes",
+            "to cores.workers: [2, 3]",
+        ],
+    );
+    let both = "[cores]\nworkers = [1, 3]\n[capture]\ncaptures_max = 8";
+    let found = made.findings(&format!("{VFIO}\nqueues = 2"), both);
+    assert_one(&found, &["set port.workers = [3]"]);
+    let found = made.findings(&format!("{VFIO}\nqueues = 2\nworkers = [3]"), both);
+    assert_one(&found, &["2 workers for 2 queues: 1 would have nothing to poll"]);
+    assert_eq!(
+        made.findings(
+            &format!("{VFIO}\nqueues = 2\nworkers = [3]"),
+            "[cores]\nworkers = [3]\n[capture]\ncaptures_max = 8"
+        ),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_port_that_is_not_required_and_missing_is_a_warning() {
+    let made = Made::sound();
+    let severity = |required: &str| {
+        let config = made.config(&format!("device = \"0000:09:00.0\"\nrequired = {required}"), "");
+        let findings = check(&config, &made.host(), None);
+        let found = findings.into_iter().find(|finding| finding.text.contains("no PCI device")).unwrap();
+        (found.severity, found.text.contains("serves without this port"))
+    };
+    assert_eq!(severity("true"), (Severity::Error, false));
+    assert_eq!(severity("false"), (Severity::Warning, true));
+}
+
+#[test]
+fn what_dpdk_says_of_a_port_that_is_not_required_is_a_warning() {
+    let made = Made::sound();
+    let probe = |_: &[String], _: &[PortPlan]| Ok(vec![Err("it is gone".to_owned())]);
+    for (required, severity) in [("true", Severity::Error), ("false", Severity::Warning)] {
+        let config = made.config(&format!("{VFIO}\nrequired = {required}"), "");
+        let findings = check(&config, &made.host(), Some(&probe));
+        let found = findings.iter().find(|finding| finding.text.contains("it is gone")).unwrap();
+        assert_eq!(found.severity, severity);
+    }
+}
+
+#[test]
 fn a_nic_whose_driver_is_known_is_held_to_it_and_other_buses_are_left_to_dpdk() {
     let made = Made::sound();
     let id = |vendor: &str, device: &str| {
@@ -308,6 +366,22 @@ fn ways_to_write_that_keep_nothing_are_warned_of() {
         let found: Vec<_> = found.iter().filter(|finding| finding.subject == "spool.write").collect();
         assert!(found.len() == 1 && found[0].severity == Severity::Warning, "{found:#?}");
     }
+}
+
+#[test]
+fn mapped_writes_are_warned_of_where_the_file_system_takes_o_direct() {
+    let made = Made::sound();
+    let config = made.config(VFIO, "");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[spool]", "[spool]\nwrite = \"mapped\"")).unwrap();
+    let found = check(&config, &made.host(), None);
+    let warned = found.iter().any(|one| {
+        one.subject == "spool.write"
+            && one.severity == Severity::Warning
+            && one.text.contains("0.6 core-seconds")
+    });
+    let dir = made.root.path();
+    assert_eq!(warned, !storage::refuses_direct(dir) && !storage::is_in_memory(dir), "{found:#?}");
 }
 
 #[test]

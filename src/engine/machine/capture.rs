@@ -288,16 +288,17 @@ impl Capture {
         self.trouble.as_ref().and(self.next_try).map(|at| at.saturating_sub(now))
     }
 
-    /// What an upload that is tried again failed with.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<_> = self.trouble.iter().map(|trouble| trouble.said.clone()).collect();
+    /// What an upload that is tried again failed with, and what its ports were.
+    pub fn warnings(&self, ledger: &Ledger) -> Vec<String> {
+        let said = self.trouble.iter().map(|trouble| trouble.said.clone());
+        let mut warnings: Vec<_> = said.chain(ledger.port.warning()).collect();
         if let Some(Delivered::Failed(error) | Delivered::Gone(error)) = &self.delivered {
             warnings.push(error.clone());
         }
         warnings
     }
 
-    /// The same as [`Capture::warnings`] begin with, in words that name no place.
+    /// What of its delivery failed, in words that name no place.
     pub fn last_error(&self) -> Option<&'static str> {
         let is_over = matches!(&self.delivered, Some(Delivered::Failed(_) | Delivered::Gone(_)));
         self.trouble.as_ref().map(|trouble| trouble.kind).or(is_over.then_some(DELIVERY_OVER))
@@ -311,7 +312,7 @@ impl Capture {
     pub fn progress(&self, ledger: Ledger, now: Duration, range: ObjectRange) -> Progress {
         let objects = range.of(&self.job.objects).to_vec();
         Progress {
-            warnings: self.warnings(),
+            warnings: self.warnings(&ledger),
             seconds_left: self.seconds_left(now),
             objects,
             delivered: ObjectSums::of(&self.job.objects),

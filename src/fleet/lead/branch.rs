@@ -11,7 +11,7 @@ use crate::fleet::held::{Answer, Held, Op};
 use crate::fleet::record::{Key, Part, Parts, Record, Stage, any, one};
 use crate::fleet::settings::Settings;
 use crate::fleet::shares::{Amount, Desk, Pool, Reached, Report};
-use crate::fleet::{Colo, Down, Host, Now, Up};
+use crate::fleet::{Colo, Down, Epoch, Host, Now, Up, first_number};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct Branch {
     settings: Settings,
     colo: Colo,
     hosts: Vec<Host>,
-    epoch: u64,
+    epoch: Epoch,
     /// None: the capture has no limit.
     pool: Option<Held<Pool>>,
     desk: Desk,
@@ -43,8 +43,9 @@ pub struct Branch {
     /// From above, cumulative.
     granted: Amount,
     reached: Option<Reached>,
-    /// The round that is answered above, and the one whose return is being written.
+    /// The last round from above that is answered, the one that is asked below, and the one whose return is being written.
     recalled: u64,
+    answering: Option<u64>,
     returning: Option<u64>,
     at: u64,
     sent: Option<(Duration, bool)>,
@@ -54,7 +55,7 @@ pub struct Branch {
 impl Branch {
     /// A host that holds its data center's claim in this epoch takes up a capture.
     #[must_use]
-    pub fn new(colo: Colo, hosts: Vec<Host>, is_limited: bool, epoch: u64, settings: Settings) -> Self {
+    pub fn new(colo: Colo, hosts: Vec<Host>, is_limited: bool, epoch: Epoch, settings: Settings) -> Self {
         Self {
             settings,
             colo,
@@ -68,8 +69,9 @@ impl Branch {
             granted: Amount::NONE,
             reached: None,
             recalled: 0,
+            answering: None,
             returning: None,
-            at: epoch << 32,
+            at: first_number(epoch),
             sent: None,
             turned: Duration::ZERO,
         }
@@ -83,6 +85,7 @@ impl Branch {
     pub fn told(&mut self, host: Host, up: Up, now: Now) -> Vec<Output> {
         let Some(place) = self.place(host) else { return Vec::new() };
         match up {
+            Up::Part(part) if part.host != host || !part.is_possible() => Vec::new(),
             Up::Share(report) => {
                 self.desk.told(place as u32, report, now);
                 Vec::new()
@@ -92,7 +95,7 @@ impl Branch {
     }
 
     fn part(&mut self, place: usize, part: Part, now: Now) -> Vec<Output> {
-        let durable = self.parts.value().and_then(|parts| parts.parts[place].as_ref());
+        let durable = self.parts.value().and_then(|parts| parts.parts.get(place)?.as_ref());
         if durable.is_some_and(|durable| durable.version >= part.version) {
             return vec![Output::Down(part.host, Down::Noted { version: part.version })];
         }
@@ -118,13 +121,16 @@ impl Branch {
                 self.receive(granted);
                 // One whose return is being written is answered when that is durable.
                 let last = self.returning.unwrap_or(0).max(self.recalled);
-                let is_new = round > last && self.desk.round().is_none_or(|(at, _)| round > at);
+                let is_new = round > last && self.answering.is_none_or(|at| round > at);
                 if round == self.recalled {
                     self.returning = self.returning.or(Some(round));
                 }
-                if let (true, Some(pool)) = (is_new, self.pool.as_ref().and_then(Held::value)) {
+                let pool = self.pool.as_ref().and_then(Held::value);
+                let pool = pool.filter(|pool| pool.holders.len() == self.hosts.len());
+                if let (true, Some(pool)) = (is_new, pool) {
                     let pool = self.desk.applied(pool);
-                    self.desk.begin(&pool, is_hard, Some(round), now);
+                    self.desk.begin(&pool, is_hard, now);
+                    self.answering = Some(round);
                 }
             }
             Down::Noted { .. } => {}
@@ -146,7 +152,7 @@ impl Branch {
                 let Some(pool) = &mut self.pool else { return Vec::new() };
                 let before = pool.value().cloned();
                 if pool.answered(one(answer), now, backoff)
-                    && let Some(durable) = pool.value()
+                    && let Some(durable) = pool.value().filter(|pool| pool.holders.len() == self.hosts.len())
                 {
                     self.granted = self.granted.max(durable.received);
                     self.desk.changed(before.as_ref(), durable);
@@ -171,7 +177,8 @@ impl Branch {
         }
         let mut noted = Vec::new();
         self.fresh.retain(|place, part| {
-            let version = durable.parts[*place].as_ref().map_or(0, |durable| durable.version);
+            let durable = durable.parts.get(*place).and_then(Option::as_ref);
+            let version = durable.map_or(0, |durable| durable.version);
             if version >= part.version {
                 noted.push(Output::Down(part.host, Down::Noted { version: part.version }));
             }
@@ -201,6 +208,7 @@ impl Branch {
         }
         let none = || Parts { epoch: self.epoch, parts: vec![None; self.hosts.len()] };
         let mut next = self.parts.value().cloned().unwrap_or_else(none);
+        next.parts.resize(self.hosts.len(), None);
         for (place, part) in &self.fresh {
             next.parts[*place] = Some(part.clone());
         }
@@ -213,7 +221,9 @@ impl Branch {
         if let Some(read) = pool.poll(now) {
             return vec![Output::Store(key, any(read))];
         }
-        let Some(durable) = pool.value().cloned() else {
+        // A record of other hosts than these is none.
+        let Some(durable) = pool.value().filter(|pool| pool.holders.len() == self.hosts.len()).cloned()
+        else {
             pool.look_again(now, self.settings.backoff);
             return Vec::new();
         };
@@ -226,7 +236,7 @@ impl Branch {
         next.reached = next.reached.or(self.reached);
         let has_changed = self.advance(&mut next, now) || next.reached != durable.reached;
         let mut outputs: Vec<Output> = Vec::new();
-        let sent = self.desk.recalls(&durable, now);
+        let sent = self.desk.recalls(&self.desk.applied(&durable), now);
         outputs.extend(sent.into_iter().map(|(place, down)| self.down(place, down)));
         if has_changed {
             if let Some(pool) = &mut self.pool {
@@ -256,9 +266,10 @@ impl Branch {
     fn advance(&mut self, next: &mut Pool, now: Now) -> bool {
         if next.reached.is_some() {
             self.desk.finish();
+            self.answering = None;
             return false;
         }
-        let Some((round, is_hard)) = self.desk.round() else {
+        let Some(is_hard) = self.desk.is_hard() else {
             // The lead has seen to it that others can ask too.
             return self.desk.serve(next, true);
         };
@@ -269,7 +280,7 @@ impl Branch {
             return false;
         }
         self.desk.finish();
-        self.returning = Some(round);
+        self.returning = self.answering.take();
         let has_granted = !is_hard && self.desk.serve(next, true);
         let free = next.free();
         next.given_back = next.given_back.plus(free);

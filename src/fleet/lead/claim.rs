@@ -7,10 +7,10 @@
 //!
 //! Invariant: each epoch belongs to one life of one node, and it acts in it without a break.
 
-use crate::fleet::Now;
 use crate::fleet::held::{Answer, Op};
 use crate::fleet::record::{Claim, Record, any, one};
 use crate::fleet::settings::Settings;
+use crate::fleet::{Epoch, Now};
 use std::time::Duration;
 
 /// A node that would hold a claim.
@@ -18,7 +18,7 @@ use std::time::Duration;
 pub struct Contender {
     settings: Settings,
     /// The node, and which of its lives.
-    me: (u32, u64),
+    me: (u32, Epoch),
     /// How much longer than others it waits: the first choice waits least.
     patience: Duration,
     seen: Option<(u64, Claim)>,
@@ -32,13 +32,17 @@ pub struct Contender {
     held: Option<(Claim, Duration)>,
     /// The last epoch in which it stopped acting. It never acts in one again: what it forgot then, such as numbers of rounds, must
     /// not come a second time.
-    lapsed: u64,
+    lapsed: Epoch,
+    /// Records are written in this epoch already, so a claim in it or below leads nothing.
+    least: Epoch,
+    /// Since when reads show nothing or an older claim than is known.
+    older_since: Option<Duration>,
 }
 
 impl Contender {
     /// Of a node in one of its lives, which no other life of any node is named by.
     #[must_use]
-    pub fn new(me: (u32, u64), patience: Duration, settings: Settings) -> Self {
+    pub fn new(me: (u32, Epoch), patience: Duration, settings: Settings) -> Self {
         Self {
             settings,
             me,
@@ -51,15 +55,25 @@ impl Contender {
             next: Duration::ZERO,
             held: None,
             lapsed: 0,
+            least: 0,
+            older_since: None,
         }
     }
 
     /// The epoch that it acts in. It stops acting when it could not renew for as long as others wait, because that is pointless
     /// then, not because it would be wrong.
     #[must_use]
-    pub fn holds(&self, now: Now) -> Option<u64> {
+    pub fn holds(&self, now: Now) -> Option<Epoch> {
         let (claim, since) = self.held?;
         (now.mono < since + self.settings.takeover).then_some(claim.epoch)
+    }
+
+    /// A record was written in this epoch. Claims of that epoch or below are of use to nobody: the store has lost a later one.
+    pub fn at_least(&mut self, epoch: Epoch) {
+        self.least = self.least.max(epoch);
+        if self.held.is_some_and(|(claim, _)| claim.epoch < self.least) {
+            self.lapse();
+        }
     }
 
     /// Time passed.
@@ -73,14 +87,17 @@ impl Contender {
             return Some(Op::Read);
         }
         if let Some((claim, _)) = self.held {
-            let beat = self.seen.map_or(claim.beat, |(_, seen)| seen.beat) + 1;
+            let beat = self.seen.map_or(claim.beat, |(_, seen)| seen.beat).wrapping_add(1);
             return Some(self.write(Claim { beat, ..claim }));
         }
         let seen_at = *self.seen_at.get_or_insert(now.mono);
         let wait = self.seen.map_or(self.patience, |_| self.settings.takeover + self.patience);
         if now.mono >= seen_at + wait {
-            let epoch = self.seen.map_or(0, |(_, claim)| claim.epoch) + 1;
-            return Some(self.write(Claim { epoch, holder: self.me, beat: 0 }));
+            // After the last epoch that there is, nobody can take over any more.
+            if let Some(epoch) = self.seen.map_or(0, |(_, claim)| claim.epoch).max(self.least).checked_add(1)
+            {
+                return Some(self.write(Claim { epoch, holder: self.me, beat: 0 }));
+            }
         }
         Some(Op::Read)
     }
@@ -131,8 +148,13 @@ impl Contender {
     fn see(&mut self, found: Option<(u64, Claim)>, now: Now) {
         let is_older = self.seen.zip(found).is_some_and(|((known, _), (read, _))| read < known);
         if is_older || (found.is_none() && self.seen.is_some()) {
-            return;
+            // No server is behind for so long: the store was brought back to an older state. The next write says so for sure.
+            let since = *self.older_since.get_or_insert(now.mono);
+            if now.mono < since + 2 * self.settings.takeover {
+                return;
+            }
         }
+        self.older_since = None;
         self.must_read = false;
         if self.seen != found {
             self.seen = found;

@@ -4,7 +4,7 @@
 //! Invariant: every member has a verdict before the outcome is durable, and the outcome is durable before it is published.
 
 use super::{Effect, Lead};
-use crate::fleet::record::{Job, Outcome, Part, Phase, Stage, Tally, Verdict};
+use crate::fleet::record::{Job, Outcome, Part, Phase, Remainder, Stage, Tally, Verdict};
 use crate::fleet::shares::Amount;
 use crate::fleet::{Host, Kind, Now};
 use std::time::Duration;
@@ -26,20 +26,32 @@ impl Lead {
         let (heard, had_part) = self.heard[host];
         let since = heard.or(self.over_at).unwrap_or(now.mono);
         let is_silent = now.mono >= since + late;
+        // One that lives and does not end is not waited for without a bound.
+        let is_stuck = part.is_none_or(|part| part.stage < Stage::Counted)
+            && self.over_at.is_some_and(|over| now.mono >= over + self.settings.late_max);
         match part.is_some() || had_part {
             false => is_late.then_some(Verdict::Missing),
-            true => (is_late && is_silent).then_some(Verdict::Lost),
+            true => (is_late && (is_silent || is_stuck)).then_some(Verdict::Lost),
         }
     }
 
     /// Verdicts as far as they are known. `late`: how long after the end a silent member is waited for.
     pub(super) fn verdicts(&mut self, job: &Job, late: Duration, now: Now) -> Vec<Option<Verdict>> {
-        let is_over = now.wall >= job.window.end || job.is_stopped || self.reached().is_some();
-        if is_over {
+        self.note_end(job, now);
+        let is_late = self.over_at.is_some_and(|over| now.mono >= over + late);
+        (0..job.hosts().len()).map(|host| self.verdict(host, is_late, late, now)).collect()
+    }
+
+    fn note_end(&mut self, job: &Job, now: Now) {
+        if now.wall >= job.window.end || job.is_stopped || job.is_over || self.reached().is_some() {
             self.over_at.get_or_insert(now.mono);
         }
-        let is_late = self.over_at.is_some_and(|over| now.mono >= over + late);
-        (0..job.members.len()).map(|host| self.verdict(host, is_late, late, now)).collect()
+    }
+
+    /// Whether the window is over for some time and a host is not counted: its clock may say otherwise.
+    pub(super) fn goes_on_too_long(&mut self, job: &Job, now: Now) -> bool {
+        let is_open = |part: &Option<Part>| part.as_ref().is_none_or(|part| part.stage < Stage::Counted);
+        now.wall >= job.window.end + self.settings.grace && self.parts.iter().any(is_open)
     }
 
     pub(super) fn reached(&self) -> Option<crate::fleet::shares::Reached> {
@@ -73,7 +85,7 @@ impl Lead {
         outcome: Outcome,
     ) -> Vec<Effect> {
         let mut job = job.clone();
-        for (member, verdict) in job.members.iter_mut().zip(verdicts) {
+        for (member, verdict) in job.members.iter_mut().flatten().zip(verdicts) {
             member.verdict = *verdict;
         }
         job.phase = Phase::ConversionRunning;
@@ -85,24 +97,40 @@ impl Lead {
         let delivered = |host: &usize| verdicts[*host] == Some(Verdict::Delivered);
         let parts = (0..verdicts.len()).filter(delivered).filter_map(|host| self.part(host));
         let tally = parts.fold(Tally::default(), |sum, part| sum.plus(part.tally));
-        Outcome { tally, reached: self.reached(), held: self.held(job), absent: absent(verdicts) }
+        let limit = self.remainder(job, verdicts);
+        Outcome { tally, reached: self.reached(), limit, absent: absent(verdicts) }
     }
 
-    /// What holders that did not end hold of the limit.
-    fn held(&self, job: &Job) -> Vec<(u32, Amount)> {
-        let Some(pool) = self.pool.as_ref().and_then(|pool| pool.value()) else { return Vec::new() };
-        let pool = self.desk.applied(pool);
-        let is_limited = matches!(job.kind, Kind::Full { limit: Some(_) });
-        let open = pool.holders.iter().zip(0..).filter(|(share, _)| is_limited && !share.is_final);
-        open.map(|(share, holder)| (holder, share.unused())).filter(|(_, held)| !held.is_none()).collect()
+    /// What of the limit is not delivered: what nobody has, what holders have that did not end, what was captured in vain.
+    fn remainder(&self, job: &Job, verdicts: &[Option<Verdict>]) -> Option<Remainder> {
+        let pool = self.desk.applied(self.pool.as_ref()?.value()?);
+        let mut left = Remainder { free: pool.free(), ..Remainder::default() };
+        let mut ended = vec![Amount::NONE; pool.holders.len()];
+        for (host, member) in job.hosts().iter().enumerate() {
+            let holder = if job.is_branched { member.colo as usize } else { host };
+            let used = self.counted(host).unwrap_or_default();
+            ended[holder] = ended[holder].plus(used);
+            if verdicts[host] != Some(Verdict::Delivered) {
+                left.undelivered = left.undelivered.plus(used);
+            }
+        }
+        for (holder, share) in pool.holders.iter().enumerate().filter(|(_, share)| !share.is_final) {
+            let held = share.outstanding().minus(ended[holder]);
+            if !held.is_none() {
+                left.held.push((holder as u32, held, share.used.minus(ended[holder])));
+            }
+        }
+        Some(left)
     }
 
-    pub(super) fn publish(&mut self, job: &Job, outcome: &Outcome) -> Vec<Effect> {
+    pub(super) fn publish(&mut self, job: &Job, outcome: &Outcome, now: Now) -> Vec<Effect> {
         if self.is_published {
             let phase = if outcome.tally.captured.packets > 0 { Phase::Success } else { Phase::Failed };
             return self.write(Job { phase, ..job.clone() });
         }
-        let Some(samples) = self.samples(job) else { return Vec::new() };
+        let Some(samples) = self.samples(job).filter(|_| now.mono >= self.publish_at) else {
+            return Vec::new();
+        };
         if std::mem::replace(&mut self.is_publishing, true) {
             return Vec::new();
         }

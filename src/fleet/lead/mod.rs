@@ -15,18 +15,20 @@ mod claim;
 mod finish;
 mod post;
 mod simple;
+#[cfg(test)]
+mod tests;
 
 pub use branch::{Branch, Output};
 pub use claim::Contender;
 
 use super::held::{Answer, Held, Op};
-use super::record::{Job, Key, Member, Outcome, Part, Phase, Record, Stage, any, one};
+use super::record::{Job, Key, Member, Outcome, Part, Phase, Record, Registered, Stage, Tally, any, one};
 use super::sample::Packet;
 use super::settings::Settings;
 use super::shares::{Amount, Desk, Pool, Report};
-use super::{Colo, Down, Host, Kind, Now};
+use super::{Colo, Down, Epoch, Host, Kind, Now};
 use post::Post;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What happened.
@@ -44,6 +46,8 @@ pub enum Input {
     Heard(Host, bool),
     /// The outcome is published.
     Published,
+    /// It could not be.
+    NotPublished,
 }
 
 /// What is to be done.
@@ -55,7 +59,8 @@ pub enum Effect {
     /// To a holder of the limit.
     Send(u32, Down),
     /// Make the file of a simple capture from these packets, and the manifest, each if it is not there yet, with what follows from
-    /// the outcome alone. Answered by [`Input::Published`].
+    /// the outcome alone. Answered by [`Input::Published`] or
+    /// [`Input::NotPublished`].
     Publish(Box<Outcome>, Vec<(Host, Vec<Packet>)>),
 }
 
@@ -63,14 +68,19 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub struct Lead {
     settings: Settings,
-    epoch: u64,
-    /// Every registered host with its data center, also those that are silent.
-    registry: Vec<Colo>,
+    epoch: Epoch,
+    /// Every registered host, also those that are silent: the members of a capture that has none yet, and nothing else.
+    registry: Vec<Registered>,
     job: Held<Job>,
     pool: Option<Held<Pool>>,
     desk: Desk,
     posts: BTreeMap<Colo, Post>,
+    /// By member, as `heard` is; empty until the members are known.
     parts: Vec<Option<Part>>,
+    /// What was seen of parts before that.
+    early: BTreeMap<Key, Record>,
+    /// Members that wrote what cannot be true. What they hold of a limit stays with them.
+    impossible: BTreeSet<Host>,
     /// When a host was last heard to have a part, and whether it ever was.
     heard: Vec<(Option<Duration>, bool)>,
     /// When this lead found that the capture is over, or that quotas were asked for.
@@ -78,14 +88,14 @@ pub struct Lead {
     asked_at: Option<(u32, Duration)>,
     turned: Duration,
     is_publishing: bool,
+    publish_at: Duration,
     is_published: bool,
 }
 
 impl Lead {
     /// A node that holds the claim in this epoch takes up a capture.
     #[must_use]
-    pub fn new(epoch: u64, registry: Vec<Colo>, settings: Settings) -> Self {
-        let hosts = registry.len();
+    pub fn new(epoch: Epoch, registry: Vec<Registered>, settings: Settings) -> Self {
         Self {
             settings,
             epoch,
@@ -94,12 +104,15 @@ impl Lead {
             pool: None,
             desk: Desk::new(0, epoch, settings),
             posts: BTreeMap::new(),
-            parts: vec![None; hosts],
-            heard: vec![(None, false); hosts],
+            parts: Vec::new(),
+            early: BTreeMap::new(),
+            impossible: BTreeSet::new(),
+            heard: Vec::new(),
             over_at: None,
             asked_at: None,
             turned: Duration::ZERO,
             is_publishing: false,
+            publish_at: Duration::ZERO,
             is_published: false,
         }
     }
@@ -113,8 +126,14 @@ impl Lead {
     /// Whether everything is done and told.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        let is_end = self.job.value().is_some_and(|job| job.phase.is_end());
-        is_end && !self.posts.is_empty() && self.posts.values().all(Post::is_done)
+        let Some(job) = self.job.value().filter(|job| job.phase.is_end()) else { return false };
+        job.hosts().iter().all(|member| self.posts.get(&member.colo).is_some_and(Post::is_done))
+    }
+
+    /// The epoch of the lead that took over, if it is known.
+    #[must_use]
+    pub fn deposed_by(&self) -> Option<Epoch> {
+        self.job.deposed_by().max(self.pool.as_ref().and_then(Held::deposed_by))
     }
 
     /// One input; what is to be done about it.
@@ -130,11 +149,16 @@ impl Lead {
         if let Some(read) = self.job.poll(now) {
             effects.push(Effect::Store(Key::Job, any(read)));
         }
-        let Some(job) = self.job.value().cloned() else { return effects };
+        let Some(job) = self.job.value().cloned() else {
+            // It was accepted, so it is there: another server has it.
+            self.job.look_again(now, self.settings.backoff);
+            return effects;
+        };
+        self.meet(&job, now);
         if self.job.is_ready() {
             effects.extend(self.drive(&job, now));
         }
-        if is_tick && !job.members.is_empty() {
+        if is_tick && job.members.is_some() {
             effects.extend(self.limit(&job, now));
             effects.extend(self.post(&job, now));
         }
@@ -155,18 +179,18 @@ impl Lead {
             }
             Input::Stored(Key::Shares(colo), answer) => {
                 if let Some(post) = self.posts.get_mut(&colo) {
-                    post.shares_answered(&answer, now, backoff);
+                    post.shares_answered(answer, now, backoff);
                 }
             }
             Input::Saw(Key::Job, revision, Record::Job(job)) => self.job.saw(revision, &job),
-            Input::Saw(_, _, Record::Part(part)) => self.saw_part(part, now),
-            Input::Saw(_, _, Record::Parts(parts)) => {
-                parts.parts.into_iter().flatten().for_each(|part| self.saw_part(part, now));
-            }
+            Input::Saw(key, _, record) => self.saw(key, record, now),
             Input::Told(holder, report) => self.desk.told(holder, report, now),
             Input::Heard(host, has_part) => self.heard(host, has_part, now),
             Input::Published => self.is_published = true,
-            Input::Tick | Input::Stored(..) | Input::Saw(..) => {}
+            Input::NotPublished => {
+                (self.is_publishing, self.publish_at) = (false, now.mono + 5 * backoff);
+            }
+            Input::Tick | Input::Stored(..) => {}
         }
     }
 
@@ -177,37 +201,78 @@ impl Lead {
         }
     }
 
+    /// The members are known: from here on a host is its place among them, whatever the registry says now.
+    fn meet(&mut self, job: &Job, now: Now) {
+        if job.members.is_none() || self.parts.len() == job.hosts().len() {
+            return;
+        }
+        self.parts = vec![None; job.hosts().len()];
+        self.heard = vec![(None, false); job.hosts().len()];
+        for (key, record) in std::mem::take(&mut self.early) {
+            self.saw(key, record, now);
+        }
+    }
+
+    /// A key is written by one host, or by the one that speaks for a data center: what it says of others does not count.
+    fn saw(&mut self, key: Key, record: Record, now: Now) {
+        if self.parts.is_empty() {
+            if matches!(key, Key::Part(_) | Key::Parts(_)) {
+                self.early.insert(key, record);
+            }
+            return;
+        }
+        match (key, record) {
+            (Key::Part(host), Record::Part(part)) if part.host == host => self.saw_part(part, now),
+            (Key::Parts(colo), Record::Parts(parts)) => {
+                for part in parts.parts.into_iter().flatten() {
+                    let job = self.job.value();
+                    let member = job.and_then(|job| job.hosts().get(part.host as usize));
+                    if member.is_some_and(|member| member.colo == colo) {
+                        self.saw_part(part, now);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// A part is durable. Only a later version counts.
-    fn saw_part(&mut self, part: Part, now: Now) {
+    fn saw_part(&mut self, mut part: Part, now: Now) {
         let Some(known) = self.parts.get_mut(part.host as usize) else { return };
         if known.as_ref().is_some_and(|known| known.version >= part.version) {
             return;
         }
         let host = part.host;
+        if !part.is_possible() {
+            self.impossible.insert(host);
+            part = Part { stage: Stage::Failed, tally: Tally::default(), counts: None, sample: None, ..part };
+        }
         *known = Some(part);
         self.heard(host, true, now);
         self.end_share(host, now);
     }
 
+    /// What the counted hosts of a holder have in files; none while one of them is not counted.
+    fn counted(&self, host: usize) -> Option<Amount> {
+        let part = self.parts[host].as_ref().filter(|part| part.stage >= Stage::Counted)?;
+        (!self.impossible.contains(&part.host)).then_some(part.tally.captured)
+    }
+
     /// The last report on a share: counts are final, of the host or of all hosts of a data center that holds it as one.
     fn end_share(&mut self, host: Host, now: Now) {
-        let Some(job) = self.job.value().filter(|job| !job.members.is_empty()) else { return };
-        if self.pool.is_none() {
-            return;
-        }
-        let colo = self.registry[host as usize];
-        let is_one = |other: &usize| {
-            if job.is_branched { self.registry[*other] == colo } else { *other == host as usize }
+        let Some(job) = self.job.value() else { return };
+        let Some(member) = job.hosts().get(host as usize).filter(|_| self.pool.is_some()) else { return };
+        let holder = if job.is_branched { member.colo } else { host };
+        let is_one = |(other, of): &(usize, &Member)| {
+            if job.is_branched { of.colo == member.colo } else { *other == host as usize }
         };
-        let mut used = Amount::NONE;
-        for other in (0..self.registry.len()).filter(is_one) {
-            match self.parts[other].as_ref().filter(|part| part.stage >= Stage::Counted) {
-                Some(part) => used = used.plus(part.tally.captured),
-                None => return,
-            }
+        let members = job.hosts().iter().enumerate().filter(is_one);
+        let counted = members
+            .map(|(other, _)| self.counted(other))
+            .try_fold(Amount::NONE, |sum, used| Some(sum.plus(used?)));
+        if let Some(used) = counted {
+            self.desk.told(holder, last_report(used), now);
         }
-        let holder = if job.is_branched { colo } else { host };
-        self.desk.told(holder, last_report(used), now);
     }
 
     /// The one change of the job's record that is due.
@@ -216,7 +281,7 @@ impl Lead {
             // First of all its epoch: from here on no earlier lead can write.
             return self.write(job.clone());
         }
-        if job.members.is_empty() {
+        if job.members.is_none() {
             return self.write(self.with_members(job));
         }
         if job.phase.is_end() {
@@ -226,7 +291,13 @@ impl Lead {
             return self.write(Job { phase: Phase::Running, ..job.clone() });
         }
         if let Some(outcome) = &job.outcome {
-            return self.publish(job, outcome);
+            return self.publish(job, outcome, now);
+        }
+        if !job.has_pool && self.pool.as_ref().is_some_and(|pool| pool.value().is_some()) {
+            return self.write(Job { has_pool: true, ..job.clone() });
+        }
+        if !job.is_over && self.goes_on_too_long(job, now) {
+            return self.write(Job { is_over: true, ..job.clone() });
         }
         self.finish(job, now)
     }
@@ -236,7 +307,9 @@ impl Lead {
     }
 
     fn with_members(&self, job: &Job) -> Job {
-        let members = self.registry.iter().map(|colo| Member { colo: *colo, verdict: None }).collect();
+        let member =
+            |host: &Registered| Member { identity: host.identity.clone(), colo: host.colo, verdict: None };
+        let members = Some(self.registry.iter().map(member).collect());
         let is_branched = self.registry.len() > self.settings.branch_beyond;
         Job { members, is_branched, ..job.clone() }
     }
@@ -244,11 +317,11 @@ impl Lead {
     /// The places in the pool: hosts, or data centers with as many hosts.
     fn weights(&self, job: &Job) -> Vec<u64> {
         if !job.is_branched {
-            return vec![1; job.members.len()];
+            return vec![1; job.hosts().len()];
         }
-        let colos = job.members.iter().map(|member| member.colo as usize + 1).max().unwrap_or(0);
+        let colos = job.hosts().iter().map(|member| member.colo as usize + 1).max().unwrap_or(0);
         let mut weights = vec![0; colos];
-        job.members.iter().for_each(|member| weights[member.colo as usize] += 1);
+        job.hosts().iter().for_each(|member| weights[member.colo as usize] += 1);
         weights
     }
 
@@ -261,7 +334,7 @@ impl Lead {
             // An answer of a data center takes a round of its own and a write.
             let patience = self.settings.patience * if job.is_branched { 4 } else { 1 };
             self.desk = Desk::new(weights.len(), self.epoch, Settings { patience, ..self.settings });
-            (0..job.members.len() as Host).for_each(|host| self.end_share(host, now));
+            (0..job.hosts().len() as Host).for_each(|host| self.end_share(host, now));
         }
         let Some(pool) = &mut self.pool else { return Vec::new() };
         if let Some(read) = pool.poll(now) {
@@ -271,7 +344,9 @@ impl Lead {
             return Vec::new();
         }
         let Some(durable) = pool.value().cloned() else {
-            let dealt = Pool::dealt(limit, &weights, 4);
+            // One that was there is lost, unless this is an old read: then the write is refused.
+            let dealt =
+                if job.has_pool { Pool::lost(limit, weights.len()) } else { Pool::dealt(limit, &weights, 4) };
             return vec![Effect::Store(Key::Pool, any(pool.write(dealt)))];
         };
         let is_due = now.mono >= self.turned + self.settings.batch;

@@ -1,28 +1,38 @@
 //! What a data center's hosts are told. Owns keeping each assignment as the job says; the job decides.
 //!
 //! Invariant: an assignment follows from the job's durable record alone, so any lead writes the same, and it is written only after
-//! the limit's record says that its first shares are granted.
+//! the limit's record says that its first shares are granted, and the job that there is such a record.
 
 use super::{Effect, Lead};
 use crate::fleet::held::{Answer, Held, Op};
-use crate::fleet::record::{Assignment, Job, Key, Quotas, Record, any};
+use crate::fleet::record::{Assigned, Assignment, Job, Key, Quotas, Record, any};
 use crate::fleet::shares::{Amount, Pool};
-use crate::fleet::{Colo, Host, Kind, Now};
+use crate::fleet::{Colo, Epoch, Host, Kind, Now};
 use std::time::Duration;
 
 /// One data center's assignment.
 #[derive(Clone, Debug)]
 pub(super) struct Post {
     held: Held<Assignment>,
-    /// Where one host speaks for it: what its record of shares begins with is there.
-    has_shares: bool,
+    /// Where one host speaks for it: what its record of shares begins with, once that is durable.
+    first: Option<Vec<Amount>>,
+    writing: Option<Pool>,
+    /// The record is there already: what it begins with stands in it.
+    must_read: bool,
     is_busy: bool,
     retry_at: Duration,
 }
 
 impl Post {
-    fn new(epoch: u64) -> Self {
-        Self { held: Held::new(epoch), has_shares: false, is_busy: false, retry_at: Duration::ZERO }
+    fn new(epoch: Epoch) -> Self {
+        Self {
+            held: Held::new(epoch),
+            first: None,
+            writing: None,
+            must_read: false,
+            is_busy: false,
+            retry_at: Duration::ZERO,
+        }
     }
 
     pub fn is_done(&self) -> bool {
@@ -33,31 +43,57 @@ impl Post {
         self.held.answered(answer, now, backoff);
     }
 
-    /// The record of shares is created once; that there is one already is as good.
-    pub fn shares_answered(&mut self, answer: &Answer<Record>, now: Now, backoff: Duration) {
+    /// The record of shares is created once. One that is there already says itself what it began with.
+    pub fn shares_answered(&mut self, answer: Answer<Record>, now: Now, backoff: Duration) {
         self.is_busy = false;
-        self.has_shares |= matches!(answer, Answer::Wrote(_) | Answer::Stale);
         self.retry_at = now.mono + backoff;
+        let found = match (answer, self.writing.take()) {
+            (Answer::Wrote(_), written) => written,
+            (Answer::Read(Some((_, Record::Pool(pool)))), _) => Some(pool),
+            (Answer::Stale, _) => {
+                self.must_read = true;
+                None
+            }
+            _ => None,
+        };
+        if let Some(pool) = found {
+            self.first = Some(pool.holders.iter().map(|share| share.first).collect());
+        }
+    }
+
+    /// Creates the record of shares, or reads it.
+    fn shares(&mut self, received: Amount, hosts: usize, now: Now) -> Option<Op<Record>> {
+        if self.is_busy || now.mono < self.retry_at {
+            return None;
+        }
+        self.is_busy = true;
+        if self.must_read {
+            return Some(Op::Read);
+        }
+        let dealt = Pool::dealt(received, &vec![1; hosts], 1);
+        self.writing = Some(dealt.clone());
+        Some(any(Op::Write { expected: 0, value: dealt }))
     }
 }
 
 impl Lead {
     fn hosts_of(job: &Job, colo: Colo) -> Vec<Host> {
-        let members = job.members.iter().zip(0..);
+        let members = job.hosts().iter().zip(0..);
         members.filter(|(member, _)| member.colo == colo).map(|(_, host)| host).collect()
     }
 
     /// Brings every assignment to what the job says.
     pub(super) fn post(&mut self, job: &Job, now: Now) -> Vec<Effect> {
-        let limit = if let Kind::Full { limit } = job.kind { limit } else { None };
-        if limit.is_some() && self.pool.as_ref().is_none_or(|pool| pool.value().is_none()) {
+        let is_limited = matches!(job.kind, Kind::Full { limit: Some(_) });
+        let pool = self.pool.as_ref().and_then(Held::value);
+        // That there is a record of the limit is durable in the job before anybody uses a share of it.
+        if is_limited && (pool.is_none() || !job.has_pool) {
             return Vec::new();
         }
         let epoch = self.epoch;
-        for member in &job.members {
+        for member in job.hosts() {
             self.posts.entry(member.colo).or_insert_with(|| Post::new(epoch));
         }
-        let first = limit.map(|limit| Pool::dealt(limit, &self.weights(job), 4));
         let mut effects = Vec::new();
         for (colo, post) in &mut self.posts {
             if let Some(read) = post.held.poll(now) {
@@ -69,34 +105,33 @@ impl Lead {
                 continue;
             }
             let hosts = Self::hosts_of(job, *colo);
-            let below = first.as_ref().filter(|_| job.is_branched).map(|first| {
-                let received = first.holders[*colo as usize].granted;
-                Pool::dealt(received, &vec![1; hosts.len()], 1)
-            });
-            if let Some(below) = &below
-                && !post.has_shares
-            {
-                if !post.is_busy && now.mono >= post.retry_at {
-                    post.is_busy = true;
-                    let op = Op::Write { expected: 0, value: below.clone() };
-                    effects.push(Effect::Store(Key::Shares(*colo), any(op)));
-                }
+            let first = |holder: u32| {
+                let share = pool.and_then(|pool| pool.holders.get(holder as usize));
+                share.map_or(Amount::NONE, |share| share.first)
+            };
+            if is_limited && job.is_branched && post.first.is_none() {
+                let op = post.shares(first(*colo), hosts.len(), now);
+                effects.extend(op.map(|op| Effect::Store(Key::Shares(*colo), op)));
                 continue;
             }
-            let share = |place: usize, host: Host| match (&below, &first) {
-                (Some(below), _) => below.holders[place].granted,
-                (None, Some(first)) => first.holders[host as usize].granted,
-                (None, None) => Amount::NONE,
+            let share = |place: usize, host: Host| match &post.first {
+                Some(below) => below.get(place).copied().unwrap_or(Amount::NONE),
+                None => first(host),
             };
-            let shared = hosts.iter().enumerate().map(|(place, host)| (*host, share(place, *host))).collect();
-            let op = post.held.write(assignment(job, &hosts, shared));
+            let assigned = |(place, host): (usize, &Host)| Assigned {
+                host: *host,
+                identity: job.hosts()[*host as usize].identity.clone(),
+                share: share(place, *host),
+            };
+            let assigned = hosts.iter().enumerate().map(assigned).collect();
+            let op = post.held.write(assignment(job, &hosts, assigned));
             effects.push(Effect::Store(Key::Assignment(*colo), any(op)));
         }
         effects
     }
 }
 
-fn assignment(job: &Job, hosts: &[Host], shared: Vec<(Host, Amount)>) -> Assignment {
+fn assignment(job: &Job, hosts: &[Host], assigned: Vec<Assigned>) -> Assignment {
     let quotas = job.quotas.as_ref().map(|quotas| Quotas {
         of: hosts.iter().map(|host| quotas.of[*host as usize]).collect(),
         ..quotas.clone()
@@ -108,8 +143,9 @@ fn assignment(job: &Job, hosts: &[Host], shared: Vec<(Host, Amount)>) -> Assignm
         window: job.window,
         seed: job.seed,
         is_branched: job.is_branched,
-        hosts: shared,
+        hosts: assigned,
         is_stopped: job.is_stopped,
+        is_over: job.is_over,
         quotas,
         is_final: job.phase.is_end(),
     }

@@ -8,6 +8,7 @@ use crate::fleet::record::{Job, Outcome, Part, Phase, Quotas, Stage, Tally, Verd
 use crate::fleet::sample::{Chance, Counts, Packet, cap, common_level, draw};
 use crate::fleet::shares::Amount;
 use crate::fleet::{Host, Kind, Now};
+use std::time::Duration;
 
 impl Lead {
     fn counts(&self, host: usize) -> Option<&Counts> {
@@ -34,14 +35,15 @@ impl Lead {
                 now.mono
             }
         };
-        let owes = |host: usize| {
-            quotas.of[host].is_some_and(|of| of > 0) && self.sample(host, quotas.round).is_none()
-        };
-        let owing: Vec<usize> = (0..quotas.of.len()).filter(|host| owes(*host)).collect();
+        let owing: Vec<usize> = (0..quotas.of.len()).filter(|host| self.owes(*host, quotas, asked)).collect();
         if owing.is_empty() {
             return self.conclude_simple(job, quotas);
         }
-        let is_gone = |host: &usize| now.mono >= self.heard[*host].0.unwrap_or(asked).max(asked) + late;
+        let is_gone = |host: &usize| {
+            let is_silent = now.mono >= self.heard[*host].0.unwrap_or(asked).max(asked) + late;
+            let cannot = self.parts[*host].as_ref().is_some_and(|part| part.stage > Stage::Counted);
+            cannot || is_silent || now.mono >= asked + self.settings.late_max
+        };
         let gone: Vec<usize> = owing.into_iter().filter(is_gone).collect();
         if gone.is_empty() {
             return Vec::new();
@@ -54,6 +56,18 @@ impl Lead {
         }
         let round = quotas.round + 1;
         self.quote(job, round, &is_in)
+    }
+
+    /// Whether a host that has packets at the level of the draw is waited for: for its sample, or, if none of its packets was drawn,
+    /// for a sign that it could have given one. Only then had its packets the same chance as all others.
+    fn owes(&self, host: usize, quotas: &Quotas, asked: Duration) -> bool {
+        let Some(quota) = quotas.of[host] else { return false };
+        let has_packets = self.counts(host).is_none_or(|counts| counts.at(quotas.level) > 0);
+        let has_failed = self.parts[host].as_ref().is_some_and(|part| part.stage > Stage::Counted);
+        match quota {
+            0 => has_packets && (has_failed || self.heard[host].0.is_none_or(|heard| heard < asked)),
+            _ => self.sample(host, quotas).is_none(),
+        }
     }
 
     /// Draws how many packets each of these hosts gives.
@@ -71,9 +85,11 @@ impl Lead {
         self.write(Job { quotas, phase: Phase::ConversionPending, ..job.clone() })
     }
 
-    fn sample(&self, host: usize, round: u32) -> Option<&Vec<Packet>> {
-        let sample = self.parts[host].as_ref()?.sample.as_ref()?;
-        (sample.0 == round).then_some(&sample.1)
+    /// What a host gave for this round: as many packets as were asked for, and nothing else.
+    fn sample(&self, host: usize, quotas: &Quotas) -> Option<&Vec<Packet>> {
+        let (round, packets) = self.parts[host].as_ref()?.sample.as_ref()?;
+        let is_whole = quotas.of[host] == Some(packets.len() as u64);
+        (*round == quotas.round && is_whole).then_some(packets)
     }
 
     fn conclude_simple(&mut self, job: &Job, quotas: &Quotas) -> Vec<Effect> {
@@ -83,12 +99,12 @@ impl Lead {
         if (0..quotas.of.len()).filter(is_in).any(|host| self.counts(host).is_none()) {
             return Vec::new();
         }
-        let counted = (0..quotas.of.len()).filter(is_in).filter_map(|host| self.counts(host));
-        let matched = counted.map(|counts| counts.matched).sum();
-        let captured: u64 = quotas.of.iter().flatten().sum();
-        let tally =
-            Tally { matched, captured: Amount::new(captured, 0), share: 0, sampled: matched - captured };
-        let outcome = Outcome { tally, reached: None, held: Vec::new(), absent: absent(&verdicts) };
+        let parts = (0..quotas.of.len()).filter(is_in).filter_map(|host| self.parts[host].as_ref());
+        let all = parts.fold(Tally::default(), |sum, part| sum.plus(part.tally));
+        let captured = quotas.of.iter().flatten().copied().fold(0, u64::saturating_add);
+        let sampled = all.matched.saturating_sub(captured).saturating_sub(all.lost);
+        let tally = Tally { captured: Amount::new(captured, 0), sampled, ..all };
+        let outcome = Outcome { tally, reached: None, limit: None, absent: absent(&verdicts) };
         self.conclude(job, &verdicts, outcome)
     }
 
@@ -96,6 +112,7 @@ impl Lead {
         match (quota, self.parts[host].as_ref().map(|part: &Part| part.stage)) {
             (Some(_), _) => Verdict::Delivered,
             (None, Some(Stage::Refused)) => Verdict::Refused,
+            (None, Some(Stage::Failed)) => Verdict::Failed,
             (None, Some(_)) => Verdict::Lost,
             (None, None) if self.heard[host].1 => Verdict::Lost,
             (None, None) => Verdict::Missing,
@@ -106,6 +123,6 @@ impl Lead {
     pub(super) fn samples(&self, job: &Job) -> Option<Vec<(Host, Vec<Packet>)>> {
         let Some(quotas) = &job.quotas else { return Some(Vec::new()) };
         let giving = quotas.of.iter().zip(0..).filter(|(of, _)| of.is_some_and(|of| of > 0));
-        giving.map(|(_, host)| Some((host, self.sample(host as usize, quotas.round)?.clone()))).collect()
+        giving.map(|(_, host)| Some((host, self.sample(host as usize, quotas)?.clone()))).collect()
     }
 }

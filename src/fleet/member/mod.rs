@@ -14,14 +14,17 @@
 //! Invariant: a capture that this host has once accepted is never captured again: a restart ends it with what was durable.
 
 mod news;
+#[cfg(test)]
+mod tests;
 
-use super::record::{Assignment, Part, Record, Stage, Tally};
+use super::record::{Assignment, Identity, Part, Record, Refusal, Stage, Tally};
 use super::sample::{Chance, Hashed, Kept, cap};
 use super::settings::Settings;
 use super::shares::{Amount, Holding, Meter, Reached, Reclaim, Report};
-use super::{Down, Host, Kind, Now, Up, held};
+use super::{Down, Epoch, Host, Kind, Now, Up, first_number, held};
 use news::News;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Why a host ends its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +44,12 @@ pub enum Input {
     Assigned(Assignment),
     /// The last [`Effect::Keep`] is durable.
     Kept,
+    /// It could not be written, and is not there.
+    KeepFailed,
     /// The data plane captures.
     Attached,
+    /// It cannot, and captured nothing.
+    NotAttached,
     /// The data plane's counts, regularly while it captures.
     Turn(Meter),
     /// The budget was lowered by `taken`; `used` was captured by then.
@@ -58,6 +65,8 @@ pub enum Input {
     Detached(Meter),
     /// The delivery is done, or can never be.
     Delivered(bool),
+    /// Packets that were picked for the file cannot be read.
+    CannotGive,
     /// From above.
     Told(Down),
     /// The store answers on the host's own part.
@@ -69,12 +78,14 @@ pub enum Input {
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Write this to the host's own disk; answered by [`Input::Kept`].
+    /// Write this to the host's own disk; answered by [`Input::Kept`] or [`Input::KeepFailed`].
     Keep(Box<Local>),
-    /// Capture, with this budget (none is without limit); answered by [`Input::Attached`].
+    /// Capture, with this budget (none is without limit); answered by [`Input::Attached`] or [`Input::NotAttached`].
     Attach {
         /// What may be used.
         budget: Option<Amount>,
+        /// For so long at most.
+        remaining: Duration,
     },
     /// Raise the budget.
     Raise(Amount),
@@ -99,10 +110,14 @@ pub enum Effect {
 pub struct Local {
     /// As it was accepted.
     pub assignment: Assignment,
-    /// Once its counts are final.
+    /// Its place in the capture's list.
+    pub host: Host,
+    /// Once it is refused, or its counts are final.
     pub part: Option<Part>,
     /// Packets of a simple capture.
     pub kept: Option<Kept>,
+    /// Nothing is left to do; only that it was accepted is still to be known.
+    pub is_gone: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,91 +144,106 @@ pub struct Member {
     part: Part,
     news: News,
     reached: Option<Reached>,
+    /// When the window is over, by the monotonic clock: a wall clock that steps does not end it.
+    ends_at: Duration,
+    /// What could not be kept is kept again then.
+    keep_at: Option<Duration>,
 }
 
 impl Member {
     /// A host hears of a capture for the first time. `boot` is larger after each of its restarts. None if the capture is not for this
-    /// host, or over by its clock.
+    /// host, or is stopped or over. A host by whose clock the window is over says so.
     #[must_use]
     pub fn accept(
         assignment: Assignment,
-        host: Host,
-        boot: u64,
+        me: &Identity,
+        boot: Epoch,
         settings: Settings,
         now: Now,
     ) -> Option<(Self, Vec<Effect>)> {
-        let share = assignment.hosts.iter().find(|(member, _)| *member == host)?.1;
-        if is_over(&assignment, now) {
-            return None;
+        if now.wall >= assignment.window.end {
+            return Self::refused(assignment, me, boot, Refusal::Clock, settings, now);
         }
-        let mut member = Self::new(assignment, host, boot, settings);
-        if matches!(member.assignment.kind, Kind::Full { limit: Some(_) }) {
-            member.holding = Some(Holding::new(share, boot, settings));
+        let mut member = Self::assigned_to(assignment, me, boot, settings, now)?;
+        if let Kind::Full { limit: Some(limit) } = member.assignment.kind {
+            member.holding = Some(Holding::new(member.first_share(), limit, boot, settings));
         }
-        if let Kind::Simple { packets } = member.assignment.kind {
-            let tags = Hashed { seed: member.assignment.seed, host };
-            member.kept = Some(Kept::new(tags, cap(packets)));
-        }
+        member.kept = member.sampling();
         let keep = Effect::Keep(Box::new(member.local(false)));
         Some((member, vec![keep]))
     }
 
+    /// The host does not take the capture, and says so once that is on its disk: a restart must not take what was refused, because
+    /// its share is dealt to others. None if the capture is not for this host, or is over anyway.
+    #[must_use]
+    pub fn refused(
+        assignment: Assignment,
+        me: &Identity,
+        boot: Epoch,
+        why: Refusal,
+        settings: Settings,
+        now: Now,
+    ) -> Option<(Self, Vec<Effect>)> {
+        let mut member = Self::assigned_to(assignment, me, boot, settings, now)?;
+        member.refuse(why);
+        let effects = member.keep();
+        Some((member, effects))
+    }
+
     /// After a restart: what the disk knew. `meter` is what was durable of a capture that had not ended by then.
     #[must_use]
-    pub fn recovered(
-        local: Local,
-        host: Host,
-        boot: u64,
-        settings: Settings,
-        meter: &Meter,
-    ) -> (Self, Vec<Effect>) {
-        let mut member = Self::new(local.assignment, host, boot, settings);
+    pub fn recovered(local: Local, boot: Epoch, settings: Settings, meter: &Meter) -> (Self, Vec<Effect>) {
+        let mut member = Self::new(local.assignment, local.host, boot, settings);
         member.kept = local.kept;
-        if matches!(member.assignment.kind, Kind::Full { limit: Some(_) }) {
+        if let Kind::Full { limit: Some(limit) } = member.assignment.kind {
             // Nothing is used any more, so what was granted does not matter; the lead knows it.
-            member.holding = Some(Holding::new(Amount::NONE, boot, settings));
+            member.holding = Some(Holding::new(Amount::NONE, limit, boot, settings));
         }
         let effects = match local.part {
+            Some(part) if local.is_gone => {
+                (member.part, member.state) = (part, State::Gone);
+                Vec::new()
+            }
             Some(part) => {
-                member.part = Part { epoch: boot, version: (boot << 32) + 1, ..part };
+                member.part = Part { epoch: boot, version: first_number(boot) + 1, ..part };
                 member.note()
             }
             None => {
                 member.part.is_interrupted = true;
-                if let Kind::Simple { packets } = member.assignment.kind {
-                    let tags = Hashed { seed: member.assignment.seed, host };
-                    member.kept = Some(Kept::new(tags, cap(packets)));
-                }
+                member.kept = member.sampling();
                 member.count(meter)
             }
         };
         (member, effects)
     }
 
-    /// The host does not take the capture, and says so. None if it is over anyway.
-    #[must_use]
-    pub fn refused(
+    /// None if it is not for this host, or nobody is to begin any more.
+    fn assigned_to(
         assignment: Assignment,
-        host: Host,
-        boot: u64,
+        me: &Identity,
+        boot: Epoch,
         settings: Settings,
         now: Now,
     ) -> Option<Self> {
-        if is_over(&assignment, now) {
+        let host = assignment.hosts.iter().find(|assigned| assigned.identity == *me)?.host;
+        if assignment.is_stopped || assignment.is_over || assignment.is_final {
             return None;
         }
         let mut member = Self::new(assignment, host, boot, settings);
-        member.state = State::Waiting;
-        member.advance(Stage::Refused);
+        // A clock that is behind does not make the window longer.
+        let window = member.assignment.window;
+        let length = window.end.saturating_sub(window.start);
+        member.ends_at = now.mono.saturating_add(window.end.saturating_sub(now.wall).min(length));
         Some(member)
     }
 
-    fn new(assignment: Assignment, host: Host, boot: u64, settings: Settings) -> Self {
+    fn new(assignment: Assignment, host: Host, boot: Epoch, settings: Settings) -> Self {
         let part = Part {
             epoch: boot,
             host,
-            version: boot << 32,
+            version: first_number(boot),
             stage: Stage::Running,
+            refusal: None,
             is_interrupted: false,
             tally: Tally::default(),
             counts: None,
@@ -229,7 +259,25 @@ impl Member {
             news: News::new(assignment.is_branched, boot),
             assignment,
             reached: None,
+            ends_at: Duration::ZERO,
+            keep_at: None,
         }
+    }
+
+    fn first_share(&self) -> Amount {
+        let mut hosts = self.assignment.hosts.iter();
+        hosts.find(|assigned| assigned.host == self.host).map_or(Amount::NONE, |assigned| assigned.share)
+    }
+
+    /// What a simple capture begins with.
+    fn sampling(&self) -> Option<Kept> {
+        let Kind::Simple { packets } = self.assignment.kind else { return None };
+        Some(Kept::new(Hashed { seed: self.assignment.seed, host: self.host }, cap(packets)))
+    }
+
+    fn refuse(&mut self, why: Refusal) {
+        self.part.refusal = Some(why);
+        self.advance(Stage::Refused);
     }
 
     /// Whether nothing is left to do.
@@ -248,8 +296,15 @@ impl Member {
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         let mut effects = match (input, self.state) {
             (Input::Assigned(assignment), _) => self.assigned(assignment, now),
-            (Input::Kept, State::Accepting) => self.attach(),
+            (Input::Kept, State::Accepting) => self.attach(now),
             (Input::Kept, State::Noting) => self.note(),
+            (Input::KeepFailed, State::Accepting) => {
+                self.refuse(Refusal::Disk);
+                self.keep_again(now)
+            }
+            (Input::KeepFailed, State::Noting) => self.keep_again(now),
+            (Input::NotAttached, State::Attaching) => self.fail(),
+            (Input::CannotGive, State::Waiting) if self.part.stage == Stage::Counted => self.fail(),
             (Input::Attached, State::Attaching) => {
                 self.state = State::Running;
                 if !matches!(self.assignment.kind, Kind::Simple { .. }) {
@@ -278,17 +333,27 @@ impl Member {
             _ => Vec::new(),
         };
         effects.extend(self.due(now));
+        effects.extend(self.leave());
         effects
     }
 
-    fn attach(&mut self) -> Vec<Effect> {
+    fn attach(&mut self, now: Now) -> Vec<Effect> {
         self.state = State::Attaching;
-        let budget = self.holding.is_some().then(|| {
-            let host = self.host;
-            let share = self.assignment.hosts.iter().find(|(member, _)| *member == host);
-            share.map_or(Amount::NONE, |(_, share)| *share)
-        });
-        vec![Effect::Attach { budget }]
+        let budget = self.holding.is_some().then(|| self.first_share());
+        vec![Effect::Attach { budget, remaining: self.ends_at.saturating_sub(now.mono) }]
+    }
+
+    /// What it has, if anything, cannot be brought to anybody.
+    fn fail(&mut self) -> Vec<Effect> {
+        self.part.sample = None;
+        self.advance(Stage::Failed);
+        self.keep()
+    }
+
+    fn keep_again(&mut self, now: Now) -> Vec<Effect> {
+        self.state = State::Noting;
+        self.keep_at = Some(now.mono + self.settings.backoff);
+        Vec::new()
     }
 
     /// An assignment only gains flags, so an older one than was seen says nothing.
@@ -297,19 +362,20 @@ impl Member {
             return Vec::new();
         }
         self.assignment = assignment;
-        let mut effects = self.leave();
-        effects.extend(self.ends(now));
+        let mut effects = self.ends(now);
         effects.extend(self.give());
         effects
     }
 
-    /// Ends the part once nothing is asked any more. A delivery that is under way goes on first.
+    /// Ends the part once nothing is asked any more and all that there is to say is durable. A delivery that is under way goes on first.
     fn leave(&mut self) -> Vec<Effect> {
-        if !self.assignment.is_final || self.state != State::Waiting {
+        let is_told = self.news.is_durable(&self.part);
+        if !self.assignment.is_final || self.state != State::Waiting || !is_told {
             return Vec::new();
         }
         self.state = State::Gone;
-        vec![Effect::Forget]
+        let local = Local { is_gone: true, kept: None, ..self.local(true) };
+        vec![Effect::Keep(Box::new(local)), Effect::Forget]
     }
 
     fn turn(&mut self, meter: &Meter, now: Now) -> Vec<Effect> {
@@ -334,7 +400,7 @@ impl Member {
             Ended::Limit(reached)
         } else if self.assignment.is_stopped || self.assignment.is_final {
             Ended::Stopped
-        } else if now.wall >= self.assignment.window.end {
+        } else if self.assignment.is_over || now.mono >= self.ends_at {
             Ended::Time
         } else {
             return Vec::new();
@@ -354,9 +420,10 @@ impl Member {
                 return self.raise(granted);
             }
             Down::Recall { round, is_hard, granted } => {
+                let is_old = self.holding.as_ref().is_some_and(|holding| holding.is_old(round, granted));
                 let mut effects = self.raise(granted);
                 let Some(holding) = &mut self.holding else { return effects };
-                if self.state == State::Running {
+                if self.state == State::Running && !is_old {
                     effects.push(Effect::Lower(holding.recall(round, is_hard)));
                 } else {
                     // Before the workers have it and after they let it go, there is nothing to lower that is not told anyway.
@@ -381,8 +448,9 @@ impl Member {
         self.part.tally = Tally {
             matched: meter.offered.packets,
             captured: meter.used,
-            share: meter.offered.packets - meter.used.packets,
+            share: meter.offered.packets.saturating_sub(meter.used.packets).saturating_sub(meter.lost),
             sampled: 0,
+            lost: meter.lost,
         };
         if let Some(kept) = &mut self.kept {
             for (stream, level, packets) in &meter.kept {
@@ -391,8 +459,9 @@ impl Member {
             kept.settle();
             let counts = kept.counts(meter.offered.packets);
             let captured = Amount::new(counts.at(counts.level), 0);
-            let sampled = meter.offered.packets - captured.packets;
-            self.part.tally = Tally { matched: meter.offered.packets, captured, share: 0, sampled };
+            let sampled = meter.offered.packets.saturating_sub(captured.packets).saturating_sub(meter.lost);
+            self.part.tally =
+                Tally { matched: meter.offered.packets, captured, share: 0, sampled, lost: meter.lost };
             self.part.counts = Some(counts);
         }
         self.keep()
@@ -401,6 +470,7 @@ impl Member {
     /// What is to be told goes to the disk first, so that a restart never says less than was said.
     fn keep(&mut self) -> Vec<Effect> {
         self.state = State::Noting;
+        self.keep_at = None;
         vec![Effect::Keep(Box::new(self.local(true)))]
     }
 
@@ -414,18 +484,16 @@ impl Member {
             return vec![Effect::Deliver];
         }
         self.state = State::Waiting;
-        let mut effects = self.leave();
-        effects.extend(self.give());
-        effects
+        self.give()
     }
 
     /// Gives the quota that is asked for, once for each round.
     fn give(&mut self) -> Vec<Effect> {
         let (Some(kept), Some(quotas)) = (&self.kept, &self.assignment.quotas) else { return Vec::new() };
-        let place = self.assignment.hosts.iter().position(|(host, _)| *host == self.host);
+        let place = self.assignment.hosts.iter().position(|assigned| assigned.host == self.host);
         let quota = place.and_then(|place| quotas.of.get(place).copied().flatten()).unwrap_or(0);
         let is_given = self.part.sample.as_ref().is_some_and(|(round, _)| *round >= quotas.round);
-        if self.state != State::Waiting || is_given || quota == 0 {
+        if self.state != State::Waiting || self.part.stage != Stage::Counted || is_given || quota == 0 {
             return Vec::new();
         }
         let mut dice = Chance::new(&[self.assignment.seed, u64::from(self.host), u64::from(quotas.round)]);
@@ -442,25 +510,29 @@ impl Member {
     fn local(&self, is_counted: bool) -> Local {
         Local {
             assignment: self.assignment.clone(),
+            host: self.host,
             part: is_counted.then(|| self.part.clone()),
             kept: self.kept.clone().filter(|_| is_counted),
+            is_gone: false,
         }
     }
 
     /// What is to be told, as far as it is due.
     fn due(&mut self, now: Now) -> Vec<Effect> {
+        if self.keep_at.is_some_and(|at| now.mono >= at) {
+            return self.keep();
+        }
         // What is not on the disk is told to nobody.
         if matches!(self.state, State::Accepting | State::Attaching | State::Noting | State::Gone) {
             return Vec::new();
+        }
+        if self.assignment.is_final {
+            // Nobody gathers parts any more: a late one goes to the store by itself.
+            self.news.go_alone(&self.part);
         }
         let mut effects = self.news.due(&self.part, now, self.settings);
         let report: Option<Report> = self.holding.as_mut().and_then(|holding| holding.report(now));
         effects.extend(report.map(|report| Effect::Send(Up::Share(report))));
         effects
     }
-}
-
-/// Whether nobody is to begin any more.
-fn is_over(assignment: &Assignment, now: Now) -> bool {
-    now.wall >= assignment.window.end || assignment.is_stopped || assignment.is_final
 }

@@ -7,7 +7,7 @@ use super::Effect;
 use crate::fleet::held::{Answer, Held};
 use crate::fleet::record::{Part, Record, any, one};
 use crate::fleet::settings::Settings;
-use crate::fleet::{Now, Up};
+use crate::fleet::{Epoch, Now, Up};
 use std::time::Duration;
 
 /// The way, and how far it came.
@@ -19,7 +19,7 @@ pub(super) enum News {
 }
 
 impl News {
-    pub fn new(is_branched: bool, boot: u64) -> Self {
+    pub fn new(is_branched: bool, boot: Epoch) -> Self {
         // Only this host writes its part, so a first life knows that none is there.
         let held = || if boot <= 1 { Held::absent(boot) } else { Held::new(boot) };
         if is_branched { Self::Branch { noted: 0, sent: None } } else { Self::Store(held()) }
@@ -34,6 +34,21 @@ impl News {
     pub fn noted(&mut self, version: u64) {
         if let Self::Branch { noted, .. } = self {
             *noted = (*noted).max(version);
+        }
+    }
+
+    /// Whether all that the part says is durable.
+    pub fn is_durable(&self, part: &Part) -> bool {
+        match self {
+            Self::Store(held) => held.is_own() && held.value().is_some_and(|own| own.version >= part.version),
+            Self::Branch { noted, .. } => *noted >= part.version,
+        }
+    }
+
+    /// From now on the host writes what is not durable itself.
+    pub fn go_alone(&mut self, part: &Part) {
+        if matches!(self, Self::Branch { .. }) && !self.is_durable(part) {
+            *self = Self::Store(Held::new(part.epoch));
         }
     }
 

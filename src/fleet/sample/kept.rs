@@ -79,7 +79,8 @@ impl<T: Tags> Kept<T> {
     }
 
     /// The data plane kept so many more packets of a stream, sampled at this level. Workers hear of a new level a little later, so
-    /// it may be one that was left; it is never one above.
+    /// it may be one that was left. It is one above only after a crash that took more of one queue than of another: what was sampled
+    /// at a level says nothing of those below, so the host goes there.
     pub fn took(&mut self, stream: u16, level: u8, packets: u64) {
         if packets == 0 {
             return;
@@ -89,6 +90,11 @@ impl<T: Tags> Kept<T> {
         match last {
             Some(segment) if segment.level == level => segment.packets += packets,
             _ => self.segments.push(Segment { stream, level, first, packets }),
+        }
+        if level > self.level {
+            self.level = level;
+            self.recount();
+            return;
         }
         let new = Segment { stream, level, first, packets };
         self.count += self.survivors(&new, self.level);
@@ -113,9 +119,13 @@ impl<T: Tags> Kept<T> {
         let before = self.level;
         while self.count > self.cap && self.level < self.tags.level_max() {
             self.level += 1;
-            self.count = self.segments.iter().map(|segment| self.survivors(segment, self.level)).sum();
+            self.recount();
         }
         self.level > before
+    }
+
+    fn recount(&mut self) {
+        self.count = self.segments.iter().map(|segment| self.survivors(segment, self.level)).sum();
     }
 
     /// The packets that are there at this level, which is not below that of any segment.

@@ -17,6 +17,15 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Whether they can be true: what is kept falls from level to level, and was matched.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let levels = usize::from(LEVEL_MAX.saturating_sub(self.level)) + 1;
+        let falls = self.kept.windows(2).all(|pair| pair[0] >= pair[1]);
+        let is_matched = self.kept.first().is_none_or(|kept| *kept <= self.matched);
+        self.level <= LEVEL_MAX && self.kept.len() <= levels && falls && is_matched
+    }
+
     /// At this level, which is not below its own.
     #[must_use]
     pub fn at(&self, level: u8) -> u64 {
@@ -29,7 +38,7 @@ impl Counts {
 #[must_use]
 pub fn common_level<'a>(counts: impl Iterator<Item = &'a Counts> + Clone, cap: u64) -> u8 {
     let lowest = counts.clone().map(|counts| counts.level).max().unwrap_or(0);
-    let all = |level: u8| counts.clone().map(|counts| counts.at(level)).sum::<u64>();
+    let all = |level: u8| counts.clone().map(|counts| counts.at(level)).fold(0, u64::saturating_add);
     (lowest..LEVEL_MAX).find(|level| all(*level) <= cap).unwrap_or(LEVEL_MAX)
 }
 
@@ -37,10 +46,10 @@ pub fn common_level<'a>(counts: impl Iterator<Item = &'a Counts> + Clone, cap: u
 pub fn draw(dice: &mut impl Dice, of: &[u64], packets: u64) -> Vec<u64> {
     let mut quotas = vec![0; of.len()];
     let (mut host, mut end) = (0, of.first().copied().unwrap_or(0));
-    for chosen in choose(dice, of.iter().sum(), packets) {
+    for chosen in choose(dice, of.iter().copied().fold(0, u64::saturating_add), packets) {
         while chosen >= end {
             host += 1;
-            end += of[host];
+            end = end.saturating_add(of[host]);
         }
         quotas[host] += 1;
     }

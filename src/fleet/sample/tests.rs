@@ -311,3 +311,23 @@ fn seeds_give_sequences_of_their_own() {
     (0..100_000).for_each(|_| often[one.below(10) as usize] += 1);
     assert!(deviate(&often, &[10_000.0; 10]).abs() < DEVIATE_MAX, "{often:?}");
 }
+
+#[test]
+fn a_crash_that_takes_the_tail_of_one_queue_leaves_no_level_below_that_of_a_segment() {
+    // Both queues had 110 packets before the level rose. One lost its last 40, the other one has all and what came afterwards.
+    let mut kept = Kept::new(Hashed { seed: 11, host: 1 }, 208);
+    for (stream, level, packets) in [(0, 0, 70), (1, 0, 110), (1, 1, 25)] {
+        kept.took(stream, level, packets);
+    }
+    kept.settle();
+    let counts = kept.counts(1000);
+    assert_eq!(counts.level, 1, "packets of the second level would count twice as much as others");
+    assert_eq!(counts.at(1), kept.at(1).count() as u64);
+}
+
+#[test]
+fn counts_of_others_do_not_overflow() {
+    let all = Counts { level: 48, matched: u64::MAX, kept: vec![u64::MAX] };
+    assert_eq!(common_level([&all, &all].into_iter(), 100), 48);
+    assert_eq!(draw(&mut Chance::new(&[1]), &[u64::MAX, u64::MAX], 3).iter().sum::<u64>(), 3);
+}

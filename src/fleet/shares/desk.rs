@@ -9,7 +9,7 @@
 
 use super::{Amount, Holder, Pool, Reached, Report};
 use crate::fleet::settings::Settings;
-use crate::fleet::{Down, Now};
+use crate::fleet::{Down, Epoch, Now, first_number};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub struct Desk {
 impl Desk {
     /// Of a writer with this epoch.
     #[must_use]
-    pub fn new(holders: usize, epoch: u64, settings: Settings) -> Self {
+    pub fn new(holders: usize, epoch: Epoch, settings: Settings) -> Self {
         Self {
             settings,
             known: vec![None; holders],
@@ -61,7 +61,7 @@ impl Desk {
             open: BTreeSet::new(),
             mute: BTreeSet::new(),
             round: None,
-            number: epoch << 32,
+            number: first_number(epoch),
             answers: BTreeSet::new(),
             closed_at: None,
             dealt: BTreeSet::new(),
@@ -135,19 +135,29 @@ impl Desk {
         });
     }
 
+    /// Holders that capture, or ask to: one at least.
+    fn active(&self, pool: &Pool) -> u64 {
+        let is_active = |(share, known): &(&super::Share, &Option<Report>)| {
+            !share.is_final && known.is_some_and(|known| !known.used.is_none() || known.needs.is_some())
+        };
+        (pool.holders.iter().zip(&self.known).filter(is_active).count() as u64).max(1)
+    }
+
     /// Grants what is free to open asks, in proportion to what they want: half of it, so that others can ask too, or all of it.
     pub fn serve(&mut self, pool: &mut Pool, deals_all: bool) -> bool {
         self.sift(pool);
         let mut free = pool.free();
         let wanted = self.wants();
         let portion = if deals_all { free } else { free.part(1, 2) };
+        // The host that asks first leaves as much to each other host that captures.
+        let most = if deals_all { free } else { free.part(1, 2 * self.active(pool)) };
         let mut has_granted = false;
         // Those who refuse frames come first: what is left for the others may be nothing.
         let (dry, others): (Vec<Holder>, Vec<Holder>) =
             self.open.iter().partition(|holder| self.needs(**holder).is_some());
         for holder in dry.into_iter().chain(others) {
             let Some(known) = self.known[holder as usize] else { continue };
-            let fair = portion.in_proportion(known.wants, wanted.max(Amount::new(1, 1)));
+            let fair = portion.in_proportion(known.wants, wanted.max(Amount::new(1, 1))).min(most);
             let least = if deals_all { Amount::NONE } else { known.wants.min(LEAST) };
             let give = known.wants.min(fair.max(least)).max(known.needs.unwrap_or_default()).min(free);
             if known.needs.is_some_and(|need| !need.fits(give)) {
@@ -163,9 +173,10 @@ impl Desk {
         has_granted
     }
 
-    /// Begins a round, of which the answers of those count that hold something or may.
-    pub fn begin(&mut self, pool: &Pool, is_hard: bool, number: Option<u64>, now: Now) {
-        self.number = number.unwrap_or(self.number + 1).max(self.number);
+    /// Begins a round, of which the answers of those count that hold something or may. Its number is the desk's own: that of a round
+    /// above is another writer's.
+    pub fn begin(&mut self, pool: &Pool, is_hard: bool, now: Now) {
+        self.number += 1;
         let waits = |holder: &Holder| {
             let share = pool.holders[*holder as usize];
             !share.is_final && !share.granted.is_none()
@@ -175,10 +186,10 @@ impl Desk {
             Some(Round { number: self.number, is_hard, started: now.mono, sent: None, sends: 0, waiting });
     }
 
-    /// The round that is under way: its number, whether it is hard.
+    /// Whether the round that is under way is hard.
     #[must_use]
-    pub fn round(&self) -> Option<(u64, bool)> {
-        self.round.as_ref().map(|round| (round.number, round.is_hard))
+    pub fn is_hard(&self) -> Option<bool> {
+        self.round.as_ref().map(|round| round.is_hard)
     }
 
     /// Ends the round.
@@ -233,7 +244,7 @@ impl Desk {
         }
         let mut pool = self.applied(durable);
         self.is_news = false;
-        let has_changed = match self.round() {
+        let has_changed = match self.is_hard() {
             None => {
                 let has_granted = self.serve(&mut pool, false);
                 let open = &self.open;
@@ -244,13 +255,13 @@ impl Desk {
                     && let Some(need) = self.smallest_need()
                 {
                     let is_hard = self.is_nearly_out(&pool, need);
-                    self.begin(&pool, is_hard, None, now);
+                    self.begin(&pool, is_hard, now);
                 }
                 has_granted
             }
-            Some((_, is_hard)) => self.conclude(&mut pool, is_hard, now),
+            Some(is_hard) => self.conclude(&mut pool, is_hard, now),
         };
-        let sent = self.recalls(durable, now);
+        let sent = self.recalls(&self.applied(durable), now);
         (has_changed.then_some(pool), sent)
     }
 
@@ -294,7 +305,7 @@ impl Desk {
             return true;
         }
         if !is_hard {
-            self.begin(pool, true, None, now);
+            self.begin(pool, true, now);
         }
         false
     }

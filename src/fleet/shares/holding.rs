@@ -5,8 +5,8 @@
 //! `granted`, and lowered before `returned`.
 
 use super::{Amount, Report, UNLIMITED};
-use crate::fleet::Now;
 use crate::fleet::settings::Settings;
+use crate::fleet::{Epoch, Now, first_number};
 use std::time::Duration;
 
 /// What the data plane has counted, cumulative but for the refused frame and the kept packets.
@@ -16,6 +16,8 @@ pub struct Meter {
     pub offered: Amount,
     /// Of those, captured.
     pub used: Amount,
+    /// Matching frames that were lost for another reason than a share: no block, a full spool, an error, after the end of the limit.
+    pub lost: u64,
     /// Captured length of the smallest frame that found no share since the last turn.
     pub refused: Option<u32>,
     /// Of a simple capture: packets that sampling kept since the last turn, by stream and the level that they were sampled at.
@@ -35,6 +37,8 @@ pub struct Reclaim {
 #[derive(Clone, Debug)]
 pub struct Holding {
     settings: Settings,
+    /// Of the whole fleet: only what it does not limit is never asked for.
+    limit: Amount,
     granted: Amount,
     returned: Amount,
     used: Amount,
@@ -52,11 +56,12 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// With a first share; `boot` is larger after each restart of the host.
+    /// With a first share of the fleet's limit; `boot` is larger after each restart of the host.
     #[must_use]
-    pub fn new(first: Amount, boot: u64, settings: Settings) -> Self {
+    pub fn new(first: Amount, limit: Amount, boot: Epoch, settings: Settings) -> Self {
         Self {
             settings,
+            limit,
             granted: first,
             returned: Amount::NONE,
             used: Amount::NONE,
@@ -65,7 +70,7 @@ impl Holding {
             turned: None,
             refused: None,
             recalled: 0,
-            at: boot << 32,
+            at: first_number(boot),
             sent: None,
             is_due: false,
             is_final: false,
@@ -99,7 +104,13 @@ impl Holding {
         self.turned = Some(now.mono);
         self.offered = meter.offered;
         self.used = meter.used;
-        self.refused = meter.refused;
+        // A frame that found no share is in need until there is room for it, not only until the next turn: at a few packets a second
+        // the answer to a recall would say otherwise, and no limit would ever be closed.
+        let waits = self.refused.filter(|length| !Amount::new(1, u64::from(*length)).fits(self.unused()));
+        self.refused = match (waits, meter.refused) {
+            (Some(before), Some(new)) => Some(before.min(new)),
+            (before, new) => before.or(new),
+        };
     }
 
     fn in_time(&self, time: Duration) -> Amount {
@@ -121,14 +132,22 @@ impl Holding {
         }
         let target = reserve.max(FIRST_WANT);
         let unused = self.unused();
-        let of = |target: u64, unused: u64, granted: u64| {
+        let of = |target: u64, unused: u64, limit: u64| {
             let is_low = is_dry || unused < target / 2;
-            if is_low && !is_unlimited(granted) { target.saturating_sub(unused) } else { 0 }
+            if is_low && limit != UNLIMITED { target.saturating_sub(unused) } else { 0 }
         };
         Amount::new(
-            of(target.packets, unused.packets, self.granted.packets),
-            of(target.bytes, unused.bytes, self.granted.bytes),
+            of(target.packets, unused.packets, self.limit.packets),
+            of(target.bytes, unused.bytes, self.limit.bytes),
         )
+    }
+
+    /// Whether a recall is one that was answered, or was sent before a grant that is here: it takes nothing back any more.
+    #[must_use]
+    pub fn is_old(&self, round: u64, granted: Amount) -> bool {
+        round < self.recalled
+            || (round == self.recalled && self.granted == granted)
+            || !self.granted.fits(granted)
     }
 
     /// A recall. What was granted comes with it, so that an overtaken grant is in the answer.
@@ -136,8 +155,8 @@ impl Holding {
     pub fn recall(&mut self, round: u64, is_hard: bool) -> Reclaim {
         let keep = if is_hard { Amount::NONE } else { self.in_time(self.settings.keep) };
         // What is not limited is not asked for again, so it stays.
-        let of = |keep: u64, granted: u64| if is_unlimited(granted) { UNLIMITED } else { keep };
-        let keep = Amount::new(of(keep.packets, self.granted.packets), of(keep.bytes, self.granted.bytes));
+        let of = |keep: u64, limit: u64| if limit == UNLIMITED { UNLIMITED } else { keep };
+        let keep = Amount::new(of(keep.packets, self.limit.packets), of(keep.bytes, self.limit.bytes));
         Reclaim { round, keep }
     }
 
@@ -200,9 +219,3 @@ impl Holding {
 const RATE_SECONDS: f64 = 1.0;
 /// What a host asks for that has seen no packet yet.
 const FIRST_WANT: Amount = Amount::new(64, 64 * 1514);
-/// A share of a limit that is none: one of at most so many.
-const UNLIMITED_SHARES: u64 = 1 << 20;
-
-fn is_unlimited(granted: u64) -> bool {
-    granted >= UNLIMITED / UNLIMITED_SHARES
-}

@@ -30,6 +30,8 @@ pub enum Reached {
     Packets,
     /// The smallest frame that waits is larger than all bytes that are left.
     Bytes,
+    /// The limit's record was lost, so nothing more can be granted.
+    Forgotten,
 }
 
 /// What a holder says of what it holds.

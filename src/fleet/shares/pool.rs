@@ -4,12 +4,15 @@
 //! Invariant: [`Pool::check`] holds at every revision, because a grant is cut to what is free.
 
 use super::{Amount, Holder, Reached, Report};
+use crate::fleet::Epoch;
 use crate::fleet::held::Owned;
 use serde::{Deserialize, Serialize};
 
 /// What one holder was granted and what came back, cumulative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
+    /// Of that, what was dealt before anybody asked. It stands in assignments, so it is read and never worked out a second time.
+    pub first: Amount,
     /// Rights handed out.
     pub granted: Amount,
     /// Rights that it gave back.
@@ -37,6 +40,8 @@ impl Share {
         if self.is_final {
             return;
         }
+        // A holder that knows of a grant that is not here: an old record was read, or brought back. What it has is not free.
+        self.granted = self.granted.max(report.granted);
         if report.is_final {
             // After a crash fewer packets may be in the files than were told: those count.
             self.used = report.used.min(self.granted);
@@ -53,7 +58,7 @@ impl Share {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Of the writer.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// From above, cumulative; the whole limit where nothing is above.
     pub received: Amount,
     /// Returned above, cumulative. Lowered here before it is told.
@@ -65,11 +70,11 @@ pub struct Pool {
 }
 
 impl Owned for Pool {
-    fn epoch(&self) -> u64 {
+    fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    fn in_epoch(self, epoch: u64) -> Self {
+    fn in_epoch(self, epoch: Epoch) -> Self {
         Self { epoch, ..self }
     }
 }
@@ -94,7 +99,19 @@ impl Pool {
             left -= packets;
             pool.grant_of(holder as Holder, Amount::new(packets, part.bytes));
         }
+        pool.holders.iter_mut().for_each(|share| share.first = share.granted);
         pool
+    }
+
+    /// In place of a record that is lost. Nobody knows any more what was granted, so nothing is.
+    #[must_use]
+    pub fn lost(received: Amount, holders: usize) -> Self {
+        Self {
+            given_back: received,
+            holders: vec![Share::default(); holders],
+            reached: Some(Reached::Forgotten),
+            ..Self::dealt(received, &[], 1)
+        }
     }
 
     /// What nobody was granted.

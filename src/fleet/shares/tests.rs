@@ -3,7 +3,7 @@
 
 use super::{Amount, Desk, Holding, Meter, Pool, Reached, Report};
 use crate::fleet::settings::Settings;
-use crate::fleet::{Down, Now};
+use crate::fleet::{Down, Epoch, Now};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ struct Escrow {
     hosts: Vec<Host>,
     durable: Pool,
     desk: Desk,
-    epoch: u64,
+    epoch: Epoch,
     now: Duration,
     messages: Vec<Message>,
     loses_write: bool,
@@ -66,7 +66,7 @@ impl Escrow {
         let durable = Pool::dealt(limit, &vec![1; lengths.len()], 4);
         let host = |(place, length): (usize, &u64)| {
             let first = durable.holders[place].granted;
-            let holding = Holding::new(first, 1, Settings::default());
+            let holding = Holding::new(first, limit, 1, Settings::default());
             let none = Amount::NONE;
             Host {
                 holding,
@@ -118,8 +118,10 @@ impl Escrow {
         for (place, host) in self.hosts.iter_mut().enumerate() {
             let refused = host.refused.take();
             if !host.is_gone {
-                host.holding
-                    .turn(&Meter { offered: host.offered, used: host.used, refused, kept: Vec::new() }, now);
+                host.holding.turn(
+                    &Meter { offered: host.offered, used: host.used, lost: 0, refused, kept: Vec::new() },
+                    now,
+                );
             }
             self.messages.extend(host.holding.report(now).map(|report| Message::Up(place as u32, report)));
         }
@@ -278,7 +280,7 @@ proptest! {
         match reached {
             Some(Reached::Packets) => prop_assert!(is_closed_early || used.packets == limit.packets, "{used:?} of {limit:?}"),
             Some(Reached::Bytes) => prop_assert!(limit.bytes - used.bytes < 1514, "{used:?} of {limit:?}"),
-            None => prop_assert!(false, "not closed: {used:?} of {limit:?}, {:?}", escrow.durable),
+            Some(Reached::Forgotten) | None => prop_assert!(false, "not closed: {used:?} of {limit:?}, {:?}", escrow.durable),
         }
     }
 
@@ -377,4 +379,80 @@ fn a_late_answer_to_an_overtaken_grant_does_not_close_the_limit() {
         }
     }
     assert!(round > 0);
+}
+
+#[test]
+fn a_few_packets_a_second_reach_a_limit_and_close_it() {
+    for (hosts, limit) in [(1, 100), (8, 200)] {
+        let mut escrow = Escrow::new(Amount::limit(Some(limit), None), &vec![60; hosts], Fault::None);
+        let mut full_at = None;
+        for turn in 0..6000 {
+            // Two frames a second to each host, not at the same time.
+            let all = 0..hosts;
+            all.filter(|host| (turn + host) % 10 == 0).for_each(|host| escrow.traffic(host, 1));
+            escrow.turn();
+            std::mem::take(&mut escrow.messages).into_iter().for_each(|message| escrow.arrive(message));
+            if escrow.used().packets == limit {
+                full_at = full_at.or(Some(turn));
+            }
+            if escrow.durable.reached.is_some() {
+                break;
+            }
+        }
+        assert_eq!((escrow.used().packets, escrow.durable.reached), (limit, Some(Reached::Packets)));
+        assert!(full_at.is_some(), "{hosts} hosts");
+    }
+}
+
+#[test]
+fn a_byte_limit_of_terabytes_is_a_limit() {
+    let limit = Amount::limit(None, Some(1 << 45));
+    let now = |ms: u64| Now { mono: Duration::from_millis(ms), wall: Duration::ZERO };
+    let mut holding = Holding::new(Amount::new(limit.packets / 4, 1 << 43), limit, 1, Settings::default());
+    let used = Amount::new(1 << 33, 1 << 43);
+    holding.turn(&Meter { offered: used, used, refused: Some(1500), ..Meter::default() }, now(1000));
+    let report = holding.report(now(1000)).unwrap();
+    assert!(report.wants.bytes > 0 && report.wants.packets == 0, "{report:?}");
+    assert_eq!(holding.recall(1, true).keep.bytes, 0, "what is unused stays with it for good");
+}
+
+#[test]
+fn an_old_recall_takes_nothing_back() {
+    let limit = Amount::limit(Some(1000), None);
+    let mut holding = Holding::new(Amount::new(100, 0), limit, 1, Settings::default());
+    holding.reclaimed(5, Amount::NONE, Amount::NONE);
+    assert!(holding.is_old(4, Amount::new(100, 0)), "a round that was answered");
+    assert!(!holding.is_old(6, Amount::new(100, 0)));
+    let _ = holding.grant(Amount::new(300, 0));
+    assert!(holding.is_old(6, Amount::new(100, 0)), "it was sent before a grant that is here");
+    assert!(
+        !holding.is_old(5, Amount::new(400, 0)),
+        "the same round, and with it a grant that was overtaken"
+    );
+}
+
+#[test]
+fn who_asks_first_leaves_as_much_to_each_other_host() {
+    let limit = Amount::limit(Some(80_000), None);
+    let pool = Pool::dealt(limit, &[1; 8], 4);
+    let mut desk = Desk::new(8, 1, Settings::default());
+    let now = Now { mono: Duration::from_secs(1), wall: Duration::ZERO };
+    for holder in 0..8 {
+        let wants = if holder == 0 { Amount::new(1_000_000, 0) } else { Amount::NONE };
+        let granted = pool.holders[holder as usize].granted;
+        let used = Amount::new(1, 60);
+        desk.told(holder, Report { at: 1, granted, used, wants, ..Report::default() }, now);
+    }
+    let (next, _) = desk.turn(&pool, now);
+    let more = next.unwrap().holders[0].granted.minus(pool.holders[0].granted);
+    assert_eq!(more.packets, pool.free().packets / 16);
+}
+
+#[test]
+fn a_grant_that_the_record_does_not_have_is_not_free() {
+    let limit = Amount::limit(Some(1000), None);
+    let mut pool = Pool::dealt(limit, &[1, 1], 4);
+    let known = Amount::new(900, 0);
+    pool.report(0, &Report { at: 1, granted: known, ..Report::default() });
+    assert_eq!(pool.free().packets, 0);
 }

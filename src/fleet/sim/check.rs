@@ -3,13 +3,15 @@
 //! Invariant: what is checked is taken from the simulated hosts and the store, never from what a lead believes.
 
 use super::host::SimHost;
+use super::network::Place;
 use super::plan::{Plan, Time};
 use super::store::Store;
-use crate::fleet::record::{Claim, Job, Key, Outcome, Record, Verdict};
+use crate::fleet::member::Ended;
+use crate::fleet::record::{Claim, Job, Key, Outcome, Part, Parts, Record, Verdict};
 use crate::fleet::sample::{Packet, cap, common_level};
 use crate::fleet::shares::{Amount, Pool, Reached};
 use crate::fleet::{Host, Kind};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A frame that waits is no longer than this.
 const FRAME: u64 = 1514;
@@ -24,8 +26,8 @@ pub struct Check {
     sum: Amount,
     published: Option<(Outcome, Samples)>,
     faulty: BTreeSet<Host>,
-    /// Data centers for which another host has spoken since.
-    moved: BTreeSet<usize>,
+    /// When a data center was last spoken for by another host than before. Until that one is heard, nobody answers for it.
+    moved: BTreeMap<usize, Time>,
     closed: Option<Pool>,
     /// Times that a node took up the capture.
     pub leads: u64,
@@ -36,15 +38,23 @@ pub struct Check {
     /// Frames that found no share before the limit was closed, and when that was.
     pub missed_before_end: u64,
     missed: Vec<u64>,
+    /// When a frame first found no share after the whole limit was in files.
+    full_at: Option<Time>,
     pub over_at: Option<Time>,
 }
 
 /// A host that has heard of the capture answers within this, over a network that loses one message of ten.
 const ANSWER: Time = 2 * super::plan::SECOND;
+/// A limit that is used up is closed within this, over the same network and one change of the lead.
+const CLOSING: Time = 30 * super::plan::SECOND;
+/// Around a change of the host that speaks for a data center, its hosts may be unheard for longer than a lead waits.
+const MOVED: Time = 20 * super::plan::SECOND;
+/// A host's turn, and what lies between its clock and the true time.
+const SLACK: Time = super::plan::SECOND;
 
 /// Hosts that something befell. Only of the others it is promised that nothing of a limit stays with them.
 fn faulty(plan: &Plan) -> BTreeSet<Host> {
-    use super::network::{Network, Place};
+    use super::network::Network;
     let hits = |place: Place, host: Host| match place {
         Place::Host(other) => other == host,
         Place::Colo(_) => Network::colo(plan, place) == plan.hosts[host as usize],
@@ -56,7 +66,11 @@ fn faulty(plan: &Plan) -> BTreeSet<Host> {
         // A lead that is cut off hears nobody, until another one takes over.
         let is_lead_cut =
             plan.cuts.iter().any(|cut| [cut.from, cut.to].iter().any(|place| matches!(place, Place::Api(_))));
-        is_cut || is_down || is_lead_cut || plan.pauses.iter().any(|pause| hits(pause.node, *host))
+        is_cut
+            || is_down
+            || is_lead_cut
+            || plan.ails.iter().any(|(.., ailing)| ailing == host)
+            || plan.pauses.iter().any(|pause| hits(pause.node, *host))
     };
     let hit: BTreeSet<Host> = (0..plan.hosts.len() as Host).filter(is_hit).collect();
     if plan.hosts.len() <= plan.settings.branch_beyond {
@@ -75,7 +89,7 @@ impl Check {
             sum: Amount::NONE,
             published: None,
             faulty: faulty(plan),
-            moved: BTreeSet::new(),
+            moved: BTreeMap::new(),
             closed: None,
             leads: 0,
             reached: 0,
@@ -83,6 +97,7 @@ impl Check {
             taken_over: 0,
             missed_before_end: 0,
             missed: vec![0; plan.hosts.len()],
+            full_at: None,
             over_at: None,
         }
     }
@@ -141,7 +156,7 @@ impl Check {
             (Some(Record::Job(before)), Record::Job(after)) => self.job(before, after),
             (before, Record::Claim(after)) => {
                 let before = before.and_then(|before| Claim::try_from(before.clone()).ok());
-                self.claim(key, before, *after);
+                self.claim(key, before, *after, now);
             }
             (Some(Record::Assignment(before)), Record::Assignment(after)) => {
                 self.hold(before.serial <= after.serial, || format!("assignment {after:?} after {before:?}"));
@@ -171,20 +186,43 @@ impl Check {
     }
 
     /// Counts frames that found no share.
-    pub fn missed(&mut self, host: Host, all: u64) {
+    pub fn missed(&mut self, plan: &Plan, host: Host, all: u64, now: Time) {
         let before = std::mem::replace(&mut self.missed[host as usize], all);
-        if self.over_at.is_none() {
-            self.missed_before_end += all.saturating_sub(before);
+        if self.over_at.is_some() {
+            return;
         }
+        self.missed_before_end += all.saturating_sub(before);
+        let is_full = plan.limit().is_some_and(|limit| self.sum.packets == limit.packets);
+        if is_full && all > before {
+            self.full_at.get_or_insert(now);
+        }
+        let is_overdue = self.full_at.is_some_and(|at| now > at + CLOSING);
+        self.hold(!is_overdue || !plan.is_calm(), || "the limit is used up, and is not closed".to_owned());
+    }
+
+    /// While a host captures: not for longer than the window, whatever its wall clock says.
+    pub fn time(&mut self, plan: &Plan, host: &SimHost, now: Time) {
+        let end = host.attached_at.unwrap_or(now) + plan.window + SLACK;
+        let is_in = now <= end || self.faulty.contains(&host.host);
+        self.hold(is_in, || format!("host {} captures longer than the window", host.host));
+    }
+
+    /// A host ends its part: by time only if the window is over, or was by its clock when it began.
+    pub fn ended(&mut self, plan: &Plan, host: &SimHost, why: Ended, now: Time) {
+        let began = host.attached_at.unwrap_or(now);
+        let ahead = plan.skew(Place::Host(host.host), began).max(0) as Time;
+        let is_over = now + ahead + SLACK >= super::plan::ACCEPTED + plan.window;
+        self.hold(why != Ended::Time || is_over, || format!("host {} ends before the window", host.host));
     }
 
     fn job(&mut self, before: &Job, after: &Job) {
         self.hold(before.phase <= after.phase, || format!("{:?} after {:?}", after.phase, before.phase));
         self.hold(!before.is_stopped || after.is_stopped, || "a stop is forgotten".to_owned());
-        self.hold(before.members.is_empty() || before.members.len() == after.members.len(), || {
+        let names = |job: &Job| job.hosts().iter().map(|member| member.identity.clone()).collect::<Vec<_>>();
+        self.hold(before.members.is_none() || names(before) == names(after), || {
             "the members changed".to_owned()
         });
-        let verdicts = before.members.iter().zip(&after.members);
+        let verdicts = before.hosts().iter().zip(after.hosts());
         let keeps = verdicts
             .clone()
             .all(|(before, after)| before.verdict.is_none() || before.verdict == after.verdict);
@@ -194,15 +232,13 @@ impl Check {
         });
     }
 
-    fn claim(&mut self, key: Key, before: Option<Claim>, after: Claim) {
+    fn claim(&mut self, key: Key, before: Option<Claim>, after: Claim, now: Time) {
         let Some(before) = before else { return };
         let is_renewal = after.holder == before.holder && after.epoch == before.epoch;
         self.hold(is_renewal || after.epoch > before.epoch, || format!("{after:?} after {before:?}"));
         self.taken_over += u64::from(!is_renewal);
-        if let Key::Branch(colo) = key
-            && !is_renewal
-        {
-            self.moved.insert(colo as usize);
+        if let (Key::Branch(colo), false) = (key, is_renewal) {
+            self.moved.insert(colo as usize, now);
         }
     }
 
@@ -247,6 +283,19 @@ impl Check {
         self.hold(count == told, || format!("{count} packets are in the file, and {told} are told"));
     }
 
+    /// At the end: what a living host has to say of its part is in the store, also what was late.
+    pub fn told(&mut self, host: &SimHost, store: &Store) {
+        let Some(part) = host.disk.as_ref().filter(|_| host.is_up).and_then(|disk| disk.part.as_ref()) else {
+            return;
+        };
+        let alone = store.newest(Key::Part(host.host)).and_then(|record| Part::try_from(record.clone()).ok());
+        let parts =
+            store.newest(Key::Parts(host.colo)).and_then(|record| Parts::try_from(record.clone()).ok());
+        let mut known = parts.into_iter().flat_map(|parts| parts.parts).flatten().chain(alone);
+        let is_told = known.any(|known| known.host == host.host && known.stage == part.stage);
+        self.hold(is_told, || format!("host {}: nobody knows that it is {:?}", host.host, part.stage));
+    }
+
     /// At the end: all is over, and everybody is named.
     pub fn end(
         &mut self,
@@ -261,13 +310,14 @@ impl Check {
         self.named(plan, job, &outcome, hosts);
         self.sums(plan, job, &outcome, hosts);
         self.limit(plan, hosts, pool);
+        self.remainder(plan, &outcome);
         self.wrong.take().map_or(Ok(()), Err)
     }
 
     fn named(&mut self, plan: &Plan, job: &Job, outcome: &Outcome, hosts: &[SimHost]) {
-        let count = job.members.len();
+        let count = job.hosts().len();
         self.hold(count == plan.hosts.len(), || format!("{count} of {} hosts are members", plan.hosts.len()));
-        for (host, member) in job.members.iter().enumerate() {
+        for (host, member) in job.hosts().iter().enumerate() {
             let is_absent = outcome.absent.iter().any(|(absent, _)| *absent == host as Host);
             let verdict = member.verdict;
             self.hold(verdict.is_some(), || format!("host {host} has no verdict"));
@@ -278,9 +328,12 @@ impl Check {
                 Some(Verdict::Delivered) => {
                     truth.delivered.is_some() || matches!(plan.kind, Kind::Simple { .. })
                 }
-                Some(Verdict::Refused) => truth.refuses,
+                Some(Verdict::Refused) => truth.has_refused,
+                Some(Verdict::Failed) => plan.ails.iter().any(|(.., ailing)| *ailing == host as Host),
                 Some(Verdict::Missing | Verdict::Lost) => {
-                    self.faulty.contains(&(host as Host)) || plan.stop_at.is_some() || is_late(plan)
+                    let over = super::plan::ACCEPTED + plan.window;
+                    let is_unheard = truth.seen_at.is_none_or(|at| at + ANSWER > over);
+                    self.faulty.contains(&(host as Host)) || plan.stop_at.is_some() || is_unheard
                 }
                 _ => true,
             };
@@ -289,8 +342,8 @@ impl Check {
     }
 
     fn sums(&mut self, plan: &Plan, job: &Job, outcome: &Outcome, hosts: &[SimHost]) {
-        let is_in = |host: &usize| job.members[*host].verdict == Some(Verdict::Delivered);
-        let delivered = || (0..job.members.len()).filter(is_in);
+        let is_in = |host: &usize| job.hosts()[*host].verdict == Some(Verdict::Delivered);
+        let delivered = || (0..job.hosts().len()).filter(is_in);
         if let Kind::Simple { packets } = plan.kind {
             let kept = delivered().map(|host| hosts[host].files().packets).sum::<u64>();
             let members = delivered().filter_map(|host| hosts[host].disk.as_ref()?.part.as_ref());
@@ -301,7 +354,11 @@ impl Check {
             self.hold(told == packets.min(there), || {
                 format!("{told} packets of {there}, and {packets} were asked for")
             });
-            let is_enough = there >= packets || (level == 0 && there == kept);
+            // What a crash took cannot be there.
+            let is_cut = delivered()
+                .filter_map(|host| hosts[host].disk.as_ref()?.part.as_ref())
+                .any(|part| part.is_interrupted);
+            let is_enough = there >= packets || (level == 0 && there == kept) || is_cut;
             self.hold(is_enough, || {
                 let here: Vec<_> = hosts
                     .iter()
@@ -309,13 +366,34 @@ impl Check {
                     .collect();
                 format!("{there} of {kept} kept packets are left at level {level} {here:?}")
             });
+            for (host, part) in delivered().filter_map(|host| Some((host, hosts[host].disk.as_ref()?))) {
+                let deepest = hosts[host].durable.kept.iter().map(|(_, level, _)| *level).max().unwrap_or(0);
+                let level =
+                    part.part.as_ref().and_then(|part| part.counts.as_ref()).map(|counts| counts.level);
+                self.hold(level.is_none_or(|level| level >= deepest), || {
+                    format!("host {host} counts level {level:?}, and was sampled at level {deepest}")
+                });
+            }
             let matched: u64 = counts.iter().map(|counts| counts.matched).sum();
             self.hold(matched == outcome.tally.matched, || "matched packets do not add up".to_owned());
         } else {
             let truth: Amount = delivered().map(|host| hosts[host].delivered.unwrap_or_default()).sum();
             let told = outcome.tally.captured;
             self.hold(truth == told, || format!("{truth:?} are in files, and {told:?} are told"));
+            let offered: u64 =
+                delivered().filter_map(|host| hosts[host].offered).map(|all| all.packets).sum();
+            let matched = outcome.tally.matched;
+            let is_true = offered == matched || plan.mutant == super::plan::Mutant::CountsOneMore;
+            self.hold(is_true, || format!("{offered} packets matched, and {matched} are told"));
         }
+    }
+
+    /// Every packet and byte of a limit is delivered, or it is said where it is.
+    fn remainder(&mut self, plan: &Plan, outcome: &Outcome) {
+        let (Some(limit), Some(left)) = (plan.limit(), &outcome.limit) else { return };
+        let held: Amount = left.held.iter().map(|(_, held, _)| *held).sum();
+        let sum = outcome.tally.captured.plus(left.free).plus(held).plus(left.undelivered);
+        self.hold(sum == limit, || format!("{sum:?} of {limit:?} are accounted for: {outcome:?}"));
     }
 
     /// Who was not hit by anything had used up or given back everything when the limit was closed.
@@ -332,7 +410,7 @@ impl Check {
         // One that had not heard of the capture by then, or whose refusal was not heard, could not answer.
         let over = self.over_at.unwrap_or(0);
         let is_unheard = |host: &SimHost| {
-            if host.refuses {
+            if host.has_refused || host.attached_at.is_none() {
                 is_branched || !closed.holders[host.host as usize].is_final
             } else {
                 host.attached_at.is_none_or(|at| at + ANSWER > over)
@@ -343,7 +421,8 @@ impl Check {
                 if is_branched { host.colo as usize == holder } else { host.host as usize == holder }
             };
             let members: Vec<_> = hosts.iter().filter(is_here).collect();
-            if is_branched && self.moved.contains(&holder) {
+            let has_moved = self.moved.get(&holder).is_some_and(|at| at.abs_diff(over) < MOVED);
+            if is_branched && has_moved {
                 continue;
             }
             if members.iter().any(|host| self.faulty.contains(&host.host) || is_unheard(host)) {
@@ -361,7 +440,10 @@ impl Check {
                 format!("holder {holder} has {out:?} at the end, and used {used:?} {here:?}")
             });
         }
-        if self.faulty.is_empty() && self.moved.is_empty() && !hosts.iter().any(is_unheard) {
+        if self.faulty.is_empty()
+            && !self.moved.values().any(|at| at.abs_diff(over) < MOVED)
+            && !hosts.iter().any(is_unheard)
+        {
             self.exact += 1;
             let sum: Amount = hosts.iter().map(SimHost::files).sum();
             let is_exact = match closed.reached {
@@ -371,10 +453,4 @@ impl Check {
             self.hold(is_exact, || format!("{sum:?} of {limit:?}, and every host answered"));
         }
     }
-}
-
-/// Whether hosts may hear of the capture too late without any fault of their own.
-fn is_late(plan: &Plan) -> bool {
-    const MARGIN: Time = 40 * super::plan::SECOND;
-    plan.window < MARGIN
 }

@@ -6,10 +6,10 @@
 use super::plan::{Plan, SECOND, Time};
 use crate::fleet::lead::{Branch, Contender};
 use crate::fleet::member::{Local, Member};
-use crate::fleet::record::{Assignment, Key};
+use crate::fleet::record::{Assignment, Identity, Key};
 use crate::fleet::sample::{Chance, Dice};
 use crate::fleet::shares::{Amount, Meter};
-use crate::fleet::{Colo, Host};
+use crate::fleet::{Colo, Epoch, Host};
 use std::collections::BTreeMap;
 
 /// Queues of a host.
@@ -98,14 +98,19 @@ impl Plane {
                 *told = *all;
             }
         }
-        Meter { offered: self.offered, used: self.used, refused: self.refused.take(), kept }
+        Meter { offered: self.offered, used: self.used, lost: 0, refused: self.refused.take(), kept }
     }
 
     /// All counts, for a snapshot.
     fn whole(&self) -> Meter {
         let kept = self.kept.iter().map(|((level, stream), packets)| (*stream, *level, *packets)).collect();
-        Meter { offered: self.offered, used: self.used, refused: None, kept }
+        Meter { offered: self.offered, used: self.used, lost: 0, refused: None, kept }
     }
+}
+
+/// Who a host is with its disk of that number.
+pub fn identity(host: Host, spool_id: u64) -> Identity {
+    Identity { name: format!("host{host}"), spool_id }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +133,9 @@ pub struct Asked {
 pub struct SimHost {
     pub host: Host,
     pub colo: Colo,
-    pub boot: u64,
+    pub boot: Epoch,
+    /// How often it lost its disk.
+    pub spool_id: u64,
     pub is_up: bool,
     pub disk: Option<Local>,
     /// What of the packets a crash leaves.
@@ -137,17 +144,24 @@ pub struct SimHost {
     pub member: Option<Member>,
     pub plane: Plane,
     pub contender: Option<Contender>,
-    pub branch: Option<(u64, Branch)>,
+    pub branch: Option<(Epoch, Branch)>,
     pub seen: Option<Assignment>,
     pub asked: BTreeMap<u64, Asked>,
     /// In files that an earlier life left and that this one does not count.
     pub forgotten: Amount,
     pub attached_at: Option<Time>,
-    /// What ended captures have in files.
+    /// When it first heard of the capture.
+    pub seen_at: Option<Time>,
+    /// What ended captures have in files, and what was offered to them.
     pub ended: Option<Amount>,
+    pub offered: Option<Amount>,
     pub delivered: Option<Amount>,
     pub heard_at: Time,
     pub refuses: bool,
+    /// Which queue was made durable last: they are not all at one moment.
+    queue: u16,
+    /// It has refused the capture in one of its lives.
+    pub has_refused: bool,
 }
 
 impl SimHost {
@@ -156,6 +170,7 @@ impl SimHost {
             host,
             colo,
             boot: 1,
+            spool_id: 0,
             is_up: true,
             disk: None,
             durable: Meter::default(),
@@ -168,10 +183,14 @@ impl SimHost {
             asked: BTreeMap::new(),
             forgotten: Amount::NONE,
             attached_at: None,
+            seen_at: None,
             ended: None,
+            offered: None,
             delivered: None,
             heard_at: 0,
             refuses,
+            queue: 0,
+            has_refused: false,
         }
     }
 
@@ -182,10 +201,19 @@ impl SimHost {
     }
 
     pub fn make_durable(&mut self, now: Time) {
-        if self.plane.is_attached && now >= self.durable_at + DURABLE {
-            self.durable_at = now;
-            self.durable = self.plane.whole();
+        if !self.plane.is_attached || now < self.durable_at + DURABLE / STREAMS {
+            return;
         }
+        self.durable_at = now;
+        self.queue = (self.queue + 1) % STREAMS as u16;
+        let mut whole = self.plane.whole();
+        if self.plane.budget.is_none() && !whole.kept.is_empty() {
+            let queue = self.queue;
+            whole.kept.retain(|(stream, ..)| *stream == queue);
+            whole.kept.extend(self.durable.kept.iter().filter(|(stream, ..)| *stream != queue));
+            whole.used.packets = whole.kept.iter().map(|(.., packets)| packets).sum();
+        }
+        self.durable = whole;
     }
 
     pub fn detach(&mut self) -> Meter {

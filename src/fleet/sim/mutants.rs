@@ -80,7 +80,7 @@ fn a_budget_that_is_not_lowered_by_what_is_returned_is_found() {
 
 #[test]
 fn a_host_that_captures_again_after_a_restart_is_found() {
-    found(Mutant::ForgetsThatItAccepted, &["is the limit", "are told"], crashing);
+    found(Mutant::ForgetsThatItAccepted, &["is the limit", "are told", "after Part"], crashing);
 }
 
 #[test]
@@ -90,7 +90,8 @@ fn a_grant_that_counts_twice_is_found() {
 
 #[test]
 fn a_limit_that_is_granted_again_because_a_host_is_silent_is_found() {
-    found(Mutant::SilenceIsAReturn, OVER, flat);
+    let says = [OVER, &["are accounted for"]].concat();
+    found(Mutant::SilenceIsAReturn, &says, flat);
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn a_file_with_more_packets_than_were_asked_for_is_found() {
 fn a_store_that_forgets_what_it_acknowledged_is_found() {
     found(
         Mutant::StoreForgetsWrites,
-        &["is durable", "after", "is the limit", "changed", "not over", "otherwise"],
+        &["is durable", "after", "is the limit", "changed", "not over", "otherwise", "nobody knows"],
         |plan| {
             flat(plan);
             plan.elections.push((ACCEPTED + 6 * SECOND, ACCEPTED + 7 * SECOND));
@@ -153,4 +154,33 @@ fn a_store_that_forgets_what_it_acknowledged_is_found() {
 #[test]
 fn a_capture_that_never_ends_is_found() {
     found(Mutant::NeverTellsOfDelivery, &["not over"], flat);
+}
+
+#[test]
+fn a_refusal_that_a_restart_forgets_is_found() {
+    found(
+        Mutant::RefusalsAreNotKept,
+        &["is the limit", "is durable, and it has", "are told", "after"],
+        |plan| {
+            limited(plan);
+            plan.refuse_permille = 1000;
+            plan.refuse_until = ACCEPTED + 6 * SECOND;
+            let at = ACCEPTED + 5 * SECOND;
+            for host in 0..plan.hosts.len() as u32 {
+                plan.crashes.push(Crash { node: Place::Host(host), at, back: Some(at + 2 * SECOND) });
+            }
+        },
+    );
+}
+
+#[test]
+fn a_host_that_captures_before_its_disk_knows_is_found() {
+    found(Mutant::AttachesBeforeItIsKept, &["is the limit", "is durable, and it has", "are told"], |plan| {
+        flat(plan);
+        plan.keep_max = 10 * SECOND;
+        for host in 0..plan.hosts.len() as u32 {
+            let at = ACCEPTED + (2 + u64::from(host) % 6) * SECOND;
+            plan.crashes.push(Crash { node: Place::Host(host), at, back: Some(at + SECOND) });
+        }
+    });
 }

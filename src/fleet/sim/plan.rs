@@ -50,6 +50,10 @@ pub enum Mutant {
     StoreForgetsWrites,
     /// Nobody tells that a delivery is done.
     NeverTellsOfDelivery,
+    /// A host that refused does not know that after a restart.
+    RefusalsAreNotKept,
+    /// A host captures before it is on its disk that it accepted.
+    AttachesBeforeItIsKept,
 }
 
 /// A node that stops, and when it is back.
@@ -99,6 +103,18 @@ pub struct Plan {
     pub stale_permille: u64,
     pub lost_answer_permille: u64,
     pub refuse_permille: u64,
+    /// Hosts that refuse do so until then, by a fault that is mended.
+    pub refuse_until: Time,
+    /// Hosts that are taken out of the registry.
+    pub retired: Vec<(Time, u32)>,
+    /// Hosts that are registered later, in this data center.
+    pub registered: Vec<(Time, Colo)>,
+    /// Spans in which a host can write, attach and deliver nothing.
+    pub ails: Vec<(Time, Time, u32)>,
+    /// How long a host's disk needs.
+    pub keep_max: Time,
+    /// Steps of a node's wall clock, in microseconds.
+    pub steps: Vec<(Time, Place, i64)>,
     /// What the store needs for one durable write.
     pub write_time: Time,
     pub turn: Time,
@@ -131,6 +147,12 @@ impl Plan {
         // One of four fleets has nothing but a lossy network.
         if dice.below(4) > 0 {
             plan.befall(&mut dice);
+        }
+        let mut dice = Chance::new(&[seed, 7]);
+        if dice.below(10) == 0 {
+            plan.slow(&mut dice);
+        } else if !plan.is_calm() {
+            plan.change(&mut dice);
         }
         plan
     }
@@ -172,6 +194,12 @@ impl Plan {
             stale_permille: dice.below(200),
             lost_answer_permille: dice.below(50),
             refuse_permille: 0,
+            refuse_until: Time::MAX,
+            retired: Vec::new(),
+            registered: Vec::new(),
+            ails: Vec::new(),
+            keep_max: dice.below(100 * MS),
+            steps: Vec::new(),
             write_time: 400,
             turn: (10 + dice.below(60)) * MS,
             delivery_max: 5 * SECOND,
@@ -226,6 +254,63 @@ impl Plan {
             self.elections.push(span(dice, 8 * SECOND));
         }
         self.refuse_permille = [0, 0, 200][dice.below(3) as usize];
+    }
+
+    /// Nothing but the network is at fault.
+    pub fn is_calm(&self) -> bool {
+        let is_up = self.crashes.is_empty() && self.pauses.is_empty() && self.elections.is_empty();
+        is_up && self.cuts.is_empty() && self.steps.is_empty() && self.ails.is_empty()
+    }
+
+    /// A small limit and a packet every few seconds.
+    fn slow(&mut self, dice: &mut Chance) {
+        let packets = 5 + dice.below(40);
+        self.kind = Kind::Full { limit: Some(Amount::limit(Some(packets), None)) };
+        self.rates = (0..self.hosts.len()).map(|_| rate(dice, 0.1, 1.7)).collect();
+        (self.cuts, self.crashes, self.pauses, self.elections) = Default::default();
+        self.jumps = false;
+        self.stop_at = None;
+        self.window = 90 * SECOND;
+        self.turn = self.turn.max(40 * MS);
+        self.quiet_at = self.quiet_at.max(ACCEPTED + self.window + 20 * SECOND);
+    }
+
+    /// What changes beside the faults of nodes and network: the registry, clocks, a host that is mended.
+    fn change(&mut self, dice: &mut Chance) {
+        let hosts = self.hosts.len() as u64;
+        for _ in 0..dice.below(3) {
+            let at = ACCEPTED + dice.below(self.window);
+            if dice.below(2) == 0 {
+                self.retired.push((at, dice.below(hosts) as u32));
+            } else {
+                self.registered.push((at, dice.below(self.latency.len() as u64) as Colo));
+            }
+        }
+        if dice.below(2) == 0 {
+            self.refuse_until = ACCEPTED + dice.below(self.window);
+        }
+        if dice.below(4) == 0 {
+            let from = dice.below(ACCEPTED + self.window + 10 * SECOND);
+            let until = (from + dice.below(30 * SECOND)).min(self.quiet_at);
+            self.ails.push((from, until, dice.below(hosts) as u32));
+        }
+        for _ in 0..dice.below(3) {
+            let place = Place::Host(dice.below(hosts) as u32);
+            let most = 7200 * SECOND;
+            let step = dice.below(2 * most) as i64 - most as i64;
+            self.steps.push((dice.below(ACCEPTED + self.window), place, step));
+        }
+    }
+
+    pub fn is_ailing(&self, host: u32, now: Time) -> bool {
+        self.ails.iter().any(|(from, until, ailing)| *ailing == host && *from <= now && now < *until)
+    }
+
+    /// By how much the wall clock of a node is off.
+    pub fn skew(&self, node: Place, now: Time) -> i64 {
+        let skew = if let Place::Host(host) = node { self.skews[host as usize] } else { 0 };
+        let steps = self.steps.iter().filter(|(at, place, _)| *place == node && *at <= now);
+        skew + steps.map(|(.., step)| step).sum::<i64>()
     }
 
     /// A large fleet in a calm network, to be measured.

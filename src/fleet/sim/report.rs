@@ -62,7 +62,8 @@ impl Measured {
                 let missed = self.world.check.missed_before_end;
                 let offered = missed + tally.captured.packets;
                 let under = limit.packets.saturating_sub(tally.captured.packets);
-                let held: u64 = outcome.held.iter().map(|(_, held)| held.packets).sum();
+                let left = outcome.limit.iter().flat_map(|left| &left.held);
+                let held: u64 = left.map(|(_, held, _)| held.packets).sum();
                 let reached = if outcome.reached.is_some() { "" } else { " (time)" };
                 (
                     format!("{:.2} %", 100.0 * missed as f64 / offered.max(1) as f64),

@@ -13,11 +13,11 @@ use super::plan::{ACCEPTED, MS, Mutant, Plan, SECOND, Time};
 use super::store::{Store, name};
 use crate::fleet::held::{Answer, Op};
 use crate::fleet::lead::{self, Contender, Lead};
-use crate::fleet::member;
+use crate::fleet::member::{self, Local};
 use crate::fleet::record::{Job, Key, Phase, Record};
 use crate::fleet::sample::{Chance, Dice};
 use crate::fleet::shares::Report;
-use crate::fleet::{Colo, Down, Host, Now, Up, Window};
+use crate::fleet::{Colo, Down, Epoch, Host, Now, Up, Window};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -45,15 +45,16 @@ pub enum Event {
     Arrive(Place, Message),
     Timeout(Place, u64),
     Durable { from: Place, id: u64, key: Key, op: Op<Record> },
-    Local(Host, u64, member::Input),
-    Detach(Host, u64),
-    Deliver(Host, u64),
+    Local(Host, Epoch, member::Input),
+    Keep(Host, Epoch, Box<Local>),
+    Detach(Host, Epoch),
+    Deliver(Host, Epoch),
     Turn(Host),
     Beat(Host),
     Poll(Host),
     Tick(u32),
     List(u32),
-    Published(u32, u64),
+    Published(u32, Epoch),
     Crash(Place),
     Back(Place),
     Accept,
@@ -62,10 +63,10 @@ pub enum Event {
 
 pub struct Api {
     pub is_up: bool,
-    boot: u64,
+    boot: Epoch,
     contender: Contender,
-    pub lead: Option<(u64, Lead)>,
-    deposed: u64,
+    pub lead: Option<(Epoch, Lead)>,
+    deposed: Epoch,
     asked: BTreeMap<u64, Asked>,
 }
 
@@ -179,12 +180,10 @@ impl World {
 
     fn now_of(&self, node: Place) -> Now {
         let mono = Duration::from_micros(self.now);
-        let skew = match node {
-            Place::Host(host) => self.plan.skews[host as usize],
-            _ => 0,
-        };
-        let wall = Duration::from_micros((self.now as i64 + skew).max(0) as u64);
-        Now { mono, wall: EPOCH + wall }
+        let off = self.plan.skew(node, self.now);
+        let wall = EPOCH + mono;
+        let step = Duration::from_micros(off.unsigned_abs());
+        Now { mono, wall: if off < 0 { wall.saturating_sub(step) } else { wall + step } }
     }
 
     fn is_branched(&self) -> bool {
@@ -248,13 +247,19 @@ impl World {
         let Some(Record::Job(job)) = self.store.newest(Key::Job).cloned() else {
             return Err("the accepted capture is not there".to_owned());
         };
+        for host in &self.hosts {
+            self.check.told(host, &self.store);
+        }
         self.check.end(&self.plan, &job, &self.hosts, self.store.newest(Key::Pool))
     }
 
     fn target(event: &Event) -> Place {
         match event {
             Event::Arrive(place, _) | Event::Timeout(place, _) => *place,
-            Event::Local(host, ..) | Event::Detach(host, _) | Event::Deliver(host, _) => Place::Host(*host),
+            Event::Local(host, ..)
+            | Event::Keep(host, ..)
+            | Event::Detach(host, _)
+            | Event::Deliver(host, _) => Place::Host(*host),
             Event::Turn(host) | Event::Beat(host) | Event::Poll(host) => Place::Host(*host),
             Event::Tick(api) | Event::List(api) | Event::Published(api, _) => Place::Api(*api),
             _ => Place::Store,
@@ -285,6 +290,7 @@ impl World {
                     self.member(host, input);
                 }
             }
+            Event::Keep(host, boot, local) => self.keep(host, boot, *local),
             Event::Detach(host, boot) => self.detach(host, boot),
             Event::Deliver(host, boot) => self.deliver(host, boot),
             Event::Turn(host) => self.turn(host),
@@ -432,7 +438,9 @@ impl World {
             seed: self.plan.seed,
             is_stopped: false,
             phase: Phase::Pending,
-            members: Vec::new(),
+            is_over: false,
+            has_pool: false,
+            members: None,
             is_branched: false,
             quotas: None,
             outcome: None,
@@ -497,7 +505,7 @@ impl World {
 }
 
 impl Api {
-    fn new(api: u32, boot: u64, plan: &Plan) -> Self {
+    fn new(api: u32, boot: Epoch, plan: &Plan) -> Self {
         let patience = Duration::from_millis(500 * u64::from(api));
         Self {
             is_up: true,

@@ -10,7 +10,8 @@ use std::{
     process::Command,
 };
 
-use trawl::dpdk::{Eal, Port, PortConfig, PortError, PortStats, StartedPort};
+use trawl::dpdk::{Eal, Port, PortConfig, PortError, PortEvents, PortStats, StartedPort, feeder::Feeder};
+use trawl::packet::{Burst, Source};
 
 use crate::support::{alone_with, eal_small};
 
@@ -309,5 +310,37 @@ fn a_counter_of_32_bits_that_begins_again_goes_on_and_nothing_goes_back() {
             [missed(4_000_000_000), missed(5), missed(6)],
             [4_000_000_000, 4_294_967_301, 4_294_967_302]
         );
+    });
+}
+
+/// RTE_ETH_EVENT_INTR_RESET and RTE_ETH_EVENT_INTR_RMV.
+const RESET: u32 = 3;
+const REMOVED: u32 = 6;
+
+#[test]
+fn a_device_that_is_reset_or_removed_tells_its_owner_once_and_can_be_opened_again() {
+    with("driver=net_iavf scatter=1", |eal| {
+        for (event, was_reset, was_removed) in [(RESET, true, false), (REMOVED, false, true)] {
+            let (port, mut queues) =
+                Port::open(eal, &PortConfig::new("net_ring0", 1)).unwrap().start().unwrap();
+            assert_eq!(port.events(), PortEvents::default());
+            set(&format!("event {event}\n"));
+            port.stats().unwrap();
+            set("");
+            assert_eq!(port.events(), PortEvents { was_reset, was_removed });
+            assert_eq!(port.events(), PortEvents::default(), "it was told");
+            let slot = queues[0].slot();
+            slot.take();
+            assert!(queues[0].receive().is_empty() && slot.is_done());
+            port.unplug();
+            // The device is closed: it can be opened again, and its queue goes on.
+            let (port, again) = Port::open(eal, &PortConfig::new("net_ring0", 1)).unwrap().start().unwrap();
+            again.into_iter().for_each(|queue| slot.give(queue));
+            let mut feed = Feeder::new(eal, &port, 0, 63, 2048).unwrap();
+            feed.put(&[&[1, 2, 3]], None).unwrap();
+            let burst = queues[0].receive();
+            assert_eq!((burst.len(), burst.head(0)), (1, &[1, 2, 3][..]));
+            drop(burst);
+        }
     });
 }

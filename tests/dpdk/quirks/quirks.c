@@ -17,7 +17,7 @@
  *   pause=N              0: none; 3: full; negative: what it returns
  *   stats=N              what stats_get returns, if not 0
  * TRAWL_QUIRKS_LOG is a file to which calls are appended, a line each. TRAWL_QUIRKS_STATS is a file of `NAME VALUE`, the counters;
- * names that rte_eth_stats has not are extended counters. */
+ * names that rte_eth_stats has not are extended counters. `event N` is no counter: that event happens (rte_eth_event_type). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -239,6 +239,25 @@ counters(void)
 	return path == NULL ? NULL : fopen(path, "r");
 }
 
+static rte_eth_dev_cb_fn callbacks[RTE_ETH_EVENT_MAX];
+
+int
+rte_eth_dev_callback_register(uint16_t port, enum rte_eth_event_type event, rte_eth_dev_cb_fn callback, void *argument)
+{
+	REAL(rte_eth_dev_callback_register);
+
+	note("watch %d", (int)event);
+	callbacks[event] = callback;
+	return real(port, event, callback, argument);
+}
+
+static void
+happen(uint16_t port, uint64_t event)
+{
+	if (event < RTE_ETH_EVENT_MAX && callbacks[event] != NULL)
+		callbacks[event](port, (enum rte_eth_event_type)event, NULL, NULL);
+}
+
 static uint64_t *
 member(struct rte_eth_stats *stats, const char *name)
 {
@@ -260,11 +279,13 @@ rte_eth_stats_get(uint16_t port, struct rte_eth_stats *stats)
 	uint64_t value, *at;
 	FILE *file = counters();
 
-	(void)port;
 	memset(stats, 0, sizeof(*stats));
-	while (counter(file, name, &value))
+	while (counter(file, name, &value)) {
 		if ((at = member(stats, name)) != NULL)
 			*at = value;
+		else if (strcmp(name, "event") == 0)
+			happen(port, value);
+	}
 	if (file != NULL)
 		fclose(file);
 	return (int)number("stats", 0);
@@ -280,7 +301,7 @@ extended(struct rte_eth_xstat_name *names, struct rte_eth_xstat *values, unsigne
 	uint64_t value;
 
 	while (counter(file, name, &value)) {
-		if (member(&none, name) != NULL)
+		if (member(&none, name) != NULL || strcmp(name, "event") == 0)
 			continue;
 		if (names != NULL && n < size)
 			memcpy(names[n].name, name, sizeof(name));

@@ -9,7 +9,7 @@ export interface Ledger {
   matched: number;
   captured: number;
   captured_bytes: number;
-  port?: Partial<Record<PortCause | "unclear", number>> & { uncounted?: boolean };
+  port?: Partial<Record<PortCause | "unclear", number>> & { uncounted?: boolean; gaps?: number; gap_ms?: number };
   dropped?: Partial<Record<DropCause, number>>;
   complete?: boolean;
 }

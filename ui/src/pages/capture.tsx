@@ -162,7 +162,7 @@ function Details({ capture, progress }: { capture: Capture; progress?: Progress 
       {progress?.started && <div><dt>{t(capture.offset_time ? "detail.window.from" : "detail.started")}</dt><dd><Time at={instant(progress.started)} exact /></dd></div>}
       {progress?.ended && <div><dt>{t(capture.offset_time ? "detail.window.to" : "detail.ended")}</dt><dd><Time at={instant(progress.ended)} exact /></dd></div>}
       {seconds !== undefined && <div><dt>{t("detail.duration")}</dt><dd class="num">{taken(seconds)}</dd></div>}
-      {capture.offset_time && <div><dt>{t("detail.back")}</dt><dd><Time at={Date.parse(capture.offset_time)} /></dd></div>}
+      {capture.offset_time && !progress?.ended && <div><dt>{t("detail.back")}</dt><dd><Time at={Date.parse(capture.offset_time)} /></dd></div>}
       {capture.stop_requested && <div><dt>{t("detail.stop")}</dt><dd><Time at={Date.parse(capture.stop_requested)} /></dd></div>}
       <div><dt>{t("detail.filter")}</dt><dd><Foreign text={JSON.stringify(capture.filter_v1)} mono /></dd></div>
       {capture.destination_conf && <div><dt>{t("detail.destination")}</dt><dd><Foreign text={capture.destination_conf} mono /> <Copy text={capture.destination_conf} /></dd></div>}
@@ -213,7 +213,9 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
   const [stopping, setStopping] = useState(false);
   const live = feed.live.value.get(id);
   const data = view.data;
-  const status = live?.status ?? data?.capture.status ?? "";
+  // What has ended does not change any more: a look that is a second old must not stand over it.
+  const settled = data !== undefined && ended(data.capture.status) && ended(data.progress?.status ?? data.capture.status);
+  const status = (settled ? data.capture.status : live?.status) ?? data?.capture.status ?? "";
   useTitle(data ? (inWords(data.capture.filter_v1, t("filter.any")) ?? t("filter.all")) : t("captures.title"));
   // What the stream does not carry (objects, reason, messages) is asked for when something of it changed.
   const signs = live ? `${live.status} ${live.objects} ${JSON.stringify(live.warnings ?? 0)}` : "";
@@ -240,7 +242,7 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
     );
   if (!data) return <div class="page">{view.error === undefined ? <Skeleton rows={10} /> : <ErrorBox error={view.error} retry={view.reload} />}</div>;
   const { capture, progress } = data;
-  const ledger = live?.ledger ?? progress?.ledger;
+  const ledger = (settled ? progress?.ledger : undefined) ?? live?.ledger ?? progress?.ledger;
   const came = live ? feed.at.value : view.at;
   const left = timeLeft(live?.seconds_left ?? progress?.seconds_left ?? 0, now.value - came);
   const running = !ended(status);

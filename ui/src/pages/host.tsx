@@ -18,6 +18,9 @@ import { session } from "../session.ts";
 import type { HostState, Report } from "../types.ts";
 import { bits, bytes, duration, type Key, known, number, percent, perSecond, t } from "../words/words.ts";
 
+/** A port is told of that has a link and no frame for so long, as in the log. */
+const QUIET_SECONDS = 60;
+
 /** Numbers by name at equal steps; the host decides which names there are. */
 interface HostSeries {
   from_ns: number;
@@ -136,7 +139,12 @@ function Ports({ host, state }: { host: HostFeed; state: HostState }) {
               return (
                 <tr key={port.device}>
                   <th scope="row"><Foreign text={port.device} mono max={40} /></th>
-                  <td><span class={`status ${port.link_up ? "ok" : "bad"}`}><Icon name={port.link_up ? "check" : "cross"} />{port.link_up ? t("host.up") : t("host.down")}</span>{port.link_mbps ? <span class="faint num"> {bits(port.link_mbps * 1e6)}</span> : null}</td>
+                  <td>
+                    <span class={`status ${port.link_up ? "ok" : "bad"}`}><Icon name={port.link_up ? "check" : "cross"} />{port.is_there === false ? t("host.away") : port.link_up ? t("host.up") : t("host.down")}</span>
+                    {port.link_mbps ? <span class="faint num"> {bits(port.link_mbps * 1e6)}</span> : null}
+                    {port.gaps ? <span class="lost"> {t("host.gaps", { count: port.gaps })}</span> : null}
+                    {(port.quiet_seconds ?? 0) >= QUIET_SECONDS ? <span class="lost"> {t("host.quiet", { span: duration(port.quiet_seconds ?? 0) })}</span> : null}
+                  </td>
                   <td class="num right nowrap">{packets === undefined ? "–" : perSecond(packets)}</td>
                   <td class="num right nowrap">{octets === undefined ? "–" : bits(octets * 8)}</td>
                   <td class="num right">{line === undefined ? "–" : percent(line)}</td>

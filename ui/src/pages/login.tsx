@@ -20,9 +20,10 @@ export function LoginPage() {
         <p class="faint">{t("login.sub")}</p>
         <LoginForm
           account={wanted && "account" in wanted ? wanted.account : undefined}
-          done={(session) => {
-            const first = session.accounts[0];
-            go(next ?? (first ? pages.captures(first.id) : pages.host), true);
+          done={(session, account) => {
+            // The account that was typed, though the session has others from before.
+            const first = session.accounts.find(({ id }) => id === account) ?? session.accounts[0];
+            go(next ?? (account === undefined && session.operator ? pages.host : first ? pages.captures(first.id) : pages.host), true);
           }}
         />
         <p class="faint small">{t("login.read")}</p>

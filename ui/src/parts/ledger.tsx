@@ -3,7 +3,7 @@
 // Invariant: every number that is drawn also stands there as a number.
 
 import { causes, equations, type Ledger, missing, PORT_CAUSES, type Step, waterfall } from "../logic/ledger.ts";
-import { type Key, known, number, percent, t } from "../words/words.ts";
+import { duration, type Key, known, number, percent, t } from "../words/words.ts";
 import { Notice } from "./basic.tsx";
 
 export function termName(name: string): string {
@@ -93,7 +93,11 @@ export function LedgerView({ ledger }: { ledger: Ledger }) {
   const { upper, lower } = waterfall(ledger);
   return (
     <div class="stack">
-      {ledger.port?.uncounted && <Notice tone="warn">{t("ledger.uncounted")}</Notice>}
+      {ledger.port?.gaps || ledger.port?.gap_ms ? (
+        <Notice tone="warn">{t("ledger.gaps", { span: duration((ledger.port.gap_ms ?? 0) / 1000) })}</Notice>
+      ) : (
+        ledger.port?.uncounted && <Notice tone="warn">{t("ledger.uncounted")}</Notice>
+      )}
       <Equations ledger={ledger} />
       <div class="two">
         <Steps steps={upper} title={t("ledger.upper")} />

@@ -11,7 +11,7 @@ import { ErrorBox, Notice, Tabs } from "./basic.tsx";
 
 type Kind = "token" | "key" | "operator";
 
-export function LoginForm({ done, account: given }: { done: (session: Session) => void; account?: string }) {
+export function LoginForm({ done, account: given }: { done: (session: Session, account: string | undefined) => void; account?: string }) {
   const [kind, setKind] = useState<Kind>("token");
   const [account, setAccount] = useState(given ?? "");
   const [email, setEmail] = useState("");
@@ -34,7 +34,7 @@ export function LoginForm({ done, account: given }: { done: (session: Session) =
       kind === "operator" ? { operator_token: secret } : kind === "key" ? { account: account.trim(), email: email.trim(), key: secret } : { account: account.trim(), token: secret };
     setSecret("");
     try {
-      done(await login(credential));
+      done(await login(credential), "account" in credential ? credential.account : undefined);
     } catch (failure) {
       setError(failure);
       if (failure instanceof ApiError && failure.status === 429) setWait(Math.ceil(failure.retryAfterSeconds ?? 10));

@@ -208,7 +208,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
   const at = route(place.value.path);
   const accounts = session.value?.accounts ?? [];
   // Help and the host's pages have no account of their own: they keep the one that was chosen.
-  const kept = accounts.find(({ id }) => id === lastAccount.value)?.id;
+  const kept = (accounts.find(({ id }) => id === lastAccount.value) ?? (accounts.length === 1 ? accounts[0] : undefined))?.id;
   const account = "account" in at ? at.account : kept;
   const home = account ?? accounts[0]?.id;
   const operator = session.value?.operator ?? false;

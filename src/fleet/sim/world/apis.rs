@@ -5,13 +5,15 @@
 use super::{Api, Event, Message, World};
 use crate::fleet::held::{Answer, Op};
 use crate::fleet::lead::{self, Lead};
-use crate::fleet::record::{Key, Outcome};
+use crate::fleet::record::{Key, Outcome, Record, Registered};
 use crate::fleet::sample::{Dice, Packet};
 use crate::fleet::shares::Report;
 use crate::fleet::sim::host::Asker;
+use crate::fleet::sim::host::identity;
 use crate::fleet::sim::network::Place;
-use crate::fleet::sim::plan::{MS, Mutant, SECOND};
-use crate::fleet::{Host, Up, member};
+use crate::fleet::sim::plan::{MS, Mutant, Plan, SECOND, Time};
+use crate::fleet::sim::store::Store;
+use crate::fleet::{Epoch, Host, Up, member};
 
 impl World {
     pub(super) fn api_hears(&mut self, api: u32, message: Message) {
@@ -43,9 +45,11 @@ impl World {
         let has_job = self.store.newest(Key::Job).is_some();
         match holds {
             Some(epoch) if here.lead.as_ref().is_none_or(|(at, _)| *at != epoch) && has_job => {
-                let mut registry = self.plan.hosts.clone();
+                let mut registry = registry(&self.plan, &self.store, self.now);
                 if self.plan.mutant == Mutant::OnlyTheLivingAreMembers {
-                    while registry.len() > 1 && !self.hosts[registry.len() - 1].is_up {
+                    while registry.len() > 1
+                        && !self.hosts.get(registry.len() - 1).is_none_or(|host| host.is_up)
+                    {
                         registry.pop();
                     }
                 }
@@ -84,7 +88,8 @@ impl World {
         let Some((epoch, lead)) = &mut here.lead else { return };
         let epoch = *epoch;
         let effects = lead.step(input, now);
-        if lead.is_deposed() {
+        if let Some(by) = lead.deposed_by() {
+            here.contender.at_least(by);
             here.deposed = epoch;
             here.lead = None;
         }
@@ -93,7 +98,7 @@ impl World {
         }
     }
 
-    pub(super) fn lead_effect(&mut self, api: u32, epoch: u64, effect: lead::Effect) {
+    pub(super) fn lead_effect(&mut self, api: u32, epoch: Epoch, effect: lead::Effect) {
         let from = Place::Api(api);
         match effect {
             lead::Effect::Store(key, Op::Write { expected, value })
@@ -117,12 +122,12 @@ impl World {
     pub(super) fn publish(
         &mut self,
         api: u32,
-        epoch: u64,
+        epoch: Epoch,
         mut outcome: Outcome,
         mut samples: Vec<(Host, Vec<Packet>)>,
     ) {
         match self.plan.mutant {
-            Mutant::PublishesAgain => outcome.tally.sampled += epoch,
+            Mutant::PublishesAgain => outcome.tally.sampled += u64::from(epoch),
             Mutant::GivesAPacketTwice => {
                 for (_, packets) in samples.iter_mut().filter(|(_, packets)| packets.len() > 1) {
                     packets[1] = packets[0];
@@ -179,7 +184,8 @@ impl World {
                 let recovered = local.map(|local| {
                     let meter = here.durable.clone();
                     here.ended = here.ended.or(Some(meter.used));
-                    member::Member::recovered(local, host, here.boot, settings, &meter)
+                    here.offered = here.offered.or(Some(meter.offered));
+                    member::Member::recovered(local, here.boot, settings, &meter)
                 });
                 if let Some((member, effects)) = recovered {
                     here.member = Some(member);
@@ -191,4 +197,15 @@ impl World {
             _ => {}
         }
     }
+}
+
+/// The hosts that are registered now. They change after the capture knows its members.
+fn registry(plan: &Plan, store: &Store, now: Time) -> Vec<Registered> {
+    let mut colos = plan.hosts.clone();
+    let is_known = matches!(store.newest(Key::Job), Some(Record::Job(job)) if job.members.is_some());
+    let is_past = |at: Time| is_known && at <= now;
+    colos.extend(plan.registered.iter().filter(|(at, _)| is_past(*at)).map(|(_, colo)| *colo));
+    let is_retired = |host: u32| plan.retired.iter().any(|(at, retired)| is_past(*at) && *retired == host);
+    let hosts = colos.into_iter().zip(0..).filter(|(_, host)| !is_retired(*host));
+    hosts.map(|(colo, host)| Registered { identity: identity(host, 0), colo }).collect()
 }

@@ -3,14 +3,14 @@
 //! Invariant: an effect of one life of a host is never carried out in a later one.
 
 use super::{Event, Message, World, here_missed};
-use crate::fleet::held::Op;
-use crate::fleet::record::{Assignment, Key, Record};
+use crate::fleet::held::{Answer, Op};
+use crate::fleet::record::{Assignment, Key, Record, Refusal, Stage};
 use crate::fleet::sample::Dice;
 use crate::fleet::shares::{Amount, Reclaim};
-use crate::fleet::sim::host::Asker;
+use crate::fleet::sim::host::{Asker, identity};
 use crate::fleet::sim::network::Place;
 use crate::fleet::sim::plan::{ACCEPTED, MS, Mutant, SECOND, Time};
-use crate::fleet::{Host, Kind, lead, member};
+use crate::fleet::{Epoch, Host, Kind, lead, member};
 
 impl World {
     pub(super) fn host_hears(&mut self, host: Host, message: Message) {
@@ -42,6 +42,9 @@ impl World {
         if here.seen.as_ref().is_none_or(|seen| seen.serial < assignment.serial) {
             here.seen = Some(assignment.clone());
         }
+        here.seen_at = here.seen_at.or(Some(self.now));
+        // An older one than was seen comes late: a capture that is over is not begun by it.
+        let assignment = here.seen.clone().unwrap_or(assignment);
         if here.member.is_some() {
             return self.member(host, member::Input::Assigned(assignment));
         }
@@ -49,11 +52,14 @@ impl World {
             return;
         }
         let settings = self.plan.settings;
-        if here.refuses {
-            here.member = member::Member::refused(assignment, host, here.boot, settings, now);
-            return self.member(host, member::Input::Tick);
-        }
-        if let Some((member, effects)) = member::Member::accept(assignment, host, here.boot, settings, now) {
+        let (me, boot) = (identity(host, here.spool_id), here.boot);
+        let begun = if here.refuses && self.now < self.plan.refuse_until {
+            member::Member::refused(assignment, &me, boot, Refusal::SpoolFull, settings, now)
+        } else {
+            member::Member::accept(assignment, &me, boot, settings, now)
+        };
+        if let Some((member, effects)) = begun {
+            here.has_refused |= member.stage() == Stage::Refused;
             here.member = Some(member);
             self.member_effects(host, effects);
         }
@@ -63,6 +69,8 @@ impl World {
         let now = self.now_of(Place::Host(host));
         let Some(member) = &mut self.hosts[host as usize].member else { return };
         let effects = member.step(input, now);
+        let is_refused = member.stage() == Stage::Refused;
+        self.hosts[host as usize].has_refused |= is_refused;
         self.member_effects(host, effects);
     }
 
@@ -84,10 +92,28 @@ impl World {
         let here = &mut self.hosts[host as usize];
         match effect {
             member::Effect::Keep(local) => {
-                here.disk = Some(*local);
-                self.local(host, delay, member::Input::Kept);
+                if mutant == Mutant::RefusalsAreNotKept && here.has_refused {
+                    return self.local(host, delay, member::Input::Kept);
+                }
+                let is_first = local.part.is_none();
+                let boot = here.boot;
+                let after = self.dice.below(self.plan.keep_max + 1);
+                self.after(after, Event::Keep(host, boot, local));
+                if mutant == Mutant::AttachesBeforeItIsKept && is_first {
+                    let budget = self.plan.limit().map(|_| self.first_share(host));
+                    self.member_effect(
+                        host,
+                        member::Effect::Attach { budget, remaining: Default::default() },
+                    );
+                }
             }
-            member::Effect::Attach { budget } => {
+            member::Effect::Attach { .. } if self.plan.is_ailing(host, now) => {
+                self.local(host, delay, member::Input::NotAttached);
+            }
+            member::Effect::Attach { .. } if here.plane.is_attached => {
+                self.local(host, delay, member::Input::Attached);
+            }
+            member::Effect::Attach { budget, .. } => {
                 here.plane.attach(budget, self.plan.rates[host as usize], now);
                 here.attached_at = Some(now);
                 self.local(host, delay, member::Input::Attached);
@@ -99,8 +125,9 @@ impl World {
             }
             member::Effect::Lower(reclaim) => self.lower(host, reclaim, delay),
             member::Effect::Level(level) => here.plane.level = level,
-            member::Effect::Detach(_) => {
+            member::Effect::Detach(why) => {
                 let boot = here.boot;
+                self.check.ended(&self.plan, &self.hosts[host as usize], why, now);
                 self.after(delay, Event::Detach(host, boot));
             }
             member::Effect::Deliver => {
@@ -116,9 +143,35 @@ impl World {
                     self.tell_lead(Place::Host(host), &message);
                 }
             }
+            member::Effect::Store(Op::Write { value: Record::Part(part), .. })
+                if part.sample.is_some() && self.plan.is_ailing(host, now) =>
+            {
+                self.local(host, delay, member::Input::Stored(Answer::Unavailable));
+                self.local(host, delay, member::Input::CannotGive);
+            }
             member::Effect::Store(op) => self.ask(Place::Host(host), Asker::Member, Key::Part(host), op),
             member::Effect::Forget => {}
         }
+    }
+
+    fn first_share(&self, host: Host) -> Amount {
+        let seen = self.hosts[host as usize].seen.as_ref();
+        let mut hosts = seen.into_iter().flat_map(|seen| &seen.hosts);
+        hosts.find(|assigned| assigned.host == host).map_or(Amount::NONE, |assigned| assigned.share)
+    }
+
+    /// What is to be kept is on the disk now, or cannot be written.
+    pub(super) fn keep(&mut self, host: Host, boot: Epoch, local: member::Local) {
+        let is_ailing = self.plan.is_ailing(host, self.now);
+        let here = &mut self.hosts[host as usize];
+        if !here.is_up || here.boot != boot {
+            return;
+        }
+        if is_ailing {
+            return self.member(host, member::Input::KeepFailed);
+        }
+        here.disk = Some(local);
+        self.member(host, member::Input::Kept);
     }
 
     pub(super) fn lower(&mut self, host: Host, reclaim: Reclaim, delay: Time) {
@@ -139,7 +192,7 @@ impl World {
         self.local(host, delay, member::Input::Reclaimed { round: reclaim.round, taken, used });
     }
 
-    pub(super) fn detach(&mut self, host: Host, boot: u64) {
+    pub(super) fn detach(&mut self, host: Host, boot: Epoch) {
         let now = self.now;
         let here = &mut self.hosts[host as usize];
         if !here.is_up || here.boot != boot {
@@ -148,6 +201,7 @@ impl World {
         here.plane.run(&self.plan, host, &mut self.dice, now);
         let mut meter = here.detach();
         here.ended = Some(meter.used);
+        here.offered = Some(meter.offered);
         if self.plan.mutant == Mutant::CountsOneMore {
             meter.used.packets += 1;
             meter.offered.packets += 1;
@@ -156,10 +210,13 @@ impl World {
         self.member(host, member::Input::Detached(meter));
     }
 
-    pub(super) fn deliver(&mut self, host: Host, boot: u64) {
+    pub(super) fn deliver(&mut self, host: Host, boot: Epoch) {
         let here = &mut self.hosts[host as usize];
         if !here.is_up || here.boot != boot || self.plan.mutant == Mutant::NeverTellsOfDelivery {
             return;
+        }
+        if self.plan.is_ailing(host, self.now) {
+            return self.member(host, member::Input::Delivered(false));
         }
         let files = here.files();
         if here.delivered.replace(files).is_some_and(|before| before != files) {
@@ -191,7 +248,8 @@ impl World {
             let meter = here.plane.meter();
             self.check.files(&self.plan, &self.hosts, host, &self.store);
             let missed = here_missed(&self.hosts[host as usize]);
-            self.check.missed(host, missed);
+            self.check.missed(&self.plan, host, missed, now);
+            self.check.time(&self.plan, &self.hosts[host as usize], now);
             self.member(host, member::Input::Turn(meter));
         } else if is_member {
             self.member(host, member::Input::Tick);
@@ -208,7 +266,7 @@ impl World {
         match (holds, assignment) {
             (Some(epoch), Some(assignment)) => {
                 if here.branch.as_ref().is_none_or(|(at, _)| *at != epoch) {
-                    let hosts = assignment.hosts.iter().map(|(host, _)| *host).collect();
+                    let hosts = assignment.hosts.iter().map(|assigned| assigned.host).collect();
                     let is_limited = matches!(assignment.kind, Kind::Full { limit: Some(_) });
                     let branch = lead::Branch::new(here.colo, hosts, is_limited, epoch, self.plan.settings);
                     here.branch = Some((epoch, branch));
