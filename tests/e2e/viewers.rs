@@ -31,8 +31,7 @@ fn ask(trawl: &Trawl, token: &str, method: &str, path: &str) -> Answer {
 /// What the host screen shows; one that starts has none until its ports were read for the first time.
 fn screen(trawl: &Trawl) -> Value {
     until("no screen", trawl, || {
-        let answer = ask(trawl, OPERATOR, "GET", "/ui/host");
-        (answer.status == 200).then(|| answer.result())
+        Some(ask(trawl, OPERATOR, "GET", "/ui/host").result()).filter(|screen| !screen.is_null())
     })
 }
 
