@@ -42,7 +42,8 @@ impl Share {
         }
         if report.is_final {
             // After a crash fewer packets may be in the files than were told: those count.
-            self.used = report.used.min(self.granted);
+            // What was given back before is another's by now.
+            self.used = report.used.min(self.outstanding());
             self.returned = self.granted.minus(self.used);
             self.is_final = true;
         } else {

@@ -456,3 +456,14 @@ fn a_grant_that_the_record_does_not_have_is_not_free() {
     pool.report(0, &Report { at: 1, granted: known, ..Report::default() });
     assert_eq!(pool.free().packets, 0);
 }
+
+#[test]
+fn a_holder_that_gave_everything_back_has_used_nothing_of_it() {
+    let limit = Amount::limit(Some(1000), None);
+    let mut pool = Pool::dealt(limit, &[1, 1], 4);
+    let granted = pool.holders[0].granted;
+    pool.report(0, &Report { at: 1, granted, returned: granted, ..Report::default() });
+    pool.grant(1, limit);
+    pool.report(0, &Report { at: 2, granted, used: granted, is_final: true, ..Report::default() });
+    assert!(pool.check(), "{pool:?}");
+}
