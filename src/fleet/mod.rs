@@ -71,6 +71,8 @@ pub enum Kind {
     Simple {
         /// Packets of the file.
         packets: u64,
+        /// Workers look at one in so many of the matching packets.
+        one_in: u32,
     },
     /// Every matching packet, in files by host, as far as this limit; none is a capture that only time ends.
     Full {

@@ -77,6 +77,12 @@ impl Branch {
         }
     }
 
+    /// The epoch of the host that took over, if it is known: this one has nothing more to do.
+    #[must_use]
+    pub fn deposed_by(&self) -> Option<Epoch> {
+        self.parts.deposed_by().max(self.pool.as_ref().and_then(Held::deposed_by))
+    }
+
     fn place(&self, host: Host) -> Option<usize> {
         self.hosts.iter().position(|member| *member == host)
     }

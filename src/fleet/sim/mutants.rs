@@ -46,9 +46,8 @@ fn flat(plan: &mut Plan) {
 }
 
 fn simple(plan: &mut Plan) {
-    plan.kind = Kind::Simple { packets: 100 };
+    plan.kind = Kind::Simple { packets: 100, one_in: 1 };
     plan.rates.iter_mut().for_each(|rate| *rate = rate.max(20.0));
-    plan.one_in = 1;
 }
 
 fn crashing(plan: &mut Plan) {
