@@ -103,6 +103,10 @@ pub const EXTENT_BYTES: u64 = 4 << 20;
 /// Chunks between merge and store that one delivery holds in memory: eight of about a MiB.
 pub const DELIVERY_CHUNK_BYTES: u64 = 8 << 20;
 
+/// Objects of one capture that are on their way at once, and so may be complete in their store beyond the journal. The next
+/// process looks whether as many are there.
+pub const OBJECTS_IN_FLIGHT_MAX: usize = 64;
+
 /// Ownership challenges of one account in an hour: somebody who sets buckets up by hand makes a few, and each is an object in
 /// a bucket that may be another's.
 pub const CHALLENGES_PER_HOUR_MAX: usize = 30;

@@ -60,7 +60,12 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let closed = closed(&spool.dir, &store.path);
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
-    let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
+    let upload = tenancy::deliveries(
+        &mut rules,
+        &file.upload,
+        (capture.captures_max, cores.delivery.len()),
+        upload,
+    );
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
         ports: ports(&mut rules, &file.port, &cores.workers),
@@ -145,7 +150,14 @@ fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
                       another one, which control shares";
         rules.wrong("cores.writers", core, advice);
     }
-    CoresPlan { workers, writers }
+    let given = if cores.delivery.is_empty() { &cores.writers } else { &cores.delivery };
+    let delivery = core_list(rules, "cores.delivery", given);
+    for core in workers.iter().filter(|core| !cores.delivery.is_empty() && delivery.contains(core)) {
+        let advice = "this core also polls (cores.workers) and a merge there would cost packets; give delivery other cores, \
+                      such as those of cores.writers";
+        rules.wrong("cores.delivery", core, advice);
+    }
+    CoresPlan { workers, writers, delivery }
 }
 
 fn core_list(rules: &mut Rules, key: &str, cores: &[u64]) -> Vec<usize> {
@@ -415,6 +427,7 @@ fn upload(
         retention: Duration::from_secs(retention),
         retry_pause: Duration::from_millis(pause),
         // The rest is `tenancy`'s.
+        objects_in_flight: 1,
         deliveries_max: 1,
         deliveries_per_account: 1,
         turn: Duration::ZERO,

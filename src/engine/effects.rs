@@ -198,6 +198,8 @@ impl Engine {
             reporter: self.delivery_reporter(serial, Arc::clone(&end)),
             places: Arc::clone(&self.planes.places),
             pace: Arc::clone(&self.planes.pace),
+            objects_max: self.planes.objects_in_flight,
+            cores: Arc::clone(&self.planes.delivery_cores),
             capturing: resources.capturing.subscribe(),
             frees: Mutex::default(),
         };

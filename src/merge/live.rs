@@ -56,6 +56,27 @@ pub fn run_live_past(
     inputs: Receiver<Input>,
     outputs: Sender<Output>,
 ) -> Result<Totals, MergeError> {
+    run(start, (shape, damaged), None, inputs, outputs)
+}
+
+/// As [`run_live_past`], of the first object alone.
+pub(crate) fn run_object(
+    start: &Start,
+    shape: &Shape,
+    damaged: HashSet<PathBuf>,
+    inputs: Receiver<Input>,
+    outputs: Sender<Output>,
+) -> Result<Totals, MergeError> {
+    run(start, (shape, damaged), Some(1), inputs, outputs)
+}
+
+fn run(
+    start: &Start,
+    (shape, damaged): (&Shape, HashSet<PathBuf>),
+    objects_max: Option<u32>,
+    inputs: Receiver<Input>,
+    outputs: Sender<Output>,
+) -> Result<Totals, MergeError> {
     let (merged, to_seal) = crossbeam::channel::bounded(seal::QUEUE);
     let sealed = outputs.clone();
     std::thread::scope(|scope| {
@@ -63,7 +84,7 @@ pub fn run_live_past(
         let sealer = std::thread::Builder::new().name("seal".to_owned());
         let sealer = sealer.spawn_scoped(scope, move || seal::seal(format, &to_seal, &sealed));
         let sealer = sealer.map_err(MergeError::Thread)?;
-        let totals = Live::new(start, damaged, Objects::new(merged, shape, start)).run(&inputs, &outputs);
+        let totals = Live::new(start, damaged, Objects::new(merged, shape, start, objects_max)).run(&inputs, &outputs);
         let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (totals, sealed) {
             // The sealer's own error is the cause.
@@ -119,6 +140,19 @@ impl Live {
     }
 
     fn run(mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<Totals, MergeError> {
+        match self.records(inputs, outputs) {
+            // As many objects as were wanted.
+            Err(MergeError::OutputClosed) if self.objects.are_enough() => return Ok(self.objects.totals()),
+            merged => merged?,
+        }
+        while self.objects.wants_counts() && self.counts.is_none() {
+            self.take(inputs.recv().map_err(|_| MergeError::CountsMissing)?)?;
+        }
+        self.objects.finish(self.counts.flatten())
+    }
+
+    /// Merges all records.
+    fn records(&mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<(), MergeError> {
         self.settle()?;
         while let Some(queue) = self.floors.lowest() {
             let mut told = false;
@@ -140,10 +174,7 @@ impl Live {
                 return Err(MergeError::OutputClosed);
             }
         }
-        while self.objects.wants_counts() && self.counts.is_none() {
-            self.take(inputs.recv().map_err(|_| MergeError::CountsMissing)?)?;
-        }
-        self.objects.finish(self.counts.flatten())
+        Ok(())
     }
 
     /// Takes up to [`STEPS_PER_LOOK`] steps while the next record is known.
@@ -402,7 +433,7 @@ mod tests {
         fn new(queues: usize, object_bytes_max: u64) -> Self {
             let (to_seal, merged) = crossbeam::channel::unbounded();
             let start = Start::fresh(queues);
-            let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start);
+            let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start, None);
             let mut live = Live::new(&start, HashSet::new(), objects);
             live.settle().unwrap();
             Self { live, merged, begun: 0, ended: 0 }

@@ -22,7 +22,7 @@ use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode, judge, name_spool, spool_id};
 use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
-use trawl::upload::{Stores, StoresConfig};
+use trawl::upload::{S3Config, Stores, StoresConfig};
 use trawl::worker::{Sample, Timers};
 
 #[path = "../common/burst.rs"]
@@ -339,6 +339,8 @@ impl Host {
             accounts: Vec::new(),
             account: AccountBounds::of(options.bytes_max, 100, 1),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            objects_in_flight: 4,
+            delivery_cores: Arc::new([]),
             pace: Arc::new(Pace::unhindered()),
             simple_written: Arc::default(),
             look_back_interval: Duration::ZERO,
@@ -600,5 +602,6 @@ pub fn verify(bucket: &Path, job: &Job) -> Found {
 /// Writes into any directory. A process of the sweep names its own by a link that the kernel makes.
 fn stores() -> anyhow::Result<Stores> {
     let file_roots = vec!["/proc/self/cwd".into(), "/".into()];
-    Ok(Stores::new(StoresConfig { allow_file: true, file_roots, ..StoresConfig::default() })?)
+    let s3 = S3Config { parts_extra: 64, ..S3Config::default() };
+    Ok(Stores::new(StoresConfig { allow_file: true, file_roots, s3, ..StoresConfig::default() })?)
 }

@@ -17,7 +17,7 @@ use super::retry_budget::{Grant, RetryBudget};
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::chain::chain;
 use crate::job::S3Credentials;
-use crate::limits::PART_BYTES_MIN;
+use crate::limits::{DELIVERY_CHUNK_BYTES, PART_BYTES_MIN};
 use aws_config::identity::IdentityCache;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -33,7 +33,7 @@ use retry::{Failed, Target, call};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use writer::{PartSizes, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
@@ -135,6 +135,13 @@ impl S3Stores {
         let http = client::open(config.proxy.as_deref(), config.ca_file.as_deref())?;
         let parts = Arc::new(Semaphore::new(config.parts_extra.min(Semaphore::MAX_PERMITS)));
         Ok(Self { config, http, parts, shared: Mutex::default() })
+    }
+
+    /// Takes the memory of an object: chunks from its merge, a part that fills and one on its way.
+    pub(super) fn one_more_object(&self) -> Option<OwnedSemaphorePermit> {
+        let part_bytes = self.config.part_bytes.max(1);
+        let parts = (DELIVERY_CHUNK_BYTES + 2 * part_bytes).div_ceil(part_bytes);
+        Arc::clone(&self.parts).try_acquire_many_owned(u32::try_from(parts).ok()?).ok()
     }
 
     pub(super) fn is_aws(&self) -> bool {
