@@ -66,6 +66,10 @@ pub const PAGE_CAPTURES_MAX: usize = 100;
 /// Objects in one page of a progress that was asked for by page.
 pub const PAGE_OBJECTS_MAX: usize = 1000;
 
+/// Objects that stand in a capture's record. The record of one that has more has their sums, and they stand beside it: a list of captures
+/// reads the records of all of them.
+pub const RECORD_OBJECTS_MAX: usize = 1000;
+
 /// Streams of live answers of all accounts: a person's browser has one, and each is a connection beside `api.connections_max`.
 pub const STREAMS_MAX: usize = 64;
 

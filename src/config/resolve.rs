@@ -150,9 +150,11 @@ fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
                       another one, which control shares";
         rules.wrong("cores.writers", core, advice);
     }
-    let given = if cores.delivery.is_empty() { &cores.writers } else { &cores.delivery };
-    let delivery = core_list(rules, "cores.delivery", given);
-    for core in workers.iter().filter(|core| !cores.delivery.is_empty() && delivery.contains(core)) {
+    if cores.delivery.is_empty() {
+        return CoresPlan { workers, delivery: writers.clone(), writers };
+    }
+    let delivery = core_list(rules, "cores.delivery", &cores.delivery);
+    for core in workers.iter().filter(|core| delivery.contains(core)) {
         let advice = "this core also polls (cores.workers) and a merge there would cost packets; give delivery other cores, \
                       such as those of cores.writers";
         rules.wrong("cores.delivery", core, advice);

@@ -81,7 +81,7 @@ fn the_first_object_begins_at_once_and_each_further_one_when_its_place_and_end_a
 }
 
 #[test]
-fn objects_become_visible_once_all_before_have_ended_where_they_begin_and_are_journalled_in_order() {
+fn no_object_becomes_visible_before_all_in_front_have_ended() {
     let (mut line, _stopped) = four();
     let mut asked: Vec<_> = [3, 1, 2].map(|number| ask(&mut line, number, &consumed(number, 3))).into();
     assert!(asked.iter_mut().all(|replied| may(replied).is_none()), "of the first nothing is known");

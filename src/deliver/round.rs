@@ -118,10 +118,6 @@ impl<'a> Round<'a> {
                 }
             }
         }
-        // A search that goes on reads files that may go.
-        if let Some((_, search)) = self.foresight.search.take() {
-            let _nobody_wants_it = search.await;
-        }
     }
 
     /// Journals what is complete, in order.

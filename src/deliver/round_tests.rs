@@ -66,7 +66,7 @@ async fn one_by_one() -> BTreeMap<String, Vec<u8>> {
 }
 
 #[tokio::test]
-async fn objects_at_once_are_those_of_one_after_the_other_and_are_told_in_order() {
+async fn objects_at_once_are_those_of_one_after_the_other() {
     let expected = one_by_one().await;
     for objects_max in [2, 4, 64] {
         let mut rig = Rig::of_three_queues();

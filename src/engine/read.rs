@@ -43,6 +43,23 @@ fn page(
     Ok(Listed { jobs: jobs.into_iter().map(now).collect(), next, total })
 }
 
+/// The progress of a capture that is not at work.
+fn stored_progress(
+    jobs: &dyn JobStore,
+    account: &AccountId,
+    id: &CaptureId,
+    range: ObjectRange,
+) -> Result<Progress, Refusal> {
+    let failed = |error: StoreError| Refusal::Store(error.to_string());
+    let Stored { job, .. } =
+        jobs.get(account, id).map_err(failed)?.ok_or_else(|| Refusal::NotFound(id.clone()))?;
+    let mut found = progress(&job, range);
+    if job.objects_beside.is_some() {
+        found.objects = jobs.objects(account, id, range).map_err(failed)?;
+    }
+    Ok(found)
+}
+
 impl Engine {
     /// The counts of a capture up to now.
     pub(super) fn ledger(&self, capture: &Capture) -> Ledger {
@@ -94,8 +111,12 @@ impl Engine {
             account_bytes_max: self.machine.account_bounds().share,
         });
         let Some(serial) = self.find(&account, &id) else {
-            let found = move |job| Ok(Progress { spool, ..progress(&job, range) });
-            return self.stored(account, id, reply, found);
+            let jobs = Arc::clone(&self.planes.jobs);
+            tokio::task::spawn_blocking(move || {
+                let found = stored_progress(&*jobs, &account, &id, range);
+                let _caller_gone = reply.send(found.map(|found| Progress { spool, ..found }));
+            });
+            return;
         };
         let found = match self.machine.capture(serial) {
             Some(capture) => {

@@ -7,7 +7,7 @@ use super::super::handle::Refusal;
 use super::super::planes::ledger;
 use super::{Effect, Now, ReplyId, Serial};
 use crate::job::{Job, Kind, Ledger, ObjectRange, ObjectSums, PortDrops, Progress, Status, StopReason};
-use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
+use crate::limits::{FULL_SNAPLEN, RECORD_OBJECTS_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost};
@@ -132,8 +132,8 @@ pub(in super::super) struct Capture {
     pub(super) delivered: Option<Delivered>,
     /// Why what of it is on the host is to go, once that is decided.
     pub(super) given_up: Option<String>,
-    /// Bytes of its complete objects.
-    pub(super) object_bytes: u64,
+    /// What its complete objects come to.
+    pub(super) delivered_sums: ObjectSums,
     /// Whether its final counts are in the job.
     pub(super) settled: bool,
     /// Whether its outcome is durable in the store.
@@ -174,7 +174,7 @@ impl Capture {
             streams_left: 0,
             delivered: None,
             given_up: None,
-            object_bytes: 0,
+            delivered_sums: ObjectSums::default(),
             settled: false,
             is_recorded: false,
             version: 0,
@@ -216,7 +216,7 @@ impl Capture {
 
     /// Bytes of its complete objects.
     pub fn object_bytes(&self) -> u64 {
-        self.object_bytes
+        self.delivered_sums.bytes
     }
 
     /// Its counts. `live` is asked only while its counts are not final.
@@ -257,9 +257,13 @@ impl Capture {
         }
     }
 
-    /// The job as customers see it now. An outcome is shown once it is durable.
+    /// The job as customers see it now, as the store would have it. An outcome is shown once it is durable.
     pub fn view(&self, ledger: Ledger) -> Job {
-        Job { objects: self.job.objects.clone(), ..self.flat_view(ledger) }
+        let job = self.flat_view(ledger);
+        if self.job.objects.len() > RECORD_OBJECTS_MAX {
+            return job.with_objects_beside(self.delivered_sums);
+        }
+        Job { objects: self.job.objects.clone(), ..job }
     }
 
     /// As [`Capture::view`], without its objects.
@@ -315,7 +319,7 @@ impl Capture {
             warnings: self.warnings(&ledger),
             seconds_left: self.seconds_left(now),
             objects,
-            delivered: ObjectSums::of(&self.job.objects),
+            delivered: self.delivered_sums,
             ..progress(&self.flat_view(ledger), range)
         }
     }
@@ -402,7 +406,7 @@ pub(in super::super) fn progress(job: &Job, range: ObjectRange) -> Progress {
         started: job.started,
         ended: job.ended,
         objects: range.of(&job.objects).to_vec(),
-        delivered: ObjectSums::of(&job.objects),
+        delivered: job.object_sums(),
         warnings: Vec::new(),
         sample_one_in: job.sample_one_in,
         clock_steps: job.clock_steps,

@@ -5,7 +5,7 @@
 use super::capture::{Capture, Counted, Delivered, Phase, Trouble};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
-use crate::job::{ObjectInfo, Status, StopReason};
+use crate::job::{ObjectSums, Status, StopReason};
 use crate::pcap::Container;
 use crate::spool::Lost;
 
@@ -52,8 +52,7 @@ impl Machine {
         match report {
             Report::Recovered(Found { objects, packets, frame_bytes }) => {
                 capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes);
-                let bytes = |sum: u64, object: &ObjectInfo| sum.saturating_add(object.bytes);
-                capture.object_bytes = objects.iter().fold(0, bytes);
+                capture.delivered_sums = ObjectSums::of(&objects);
                 capture.job.objects = objects;
                 capture.record(out);
             }
@@ -64,7 +63,7 @@ impl Machine {
                 capture.next_try = Some(now.mono + pause);
             }
             Report::Object(info) => {
-                capture.object_bytes += info.bytes;
+                capture.delivered_sums.add(&info);
                 capture.job.objects.push(info);
                 (capture.trouble, capture.job.error_message) = (None, None);
             }
