@@ -38,6 +38,11 @@ impl Engine {
                     writer.set(serial, version, self.with_series(serial, job));
                 }
             }
+            Effect::RecordObjects { serial: _, id, first, objects } => {
+                if let Some(writer) = &self.writer {
+                    writer.append(id, first, objects);
+                }
+            }
             Effect::Place { serial } => self.place(serial),
             Effect::Deliver { serial } => self.deliver(serial, false),
             Effect::DeliverLeft { serial } => self.deliver(serial, true),

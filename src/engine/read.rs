@@ -129,6 +129,22 @@ impl Engine {
             None => self.machine.look_back(serial).map(|look| progress(&look.view(), range)),
         };
         let found = found.map(|found| Progress { spool, ..found });
+        let in_store = self.machine.capture(serial).map(|capture| capture.objects(range).0);
+        if let (Some(in_store @ ObjectRange { count_max: 1.., .. }), Some(mut found)) = (in_store, found.clone()) {
+            let jobs = Arc::clone(&self.planes.jobs);
+            tokio::task::spawn_blocking(move || {
+                let stored = jobs.objects(&account, &id, in_store);
+                let stored = stored.map_err(|error| Refusal::Store(error.to_string()));
+                let _caller_gone = reply.send(stored.map(|mut objects| {
+                    // Those that are still being recorded are listed once they are, and none behind them before.
+                    if objects.len() == in_store.count_max {
+                        objects.append(&mut found.objects);
+                    }
+                    Progress { objects, ..found }
+                }));
+            });
+            return;
+        }
         let _caller_gone = reply.send(found.ok_or(Refusal::NotFound(id)));
     }
 
@@ -299,7 +315,7 @@ impl Engine {
             kind: capture.job.request.kind,
             status: capture.job.status,
             ledger,
-            objects: capture.job.objects.len() as u64,
+            objects: capture.object_sums().objects,
             object_bytes: capture.object_bytes(),
             next_try_seconds: capture.next_try(now).map(|left| left.as_secs_f64()),
         };

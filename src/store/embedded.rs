@@ -321,10 +321,14 @@ impl JobStore for Embedded {
         range: ObjectRange,
     ) -> Result<Vec<ObjectInfo>, StoreError> {
         let Some(Stored { job, .. }) = self.get(account, id)? else { return Ok(Vec::new()) };
-        if job.objects_beside.is_none() {
+        if job.objects_beside.is_none() && !job.objects.is_empty() {
             return Ok(range.of(&job.objects).to_vec());
         }
         self.read(|transaction| beside::read(transaction, id.as_str(), range))
+    }
+
+    fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError> {
+        self.write(|transaction| beside::append(transaction, id.as_str(), first, objects))
     }
 
     fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {

@@ -58,6 +58,13 @@ pub trait JobStore: Send + Sync {
         Ok(found.map(|stored| range.of(&stored.job.objects).to_vec()).unwrap_or_default())
     }
 
+    /// Records objects beside the record of their job, which has not ended: full rows of [`crate::limits::RECORD_OBJECTS_MAX`], of which the
+    /// first one has number `first`. Again is as good as once.
+    ///
+    /// # Errors
+    /// When they could not be recorded.
+    fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError>;
+
     /// An account's jobs, newest first (by `submitted`, then id), at most `count_max`.
     ///
     /// # Errors

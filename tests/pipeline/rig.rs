@@ -15,6 +15,7 @@ use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
 use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
+use trawl::job::{ObjectInfo, ObjectRange};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
@@ -200,6 +201,19 @@ impl JobStore for Jobs {
 
     fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError> {
         JobStore::list(&*self.store, account, count_max)
+    }
+
+    fn objects(
+        &self,
+        account: &AccountId,
+        id: &CaptureId,
+        range: ObjectRange,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.store.objects(account, id, range)
+    }
+
+    fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError> {
+        self.room().and_then(|()| self.store.append_objects(id, first, objects))
     }
 
     fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {

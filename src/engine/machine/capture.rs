@@ -7,7 +7,7 @@ use super::super::handle::Refusal;
 use super::super::planes::ledger;
 use super::{Effect, Now, ReplyId, Serial};
 use crate::job::{Job, Kind, Ledger, ObjectRange, ObjectSums, PortDrops, Progress, Status, StopReason};
-use crate::limits::{FULL_SNAPLEN, RECORD_OBJECTS_MAX, SIMPLE_SNAPLEN};
+use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost};
@@ -214,6 +214,11 @@ impl Capture {
         matches!(self.phase, Phase::Attaching | Phase::Running | Phase::Detaching) && self.counted.is_none()
     }
 
+    /// What its complete objects come to.
+    pub fn object_sums(&self) -> ObjectSums {
+        self.delivered_sums
+    }
+
     /// Bytes of its complete objects.
     pub fn object_bytes(&self) -> u64 {
         self.delivered_sums.bytes
@@ -260,10 +265,10 @@ impl Capture {
     /// The job as customers see it now, as the store would have it. An outcome is shown once it is durable.
     pub fn view(&self, ledger: Ledger) -> Job {
         let job = self.flat_view(ledger);
-        if self.job.objects.len() > RECORD_OBJECTS_MAX {
-            return job.with_objects_beside(self.delivered_sums);
+        match self.objects_beside() {
+            Some(sums) => job.with_objects_beside(sums),
+            None => Job { objects: self.job.objects.clone(), ..job },
         }
-        Job { objects: self.job.objects.clone(), ..job }
     }
 
     /// As [`Capture::view`], without its objects.
@@ -314,7 +319,7 @@ impl Capture {
     }
 
     pub fn progress(&self, ledger: Ledger, now: Duration, range: ObjectRange) -> Progress {
-        let objects = range.of(&self.job.objects).to_vec();
+        let (_in_the_store, objects) = self.objects(range);
         Progress {
             warnings: self.warnings(&ledger),
             seconds_left: self.seconds_left(now),
@@ -334,7 +339,8 @@ impl Capture {
         self.version += 1;
         let (serial, version) = (self.serial, self.version);
         let objects = if self.job.status.ended() { self.job.objects.clone() } else { Vec::new() };
-        let job = Box::new(Job { objects, ..self.job.without_objects() });
+        let objects_beside = self.objects_beside();
+        let job = Box::new(Job { objects, objects_beside, ..self.job.without_objects() });
         out.push(Effect::Record { serial, version, job });
         version
     }

@@ -5,7 +5,7 @@
 use super::capture::{Capture, Counted, Delivered, Phase, Trouble};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
-use crate::job::{ObjectSums, Status, StopReason};
+use crate::job::{Status, StopReason};
 use crate::pcap::Container;
 use crate::spool::Lost;
 
@@ -52,8 +52,7 @@ impl Machine {
         match report {
             Report::Recovered(Found { objects, packets, frame_bytes }) => {
                 capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes);
-                capture.delivered_sums = ObjectSums::of(&objects);
-                capture.job.objects = objects;
+                capture.complete_are(objects, out);
                 capture.record(out);
             }
             Report::Trouble(error, pause) => {
@@ -63,8 +62,7 @@ impl Machine {
                 capture.next_try = Some(now.mono + pause);
             }
             Report::Object(info) => {
-                capture.delivered_sums.add(&info);
-                capture.job.objects.push(info);
+                capture.complete(info, out);
                 (capture.trouble, capture.job.error_message) = (None, None);
             }
             Report::Lost { packets, frame_bytes } => {

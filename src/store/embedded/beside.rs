@@ -20,18 +20,33 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(OBJECTS).map(drop).map_err(failed)
 }
 
-/// The job as its record has it. Objects that are too many are written beside it.
+/// The job as its record has it. Objects that are too many are written beside it; if some stand there already, those of the job are the
+/// last ones.
 pub(super) fn split<'a>(transaction: &WriteTransaction, job: &'a Job) -> Result<Cow<'a, Job>, StoreError> {
-    if job.objects.len() <= RECORD_OBJECTS_MAX {
-        return Ok(Cow::Borrowed(job));
-    }
-    let id = job.id.as_str();
+    let sums = match job.objects_beside {
+        Some(sums) if !job.objects.is_empty() => sums,
+        None if job.objects.len() > RECORD_OBJECTS_MAX => ObjectSums::of(&job.objects),
+        _ => return Ok(Cow::Borrowed(job)),
+    };
+    let first = sums.objects.saturating_sub(job.objects.len() as u64);
+    append(transaction, job.id.as_str(), first, &job.objects)?;
+    Ok(Cow::Owned(job.with_objects_beside(sums)))
+}
+
+/// Writes objects of which the first one has this number, and begins a row.
+pub(super) fn append(
+    transaction: &WriteTransaction,
+    id: &str,
+    first: u64,
+    objects: &[ObjectInfo],
+) -> Result<(), StoreError> {
     let mut table = transaction.open_table(OBJECTS).map_err(failed)?;
-    for (row, objects) in (0..).zip(job.objects.chunks(ROW_OBJECTS)) {
+    let first = u32::try_from(first / ROW_OBJECTS as u64).unwrap_or(u32::MAX);
+    for (row, objects) in (first..).zip(objects.chunks(ROW_OBJECTS)) {
         let json = serde_json::to_vec(objects).map_err(|error| unreadable(id, &error))?;
         table.insert((id, row), json.as_slice()).map_err(failed)?;
     }
-    Ok(Cow::Owned(job.with_objects_beside(ObjectSums::of(&job.objects))))
+    Ok(())
 }
 
 /// Those of a job's objects that are in the range.
@@ -127,6 +142,27 @@ mod tests {
         let (few, many) = (sizes[0], sizes[1]);
         assert!(few.0.abs_diff(many.0) < 20 && few.1.abs_diff(many.1) < 20, "{few:?} {many:?}");
         assert!(many.0 < 2_000 && many.1 < ROW_OBJECTS * 300, "{many:?}");
+    }
+
+    #[test]
+    fn objects_that_are_appended_row_by_row_are_read_as_those_that_came_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&dir.path().join("db")).unwrap();
+        let whole = ended(2_300);
+        let mut job = Job { status: Status::Running, objects: Vec::new(), ..whole.clone() };
+        store.create(&job).unwrap();
+        let read = |range| store.objects(&job.request.account, &job.id, range).unwrap();
+        for row in [0, 1, 1] {
+            let first = row * ROW_OBJECTS;
+            store.append_objects(&job.id, first as u64, &whole.objects[first..first + ROW_OBJECTS]).unwrap();
+        }
+        assert_eq!(read(ObjectRange::ALL), whole.objects[..2_000], "while it runs");
+        job.status = Status::Success;
+        job.objects = whole.objects[2_000..].to_vec();
+        job.objects_beside = Some(whole.object_sums());
+        let stored = store.compare_and_set(1, &job).unwrap();
+        assert_eq!((stored.job.objects.len(), stored.job.object_sums()), (0, whole.object_sums()));
+        assert_eq!(store.objects(&job.request.account, &job.id, ObjectRange::ALL).unwrap(), whole.objects);
     }
 
     #[test]
