@@ -60,12 +60,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let closed = closed(&spool.dir, &store.path);
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
-    let upload = tenancy::deliveries(
-        &mut rules,
-        &file.upload,
-        (capture.captures_max, cores.delivery.len()),
-        upload,
-    );
+    let upload =
+        tenancy::deliveries(&mut rules, &file.upload, (capture.captures_max, cores.delivery.len()), upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
         ports: ports(&mut rules, &file.port, &cores.workers),
@@ -394,9 +390,8 @@ fn upload(
     let endpoint_r2 = upload.r2.endpoint.as_deref().map(|url| endpoint(rules, "upload.r2.endpoint", url));
     let extras = extras(rules, &upload.s3);
     let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, "upload.s3.endpoint", url));
-    let retention = (0, 31_622_400);
-    let retention =
-        rules.range("upload.retention_seconds", upload.retention_seconds, retention, "up to a year");
+    let (key, why) = ("upload.retention_seconds", "up to a year");
+    let retention = rules.range(key, upload.retention_seconds, (0, 31_622_400), why);
     let ca_file = upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path));
     let gcs = gcs(rules, &upload.gcs).map(|gcs| GcsConfig {
         chunk_bytes: part_bytes,

@@ -162,7 +162,10 @@ mod tests {
         assert_eq!(objects(&format!("{cores}[upload]\nobjects_in_flight = 1\n")), 1);
         let problems = plan("[cores]\nworkers = [1]\ndelivery = [0, 1]\n[upload]\nobjects_in_flight = 65\n");
         let problems = problems.unwrap_err();
-        assert!(problems.contains("cores.delivery = 1") && problems.contains("objects_in_flight"), "{problems}");
+        assert!(
+            problems.contains("cores.delivery = 1") && problems.contains("objects_in_flight"),
+            "{problems}"
+        );
     }
 
     #[test]

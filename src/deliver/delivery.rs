@@ -10,11 +10,11 @@
 
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
+use super::lineup::Held;
+use super::object::{Fate, Work};
 use super::pace::Pace;
 use super::places::{Places, Seat};
 use super::record::{forget_leftovers, note_leftovers};
-use super::lineup::Held;
-use super::object::{Fate, Work};
 use super::relay::{Leave, unless};
 use super::report::{Report, Reporter};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
@@ -72,7 +72,9 @@ pub(super) fn lock(journal: &Shared) -> MutexGuard<'_, Journal> {
 }
 
 /// Runs what waits for the disk where it holds up nobody.
-pub(super) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| Err(io::Error::other(died)))
 }
 
@@ -253,12 +255,7 @@ impl Delivery {
     }
 
     /// One try at all objects behind the last one that is journalled.
-    async fn attempt(
-        &self,
-        progress: &mut Progress,
-        recovers: bool,
-        seat: &mut Seat,
-    ) -> Result<(), Stop> {
+    async fn attempt(&self, progress: &mut Progress, recovers: bool, seat: &mut Seat) -> Result<(), Stop> {
         let (pulse, mut decided) = (seat.pulse(), self.retry.given_up.clone());
         let mut leave: Leave<'_> = Box::pin(async move {
             tokio::select! {
@@ -285,6 +282,7 @@ impl Delivery {
             journal,
             pulse,
             damaged: progress.damaged.clone(),
+            first: start.object,
             begun_below: progress.begun_below,
             turn: Arc::default(),
             leaving: leaving.subscribe(),

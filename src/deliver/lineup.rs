@@ -81,6 +81,8 @@ pub(super) struct LineUp {
     held: BTreeMap<u32, Held>,
     /// Numbers of those that were told to stop and have not yet.
     stopping: BTreeSet<u32>,
+    /// Of this number none begins before it is sure where.
+    unsure: Option<u32>,
     /// Nothing more begins.
     is_closed: bool,
     /// The last object is journalled.
@@ -91,7 +93,7 @@ impl LineUp {
     /// Goes on at `next`, where the journal ends; `held`: what [`LineUp::leave`] returned.
     pub fn new(next: Start, held: BTreeMap<u32, Held>) -> Self {
         let (members, stopping) = (VecDeque::new(), BTreeSet::new());
-        Self { members, next, ahead: None, held, stopping, is_closed: false, is_over: false }
+        Self { members, next, ahead: None, held, stopping, unsure: None, is_closed: false, is_over: false }
     }
 
     /// Ends with what is complete and not journalled.
@@ -138,11 +140,16 @@ impl LineUp {
             if self.members.is_empty() {
                 return Some(Want::Begin { start, is_first: true });
             }
-            if self.members.len() >= objects_max {
+            let is_unsure = self.unsure == Some(start.object) && !self.is_sure(start.object);
+            if is_unsure || self.members.len() >= objects_max {
                 return None;
             }
             let is_ahead = self.ahead.as_ref().is_some_and(|(known, _)| *known == start);
-            return Some(if is_ahead { Want::Begin { start, is_first: false } } else { Want::Foresee(start) });
+            return Some(if is_ahead {
+                Want::Begin { start, is_first: false }
+            } else {
+                Want::Foresee(start)
+            });
         }
     }
 
@@ -207,6 +214,34 @@ impl LineUp {
         false
     }
 
+    /// Whether it is sure that an object begins there: all before it have ended, the last one there.
+    fn is_sure(&self, number: u32) -> bool {
+        let mut before = self.members.iter().take_while(|member| member.start.object < number);
+        before.all(|member| member.merged.is_some())
+    }
+
+    /// The merge of an object failed. Whether that may be because it began where no record does: then it and those behind it are thrown
+    /// away, and it begins again once that is sure.
+    pub fn misled(&mut self, number: u32) -> bool {
+        let place = self.members.iter().position(|member| member.start.object == number);
+        let Some(place) = place.filter(|_| !self.stopping.contains(&number) && !self.is_sure(number)) else {
+            return false;
+        };
+        self.throw_away(place + 1);
+        self.members.truncate(place);
+        self.unsure = Some(number);
+        true
+    }
+
+    fn throw_away(&mut self, from: usize) {
+        for member in self.members.drain(from..) {
+            if matches!(member.state, State::AtWork | State::Asks(_)) {
+                self.stopping.insert(member.start.object);
+            }
+        }
+        self.ahead = None;
+    }
+
     /// The first object, once it is complete.
     pub fn first_complete(&self) -> Option<(&ObjectInfo, &Consumed)> {
         match self.members.front() {
@@ -234,12 +269,7 @@ impl LineUp {
             before.merged.as_ref().is_some_and(|it| it.is_last || it.cuts != behind.start.cuts)
         };
         if let Some(number) = pairs.map(is_wrong).position(|is_wrong| is_wrong) {
-            for member in self.members.drain(number + 1..) {
-                if matches!(member.state, State::AtWork | State::Asks(_)) {
-                    self.stopping.insert(member.start.object);
-                }
-            }
-            self.ahead = None;
+            self.throw_away(number + 1);
         }
         // Of those before: whether all have ended, and whether one has failed, or never will have ended.
         let (mut have_ended, mut has_failed, mut is_stuck) = (true, false, false);

@@ -103,7 +103,10 @@ fn what_begins_where_no_object_ends_is_stopped_and_begins_again_where_one_does()
     let elsewhere = Consumed { cuts: cuts(7), ..consumed(1, 3) };
     ask(&mut line, 0, &consumed(0, 3));
     let mut second = ask(&mut line, 1, &elsewhere);
-    assert_eq!((may(&mut second), may(&mut asked[0]), may(&mut asked[1])), (Some(true), Some(false), Some(false)));
+    assert_eq!(
+        (may(&mut second), may(&mut asked[0]), may(&mut asked[1])),
+        (Some(true), Some(false), Some(false))
+    );
     assert_eq!(stopped.iter_mut().map(may).collect::<Vec<_>>(), [None, None, Some(false), Some(false)]);
     assert_eq!(line.want(4), None, "not while those that stop are at work");
     assert!(line.ended(3, None) && line.ended(2, None));
@@ -112,7 +115,10 @@ fn what_begins_where_no_object_ends_is_stopped_and_begins_again_where_one_does()
     // And behind the last one nothing is.
     let (mut line, mut stopped) = four();
     ask(&mut line, 0, &consumed(0, 0));
-    assert_eq!(stopped.iter_mut().map(may).collect::<Vec<_>>(), [None, Some(false), Some(false), Some(false)]);
+    assert_eq!(
+        stopped.iter_mut().map(may).collect::<Vec<_>>(),
+        [None, Some(false), Some(false), Some(false)]
+    );
 }
 
 #[test]
@@ -168,4 +174,21 @@ fn after_a_failure_nobody_waits_for_what_will_never_be() {
     assert_eq!(may(&mut second), None);
     line.close();
     assert_eq!(may(&mut second), Some(false));
+}
+
+#[test]
+fn an_object_that_may_have_begun_amid_a_record_is_no_failure_before_that_is_known() {
+    let (mut line, mut stopped) = four();
+    assert!(!line.misled(0), "the first one begins where the journal ends");
+    assert!(line.misled(2));
+    assert_eq!(stopped.iter_mut().map(may).collect::<Vec<_>>(), [None, None, Some(false), Some(false)]);
+    assert!(line.ended(3, None));
+    assert_eq!(line.want(4), None, "not before the one in front of it has ended");
+    ask(&mut line, 0, &consumed(0, 3));
+    ask(&mut line, 1, &consumed(1, 3));
+    assert_eq!(line.want(4), Some(Want::Foresee(start(2))));
+    line.foreseen(start(2), Foreseen::At(cuts(3)));
+    assert_eq!(line.want(4), Some(Want::Begin { start: start(2), is_first: false }));
+    let _stopped = line.begun(start(2), None);
+    assert!(!line.misled(2), "now it is known");
 }

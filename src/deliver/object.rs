@@ -50,6 +50,8 @@ pub(super) struct Work<'a> {
     pub pulse: Pulse,
     /// Segments that are taken as far as they can be read.
     pub damaged: HashSet<PathBuf>,
+    /// The first object of the attempt.
+    pub first: u32,
     /// Below this number the store may have objects that nobody recorded.
     pub begun_below: u32,
     /// Who has it waits for room beside captures: all objects of a delivery have one turn.
@@ -124,11 +126,13 @@ impl<'a> Work<'a> {
         let (shape, damaged) = (delivery.shape.clone(), self.damaged.clone());
         let inputs = delivery.feed.listen_from(&start.cuts, shape.object_bytes_needed());
         let cores = Arc::clone(&delivery.cores);
+        // Where the first one begins a disk has said.
+        let jumps = start.object != self.first;
         let merge = move || {
             // Packets that come now go before packets that are safe in the spool.
             let _refused_costs_speed_only = take_what_is_left();
             let _anywhere_then = stay_on(&cores);
-            let _deliverer_gone = report.send(run_object(&start, &shape, damaged, inputs, outputs));
+            let _deliverer_gone = report.send(run_object(&start, &shape, (damaged, jumps), inputs, outputs));
         };
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
         thread.map_err(Fate::Thread)?;
@@ -231,7 +235,13 @@ pub(super) async fn guard(
     (pace, pulse, turn): (Arc<Pace>, Pulse, Arc<tokio::sync::Mutex<()>>),
 ) -> io::Result<()> {
     let probe = Arc::new(Mutex::new(probe));
-    while let Some(output) = merged.recv().await {
+    loop {
+        let output = tokio::select! {
+            output = merged.recv() => output,
+            // Nobody takes it, and the merge may wait for packets that never come.
+            () = passed.closed() => None,
+        };
+        let Some(output) = output else { break };
         if matches!(output, Output::Chunk(_)) {
             // The merge stands back too, once what is between it and this is full. Standing back is no sign of a store that hangs.
             let room = async {

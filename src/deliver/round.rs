@@ -80,7 +80,12 @@ async fn first_of<'a>(at_work: &mut Vec<AtWork<'a>>) -> (u32, Result<(ObjectInfo
 
 impl<'a> Round<'a> {
     /// From `next` on, where the journal ends. `held`: complete in an attempt before; `kept`: what the store holds of others.
-    pub fn new(work: Work<'a>, next: Start, held: BTreeMap<u32, Held>, kept: BTreeMap<u32, Checkpoint>) -> Self {
+    pub fn new(
+        work: Work<'a>,
+        next: Start,
+        held: BTreeMap<u32, Held>,
+        kept: BTreeMap<u32, Checkpoint>,
+    ) -> Self {
         let (line, foresight) = (LineUp::new(next, held), Foresight::default());
         Self { work, line, kept, at_work: Vec::new(), foresight, error: None }
     }
@@ -98,6 +103,10 @@ impl<'a> Round<'a> {
                 break;
             }
             self.begin();
+            if self.error.is_none() && self.line.first_complete().is_some() {
+                // An attempt before has completed it.
+                continue;
+            }
             if self.at_work.is_empty() && self.error.is_some() {
                 break;
             }
@@ -179,6 +188,9 @@ impl<'a> Round<'a> {
     }
 
     fn ended(&mut self, number: u32, ended: Result<(ObjectInfo, Consumed), Fate>) {
+        if matches!(ended, Err(Fate::Merge(_))) && self.error.is_none() && self.line.misled(number) {
+            return self.work.forget(number);
+        }
         let (complete, error) = match ended {
             Ok(complete) => (Some(complete), None),
             Err(error) => (None, Some(error)),

@@ -131,7 +131,9 @@ impl Engine {
         };
         let found = found.map(|found| Progress { spool, ..found });
         let in_store = self.machine.capture(serial).map(|capture| capture.objects(range).0);
-        if let (Some(in_store @ ObjectRange { count_max: 1.., .. }), Some(mut found)) = (in_store, found.clone()) {
+        if let (Some(in_store @ ObjectRange { count_max: 1.., .. }), Some(mut found)) =
+            (in_store, found.clone())
+        {
             let jobs = Arc::clone(&self.planes.jobs);
             tokio::task::spawn_blocking(move || {
                 let stored = jobs.objects(&account, &id, in_store);

@@ -47,11 +47,9 @@ fn told(dir: &Path, streams: &[Vec<Packet>], packets: usize, open: &[usize]) -> 
 #[test]
 fn an_object_ends_where_that_was_foreseen() {
     let dir = TempDir::new().unwrap();
-    for (streams, packets) in [
-        (uneven(&[30_000, 9_000, 0, 17_000]), 4_000),
-        (uneven(&[50_000]), 7_000),
-        (uneven(&[300, 200]), 40),
-    ] {
+    for (streams, packets) in
+        [(uneven(&[30_000, 9_000, 0, 17_000]), 4_000), (uneven(&[50_000]), 7_000), (uneven(&[300, 200]), 40)]
+    {
         let (feed, inputs) = told(dir.path(), &streams, packets, &[]);
         let bytes: u64 = streams.iter().flatten().map(|packet| 16 + packet.2.len() as u64).sum();
         for share in [3, 11, 50] {
@@ -82,7 +80,7 @@ fn an_object_alone_needs_no_more_of_a_stream_than_it_can_hold() {
         for (object, summary, consumed) in &all[..all.len() - 1] {
             let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
             let inputs = feed.listen_from(&start.cuts, shape.object_bytes_needed());
-            run_object(&start, &shape, HashSet::new(), inputs, made).unwrap();
+            run_object(&start, &shape, (HashSet::new(), true), inputs, made).unwrap();
             let (mut bytes, mut ended) = (Vec::new(), None);
             while let Some(output) = outputs.blocking_recv() {
                 match output {
@@ -104,7 +102,8 @@ fn no_end_is_foreseen_while_an_older_packet_may_come() {
     let streams = uneven(&[3_000, 900, 1_700]);
     let (feed, _) = told(dir.path(), &streams, 400, &[1]);
     let (shape, start) = (Shape::plain(262_144, 300_000), Start::fresh(3));
-    let foreseen = |feed: &Feed| foresee(&start.cuts, feed.ahead(&start.cuts, shape.object_bytes_needed()), &shape);
+    let foreseen =
+        |feed: &Feed| foresee(&start.cuts, feed.ahead(&start.cuts, shape.object_bytes_needed()), &shape);
     // All of queue 1 is in the first object, and more of it may come.
     assert_eq!(foreseen(&feed), None);
     feed.tell(Input::Watermark(1, 1_800_000_000 * SECOND));

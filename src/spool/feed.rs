@@ -429,7 +429,9 @@ mod tests {
         let cuts = [Cut { sequence: 1, offset: 0 }, Cut::default()];
         let ahead = |bytes_max| {
             let ahead = feed.ahead(&cuts, bytes_max);
-            ahead.into_iter().map(|Ahead { segments, floor_ns, next, is_all }| (segments.len(), floor_ns, next, is_all))
+            ahead
+                .into_iter()
+                .map(|Ahead { segments, floor_ns, next, is_all }| (segments.len(), floor_ns, next, is_all))
         };
         assert!(ahead(30).eq([(2, 5, 3, false), (0, 7, 0, true)]));
         assert!(ahead(1000).eq([(3, 9, 5, false), (0, 7, 0, true)]));

@@ -76,7 +76,9 @@ impl Writer {
     /// Starts the task on the current runtime; `confirm` hears of every write.
     pub fn start(jobs: Arc<dyn JobStore>, confirm: impl Fn(Confirmation) + Send + 'static) -> Self {
         let (sender, commands) = mpsc::unbounded_channel();
-        let task = tokio::spawn(Task { jobs, commands, confirm, entries: BTreeMap::new(), appended: VecDeque::new() }.run());
+        let task = tokio::spawn(
+            Task { jobs, commands, confirm, entries: BTreeMap::new(), appended: VecDeque::new() }.run(),
+        );
         Self { commands: sender, task }
     }
 
@@ -349,7 +351,12 @@ mod tests {
         fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {
             self.store.get(account, id)
         }
-        fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError> {
+        fn append_objects(
+            &self,
+            id: &CaptureId,
+            first: u64,
+            objects: &[ObjectInfo],
+        ) -> Result<(), StoreError> {
             self.write(|| self.store.append_objects(id, first, objects))
         }
         fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError> {

@@ -303,13 +303,7 @@ impl Host {
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> anyhow::Result<Self> {
         let (store, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
-        let known = store.spool()?;
-        judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
-        let spool = Arc::new(Spool::open(options.spool(&spool_dir))?);
-        let id = name_spool(&spool_dir)?;
-        if known.as_ref() != Some(&id) {
-            store.set_spool(&id)?;
-        }
+        let spool = spool(&store, &spool_dir, &options)?;
         let history = options.history.map(|config| History::open(config, Arc::clone(&spool)));
         let history = history.transpose()?.map(Arc::new);
         let config = DataPlaneConfig {
@@ -611,6 +605,18 @@ pub fn verify(bucket: &Path, job: &Job) -> Found {
     }
     assert_eq!((found.packets, found.frame_bytes), (job.ledger.captured, job.ledger.captured_bytes));
     found
+}
+
+/// The spool, which the store knows from then on.
+fn spool(store: &Embedded, dir: &Path, options: &Options) -> anyhow::Result<Arc<Spool>> {
+    let known = store.spool()?;
+    judge(dir, known.as_deref(), spool_id(dir)?.as_deref())?;
+    let spool = Arc::new(Spool::open(options.spool(dir))?);
+    let id = name_spool(dir)?;
+    if known.as_ref() != Some(&id) {
+        store.set_spool(&id)?;
+    }
+    Ok(spool)
 }
 
 /// Writes into any directory. A process of the sweep names its own by a link that the kernel makes.

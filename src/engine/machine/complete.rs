@@ -42,7 +42,8 @@ impl Capture {
     pub fn objects(&self, range: ObjectRange) -> (ObjectRange, Vec<ObjectInfo>) {
         let away = usize::try_from(self.objects_away()).unwrap_or(usize::MAX);
         let in_store = away.saturating_sub(range.from).min(range.count_max);
-        let here = ObjectRange { from: range.from.saturating_sub(away), count_max: range.count_max - in_store };
+        let here =
+            ObjectRange { from: range.from.saturating_sub(away), count_max: range.count_max - in_store };
         (ObjectRange { from: range.from, count_max: in_store }, here.of(&self.job.objects).to_vec())
     }
 }
@@ -80,7 +81,9 @@ mod tests {
             assert!(capture.job.objects.len() <= RECORD_OBJECTS_MAX);
             let sums = ObjectSums { objects, bytes: objects * 10, packets: objects * 2 };
             assert_eq!(capture.object_sums(), sums);
-            for (from, count_max) in [(0, 7), (995, 10), (objects as usize, 3), (3_990, usize::MAX), (500, 2_000)] {
+            for (from, count_max) in
+                [(0, 7), (995, 10), (objects as usize, 3), (3_990, usize::MAX), (500, 2_000)]
+            {
                 let range = ObjectRange { from, count_max };
                 let (in_store, here) = capture.objects(range);
                 let page = [in_store.of(&stored), &here].concat();

@@ -125,8 +125,13 @@ mod tests {
             let stored = store.compare_and_set(stored.unwrap().revision, &job).unwrap();
             let account = &job.request.account;
             assert_eq!(store.get(account, &job.id).unwrap(), Some(stored.clone()));
-            assert_eq!((stored.job.objects.len(), stored.job.object_sums()), (0, ObjectSums::of(&job.objects)));
-            for (from, count_max) in [(0, 1), (999, 3), (count - 5, 100), (count, 9), (700, 1_800), (usize::MAX, 1)] {
+            assert_eq!(
+                (stored.job.objects.len(), stored.job.object_sums()),
+                (0, ObjectSums::of(&job.objects))
+            );
+            for (from, count_max) in
+                [(0, 1), (999, 3), (count - 5, 100), (count, 9), (700, 1_800), (usize::MAX, 1)]
+            {
                 let range = ObjectRange { from, count_max };
                 let page = store.objects(account, &job.id, range).unwrap();
                 assert_eq!(page, range.of(&job.objects), "{range:?}");
