@@ -152,7 +152,8 @@ impl<'a> Round<'a> {
         while let Some(want) = self.line.want(objects_max) {
             match want {
                 Want::Begin { start, is_first } => {
-                    let room = if is_first { None } else { delivery.route.stores.one_more_object() };
+                    let room =
+                        if is_first { None } else { delivery.route.stores.one_more_object(delivery.queues) };
                     if !is_first && room.is_none() {
                         break;
                     }

@@ -120,20 +120,13 @@ struct Piece {
     begin: u64,
     end: u64,
     first_ns: u64,
-    file: Option<File>,
 }
 
 impl Piece {
     /// Bytes from a place on the track on.
-    fn read(&mut self, at: u64, bytes_max: u64) -> io::Result<Vec<u8>> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                let file = File::open(&self.path)?;
-                let _only_a_hint = fadvise(&file, 0, None, Advice::Random);
-                self.file.insert(file)
-            }
-        };
+    fn read(&self, at: u64, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let file = File::open(&self.path)?;
+        let _only_a_hint = fadvise(&file, 0, None, Advice::Random);
         let mut bytes = vec![0; usize::try_from((self.end - at).min(bytes_max)).unwrap_or(usize::MAX)];
         file.read_exact_at(&mut bytes, self.from + (at - self.begin))?;
         Ok(bytes)
@@ -166,7 +159,7 @@ impl Track {
             let from = if sequence == start.sequence { start.offset.max(HEADER) } else { HEADER };
             if packets > 0 && bytes > from {
                 let end = begin + (bytes - from);
-                pieces.push(Piece { path, sequence, from, begin, end, first_ns, file: None });
+                pieces.push(Piece { path, sequence, from, begin, end, first_ns });
                 begin = end;
             }
         }
@@ -179,9 +172,9 @@ impl Track {
     }
 
     /// The piece that has the record at a place.
-    fn piece(&mut self, at: u64) -> Option<&mut Piece> {
+    fn piece(&self, at: u64) -> Option<&Piece> {
         let number = self.pieces.partition_point(|piece| piece.end <= at);
-        self.pieces.get_mut(number)
+        self.pieces.get(number)
     }
 
     /// Looks for a record in the middle of what is left.
@@ -195,7 +188,7 @@ impl Track {
     }
 
     /// Place and time of a record at or behind a place.
-    fn behind(&mut self, at: u64) -> io::Result<Option<(u64, u64)>> {
+    fn behind(&self, at: u64) -> io::Result<Option<(u64, u64)>> {
         let Some(piece) = self.piece(at) else { return Ok(None) };
         if piece.begin == at && piece.from == HEADER {
             return Ok(Some((at, piece.first_ns)));

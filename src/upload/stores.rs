@@ -75,10 +75,10 @@ impl Stores {
         self.open_with(destination, None).await
     }
 
-    /// Takes the memory of one more object of a delivery, of what all of them have beside their needs; none if it is used up.
+    /// Takes the memory of one more object of a delivery of so many queues, of what all of them have beside their needs; none if it is used up.
     #[must_use]
-    pub fn one_more_object(&self) -> Option<OwnedSemaphorePermit> {
-        self.s3.one_more_object()
+    pub fn one_more_object(&self, queues: usize) -> Option<OwnedSemaphorePermit> {
+        self.s3.one_more_object(queues as u64)
     }
 
     /// Reads this host's credentials again for stores that are opened from now on.
