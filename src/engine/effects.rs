@@ -38,7 +38,7 @@ impl Engine {
                     writer.set(serial, version, self.with_series(serial, job));
                 }
             }
-            Effect::RecordObjects { serial: _, id, first, objects } => {
+            Effect::RecordObjects { id, first, objects } => {
                 if let Some(writer) = &self.writer {
                     writer.append(id, first, objects);
                 }

@@ -13,9 +13,9 @@ impl Capture {
     /// One more object is complete.
     pub(super) fn complete(&mut self, object: ObjectInfo, out: &mut Vec<Effect>) {
         if self.job.objects.len() == RECORD_OBJECTS_MAX {
-            let (serial, id, first) = (self.serial, self.job.id.clone(), self.objects_away());
+            let (id, first) = (self.job.id.clone(), self.objects_away());
             let objects = Arc::new(std::mem::take(&mut self.job.objects));
-            out.push(Effect::RecordObjects { serial, id, first, objects });
+            out.push(Effect::RecordObjects { id, first, objects });
         }
         self.delivered_sums.add(&object);
         self.job.objects.push(object);

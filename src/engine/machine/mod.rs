@@ -204,7 +204,7 @@ pub(super) enum Effect {
     /// Record what a job is now, as often as it takes. Answered by `Recorded`; a newer version may stand for an older one.
     Record { serial: Serial, version: u64, job: Box<Job> },
     /// Record complete objects beside the job, of which the first one has this number, as often as it takes.
-    RecordObjects { serial: Serial, id: CaptureId, first: u64, objects: Arc<Vec<ObjectInfo>> },
+    RecordObjects { id: CaptureId, first: u64, objects: Arc<Vec<ObjectInfo>> },
     /// Make the place in the spool. Answered by `Placed`.
     Place { serial: Serial },
     /// Start the delivery of what the spool publishes from now on.

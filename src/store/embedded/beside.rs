@@ -6,7 +6,7 @@
 use super::{StoreError, failed};
 use crate::job::{Job, ObjectInfo, ObjectRange, ObjectSums};
 use crate::limits::RECORD_OBJECTS_MAX;
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, TableDefinition, WriteTransaction};
 use std::borrow::Cow;
 
 /// (capture id, row from 0): the objects of the row.
@@ -156,12 +156,12 @@ mod tests {
         let whole = ended(2_300);
         let mut job = Job { status: Status::Running, objects: Vec::new(), ..whole.clone() };
         store.create(&job).unwrap();
-        let read = |range| store.objects(&job.request.account, &job.id, range).unwrap();
+        let page = |range| store.objects(&job.request.account, &job.id, range).unwrap();
         for row in [0, 1, 1] {
             let first = row * ROW_OBJECTS;
             store.append_objects(&job.id, first as u64, &whole.objects[first..first + ROW_OBJECTS]).unwrap();
         }
-        assert_eq!(read(ObjectRange::ALL), whole.objects[..2_000], "while it runs");
+        assert_eq!(page(ObjectRange::ALL), whole.objects[..2_000], "while it runs");
         job.status = Status::Success;
         job.objects = whole.objects[2_000..].to_vec();
         job.objects_beside = Some(whole.object_sums());
