@@ -488,5 +488,6 @@ fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
 fn accounts(plan: &Plan) -> Accounts {
     let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
     Accounts::new(accounts, plan.api.failed_authentications_max)
+        .with_rate(plan.api.requests_per_second_max)
         .with_operators(plan.operators.iter().copied())
 }

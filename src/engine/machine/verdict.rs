@@ -55,7 +55,7 @@ impl Capture {
             snaplen: self.snaplen(),
             format: self.format.container,
             compression: self.format.compression,
-            // All of them stand in the journal, where whoever settles it reads them.
+            // All of them stand in the journal, from which they are read when the manifest is settled.
             objects: if self.objects_beside().is_some() { Vec::new() } else { job.objects.clone() },
             ledger,
             queues: u32::try_from(self.queues).unwrap_or(u32::MAX),
