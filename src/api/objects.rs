@@ -15,7 +15,7 @@ use super::session::audit;
 use crate::dashboard::StreamPlace;
 use crate::deliver::{manifest_name, signature_name};
 use crate::http::Standing;
-use crate::job::{AccountId, BucketTerms, Job, Kind};
+use crate::job::{AccountId, BucketTerms, Job, Kind, ObjectInfo, ObjectRange};
 use crate::seldom::SeldomOfEach;
 use crate::upload::{FileStore, ObjectStore, UploadError, within};
 use axum::body::HttpBody as _;
@@ -115,10 +115,13 @@ async fn object(
         download::object(&job)?;
     }
     let number = path.iter().find(|(name, _)| *name == "n").and_then(|(_, n)| whole(n));
-    let Some(found) = number.and_then(|n| job.objects.get(usize::try_from(n).ok()?)) else {
-        let message = format!("this capture has {} complete objects, numbered from 0", job.objects.len());
+    let number = number.and_then(|n| usize::try_from(n).ok());
+    let Some(found) = numbered(&api, &job, number).await? else {
+        let objects = job.object_sums().objects;
+        let message = format!("this capture has {objects} complete objects, numbered from 0");
         return Err(Failure::new(Code::ObjectNotFound, message));
     };
+    let found = &found;
     if job.request.kind == Kind::Simple {
         audit(&parts, &format!("view of {}", job.id), Some(&account));
         let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
@@ -133,6 +136,17 @@ async fn object(
     let etag = etag(found, Some(mark.as_deref().unwrap_or_default()));
     let view = View { store, name: found.name.clone(), rate: api.ui.view_bytes_per_second, _place: place };
     answer(&headers, found, &etag, found.bytes, Source::Stored(Box::new(view))).await
+}
+
+/// One of a capture's objects.
+async fn numbered(api: &ApiState, job: &Job, number: Option<usize>) -> Result<Option<ObjectInfo>, Failure> {
+    let Some(from) = number else { return Ok(None) };
+    if job.objects_beside.is_none() {
+        return Ok(job.objects.get(from).cloned());
+    }
+    let (account, range) = (job.request.account.clone(), ObjectRange { from, count_max: 1 });
+    let page = api.captures.progress_with(account, job.id.clone(), range).await?;
+    Ok(page.objects.into_iter().next())
 }
 
 fn place(api: &ApiState, parts: &Parts, account: &AccountId) -> Result<StreamPlace, Failure> {

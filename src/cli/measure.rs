@@ -86,7 +86,7 @@ mod tests {
             writers_busy: 0.25,
             limit: Limit::Disk,
         };
-        let cores = CoresPlan { workers: vec![1], writers: vec![0] };
+        let cores = CoresPlan { workers: vec![1], writers: vec![0], delivery: vec![0] };
         let text = text(&[found], &cores, Path::new("/spool"));
         for part in ["30.00", "20.00", "5.00", "2.40", "25 %", "disk", "64: the disk is the limit"] {
             assert!(text.contains(part), "{part}: {text}");

@@ -103,6 +103,8 @@ sections! {
         workers: Vec<u64> = vec![1],
         /// Cores that write to disk.
         writers: Vec<u64> = vec![0],
+        /// Cores that merge and send what was captured; those of `cores.writers` when empty.
+        delivery: Vec<u64> = Vec::new(),
     }
     /// `[blocks]`
     Blocks {
@@ -209,6 +211,8 @@ sections! {
         part_bytes: ByteSize = ByteSize(8 << 20),
         /// Parts of one object on their way at once.
         parts_in_flight: u64 = 4,
+        /// Objects of one capture on their way at once; as many as cores deliver, at least four, when absent.
+        objects_in_flight: Option<u64> = None,
         /// Deliveries at work on the host, beside those of captures that take packets.
         deliveries_max: u64 = 16,
         /// The same for one account.

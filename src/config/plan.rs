@@ -136,13 +136,15 @@ impl PortPlan {
     }
 }
 
-/// Which threads run where. No core is in both lists, none twice in one; control shares the writers' cores.
+/// Which threads run where. No worker's core is in another list, none twice in one; control shares the writers' cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoresPlan {
     /// One worker on each; queues are dealt over them in order.
     pub workers: Vec<usize>,
     /// One writer on each; the runtime and all other threads run here too.
     pub writers: Vec<usize>,
+    /// Merges run here. May be writers' cores.
+    pub delivery: Vec<usize>,
 }
 
 /// The arena between workers and writers.
@@ -255,6 +257,8 @@ pub struct UploadPlan {
     pub retention: Duration,
     /// Longest pause between two tries.
     pub retry_pause: Duration,
+    /// Objects of one capture on their way at once.
+    pub objects_in_flight: usize,
     /// Deliveries at work, beside those of captures that take packets.
     pub deliveries_max: usize,
     /// The same for one account.

@@ -64,7 +64,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let closed = closed(&spool.dir, &store.path);
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
-    let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
+    let upload =
+        tenancy::deliveries(&mut rules, &file.upload, (capture.captures_max, cores.delivery.len()), upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
         ports: ports(&mut rules, &file.port, &cores.workers),
@@ -149,7 +150,16 @@ fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
                       another one, which control shares";
         rules.wrong("cores.writers", core, advice);
     }
-    CoresPlan { workers, writers }
+    if cores.delivery.is_empty() {
+        return CoresPlan { workers, delivery: writers.clone(), writers };
+    }
+    let delivery = core_list(rules, "cores.delivery", &cores.delivery);
+    for core in workers.iter().filter(|core| delivery.contains(core)) {
+        let advice = "this core also polls (cores.workers) and a merge there would cost packets; give delivery other cores, \
+                      such as those of cores.writers";
+        rules.wrong("cores.delivery", core, advice);
+    }
+    CoresPlan { workers, writers, delivery }
 }
 
 fn core_list(rules: &mut Rules, key: &str, cores: &[u64]) -> Vec<usize> {
@@ -384,9 +394,8 @@ fn upload(
     let endpoint_r2 = upload.r2.endpoint.as_deref().map(|url| endpoint(rules, "upload.r2.endpoint", url));
     let extras = extras(rules, &upload.s3);
     let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, "upload.s3.endpoint", url));
-    let retention = (0, 31_622_400);
-    let retention =
-        rules.range("upload.retention_seconds", upload.retention_seconds, retention, "up to a year");
+    let (key, why) = ("upload.retention_seconds", "up to a year");
+    let retention = rules.range(key, upload.retention_seconds, (0, 31_622_400), why);
     let ca_file = upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path));
     let gcs = gcs(rules, &upload.gcs).map(|gcs| GcsConfig {
         chunk_bytes: part_bytes,
@@ -419,6 +428,7 @@ fn upload(
         retention: Duration::from_secs(retention),
         retry_pause: Duration::from_millis(pause),
         // The rest is `tenancy`'s.
+        objects_in_flight: 1,
         deliveries_max: 1,
         deliveries_per_account: 1,
         turn: Duration::ZERO,

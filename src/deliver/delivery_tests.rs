@@ -1,10 +1,12 @@
 //! A delivery whose disk, memory, descriptors or segments fail. Owns these expectations.
 
+use super::super::object::guard;
 use super::super::pace::{Load, PaceRules};
+use super::super::places::Pulse;
 use super::super::record;
 use super::*;
 use crate::job::{AccountId, BucketTerms};
-use crate::merge::Summary;
+use crate::merge::{Output, Summary};
 use crate::ownership::BucketKeys;
 use crate::pcap::{Reader, Writer};
 use crate::spool::{Input, Segment, SpoolConfig, WriteMode};
@@ -98,6 +100,8 @@ impl Rig {
             reporter: self.reporter.clone(),
             places: Arc::clone(&self.places),
             pace: Arc::clone(&self.pace),
+            objects_max: 1,
+            cores: Arc::new([]),
             capturing: watch::channel(true).1,
             frees: Mutex::default(),
         }
@@ -581,7 +585,7 @@ async fn no_object_is_completed_that_could_not_be_journalled() {
         }
         drop(merge);
         let (passed, mut guarded) = mpsc::channel(8);
-        let pace = (Arc::new(Pace::unhindered()), Pulse::new());
+        let pace = (Arc::new(Pace::unhindered()), Pulse::new(), Arc::default());
         let probe =
             move || if writable { Ok(()) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) };
         assert_eq!(guard(merged, passed, probe, pace).await.is_ok(), writable);
@@ -592,3 +596,6 @@ async fn no_object_is_completed_that_could_not_be_journalled() {
         assert_eq!(outputs, if writable { 3 } else { 2 });
     }
 }
+
+#[path = "round_tests.rs"]
+mod rounds;

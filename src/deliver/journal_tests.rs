@@ -42,7 +42,7 @@ fn a_line_that_was_cut_by_a_crash_was_never_written_and_is_written_over() {
     }
     let mut journal = Journal::open(dir.path()).unwrap();
     assert_eq!((Journal::read(dir.path()).unwrap(), journal.start(1).object), (vec![entry(0)], 1));
-    (journal.probe().unwrap())().unwrap();
+    journal.probe().unwrap();
     journal.append(entry(5)).unwrap();
     let journal = Journal::open(dir.path()).unwrap();
     assert_eq!(Journal::read(dir.path()).unwrap(), [entry(0), entry(5)]);

@@ -54,9 +54,22 @@ pub trait DeliveryRecord: Send {
         Box::pin(std::future::ready(()))
     }
 
-    /// Drops the checkpoint of the object in progress.
-    fn forget(&mut self) -> Noted<'_> {
+    /// Drops the checkpoint of object `number`.
+    fn forget(&mut self, number: u32) -> Noted<'_> {
+        let _not_kept = number;
         Box::pin(std::future::ready(()))
+    }
+
+    /// Whether the store may have object `number` already, which nobody recorded. `first`: it is the delivery's first one.
+    fn may_be_there(&self, number: u32, first: bool) -> bool {
+        let _any = number;
+        first
+    }
+
+    /// Waits until the object, all of which is made, may become visible.
+    fn may_finish<'a>(&'a mut self, consumed: &'a Consumed) -> Pending<'a, ()> {
+        let _at_once = consumed;
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
@@ -209,7 +222,7 @@ impl Relay<'_> {
                 Output::Whole(segment) => unless(leave, self.link(segment)).await?,
                 Output::Chunk(bytes) => unless(leave, self.write(bytes)).await?,
                 Output::End(summary, consumed) => {
-                    let info = unless(leave, self.end(summary)).await?;
+                    let info = unless(leave, self.end(summary, &consumed)).await?;
                     self.record.complete(info, consumed).await?;
                 }
             }
@@ -227,7 +240,8 @@ impl Relay<'_> {
         let name = object_name(self.id, number, self.format);
         let mut open = Open { number, name, bytes: 0, writer: None, held: None, kept: false };
         let kept = if number == self.first { self.record.kept(number) } else { None };
-        let is_there = number == self.first && Self::is_there(self.store, &open.name).await?;
+        let may_be_there = self.record.may_be_there(number, number == self.first);
+        let is_there = may_be_there && Self::is_there(self.store, &open.name).await?;
         if !is_there {
             match kept {
                 Some(checkpoint) => self.resume(&mut open, &checkpoint).await?,
@@ -254,7 +268,7 @@ impl Relay<'_> {
             Ok(resumed) => resumed,
             Err(error) => {
                 if !error.may_pass() {
-                    self.record.forget().await;
+                    self.record.forget(open.number).await;
                 }
                 return Err(error);
             }
@@ -262,7 +276,7 @@ impl Relay<'_> {
         open.writer = Some(writer);
         if bytes == 0 {
             tracing::info!(capture = %self.id, object = open.name, "upload starts from the beginning: the store holds nothing of it");
-            self.record.forget().await;
+            self.record.forget(open.number).await;
         } else {
             tracing::info!(capture = %self.id, object = open.name, bytes, "upload continues behind what the store holds");
             open.kept = true;
@@ -321,15 +335,15 @@ impl Relay<'_> {
 
     /// Discards the store's part of the open object, which then starts from its beginning.
     async fn discard(&mut self, error: UploadError) -> UploadError {
-        self.record.forget().await;
         if let Some(open) = &mut self.open {
+            self.record.forget(open.number).await;
             open.kept = false;
         }
         error
     }
 
     /// Completes the open object, but only if it has the size that the merge counted: a wrong one never becomes visible.
-    async fn end(&mut self, summary: Summary) -> Result<ObjectInfo, UploadError> {
+    async fn end(&mut self, summary: Summary, consumed: &Consumed) -> Result<ObjectInfo, UploadError> {
         let unbegun = || UploadError::OutOfOrder { what: "an object's end" };
         let open = self.open.as_mut().ok_or_else(unbegun)?;
         COUNTS.merged_object();
@@ -342,6 +356,7 @@ impl Relay<'_> {
             self.note().await;
             settled?;
         }
+        self.record.may_finish(consumed).await?;
         let Open { name, writer, .. } = self.open.take().ok_or_else(unbegun)?;
         match writer {
             None => adopt(self.store, self.id, &name, &summary).await?,

@@ -225,7 +225,7 @@ impl DeliveryRecord for Journalled {
         Box::pin(async {})
     }
 
-    fn forget(&mut self) -> Noted<'_> {
+    fn forget(&mut self, _number: u32) -> Noted<'_> {
         self.0 = None;
         Box::pin(async {})
     }

@@ -42,6 +42,11 @@ impl Engine {
                     writer.set(serial, version, self.with_series(serial, job));
                 }
             }
+            Effect::RecordObjects { id, first, objects } => {
+                if let Some(writer) = &self.writer {
+                    writer.append(id, first, objects);
+                }
+            }
             Effect::Place { serial } => self.place(serial),
             Effect::Deliver { serial } => self.deliver(serial, false),
             Effect::DeliverLeft { serial } => self.deliver(serial, true),
@@ -207,6 +212,8 @@ impl Engine {
             reporter: self.delivery_reporter(serial, Arc::clone(&end)),
             places: Arc::clone(&self.planes.places),
             pace: Arc::clone(&self.planes.pace),
+            objects_max: self.planes.objects_in_flight,
+            cores: Arc::clone(&self.planes.delivery_cores),
             capturing: resources.capturing.subscribe(),
             frees: Mutex::default(),
         };

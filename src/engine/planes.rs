@@ -102,6 +102,10 @@ pub struct Planes {
     pub account: AccountBounds,
     /// Where deliveries wait for their turn.
     pub places: Arc<Places>,
+    /// Objects of one capture that are on their way at once, at most.
+    pub objects_in_flight: usize,
+    /// Where merges run; anywhere if empty.
+    pub delivery_cores: Arc<[usize]>,
     /// When they stand back for captures.
     pub pace: Arc<Pace>,
     /// Told when the files of simple captures have become more.

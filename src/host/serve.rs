@@ -219,6 +219,8 @@ fn planes(
         accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
         account: account_bounds(plan),
         places: places(plan),
+        objects_in_flight: plan.upload.objects_in_flight,
+        delivery_cores: plan.cores.delivery.clone().into(),
         pace: pace(plan, storage, plane),
         simple_written: Arc::clone(&storage.simple_written),
         look_back_interval: plan.shares.look_back_interval,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a status only moves along `pending → running → conversion_pending → conversion_running → success | failed`.
 
-use super::{KeptSeries, Ledger};
+use super::{KeptSeries, Ledger, ObjectSums};
 use crate::job::{BucketProof, Destination, Sealed};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, Content};
@@ -247,8 +247,11 @@ pub struct Job {
     pub error_message: Option<String>,
     /// Its counts; final once it ended.
     pub ledger: Ledger,
-    /// Complete objects.
+    /// Complete objects, unless there are more than [`crate::limits::RECORD_OBJECTS_MAX`].
     pub objects: Vec<ObjectInfo>,
+    /// The sums of those that stand beside the record, if they are too many for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects_beside: Option<ObjectSums>,
     /// One in so many packets was considered; every one if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_one_in: Option<u32>,
@@ -297,6 +300,7 @@ impl Job {
             error_message: None,
             ledger: Ledger::default(),
             objects: Vec::new(),
+            objects_beside: None,
             sample_one_in,
             clock_steps: None,
             keys: None,
@@ -312,6 +316,18 @@ impl Job {
         let from_ns = u64::try_from(self.submitted.as_nanosecond()).unwrap_or(0);
         let has_none_yet = self.request.offset_time.is_none() && self.ledger == Ledger::default();
         self.series.clone().or_else(|| has_none_yet.then(|| KeptSeries::none(from_ns)))
+    }
+
+    /// What its complete objects come to.
+    #[must_use]
+    pub fn object_sums(&self) -> ObjectSums {
+        self.objects_beside.unwrap_or_else(|| ObjectSums::of(&self.objects))
+    }
+
+    /// The record with the sums of these objects instead of the objects.
+    #[must_use]
+    pub fn with_objects_beside(&self, sums: ObjectSums) -> Self {
+        Self { objects_beside: Some(sums), ..self.without_objects() }
     }
 
     /// The record without its list of objects.
@@ -330,6 +346,7 @@ impl Job {
             error_message: error_message.clone(),
             ledger: self.ledger,
             objects: Vec::new(),
+            objects_beside: None,
             sample_one_in: self.sample_one_in,
             clock_steps: self.clock_steps,
             keys: keys.clone(),

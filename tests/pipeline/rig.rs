@@ -15,6 +15,7 @@ use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
 use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
+use trawl::job::{ObjectInfo, ObjectRange};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
@@ -22,7 +23,7 @@ use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode, judge, name_spool, spool_id};
 use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
-use trawl::upload::{Stores, StoresConfig};
+use trawl::upload::{S3Config, Stores, StoresConfig};
 use trawl::worker::{Sample, Timers};
 
 #[path = "../common/burst.rs"]
@@ -202,6 +203,19 @@ impl JobStore for Jobs {
         JobStore::list(&*self.store, account, count_max)
     }
 
+    fn objects(
+        &self,
+        account: &AccountId,
+        id: &CaptureId,
+        range: ObjectRange,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.store.objects(account, id, range)
+    }
+
+    fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError> {
+        self.room().and_then(|()| self.store.append_objects(id, first, objects))
+    }
+
     fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {
         self.store.unfinished()
     }
@@ -289,13 +303,7 @@ impl Host {
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> anyhow::Result<Self> {
         let (store, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
-        let known = store.spool()?;
-        judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
-        let spool = Arc::new(Spool::open(options.spool(&spool_dir))?);
-        let id = name_spool(&spool_dir)?;
-        if known.as_ref() != Some(&id) {
-            store.set_spool(&id)?;
-        }
+        let spool = spool(&store, &spool_dir, &options)?;
         let history = options.history.map(|config| History::open(config, Arc::clone(&spool)));
         let history = history.transpose()?.map(Arc::new);
         let config = DataPlaneConfig {
@@ -339,6 +347,8 @@ impl Host {
             accounts: Vec::new(),
             account: AccountBounds::of(options.bytes_max, 100, 1),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            objects_in_flight: 4,
+            delivery_cores: Arc::new([]),
             pace: Arc::new(Pace::unhindered()),
             simple_written: Arc::default(),
             look_back_interval: Duration::ZERO,
@@ -597,8 +607,21 @@ pub fn verify(bucket: &Path, job: &Job) -> Found {
     found
 }
 
+/// The spool, which the store knows from then on.
+fn spool(store: &Embedded, dir: &Path, options: &Options) -> anyhow::Result<Arc<Spool>> {
+    let known = store.spool()?;
+    judge(dir, known.as_deref(), spool_id(dir)?.as_deref())?;
+    let spool = Arc::new(Spool::open(options.spool(dir))?);
+    let id = name_spool(dir)?;
+    if known.as_ref() != Some(&id) {
+        store.set_spool(&id)?;
+    }
+    Ok(spool)
+}
+
 /// Writes into any directory. A process of the sweep names its own by a link that the kernel makes.
 fn stores() -> anyhow::Result<Stores> {
     let file_roots = vec!["/proc/self/cwd".into(), "/".into()];
-    Ok(Stores::new(StoresConfig { allow_file: true, file_roots, ..StoresConfig::default() })?)
+    let s3 = S3Config { parts_extra: 64, ..S3Config::default() };
+    Ok(Stores::new(StoresConfig { allow_file: true, file_roots, s3, ..StoresConfig::default() })?)
 }

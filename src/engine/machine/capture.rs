@@ -132,8 +132,8 @@ pub(in super::super) struct Capture {
     pub(super) delivered: Option<Delivered>,
     /// Why what of it is on the host is to go, once that is decided.
     pub(super) given_up: Option<String>,
-    /// Bytes of its complete objects.
-    pub(super) object_bytes: u64,
+    /// What its complete objects come to.
+    pub(super) delivered_sums: ObjectSums,
     /// Whether its final counts are in the job.
     pub(super) settled: bool,
     /// Whether its outcome is durable in the store.
@@ -174,7 +174,7 @@ impl Capture {
             streams_left: 0,
             delivered: None,
             given_up: None,
-            object_bytes: 0,
+            delivered_sums: ObjectSums::default(),
             settled: false,
             is_recorded: false,
             version: 0,
@@ -214,9 +214,14 @@ impl Capture {
         matches!(self.phase, Phase::Attaching | Phase::Running | Phase::Detaching) && self.counted.is_none()
     }
 
+    /// What its complete objects come to.
+    pub fn object_sums(&self) -> ObjectSums {
+        self.delivered_sums
+    }
+
     /// Bytes of its complete objects.
     pub fn object_bytes(&self) -> u64 {
-        self.object_bytes
+        self.delivered_sums.bytes
     }
 
     /// Its counts. `live` is asked only while its counts are not final.
@@ -257,9 +262,13 @@ impl Capture {
         }
     }
 
-    /// The job as customers see it now. An outcome is shown once it is durable.
+    /// The job as customers see it now, as the store would have it. An outcome is shown once it is durable.
     pub fn view(&self, ledger: Ledger) -> Job {
-        Job { objects: self.job.objects.clone(), ..self.flat_view(ledger) }
+        let job = self.flat_view(ledger);
+        match self.objects_beside() {
+            Some(sums) => job.with_objects_beside(sums),
+            None => Job { objects: self.job.objects.clone(), ..job },
+        }
     }
 
     /// As [`Capture::view`], without its objects.
@@ -315,12 +324,12 @@ impl Capture {
     }
 
     pub fn progress(&self, ledger: Ledger, now: Duration, range: ObjectRange) -> Progress {
-        let objects = range.of(&self.job.objects).to_vec();
+        let (_in_the_store, objects) = self.objects(range);
         Progress {
             warnings: self.warnings(&ledger),
             seconds_left: self.seconds_left(now),
             objects,
-            delivered: ObjectSums::of(&self.job.objects),
+            delivered: self.delivered_sums,
             ..progress(&self.flat_view(ledger), range)
         }
     }
@@ -335,7 +344,8 @@ impl Capture {
         self.version += 1;
         let (serial, version) = (self.serial, self.version);
         let objects = if self.job.status.ended() { self.job.objects.clone() } else { Vec::new() };
-        let job = Box::new(Job { objects, ..self.job.without_objects() });
+        let objects_beside = self.objects_beside();
+        let job = Box::new(Job { objects, objects_beside, ..self.job.without_objects() });
         out.push(Effect::Record { serial, version, job });
         version
     }
@@ -407,7 +417,7 @@ pub(in super::super) fn progress(job: &Job, range: ObjectRange) -> Progress {
         started: job.started,
         ended: job.ended,
         objects: range.of(&job.objects).to_vec(),
-        delivered: ObjectSums::of(&job.objects),
+        delivered: job.object_sums(),
         warnings: Vec::new(),
         sample_one_in: job.sample_one_in,
         clock_steps: job.clock_steps,

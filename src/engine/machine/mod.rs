@@ -34,6 +34,7 @@
 mod admit;
 mod capture;
 mod close;
+mod complete;
 mod drain;
 mod inherit;
 mod kept;
@@ -59,7 +60,9 @@ pub(super) use verdict::{NO_MATCH, gone};
 
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};
-use crate::job::{AccountId, BucketTerms, CaptureId, ClockSteps, Job, PortDrops, Request, Status};
+use crate::job::{
+    AccountId, BucketTerms, CaptureId, ClockSteps, Job, ObjectInfo, PortDrops, Request, Status,
+};
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost, common_bytes_max};
 use crate::worker::Ended;
@@ -68,6 +71,7 @@ use pressure::Pressure;
 use recording::Recording;
 use share::{Relief, Shares};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The number of a capture, a look-back or a recording in this process's life. Never reused, never zero.
@@ -199,6 +203,8 @@ pub(super) enum Effect {
     RecordNew { serial: Serial, version: u64, job: Box<Job> },
     /// Record what a job is now, as often as it takes. Answered by `Recorded`; a newer version may stand for an older one.
     Record { serial: Serial, version: u64, job: Box<Job> },
+    /// Record complete objects beside the job, of which the first one has this number, as often as it takes.
+    RecordObjects { id: CaptureId, first: u64, objects: Arc<Vec<ObjectInfo>> },
     /// Make the place in the spool. Answered by `Placed`.
     Place { serial: Serial },
     /// Start the delivery of what the spool publishes from now on.

@@ -74,6 +74,7 @@ fn word(effect: &Effect) -> String {
         Effect::TryDestination { .. } => "try destination".to_owned(),
         Effect::RecordNew { .. } => "record new".to_owned(),
         Effect::Record { job, .. } => format!("record {:?}", job.status),
+        Effect::RecordObjects { first, .. } => format!("record objects from {first}"),
         Effect::Place { .. } => "place".to_owned(),
         Effect::Deliver { .. } => "deliver".to_owned(),
         Effect::DeliverLeft { .. } => "deliver left".to_owned(),

@@ -55,7 +55,8 @@ impl Capture {
             snaplen: self.snaplen(),
             format: self.format.container,
             compression: self.format.compression,
-            objects: job.objects.clone(),
+            // All of them stand in the journal, from which they are read when the manifest is settled.
+            objects: if self.objects_beside().is_some() { Vec::new() } else { job.objects.clone() },
             ledger,
             queues: u32::try_from(self.queues).unwrap_or(u32::MAX),
             recovered: self.recovered.is_some(),
@@ -77,7 +78,7 @@ impl Capture {
                 return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
             }
             (Some(Delivered::GivenUp(why)), _) => {
-                let objects = self.job.objects.len();
+                let objects = self.delivered_sums.objects;
                 let said = format!(
                     "{why}; {objects} of its objects are complete in their store, and the packets that were not delivered are \
                      removed from the host"

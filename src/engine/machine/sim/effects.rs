@@ -21,6 +21,7 @@ impl World {
             }
             Effect::RecordNew { serial, version, job } => self.record_new(serial, version, *job),
             Effect::Record { serial, version, job } => self.record(serial, version, *job),
+            Effect::RecordObjects { .. } => unreachable!("no capture here has so many"),
             Effect::Place { serial } => {
                 let id = self.life(serial).id.clone();
                 assert!(self.store.contains_key(&id), "a place for a capture that is not recorded");
