@@ -176,8 +176,8 @@ async fn manifest(
     let _place = place(&api, &account)?;
     audit(&parts, &format!("view of the manifest of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
-    let text = ask(&job, store.get(&manifest_name(&job.id), MANIFEST_BYTES_MAX)).await?;
-    let signature = store.get(&signature_name(&job.id), 4096).await;
+    let text = ask(&job, store.get(&manifest_name(&job.part()), MANIFEST_BYTES_MAX)).await?;
+    let signature = store.get(&signature_name(&job.part()), 4096).await;
     let signature = signature.ok().map(|bytes| STANDARD.encode(bytes));
     let of_this = std::str::from_utf8(&text).ok().filter(|text| {
         serde_json::from_str::<Written>(text).is_ok_and(|written| written.id == job.id.as_str())

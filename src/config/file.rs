@@ -35,6 +35,8 @@ sections! {
         version: u64 = VERSION,
         /// `[host]`
         host: Host = Host::default(),
+        /// `[fleet]`; a host that stands alone when absent.
+        fleet: Option<Fleet> = None,
         /// `[dpdk]`
         dpdk: Dpdk = Dpdk::default(),
         /// `[[port]]`
@@ -74,6 +76,11 @@ sections! {
         id: Option<String> = None,
         /// The data centre that requests address.
         colo: String = "local".to_owned(),
+    }
+    /// `[fleet]`
+    Fleet {
+        /// Of the fleet.
+        name: String = String::new(),
     }
     /// `[dpdk]`
     Dpdk {

@@ -6,6 +6,7 @@
 mod accounts;
 pub mod check;
 mod file;
+mod fleet;
 pub(crate) mod level;
 mod load;
 mod plan;
@@ -19,7 +20,7 @@ mod topology;
 mod ui;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, FleetPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,
     ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};

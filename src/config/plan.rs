@@ -23,6 +23,8 @@ use std::time::Duration;
 pub struct Plan {
     /// Who this host is.
     pub host: HostPlan,
+    /// What it is one of, if it does not stand alone.
+    pub fleet: Option<FleetPlan>,
     /// Arguments of `rte_eal_init`, without the program's name.
     pub eal: Vec<String>,
     /// At least one.
@@ -74,6 +76,13 @@ pub struct HostPlan {
     pub id: String,
     /// 1 to 32 of `a-z 0-9 -`; a request's `colo_name` addresses every colo that begins with it.
     pub colo: String,
+}
+
+/// The fleet that a host is one of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetPlan {
+    /// 1 to 32 of `a-z 0-9 -`.
+    pub name: String,
 }
 
 /// One DPDK port.

@@ -6,10 +6,11 @@ use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
 use super::rules::Rules;
-use super::{ByteSize, Problem, accounts, ports::ports, tenancy, ui};
+use super::{ByteSize, Problem, accounts, fleet, ports::ports, tenancy, ui};
 use crate::api;
 use crate::block::Hugepages;
 use crate::history::HistoryConfig;
+use crate::job::is_label;
 use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
 use crate::ownership::ProofRules;
@@ -63,6 +64,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
+        fleet: fleet::resolve(&mut rules, file, &host),
         ports: ports(&mut rules, &file.port, &cores.workers),
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store,
@@ -86,11 +88,6 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     };
     blocks_are_enough(&mut rules, &plan);
     (plan, rules.problems)
-}
-
-fn is_label(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 fn host(rules: &mut Rules, host: &file::Host, host_name: &str) -> HostPlan {

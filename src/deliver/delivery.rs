@@ -19,7 +19,7 @@ use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::{Route, sweep_store};
 use super::words::Words;
 use crate::block::take_what_is_left;
-use crate::job::{CaptureId, ObjectInfo};
+use crate::job::{ObjectInfo, PartId};
 use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
 use crate::spool::{Feed, Spool, spool_id};
 use crate::upload::{COUNTS, Checkpoint, Pending, UploadError};
@@ -40,7 +40,7 @@ const DISK_ATTEMPTS: u32 = 8;
 
 /// What a delivery needs to know.
 pub(crate) struct Delivery {
-    pub id: CaptureId,
+    pub part: PartId,
     pub dir: PathBuf,
     pub queues: usize,
     pub shape: Shape,
@@ -272,7 +272,7 @@ impl Delivery {
         let pace = (Arc::clone(&self.pace), pulse.clone());
         let guard = tokio::spawn(guard(merged, passed, probe, pace));
         let mut sink = Sink { delivery: self, journal, kept, pulse };
-        let delivered = relay((&*store, &self.id), object, guarded, &mut sink, None, &mut leave).await;
+        let delivered = relay((&*store, &self.part), object, guarded, &mut sink, None, &mut leave).await;
         // Nobody takes what it makes any more, and it may wait for its input.
         self.feed.hang_up();
         if let Ok(Err(source)) = guard.await {
@@ -336,8 +336,8 @@ impl Delivery {
             self.reporter.tell(Report::Delivered(result));
             if self.retry.is_given_up() {
                 // Its directory is to go, and the store may be the one that does not answer.
-                let (route, id) = (self.route.clone(), self.id.clone());
-                tokio::spawn(async move { sweep_store(&route, std::slice::from_ref(&id)).await });
+                let (route, part) = (self.route.clone(), self.part.clone());
+                tokio::spawn(async move { sweep_store(&route, std::slice::from_ref(&part)).await });
                 return;
             }
             return self.sweep().await;
@@ -358,10 +358,10 @@ impl Delivery {
         self.reporter.tell(Report::Delivered(result));
     }
 
-    /// Removes what the store still holds of uploads of this capture, none of which is in progress any more. An upload whose
+    /// Removes what the store still holds of uploads of this part, none of which is in progress any more. An upload whose
     /// begin was carried out and whose answer was lost is known to nobody else.
     async fn sweep(&self) {
-        let is_clean = sweep_store(&self.route, std::slice::from_ref(&self.id)).await;
+        let is_clean = sweep_store(&self.route, std::slice::from_ref(&self.part)).await;
         let dir = self.dir.clone();
         // An attempt before, or a dead process, may have noted what is gone now.
         let noted =

@@ -182,7 +182,7 @@ impl Engine {
         };
         let end = Arc::new(Mutex::new(None));
         let delivery = Delivery {
-            id: capture.job.id.clone(),
+            part: capture.job.part(),
             dir: self.dir(capture),
             queues: capture.queues,
             shape: Shape {
@@ -356,15 +356,15 @@ impl Engine {
         else {
             return;
         };
-        let (route, id) = (self.route(&capture.job), capture.job.id.clone());
+        let (route, part) = (self.route(&capture.job), capture.job.part());
         let retry = self.retry_policy(resources, serial);
         let task = async move {
-            let found = match find_manifest(&route, &id, retry).await {
+            let found = match find_manifest(&route, &part, retry).await {
                 Ok(Some(manifest)) => Sought::Manifest(Box::new(manifest)),
                 Ok(None) => Sought::Nothing(None),
                 Err(Outcome::Left) => Sought::Left,
                 Err(Outcome::Failed(error) | Outcome::Gone(error)) => {
-                    tracing::error!(capture = %id, %error, "what became of a capture could not be found out");
+                    tracing::error!(capture = %part.capture, %error, "what became of a capture could not be found out");
                     Sought::Nothing(Some(error.into_customer()))
                 }
                 Err(Outcome::Done) => Sought::Nothing(None),

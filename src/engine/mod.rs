@@ -348,6 +348,7 @@ fn config(planes: &Planes, streams: usize) -> Config {
     Config {
         host: planes.host.clone(),
         colo: planes.colo.clone(),
+        site: planes.site.clone(),
         slots: planes.captures_max,
         admits: planes.admits,
         full_per_account: planes.full_per_account,

@@ -6,7 +6,7 @@ use super::machine::{Inherited, Input, Kept, Remains, Serial};
 use super::{Engine, Planes, Resources};
 use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
 use crate::deliver::{Known, Manifest, has_remains, queues_of, sweep, sweep_store, swept};
-use crate::job::{CaptureId, Job, Status, StopReason};
+use crate::job::{CaptureId, Job, PartId, Status, StopReason};
 use crate::pcap::Origin;
 use crate::spool::Feed;
 use crate::store::{StoreError, Stored};
@@ -23,9 +23,9 @@ pub(super) struct Inheritance {
     /// The jobs that have not ended, and the captures in the spool that the job store does not know; with what the spool has
     /// of each.
     unfinished: Vec<(Stored, OnDisk)>,
-    /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and all of
-    /// them.
-    failed: Vec<(Job, Vec<CaptureId>)>,
+    /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and the parts
+    /// of all of them.
+    failed: Vec<(Job, Vec<PartId>)>,
     /// What each of those keeps there.
     kept: Vec<Kept>,
 }
@@ -80,10 +80,10 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
             kept.extend(found.failed.iter().map(|record| left_by(planes, record)));
             for job in found.failed.into_iter().map(|record| record.job) {
                 let place = |job: &Job| (job.request.account.clone(), job.request.destination.clone());
-                let id = job.id.clone();
+                let part = job.part();
                 match failed.iter_mut().find(|(other, _)| place(other) == place(&job)) {
-                    Some((_, ids)) => ids.push(id),
-                    None => failed.push((job, vec![id])),
+                    Some((_, parts)) => parts.push(part),
+                    None => failed.push((job, vec![part])),
                 }
             }
             for record in found.strangers {
@@ -142,12 +142,12 @@ impl Engine {
             let serial = self.machine.serial_for_inherited();
             self.take_over_one(serial, stored, left);
         }
-        for (job, captures) in failed {
+        for (job, parts) in failed {
             let route = self.route(&job);
             let spool = Arc::clone(&self.planes.spool);
             self.sweeps.spawn(async move {
-                if sweep_store(&route, &captures).await {
-                    let _died = tokio::task::spawn_blocking(move || swept(&spool, &captures)).await;
+                if sweep_store(&route, &parts).await {
+                    let _died = tokio::task::spawn_blocking(move || swept(&spool, &parts)).await;
                 }
             });
         }

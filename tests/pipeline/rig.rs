@@ -312,6 +312,7 @@ impl Host {
         let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;
         let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
         let engine = Engine::new(Planes {
+            site: None,
             workers,
             queues: plane.queues.clone(),
             clock: Arc::clone(&plane.clock),
@@ -569,7 +570,7 @@ impl Rig {
 /// Holds the files of a folder against their manifest and that against the job.
 pub fn verify(bucket: &Path, job: &Job) -> Found {
     job.ledger.check().unwrap();
-    let manifest = Manifest::parse(&std::fs::read(bucket.join(manifest_name(&job.id))).unwrap()).unwrap();
+    let manifest = Manifest::parse(&std::fs::read(bucket.join(manifest_name(&job.part()))).unwrap()).unwrap();
     assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects));
     let mut found = Found::default();
     let mut last_ns = 0;

@@ -47,7 +47,7 @@ impl Machine {
         }
         let format = self.format(&request);
         let one_in = self.config.simple_one_in.filter(|_| is_simple);
-        let job = Job::accepted_as(id, now.wall, request, one_in);
+        let job = Job { site: self.config.site.clone(), ..Job::accepted_as(id, now.wall, request, one_in) };
         let capture = Capture {
             slot: Some(slot),
             filter: Some(filter),

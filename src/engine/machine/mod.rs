@@ -59,7 +59,7 @@ pub(super) use verdict::{NO_MATCH, gone};
 
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};
-use crate::job::{AccountId, BucketTerms, CaptureId, ClockSteps, Job, PortDrops, Request, Status};
+use crate::job::{AccountId, BucketTerms, CaptureId, ClockSteps, Job, PortDrops, Request, Site, Status};
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost, common_bytes_max};
 use crate::worker::Ended;
@@ -92,6 +92,8 @@ pub(super) struct Now {
 pub(super) struct Config {
     pub host: String,
     pub colo: String,
+    /// Both as names of objects have them, if this host is one of a fleet.
+    pub site: Option<Site>,
     /// Slots for captures.
     pub slots: usize,
     /// Captures for which the workers have a block for every stream.

@@ -27,6 +27,7 @@ pub(super) fn config() -> Config {
     Config {
         host: "h".to_owned(),
         colo: "c".to_owned(),
+        site: None,
         slots: 4,
         admits: 3,
         full_per_account: 1,

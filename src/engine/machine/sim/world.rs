@@ -137,6 +137,7 @@ pub(super) fn config() -> Config {
     Config {
         host: "h".to_owned(),
         colo: "c".to_owned(),
+        site: None,
         slots: SLOTS,
         admits: ADMITS,
         full_per_account: FULL_PER_ACCOUNT,
