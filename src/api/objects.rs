@@ -15,7 +15,7 @@ use super::session::audit;
 use crate::dashboard::StreamPlace;
 use crate::deliver::{manifest_name, signature_name};
 use crate::job::{AccountId, BucketTerms, Job, Kind};
-use crate::upload::{FileStore, ObjectStore, UploadError, within};
+use crate::upload::{ObjectStore, UploadError, within};
 use axum::body::{Body, Bytes};
 use axum::extract::{RawPathParams, State};
 use axum::http::HeaderMap;
@@ -48,7 +48,7 @@ pub(super) fn routes() -> Routes {
 /// Where a capture's files are.
 async fn store(api: &ApiState, job: &Job) -> Result<Arc<dyn ObjectStore>, UploadError> {
     match &job.request.destination {
-        None => Ok(Arc::new(FileStore::of_spool(api.simple_dir.clone()))),
+        None => Ok(api.results.store()),
         Some(destination) => {
             let kept = BucketTerms { keys: job.keys.clone(), proof: job.proof.clone() };
             api.ownership.open_to_read(&job.request.account, destination, kept).await
@@ -106,7 +106,7 @@ async fn object(
     };
     if job.request.kind == Kind::Simple {
         audit(&parts, &format!("view of {}", job.id), Some(&account));
-        let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
+        let (file, bytes) = download::open(&*api.results, &found.name).await?;
         return answer(&headers, found, &etag(found, None), bytes, Source::File(file)).await;
     }
     let place = place(&api, &account)?;

@@ -81,6 +81,8 @@ sections! {
     Fleet {
         /// Of the fleet.
         name: String = String::new(),
+        /// What this process does: `api`, `capture` or both.
+        roles: Vec<String> = vec!["api".to_owned(), "capture".to_owned()],
     }
     /// `[dpdk]`
     Dpdk {

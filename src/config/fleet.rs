@@ -8,7 +8,7 @@ use super::rules::Rules;
 use crate::job::{Site, is_label};
 
 pub(super) fn resolve(rules: &mut Rules, file: &File, host: &HostPlan) -> Option<FleetPlan> {
-    let file::Fleet { name } = file.fleet.as_ref()?;
+    let file::Fleet { name, roles } = file.fleet.as_ref()?;
     if !is_label(name) {
         rules.wrong("fleet.name", format!("{name:?}"), "write 1 to 32 of a-z, 0-9 and -, the same on all its hosts");
     }
@@ -17,7 +17,33 @@ pub(super) fn resolve(rules: &mut Rules, file: &File, host: &HostPlan) -> Option
                       could not be told from their numbers";
         rules.wrong("host.id", format!("{:?}", host.id), advice);
     }
-    Some(FleetPlan { name: name.clone() })
+    let (serves, captures) = self::roles(rules, roles);
+    if !captures && !file.port.is_empty() {
+        rules.wrong("port", "(here)", "remove the ports, or add \"capture\" to fleet.roles: only that role opens ports");
+    }
+    Some(FleetPlan { name: name.clone(), serves, captures })
+}
+
+/// Whether the process serves the API, and whether it captures.
+fn roles(rules: &mut Rules, roles: &[String]) -> (bool, bool) {
+    let has = |role: &str| roles.iter().any(|one| one == role);
+    let is_known = roles.iter().all(|role| ["api", "capture"].contains(&role.as_str()));
+    let shown = format!("{roles:?}");
+    match (has("api"), has("capture")) {
+        _ if !is_known => rules.wrong("fleet.roles", shown, "write \"api\", \"capture\" or both"),
+        (true, true) => return (true, true),
+        (true, false) => {
+            let advice = "an API without captures of its own needs the bus of a fleet, which this trawl does not have; add \"capture\"";
+            rules.wrong("fleet.roles", shown, advice);
+            return (true, false);
+        }
+        (false, true) => {
+            let advice = "captures without an API need the bus of a fleet to be started by, which this trawl does not have; add \"api\"";
+            rules.wrong("fleet.roles", shown, advice);
+        }
+        (false, false) => rules.wrong("fleet.roles", shown, "write \"api\", \"capture\" or both"),
+    }
+    (true, true)
 }
 
 impl Plan {
@@ -43,6 +69,28 @@ mod tests {
         assert_eq!(plan(host).unwrap().site(), None);
         let plan = plan(&format!("{host}[fleet]\nname = \"prod\"\n")).unwrap();
         assert_eq!(plan.site(), Site::new("ord02", "cap1"));
+    }
+
+    #[test]
+    fn what_a_role_needs_and_this_program_does_not_have_is_refused_as_the_only_problem() {
+        let fleet = |roles: &str, port: &str| {
+            let text = format!("[host]\nid = \"cap1\"\n[fleet]\nname = \"prod\"\nroles = {roles}\n{port}");
+            Plan::parse(&text).map_err(|problems| problems.to_string())
+        };
+        let port = "[[port]]\ndevice = \"net_null0\"\n";
+        let both = fleet("[\"capture\", \"api\"]", port).unwrap().fleet.unwrap();
+        assert!(both.serves && both.captures);
+        for (roles, port, said) in [
+            ("[\"api\"]", "", "needs the bus"),
+            ("[\"capture\"]", port, "need the bus"),
+            ("[]", port, "or both"),
+            ("[\"api\", \"lead\"]", port, "or both"),
+        ] {
+            let problems = fleet(roles, port).unwrap_err();
+            assert!(problems.contains(said) && problems.contains("has 1 problem:"), "{problems}");
+        }
+        let problems = fleet("[\"api\"]", port).unwrap_err();
+        assert!(problems.contains("port = (here): remove the ports"), "{problems}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Plan {
     pub fleet: Option<FleetPlan>,
     /// Arguments of `rte_eal_init`, without the program's name.
     pub eal: Vec<String>,
-    /// At least one.
+    /// At least one, if the process captures.
     pub ports: Vec<PortPlan>,
     /// Which threads run where.
     pub cores: CoresPlan,
@@ -83,6 +83,10 @@ pub struct HostPlan {
 pub struct FleetPlan {
     /// 1 to 32 of `a-z 0-9 -`.
     pub name: String,
+    /// Whether it serves the API to customers.
+    pub serves: bool,
+    /// Whether it captures: only then it has ports, cores and a spool.
+    pub captures: bool,
 }
 
 /// One DPDK port.

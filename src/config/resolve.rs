@@ -56,6 +56,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let shares = tenancy::shares(&mut rules, file);
     let (spool, workers) = spool(&mut rules, &file.spool, &shares, file.account.len());
     let host = host(&mut rules, &file.host, host_name);
+    let fleet = fleet::resolve(&mut rules, file, &host);
+    let captures = fleet.as_ref().is_none_or(|fleet| fleet.captures);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
     let closed = closed(&spool.dir, &store.path);
@@ -64,8 +66,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
-        fleet: fleet::resolve(&mut rules, file, &host),
-        ports: ports(&mut rules, &file.port, &cores.workers),
+        ports: if captures { ports(&mut rules, &file.port, &cores.workers) } else { Vec::new() },
+        fleet,
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store,
         high_water_percent: high_water(&mut rules, &file.spool),
@@ -86,7 +88,9 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         workers,
         spool,
     };
-    blocks_are_enough(&mut rules, &plan);
+    if captures {
+        blocks_are_enough(&mut rules, &plan);
+    }
     (plan, rules.problems)
 }
 
