@@ -20,7 +20,6 @@ use crate::worker::{Attachment, Budget, Ended, Payer, Sample, Window};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
 
 impl Engine {
@@ -47,6 +46,16 @@ impl Engine {
                 self.stop_series(serial);
                 let generation = self.assignments.set(slot, None);
                 self.changes.push_back((generation, Change::Detach { serial, slot }));
+            }
+            Effect::Raise { serial, more } => {
+                if let Some(resources) = self.resources.get(&serial) {
+                    resources.budget.grant(more);
+                }
+            }
+            Effect::Lower { serial, reply, keep } => self.lower(serial, reply, keep),
+            Effect::Resample { serial, slot } => {
+                let sample = self.machine.capture(serial).and_then(|capture| capture.job.sample_one_in);
+                self.assignments.resample(slot, sample.and_then(Sample::new));
             }
             Effect::RefuseWrites { serial, failure } => self.planes.spool.refuse(serial, failure),
             Effect::Note { serial } => self.note(serial),
@@ -90,13 +99,20 @@ impl Engine {
     fn try_destination(&mut self, serial: Serial) {
         let Some(capture) = self.machine.capture(serial) else { return };
         let request = &capture.job.request;
+        let budget = match capture.adopted.map(|adopted| adopted.share) {
+            None => Budget::new(request.packet_limit, request.byte_limit),
+            Some(None) => Budget::new(None, None),
+            Some(Some(first)) => Budget::share(first),
+        };
         let resources = Resources {
-            budget: Arc::new(Budget::new(request.packet_limit, request.byte_limit)),
+            budget: Arc::new(budget),
             feed: Arc::new(Feed::new(capture.queues)),
             origin: Arc::new(self.origin(&capture.job)),
             capturing: watch::Sender::new(true),
             given_up: watch::Sender::new(None),
             series: None,
+            part: None,
+            dry: None,
         };
         let (mut route, time_max) = (self.route(&capture.job), self.planes.contact_time_max);
         let id = capture.job.id.clone();
@@ -258,7 +274,7 @@ impl Engine {
         self.begin_series(serial);
         let Some(capture) = self.machine.capture(serial) else { return };
         let request = &capture.job.request;
-        let limit = Duration::from_secs_f64(request.time_limit);
+        let limit = capture.window_left(self.now().mono);
         let payer = self.planes.payers.get(&request.account).copied().unwrap_or(Payer::HOST);
         let attachment = Attachment {
             serial,
@@ -375,6 +391,7 @@ impl Engine {
     }
 
     fn release(&self, serial: Serial, remove: bool) {
+        self.tell_part(serial);
         let Some(capture) = self.machine.capture(serial) else { return };
         let (dir, spool) = (self.dir(capture), Arc::clone(&self.planes.spool));
         let task = move || {

@@ -14,7 +14,7 @@ use trawl::engine::{AccountBounds, Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
-use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
+use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request, Site};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
@@ -233,6 +233,8 @@ pub struct Options {
     pub captures_max: usize,
     pub timers: Timers,
     pub upload_pause_max: Duration,
+    /// Its name, if it is one of a fleet.
+    pub fleet_host: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -249,6 +251,7 @@ impl Default for Options {
             captures_max: 64,
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
             upload_pause_max: Duration::from_secs(20),
+            fleet_host: None,
         }
     }
 }
@@ -312,7 +315,7 @@ impl Host {
         let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;
         let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
         let engine = Engine::new(Planes {
-            site: None,
+            site: options.fleet_host.and_then(|host| Site::new("tst01", host)),
             workers,
             queues: plane.queues.clone(),
             clock: Arc::clone(&plane.clock),
@@ -323,7 +326,7 @@ impl Host {
             contact_time_max: Duration::from_secs(10),
             jobs: jobs.clone(),
             simple_dir: dir.join("simple"),
-            host: "rig".to_owned(),
+            host: options.fleet_host.unwrap_or("rig").to_owned(),
             colo: "tst01".to_owned(),
             scopes,
             payers: HashMap::new(),
@@ -337,7 +340,7 @@ impl Host {
             origin: Default::default(),
             signing_key: None,
             full_per_account: options.full_per_account,
-            accounts: Vec::new(),
+            accounts: options.fleet_host.map(|_| AccountId("a".to_owned())).into_iter().collect(),
             account: AccountBounds::of(options.bytes_max, 100, 1),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
             pace: Arc::new(Pace::unhindered()),

@@ -74,6 +74,13 @@ impl Machine {
             Kind::Full => self.admit_full(request)?,
             Kind::Simple => self.admit_simple(now.mono, request)?,
         }
+        let slot = self.free_slot()?;
+        let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
+        Ok((slot, filter))
+    }
+
+    /// A slot for one more capture, if the workers have blocks for it too.
+    pub(super) fn free_slot(&self) -> Result<usize, Refusal> {
         let taken: Vec<usize> = self.captures.values().filter_map(|capture| capture.slot).collect();
         let slot = (0..self.config.slots)
             .find(|slot| !taken.contains(slot))
@@ -81,16 +88,16 @@ impl Machine {
         if taken.len() >= self.config.admits {
             return Err(Refusal::NoBlocks(self.config.admits));
         }
-        let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
-        Ok((slot, filter))
+        Ok(slot)
     }
 
-    /// An account's full captures that take packets. One without a slot takes none any more: its upload keeps nobody from starting
-    /// the next one.
+    /// An account's full captures that take packets and were accepted here. One without a slot takes none any more: its upload keeps
+    /// nobody from starting the next one.
     fn full_of<'a>(&'a self, account: &'a AccountId) -> impl Iterator<Item = &'a Capture> {
         self.captures.values().filter(move |capture| {
             let request = &capture.job.request;
-            capture.slot.is_some() && request.kind == Kind::Full && request.account == *account
+            let is_own = capture.slot.is_some() && capture.adopted.is_none();
+            is_own && request.kind == Kind::Full && request.account == *account
         })
     }
 
@@ -194,6 +201,7 @@ impl Machine {
     pub(super) fn forgive_interval(&mut self, serial: Serial) {
         if let Some(capture) = self.captures.get(&serial)
             && capture.job.request.kind == Kind::Simple
+            && capture.adopted.is_none()
             && self.simple_started.get(&capture.job.request.account) == Some(&capture.asked_at)
         {
             self.simple_started.remove(&capture.job.request.account);
