@@ -96,7 +96,9 @@ impl From<Refusal> for Failure {
             Refusal::TooManyWaiting { .. } => Self::new(Code::TooManyWaiting, refusal.to_string()),
             Refusal::ShareFull { .. } => Self::new(Code::ShareFull, refusal.to_string()),
             // Only another node is answered so.
-            Refusal::Adopted(_) | Refusal::UnknownAccount(_) => Self::new(Code::Internal, refusal.to_string()),
+            Refusal::Adopted(_) | Refusal::UnknownAccount(_) => {
+                Self::new(Code::Internal, refusal.to_string())
+            }
             Refusal::StillCapturing(_) => Self::new(Code::StillCapturing, refusal.to_string()),
             Refusal::NoSlot(_) | Refusal::NoBlocks(_) => Self::new(Code::NoSlot, refusal.to_string()),
             Refusal::NoSeries => Self::new(Code::NoSeries, refusal.to_string()),

@@ -232,7 +232,12 @@ impl Handle {
     ///
     /// # Errors
     /// [`Refusal::NotFound`], also of a part that has no share.
-    pub async fn reclaim(&self, account: AccountId, id: CaptureId, keep: Share) -> Result<Reclaimed, Refusal> {
+    pub async fn reclaim(
+        &self,
+        account: AccountId,
+        id: CaptureId,
+        keep: Share,
+    ) -> Result<Reclaimed, Refusal> {
         self.ask(|reply| Action::Reclaim(account, id, keep, reply)).await?
     }
 

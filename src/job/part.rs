@@ -125,8 +125,7 @@ mod tests {
     fn parts() -> impl Strategy<Value = PartId> {
         let site = ("[a-z0-9-]{1,32}", "[0-9-]{0,15}[a-z][a-z0-9-]{0,16}");
         let site = proptest::option::of(site.prop_map(|(colo, host)| Site::new(&colo, &host).unwrap()));
-        ("[0-9a-f]{32}", site)
-            .prop_map(|(id, site)| PartId { capture: CaptureId::parse(&id).unwrap(), site })
+        ("[0-9a-f]{32}", site).prop_map(|(id, site)| PartId { capture: CaptureId::parse(&id).unwrap(), site })
     }
 
     proptest! {
@@ -149,16 +148,31 @@ mod tests {
             let (part, found) = PartId::parse(&format!("pcap_{ID}{name}")).unwrap();
             assert_eq!((part.stem(), found), (format!("pcap_{ID}"), number));
         }
-        for rest in
-            ["", "0.pcap", "_cap2.pcap", "_cap2_0001.pcap", "_1.pcap", "_.pcap", "_0001x.pcap", "_ord02__0001.pcap"]
-                .into_iter()
-                .chain(["_ord02_7.pcap", "_ord02_cap2_1.pcap", "_ORD_cap2.pcap", "_ord02_cap2_0001_0001.pcap"])
-        {
+        for rest in [
+            "",
+            "0.pcap",
+            "_cap2.pcap",
+            "_cap2_0001.pcap",
+            "_1.pcap",
+            "_.pcap",
+            "_0001x.pcap",
+            "_ord02__0001.pcap",
+        ]
+        .into_iter()
+        .chain([
+            "_ord02_7.pcap",
+            "_ord02_cap2_1.pcap",
+            "_ORD_cap2.pcap",
+            "_ord02_cap2_0001_0001.pcap",
+        ]) {
             assert_eq!(PartId::parse(&format!("pcap_{ID}{rest}")), None, "{rest}");
         }
-        for name in
-            [ID.to_owned(), "pcap_short.pcap".to_owned(), format!("xpcap_{ID}.pcap"), format!("pcap_{}.pcap", ID.to_uppercase())]
-        {
+        for name in [
+            ID.to_owned(),
+            "pcap_short.pcap".to_owned(),
+            format!("xpcap_{ID}.pcap"),
+            format!("pcap_{}.pcap", ID.to_uppercase()),
+        ] {
             assert_eq!(PartId::parse(&name), None, "{name}");
         }
         assert_eq!(PartId::parse("pcap_ééééééééééééééééééééé.pcap"), None);
@@ -170,7 +184,8 @@ mod tests {
         let site = Site::new("ord02", "cap1");
         assert_eq!(read(r#"{"colo":"ord02","host":"cap1"}"#), site);
         assert_eq!(serde_json::to_string(&site).unwrap(), r#"{"colo":"ord02","host":"cap1"}"#);
-        for (colo, host) in [("..", "cap1"), ("ord02", "0001"), ("ord02", "a/b"), ("", "cap1"), ("ord02", "")] {
+        for (colo, host) in [("..", "cap1"), ("ord02", "0001"), ("ord02", "a/b"), ("", "cap1"), ("ord02", "")]
+        {
             assert_eq!(read(&format!(r#"{{"colo":{colo:?},"host":{host:?}}}"#)), None, "{colo} {host}");
         }
     }

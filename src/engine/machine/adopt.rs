@@ -51,7 +51,8 @@ impl Machine {
             return Err(Refusal::Adopted(adoption.id.clone()));
         }
         self.admit_to_spool(&adoption.request.account)?;
-        let filter = Filter::try_from(&adoption.request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
+        let filter =
+            Filter::try_from(&adoption.request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
         Ok((self.free_slot()?, filter))
     }
 
@@ -117,7 +118,8 @@ impl Machine {
 
     /// The other node ends a part, for instance because the limit of all hosts is reached.
     pub(super) fn end_part(&mut self, serial: Serial, why: StopReason, out: &mut Vec<Effect>) {
-        let Some(adopted) = self.captures.get_mut(&serial).and_then(|capture| capture.adopted.as_mut()) else {
+        let Some(adopted) = self.captures.get_mut(&serial).and_then(|capture| capture.adopted.as_mut())
+        else {
             return;
         };
         adopted.ended.get_or_insert(why);
@@ -250,7 +252,10 @@ mod tests {
         let effects = bench.step(Input::Placed { serial, made: Ok(()) });
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Detach { .. })), "{effects:?}");
         let capture = bench.machine.capture(serial).unwrap();
-        assert_eq!((capture.job.stop_reason, capture.phase), (Some(StopReason::PacketLimit), Phase::Detaching));
+        assert_eq!(
+            (capture.job.stop_reason, capture.phase),
+            (Some(StopReason::PacketLimit), Phase::Detaching)
+        );
         assert!(bench.step(Input::Grant { serial, more }).is_empty());
         assert!(bench.step(Input::Level { serial, one_in: 8 }).is_empty());
         let keep = packets(0);

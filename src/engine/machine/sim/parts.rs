@@ -40,13 +40,15 @@ impl World {
             share,
             one_in: Some(2),
         };
-        let known = if self.fails(30) { Err("no answer".to_owned()) } else { Ok(self.store.contains_key(&id)) };
+        let known =
+            if self.fails(30) { Err("no answer".to_owned()) } else { Ok(self.store.contains_key(&id)) };
         self.refused_again.extend(is_again.then_some(reply));
         self.step(Input::Adopt { reply, adoption: Box::new(adoption), known });
     }
 
     fn some_known_id(&mut self) -> Option<CaptureId> {
-        let known: Vec<_> = self.store.keys().chain(self.machine.captures().map(|c| &c.job.id)).cloned().collect();
+        let known: Vec<_> =
+            self.store.keys().chain(self.machine.captures().map(|c| &c.job.id)).cloned().collect();
         let at = self.chance.below(known.len() as u64);
         known.get(usize::try_from(at).unwrap()).cloned()
     }
