@@ -181,7 +181,9 @@ fn expand(texts: &[OsString], buckets: &BTreeMap<String, Bucket<'_>>) -> anyhow:
                 let (uri, name) = split(&text)?;
                 let bucket = buckets.get(&uri).context("every place was opened before")?;
                 match is_manifest(&name) {
-                    true => inputs.extend(objects(bucket, &name)?.iter().map(|object| stores::join(&uri, object).into())),
+                    true => inputs.extend(
+                        objects(bucket, &name)?.iter().map(|object| stores::join(&uri, object).into()),
+                    ),
                     false => inputs.push(text.into_owned().into()),
                 }
             }
@@ -241,13 +243,19 @@ mod tests {
         let id = crate::job::CaptureId::random();
         let mut manifest = crate::deliver::Manifest { is_part: true, ..crate::deliver::empty_manifest(&id) };
         let stem = manifest.part().stem();
-        let object = |ending: &str| crate::job::ObjectInfo { name: format!("{stem}{ending}.pcap"), ..Default::default() };
+        let object = |ending: &str| crate::job::ObjectInfo {
+            name: format!("{stem}{ending}.pcap"),
+            ..Default::default()
+        };
         manifest.objects = vec![object(""), object("_0001")];
         std::fs::write(dir.path().join(format!("{stem}.json")), manifest.to_json().unwrap()).unwrap();
         let path = |name: String| dir.path().join(name).into_os_string();
         let inputs = [path("x.json".to_owned()), path(format!("pcap_{id}.json"))];
         let expanded = expand(&inputs, &BTreeMap::new()).unwrap();
-        assert_eq!(expanded, [inputs[0].clone(), path(format!("{stem}.pcap")), path(format!("{stem}_0001.pcap"))]);
+        assert_eq!(
+            expanded,
+            [inputs[0].clone(), path(format!("{stem}.pcap")), path(format!("{stem}_0001.pcap"))]
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::args::VerifyArgs;
 use super::{Outcome, out, stores};
 use crate::chain::printable;
 use crate::deliver::{
-    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, manifest_name, manifests, verify_at,
+    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, manifest_name, manifests,
+    verify_at,
 };
 use crate::host::on_this_thread;
 use crate::job::ObjectInfo;

@@ -105,6 +105,8 @@ sections! {
         required: bool = true,
         /// Cores that poll its queues; any of `cores.workers` when empty.
         workers: Vec<u64> = Vec::new(),
+        /// Frames a second that are taken of a software device; as many as there are when zero.
+        pace_pps: u64 = 0,
     }
     /// `[cores]`
     Cores {
@@ -112,6 +114,8 @@ sections! {
         workers: Vec<u64> = vec![1],
         /// Cores that write to disk.
         writers: Vec<u64> = vec![0],
+        /// `spin` or `sleep`.
+        when_idle: String = "spin".to_owned(),
     }
     /// `[blocks]`
     Blocks {

@@ -10,7 +10,11 @@ use crate::job::{Site, is_label};
 pub(super) fn resolve(rules: &mut Rules, file: &File, host: &HostPlan) -> Option<FleetPlan> {
     let file::Fleet { name, roles } = file.fleet.as_ref()?;
     if !is_label(name) {
-        rules.wrong("fleet.name", format!("{name:?}"), "write 1 to 32 of a-z, 0-9 and -, the same on all its hosts");
+        rules.wrong(
+            "fleet.name",
+            format!("{name:?}"),
+            "write 1 to 32 of a-z, 0-9 and -, the same on all its hosts",
+        );
     }
     if !Site::can_name_host(&host.id) {
         let advice = "write a name with a letter, as no other host of the fleet has: without one, the names of objects in buckets \
@@ -19,7 +23,11 @@ pub(super) fn resolve(rules: &mut Rules, file: &File, host: &HostPlan) -> Option
     }
     let (serves, captures) = self::roles(rules, roles);
     if !captures && !file.port.is_empty() {
-        rules.wrong("port", "(here)", "remove the ports, or add \"capture\" to fleet.roles: only that role opens ports");
+        rules.wrong(
+            "port",
+            "(here)",
+            "remove the ports, or add \"capture\" to fleet.roles: only that role opens ports",
+        );
     }
     Some(FleetPlan { name: name.clone(), serves, captures })
 }

@@ -12,7 +12,7 @@ use crate::ownership::ProofRules;
 use crate::pcap::ObjectFormat;
 use crate::spool::SpoolConfig;
 use crate::upload::StoresConfig;
-use crate::worker::{Dealt, Sample, Timers, Wish, deal};
+use crate::worker::{Dealt, Sample, Timers, WhenIdle, Wish, deal};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -106,6 +106,8 @@ pub struct PortPlan {
     pub required: bool,
     /// Cores that poll its queues, all of them in [`CoresPlan::workers`]; any when empty.
     pub workers: Vec<usize>,
+    /// Frames a second that are taken of it, over all of its queues; as many as there are when zero.
+    pub pace_pps: u64,
 }
 
 impl PortPlan {
@@ -156,6 +158,8 @@ pub struct CoresPlan {
     pub workers: Vec<usize>,
     /// One writer on each; the runtime and all other threads run here too.
     pub writers: Vec<usize>,
+    /// What workers do while no packets come.
+    pub when_idle: WhenIdle,
 }
 
 /// The arena between workers and writers.

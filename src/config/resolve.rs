@@ -19,7 +19,7 @@ use crate::spool::{SpoolConfig, WriteMode, part_of};
 use crate::upload::{
     ClosedDir, GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig,
 };
-use crate::worker::{Sample, Timers};
+use crate::worker::{Sample, Timers, WhenIdle};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -146,7 +146,9 @@ fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
                       another one, which control shares";
         rules.wrong("cores.writers", core, advice);
     }
-    CoresPlan { workers, writers }
+    let choices = [("spin", WhenIdle::Spin), ("sleep", WhenIdle::Sleep)];
+    let when_idle = rules.choice("cores.when_idle", &cores.when_idle, &choices);
+    CoresPlan { workers, writers, when_idle }
 }
 
 fn core_list(rules: &mut Rules, key: &str, cores: &[u64]) -> Vec<usize> {

@@ -3,9 +3,7 @@
 //!
 //! Invariant: a manifest that [`Manifest::parse`] takes names only its own capture's objects, in order, as plain file names.
 
-use crate::job::{
-    AccountId, CaptureId, ClockSteps, Kind, Ledger, ObjectInfo, PartId, Site, StopReason,
-};
+use crate::job::{AccountId, CaptureId, ClockSteps, Kind, Ledger, ObjectInfo, PartId, Site, StopReason};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use jiff::Timestamp;
@@ -265,8 +263,9 @@ pub(crate) mod tests {
         let id = CaptureId::random();
         let mut manifest = empty(&id);
         manifest.account = Some(AccountId("023e".to_owned()));
-        manifest.objects =
-            (0..2).map(|index| object(object_name(&manifest.part(), index, ObjectFormat::default()))).collect();
+        manifest.objects = (0..2)
+            .map(|index| object(object_name(&manifest.part(), index, ObjectFormat::default())))
+            .collect();
         assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
         assert_eq!(manifest.objects[1].name, format!("pcap_{id}_0001.pcap"));
         assert!(!String::from_utf8(manifest.to_json().unwrap()).unwrap().contains("is_part"));

@@ -38,7 +38,8 @@ async fn deliver_all(outputs: Vec<Output>) -> (Result<Vec<ObjectInfo>, UploadErr
         reported += consumed.segments.len();
         Ok(())
     };
-    let result = deliver(&store, &PartId::alone(&id), ObjectFormat::default(), 0, receiver, &mut record).await;
+    let result =
+        deliver(&store, &PartId::alone(&id), ObjectFormat::default(), 0, receiver, &mut record).await;
     feed.await.unwrap();
     let names = std::fs::read_dir(dir.path()).unwrap();
     let names = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

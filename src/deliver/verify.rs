@@ -567,9 +567,8 @@ fn foreign(
     known.extend(own.iter().map(String::as_str));
     let names =
         place.list(&prefix).map_err(|source| VerifyError::Read { path: place.path(&prefix), source })?;
-    let is_of_another = |name: &str| {
-        manifest.is_part && PartId::parse(name).is_some_and(|(other, _)| other != part)
-    };
+    let is_of_another =
+        |name: &str| manifest.is_part && PartId::parse(name).is_some_and(|(other, _)| other != part);
     let foreign = names.into_iter().filter(|name| !known.contains(&**name) && !is_of_another(name));
     findings.extend(foreign.map(|name| Finding::Foreign { name }));
     Ok(())

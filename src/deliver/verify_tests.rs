@@ -225,8 +225,11 @@ fn a_store_is_held_to_its_manifest_as_a_directory_is() {
         verified.findings.iter().map(Finding::to_string).collect()
     };
     assert!(findings().is_empty());
-    fs::write(capture.dir.path().join(object_name(&capture.manifest.part(), 2, ObjectFormat::default())), "x")
-        .unwrap();
+    fs::write(
+        capture.dir.path().join(object_name(&capture.manifest.part(), 2, ObjectFormat::default())),
+        "x",
+    )
+    .unwrap();
     assert_found(&findings(), &["is not in the manifest"]);
     let good = fs::read(capture.object(0)).unwrap();
     fs::write(capture.object(0), &good[..good.len() - 1]).unwrap();

@@ -181,7 +181,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (end, ends) = oneshot::channel::<()>();
         let router = router(&plan, behind, ui(&plan, false, address));
-        let served = tokio::spawn(http::serve(listener, door(&plan, router, None), async move { drop(ends.await) }));
+        let served =
+            tokio::spawn(http::serve(listener, door(&plan, router, None), async move { drop(ends.await) }));
         let simple = r#"{"system":"magic-transit","type":"simple","time_limit":1,"packet_limit":1}"#;
         let accepted = ask(address, "POST /client/v4/accounts/a/pcaps", simple).await;
         assert!(accepted.starts_with("HTTP/1.1 200") && accepted.contains("\"pending\""), "{accepted}");

@@ -56,6 +56,7 @@ mod tests {
             frame_bytes_max: 9018,
             required: true,
             workers: Vec::new(),
+            pace_pps: 0,
         };
         let ports = [port("0000:03:00.0", 2), port("net_pcap0,rx_pcap=/home/secret.pcap", 1)];
         assert_eq!(of_host(&ports, None).interfaces, ["0000:03:00.0/q0", "0000:03:00.0/q1", "net_pcap0"]);

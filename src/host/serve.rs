@@ -407,6 +407,7 @@ pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
         accounts: plan.accounts.len(),
         hugepages: plan.blocks.hugepages,
         timers: plan.workers.timers,
+        when_idle: plan.cores.when_idle,
         bypasses_lanes: plan.workers.bypasses_lanes,
     }
 }

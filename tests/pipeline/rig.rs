@@ -23,7 +23,7 @@ use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode, judge, name_spool, spool_id};
 use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
 use trawl::upload::{Stores, StoresConfig};
-use trawl::worker::{Sample, Timers};
+use trawl::worker::{Sample, Timers, WhenIdle};
 
 #[path = "../common/burst.rs"]
 mod burst;
@@ -235,6 +235,7 @@ pub struct Options {
     pub upload_pause_max: Duration,
     /// Its name, if it is one of a fleet.
     pub fleet_host: Option<&'static str>,
+    pub when_idle: WhenIdle,
 }
 
 impl Default for Options {
@@ -252,6 +253,7 @@ impl Default for Options {
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
             upload_pause_max: Duration::from_secs(20),
             fleet_host: None,
+            when_idle: WhenIdle::Spin,
         }
     }
 }
@@ -310,6 +312,7 @@ impl Host {
             accounts: 0,
             hugepages: Hugepages::Never,
             timers: options.timers,
+            when_idle: options.when_idle,
             bypasses_lanes: false,
         };
         let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;

@@ -216,7 +216,8 @@ async fn delivers(store: &dyn ObjectStore) {
             reported.push((info, consumed.segments));
             Ok(())
         };
-        let result = deliver(store, &PartId::alone(&id), ObjectFormat::default(), 0, receiver, &mut record).await;
+        let result =
+            deliver(store, &PartId::alone(&id), ObjectFormat::default(), 0, receiver, &mut record).await;
         feed.await.unwrap();
         let complete = if dies { 1 } else { 2 };
         assert_eq!(reported.len(), complete);

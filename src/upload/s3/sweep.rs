@@ -5,8 +5,8 @@
 
 use super::multipart::abort;
 use super::retry::{Target, call};
-use crate::upload::UploadError;
 use crate::job::PartId;
+use crate::upload::UploadError;
 use crate::upload::checkpoint::Kept;
 use crate::upload::store::{PROBE, Sweep};
 use aws_sdk_s3::types::MultipartUpload;
