@@ -10,6 +10,7 @@ use super::results::{ResultFile, Results};
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use crate::job::{Job, Kind, ObjectInfo, Status};
+use crate::seldom::Seldom;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::request::Parts;
@@ -19,6 +20,7 @@ use axum::routing::get;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io::{self, SeekFrom};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 /// Bytes that one answer holds in memory at a time.
@@ -141,7 +143,10 @@ pub(super) async fn open(results: &dyn Results, name: &str) -> Result<(Box<dyn R
 }
 
 fn unreadable(error: &io::Error) -> Failure {
-    tracing::error!(%error, "the file of a simple capture could not be read");
+    static SAID: Seldom = Seldom::new();
+    if SAID.may(Instant::now()) {
+        tracing::error!(%error, "the file of a simple capture could not be read; more within a minute are not told");
+    }
     Failure::new(Code::RecordFailed, "this host could not read the file; ask its operator")
 }
 

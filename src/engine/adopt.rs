@@ -191,7 +191,10 @@ impl Engine {
         reply: oneshot::Sender<Result<watch::Receiver<PartState>, Refusal>>,
     ) {
         match self.find_part(&account, &id) {
-            None => self.stored(account, id, reply, |job| Ok(watch::channel(PartState::ended(&job)).1)),
+            None => self.stored(account, id, reply, |job| match job.status.ended() {
+                true => Ok(watch::channel(PartState::ended(&job)).1),
+                false => Err(Refusal::NotFound(job.id)),
+            }),
             Some(serial) => {
                 let Some(state) = self.part_state(serial) else {
                     let _caller_gone = reply.send(Err(Refusal::NotFound(id)));

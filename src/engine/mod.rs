@@ -37,9 +37,11 @@ pub use planes::{Planes, PortCounts, PortsRead};
 
 use crate::block::Heartbeat;
 use crate::job::{AccountId, CaptureId, ClockSteps, Job};
+use crate::limits::{READS_MAX, READS_PER_ACCOUNT_MAX};
 use crate::pcap::Origin;
 use crate::spool::{Event, Feed};
 use crate::store::{Confirmation, StoreError, Writer};
+use crate::turns::Turns;
 use crate::worker::{Budget, ClockReading, Sample};
 use jiff::Timestamp;
 use machine::{Config, Counted, Input, Machine, Now, ReplyId, Serial};
@@ -107,6 +109,8 @@ pub struct Engine {
     resources: BTreeMap<Serial, Resources>,
     recording: Option<recording::Recorder>,
     estimates: estimate::Estimates,
+    /// Turns at the store.
+    reads: Arc<Turns>,
     replies: HashMap<ReplyId, Reply>,
     last_reply: ReplyId,
     /// Parts of which the store is asked whether they were here before.
@@ -147,6 +151,7 @@ impl Engine {
             recording: planes.history.clone().map(recording::Recorder::new),
             planes,
             estimates: estimate::Estimates::default(),
+            reads: Turns::new(READS_MAX, READS_PER_ACCOUNT_MAX),
             extended_at: Duration::ZERO,
             assignments,
             changes: VecDeque::new(),
@@ -369,6 +374,7 @@ fn config(planes: &Planes, streams: usize) -> Config {
         site: planes.site.clone(),
         slots: planes.captures_max,
         admits: planes.admits,
+        accounts: planes.accounts.len(),
         full_per_account: planes.full_per_account,
         account: planes.account,
         simple_interval: planes.simple_interval,

@@ -55,7 +55,8 @@ pub(super) fn door(plan: &Plan, router: Router, tls: Option<Arc<Tls>>) -> Door {
 /// What the dashboard needs.
 pub(super) fn ui(plan: &Plan, is_tls: bool, listen: SocketAddr) -> Ui {
     let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
-    Ui::new(Site { is_tls, listen, hosts, origin }, view_bytes_per_second)
+    let site = Site { is_tls, listen, hosts, origin };
+    Ui::new(site, view_bytes_per_second).with_accounts(plan.accounts.len())
 }
 
 /// What accounts are told of this host.

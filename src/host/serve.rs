@@ -48,6 +48,8 @@ use tokio::sync::oneshot;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
+/// How long an orderly end waits for threads that read a disk.
+const READS_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long the end may take once a task has died, and tasks beyond the requests that are at work.
 const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
@@ -155,15 +157,20 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
     let result = runtime.block_on(run(&plan, engine, listener, tls, &storage, observation));
+    let mut left = Some(runtime);
     if let Err(error) = &result {
         tracing::error!(%error, "the host ends");
         // What the dead task waited for, or others wait for of it, may never come.
-        runtime.shutdown_background();
+        left.take().into_iter().for_each(Runtime::shutdown_background);
         end_in(LAST_TIME_MAX);
     }
     plane.stop();
     ports::log_counters(&counts.finish());
     storage.take_in();
+    if let Some(runtime) = left {
+        // Everything is written. A thread that still reads for somebody who is gone keeps nobody.
+        runtime.shutdown_timeout(READS_TIME_MAX);
+    }
     tracing::info!("ended");
     result
 }

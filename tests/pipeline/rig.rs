@@ -298,9 +298,7 @@ impl Host {
         judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
         let spool = Arc::new(Spool::open(options.spool(&spool_dir))?);
         let id = name_spool(&spool_dir)?;
-        if known.as_ref() != Some(&id) {
-            store.set_spool(&id)?;
-        }
+        known.filter(|known| *known == id).map_or_else(|| store.set_spool(&id), |_| Ok(()))?;
         let history = options.history.map(|config| History::open(config, Arc::clone(&spool)));
         let history = history.transpose()?.map(Arc::new);
         let config = DataPlaneConfig {

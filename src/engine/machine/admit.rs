@@ -10,6 +10,7 @@ use crate::engine::handle::Refusal;
 use crate::job::{AccountId, BucketTerms, CaptureId, Job, Kind, Request};
 use crate::matcher::Filter;
 use crate::pcap::ObjectFormat;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Machine {
@@ -75,6 +76,7 @@ impl Machine {
             Kind::Simple => self.admit_simple(now.mono, request)?,
         }
         let slot = self.free_slot()?;
+        self.admit_to_slots(&request.account)?;
         let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
         Ok((slot, filter))
     }
@@ -89,6 +91,23 @@ impl Machine {
             return Err(Refusal::NoBlocks(self.config.admits));
         }
         Ok(slot)
+    }
+
+    /// Leaves a slot for each account that has none, as far as half of them suffice: an account that has one takes no more
+    /// than what is left. So captures that match nothing and take no disk keep nobody from the first one.
+    fn admit_to_slots(&self, account: &AccountId) -> Result<(), Refusal> {
+        let holders = self.captures.values().filter(|capture| capture.slot.is_some());
+        let holders: Vec<&AccountId> = holders.map(|capture| &capture.job.request.account).collect();
+        if !holders.contains(&account) {
+            return Ok(());
+        }
+        let room = self.config.slots.min(self.config.admits);
+        let others: BTreeSet<&AccountId> = holders.iter().copied().collect();
+        let kept = self.config.accounts.saturating_sub(others.len()).min(room / 2);
+        match room.saturating_sub(holders.len()) > kept {
+            true => Ok(()),
+            false => Err(Refusal::SlotsKept { slots: room, kept }),
+        }
     }
 
     /// An account's full captures that take packets and were accepted here. One without a slot takes none any more: its upload keeps

@@ -11,6 +11,8 @@ use crate::matcher::FilterV1;
 use crate::pcap::Container;
 use crate::worker::SlotTotals;
 
+mod fair;
+
 const STREAMS: usize = 2;
 
 struct Bench {
@@ -30,6 +32,7 @@ pub(super) fn config() -> Config {
         site: None,
         slots: 4,
         admits: 3,
+        accounts: 1,
         full_per_account: 1,
         simple_interval: Duration::from_secs(60),
         simple_one_in: None,
@@ -78,9 +81,7 @@ fn word(effect: &Effect) -> String {
         Effect::Attach { slot, .. } => format!("attach {slot}"),
         Effect::EndBudget { ended, .. } => format!("end budget {ended:?}"),
         Effect::Detach { slot, .. } => format!("detach {slot}"),
-        Effect::Raise { .. } => "raise".to_owned(),
-        Effect::Lower { .. } => "lower".to_owned(),
-        Effect::Resample { .. } => "resample".to_owned(),
+        Effect::Raise { .. } | Effect::Lower { .. } | Effect::Resample { .. } => "steer".to_owned(),
         Effect::RefuseWrites { .. } => "refuse writes".to_owned(),
         Effect::Note { .. } => "note".to_owned(),
         Effect::SettleCounts { .. } => "settle counts".to_owned(),

@@ -150,6 +150,7 @@ pub(super) fn config() -> Config {
         site: None,
         slots: SLOTS,
         admits: ADMITS,
+        accounts: ACCOUNTS,
         full_per_account: FULL_PER_ACCOUNT,
         simple_interval: INTERVAL,
         simple_one_in: None,
