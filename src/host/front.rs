@@ -1,5 +1,5 @@
-//! The API put together: routes, door, what accounts are told. Owns how a plan becomes these; needs neither DPDK, ports nor a spool, and
-//! whoever does the captures stands behind [`Captures`].
+//! The API put together: routes, door, what accounts are told. Owns how a plan becomes these; needs neither DPDK, ports nor a spool. What
+//! does the captures stands behind [`Captures`].
 //!
 //! Invariant: what is served is the same, whether one host stands behind it or many.
 
