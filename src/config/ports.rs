@@ -7,6 +7,7 @@ use super::plan::PortPlan;
 use super::problem::Problem;
 use super::rules::Rules;
 use crate::drivers::Bus;
+use crate::interface::Device;
 use crate::limits;
 
 /// `workers`: the cores of all workers.
@@ -81,7 +82,8 @@ fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
 fn pace(rules: &mut Rules, port: &file::Port, device: &str, key: &str) -> u64 {
     let why = "zero for as many as there are, up to what no device paces";
     let pace = rules.range(key, port.pace_pps, (0, 100_000_000), why);
-    let has_wire = Bus::of(device) != Bus::Virtual || opens_interface(device);
+    let is_interface = Device::parse(device).is_some();
+    let has_wire = is_interface || Bus::of(device) != Bus::Virtual || opens_interface(device);
     if pace > 0 && has_wire {
         let advice = "remove it: a wire cannot be made to wait, so its frames would be lost in the device; it is for software devices \
                       such as net_pcap and net_null";
