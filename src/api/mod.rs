@@ -24,6 +24,7 @@ mod host;
 mod paging;
 mod pcaps;
 mod query;
+mod rates;
 mod result;
 mod results;
 mod route;

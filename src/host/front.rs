@@ -87,6 +87,7 @@ fn offers(plan: &Plan, history: Option<Arc<History>>) -> Offers {
 fn accounts(plan: &Plan) -> Accounts {
     let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
     Accounts::new(accounts, plan.api.failed_authentications_max)
+        .with_rate(plan.api.requests_per_second_max)
         .with_operators(plan.operators.iter().copied())
 }
 
