@@ -17,7 +17,7 @@ use crate::deliver::{manifest_name, signature_name};
 use crate::http::Standing;
 use crate::job::{AccountId, BucketTerms, Job, Kind, ObjectInfo, ObjectRange};
 use crate::seldom::SeldomOfEach;
-use crate::upload::{FileStore, ObjectStore, UploadError, within};
+use crate::upload::{ObjectStore, UploadError, within};
 use axum::body::HttpBody as _;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawPathParams, State};
@@ -57,7 +57,7 @@ pub(super) fn routes() -> Routes {
 /// Where a capture's files are.
 async fn store(api: &ApiState, job: &Job) -> Result<Arc<dyn ObjectStore>, UploadError> {
     match &job.request.destination {
-        None => Ok(Arc::new(FileStore::of_spool(api.simple_dir.clone()))),
+        None => Ok(api.results.store()),
         Some(destination) => {
             let kept = BucketTerms { keys: job.keys.clone(), proof: job.proof.clone() };
             api.ownership.open_to_read(&job.request.account, destination, kept).await
@@ -124,7 +124,7 @@ async fn object(
     let found = &found;
     if job.request.kind == Kind::Simple {
         audit(&parts, &format!("view of {}", job.id), Some(&account));
-        let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
+        let (file, bytes) = download::open(&*api.results, &found.name).await?;
         return answer(&headers, found, &etag(found, None), bytes, Source::File(file)).await;
     }
     let place = place(&api, &parts, &account)?;
@@ -209,8 +209,8 @@ async fn manifest(
     let place = place(&api, &parts, &account)?;
     audit(&parts, &format!("view of the manifest of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
-    let text = ask(&job, store.get(&manifest_name(&job.id), MANIFEST_BYTES_MAX)).await?;
-    let signature = store.get(&signature_name(&job.id), 4096).await;
+    let text = ask(&job, store.get(&manifest_name(&job.part()), MANIFEST_BYTES_MAX)).await?;
+    let signature = store.get(&signature_name(&job.part()), 4096).await;
     let signature = signature.ok().map(|bytes| STANDARD.encode(bytes));
     // Seconds of work on a large one, which is no work for the threads that answer everybody.
     let answer = tokio::task::spawn_blocking(move || signed(&job, &text, signature));

@@ -120,9 +120,9 @@ fn routes_with(
     let buckets = Arc::new(Embedded::open(&dir.join("db")).unwrap());
     let keys = BucketKeys::new(buckets.clone(), None);
     router(ApiState {
-        captures,
+        captures: Arc::new(captures),
         ownership: Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10)),
-        simple_dir: dir.join("simple"),
+        results: Arc::new(OwnResults(dir.join("simple"))),
         accounts: accounts.with_operators([Sha256::digest("an-operator").into()]),
         rules,
         offers: Offers::default(),

@@ -35,6 +35,8 @@ sections! {
         version: u64 = VERSION,
         /// `[host]`
         host: Host = Host::default(),
+        /// `[fleet]`; a host that stands alone when absent.
+        fleet: Option<Fleet> = None,
         /// `[dpdk]`
         dpdk: Dpdk = Dpdk::default(),
         /// `[[port]]`
@@ -75,6 +77,13 @@ sections! {
         /// The data centre that requests address.
         colo: String = "local".to_owned(),
     }
+    /// `[fleet]`
+    Fleet {
+        /// Of the fleet.
+        name: String = String::new(),
+        /// What this process does: `api`, `capture` or both.
+        roles: Vec<String> = vec!["api".to_owned(), "capture".to_owned()],
+    }
     /// `[dpdk]`
     Dpdk {
         /// Arguments of `rte_eal_init`.
@@ -96,6 +105,8 @@ sections! {
         required: bool = true,
         /// Cores that poll its queues; any of `cores.workers` when empty.
         workers: Vec<u64> = Vec::new(),
+        /// Frames a second that are taken of a software device; as many as there are when zero.
+        pace_pps: u64 = 0,
     }
     /// `[cores]`
     Cores {
@@ -105,6 +116,8 @@ sections! {
         writers: Vec<u64> = vec![0],
         /// Cores that merge and send what was captured; those of `cores.writers` when empty.
         delivery: Vec<u64> = Vec::new(),
+        /// `spin` or `sleep`.
+        when_idle: String = "spin".to_owned(),
     }
     /// `[blocks]`
     Blocks {

@@ -21,6 +21,7 @@ fn full() -> File {
         ..File::default()
     };
     file.host.id = Some(String::new());
+    file.fleet = Some(Fleet::default());
     file.spool.account_percent = Some(1);
     file.upload.memory_bytes_max = Some(ByteSize(1));
     file.upload.objects_in_flight = Some(1);

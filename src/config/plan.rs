@@ -12,7 +12,7 @@ use crate::ownership::ProofRules;
 use crate::pcap::ObjectFormat;
 use crate::spool::SpoolConfig;
 use crate::upload::StoresConfig;
-use crate::worker::{Dealt, Sample, Timers, Wish, deal};
+use crate::worker::{Dealt, Sample, Timers, WhenIdle, Wish, deal};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,9 +23,11 @@ use std::time::Duration;
 pub struct Plan {
     /// Who this host is.
     pub host: HostPlan,
+    /// What it is one of, if it does not stand alone.
+    pub fleet: Option<FleetPlan>,
     /// Arguments of `rte_eal_init`, without the program's name.
     pub eal: Vec<String>,
-    /// At least one.
+    /// At least one, if the process captures.
     pub ports: Vec<PortPlan>,
     /// Which threads run where.
     pub cores: CoresPlan,
@@ -76,6 +78,17 @@ pub struct HostPlan {
     pub colo: String,
 }
 
+/// The fleet that a host is one of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetPlan {
+    /// 1 to 32 of `a-z 0-9 -`.
+    pub name: String,
+    /// Whether it serves the API to customers.
+    pub serves: bool,
+    /// Whether it captures: only then it has ports, cores and a spool.
+    pub captures: bool,
+}
+
 /// One DPDK port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPlan {
@@ -93,6 +106,8 @@ pub struct PortPlan {
     pub required: bool,
     /// Cores that poll its queues, all of them in [`CoresPlan::workers`]; any when empty.
     pub workers: Vec<usize>,
+    /// Frames a second that are taken of it, over all of its queues; as many as there are when zero.
+    pub pace_pps: u64,
 }
 
 impl PortPlan {
@@ -145,6 +160,8 @@ pub struct CoresPlan {
     pub writers: Vec<usize>,
     /// Merges run here. May be writers' cores.
     pub delivery: Vec<usize>,
+    /// What workers do while no packets come.
+    pub when_idle: WhenIdle,
 }
 
 /// The arena between workers and writers.

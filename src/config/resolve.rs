@@ -6,10 +6,11 @@ use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
 use super::rules::Rules;
-use super::{ByteSize, Problem, accounts, ports::ports, tenancy, ui};
+use super::{ByteSize, Problem, accounts, fleet, ports::ports, tenancy, ui};
 use crate::api;
 use crate::block::Hugepages;
 use crate::history::HistoryConfig;
+use crate::job::is_label;
 use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
 use crate::ownership::ProofRules;
@@ -18,7 +19,7 @@ use crate::spool::{SpoolConfig, WriteMode, part_of};
 use crate::upload::{
     ClosedDir, GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig,
 };
-use crate::worker::{Sample, Timers};
+use crate::worker::{Sample, Timers, WhenIdle};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let shares = tenancy::shares(&mut rules, file);
     let (spool, workers) = spool(&mut rules, &file.spool, &shares, file.account.len());
     let host = host(&mut rules, &file.host, host_name);
+    let fleet = fleet::resolve(&mut rules, file, &host);
+    let captures = fleet.as_ref().is_none_or(|fleet| fleet.captures);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
     let closed = closed(&spool.dir, &store.path);
@@ -68,7 +71,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         tenancy::deliveries(&mut rules, &file.upload, (capture.captures_max, cores.delivery.len()), upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
-        ports: ports(&mut rules, &file.port, &cores.workers),
+        ports: if captures { ports(&mut rules, &file.port, &cores.workers) } else { Vec::new() },
+        fleet,
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store,
         high_water_percent: high_water(&mut rules, &file.spool),
@@ -89,13 +93,10 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         workers,
         spool,
     };
-    blocks_are_enough(&mut rules, &plan);
+    if captures {
+        blocks_are_enough(&mut rules, &plan);
+    }
     (plan, rules.problems)
-}
-
-fn is_label(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 fn host(rules: &mut Rules, host: &file::Host, host_name: &str) -> HostPlan {
@@ -150,8 +151,10 @@ fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
                       another one, which control shares";
         rules.wrong("cores.writers", core, advice);
     }
+    let choices = [("spin", WhenIdle::Spin), ("sleep", WhenIdle::Sleep)];
+    let when_idle = rules.choice("cores.when_idle", &cores.when_idle, &choices);
     if cores.delivery.is_empty() {
-        return CoresPlan { workers, delivery: writers.clone(), writers };
+        return CoresPlan { workers, delivery: writers.clone(), writers, when_idle };
     }
     let delivery = core_list(rules, "cores.delivery", &cores.delivery);
     for core in workers.iter().filter(|core| delivery.contains(core)) {
@@ -159,7 +162,7 @@ fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
                       such as those of cores.writers";
         rules.wrong("cores.delivery", core, advice);
     }
-    CoresPlan { workers, writers, delivery }
+    CoresPlan { workers, writers, delivery, when_idle }
 }
 
 fn core_list(rules: &mut Rules, key: &str, cores: &[u64]) -> Vec<usize> {

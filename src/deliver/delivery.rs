@@ -21,7 +21,7 @@ use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::round::Round;
 use super::route::{Route, sweep_store};
 use super::words::Words;
-use crate::job::{CaptureId, ObjectInfo};
+use crate::job::{ObjectInfo, PartId};
 use crate::limits::OBJECTS_IN_FLIGHT_MAX;
 use crate::merge::{Consumed, Fault, MergeError, Shape};
 use crate::spool::{Feed, Spool, spool_id};
@@ -41,7 +41,7 @@ const DISK_ATTEMPTS: u32 = 8;
 
 /// What a delivery needs to know.
 pub(crate) struct Delivery {
-    pub id: CaptureId,
+    pub part: PartId,
     pub dir: PathBuf,
     pub queues: usize,
     pub shape: Shape,
@@ -341,8 +341,8 @@ impl Delivery {
             self.reporter.tell(Report::Delivered(result));
             if self.retry.is_given_up() {
                 // Its directory is to go, and the store may be the one that does not answer.
-                let (route, id) = (self.route.clone(), self.id.clone());
-                tokio::spawn(async move { sweep_store(&route, std::slice::from_ref(&id)).await });
+                let (route, part) = (self.route.clone(), self.part.clone());
+                tokio::spawn(async move { sweep_store(&route, std::slice::from_ref(&part)).await });
                 return;
             }
             return self.sweep().await;
@@ -363,10 +363,10 @@ impl Delivery {
         self.reporter.tell(Report::Delivered(result));
     }
 
-    /// Removes what the store still holds of uploads of this capture, none of which is in progress any more. An upload whose
+    /// Removes what the store still holds of uploads of this part, none of which is in progress any more. An upload whose
     /// begin was carried out and whose answer was lost is known to nobody else.
     async fn sweep(&self) {
-        let is_clean = sweep_store(&self.route, std::slice::from_ref(&self.id)).await;
+        let is_clean = sweep_store(&self.route, std::slice::from_ref(&self.part)).await;
         let dir = self.dir.clone();
         // An attempt before, or a dead process, may have noted what is gone now.
         let noted =

@@ -1,7 +1,7 @@
 //! The journal after crashes and on damaged disks. Owns these expectations.
 
 use super::*;
-use crate::job::CaptureId;
+use crate::job::{CaptureId, PartId};
 use crate::pcap::ObjectFormat;
 use std::fs;
 
@@ -24,7 +24,7 @@ fn named(name: String, n: u64) -> Entry {
 
 /// Entry `n` as a delivery writes it.
 fn entry(id: &CaptureId, n: u32) -> Entry {
-    named(super::super::manifest::object_name(id, n, ObjectFormat::default()), u64::from(n))
+    named(super::super::manifest::object_name(&PartId::alone(id), n, ObjectFormat::default()), u64::from(n))
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_journal_without_a_copy_is_read_as_before_there_were_copies() {
 fn a_line_of_a_newer_program_is_read_and_one_of_an_older_program_too() {
     let dir = tempfile::tempdir().unwrap();
     let id = CaptureId::random();
-    let name = |n| super::super::manifest::object_name(&id, n, ObjectFormat::default());
+    let name = |n| super::super::manifest::object_name(&PartId::alone(&id), n, ObjectFormat::default());
     let older = format!(
         r#"{{"object":{{"name":"{}","bytes":24,"packets":0,"first_ns":0,"last_ns":0,"sha256":""}},"cuts":[{{"sequence":1,"offset":0}}],"is_last":false}}"#,
         name(0)

@@ -98,7 +98,7 @@ impl<'a> Work<'a> {
         let (store, format) = (self.store, delivery.shape.format);
         let mut sink = Sink { work: self, number, kept, complete: None };
         let object = (format, number);
-        let delivered = relay((store, &delivery.id), object, guarded, &mut sink, None, &mut leave).await;
+        let delivered = relay((store, &delivery.part), object, guarded, &mut sink, None, &mut leave).await;
         let complete = sink.complete;
         if let Ok(Err(source)) = guard.await {
             return Err(Fate::Upload(delivery.unwritable(source)));

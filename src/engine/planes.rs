@@ -6,7 +6,7 @@
 use super::machine::AccountBounds;
 use crate::deliver::{Pace, Places, SigningKey};
 use crate::history::History;
-use crate::job::{AccountId, Ledger, PortDrops};
+use crate::job::{AccountId, Ledger, PortDrops, Site};
 use crate::matcher::PrefixSet;
 use crate::ownership::BucketKeys;
 use crate::pcap::{ObjectFormat, Origin};
@@ -74,6 +74,8 @@ pub struct Planes {
     pub host: String,
     /// This host's colo.
     pub colo: String,
+    /// Both as names of objects have them, if this host is one of a fleet.
+    pub site: Option<Site>,
     /// What accounts may see; one that is not in here may see every packet.
     pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
     /// The number of each account at the workers.

@@ -6,6 +6,8 @@
 
 mod dataplane;
 mod descriptors;
+#[cfg(any(feature = "dpdk", test))]
+mod front;
 #[cfg(feature = "dpdk")]
 mod identity;
 #[cfg(feature = "dpdk")]

@@ -4,6 +4,7 @@
 //! task that dies ends the process with an error.
 
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::front::{self, Behind};
 use super::load;
 use super::memory;
 use super::observation::{Observation, Viewers};
@@ -18,24 +19,22 @@ use super::signals::{self, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
-use crate::api::{self, Accounts, ApiState, Offers, OldestNs, Ui};
+use crate::api::OwnResults;
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
-use crate::config::{Account, Plan, Topology, UiPlan};
-use crate::dashboard::Site;
+use crate::config::{Account, Plan, Topology};
 use crate::deliver::{KeyError, Pace, PaceRules, Places};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes};
 use crate::history::HistoryError;
-use crate::http::{self, Bounds, Door, Tls, TlsError};
+use crate::http::{self, Tls, TlsError};
 use crate::job::AccountId;
-use crate::limits::CONNECTIONS_OF_OPERATORS;
 use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
 use crate::store::StoreError;
 use crate::upload::UploadError;
-use crate::worker::{Dealt, Payer, Sample, WorkerHandle};
+use crate::worker::{Dealt, Payer, WorkerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
@@ -205,6 +204,7 @@ fn planes(
         jobs: storage.jobs.clone(),
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
+        site: plan.site(),
         scopes: scopes(&plan.accounts),
         payers: payers(&plan.accounts),
         captures_max: plan.capture.captures_max,
@@ -213,7 +213,7 @@ fn planes(
         upload_pause_max: plan.upload.retry_pause,
         high_water_percent: plan.high_water_percent,
         object_format: plan.capture.format,
-        origin: origin::of_host(&plan.ports),
+        origin: origin::of_host(&plan.ports, plan.site().as_ref()),
         signing_key: storage.signing_key.clone(),
         full_per_account: plan.capture.full_per_account,
         accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
@@ -320,32 +320,27 @@ async fn run(
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();
     tasks.spawn("engine", engine.run(actions));
-    let simple_dir = storage.simple_dir();
     let retention = tasks.spawn("retention", retention::keep(plan, storage));
     let pruning = tasks.spawn("pruning", pruning::keep(plan, storage));
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let ui = ui(plan, tls.is_some(), listen);
+    let ui = front::ui(plan, tls.is_some(), listen);
     let viewers = Viewers { live: Arc::clone(&ui.live), streams: Arc::clone(&ui.streams) };
     let live = Arc::clone(&ui.live);
-    let router = api::router(ApiState {
+    let behind = Behind {
+        captures: Arc::new(handle.clone()),
+        results: Arc::new(OwnResults(storage.simple_dir())),
         ownership,
-        simple_dir,
-        captures: handle.clone(),
-        accounts: accounts(plan),
-        rules: plan.rules.clone(),
-        offers: offers(plan, storage),
-        ui,
-        request_bytes_max: plan.api.request_bytes_max,
-        request_time_max: plan.api.request_timeout,
-    });
+        history: storage.history.clone(),
+    };
+    let router = front::router(plan, behind, ui);
     let router = observation.counted(router);
     let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
     tasks.spawn(
         "api",
-        http::serve(listener, door(plan, router, tls), async {
+        http::serve(listener, front::door(plan, router, tls), async {
             let _ended_or_dropped = api_ends.await;
         }),
     );
@@ -375,52 +370,6 @@ async fn run(
     drop(handle);
     observation.finish();
     tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
-}
-
-/// The way into the API.
-fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
-    // A host without operators, or with hardly any connections, reserves none.
-    let reserved = if plan.operators.is_empty() { 0 } else { CONNECTIONS_OF_OPERATORS };
-    let bounds = Bounds {
-        operators_reserved: reserved.min(plan.api.connections_max / 2),
-        connections_per_peer_max: plan.api.connections_per_peer_max,
-        connections_per_account_max: plan.api.connections_per_account_max,
-        ..Bounds::new(plan.api.connections_max, plan.api.request_timeout)
-    };
-    Door { router, answer: api::fault, bounds, tls, proxies: plan.api.trusted_proxies.clone() }
-}
-
-/// What accounts are told of this host.
-fn offers(plan: &Plan, storage: &Storage) -> Offers {
-    let stores = &plan.upload.stores;
-    let schemes = [
-        ("s3", true),
-        ("gs", stores.gcs.is_some()),
-        ("r2", stores.r2.is_some()),
-        ("file", stores.allow_file),
-    ];
-    let history = storage.history.clone();
-    let restricted = plan.accounts.iter().filter(|account| !account.prefixes.is_empty());
-    let prefixes =
-        restricted.map(|one| (one.id.clone(), one.prefixes.iter().map(ToString::to_string).collect()));
-    Offers {
-        host: plan.host.id.clone(),
-        simple_interval_seconds: plan.capture.simple_interval.as_secs(),
-        simple_one_in: plan.capture.simple_sample.map_or(1, Sample::one_in),
-        simple_retention_seconds: plan.capture.simple_retention.as_secs(),
-        full_per_account: plan.capture.full_per_account,
-        destinations: schemes.into_iter().filter(|(_, may)| *may).map(|(scheme, _)| scheme).collect(),
-        prefixes: prefixes.collect(),
-        history_one_in: plan.history.map(|history| history.sample.map_or(1, Sample::one_in)),
-        history_oldest_ns: history.map(|history| -> OldestNs { Box::new(move || history.oldest_ns()) }),
-    }
-}
-
-/// What the dashboard needs.
-fn ui(plan: &Plan, is_tls: bool, listen: SocketAddr) -> Ui {
-    let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
-    let site = Site { is_tls, listen, hosts, origin };
-    Ui::new(site, view_bytes_per_second).with_accounts(plan.accounts.len())
 }
 
 /// What SIGHUP does: the certificate is read again, as it was renewed.
@@ -467,6 +416,7 @@ pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
         accounts: plan.accounts.len(),
         hugepages: plan.blocks.hugepages,
         timers: plan.workers.timers,
+        when_idle: plan.cores.when_idle,
         bypasses_lanes: plan.workers.bypasses_lanes,
     }
 }
@@ -483,11 +433,4 @@ fn payers(accounts: &[Account]) -> HashMap<AccountId, Payer> {
 fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
     let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
     restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
-}
-
-fn accounts(plan: &Plan) -> Accounts {
-    let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
-    Accounts::new(accounts, plan.api.failed_authentications_max)
-        .with_rate(plan.api.requests_per_second_max)
-        .with_operators(plan.operators.iter().copied())
 }

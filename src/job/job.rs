@@ -2,7 +2,7 @@
 //!
 //! Invariant: a status only moves along `pending → running → conversion_pending → conversion_running → success | failed`.
 
-use super::{KeptSeries, Ledger, ObjectSums};
+use super::{KeptSeries, Ledger, ObjectSums, PartId, Site};
 use crate::job::{BucketProof, Destination, Sealed};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, Content};
@@ -227,6 +227,9 @@ impl ObjectInfo {
 pub struct Job {
     /// Its id.
     pub id: CaptureId,
+    /// Which host of a fleet it is of; none of a host that stands alone. Its objects have the host in their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
     /// What was asked for.
     pub request: Request,
     /// When it was accepted.
@@ -290,6 +293,7 @@ impl Job {
     ) -> Self {
         Self {
             id,
+            site: None,
             request,
             submitted,
             started: None,
@@ -308,6 +312,12 @@ impl Job {
             series: None,
             other: serde_json::Map::new(),
         }
+    }
+
+    /// What this host writes of the capture.
+    #[must_use]
+    pub fn part(&self) -> PartId {
+        PartId { capture: self.id.clone(), site: self.site.clone() }
     }
 
     /// Its counts over time as they are recorded; none if there were counts and nobody kept them second by second.
@@ -333,9 +343,10 @@ impl Job {
     /// The record without its list of objects.
     #[must_use]
     pub fn without_objects(&self) -> Self {
-        let Self { id, request, error_message, keys, proof, series, other, .. } = self;
+        let Self { id, site, request, error_message, keys, proof, series, other, .. } = self;
         Self {
             id: id.clone(),
+            site: site.clone(),
             request: request.clone(),
             submitted: self.submitted,
             started: self.started,

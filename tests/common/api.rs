@@ -4,8 +4,9 @@
 use axum::Router;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use trawl::api::{Accounts, ApiState, Credential, Offers, Role, Rules, Secret, Ui, router};
+use trawl::api::{Accounts, ApiState, Credential, Offers, OwnResults, Role, Rules, Secret, Ui, router};
 use trawl::engine::Handle;
 use trawl::job::AccountId;
 use trawl::ownership::Ownership;
@@ -24,9 +25,9 @@ pub fn api(
         (AccountId((*name).to_owned()), vec![Credential { secret, role: Role::Write }])
     });
     router(ApiState {
-        captures,
+        captures: Arc::new(captures),
         ownership,
-        simple_dir,
+        results: Arc::new(OwnResults(simple_dir)),
         accounts: Accounts::new(accounts, 10),
         rules: Rules {
             colo: "tst01".to_owned(),

@@ -14,7 +14,7 @@ use trawl::engine::{AccountBounds, Engine, Handle, Planes};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
-use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
+use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request, Site};
 use trawl::job::{ObjectInfo, ObjectRange};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
@@ -24,7 +24,7 @@ use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode, judge, name_spool, spool_id};
 use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
 use trawl::upload::{S3Config, Stores, StoresConfig};
-use trawl::worker::{Sample, Timers};
+use trawl::worker::{Sample, Timers, WhenIdle};
 
 #[path = "../common/burst.rs"]
 mod burst;
@@ -247,6 +247,9 @@ pub struct Options {
     pub captures_max: usize,
     pub timers: Timers,
     pub upload_pause_max: Duration,
+    /// Its name, if it is one of a fleet.
+    pub fleet_host: Option<&'static str>,
+    pub when_idle: WhenIdle,
 }
 
 impl Default for Options {
@@ -263,6 +266,8 @@ impl Default for Options {
             captures_max: 64,
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
             upload_pause_max: Duration::from_secs(20),
+            fleet_host: None,
+            when_idle: WhenIdle::Spin,
         }
     }
 }
@@ -315,11 +320,13 @@ impl Host {
             accounts: 0,
             hugepages: Hugepages::Never,
             timers: options.timers,
+            when_idle: options.when_idle,
             bypasses_lanes: false,
         };
         let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;
         let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
         let engine = Engine::new(Planes {
+            site: options.fleet_host.and_then(|host| Site::new("tst01", host)),
             workers,
             queues: plane.queues.clone(),
             clock: Arc::clone(&plane.clock),
@@ -330,7 +337,7 @@ impl Host {
             contact_time_max: Duration::from_secs(10),
             jobs: jobs.clone(),
             simple_dir: dir.join("simple"),
-            host: "rig".to_owned(),
+            host: options.fleet_host.unwrap_or("rig").to_owned(),
             colo: "tst01".to_owned(),
             scopes,
             payers: HashMap::new(),
@@ -344,7 +351,7 @@ impl Host {
             origin: Default::default(),
             signing_key: None,
             full_per_account: options.full_per_account,
-            accounts: Vec::new(),
+            accounts: options.fleet_host.map(|_| AccountId("a".to_owned())).into_iter().collect(),
             account: AccountBounds::of(options.bytes_max, 100, 1),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
             objects_in_flight: 4,
@@ -579,7 +586,7 @@ impl Rig {
 /// Holds the files of a folder against their manifest and that against the job.
 pub fn verify(bucket: &Path, job: &Job) -> Found {
     job.ledger.check().unwrap();
-    let manifest = Manifest::parse(&std::fs::read(bucket.join(manifest_name(&job.id))).unwrap()).unwrap();
+    let manifest = Manifest::parse(&std::fs::read(bucket.join(manifest_name(&job.part()))).unwrap()).unwrap();
     assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects));
     let mut found = Found::default();
     let mut last_ns = 0;

@@ -3,8 +3,10 @@
 //!
 //! Invariant: the ledger that is read in any phase obeys its equations.
 
+use super::super::adopt::PartStage;
 use super::super::handle::Refusal;
 use super::super::planes::ledger;
+use super::adopt::Adopted;
 use super::{Effect, Now, ReplyId, Serial};
 use crate::job::{Job, Kind, Ledger, ObjectRange, ObjectSums, PortDrops, Progress, Status, StopReason};
 use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
@@ -141,6 +143,8 @@ pub(in super::super) struct Capture {
     /// Of the last job that was handed to the store.
     pub(super) version: u64,
     pub(super) notes: Notes,
+    /// What another node decided, if it accepted the capture.
+    pub adopted: Option<Adopted>,
     /// When it was asked for.
     pub(super) asked_at: Duration,
     /// When it began to wait for what a shutdown does not wait for.
@@ -179,6 +183,7 @@ impl Capture {
             is_recorded: false,
             version: 0,
             notes: Notes::default(),
+            adopted: None,
             asked_at: Duration::ZERO,
             waits_since: Duration::ZERO,
         }
@@ -199,6 +204,21 @@ impl Capture {
     /// Whether workers may append packets to it.
     pub fn takes_packets(&self) -> bool {
         matches!(self.phase, Phase::Attaching | Phase::Running)
+    }
+
+    /// How far it is, for the node that accepted it.
+    pub fn part_stage(&self) -> PartStage {
+        match self.phase {
+            Phase::Opening { .. } | Phase::Recording { .. } | Phase::Placing { .. } | Phase::Attaching => {
+                PartStage::Accepting
+            }
+            Phase::Running => PartStage::Running,
+            Phase::Removing if self.is_recorded && self.job.status == Status::Success => PartStage::Delivered,
+            Phase::Removing if self.is_recorded => PartStage::Failed,
+            Phase::Closing | Phase::Ending { .. } => PartStage::Counted,
+            _ if self.settled => PartStage::Counted,
+            _ => PartStage::Ending,
+        }
     }
 
     /// Whether it takes no more packets and is not delivered.

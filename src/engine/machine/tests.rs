@@ -29,6 +29,7 @@ pub(super) fn config() -> Config {
     Config {
         host: "h".to_owned(),
         colo: "c".to_owned(),
+        site: None,
         slots: 4,
         admits: 3,
         accounts: 1,
@@ -81,6 +82,7 @@ fn word(effect: &Effect) -> String {
         Effect::Attach { slot, .. } => format!("attach {slot}"),
         Effect::EndBudget { ended, .. } => format!("end budget {ended:?}"),
         Effect::Detach { slot, .. } => format!("detach {slot}"),
+        Effect::Raise { .. } | Effect::Lower { .. } | Effect::Resample { .. } => "steer".to_owned(),
         Effect::RefuseWrites { .. } => "refuse writes".to_owned(),
         Effect::Note { .. } => "note".to_owned(),
         Effect::SettleCounts { .. } => "settle counts".to_owned(),

@@ -34,12 +34,15 @@ impl Capture {
     pub(super) fn manifest(&self, host: &str, colo: &str) -> Manifest {
         let job = &self.job;
         let ledger = job.ledger;
+        // Another process may have begun it, under another config.
+        let (host, colo) = job.site.as_ref().map_or((host, colo), |site| (site.host(), site.colo()));
         Manifest {
             version: MANIFEST_VERSION,
             id: job.id.clone(),
             account: Some(job.request.account.clone()),
             host: host.to_owned(),
             colo: colo.to_owned(),
+            is_part: job.site.is_some(),
             kind: job.request.kind,
             filter_v1: job.request.filter.clone(),
             limits: Limits {
