@@ -66,7 +66,7 @@ async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
-    let (destination, sent) = validate::ownership(&body, &api.rules)?;
+    let (destination, sent) = validate::ownership(&body, &api.terms.now().rules)?;
     let bucket = api.ownership.create(account.clone(), &destination, sent).await?;
     audit(&parts, &format!("challenge in a bucket, {}", bucket.id), Some(&account));
     Ok(success(shown(&api, bucket)))
@@ -79,7 +79,7 @@ async fn prove(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
-    let (destination, challenge) = validate::proof(&body, &api.rules)?;
+    let (destination, challenge) = validate::proof(&body, &api.terms.now().rules)?;
     let bucket = api.ownership.validate(&account, &destination, &challenge).await?;
     audit(&parts, &format!("proof of a bucket, {}", bucket.id), Some(&account));
     Ok(success(shown(&api, bucket)))

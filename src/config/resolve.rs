@@ -5,6 +5,7 @@
 use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
+use super::reload::Written;
 use super::rules::Rules;
 use super::{ByteSize, Problem, accounts, ports::ports, tenancy, ui};
 use crate::api;
@@ -21,6 +22,7 @@ use crate::upload::{
 use crate::worker::{Sample, Timers};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Blocks that each worker needs: two streams in filling, the rest on their way to the disk and back.
@@ -83,6 +85,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         cores,
         workers,
         spool,
+        written: Written(Arc::new(file.clone())),
     };
     blocks_are_enough(&mut rules, &plan);
     (plan, rules.problems)
