@@ -25,6 +25,8 @@ pub mod spool;
 pub mod merge;
 pub mod history;
 pub mod job;
+mod turns;
+mod seldom;
 pub mod upload;
 pub mod deliver;
 pub mod engine;

@@ -75,6 +75,11 @@ pub const CONNECTIONS_OF_OPERATORS: usize = 4;
 /// Streams of one account, and of operators together, which come beside those of accounts.
 pub const STREAMS_PER_ACCOUNT_MAX: usize = 4;
 
+/// Reads of the store for askers at once. A page with a filter may look at thousands of records.
+pub const READS_MAX: usize = 4;
+/// Of one account: one slow page must not hold up what else its dashboard asks for.
+pub const READS_PER_ACCOUNT_MAX: usize = 2;
+
 /// Captures in one list answer (Cloudflare's PCAPs documentation).
 pub const LIST_CAPTURES_MAX: usize = 50;
 

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 
 from . import Failed
-from .machine import free_ports
+from .machine import everywhere, free_ports
 
 START_SECONDS = 60
 POLL_SECONDS = 0.05
@@ -96,7 +96,7 @@ class Appliance:
         self.log = self.work / "trawl.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([binary, "serve", "--config", config], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+                                            stdout=log, stderr=log, preexec_fn=everywhere)
         try:
             self.wait_for(self.answers, START_SECONDS, "trawl does not answer")
         except BaseException:

@@ -76,8 +76,16 @@ def trawl():
     return str(TARGET / "release/trawl")
 
 
+ALLOWED = os.sched_getaffinity(0)
+
+
+def everywhere():
+    """Before a command that chooses its cores by its config: a bench may have left cores itself, and a child inherits that."""
+    os.sched_setaffinity(0, ALLOWED)
+
+
 def cores():
-    found = sorted(os.sched_getaffinity(0))
+    found = sorted(ALLOWED)
     if len(found) < 2:
         raise Failed("a bench needs two cores")
     return found

@@ -273,7 +273,7 @@ pub(super) fn admitted(parts: &Parts, account: Option<&str>) -> Result<(), Failu
 async fn failed(failures: &Arc<Attempts>, peer: Peer, account: &str) -> Failure {
     let verdict = failures.failed(peer, Instant::now());
     if verdict.is_told {
-        journal().audit("authentication failed", Some(account), Some(peer.0.to_string()));
+        journal().failure("authentication failed", account, peer.0.to_string());
         // What stands in a path is a stranger's text: quoted, and no longer than an account's id can be.
         let account: String = account.chars().take(ACCOUNT_CHARS_LOGGED).collect();
         tracing::warn!(

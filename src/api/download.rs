@@ -9,6 +9,7 @@ use super::objects::View;
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use crate::job::{Job, Kind, ObjectInfo, Status};
+use crate::seldom::Seldom;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::request::Parts;
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io::{self, SeekFrom};
 use std::path::Path;
+use std::time::Instant;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -147,7 +149,10 @@ pub(super) async fn open(path: &Path) -> Result<(File, u64), Failure> {
 }
 
 fn unreadable(error: &io::Error) -> Failure {
-    tracing::error!(%error, "the file of a simple capture could not be read");
+    static SAID: Seldom = Seldom::new();
+    if SAID.may(Instant::now()) {
+        tracing::error!(%error, "the file of a simple capture could not be read; more within a minute are not told");
+    }
     Failure::new(Code::RecordFailed, "this host could not read the file; ask its operator")
 }
 

@@ -96,7 +96,9 @@ impl From<Refusal> for Failure {
             Refusal::TooManyWaiting { .. } => Self::new(Code::TooManyWaiting, refusal.to_string()),
             Refusal::ShareFull { .. } => Self::new(Code::ShareFull, refusal.to_string()),
             Refusal::StillCapturing(_) => Self::new(Code::StillCapturing, refusal.to_string()),
-            Refusal::NoSlot(_) | Refusal::NoBlocks(_) => Self::new(Code::NoSlot, refusal.to_string()),
+            Refusal::NoSlot(_) | Refusal::NoBlocks(_) | Refusal::SlotsKept { .. } => {
+                Self::new(Code::NoSlot, refusal.to_string())
+            }
             Refusal::NoSeries => Self::new(Code::NoSeries, refusal.to_string()),
             Refusal::NoEstimate(_) => Self::new(Code::NotSupported, refusal.to_string()),
             Refusal::EstimateTooSoon { seconds_left } => {
@@ -136,7 +138,6 @@ impl From<OwnershipError> for Failure {
                 Self::at("/destination_conf", Code::DestinationSilent, error.to_string())
             }
             OwnershipError::Destination(cause) => {
-                tracing::info!(%error, "a challenge could not be written");
                 let said = cause.customer_text().unwrap_or_else(|| "ask this host's operator".to_owned());
                 let said = format!("the challenge could not be written: {said}");
                 Self::at("/destination_conf", Code::InvalidValue, said)

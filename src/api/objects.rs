@@ -14,28 +14,37 @@ use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use crate::dashboard::StreamPlace;
 use crate::deliver::{manifest_name, signature_name};
+use crate::http::Standing;
 use crate::job::{AccountId, BucketTerms, Job, Kind};
+use crate::seldom::SeldomOfEach;
 use crate::upload::{FileStore, ObjectStore, UploadError, within};
+use axum::body::HttpBody as _;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawPathParams, State};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What one request to a store brings.
 const PIECE_BYTES: u64 = 1 << 20;
 /// How long a store may take for the first of it.
 const STORE_TIME_MAX: Duration = Duration::from_secs(10);
 /// A manifest with ten thousand objects has a few MiB.
-const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+const MANIFEST_BYTES_MAX: u64 = 8 << 20;
+/// What of an answer is handed to its connection at once: the rest waits for a slow reader with its place.
+const ANSWER_PIECE_BYTES: usize = 64 << 10;
+
+/// What customers cause in the log.
+static SAID: SeldomOfEach = SeldomOfEach::new();
 
 /// The routes, without prefix.
 pub(super) fn routes() -> Routes {
@@ -66,7 +75,13 @@ async fn ask<T>(job: &Job, contact: impl Future<Output = Result<T, UploadError>>
 }
 
 fn unread(job: &Job, error: &UploadError) -> Failure {
-    tracing::info!(%error, id = %job.id, "an object could not be read for its owner");
+    let account = &job.request.account;
+    if SAID.may(&account.0, Instant::now()) {
+        tracing::info!(
+            %error, id = %job.id, %account,
+            "an object could not be read for its owner; more of this account within a minute are not told"
+        );
+    }
     if matches!(error, UploadError::NotFound { .. }) {
         let message = "the file is not there any more: this host keeps simple captures for a limited time, and what is in a bucket is its owner's";
         return Failure::new(Code::FileGone, message);
@@ -109,7 +124,7 @@ async fn object(
         let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
         return answer(&headers, found, &etag(found, None), bytes, Source::File(file)).await;
     }
-    let place = place(&api, &account)?;
+    let place = place(&api, &parts, &account)?;
     audit(&parts, &format!("view of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
     // Before anything is answered: whether it can be read at all.
@@ -120,13 +135,17 @@ async fn object(
     answer(&headers, found, &etag, found.bytes, Source::Stored(Box::new(view))).await
 }
 
-fn place(api: &ApiState, account: &AccountId) -> Result<StreamPlace, Failure> {
-    api.ui.views.take(Some(&account.0)).ok_or_else(|| {
+fn place(api: &ApiState, parts: &Parts, account: &AccountId) -> Result<StreamPlace, Failure> {
+    let place = api.ui.views.take(Some(&account.0)).ok_or_else(|| {
         Failure::new(
             Code::TooManyViews,
-            "your account reads as many objects as it may at once; try again in a second",
+            "your account, or this host, reads as many objects as it may at once; try again in a second",
         )
-    })
+    })?;
+    if let Some(standing) = parts.extensions.get::<Arc<Standing>>() {
+        standing.is_a_view();
+    }
+    Ok(place)
 }
 
 /// An object on its way to a viewer.
@@ -173,13 +192,21 @@ async fn manifest(
     if !job.status.ended() {
         return Err(Failure::new(Code::NotEnded, "the capture has not ended; its manifest is written last"));
     }
-    let _place = place(&api, &account)?;
+    let place = place(&api, &parts, &account)?;
     audit(&parts, &format!("view of the manifest of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
     let text = ask(&job, store.get(&manifest_name(&job.id), MANIFEST_BYTES_MAX)).await?;
     let signature = store.get(&signature_name(&job.id), 4096).await;
     let signature = signature.ok().map(|bytes| STANDARD.encode(bytes));
-    let of_this = std::str::from_utf8(&text).ok().filter(|text| {
+    // Seconds of work on a large one, which is no work for the threads that answer everybody.
+    let answer = tokio::task::spawn_blocking(move || signed(&job, &text, signature));
+    let answer = answer.await.map_err(|error| Failure::new(Code::Internal, error.to_string()))??;
+    Ok(held(answer, place))
+}
+
+/// The answer with a manifest, if it is of this capture.
+fn signed(job: &Job, text: &[u8], signature: Option<String>) -> Result<Response, Failure> {
+    let of_this = std::str::from_utf8(text).ok().filter(|text| {
         serde_json::from_str::<Written>(text).is_ok_and(|written| written.id == job.id.as_str())
     });
     let text = of_this.ok_or_else(|| {
@@ -190,6 +217,26 @@ async fn manifest(
         .map_err(|error| Failure::new(Code::RecordFailed, format!("the manifest in the bucket: {error}")))?;
     // A signature is over the text to the byte.
     Ok(success(SignedManifest { manifest, text, signature }))
+}
+
+/// The answer, which keeps its place until its last piece has been taken: a slow reader holds memory as long as that.
+fn held(answer: Response, place: StreamPlace) -> Response {
+    let (mut head, body) = answer.into_parts();
+    if let Some(bytes) = body.size_hint().exact() {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    let rest = (body.into_data_stream(), Bytes::new(), place);
+    let pieces = futures_util::stream::try_unfold(rest, |(mut body, mut whole, place)| async move {
+        while whole.is_empty() {
+            match body.next().await {
+                Some(chunk) => whole = chunk?,
+                None => return Ok::<_, axum::Error>(None),
+            }
+        }
+        let piece = whole.split_to(ANSWER_PIECE_BYTES.min(whole.len()));
+        Ok(Some((piece, (body, whole, place))))
+    });
+    Response::from_parts(head, Body::from_stream(pieces))
 }
 
 #[derive(Serialize)]

@@ -9,8 +9,11 @@ use super::result::date_time;
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use super::validate;
-use crate::ownership::{Proof, ended};
+use crate::job::AccountId;
+use crate::ownership::{OwnershipError, Proof, ended};
+use crate::seldom::SeldomOfEach;
 use crate::store::Bucket;
+use crate::upload::UploadError;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -19,6 +22,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde::Serialize;
+use std::time::Instant;
 
 /// The routes, without prefix.
 pub(super) fn routes() -> Routes {
@@ -67,9 +71,22 @@ async fn create(
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
     let (destination, sent) = validate::ownership(&body, &api.terms.now().rules)?;
-    let bucket = api.ownership.create(account.clone(), &destination, sent).await?;
+    let created = api.ownership.create(account.clone(), &destination, sent).await;
+    let bucket = created.inspect_err(|error| unwritten(&account, error))?;
     audit(&parts, &format!("challenge in a bucket, {}", bucket.id), Some(&account));
     Ok(success(shown(&api, bucket)))
+}
+
+/// Tells the operator why a challenge could not be written, which the customer may not read in all its words.
+fn unwritten(account: &AccountId, error: &OwnershipError) {
+    static SAID: SeldomOfEach = SeldomOfEach::new();
+    let is_of_place = matches!(error, OwnershipError::Destination(cause) if !matches!(cause, UploadError::Unreachable { .. }));
+    if is_of_place && SAID.may(&account.0, Instant::now()) {
+        tracing::info!(
+            %account, %error,
+            "a challenge could not be written; more of this account within a minute are not told"
+        );
+    }
 }
 
 async fn prove(

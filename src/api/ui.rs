@@ -67,6 +67,16 @@ impl Ui {
         }
     }
 
+    /// The same on a host of so many accounts, each of which finds a place.
+    #[must_use]
+    pub fn with_accounts(self, accounts: usize) -> Self {
+        Self {
+            views: StreamPlaces::for_accounts(VIEWS_MAX, VIEWS_PER_ACCOUNT_MAX, accounts),
+            streams: StreamPlaces::for_accounts(STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX, accounts),
+            ..self
+        }
+    }
+
     /// On plain HTTP at that address, for hosts of tests.
     #[must_use]
     pub fn at(listen: SocketAddr) -> Self {

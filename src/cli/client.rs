@@ -24,6 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A download as a whole; what has come is kept, so a longer one is asked for again.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
+/// The longest answer that is read: a list of all captures that a host remembers of an account by default, with room.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// Why the server did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -97,6 +100,17 @@ pub enum Error {
         status: u16,
         /// Scheme and host, if there are any.
         to: String,
+    },
+    /// An answer without an end.
+    #[error(
+        "{url} answered {status} with more than {} MiB, which is not this API; check --url",
+        ANSWER_BYTES_MAX >> 20
+    )]
+    TooLong {
+        /// The URL asked.
+        url: String,
+        /// HTTP status.
+        status: u16,
     },
     /// Not the API.
     #[error(
@@ -305,7 +319,7 @@ impl Client {
         }
         if !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
             let url = answer.url().to_string();
-            let bytes = answer.bytes().await.map_err(|error| self.broken(&error))?;
+            let bytes = self.body(answer).await?;
             return Err(refusal(status.as_u16(), url, &bytes));
         }
         let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
@@ -391,11 +405,26 @@ impl Client {
         if status.is_redirection() {
             return Err(redirect(&answer));
         }
-        let bytes = answer.bytes().await.map_err(|error| self.broken(&error))?;
+        let bytes = self.body(answer).await?;
         if status.is_success() {
-            return Ok((status.as_u16(), url, bytes.into()));
+            return Ok((status.as_u16(), url, bytes));
         }
         Err(refusal(status.as_u16(), url, &bytes))
+    }
+
+    /// The whole body, if it is no longer than an answer may be.
+    async fn body(&self, mut answer: Response) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.broken(&error))? {
+            if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(Error::TooLong {
+                    url: answer.url().to_string(),
+                    status: answer.status().as_u16(),
+                });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
     }
 
     fn broken(&self, error: &reqwest::Error) -> Error {

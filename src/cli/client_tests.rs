@@ -262,3 +262,27 @@ fn a_client_shows_no_secret() {
         Client::new(&args("http://127.0.0.1:1"), |_| Some("two words".to_owned())).unwrap_err().to_string();
     assert!(!error.contains("words"), "{error}");
 }
+
+#[tokio::test]
+async fn an_answer_without_end_is_cut_off() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    for status in ["200 OK", "403 Forbidden"] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/client/v4", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut asked, _) = listener.accept().await.unwrap();
+            let _the_head_is_enough = asked.read(&mut [0; 4096]).await.unwrap();
+            let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+            asked.write_all(head.as_bytes()).await.unwrap();
+            let (piece, mut sent) = (vec![b' '; 1 << 20], 0);
+            while sent < 2 * ANSWER_BYTES_MAX && asked.write_all(&piece).await.is_ok() {
+                sent += piece.len();
+            }
+            sent
+        });
+        let error = client(&url).list().await.unwrap_err();
+        assert!(matches!(error, Error::TooLong { .. }), "{status}: {error}");
+        let sent = server.await.unwrap();
+        assert!(sent < 2 * ANSWER_BYTES_MAX, "{status}: {sent} bytes were read");
+    }
+}

@@ -13,7 +13,7 @@ mod sessions;
 mod tracks;
 
 pub use browser::Site;
-pub use journal::{Journal, Line, journal};
+pub use journal::{Cause, Journal, Line, journal};
 pub use live::{Captures, Live, Snapshot};
 pub use places::{StreamPlace, StreamPlaces};
 pub use sessions::{Grant, Session, SessionBounds, Sessions, Unrandom};

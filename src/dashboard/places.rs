@@ -14,6 +14,8 @@ type Payer = Option<String>;
 pub struct StreamPlaces {
     all: usize,
     per_account: usize,
+    /// Accounts of the host.
+    accounts: usize,
     taken: Mutex<HashMap<Payer, usize>>,
 }
 
@@ -21,7 +23,14 @@ impl StreamPlaces {
     /// So many for all accounts together, and for each of them. Operators together have as many as one account, beside those.
     #[must_use]
     pub fn new(all: usize, per_account: usize) -> Arc<Self> {
-        Arc::new(Self { all, per_account, taken: Mutex::default() })
+        Arc::new(Self { all, per_account, accounts: 1, taken: Mutex::default() })
+    }
+
+    /// The same on a host of so many accounts. One that has a place takes no more than leaves one for each that has none, as
+    /// far as half of the places suffice.
+    #[must_use]
+    pub fn for_accounts(all: usize, per_account: usize, accounts: usize) -> Arc<Self> {
+        Arc::new(Self { all, per_account, accounts, taken: Mutex::default() })
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<Payer, usize>> {
@@ -35,8 +44,11 @@ impl StreamPlaces {
         let mut taken = self.taken();
         let of_accounts: usize =
             taken.iter().filter(|(payer, _)| payer.is_some()).map(|(_, count)| count).sum();
-        let is_full = payer.is_some() && of_accounts >= self.all;
-        if is_full || taken.get(&payer).copied().unwrap_or(0) >= self.per_account {
+        let own = taken.get(&payer).copied().unwrap_or(0);
+        let holders = taken.keys().flatten().count();
+        let kept = if own == 0 { 0 } else { self.accounts.saturating_sub(holders).min(self.all / 2) };
+        let is_full = payer.is_some() && of_accounts + kept >= self.all;
+        if is_full || own >= self.per_account {
             return None;
         }
         *taken.entry(payer.clone()).or_default() += 1;
@@ -84,6 +96,18 @@ mod tests {
         assert!(places.take(Some("c")).is_some(), "and it is free again at once");
         drop((second, third));
         assert!(places.count() == 0 && places.taken().is_empty());
+    }
+
+    #[test]
+    fn accounts_leave_a_place_for_each_that_has_none() {
+        let places = StreamPlaces::for_accounts(16, 4, 12);
+        let taken: Vec<_> = (0..11 * 4).filter_map(|n| places.take(Some(&format!("{}", n % 11)))).collect();
+        assert_eq!(taken.len(), 15, "eleven take all but the twelfth's");
+        let last = places.take(Some("11"));
+        assert!(last.is_some() && places.take(Some("11")).is_none() && places.take(None).is_some());
+        // Where there are more accounts than places, half of them serve for more than one.
+        let places = StreamPlaces::for_accounts(16, 16, 100);
+        assert_eq!((0..16).filter_map(|_| places.take(Some("a"))).collect::<Vec<_>>().len(), 8);
     }
 
     #[test]

@@ -10,10 +10,11 @@ use crate::job::AccountId;
 use crate::limits::{ESTIMATE_INTERVAL, ESTIMATES_MAX, ESTIMATES_PER_ACCOUNT_MAX};
 use crate::matcher::Filter;
 use crate::packet::Key;
+use crate::turns::Turns;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 /// Who asked lately.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(super) struct Estimates {
     /// The one that each account waits for.
     waiting: HashMap<AccountId, Weak<()>>,
     /// Places at the disk.
-    reading: Arc<Semaphore>,
+    reading: Arc<Turns>,
 }
 
 impl Default for Estimates {
@@ -31,7 +32,7 @@ impl Default for Estimates {
         Self {
             until: HashMap::new(),
             waiting: HashMap::new(),
-            reading: Arc::new(Semaphore::new(ESTIMATES_MAX)),
+            reading: Turns::new(ESTIMATES_MAX, ESTIMATES_MAX),
         }
     }
 }
@@ -67,7 +68,7 @@ impl Engine {
         match self.begin_estimate(account, asked) {
             Ok((held, recent)) => {
                 let visible = self.visible(account);
-                self.spawn_estimate(recent, visible, held, reply);
+                self.spawn_estimate(account.clone(), recent, visible, held, reply);
             }
             // A caller that went away needs no answer.
             Err(refusal) => drop(reply.send(Err(refusal))),
@@ -89,6 +90,7 @@ impl Engine {
 
     fn spawn_estimate(
         &self,
+        account: AccountId,
         recent: Recent,
         visible: impl Fn(&Key) -> bool + Send + Sync + 'static,
         held: Arc<()>,
@@ -100,7 +102,7 @@ impl Engine {
         let reading = Arc::clone(&self.estimates.reading);
         tokio::spawn(async move {
             let place = tokio::select! {
-                place = reading.acquire_owned() => place,
+                place = reading.take(&account) => place,
                 () = reply.closed() => return,
             };
             let count = move || {

@@ -79,6 +79,17 @@ pub enum Refusal {
     /// Every capture slot of the host is taken.
     #[error("all {0} capture slots of this host are in use; try again when one has ended")]
     NoSlot(usize),
+    /// The slots that are free are for accounts that have none. The text does not say that there are others.
+    #[error(
+        "this host's capture slots are nearly all in use, and this account has some of them; try again when one of its captures \
+         has ended"
+    )]
+    SlotsKept {
+        /// Captures that can run at once.
+        slots: usize,
+        /// Of those, kept.
+        kept: usize,
+    },
     /// The workers have no block for one more stream.
     #[error(
         "this host's packet buffers suffice for {0} captures at once, and so many are running; try again when one has ended, or \

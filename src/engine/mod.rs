@@ -36,9 +36,11 @@ pub use planes::{Planes, PortCounts, PortsRead, Settings};
 
 use crate::block::Heartbeat;
 use crate::job::{AccountId, CaptureId, ClockSteps, Job};
+use crate::limits::{READS_MAX, READS_PER_ACCOUNT_MAX};
 use crate::pcap::Origin;
 use crate::spool::{Event, Feed};
 use crate::store::{Confirmation, StoreError, Writer};
+use crate::turns::Turns;
 use crate::worker::{Budget, ClockReading, Sample};
 use jiff::Timestamp;
 use machine::{Config, Counted, Input, Machine, Now, ReplyId, Serial};
@@ -102,6 +104,8 @@ pub struct Engine {
     resources: BTreeMap<Serial, Resources>,
     recording: Option<recording::Recorder>,
     estimates: estimate::Estimates,
+    /// Turns at the store.
+    reads: Arc<Turns>,
     replies: HashMap<ReplyId, Reply>,
     last_reply: ReplyId,
     /// What happened and did not reach the machine yet.
@@ -141,6 +145,7 @@ impl Engine {
             recording: planes.history.clone().map(recording::Recorder::new),
             planes,
             estimates: estimate::Estimates::default(),
+            reads: Turns::new(READS_MAX, READS_PER_ACCOUNT_MAX),
             extended_at: Duration::ZERO,
             assignments,
             changes: VecDeque::new(),
@@ -362,6 +367,7 @@ fn config(planes: &Planes, streams: usize) -> Config {
         colo: planes.colo.clone(),
         slots: planes.captures_max,
         admits: planes.admits,
+        accounts: settings.accounts.len(),
         full_per_account: settings.full_per_account,
         account: settings.account,
         simple_interval: settings.simple_interval,

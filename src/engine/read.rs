@@ -20,6 +20,7 @@ fn page(
     account: &AccountId,
     wanted: &Wanted,
     mut at_work: HashMap<CaptureId, Job>,
+    is_given_up: &dyn Fn() -> bool,
 ) -> Result<Listed, Refusal> {
     let failed = |error: StoreError| Refusal::Store(error.to_string());
     let before = match &wanted.before {
@@ -34,7 +35,7 @@ fn page(
         wanted.admits(now)
     };
     let is_wanted: Option<&dyn Fn(&Job) -> bool> = wanted.is_filtered().then_some(&is_wanted);
-    let query = PageQuery { before: before.as_ref(), count_max: wanted.count_max, is_wanted };
+    let query = PageQuery { before: before.as_ref(), count_max: wanted.count_max, is_wanted, is_given_up };
     let Page { jobs, next, total } = jobs.page(account, &query).map_err(failed)?;
     let now = |stored: Stored| match at_work.remove(&stored.job.id) {
         Some(job) if !stored.job.status.ended() => job,
@@ -164,13 +165,34 @@ impl Engine {
         answer: impl FnOnce(Job) -> Result<T, Refusal> + Send + 'static,
     ) {
         let jobs = Arc::clone(&self.planes.jobs);
-        tokio::task::spawn_blocking(move || {
-            let found = match jobs.get(&account, &id) {
-                Ok(Some(stored)) => answer(stored.job),
-                Ok(None) => Err(Refusal::NotFound(id)),
-                Err(error) => Err(Refusal::Store(error.to_string())),
+        self.read_aside(account.clone(), reply, move |_| match jobs.get(&account, &id) {
+            Ok(Some(stored)) => answer(stored.job),
+            Ok(None) => Err(Refusal::NotFound(id)),
+            Err(error) => Err(Refusal::Store(error.to_string())),
+        });
+    }
+
+    /// Reads the store in the account's turn, on a thread that may wait for it. Nothing is read for a caller that went away;
+    /// `read` is given what says so.
+    fn read_aside<T: Send + 'static>(
+        &self,
+        account: AccountId,
+        mut reply: oneshot::Sender<T>,
+        read: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    ) {
+        let turns = Arc::clone(&self.reads);
+        tokio::spawn(async move {
+            let turn = tokio::select! {
+                turn = turns.take(&account) => turn,
+                () = reply.closed() => return,
             };
-            let _caller_gone = reply.send(found);
+            let work = move || {
+                let found = read(&|| reply.is_closed());
+                drop(turn);
+                let _caller_gone = reply.send(found);
+            };
+            // One that panics drops the reply, which its caller sees.
+            let _said_in_the_log = tokio::task::spawn_blocking(work).await;
         });
     }
 
@@ -197,16 +219,15 @@ impl Engine {
     ) {
         let at_work = self.at_work(&account);
         let jobs = Arc::clone(&self.planes.jobs);
-        tokio::task::spawn_blocking(move || {
-            let found = page(&*jobs, &account, &wanted, at_work);
-            let _caller_gone = reply.send(found);
+        self.read_aside(account.clone(), reply, move |is_given_up| {
+            page(&*jobs, &account, &wanted, at_work, is_given_up)
         });
     }
 
     pub(super) fn list(&self, account: AccountId, reply: oneshot::Sender<Vec<Job>>) {
         let mut at_work = self.at_work(&account);
         let jobs = Arc::clone(&self.planes.jobs);
-        tokio::task::spawn_blocking(move || {
+        self.read_aside(account.clone(), reply, move |_| {
             let stored = jobs.list(&account, LIST_CAPTURES_MAX).unwrap_or_else(|error| {
                 tracing::error!(%error, "the list of captures could not be read; it has those at work alone");
                 Vec::new()
@@ -224,7 +245,7 @@ impl Engine {
                 list.extend(at_work.into_values());
                 list.sort_by(|a, b| (b.submitted, &b.id).cmp(&(a.submitted, &a.id)));
             }
-            let _caller_gone = reply.send(list);
+            list
         });
     }
 

@@ -32,11 +32,12 @@ fn ns(time: Timestamp) -> u64 {
 }
 
 impl Engine {
-    /// A capture is about to take packets.
+    /// A capture is about to take packets: its series begins when its window does.
     pub(super) fn begin_series(&mut self, serial: Serial) {
-        let now = self.now();
+        let Some(capture) = self.machine.capture(serial) else { return };
+        let (at, wall) = (capture.began_at(), capture.started.unwrap_or_else(Timestamp::now));
         if let Some(resources) = self.resources.get_mut(&serial) {
-            resources.series = Some(Began { at: now.mono, stopped: None, series: Series::new(ns(now.wall)) });
+            resources.series = Some(Began { at, stopped: None, series: Series::new(ns(wall)) });
         }
     }
 

@@ -8,7 +8,8 @@
 
 use super::notify::Manager;
 use super::serve::{offers, settings};
-use crate::api::{Accounts, CurrentTerms, Terms};
+use super::storage::Storage;
+use crate::api::{Accounts, ApiState, CurrentTerms, Terms};
 use crate::config::{Changes, Plan, Problems};
 use crate::dashboard::Sessions;
 use crate::deliver::{KeyError, SigningKey};
@@ -69,22 +70,47 @@ struct Prepared {
 
 /// What the reload of a config reaches.
 pub(super) struct Reloader {
-    pub path: PathBuf,
+    path: PathBuf,
     /// The plan that holds.
-    pub plan: watch::Sender<Arc<Plan>>,
-    pub tls: Option<Arc<Tls>>,
-    pub stores: Arc<Stores>,
-    pub keys: BucketKeys,
-    pub history: Option<Arc<History>>,
-    pub ownership: Ownership,
-    pub captures: Handle,
-    pub terms: CurrentTerms,
-    pub sessions: Arc<Sessions>,
-    pub manager: Arc<Manager>,
-    pub reloads: Arc<Reloads>,
+    plan: watch::Sender<Arc<Plan>>,
+    tls: Option<Arc<Tls>>,
+    stores: Arc<Stores>,
+    keys: BucketKeys,
+    history: Option<Arc<History>>,
+    ownership: Ownership,
+    captures: Handle,
+    terms: CurrentTerms,
+    sessions: Arc<Sessions>,
+    manager: Arc<Manager>,
+    reloads: Arc<Reloads>,
 }
 
 impl Reloader {
+    /// Of the config at `path`, which `plan` has read.
+    pub fn new(
+        path: PathBuf,
+        plan: watch::Sender<Arc<Plan>>,
+        storage: &Storage,
+        api: &ApiState,
+        tls: Option<Arc<Tls>>,
+        (manager, reloads): (Arc<Manager>, Arc<Reloads>),
+    ) -> Self {
+        Self {
+            path,
+            plan,
+            tls,
+            stores: Arc::clone(&storage.stores),
+            keys: storage.keys.clone(),
+            history: storage.history.clone(),
+            ownership: api.ownership.clone(),
+            captures: api.captures.clone(),
+            terms: api.terms.clone(),
+            sessions: Arc::clone(&api.ui.sessions),
+            manager,
+            reloads,
+        }
+    }
+
     /// Reads the config again each time that `asked` says so, for as long as it is polled.
     pub async fn run(self, asked: Arc<Notify>) {
         loop {

@@ -48,9 +48,12 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::AbortHandle;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
+/// How long an orderly end waits for threads that read a disk.
+const READS_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long the end may take once a task has died, and tasks beyond the requests that are at work.
 const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
@@ -159,15 +162,20 @@ pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeErro
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
     let result = runtime.block_on(run(&plan, path, engine, listener, tls, &storage, observation));
+    let mut left = Some(runtime);
     if let Err(error) = &result {
         tracing::error!(%error, "the host ends");
         // What the dead task waited for, or others wait for of it, may never come.
-        runtime.shutdown_background();
+        left.take().into_iter().for_each(Runtime::shutdown_background);
         end_in(LAST_TIME_MAX);
     }
     plane.stop();
     ports::log_counters(&counts.finish());
     storage.take_in();
+    if let Some(runtime) = left {
+        // Everything is written. A thread that still reads for somebody who is gone keeps nobody.
+        runtime.shutdown_timeout(READS_TIME_MAX);
+    }
     tracing::info!("ended");
     result
 }
@@ -322,43 +330,21 @@ async fn run(
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();
     tasks.spawn("engine", engine.run(actions));
-    let simple_dir = storage.simple_dir();
     let plans = watch::Sender::new(Arc::new(plan.clone()));
-    let retention = tasks.spawn("retention", retention::keep(plans.subscribe(), storage));
-    let pruning = tasks.spawn("pruning", pruning::keep(plans.subscribe(), storage));
-    let backups = tasks.spawn("backups", backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone()));
+    let mut upkeep = vec![
+        tasks.spawn("retention", retention::keep(plans.subscribe(), storage)),
+        tasks.spawn("pruning", pruning::keep(plans.subscribe(), storage)),
+        tasks.spawn("backups", backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone())),
+    ];
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
     let ui = ui(plan, tls.is_some(), listen);
     let viewers = Viewers { live: Arc::clone(&ui.live), streams: Arc::clone(&ui.streams) };
     let live = Arc::clone(&ui.live);
-    let terms = CurrentTerms::new(reload::terms(plan, storage.history.as_ref()));
-    let (manager, reloads) = observation.of_reloads();
-    let reloader = Reloader {
-        path,
-        plan: plans,
-        tls: tls.clone(),
-        stores: Arc::clone(&storage.stores),
-        keys: storage.keys.clone(),
-        history: storage.history.clone(),
-        ownership: ownership.clone(),
-        captures: handle.clone(),
-        terms: terms.clone(),
-        sessions: Arc::clone(&ui.sessions),
-        manager,
-        reloads,
-    };
-    let router = api::router(ApiState {
-        ownership,
-        simple_dir,
-        captures: handle.clone(),
-        terms,
-        ui,
-        request_bytes_max: plan.api.request_bytes_max,
-        request_time_max: plan.api.request_timeout,
-    });
-    let router = observation.counted(router);
+    let state = api_state(plan, storage, handle.clone(), ownership, ui);
+    let reloader = Reloader::new(path, plans, storage, &state, tls.clone(), observation.of_reloads());
+    let router = observation.counted(api::router(state));
     let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
     tasks.spawn(
@@ -367,14 +353,13 @@ async fn run(
             let _ended_or_dropped = api_ends.await;
         }),
     );
-    let reloading = tasks.spawn("reload", reloader.run(hang_up));
+    upkeep.push(tasks.spawn("reload", reloader.run(hang_up)));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
     let signal = tokio::select! {
         signal = signals.end() => signal,
         died = tasks.died() => return Err(died),
     };
     observation.begin(signal);
-    reloading.abort();
     tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
         biased;
@@ -387,15 +372,25 @@ async fn run(
         // The engine ends with its answer, which may come between the look above and this one.
         died = tasks.died_but(Some("engine")) => return Err(died),
     }
-    retention.abort();
-    pruning.abort();
-    backups.abort();
+    upkeep.iter().for_each(AbortHandle::abort);
     swept.abort();
     live.end();
     let _api_gone = end_api.send(());
     drop(handle);
     observation.finish();
     tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
+}
+
+fn api_state(plan: &Plan, storage: &Storage, captures: Handle, ownership: Ownership, ui: Ui) -> ApiState {
+    ApiState {
+        ownership,
+        simple_dir: storage.simple_dir(),
+        captures,
+        terms: CurrentTerms::new(reload::terms(plan, storage.history.as_ref())),
+        ui,
+        request_bytes_max: plan.api.request_bytes_max,
+        request_time_max: plan.api.request_timeout,
+    }
 }
 
 /// The way into the API.
@@ -440,7 +435,8 @@ pub(super) fn offers(plan: &Plan, history: Option<&Arc<History>>) -> Offers {
 /// What the dashboard needs.
 fn ui(plan: &Plan, is_tls: bool, listen: SocketAddr) -> Ui {
     let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
-    Ui::new(Site { is_tls, listen, hosts, origin }, view_bytes_per_second)
+    let site = Site { is_tls, listen, hosts, origin };
+    Ui::new(site, view_bytes_per_second).with_accounts(plan.accounts.len())
 }
 
 /// What probes left that a dead process had begun.

@@ -7,7 +7,7 @@
 //! Invariant: a failure of the system is waited out and never ends the listener.
 
 use super::places::Places;
-use super::seldom::Seldom;
+use crate::seldom::Seldom;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{Error, ErrorKind};

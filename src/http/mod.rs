@@ -9,7 +9,6 @@ mod pace;
 mod peer;
 mod places;
 mod proxy;
-mod seldom;
 mod serve;
 mod tls;
 

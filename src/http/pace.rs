@@ -4,11 +4,15 @@
 //! that reads nothing, or a byte a second, is cut off in about that time, and one that reads steadily never is. The kernel's
 //! `TCP_USER_TIMEOUT` alone is not enough: any byte that is acknowledged starts it again.
 //!
+//! A view holds a place that others wait for, so its reader must take more.
+//!
 //! Invariant: the time that writes have waited, less the time that bytes gave back, never exceeds the bound; beyond it every
 //! write fails.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +20,30 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// Bytes that give a second back.
 const BYTES_PER_SECOND_MIN: u64 = 1024;
+/// The same while the answer is a view.
+const VIEW_BYTES_PER_SECOND_MIN: u64 = 32 << 10;
+
+/// How many bytes a second a client must take at least; shared with those who know what the answer is.
+#[derive(Clone, Debug)]
+pub(super) struct Pace(Arc<AtomicU64>);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(BYTES_PER_SECOND_MIN)))
+    }
+}
+
+impl Pace {
+    /// An answer begins: a view or not.
+    pub fn set(&self, is_view: bool) {
+        let least = if is_view { VIEW_BYTES_PER_SECOND_MIN } else { BYTES_PER_SECOND_MIN };
+        self.0.store(least, Ordering::Relaxed);
+    }
+
+    fn bytes_per_second_min(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// The time that writes may still wait.
 #[derive(Debug)]
@@ -24,11 +52,12 @@ struct Budget {
     left: Duration,
     /// Since when a write waits.
     waits: Option<Instant>,
+    pace: Pace,
 }
 
 impl Budget {
     fn new(most: Duration) -> Self {
-        Self { most, left: most, waits: None }
+        Self { most, left: most, waits: None, pace: Pace::default() }
     }
 
     /// A write waits; when it must end, if it has only begun to.
@@ -41,7 +70,7 @@ impl Budget {
     /// So many bytes went out.
     fn wrote(&mut self, bytes: usize, now: Instant) {
         let waited = self.waits.take().map_or(Duration::ZERO, |since| now - since);
-        let given = Duration::from_micros(bytes as u64 * 1_000_000 / BYTES_PER_SECOND_MIN);
+        let given = Duration::from_micros(bytes as u64 * 1_000_000 / self.pace.bytes_per_second_min());
         self.left = (self.left.saturating_sub(waited) + given).min(self.most);
     }
 }
@@ -61,6 +90,12 @@ impl<S: Unpin> Paced<S> {
     pub fn new(stream: S, wait_max: Duration, late: fn()) -> Self {
         let budget = Budget::new(wait_max);
         Self { stream, budget, end: Box::pin(sleep(wait_max)), is_cut: false, late }
+    }
+
+    /// The same at a pace that may change with each answer.
+    pub fn at(mut self, pace: Pace) -> Self {
+        self.budget.pace = pace;
+        self
     }
 
     fn paced(
@@ -133,9 +168,14 @@ mod tests {
 
     const WAIT_MAX: Duration = Duration::from_secs(30);
 
-    /// For how many seconds a client is served that takes `bytes` once a second, at most an hour.
     fn served(bytes: usize) -> u64 {
+        served_with(bytes, false)
+    }
+
+    /// For how many seconds a client is served that takes `bytes` once a second, at most an hour.
+    fn served_with(bytes: usize, is_view: bool) -> u64 {
         let (mut budget, start) = (Budget::new(WAIT_MAX), Instant::now());
+        budget.pace.set(is_view);
         for second in 0..3600 {
             let now = start + Duration::from_secs(second);
             let end = budget.waits(now).unwrap();
@@ -153,6 +193,16 @@ mod tests {
         assert_eq!(served(1), 30);
         assert_eq!(served(BYTES_PER_SECOND_MIN as usize / 2), 58);
         assert_eq!(served(BYTES_PER_SECOND_MIN as usize), 3600);
+    }
+
+    #[test]
+    fn the_reader_of_a_view_must_take_more_and_the_next_answer_is_none() {
+        assert_eq!(served_with(VIEW_BYTES_PER_SECOND_MIN as usize, true), 3600);
+        assert!(served_with(VIEW_BYTES_PER_SECOND_MIN as usize / 2, true) < 60);
+        let pace = Pace::default();
+        pace.set(true);
+        pace.set(false);
+        assert_eq!(pace.bytes_per_second_min(), BYTES_PER_SECOND_MIN);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a connection that once had a right credential keeps that standing until it ends.
 
+use super::pace::Pace;
 use super::places::Places;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -37,6 +38,8 @@ pub struct Standing {
     requests: AtomicU32,
     /// Since when no answer is under way; none while one is.
     idle_since: Mutex<Option<Instant>>,
+    /// How fast its answers must be taken.
+    pace: Pace,
 }
 
 impl fmt::Debug for Standing {
@@ -48,7 +51,8 @@ impl fmt::Debug for Standing {
 impl Standing {
     pub(super) fn new(id: u64, places: Weak<Places>) -> Self {
         let idle_since = Mutex::new(Some(Instant::now()));
-        Self { id, places, has_credential: AtomicBool::new(false), requests: AtomicU32::new(0), idle_since }
+        let (has_credential, requests) = (AtomicBool::new(false), AtomicU32::new(0));
+        Self { id, places, has_credential, requests, idle_since, pace: Pace::default() }
     }
 
     /// Notes that a request carried a right credential of `account`. False if the account, or all accounts together, have as many
@@ -85,6 +89,16 @@ impl Standing {
         }
     }
 
+    /// Its answer is an object that is looked at, whose reader must keep up.
+    pub fn is_a_view(&self) {
+        self.pace.set(true);
+    }
+
+    /// How fast its answers must be taken.
+    pub(super) fn pace(&self) -> Pace {
+        self.pace.clone()
+    }
+
     /// Whether one did.
     #[must_use]
     pub fn has_credential(&self) -> bool {
@@ -94,6 +108,7 @@ impl Standing {
     /// Counts a request, whose answer is under way from now on; how many there were with it.
     pub(super) fn request(&self) -> u32 {
         self.set_idle_since(None);
+        self.pace.set(false);
         self.requests.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 

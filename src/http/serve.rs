@@ -11,8 +11,8 @@ use super::pace::Paced;
 use super::peer::{Peer, Standing};
 use super::places::{NoPlace, Place, Places};
 use super::proxy;
-use super::seldom::Seldom;
 use super::tls::Tls;
+use crate::seldom::Seldom;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
@@ -209,7 +209,8 @@ impl Visit {
         }
         let tls = self.house.door.tls.as_ref().map(|tls| tls.acceptor());
         let write_time_max = self.house.door.bounds.write_time_max;
-        let paced = |stream| Paced::new(stream, write_time_max, || Cut::Slow.count());
+        let pace = self.place.standing.pace();
+        let paced = |stream| Paced::new(stream, write_time_max, || Cut::Slow.count()).at(pace);
         match tls {
             None => self.answer(paced(stream)).await,
             Some(tls) => match handshake(&tls, stream, paced).await {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a line that cannot be kept harms nobody, and nobody waits for it.
 
-use crate::dashboard::journal;
+use crate::dashboard::{Cause, journal};
 use std::fmt::{Debug, Write};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -16,10 +16,28 @@ pub(super) struct Warnings;
 struct Words {
     message: String,
     fields: String,
+    account: Option<String>,
+    has_peer: bool,
+}
+
+impl Words {
+    /// A line that names a peer is of somebody who has shown no right credential, whatever account he names.
+    fn cause(&mut self) -> Cause {
+        match self.account.take() {
+            _ if self.has_peer => Cause::Stranger,
+            Some(account) => Cause::Account(account),
+            None => Cause::Host,
+        }
+    }
 }
 
 impl Visit for Words {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "account" => self.account = Some(format!("{value:?}")),
+            "peer" | "last_peer" => self.has_peer = true,
+            _ => {}
+        }
         // Writing to a string cannot fail.
         let _never = match field.name() {
             "message" => write!(self.message, "{value:?}"),
@@ -36,7 +54,8 @@ impl<S: Subscriber> Layer<S> for Warnings {
         }
         let mut words = Words::default();
         event.record(&mut words);
-        journal().warn(level == Level::ERROR, &(words.message + &words.fields));
+        let cause = words.cause();
+        journal().warn(level == Level::ERROR, &(words.message + &words.fields), cause);
     }
 }
 
@@ -51,8 +70,16 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("nothing of note");
             tracing::warn!(queue = 3, "blocks run out");
+            tracing::warn!(account = %"a", "wrong answer");
+            tracing::warn!(peer = %"192.0.2.1", account = ?"x", "authentication failed");
         });
-        let lines: Vec<_> = journal().after(0).into_iter().map(|line| (line.kind, line.message)).collect();
-        assert_eq!(lines, [("warning", "blocks run out queue=3".to_owned())]);
+        let lines = journal().after(0).into_iter();
+        let lines: Vec<_> = lines.map(|line| (line.kind, line.message, line.account)).collect();
+        let expected = [
+            ("warning", "blocks run out queue=3".to_owned(), None),
+            ("warning", "wrong answer account=a".to_owned(), Some("a".to_owned())),
+            ("warning", "authentication failed peer=192.0.2.1 account=\"x\"".to_owned(), None),
+        ];
+        assert_eq!(lines, expected);
     }
 }

@@ -20,8 +20,10 @@ pub use vault::{Locked, Vault, VaultError};
 
 use crate::job::{AccountId, CaptureId};
 use crate::job::{Destination, S3Credentials, Sealed, Sent};
-use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, CHALLENGE_SECONDS_MAX};
+use crate::limits::{BUCKETS_PER_ACCOUNT_MAX, CHALLENGE_SECONDS_MAX, READS_MAX, READS_PER_ACCOUNT_MAX};
+use crate::seldom::SeldomOfEach;
 use crate::store::{Bucket, BucketStore, StoreError};
+use crate::turns::Turns;
 use crate::upload::{ObjectStore, Stores, Sweep, UploadError, within};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -97,6 +99,10 @@ pub struct Ownership {
     keys: BucketKeys,
     contact_time_max: Duration,
     challenges: Arc<Challenges>,
+    /// Turns at the store, for lists.
+    reads: Arc<Turns>,
+    /// What customers cause in the log.
+    said: Arc<SeldomOfEach>,
 }
 
 impl Ownership {
@@ -110,7 +116,8 @@ impl Ownership {
         contact_time_max: Duration,
     ) -> Self {
         let challenges = Arc::new(Challenges::new(Duration::ZERO));
-        Self { buckets, stores, keys, contact_time_max, challenges }
+        let reads = Turns::new(READS_MAX, READS_PER_ACCOUNT_MAX);
+        Self { buckets, stores, keys, contact_time_max, challenges, reads, said: Arc::default() }
     }
 
     /// The same with so long between two challenges of one account for one bucket, unless the first is answered.
@@ -296,7 +303,13 @@ impl Ownership {
         let answer = answer.trim_ascii();
         let sent = bound(account, &place, &bucket.id, answer.as_bytes());
         if !bool::from(sent.ct_eq(&bucket.challenge_sha256)) {
-            tracing::warn!(%account, bucket = %bucket.id, "wrong answer to an ownership challenge");
+            if self.said.may(&account.0, Instant::now()) {
+                let bucket = &bucket.id;
+                tracing::warn!(
+                    %account, %bucket,
+                    "wrong answer to an ownership challenge; more of this account within a minute are not told"
+                );
+            }
             let hint = if answer == bucket.filename { ", not its name" } else { "" };
             return Err(OwnershipError::Wrong { filename: bucket.filename, hint });
         }
@@ -323,8 +336,15 @@ impl Ownership {
     /// # Errors
     /// [`OwnershipError::Store`].
     pub async fn list(&self, account: &AccountId) -> Result<Vec<Bucket>, OwnershipError> {
+        let turn = self.reads.take(account).await;
         let (buckets, account) = (Arc::clone(&self.buckets), account.clone());
-        Ok(aside(move || buckets.list(&account)).await?)
+        let list = move || {
+            let list = buckets.list(&account);
+            // Here and not where the caller waits: one that leaves does not end the read.
+            drop(turn);
+            list
+        };
+        Ok(aside(list).await?)
     }
 
     /// Forgets an entry. Running captures go on; the bucket and its content stay.

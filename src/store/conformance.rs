@@ -8,7 +8,7 @@ use jiff::Timestamp;
 type Property = fn(&dyn JobStore);
 
 /// Every property and its name.
-pub const ALL: [(&str, Property); 10] = [
+pub const ALL: [(&str, Property); 11] = [
     ("another_accounts_job_is_not_there", another_accounts_job_is_not_there),
     (
         "a_stale_revision_an_unknown_id_and_a_taken_id_are_refused_and_change_nothing",
@@ -23,6 +23,7 @@ pub const ALL: [(&str, Property); 10] = [
         "pages_have_every_wanted_job_once_and_count_those_that_are_wanted",
         pages_have_every_wanted_job_once_and_count_those_that_are_wanted,
     ),
+    ("a_page_that_nobody_waits_for_is_given_up", a_page_that_nobody_waits_for_is_given_up),
     ("an_ended_job_is_no_longer_unfinished", an_ended_job_is_no_longer_unfinished),
     ("concurrent_writers_of_one_job_all_but_one_lose", concurrent_writers_of_one_job_all_but_one_lose),
     ("a_watch_sees_every_write_once_and_in_order", a_watch_sees_every_write_once_and_in_order),
@@ -96,7 +97,8 @@ fn pages_have_every_wanted_job_once_and_count_those_that_are_wanted(store: &dyn 
         for count_max in [1, 4, 7, 50] {
             let (mut found, mut before, mut pages) = (Vec::new(), None, 0);
             loop {
-                let query = PageQuery { before: before.as_ref(), count_max, is_wanted };
+                let query =
+                    PageQuery { before: before.as_ref(), count_max, is_wanted, is_given_up: &|| false };
                 let page = store.page(&account, &query).unwrap();
                 assert_eq!(page.total, expected.len() as u64, "the same on each page");
                 assert!(page.jobs.len() <= count_max);
@@ -109,9 +111,24 @@ fn pages_have_every_wanted_job_once_and_count_those_that_are_wanted(store: &dyn 
             assert_eq!(found, expected, "{count_max} at a time");
         }
     }
-    let query = PageQuery { before: None, count_max: 5, is_wanted: None };
+    let query = PageQuery { before: None, count_max: 5, is_wanted: None, is_given_up: &|| false };
     let page = store.page(&AccountId("nobody".to_owned()), &query).unwrap();
     assert_eq!((page.jobs.len(), page.total, page.next), (0, 0, None));
+}
+
+fn a_page_that_nobody_waits_for_is_given_up(store: &dyn JobStore) {
+    use std::cell::Cell;
+    let account = AccountId("a".to_owned());
+    (0..50).for_each(|submitted_us| drop(store.create(&Job::sample("a", submitted_us)).unwrap()));
+    let looked_at = Cell::new(0);
+    let none = |_: &Job| {
+        looked_at.set(looked_at.get() + 1);
+        false
+    };
+    let is_given_up = || looked_at.get() >= 7;
+    let query = PageQuery { before: None, count_max: 1, is_wanted: Some(&none), is_given_up: &is_given_up };
+    assert!(matches!(store.page(&account, &query), Err(StoreError::GivenUp)));
+    assert_eq!(looked_at.get(), 7, "of 50 records, each of which would be looked at twice");
 }
 
 fn an_ended_job_is_no_longer_unfinished(store: &dyn JobStore) {

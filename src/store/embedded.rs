@@ -354,6 +354,7 @@ impl JobStore for Embedded {
                 page.total = all()?.count() as u64;
             } else {
                 for entry in all()?.rev().take(LOOKED_AT_MAX) {
+                    query.go_on()?;
                     let (key, _) = entry.map_err(failed)?;
                     let (_, _, id) = key.value();
                     let stored = read(&jobs, id)?.ok_or_else(|| no_record(id))?;
@@ -369,6 +370,7 @@ impl JobStore for Embedded {
                     page.next = looked_at;
                     break;
                 }
+                query.go_on()?;
                 let (key, _) = entry.map_err(failed)?;
                 let (_, _, id) = key.value();
                 let stored = read(&jobs, id)?.ok_or_else(|| no_record(id))?;

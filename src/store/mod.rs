@@ -172,6 +172,9 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// Who asked went away meanwhile.
+    #[error("nobody waits for this answer of the job database any more; ask again")]
+    GivenUp,
     /// A job with this id exists.
     #[error("job {0} exists already")]
     Exists(CaptureId),

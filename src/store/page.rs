@@ -2,13 +2,19 @@
 //!
 //! Invariant: one page looks at a bounded number of records, and so does the count beside it.
 
-use super::Stored;
+use super::{StoreError, Stored};
 use crate::job::{CaptureId, Job};
 
 /// Records that one page looks at.
 pub(super) const LOOKED_AT_MAX: usize = 10_000;
 
 impl PageQuery<'_> {
+    /// # Errors
+    /// [`StoreError::GivenUp`].
+    pub(super) fn go_on(&self) -> Result<(), StoreError> {
+        if (self.is_given_up)() { Err(StoreError::GivenUp) } else { Ok(()) }
+    }
+
     pub(super) fn admits(&self, job: &Job) -> bool {
         self.is_wanted.is_none_or(|is_wanted| is_wanted(job))
     }
@@ -22,6 +28,8 @@ pub struct PageQuery<'a> {
     pub count_max: usize,
     /// Only those; all if none.
     pub is_wanted: Option<&'a dyn Fn(&Job) -> bool>,
+    /// Whether nobody waits for the page any more; asked before each record.
+    pub is_given_up: &'a dyn Fn() -> bool,
 }
 
 /// A page, newest first.

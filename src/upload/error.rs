@@ -244,6 +244,11 @@ pub enum UploadError {
     },
 }
 
+/// What is done to a directory before anything is in it.
+pub(super) const OPEN_DIRECTORY: &str = "open directory";
+pub(super) const CREATE_DIRECTORY: &str = "create directory";
+pub(super) const CREATE_FILE: &str = "create a file in";
+
 impl UploadError {
     /// The text for the customer who named the place; none if the failure is the host's own, and its text may name files of it.
     #[must_use]
@@ -253,6 +258,16 @@ impl UploadError {
                 Some(format!("this host has no valid credentials for {place}; ask its operator"))
             }
             Self::Journal { .. } | Self::Config { .. } => None,
+            // One sentence, whatever stands there: what the system says would tell what else is on the host.
+            Self::Disk { action: OPEN_DIRECTORY | CREATE_DIRECTORY | CREATE_FILE, path, source }
+                if !matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                Some(format!(
+                    "this host cannot use the directory {}: its user must be allowed to write there, and no symbolic link may lead \
+                     to it; ask its operator",
+                    path.display()
+                ))
+            }
             other => Some(other.to_string()),
         }
     }

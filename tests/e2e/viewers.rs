@@ -28,8 +28,11 @@ fn ask(trawl: &Trawl, token: &str, method: &str, path: &str) -> Answer {
     trawl.send(method, path, &[("Authorization", &bearer)], body).unwrap()
 }
 
+/// What the host screen shows; one that starts has none until its ports were read for the first time.
 fn screen(trawl: &Trawl) -> Value {
-    ask(trawl, OPERATOR, "GET", "/ui/host").result()
+    until("no screen", trawl, || {
+        Some(ask(trawl, OPERATOR, "GET", "/ui/host").result()).filter(|screen| !screen.is_null())
+    })
 }
 
 fn until<T>(what: &str, trawl: &Trawl, mut look: impl FnMut() -> Option<T>) -> T {
@@ -54,7 +57,7 @@ fn limited(trawl: &Trawl, packets: u64) -> Value {
 fn the_screen_names_the_dpdk_that_is_loaded_and_the_next_try_of_an_upload() {
     let trawl =
         start(Setup { upload: "retry_seconds_max = 1\nretry_pause_ms_max = 5000", ..Setup::replay() });
-    let host = until("no screen", &trawl, || Some(screen(&trawl)).filter(|host| !host.is_null()));
+    let host = screen(&trawl);
     let dpdk = host["dpdk"].as_str().unwrap();
     assert!(dpdk.starts_with("DPDK ") && dpdk.chars().any(|c| c.is_ascii_digit()), "{dpdk}");
     assert_eq!(

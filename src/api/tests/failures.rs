@@ -127,6 +127,7 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
     for refusal in [
         Refusal::NoSlot(64),
         Refusal::NoBlocks(12),
+        Refusal::SlotsKept { slots: 64, kept: 3 },
         Refusal::SimpleTooSoon { interval_seconds: 60, seconds_left: 17 },
         Refusal::TooManyLookBacks { max: 8, seconds_left: 10 },
         Refusal::LookBackTooSoon { interval_seconds: 7.5, seconds_left: 8 },

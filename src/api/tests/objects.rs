@@ -147,3 +147,31 @@ async fn a_tag_is_of_the_bytes_that_are_there_now_and_strangers_get_none() {
         assert!(!host.ask("GET", path, "").await.headers.contains_key("etag"), "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_manifest_keeps_its_place_until_its_reader_has_taken_it() {
+    let dir = TempDir::new().unwrap();
+    let host = host(dir.path(), &[]).await;
+    let capture = host.engine.jobs.lock().unwrap()[0].id.clone();
+    let fill = "x".repeat(1 << 20);
+    let manifest = serde_json::json!({ "id": capture.as_str(), "fill": fill }).to_string();
+    std::fs::write(dir.path().join(crate::deliver::manifest_name(&capture)), manifest).unwrap();
+    let ask = || async {
+        let request = request::Builder::new()
+            .uri(format!("/accounts/{A}/pcaps/{capture}/manifest"))
+            .header("authorization", "Bearer a-token")
+            .body(Body::empty());
+        host.router.clone().oneshot(request.unwrap()).await.unwrap()
+    };
+    let (first, second) = (ask().await, ask().await);
+    assert_eq!((first.status(), second.status()), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(ask().await.status(), StatusCode::TOO_MANY_REQUESTS, "nothing of the two has been read");
+    let bytes: usize = first.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    let (_, read) = text(first).await;
+    assert!(read.len() == bytes && read.matches(&fill).count() == 2);
+    assert_eq!(ask().await.status(), StatusCode::OK, "the first has been read");
+    let mut pieces = second.into_body().into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        assert!(piece.unwrap().len() <= 64 << 10, "a connection is handed a little at a time");
+    }
+}

@@ -9,7 +9,7 @@ use crate::limits::HISTORY_DIR;
 use crate::ownership::Vault;
 use crate::spool::{SpoolLock, WriteMode, standing};
 use crate::store::Embedded;
-use crate::upload::Stores;
+use crate::upload::{FileStore, Stores};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::File;
@@ -328,6 +328,12 @@ fn secret_files(plan: &Plan, findings: &mut Vec<Finding>) {
 fn buckets(plan: &Plan, findings: &mut Vec<Finding>) {
     if let Err(error) = Stores::new(plan.upload.stores.clone()) {
         findings.push(Finding::error("upload", error.to_string(), "correct the value or the file"));
+    }
+    let stores = &plan.upload.stores;
+    for root in stores.file_roots.iter().filter(|root| FileStore::is_closed_root(root, &stores.file_closed)) {
+        let text =
+            format!("{} is in this host's own directories, where no customer may write", root.display());
+        findings.push(Finding::error("upload.file_roots", text, "name another directory"));
     }
 }
 

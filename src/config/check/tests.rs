@@ -427,6 +427,15 @@ fn too_few_open_files_are_refused_with_the_number_to_set() {
 }
 
 #[test]
+fn a_root_of_customers_directories_in_the_spool_is_refused() {
+    let made = Made::sound();
+    let spool = made.root.path().join("spool");
+    fs::create_dir_all(spool.join("in")).unwrap();
+    let more = format!("[upload]\nallow_file = true\nfile_roots = [{:?}]", spool.join("in"));
+    assert_one(&made.findings(VFIO, &more), &["upload.file_roots", "own directories"]);
+}
+
+#[test]
 fn a_spool_or_store_that_cannot_be_is_refused() {
     let made = Made::sound();
     made.write("spool", "a file");

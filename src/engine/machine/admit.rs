@@ -10,6 +10,7 @@ use crate::engine::handle::Refusal;
 use crate::job::{AccountId, BucketTerms, CaptureId, Job, Kind, Request};
 use crate::matcher::Filter;
 use crate::pcap::ObjectFormat;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Machine {
@@ -81,8 +82,26 @@ impl Machine {
         if taken.len() >= self.config.admits {
             return Err(Refusal::NoBlocks(self.config.admits));
         }
+        self.admit_to_slots(&request.account)?;
         let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
         Ok((slot, filter))
+    }
+
+    /// Leaves a slot for each account that has none, as far as half of them suffice: an account that has one takes no more
+    /// than what is left. So captures that match nothing and take no disk keep nobody from the first one.
+    fn admit_to_slots(&self, account: &AccountId) -> Result<(), Refusal> {
+        let holders = self.captures.values().filter(|capture| capture.slot.is_some());
+        let holders: Vec<&AccountId> = holders.map(|capture| &capture.job.request.account).collect();
+        if !holders.contains(&account) {
+            return Ok(());
+        }
+        let room = self.config.slots.min(self.config.admits);
+        let others: BTreeSet<&AccountId> = holders.iter().copied().collect();
+        let kept = self.config.accounts.saturating_sub(others.len()).min(room / 2);
+        match room.saturating_sub(holders.len()) > kept {
+            true => Ok(()),
+            false => Err(Refusal::SlotsKept { slots: room, kept }),
+        }
     }
 
     /// An account's full captures that take packets. One without a slot takes none any more: its upload keeps nobody from starting

@@ -272,6 +272,11 @@ impl Capture {
         job
     }
 
+    /// When its window began, which its time limit counts from.
+    pub fn began_at(&self) -> Duration {
+        self.ends_at.saturating_sub(Duration::from_secs_f64(self.job.request.time_limit))
+    }
+
     /// Seconds until its time limit; zero once it stopped.
     pub fn seconds_left(&self, now: Duration) -> f64 {
         match self.phase {

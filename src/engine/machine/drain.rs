@@ -58,7 +58,8 @@ impl Machine {
                 capture.record(out);
             }
             Report::Trouble(error, pause) => {
-                tracing::warn!(capture = %capture.job.id, %error, "a delivery failed and is tried again");
+                let account = &capture.job.request.account;
+                tracing::warn!(capture = %capture.job.id, %account, %error, "a delivery failed and is tried again");
                 capture.job.error_message = Some(error.customer().to_owned());
                 capture.trouble = Some(Trouble { kind: error.kind(), said: error.into_customer() });
                 capture.next_try = Some(now.mono + pause);
@@ -86,7 +87,8 @@ impl Machine {
                 )
         };
         let Some(capture) = self.captures.get_mut(&serial).filter(may_go) else { return };
-        tracing::warn!(capture = %capture.job.id, why, "a capture is given up; what was not delivered is removed");
+        let account = &capture.job.request.account;
+        tracing::warn!(capture = %capture.job.id, %account, why, "a capture is given up; what was not delivered is removed");
         capture.given_up = Some(why.clone());
         out.push(Effect::GiveUp { serial, why });
     }

@@ -8,6 +8,7 @@ use crate::engine::handle::Refusal;
 use crate::job::{AccountId, CaptureId, Job, Request, Status, StopReason};
 use crate::limits::{LOOK_BACK_RETRY_SECONDS, LOOK_BACKS_MAX, LOOK_BACKS_PER_ACCOUNT_MAX};
 use crate::matcher::Filter;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Where a look-back stands.
@@ -41,6 +42,11 @@ impl LookBack {
     /// Whether it was accepted: before that nobody knows of it but who asked for it.
     pub fn is_accepted(&self) -> bool {
         !matches!(self.phase, Phase::Recording { .. })
+    }
+
+    #[cfg(test)]
+    pub fn is_looking(&self) -> bool {
+        self.phase == Phase::Looking
     }
 
     /// The job as customers see it now. An outcome is shown once it is durable.
@@ -162,13 +168,28 @@ impl Machine {
         self.look(out);
     }
 
-    /// Lets the next ones read.
+    /// Lets the next ones read: of the account that reads least, of equal ones of the one that had its turn longest ago. Within
+    /// an account the first come is the first served.
     fn look(&mut self, out: &mut Vec<Effect>) {
-        let reading = self.look_backs.values().filter(|look| look.phase == Phase::Looking).count();
-        let queued = self.look_backs.values_mut().filter(|look| look.phase == Phase::Queued);
-        for look in queued.take(LOOK_BACKS_MAX.saturating_sub(reading)) {
+        loop {
+            let mut reading = BTreeMap::<&AccountId, usize>::new();
+            let at_work = self.look_backs.values().filter(|look| look.phase == Phase::Looking);
+            at_work.for_each(|look| *reading.entry(&look.job.request.account).or_default() += 1);
+            if reading.values().sum::<usize>() >= LOOK_BACKS_MAX {
+                return;
+            }
+            let turn = |look: &&LookBack| -> (usize, u64, Serial) {
+                let account = &look.job.request.account;
+                let served = self.look_backs_served.get(account).copied().unwrap_or(0);
+                (reading.get(account).copied().unwrap_or(0), served, look.serial)
+            };
+            let queued = self.look_backs.values().filter(|look| look.phase == Phase::Queued);
+            let Some(serial) = queued.min_by_key(turn).map(|look| look.serial) else { return };
+            let Some(look) = self.look_backs.get_mut(&serial) else { return };
             look.phase = Phase::Looking;
-            out.push(Effect::LookBack { serial: look.serial, complete_below: look.complete_below });
+            self.look_backs_turns += 1;
+            self.look_backs_served.insert(look.job.request.account.clone(), self.look_backs_turns);
+            out.push(Effect::LookBack { serial, complete_below: look.complete_below });
         }
     }
 

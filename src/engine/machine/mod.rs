@@ -96,6 +96,8 @@ pub(super) struct Config {
     pub slots: usize,
     /// Captures for which the workers have a block for every stream.
     pub admits: usize,
+    /// Accounts of this host.
+    pub accounts: usize,
     pub full_per_account: usize,
     pub simple_interval: Duration,
     pub look_back_interval: Duration,
@@ -259,6 +261,9 @@ pub(super) struct Machine {
     simple_started: BTreeMap<AccountId, Duration>,
     /// Until when the look backs that each account asked for would take at their rate. In memory alone.
     look_backs_until: BTreeMap<AccountId, Duration>,
+    /// Turns at the history that were given, and the last one of each account.
+    look_backs_turns: u64,
+    look_backs_served: BTreeMap<AccountId, u64>,
     recording: Option<Recording>,
     pressure: Pressure,
     shares: Shares,
@@ -311,6 +316,8 @@ impl Machine {
             last_serial: 0,
             simple_started: BTreeMap::new(),
             look_backs_until: BTreeMap::new(),
+            look_backs_turns: 0,
+            look_backs_served: BTreeMap::new(),
             ending: None,
             noted_at: Duration::ZERO,
             ended: EndedCounts::default(),

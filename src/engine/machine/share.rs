@@ -260,7 +260,8 @@ impl Machine {
         if let Some(capture) = self.captures.get_mut(&serial) {
             // What customers read names no key: they cannot turn it.
             let keys = "spool.bytes_max, spool.account_percent";
-            tracing::warn!(capture = %capture.job.id, message, keys, "a capture ends for room in the spool");
+            let account = &capture.job.request.account;
+            tracing::warn!(capture = %capture.job.id, %account, message, keys, "a capture ends for room in the spool");
             let failure = capture.failure.get_or_insert(Failure::Full(message)).clone();
             // What waits in its blocks may be more than the room that the others have left.
             out.push(Effect::RefuseWrites { serial, failure });

@@ -11,6 +11,8 @@ use crate::matcher::FilterV1;
 use crate::pcap::Container;
 use crate::worker::SlotTotals;
 
+mod fair;
+
 const STREAMS: usize = 2;
 
 struct Bench {
@@ -29,6 +31,7 @@ pub(super) fn config() -> Config {
         colo: "c".to_owned(),
         slots: 4,
         admits: 3,
+        accounts: 1,
         full_per_account: 1,
         simple_interval: Duration::from_secs(60),
         simple_one_in: None,

@@ -63,6 +63,11 @@ pub struct ClosedDir {
 }
 
 impl Place {
+    /// Whether a customer named it.
+    pub fn on_customers_word(&self) -> bool {
+        !self.makes_for_objects
+    }
+
     pub fn path(&self) -> PathBuf {
         self.root.join(&self.below)
     }
@@ -89,6 +94,7 @@ impl Folder {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut fd = rustix::fs::openat(CWD, &place.root, flags, Mode::empty())?;
+        keep_out_of(&fd, place, &closed)?;
         let mut path = place.root.clone();
         let mut components = place.below.components().peekable();
         while let Some(component) = components.next() {
@@ -102,8 +108,7 @@ impl Folder {
             let here = Identity::from(&rustix::fs::fstat(&fd)?);
             let is_last = components.peek().is_none();
             if closed.iter().any(|(identity, with_below)| *identity == here && (*with_below || is_last)) {
-                let own = format!("{} is this host's own directory; name another", path.display());
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, own));
+                return Err(own(&path));
             }
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -129,6 +134,22 @@ impl Folder {
     /// A file that is there, for reading.
     pub fn read(&self, name: &str) -> io::Result<File> {
         self.regular(name, OFlags::RDONLY)
+    }
+
+    /// A file that is there, for reading on a customer's word: this host's own, under this name alone. A hard link would lead
+    /// to a file of elsewhere. A segment that becomes an object has two names for a moment.
+    pub fn read_own(&self, name: &str) -> io::Result<File> {
+        let file = self.read(name)?;
+        let stat = rustix::fs::fstat(&file)?;
+        if stat.st_nlink != 1 {
+            let two =
+                "it has another name, and only files with one are read; try again in a second if it is new";
+            return Err(io::Error::other(two));
+        }
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other("it is not of the user that writes objects"));
+        }
+        Ok(file)
     }
 
     /// A file that is there, for writing at its end.
@@ -217,6 +238,54 @@ pub(super) fn identity(file: &File) -> io::Result<Identity> {
 
 fn identity_of(dir: &Path) -> io::Result<Identity> {
     Ok(Identity::from(&rustix::fs::stat(dir)?))
+}
+
+fn own(path: &Path) -> io::Error {
+    let own = format!("{} is this host's own directory; name another", path.display());
+    io::Error::new(io::ErrorKind::PermissionDenied, own)
+}
+
+/// Refuses a root that is closed itself, or lies in a directory that is closed with what is below it.
+fn keep_out_of(root: &OwnedFd, place: &Place, closed: &[(Identity, bool)]) -> io::Result<()> {
+    if closed.is_empty() {
+        return Ok(());
+    }
+    let mut here = Identity::from(&rustix::fs::fstat(root)?);
+    let is_last = !place.below.components().any(|component| matches!(component, Component::Normal(_)));
+    let is_it = |(identity, with_below): &(Identity, bool)| *identity == here && (*with_below || is_last);
+    if closed.iter().any(is_it) {
+        return Err(own(&place.root));
+    }
+    let mut above = rustix::fs::openat(root, "..", ON_THE_WAY, Mode::empty())?;
+    loop {
+        let next = Identity::from(&rustix::fs::fstat(&above)?);
+        if next == here {
+            // The root of the file system is above itself.
+            return Ok(());
+        }
+        here = next;
+        if closed.iter().any(|(identity, with_below)| *identity == here && *with_below) {
+            return Err(own(&place.root));
+        }
+        above = rustix::fs::openat(&above, "..", ON_THE_WAY, Mode::empty())?;
+    }
+}
+
+/// Whether no customer's directory can be below this root, because it lies in a directory that is closed with what is below it.
+pub(super) fn is_closed_root(root: &Path, closed: &[ClosedDir]) -> bool {
+    let place = Place {
+        root: root.to_owned(),
+        below: "any".into(),
+        closed: closed.to_vec(),
+        makes_parents: false,
+        makes_for_objects: false,
+    };
+    let refused = || {
+        let closed = place.closed.iter().filter_map(identified).collect::<io::Result<Vec<_>>>()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        keep_out_of(&rustix::fs::openat(CWD, &place.root, flags, Mode::empty())?, &place, &closed)
+    };
+    refused().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// A closed directory's; none if it is not there, so that nothing can lie in it.
@@ -323,6 +392,57 @@ mod tests {
         for name in ["..", ".", "a/b", "/etc/passwd", "", "a/"] {
             assert!(folder.create(name).is_err() && folder.remove(name).is_err(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn the_hosts_own_directories_are_closed_as_roots_too_and_so_are_roots_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for made in ["spool/in/it", "store/in"] {
+            fs::create_dir_all(dir.path().join(made)).unwrap();
+        }
+        symlink(dir.path().join("spool/in"), dir.path().join("link")).unwrap();
+        let closed = vec![
+            ClosedDir { dir: dir.path().join("spool"), with_below: true },
+            ClosedDir { dir: dir.path().join("store"), with_below: false },
+        ];
+        let open = |root: &str, below: &str| {
+            let place = Place { closed: closed.clone(), ..place(&dir.path().join(root), below) };
+            Folder::open(&place, false)
+        };
+        for (root, below) in [
+            ("spool", ""),
+            ("spool", "in"),
+            ("spool/in", "it"),
+            ("link", ""),
+            ("link", "it"),
+            ("store", ""),
+            ("store", "."),
+        ] {
+            let error = open(root, below).expect_err(root);
+            assert!(error.to_string().contains("this host's own directory"), "{root} {below}: {error}");
+        }
+        for (root, is_closed) in
+            [("spool", true), ("link", true), ("store", false), ("", false), ("no", false)]
+        {
+            assert_eq!(is_closed_root(&dir.path().join(root), &closed), is_closed, "{root}");
+        }
+        assert!(open("store", "in").is_ok() && open("", "store/in").is_ok());
+    }
+
+    #[test]
+    fn a_customers_file_is_read_only_if_it_is_ours_and_has_no_other_name() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&place(root.path(), ""), false).unwrap();
+        fs::write(root.path().join("object"), "x").unwrap();
+        assert!(folder.read_own("object").is_ok());
+        fs::hard_link(root.path().join("object"), root.path().join("other")).unwrap();
+        for name in ["object", "other"] {
+            let error = folder.read_own(name).unwrap_err();
+            assert!(error.to_string().contains("another name"), "{error}");
+            assert!(folder.read(name).is_ok(), "on the operator's word it is");
+        }
+        fs::remove_file(root.path().join("other")).unwrap();
+        assert!(folder.read_own("object").is_ok());
     }
 
     #[test]

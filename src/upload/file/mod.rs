@@ -8,6 +8,7 @@ mod writer;
 
 use super::UploadError;
 use super::checkpoint::{Checkpoint, Kept, capture_of};
+use super::error::{CREATE_DIRECTORY, CREATE_FILE, OPEN_DIRECTORY};
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::job::CaptureId;
 use bytes::Bytes;
@@ -50,6 +51,12 @@ impl FileStore {
         Self { place: Place { root, below, closed, makes_parents: true, makes_for_objects: false } }
     }
 
+    /// Whether a root of customers' directories lies in one of the host's own, so that none below it can be used.
+    #[must_use]
+    pub fn is_closed_root(root: &Path, closed: &[ClosedDir]) -> bool {
+        folder::is_closed_root(root, closed)
+    }
+
     /// Opened for each piece of work: what stands there may be another directory than before, and is as safe.
     fn folder(&self) -> Result<Folder, UploadError> {
         Folder::open(&self.place, false).map_err(|error| {
@@ -57,7 +64,7 @@ impl FileStore {
                 io::ErrorKind::NotFound => io::Error::new(error.kind(), ABSENT),
                 _ => error,
             };
-            disk("open directory", &self.place.path(), error)
+            disk(OPEN_DIRECTORY, &self.place.path(), error)
         })
     }
 
@@ -65,12 +72,12 @@ impl FileStore {
     fn folder_if_there(&self) -> Result<Option<Folder>, UploadError> {
         match Folder::open(&self.place, false) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            opened => opened.map(Some).map_err(|error| disk("open directory", &self.place.path(), error)),
+            opened => opened.map(Some).map_err(|error| disk(OPEN_DIRECTORY, &self.place.path(), error)),
         }
     }
 
     fn make_folder(&self) -> Result<Folder, UploadError> {
-        Folder::open(&self.place, true).map_err(|error| disk("create directory", &self.place.path(), error))
+        Folder::open(&self.place, true).map_err(|error| disk(CREATE_DIRECTORY, &self.place.path(), error))
     }
 
     /// Writes into a file without a name. NFS has none: there the file has a temporary name, which is never published.
@@ -86,7 +93,7 @@ impl FileStore {
                 let name = format!("{PROBE}{}", uuid::Uuid::new_v4().simple());
                 FileWriter::create(Arc::new(folder), &name)?.append(PROBE.as_bytes())
             }
-            Err(error) => Err(disk("create a file in", folder.path(), error)),
+            Err(error) => Err(disk(CREATE_FILE, folder.path(), error)),
         }
     }
 
@@ -167,7 +174,11 @@ impl FileStore {
 
     fn open(&self, name: &str) -> Result<(std::fs::File, PathBuf), UploadError> {
         let path = self.place.path().join(name);
-        let opened = Folder::open(&self.place, false).and_then(|folder| folder.read(name));
+        let opened =
+            Folder::open(&self.place, false).and_then(|folder| match self.place.on_customers_word() {
+                true => folder.read_own(name),
+                false => folder.read(name),
+            });
         let file = opened.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => UploadError::NotFound { place: path.display().to_string() },
             _ => disk("open", &path, error),
@@ -534,5 +545,23 @@ mod tests {
         let error = writer.finish().await.unwrap_err();
         assert!(error.to_string().contains("another file has taken its place"), "{error}");
         assert_eq!(names(dir.path()), ["a.pcap"]);
+    }
+
+    #[tokio::test]
+    async fn a_customer_reads_one_sentence_whatever_stands_where_his_directory_would_be() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("file"), "x").unwrap();
+        fs::create_dir(root.path().join("own")).unwrap();
+        symlink("/etc", root.path().join("link")).unwrap();
+        let closed = vec![ClosedDir { dir: root.path().join("own"), with_below: true }];
+        let mut said = Vec::new();
+        for below in ["file", "file/in", "link", "link/in", "link/absent", "own", "own/in"] {
+            let store = FileStore::below(root.path().to_owned(), below.into(), closed.clone());
+            let error = store.probe().await.expect_err(below);
+            let text = error.customer_text().unwrap();
+            said.push(text.replace(&root.path().join(below).display().to_string(), "DIR"));
+        }
+        said.dedup();
+        assert_eq!(said.len(), 1, "{said:?}");
     }
 }

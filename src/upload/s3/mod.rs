@@ -3,8 +3,9 @@
 //!
 //! Invariant: the SDK's own retries are off, so that `retry` alone knows whether a request may have been carried out before.
 
-mod extras;
+mod answer;
 mod client;
+mod extras;
 mod multipart;
 mod owner;
 mod retry;
@@ -18,6 +19,7 @@ use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::chain::chain;
 use crate::job::S3Credentials;
 use crate::limits::PART_BYTES_MIN;
+use answer::AnswerBound;
 use aws_config::identity::IdentityCache;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -120,6 +122,9 @@ impl S3Config {
     }
 }
 
+/// Names in one list, over all its pages: some hundred thousand objects. A store may have another page without end.
+const LIST_BYTES_MAX: usize = 64 << 20;
+
 /// What all buckets share: connections and credentials.
 #[derive(Debug)]
 pub(super) struct S3Stores {
@@ -205,6 +210,7 @@ impl S3Stores {
         let timeout = Duration::from_secs(CONNECT_SECONDS_MAX);
         let builder = builder
             .retry_config(RetryConfig::disabled())
+            .interceptor(AnswerBound)
             .timeout_config(TimeoutConfig::builder().connect_timeout(timeout).build());
         S3Store {
             client: Client::from_conf(builder.build()),
@@ -426,7 +432,7 @@ impl ObjectStore for S3Store {
         Box::pin(async move {
             let target = self.target(prefix);
             let folder = target.key.len() - prefix.len();
-            let (mut names, mut next) = (Vec::new(), None);
+            let (mut names, mut next, mut bytes) = (Vec::new(), None, 0);
             loop {
                 let request = || {
                     let list = target.client.list_objects_v2().bucket(&target.bucket).prefix(&target.key);
@@ -436,6 +442,14 @@ impl ObjectStore for S3Store {
                 names.extend(
                     answer.contents().iter().filter_map(|object| Some(object.key()?[folder..].to_owned())),
                 );
+                bytes +=
+                    answer.contents().iter().filter_map(|object| Some(object.key()?.len())).sum::<usize>();
+                if bytes > LIST_BYTES_MAX {
+                    return Err(UploadError::TooLarge {
+                        place: target.place(),
+                        bytes_max: LIST_BYTES_MAX as u64,
+                    });
+                }
                 let told = answer.next_continuation_token().map(str::to_owned);
                 // A store that names the same place again has no more to tell.
                 if told.is_none() || told == next {

@@ -3,6 +3,7 @@
 //! Invariant: an upload that is neither completed nor kept is aborted, also when its future is dropped.
 
 use super::retry::{Failed, Target, call};
+use crate::limits::PARTS_MAX;
 use crate::upload::UploadError;
 use crate::upload::checkpoint::KeptPart;
 use crate::upload::checksum::base64;
@@ -82,20 +83,24 @@ impl Multipart {
     pub(super) async fn parts(&self) -> Result<BTreeMap<i32, String>, Failed> {
         let target = &self.target;
         let (mut parts, mut marker) = (BTreeMap::new(), None::<String>);
-        loop {
+        // More pages than an upload can have parts are a store that makes them up.
+        for _page in 0..PARTS_MAX {
             let request = || {
                 let list = target.client.list_parts().bucket(&target.bucket).key(&target.key);
                 list.upload_id(&self.id).set_part_number_marker(marker.clone()).send()
             };
             let answer = call(target, "s3:ListMultipartUploadParts", target.grant.budget(0), request).await?;
             let listed = answer.parts().iter();
-            parts.extend(listed.filter_map(|part| Some((part.part_number()?, part.e_tag()?.to_owned()))));
+            let listed = listed.filter_map(|part| Some((part.part_number()?, part.e_tag()?.to_owned())));
+            let is_legal = |number: i32| u64::try_from(number).is_ok_and(|n| (1..=PARTS_MAX).contains(&n));
+            parts.extend(listed.filter(|(number, _)| is_legal(*number)));
             let next = answer.next_part_number_marker().map(str::to_owned);
             if !answer.is_truncated().unwrap_or(false) || next.is_none() || next == marker {
                 return Ok(parts);
             }
             marker = next;
         }
+        Ok(parts)
     }
 }
 

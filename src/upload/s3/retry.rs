@@ -132,6 +132,9 @@ impl Answer {
         let code = printable(error.code().unwrap_or_default()).into_owned();
         let detail = match (error.message(), status) {
             (Some(message), _) => printable(&format!("{code}: {message}")).into_owned(),
+            (None, Some(status)) if matches!(error, SdkError::ResponseError(_)) => {
+                format!("HTTP status {status}, {}", chain(error))
+            }
             (None, Some(status)) if code.is_empty() => format!("HTTP status {status}"),
             (None, Some(status)) => format!("{code}, HTTP status {status}"),
             (None, None) => chain(error),

@@ -4,7 +4,6 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, get, isId, paths, type Problem } from "../api.ts";
-import { bind } from "../keys.ts";
 import { useCaptures } from "../live/captures.ts";
 import { inWords } from "../logic/filter.ts";
 import { type Ledger, lost, missing, portLost } from "../logic/ledger.ts";
@@ -15,7 +14,7 @@ import { rates } from "../logic/series.ts";
 import { instant, lasted, share, timeLeft } from "../logic/time.ts";
 import { Bar, Code, Copy, Empty, ErrorBox, Figure, Foreign, Icon, Link, Notice, Skeleton, Time } from "../parts/basic.tsx";
 import { useConnection } from "../parts/connection.ts";
-import { now, useLoad, useTitle } from "../parts/hooks.ts";
+import { now, useKeys, useLoad, useTitle } from "../parts/hooks.ts";
 import { FilesCard } from "../parts/files.tsx";
 import { LedgerView } from "../parts/ledger.tsx";
 import { Plot } from "../parts/plot.tsx";
@@ -223,12 +222,12 @@ export function CapturePage({ account, id }: { account: string; id: string }) {
     if (signs !== "") view.reload();
   }, [signs]);
   const write = mayWrite(account);
-  useEffect(
-    () =>
-      bind("capture", [
-        ...(write && stoppable(status) ? [{ keys: "s", label: "keys.stop" as const, run: () => setStopping(true) }] : []),
-        ...(write ? [{ keys: "r", label: "keys.repeat" as const, run: () => go(pages.start(account, id)) }] : []),
-      ]),
+  useKeys(
+    "capture",
+    () => [
+      ...(write && stoppable(status) ? [{ keys: "s", label: "keys.stop" as const, run: () => setStopping(true) }] : []),
+      ...(write ? [{ keys: "r", label: "keys.repeat" as const, run: () => go(pages.start(account, id)) }] : []),
+    ],
     [status, write, id],
   );
   if (!data && view.error instanceof ApiError && (view.error.status === 404 || view.error.status === 410))

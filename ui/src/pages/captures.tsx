@@ -4,7 +4,7 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get, paths, type Problem } from "../api.ts";
-import { bind, keysOn } from "../keys.ts";
+import { keysOn } from "../keys.ts";
 import { useCaptures, type CapturesFeed } from "../live/captures.ts";
 import { inWords } from "../logic/filter.ts";
 import { lost, missing, type Ledger } from "../logic/ledger.ts";
@@ -13,7 +13,7 @@ import { timeLeft } from "../logic/time.ts";
 import { visible } from "../logic/text.ts";
 import { Empty, ErrorBox, Foreign, Icon, Link, Notice, Skeleton, Tabs, Time } from "../parts/basic.tsx";
 import { useConnection } from "../parts/connection.ts";
-import { now, useTitle } from "../parts/hooks.ts";
+import { now, useKeys, useTitle } from "../parts/hooks.ts";
 import { Lost, Status } from "../parts/status.tsx";
 import { StopDialog } from "../parts/stop.tsx";
 import { go, pages, place, setQuery } from "../router.ts";
@@ -106,7 +106,7 @@ function Table({ rows, account, feed, stop }: { rows: Capture[]; account: string
     if (pressed === "j" || pressed === "k") focus(at);
     else if (capture) act(pressed, rowOf(capture, feed), at);
   };
-  useEffect(() => bind("rows", ROW_KEYS.filter((one) => one.idle).map((one) => ({ ...one, run: () => idle.current(one.keys) }))), []);
+  useKeys("rows", () => ROW_KEYS.filter((one) => one.idle).map((one) => ({ ...one, run: () => idle.current(one.keys) })), []);
   return (
     <table class="list" role="grid" aria-label={t("captures.title")} aria-rowcount={rows.length + 1}>
       <thead>
@@ -223,7 +223,7 @@ export function CapturesPage({ account }: { account: string }) {
       });
     return () => abort.abort();
   }, [account, status, type, turn]);
-  useEffect(() => bind("list", [{ keys: "/", label: "keys.filter", run: () => search.current?.focus() }]), []);
+  useKeys("list", () => [{ keys: "/", label: "keys.filter", run: () => search.current?.focus() }], []);
 
   const live = feed.live.value;
   const rows = state?.rows ?? [];

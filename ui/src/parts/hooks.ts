@@ -3,7 +3,8 @@
 // Invariant: an answer to an old question is dropped; a failure keeps what was there, with its age.
 
 import { signal } from "@preact/signals";
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { bind, type Binding } from "../keys.ts";
 
 export interface Loaded<T> {
   data: T | undefined;
@@ -49,4 +50,9 @@ export function useTitle(title: string): void {
   useEffect(() => {
     document.title = `${title} · trawl`;
   }, [title]);
+}
+
+/** Keys of a page or a part of it. They are there as soon as it is shown: an effect after the paint would be late under load. */
+export function useKeys(scope: string, list: () => Binding[], inputs: readonly unknown[]): void {
+  useLayoutEffect(() => bind(scope, list()), inputs);
 }

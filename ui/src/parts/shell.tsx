@@ -4,13 +4,13 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { bind, bindings, keysOn, setKeys } from "../keys.ts";
+import { bindings, keysOn, setKeys } from "../keys.ts";
 import { duration, type Key, locale, LOCALES, localTime, remember, setLocale, t, type Locale } from "../words/words.ts";
 import { go, lastAccount, pages, place, route } from "../router.ts";
 import { load, logout, over, remaining, session } from "../session.ts";
 import { Dialog, Icon, Link } from "./basic.tsx";
 import { LiveRegion, live } from "./announce.tsx";
-import { now } from "./hooks.ts";
+import { now, useKeys } from "./hooks.ts";
 import { setTheme, theme, THEMES } from "./theme.ts";
 import { LoginForm } from "./loginform.tsx";
 import { connectionShown } from "./connection.ts";
@@ -213,19 +213,19 @@ export function Shell({ children }: { children: ComponentChildren }) {
   const home = account ?? accounts[0]?.id;
   const operator = session.value?.operator ?? false;
   const [keys, setKeysShown] = useState(false);
-  useEffect(
-    () =>
-      bind("global", [
-        { keys: "?", label: "keys.help", run: () => setKeysShown(true) },
-        ...(home
-          ? [
-              { keys: "g c", label: "keys.captures" as const, run: () => go(pages.captures(home)) },
-              { keys: "g b", label: "keys.buckets" as const, run: () => go(pages.buckets(home)) },
-              { keys: "n", label: "keys.new" as const, run: () => go(pages.start(home)) },
-            ]
-          : []),
-        ...(operator ? [{ keys: "g h", label: "keys.host" as const, run: () => go(pages.host) }] : []),
-      ]),
+  useKeys(
+    "global",
+    () => [
+      { keys: "?", label: "keys.help", run: () => setKeysShown(true) },
+      ...(home
+        ? [
+            { keys: "g c", label: "keys.captures" as const, run: () => go(pages.captures(home)) },
+            { keys: "g b", label: "keys.buckets" as const, run: () => go(pages.buckets(home)) },
+            { keys: "n", label: "keys.new" as const, run: () => go(pages.start(home)) },
+          ]
+        : []),
+      ...(operator ? [{ keys: "g h", label: "keys.host" as const, run: () => go(pages.host) }] : []),
+    ],
     [home, operator],
   );
   const current = (name: string) => (at.name === name ? ("page" as const) : undefined);

@@ -139,6 +139,7 @@ pub(super) fn config() -> Config {
         colo: "c".to_owned(),
         slots: SLOTS,
         admits: ADMITS,
+        accounts: ACCOUNTS,
         full_per_account: FULL_PER_ACCOUNT,
         simple_interval: INTERVAL,
         simple_one_in: None,
