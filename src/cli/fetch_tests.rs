@@ -1,3 +1,5 @@
+//! What a reader gets of an object that is not the one of its manifest.
+
 use super::*;
 
 fn object(bytes: &[u8]) -> ObjectInfo {

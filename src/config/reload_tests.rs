@@ -1,3 +1,5 @@
+//! Every key of the file, and what a change of it means.
+
 use super::*;
 use crate::config::file::{self, Keys};
 use serde_json::json;

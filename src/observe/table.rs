@@ -324,7 +324,7 @@ pub(super) const TABLE: &[Metric] = &[
     counter("log_lines_dropped", None, &[], "Log lines that were not written: standard error took none, or not fast enough",
         |s, out| out.push(&[], s.log_lines_dropped)),
     // config
-    counter("config_reloads", None, &["result"], "Reloads of the config (SIGHUP) that were done, and that were refused and changed nothing",
+    counter("config_reloads", None, &["result"], "Reloads of the config that were done, and that were refused and changed nothing",
         |s, out| for (result, count) in s.reloads { out.push(&[&result], count) }),
     // connections
     gauge("open_files", None, &[], "Descriptors that the process has open; absent when it has none left to look",

@@ -6,6 +6,7 @@
 
 use super::{BUCKETS, BY_TIME, Embedded, HOST, JOBS, OWNED, UNFINISHED, failed};
 use crate::store::StoreError;
+use redb::backends::FileBackend;
 use redb::{
     Builder, Database, Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value,
     WriteTransaction,
@@ -100,7 +101,8 @@ impl Embedded {
     pub fn backup(&self, target: &Path) -> Result<(), BackupError> {
         let (hidden, file) = HiddenFile::create(target)?;
         self.read(|from| {
-            let into = Builder::new().create_file(file).map_err(failed)?;
+            let backend = FileBackend::new(file).map_err(failed)?;
+            let into = Builder::new().create_with_backend(backend).map_err(failed)?;
             copy(from, &into)
         })?;
         hidden.publish()
