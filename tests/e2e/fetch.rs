@@ -39,7 +39,7 @@ fn a_capture_is_fetched_as_one_file_that_equals_the_merge_or_not_at_all() {
     let stranger = keys.path().join("other.pub");
     std::fs::write(&stranger, other.public().to_pem()).unwrap();
     let more = format!("[manifest]\nsigning_key_file = \"{}\"\n", secret.display());
-    let trawl = Setup { segment_bytes: "16MiB", more, ..Setup::replay() }.start();
+    let trawl = Setup { segment_bytes: "4MiB", more, ..Setup::replay() }.start();
     let mut request = trawl.request(json!({}));
     request["packet_limit"] = 100_000.into();
     let id = trawl.create(&request);

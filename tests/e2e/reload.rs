@@ -116,7 +116,7 @@ fn what_needs_a_restart_is_refused_by_name_at_once_and_a_wrong_file_changes_noth
     let trawl =
         Setup::replay().start_with(|config, _| config + &format!("[observe]\nlisten = \"{observe}\"\n"));
     let config = std::fs::read_to_string(trawl.config()).unwrap();
-    let id = trawl.create(&trawl.request(json!({})));
+    let id = trawl.create(&trawl.request(json!({"protocol": 17})));
     trawl.until(&id, SOON, |progress| progress.status == Status::Running);
     let fixed = config.replace("bytes_max = \"64MiB\"", "bytes_max = \"65MiB\"") + &account("new");
     let fixed = fixed.replace("request_timeout_seconds = 30", "request_timeout_seconds = 31");
@@ -146,7 +146,7 @@ fn what_needs_a_restart_is_refused_by_name_at_once_and_a_wrong_file_changes_noth
 fn new_prefixes_hold_for_captures_that_run_and_those_of_an_account_that_is_gone_end_and_are_delivered() {
     let trawl = Setup::replay().start();
     let config = std::fs::read_to_string(trawl.config()).unwrap();
-    let id = trawl.create(&trawl.request(json!({})));
+    let id = trawl.create(&trawl.request(json!({"protocol": 17})));
     trawl.until(&id, SOON, |progress| progress.status == Status::Running && progress.ledger.captured > 0);
     // Documentation's network, from which nothing in the recording comes.
     reload(&trawl, &config.replacen("prefixes = []", "prefixes = [\"203.0.113.77/32\"]", 1), DONE);

@@ -4,12 +4,11 @@
 //!
 //! Invariant: a file has its name only when all of it is on the disk, and no file is replaced.
 
-use super::{BUCKETS, BY_TIME, Embedded, HOST, JOBS, OWNED, UNFINISHED, failed};
+use super::{BUCKETS, BY_TIME, Embedded, HOST, JOBS, OWNED, UNFINISHED, database, failed};
 use crate::store::StoreError;
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value,
-    WriteTransaction,
+    Database, Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction,
 };
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -102,7 +101,7 @@ impl Embedded {
         let (hidden, file) = HiddenFile::create(target)?;
         self.read(|from| {
             let backend = FileBackend::new(file).map_err(failed)?;
-            let into = Builder::new().create_with_backend(backend).map_err(failed)?;
+            let into = database(backend, false).map_err(failed)?;
             copy(from, &into)
         })?;
         hidden.publish()
