@@ -111,6 +111,7 @@ impl From<Refusal> for Failure {
             }
             Refusal::NoHistory => Self::at("/offset_time", Code::NotSupported, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
+            Refusal::AccountGone => Self::new(Code::Authentication, refusal.to_string()),
             Refusal::Filter(_) => Self::at("/filter_v1", Code::InvalidValue, refusal.to_string()),
             Refusal::DestinationSilent(_) => {
                 Self::at("/destination_conf", Code::DestinationSilent, refusal.to_string())

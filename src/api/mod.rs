@@ -30,6 +30,7 @@ mod results;
 mod route;
 mod routes;
 mod session;
+mod terms;
 mod ui;
 mod validate;
 
@@ -37,6 +38,7 @@ pub use attempts::authentication_failures;
 pub use auth::{Accounts, Credential, Role, Secret};
 pub use captures::{Answer, Captures};
 pub use results::{Opening, OwnResults, ResultFile, Results};
+pub use terms::{CurrentTerms, Terms};
 pub use ui::Ui;
 
 use crate::http::Fault;
@@ -127,12 +129,8 @@ pub struct ApiState {
     pub ownership: Ownership,
     /// Where the files of simple captures lie.
     pub results: Arc<dyn Results>,
-    /// Who may ask.
-    pub accounts: Accounts,
-    /// What may be asked for.
-    pub rules: Rules,
-    /// What is said of it.
-    pub offers: Offers,
+    /// Who may ask, and what for.
+    pub terms: CurrentTerms,
     /// What the dashboard needs.
     pub ui: Ui,
     /// Longest body of a request.
@@ -145,7 +143,7 @@ pub struct ApiState {
 pub fn router(state: ApiState) -> Router {
     let (request_bytes_max, request_time_max) = (state.request_bytes_max, state.request_time_max);
     let state = Arc::new(state);
-    let routes = routes::router(&state.rules);
+    let routes = routes::router();
     let routes = Router::new().nest(PREFIX, routes.clone()).merge(routes);
     #[cfg(feature = "dashboard")]
     let routes = routes.merge(page::router());

@@ -25,8 +25,53 @@ macro_rules! sections {
                 Self { $($field: $default,)* }
             }
         }
+
+        #[cfg(test)]
+        impl Keys for $name {
+            fn keys(path: &str, keys: &mut Vec<String>) {
+                $({
+                    let dot = if path.is_empty() { "" } else { "." };
+                    <$type as Keys>::keys(&format!("{path}{dot}{}", stringify!($field)), keys);
+                })*
+            }
+        }
     )*};
 }
+
+/// The paths of all keys, without the places of lists: `account.credential.role`.
+#[cfg(test)]
+pub(super) trait Keys {
+    /// Adds those at `path`.
+    fn keys(path: &str, keys: &mut Vec<String>);
+}
+
+#[cfg(test)]
+impl<T: Keys> Keys for Vec<T> {
+    fn keys(path: &str, keys: &mut Vec<String>) {
+        T::keys(path, keys);
+    }
+}
+
+#[cfg(test)]
+impl<T: Keys> Keys for Option<T> {
+    fn keys(path: &str, keys: &mut Vec<String>) {
+        T::keys(path, keys);
+    }
+}
+
+#[cfg(test)]
+macro_rules! leaves {
+    ($($type:ty),*) => {$(
+        impl Keys for $type {
+            fn keys(path: &str, keys: &mut Vec<String>) {
+                keys.push(path.to_owned());
+            }
+        }
+    )*};
+}
+
+#[cfg(test)]
+leaves!(u64, bool, String, PathBuf, ByteSize);
 
 sections! {
     /// The whole file. `config/trawl.toml` explains each key to operators.

@@ -12,6 +12,7 @@ mod load;
 mod plan;
 mod ports;
 mod problem;
+mod reload;
 mod resolve;
 mod rules;
 mod size;
@@ -24,5 +25,6 @@ pub use plan::{
     ManifestPlan, ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
+pub use reload::Changes;
 pub use size::ByteSize;
 pub use topology::{Topology, node_of_port};

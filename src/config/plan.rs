@@ -3,6 +3,7 @@
 //!
 //! Invariant: nothing downstream checks a value again.
 
+use super::reload::Written;
 use crate::api::{Credential, Rules};
 use crate::block::{BlockShare, Hugepages};
 use crate::drivers::Bus;
@@ -67,6 +68,8 @@ pub struct Plan {
     pub accounts: Vec<Account>,
     /// SHA-256 of the tokens of those who may see the host.
     pub operators: Vec<[u8; 32]>,
+    /// The file that it comes from.
+    pub(super) written: Written,
 }
 
 /// Who this host is.

@@ -5,6 +5,7 @@
 use super::file::{self, File};
 use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
+use super::reload::Written;
 use super::rules::Rules;
 use super::{ByteSize, Problem, accounts, fleet, ports::ports, tenancy, ui};
 use crate::api;
@@ -22,6 +23,7 @@ use crate::upload::{
 use crate::worker::{Sample, Timers, WhenIdle};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Blocks that each worker needs: two streams in filling, the rest on their way to the disk and back.
@@ -92,6 +94,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         cores,
         workers,
         spool,
+        written: Written(Arc::new(file.clone())),
     };
     if captures {
         blocks_are_enough(&mut rules, &plan);

@@ -47,6 +47,7 @@ pub(crate) use route::{Route, sweep_store};
 pub(crate) use seek::{find_manifest, has_remains, queues_of};
 pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
 pub use verify::{
-    Bucket, Directory, Finding, Place, Step, Verified, VerifyError, verify, verify_at, verify_file,
+    Bucket, Directory, Finding, Place, Step, Verified, VerifyError, read_manifest, verify, verify_at,
+    verify_file,
 };
 pub(crate) use words::Words;

@@ -42,7 +42,7 @@ pub fn manifests(place: &dyn Place, name: &str) -> Result<Vec<String>, VerifyErr
 pub fn objects(place: &dyn Place, name: &str) -> Result<Vec<String>, VerifyError> {
     let mut objects = Vec::new();
     for name in manifests(place, name)? {
-        let (manifest, _) = read_manifest(place, &name)?;
+        let (manifest, _) = read_manifest(place, &name, None)?;
         objects.extend(manifest.objects.into_iter().map(|object| object.name));
     }
     Ok(objects)

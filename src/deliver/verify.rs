@@ -327,13 +327,10 @@ pub fn verify_at(
     key: Option<&PublicKey>,
     watch: &mut dyn FnMut(Step<'_>),
 ) -> Result<Verified, VerifyError> {
-    let (manifest, json) = read_manifest(place, name)?;
+    let (manifest, fault) = read_manifest(place, name, key)?;
     watch(Step::Begin(manifest.objects.iter().fold(0, |sum: u64, object| sum.saturating_add(object.bytes))));
 
-    let mut findings = Vec::new();
-    if let Some(key) = key {
-        findings.extend(signed(place, &manifest, &json, key));
-    }
+    let mut findings: Vec<_> = fault.into_iter().collect();
     let (mut packets, mut frame_bytes, mut end_ns) = (0, 0, 0);
     for object in &manifest.objects {
         let from = findings.len();
@@ -366,11 +363,15 @@ pub fn verify_at(
     Ok(Verified { manifest, packets, findings })
 }
 
-/// A manifest and its text.
+/// The manifest `name` of a place; with a key, also the fault of its signature.
 ///
 /// # Errors
-/// [`VerifyError`] when it cannot be read, or is not the one that its name says.
-pub(super) fn read_manifest(place: &dyn Place, name: &str) -> Result<(Manifest, Vec<u8>), VerifyError> {
+/// [`VerifyError`] when it cannot be read, is none, or is of another name.
+pub fn read_manifest(
+    place: &dyn Place,
+    name: &str,
+    key: Option<&PublicKey>,
+) -> Result<(Manifest, Option<Finding>), VerifyError> {
     let path = || place.path(name);
     let mut json = Vec::new();
     place
@@ -382,7 +383,8 @@ pub(super) fn read_manifest(place: &dyn Place, name: &str) -> Result<(Manifest, 
     if name != expected {
         return Err(VerifyError::Name { path: path(), id: manifest.id, expected });
     }
-    Ok((manifest, json))
+    let fault = key.and_then(|key| signed(place, &manifest, &json, key));
+    Ok((manifest, fault))
 }
 
 /// The signature's fault, if it has one.

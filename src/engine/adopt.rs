@@ -107,7 +107,7 @@ impl Engine {
     /// Looks up whether the part was here before, which only the store knows, and then has the machine decide.
     pub(super) fn adopt(&mut self, adoption: Box<Adoption>, reply: oneshot::Sender<Result<Job, Refusal>>) {
         let (account, id) = (&adoption.request.account, &adoption.id);
-        let refusal = if !self.planes.accounts.contains(account) {
+        let refusal = if !self.planes.settings.accounts.contains(account) {
             Some(Refusal::UnknownAccount(account.clone()))
         } else if self.machine.has(id) || self.adopting.contains(id) {
             Some(Refusal::Adopted(id.clone()))

@@ -17,7 +17,7 @@ use crate::pcap::{Counts, Origin};
 use crate::seldom::SeldomOfEach;
 use crate::spool::{Feed, Input as Told, SpoolCapture};
 use crate::upload::UploadError;
-use crate::worker::{Attachment, Budget, Ended, Payer, Sample, Window};
+use crate::worker::{Attachment, Budget, Ended, Sample, Window};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -274,8 +274,8 @@ impl Engine {
 
     fn retry_policy(&self, resources: &Resources, serial: Serial) -> RetryPolicy {
         RetryPolicy {
-            retention: self.planes.upload_retention,
-            pause_max: self.planes.upload_pause_max,
+            retention: self.planes.settings.upload_retention,
+            pause_max: self.planes.settings.upload_pause_max,
             leaving: self.leaving.subscribe(),
             given_up: resources.given_up.subscribe(),
             reporter: self.reporter(serial),
@@ -292,7 +292,7 @@ impl Engine {
         let Some(capture) = self.machine.capture(serial) else { return };
         let request = &capture.job.request;
         let limit = capture.window_left(self.now().mono);
-        let payer = self.planes.payers.get(&request.account).copied().unwrap_or(Payer::HOST);
+        let payer = self.tenants.payer(&request.account);
         let attachment = Attachment {
             serial,
             payer,
@@ -302,7 +302,7 @@ impl Engine {
             sample: capture.job.sample_one_in.and_then(Sample::new),
             rotate: None,
         };
-        let scope = self.planes.scopes.get(&request.account).cloned();
+        let scope = self.scope(&request.account);
         let desired = capture.filter.map(|filter| Desired { filter, scope, attachment });
         let generation = self.assignments.set(slot, desired);
         self.changes.push_back((generation, Change::Attach(serial)));
@@ -374,7 +374,7 @@ impl Engine {
         };
         let (route, dir) = (self.route(&capture.job), self.dir(capture));
         let retry = self.retry_policy(resources, serial);
-        let key = self.planes.signing_key.clone();
+        let key = self.planes.settings.signing_key.clone();
         let task = async move {
             Input::Closed { serial, outcome: put_manifest(route, dir, manifest, key, retry).await }
         };

@@ -3,7 +3,7 @@
 //! Invariant: API, CLI and fleet only parse into [`Action`]; no one else touches a capture.
 
 use super::adopt::{Adoption, PartState, Reclaimed, Steer};
-use super::{Listed, Overview, Standing, Wanted};
+use super::{Listed, Overview, Settings, Standing, Wanted};
 use crate::history::Estimate;
 use crate::job::{AccountId, CaptureId, Job, KeptSeries, ObjectRange, Progress, Request};
 use crate::matcher::FilterV1;
@@ -141,6 +141,9 @@ pub enum Refusal {
     /// The host is shutting down or its engine has died.
     #[error("this host is shutting down")]
     ShuttingDown,
+    /// The account was taken out of the config a moment ago.
+    #[error("this account is closed; ask the operator of this host")]
+    AccountGone,
     /// The job could not be recorded.
     #[error("the capture could not be recorded: {0}")]
     Store(String),
@@ -190,6 +193,8 @@ pub enum Action {
     Standing(AccountId, oneshot::Sender<Standing>),
     /// The state of the engine, over all accounts.
     Overview(oneshot::Sender<Overview>),
+    /// Go on with other settings. Captures of accounts that are gone end as if they were stopped.
+    TakeUp(Box<Settings>, oneshot::Sender<()>),
     /// End every capture, upload, then end the engine. Answered when all is done.
     Shutdown(oneshot::Sender<()>),
 }
@@ -363,6 +368,14 @@ impl Handle {
     /// Only [`Refusal::ShuttingDown`].
     pub async fn overview(&self) -> Result<Overview, Refusal> {
         self.ask(Action::Overview).await
+    }
+
+    /// Goes on with other settings; returns when they hold for all that is asked for later.
+    ///
+    /// # Errors
+    /// Only [`Refusal::ShuttingDown`].
+    pub async fn take_up(&self, settings: Settings) -> Result<(), Refusal> {
+        self.ask(|reply| Action::TakeUp(Box::new(settings), reply)).await
     }
 
     /// Ends every capture, uploads, and ends the engine; returns when all is done.

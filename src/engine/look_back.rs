@@ -64,7 +64,7 @@ fn steps_within(steps: &VecDeque<(u64, ClockSteps)>, start_ns: u64, end_ns: u64)
 impl Engine {
     /// What an account may see of the history. The one place to ask: live captures of the same account see the same.
     pub(super) fn visible(&self, account: &AccountId) -> impl Fn(&Key) -> bool + Send + Sync + use<> {
-        let scope = self.planes.scopes.get(account).cloned();
+        let scope = self.scope(account);
         move |key| scope.as_ref().is_none_or(|scope| scope.admits(key))
     }
 

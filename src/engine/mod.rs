@@ -25,6 +25,7 @@ mod recording;
 mod restart;
 mod roster;
 mod series;
+mod settings;
 mod tasks;
 
 pub use crate::history::Estimate;
@@ -33,7 +34,7 @@ pub use handle::{Action, Asked, Handle, Refusal};
 pub use listed::{Listed, Wanted};
 pub use machine::AccountBounds;
 pub use overview::{AccountView, CaptureView, Overview, Standing};
-pub use planes::{Planes, PortCounts, PortsRead};
+pub use planes::{Planes, PortCounts, PortsRead, Settings};
 
 use crate::block::Heartbeat;
 use crate::job::{AccountId, CaptureId, ClockSteps, Job};
@@ -103,6 +104,7 @@ type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
 pub struct Engine {
     planes: Planes,
     machine: Machine,
+    tenants: settings::Tenants,
     assignments: Assignments,
     /// Generations that are to be run by every worker, oldest first, and what that means.
     changes: VecDeque<(u64, Change)>,
@@ -148,6 +150,7 @@ impl Engine {
         let assignments = Assignments::new(std::mem::take(&mut planes.workers));
         Ok(Self {
             machine: Machine::new(config(&planes, assignments.streams())),
+            tenants: settings::Tenants::new(&planes.settings.accounts),
             recording: planes.history.clone().map(recording::Recorder::new),
             planes,
             estimates: estimate::Estimates::default(),
@@ -225,6 +228,10 @@ impl Engine {
     fn act(&mut self, action: Action) {
         match action {
             Action::Create(request, reply) => {
+                if self.tenants.is_gone(&request.account) {
+                    let _caller_gone = reply.send(Err(Refusal::AccountGone));
+                    return;
+                }
                 let lags = self.history_lags(&request);
                 let reply = self.reply(Reply::Create(reply));
                 self.feed(Input::Create { reply, id: CaptureId::random(), request, lags });
@@ -255,6 +262,10 @@ impl Engine {
             Action::Estimate(account, asked, reply) => self.estimate(&account, asked, reply),
             Action::Standing(account, reply) => drop(reply.send(self.machine.standing(self.now(), &account))),
             Action::Overview(reply) => drop(reply.send(self.overview())),
+            Action::TakeUp(settings, reply) => {
+                self.take_up(*settings);
+                let _caller_gone = reply.send(());
+            }
         }
     }
 
@@ -368,19 +379,20 @@ impl Engine {
 }
 
 fn config(planes: &Planes, streams: usize) -> Config {
+    let settings = &planes.settings;
     Config {
         host: planes.host.clone(),
         colo: planes.colo.clone(),
         site: planes.site.clone(),
         slots: planes.captures_max,
         admits: planes.admits,
-        accounts: planes.accounts.len(),
-        full_per_account: planes.full_per_account,
-        account: planes.account,
-        simple_interval: planes.simple_interval,
-        look_back_interval: planes.look_back_interval,
-        simple_one_in: planes.simple_sample.map(Sample::one_in),
-        object_format: planes.object_format,
+        accounts: settings.accounts.len(),
+        full_per_account: settings.full_per_account,
+        account: settings.account,
+        simple_interval: settings.simple_interval,
+        look_back_interval: settings.look_back_interval,
+        simple_one_in: settings.simple_sample.map(Sample::one_in),
+        object_format: settings.object_format,
         object_bytes_max: planes.spool.config().segment_bytes,
         queues: planes.queues.len(),
         streams,

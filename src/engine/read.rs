@@ -298,7 +298,7 @@ impl Engine {
             deliveries_at_work: of_places(account).map_or(0, |row| row.at_work),
             deliveries_waiting: of_places(account).map_or(0, |row| row.waiting),
         };
-        self.planes.accounts.iter().map(view).collect()
+        self.planes.settings.accounts.iter().map(view).collect()
     }
 
     fn look_back_views(&self) -> Vec<CaptureView> {

@@ -3,7 +3,7 @@
 //!
 //! Invariant: what is served is the same, whether one host stands behind it or many.
 
-use crate::api::{self, Accounts, ApiState, Captures, Offers, OldestNs, Results, Ui};
+use crate::api::{self, Accounts, ApiState, Captures, CurrentTerms, Offers, OldestNs, Results, Terms, Ui};
 use crate::config::{Plan, UiPlan};
 use crate::dashboard::Site;
 use crate::history::History;
@@ -23,20 +23,23 @@ pub(super) struct Behind {
     pub history: Option<Arc<History>>,
 }
 
-/// The routes of the API.
-pub(super) fn router(plan: &Plan, behind: Behind, ui: Ui) -> Router {
+/// What the routes of the API share.
+pub(super) fn state(plan: &Plan, behind: Behind, ui: Ui) -> ApiState {
     let Behind { captures, results, ownership, history } = behind;
-    api::router(ApiState {
+    ApiState {
         captures,
         results,
         ownership,
-        accounts: accounts(plan),
-        rules: plan.rules.clone(),
-        offers: offers(plan, history),
+        terms: CurrentTerms::new(terms(plan, history.as_ref())),
         ui,
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
-    })
+    }
+}
+
+/// By which requests are judged.
+pub(super) fn terms(plan: &Plan, history: Option<&Arc<History>>) -> Terms {
+    Terms::new(accounts(plan), plan.rules.clone(), offers(plan, history.cloned()))
 }
 
 /// The way into the API.
@@ -182,7 +185,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ends) = oneshot::channel::<()>();
-        let router = router(&plan, behind, ui(&plan, false, address));
+        let router = api::router(state(&plan, behind, ui(&plan, false, address)));
         let served =
             tokio::spawn(http::serve(listener, door(&plan, router, None), async move { drop(ends.await) }));
         let simple = r#"{"system":"magic-transit","type":"simple","time_limit":1,"packet_limit":1}"#;

@@ -3,8 +3,11 @@
 //! Invariant: the tables of jobs change in one transaction, so every job is in `JOBS`, `BY_TIME` and `OWNED`, and in
 //! `UNFINISHED` exactly until it ended. Nothing of a record is read for an account that does not own it.
 
+mod backup;
 mod beside;
 mod buckets;
+
+pub use backup::{BackupError, HiddenFile};
 
 use super::page::LOOKED_AT_MAX;
 use super::{Changes, JobStore, Page, PageQuery, StoreError, Stored, record};

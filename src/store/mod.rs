@@ -13,13 +13,13 @@ mod watch;
 mod writer;
 
 pub use bucket::{Bucket, BucketStore};
-pub use embedded::Embedded;
+pub use embedded::{BackupError, Embedded, HiddenFile};
 pub use page::{Page, PageQuery};
 pub use watch::{Changes, Missed};
 pub use writer::{Confirmation, Writer};
 
 use crate::job::{AccountId, CaptureId, Job, ObjectInfo, ObjectRange};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A job and how often it was written; a writer names the revision that it has read.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +115,14 @@ pub trait JobStore: Send + Sync {
 
     /// Every job that is written from now on, by any process. Subscribe before listing and no change is missed.
     fn watch(&self) -> Changes;
+}
+
+/// The socket at which the process that has a store gives copies of it.
+#[must_use]
+pub fn backup_socket(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".backup");
+    name.into()
 }
 
 /// Why the store could not be opened or a job not be read or written.

@@ -298,6 +298,9 @@ impl<S: Source> Worker<S> {
     /// another sample is wanted begin a segment with it.
     fn swap(&mut self, work: Box<Work>, time: &impl Time) -> Box<Work> {
         let old = std::mem::replace(&mut self.work, work);
+        if let Some(accounts) = self.work.accounts {
+            self.blocks.set_accounts(accounts);
+        }
         let mut ahead = [0; CAPTURES_MAX];
         for slot in self.work.slots() {
             ahead[slot] = self.work.attachments[slot].as_ref().map_or(0, |a| self.ahead_ns(&a.window));

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use trawl::block::{BlockShare, Hugepages};
 use trawl::deliver::{Manifest, Pace, Places, manifest_name};
-use trawl::engine::{AccountBounds, Engine, Handle, Planes};
+use trawl::engine::{AccountBounds, Engine, Handle, Planes, Settings};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
@@ -339,28 +339,29 @@ impl Host {
             simple_dir: dir.join("simple"),
             host: options.fleet_host.unwrap_or("rig").to_owned(),
             colo: "tst01".to_owned(),
-            scopes,
-            payers: HashMap::new(),
+            settings: Settings {
+                accounts: Vec::new(),
+                scopes,
+                account: AccountBounds::of(options.bytes_max, 100, 1),
+                full_per_account: options.full_per_account,
+                simple_interval: options.simple_interval,
+                look_back_interval: Duration::ZERO,
+                simple_sample: options.simple_sample,
+                object_format: Default::default(),
+                upload_retention: options.upload_retention,
+                upload_pause_max: options.upload_pause_max,
+                signing_key: None,
+            },
             captures_max: options.captures_max,
             admits: BlockShare::dealt(64, plane.queues.len(), 1).captures_max()
                 - usize::from(history.is_some()),
-            upload_retention: options.upload_retention,
-            upload_pause_max: options.upload_pause_max,
             high_water_percent: 80,
-            object_format: Default::default(),
             origin: Default::default(),
-            signing_key: None,
-            full_per_account: options.full_per_account,
-            accounts: options.fleet_host.map(|_| AccountId("a".to_owned())).into_iter().collect(),
-            account: AccountBounds::of(options.bytes_max, 100, 1),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
             objects_in_flight: 4,
             delivery_cores: Arc::new([]),
             pace: Arc::new(Pace::unhindered()),
             simple_written: Arc::default(),
-            look_back_interval: Duration::ZERO,
-            simple_interval: options.simple_interval,
-            simple_sample: options.simple_sample,
             history: history.clone(),
         })?;
         let (handle, actions) = Handle::channel(16);

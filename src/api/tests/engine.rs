@@ -82,6 +82,7 @@ async fn run(
             Action::Standing(_, reply) => {
                 let _gone = reply.send(Standing { is_accepting: true, ..Standing::default() });
             }
+            Action::TakeUp(_, reply) => drop(reply.send(())),
             Action::Overview(reply) => drop(reply.send(Overview::default())),
             Action::Shutdown(reply) => {
                 reply.send(()).unwrap();

@@ -96,7 +96,7 @@ pub(super) struct Now {
     pub wall: Timestamp,
 }
 
-/// Settings that never change while the process lives.
+/// Settings.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub host: String,
@@ -321,6 +321,13 @@ impl EndedCounts {
 }
 
 impl Machine {
+    /// Goes on with other settings. What was accepted by the old ones stays accepted.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.pressure.set_common(common_bytes_max(config.spool_bytes_max, config.account.part));
+        self.shares.set_bounds(config.account, config.spool_bytes_max);
+        self.config = config;
+    }
+
     pub fn new(config: Config) -> Self {
         Self {
             pressure: Pressure::new(
