@@ -115,6 +115,16 @@ impl Accounts {
         grant.account.is_none() && self.has_operator(&grant.proof)
     }
 
+    /// Whether a grant opens anything now.
+    pub(super) fn opens(&self, grant: &Grant) -> bool {
+        self.role_of(grant).is_some() || self.is_operator(grant)
+    }
+
+    /// The same accounts, with the failures that were counted before them.
+    pub(super) fn after(self, before: &Self) -> Self {
+        Self { failures: Arc::clone(&before.failures), ..self }
+    }
+
     pub(super) fn has_operator(&self, presented: &Proof) -> bool {
         let hits = self.operators.iter().map(|proof| proof.ct_eq(presented));
         bool::from(hits.fold(Choice::from(0), |any, hit| any | hit))
@@ -179,6 +189,10 @@ pub(super) fn presented(headers: &HeaderMap, account: &str) -> Result<Proof, Fai
         let email = String::from_utf8_lossy(email.as_bytes());
         return Ok(proof(account, Some(&email), Sha256::digest(key.as_bytes()).into()));
     }
+    // Which of two counts is not for us to guess: a proxy may have checked the other one.
+    if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+        return Err(denied());
+    }
     let Some(authorization) = headers.get(header::AUTHORIZATION) else {
         return Err(Failure::new(
             Code::MissingCredential,
@@ -211,14 +225,18 @@ async fn authenticate(
             // One that the session has not is compared too, and opens nothing.
             session.grants.iter().find(of_account).map_or([0; 96], |grant| grant.proof)
         }
-        Ok(presented) => presented,
+        Ok(presented) => {
+            opened_by_credential(parts, Some(account), presented);
+            presented
+        }
     };
-    let Some(role) = state.accounts.role(&presented) else {
-        return Err(refused(&state.accounts, parts, account).await);
+    let terms = state.terms.now();
+    let Some(role) = terms.accounts.role(&presented) else {
+        return Err(refused(&terms.accounts, parts, account).await);
     };
     admitted(parts, Some(account))?;
     let account = AccountId(account.to_owned());
-    if state.accounts.rates.may(&account, Instant::now()) {
+    if terms.accounts.rates.may(&account, Instant::now()) {
         return Ok((account, role));
     }
     // So that refusals cost the host less than answers would.
@@ -236,6 +254,14 @@ fn by_session(parts: &Parts, state: &ApiState, account: Option<&str>) -> Option<
         opened.by_session(id, account.map(|account| AccountId(account.to_owned())));
     }
     Some(session)
+}
+
+/// What a credential in a header opens ends with it, as what a session opens does.
+fn opened_by_credential(parts: &Parts, account: Option<&str>, proof: Proof) {
+    if let Some(opened) = parts.extensions.get::<Opened>() {
+        let account = account.map(|account| AccountId(account.to_owned()));
+        opened.by_credential(Grant { account, proof });
+    }
 }
 
 /// The answer to a wrong credential.
@@ -329,16 +355,20 @@ impl FromRequestParts<Arc<ApiState>> for Operator {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Failure> {
+        let terms = state.terms.now();
         let is_operator = match presented(&parts.headers, "") {
             Err(missing) if has_credential(&parts.headers) => return Err(missing),
             Err(missing) => {
                 let session = by_session(parts, state, None).ok_or(missing)?;
-                session.grants.iter().any(|grant| state.accounts.is_operator(grant))
+                session.grants.iter().any(|grant| terms.accounts.is_operator(grant))
             }
-            Ok(presented) => state.accounts.has_operator(&presented),
+            Ok(presented) => {
+                opened_by_credential(parts, None, presented);
+                terms.accounts.has_operator(&presented)
+            }
         };
         if !is_operator {
-            return Err(refused(&state.accounts, parts, OPERATOR).await);
+            return Err(refused(&terms.accounts, parts, OPERATOR).await);
         }
         admitted(parts, None).map(|()| Self)
     }

@@ -20,7 +20,8 @@ pub(super) fn routes() -> Routes {
 
 async fn capabilities(Member(account, role): Member, State(api): Api) -> Result<Response, Failure> {
     let standing = api.captures.standing(account.clone()).await?;
-    let (rules, offers) = (&api.rules, &api.offers);
+    let terms = api.terms.now();
+    let (rules, offers) = (&terms.rules, &terms.offers);
     let mut full = Map::from_iter([
         ("time_limit_max".to_owned(), Value::from(rules.time_limit_seconds_max)),
         ("per_account".to_owned(), offers.full_per_account.into()),

@@ -95,6 +95,10 @@ impl From<Refusal> for Failure {
             }
             Refusal::TooManyWaiting { .. } => Self::new(Code::TooManyWaiting, refusal.to_string()),
             Refusal::ShareFull { .. } => Self::new(Code::ShareFull, refusal.to_string()),
+            // Only another node is answered so.
+            Refusal::Adopted(_) | Refusal::UnknownAccount(_) => {
+                Self::new(Code::Internal, refusal.to_string())
+            }
             Refusal::StillCapturing(_) => Self::new(Code::StillCapturing, refusal.to_string()),
             Refusal::NoSlot(_) | Refusal::NoBlocks(_) | Refusal::SlotsKept { .. } => {
                 Self::new(Code::NoSlot, refusal.to_string())
@@ -107,6 +111,7 @@ impl From<Refusal> for Failure {
             }
             Refusal::NoHistory => Self::at("/offset_time", Code::NotSupported, refusal.to_string()),
             Refusal::ShuttingDown => Self::new(Code::ShuttingDown, refusal.to_string()),
+            Refusal::AccountGone => Self::new(Code::Authentication, refusal.to_string()),
             Refusal::Filter(_) => Self::at("/filter_v1", Code::InvalidValue, refusal.to_string()),
             Refusal::DestinationSilent(_) => {
                 Self::at("/destination_conf", Code::DestinationSilent, refusal.to_string())

@@ -1,11 +1,13 @@
-//! What a session opened, for as long as the session is there. Owns the end of an answer that is under way when its session ends; not
-//! which sessions there are.
+//! What a session or a credential opened, for as long as it is there. Owns the end of an answer that is under way when its session
+//! ends or its credential is removed; not which there are.
 //!
-//! Invariant: an answer that a cookie opened and that is made piece by piece, whatever its route, has no piece more once the session,
-//! or what it held of that account, has ended.
+//! Invariant: an answer that is made piece by piece, whatever its route, has no piece more once the session, or what it held of that
+//! account, has ended, or the credential in its request's headers is none any more.
 
 use super::ApiState;
+use super::Terms;
 use super::route::Api;
+use crate::dashboard::Grant;
 use crate::job::AccountId;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
@@ -19,7 +21,7 @@ use std::task::{Context, Poll};
 
 /// Cuts an answer whose length was announced, so that its reader does not take it for whole.
 #[derive(Debug, thiserror::Error)]
-#[error("the session ended while it was answered")]
+#[error("the session or the credential ended while it was answered")]
 struct Over;
 
 /// Goes with each request; its extractor says what opened it.
@@ -30,26 +32,37 @@ impl Opened {
     /// A session opened it: for an account, or as an operator's.
     pub(super) fn by_session(&self, id: String, account: Option<AccountId>) {
         // A request has one extractor that lets it in.
-        let _first_counts = self.0.set(Pass { id, account });
+        let _first_counts = self.0.set(Pass::Session { id, account });
+    }
+
+    /// A credential in the request's headers opened it.
+    pub(super) fn by_credential(&self, grant: Grant) {
+        let _first_counts = self.0.set(Pass::Credential(grant));
     }
 }
 
-struct Pass {
-    id: String,
-    account: Option<AccountId>,
+enum Pass {
+    Session { id: String, account: Option<AccountId> },
+    Credential(Grant),
 }
 
 impl Pass {
     fn holds(&self, api: &ApiState) -> bool {
-        let Some(session) = api.ui.sessions.find(&self.id, api.ui.now(), false) else { return false };
-        let mut grants = session.grants.iter().filter(|grant| grant.account == self.account);
-        grants.any(|grant| api.accounts.role_of(grant).is_some() || api.accounts.is_operator(grant))
+        let terms = api.terms.now();
+        match self {
+            Self::Session { id, account } => {
+                let session = api.ui.sessions.find(id, api.ui.now(), false);
+                let grants = session.into_iter().flat_map(|session| session.grants);
+                grants.filter(|grant| grant.account == *account).any(|grant| terms.accounts.opens(&grant))
+            }
+            Self::Credential(grant) => terms.accounts.opens(grant),
+        }
     }
 }
 
 /// Around every route.
 pub(super) async fn watch(State(api): Api, mut request: Request, next: Next) -> Response {
-    let opened = Opened::default();
+    let (opened, terms) = (Opened::default(), api.terms.now());
     request.extensions_mut().insert(opened.clone());
     let response = next.run(request).await;
     // What is whole already is sent.
@@ -57,7 +70,7 @@ pub(super) async fn watch(State(api): Api, mut request: Request, next: Next) -> 
         return response;
     }
     let is_measured = response.headers().contains_key(header::CONTENT_LENGTH);
-    response.map(|body| Body::new(WhileOpen { body, api, opened, is_measured }))
+    response.map(|body| Body::new(WhileOpen { body, api, opened, is_measured, terms }))
 }
 
 /// A body that ends with its session.
@@ -66,6 +79,22 @@ struct WhileOpen {
     api: Arc<ApiState>,
     opened: Opened,
     is_measured: bool,
+    /// The terms by which it was let in, or held last.
+    terms: Arc<Terms>,
+}
+
+impl WhileOpen {
+    /// A session may end at any time, a credential only with the terms.
+    fn is_over(&mut self) -> bool {
+        let Some(pass) = self.opened.0.get() else { return false };
+        let terms = self.api.terms.now();
+        if matches!(pass, Pass::Credential(_)) && Arc::ptr_eq(&terms, &self.terms) {
+            return false;
+        }
+        let is_over = !pass.holds(&self.api);
+        self.terms = terms;
+        is_over
+    }
 }
 
 impl HttpBody for WhileOpen {
@@ -76,7 +105,7 @@ impl HttpBody for WhileOpen {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.opened.0.get().is_some_and(|pass| !pass.holds(&self.api)) {
+        if self.is_over() {
             return Poll::Ready(self.is_measured.then(|| Err(axum::Error::new(Over))));
         }
         Pin::new(&mut self.body).poll_frame(cx)

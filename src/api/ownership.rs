@@ -70,7 +70,7 @@ async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
-    let (destination, sent) = validate::ownership(&body, &api.rules)?;
+    let (destination, sent) = validate::ownership(&body, &api.terms.now().rules)?;
     let created = api.ownership.create(account.clone(), &destination, sent).await;
     let bucket = created.inspect_err(|error| unwritten(&account, error))?;
     audit(&parts, &format!("challenge in a bucket, {}", bucket.id), Some(&account));
@@ -96,7 +96,7 @@ async fn prove(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
-    let (destination, challenge) = validate::proof(&body, &api.rules)?;
+    let (destination, challenge) = validate::proof(&body, &api.terms.now().rules)?;
     let bucket = api.ownership.validate(&account, &destination, &challenge).await?;
     audit(&parts, &format!("proof of a bucket, {}", bucket.id), Some(&account));
     Ok(success(shown(&api, bucket)))

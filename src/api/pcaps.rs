@@ -35,9 +35,10 @@ async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
-    let request = validate::capture_request(account, &body, &api.rules)?;
+    let terms = api.terms.now();
+    let request = validate::capture_request(account, &body, &terms.rules)?;
     if let Some(destination) = &request.destination
-        && api.rules.needs_proof(destination)
+        && terms.rules.needs_proof(destination)
     {
         let entry = api.ownership.entry(&request.account, destination).await?;
         unproven(&api, entry.as_ref()).map_or(Ok(()), Err)?;

@@ -2,11 +2,12 @@
 //!
 //! Invariant: the document has exactly the paths, methods and error codes that are served, and the limits of its host.
 
-use super::route::Routes;
+use super::route::{Api, Routes};
 use super::{
     ApiState, Rules, capabilities, download, estimate, host, live, objects, ownership, pcaps, session,
 };
 use axum::Router;
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,7 +21,7 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// Where the document is served. It needs no credential: of its host it says only what may be asked for, of accounts nothing.
 const OPENAPI_PATH: &str = "/openapi.json";
 
-fn table(document: Bytes) -> Routes {
+fn table() -> Routes {
     let mut table = pcaps::routes();
     table.extend(download::routes());
     table.extend(capabilities::routes());
@@ -32,24 +33,23 @@ fn table(document: Bytes) -> Routes {
         table.extend(session::routes());
         table.extend(host::routes());
     }
-    table.push((OPENAPI_PATH, get(move || std::future::ready(openapi(document)))));
+    table.push((OPENAPI_PATH, get(openapi)));
     table
 }
 
 /// All routes, without prefix.
-pub(super) fn router(rules: &Rules) -> Router<Arc<ApiState>> {
-    table(document(rules))
-        .into_iter()
-        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+pub(super) fn router() -> Router<Arc<ApiState>> {
+    table().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
 }
 
-fn openapi(document: Bytes) -> Response {
+async fn openapi(State(api): Api) -> Response {
+    let document = api.terms.now().document.clone();
     ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 /// [`OPENAPI`] with the limits of this host in the place of Cloudflare's. That the file is JSON and has these members, tests
 /// show; of one that were not, what there is would be served.
-fn document(rules: &Rules) -> Bytes {
+pub(super) fn document(rules: &Rules) -> Bytes {
     let Ok(mut document) = serde_json::from_str::<Value>(OPENAPI) else {
         return Bytes::from_static(OPENAPI.as_bytes());
     };

@@ -64,12 +64,13 @@ pub(super) fn role_name(role: Role) -> &'static str {
 
 /// A session as it is shown; none if nothing that it holds opens anything any more.
 fn shown(api: &ApiState, session: &Session) -> Option<Shown> {
+    let terms = api.terms.now();
     let granted = |grant: &Grant| {
-        let (account, role) = (grant.account.as_ref()?, api.accounts.role_of(grant)?);
+        let (account, role) = (grant.account.as_ref()?, terms.accounts.role_of(grant)?);
         Some(Granted { id: account.0.clone(), role: role_name(role) })
     };
     let accounts: Vec<_> = session.grants.iter().filter_map(granted).collect();
-    let operator = session.grants.iter().any(|grant| api.accounts.is_operator(grant));
+    let operator = session.grants.iter().any(|grant| terms.accounts.is_operator(grant));
     let left = jiff::SignedDuration::try_from(session.left).unwrap_or_default();
     (operator || !accounts.is_empty()).then(|| Shown {
         accounts,
@@ -131,8 +132,9 @@ async fn login(
     let (account, proof) = presented(&body::parse(body, api.request_bytes_max)?)?;
     let name = account.as_ref().map_or(OPERATOR, |account| account.0.as_str());
     let grant = Grant { account: account.clone(), proof };
-    if api.accounts.role_of(&grant).is_none() && !api.accounts.is_operator(&grant) {
-        return Err(auth::refused(&api.accounts, &parts, name).await);
+    let terms = api.terms.now();
+    if !terms.accounts.opens(&grant) {
+        return Err(auth::refused(&terms.accounts, &parts, name).await);
     }
     auth::admitted(&parts, account.as_ref().map(|account| account.0.as_str()))?;
     let old = api.ui.session_id(&parts);
@@ -166,11 +168,13 @@ async fn who(State(api): Api, parts: Parts) -> Result<Response, Failure> {
 }
 
 async fn logout(State(api): Api, parts: Parts) -> Result<Response, Failure> {
-    own_session(&api, &parts)?;
+    let session = own_session(&api, &parts)?;
     if let Some(id) = api.ui.session_id(&parts) {
         api.ui.sessions.end(&id);
     }
-    audit(&parts, "logout", None);
+    // One line, of its first account: an operator's has none.
+    let account = session.grants.iter().find_map(|grant| grant.account.as_ref());
+    audit(&parts, "logout", account);
     let clear =
         [(HeaderName::from_static("clear-site-data"), HeaderValue::from_static("\"cache\", \"storage\""))];
     let cookie = set(header::SET_COOKIE, api.ui.site.clear_cookie());

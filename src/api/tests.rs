@@ -14,6 +14,8 @@ mod every_route;
 mod failures;
 mod objects;
 mod paging;
+#[cfg(feature = "dashboard")]
+mod reload;
 mod security;
 mod serving;
 mod streams;
@@ -52,6 +54,10 @@ pub(super) struct Host {
     router: Router,
     engine: Engine,
     dir: TempDir,
+    #[cfg(feature = "dashboard")]
+    pub(super) terms: CurrentTerms,
+    #[cfg(feature = "dashboard")]
+    pub(super) sessions: Arc<crate::dashboard::Sessions>,
 }
 
 pub(super) struct Answer {
@@ -101,35 +107,34 @@ pub(super) fn ord02() -> Rules {
     }
 }
 
-fn routes_to(captures: crate::engine::Handle, rules: Rules, dir: &Path) -> Router {
-    routes_with(captures, rules, dir, ui(), REQUEST_TIME_MAX)
+fn state(captures: crate::engine::Handle, rules: Rules, dir: &Path) -> ApiState {
+    state_with(captures, rules, dir, ui(), REQUEST_TIME_MAX)
 }
 
-fn routes_with(
+fn state_with(
     captures: crate::engine::Handle,
     rules: Rules,
     dir: &Path,
     ui: Ui,
     request_time_max: Duration,
-) -> Router {
+) -> ApiState {
     let a =
         vec![key("user@example.com", "a-key"), token("a-token", Role::Write), token("a-reader", Role::Read)];
     let b = vec![key("b@example.com", "b-key"), token("b-token", Role::Write)];
     let accounts = Accounts::new([(AccountId(A.to_owned()), a), (AccountId(B.to_owned()), b)], FAILURES_MAX);
+    let accounts = accounts.with_operators([Sha256::digest("an-operator").into()]);
     let stores = Stores::new(StoresConfig { allow_file: true, ..StoresConfig::default() }).unwrap();
     let buckets = Arc::new(Embedded::open(&dir.join("db")).unwrap());
     let keys = BucketKeys::new(buckets.clone(), None);
-    router(ApiState {
-        captures,
+    ApiState {
+        captures: Arc::new(captures),
         ownership: Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10)),
-        simple_dir: dir.join("simple"),
-        accounts: accounts.with_operators([Sha256::digest("an-operator").into()]),
-        rules,
-        offers: Offers::default(),
+        results: Arc::new(OwnResults(dir.join("simple"))),
+        terms: CurrentTerms::new(Terms::new(accounts, rules, Offers::default())),
         ui,
         request_bytes_max: REQUEST_BYTES_MAX,
         request_time_max,
-    })
+    }
 }
 
 impl Host {
@@ -144,9 +149,21 @@ impl Host {
     /// A host that differs in what its viewers may take.
     pub(super) fn shown(rules: Rules, ui: Ui, request_time_max: Duration) -> Self {
         let (engine, dir) = (Engine::start(), TempDir::new().unwrap());
-        let (live, captures) = (Arc::clone(&ui.live), engine.handle.clone());
-        let router = routes_with(captures, rules, dir.path(), ui, request_time_max);
-        Self { live, router, engine, dir }
+        let state = state_with(engine.handle.clone(), rules, dir.path(), ui, request_time_max);
+        Self::of(state, engine, dir)
+    }
+
+    fn of(state: ApiState, engine: Engine, dir: TempDir) -> Self {
+        Self {
+            live: Arc::clone(&state.ui.live),
+            #[cfg(feature = "dashboard")]
+            terms: state.terms.clone(),
+            #[cfg(feature = "dashboard")]
+            sessions: Arc::clone(&state.ui.sessions),
+            router: router(state),
+            engine,
+            dir,
+        }
     }
 
     pub(super) async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {

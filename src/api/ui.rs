@@ -32,7 +32,7 @@ pub struct Ui {
     /// Where the dashboard is.
     pub site: Site,
     /// Who is logged in.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
     /// What viewers see.
     pub live: Arc<Live>,
     /// The places for streams.
@@ -58,7 +58,7 @@ impl Ui {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             site,
-            sessions: Sessions::new(bounds),
+            sessions: Arc::new(Sessions::new(bounds)),
             live: Arc::new(Live::new(u64::try_from(now.as_nanos()).unwrap_or(0))),
             views: StreamPlaces::new(VIEWS_MAX, VIEWS_PER_ACCOUNT_MAX),
             view_bytes_per_second,

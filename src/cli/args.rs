@@ -34,6 +34,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Recover captures from the spool of a host process that died, without the job store
     Recover(RecoverArgs),
+    /// Copy the job store while it is used
+    Store(StoreCommandArgs),
     /// Check files against their manifest
     Verify(VerifyArgs),
     /// Make the key that signs manifests, and print the public key that checks them
@@ -62,6 +64,9 @@ pub struct CheckArgs {
     /// opened. Not while `trawl serve` works here
     #[arg(long)]
     pub measure: bool,
+    /// Only read the config file; this host is not looked at, so also beside a `trawl serve` that works here
+    #[arg(long, conflicts_with = "measure")]
+    pub config_only: bool,
     /// How long each of the nine measurements lasts
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=600), requires = "measure")]
     pub seconds: u64,
@@ -123,7 +128,7 @@ pub enum CaptureCommand {
     /// Start a capture
     Start(Box<StartArgs>),
     /// List the account's captures, newest first
-    List,
+    List(ListArgs),
     /// Show one capture, its counts and its objects
     Show(IdArgs),
     /// Follow a capture to its end; Ctrl-C detaches; the capture keeps running
@@ -134,6 +139,9 @@ pub enum CaptureCommand {
     Drop(IdArgs),
     /// Fetch the file of a simple capture
     Download(DownloadArgs),
+    /// Fetch a capture that has ended as one file: its objects are read from their bucket, held against the manifest and its
+    /// signature, and joined by time; a simple capture's file comes from the server
+    Fetch(FetchArgs),
 }
 
 /// A capture's id.
@@ -154,6 +162,51 @@ pub struct DownloadArgs {
     /// Replace the file if it is there
     #[arg(long)]
     pub force: bool,
+}
+
+/// `trawl capture list`
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only captures in these states: pending, running, conversion_pending, conversion_running, success, failed
+    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
+    pub status: Vec<String>,
+    /// Only captures of this type
+    #[arg(long = "type", value_enum)]
+    pub kind: Option<CaptureType>,
+    /// Only captures that were submitted since then: a time (RFC 3339), or how long ago, such as 36h or 7d
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// At most so many; without it and other options the newest 50, with other options all
+    #[arg(long, value_name = "COUNT", conflicts_with = "all")]
+    pub limit: Option<usize>,
+    /// All captures, page by page
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `trawl capture fetch`
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// The capture: 32 hexadecimal digits
+    pub id: String,
+    /// The file to write, - for standard output (`| wireshark -k -i -`); pcap_ID.pcap by default
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+    /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
+    #[arg(long, value_name = "FILE")]
+    pub public_key: Option<PathBuf>,
+    /// What to write; by OUT's name if it tells, otherwise pcap
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<FormatArg>,
+    /// What to compress it by; by OUT's name if it tells, otherwise none
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub compression: Option<CompressionArg>,
+    /// Where the bucket is
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `trawl bucket`
@@ -370,7 +423,8 @@ pub struct MergeArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
     /// Files or objects to join, pcap or pcapng, also compressed by zstd: paths, - for standard input, or such as
-    /// s3://BUCKET/DIRECTORY/pcap_ID.pcap?region=REGION
+    /// s3://BUCKET/DIRECTORY/pcap_ID.pcap?region=REGION. The name of a manifest, pcap_ID.json, stands for its objects, of all hosts
+    /// if hosts of a fleet wrote the capture
     #[arg(required = true, value_name = "IN")]
     pub inputs: Vec<OsString>,
     /// Where buckets are
@@ -420,11 +474,43 @@ pub struct RecoverArgs {
     pub store: StoreArgs,
 }
 
+/// `trawl store`
+#[derive(Debug, Args)]
+pub struct StoreCommandArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// The commands of `trawl store`.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Write a copy of the job store, as it is at one moment, to a new file; `trawl serve` may work or not. Run it as trawl's user or
+    /// root
+    Backup(BackupArgs),
+}
+
+/// `trawl store backup`
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The new file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The config that names the store
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `trawl verify`
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The manifest, a file or such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION; its objects stand beside it
-    pub manifest: OsString,
+    /// The manifest, a file or such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION; its objects stand beside it. Where hosts of
+    /// a fleet wrote the capture, this name stands for the manifests of all of them, pcap_ID_COLO_HOST.json
+    #[arg(required = true, value_name = "MANIFEST")]
+    pub manifests: Vec<OsString>,
     /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
     #[arg(long, value_name = "FILE")]
     pub public_key: Option<PathBuf>,

@@ -5,7 +5,7 @@
 use super::args::{CaptureArgs, CaptureCommand, StartArgs};
 use super::client::{self, Client};
 use super::wait::{self, Display};
-use super::{Error, Outcome, download, out, report, request};
+use super::{Error, Outcome, download, fetch, listing, out, report, request};
 use crate::chain::printable;
 use crate::job::Progress;
 use serde_json::{Value, json};
@@ -16,32 +16,36 @@ use serde_json::{Value, json};
 /// [`Error`]: wrong arguments, or what the server said.
 pub async fn run(args: CaptureArgs) -> Result<Outcome, Error> {
     let json = args.server.json;
-    let body = match &args.command {
-        CaptureCommand::Start(start) => Some(request::body(start)?),
-        _ => None,
-    };
+    if let CaptureCommand::Start(start) = &args.command {
+        let body = request::body(start)?;
+        let client = Client::new(&args.server, |name| std::env::var(name).ok())?;
+        return self::start(&client, start, &body, json).await;
+    }
     let client = Client::new(&args.server, |name| std::env::var(name).ok())?;
-    match (args.command, body) {
-        (CaptureCommand::Start(start), Some(body)) => self::start(&client, &start, &body, json).await,
-        (CaptureCommand::Show(args), _) => show(&client, &args.id, json).await,
-        (CaptureCommand::Watch(args), _) => watch(&client, &args.id, json).await,
-        (CaptureCommand::Download(args), _) => download::run(&client, &args, json).await,
-        (CaptureCommand::Stop(args), _) => {
+    match args.command {
+        CaptureCommand::Show(args) => show(&client, &args.id, json).await,
+        CaptureCommand::Watch(args) => watch(&client, &args.id, json).await,
+        CaptureCommand::Download(args) => download::run(&client, &args, None, json).await,
+        CaptureCommand::Fetch(fetch) => {
+            fetch::run(&client, args.server.account.as_deref(), fetch, json).await
+        }
+        CaptureCommand::Stop(args) => {
             client.stop(&args.id).await?;
             let text =
                 format!("{}: stop requested; `trawl capture show {}` has the rest\n", args.id, args.id);
             Outcome::done(text, &json!({"id": args.id, "stop_requested": true}), json)
         }
-        (CaptureCommand::Drop(args), _) => {
+        CaptureCommand::Drop(args) => {
             client.discard(&args.id).await?;
             let text = format!("{}: what was not delivered is dropped\n", args.id);
             Outcome::done(text, &json!({"id": args.id, "dropped": true}), json)
         }
-        (CaptureCommand::List | CaptureCommand::Start(_), _) => {
-            let list = client.list().await?;
+        CaptureCommand::List(args) => {
+            let list = listing::list(&client, &args).await?;
             note(&client);
             Outcome::done(report::captures(&list), &list, json)
         }
+        CaptureCommand::Start(_) => Err(Error::NoId),
     }
 }
 

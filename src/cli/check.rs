@@ -4,7 +4,6 @@
 
 use super::args::CheckArgs;
 use super::{Error, Outcome};
-#[cfg(feature = "dpdk")]
 use crate::config::Plan;
 use crate::config::check::{Finding, Host, ProbePorts, Severity, check, lines};
 #[cfg(feature = "dpdk")]
@@ -15,6 +14,11 @@ use std::time::Duration;
 /// # Errors
 /// Only when the findings cannot be printed; findings are a result.
 pub fn run(args: &CheckArgs, probe: Option<ProbePorts<'_>>) -> Result<Outcome, Error> {
+    if args.config_only {
+        let path = &args.config.config;
+        Plan::load(path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
+        return Outcome::done("the config can be used\n".to_owned(), &[(); 0], args.json);
+    }
     let findings = check(&args.config.config, &Host::real(), probe);
     let mut outcome = Outcome::done(verdict(&findings), &findings, args.json)?;
     outcome.is_success = findings.iter().all(|finding| finding.severity != Severity::Error);

@@ -163,6 +163,8 @@ struct Envelope {
     /// Of whatever form: only the result decides.
     #[serde(default)]
     messages: Value,
+    #[serde(default)]
+    result_info: Value,
 }
 
 enum Credentials {
@@ -244,6 +246,17 @@ impl Client {
     /// See [`Client::create`].
     pub async fn list(&self) -> Result<Vec<Value>, Error> {
         self.ask(self.request(Method::GET, "")).await
+    }
+
+    /// A page of the account's captures with this query, and the id behind which the next one begins.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn page(&self, query: &str) -> Result<(Vec<Value>, Option<String>), Error> {
+        let (status, url, envelope) = self.envelope(self.request(Method::GET, &format!("?{query}"))).await?;
+        let next = envelope.result_info.get("next").and_then(Value::as_str).map(str::to_owned);
+        let list = serde_json::from_value(envelope.result).map_err(|_| Error::NotTheApi { url, status })?;
+        Ok((list, next))
     }
 
     /// One capture.
@@ -365,12 +378,18 @@ impl Client {
         }
     }
 
-    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    /// A success: its status, where it came from, and what is in it.
+    async fn envelope(&self, request: RequestBuilder) -> Result<(u16, String, Envelope), Error> {
         let (status, url, bytes) = self.send(request).await?;
         let envelope = serde_json::from_slice::<Envelope>(&bytes).ok().filter(|envelope| envelope.success);
-        let Some(envelope) = envelope else { return Err(Error::NotTheApi { url, status }) };
+        let Some(mut envelope) = envelope else { return Err(Error::NotTheApi { url, status }) };
         *self.notes.lock().unwrap_or_else(PoisonError::into_inner) =
-            serde_json::from_value(envelope.messages).unwrap_or_default();
+            serde_json::from_value(std::mem::take(&mut envelope.messages)).unwrap_or_default();
+        Ok((status, url, envelope))
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        let (status, url, envelope) = self.envelope(request).await?;
         serde_json::from_value(envelope.result).map_err(|_| Error::NotTheApi { url, status })
     }
 

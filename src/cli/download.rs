@@ -7,14 +7,16 @@ use super::args::DownloadArgs;
 use super::client::{self, Client, Download};
 use super::signals::Ending;
 use super::{Error, Outcome, naming, out};
+use crate::job::ObjectInfo;
 use crate::merge::is_standard_output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +26,9 @@ const ATTEMPTS_MAX: u32 = 5;
 
 /// Before the second attempt; the next ones wait twice as long each.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Read at once for a hash.
+const HASH_BYTES: usize = 256 << 10;
 
 /// What can be wrong with the file.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +53,14 @@ pub enum FileError {
     /// Another process downloads the same.
     #[error("another command downloads this capture into {} now; let it end, or name another file with --output", .0.display())]
     Busy(PathBuf),
+    /// It is not what the server said of it.
+    #[error("the file that came is not the one of capture {id}: {what}; nothing is kept")]
+    Altered {
+        /// The capture.
+        id: String,
+        /// How it differs.
+        what: String,
+    },
     /// The connection ended early, again and again.
     #[error(
         "the server sent {held} of {total} bytes; what came is kept, so the same command goes on from there"
@@ -60,17 +73,22 @@ pub enum FileError {
     },
 }
 
-/// Fetches the file of a simple capture.
+/// Fetches the file of a simple capture, which must be `expected` if that is known.
 ///
 /// # Errors
 /// [`Error`]: what the server said, or what is wrong with the file.
-pub async fn run(client: &Client, args: &DownloadArgs, json: bool) -> Result<Outcome, Error> {
+pub async fn run(
+    client: &Client,
+    args: &DownloadArgs,
+    expected: Option<&ObjectInfo>,
+    json: bool,
+) -> Result<Outcome, Error> {
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("pcap_{}.pcap", args.id)));
     if is_standard_output(&path) {
         if out::is_closed() {
             return Err(FileError::NoOutput.into());
         }
-        return to_stdout(client, &args.id).await;
+        return to_stdout(client, &args.id, expected).await;
     }
     naming::plain(&path)?;
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
@@ -87,6 +105,9 @@ pub async fn run(client: &Client, args: &DownloadArgs, json: bool) -> Result<Out
         fetched = fetch(client, &args.id, &mut part) => fetched?,
         signal = ending.next() => return Err(Error::Interrupted { signal, what: part.left() }),
     }
+    if let Some(expected) = expected {
+        part.hold(&args.id, expected)?;
+    }
     let bytes = part.publish(args.force)?;
     let shown = path.display().to_string();
     Outcome::done(
@@ -97,19 +118,39 @@ pub async fn run(client: &Client, args: &DownloadArgs, json: bool) -> Result<Out
 }
 
 /// Nothing can be taken back from a pipe, so there is one attempt.
-async fn to_stdout(client: &Client, id: &str) -> Result<Outcome, Error> {
+async fn to_stdout(client: &Client, id: &str, expected: Option<&ObjectInfo>) -> Result<Outcome, Error> {
     let mut download = client.download(id, 0).await?;
-    let mut held = 0;
+    let (mut held, mut hash) = (0, Sha256::new());
     while let Some(chunk) = download.chunk().await? {
+        hash.update(&chunk);
         if !out::bytes(&chunk) {
             return Ok(Outcome::silent());
         }
         held += chunk.len() as u64;
     }
-    match download.total {
-        Some(total) if total != held => Err(FileError::Short { held, total }.into()),
-        _ => Ok(Outcome::silent()),
+    if let Some(total) = download.total.filter(|total| *total != held) {
+        return Err(FileError::Short { held, total }.into());
     }
+    match expected.and_then(|expected| difference(expected, held, hash)) {
+        Some(what) => Err(FileError::Altered { id: id.to_owned(), what }.into()),
+        None => Ok(Outcome::silent()),
+    }
+}
+
+/// How so many bytes with that hash differ from what is expected.
+fn difference(expected: &ObjectInfo, bytes: u64, hash: Sha256) -> Option<String> {
+    let found = hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _never = std::fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
+        text
+    });
+    let is_same = (bytes, &found) == (expected.bytes, &expected.sha256);
+    (!is_same).then(|| {
+        format!(
+            "it has {bytes} bytes and the SHA-256 {found}, and {} bytes with {} are expected",
+            expected.bytes, expected.sha256
+        )
+    })
 }
 
 async fn fetch(client: &Client, id: &str, part: &mut Part) -> Result<(), Error> {
@@ -234,6 +275,23 @@ impl Part {
             Ok(()) => "nothing had come yet".to_owned(),
             Err(error) => format!("{} is empty and cannot be removed: {error}", self.part.display()),
         }
+    }
+
+    /// Removes the file unless it is `expected`.
+    fn hold(&self, id: &str, expected: &ObjectInfo) -> Result<(), FileError> {
+        let (mut hash, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; HASH_BYTES]);
+        let mut file = File::open(&self.part).map_err(|source| self.failed(source))?;
+        loop {
+            let read = file.read(&mut piece).map_err(|source| self.failed(source))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&piece[..read]);
+            bytes += read as u64;
+        }
+        let Some(what) = difference(expected, bytes, hash) else { return Ok(()) };
+        std::fs::remove_file(&self.part).map_err(|source| self.failed(source))?;
+        Err(FileError::Altered { id: id.to_owned(), what })
     }
 
     fn publish(self, force: bool) -> Result<u64, FileError> {

@@ -82,7 +82,7 @@ async fn a_file_appears_whole_also_after_connections_broke() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.pcap");
         let (client, calls) = client(manner);
-        run(&client, &args(&path), false).await.unwrap();
+        run(&client, &args(&path), None, false).await.unwrap();
         assert!(std::fs::read(&path).unwrap() == content());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "the part is gone");
         assert_eq!(calls.load(SeqCst), if manner == Manner::Drops { 3 } else { 1 });
@@ -103,7 +103,7 @@ async fn what_an_earlier_call_left_is_not_fetched_again() {
         left.resize(held, 0);
         std::fs::write(dir.path().join(format!(".a.pcap.{ID}.part")), left).unwrap();
         let (client, _) = client(manner);
-        run(&client, &args(&path), true).await.unwrap();
+        run(&client, &args(&path), None, true).await.unwrap();
         assert!(std::fs::read(&path).unwrap() == content(), "{held}");
     }
 }
@@ -113,14 +113,14 @@ async fn nothing_is_replaced_unasked_and_a_refusal_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.pcap");
     let (refusing, _) = client(Manner::Refuses);
-    let error = run(&refusing, &args(&path), false).await.unwrap_err();
+    let error = run(&refusing, &args(&path), None, false).await.unwrap_err();
     assert!(error.to_string().contains("not ready (code 1003)"), "{error}");
     assert!(!path.exists());
     std::fs::write(&path, "mine").unwrap();
     let (client, _) = client(Manner::Ranges);
-    let error = run(&client, &args(&path), false).await.unwrap_err();
+    let error = run(&client, &args(&path), None, false).await.unwrap_err();
     assert!(error.to_string().contains("--force"), "{error}");
-    run(&client, &DownloadArgs { force: true, ..args(&path) }, false).await.unwrap();
+    run(&client, &DownloadArgs { force: true, ..args(&path) }, None, false).await.unwrap();
     assert!(std::fs::read(&path).unwrap() == content());
 }
 
@@ -131,9 +131,9 @@ async fn a_second_command_does_not_write_into_the_file_of_the_first() {
     let (client, _) = client(Manner::Ranges);
     let mut first = Part::open(&path, ID).unwrap();
     first.append(&content()[..1000]).unwrap();
-    let error = run(&client, &args(&path), false).await.unwrap_err();
+    let error = run(&client, &args(&path), None, false).await.unwrap_err();
     assert!(error.to_string().contains("another command downloads this capture"), "{error}");
     drop(first);
-    run(&client, &args(&path), false).await.unwrap();
+    run(&client, &args(&path), None, false).await.unwrap();
     assert!(std::fs::read(&path).unwrap() == content());
 }

@@ -6,12 +6,15 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)] // `out` prints, and never panics
 
 pub mod args;
+mod backup;
 mod bucket;
 mod capture;
 mod check;
 pub mod client;
 mod download;
+mod fetch;
 mod filter;
+mod listing;
 #[cfg(feature = "dpdk")]
 mod measure;
 mod merge;
@@ -55,6 +58,9 @@ pub enum Error {
     /// A download's file.
     #[error(transparent)]
     File(#[from] download::FileError),
+    /// A capture that is not fetched.
+    #[error(transparent)]
+    Fetch(#[from] fetch::FetchError),
     /// A key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -84,6 +90,9 @@ pub enum Error {
     /// A spool that cannot be recovered.
     #[error(transparent)]
     Recover(#[from] recover::Problem),
+    /// A store that cannot be copied.
+    #[error(transparent)]
+    Backup(#[from] backup::Problem),
     /// A filter on a file.
     #[error(transparent)]
     Filter(#[from] filter::Error),
@@ -218,9 +227,10 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Bucket(args) => block_on(bucket::run(args)),
         args::Command::Serve(args) => {
             let path = args.config.config;
-            let plan = Plan::load(&path).map_err(|problems| Error::Config { path, problems })?;
+            let plan =
+                Plan::load(&path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
             #[cfg(feature = "dpdk")]
-            return crate::host::serve(plan, args.new_spool)
+            return crate::host::serve(plan, path, args.new_spool)
                 .map(|()| Outcome::silent())
                 .map_err(|e| Error::Serve(Box::new(e)));
             #[cfg(not(feature = "dpdk"))]
@@ -234,6 +244,9 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         }
         args::Command::Merge(args) => merge::run(&args),
         args::Command::Recover(args) => block_on(until_ended(recover::run(&args))),
+        args::Command::Store(args::StoreCommandArgs { command: args::StoreCommand::Backup(args) }) => {
+            backup::run(&args)
+        }
         args::Command::Verify(args) => verify::run(&args).map_err(Error::Command),
         args::Command::ManifestKey(args) => {
             let key = match args.file.try_exists() {

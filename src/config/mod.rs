@@ -6,11 +6,13 @@
 mod accounts;
 pub mod check;
 mod file;
+mod fleet;
 pub(crate) mod level;
 mod load;
 mod plan;
 mod ports;
 mod problem;
+mod reload;
 mod resolve;
 mod rules;
 mod size;
@@ -19,9 +21,10 @@ mod topology;
 mod ui;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,
-    ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, FleetPlan, HostPlan, LogFormat, LogPlan,
+    ManifestPlan, ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
+pub use reload::Changes;
 pub use size::ByteSize;
 pub use topology::{Topology, node_of_port};

@@ -146,6 +146,15 @@ impl Sessions {
         Some(Session { grants, left: ends.saturating_duration_since(now) })
     }
 
+    /// Ends what sessions hold of grants that open nothing any more, and sessions of which nothing is left: they do not come back with
+    /// a credential that is written down again.
+    pub fn end_closed(&self, opens: impl Fn(&Grant) -> bool) {
+        self.entries().retain(|_, entry| {
+            entry.held.retain(|held| opens(&held.grant));
+            !entry.held.is_empty()
+        });
+    }
+
     /// Ends a session; whether there was one.
     pub fn end(&self, id: &str) -> bool {
         self.entries().remove(&key(id)).is_some()

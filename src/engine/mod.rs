@@ -10,6 +10,7 @@
 //! Invariant: nothing that this task does waits for a disk or a network, and every task that it starts answers with one input,
 //! also when it panics.
 
+mod adopt;
 mod discard;
 mod effects;
 mod estimate;
@@ -24,14 +25,16 @@ mod recording;
 mod restart;
 mod roster;
 mod series;
+mod settings;
 mod tasks;
 
 pub use crate::history::Estimate;
+pub use adopt::{Adoption, PartStage, PartState, Reclaimed, Steer};
 pub use handle::{Action, Asked, Handle, Refusal};
 pub use listed::{Listed, Wanted};
 pub use machine::AccountBounds;
 pub use overview::{AccountView, CaptureView, Overview, Standing};
-pub use planes::{Planes, PortCounts, PortsRead};
+pub use planes::{Planes, PortCounts, PortsRead, Settings};
 
 use crate::block::Heartbeat;
 use crate::job::{AccountId, CaptureId, ClockSteps, Job};
@@ -46,7 +49,7 @@ use machine::{Config, Counted, Input, Machine, Now, ReplyId, Serial};
 use planes::sum_slot;
 use restart::Inheritance;
 use roster::Assignments;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -74,6 +77,10 @@ struct Resources {
     given_up: watch::Sender<Option<String>>,
     /// Its counts over time, once it takes packets.
     series: Option<series::Began>,
+    /// What is with it, once another node asked.
+    part: Option<watch::Sender<adopt::PartState>>,
+    /// The smallest frame that waits for a share.
+    dry: Option<u64>,
 }
 
 /// A change that the workers have not all taken up yet.
@@ -86,6 +93,7 @@ enum Change {
 /// Who waits for an answer.
 enum Reply {
     Create(oneshot::Sender<Result<Job, Refusal>>),
+    Reclaim(oneshot::Sender<Result<Reclaimed, Refusal>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -96,6 +104,7 @@ type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
 pub struct Engine {
     planes: Planes,
     machine: Machine,
+    tenants: settings::Tenants,
     assignments: Assignments,
     /// Generations that are to be run by every worker, oldest first, and what that means.
     changes: VecDeque<(u64, Change)>,
@@ -106,6 +115,8 @@ pub struct Engine {
     reads: Arc<Turns>,
     replies: HashMap<ReplyId, Reply>,
     last_reply: ReplyId,
+    /// Parts of which the store is asked whether they were here before.
+    adopting: BTreeSet<CaptureId>,
     /// What happened and did not reach the machine yet.
     inputs: VecDeque<Input>,
     tasks: Channel<Input>,
@@ -139,6 +150,7 @@ impl Engine {
         let assignments = Assignments::new(std::mem::take(&mut planes.workers));
         Ok(Self {
             machine: Machine::new(config(&planes, assignments.streams())),
+            tenants: settings::Tenants::new(&planes.settings.accounts),
             recording: planes.history.clone().map(recording::Recorder::new),
             planes,
             estimates: estimate::Estimates::default(),
@@ -149,6 +161,7 @@ impl Engine {
             resources: BTreeMap::new(),
             replies: HashMap::new(),
             last_reply: 0,
+            adopting: BTreeSet::new(),
             inputs: VecDeque::new(),
             tasks: mpsc::unbounded_channel(),
             events: mpsc::unbounded_channel(),
@@ -215,10 +228,18 @@ impl Engine {
     fn act(&mut self, action: Action) {
         match action {
             Action::Create(request, reply) => {
+                if self.tenants.is_gone(&request.account) {
+                    let _caller_gone = reply.send(Err(Refusal::AccountGone));
+                    return;
+                }
                 let lags = self.history_lags(&request);
                 let reply = self.reply(Reply::Create(reply));
                 self.feed(Input::Create { reply, id: CaptureId::random(), request, lags });
             }
+            Action::Adopt(adoption, reply) => self.adopt(adoption, reply),
+            Action::Steer(account, id, steer, reply) => self.steer((&account, id), steer, reply),
+            Action::Reclaim(account, id, keep, reply) => self.reclaim((&account, id), keep, reply),
+            Action::Part(account, id, reply) => self.part(account, id, reply),
             Action::Shutdown(reply) => {
                 let reply = self.reply(Reply::Shutdown(reply));
                 self.feed(Input::Shutdown { reply: Some(reply) });
@@ -241,6 +262,10 @@ impl Engine {
             Action::Estimate(account, asked, reply) => self.estimate(&account, asked, reply),
             Action::Standing(account, reply) => drop(reply.send(self.machine.standing(self.now(), &account))),
             Action::Overview(reply) => drop(reply.send(self.overview())),
+            Action::TakeUp(settings, reply) => {
+                self.take_up(*settings);
+                let _caller_gone = reply.send(());
+            }
         }
     }
 
@@ -264,6 +289,9 @@ impl Engine {
         self.inputs.push_back(input);
         let mut effects = Vec::new();
         while let Some(input) = self.inputs.pop_front() {
+            if let Input::Adopt { adoption, .. } = &input {
+                self.adopting.remove(&adoption.id);
+            }
             let now = self.now();
             self.machine.step(now, input, &mut effects);
             for effect in effects.drain(..) {
@@ -309,6 +337,7 @@ impl Engine {
         let of_accounts = shares.iter().map(|share| (AccountId(share.tenant().to_owned()), share.used()));
         let (held, of_accounts) = (self.planes.spool.held_bytes(), of_accounts.collect());
         self.feed(Input::Tick { held, of_accounts });
+        self.tell_parts();
     }
 
     /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
@@ -350,18 +379,20 @@ impl Engine {
 }
 
 fn config(planes: &Planes, streams: usize) -> Config {
+    let settings = &planes.settings;
     Config {
         host: planes.host.clone(),
         colo: planes.colo.clone(),
+        site: planes.site.clone(),
         slots: planes.captures_max,
         admits: planes.admits,
-        accounts: planes.accounts.len(),
-        full_per_account: planes.full_per_account,
-        account: planes.account,
-        simple_interval: planes.simple_interval,
-        look_back_interval: planes.look_back_interval,
-        simple_one_in: planes.simple_sample.map(Sample::one_in),
-        object_format: planes.object_format,
+        accounts: settings.accounts.len(),
+        full_per_account: settings.full_per_account,
+        account: settings.account,
+        simple_interval: settings.simple_interval,
+        look_back_interval: settings.look_back_interval,
+        simple_one_in: settings.simple_sample.map(Sample::one_in),
+        object_format: settings.object_format,
         object_bytes_max: planes.spool.config().segment_bytes,
         queues: planes.queues.len(),
         streams,

@@ -6,14 +6,14 @@
 use super::machine::AccountBounds;
 use crate::deliver::{Pace, Places, SigningKey};
 use crate::history::History;
-use crate::job::{AccountId, Ledger, PortDrops};
+use crate::job::{AccountId, Ledger, PortDrops, Site};
 use crate::matcher::PrefixSet;
 use crate::ownership::BucketKeys;
 use crate::pcap::{ObjectFormat, Origin};
 use crate::spool::Spool;
 use crate::store::JobStore;
 use crate::upload::Stores;
-use crate::worker::{ClockSteps, Payer, QueueCounters, Sample, SlotTotals, WorkerHandle};
+use crate::worker::{ClockSteps, QueueCounters, Sample, SlotTotals, WorkerHandle};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -48,6 +48,38 @@ impl<F: Fn() -> PortDrops + Send> PortCounts for F {
     }
 }
 
+/// What may change while the engine runs: [`super::Action::TakeUp`].
+pub struct Settings {
+    /// The accounts of this host.
+    pub accounts: Vec<AccountId>,
+    /// What accounts may see; one that is not in here may see every packet.
+    pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
+    /// The bounds of each account.
+    pub account: AccountBounds,
+    /// Full captures of one account at once.
+    pub full_per_account: usize,
+    /// Between the starts of two simple captures of one account.
+    pub simple_interval: Duration,
+    /// Between two look backs of one account in the long run; as many as may be under way can be asked for at once.
+    pub look_back_interval: Duration,
+    /// Which packets `simple` captures consider; every one when none.
+    pub simple_sample: Option<Sample>,
+    /// What objects of `full` captures are, unless the request says otherwise.
+    pub object_format: ObjectFormat,
+    /// How long an upload that fails is tried again.
+    pub upload_retention: Duration,
+    /// The longest pause between two tries of an upload.
+    pub upload_pause_max: Duration,
+    /// Signs manifests, if the host signs.
+    pub signing_key: Option<Arc<SigningKey>>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Settings({} accounts)", self.accounts.len())
+    }
+}
+
 /// The planes below the engine.
 pub struct Planes {
     /// One handle per worker thread.
@@ -74,44 +106,28 @@ pub struct Planes {
     pub host: String,
     /// This host's colo.
     pub colo: String,
-    /// What accounts may see; one that is not in here may see every packet.
-    pub scopes: HashMap<AccountId, Arc<PrefixSet>>,
-    /// The number of each account at the workers.
-    pub payers: HashMap<AccountId, Payer>,
+    /// Both as names of objects have them, if this host is one of a fleet.
+    pub site: Option<Site>,
+    /// What may change while the engine runs.
+    pub settings: Settings,
     /// Captures that may be attached at once; at most [`crate::limits::CAPTURES_MAX`].
     pub captures_max: usize,
     /// Captures for which every worker has a block for each stream; see [`crate::block::BlockShare`].
     pub admits: usize,
-    /// How long an upload that fails is tried again.
-    pub upload_retention: Duration,
-    /// The longest pause between two tries of an upload.
-    pub upload_pause_max: Duration,
     /// Share of the spool's quota at which it says that it fills up, in percent.
     pub high_water_percent: u64,
-    /// What objects of `full` captures are, unless the request says otherwise.
-    pub object_format: ObjectFormat,
     /// What those in pcapng say of this host: comments on the capture are added.
     pub origin: Origin,
-    /// Signs manifests, if the host signs.
-    pub signing_key: Option<Arc<SigningKey>>,
-    /// Full captures of one account at once.
-    pub full_per_account: usize,
-    /// The accounts of this host.
-    pub accounts: Vec<AccountId>,
-    /// The bounds of each of them.
-    pub account: AccountBounds,
     /// Where deliveries wait for their turn.
     pub places: Arc<Places>,
+    /// Objects of one capture that are on their way at once, at most.
+    pub objects_in_flight: usize,
+    /// Where merges run; anywhere if empty.
+    pub delivery_cores: Arc<[usize]>,
     /// When they stand back for captures.
     pub pace: Arc<Pace>,
     /// Told when the files of simple captures have become more.
     pub simple_written: Arc<Notify>,
-    /// Between the starts of two simple captures of one account.
-    pub simple_interval: Duration,
-    /// Between two look backs of one account in the long run; as many as may be under way can be asked for at once.
-    pub look_back_interval: Duration,
-    /// Which packets `simple` captures consider; every one when none.
-    pub simple_sample: Option<Sample>,
     /// What `simple` captures can look back into. It is recorded in the last slot.
     pub history: Option<Arc<History>>,
 }

@@ -6,7 +6,7 @@
 
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Filter, PrefixSet};
-use crate::worker::{Assigned, Attachment, Work, WorkerHandle};
+use crate::worker::{Assigned, Attachment, Sample, Work, WorkerHandle};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -94,12 +94,15 @@ pub(super) struct Assignments {
     workers: Vec<WorkerSlot>,
     slots: [Option<Desired>; CAPTURES_MAX],
     generation: u64,
+    /// Accounts over which workers deal their blocks; those of their start if none.
+    accounts: Option<usize>,
 }
 
 impl Assignments {
     pub fn new(workers: Vec<WorkerHandle>) -> Self {
         let workers = workers.into_iter().map(WorkerSlot::new);
-        Self { workers: workers.collect(), slots: [const { None }; CAPTURES_MAX], generation: 0 }
+        let slots = [const { None }; CAPTURES_MAX];
+        Self { workers: workers.collect(), slots, generation: 0, accounts: None }
     }
 
     /// Streams that every capture has: the queues of all workers. Each of them ends once.
@@ -110,14 +113,45 @@ impl Assignments {
     /// Changes one slot; returns the generation with the change.
     pub fn set(&mut self, slot: usize, desired: Option<Desired>) -> u64 {
         self.slots[slot] = desired;
+        self.give()
+    }
+
+    /// Blocks are dealt over so many accounts, and captures see what `scope` says of their number and their own scope. What a
+    /// capture has and counts goes on.
+    pub fn set_accounts(
+        &mut self,
+        accounts: usize,
+        scope: impl Fn(u64, Option<Arc<PrefixSet>>) -> Option<Arc<PrefixSet>>,
+    ) {
+        self.accounts = Some(accounts);
+        for desired in self.slots.iter_mut().flatten() {
+            desired.scope = scope(desired.attachment.serial, desired.scope.take());
+        }
+        self.give();
+    }
+
+    /// Gives all workers the slots as they are now.
+    fn give(&mut self) -> u64 {
         self.generation += 1;
         let captures: Vec<_> = self.slots.iter().enumerate().collect();
         for worker in &mut self.workers {
             let captures =
                 captures.iter().filter_map(|(slot, desired)| Some(desired.as_ref()?.assigned(*slot)));
-            worker.add(Box::new(Work::new(self.generation, captures.collect())));
+            let work = Work::new(self.generation, captures.collect());
+            worker.add(Box::new(match self.accounts {
+                Some(accounts) => work.for_accounts(accounts),
+                None => work,
+            }));
         }
         self.generation
+    }
+
+    /// Has the workers sample the capture in a slot otherwise, between two bursts.
+    pub fn resample(&mut self, slot: usize, sample: Option<Sample>) {
+        if let Some(mut desired) = self.slots[slot].take() {
+            desired.attachment.sample = sample;
+            self.set(slot, Some(desired));
+        }
     }
 
     /// Whether every worker runs that generation or a later one.

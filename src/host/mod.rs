@@ -4,8 +4,12 @@
 //! Invariant: memory is mapped and touched, and every thread pinned, before the first packet is polled; at the end every
 //! thread has given back what it held.
 
+#[cfg(feature = "dpdk")]
+mod backups;
 mod dataplane;
 mod descriptors;
+#[cfg(any(feature = "dpdk", test))]
+mod front;
 #[cfg(feature = "dpdk")]
 mod identity;
 #[cfg(feature = "dpdk")]
@@ -32,6 +36,8 @@ mod ports;
 mod privileges;
 #[cfg(feature = "dpdk")]
 mod pruning;
+#[cfg(feature = "dpdk")]
+mod reload;
 #[cfg(feature = "dpdk")]
 mod sandbox;
 #[cfg(feature = "dpdk")]

@@ -32,10 +32,12 @@ const MORE_TIME: Duration = Duration::from_secs(60);
 const LAST_TIME: Duration = Duration::from_secs(90);
 
 /// The service manager, or nobody.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Manager {
     socket: Option<(UnixDatagram, SocketAddr)>,
     is_deaf: AtomicBool,
+    /// Whether it was told that the host is ready.
+    is_ready: AtomicBool,
 }
 
 impl Manager {
@@ -49,7 +51,7 @@ impl Manager {
             };
             opened.map_err(refused).ok()
         });
-        Self { socket, is_deaf: AtomicBool::new(false) }
+        Self { socket, is_deaf: AtomicBool::new(false), is_ready: AtomicBool::new(false) }
     }
 
     /// Whether somebody wants to be told.
@@ -66,6 +68,20 @@ impl Manager {
             tracing::warn!(%error, message, "the service manager does not take a message");
         }
         sent.is_ok()
+    }
+
+    /// The config is read again. Before the host is ready this is part of its start.
+    pub fn reloading(&self) {
+        if self.is_ready.load(Ordering::Relaxed) {
+            self.tell("RELOADING=1");
+        }
+    }
+
+    /// It was read.
+    pub fn reloaded(&self) {
+        if self.is_ready.load(Ordering::Relaxed) {
+            self.tell("READY=1");
+        }
     }
 
     /// The end begins: it may take as long as uploads get further.
@@ -149,6 +165,7 @@ pub(super) async fn keep_telling(manager: Arc<Manager>, status: Status, patience
         let Standing { ready, line, ending } = status.look().await;
         if !is_ready && (ready || began.elapsed() >= READY_WAIT_MAX) && !ending {
             is_ready = manager.tell(&format!("READY=1\nSTATUS={line}"));
+            manager.is_ready.store(is_ready, Ordering::Relaxed);
             told = line;
         } else if line != told && manager.tell(&format!("STATUS={line}")) {
             told = line;
@@ -202,7 +219,7 @@ mod tests {
             ),
         ];
         for (address, socket) in listening {
-            let manager = Manager { socket: Some(open(&address).unwrap()), is_deaf: AtomicBool::new(false) };
+            let manager = Manager { socket: Some(open(&address).unwrap()), ..Manager::default() };
             assert!(manager.tell("READY=1"));
             let mut message = [0; 16];
             let length = socket.recv(&mut message).unwrap();

@@ -12,7 +12,7 @@ use crate::config::Plan;
 use crate::dashboard::{Live, StreamPlaces};
 use crate::engine::Handle;
 use crate::http::{self, Door};
-use crate::observe::{self, Alive, QueueSource, Requests, Sources, Status, Watchdog};
+use crate::observe::{self, Alive, QueueSource, Reloads, Requests, Sources, Status, Watchdog};
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -76,9 +76,15 @@ impl Observation {
             dpdk,
             connections_max: plan.api.connections_max,
             high_water_percent: plan.high_water_percent,
+            reloads: Arc::default(),
             ending: Arc::new(AtomicBool::new(false)),
         };
         Ok(Self { sources, watchdog, listener, manager, patience: plan.upload.turn })
+    }
+
+    /// Who is told of reloads, and who counts them.
+    pub fn of_reloads(&self) -> (Arc<Manager>, Arc<Reloads>) {
+        (Arc::clone(&self.manager), Arc::clone(&self.sources.reloads))
     }
 
     /// `router`, with its requests counted.

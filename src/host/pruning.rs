@@ -11,23 +11,24 @@ use crate::job::CaptureId;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Forgets what is too old or too much, for as long as it is polled.
-pub(super) fn keep(plan: &Plan, storage: &Storage) -> impl Future<Output = ()> + use<> {
-    let (jobs, spool_dir, shares) = (Arc::clone(&storage.jobs), plan.spool.dir.clone(), plan.shares);
-    let accounts: Vec<_> = plan.accounts.iter().map(|account| account.id.clone()).collect();
+pub(super) fn keep(plan: watch::Receiver<Arc<Plan>>, storage: &Storage) -> impl Future<Output = ()> + use<> {
+    let jobs = Arc::clone(&storage.jobs);
     async move {
         let mut turn = tokio::time::interval(INTERVAL);
         loop {
             turn.tick().await;
-            let (jobs, spool_dir, accounts) = (Arc::clone(&jobs), spool_dir.clone(), accounts.clone());
+            let (jobs, plan) = (Arc::clone(&jobs), Arc::clone(&plan.borrow()));
             let prune = move || {
+                let (shares, spool_dir) = (plan.shares, &plan.spool.dir);
                 let age = SignedDuration::try_from(shares.jobs_time).unwrap_or(SignedDuration::MAX);
                 let before = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
                 let is_needed = |id: &CaptureId| spool_dir.join(id.as_str()).try_exists().unwrap_or(true);
-                for account in &accounts {
+                for account in plan.accounts.iter().map(|account| &account.id) {
                     match jobs.prune(account, shares.jobs_per_account_max, before, &is_needed) {
                         Ok(0) => {}
                         Ok(pruned) => {

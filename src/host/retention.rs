@@ -16,13 +16,14 @@ use super::storage::Storage;
 use super::tasks::turn_of;
 use crate::config::Plan;
 use crate::deliver::Manifest;
-use crate::upload::capture_of;
+use crate::job::PartId;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
 
 /// How often at most the directory is looked through.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
@@ -31,11 +32,12 @@ const CALM: Duration = Duration::from_millis(100);
 
 /// Removes files that are older than their time, or more than their account may have, for as long as it is polled. See
 /// [`Sweeper`].
-pub(super) fn keep(plan: &Plan, storage: &Storage) -> impl Future<Output = ()> + use<> {
+pub(super) fn keep(plan: watch::Receiver<Arc<Plan>>, storage: &Storage) -> impl Future<Output = ()> + use<> {
     let (dir, spool, written) =
         (storage.simple_dir(), Arc::clone(&storage.spool), Arc::clone(&storage.simple_written));
-    let (spool_dir, retention) = (plan.spool.dir.clone(), plan.capture.simple_retention);
-    let sweeper = Sweeper::new(dir, spool_dir, retention, plan.simple_bytes_max());
+    let first = Arc::clone(&plan.borrow());
+    let (spool_dir, retention) = (first.spool.dir.clone(), first.capture.simple_retention);
+    let sweeper = Sweeper::new(dir, spool_dir, retention, first.simple_bytes_max());
     let sweeper = Arc::new(Mutex::new(sweeper));
     async move {
         let mut turn = tokio::time::interval(SWEEP_INTERVAL_MAX.min(retention));
@@ -45,8 +47,11 @@ pub(super) fn keep(plan: &Plan, storage: &Storage) -> impl Future<Output = ()> +
                 () = written.notified() => tokio::time::sleep(CALM).await,
             }
             let (sweeper, spool) = (Arc::clone(&sweeper), Arc::clone(&spool));
+            let plan = Arc::clone(&plan.borrow());
             let sweep = move || {
                 let mut sweeper = sweeper.lock().unwrap_or_else(PoisonError::into_inner);
+                sweeper.retention = plan.capture.simple_retention;
+                sweeper.account_bytes_max = plan.simple_bytes_max();
                 let removed = sweeper.sweep(SystemTime::now(), Instant::now());
                 spool.set_simple(&sweeper.held());
                 match removed {
@@ -206,7 +211,8 @@ fn captures(dir: &Path) -> io::Result<HashMap<String, Files>> {
             continue;
         }
         let name = entry.file_name().to_string_lossy().into_owned();
-        let capture = capture_of(name.trim_start_matches('.')).map_or(name, |id| id.to_string());
+        let capture =
+            PartId::parse(name.trim_start_matches('.')).map_or(name, |(part, _)| part.capture.to_string());
         let none = || Files { newest: SystemTime::UNIX_EPOCH, paths: Vec::new(), bytes: 0 };
         let files = captures.entry(capture).or_insert_with(none);
         files.newest = files.newest.max(metadata.modified()?);

@@ -3,7 +3,9 @@
 //! Invariant: the first signal that ends the host ends captures, uploads what they have and exits with 0; the second exits at once. A
 //! task that dies ends the process with an error.
 
+use super::backups;
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::front::{self, Behind};
 use super::load;
 use super::memory;
 use super::observation::{Observation, Viewers};
@@ -12,40 +14,40 @@ use super::port_counts::{Latest, Reader};
 use super::ports::{self, PortsError};
 use super::pruning;
 use super::raise_open_files;
+use super::reload::Reloader;
 use super::retention;
 use super::runtime::with_workers;
 use super::signals::{self, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
-use crate::api::{self, Accounts, ApiState, Offers, OldestNs, Ui};
+use crate::api::{self, OwnResults};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
-use crate::config::{Account, Plan, Topology, UiPlan};
-use crate::dashboard::Site;
-use crate::deliver::{KeyError, Pace, PaceRules, Places};
+use crate::config::{Account, Plan, Topology};
+use crate::deliver::{KeyError, Pace, PaceRules, Places, SigningKey};
 use crate::dpdk::Eal;
-use crate::engine::{AccountBounds, Engine, Handle, Planes};
+use crate::engine::{AccountBounds, Engine, Handle, Planes, Settings};
 use crate::history::HistoryError;
-use crate::http::{self, Bounds, Door, Tls, TlsError};
+use crate::http::{self, Tls, TlsError};
 use crate::job::AccountId;
-use crate::limits::CONNECTIONS_OF_OPERATORS;
 use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
 use crate::store::StoreError;
 use crate::upload::UploadError;
-use crate::worker::{Dealt, Payer, Sample, WorkerHandle};
+use crate::worker::{Dealt, WorkerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::AbortHandle;
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
@@ -122,11 +124,12 @@ pub enum ServeError {
     },
 }
 
-/// Runs a capture host until a signal ends it. `new_spool`: takes the spool also if the job store knows another one.
+/// Runs a capture host until a signal ends it. `path`: where `plan` is from, and is read again. `new_spool`: takes the spool also if
+/// the job store knows another one.
 ///
 /// # Errors
 /// When it could not start; then nothing was captured.
-pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
+pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeError> {
     signals::outlive().map_err(|source| ServeError::System { doing: "take signals", source })?;
     let refused = privileges::at_start();
     observe::init(&plan.log, &plan.cores.writers)?;
@@ -157,7 +160,7 @@ pub fn serve(plan: Plan, new_spool: bool) -> Result<(), ServeError> {
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
-    let result = runtime.block_on(run(&plan, engine, listener, tls, &storage, observation));
+    let result = runtime.block_on(run(&plan, path, engine, listener, tls, &storage, observation));
     let mut left = Some(runtime);
     if let Err(error) = &result {
         tracing::error!(%error, "the host ends");
@@ -205,26 +208,35 @@ fn planes(
         jobs: storage.jobs.clone(),
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
-        scopes: scopes(&plan.accounts),
-        payers: payers(&plan.accounts),
+        site: plan.site(),
+        settings: settings(plan, storage.signing_key.clone()),
         captures_max: plan.capture.captures_max,
         admits: plan.block_share().captures_max().saturating_sub(usize::from(storage.history.is_some())),
-        upload_retention: plan.upload.retention,
-        upload_pause_max: plan.upload.retry_pause,
         high_water_percent: plan.high_water_percent,
-        object_format: plan.capture.format,
-        origin: origin::of_host(&plan.ports),
-        signing_key: storage.signing_key.clone(),
-        full_per_account: plan.capture.full_per_account,
-        accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
-        account: account_bounds(plan),
+        origin: origin::of_host(&plan.ports, plan.site().as_ref()),
         places: places(plan),
+        objects_in_flight: plan.upload.objects_in_flight,
+        delivery_cores: plan.cores.delivery.clone().into(),
         pace: pace(plan, storage, plane),
         simple_written: Arc::clone(&storage.simple_written),
-        look_back_interval: plan.shares.look_back_interval,
-        simple_interval: plan.capture.simple_interval,
-        simple_sample: plan.capture.simple_sample,
         history: storage.history.clone(),
+    }
+}
+
+/// What of a plan the engine takes up while it runs.
+pub(super) fn settings(plan: &Plan, signing_key: Option<Arc<SigningKey>>) -> Settings {
+    Settings {
+        accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
+        scopes: scopes(&plan.accounts),
+        account: account_bounds(plan),
+        full_per_account: plan.capture.full_per_account,
+        simple_interval: plan.capture.simple_interval,
+        look_back_interval: plan.shares.look_back_interval,
+        simple_sample: plan.capture.simple_sample,
+        object_format: plan.capture.format,
+        upload_retention: plan.upload.retention,
+        upload_pause_max: plan.upload.retry_pause,
+        signing_key,
     }
 }
 
@@ -307,46 +319,50 @@ fn on_worker(eal: Eal) -> OnWorker {
 
 async fn run(
     plan: &Plan,
+    path: PathBuf,
     engine: Engine,
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     storage: &Storage,
     observation: Observation,
 ) -> Result<(), ServeError> {
-    let mut signals = Signals::take(hang_up(tls.clone()))
+    let hang_up = Arc::new(Notify::new());
+    let mut signals = Signals::take(Arc::clone(&hang_up))
         .map_err(|source| ServeError::System { doing: "take signals", source })?;
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();
     tasks.spawn("engine", engine.run(actions));
-    let simple_dir = storage.simple_dir();
-    let retention = tasks.spawn("retention", retention::keep(plan, storage));
-    let pruning = tasks.spawn("pruning", pruning::keep(plan, storage));
+    let plans = watch::Sender::new(Arc::new(plan.clone()));
+    let mut upkeep = vec![
+        tasks.spawn("retention", retention::keep(plans.subscribe(), storage)),
+        tasks.spawn("pruning", pruning::keep(plans.subscribe(), storage)),
+        tasks.spawn("backups", backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone())),
+    ];
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let ui = ui(plan, tls.is_some(), listen);
+    let ui = front::ui(plan, tls.is_some(), listen);
     let viewers = Viewers { live: Arc::clone(&ui.live), streams: Arc::clone(&ui.streams) };
     let live = Arc::clone(&ui.live);
-    let router = api::router(ApiState {
+    let behind = Behind {
+        captures: Arc::new(handle.clone()),
+        results: Arc::new(OwnResults(storage.simple_dir())),
         ownership,
-        simple_dir,
-        captures: handle.clone(),
-        accounts: accounts(plan),
-        rules: plan.rules.clone(),
-        offers: offers(plan, storage),
-        ui,
-        request_bytes_max: plan.api.request_bytes_max,
-        request_time_max: plan.api.request_timeout,
-    });
-    let router = observation.counted(router);
+        history: storage.history.clone(),
+    };
+    let state = front::state(plan, behind, ui);
+    let told = observation.of_reloads();
+    let reloader = Reloader::new((path, plans), storage, handle.clone(), &state, tls.clone(), told);
+    let router = observation.counted(api::router(state));
     let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
     tasks.spawn(
         "api",
-        http::serve(listener, door(plan, router, tls), async {
+        http::serve(listener, front::door(plan, router, tls), async {
             let _ended_or_dropped = api_ends.await;
         }),
     );
+    upkeep.push(tasks.spawn("reload", reloader.run(hang_up)));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
     let signal = tokio::select! {
         signal = signals.end() => signal,
@@ -365,76 +381,13 @@ async fn run(
         // The engine ends with its answer, which may come between the look above and this one.
         died = tasks.died_but(Some("engine")) => return Err(died),
     }
-    retention.abort();
-    pruning.abort();
+    upkeep.iter().for_each(AbortHandle::abort);
     swept.abort();
     live.end();
     let _api_gone = end_api.send(());
     drop(handle);
     observation.finish();
     tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
-}
-
-/// The way into the API.
-fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
-    // A host without operators, or with hardly any connections, reserves none.
-    let reserved = if plan.operators.is_empty() { 0 } else { CONNECTIONS_OF_OPERATORS };
-    let bounds = Bounds {
-        operators_reserved: reserved.min(plan.api.connections_max / 2),
-        connections_per_peer_max: plan.api.connections_per_peer_max,
-        connections_per_account_max: plan.api.connections_per_account_max,
-        ..Bounds::new(plan.api.connections_max, plan.api.request_timeout)
-    };
-    Door { router, answer: api::fault, bounds, tls, proxies: plan.api.trusted_proxies.clone() }
-}
-
-/// What accounts are told of this host.
-fn offers(plan: &Plan, storage: &Storage) -> Offers {
-    let stores = &plan.upload.stores;
-    let schemes = [
-        ("s3", true),
-        ("gs", stores.gcs.is_some()),
-        ("r2", stores.r2.is_some()),
-        ("file", stores.allow_file),
-    ];
-    let history = storage.history.clone();
-    let restricted = plan.accounts.iter().filter(|account| !account.prefixes.is_empty());
-    let prefixes =
-        restricted.map(|one| (one.id.clone(), one.prefixes.iter().map(ToString::to_string).collect()));
-    Offers {
-        host: plan.host.id.clone(),
-        simple_interval_seconds: plan.capture.simple_interval.as_secs(),
-        simple_one_in: plan.capture.simple_sample.map_or(1, Sample::one_in),
-        simple_retention_seconds: plan.capture.simple_retention.as_secs(),
-        full_per_account: plan.capture.full_per_account,
-        destinations: schemes.into_iter().filter(|(_, may)| *may).map(|(scheme, _)| scheme).collect(),
-        prefixes: prefixes.collect(),
-        history_one_in: plan.history.map(|history| history.sample.map_or(1, Sample::one_in)),
-        history_oldest_ns: history.map(|history| -> OldestNs { Box::new(move || history.oldest_ns()) }),
-    }
-}
-
-/// What the dashboard needs.
-fn ui(plan: &Plan, is_tls: bool, listen: SocketAddr) -> Ui {
-    let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
-    let site = Site { is_tls, listen, hosts, origin };
-    Ui::new(site, view_bytes_per_second).with_accounts(plan.accounts.len())
-}
-
-/// What SIGHUP does: the certificate is read again, as it was renewed.
-fn hang_up(tls: Option<Arc<Tls>>) -> impl Fn() + Send + 'static {
-    move || match tls.as_ref().map(|tls| tls.reload()) {
-        Some(Ok(())) => {
-            tracing::info!(
-                "SIGHUP: api.tls_cert and api.tls_key are read again; the rest of the config is read at the start only"
-            );
-        }
-        Some(Err(error)) => tracing::error!(%error, "SIGHUP: the certificate stays as it is"),
-        None => tracing::warn!(
-            signal = "SIGHUP",
-            "ignored: the config is read at the start only; restart trawl to use a new one"
-        ),
-    }
 }
 
 /// What probes left that a dead process had begun.
@@ -465,27 +418,13 @@ pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
         accounts: plan.accounts.len(),
         hugepages: plan.blocks.hugepages,
         timers: plan.workers.timers,
+        when_idle: plan.cores.when_idle,
         bypasses_lanes: plan.workers.bypasses_lanes,
     }
 }
 
 /// What each account that has prefixes may see.
-fn payers(accounts: &[Account]) -> HashMap<AccountId, Payer> {
-    accounts
-        .iter()
-        .enumerate()
-        .map(|(number, account)| (account.id.clone(), Payer::account(number)))
-        .collect()
-}
-
 fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
     let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
     restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
-}
-
-fn accounts(plan: &Plan) -> Accounts {
-    let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
-    Accounts::new(accounts, plan.api.failed_authentications_max)
-        .with_rate(plan.api.requests_per_second_max)
-        .with_operators(plan.operators.iter().copied())
 }

@@ -3,7 +3,7 @@
 //! | signal | meaning |
 //! |---|---|
 //! | TERM, INT, QUIT, PWR | end: captures stop and are uploaded; a second one ends at once |
-//! | HUP | what [`Signals::take`] is told: `host::serve` reads the certificate again |
+//! | HUP | what [`Signals::take`] is told: `host::reload` reads the config again |
 //! | USR1, USR2, ALRM, VTALRM, PROF, IO, STKFLT, XCPU, XFSZ, real-time | ignored, with a line in the log |
 //! | PIPE | ignored in silence: it comes with every reader that goes away, the log's own too |
 //! | KILL, STOP, TSTP, TTIN, TTOU, CONT | the kernel's own |
@@ -13,9 +13,10 @@
 //! the first ends it without its end.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Ends the host.
 const ENDS: [(&str, i32); 4] = [("SIGTERM", 15), ("SIGINT", 2), ("SIGQUIT", 3), ("SIGPWR", 30)];
@@ -61,11 +62,11 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Hears every signal that would end the process. `hang_up` is done for each SIGHUP.
+    /// Hears every signal that would end the process. `hang_up` is told of each SIGHUP; several at once may be one.
     ///
     /// # Errors
     /// When the system refuses one.
-    pub fn take(hang_up: impl Fn() + Send + 'static) -> io::Result<Self> {
+    pub fn take(hang_up: Arc<Notify>) -> io::Result<Self> {
         let (told, ends) = mpsc::channel(8);
         for (name, number) in ENDS {
             let (mut heard, told) = (signal(SignalKind::from_raw(number))?, told.clone());
@@ -78,8 +79,7 @@ impl Signals {
         let mut heard = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             while heard.recv().await.is_some() {
-                hang_up();
-                tokio::time::sleep(PAUSE).await;
+                hang_up.notify_one();
             }
         });
         let real_time = REAL_TIME.map(|number| ("a real-time signal", number));

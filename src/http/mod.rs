@@ -17,4 +17,4 @@ pub use fault::{Answer, Fault};
 pub use peer::{Peer, Standing};
 pub use proxy::{ProxyError, proxy_header};
 pub use serve::{Bounds, Door, serve};
-pub use tls::{Tls, TlsError};
+pub use tls::{Pair, Tls, TlsError};

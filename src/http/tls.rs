@@ -1,4 +1,4 @@
-//! TLS of the API: certificate and key from PEM files. Owns their reading, also again while connections are served; the
+//! TLS of the API: certificate and key from PEM files. Owns their reading and their exchange while connections are served; the
 //! handshakes are in `serve.rs`.
 //!
 //! Invariant: what is returned can answer a handshake: the key fits the certificate.
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio_rustls::TlsAcceptor;
 
 /// Why TLS cannot be offered.
@@ -38,15 +38,31 @@ pub enum TlsError {
 }
 
 /// A TLS 1.2 and 1.3 server with the certificate chain of one file, leaf first, and the private key of another.
-pub struct Tls {
+pub struct Tls(RwLock<Pair>);
+
+/// A certificate chain and its key, ready to be used.
+#[derive(Clone)]
+pub struct Pair {
     cert: PathBuf,
     key: PathBuf,
-    acceptor: RwLock<TlsAcceptor>,
+    acceptor: TlsAcceptor,
+}
+
+impl Pair {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// When a file cannot be read or the two do not belong together.
+    pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let acceptor = acceptor(cert, key)?;
+        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), acceptor })
+    }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("cert", &self.cert).field("key", &self.key).finish_non_exhaustive()
+        let pair = self.pair();
+        f.debug_struct("Tls").field("cert", &pair.cert).field("key", &pair.key).finish_non_exhaustive()
     }
 }
 
@@ -56,23 +72,21 @@ impl Tls {
     /// # Errors
     /// When a file cannot be read or the two do not belong together.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let acceptor = RwLock::new(acceptor(cert, key)?);
-        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), acceptor })
+        Ok(Self(RwLock::new(Pair::load(cert, key)?)))
     }
 
-    /// Reads both files again. Handshakes from now on use them; connections that are there keep theirs.
-    ///
-    /// # Errors
-    /// As [`Tls::load`]; then everything stays as it was.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let acceptor = acceptor(&self.cert, &self.key)?;
-        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
-        Ok(())
+    /// Handshakes from now on use `pair`; connections that are there keep theirs.
+    pub fn replace(&self, pair: Pair) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = pair;
+    }
+
+    fn pair(&self) -> RwLockReadGuard<'_, Pair> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For one handshake.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.pair().acceptor.clone()
     }
 }
 

@@ -21,6 +21,10 @@ const LAST_LINES_TIME_MAX: Duration = Duration::from_secs(1);
 
 static LINES: OnceLock<Lines> = OnceLock::new();
 
+/// Replaces the filter of the log.
+type Refilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
+static REFILTER: OnceLock<Refilter> = OnceLock::new();
+
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -50,15 +54,35 @@ pub fn init(plan: &LogPlan, cores: &[usize]) -> Result<(), Error> {
         .with_env_filter(EnvFilter::new(filter))
         .log_internal_errors(false)
         .with_writer(move || writer.clone());
-    let set = match format {
-        LogFormat::Json => builder.json().flatten_event(true).finish().with(Warnings).try_init(),
+    let (set, refilter): (_, Refilter) = match format {
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            // It fails only where the log is gone.
+            (builder.finish().with(Warnings).try_init(), Box::new(move |filter| drop(handle.reload(filter))))
+        }
         LogFormat::Text => {
-            builder.with_ansi(std::io::stderr().is_terminal()).finish().with(Warnings).try_init()
+            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (builder.finish().with(Warnings).try_init(), Box::new(move |filter| drop(handle.reload(filter))))
         }
     };
     set.map_err(|_| Error::Twice)?;
+    REFILTER.set(refilter).map_err(|_| Error::Twice)?;
     LINES.set(lines).map_err(|_| Error::Twice)?;
     std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Has the log take the lines that `plan` wants from now on, unless the environment says otherwise. Its form stays.
+///
+/// # Errors
+/// A value of the environment that is not one.
+pub fn refilter(plan: &LogPlan) -> Result<(), Error> {
+    let (_, filter) = chosen(plan)?;
+    if let Some(refilter) = REFILTER.get() {
+        refilter(EnvFilter::new(filter));
+    }
     Ok(())
 }
 

@@ -123,6 +123,7 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
         account_max: 50,
         uploads: Default::default(),
         log_lines_dropped: 0,
+        reloads: [("done", 3), ("refused", 1)],
         authentication_failures: vec![("denied", 3)],
         connections_cut: vec![("displaced", 4)],
         open_files: OpenFiles { open: Ok(20), limit: 1024 },

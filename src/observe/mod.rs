@@ -9,6 +9,7 @@ mod log;
 mod metric;
 mod metrics;
 mod open_files;
+mod reloads;
 mod requests;
 mod screen;
 mod server;
@@ -18,7 +19,8 @@ mod table;
 mod warnings;
 mod watchdog;
 
-pub use log::{Error, flush, init, say};
+pub use log::{Error, flush, init, refilter, say};
+pub use reloads::Reloads;
 pub use requests::{Requests, counted};
 pub use screen::keep_looking;
 pub use server::{bounds, router};

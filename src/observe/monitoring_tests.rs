@@ -8,7 +8,9 @@ const DASHBOARD: &str = include_str!("../../monitoring/dashboard.json");
 const RUNBOOK: &str = include_str!("../../docs/RUNBOOK.md");
 
 /// On no panel: the same is there as a rate, or beside it as another count.
-const NOT_SHOWN: [&str; 18] = [
+const NOT_SHOWN: [&str; 19] = [
+    // An alert tells of what was refused.
+    "trawl_config_reloads_total",
     "trawl_port_counts_losses",
     // Its driver chooses the names.
     "trawl_port_driver_value",

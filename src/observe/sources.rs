@@ -6,6 +6,7 @@
 
 use super::lines;
 use super::open_files::OpenFiles;
+use super::reloads::Reloads;
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
 use crate::block::{Heartbeat, HeartbeatReading};
@@ -110,6 +111,8 @@ pub struct Sources {
     pub connections_max: usize,
     /// Share of the spool's quota at which the alarm is raised.
     pub high_water_percent: u64,
+    /// What became of reloads of the config.
+    pub reloads: Arc<Reloads>,
     /// Set once the host is ending.
     pub ending: Arc<AtomicBool>,
 }
@@ -137,6 +140,7 @@ pub(super) struct Snapshot {
     pub account_max: u64,
     pub uploads: UploadCounts,
     pub log_lines_dropped: u64,
+    pub reloads: [(&'static str, u64); 2],
     pub requests: Vec<(Kind, u64)>,
     pub authentication_failures: Vec<(&'static str, u64)>,
     pub connections_cut: Vec<(&'static str, u64)>,
@@ -182,6 +186,7 @@ impl Sources {
             account_max: self.spool.quota().share_bytes_max(),
             uploads: upload_counts(),
             log_lines_dropped: lines::dropped(),
+            reloads: self.reloads.counts(),
             requests: self.requests.read(),
             authentication_failures: (self.authentication_failures)().into(),
             connections_cut: connections_cut().into(),
@@ -218,7 +223,7 @@ pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{AccountId, CaptureId, Job};
+    use crate::job::{AccountId, CaptureId, Job, ObjectInfo};
     use crate::store::{Changes, StoreError, Stored};
     use std::sync::atomic::AtomicUsize;
 
@@ -240,6 +245,10 @@ mod tests {
 
         fn get(&self, _: &AccountId, _: &CaptureId) -> Result<Option<Stored>, StoreError> {
             unreachable!("a probe reads no job")
+        }
+
+        fn append_objects(&self, _: &CaptureId, _: u64, _: &[ObjectInfo]) -> Result<(), StoreError> {
+            unreachable!("a probe writes no objects")
         }
 
         fn list(&self, _: &AccountId, _: usize) -> Result<Vec<Stored>, StoreError> {

@@ -42,7 +42,11 @@ impl Status {
         let (held, max) = (spool.held_bytes(), spool.quota().bytes_max());
         let ending = self.sources.is_ending();
         let not_ready = (!report.ok && !ending).then(|| report.words());
-        Standing { ready: report.ok, line: line(seen.as_ref(), (held, max), not_ready, ending), ending }
+        let mut line = line(seen.as_ref(), (held, max), not_ready, ending);
+        if let Some(last) = self.sources.reloads.last() {
+            line += &format!("; {last}");
+        }
+        Standing { ready: report.ok, line: one_line(&line), ending }
     }
 }
 
@@ -62,8 +66,12 @@ fn line(seen: Option<&Overview>, (held, max): (u64, u64), not_ready: Option<Stri
     if let Some(words) = not_ready {
         line += &format!("; not ready: {words}");
     }
-    // The protocol's messages are lines.
-    line.replace(|c: char| c.is_control(), " ")
+    line
+}
+
+/// The protocol's messages are lines.
+fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
 }
 
 #[cfg(test)]
@@ -79,7 +87,7 @@ mod tests {
         );
         let not_ready = Some("ports: no link:\n0000:03:00.0".to_owned());
         assert_eq!(
-            line(None, (0, 0), not_ready, false),
+            one_line(&line(None, (0, 0), not_ready, false)),
             "captures: no answer of the engine; spool 0 % of 0 GiB; not ready: ports: no link: 0000:03:00.0"
         );
         assert!(line(Some(&seen), (1, 2), None, true).starts_with("ends: 0 captures run"));

@@ -323,6 +323,9 @@ pub(super) const TABLE: &[Metric] = &[
     // log
     counter("log_lines_dropped", None, &[], "Log lines that were not written: standard error took none, or not fast enough",
         |s, out| out.push(&[], s.log_lines_dropped)),
+    // config
+    counter("config_reloads", None, &["result"], "Reloads of the config that were done, and that were refused and changed nothing",
+        |s, out| for (result, count) in s.reloads { out.push(&[&result], count) }),
     // connections
     gauge("open_files", None, &[], "Descriptors that the process has open; absent when it has none left to look",
         |s, out| if let Ok(open) = &s.open_files.open { out.push(&[], *open) }),

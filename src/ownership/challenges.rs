@@ -8,6 +8,7 @@
 use crate::job::{AccountId, Destination};
 use crate::limits::CHALLENGES_PER_HOUR_MAX;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ type Asked = (Instant, Option<String>);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Challenges {
-    interval: Duration,
+    interval_ms: AtomicU64,
     asked: Mutex<HashMap<AccountId, VecDeque<Asked>>>,
 }
 
@@ -35,7 +36,13 @@ fn bucket(destination: &Destination) -> String {
 
 impl Challenges {
     pub fn new(interval: Duration) -> Self {
-        Self { interval, asked: Mutex::default() }
+        let challenges = Self { interval_ms: AtomicU64::new(0), asked: Mutex::default() };
+        challenges.set_interval(interval);
+        challenges
+    }
+
+    pub fn set_interval(&self, interval: Duration) {
+        self.interval_ms.store(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Takes note of a challenge that is to be written.
@@ -54,7 +61,9 @@ impl Challenges {
         let of_account = asked.entry(account.clone()).or_default();
         let left = |at: Instant, time: Duration| time.saturating_sub(now.saturating_duration_since(at));
         let mut unanswered = of_account.iter().rev().filter(|(_, open)| open.as_ref() == Some(&bucket));
-        let of_bucket = unanswered.next().map_or(Duration::ZERO, |(at, _)| left(*at, self.interval));
+        let of_bucket = unanswered.next().map_or(Duration::ZERO, |(at, _)| {
+            left(*at, Duration::from_millis(self.interval_ms.load(Relaxed)))
+        });
         let of_hour = match of_account.front() {
             Some((first, _)) if of_account.len() >= CHALLENGES_PER_HOUR_MAX => left(*first, HOUR),
             _ => Duration::ZERO,

@@ -12,14 +12,15 @@ use crate::ownership::Vault;
 use crate::store::{Bucket, BucketStore, StoreError};
 use crate::upload::UploadError;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct BucketKeys {
     pub(super) buckets: Arc<dyn BucketStore>,
     pub(super) vault: Option<Arc<Vault>>,
-    pub(super) rules: ProofRules,
+    /// Those of all clones.
+    pub(super) rules: Arc<RwLock<ProofRules>>,
     pub(super) seen: Arc<Seen>,
 }
 
@@ -33,7 +34,17 @@ impl BucketKeys {
     /// Keys in the entries of `buckets`, sealed with `vault`; no keys at all without one. No destination needs a proof.
     #[must_use]
     pub fn new(buckets: Arc<dyn BucketStore>, vault: Option<Arc<Vault>>) -> Self {
-        Self { buckets, vault, rules: ProofRules::default(), seen: Arc::default() }
+        Self { buckets, vault, rules: Arc::default(), seen: Arc::default() }
+    }
+
+    /// Which destinations need a proof now.
+    pub(super) fn rules(&self) -> ProofRules {
+        *self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Proofs are needed by these rules from now on, also by clones of this.
+    pub fn require(&self, rules: ProofRules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
     /// Seals keys; none when this host has no key to do so.

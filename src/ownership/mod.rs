@@ -123,7 +123,13 @@ impl Ownership {
     /// The same with so long between two challenges of one account for one bucket, unless the first is answered.
     #[must_use]
     pub fn with_challenge_interval(self, interval: Duration) -> Self {
-        Self { challenges: Arc::new(Challenges::new(interval)), ..self }
+        self.challenges.set_interval(interval);
+        self
+    }
+
+    /// So long between two challenges of one account for one bucket from now on, also for clones of this.
+    pub fn set_challenge_interval(&self, interval: Duration) {
+        self.challenges.set_interval(interval);
     }
 
     /// Writes a challenge into the destination and remembers it. A place that is proven already is answered as it is, so
@@ -216,7 +222,13 @@ impl Ownership {
         self.contact(&renewed, destination, None).await?;
         let (buckets, new) = (Arc::clone(&self.buckets), renewed.clone());
         aside(move || buckets.replace(&proven, &new)).await?;
-        tracing::info!(account = %renewed.account, bucket = %renewed.id, "access keys or owner of a bucket renewed");
+        static SAID: SeldomOfEach = SeldomOfEach::new();
+        if SAID.may(&renewed.account.0, Instant::now()) {
+            tracing::info!(
+                account = %renewed.account, bucket = %renewed.id,
+                "access keys or owner of a bucket renewed; more of this account within a minute are not told"
+            );
+        }
         Ok(renewed)
     }
 
@@ -382,7 +394,7 @@ impl Ownership {
     /// Where an entry stands now.
     #[must_use]
     pub fn standing(&self, bucket: &Bucket) -> Proof {
-        proof(bucket, Timestamp::now(), self.keys.rules.age_max)
+        proof(bucket, Timestamp::now(), self.keys.rules().age_max)
     }
 
     async fn find(&self, account: &AccountId, place: &str) -> Result<Option<Bucket>, OwnershipError> {

@@ -204,7 +204,8 @@ impl BucketKeys {
     /// The same for a host where destinations need proofs.
     #[must_use]
     pub fn requiring(self, rules: ProofRules) -> Self {
-        Self { rules, ..self }
+        self.require(rules);
+        self
     }
 
     /// How the account's entry of this destination stands now: its keys, and its proof if that holds and one is needed. Nothing is
@@ -217,12 +218,12 @@ impl BucketKeys {
         account: &AccountId,
         destination: &Destination,
     ) -> Result<BucketTerms, StoreError> {
-        let needs_proof = self.rules.apply_to(destination);
+        let needs_proof = self.rules().apply_to(destination);
         if !needs_proof && !matches!(destination, Destination::R2 { .. }) {
             return Ok(BucketTerms::default());
         }
         let Some(bucket) = self.find(account, destination).await? else { return Ok(BucketTerms::default()) };
-        let holds = proof(&bucket, Timestamp::now(), self.rules.age_max) == Proof::Success;
+        let holds = proof(&bucket, Timestamp::now(), self.rules().age_max) == Proof::Success;
         let Bucket { id, filename, challenge_sha256, owner, keys, is_readable, .. } = bucket;
         let proof = BucketProof { entry: id, filename, challenge_sha256, owner, is_readable };
         Ok(BucketTerms { keys, proof: (needs_proof && holds).then_some(proof) })
@@ -231,7 +232,7 @@ impl BucketKeys {
     /// Whether a destination needs a proof here.
     #[must_use]
     pub fn need_proof(&self, destination: &Destination) -> bool {
-        self.rules.apply_to(destination)
+        self.rules().apply_to(destination)
     }
 }
 

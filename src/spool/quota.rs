@@ -16,17 +16,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 struct Allowance {
     used: AtomicU64,
-    bytes_max: u64,
+    bytes_max: AtomicU64,
 }
 
 impl Allowance {
     fn new(bytes_max: u64) -> Self {
-        Self { used: AtomicU64::new(0), bytes_max }
+        Self { used: AtomicU64::new(0), bytes_max: AtomicU64::new(bytes_max) }
     }
 
     /// Takes `bytes`, or nothing if that would pass the maximum.
     fn reserve(&self, bytes: u64) -> bool {
-        self.reserve_up_to(self.bytes_max, bytes)
+        self.reserve_up_to(self.bytes_max(), bytes)
     }
 
     /// Takes `bytes`, or nothing if that would pass `max`.
@@ -51,6 +51,10 @@ impl Allowance {
 
     fn used(&self) -> u64 {
         self.used.load(Ordering::Acquire)
+    }
+
+    fn bytes_max(&self) -> u64 {
+        self.bytes_max.load(Ordering::Acquire)
     }
 }
 
@@ -77,7 +81,7 @@ impl Share {
     /// The most that it may be.
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
-        self.allowance.bytes_max
+        self.allowance.bytes_max()
     }
 }
 
@@ -85,8 +89,8 @@ impl Share {
 #[derive(Debug)]
 pub struct Quota {
     allowance: Allowance,
-    share_bytes_max: u64,
-    part_bytes: u64,
+    share_bytes_max: AtomicU64,
+    part_bytes: AtomicU64,
     shares: Mutex<BTreeMap<String, Arc<Share>>>,
 }
 
@@ -100,20 +104,39 @@ impl Quota {
     /// An allowance of `bytes_max`, of which a tenant may have `share_bytes_max`; nobody takes `part_bytes` of that from it.
     #[must_use]
     pub fn new(bytes_max: u64, share_bytes_max: u64, part_bytes: u64) -> Self {
-        Self { allowance: Allowance::new(bytes_max), share_bytes_max, part_bytes, shares: Mutex::default() }
+        Self {
+            allowance: Allowance::new(bytes_max),
+            share_bytes_max: AtomicU64::new(share_bytes_max),
+            part_bytes: AtomicU64::new(part_bytes),
+            shares: Mutex::default(),
+        }
+    }
+
+    /// Gives every tenant, also those that come later, another share and another part of it. Who has more than the new share keeps
+    /// it, and gets nothing more until it has less.
+    pub fn set_shares(&self, share_bytes_max: u64, part_bytes: u64) {
+        // Under the lock, so that a share that is made meanwhile has the new maximum too.
+        let shares = self.shares_now();
+        self.share_bytes_max.store(share_bytes_max, Ordering::Release);
+        self.part_bytes.store(part_bytes, Ordering::Release);
+        shares.values().for_each(|share| share.allowance.bytes_max.store(share_bytes_max, Ordering::Release));
+    }
+
+    fn part_bytes(&self) -> u64 {
+        self.part_bytes.load(Ordering::Acquire)
     }
 
     /// To what tenants beyond their part may fill it: the maximum, if there is one tenant.
     #[must_use]
     pub fn common_bytes_max(&self) -> u64 {
-        common_bytes_max(self.bytes_max(), self.part_bytes)
+        common_bytes_max(self.bytes_max(), self.part_bytes())
     }
 
     /// Whether others have to make room for a tenant: it is within its part, and the spool is beyond what is for all.
     #[must_use]
     pub fn owes(&self, share: &Share) -> bool {
         let common = self.common_bytes_max();
-        common < self.bytes_max() && self.used() > common && share.used() < self.part_bytes
+        common < self.bytes_max() && self.used() > common && share.used() < self.part_bytes()
     }
 
     fn shares_now(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Share>>> {
@@ -125,7 +148,7 @@ impl Quota {
     pub fn share(&self, tenant: &str) -> Arc<Share> {
         let mut shares = self.shares_now();
         let new = || {
-            let allowance = Allowance::new(self.share_bytes_max);
+            let allowance = Allowance::new(self.share_bytes_max());
             Arc::new(Share { tenant: tenant.to_owned(), allowance })
         };
         Arc::clone(shares.entry(tenant.to_owned()).or_insert_with(new))
@@ -146,13 +169,13 @@ impl Quota {
     /// The maximum.
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
-        self.allowance.bytes_max
+        self.allowance.bytes_max()
     }
 
     /// The most that a tenant may have.
     #[must_use]
     pub fn share_bytes_max(&self) -> u64 {
-        self.share_bytes_max
+        self.share_bytes_max.load(Ordering::Acquire)
     }
 }
 
@@ -191,7 +214,7 @@ impl Charge {
 
     /// The most that may be used once this charge has `bytes` more.
     pub fn limit(&self, bytes: u64) -> u64 {
-        let part = self.quota.part_bytes;
+        let part = self.quota.part_bytes();
         let is_within = self.share.as_ref().is_some_and(|share| share.used().saturating_add(bytes) <= part);
         if is_within { self.quota.bytes_max() } else { self.quota.common_bytes_max() }
     }

@@ -13,13 +13,13 @@ mod watch;
 mod writer;
 
 pub use bucket::{Bucket, BucketStore};
-pub use embedded::Embedded;
+pub use embedded::{BackupError, Embedded, HiddenFile};
 pub use page::{Page, PageQuery};
 pub use watch::{Changes, Missed};
 pub use writer::{Confirmation, Writer};
 
-use crate::job::{AccountId, CaptureId, Job};
-use std::path::PathBuf;
+use crate::job::{AccountId, CaptureId, Job, ObjectInfo, ObjectRange};
+use std::path::{Path, PathBuf};
 
 /// A job and how often it was written; a writer names the revision that it has read.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,11 +38,32 @@ pub trait JobStore: Send + Sync {
     /// [`StoreError::Exists`] when its id is taken; others when it could not be recorded.
     fn create(&self, job: &Job) -> Result<Stored, StoreError>;
 
-    /// One job of an account; `None` also when it is another account's.
+    /// One job of an account; `None` also when it is another account's. Of more objects than a record holds it has the sums.
     ///
     /// # Errors
     /// When the record cannot be read.
     fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError>;
+
+    /// Those of a job's complete objects that are in the range; none if the account has no such job.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn objects(
+        &self,
+        account: &AccountId,
+        id: &CaptureId,
+        range: ObjectRange,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
+        let found = self.get(account, id)?;
+        Ok(found.map(|stored| range.of(&stored.job.objects).to_vec()).unwrap_or_default())
+    }
+
+    /// Records objects beside the record of their job, which has not ended: full rows of [`crate::limits::RECORD_OBJECTS_MAX`], of which the
+    /// first one has number `first`. Again is as good as once.
+    ///
+    /// # Errors
+    /// When they could not be recorded.
+    fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError>;
 
     /// An account's jobs, newest first (by `submitted`, then id), at most `count_max`.
     ///
@@ -94,6 +115,14 @@ pub trait JobStore: Send + Sync {
 
     /// Every job that is written from now on, by any process. Subscribe before listing and no change is missed.
     fn watch(&self) -> Changes;
+}
+
+/// The socket at which the process that has a store gives copies of it.
+#[must_use]
+pub fn backup_socket(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".backup");
+    name.into()
 }
 
 /// Why the store could not be opened or a job not be read or written.

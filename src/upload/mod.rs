@@ -15,7 +15,7 @@ mod file;
 mod s3;
 mod gcs;
 
-pub use checkpoint::{Checkpoint, capture_of};
+pub use checkpoint::Checkpoint;
 #[cfg(test)]
 pub(crate) use checkpoint::{Kept, KeptPart};
 pub(crate) use checksum::Running;
@@ -28,4 +28,4 @@ pub use file::{ClosedDir, FileStore};
 pub use gcs::{GcsConfig, GcsCredentials};
 pub use s3::{S3Config, S3Encryption, S3Extras};
 pub use store::{ObjectStore, ObjectWriter, Pending, Resumed, Stored, Sweep, within};
-pub use stores::{R2Config, Stores, StoresConfig};
+pub use stores::{R2Config, Stores, StoresConfig, Ways};

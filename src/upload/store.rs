@@ -5,13 +5,14 @@
 
 use super::UploadError;
 use super::checkpoint::Checkpoint;
-use crate::job::{CaptureId, Destination};
+use crate::job::{Destination, PartId};
+use crate::seldom::Seldom;
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A boxed future, so that stores can stand behind `dyn`: one box per chunk of a mebibyte costs nothing.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, UploadError>> + Send + 'a>>;
@@ -33,8 +34,8 @@ pub(super) const PROBE: &str = "trawl-probe-";
 /// also those of other hosts: a probe in progress works without them.
 #[derive(Clone, Copy)]
 pub struct Sweep<'a> {
-    /// Whether a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
-    pub ours: &'a (dyn Fn(&CaptureId) -> bool + Sync),
+    /// Whether a part of a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
+    pub ours: &'a (dyn Fn(&PartId) -> bool + Sync),
     /// What is still to be resumed.
     pub known: &'a [Checkpoint],
     /// Only what was begun before.
@@ -132,6 +133,14 @@ pub(super) trait Ending: Send + 'static {
     fn place(&self) -> String;
 }
 
+/// Tells that a store keeps what no object will be made of. Its bucket is a customer's, who could cause any number of such lines.
+pub(super) fn left_over(place: &str, error: &UploadError) {
+    static SAID: Seldom = Seldom::new();
+    if SAID.may(Instant::now()) {
+        tracing::warn!(place, %error, "an upload could not be given up; more within a minute are not told");
+    }
+}
+
 /// [`ObjectWriter::finish`] of such a writer.
 pub(super) fn finish<W: Ending>(mut writer: Box<W>) -> Pending<'static, Stored> {
     Box::pin(async move {
@@ -140,7 +149,7 @@ pub(super) fn finish<W: Ending>(mut writer: Box<W>) -> Pending<'static, Stored> 
             && !writer.is_kept()
             && let Err(error) = writer.give_up().await
         {
-            tracing::warn!(place = writer.place(), %error, "an upload in progress could not be given up");
+            left_over(&writer.place(), &error);
         }
         result
     })

@@ -9,6 +9,8 @@ use super::s3::{S3Config, S3Stores};
 use super::store::ObjectStore;
 use crate::job::{Destination, S3Credentials};
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Region that R2 signs requests for.
 const R2_REGION: &str = "auto";
@@ -42,7 +44,11 @@ pub struct StoresConfig {
 
 /// Opens stores. One per process: connections and credentials are shared by all captures.
 #[derive(Debug)]
-pub struct Stores {
+pub struct Stores(RwLock<Arc<Ways>>);
+
+/// What the operator decided, made ready to be taken.
+#[derive(Debug)]
+pub struct Ways {
     allow_file: bool,
     file_roots: Vec<PathBuf>,
     file_closed: Vec<ClosedDir>,
@@ -51,8 +57,8 @@ pub struct Stores {
     gcs: Option<GcsStores>,
 }
 
-impl Stores {
-    /// Takes the operator's decisions; nothing is contacted yet.
+impl Ways {
+    /// Of these decisions; nothing is contacted yet.
     ///
     /// # Errors
     /// [`UploadError::Config`] when a value cannot be used.
@@ -64,6 +70,25 @@ impl Stores {
         let (s3, gcs) = (S3Stores::new(s3)?, gcs.map(GcsStores::new).transpose()?);
         Ok(Self { allow_file, file_roots, file_closed, s3, r2, gcs })
     }
+}
+
+impl Stores {
+    /// Takes the operator's decisions; nothing is contacted yet.
+    ///
+    /// # Errors
+    /// [`UploadError::Config`] when a value cannot be used.
+    pub fn new(config: StoresConfig) -> Result<Self, UploadError> {
+        Ok(Self(RwLock::new(Arc::new(Ways::new(config)?))))
+    }
+
+    /// Stores that are opened from now on go these ways; those that are open stay as they are.
+    pub fn replace(&self, ways: Ways) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
+    }
+
+    fn ways(&self) -> Arc<Ways> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
 
     /// The store of a destination. For a bucket, credentials are looked up; the bucket itself is not contacted.
     ///
@@ -74,9 +99,15 @@ impl Stores {
         self.open_with(destination, None).await
     }
 
+    /// Takes the memory of one more object of a delivery of so many queues, of what all of them have beside their needs; none if it is used up.
+    #[must_use]
+    pub fn one_more_object(&self, queues: usize) -> Option<OwnedSemaphorePermit> {
+        self.ways().s3.one_more_object(queues as u64)
+    }
+
     /// Reads this host's credentials again for stores that are opened from now on.
     pub async fn renew_credentials(&self) {
-        self.s3.renew().await;
+        self.ways().s3.renew().await;
     }
 
     /// As [`Stores::open`], with the keys that came with an `r2://` destination.
@@ -95,7 +126,7 @@ impl Stores {
     /// other stores may ignore the header.
     #[must_use]
     pub fn know_owners(&self) -> bool {
-        self.s3.is_aws()
+        self.ways().s3.is_aws()
     }
 
     /// As [`Stores::open_with`]. Every request to an `s3://` bucket names `owner`, so that AWS refuses it if the bucket is
@@ -104,6 +135,17 @@ impl Stores {
     /// # Errors
     /// As [`Stores::open`].
     pub async fn open_as(
+        &self,
+        destination: &Destination,
+        keys: Option<&S3Credentials>,
+        owner: Option<&str>,
+    ) -> Result<Box<dyn ObjectStore>, UploadError> {
+        self.ways().open_as(destination, keys, owner).await
+    }
+}
+
+impl Ways {
+    async fn open_as(
         &self,
         destination: &Destination,
         keys: Option<&S3Credentials>,

@@ -64,6 +64,14 @@ impl Blocks {
         &mut self.accounts[at]
     }
 
+    /// The host has so many accounts from now on.
+    pub fn set_accounts(&mut self, count: usize) {
+        if count != self.count {
+            self.count = count;
+            self.deal();
+        }
+    }
+
     /// An account has one stream more.
     pub fn begin(&mut self, payer: Payer) {
         self.account(payer).streams += 1;

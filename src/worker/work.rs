@@ -84,6 +84,8 @@ pub struct Work {
     attached: u64,
     /// Slots of captures that sample all packets. A packet is skipped without looking at it, so these are not in the program.
     pub(super) sampled: u64,
+    /// Accounts over which the worker deals its blocks; as many as before if none.
+    pub(super) accounts: Option<usize>,
 }
 
 impl Work {
@@ -111,7 +113,20 @@ impl Work {
             }
             attachments[slot] = Some(attachment);
         }
-        Self { generation, program: Program::compile(&filters), attachments, attached, sampled }
+        Self {
+            generation,
+            program: Program::compile(&filters),
+            attachments,
+            attached,
+            sampled,
+            accounts: None,
+        }
+    }
+
+    /// The same on a host of so many accounts.
+    #[must_use]
+    pub fn for_accounts(self, accounts: usize) -> Self {
+        Self { accounts: Some(accounts), ..self }
     }
 
     /// All attached slots, ascending.

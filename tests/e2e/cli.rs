@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 const BUCKET: &str = "s3://pcaps-bucket/own?region=us-east-1";
 
 /// Runs `trawl ARGUMENTS` as a customer's shell would.
-fn run(trawl: &Trawl, weed: Option<&Weed>, arguments: &[&str]) -> Output {
+pub fn run(trawl: &Trawl, weed: Option<&Weed>, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trawl"));
     command
         .args(arguments)
@@ -27,7 +27,7 @@ fn run(trawl: &Trawl, weed: Option<&Weed>, arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn json_of(output: &Output) -> Value {
+pub fn json_of(output: &Output) -> Value {
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }

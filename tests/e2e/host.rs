@@ -56,7 +56,7 @@ fn signals_that_mean_nothing_here_are_logged_and_a_capture_goes_on() {
     }
     let captured = trawl.progress(&id).ledger.captured;
     trawl.until(&id, SOON, |progress| has_packets(progress) && progress.ledger.captured > captured);
-    assert!(trawl.log().contains("restart trawl to use a new one"), "{}", trawl.log());
+    assert!(trawl.log().contains("the config is read again"), "{}", trawl.log());
     finished(trawl, &id);
 }
 

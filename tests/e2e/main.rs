@@ -8,6 +8,7 @@
 
 mod attacks;
 mod away;
+mod backup;
 mod bucket;
 mod buckets;
 mod cli;
@@ -17,6 +18,7 @@ mod doors;
 mod drops;
 mod ending;
 mod faults;
+mod fetch;
 mod format;
 mod frames;
 mod held;
@@ -48,6 +50,7 @@ mod proxy;
 mod quiet;
 mod recover;
 mod refusals;
+mod reload;
 mod released;
 mod replay;
 mod retention;

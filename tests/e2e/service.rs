@@ -80,6 +80,11 @@ fn a_service_manager_hears_when_captures_are_accepted_what_runs_and_that_the_end
     // Without a wait: it said so.
     let id = trawl.create(&trawl.request(json!({"protocol": 17, "destination_port": 53})));
     manager.until("STATUS=1 captures run");
+    trawl.signal(Signal::HUP);
+    manager.until("RELOADING=1");
+    manager.until("READY=1");
+    let status = manager.until("; config reloaded at ");
+    assert!(status.contains("nothing changed"), "{status}");
     trawl.signal(Signal::TERM);
     let ending = manager.until("STOPPING=1");
     assert!(

@@ -68,7 +68,7 @@ fn the_api_answers_over_tls_to_who_trusts_its_authority_and_not_in_plain() {
     std::fs::write(trawl.folder().join("cert.pem"), renewed.self_signed(&key).unwrap().pem()).unwrap();
     assert!(ask(&client(vec![Certificate::from_pem(authority.pem().as_bytes()).unwrap()])).is_ok());
     trawl.signal(Signal::HUP);
-    trawl.until_log("api.tls_cert and api.tls_key are read again", Duration::from_secs(20));
+    trawl.until_log("the config is read again", Duration::from_secs(20));
     let again = client(vec![Certificate::from_pem(authority.pem().as_bytes()).unwrap()]);
     assert!(ask(&again).unwrap_err().is_connect());
     trawl.finish();

@@ -33,7 +33,7 @@ fn the_document_has_the_paths_that_are_served() {
         .map(String::as_str)
         .filter(|path| is_built(path))
         .collect();
-    let served: BTreeSet<&str> = table(Bytes::new()).into_iter().map(|(path, _)| path).collect();
+    let served: BTreeSet<&str> = table().into_iter().map(|(path, _)| path).collect();
     assert_eq!(documented, served);
 }
 

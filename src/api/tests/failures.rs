@@ -137,6 +137,7 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
         Refusal::Filter("no".to_owned()),
         Refusal::Destination("not there".to_owned()),
         Refusal::ShuttingDown,
+        Refusal::AccountGone,
         Refusal::Store("/var/lib/x: no space".to_owned()),
     ] {
         let (captures, mut queue) = Handle::channel(1);
@@ -147,9 +148,7 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
             }
         });
         let dir = TempDir::new().unwrap();
-        let live = Arc::clone(&Ui::at(([127, 0, 0, 1], 8080).into()).live);
-        let host =
-            Host { live, router: routes_to(captures, ord02(), dir.path()), engine: Engine::start(), dir };
+        let host = Host::of(state(captures, ord02(), dir.path()), Engine::start(), dir);
         let answer = host.create(SIMPLE).await;
         assert!(!answer.body.contains("/var"));
         all.push_str(&format!("# {refusal:?}\n{}\n", answer.text()));

@@ -279,7 +279,7 @@ mod of_sessions {
     async fn a_stream_is_no_use_of_its_session_and_ends_when_that_was_idle_for_too_long() {
         use crate::dashboard::{SessionBounds, Sessions};
         let bounds = SessionBounds { idle: 3 * SHORT, life: LONG, per_account: 4, all: 4 };
-        let ui = Ui { sessions: Sessions::new(bounds), ..ui() };
+        let ui = Ui { sessions: Arc::new(Sessions::new(bounds)), ..ui() };
         let server = Server::of(Host::shown(ord02(), ui, REQUEST_TIME_MAX), usual(8), None, &[]).await;
         let session = server.host.login("", &token_of(A, "a-token")).await;
         let mut stream = opened(&server, A, &cookie(&session)).await;

@@ -5,7 +5,7 @@
 use super::capture::{Capture, Counted, Delivered, Phase, Trouble};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
-use crate::job::{ObjectInfo, Status, StopReason};
+use crate::job::{Status, StopReason};
 use crate::pcap::Container;
 use crate::spool::Lost;
 
@@ -39,7 +39,9 @@ impl Machine {
         capture.unpublished += unpublished;
         match capture.streams_left.checked_sub(1) {
             Some(left) => capture.streams_left = left,
-            None => tracing::error!(capture = %capture.job.id, "a stream ended twice: this is a bug"),
+            None => {
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, "a stream ended twice: this is a bug")
+            }
         }
         self.drain(now, serial, out);
     }
@@ -52,9 +54,7 @@ impl Machine {
         match report {
             Report::Recovered(Found { objects, packets, frame_bytes }) => {
                 capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes);
-                let bytes = |sum: u64, object: &ObjectInfo| sum.saturating_add(object.bytes);
-                capture.object_bytes = objects.iter().fold(0, bytes);
-                capture.job.objects = objects;
+                capture.complete_are(objects, out);
                 capture.record(out);
             }
             Report::Trouble(error, pause) => {
@@ -65,8 +65,7 @@ impl Machine {
                 capture.next_try = Some(now.mono + pause);
             }
             Report::Object(info) => {
-                capture.object_bytes += info.bytes;
-                capture.job.objects.push(info);
+                capture.complete(info, out);
                 (capture.trouble, capture.job.error_message) = (None, None);
             }
             Report::Lost { packets, frame_bytes } => {
@@ -103,11 +102,11 @@ impl Machine {
             Outcome::Left => Delivered::Left,
             Outcome::Failed(error) if capture.given_up.is_some() => Delivered::GivenUp(error.into_customer()),
             Outcome::Failed(error) => {
-                tracing::error!(capture = %capture.job.id, %error, "a capture cannot be delivered and ends");
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, %error, "a capture cannot be delivered and ends");
                 Delivered::Failed(error.into_customer())
             }
             Outcome::Gone(error) => {
-                tracing::error!(capture = %capture.job.id, %error, "a capture has lost its directory and ends");
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, %error, "a capture has lost its directory and ends");
                 Delivered::Gone(error.into_customer())
             }
         });

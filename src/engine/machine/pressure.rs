@@ -44,6 +44,11 @@ impl Pressure {
         }
     }
 
+    /// Beyond this, only accounts within their part write from now on.
+    pub(super) fn set_common(&mut self, common: u64) {
+        self.common = common;
+    }
+
     /// Takes note of the bytes in use; whether a capture has to end.
     pub(super) fn look(&mut self, now: Duration, used: u64) -> bool {
         self.used = used;

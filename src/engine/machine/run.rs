@@ -36,7 +36,7 @@ impl Machine {
 
     pub(super) fn record_trouble(&mut self, serial: Serial, error: String) {
         if let Some(capture) = self.captures.get_mut(&serial) {
-            tracing::warn!(capture = %capture.job.id, error, "a capture's state cannot be recorded");
+            tracing::warn!(capture = %capture.job.id, account = %capture.job.request.account, error, "a capture's state cannot be recorded");
             let said = "the state of this capture cannot be recorded; its operator finds the reason in this host's log";
             capture.trouble = Some(Trouble { said: said.to_owned(), kind: said });
         }
@@ -61,7 +61,7 @@ impl Machine {
         tracing::info!(capture = %capture.job.id, account = %capture.job.request.account, "capture accepted");
         capture.started = Some(now.wall);
         capture.job.started = capture.started;
-        capture.ends_at = now.mono + Duration::from_secs_f64(capture.job.request.time_limit);
+        capture.ends_at = now.mono.saturating_add(capture.window_left(now.mono));
         capture.phase = Phase::Attaching;
         out.push(Effect::Deliver { serial });
         if let Some(slot) = capture.slot {
@@ -69,8 +69,9 @@ impl Machine {
         }
         out.push(Effect::Created { reply, answer: Ok(Box::new(capture.job.clone())) });
         // A list showed it already, and it may have been stopped there.
-        if capture.job.stop_requested.is_some() {
-            self.end(serial, StopReason::StopRequested, out);
+        let stopped = capture.job.stop_requested.map(|_| StopReason::StopRequested);
+        if let Some(why) = stopped.or(capture.adopted.and_then(|adopted| adopted.ended)) {
+            self.end(serial, why, out);
         }
     }
 
@@ -92,7 +93,7 @@ impl Machine {
         capture.job.error_message = Some(match refusal {
             // It may name files of the host.
             Refusal::Store(detail) => {
-                tracing::error!(capture = %capture.job.id, detail, "a capture could not begin");
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, detail, "a capture could not begin");
                 "the capture could not begin, because this host failed at its own files; ask its operator"
                     .to_owned()
             }
@@ -155,7 +156,7 @@ impl Machine {
                 Failure::Full(_) => "spool.bytes_max, spool.account_percent",
                 Failure::Io(_) => "spool.dir",
             };
-            tracing::error!(capture = %capture.job.id, error = failure.message(), keys, "capture cannot go on");
+            tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, error = failure.message(), keys, "capture cannot go on");
             capture.failure = Some(failure.clone());
         }
         self.end(serial, refused(&failure), out);

@@ -86,6 +86,13 @@ impl Shares {
         Self { bounds, mark, is_own: bounds.share < bytes_max, standings: BTreeMap::new() }
     }
 
+    /// Other bounds from now on.
+    pub(super) fn set_bounds(&mut self, bounds: AccountBounds, bytes_max: u64) {
+        let standings = std::mem::take(&mut self.standings);
+        *self = Self { standings, ..Self::new(bounds, bytes_max) };
+        self.standings.values_mut().for_each(|standing| standing.end_at = standing.end_at.max(self.mark));
+    }
+
     /// Takes note of what each account has; those of which a capture has to end.
     fn look(&mut self, held: Held) -> Vec<AccountId> {
         let mut over = Vec::new();

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is carried out at once and never kept")]
 pub enum Output {
     /// In the fleet's store.
     Store(Key, Op<Record>),

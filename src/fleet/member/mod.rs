@@ -81,6 +81,7 @@ pub enum Input {
 
 /// What is to be done.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is carried out at once and never kept")]
 pub enum Effect {
     /// Write this to the host's own disk; answered by [`Input::Kept`] or [`Input::KeepFailed`].
     Keep(Box<Local>),

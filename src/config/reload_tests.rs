@@ -1,0 +1,145 @@
+//! Every key of the file, and what a change of it means.
+
+use super::*;
+use crate::config::file::{self, Keys};
+use serde_json::json;
+
+/// Keys that need a restart: memory, threads, devices and listeners are made of them.
+const FIXED: &[&str] = &[
+    "version",
+    "host.id",
+    "host.colo",
+    "dpdk.eal",
+    "port.device",
+    "port.queues",
+    "port.rx_descriptors",
+    "port.mbufs",
+    "port.frame_bytes_max",
+    "port.required",
+    "port.workers",
+    "cores.workers",
+    "cores.writers",
+    "blocks.bytes_max",
+    "blocks.hugepages",
+    "spool.dir",
+    "spool.bytes_max",
+    "spool.high_water_percent",
+    "spool.segment_bytes",
+    "spool.write",
+    "spool.pool_bytes",
+    "spool.fsync_interval_ms",
+    "spool.flush_interval_ms",
+    "spool.rotate_seconds",
+    "store.path",
+    "store.key_file",
+    "capture.captures_max",
+    "history.enabled",
+    "history.sample",
+    "history.bytes_max",
+    "history.hours_max",
+    "history.segment_seconds",
+    "upload.deliveries_max",
+    "upload.deliveries_per_account",
+    "upload.turn_seconds",
+    "upload.wait_percent",
+    "upload.share_percent",
+    "api.listen",
+    "api.request_bytes_max",
+    "api.request_timeout_seconds",
+    "api.connections_max",
+    "api.connections_per_peer_max",
+    "api.connections_per_account_max",
+    "api.trusted_proxies",
+    "api.failed_authentications_max",
+    "ui.hosts",
+    "ui.origin",
+    "ui.view_bytes_per_second",
+    "observe.listen",
+    "observe.watchdog_seconds",
+    "log.format",
+];
+
+fn every_key() -> Vec<String> {
+    let mut keys = Vec::new();
+    File::keys("", &mut keys);
+    keys
+}
+
+#[test]
+fn every_key_of_the_file_is_reloaded_or_refused_by_name_and_none_is_both() {
+    let keys = every_key();
+    let forgotten: Vec<_> =
+        keys.iter().filter(|key| !LIVE.contains(&key.as_str()) && !FIXED.contains(&key.as_str())).collect();
+    assert!(forgotten.is_empty(), "decide whether a reload applies these: {forgotten:?}");
+    let both: Vec<_> = LIVE.iter().filter(|key| FIXED.contains(key)).collect();
+    assert!(both.is_empty(), "{both:?}");
+    let gone: Vec<_> =
+        LIVE.iter().chain(FIXED).filter(|key| !keys.iter().any(|known| known == *key)).collect();
+    assert!(gone.is_empty(), "no such key: {gone:?}");
+    assert!(keys.len() > 100, "{}", keys.len());
+}
+
+/// A file in which every list of tables has one entry.
+fn whole() -> Value {
+    let text = "[[port]]\n[[account]]\n[[account.credential]]\n[[operator]]\n";
+    let (file, problems) = file::read(text);
+    assert!(problems.is_empty(), "{problems:?}");
+    serde_json::to_value(file).unwrap()
+}
+
+/// The same with another value at `key`.
+fn changed(key: &str) -> Value {
+    let mut file = whole();
+    let mut place = &mut file;
+    for name in key.split('.') {
+        if place.is_array() {
+            place = &mut place[0];
+        }
+        place = place.get_mut(name).unwrap_or_else(|| panic!("{key}"));
+    }
+    *place = json!("another value");
+    file
+}
+
+#[test]
+fn each_key_that_needs_a_restart_is_named_when_it_changes_and_each_other_is_taken() {
+    for key in every_key() {
+        let changes = changes(&whole(), &changed(&key));
+        let (named, other) = match FIXED.contains(&key.as_str()) {
+            true => (changes.fixed, changes.live),
+            false => (changes.live, changes.fixed),
+        };
+        assert_eq!((named, other), (vec![key], Vec::new()));
+    }
+}
+
+#[test]
+fn all_that_needs_a_restart_is_named_at_once_beside_what_does_not() {
+    let text = |more: &str, account: &str| {
+        format!(
+            "{more}[[port]]\ndevice = \"net_null0\"\n[[account]]\nid = \"{account}\"\n[[account.credential]]\ntoken_sha256 = \"{:064}\"\n",
+            0
+        )
+    };
+    let plan = |text: String| Plan::parse(&text).unwrap();
+    let before = plan(text("", "a"));
+    assert_eq!(before.changes(&plan(text("", "a"))), Changes::default());
+    let more = "[blocks]\nbytes_max = \"1GiB\"\n[log]\nlevel = \"debug\"\n[[port]]\ndevice = \"net_null1\"\n";
+    let changes = before.changes(&plan(text(more, "b")));
+    assert_eq!(changes.fixed, ["blocks.bytes_max", "port"]);
+    assert_eq!(changes.live, ["account.id", "log.level"]);
+    let tls = "[api]\ntls_cert = \"/a\"\ntls_key = \"/b\"\n";
+    let changes = before.changes(&plan(text(tls, "a")));
+    assert!(changes.live.is_empty() && changes.fixed[0].starts_with("api.tls_cert ("), "{changes:?}");
+    let another = "[api]\ntls_cert = \"/a\"\ntls_key = \"/c\"\n";
+    let changes = plan(text(tls, "a")).changes(&plan(text(another, "a")));
+    assert_eq!((changes.live, changes.fixed), (vec!["api.tls_key".to_owned()], Vec::new()));
+}
+
+#[test]
+fn what_was_written_is_no_part_of_a_plan_s_form_for_people() {
+    let hash = format!("{:064}", 7);
+    let text = format!("[[port]]\ndevice = \"net_null0\"\n[[operator]]\ntoken_sha256 = \"{hash}\"\n");
+    let plan = Plan::parse(&text).unwrap();
+    assert!(!format!("{plan:?}").contains(&hash));
+}

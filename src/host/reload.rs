@@ -1,0 +1,186 @@
+//! SIGHUP: the config is read again, and what of it may change takes effect while captures run. Owns the order of that; which keys
+//! may change, `config` says.
+//!
+//! Whatever can fail is made before anything changes: the plan, the certificate, the ways to stores, the signing key. Then the engine
+//! takes up the new settings, and after it the API, so that no request is let in for an account that the engine does not know.
+//!
+//! Invariant: a reload takes effect whole or not at all, and captures of accounts that stay lose no packet by it.
+
+use super::front;
+use super::notify::Manager;
+use super::serve::settings;
+use super::storage::Storage;
+use crate::api::{ApiState, CurrentTerms};
+use crate::config::{Changes, Plan, Problems};
+use crate::dashboard::Sessions;
+use crate::deliver::{KeyError, SigningKey};
+use crate::engine::{Handle, Refusal};
+use crate::history::History;
+use crate::http::{Pair, Tls, TlsError};
+use crate::job::AccountId;
+use crate::observe::{self, Reloads};
+use crate::ownership::{BucketKeys, Ownership};
+use crate::upload::{Stores, UploadError, Ways};
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// Between two reloads: a loop of signals must not keep the runtime busy.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    /// The file.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// Keys that need a restart.
+    #[error("{} cannot change while trawl runs; restart it to use the new config, or take this back", .0.join(", "))]
+    Fixed(Vec<String>),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The ways to stores.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    /// The key of manifests.
+    #[error("manifest.signing_key_file: {0}")]
+    SigningKey(#[from] KeyError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] observe::Error),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] Refusal),
+    /// A bug.
+    #[error("reading the config died: this is a bug; keep the log")]
+    Died,
+}
+
+/// What a plan needs of the disk, ready to be used.
+struct Prepared {
+    plan: Plan,
+    changes: Changes,
+    pair: Option<Pair>,
+    ways: Ways,
+    signing_key: Option<Arc<SigningKey>>,
+}
+
+/// What the reload of a config reaches.
+pub(super) struct Reloader {
+    path: PathBuf,
+    /// The plan that holds.
+    plan: watch::Sender<Arc<Plan>>,
+    tls: Option<Arc<Tls>>,
+    stores: Arc<Stores>,
+    keys: BucketKeys,
+    history: Option<Arc<History>>,
+    ownership: Ownership,
+    captures: Handle,
+    terms: CurrentTerms,
+    sessions: Arc<Sessions>,
+    manager: Arc<Manager>,
+    reloads: Arc<Reloads>,
+}
+
+impl Reloader {
+    /// Of the config at `path`, which `plan` has read.
+    pub fn new(
+        (path, plan): (PathBuf, watch::Sender<Arc<Plan>>),
+        storage: &Storage,
+        captures: Handle,
+        api: &ApiState,
+        tls: Option<Arc<Tls>>,
+        (manager, reloads): (Arc<Manager>, Arc<Reloads>),
+    ) -> Self {
+        Self {
+            path,
+            plan,
+            tls,
+            stores: Arc::clone(&storage.stores),
+            keys: storage.keys.clone(),
+            history: storage.history.clone(),
+            ownership: api.ownership.clone(),
+            captures,
+            terms: api.terms.clone(),
+            sessions: Arc::clone(&api.ui.sessions),
+            manager,
+            reloads,
+        }
+    }
+
+    /// Reads the config again each time that `asked` says so, for as long as it is polled.
+    pub async fn run(self, asked: Arc<Notify>) {
+        loop {
+            asked.notified().await;
+            self.manager.reloading();
+            self.reload().await;
+            self.manager.reloaded();
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn reload(&self) {
+        let at = format!("{:.0}", Timestamp::now());
+        match self.try_reload().await {
+            Ok(changes) => {
+                self.reloads.done(&at, &changes.live);
+                tracing::info!(changed = ?changes.live, config = %self.path.display(), "SIGHUP: the config is read again");
+            }
+            Err(error) => {
+                self.reloads.refused(&at, &error.to_string());
+                tracing::error!(%error, config = %self.path.display(), "SIGHUP: the config is refused; the old one holds, and nothing changes");
+            }
+        }
+    }
+
+    async fn try_reload(&self) -> Result<Changes, ReloadError> {
+        let (path, now) = (self.path.clone(), Arc::clone(&self.plan.borrow()));
+        let before = Arc::clone(&now);
+        let prepared = tokio::task::spawn_blocking(move || prepare(&path, &now));
+        let Prepared { plan, changes, pair, ways, signing_key } =
+            prepared.await.map_err(|_| ReloadError::Died)??;
+        let plan = Arc::new(plan);
+        observe::refilter(&plan.log)?;
+        self.captures.take_up(settings(&plan, signing_key)).await?;
+        self.keys.require(plan.upload.proofs);
+        self.ownership.set_challenge_interval(plan.upload.challenge_interval);
+        self.stores.replace(ways);
+        self.terms.replace(front::terms(&plan, self.history.as_ref()));
+        self.terms.end_sessions(&self.sessions);
+        if let (Some(tls), Some(pair)) = (&self.tls, pair) {
+            tls.replace(pair);
+        }
+        tell_accounts(&before, &plan);
+        self.plan.send_replace(plan);
+        Ok(changes)
+    }
+}
+
+/// Reads and makes all that a new plan needs. Waits for the disk.
+fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> {
+    let plan = Plan::load(path)?;
+    let changes = now.changes(&plan);
+    if !changes.fixed.is_empty() {
+        return Err(ReloadError::Fixed(changes.fixed));
+    }
+    let pair = plan.api.tls.as_ref().map(|(cert, key)| Pair::load(cert, key)).transpose()?;
+    let ways = Ways::new(plan.upload.stores.clone())?;
+    let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
+    Ok(Prepared { plan, changes, pair, ways, signing_key: signing_key.map(Arc::new) })
+}
+
+fn tell_accounts(before: &Plan, now: &Plan) {
+    let ids =
+        |plan: &Plan| -> BTreeSet<AccountId> { plan.accounts.iter().map(|one| one.id.clone()).collect() };
+    let (before, now) = (ids(before), ids(now));
+    for account in now.difference(&before) {
+        tracing::info!(%account, "an account is new");
+    }
+    for account in before.difference(&now) {
+        tracing::warn!(%account, "an account is gone: its captures end and are delivered, and nobody can ask for them");
+    }
+}
