@@ -170,6 +170,13 @@ impl Engine {
         self.machine.captures().find(is_it).map(|capture| capture.serial)
     }
 
+    /// Raises a share.
+    pub(super) fn raise(&self, serial: Serial, more: Share) {
+        if let Some(resources) = self.resources.get(&serial) {
+            resources.budget.grant(more);
+        }
+    }
+
     /// Lowers a share, then says by how much.
     pub(super) fn lower(&mut self, serial: Serial, reply: u64, keep: Share) {
         let Some(Reply::Reclaim(reply)) = self.replies.remove(&reply) else { return };

@@ -57,11 +57,7 @@ impl Engine {
                 let generation = self.assignments.set(slot, None);
                 self.changes.push_back((generation, Change::Detach { serial, slot }));
             }
-            Effect::Raise { serial, more } => {
-                if let Some(resources) = self.resources.get(&serial) {
-                    resources.budget.grant(more);
-                }
-            }
+            Effect::Raise { serial, more } => self.raise(serial, more),
             Effect::Lower { serial, reply, keep } => self.lower(serial, reply, keep),
             Effect::Resample { serial, slot } => {
                 let sample = self.machine.capture(serial).and_then(|capture| capture.job.sample_one_in);

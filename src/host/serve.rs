@@ -344,13 +344,7 @@ async fn run(
     let ui = front::ui(plan, tls.is_some(), listen);
     let viewers = Viewers { live: Arc::clone(&ui.live), streams: Arc::clone(&ui.streams) };
     let live = Arc::clone(&ui.live);
-    let behind = Behind {
-        captures: Arc::new(handle.clone()),
-        results: Arc::new(OwnResults(storage.simple_dir())),
-        ownership,
-        history: storage.history.clone(),
-    };
-    let state = front::state(plan, behind, ui);
+    let state = front::state(plan, behind(&handle, storage, ownership), ui);
     let told = observation.of_reloads();
     let reloader = Reloader::new((path, plans), storage, handle.clone(), &state, tls.clone(), told);
     let router = observation.counted(api::router(state));
@@ -427,4 +421,10 @@ pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
 fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
     let restricted = accounts.iter().filter(|account| !account.prefixes.is_empty());
     restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
+}
+
+/// What the API stands on.
+fn behind(handle: &Handle, storage: &Storage, ownership: Ownership) -> Behind {
+    let results = Arc::new(OwnResults(storage.simple_dir()));
+    Behind { captures: Arc::new(handle.clone()), results, ownership, history: storage.history.clone() }
 }

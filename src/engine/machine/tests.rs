@@ -111,8 +111,7 @@ impl Bench {
     }
 
     fn step(&mut self, input: Input) -> Vec<String> {
-        let wall = Timestamp::from_second(1_795_500_000).unwrap();
-        let mut out = Vec::new();
+        let (mut out, wall) = (Vec::new(), Timestamp::from_second(1_795_500_000).unwrap());
         self.machine.step(Now { mono: self.mono, wall }, input, &mut out);
         out.iter().map(word).collect()
     }
