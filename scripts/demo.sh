@@ -191,7 +191,7 @@ show_ui() {
     note "token         $TRAWL_TOKEN"
     note "operator      $OPERATOR_TOKEN   (for http://127.0.0.1:$port/ui/host)"
     note "Frames of curl, dig, ping, ssh and iperf3 come by all the time, as fast as a core can take them. Try"
-    note "- a full capture of UDP from port 53 for 20 s: every packet, whole, into $WORK/bucket;"
+    note "- a full capture of UDP from port 53 for 10 s: every packet, whole, into $WORK/bucket;"
     note "- one of all packets: more than a disk takes until 256 MiB are there, so the page says what was lost, where, and why;"
     note "- a simple capture: a file to download;"
     note "- a look back, after a quarter of a minute: packets that have already passed, one in a thousand."

@@ -182,9 +182,10 @@ if have chromium; then
 else
     skip "the dashboard in a browser" "it needs Chromium: apt-get install chromium"
 fi
-# What differs without DPDK is the command line. The way through engine, spool and stores is the same code to the last line, and
-# its tests take minutes: they ran above.
-step "tests without DPDK" nextest tests-without-dpdk --no-default-features --lib --test cli
+# What differs without DPDK and without pages are these rooms and the command line. All else is the same code to the last line,
+# and its tests take minutes: they ran above.
+step "tests without DPDK" nextest tests-without-dpdk --no-default-features --lib --test cli \
+    -E 'binary(cli) + test(/^(api|cli|config|dashboard|host|observe)::/)'
 
 # Installing cargo-deny takes three minutes once.
 if have cargo-deny || cargo install --quiet --locked cargo-deny@0.20.2 || cargo install --quiet --locked cargo-deny; then

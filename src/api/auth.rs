@@ -9,6 +9,7 @@ use super::attempts::{Attempts, PENALTY, SUMMARY_AFTER};
 use super::codes::Code;
 use super::envelope::Failure;
 use super::opened::Opened;
+use super::rates::Rates;
 use crate::dashboard::{Grant, Session, journal};
 use crate::http::{Peer, Standing};
 use crate::job::AccountId;
@@ -70,6 +71,7 @@ pub struct Accounts {
     proofs: Vec<(Proof, Role)>,
     operators: Vec<Proof>,
     failures: Arc<Attempts>,
+    rates: Rates,
 }
 
 impl Accounts {
@@ -87,7 +89,13 @@ impl Accounts {
             })
         });
         let failures = Arc::new(Attempts::new(failures_max));
-        Self { proofs: proofs.collect(), operators: Vec::new(), failures }
+        Self { proofs: proofs.collect(), operators: Vec::new(), failures, rates: Rates::new(None) }
+    }
+
+    /// The same, where each account may ask so many requests a second.
+    #[must_use]
+    pub fn with_rate(self, requests_per_second: u32) -> Self {
+        Self { rates: Rates::new(Some(requests_per_second)), ..self }
     }
 
     /// The same with operators, by the SHA-256 of their tokens. They see the host, and no account's captures but their counts.
@@ -181,6 +189,10 @@ pub(super) fn presented(headers: &HeaderMap, account: &str) -> Result<Proof, Fai
         let email = String::from_utf8_lossy(email.as_bytes());
         return Ok(proof(account, Some(&email), Sha256::digest(key.as_bytes()).into()));
     }
+    // Which of two counts is not for us to guess: a proxy may have checked the other one.
+    if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+        return Err(denied());
+    }
     let Some(authorization) = headers.get(header::AUTHORIZATION) else {
         return Err(Failure::new(
             Code::MissingCredential,
@@ -223,7 +235,16 @@ async fn authenticate(
         return Err(refused(&terms.accounts, parts, account).await);
     };
     admitted(parts, Some(account))?;
-    Ok((AccountId(account.to_owned()), role))
+    let account = AccountId(account.to_owned());
+    if terms.accounts.rates.may(&account, Instant::now()) {
+        return Ok((account, role));
+    }
+    // So that refusals cost the host less than answers would.
+    tokio::time::sleep(PENALTY).await;
+    Err(Failure::new(
+        Code::TooManyRequests,
+        "your account asks more requests a second than it may (api.requests_per_second_max); wait a second, and ask less often",
+    ))
 }
 
 /// The session that opens an account, or the host. Reading is no use of it: timers of open pages read too.

@@ -101,6 +101,8 @@ pub(super) enum Code {
     EstimateTooSoon,
     /// Nobody kept the capture's counts second by second.
     NoSeries,
+    /// The account asks more requests a second than it may.
+    TooManyRequests,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// A note, never an error: what threatens a capture that goes on.
@@ -148,7 +150,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 56] = [
+pub(super) const TABLE: [Row; 57] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -196,6 +198,7 @@ pub(super) const TABLE: [Row; 56] = [
     row(Code::TooManyViews, 1066, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
     row(Code::EstimateTooSoon, 1067, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
     row(Code::NoSeries, 1068, StatusCode::GONE, Retry::Unsaid),
+    row(Code::TooManyRequests, 1069, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::Held, 1103, StatusCode::OK, Retry::Unsaid),

@@ -23,6 +23,7 @@ mod host;
 mod paging;
 mod pcaps;
 mod query;
+mod rates;
 mod result;
 mod route;
 mod routes;

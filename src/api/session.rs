@@ -168,11 +168,13 @@ async fn who(State(api): Api, parts: Parts) -> Result<Response, Failure> {
 }
 
 async fn logout(State(api): Api, parts: Parts) -> Result<Response, Failure> {
-    own_session(&api, &parts)?;
+    let session = own_session(&api, &parts)?;
     if let Some(id) = api.ui.session_id(&parts) {
         api.ui.sessions.end(&id);
     }
-    audit(&parts, "logout", None);
+    // One line, of its first account: an operator's has none.
+    let account = session.grants.iter().find_map(|grant| grant.account.as_ref());
+    audit(&parts, "logout", account);
     let clear =
         [(HeaderName::from_static("clear-site-data"), HeaderValue::from_static("\"cache\", \"storage\""))];
     let cookie = set(header::SET_COOKIE, api.ui.site.clear_cookie());

@@ -47,6 +47,9 @@ pub enum FileError {
         /// Why not.
         source: io::Error,
     },
+    /// Packets would vanish.
+    #[error("standard output is closed; name a file with --output")]
+    NoOutput,
     /// Another process downloads the same.
     #[error("another command downloads this capture into {} now; let it end, or name another file with --output", .0.display())]
     Busy(PathBuf),
@@ -82,6 +85,9 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("pcap_{}.pcap", args.id)));
     if is_standard_output(&path) {
+        if out::is_closed() {
+            return Err(FileError::NoOutput.into());
+        }
         return to_stdout(client, &args.id, expected).await;
     }
     naming::plain(&path)?;

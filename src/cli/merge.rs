@@ -85,6 +85,7 @@ fn threads() -> usize {
 pub(super) fn not_to_terminal(output: &Path) -> anyhow::Result<bool> {
     let to_standard = is_standard_output(output);
     let to_terminal = to_standard && io::stdout().is_terminal();
+    anyhow::ensure!(!(to_standard && out::is_closed()), "standard output is closed; name a file with -o OUT");
     anyhow::ensure!(!to_terminal, "the packets would go to the terminal; name a file with -o OUT");
     Ok(to_standard)
 }

@@ -46,6 +46,14 @@ pub fn note(line: &str) {
     write(Stream::Err, printable_lines(&format!("{line}\n")).as_bytes());
 }
 
+/// Whether standard output was closed when the process began. Rust's runtime puts `/dev/null` there then, open to read and write,
+/// so that packets would vanish without an error; a shell's `>/dev/null` is open to write alone.
+pub fn is_closed() -> bool {
+    let stdout = io::stdout();
+    let is_null = rustix::fs::fstat(&stdout).is_ok_and(|stat| stat.st_rdev == rustix::fs::makedev(1, 3));
+    is_null && rustix::fs::fcntl_getfl(&stdout).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
+}
+
 /// Writes help or a complaint about arguments, in colours on a terminal.
 pub fn usage(usage: &clap::Error) {
     let (stream, is_terminal) = match usage.use_stderr() {

@@ -347,6 +347,8 @@ sections! {
         trusted_proxies: Vec<String> = Vec::new(),
         /// Failed authentications in a row, of one address.
         failed_authentications_max: u64 = 10,
+        /// Requests a second of one account; its part of 1000 when absent.
+        requests_per_second_max: Option<u64> = None,
         /// PEM file of the certificate chain; with `tls_key`.
         tls_cert: Option<PathBuf> = None,
         /// PEM file of the private key.

@@ -27,6 +27,7 @@ fn full() -> File {
     file.capture.byte_limit_max = Some(ByteSize(1));
     file.api.connections_per_peer_max = Some(1);
     file.api.connections_per_account_max = Some(1);
+    file.api.requests_per_second_max = Some(1);
     file.ui.origin = Some(String::new());
     file.api.tls_cert = Some(PathBuf::new());
     file.api.tls_key = Some(PathBuf::new());

@@ -302,6 +302,8 @@ pub struct ApiPlan {
     pub trusted_proxies: Vec<IpNet>,
     /// Failed authentications in a row, of one address, before it has to wait for further ones.
     pub failed_authentications_max: u32,
+    /// Requests a second of one account.
+    pub requests_per_second_max: u32,
     /// PEM files of the certificate chain and of the private key; plain HTTP when none.
     pub tls: Option<(PathBuf, PathBuf)>,
 }

@@ -44,6 +44,10 @@ const PEERS_AT_BOUND: u64 = 8;
 /// The same of accounts, while they are few.
 const ACCOUNTS_AT_BOUND: u64 = 4;
 
+/// Requests a second of all accounts together, while they are few, and the least that one of them has.
+const REQUESTS_PER_SECOND: u64 = 2000;
+const REQUESTS_PER_SECOND_MIN: u64 = 100;
+
 /// Connections of one peer or account, however few there are in all.
 const CONNECTIONS_PER_PEER_MIN: u64 = 4;
 
@@ -541,6 +545,11 @@ fn account_share(connections_max: u64, accounts: usize) -> u64 {
     (connections_max / shares).max(CONNECTIONS_PER_PEER_MIN).min(connections_max)
 }
 
+/// One account's share of the requests a second: a page of the dashboard needs some ten at once and few later.
+fn rate_share(accounts: usize) -> u64 {
+    (REQUESTS_PER_SECOND / accounts.max(1) as u64).max(REQUESTS_PER_SECOND_MIN)
+}
+
 fn api(rules: &mut Rules, api: &file::Api, accounts: usize) -> ApiPlan {
     let listen = address(rules, "api.listen", &api.listen).unwrap_or_else(|| ([127, 0, 0, 1], 8080).into());
     let why = "a request has at least a kilobyte of room and never needs more than 16 MiB";
@@ -562,6 +571,10 @@ fn api(rules: &mut Rules, api: &file::Api, accounts: usize) -> ApiPlan {
     let why = "one must be looked at; beyond a million there is no limit worth the name";
     let range = (1, 1_000_000);
     let failures = rules.range("api.failed_authentications_max", api.failed_authentications_max, range, why);
+    let why =
+        "an account asks at least one request a second; beyond a million there is no limit worth the name";
+    let rate = api.requests_per_second_max.unwrap_or_else(|| rate_share(accounts));
+    let rate = rules.range("api.requests_per_second_max", rate, range, why);
     let tls = match (&api.tls_cert, &api.tls_key) {
         (Some(cert), Some(key)) => Some((rules.path("api.tls_cert", cert), rules.path("api.tls_key", key))),
         (None, None) => None,
@@ -582,6 +595,7 @@ fn api(rules: &mut Rules, api: &file::Api, accounts: usize) -> ApiPlan {
         connections_per_account_max: per_account as usize,
         trusted_proxies: proxies,
         failed_authentications_max: failures as u32,
+        requests_per_second_max: rate as u32,
     }
 }
 

@@ -139,12 +139,7 @@ impl Delivery {
                 Err(Stop::Gone) => return Outcome::Gone(self.gone()),
                 Err(Stop::Passing(e)) => e,
                 Err(Stop::Upload(e)) => {
-                    if matches!(
-                        e,
-                        UploadError::Credentials { .. }
-                            | UploadError::HostCredentials { .. }
-                            | UploadError::Denied { .. }
-                    ) {
+                    if matches!(e, UploadError::Credentials { .. } | UploadError::HostCredentials { .. }) {
                         self.route.stores.renew_credentials().await;
                     }
                     self.route.words(&e)

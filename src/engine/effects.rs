@@ -14,14 +14,18 @@ use crate::deliver::{
 use crate::job::{BucketTerms, Job, Ledger};
 use crate::merge::Shape;
 use crate::pcap::{Counts, Origin};
+use crate::seldom::SeldomOfEach;
 use crate::spool::{Feed, Input as Told, SpoolCapture};
 use crate::upload::UploadError;
 use crate::worker::{Attachment, Budget, Ended, Sample, Window};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// What destinations that cannot be used cause in the log.
+static UNUSABLE: SeldomOfEach = SeldomOfEach::new();
 
 impl Engine {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -99,7 +103,7 @@ impl Engine {
             series: None,
         };
         let (mut route, time_max) = (self.route(&capture.job), self.planes.contact_time_max);
-        let id = capture.job.id.clone();
+        let (id, account) = (capture.job.id.clone(), capture.job.request.account.clone());
         self.resources.insert(serial, resources);
         let task = async move {
             let tried = route.try_out(time_max).await.map_err(|error| match error {
@@ -107,7 +111,12 @@ impl Engine {
                 UploadError::Unproven { .. } => Refusal::Unproven(error.to_string()),
                 _ => {
                     let words = route.words(&error);
-                    tracing::info!(capture = %id, error = %words, "a destination cannot be used");
+                    if UNUSABLE.may(&account.0, Instant::now()) {
+                        tracing::info!(
+                            capture = %id, %account, error = %words,
+                            "a destination cannot be used; more of this account within a minute are not told"
+                        );
+                    }
                     Refusal::Destination(words.into_customer())
                 }
             });

@@ -176,6 +176,7 @@ fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> 
 pub(super) fn terms(plan: &Plan, history: Option<&Arc<History>>) -> Terms {
     let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
     let accounts = Accounts::new(accounts, plan.api.failed_authentications_max)
+        .with_rate(plan.api.requests_per_second_max)
         .with_operators(plan.operators.iter().copied());
     Terms::new(accounts, plan.rules.clone(), offers(plan, history))
 }

@@ -18,6 +18,12 @@ fn common(bucket: &str, others: &[u8], rule: &'static str) -> Option<&'static st
     }
 }
 
+/// Endings that mean another service than a bucket.
+fn is_reserved_end(bucket: &str) -> bool {
+    let ends = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--xa-s3", "--op-s3", "--table-s3"];
+    ends.iter().any(|end| bucket.ends_with(end))
+}
+
 /// Rules of general purpose buckets, from the S3 user guide, "Bucket naming rules".
 pub(super) fn s3(bucket: &str) -> Option<&'static str> {
     if let Some(rule) = common(bucket, b"-.", "bucket names have only a-z 0-9 . -") {
@@ -28,8 +34,7 @@ pub(super) fn s3(bucket: &str) -> Option<&'static str> {
         Some("bucket names do not look like an IP address")
     } else if ["xn--", "sthree-", "amzn-s3-demo-"].iter().any(|prefix| bucket.starts_with(prefix)) {
         Some("this beginning is reserved by S3")
-    } else if ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"].iter().any(|end| bucket.ends_with(end))
-    {
+    } else if is_reserved_end(bucket) {
         Some("this ending is reserved by S3")
     } else {
         None
@@ -38,7 +43,9 @@ pub(super) fn s3(bucket: &str) -> Option<&'static str> {
 
 /// From Cloudflare's R2 documentation, "Create new buckets", "Bucket-level operations".
 pub(super) fn r2(bucket: &str) -> Option<&'static str> {
-    common(bucket, b"-", "bucket names have only a-z 0-9 -")
+    let rule = common(bucket, b"-", "bucket names have only a-z 0-9 -");
+    // R2 knows none of these, but what speaks S3 to it does.
+    rule.or_else(|| is_reserved_end(bucket).then_some("this ending is reserved by S3"))
 }
 
 /// From Google's documentation, "About Cloud Storage buckets", "Bucket names"; longer names with dots are left out.

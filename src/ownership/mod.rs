@@ -222,7 +222,13 @@ impl Ownership {
         self.contact(&renewed, destination, None).await?;
         let (buckets, new) = (Arc::clone(&self.buckets), renewed.clone());
         aside(move || buckets.replace(&proven, &new)).await?;
-        tracing::info!(account = %renewed.account, bucket = %renewed.id, "access keys or owner of a bucket renewed");
+        static SAID: SeldomOfEach = SeldomOfEach::new();
+        if SAID.may(&renewed.account.0, Instant::now()) {
+            tracing::info!(
+                account = %renewed.account, bucket = %renewed.id,
+                "access keys or owner of a bucket renewed; more of this account within a minute are not told"
+            );
+        }
         Ok(renewed)
     }
 

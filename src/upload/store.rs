@@ -6,12 +6,13 @@
 use super::UploadError;
 use super::checkpoint::Checkpoint;
 use crate::job::{CaptureId, Destination};
+use crate::seldom::Seldom;
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A boxed future, so that stores can stand behind `dyn`: one box per chunk of a mebibyte costs nothing.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, UploadError>> + Send + 'a>>;
@@ -132,6 +133,14 @@ pub(super) trait Ending: Send + 'static {
     fn place(&self) -> String;
 }
 
+/// Tells that a store keeps what no object will be made of. Its bucket is a customer's, who could cause any number of such lines.
+pub(super) fn left_over(place: &str, error: &UploadError) {
+    static SAID: Seldom = Seldom::new();
+    if SAID.may(Instant::now()) {
+        tracing::warn!(place, %error, "an upload could not be given up; more within a minute are not told");
+    }
+}
+
 /// [`ObjectWriter::finish`] of such a writer.
 pub(super) fn finish<W: Ending>(mut writer: Box<W>) -> Pending<'static, Stored> {
     Box::pin(async move {
@@ -140,7 +149,7 @@ pub(super) fn finish<W: Ending>(mut writer: Box<W>) -> Pending<'static, Stored> 
             && !writer.is_kept()
             && let Err(error) = writer.give_up().await
         {
-            tracing::warn!(place = writer.place(), %error, "an upload in progress could not be given up");
+            left_over(&writer.place(), &error);
         }
         result
     })

@@ -69,6 +69,21 @@ fn shell(dir: &Path, line: &str) -> (i32, String, String) {
 }
 
 #[test]
+fn packets_do_not_vanish_in_an_output_that_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    sample(&dir.path().join("a.pcap"), 10);
+    for line in [
+        "$TRAWL merge a.pcap >&-",
+        "$TRAWL filter test a.pcap -o - >&-",
+        "TRAWL_TOKEN=t $TRAWL capture download 0123456789abcdef0123456789abcdef -o - --account a >&-",
+    ] {
+        let (code, _, error) = shell(dir.path(), line);
+        assert!(code != 0 && error.contains("standard output is closed"), "{line}: {code} {error}");
+    }
+    assert_eq!(shell(dir.path(), "$TRAWL merge a.pcap >/dev/null").0, 0);
+}
+
+#[test]
 fn a_dash_is_standard_input_and_output_of_merge_and_filter_test() {
     let dir = tempfile::tempdir().unwrap();
     sample(&dir.path().join("a.pcap"), 10);

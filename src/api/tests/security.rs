@@ -61,6 +61,8 @@ async fn an_unknown_account_a_wrong_credential_and_anothers_credential_are_one_a
         (A, &[("authorization", "Bearer a-key")]),
         (A, &[EMAIL, ("x-auth-key", "a-token")]),
         (A, &[EMAIL, ("x-auth-key", "")]),
+        (A, &[TOKEN, WRONG_TOKEN]),
+        (A, &[TOKEN, TOKEN]),
         (B, &[TOKEN]),
         (B, &[EMAIL, KEY]),
         (&unknown, &[TOKEN]),

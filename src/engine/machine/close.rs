@@ -25,7 +25,7 @@ impl Machine {
         match outcome {
             Outcome::Done => self.conclude(now, serial, out),
             Outcome::Failed(error) | Outcome::Gone(error) => {
-                tracing::error!(capture = %capture.job.id, %error, "the manifest of a capture cannot be published");
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, %error, "the manifest of a capture cannot be published");
                 capture.delivered = Some(match capture.given_up {
                     Some(_) => Delivered::GivenUp(error.into_customer()),
                     None => Delivered::ManifestFailed(error.into_customer()),
@@ -40,7 +40,7 @@ impl Machine {
     pub(super) fn conclude(&mut self, now: Now, serial: Serial, out: &mut Vec<Effect>) {
         let Some(capture) = self.captures.get_mut(&serial) else { return };
         if let Err(imbalance) = capture.job.ledger.check() {
-            tracing::error!(capture = %capture.job.id, %imbalance, "ledger does not balance");
+            tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, %imbalance, "ledger does not balance");
         }
         (capture.job.status, capture.job.error_message) = capture.verdict();
         self.conclude_as_is(now, serial, out);
@@ -59,7 +59,7 @@ impl Machine {
     /// Has the state recorded with which the next process goes on.
     pub(super) fn leave(&mut self, now: Now, serial: Serial, out: &mut Vec<Effect>) {
         let Some(capture) = self.captures.get_mut(&serial) else { return };
-        tracing::warn!(capture = %capture.job.id, "not delivered yet; the next start goes on with it");
+        tracing::warn!(capture = %capture.job.id, account = %capture.job.request.account, "not delivered yet; the next start goes on with it");
         let version = capture.record(out);
         capture.wait_in(now, Phase::Leaving { version });
     }

@@ -39,7 +39,9 @@ impl Machine {
         capture.unpublished += unpublished;
         match capture.streams_left.checked_sub(1) {
             Some(left) => capture.streams_left = left,
-            None => tracing::error!(capture = %capture.job.id, "a stream ended twice: this is a bug"),
+            None => {
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, "a stream ended twice: this is a bug")
+            }
         }
         self.drain(now, serial, out);
     }
@@ -103,11 +105,11 @@ impl Machine {
             Outcome::Left => Delivered::Left,
             Outcome::Failed(error) if capture.given_up.is_some() => Delivered::GivenUp(error.into_customer()),
             Outcome::Failed(error) => {
-                tracing::error!(capture = %capture.job.id, %error, "a capture cannot be delivered and ends");
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, %error, "a capture cannot be delivered and ends");
                 Delivered::Failed(error.into_customer())
             }
             Outcome::Gone(error) => {
-                tracing::error!(capture = %capture.job.id, %error, "a capture has lost its directory and ends");
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, %error, "a capture has lost its directory and ends");
                 Delivered::Gone(error.into_customer())
             }
         });

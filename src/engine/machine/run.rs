@@ -36,7 +36,7 @@ impl Machine {
 
     pub(super) fn record_trouble(&mut self, serial: Serial, error: String) {
         if let Some(capture) = self.captures.get_mut(&serial) {
-            tracing::warn!(capture = %capture.job.id, error, "a capture's state cannot be recorded");
+            tracing::warn!(capture = %capture.job.id, account = %capture.job.request.account, error, "a capture's state cannot be recorded");
             let said = "the state of this capture cannot be recorded; its operator finds the reason in this host's log";
             capture.trouble = Some(Trouble { said: said.to_owned(), kind: said });
         }
@@ -92,7 +92,7 @@ impl Machine {
         capture.job.error_message = Some(match refusal {
             // It may name files of the host.
             Refusal::Store(detail) => {
-                tracing::error!(capture = %capture.job.id, detail, "a capture could not begin");
+                tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, detail, "a capture could not begin");
                 "the capture could not begin, because this host failed at its own files; ask its operator"
                     .to_owned()
             }
@@ -155,7 +155,7 @@ impl Machine {
                 Failure::Full(_) => "spool.bytes_max, spool.account_percent",
                 Failure::Io(_) => "spool.dir",
             };
-            tracing::error!(capture = %capture.job.id, error = failure.message(), keys, "capture cannot go on");
+            tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, error = failure.message(), keys, "capture cannot go on");
             capture.failure = Some(failure.clone());
         }
         self.end(serial, refused(&failure), out);

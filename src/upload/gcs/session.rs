@@ -10,6 +10,7 @@ use super::request::{Attempts, Failed, Refusal, Reply, Target, call, once};
 use crate::upload::UploadError;
 use crate::upload::checksum::base64;
 use crate::upload::retry_budget::RetryBudget;
+use crate::upload::store::left_over;
 use bytes::Bytes;
 use reqwest::{Client, Method, Url};
 use serde::Deserialize;
@@ -211,7 +212,7 @@ impl Drop for Session {
         runtime.spawn(async move {
             let place = session.target.place();
             if let Err(error) = session.cancel().await {
-                tracing::warn!(place, %error, "an upload session could not be cancelled");
+                left_over(&place, &error);
             }
         });
     }

@@ -3,20 +3,59 @@
 //! The SDK reads lists and errors into memory as a whole, so a store that sends without end would take the host's memory.
 //! The body of an object is read piece by piece, and its reader has a bound of its own.
 //!
-//! Invariant: of every other answer at most [`ANSWER_BYTES_MAX`] bytes are held.
+//! Lists are read in pages, and answers are parsed by the threads that serve everybody: pages are short, and a store that names page
+//! after page is asked with pauses.
+//!
+//! Invariant: of every other answer at most [`ANSWER_BYTES_MAX`] bytes are held, of a list [`LIST_PAGE_BYTES_MAX`].
 
+use super::retry::Target;
+use crate::upload::UploadError;
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextMut;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::SdkBody;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use http_body_util::Limited;
+use std::time::Duration;
 
-/// The longest answer that S3 has is a list of 1000 names of 1024 bytes each, three times as long if they are escaped.
-pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// An error, or the name of what was made, with some XML around it.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// [`PAGE_ENTRIES`] names of 1024 bytes, with what stands beside each.
+const LIST_PAGE_BYTES_MAX: usize = 1 << 20;
+/// What one page of a list is asked to have.
+pub(super) const PAGE_ENTRIES: i32 = 500;
+/// Pages of one list: a million objects.
+const PAGES_MAX: u32 = 2000;
+/// Pages that are asked for at once; before each further one there is a pause.
+const PAGES_AT_ONCE: u32 = 20;
+const PAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The request for an object's bytes.
 const OBJECT: &str = "GetObject";
+/// The requests whose answers are lists.
+const LISTS: [&str; 3] = ["ListObjectsV2", "ListParts", "ListMultipartUploads"];
+
+/// The pages of one list.
+#[derive(Debug, Default)]
+pub(super) struct Pages(u32);
+
+impl Pages {
+    /// Before the next one is asked for.
+    ///
+    /// # Errors
+    /// The store names more of them than any list has.
+    pub(super) async fn next(&mut self, place: &Target) -> Result<(), UploadError> {
+        self.0 += 1;
+        if self.0 > PAGES_MAX {
+            let detail = format!("a list has more than {PAGES_MAX} pages of {PAGE_ENTRIES}");
+            return Err(UploadError::Refused { place: place.place(), detail });
+        }
+        if self.0 > PAGES_AT_ONCE {
+            tokio::time::sleep(PAGE_PAUSE).await;
+        }
+        Ok(())
+    }
+}
 
 /// See the module. An interceptor, so that no request can be forgotten.
 #[derive(Debug)]
@@ -34,13 +73,15 @@ impl Intercept for AnswerBound {
         _components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let asks_for_object = config.load::<Metadata>().is_some_and(|asked| asked.name() == OBJECT);
+        let asked = config.load::<Metadata>().map_or("", |asked| asked.name());
         let answer = context.response_mut();
-        if asks_for_object && answer.status().is_success() {
+        if asked == OBJECT && answer.status().is_success() {
             return Ok(());
         }
+        let is_list = LISTS.contains(&asked) && answer.status().is_success();
+        let bytes_max = if is_list { LIST_PAGE_BYTES_MAX } else { ANSWER_BYTES_MAX };
         let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
-        *answer.body_mut() = SdkBody::from_body_1_x(Limited::new(body, ANSWER_BYTES_MAX));
+        *answer.body_mut() = SdkBody::from_body_1_x(Limited::new(body, bytes_max));
         Ok(())
     }
 }
@@ -57,7 +98,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// More than any answer may have, and a little for the sockets between.
-    const SENT_MAX: usize = 4 * ANSWER_BYTES_MAX;
+    const SENT_MAX: usize = 16 * LIST_PAGE_BYTES_MAX;
 
     /// A store that answers everything with this status and a body without an end, and how much of the longest one it could
     /// send.

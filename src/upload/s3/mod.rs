@@ -5,9 +5,11 @@
 
 mod answer;
 mod client;
+mod credentials;
 mod extras;
 mod multipart;
 mod owner;
+mod reach;
 mod retry;
 mod sweep;
 mod writer;
@@ -19,23 +21,27 @@ use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::chain::chain;
 use crate::job::S3Credentials;
 use crate::limits::PART_BYTES_MIN;
-use answer::AnswerBound;
-use aws_config::identity::IdentityCache;
+use answer::{AnswerBound, PAGE_ENTRIES, Pages};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, ProvideCredentials, Region, SharedHttpClient};
+use aws_sdk_s3::config::{
+    BehaviorVersion, Credentials, ProvideCredentials, Region, ResponseChecksumValidation, SharedHttpClient,
+};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
 use bytes::{Bytes, BytesMut};
+use credentials::HostCredentials;
 pub use extras::{S3Encryption, S3Extras};
 use multipart::Multipart;
 use owner::ExpectedOwner;
+use reach::Reach;
 use retry::{Failed, Target, call};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use writer::{PartSizes, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
@@ -131,7 +137,7 @@ pub(super) struct S3Stores {
     config: S3Config,
     http: SharedHttpClient,
     parts: Arc<Semaphore>,
-    shared: Mutex<Option<aws_config::SdkConfig>>,
+    host: Arc<HostCredentials>,
 }
 
 impl S3Stores {
@@ -139,7 +145,8 @@ impl S3Stores {
         config.check()?;
         let http = client::open(config.proxy.as_deref(), config.ca_file.as_deref())?;
         let parts = Arc::new(Semaphore::new(config.parts_extra.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { config, http, parts, shared: Mutex::default() })
+        let host = Arc::new(HostCredentials::new(config.clone(), http.clone()));
+        Ok(Self { config, http, parts, host })
     }
 
     pub(super) fn is_aws(&self) -> bool {
@@ -148,7 +155,7 @@ impl S3Stores {
 
     /// Reads credentials again for the next store that is opened: somebody may have put them right.
     pub(super) async fn renew(&self) {
-        *self.shared.lock().await = None;
+        self.host.renew().await;
     }
 
     pub(super) async fn open(
@@ -158,16 +165,17 @@ impl S3Stores {
         region: &str,
         owner: Option<&str>,
     ) -> Result<S3Store, UploadError> {
-        let region_name = Region::new(region.to_owned());
-        let shared = self.shared(region_name.clone()).await;
-        let Some(provider) = shared.credentials_provider() else {
-            return Err(no_credentials(bucket, "none are configured".to_owned()));
-        };
-        if let Err(error) = provider.provide_credentials().await {
-            return Err(no_credentials(bucket, chain(&error)));
+        if let Err(error) = self.host.provide_credentials().await {
+            let (place, detail) = (format!("bucket {bucket}"), chain(&error));
+            return Err(UploadError::HostCredentials { place, detail });
         }
+        let shared = self.host.shared().await;
+        let endpoint = self.config.endpoint.as_deref();
+        let provider: Arc<dyn ProvideCredentials> = self.host.clone();
         let mut builder = aws_sdk_s3::config::Builder::from(&shared)
-            .region(region_name)
+            .credentials_provider(SharedCredentialsProvider::from(provider))
+            .endpoint_resolver(Reach::new(endpoint, shared.region().map(Region::as_ref)))
+            .region(Region::new(region.to_owned()))
             .force_path_style(self.config.path_style.unwrap_or(self.config.endpoint.is_some()));
         if let Some(endpoint) = &self.config.endpoint {
             builder = builder.endpoint_url(endpoint);
@@ -195,6 +203,7 @@ impl S3Stores {
             .credentials_provider(keys)
             .region(Region::new(region.to_owned()))
             .endpoint_url(endpoint)
+            .endpoint_resolver(Reach::new(Some(endpoint), None))
             .force_path_style(true);
         let is_private = is_tls(endpoint);
         S3Store { equal_parts: true, is_private, ..self.store(builder, bucket, region, S3Extras::default()) }
@@ -210,6 +219,9 @@ impl S3Stores {
         let timeout = Duration::from_secs(CONNECT_SECONDS_MAX);
         let builder = builder
             .retry_config(RetryConfig::disabled())
+            // What an object has is compared with the manifest's SHA-256; of an object of many parts the SDK can check no checksum, and
+            // would log that for each read.
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .interceptor(AnswerBound)
             .timeout_config(TimeoutConfig::builder().connect_timeout(timeout).build());
         S3Store {
@@ -226,31 +238,6 @@ impl S3Stores {
             is_private: self.config.endpoint.as_deref().is_none_or(is_tls),
         }
     }
-
-    async fn shared(&self, region: Region) -> aws_config::SdkConfig {
-        let mut shared = self.shared.lock().await;
-        match &*shared {
-            Some(config) => config.clone(),
-            None => shared.insert(self.load(region).await).clone(),
-        }
-    }
-
-    /// The region serves the chain's own requests (STS); each store then names its own.
-    async fn load(&self, region: Region) -> aws_config::SdkConfig {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(self.http.clone())
-            .identity_cache(IdentityCache::lazy().build())
-            .region(region);
-        if let Some(keys) = &self.config.credentials {
-            let keys = Credentials::new(&keys.access_key_id, &keys.secret_access_key, None, None, "config");
-            loader = loader.credentials_provider(keys);
-        }
-        loader.load().await
-    }
-}
-
-fn no_credentials(bucket: &str, detail: String) -> UploadError {
-    UploadError::HostCredentials { place: format!("bucket {bucket}"), detail }
 }
 
 /// Whether an address is one of TLS.
@@ -433,10 +420,12 @@ impl ObjectStore for S3Store {
             let target = self.target(prefix);
             let folder = target.key.len() - prefix.len();
             let (mut names, mut next, mut bytes) = (Vec::new(), None, 0);
+            let mut pages = Pages::default();
             loop {
+                pages.next(&target).await?;
                 let request = || {
                     let list = target.client.list_objects_v2().bucket(&target.bucket).prefix(&target.key);
-                    list.delimiter("/").set_continuation_token(next.clone()).send()
+                    list.delimiter("/").max_keys(PAGE_ENTRIES).set_continuation_token(next.clone()).send()
                 };
                 let answer = call(&target, "s3:ListBucket", target.grant.budget_look(), request).await?;
                 names.extend(

@@ -2,12 +2,14 @@
 //!
 //! Invariant: an upload that is neither completed nor kept is aborted, also when its future is dropped.
 
+use super::answer::{PAGE_ENTRIES, Pages};
 use super::retry::{Failed, Target, call};
 use crate::limits::PARTS_MAX;
 use crate::upload::UploadError;
 use crate::upload::checkpoint::KeptPart;
 use crate::upload::checksum::base64;
 use crate::upload::retry_budget::RetryBudget;
+use crate::upload::store::left_over;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -83,11 +85,13 @@ impl Multipart {
     pub(super) async fn parts(&self) -> Result<BTreeMap<i32, String>, Failed> {
         let target = &self.target;
         let (mut parts, mut marker) = (BTreeMap::new(), None::<String>);
-        // More pages than an upload can have parts are a store that makes them up.
-        for _page in 0..PARTS_MAX {
+        let mut pages = Pages::default();
+        loop {
+            let counted = pages.next(target).await;
+            counted.map_err(|error| Failed { error, code: String::new() })?;
             let request = || {
                 let list = target.client.list_parts().bucket(&target.bucket).key(&target.key);
-                list.upload_id(&self.id).set_part_number_marker(marker.clone()).send()
+                list.upload_id(&self.id).max_parts(PAGE_ENTRIES).set_part_number_marker(marker.clone()).send()
             };
             let answer = call(target, "s3:ListMultipartUploadParts", target.grant.budget(0), request).await?;
             let listed = answer.parts().iter();
@@ -95,12 +99,14 @@ impl Multipart {
             let is_legal = |number: i32| u64::try_from(number).is_ok_and(|n| (1..=PARTS_MAX).contains(&n));
             parts.extend(listed.filter(|(number, _)| is_legal(*number)));
             let next = answer.next_part_number_marker().map(str::to_owned);
-            if !answer.is_truncated().unwrap_or(false) || next.is_none() || next == marker {
+            // Numbers that do not grow are a store that makes them up: what it named before is sent again.
+            let number =
+                |marker: &Option<String>| marker.as_deref().and_then(|text| text.parse::<u64>().ok());
+            if !answer.is_truncated().unwrap_or(false) || number(&next) <= number(&marker) {
                 return Ok(parts);
             }
             marker = next;
         }
-        Ok(parts)
     }
 }
 
@@ -125,7 +131,7 @@ impl Drop for Multipart {
         let (target, id) = (self.target.clone(), std::mem::take(&mut self.id));
         runtime.spawn(async move {
             if let Err(error) = abort(&target, &id).await {
-                tracing::warn!(place = target.place(), %error, "a multipart upload could not be aborted");
+                left_over(&target.place(), &error);
             }
         });
     }

@@ -3,6 +3,7 @@
 //! Invariant: an upload goes only if it stands in exactly this directory and is older than asked for; and if it is a probe's, or
 //! its key is one of ours, its capture is this host's, and no checkpoint names it.
 
+use super::answer::{PAGE_ENTRIES, Pages};
 use super::multipart::abort;
 use super::retry::{Target, call};
 use crate::upload::UploadError;
@@ -26,9 +27,16 @@ async fn sweep_those(
 ) -> Result<u32, UploadError> {
     let prefix = format!("{}{begin}", place.key);
     let (mut swept, mut marker) = (0, (None::<String>, None::<String>));
+    let mut pages = Pages::default();
     loop {
+        pages.next(place).await?;
         let request = || {
-            let list = place.client.list_multipart_uploads().bucket(&place.bucket).prefix(&prefix);
+            let list = place
+                .client
+                .list_multipart_uploads()
+                .bucket(&place.bucket)
+                .prefix(&prefix)
+                .max_uploads(PAGE_ENTRIES);
             list.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone()).send()
         };
         let answer =

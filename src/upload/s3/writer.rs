@@ -14,7 +14,7 @@ use crate::upload::UploadError;
 use crate::upload::checkpoint::{Checkpoint, Kept, KeptPart};
 use crate::upload::checksum::{Running, base64, crc32c, joined};
 use crate::upload::parts::{InFlight, fill};
-use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored};
+use crate::upload::store::{self, Ending, ObjectWriter, Pending, Stored, left_over};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
@@ -233,7 +233,7 @@ impl S3Writer {
         upload.closed = true;
         // An earlier attempt of ours made the object; if by another upload, this one is still there.
         if !completed && let Err(error) = abort(&target, &upload.id).await {
-            tracing::warn!(place = target.place(), %error, "a multipart upload could not be aborted");
+            left_over(&target.place(), &error);
         }
         Ok(stored)
     }

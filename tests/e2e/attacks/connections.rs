@@ -13,6 +13,9 @@ const OPENED_MAX: usize = 32;
 /// What one peer may have, and one more.
 const PER_PEER: usize = 33;
 
+/// Requests that are sent before the first of them is answered.
+const PIPELINED: usize = 32;
+
 /// Whether the host has ended it. What it says is not read.
 fn is_ended(stream: &TcpStream) -> bool {
     let looked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
@@ -86,4 +89,36 @@ pub fn endless_bodies(host: &Host, goes_on: &GoesOn) -> Tally {
         stream.write_all(head.as_bytes()).ok()?;
         Some(stream)
     })
+}
+
+/// Lists on four connections of each of four accounts, each asked before the one before is answered.
+pub fn requests_without_end(host: &Host, goes_on: &GoesOn) -> Tally {
+    let flood = |account: &Account, number: usize| {
+        let (id, token) = (&account.id, &account.token);
+        let head =
+            format!("GET /accounts/{id}/pcaps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+        let mut refused = 0;
+        while goes_on.pause(PAUSE) {
+            let Ok(mut stream) = connect(Ipv4Addr::new(127, 0, 4, number as u8), host.listen) else {
+                continue;
+            };
+            let mut answers = vec![0; 1 << 16];
+            while goes_on.is_true() && stream.write_all(head.repeat(PIPELINED).as_bytes()).is_ok() {
+                let Ok(bytes @ 1..) = stream.read(&mut answers) else { break };
+                refused += String::from_utf8_lossy(&answers[..bytes]).matches("\"code\":1069").count() as u64;
+            }
+        }
+        refused
+    };
+    let refused: u64 = std::thread::scope(|scope| {
+        let accounts = host.attackers.iter().take(4).enumerate();
+        let floods = accounts.flat_map(|(number, account)| (0..4).map(move |_| (number, account)));
+        let flood = &flood;
+        let floods: Vec<_> =
+            floods.map(|(number, account)| scope.spawn(move || flood(account, number))).collect();
+        floods.into_iter().map(|one| one.join().unwrap()).sum()
+    });
+    let mut tally = Tally::default();
+    (0..refused).for_each(|_| tally.count(1069));
+    tally
 }

@@ -23,6 +23,9 @@ const THEIR_OBJECTS: &[&str] = &["/pcaps-bucket/his/pcap_"];
 /// Connections of the API: an eighth, 32, are one peer's; a quarter of them, or 6 with twenty accounts, one account's.
 pub const CONNECTIONS_MAX: usize = 256;
 
+/// Of one account; the victim asks less.
+const REQUESTS_PER_SECOND_MAX: u32 = 200;
+
 /// An account that attacks.
 pub struct Account {
     pub id: String,
@@ -77,7 +80,9 @@ impl Host {
                 .unwrap();
             attackers.push(Account { id, token, from: Ipv4Addr::new(127, 0, 1, number) });
         }
-        let api = format!("[api]\nconnections_max = {CONNECTIONS_MAX}\n");
+        let api = format!(
+            "[api]\nconnections_max = {CONNECTIONS_MAX}\nrequests_per_second_max = {REQUESTS_PER_SECOND_MAX}\n"
+        );
         let trawl = Setup { more, ..setup }.start_with(|config, _| config.replacen("[api]\n", &api, 1));
         let destination = format!("file://{}", trawl.bucket().display());
         Self {

@@ -131,6 +131,7 @@ async fn credentials((accounts, restart): (usize, Restart)) {
         Attack::new("one peer with right credentials", connections::held_by_one_peer, 0),
         Attack::new("wrong credentials", strangers::wrong_credentials, 1027),
         Attack::new("what is no request", strangers::no_requests, 400),
+        Attack::new("requests without end", connections::requests_without_end, 1069),
     ];
     besiege(&host, &attacks, restart).await;
     assert!(host.cut("peer_full") + host.cut("account_full") > 0, "no bound was met");
