@@ -20,7 +20,9 @@ use trawl::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
 use trawl::matcher::{Filter, FilterV1};
 use trawl::spool::Feed;
 use trawl::spool::{Spool, SpoolCapture, SpoolConfig, WriteMode};
-use trawl::worker::{Assigned, Attachment, Budget, Payer, Sample, Timers, Window, Work, WorkerHandle};
+use trawl::worker::{
+    Assigned, Attachment, Budget, Payer, Sample, Timers, WhenIdle, Window, Work, WorkerHandle,
+};
 
 /// After a change of work, before its time is measured.
 const SETTLE: Duration = Duration::from_millis(3);
@@ -202,6 +204,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         worker_nodes: Vec::new(),
         queue_workers: Vec::new(),
         bypasses_lanes: false,
+        when_idle: WhenIdle::Spin,
         writer_cores: vec![main],
         blocks: 256,
         accounts: 1,

@@ -66,6 +66,10 @@ pub const PAGE_CAPTURES_MAX: usize = 100;
 /// Objects in one page of a progress that was asked for by page.
 pub const PAGE_OBJECTS_MAX: usize = 1000;
 
+/// Objects that stand in a capture's record. The record of one that has more has their sums, and they stand beside it: a list of captures
+/// reads the records of all of them.
+pub const RECORD_OBJECTS_MAX: usize = 1000;
+
 /// Streams of live answers of all accounts: a person's browser has one, and each is a connection beside `api.connections_max`.
 pub const STREAMS_MAX: usize = 64;
 
@@ -107,6 +111,10 @@ pub const EXTENT_BYTES: u64 = 4 << 20;
 
 /// Chunks between merge and store that one delivery holds in memory: eight of about a MiB.
 pub const DELIVERY_CHUNK_BYTES: u64 = 8 << 20;
+
+/// Objects of one capture that are on their way at once, and so may be complete in their store beyond the journal. The next
+/// process looks whether as many are there.
+pub const OBJECTS_IN_FLIGHT_MAX: usize = 64;
 
 /// Ownership challenges of one account in an hour: somebody who sets buckets up by hand makes a few, and each is an object in
 /// a bucket that may be another's.

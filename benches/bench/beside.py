@@ -4,6 +4,8 @@
   beside    segments of --segment-mib: merge and delivery to file:// on the same disk run while the capture does
   unpaced   the same with deliveries that never stand back (upload.wait_percent = 100)
   alone     one capture of --alone-gib, from its end to its success
+  one, two  the same in segments of --segment-mib, one object or two at once, on as many cores beside the worker's if there are; the
+            bucket is away until the capture has ended
 
 net_pcap with infinite_rx offers more than any disk takes, so the capture always wants all of it. Threads' CPU time, the disk's bytes
 and the time in which delivery stood back are counted over the same time. `--binaries "before=PATH after=PATH"` compares two builds in
@@ -28,7 +30,7 @@ OPTIONS = {
     "seconds": (3.0, "of each measurement"),
     "warm-up": (1.0, "seconds of capture before it"),
     "sizes": ("64 imix 1518", "of frames, with FCS"),
-    "stages": ("after beside unpaced alone", "which ones"),
+    "stages": ("after beside unpaced alone one two", "which ones"),
     "segment-mib": (256, "segments of beside and unpaced"),
     "alone-gib": (1, "of the capture of alone"),
     "spool-gib": (20, "quota; less where the disk has less"),
@@ -38,6 +40,7 @@ OPTIONS = {
     "dir": (str(ROOT / "benches/results/raw"), "which file system is measured"),
     "no-table": (False, "rows alone, on standard error"),
 }
+AT_ONCE = {"one": 1, "two": 2}
 KINDS = ("worker", "writer", "publisher", "merge", "seal", "tokio", "trawl")
 SECTOR = 512
 
@@ -86,11 +89,15 @@ class Beside:
 
     def sections(self, stage, path):
         # Where a segment is larger than all that is written, nothing is published before the end.
-        segment = self.options.segment_mib if stage in ("beside", "unpaced") else self.gib << 10
+        segment = self.options.segment_mib if stage not in ("after", "alone") else self.gib << 10
         spool = {"bytes_max": f"{self.gib}GiB", "segment_bytes": f"{segment}MiB", "rotate_seconds": 3600, "write": self.options.write}
         sections = replay(self.host, path, "256MiB", spool)
         if stage == "unpaced":
             sections["upload"] = {"allow_file": True, "wait_percent": 100}
+        if stage in AT_ONCE:
+            at_once = AT_ONCE[stage]
+            sections["cores"]["delivery"] = [core for core in self.host.cores if core != self.host.poll][:at_once]
+            sections["upload"] = {"allow_file": True, "objects_in_flight": at_once, "retry_pause_ms_max": 100}
         for name, keys in json.loads(self.options.config or "{}").items():
             sections[name] = {**sections.get(name, {}), **keys}
         return sections
@@ -125,12 +132,28 @@ class Beside:
         passed = time.monotonic() - began
         return {"merged_s": round((metrics(server)["trawl_merge_bytes_total"] - before) / passed, 1)}
 
+    def at_once(self, server):
+        """Delivery of what lies in the spool, from the moment in which its bucket is there."""
+        size, away = self.options.alone_gib << 30, server.bucket.with_name("away")
+        limited = server.create(byte_limit=size)
+        server.bucket.rename(away)
+        server.bucket.write_text("")
+        server.wait_for(lambda: server.progress(limited)["status"].startswith("conversion"), 60, "the capture does not end")
+        server.bucket.unlink()
+        away.rename(server.bucket)
+        before, began = metrics(server)["trawl_merge_bytes_total"], time.monotonic()
+        server.ended(limited)
+        passed = time.monotonic() - began
+        return {"merged_s": round((metrics(server)["trawl_merge_bytes_total"] - before) / passed, 1)}
+
     def one(self, binary, stage, size, path):
         # What an earlier point left in the page cache is not written during this one.
         os.sync()
         with folder(self.work) as work:
             server = Appliance(binary, work, self.sections(stage, path))
             try:
+                if stage in AT_ONCE:
+                    return self.at_once(server)
                 return self.alone(server) if stage == "alone" else self.window(server)
             finally:
                 server.kill()
@@ -164,9 +187,11 @@ def text(rows):
             line += [spread(beside, 2), f"{statistics.median(beside) / statistics.median(after):.2f}",
                      f"{statistics.median(values('merged_s', 1e9, stage=stage, **of)):.2f}"]
         stood = statistics.median(values("stood_back", 1, stage="beside", **of))
-        lines.append([*line, f"{stood:.2f}", spread(values("merged_s", 1e9, stage="alone", **of), 2)])
+        alone, one, two = (values("merged_s", 1e9, stage=stage, **of) for stage in ("alone", "one", "two"))
+        ratio = statistics.median(two) / statistics.median(one)
+        lines.append([*line, f"{stood:.2f}", spread(alone, 2), spread(one, 2), spread(two, 2), f"{ratio:.2f}"])
     return table("frames | build | alone, Mpps | delivery beside, Mpps | ratio | delivered meanwhile, GB/s | beside, never standing back, "
-                 "Mpps | ratio | delivered meanwhile, GB/s | share of time that it stood back | delivery alone, GB/s", lines)
+                 "Mpps | ratio | delivered meanwhile, GB/s | share of time that it stood back | delivery alone, GB/s | by one thread, GB/s | by two | ratio", lines)
 
 
 def run(options):

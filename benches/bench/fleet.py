@@ -1,4 +1,6 @@
-"""Fleets of many hosts in simulated time: messages, writes of the store, times, what is short of a limit."""
+"""Fleets of many hosts in simulated time: messages, writes of the store, times, what is short of a limit.
+
+The profile is that of the tests: it changes how long the simulation takes and none of its figures."""
 
 import os
 import re
@@ -8,15 +10,15 @@ from .machine import output, say
 from .results import keep
 
 OPTIONS = {
-    "hosts": ("10,100,1000,10000", "sizes of fleets"),
+    "hosts": ("10,100,1000", "sizes of fleets; 10000 takes hours"),
 }
 TEST = "fleet::sim::report::a_large_fleet_attaches_captures_and_ends_in_time"
 
 
 def run(options):
-    say("building and simulating: an hour for 10,000 hosts")
+    say("building and simulating: ten minutes for 1000 hosts")
     os.environ["TRAWL_FLEET_REPORT"] = options.hosts
-    printed = output("cargo", "test", "--locked", "--release", "--no-default-features", "--lib", "--", TEST, "--exact", "--nocapture")
+    printed = output("cargo", "test", "--locked", "--no-default-features", "--lib", "--", TEST, "--exact", "--nocapture")
     if not re.search(r"test result: ok. 1 passed", printed):
         raise Failed("the simulation did not run")
     lines = [line for line in printed.splitlines() if line.startswith("|") or " hosts, " in line or not line.strip()]

@@ -6,6 +6,7 @@ use super::auth::Reader;
 use super::codes::Code;
 use super::envelope::Failure;
 use super::objects::View;
+use super::results::{ResultFile, Results};
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
 use crate::job::{Job, Kind, ObjectInfo, Status};
@@ -19,9 +20,7 @@ use axum::routing::get;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io::{self, SeekFrom};
-use std::path::Path;
 use std::time::Instant;
-use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 /// Bytes that one answer holds in memory at a time.
@@ -41,15 +40,15 @@ async fn download(
 ) -> Result<Response, Failure> {
     let job = api.captures.get(account.clone(), id).await?;
     let object = object(&job)?;
-    let (file, bytes) = open(&api.simple_dir.join(&object.name)).await?;
+    let (file, bytes) = open(&*api.results, &object.name).await?;
     audit(&parts, &format!("download of {}", job.id), Some(&account));
     answer(&headers, object, &etag(object, None), bytes, Bytes::File(file)).await
 }
 
 /// Where an answer's bytes come from.
 pub(super) enum Bytes {
-    /// A file of this host.
-    File(File),
+    /// The file of a simple capture.
+    File(Box<dyn ResultFile>),
     /// An object in a bucket.
     Stored(Box<View>),
 }
@@ -133,13 +132,8 @@ pub(super) fn object(job: &Job) -> Result<&ObjectInfo, Failure> {
     }
 }
 
-pub(super) async fn open(path: &Path) -> Result<(File, u64), Failure> {
-    let opened = async {
-        let file = File::open(path).await?;
-        let bytes = file.metadata().await?.len();
-        Ok((file, bytes))
-    };
-    opened.await.map_err(|error: io::Error| match error.kind() {
+pub(super) async fn open(results: &dyn Results, name: &str) -> Result<(Box<dyn ResultFile>, u64), Failure> {
+    results.open(name).await.map_err(|error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => {
             let message = "the file was removed, because this host keeps simple captures for a limited time";
             Failure::new(Code::FileGone, message)
@@ -218,7 +212,7 @@ fn content_range(text: &str) -> Option<(header::HeaderName, HeaderValue)> {
 }
 
 /// The next `len` bytes of `file`; an error, which cuts the connection, when it has fewer.
-fn stream(file: File, len: u64) -> Body {
+fn stream(file: Box<dyn ResultFile>, len: u64) -> Body {
     Body::from_stream(futures_util::stream::try_unfold((file, len), |(mut file, left)| async move {
         if left == 0 {
             return Ok::<_, io::Error>(None);

@@ -95,6 +95,10 @@ impl From<Refusal> for Failure {
             }
             Refusal::TooManyWaiting { .. } => Self::new(Code::TooManyWaiting, refusal.to_string()),
             Refusal::ShareFull { .. } => Self::new(Code::ShareFull, refusal.to_string()),
+            // Only another node is answered so.
+            Refusal::Adopted(_) | Refusal::UnknownAccount(_) => {
+                Self::new(Code::Internal, refusal.to_string())
+            }
             Refusal::StillCapturing(_) => Self::new(Code::StillCapturing, refusal.to_string()),
             Refusal::NoSlot(_) | Refusal::NoBlocks(_) | Refusal::SlotsKept { .. } => {
                 Self::new(Code::NoSlot, refusal.to_string())

@@ -1,11 +1,12 @@
 //! The HTTP API in the words of Cloudflare's packet captures API. Owns routes, authentication, the envelope and the error
-//! codes; not captures, which it reaches through [`Handle`] alone.
+//! codes; not captures, which it reaches through [`Captures`] and [`Results`] alone.
 //!
 //! Invariant: whatever is sent, the answer is in the envelope; nothing is read from a body before the sender is known.
 
 mod attempts;
 mod auth;
 mod body;
+mod captures;
 mod check;
 mod codes;
 mod download;
@@ -25,6 +26,7 @@ mod pcaps;
 mod query;
 mod rates;
 mod result;
+mod results;
 mod route;
 mod routes;
 mod session;
@@ -34,10 +36,11 @@ mod validate;
 
 pub use attempts::authentication_failures;
 pub use auth::{Accounts, Credential, Role, Secret};
+pub use captures::{Answer, Captures};
+pub use results::{Opening, OwnResults, ResultFile, Results};
 pub use terms::{CurrentTerms, Terms};
 pub use ui::Ui;
 
-use crate::engine::Handle;
 use crate::http::Fault;
 use crate::job::{AccountId, Destination};
 use crate::ownership::Ownership;
@@ -50,7 +53,6 @@ use codes::Code;
 use envelope::Failure;
 use std::any::Any;
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -121,12 +123,12 @@ pub type OldestNs = Box<dyn Fn() -> Option<u64> + Send + Sync>;
 
 /// What the routes need.
 pub struct ApiState {
-    /// The engine.
-    pub captures: Handle,
+    /// What does captures.
+    pub captures: Arc<dyn Captures>,
     /// Whose the buckets are.
     pub ownership: Ownership,
     /// Where the files of simple captures lie.
-    pub simple_dir: PathBuf,
+    pub results: Arc<dyn Results>,
     /// Who may ask, and what for.
     pub terms: CurrentTerms,
     /// What the dashboard needs.

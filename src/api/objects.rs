@@ -15,9 +15,9 @@ use super::session::audit;
 use crate::dashboard::StreamPlace;
 use crate::deliver::{manifest_name, signature_name};
 use crate::http::Standing;
-use crate::job::{AccountId, BucketTerms, Job, Kind};
+use crate::job::{AccountId, BucketTerms, Job, Kind, ObjectInfo, ObjectRange};
 use crate::seldom::SeldomOfEach;
-use crate::upload::{FileStore, ObjectStore, UploadError, within};
+use crate::upload::{ObjectStore, UploadError, within};
 use axum::body::HttpBody as _;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawPathParams, State};
@@ -57,7 +57,7 @@ pub(super) fn routes() -> Routes {
 /// Where a capture's files are.
 async fn store(api: &ApiState, job: &Job) -> Result<Arc<dyn ObjectStore>, UploadError> {
     match &job.request.destination {
-        None => Ok(Arc::new(FileStore::of_spool(api.simple_dir.clone()))),
+        None => Ok(api.results.store()),
         Some(destination) => {
             let kept = BucketTerms { keys: job.keys.clone(), proof: job.proof.clone() };
             api.ownership.open_to_read(&job.request.account, destination, kept).await
@@ -115,13 +115,16 @@ async fn object(
         download::object(&job)?;
     }
     let number = path.iter().find(|(name, _)| *name == "n").and_then(|(_, n)| whole(n));
-    let Some(found) = number.and_then(|n| job.objects.get(usize::try_from(n).ok()?)) else {
-        let message = format!("this capture has {} complete objects, numbered from 0", job.objects.len());
+    let number = number.and_then(|n| usize::try_from(n).ok());
+    let Some(found) = numbered(&api, &job, number).await? else {
+        let objects = job.object_sums().objects;
+        let message = format!("this capture has {objects} complete objects, numbered from 0");
         return Err(Failure::new(Code::ObjectNotFound, message));
     };
+    let found = &found;
     if job.request.kind == Kind::Simple {
         audit(&parts, &format!("view of {}", job.id), Some(&account));
-        let (file, bytes) = download::open(&api.simple_dir.join(&found.name)).await?;
+        let (file, bytes) = download::open(&*api.results, &found.name).await?;
         return answer(&headers, found, &etag(found, None), bytes, Source::File(file)).await;
     }
     let place = place(&api, &parts, &account)?;
@@ -133,6 +136,17 @@ async fn object(
     let etag = etag(found, Some(mark.as_deref().unwrap_or_default()));
     let view = View { store, name: found.name.clone(), rate: api.ui.view_bytes_per_second, _place: place };
     answer(&headers, found, &etag, found.bytes, Source::Stored(Box::new(view))).await
+}
+
+/// One of a capture's objects.
+async fn numbered(api: &ApiState, job: &Job, number: Option<usize>) -> Result<Option<ObjectInfo>, Failure> {
+    let Some(from) = number else { return Ok(None) };
+    if job.objects_beside.is_none() {
+        return Ok(job.objects.get(from).cloned());
+    }
+    let (account, range) = (job.request.account.clone(), ObjectRange { from, count_max: 1 });
+    let page = api.captures.progress_with(account, job.id.clone(), range).await?;
+    Ok(page.objects.into_iter().next())
 }
 
 fn place(api: &ApiState, parts: &Parts, account: &AccountId) -> Result<StreamPlace, Failure> {
@@ -195,8 +209,8 @@ async fn manifest(
     let place = place(&api, &parts, &account)?;
     audit(&parts, &format!("view of the manifest of {}", job.id), Some(&account));
     let store = ask(&job, store(&api, &job)).await?;
-    let text = ask(&job, store.get(&manifest_name(&job.id), MANIFEST_BYTES_MAX)).await?;
-    let signature = store.get(&signature_name(&job.id), 4096).await;
+    let text = ask(&job, store.get(&manifest_name(&job.part()), MANIFEST_BYTES_MAX)).await?;
+    let signature = store.get(&signature_name(&job.part()), 4096).await;
     let signature = signature.ok().map(|bytes| STANDARD.encode(bytes));
     // Seconds of work on a large one, which is no work for the threads that answer everybody.
     let answer = tokio::task::spawn_blocking(move || signed(&job, &text, signature));

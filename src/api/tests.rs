@@ -54,7 +54,9 @@ pub(super) struct Host {
     router: Router,
     engine: Engine,
     dir: TempDir,
+    #[cfg(feature = "dashboard")]
     pub(super) terms: CurrentTerms,
+    #[cfg(feature = "dashboard")]
     pub(super) sessions: Arc<crate::dashboard::Sessions>,
 }
 
@@ -125,9 +127,9 @@ fn state_with(
     let buckets = Arc::new(Embedded::open(&dir.join("db")).unwrap());
     let keys = BucketKeys::new(buckets.clone(), None);
     ApiState {
-        captures,
+        captures: Arc::new(captures),
         ownership: Ownership::new(buckets, Arc::new(stores), keys, Duration::from_secs(10)),
-        simple_dir: dir.join("simple"),
+        results: Arc::new(OwnResults(dir.join("simple"))),
         terms: CurrentTerms::new(Terms::new(accounts, rules, Offers::default())),
         ui,
         request_bytes_max: REQUEST_BYTES_MAX,
@@ -152,9 +154,16 @@ impl Host {
     }
 
     fn of(state: ApiState, engine: Engine, dir: TempDir) -> Self {
-        let (live, terms) = (Arc::clone(&state.ui.live), state.terms.clone());
-        let sessions = Arc::clone(&state.ui.sessions);
-        Self { live, router: router(state), engine, dir, terms, sessions }
+        Self {
+            live: Arc::clone(&state.ui.live),
+            #[cfg(feature = "dashboard")]
+            terms: state.terms.clone(),
+            #[cfg(feature = "dashboard")]
+            sessions: Arc::clone(&state.ui.sessions),
+            router: router(state),
+            engine,
+            dir,
+        }
     }
 
     pub(super) async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {

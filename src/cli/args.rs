@@ -423,7 +423,8 @@ pub struct MergeArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
     /// Files or objects to join, pcap or pcapng, also compressed by zstd: paths, - for standard input, or such as
-    /// s3://BUCKET/DIRECTORY/pcap_ID.pcap?region=REGION
+    /// s3://BUCKET/DIRECTORY/pcap_ID.pcap?region=REGION. The name of a manifest, pcap_ID.json, stands for its objects, of all hosts
+    /// if hosts of a fleet wrote the capture
     #[arg(required = true, value_name = "IN")]
     pub inputs: Vec<OsString>,
     /// Where buckets are
@@ -506,8 +507,10 @@ pub struct BackupArgs {
 /// `trawl verify`
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The manifest, a file or such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION; its objects stand beside it
-    pub manifest: OsString,
+    /// The manifest, a file or such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION; its objects stand beside it. Where hosts of
+    /// a fleet wrote the capture, this name stands for the manifests of all of them, pcap_ID_COLO_HOST.json
+    #[arg(required = true, value_name = "MANIFEST")]
+    pub manifests: Vec<OsString>,
     /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
     #[arg(long, value_name = "FILE")]
     pub public_key: Option<PathBuf>,

@@ -11,9 +11,11 @@ use super::args::{DownloadArgs, FetchArgs, StoreArgs, WriteArgs};
 use super::client::Client;
 use super::{Error, Outcome, download, merge, naming, out, signals, stores};
 use crate::chain::printable;
-use crate::deliver::{Bucket, Finding, Manifest, PublicKey, VerifyError, manifest_name, read_manifest};
+use crate::deliver::{
+    Bucket, Finding, Manifest, PublicKey, VerifyError, manifest_name, manifests, read_manifest,
+};
 use crate::host::on_this_thread;
-use crate::job::{CaptureId, ObjectInfo};
+use crate::job::{CaptureId, ObjectInfo, PartId};
 use crate::limits::ZSTD_LEVEL_DEFAULT;
 use crate::merge::{MergeInput, MergeOptions, Merged, is_standard_output, merge_inputs};
 use crate::pcap::ObjectFormat;
@@ -107,8 +109,8 @@ pub async fn run(
     // The merge waits for the bucket with a runtime of its own.
     let fetched = tokio::task::spawn_blocking(move || fetch(&wanted).map(|fetched| (wanted, fetched))).await;
     let (wanted, fetched) = fetched.map_err(|error| Error::Runtime(io::Error::other(error)))??;
-    let Some((manifest, merged)) = fetched else { return Ok(Outcome::silent()) };
-    told(&wanted, &manifest, &merged, json)
+    let Some((manifests, merged)) = fetched else { return Ok(Outcome::silent()) };
+    told(&wanted, &manifests, &merged, json)
 }
 
 /// What is fetched, and how.
@@ -123,32 +125,34 @@ struct Wanted {
 }
 
 /// None where the output's reader has left.
-fn fetch(wanted: &Wanted) -> Result<Option<(Manifest, Merged)>, Error> {
+fn fetch(wanted: &Wanted) -> Result<Option<(Vec<Manifest>, Merged)>, Error> {
     let runtime = on_this_thread().map_err(Error::Runtime)?;
     signals::end_process().map_err(Error::Runtime)?;
     let store = runtime.block_on(stores::open(&wanted.uri, &wanted.store)).map_err(anyhow::Error::from)?;
     let bucket = Bucket { store: &*store, runtime: &runtime, uri: wanted.uri.clone() };
-    let manifest = manifest(&bucket, wanted)?;
+    let whole = manifest_name(&PartId::alone(&wanted.id));
+    let names = manifests(&bucket, &whole).map_err(FetchError::from)?;
+    let manifests = names.iter().map(|name| manifest(&bucket, name, wanted));
+    let manifests = manifests.collect::<Result<Vec<_>, _>>()?;
+    let objects = || manifests.iter().flat_map(|manifest| &manifest.objects);
     let checked = Arc::new(AtomicUsize::new(0));
-    let inputs: Vec<_> =
-        manifest.objects.iter().map(|object| input(&bucket, object, Arc::clone(&checked))).collect();
+    let inputs: Vec<_> = objects().map(|object| input(&bucket, object, Arc::clone(&checked))).collect();
     let options = MergeOptions { format: wanted.format, keep_going: false, threads: 1 };
     let merged = merge_inputs(inputs, &wanted.output, options, &mut |_bytes| ());
     let Some(merged) = merge::unless_left(merged)? else { return Ok(None) };
-    let (checked, all) = (checked.load(SeqCst), manifest.objects.len());
+    let (checked, all) = (checked.load(SeqCst), objects().count());
     if checked != all {
         if !is_standard_output(&wanted.output) {
             let _said_below = std::fs::remove_file(&wanted.output);
         }
         return Err(FetchError::Unread { checked, all }.into());
     }
-    Ok(Some((manifest, merged)))
+    Ok(Some((manifests, merged)))
 }
 
-/// The manifest, held to its name, its account and its signature.
-fn manifest(bucket: &Bucket<'_>, wanted: &Wanted) -> Result<Manifest, Error> {
-    let (manifest, finding) =
-        read_manifest(bucket, &manifest_name(&wanted.id), wanted.key.as_ref()).map_err(FetchError::from)?;
+/// A manifest of the capture, held to its name, its account and its signature. Where hosts of a fleet wrote the capture, each has one.
+fn manifest(bucket: &Bucket<'_>, name: &str, wanted: &Wanted) -> Result<Manifest, Error> {
+    let (manifest, finding) = read_manifest(bucket, name, wanted.key.as_ref()).map_err(FetchError::from)?;
     if let Some(finding) = finding {
         return Err(FetchError::Signature(finding).into());
     }
@@ -228,9 +232,9 @@ impl<R: Read> Read for Checked<R> {
     }
 }
 
-fn told(wanted: &Wanted, manifest: &Manifest, merged: &Merged, json: bool) -> Result<Outcome, Error> {
+fn told(wanted: &Wanted, manifests: &[Manifest], merged: &Merged, json: bool) -> Result<Outcome, Error> {
     merge::tell(&merged.findings);
-    if !manifest.complete {
+    if manifests.iter().any(|manifest| !manifest.complete) {
         out::note("trawl: packets were lost while it was captured; the manifest's ledger has their number");
     }
     let checked = if wanted.key.is_some() {
@@ -238,14 +242,15 @@ fn told(wanted: &Wanted, manifest: &Manifest, merged: &Merged, json: bool) -> Re
     } else {
         "hashes are right; no --public-key, so no signature was checked"
     };
-    let (objects, totals) = (manifest.objects.len(), &merged.totals);
+    let objects: usize = manifests.iter().map(|manifest| manifest.objects.len()).sum();
+    let totals = &merged.totals;
     let summary = format!("{objects} objects, {} packets, {} bytes: {checked}", totals.packets, totals.bytes);
     if is_standard_output(&wanted.output) {
         out::note(&summary);
         return Ok(Outcome::silent());
     }
     let file = wanted.output.display().to_string();
-    let value = json!({"id": manifest.id, "file": file, "objects": objects, "packets": totals.packets, "bytes": totals.bytes, "signed": wanted.key.is_some()});
+    let value = json!({"id": wanted.id, "file": file, "objects": objects, "packets": totals.packets, "bytes": totals.bytes, "signed": wanted.key.is_some()});
     Outcome::done(format!("{file}: {summary}\n"), &value, json)
 }
 

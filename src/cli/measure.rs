@@ -74,6 +74,7 @@ fn advice(limit: Limit) -> &'static str {
 mod tests {
     use super::*;
     use crate::host::Rate;
+    use crate::worker::WhenIdle;
 
     #[test]
     fn the_table_shows_every_stage_and_says_what_to_do() {
@@ -86,7 +87,8 @@ mod tests {
             writers_busy: 0.25,
             limit: Limit::Disk,
         };
-        let cores = CoresPlan { workers: vec![1], writers: vec![0] };
+        let cores =
+            CoresPlan { workers: vec![1], writers: vec![0], delivery: vec![0], when_idle: WhenIdle::Spin };
         let text = text(&[found], &cores, Path::new("/spool"));
         for part in ["30.00", "20.00", "5.00", "2.40", "25 %", "disk", "64: the disk is the limit"] {
             assert!(text.contains(part), "{part}: {text}");

@@ -4,7 +4,7 @@
 
 use super::args::MergeArgs;
 use super::{Error, Outcome, naming, out, signals, stores};
-use crate::deliver::Bucket;
+use crate::deliver::{Bucket, Directory, is_manifest, objects};
 use crate::host::on_this_thread;
 use crate::merge::{
     Findings, MergeError, MergeInput, MergeOptions, Merged, Totals, is_standard_output, merge_inputs,
@@ -47,8 +47,8 @@ pub fn run(args: &MergeArgs) -> Result<Outcome, Error> {
         buckets.insert(uri.clone(), bucket);
     }
     let (mut inputs, mut bytes) = (Vec::with_capacity(args.inputs.len()), 0);
-    for text in &args.inputs {
-        let (input, size) = match local(text) {
+    for text in expand(&args.inputs, &buckets)? {
+        let (input, size) = match local(&text) {
             Some(path) => {
                 let size = path.metadata().map_or(0, |metadata| metadata.len());
                 (input(path), size)
@@ -166,6 +166,33 @@ fn places(args: &MergeArgs, runtime: &Runtime) -> anyhow::Result<BTreeMap<String
     Ok(places)
 }
 
+/// The inputs, with their objects in place of manifests.
+fn expand(texts: &[OsString], buckets: &BTreeMap<String, Bucket<'_>>) -> anyhow::Result<Vec<OsString>> {
+    let mut inputs = Vec::with_capacity(texts.len());
+    for text in texts {
+        match local(text) {
+            Some(path) if path.file_name().and_then(OsStr::to_str).is_some_and(is_manifest) => {
+                let (dir, name) = Directory::of(&path);
+                let beside = |object: String| path.with_file_name(object).into_os_string();
+                inputs.extend(objects(&dir, &name)?.into_iter().map(beside));
+            }
+            Some(_) => inputs.push(text.clone()),
+            None => {
+                let text = text.to_string_lossy();
+                let (uri, name) = split(&text)?;
+                let bucket = buckets.get(&uri).context("every place was opened before")?;
+                match is_manifest(&name) {
+                    true => inputs.extend(
+                        objects(bucket, &name)?.iter().map(|object| stores::join(&uri, object).into()),
+                    ),
+                    false => inputs.push(text.into_owned().into()),
+                }
+            }
+        }
+    }
+    Ok(inputs)
+}
+
 fn split(text: &str) -> anyhow::Result<(String, String)> {
     stores::split(text)
         .with_context(|| format!("{text}: write such as s3://BUCKET/DIRECTORY/pcap_ID.pcap?region=REGION"))
@@ -209,6 +236,27 @@ mod tests {
         let text = "2 packets, 176 bytes, from 2023-11-14T22:13:20.000000001Z to 2023-11-14T22:13:21.5Z";
         assert_eq!(describe(&totals).unwrap(), text);
         assert_eq!(describe(&Totals::default()).unwrap(), "0 packets, 0 bytes");
+    }
+
+    #[test]
+    fn a_manifest_stands_for_its_objects_beside_it_and_a_file_for_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = crate::job::CaptureId::random();
+        let mut manifest = crate::deliver::Manifest { is_part: true, ..crate::deliver::empty_manifest(&id) };
+        let stem = manifest.part().stem();
+        let object = |ending: &str| crate::job::ObjectInfo {
+            name: format!("{stem}{ending}.pcap"),
+            ..Default::default()
+        };
+        manifest.objects = vec![object(""), object("_0001")];
+        std::fs::write(dir.path().join(format!("{stem}.json")), manifest.to_json().unwrap()).unwrap();
+        let path = |name: String| dir.path().join(name).into_os_string();
+        let inputs = [path("x.json".to_owned()), path(format!("pcap_{id}.json"))];
+        let expanded = expand(&inputs, &BTreeMap::new()).unwrap();
+        assert_eq!(
+            expanded,
+            [inputs[0].clone(), path(format!("{stem}.pcap")), path(format!("{stem}_0001.pcap"))]
+        );
     }
 
     #[test]

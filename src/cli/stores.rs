@@ -76,6 +76,14 @@ pub fn split(uri: &str) -> Option<(String, String)> {
     (!name.is_empty() && !directory.ends_with('/')).then(|| (format!("{directory}{query}"), name.to_owned()))
 }
 
+/// The URI of an object of a destination: what [`split`] takes apart.
+pub fn join(destination: &str, name: &str) -> String {
+    match destination.split_once('?') {
+        Some((place, query)) => format!("{place}/{name}?{query}"),
+        None => format!("{destination}/{name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +98,7 @@ mod tests {
             ("file:///d/x.json", "file:///d", "x.json"),
         ] {
             assert_eq!(split(uri), Some((destination.to_owned(), name.to_owned())));
+            assert_eq!(join(destination, name), uri);
         }
         for uri in ["s3://bucket?region=r", "s3://bucket/?region=r", "file:///x", "gs://bucket", "x"] {
             assert_eq!(split(uri), None, "{uri}");

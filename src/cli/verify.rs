@@ -6,28 +6,75 @@ use super::args::VerifyArgs;
 use super::{Outcome, out, stores};
 use crate::chain::printable;
 use crate::deliver::{
-    Bucket, Finding, Manifest, PublicKey, Step, Verified, VerifyError, verify_at, verify_file,
+    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, manifest_name, manifests,
+    verify_at,
 };
 use crate::host::on_this_thread;
 use crate::job::ObjectInfo;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// Captures below this are verified within a blink; a bar would only flicker.
 const BAR_BYTES_MIN: u64 = 256 << 20;
 
-/// Checks a manifest's objects, which stand beside it in a directory or a bucket, and prints a line for each, then the verdict.
+/// Checks the objects of manifests, which stand beside them in a directory or a bucket, and prints a line for each object, then the
+/// verdict on each manifest.
 ///
 /// # Errors
-/// When the manifest cannot be read, and when anything is not as it says.
+/// When a manifest cannot be read, and when anything is not as it says.
 pub fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let key = args.public_key.as_deref().map(PublicKey::load).transpose()?;
+    let mut all = Vec::new();
+    for manifest in &args.manifests {
+        in_place(manifest, args, &mut |place, name| {
+            for name in manifests(place, name)? {
+                all.push((manifest, check(args, place, &name, key.as_ref())?));
+            }
+            Ok(())
+        })?;
+    }
+    if let Some(text) = together(all.iter().map(|(_, checked)| &checked.verified)) {
+        out::line(&text);
+    }
+    let bad: Vec<_> = all.iter().filter(|(_, checked)| checked.findings > 0).collect();
+    let count: usize = bad.iter().map(|(_, checked)| checked.findings).sum();
+    match bad.first() {
+        None => Ok(Outcome::silent()),
+        Some((manifest, checked)) => {
+            let of_many = all.len() > 1 && args.manifests.len() == 1;
+            let name = if of_many {
+                manifest_name(&checked.verified.manifest.part())
+            } else {
+                manifest.to_string_lossy().into_owned()
+            };
+            let others = if bad.len() > 1 { format!(" and {} others", bad.len() - 1) } else { String::new() };
+            let is = if bad.len() > 1 { "are" } else { "is" };
+            Err(anyhow::anyhow!("{name}{others} {is} not verified: {count} findings"))
+        }
+    }
+}
+
+/// A manifest that was checked.
+struct Checked {
+    verified: Verified,
+    findings: usize,
+}
+
+/// Checks one manifest and prints what came of it.
+fn check(
+    args: &VerifyArgs,
+    place: &dyn Place,
+    name: &str,
+    key: Option<&PublicKey>,
+) -> anyhow::Result<Checked> {
     let bar = ProgressBar::hidden();
     bar.set_style(ProgressStyle::with_template(
         "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
     )?);
-    let verified = check(args, key.as_ref(), &mut |step| match step {
+    let verified = verify_at(place, name, key, &mut |step| match step {
         Step::Begin(bytes) => {
             bar.set_length(bytes);
             if bytes >= BAR_BYTES_MIN {
@@ -41,33 +88,38 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let mut findings: Vec<String> = verified.findings.iter().map(Finding::to_string).collect();
     findings.extend(of_others(args, &verified.manifest));
     out::line(&verdict(&verified, &findings));
-    match findings.len() {
-        0 => Ok(Outcome::silent()),
-        count => {
-            let manifest = args.manifest.to_string_lossy();
-            Err(anyhow::anyhow!("{manifest} is not verified: {count} findings"))
-        }
-    }
+    Ok(Checked { verified, findings: findings.len() })
 }
 
-/// A manifest with a scheme is in a bucket.
-fn check(
+/// Hands on where a manifest is; one with a scheme is in a bucket.
+fn in_place(
+    manifest: &OsStr,
     args: &VerifyArgs,
-    key: Option<&PublicKey>,
-    watch: &mut dyn FnMut(Step<'_>),
-) -> anyhow::Result<Verified> {
+    then: &mut dyn FnMut(&dyn Place, &str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     // A name that is no text is a file's.
-    let Some(manifest) = args.manifest.to_str().filter(|manifest| manifest.contains("://")) else {
-        return Ok(verify_file(Path::new(&args.manifest), key, watch)?);
+    let Some(manifest) = manifest.to_str().filter(|manifest| manifest.contains("://")) else {
+        let (dir, name) = Directory::of(Path::new(manifest));
+        return then(&dir, &name);
     };
     let (uri, name) = stores::split(manifest).with_context(|| {
         format!("{manifest}: write such as s3://BUCKET/DIRECTORY/pcap_ID.json?region=REGION")
     })?;
     let runtime = on_this_thread()?;
     let store = runtime.block_on(stores::open(&uri, &args.store))?;
-    let bucket = Bucket { store: &*store, runtime: &runtime, uri };
-    let verified: Result<Verified, VerifyError> = verify_at(&bucket, &name, key, watch);
-    Ok(verified?)
+    then(&Bucket { store: &*store, runtime: &runtime, uri }, &name)
+}
+
+/// What the parts of one capture are together; none if it is not several of one. Which hosts are missing no part says.
+fn together<'a>(parts: impl Iterator<Item = &'a Verified> + Clone) -> Option<String> {
+    let ids: BTreeSet<_> = parts.clone().map(|part| part.manifest.id.as_str()).collect();
+    let hosts: BTreeSet<_> =
+        parts.clone().map(|part| format!("{}/{}", part.manifest.colo, part.manifest.host)).collect();
+    let id = ids.first().filter(|_| ids.len() == 1 && hosts.len() > 1)?;
+    let packets: u64 = parts.map(|part| part.packets).sum();
+    let named = hosts.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let text = format!("together: capture {id}, {} hosts, {packets} packets: {named}", hosts.len());
+    Some(printable(&text).into_owned())
 }
 
 fn object_line(object: &ObjectInfo, findings: &[Finding]) -> String {
@@ -128,7 +180,7 @@ fn verdict(verified: &Verified, findings: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deliver::{Manifest, manifest_name, verify};
+    use crate::deliver::verify;
     use crate::job::CaptureId;
 
     #[test]
@@ -143,10 +195,10 @@ mod tests {
         let mut manifest =
             Manifest::parse(json.replace("LEDGER", &ledger_json()).as_bytes()).expect("a manifest");
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(manifest_name(&id));
+        let path = dir.path().join(manifest_name(&manifest.part()));
         std::fs::write(&path, manifest.to_json().unwrap()).unwrap();
         let args = VerifyArgs {
-            manifest: path.clone().into(),
+            manifests: vec![path.clone().into()],
             public_key: None,
             account: None,
             host: None,
@@ -164,6 +216,20 @@ mod tests {
             text.starts_with("finding: the objects hold 0 packets, the ledger says 1\nfinding: "),
             "{text}"
         );
+    }
+
+    #[test]
+    fn parts_of_one_capture_are_summed_up_with_their_hosts() {
+        let id = CaptureId::random();
+        let part = |id: &CaptureId, host: &str, packets| {
+            let manifest = Manifest { host: host.to_owned(), ..crate::deliver::empty_manifest(id) };
+            Verified { manifest, packets, findings: Vec::new() }
+        };
+        let parts = [part(&id, "cap2", 3), part(&id, "cap1", 4)];
+        let text = format!("together: capture {id}, 2 hosts, 7 packets: ord02/cap1, ord02/cap2");
+        assert_eq!(together(parts.iter()), Some(text));
+        assert_eq!(together(parts[..1].iter()), None);
+        assert_eq!(together([part(&id, "a", 1), part(&CaptureId::random(), "b", 1)].iter()), None);
     }
 
     fn ledger_json() -> String {

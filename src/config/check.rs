@@ -245,7 +245,14 @@ fn cores(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     let status = host.read("/proc/self/status").unwrap_or_default();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(str::trim);
     if let Some(allowed) = allowed {
-        for (key, list) in [("cores.workers", &plan.cores.workers), ("cores.writers", &plan.cores.writers)] {
+        let lists = [
+            ("cores.workers", &plan.cores.workers),
+            ("cores.writers", &plan.cores.writers),
+            ("cores.delivery", &plan.cores.delivery),
+        ];
+        // Of the writers unless it was given.
+        let is_given = plan.cores.delivery != plan.cores.writers;
+        for (key, list) in lists.into_iter().take(if is_given { 3 } else { 2 }) {
             for core in list.iter().filter(|core| !in_list(allowed, **core)) {
                 let text = format!("core {core} does not exist or is not allowed to this process");
                 findings.push(Finding::error(key, text, format!("choose from {allowed}")));

@@ -80,6 +80,8 @@ sections! {
         version: u64 = VERSION,
         /// `[host]`
         host: Host = Host::default(),
+        /// `[fleet]`; a host that stands alone when absent.
+        fleet: Option<Fleet> = None,
         /// `[dpdk]`
         dpdk: Dpdk = Dpdk::default(),
         /// `[[port]]`
@@ -120,6 +122,13 @@ sections! {
         /// The data centre that requests address.
         colo: String = "local".to_owned(),
     }
+    /// `[fleet]`
+    Fleet {
+        /// Of the fleet.
+        name: String = String::new(),
+        /// What this process does: `api`, `capture` or both.
+        roles: Vec<String> = vec!["api".to_owned(), "capture".to_owned()],
+    }
     /// `[dpdk]`
     Dpdk {
         /// Arguments of `rte_eal_init`.
@@ -141,6 +150,8 @@ sections! {
         required: bool = true,
         /// Cores that poll its queues; any of `cores.workers` when empty.
         workers: Vec<u64> = Vec::new(),
+        /// Frames a second that are taken of a software device; as many as there are when zero.
+        pace_pps: u64 = 0,
     }
     /// `[cores]`
     Cores {
@@ -148,6 +159,10 @@ sections! {
         workers: Vec<u64> = vec![1],
         /// Cores that write to disk.
         writers: Vec<u64> = vec![0],
+        /// Cores that merge and send what was captured; those of `cores.writers` when empty.
+        delivery: Vec<u64> = Vec::new(),
+        /// `spin` or `sleep`.
+        when_idle: String = "spin".to_owned(),
     }
     /// `[blocks]`
     Blocks {
@@ -254,6 +269,8 @@ sections! {
         part_bytes: ByteSize = ByteSize(8 << 20),
         /// Parts of one object on their way at once.
         parts_in_flight: u64 = 4,
+        /// Objects of one capture on their way at once; as many as cores deliver, at least four, when absent.
+        objects_in_flight: Option<u64> = None,
         /// Deliveries at work on the host, beside those of captures that take packets.
         deliveries_max: u64 = 16,
         /// The same for one account.

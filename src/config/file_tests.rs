@@ -21,8 +21,10 @@ fn full() -> File {
         ..File::default()
     };
     file.host.id = Some(String::new());
+    file.fleet = Some(Fleet::default());
     file.spool.account_percent = Some(1);
     file.upload.memory_bytes_max = Some(ByteSize(1));
+    file.upload.objects_in_flight = Some(1);
     file.capture.packet_limit_max = Some(1);
     file.capture.byte_limit_max = Some(ByteSize(1));
     file.api.connections_per_peer_max = Some(1);

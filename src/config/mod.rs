@@ -6,6 +6,7 @@
 mod accounts;
 pub mod check;
 mod file;
+mod fleet;
 pub(crate) mod level;
 mod load;
 mod plan;
@@ -20,8 +21,8 @@ mod topology;
 mod ui;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, HostPlan, LogFormat, LogPlan, ManifestPlan,
-    ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, FleetPlan, HostPlan, LogFormat, LogPlan,
+    ManifestPlan, ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
 pub use reload::Changes;

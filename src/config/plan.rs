@@ -13,7 +13,7 @@ use crate::ownership::ProofRules;
 use crate::pcap::ObjectFormat;
 use crate::spool::SpoolConfig;
 use crate::upload::StoresConfig;
-use crate::worker::{Dealt, Sample, Timers, Wish, deal};
+use crate::worker::{Dealt, Sample, Timers, WhenIdle, Wish, deal};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,9 +24,11 @@ use std::time::Duration;
 pub struct Plan {
     /// Who this host is.
     pub host: HostPlan,
+    /// What it is one of, if it does not stand alone.
+    pub fleet: Option<FleetPlan>,
     /// Arguments of `rte_eal_init`, without the program's name.
     pub eal: Vec<String>,
-    /// At least one.
+    /// At least one, if the process captures.
     pub ports: Vec<PortPlan>,
     /// Which threads run where.
     pub cores: CoresPlan,
@@ -79,6 +81,17 @@ pub struct HostPlan {
     pub colo: String,
 }
 
+/// The fleet that a host is one of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetPlan {
+    /// 1 to 32 of `a-z 0-9 -`.
+    pub name: String,
+    /// Whether it serves the API to customers.
+    pub serves: bool,
+    /// Whether it captures: only then it has ports, cores and a spool.
+    pub captures: bool,
+}
+
 /// One DPDK port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPlan {
@@ -96,6 +109,8 @@ pub struct PortPlan {
     pub required: bool,
     /// Cores that poll its queues, all of them in [`CoresPlan::workers`]; any when empty.
     pub workers: Vec<usize>,
+    /// Frames a second that are taken of it, over all of its queues; as many as there are when zero.
+    pub pace_pps: u64,
 }
 
 impl PortPlan {
@@ -139,13 +154,17 @@ impl PortPlan {
     }
 }
 
-/// Which threads run where. No core is in both lists, none twice in one; control shares the writers' cores.
+/// Which threads run where. No worker's core is in another list, none twice in one; control shares the writers' cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoresPlan {
     /// One worker on each; queues are dealt over them in order.
     pub workers: Vec<usize>,
     /// One writer on each; the runtime and all other threads run here too.
     pub writers: Vec<usize>,
+    /// Merges run here. May be writers' cores.
+    pub delivery: Vec<usize>,
+    /// What workers do while no packets come.
+    pub when_idle: WhenIdle,
 }
 
 /// The arena between workers and writers.
@@ -258,6 +277,8 @@ pub struct UploadPlan {
     pub retention: Duration,
     /// Longest pause between two tries.
     pub retry_pause: Duration,
+    /// Objects of one capture on their way at once.
+    pub objects_in_flight: usize,
     /// Deliveries at work, beside those of captures that take packets.
     pub deliveries_max: usize,
     /// The same for one account.

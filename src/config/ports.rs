@@ -6,6 +6,8 @@ use super::file;
 use super::plan::PortPlan;
 use super::problem::Problem;
 use super::rules::Rules;
+use crate::drivers::Bus;
+use crate::interface::Device;
 use crate::limits;
 
 /// `workers`: the cores of all workers.
@@ -72,7 +74,23 @@ fn port(rules: &mut Rules, port: &file::Port, key: &str) -> PortPlan {
         frame_bytes_max: frame_bytes_max as u32,
         required: port.required,
         workers: Vec::new(),
+        pace_pps: pace(rules, port, device, &format!("{key}.pace_pps")),
     }
+}
+
+/// How many frames a second are taken of a software device that has no wire.
+fn pace(rules: &mut Rules, port: &file::Port, device: &str, key: &str) -> u64 {
+    let why = "zero for as many as there are, up to what no device paces";
+    let pace = rules.range(key, port.pace_pps, (0, 100_000_000), why);
+    let is_interface = Device::parse(device).is_some();
+    let has_wire = is_interface || Bus::of(device) != Bus::Virtual || opens_interface(device);
+    if pace > 0 && has_wire {
+        let advice = "remove it: a wire cannot be made to wait, so its frames would be lost in the device; it is for software devices \
+                      such as net_pcap and net_null";
+        rules.wrong(key, pace, advice);
+        return 0;
+    }
+    pace
 }
 
 /// The cores that poll a port.
@@ -88,4 +106,39 @@ fn port_workers(rules: &mut Rules, cores: &[u64], key: &str, workers: &[usize]) 
         }
     }
     list
+}
+
+/// Whether a software device takes its frames from an interface of the kernel.
+fn opens_interface(device: &str) -> bool {
+    let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
+    let has_iface = arguments.split(',').any(|argument| {
+        argument.split_once('=').is_some_and(|(key, _)| ["iface", "rx_iface", "rx_iface_in"].contains(&key))
+    });
+    has_iface || name.starts_with("net_tap") || name.starts_with("net_virtio_user")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Plan;
+
+    #[test]
+    fn software_devices_without_a_wire_are_paced_and_no_others() {
+        let plan = |device: &str| {
+            let text = format!("[[port]]\ndevice = {device:?}\npace_pps = 5000\n");
+            Plan::parse(&text).map_err(|problems| problems.to_string())
+        };
+        for device in ["net_null0", "net_pcap0,rx_pcap=/a.pcap,infinite_rx=1", "net_ring0"] {
+            assert_eq!(plan(device).unwrap().ports[0].pace_pps, 5000, "{device}");
+        }
+        for device in [
+            "0000:03:00.0",
+            "interface:eth0",
+            "net_af_packet0,iface=eth0",
+            "net_pcap0,rx_iface=eth0",
+            "net_tap0",
+        ] {
+            let problems = plan(device).unwrap_err();
+            assert!(problems.contains("port[0].pace_pps = 5000: remove it"), "{device}: {problems}");
+        }
+    }
 }

@@ -7,10 +7,11 @@ use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
 use super::reload::Written;
 use super::rules::Rules;
-use super::{ByteSize, Problem, accounts, ports::ports, tenancy, ui};
+use super::{ByteSize, Problem, accounts, fleet, ports::ports, tenancy, ui};
 use crate::api;
 use crate::block::Hugepages;
 use crate::history::HistoryConfig;
+use crate::job::is_label;
 use crate::limits;
 use crate::limits::ZSTD_LEVEL_MAX;
 use crate::ownership::ProofRules;
@@ -19,7 +20,7 @@ use crate::spool::{SpoolConfig, WriteMode, part_of};
 use crate::upload::{
     ClosedDir, GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig,
 };
-use crate::worker::{Sample, Timers};
+use crate::worker::{Sample, Timers, WhenIdle};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,15 +62,19 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let shares = tenancy::shares(&mut rules, file);
     let (spool, workers) = spool(&mut rules, &file.spool, &shares, file.account.len());
     let host = host(&mut rules, &file.host, host_name);
+    let fleet = fleet::resolve(&mut rules, file, &host);
+    let captures = fleet.as_ref().is_none_or(|fleet| fleet.captures);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
     let closed = closed(&spool.dir, &store.path);
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
-    let upload = tenancy::deliveries(&mut rules, &file.upload, capture.captures_max, upload);
+    let upload =
+        tenancy::deliveries(&mut rules, &file.upload, (capture.captures_max, cores.delivery.len()), upload);
     let plan = Plan {
         eal: eal(&mut rules, &file.dpdk.eal),
-        ports: ports(&mut rules, &file.port, &cores.workers),
+        ports: if captures { ports(&mut rules, &file.port, &cores.workers) } else { Vec::new() },
+        fleet,
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store,
         high_water_percent: high_water(&mut rules, &file.spool),
@@ -91,13 +96,10 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         spool,
         written: Written(Arc::new(file.clone())),
     };
-    blocks_are_enough(&mut rules, &plan);
+    if captures {
+        blocks_are_enough(&mut rules, &plan);
+    }
     (plan, rules.problems)
-}
-
-fn is_label(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 fn host(rules: &mut Rules, host: &file::Host, host_name: &str) -> HostPlan {
@@ -152,7 +154,18 @@ fn cores(rules: &mut Rules, cores: &file::Cores) -> CoresPlan {
                       another one, which control shares";
         rules.wrong("cores.writers", core, advice);
     }
-    CoresPlan { workers, writers }
+    let choices = [("spin", WhenIdle::Spin), ("sleep", WhenIdle::Sleep)];
+    let when_idle = rules.choice("cores.when_idle", &cores.when_idle, &choices);
+    if cores.delivery.is_empty() {
+        return CoresPlan { workers, delivery: writers.clone(), writers, when_idle };
+    }
+    let delivery = core_list(rules, "cores.delivery", &cores.delivery);
+    for core in workers.iter().filter(|core| delivery.contains(core)) {
+        let advice = "this core also polls (cores.workers) and a merge there would cost packets; give delivery other cores, \
+                      such as those of cores.writers";
+        rules.wrong("cores.delivery", core, advice);
+    }
+    CoresPlan { workers, writers, delivery, when_idle }
 }
 
 fn core_list(rules: &mut Rules, key: &str, cores: &[u64]) -> Vec<usize> {
@@ -387,9 +400,8 @@ fn upload(
     let endpoint_r2 = upload.r2.endpoint.as_deref().map(|url| endpoint(rules, "upload.r2.endpoint", url));
     let extras = extras(rules, &upload.s3);
     let endpoint = upload.s3.endpoint.as_deref().map(|url| endpoint(rules, "upload.s3.endpoint", url));
-    let retention = (0, 31_622_400);
-    let retention =
-        rules.range("upload.retention_seconds", upload.retention_seconds, retention, "up to a year");
+    let (key, why) = ("upload.retention_seconds", "up to a year");
+    let retention = rules.range(key, upload.retention_seconds, (0, 31_622_400), why);
     let ca_file = upload.ca_file.as_deref().map(|path| rules.path("upload.ca_file", path));
     let gcs = gcs(rules, &upload.gcs).map(|gcs| GcsConfig {
         chunk_bytes: part_bytes,
@@ -422,6 +434,7 @@ fn upload(
         retention: Duration::from_secs(retention),
         retry_pause: Duration::from_millis(pause),
         // The rest is `tenancy`'s.
+        objects_in_flight: 1,
         deliveries_max: 1,
         deliveries_per_account: 1,
         turn: Duration::ZERO,

@@ -7,12 +7,15 @@ use super::file::{self, File};
 use super::plan::{SharesPlan, UploadPlan};
 use super::rules::Rules;
 use super::{ByteSize, Plan};
-use crate::limits::{DELIVERY_CHUNK_BYTES, LOOK_BACKS_PER_ACCOUNT_MAX};
+use crate::limits::{DELIVERY_CHUNK_BYTES, LOOK_BACKS_PER_ACCOUNT_MAX, OBJECTS_IN_FLIGHT_MAX};
 use crate::ownership::ProofRules;
 use std::time::Duration;
 
 /// An account's share where there are others: two can fill the spool together, one alone cannot.
 const SHARED_PERCENT: u64 = 50;
+
+/// Objects of a capture on their way at once, unless more cores deliver: a store takes longer to complete one than to take it.
+const OBJECTS_DEFAULT: u64 = 4;
 
 /// What a delivery that goes on holds at least: chunks from the merge, a part on its way and one that fills.
 fn bytes_min(part_bytes: u64) -> u64 {
@@ -50,11 +53,11 @@ pub(super) fn shares(rules: &mut Rules, file: &File) -> SharesPlan {
     }
 }
 
-/// The memory of all deliveries at once, of which what is beyond each one's need is for parts more.
+/// The memory of all deliveries at once, of which what is beyond each one's need is for more parts and objects.
 pub(super) fn deliveries(
     rules: &mut Rules,
     upload: &file::Upload,
-    captures_max: usize,
+    (captures_max, delivery_cores): (usize, usize),
     plan: UploadPlan,
 ) -> UploadPlan {
     let bounds = (1, 1024);
@@ -62,6 +65,9 @@ pub(super) fn deliveries(
     let host = rules.range("upload.deliveries_max", upload.deliveries_max, bounds, why);
     let (key, why) = ("upload.deliveries_per_account", "of upload.deliveries_max");
     let account = rules.range(key, upload.deliveries_per_account, (1, host), why);
+    let (most, why) = (OBJECTS_IN_FLIGHT_MAX as u64, "each holds 8 MiB, two parts and two threads");
+    let objects = upload.objects_in_flight.unwrap_or((delivery_cores as u64).clamp(OBJECTS_DEFAULT, most));
+    let objects = rules.range("upload.objects_in_flight", objects, (1, most), why);
     let why = "100 for deliveries that never stand back";
     let wait_percent = rules.range("upload.wait_percent", upload.wait_percent, (1, 100), why);
     let why = "a percentage; with 0 a spool that is nearly full would only fill further";
@@ -97,6 +103,7 @@ pub(super) fn deliveries(
     stores.s3.parts_extra = (memory.saturating_sub(least) / part_bytes) as usize;
     UploadPlan {
         stores,
+        objects_in_flight: objects as usize,
         deliveries_max: host as usize,
         deliveries_per_account: account as usize,
         turn: Duration::from_secs(turn),
@@ -145,6 +152,20 @@ mod tests {
         assert_eq!(share(&one, ""), 1 << 30);
         assert_eq!(share(&two, ""), (1 << 30) / 100 * 50);
         assert_eq!(share(&two, "account_percent = 70\n"), (1 << 30) / 100 * 70);
+    }
+
+    #[test]
+    fn as_many_objects_are_on_their_way_as_cores_deliver_and_never_fewer_than_four_unless_that_is_said() {
+        let objects = |text: &str| plan(text).unwrap().upload.objects_in_flight;
+        let cores = "[cores]\nworkers = [9]\nwriters = [0]\ndelivery = [0, 1, 2, 3, 4, 5]\n";
+        assert_eq!((objects(""), objects(cores)), (4, 6));
+        assert_eq!(objects(&format!("{cores}[upload]\nobjects_in_flight = 1\n")), 1);
+        let problems = plan("[cores]\nworkers = [1]\ndelivery = [0, 1]\n[upload]\nobjects_in_flight = 65\n");
+        let problems = problems.unwrap_err();
+        assert!(
+            problems.contains("cores.delivery = 1") && problems.contains("objects_in_flight"),
+            "{problems}"
+        );
     }
 
     #[test]

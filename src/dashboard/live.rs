@@ -218,8 +218,9 @@ fn value(view: &CaptureView) -> Value {
 }
 
 fn ended_value(job: &Job) -> Value {
+    let sums = job.object_sums();
     json!({"id": job.id, "status": job.status, "ledger": job.ledger, "seconds_left": 0.0,
-        "objects": job.objects.len(), "object_bytes": job.objects.iter().map(|object| object.bytes).sum::<u64>(),
+        "objects": sums.objects, "object_bytes": sums.bytes,
         "upload_waiting_bytes": 0, "warnings": []})
 }
 

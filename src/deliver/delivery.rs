@@ -10,28 +10,29 @@
 
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
+use super::lineup::Held;
+use super::object::{Fate, Work};
 use super::pace::Pace;
-use super::places::{Places, Pulse, Seat};
+use super::places::{Places, Seat};
 use super::record::{forget_leftovers, note_leftovers};
-use super::relay::{self, Leave, Noted, relay, unless};
+use super::relay::{Leave, unless};
 use super::report::{Report, Reporter};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
+use super::round::Round;
 use super::route::{Route, sweep_store};
 use super::words::Words;
-use crate::block::take_what_is_left;
-use crate::job::{CaptureId, ObjectInfo};
-use crate::merge::{self, Consumed, Fault, MergeError, Output, Shape, Start};
+use crate::job::{ObjectInfo, PartId};
+use crate::limits::OBJECTS_IN_FLIGHT_MAX;
+use crate::merge::{Consumed, Fault, MergeError, Shape};
 use crate::spool::{Feed, Spool, spool_id};
-use crate::upload::{COUNTS, Checkpoint, Pending, UploadError};
-use std::collections::{HashMap, HashSet};
+use crate::upload::UploadError;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Chunks between merge and store: with chunks of about 1 MiB, what one capture holds in memory.
-const CHUNKS_WAITING: usize = 8;
 /// Attempts after which a segment that holds what it should not counts as damaged: what came from the disk once may come
 /// better the next time.
 const CONTENT_ATTEMPTS: u32 = 3;
@@ -40,7 +41,7 @@ const DISK_ATTEMPTS: u32 = 8;
 
 /// What a delivery needs to know.
 pub(crate) struct Delivery {
-    pub id: CaptureId,
+    pub part: PartId,
     pub dir: PathBuf,
     pub queues: usize,
     pub shape: Shape,
@@ -53,6 +54,10 @@ pub(crate) struct Delivery {
     pub places: Arc<Places>,
     /// When it stands back for captures.
     pub pace: Arc<Pace>,
+    /// Objects of it that are on their way at once, at most.
+    pub objects_max: usize,
+    /// Where its threads run; anywhere if empty.
+    pub cores: Arc<[usize]>,
     /// Whether its capture takes packets.
     pub capturing: watch::Receiver<bool>,
     /// Segments on their way back to the disk.
@@ -60,14 +65,16 @@ pub(crate) struct Delivery {
 }
 
 /// The journal, which is used on blocking threads alone.
-type Shared = Arc<Mutex<Journal>>;
+pub(super) type Shared = Arc<Mutex<Journal>>;
 
-fn lock(journal: &Shared) -> MutexGuard<'_, Journal> {
+pub(super) fn lock(journal: &Shared) -> MutexGuard<'_, Journal> {
     journal.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs what waits for the disk where it holds up nobody.
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| Err(io::Error::other(died)))
 }
 
@@ -84,6 +91,10 @@ struct Progress {
     failures: HashMap<PathBuf, u32>,
     /// Segments that are taken as far as they can be read.
     damaged: HashSet<PathBuf>,
+    /// Objects that are complete in their store behind one that is not.
+    held: BTreeMap<u32, Held>,
+    /// Below this number the store may have objects that nobody recorded.
+    begun_below: u32,
 }
 
 impl Progress {
@@ -213,6 +224,9 @@ impl Delivery {
             })?
         };
         progress.reached = journal.reached();
+        // A dead process may have been further.
+        let ahead = if recovers { OBJECTS_IN_FLIGHT_MAX as u32 } else { 1 };
+        progress.begun_below = journal.next().saturating_add(ahead);
         Ok(Arc::clone(progress.journal.insert(Arc::new(Mutex::new(journal)))))
     }
 
@@ -235,13 +249,8 @@ impl Delivery {
         looked.await.unwrap_or(false)
     }
 
-    /// One merge from the last complete object on.
-    async fn attempt(
-        &mut self,
-        progress: &mut Progress,
-        recovers: bool,
-        seat: &mut Seat,
-    ) -> Result<(), Stop> {
+    /// One try at all objects behind the last one that is journalled.
+    async fn attempt(&self, progress: &mut Progress, recovers: bool, seat: &mut Seat) -> Result<(), Stop> {
         let (pulse, mut decided) = (seat.pulse(), self.retry.given_up.clone());
         let mut leave: Leave<'_> = Box::pin(async move {
             tokio::select! {
@@ -256,49 +265,50 @@ impl Delivery {
         let store = unless(&mut leave, self.route.open()).await.map_err(Stop::Upload)?;
         let (start, kept) = {
             let journal = lock(&journal);
-            (journal.start(self.queues), journal.kept(journal.next()).cloned())
+            (journal.start(self.queues), journal.all_kept())
         };
-        let probed = Arc::clone(&journal);
-        let probe = on_disk(move || lock(&probed).probe()).await;
-        let probe = probe.map_err(|source| Stop::Upload(self.unwritable(source)))?;
-        let object = (self.shape.format, start.object);
-        let (merged, outcome) = self.merge(start, progress.damaged.clone())?;
-        let (passed, guarded) = mpsc::channel(1);
-        let pace = (Arc::clone(&self.pace), pulse.clone());
-        let guard = tokio::spawn(guard(merged, passed, probe, pace));
-        let mut sink = Sink { delivery: self, journal, kept, pulse };
-        let delivered = relay((&*store, &self.id), object, guarded, &mut sink, None, &mut leave).await;
+        let opened = Arc::clone(&journal);
+        let opened = on_disk(move || lock(&opened).open_files()).await;
+        opened.map_err(|source| Stop::Upload(self.unwritable(source)))?;
+        let (leaving, news) = (watch::Sender::new(false), mpsc::unbounded_channel());
+        let work = Work {
+            delivery: self,
+            store: &*store,
+            journal,
+            pulse,
+            damaged: progress.damaged.clone(),
+            first: start.object,
+            begun_below: progress.begun_below,
+            turn: Arc::default(),
+            leaving: leaving.subscribe(),
+            asked: news.0,
+        };
+        let bell = Arc::new(Notify::new());
+        let ring = Arc::clone(&bell);
+        self.feed.call(move || ring.notify_one());
+        let held = std::mem::take(&mut progress.held);
+        let mut round = Round::new(work, start, held, kept);
+        round.run((news.1, bell), &leaving, &mut leave).await;
+        let Round { line, error, work, .. } = round;
         // Nobody takes what it makes any more, and it may wait for its input.
         self.feed.hang_up();
-        if let Ok(Err(source)) = guard.await {
-            return Err(Stop::Upload(self.unwritable(source)));
-        }
-        // A merge that failed closed the channel, which delivery reports as an interruption: the cause is the merge's.
-        match (outcome.await, delivered) {
-            (_, Err(e)) if !matches!(e, UploadError::Interrupted { .. }) => Err(Stop::Upload(e)),
-            (Ok(Err(e)), _) => Err(progress.merge_failed(&e)),
-            (Err(_), _) => Err(Stop::ForGood(Words::alike("the merge thread died"))),
-            (Ok(Ok(_)), Err(e)) => Err(Stop::Upload(e)),
-            (Ok(Ok(_)), Ok(())) => Ok(()),
+        progress.begun_below = progress.begun_below.max(work.begun_below);
+        let is_over = line.is_over();
+        progress.held = line.leave();
+        match error {
+            None if is_over => Ok(()),
+            None => Err(Stop::Passing(Words::alike("the delivery ended before its last object"))),
+            Some(Fate::Upload(error)) => Err(Stop::Upload(error)),
+            Some(Fate::Merge(error)) => Err(progress.merge_failed(&error)),
+            Some(Fate::Thread(error)) => {
+                Err(Stop::Passing(Words::alike(format!("cannot start the merge thread: {error}"))))
+            }
+            Some(Fate::Died) => Err(Stop::ForGood(Words::alike("the merge thread died"))),
         }
     }
 
-    /// Starts the merge on a thread of its own: what it makes, and how it ends.
-    fn merge(&self, start: Start, damaged: HashSet<PathBuf>) -> Result<Merging, Stop> {
-        let (outputs, merged) = mpsc::channel(CHUNKS_WAITING);
-        let (report, outcome) = oneshot::channel();
-        let (shape, inputs) = (self.shape.clone(), self.feed.listen());
-        let merge = move || {
-            // Packets that come now go before packets that are safe in the spool. It shares the writers' cores.
-            let _refused_costs_speed_only = take_what_is_left();
-            let _deliverer_gone = report.send(merge::run_live_past(&start, &shape, damaged, inputs, outputs));
-        };
-        let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
-        thread.map_err(|e| Stop::Passing(Words::alike(format!("cannot start the merge thread: {e}"))))?;
-        Ok((merged, outcome))
-    }
-
-    async fn object(
+    /// An object is complete, and all before it are journalled.
+    pub(super) async fn object(
         &self,
         journal: &Shared,
         info: ObjectInfo,
@@ -321,7 +331,7 @@ impl Delivery {
         Ok(())
     }
 
-    fn unwritable(&self, source: io::Error) -> UploadError {
+    pub(super) fn unwritable(&self, source: io::Error) -> UploadError {
         UploadError::Journal { path: self.dir.clone(), source }
     }
 
@@ -331,8 +341,8 @@ impl Delivery {
             self.reporter.tell(Report::Delivered(result));
             if self.retry.is_given_up() {
                 // Its directory is to go, and the store may be the one that does not answer.
-                let (route, id) = (self.route.clone(), self.id.clone());
-                tokio::spawn(async move { sweep_store(&route, std::slice::from_ref(&id)).await });
+                let (route, part) = (self.route.clone(), self.part.clone());
+                tokio::spawn(async move { sweep_store(&route, std::slice::from_ref(&part)).await });
                 return;
             }
             return self.sweep().await;
@@ -353,10 +363,10 @@ impl Delivery {
         self.reporter.tell(Report::Delivered(result));
     }
 
-    /// Removes what the store still holds of uploads of this capture, none of which is in progress any more. An upload whose
+    /// Removes what the store still holds of uploads of this part, none of which is in progress any more. An upload whose
     /// begin was carried out and whose answer was lost is known to nobody else.
     async fn sweep(&self) {
-        let is_clean = sweep_store(&self.route, std::slice::from_ref(&self.id)).await;
+        let is_clean = sweep_store(&self.route, std::slice::from_ref(&self.part)).await;
         let dir = self.dir.clone();
         // An attempt before, or a dead process, may have noted what is gone now.
         let noted =
@@ -368,9 +378,6 @@ impl Delivery {
         }
     }
 }
-
-/// What a merge makes, and how it ends.
-type Merging = (mpsc::Receiver<Output>, oneshot::Receiver<Result<merge::Totals, MergeError>>);
 
 /// Everything is delivered; but a manifest can only name objects of which the journal still tells.
 fn complete(progress: &Progress) -> Outcome {
@@ -388,94 +395,6 @@ fn complete(progress: &Progress) -> Outcome {
     };
     let words = Words::of_host(said(&journal.path().display().to_string()));
     Outcome::Failed(words.told(&said("this host's journal")))
-}
-
-/// Where a delivery's progress is written down.
-struct Sink<'a> {
-    delivery: &'a Delivery,
-    journal: Shared,
-    /// What the store holds of the first object.
-    kept: Option<Checkpoint>,
-    pulse: Pulse,
-}
-
-impl Sink<'_> {
-    /// The store confirmed something.
-    fn confirmed(&self) {
-        self.pulse.beat();
-        COUNTS.confirmed();
-    }
-
-    fn note(&self, note: impl FnOnce(&mut Journal) + Send + 'static) -> Noted<'_> {
-        let journal = Arc::clone(&self.journal);
-        Box::pin(async move {
-            // A journal that cannot be written says so itself.
-            let _noted = on_disk(move || {
-                note(&mut lock(&journal));
-                Ok(())
-            })
-            .await;
-        })
-    }
-}
-
-impl relay::DeliveryRecord for Sink<'_> {
-    fn complete(&mut self, info: ObjectInfo, consumed: Consumed) -> Pending<'_, ()> {
-        self.confirmed();
-        Box::pin(self.delivery.object(&self.journal, info, consumed))
-    }
-
-    fn keeps(&self) -> bool {
-        true
-    }
-
-    fn frees(&self) -> bool {
-        !self.delivery.spool.recycles()
-    }
-
-    fn kept(&self, _first: u32) -> Option<Checkpoint> {
-        self.kept.clone()
-    }
-
-    fn keep(&mut self, number: u32, checkpoint: Checkpoint) -> Noted<'_> {
-        self.confirmed();
-        self.note(move |journal| journal.keep(number, checkpoint))
-    }
-
-    fn forget(&mut self) -> Noted<'_> {
-        self.note(Journal::forget)
-    }
-}
-
-/// Passes on what a merge makes: a chunk only when captures leave room for it, an object's end only while the journal can be
-/// written. On a disk that fails the merge has not all that a repair brings back, and completing a truncated object without
-/// journalling it would block the whole one after the repair.
-async fn guard(
-    mut merged: mpsc::Receiver<Output>,
-    passed: mpsc::Sender<Output>,
-    probe: impl Fn() -> std::io::Result<()> + Send + 'static,
-    (pace, pulse): (Arc<Pace>, Pulse),
-) -> std::io::Result<()> {
-    let probe = Arc::new(Mutex::new(probe));
-    while let Some(output) = merged.recv().await {
-        if matches!(output, Output::Chunk(_)) {
-            // The merge stands back too, once what is between it and this is full. Standing back is no sign of a store that hangs.
-            tokio::select! {
-                () = pace.turn(|| pulse.beat()) => {}
-                () = passed.closed() => break,
-            }
-        }
-        if matches!(output, Output::End(..)) {
-            let probe = Arc::clone(&probe);
-            let probed =
-                tokio::task::spawn_blocking(move || (probe.lock().unwrap_or_else(PoisonError::into_inner))());
-            probed.await.unwrap_or(Ok(()))?;
-        }
-        if passed.send(output).await.is_err() {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// Why an attempt ended early.

@@ -1,10 +1,12 @@
 //! A delivery whose disk, memory, descriptors or segments fail. Owns these expectations.
 
+use super::super::object::guard;
 use super::super::pace::{Load, PaceRules};
+use super::super::places::Pulse;
 use super::super::record;
 use super::*;
-use crate::job::{AccountId, BucketTerms};
-use crate::merge::Summary;
+use crate::job::{AccountId, BucketTerms, CaptureId, Site};
+use crate::merge::{Output, Summary};
 use crate::ownership::BucketKeys;
 use crate::pcap::{Reader, Writer};
 use crate::spool::{Input, Segment, SpoolConfig, WriteMode};
@@ -74,7 +76,7 @@ impl Rig {
     fn delivery(&self) -> Delivery {
         let jobs = Arc::new(Embedded::open(&self.temp.path().join("jobs")).unwrap());
         Delivery {
-            id: self.id.clone(),
+            part: PartId::alone(&self.id),
             dir: self.dir(),
             queues: 1,
             shape: Shape::plain(262_144, 1 << 20),
@@ -98,6 +100,8 @@ impl Rig {
             reporter: self.reporter.clone(),
             places: Arc::clone(&self.places),
             pace: Arc::clone(&self.pace),
+            objects_max: 1,
+            cores: Arc::new([]),
             capturing: watch::channel(true).1,
             frees: Mutex::default(),
         }
@@ -369,7 +373,7 @@ async fn damaged_counts_and_a_journal_of_fewer_queues_hold_up_no_delivery() {
     rig.feed = Arc::new(Feed::new(3));
     fs::write(rig.dir().join(".counts.json"), "{\"offered\":").unwrap();
     let object = ObjectInfo {
-        name: crate::deliver::object_name(&rig.id, 0, Default::default()),
+        name: crate::deliver::object_name(&PartId::alone(&rig.id), 0, Default::default()),
         ..Default::default()
     };
     let entry = Entry { object, cuts: vec![Default::default()], is_last: false, gaps: Vec::new() };
@@ -404,7 +408,7 @@ async fn a_journal_that_is_lost_is_read_from_its_copy_over_a_recovery() {
     let mut rig = Rig::new();
     // The first one is in a complete object, and freed.
     let id = rig.id.clone();
-    let name = |number| crate::deliver::object_name(&id, number, Default::default());
+    let name = |number| crate::deliver::object_name(&PartId::alone(&id), number, Default::default());
     let object = ObjectInfo { name: name(0), packets: 5, ..Default::default() };
     let cuts = vec![crate::spool::Cut { sequence: 1, offset: 0 }];
     let entry = Entry { object, cuts, is_last: false, gaps: Vec::new() };
@@ -469,6 +473,33 @@ async fn leftovers_that_an_earlier_attempt_noted_are_forgotten_once_the_store_ho
     tokio::spawn(rig.delivery().run());
     rig.assert_whole().await;
     assert!(!left.exists());
+}
+
+#[tokio::test]
+async fn hosts_that_deliver_one_capture_to_one_place_leave_each_other_s_names_and_uploads_alone() {
+    let capture = CaptureId::random();
+    let bucket = tempfile::tempdir().unwrap();
+    let stem = |host: &str| PartId { capture: capture.clone(), site: Site::new("ord02", host) }.stem();
+    let left = |stem: String| bucket.path().join(format!(".{stem}_0001.pcap.1"));
+    for (host, own, others) in
+        [("cap1", "cap1", ["cap2", "cap3"]), ("cap2", "cap2", ["cap1", "cap3"]), ("", "", ["cap1", "cap2"])]
+    {
+        let stem = |host: &str| if host.is_empty() { format!("pcap_{capture}") } else { stem(host) };
+        for host in [own, others[0], others[1]] {
+            fs::write(left(stem(host)), "half an object").unwrap();
+        }
+        let mut rig = Rig::new();
+        rig.three_segments();
+        let mut delivery = rig.delivery();
+        delivery.part.capture = capture.clone();
+        delivery.part.site = Site::new("ord02", host);
+        delivery.route.simple_dir = bucket.path().to_owned();
+        tokio::spawn(delivery.run());
+        let (_, outcome) = rig.end().await;
+        assert!(matches!(outcome, Outcome::Done), "{host}: {outcome:?}");
+        assert!(!left(stem(own)).exists() && others.iter().all(|other| left(stem(other)).exists()), "{host}");
+        assert!(bucket.path().join(format!("{}.pcap", stem(own))).exists(), "{host}");
+    }
 }
 
 #[tokio::test]
@@ -581,7 +612,7 @@ async fn no_object_is_completed_that_could_not_be_journalled() {
         }
         drop(merge);
         let (passed, mut guarded) = mpsc::channel(8);
-        let pace = (Arc::new(Pace::unhindered()), Pulse::new());
+        let pace = (Arc::new(Pace::unhindered()), Pulse::new(), Arc::default());
         let probe =
             move || if writable { Ok(()) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) };
         assert_eq!(guard(merged, passed, probe, pace).await.is_ok(), writable);
@@ -592,3 +623,6 @@ async fn no_object_is_completed_that_could_not_be_journalled() {
         assert_eq!(outputs, if writable { 3 } else { 2 });
     }
 }
+
+#[path = "round_tests.rs"]
+mod rounds;

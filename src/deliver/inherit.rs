@@ -4,7 +4,7 @@
 
 use super::journal::{self, Journal, Totals};
 use super::record::{CaptureRecord, counts, forget_leftovers, remove};
-use crate::job::{CaptureId, ObjectInfo};
+use crate::job::{CaptureId, ObjectInfo, PartId};
 use crate::merge::Start;
 use crate::pcap::Counts;
 use crate::spool::{self, Feed, Input, Segment, Spool};
@@ -185,9 +185,9 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&CaptureRecord) -> Known) -> s
 
 /// Removes the directories of ended captures whose leftovers in the store are removed, if everything in them is delivered. Waits
 /// for the disk.
-pub(crate) fn swept(spool: &Spool, captures: &[CaptureId]) {
-    for id in captures {
-        let dir = spool.config().dir.join(id.as_str());
+pub(crate) fn swept(spool: &Spool, parts: &[PartId]) {
+    for part in parts {
+        let dir = spool.config().dir.join(part.capture.as_str());
         if let Err(error) = forget_leftovers(&dir).and_then(|()| is_removed(spool, &dir)) {
             tracing::warn!(dir = %dir.display(), %error, "an ended capture's directory could not be removed");
         }

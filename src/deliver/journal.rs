@@ -1,4 +1,4 @@
-//! Which objects of a capture are complete (`.journal`, and `.journal.copy` with the same lines), and how far the next one is
+//! Which objects of a capture are complete (`.journal`, and `.journal.copy` with the same lines), and how far the next ones are
 //! (`.upload`). Owns the journal's lines and their order; what else is kept beside the segments is in `record`.
 //!
 //! Lines are checked one by one. A damaged line hides nothing that stands behind it, and the copy has it too. In memory
@@ -64,7 +64,7 @@ impl Totals {
     }
 }
 
-/// The complete objects of a capture, and how far the next one is.
+/// The complete objects of a capture, and how far the next ones are.
 #[derive(Debug)]
 pub struct Journal {
     dir: PathBuf,
@@ -144,21 +144,27 @@ impl Journal {
         self.in_progress.close();
     }
 
-    /// What finds out whether the journal can be written. Waits for the disk.
+    /// Opens the files, if they are not open.
     ///
     /// # Errors
-    /// When the file system refuses another handle.
-    pub fn probe(&mut self) -> io::Result<impl Fn() -> io::Result<()> + Send + use<>> {
+    /// When the file system refuses.
+    pub fn open_files(&mut self) -> io::Result<()> {
+        self.files().map(drop)
+    }
+
+    /// Finds out whether the journal can be written. Waits for the disk.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn probe(&mut self) -> io::Result<()> {
         let end = self.end;
-        let file = self.files()?.journal.try_clone()?;
-        Ok(move || {
-            let before = file.metadata()?.len().max(end);
-            // Half a line: after a crash it is read as no line.
-            let written = (&file).write_all(b" ").and_then(|()| file.sync_data());
-            file.set_len(before)?;
-            reserve(&file);
-            written
-        })
+        let mut file = &self.files()?.journal;
+        let before = file.metadata()?.len().max(end);
+        // Half a line: after a crash it is read as no line.
+        let written = file.write_all(b" ").and_then(|()| file.sync_data());
+        file.set_len(before)?;
+        reserve(file);
+        written
     }
 
     /// Adds an object. Waits for the disk.
@@ -185,7 +191,7 @@ impl Journal {
         self.totals.add(&entry);
         let number = object_number(&entry.object.name).unwrap_or_else(|| self.next());
         self.last = Some((number, entry));
-        self.in_progress.clear();
+        self.in_progress.complete(number);
         Ok(())
     }
 
@@ -219,6 +225,12 @@ impl Journal {
         self.in_progress.of(number)
     }
 
+    /// What the store holds of each object that is not complete.
+    #[must_use]
+    pub fn all_kept(&self) -> BTreeMap<u32, Checkpoint> {
+        self.in_progress.all()
+    }
+
     /// How far the delivery is: complete objects, and bytes of the next one. It grows, unless a store loses something.
     #[must_use]
     pub fn reached(&self) -> (u32, u64) {
@@ -230,9 +242,9 @@ impl Journal {
         self.in_progress.keep(number, checkpoint);
     }
 
-    /// Forgets what a store holds of the next object, which then begins again. Waits for the disk.
-    pub fn forget(&mut self) {
-        self.in_progress.clear();
+    /// Forgets what a store holds of object `number`, which then begins again. Waits for the disk.
+    pub fn forget(&mut self, number: u32) {
+        self.in_progress.forget(number);
     }
 
     /// Where a merge goes on.

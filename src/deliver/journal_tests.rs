@@ -1,7 +1,7 @@
 //! The journal after crashes and on damaged disks. Owns these expectations.
 
 use super::*;
-use crate::job::CaptureId;
+use crate::job::{CaptureId, PartId};
 use crate::pcap::ObjectFormat;
 use std::fs;
 
@@ -24,7 +24,7 @@ fn named(name: String, n: u64) -> Entry {
 
 /// Entry `n` as a delivery writes it.
 fn entry(id: &CaptureId, n: u32) -> Entry {
-    named(super::super::manifest::object_name(id, n, ObjectFormat::default()), u64::from(n))
+    named(super::super::manifest::object_name(&PartId::alone(id), n, ObjectFormat::default()), u64::from(n))
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_line_that_was_cut_by_a_crash_was_never_written_and_is_written_over() {
     }
     let mut journal = Journal::open(dir.path()).unwrap();
     assert_eq!((Journal::read(dir.path()).unwrap(), journal.start(1).object), (vec![entry(0)], 1));
-    (journal.probe().unwrap())().unwrap();
+    journal.probe().unwrap();
     journal.append(entry(5)).unwrap();
     let journal = Journal::open(dir.path()).unwrap();
     assert_eq!(Journal::read(dir.path()).unwrap(), [entry(0), entry(5)]);
@@ -116,7 +116,7 @@ fn a_journal_without_a_copy_is_read_as_before_there_were_copies() {
 fn a_line_of_a_newer_program_is_read_and_one_of_an_older_program_too() {
     let dir = tempfile::tempdir().unwrap();
     let id = CaptureId::random();
-    let name = |n| super::super::manifest::object_name(&id, n, ObjectFormat::default());
+    let name = |n| super::super::manifest::object_name(&PartId::alone(&id), n, ObjectFormat::default());
     let older = format!(
         r#"{{"object":{{"name":"{}","bytes":24,"packets":0,"first_ns":0,"last_ns":0,"sha256":""}},"cuts":[{{"sequence":1,"offset":0}}],"is_last":false}}"#,
         name(0)

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a manifest that [`Manifest::parse`] takes names only its own capture's objects, in order, as plain file names.
 
-use crate::job::{AccountId, CaptureId, ClockSteps, Kind, Ledger, ObjectInfo, StopReason};
+use crate::job::{AccountId, CaptureId, ClockSteps, Kind, Ledger, ObjectInfo, PartId, Site, StopReason};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use jiff::Timestamp;
@@ -15,36 +15,32 @@ pub const MANIFEST_VERSION: u32 = 1;
 /// Largest manifest that is read: a million objects' worth. What is larger is somebody else's, and memory.
 pub(super) const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
-/// Name of object `index` of a capture, from 0: `pcap_<id>.pcap`, `pcap_<id>_0001.pcap` and so on, with the ending of its
-/// format.
+/// Name of object `index` of a part, from 0: `pcap_<id>.pcap`, `pcap_<id>_0001.pcap` and so on, with the ending of its
+/// format. See [`PartId`] for names of hosts of a fleet.
 #[must_use]
-pub fn object_name(id: &CaptureId, index: u32, format: ObjectFormat) -> String {
-    let extension = format.extension();
+pub fn object_name(part: &PartId, index: u32, format: ObjectFormat) -> String {
+    let (stem, extension) = (part.stem(), format.extension());
     match index {
-        0 => format!("pcap_{id}{extension}"),
-        index => format!("pcap_{id}_{index:04}{extension}"),
+        0 => format!("{stem}{extension}"),
+        index => format!("{stem}_{index:04}{extension}"),
     }
 }
 
 /// The number of an object by its name; none if the name is not one of [`object_name`].
 pub(super) fn object_number(name: &str) -> Option<u32> {
-    let rest = name.strip_prefix("pcap_")?.get(32..)?;
-    match rest.strip_prefix('_') {
-        None => rest.starts_with('.').then_some(0),
-        Some(digits) => digits.split('.').next()?.parse().ok(),
-    }
+    PartId::parse(name).map(|(_, number)| number)
 }
 
-/// Name of a capture's manifest.
+/// Name of a part's manifest.
 #[must_use]
-pub fn manifest_name(id: &CaptureId) -> String {
-    format!("pcap_{id}.json")
+pub fn manifest_name(part: &PartId) -> String {
+    format!("{}.json", part.stem())
 }
 
-/// Name of the signature of a capture's manifest: 64 bytes, Ed25519.
+/// Name of the signature of a part's manifest: 64 bytes, Ed25519.
 #[must_use]
-pub fn signature_name(id: &CaptureId) -> String {
-    format!("{}.sig", manifest_name(id))
+pub fn signature_name(part: &PartId) -> String {
+    format!("{}.sig", manifest_name(part))
 }
 
 /// The limits that were asked for.
@@ -72,6 +68,9 @@ pub struct Manifest {
     pub host: String,
     /// Its data centre.
     pub colo: String,
+    /// Whether the host is one of a fleet: this is its part of the capture, and the objects' names have data centre and host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_part: bool,
     /// `simple` or `full`.
     pub kind: Kind,
     /// As sent.
@@ -141,6 +140,14 @@ pub enum ManifestError {
         /// As written.
         id: String,
     },
+    /// A part of a host that cannot be one.
+    #[error("data centre {colo:?} and host {host:?} name no host of a fleet")]
+    Site {
+        /// As written.
+        colo: String,
+        /// As written.
+        host: String,
+    },
     /// An object has a name that is not its own.
     #[error("object {index} is named {found:?} and must be named {expected:?}")]
     Name {
@@ -172,8 +179,12 @@ impl Manifest {
         if CaptureId::parse(manifest.id.as_str()).is_none() {
             return Err(ManifestError::Id { id: manifest.id.to_string() });
         }
+        let part = manifest.part();
+        if part.site.is_some() != manifest.is_part {
+            return Err(ManifestError::Site { colo: manifest.colo, host: manifest.host });
+        }
         for (index, object) in (0u32..).zip(&manifest.objects) {
-            let expected = object_name(&manifest.id, index, manifest.object_format());
+            let expected = object_name(&part, index, manifest.object_format());
             if object.name != expected {
                 return Err(ManifestError::Name {
                     index: index as usize,
@@ -183,6 +194,13 @@ impl Manifest {
             }
         }
         Ok(manifest)
+    }
+
+    /// What it is the manifest of, as the names of its objects say.
+    #[must_use]
+    pub fn part(&self) -> PartId {
+        let site = self.is_part.then(|| Site::new(&self.colo, &self.host)).flatten();
+        PartId { capture: self.id.clone(), site }
     }
 
     /// What its objects' names end with.
@@ -213,6 +231,7 @@ pub(crate) mod tests {
             account: None,
             host: "cap1".to_owned(),
             colo: "ord02".to_owned(),
+            is_part: false,
             kind: Kind::Full,
             filter_v1: FilterV1::default(),
             limits: Limits { time_limit: 300.0, packet_limit: Some(10_000), byte_limit: None },
@@ -244,10 +263,31 @@ pub(crate) mod tests {
         let id = CaptureId::random();
         let mut manifest = empty(&id);
         manifest.account = Some(AccountId("023e".to_owned()));
-        manifest.objects =
-            (0..2).map(|index| object(object_name(&id, index, ObjectFormat::default()))).collect();
+        manifest.objects = (0..2)
+            .map(|index| object(object_name(&manifest.part(), index, ObjectFormat::default())))
+            .collect();
         assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
         assert_eq!(manifest.objects[1].name, format!("pcap_{id}_0001.pcap"));
+        assert!(!String::from_utf8(manifest.to_json().unwrap()).unwrap().contains("is_part"));
+    }
+
+    #[test]
+    fn the_manifest_of_a_part_names_its_own_objects_and_no_other_host_s() {
+        let id = CaptureId::random();
+        let mut manifest = Manifest { is_part: true, ..empty(&id) };
+        assert_eq!(manifest_name(&manifest.part()), format!("pcap_{id}_ord02_cap1.json"));
+        manifest.objects = vec![object(format!("pcap_{id}_ord02_cap1.pcap"))];
+        assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
+        for name in ["", "_ord02_cap2", "_ord03_cap1", "_cap1"] {
+            manifest.objects = vec![object(format!("pcap_{id}{name}.pcap"))];
+            let error = Manifest::parse(&manifest.to_json().unwrap()).unwrap_err();
+            assert!(matches!(error, ManifestError::Name { .. }), "{error}");
+        }
+        for host in ["../cap1", "0001"] {
+            let manifest = Manifest { host: host.to_owned(), ..manifest.clone() };
+            let error = Manifest::parse(&manifest.to_json().unwrap()).unwrap_err();
+            assert!(matches!(error, ManifestError::Site { .. }), "{error}");
+        }
     }
 
     #[test]
@@ -282,7 +322,7 @@ pub(crate) mod tests {
         for number in [0, 1, 9_999, 10_000, 402_000] {
             for container in [Container::Pcap, Container::PcapNg] {
                 let format = ObjectFormat { container, ..ObjectFormat::default() };
-                assert_eq!(object_number(&object_name(&id, number, format)), Some(number));
+                assert_eq!(object_number(&object_name(&PartId::alone(&id), number, format)), Some(number));
             }
         }
         assert_eq!(object_number("pcap_x.pcap").or(object_number("other")), None);

@@ -9,15 +9,19 @@ mod delivery;
 mod inherit;
 pub mod journal;
 mod line;
+mod lineup;
 mod manifest;
+mod object;
 pub mod orphan;
 mod pace;
+mod parts;
 mod places;
 mod publish;
 mod record;
 mod relay;
 mod report;
 mod retry;
+mod round;
 mod route;
 mod seek;
 mod sign;
@@ -32,6 +36,7 @@ pub use manifest::{
     Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
 };
 pub use pace::{Load, Pace, PaceRules, PaceView};
+pub use parts::{is_manifest, manifests, objects};
 pub use places::{AtWork, Places};
 pub(crate) use publish::put_manifest;
 pub(crate) use record::discard;
@@ -42,6 +47,7 @@ pub(crate) use route::{Route, sweep_store};
 pub(crate) use seek::{find_manifest, has_remains, queues_of};
 pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
 pub use verify::{
-    Bucket, Finding, Place, Step, Verified, VerifyError, read_manifest, verify, verify_at, verify_file,
+    Bucket, Directory, Finding, Place, Step, Verified, VerifyError, read_manifest, verify, verify_at,
+    verify_file,
 };
 pub(crate) use words::Words;

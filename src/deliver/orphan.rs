@@ -7,7 +7,7 @@ use super::journal::{Entry, Journal};
 use super::manifest::{Limits, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
 use super::record::{CaptureRecord, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
-use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, StopReason};
+use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, PartId, StopReason};
 use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
 use crate::matcher::FilterV1;
 use crate::merge::{self, Consumed, MergeError, Shape, Start};
@@ -198,6 +198,17 @@ impl Orphan {
         Ok(left)
     }
 
+    /// What its names are made of: as its record says, or else its objects' names.
+    fn part(&self) -> PartId {
+        let by_name = || Some(PartId::parse(&self.entries.first()?.object.name)?.0);
+        let told = match &self.record {
+            Some(record) => Some(record.job.part()),
+            None => by_name(),
+        };
+        let is_its_own = |part: &PartId| part.capture == self.summary.id;
+        told.filter(is_its_own).unwrap_or_else(|| PartId::alone(&self.summary.id))
+    }
+
     /// Whether the dead process had delivered every object.
     fn is_complete(&self) -> bool {
         self.entries.last().is_some_and(|entry| entry.is_last)
@@ -296,7 +307,7 @@ impl Orphan {
         }
         if goes_on && self.passed_over {
             // Objects are in order of time: segments that are in none cannot be inserted between them.
-            return Err(RecoverError::Exists { name: manifest_name(&self.summary.id) });
+            return Err(RecoverError::Exists { name: manifest_name(&self.part()) });
         }
         let new = if self.is_complete() && !self.passed_over {
             Vec::new()
@@ -304,7 +315,7 @@ impl Orphan {
             self.merge_into(store, goes_on).await?
         };
         let manifest = self.manifest(goes_on, new).map_err(PublishError::from)?;
-        let name = manifest_name(&manifest.manifest.id);
+        let name = manifest_name(&manifest.manifest.part());
         let Some(bytes) = store.size(&name).await? else {
             publish_manifest(store, &manifest, None).await?;
             return Ok(Some(manifest.manifest));
@@ -355,7 +366,7 @@ impl Orphan {
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
         thread.map_err(|e| RecoverError::Thread(e.to_string()))?;
         let mut unnoted = |_: ObjectInfo, _: Consumed| Ok(());
-        let delivered = deliver(store, &self.summary.id, format, object, merged, &mut unnoted).await;
+        let delivered = deliver(store, &self.part(), format, object, merged, &mut unnoted).await;
         // A merge that failed closed the channel, which delivery reports as an interruption: the cause is the merge's.
         match (outcome.await, delivered) {
             (_, Err(e)) if !matches!(e, UploadError::Interrupted { .. }) => Err(e.into()),
@@ -408,12 +419,16 @@ impl Orphan {
         let format = record.map_or_else(ObjectFormat::default, |record| record.format);
         let (job, request) = (record.map(|r| &r.job), record.map(|r| &r.job.request));
         let first = Timestamp::from_nanosecond(i128::from(self.summary.first_ns)).unwrap_or_default();
+        let site = self.part().site;
+        let this_host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let asked_colo = || request.and_then(|request| request.colo.clone()).unwrap_or_default();
         Settled::new(Manifest {
             version: MANIFEST_VERSION,
             id: self.summary.id.clone(),
             account: request.map(|request| request.account.clone()),
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            colo: request.and_then(|request| request.colo.clone()).unwrap_or_default(),
+            host: site.as_ref().map_or_else(this_host, |site| site.host().to_owned()),
+            colo: site.as_ref().map_or_else(asked_colo, |site| site.colo().to_owned()),
+            is_part: site.is_some(),
             kind: request.map_or(Kind::Full, |request| request.kind),
             filter_v1: request.map_or_else(FilterV1::default, |request| request.filter.clone()),
             limits: Limits {

@@ -57,7 +57,7 @@ async fn put_once(
         }
     };
     let manifest = &settled.manifest;
-    let name = manifest_name(&manifest.id);
+    let name = manifest_name(&manifest.part());
     let words = |e: UploadError| route.words(&e);
     let store = route.open().await.map_err(words)?;
     let there = match store.size(&name).await {
@@ -108,7 +108,7 @@ mod tests {
         };
         let manifest = empty_manifest(&CaptureId::random());
         std::fs::create_dir(&route.simple_dir).unwrap();
-        let there = route.simple_dir.join(manifest_name(&manifest.id));
+        let there = route.simple_dir.join(manifest_name(&manifest.part()));
         // More than there is memory, and no byte of it on the disk.
         std::fs::File::create(&there).unwrap().set_len(1 << 42).unwrap();
         let put = async || put_once(&route, temp.path(), &manifest, &mut None, None).await;

@@ -349,7 +349,7 @@ mod tests {
         let mut manifest = crate::deliver::empty_manifest(&CaptureId::random());
         let dir = spool.path().join(manifest.id.as_str());
         assert!(settle(&dir, manifest.clone()).is_err(), "its objects are not known");
-        let name = crate::deliver::object_name(&manifest.id, 0, ObjectFormat::default());
+        let name = crate::deliver::object_name(&manifest.part(), 0, ObjectFormat::default());
         manifest.objects = vec![ObjectInfo { name, ..ObjectInfo::default() }];
         assert_eq!(settle(&dir, manifest.clone()).unwrap().manifest, manifest);
         assert_eq!(settled(&dir).unwrap(), Some(manifest.clone()));
@@ -461,7 +461,7 @@ mod tests {
             let found = sweep(&spool, |_| Known::Ended).unwrap();
             assert_eq!(found.failed.iter().map(|record| &record.job.id).collect::<Vec<_>>(), [&id]);
         }
-        swept(&spool, std::slice::from_ref(&id));
+        swept(&spool, &[record.job.part()]);
         assert!(!dir.exists());
     }
 

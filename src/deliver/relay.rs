@@ -7,7 +7,7 @@
 use super::manifest::{ManifestError, manifest_name, object_name, signature_name};
 use super::record::Settled;
 use super::sign::SigningKey;
-use crate::job::{CaptureId, ObjectInfo};
+use crate::job::{ObjectInfo, PartId};
 use crate::merge::{Consumed, Output, Summary};
 use crate::pcap::ObjectFormat;
 use crate::spool::Segment;
@@ -54,9 +54,22 @@ pub trait DeliveryRecord: Send {
         Box::pin(std::future::ready(()))
     }
 
-    /// Drops the checkpoint of the object in progress.
-    fn forget(&mut self) -> Noted<'_> {
+    /// Drops the checkpoint of object `number`.
+    fn forget(&mut self, number: u32) -> Noted<'_> {
+        let _not_kept = number;
         Box::pin(std::future::ready(()))
+    }
+
+    /// Whether the store may have object `number` already, which nobody recorded. `first`: it is the delivery's first one.
+    fn may_be_there(&self, number: u32, first: bool) -> bool {
+        let _any = number;
+        first
+    }
+
+    /// Waits until the object, all of which is made, may become visible.
+    fn may_finish<'a>(&'a mut self, consumed: &'a Consumed) -> Pending<'a, ()> {
+        let _at_once = consumed;
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
@@ -67,7 +80,7 @@ impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> DeliveryR
     }
 }
 
-/// Streams a capture's objects, from number `first`, into a store until the merge ends. `record` hears of each complete object.
+/// Streams the objects of a part of a capture, from number `first`, into a store until the merge ends. `record` hears of each complete object.
 ///
 /// The store may have the first object already, from a process that died before it could record so. If it is the same, it is not
 /// sent again. If the store has a part of it and `record` has a checkpoint, only the rest is sent.
@@ -79,7 +92,7 @@ impl<F: FnMut(ObjectInfo, Consumed) -> Result<(), UploadError> + Send> DeliveryR
 /// has its checkpoint.
 pub async fn deliver(
     store: &dyn ObjectStore,
-    id: &CaptureId,
+    part: &PartId,
     format: ObjectFormat,
     first: u32,
     outputs: Receiver<Output>,
@@ -88,7 +101,7 @@ pub async fn deliver(
     let mut infos = Vec::new();
     let mut never: Leave<'_> = Box::pin(std::future::pending());
     let object = (format, first);
-    relay((store, id), object, outputs, record, Some(&mut infos), &mut never).await.map(|()| infos)
+    relay((store, part), object, outputs, record, Some(&mut infos), &mut never).await.map(|()| infos)
 }
 
 /// Ends when a delivery has to stop where it is.
@@ -109,14 +122,14 @@ pub(super) async fn unless<T>(
 /// As [`deliver`], from object `first` on; the objects are added to `infos`, if somebody wants them. It stops with
 /// [`UploadError::Displaced`] when `leave` says so, and never while `record` notes a complete object.
 pub(super) async fn relay(
-    (store, id): (&dyn ObjectStore, &CaptureId),
+    (store, part): (&dyn ObjectStore, &PartId),
     (format, first): (ObjectFormat, u32),
     mut outputs: Receiver<Output>,
     record: &mut dyn DeliveryRecord,
     infos: Option<&mut Vec<ObjectInfo>>,
     leave: &mut Leave<'_>,
 ) -> Result<(), UploadError> {
-    let mut relay = Relay { store, id, format, first, record, open: None, done: 0, infos };
+    let mut relay = Relay { store, part, format, first, record, open: None, done: 0, infos };
     let result = relay.run(&mut outputs, leave).await;
     drop(outputs);
     // A store that does not answer would not answer an abort either; the sweep at the delivery's end removes what is left.
@@ -153,15 +166,15 @@ pub async fn publish_manifest(
 ) -> Result<(), PublishError> {
     let Settled { manifest, json } = settled;
     if let Some(key) = key {
-        store.put(&signature_name(&manifest.id), key.sign(json).into()).await?;
+        store.put(&signature_name(&manifest.part()), key.sign(json).into()).await?;
     }
-    store.put(&manifest_name(&manifest.id), json.clone().into()).await?;
+    store.put(&manifest_name(&manifest.part()), json.clone().into()).await?;
     Ok(())
 }
 
 struct Relay<'a> {
     store: &'a dyn ObjectStore,
-    id: &'a CaptureId,
+    part: &'a PartId,
     format: ObjectFormat,
     first: u32,
     record: &'a mut dyn DeliveryRecord,
@@ -209,7 +222,7 @@ impl Relay<'_> {
                 Output::Whole(segment) => unless(leave, self.link(segment)).await?,
                 Output::Chunk(bytes) => unless(leave, self.write(bytes)).await?,
                 Output::End(summary, consumed) => {
-                    let info = unless(leave, self.end(summary)).await?;
+                    let info = unless(leave, self.end(summary, &consumed)).await?;
                     self.record.complete(info, consumed).await?;
                 }
             }
@@ -224,10 +237,11 @@ impl Relay<'_> {
         if self.open.is_some() || u64::from(number) != u64::from(self.first) + u64::from(self.done) {
             return Err(UploadError::OutOfOrder { what: "an object's beginning" });
         }
-        let name = object_name(self.id, number, self.format);
+        let name = object_name(self.part, number, self.format);
         let mut open = Open { number, name, bytes: 0, writer: None, held: None, kept: false };
         let kept = if number == self.first { self.record.kept(number) } else { None };
-        let is_there = number == self.first && Self::is_there(self.store, &open.name).await?;
+        let may_be_there = self.record.may_be_there(number, number == self.first);
+        let is_there = may_be_there && Self::is_there(self.store, &open.name).await?;
         if !is_there {
             match kept {
                 Some(checkpoint) => self.resume(&mut open, &checkpoint).await?,
@@ -254,17 +268,17 @@ impl Relay<'_> {
             Ok(resumed) => resumed,
             Err(error) => {
                 if !error.may_pass() {
-                    self.record.forget().await;
+                    self.record.forget(open.number).await;
                 }
                 return Err(error);
             }
         };
         open.writer = Some(writer);
         if bytes == 0 {
-            tracing::info!(capture = %self.id, object = open.name, "upload starts from the beginning: the store holds nothing of it");
-            self.record.forget().await;
+            tracing::info!(capture = %self.part.capture, object = open.name, "upload starts from the beginning: the store holds nothing of it");
+            self.record.forget(open.number).await;
         } else {
-            tracing::info!(capture = %self.id, object = open.name, bytes, "upload continues behind what the store holds");
+            tracing::info!(capture = %self.part.capture, object = open.name, bytes, "upload continues behind what the store holds");
             open.kept = true;
             let confirmed = checkpoint.crc32c_of(bytes);
             open.held = Some(Prefix { bytes_left: bytes, merged: Running::after(0), confirmed });
@@ -278,7 +292,7 @@ impl Relay<'_> {
             && self.record.frees()
             && writer.link(segment.path, segment.bytes).await?
         {
-            tracing::debug!(capture = %self.id, "the object is a segment, and the store takes the file");
+            tracing::debug!(capture = %self.part.capture, "the object is a segment, and the store takes the file");
         }
         Ok(())
     }
@@ -321,15 +335,15 @@ impl Relay<'_> {
 
     /// Discards the store's part of the open object, which then starts from its beginning.
     async fn discard(&mut self, error: UploadError) -> UploadError {
-        self.record.forget().await;
         if let Some(open) = &mut self.open {
+            self.record.forget(open.number).await;
             open.kept = false;
         }
         error
     }
 
     /// Completes the open object, but only if it has the size that the merge counted: a wrong one never becomes visible.
-    async fn end(&mut self, summary: Summary) -> Result<ObjectInfo, UploadError> {
+    async fn end(&mut self, summary: Summary, consumed: &Consumed) -> Result<ObjectInfo, UploadError> {
         let unbegun = || UploadError::OutOfOrder { what: "an object's end" };
         let open = self.open.as_mut().ok_or_else(unbegun)?;
         COUNTS.merged_object();
@@ -342,9 +356,10 @@ impl Relay<'_> {
             self.note().await;
             settled?;
         }
+        self.record.may_finish(consumed).await?;
         let Open { name, writer, .. } = self.open.take().ok_or_else(unbegun)?;
         match writer {
-            None => adopt(self.store, self.id, &name, &summary).await?,
+            None => adopt(self.store, self.part, &name, &summary).await?,
             Some(writer) => {
                 let stored = writer.finish().await?;
                 if stored.bytes != summary.bytes {
@@ -362,7 +377,7 @@ impl Relay<'_> {
             sha256: summary.sha256,
             content: summary.content,
         };
-        tracing::info!(capture = %self.id, object = info.name, bytes = info.bytes, "object is complete");
+        tracing::info!(capture = %self.part.capture, object = info.name, bytes = info.bytes, "object is complete");
         COUNTS.object(info.bytes);
         self.done += 1;
         if let Some(infos) = &mut self.infos {
@@ -375,7 +390,7 @@ impl Relay<'_> {
 /// Compares the store's object with the merge's. A different one is not ours and stays.
 async fn adopt(
     store: &dyn ObjectStore,
-    id: &CaptureId,
+    part: &PartId,
     name: &str,
     summary: &Summary,
 ) -> Result<(), UploadError> {
@@ -400,7 +415,7 @@ async fn adopt(
     if sha256 != summary.sha256 {
         return Err(exists());
     }
-    tracing::info!(capture = %id, object = name, "object was complete already");
+    tracing::info!(capture = %part.capture, object = name, "object was complete already");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Delivery against a directory and against a store that remembers parts. Owns both's expectations.
 
 use super::*;
+use crate::job::CaptureId;
 use crate::upload::FileStore;
 use crate::upload::crc32c;
 use crate::upload::{Kept, KeptPart};
@@ -37,7 +38,8 @@ async fn deliver_all(outputs: Vec<Output>) -> (Result<Vec<ObjectInfo>, UploadErr
         reported += consumed.segments.len();
         Ok(())
     };
-    let result = deliver(&store, &id, ObjectFormat::default(), 0, receiver, &mut record).await;
+    let result =
+        deliver(&store, &PartId::alone(&id), ObjectFormat::default(), 0, receiver, &mut record).await;
     feed.await.unwrap();
     let names = std::fs::read_dir(dir.path()).unwrap();
     let names = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -225,7 +227,7 @@ impl DeliveryRecord for Journalled {
         Box::pin(async {})
     }
 
-    fn forget(&mut self) -> Noted<'_> {
+    fn forget(&mut self, _number: u32) -> Noted<'_> {
         self.0 = None;
         Box::pin(async {})
     }
@@ -246,7 +248,7 @@ async fn try_once(
     }
     sender.send(end(chunks.iter().map(|text| text.len() as u64).sum())).await.unwrap();
     drop(sender);
-    deliver(store, &CaptureId::random(), ObjectFormat::default(), 0, receiver, record).await
+    deliver(store, &PartId::alone(&CaptureId::random()), ObjectFormat::default(), 0, receiver, record).await
 }
 
 #[tokio::test]

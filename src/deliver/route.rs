@@ -4,7 +4,7 @@
 //! before anything is written, unless the store itself holds every request against the bucket's owner.
 
 use super::words::Words;
-use crate::job::{AccountId, BucketTerms, CaptureId, Destination};
+use crate::job::{AccountId, BucketTerms, Destination, PartId};
 use crate::ownership::{BucketKeys, LookedAt};
 use crate::upload::{FileStore, ObjectStore, Stores, Sweep, UploadError, within};
 use jiff::Timestamp;
@@ -85,11 +85,11 @@ impl Route {
     }
 }
 
-/// Removes what unfinished uploads of these captures left in the one place where they went. It costs the bucket's owner
+/// Removes what unfinished uploads of these parts left in the one place where they went. It costs the bucket's owner
 /// money and nobody any packets, so that a failure is a warning. Whether nothing is left.
-pub(crate) async fn sweep_store(route: &Route, captures: &[CaptureId]) -> bool {
-    let ours = |id: &CaptureId| captures.contains(id);
-    // Nothing of these captures is in progress: there is no time after which something could be.
+pub(crate) async fn sweep_store(route: &Route, parts: &[PartId]) -> bool {
+    let ours = |part: &PartId| parts.contains(part);
+    // Nothing of these is in progress: there is no time after which something could be.
     let sweep = Sweep { ours: &ours, known: &[], before: Timestamp::MAX };
     let mut left = SWEEPS;
     let swept = loop {
@@ -108,7 +108,7 @@ pub(crate) async fn sweep_store(route: &Route, captures: &[CaptureId]) -> bool {
         Ok(0) => {}
         Ok(uploads) => tracing::info!(uploads, "leftovers of uploads were removed"),
         Err(error) => tracing::warn!(
-            %error, ?captures,
+            %error, parts = ?parts.iter().map(PartId::stem).collect::<Vec<_>>(),
             "leftovers of uploads could not be removed; the next start tries again, and a lifecycle rule of the bucket does it too"
         ),
     }

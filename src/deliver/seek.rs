@@ -7,7 +7,7 @@ use super::manifest::{MANIFEST_BYTES_MAX, Manifest, manifest_name};
 use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::Route;
 use super::words::Words;
-use crate::job::CaptureId;
+use crate::job::PartId;
 use crate::spool::place;
 use crate::upload::UploadError;
 use std::path::Path;
@@ -37,18 +37,18 @@ pub(crate) fn queues_of(dir: &Path) -> usize {
     entries.filter_map(queue).max().unwrap_or(0)
 }
 
-/// Looks for a capture's manifest in its bucket, again and again while the bucket gives no answer.
+/// Looks for the manifest of this host's part in its bucket, again and again while the bucket gives no answer.
 ///
 /// # Errors
 /// [`Outcome::Left`] when the process ends first, [`Outcome::Failed`] when it cannot be found out.
 pub(crate) async fn find_manifest(
     route: &Route,
-    id: &CaptureId,
+    part: &PartId,
     mut retry: RetryPolicy,
 ) -> Result<Option<Manifest>, Outcome> {
     let mut attempts = Attempts::new(&retry);
     loop {
-        let error = match look(route, id).await {
+        let error = match look(route, part).await {
             Ok(found) => return Ok(found),
             Err(Sought::NoManifest(error)) => return Err(Outcome::Failed(Words::alike(error))),
             // A store that hides what is not there from those who may not list answers like this.
@@ -70,8 +70,8 @@ enum Sought {
     NoManifest(String),
 }
 
-async fn look(route: &Route, id: &CaptureId) -> Result<Option<Manifest>, Sought> {
-    let name = manifest_name(id);
+async fn look(route: &Route, part: &PartId) -> Result<Option<Manifest>, Sought> {
+    let name = manifest_name(part);
     let store = route.open().await.map_err(Sought::Store)?;
     let Some(bytes) = store.size(&name).await.map_err(Sought::Store)? else { return Ok(None) };
     if bytes > MANIFEST_BYTES_MAX {
@@ -79,8 +79,8 @@ async fn look(route: &Route, id: &CaptureId) -> Result<Option<Manifest>, Sought>
     }
     let json = store.get(&name, bytes).await.map_err(Sought::Store)?;
     let manifest = Manifest::parse(&json).map_err(|error| Sought::NoManifest(format!("{name}: {error}")))?;
-    if manifest.id != *id {
-        return Err(Sought::NoManifest(format!("{name} is the manifest of another capture")));
+    if manifest.part() != *part {
+        return Err(Sought::NoManifest(format!("{name} is the manifest of another capture or host")));
     }
     Ok(Some(manifest))
 }

@@ -7,7 +7,7 @@
 
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError, manifest_name, signature_name};
 use super::sign::{PublicKey, SIGNATURE_BYTES};
-use crate::job::{CaptureId, Imbalance, ObjectInfo};
+use crate::job::{CaptureId, Imbalance, ObjectInfo, PartId};
 use crate::pcap::{Compression, Container};
 use crate::pcap::{ReadError, Reader, Unpacked};
 use crate::upload::{ObjectStore, UploadError};
@@ -190,7 +190,19 @@ pub trait Place {
 }
 
 /// A directory.
-struct Directory(PathBuf);
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// The directory of a file, and the file's name.
+    #[must_use]
+    pub fn of(path: &Path) -> (Self, String) {
+        let dir = match path.parent() {
+            Some(dir) if dir != Path::new("") => dir,
+            _ => Path::new("."),
+        };
+        (Self(dir.to_owned()), path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    }
+}
 
 impl Place for Directory {
     fn open<'a>(&'a self, name: &str) -> io::Result<Box<dyn Read + 'a>> {
@@ -301,12 +313,8 @@ pub fn verify_file(
     key: Option<&PublicKey>,
     watch: &mut dyn FnMut(Step<'_>),
 ) -> Result<Verified, VerifyError> {
-    let dir = match path.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    verify_at(&Directory(dir.to_owned()), &name, key, watch)
+    let (dir, name) = Directory::of(path);
+    verify_at(&dir, &name, key, watch)
 }
 
 /// Checks the objects of a place against its manifest `name`; with a key, the manifest must also be signed by it.
@@ -371,7 +379,7 @@ pub fn read_manifest(
         .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_end(&mut json))
         .map_err(|source| VerifyError::Read { path: path(), source })?;
     let manifest = Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path(), source })?;
-    let expected = manifest_name(&manifest.id);
+    let expected = manifest_name(&manifest.part());
     if name != expected {
         return Err(VerifyError::Name { path: path(), id: manifest.id, expected });
     }
@@ -381,7 +389,7 @@ pub fn read_manifest(
 
 /// The signature's fault, if it has one.
 fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) -> Option<Finding> {
-    let name = signature_name(&manifest.id);
+    let name = signature_name(&manifest.part());
     let mut signature = Vec::new();
     let read = place.open(&name).and_then(|file| {
         // One byte more than any signature has, so that a longer one is none.
@@ -547,7 +555,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Files with the capture's name that are not in the manifest.
+/// Files with the capture's name that are not in the manifest, and of no other host's part either.
 fn foreign(
     place: &dyn Place,
     manifest_file: &str,
@@ -555,12 +563,15 @@ fn foreign(
     findings: &mut Vec<Finding>,
 ) -> Result<(), VerifyError> {
     let prefix = format!("pcap_{}", manifest.id);
-    let own = [manifest_name(&manifest.id), signature_name(&manifest.id), manifest_file.to_owned()];
+    let part = manifest.part();
+    let own = [manifest_name(&part), signature_name(&part), manifest_file.to_owned()];
     let mut known: HashSet<&str> = manifest.objects.iter().map(|object| &*object.name).collect();
     known.extend(own.iter().map(String::as_str));
     let names =
         place.list(&prefix).map_err(|source| VerifyError::Read { path: place.path(&prefix), source })?;
-    let foreign = names.into_iter().filter(|name| !known.contains(&**name));
+    let is_of_another =
+        |name: &str| manifest.is_part && PartId::parse(name).is_some_and(|(other, _)| other != part);
+    let foreign = names.into_iter().filter(|name| !known.contains(&**name) && !is_of_another(name));
     findings.extend(foreign.map(|name| Finding::Foreign { name }));
     Ok(())
 }

@@ -27,7 +27,7 @@ impl Capture {
                 writer.write(*ns, 1500, &[0xab; 60]).unwrap();
             }
             let bytes = writer.finish().unwrap();
-            let name = object_name(&manifest.id, index, ObjectFormat::default());
+            let name = object_name(&manifest.part(), index, ObjectFormat::default());
             fs::write(dir.path().join(&name), &bytes).unwrap();
             manifest.objects.push(ObjectInfo {
                 name,
@@ -75,7 +75,7 @@ impl Capture {
     }
 
     fn verify(&self) -> Verified {
-        let path = self.dir.path().join(manifest_name(&self.manifest.id));
+        let path = self.dir.path().join(manifest_name(&self.manifest.part()));
         fs::write(&path, self.manifest.to_json().unwrap()).unwrap();
         verify(&path, &mut |_| ()).unwrap()
     }
@@ -126,7 +126,7 @@ fn every_byte_of_an_object_counts() {
 #[test]
 fn missing_foreign_and_odd_files_are_named() {
     let capture = Capture::of(&[&[5], &[6]]);
-    let foreign = object_name(&capture.manifest.id, 2, ObjectFormat::default());
+    let foreign = object_name(&capture.manifest.part(), 2, ObjectFormat::default());
     fs::write(capture.dir.path().join(&foreign), "x").unwrap();
     fs::write(capture.dir.path().join("pcap_of_somebody_else.pcap"), "x").unwrap();
     assert_eq!(capture.findings(), [format!("{foreign}: is not in the manifest")]);
@@ -180,7 +180,7 @@ fn those_who_watch_see_every_byte_and_object() {
     let capture = Capture::of(&[&[5, 6], &[7]]);
     capture.verify();
     let (mut total, mut read, mut objects) = (0, 0, 0);
-    let path = capture.dir.path().join(manifest_name(&capture.manifest.id));
+    let path = capture.dir.path().join(manifest_name(&capture.manifest.part()));
     verify(&path, &mut |step| match step {
         Step::Begin(bytes) => total = bytes,
         Step::Read(bytes) => read += bytes,
@@ -194,9 +194,9 @@ fn those_who_watch_see_every_byte_and_object() {
 fn a_signature_is_asked_for_with_a_key_and_must_be_of_this_manifest() {
     let capture = Capture::of(&[&[5, 6]]);
     let key = crate::deliver::SigningKey::create(&capture.dir.path().join("key.pem")).unwrap();
-    let id = &capture.manifest.id;
+    let part = &capture.manifest.part();
     let (path, sig) =
-        (capture.dir.path().join(manifest_name(id)), capture.dir.path().join(signature_name(id)));
+        (capture.dir.path().join(manifest_name(part)), capture.dir.path().join(signature_name(part)));
     fs::write(&path, capture.manifest.to_json().unwrap()).unwrap();
     let findings = |key: &PublicKey| -> Vec<String> {
         verify_file(&path, Some(key), &mut |_| ()).unwrap().findings.iter().map(Finding::to_string).collect()
@@ -215,7 +215,7 @@ fn a_signature_is_asked_for_with_a_key_and_must_be_of_this_manifest() {
 #[test]
 fn a_store_is_held_to_its_manifest_as_a_directory_is() {
     let capture = Capture::of(&[&[5, 6], &[7]]);
-    let name = manifest_name(&capture.manifest.id);
+    let name = manifest_name(&capture.manifest.part());
     fs::write(capture.dir.path().join(&name), capture.manifest.to_json().unwrap()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = crate::upload::FileStore::new(capture.dir.path().to_owned());
@@ -225,8 +225,11 @@ fn a_store_is_held_to_its_manifest_as_a_directory_is() {
         verified.findings.iter().map(Finding::to_string).collect()
     };
     assert!(findings().is_empty());
-    fs::write(capture.dir.path().join(object_name(&capture.manifest.id, 2, ObjectFormat::default())), "x")
-        .unwrap();
+    fs::write(
+        capture.dir.path().join(object_name(&capture.manifest.part(), 2, ObjectFormat::default())),
+        "x",
+    )
+    .unwrap();
     assert_found(&findings(), &["is not in the manifest"]);
     let good = fs::read(capture.object(0)).unwrap();
     fs::write(capture.object(0), &good[..good.len() - 1]).unwrap();

@@ -39,7 +39,7 @@
 //! ```
 #![allow(unsafe_code)]
 
-use std::{fmt, marker::PhantomData, slice, sync::Arc};
+use std::{fmt, marker::PhantomData, slice, sync::Arc, time::Instant};
 
 use super::{
     opened::Opened,
@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     limits::BURST,
-    packet::{Burst, Source},
+    packet::{Burst, Pace, Source},
 };
 
 /// One RX queue of a started port. The port runs as long as one of its queues or its [`super::StartedPort`] lives. Its device can be
@@ -60,6 +60,8 @@ pub struct RxQueue {
     queue: u16,
     supply: Supply,
     shared: Arc<Shared>,
+    /// Of a software device that is not to give all that it could.
+    pace: Option<Pace>,
     /// DPDK lets one thread at a time use a queue: not Sync.
     _one_thread: PhantomData<*mut sys::rte_mbuf>,
 }
@@ -93,7 +95,14 @@ impl RxQueue {
     fn of(supply: Supply, queue: u16) -> Self {
         // SAFETY: pointers and integers, for which zero is a value.
         let arrays = unsafe { Box::<sys::trawl_burst>::new_zeroed().assume_init() };
-        Self { arrays, held: 0, queue, supply, shared: Shared::new(), _one_thread: PhantomData }
+        Self { arrays, held: 0, queue, supply, shared: Shared::new(), pace: None, _one_thread: PhantomData }
+    }
+
+    /// The same queue, which gives no more than that from now on.
+    #[must_use]
+    pub fn paced(mut self, pace: Option<Pace>) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// The end by which the port's owner takes the device away and gives another.
@@ -140,6 +149,31 @@ impl Source for RxQueue {
         if self.shared.is_asked() {
             self.shared.exchange(&mut self.supply);
         }
+        if self.pace.is_some() {
+            return self.receive_paced();
+        }
+        self.receive_all()
+    }
+}
+
+impl RxQueue {
+    /// As [`Source::receive`], once the pace lets it.
+    #[cold]
+    fn receive_paced(&mut self) -> RxBurst<'_> {
+        let now = Instant::now();
+        if self.pace.is_some_and(|pace| !pace.is_due(now)) {
+            self.arrays.wire_bytes = 0;
+            return RxBurst { queue: self };
+        }
+        let burst = self.receive_all();
+        if let Some(pace) = &mut burst.queue.pace {
+            pace.took(usize::from(burst.queue.held), now);
+        }
+        burst
+    }
+
+    #[inline]
+    fn receive_all(&mut self) -> RxBurst<'_> {
         let received = match &mut self.supply {
             // SAFETY: the port is started and the queue set up, as `_opened` lives; &mut self is the only user of the queue;
             // the arrays hold TRAWL_BURST elements.

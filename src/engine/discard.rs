@@ -17,6 +17,7 @@ const ATTEMPTS: u32 = 3;
 impl Engine {
     /// Removes the directory of a capture that was given up.
     pub(super) fn discard_dir(&self, serial: Serial) {
+        self.tell_part(serial);
         let Some(capture) = self.machine.capture(serial) else { return };
         let spool = Arc::clone(&self.planes.spool);
         let dir = spool.config().dir.join(capture.job.id.as_str());

@@ -21,7 +21,7 @@ use crate::worker::{Attachment, Budget, Ended, Sample, Window};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// What destinations that cannot be used cause in the log.
@@ -42,6 +42,11 @@ impl Engine {
                     writer.set(serial, version, self.with_series(serial, job));
                 }
             }
+            Effect::RecordObjects { id, first, objects } => {
+                if let Some(writer) = &self.writer {
+                    writer.append(id, first, objects);
+                }
+            }
             Effect::Place { serial } => self.place(serial),
             Effect::Deliver { serial } => self.deliver(serial, false),
             Effect::DeliverLeft { serial } => self.deliver(serial, true),
@@ -51,6 +56,16 @@ impl Engine {
                 self.stop_series(serial);
                 let generation = self.assignments.set(slot, None);
                 self.changes.push_back((generation, Change::Detach { serial, slot }));
+            }
+            Effect::Raise { serial, more } => {
+                if let Some(resources) = self.resources.get(&serial) {
+                    resources.budget.grant(more);
+                }
+            }
+            Effect::Lower { serial, reply, keep } => self.lower(serial, reply, keep),
+            Effect::Resample { serial, slot } => {
+                let sample = self.machine.capture(serial).and_then(|capture| capture.job.sample_one_in);
+                self.assignments.resample(slot, sample.and_then(Sample::new));
             }
             Effect::RefuseWrites { serial, failure } => self.planes.spool.refuse(serial, failure),
             Effect::Note { serial } => self.note(serial),
@@ -94,13 +109,20 @@ impl Engine {
     fn try_destination(&mut self, serial: Serial) {
         let Some(capture) = self.machine.capture(serial) else { return };
         let request = &capture.job.request;
+        let budget = match capture.adopted.map(|adopted| adopted.share) {
+            None => Budget::new(request.packet_limit, request.byte_limit),
+            Some(None) => Budget::new(None, None),
+            Some(Some(first)) => Budget::share(first),
+        };
         let resources = Resources {
-            budget: Arc::new(Budget::new(request.packet_limit, request.byte_limit)),
+            budget: Arc::new(budget),
             feed: Arc::new(Feed::new(capture.queues)),
             origin: Arc::new(self.origin(&capture.job)),
             capturing: watch::Sender::new(true),
             given_up: watch::Sender::new(None),
             series: None,
+            part: None,
+            dry: None,
         };
         let (mut route, time_max) = (self.route(&capture.job), self.planes.contact_time_max);
         let (id, account) = (capture.job.id.clone(), capture.job.request.account.clone());
@@ -191,7 +213,7 @@ impl Engine {
         };
         let end = Arc::new(Mutex::new(None));
         let delivery = Delivery {
-            id: capture.job.id.clone(),
+            part: capture.job.part(),
             dir: self.dir(capture),
             queues: capture.queues,
             shape: Shape {
@@ -207,6 +229,8 @@ impl Engine {
             reporter: self.delivery_reporter(serial, Arc::clone(&end)),
             places: Arc::clone(&self.planes.places),
             pace: Arc::clone(&self.planes.pace),
+            objects_max: self.planes.objects_in_flight,
+            cores: Arc::clone(&self.planes.delivery_cores),
             capturing: resources.capturing.subscribe(),
             frees: Mutex::default(),
         };
@@ -267,7 +291,7 @@ impl Engine {
         self.begin_series(serial);
         let Some(capture) = self.machine.capture(serial) else { return };
         let request = &capture.job.request;
-        let limit = Duration::from_secs_f64(request.time_limit);
+        let limit = capture.window_left(self.now().mono);
         let payer = self.tenants.payer(&request.account);
         let attachment = Attachment {
             serial,
@@ -365,15 +389,15 @@ impl Engine {
         else {
             return;
         };
-        let (route, id) = (self.route(&capture.job), capture.job.id.clone());
+        let (route, part) = (self.route(&capture.job), capture.job.part());
         let retry = self.retry_policy(resources, serial);
         let task = async move {
-            let found = match find_manifest(&route, &id, retry).await {
+            let found = match find_manifest(&route, &part, retry).await {
                 Ok(Some(manifest)) => Sought::Manifest(Box::new(manifest)),
                 Ok(None) => Sought::Nothing(None),
                 Err(Outcome::Left) => Sought::Left,
                 Err(Outcome::Failed(error) | Outcome::Gone(error)) => {
-                    tracing::error!(capture = %id, %error, "what became of a capture could not be found out");
+                    tracing::error!(capture = %part.capture, %error, "what became of a capture could not be found out");
                     Sought::Nothing(Some(error.into_customer()))
                 }
                 Err(Outcome::Done) => Sought::Nothing(None),
@@ -384,6 +408,7 @@ impl Engine {
     }
 
     fn release(&self, serial: Serial, remove: bool) {
+        self.tell_part(serial);
         let Some(capture) = self.machine.capture(serial) else { return };
         let (dir, spool) = (self.dir(capture), Arc::clone(&self.planes.spool));
         let task = move || {

@@ -2,12 +2,14 @@
 //!
 //! Invariant: API, CLI and fleet only parse into [`Action`]; no one else touches a capture.
 
+use super::adopt::{Adoption, PartState, Reclaimed, Steer};
 use super::{Listed, Overview, Settings, Standing, Wanted};
 use crate::history::Estimate;
 use crate::job::{AccountId, CaptureId, Job, KeptSeries, ObjectRange, Progress, Request};
 use crate::matcher::FilterV1;
+use crate::worker::Share;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Why an action was not done.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -73,6 +75,12 @@ pub enum Refusal {
         /// Whether the host's spool is full.
         is_short: bool,
     },
+    /// A host captures its part of a capture once.
+    #[error("this host has had its part of capture {0} before, and captures it once")]
+    Adopted(CaptureId),
+    /// A part for an account that this host does not have.
+    #[error("account {0} is not in this host's config")]
+    UnknownAccount(AccountId),
     /// What is on the host of a capture that takes packets cannot be dropped.
     #[error("capture {0} still takes packets; stop it first")]
     StillCapturing(CaptureId),
@@ -155,6 +163,14 @@ pub struct Asked {
 pub enum Action {
     /// Start a capture.
     Create(Box<Request>, oneshot::Sender<Result<Job, Refusal>>),
+    /// Start this host's part of a capture that another node accepted.
+    Adopt(Box<Adoption>, oneshot::Sender<Result<Job, Refusal>>),
+    /// Say something to a part.
+    Steer(AccountId, CaptureId, Steer, oneshot::Sender<Result<(), Refusal>>),
+    /// Lower a part's share to at most this; answered by how much.
+    Reclaim(AccountId, CaptureId, Share, oneshot::Sender<Result<Reclaimed, Refusal>>),
+    /// What is with a part, from now on.
+    Part(AccountId, CaptureId, oneshot::Sender<Result<watch::Receiver<PartState>, Refusal>>),
     /// The account's captures, newest first, at most [`crate::limits::LIST_CAPTURES_MAX`].
     List(AccountId, oneshot::Sender<Vec<Job>>),
     /// A page of the account's captures.
@@ -209,6 +225,48 @@ impl Handle {
     /// [`Refusal`] when it was not started.
     pub async fn create(&self, request: Request) -> Result<Job, Refusal> {
         self.ask(|reply| Action::Create(Box::new(request), reply)).await?
+    }
+
+    /// Starts this host's part of a capture that another node accepted. Only what this host lacks refuses it: an account, a slot, room
+    /// on its spool, a destination that takes objects.
+    ///
+    /// # Errors
+    /// [`Refusal::Adopted`] if it had the part before, and whatever else keeps it from being started.
+    pub async fn adopt(&self, adoption: Adoption) -> Result<Job, Refusal> {
+        self.ask(|reply| Action::Adopt(Box::new(adoption), reply)).await?
+    }
+
+    /// Says something to a part that has not ended.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    pub async fn steer(&self, account: AccountId, id: CaptureId, steer: Steer) -> Result<(), Refusal> {
+        self.ask(|reply| Action::Steer(account, id, steer, reply)).await?
+    }
+
+    /// Lowers the share of a part that has not ended to at most `keep`.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], also of a part that has no share.
+    pub async fn reclaim(
+        &self,
+        account: AccountId,
+        id: CaptureId,
+        keep: Share,
+    ) -> Result<Reclaimed, Refusal> {
+        self.ask(|reply| Action::Reclaim(account, id, keep, reply)).await?
+    }
+
+    /// What is with a part: the newest state, whenever it is looked at. Its last is that of the part's end.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    pub async fn part(
+        &self,
+        account: AccountId,
+        id: CaptureId,
+    ) -> Result<watch::Receiver<PartState>, Refusal> {
+        self.ask(|reply| Action::Part(account, id, reply)).await?
     }
 
     /// The account's captures, newest first.

@@ -152,8 +152,8 @@ impl LookBack {
         let store = FileStore::of_spool(self.dir.clone());
         let (covered, job) = (answer.covered, self.account(&answer, oldest_ns));
         let json = self.manifest(&job, covered).to_json().map_err(|e| e.to_string())?;
-        let object = (object_name(&job.id, 0, ObjectFormat::default()), Bytes::from(answer.pcap));
-        for (name, bytes) in [object, (manifest_name(&job.id), Bytes::from(json))] {
+        let object = (object_name(&job.part(), 0, ObjectFormat::default()), Bytes::from(answer.pcap));
+        for (name, bytes) in [object, (manifest_name(&job.part()), Bytes::from(json))] {
             again(|| store.put(&name, bytes.clone())).await.map_err(|e| e.to_string())?;
         }
         self.written.notify_one();
@@ -180,7 +180,7 @@ impl LookBack {
         job.sample_one_in = Some(answer.one_in).filter(|n| *n > 1);
         let sha256 = Sha256::digest(&answer.pcap).iter().map(|byte| format!("{byte:02x}")).collect();
         job.objects = vec![ObjectInfo {
-            name: object_name(&job.id, 0, ObjectFormat::default()),
+            name: object_name(&job.part(), 0, ObjectFormat::default()),
             bytes: answer.pcap.len() as u64,
             packets: answer.captured,
             first_ns: answer.first_ns,
@@ -230,6 +230,7 @@ impl LookBack {
             account: Some(job.request.account.clone()),
             host: self.host.clone(),
             colo: self.colo.clone(),
+            is_part: job.site.is_some(),
             kind: Kind::Simple,
             filter_v1: job.request.filter.clone(),
             limits: Limits {

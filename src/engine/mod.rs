@@ -10,6 +10,7 @@
 //! Invariant: nothing that this task does waits for a disk or a network, and every task that it starts answers with one input,
 //! also when it panics.
 
+mod adopt;
 mod discard;
 mod effects;
 mod estimate;
@@ -28,6 +29,7 @@ mod settings;
 mod tasks;
 
 pub use crate::history::Estimate;
+pub use adopt::{Adoption, PartStage, PartState, Reclaimed, Steer};
 pub use handle::{Action, Asked, Handle, Refusal};
 pub use listed::{Listed, Wanted};
 pub use machine::AccountBounds;
@@ -47,7 +49,7 @@ use machine::{Config, Counted, Input, Machine, Now, ReplyId, Serial};
 use planes::sum_slot;
 use restart::Inheritance;
 use roster::Assignments;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -75,6 +77,10 @@ struct Resources {
     given_up: watch::Sender<Option<String>>,
     /// Its counts over time, once it takes packets.
     series: Option<series::Began>,
+    /// What is with it, once another node asked.
+    part: Option<watch::Sender<adopt::PartState>>,
+    /// The smallest frame that waits for a share.
+    dry: Option<u64>,
 }
 
 /// A change that the workers have not all taken up yet.
@@ -87,6 +93,7 @@ enum Change {
 /// Who waits for an answer.
 enum Reply {
     Create(oneshot::Sender<Result<Job, Refusal>>),
+    Reclaim(oneshot::Sender<Result<Reclaimed, Refusal>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -108,6 +115,8 @@ pub struct Engine {
     reads: Arc<Turns>,
     replies: HashMap<ReplyId, Reply>,
     last_reply: ReplyId,
+    /// Parts of which the store is asked whether they were here before.
+    adopting: BTreeSet<CaptureId>,
     /// What happened and did not reach the machine yet.
     inputs: VecDeque<Input>,
     tasks: Channel<Input>,
@@ -152,6 +161,7 @@ impl Engine {
             resources: BTreeMap::new(),
             replies: HashMap::new(),
             last_reply: 0,
+            adopting: BTreeSet::new(),
             inputs: VecDeque::new(),
             tasks: mpsc::unbounded_channel(),
             events: mpsc::unbounded_channel(),
@@ -226,6 +236,10 @@ impl Engine {
                 let reply = self.reply(Reply::Create(reply));
                 self.feed(Input::Create { reply, id: CaptureId::random(), request, lags });
             }
+            Action::Adopt(adoption, reply) => self.adopt(adoption, reply),
+            Action::Steer(account, id, steer, reply) => self.steer((&account, id), steer, reply),
+            Action::Reclaim(account, id, keep, reply) => self.reclaim((&account, id), keep, reply),
+            Action::Part(account, id, reply) => self.part(account, id, reply),
             Action::Shutdown(reply) => {
                 let reply = self.reply(Reply::Shutdown(reply));
                 self.feed(Input::Shutdown { reply: Some(reply) });
@@ -275,6 +289,9 @@ impl Engine {
         self.inputs.push_back(input);
         let mut effects = Vec::new();
         while let Some(input) = self.inputs.pop_front() {
+            if let Input::Adopt { adoption, .. } = &input {
+                self.adopting.remove(&adoption.id);
+            }
             let now = self.now();
             self.machine.step(now, input, &mut effects);
             for effect in effects.drain(..) {
@@ -320,6 +337,7 @@ impl Engine {
         let of_accounts = shares.iter().map(|share| (AccountId(share.tenant().to_owned()), share.used()));
         let (held, of_accounts) = (self.planes.spool.held_bytes(), of_accounts.collect());
         self.feed(Input::Tick { held, of_accounts });
+        self.tell_parts();
     }
 
     /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
@@ -365,6 +383,7 @@ fn config(planes: &Planes, streams: usize) -> Config {
     Config {
         host: planes.host.clone(),
         colo: planes.colo.clone(),
+        site: planes.site.clone(),
         slots: planes.captures_max,
         admits: planes.admits,
         accounts: settings.accounts.len(),

@@ -6,7 +6,7 @@
 use super::machine::AccountBounds;
 use crate::deliver::{Pace, Places, SigningKey};
 use crate::history::History;
-use crate::job::{AccountId, Ledger, PortDrops};
+use crate::job::{AccountId, Ledger, PortDrops, Site};
 use crate::matcher::PrefixSet;
 use crate::ownership::BucketKeys;
 use crate::pcap::{ObjectFormat, Origin};
@@ -106,6 +106,8 @@ pub struct Planes {
     pub host: String,
     /// This host's colo.
     pub colo: String,
+    /// Both as names of objects have them, if this host is one of a fleet.
+    pub site: Option<Site>,
     /// What may change while the engine runs.
     pub settings: Settings,
     /// Captures that may be attached at once; at most [`crate::limits::CAPTURES_MAX`].
@@ -118,6 +120,10 @@ pub struct Planes {
     pub origin: Origin,
     /// Where deliveries wait for their turn.
     pub places: Arc<Places>,
+    /// Objects of one capture that are on their way at once, at most.
+    pub objects_in_flight: usize,
+    /// Where merges run; anywhere if empty.
+    pub delivery_cores: Arc<[usize]>,
     /// When they stand back for captures.
     pub pace: Arc<Pace>,
     /// Told when the files of simple captures have become more.

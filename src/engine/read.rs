@@ -44,6 +44,23 @@ fn page(
     Ok(Listed { jobs: jobs.into_iter().map(now).collect(), next, total })
 }
 
+/// The progress of a capture that is not at work.
+fn stored_progress(
+    jobs: &dyn JobStore,
+    account: &AccountId,
+    id: &CaptureId,
+    range: ObjectRange,
+) -> Result<Progress, Refusal> {
+    let failed = |error: StoreError| Refusal::Store(error.to_string());
+    let Stored { job, .. } =
+        jobs.get(account, id).map_err(failed)?.ok_or_else(|| Refusal::NotFound(id.clone()))?;
+    let mut found = progress(&job, range);
+    if job.objects_beside.is_some() {
+        found.objects = jobs.objects(account, id, range).map_err(failed)?;
+    }
+    Ok(found)
+}
+
 impl Engine {
     /// The counts of a capture up to now.
     pub(super) fn ledger(&self, capture: &Capture) -> Ledger {
@@ -95,8 +112,12 @@ impl Engine {
             account_bytes_max: self.machine.account_bounds().share,
         });
         let Some(serial) = self.find(&account, &id) else {
-            let found = move |job| Ok(Progress { spool, ..progress(&job, range) });
-            return self.stored(account, id, reply, found);
+            let jobs = Arc::clone(&self.planes.jobs);
+            tokio::task::spawn_blocking(move || {
+                let found = stored_progress(&*jobs, &account, &id, range);
+                let _caller_gone = reply.send(found.map(|found| Progress { spool, ..found }));
+            });
+            return;
         };
         let found = match self.machine.capture(serial) {
             Some(capture) => {
@@ -109,6 +130,24 @@ impl Engine {
             None => self.machine.look_back(serial).map(|look| progress(&look.view(), range)),
         };
         let found = found.map(|found| Progress { spool, ..found });
+        let in_store = self.machine.capture(serial).map(|capture| capture.objects(range).0);
+        if let (Some(in_store @ ObjectRange { count_max: 1.., .. }), Some(mut found)) =
+            (in_store, found.clone())
+        {
+            let jobs = Arc::clone(&self.planes.jobs);
+            tokio::task::spawn_blocking(move || {
+                let stored = jobs.objects(&account, &id, in_store);
+                let stored = stored.map_err(|error| Refusal::Store(error.to_string()));
+                let _caller_gone = reply.send(stored.map(|mut objects| {
+                    // Those that are still being recorded are listed once they are, and none behind them before.
+                    if objects.len() == in_store.count_max {
+                        objects.append(&mut found.objects);
+                    }
+                    Progress { objects, ..found }
+                }));
+            });
+            return;
+        }
         let _caller_gone = reply.send(found.ok_or(Refusal::NotFound(id)));
     }
 
@@ -299,7 +338,7 @@ impl Engine {
             kind: capture.job.request.kind,
             status: capture.job.status,
             ledger,
-            objects: capture.job.objects.len() as u64,
+            objects: capture.object_sums().objects,
             object_bytes: capture.object_bytes(),
             next_try_seconds: capture.next_try(now).map(|left| left.as_secs_f64()),
         };

@@ -6,7 +6,7 @@ use super::machine::{Inherited, Input, Kept, Remains, Serial};
 use super::{Engine, Planes, Resources};
 use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
 use crate::deliver::{Known, Manifest, has_remains, queues_of, sweep, sweep_store, swept};
-use crate::job::{CaptureId, Job, Status, StopReason};
+use crate::job::{CaptureId, Job, PartId, Site, Status, StopReason};
 use crate::pcap::Origin;
 use crate::spool::Feed;
 use crate::store::{StoreError, Stored};
@@ -23,9 +23,9 @@ pub(super) struct Inheritance {
     /// The jobs that have not ended, and the captures in the spool that the job store does not know; with what the spool has
     /// of each.
     unfinished: Vec<(Stored, OnDisk)>,
-    /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and all of
-    /// them.
-    failed: Vec<(Job, Vec<CaptureId>)>,
+    /// Ended captures that are still in the spool: one of those that went to the same place for the same account, and the parts
+    /// of all of them.
+    failed: Vec<(Job, Vec<PartId>)>,
     /// What each of those keeps there.
     kept: Vec<Kept>,
 }
@@ -58,13 +58,18 @@ impl OnDisk {
 /// Finds what another process left. Waits for the disk.
 pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
     let (mut left, mut failed, mut kept) = (Vec::new(), Vec::<(Job, Vec<_>)>::new(), Vec::new());
+    let spool_dir = &planes.spool.config().dir;
     for stored in planes.jobs.unfinished()? {
-        match stored.job.request.offset_time {
+        let Stored { job, .. } = &stored;
+        if !is_own(job, planes.site.as_ref(), &spool_dir.join(job.id.as_str())) {
+            tracing::warn!(capture = %job.id, site = ?job.site, "an unfinished capture of another host is left alone");
+            continue;
+        }
+        match job.request.offset_time {
             None => left.push(stored),
             Some(_) => interrupt(planes, stored)?,
         }
     }
-    let spool_dir = &planes.spool.config().dir;
     let known = |record: &CaptureRecord| {
         let job = &record.job;
         match planes.jobs.get(&job.request.account, &job.id) {
@@ -80,10 +85,10 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
             kept.extend(found.failed.iter().map(|record| left_by(planes, record)));
             for job in found.failed.into_iter().map(|record| record.job) {
                 let place = |job: &Job| (job.request.account.clone(), job.request.destination.clone());
-                let id = job.id.clone();
+                let part = job.part();
                 match failed.iter_mut().find(|(other, _)| place(other) == place(&job)) {
-                    Some((_, ids)) => ids.push(id),
-                    None => failed.push((job, vec![id])),
+                    Some((_, parts)) => parts.push(part),
+                    None => failed.push((job, vec![part])),
                 }
             }
             for record in found.strangers {
@@ -122,6 +127,14 @@ fn lacks_manifest(job: &Job, spool_dir: &Path) -> bool {
         && Journal::read(&spool_dir.join(job.id.as_str())).is_ok_and(is_complete)
 }
 
+/// Whether an unfinished capture is this host's to take up. One that another host of the fleet began is not, unless this spool has
+/// something of it: then the host was called otherwise, and its names stay as they are.
+fn is_own(job: &Job, site: Option<&Site>, dir: &Path) -> bool {
+    let is_of_another = job.site.as_ref().is_some_and(|of| site != Some(of));
+    // What cannot be looked at may be there.
+    !is_of_another || dir.try_exists().unwrap_or(true)
+}
+
 /// Ends a look-back whose process died: it has nothing in the spool, and can be asked for again.
 fn interrupt(planes: &Planes, stored: Stored) -> Result<(), StoreError> {
     let mut job = stored.job;
@@ -142,12 +155,12 @@ impl Engine {
             let serial = self.machine.serial_for_inherited();
             self.take_over_one(serial, stored, left);
         }
-        for (job, captures) in failed {
+        for (job, parts) in failed {
             let route = self.route(&job);
             let spool = Arc::clone(&self.planes.spool);
             self.sweeps.spawn(async move {
-                if sweep_store(&route, &captures).await {
-                    let _died = tokio::task::spawn_blocking(move || swept(&spool, &captures)).await;
+                if sweep_store(&route, &parts).await {
+                    let _died = tokio::task::spawn_blocking(move || swept(&spool, &parts)).await;
                 }
             });
         }
@@ -169,6 +182,8 @@ impl Engine {
             capturing: watch::Sender::new(false),
             given_up: watch::Sender::new(None),
             series: None,
+            part: None,
+            dry: None,
         };
         self.resources.insert(serial, resources);
         let remains = match exists {
@@ -179,5 +194,23 @@ impl Engine {
             }
         };
         self.feed(Input::Inherited(Box::new(Inherited { serial, job, remains })));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_takes_up_its_own_captures_and_another_host_s_only_if_the_spool_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, absent) = (dir.path(), dir.path().join("absent"));
+        let site = |host: &str| Site::new("ord02", host);
+        let job = |site: Option<Site>| Job { site, ..Job::sample("a", 1) };
+        assert!(is_own(&job(None), None, &absent) && is_own(&job(None), site("cap1").as_ref(), &absent));
+        assert!(is_own(&job(site("cap1")), site("cap1").as_ref(), &absent));
+        assert!(!is_own(&job(site("cap2")), site("cap1").as_ref(), &absent));
+        assert!(!is_own(&job(site("cap2")), None, &absent));
+        assert!(is_own(&job(site("cap2")), site("cap1").as_ref(), here));
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::limits::CAPTURES_MAX;
 use crate::matcher::{Filter, PrefixSet};
-use crate::worker::{Assigned, Attachment, Work, WorkerHandle};
+use crate::worker::{Assigned, Attachment, Sample, Work, WorkerHandle};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -144,6 +144,14 @@ impl Assignments {
             }));
         }
         self.generation
+    }
+
+    /// Has the workers sample the capture in a slot otherwise, between two bursts.
+    pub fn resample(&mut self, slot: usize, sample: Option<Sample>) {
+        if let Some(mut desired) = self.slots[slot].take() {
+            desired.attachment.sample = sample;
+            self.set(slot, Some(desired));
+        }
     }
 
     /// Whether every worker runs that generation or a later one.

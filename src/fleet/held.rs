@@ -5,6 +5,7 @@
 //! the one, each revision has one. A read alone decides nothing: it may be old.
 
 use super::{Epoch, Now};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A record that knows who wrote it.
@@ -15,15 +16,25 @@ pub trait Owned: Clone {
     fn in_epoch(self, epoch: Epoch) -> Self;
 }
 
+/// Which state of a record: later is larger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Revision {
+    /// Of the stream that has the record: when it was created. A stream that is created again counts its writes again, so all of
+    /// them are later than those of the last one. It is part of the stream's name, so that the store compares it too.
+    pub incarnation: u64,
+    /// Of the write; 0 if there was none. What is purged has the number of the purge.
+    pub sequence: u64,
+}
+
 /// What to do in the store; each is answered once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op<R> {
     /// Read the record.
     Read,
-    /// Write it if its revision is this one still; 0 if there is none yet.
+    /// Write it if its revision is this one still. The first of all revisions stands for no record, in whatever stream.
     Write {
         /// The revision that is replaced.
-        expected: u64,
+        expected: Revision,
         /// What it becomes.
         value: R,
     },
@@ -32,10 +43,10 @@ pub enum Op<R> {
 /// What the store said, or that it said nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer<R> {
-    /// The record and its revision as some server has it, perhaps an old one; none if it has none.
-    Read(Option<(u64, R)>),
+    /// The revision as some server has it, perhaps an old one, and its record; none if it has none.
+    Read(Revision, Option<R>),
     /// The write is durable with this revision.
-    Wrote(u64),
+    Wrote(Revision),
     /// The revision was another one: nothing was written.
     Stale,
     /// No answer came: it may be written, or be written later.
@@ -52,8 +63,10 @@ const OLDER: u32 = 100;
 pub struct Held<R> {
     epoch: Epoch,
     /// Durable, as far as it is known.
-    value: Option<(u64, R)>,
+    revision: Revision,
+    value: Option<R>,
     writing: Option<R>,
+    has_written: bool,
     is_known: bool,
     is_busy: bool,
     /// The epoch of the writer that took it over.
@@ -62,7 +75,7 @@ pub struct Held<R> {
     older_since: Option<Duration>,
     retry_at: Duration,
     /// The newest revision that a watch told of.
-    told: u64,
+    told: Revision,
 }
 
 impl<R: Owned> Held<R> {
@@ -71,14 +84,16 @@ impl<R: Owned> Held<R> {
     pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
+            revision: Revision::default(),
             value: None,
             writing: None,
+            has_written: false,
             is_known: false,
             is_busy: false,
             deposed_by: None,
             older_since: None,
             retry_at: Duration::ZERO,
-            told: 0,
+            told: Revision::default(),
         }
     }
 
@@ -107,7 +122,8 @@ impl<R: Owned> Held<R> {
     }
 
     fn meet(&mut self, epoch: Epoch) {
-        if epoch > self.epoch {
+        // One in the same epoch that this writer did not write is by another writer: the claims were lost, and it was given out again.
+        if epoch > self.epoch || (epoch == self.epoch && !self.has_written) {
             self.deposed_by = self.deposed_by.max(Some(epoch));
         }
     }
@@ -115,7 +131,7 @@ impl<R: Owned> Held<R> {
     /// What is durable.
     #[must_use]
     pub fn value(&self) -> Option<&R> {
-        self.value.as_ref().map(|(_, value)| value)
+        self.value.as_ref()
     }
 
     /// Whether what is durable was written by this writer.
@@ -138,13 +154,9 @@ impl<R: Owned> Held<R> {
     pub fn write(&mut self, value: R) -> Op<R> {
         assert!(self.is_ready(), "a write needs a known record and no other write under way");
         let value = value.in_epoch(self.epoch);
-        self.is_busy = true;
+        (self.is_busy, self.has_written) = (true, true);
         self.writing = Some(value.clone());
-        Op::Write { expected: self.revision(), value }
-    }
-
-    fn revision(&self) -> u64 {
-        self.value.as_ref().map_or(0, |(revision, _)| *revision)
+        Op::Write { expected: self.revision, value }
     }
 
     /// Takes an answer; whether something is known to be durable now that was not before.
@@ -153,12 +165,12 @@ impl<R: Owned> Held<R> {
         let written = self.writing.take();
         match (answer, written) {
             (Answer::Wrote(revision), Some(value)) => {
-                self.value = Some((revision, value));
+                (self.revision, self.value) = (revision, Some(value));
                 // A watch told of a later one while this one was under way.
                 self.is_known = self.told <= revision;
                 true
             }
-            (Answer::Read(found), _) => self.read(found, now, backoff),
+            (Answer::Read(revision, found), _) => self.read(revision, found, now, backoff),
             (Answer::Stale, _) => {
                 self.is_known = false;
                 self.retry_at = now.mono;
@@ -173,9 +185,8 @@ impl<R: Owned> Held<R> {
         }
     }
 
-    fn read(&mut self, found: Option<(u64, R)>, now: Now, backoff: Duration) -> bool {
-        let revision = found.as_ref().map_or(0, |(revision, _)| *revision);
-        if revision < self.revision() {
+    fn read(&mut self, revision: Revision, found: Option<R>, now: Now, backoff: Duration) -> bool {
+        if revision < self.revision {
             // No server is behind for so long: the store was brought back to an older state. The next write says so for sure.
             let since = *self.older_since.get_or_insert(now.mono);
             if now.mono < since + backoff * OLDER {
@@ -186,11 +197,11 @@ impl<R: Owned> Held<R> {
         }
         self.older_since = None;
         self.is_known = true;
-        if let Some((_, value)) = &found {
+        if let Some(value) = &found {
             self.meet(value.epoch());
         }
-        let is_new = revision != self.revision();
-        self.value = found;
+        let is_new = revision != self.revision;
+        (self.revision, self.value) = (revision, found);
         is_new
     }
 
@@ -203,11 +214,11 @@ impl<R: Owned> Held<R> {
     }
 
     /// A watch tells of a revision. Only a newer one counts; while an operation is under way it is noted, and read afterwards.
-    pub fn saw(&mut self, revision: u64, value: &R) {
+    pub fn saw(&mut self, revision: Revision, value: &R) {
         self.told = self.told.max(revision);
-        if !self.is_busy && revision > self.revision() {
+        if !self.is_busy && revision > self.revision {
             self.meet(value.epoch());
-            self.value = Some((revision, value.clone()));
+            (self.revision, self.value) = (revision, Some(value.clone()));
         }
     }
 }

@@ -14,6 +14,7 @@
 //! - [`lead`]: who leads, what the lead does, who speaks for a data center.
 //! - [`member`]: one host's part of one capture.
 //! - [`held`]: one record of the fleet's store, changed by compare-and-set alone.
+//! - [`wire`]: records between nodes of different versions.
 //!
 //! Invariants, whatever fails: never a packet or byte over a limit; every host that was to take part is named with a verdict; a
 //! phase never goes back; what is published is published once; nothing that a
@@ -28,6 +29,7 @@ pub mod settings;
 pub mod shares;
 #[cfg(test)]
 mod sim;
+pub mod wire;
 
 use serde::{Deserialize, Serialize};
 use shares::{Amount, Reached, Report};
@@ -71,6 +73,8 @@ pub enum Kind {
     Simple {
         /// Packets of the file.
         packets: u64,
+        /// Workers look at one in so many of the matching packets.
+        one_in: u32,
     },
     /// Every matching packet, in files by host, as far as this limit; none is a capture that only time ends.
     Full {

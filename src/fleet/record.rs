@@ -29,6 +29,10 @@ pub enum Key {
     Part(Host),
     /// The parts of a data center's hosts, where one speaks for them.
     Parts(Colo),
+    /// Packets that a host gives, in so many records as they need.
+    Chunk(Host, u32),
+    /// A host of the registry.
+    Registered(u32),
 }
 
 /// A record.
@@ -46,6 +50,10 @@ pub enum Record {
     Part(Part),
     /// Of [`Key::Parts`].
     Parts(Parts),
+    /// Of [`Key::Chunk`].
+    Chunk(Chunk),
+    /// Of [`Key::Registered`].
+    Registered(Registered),
 }
 
 macro_rules! records {
@@ -63,7 +71,7 @@ macro_rules! records {
         }
     )*};
 }
-records!(Claim, Job, Pool, Assignment, Part, Parts);
+records!(Claim, Job, Pool, Assignment, Part, Parts, Chunk, Registered);
 
 /// The same operation on any record.
 pub fn any<R: Into<Record>>(op: Op<R>) -> Op<Record> {
@@ -76,9 +84,9 @@ pub fn any<R: Into<Record>>(op: Op<R>) -> Op<Record> {
 /// The same answer on one kind of record. A record of another kind under a key is none that we can use.
 pub fn one<R: TryFrom<Record>>(answer: Answer<Record>) -> Answer<R> {
     match answer {
-        Answer::Read(None) => Answer::Read(None),
-        Answer::Read(Some((revision, record))) => match R::try_from(record) {
-            Ok(value) => Answer::Read(Some((revision, value))),
+        Answer::Read(revision, None) => Answer::Read(revision, None),
+        Answer::Read(revision, Some(record)) => match R::try_from(record) {
+            Ok(value) => Answer::Read(revision, Some(value)),
             Err(_) => Answer::Unavailable,
         },
         Answer::Wrote(revision) => Answer::Wrote(revision),
@@ -155,6 +163,10 @@ pub struct Registered {
     pub identity: Identity,
     /// Its data center.
     pub colo: Colo,
+    /// Which of its lives, and what that drew to know its own entry.
+    pub boot: Epoch,
+    /// Of that life.
+    pub nonce: u64,
 }
 
 /// A host of a capture: every one that was registered, also those that were silent then. Its place in the list is its number in all
@@ -226,6 +238,8 @@ pub struct Remainder {
     pub held: Vec<(u32, Amount, Amount)>,
     /// Captured by hosts that ended, and not delivered.
     pub undelivered: Amount,
+    /// The record of the limit was lost, so nobody knows who had this.
+    pub unknown: Amount,
 }
 
 /// What is published of a capture. Any lead publishes the same.
@@ -241,11 +255,16 @@ pub struct Outcome {
     pub absent: Vec<(Host, Verdict)>,
 }
 
+/// What nodes work out alike, and write down nowhere: first shares, levels, draws. Another number is another way to work it out.
+pub const RULES: u16 = 1;
+
 /// A capture of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Of the lead that wrote it; 0 by the front.
     pub epoch: Epoch,
+    /// [`RULES`] of the node that accepted it. A node that has others does not touch it.
+    pub rules: u16,
     /// What is captured.
     pub kind: Kind,
     /// When.
@@ -260,6 +279,8 @@ pub struct Job {
     pub is_over: bool,
     /// Its limit has a record. One that is not found then is lost, and is not dealt a second time.
     pub has_pool: bool,
+    /// The same for the shares of these data centers, where one host speaks for each.
+    pub dealt: BTreeSet<Colo>,
     /// Once the lead has looked who is registered.
     pub members: Option<Vec<Member>>,
     /// One host of each data center speaks for it.
@@ -276,6 +297,7 @@ impl Job {
     pub fn accepted(kind: Kind, window: Window, seed: u64) -> Self {
         Self {
             epoch: 0,
+            rules: RULES,
             kind,
             window,
             seed,
@@ -283,6 +305,7 @@ impl Job {
             phase: Phase::Pending,
             is_over: false,
             has_pool: false,
+            dealt: BTreeSet::new(),
             members: None,
             is_branched: false,
             quotas: None,
@@ -323,6 +346,8 @@ pub struct Assignment {
     pub epoch: Epoch,
     /// Of the job.
     pub serial: u64,
+    /// Of the job.
+    pub rules: u16,
     /// What is captured.
     pub kind: Kind,
     /// When.
@@ -371,6 +396,8 @@ pub enum Refusal {
     UnknownAccount,
     /// No room for packets.
     SpoolFull,
+    /// It works out samples in another way than the fleet's.
+    Rules,
 }
 
 /// One host's part, written for it alone.
@@ -392,8 +419,30 @@ pub struct Part {
     pub tally: Tally,
     /// Of a simple capture, from [`Stage::Counted`] on.
     pub counts: Option<Counts>,
-    /// For this round of quotas, these packets.
-    pub sample: Option<(u32, Vec<Packet>)>,
+    /// Of a simple capture, once its quota was asked for.
+    pub sample: Option<Given>,
+}
+
+/// The packets that a host gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Of the quotas.
+    pub round: u32,
+    /// All of them, if they are few.
+    pub packets: Vec<Packet>,
+    /// Otherwise so many records have them, which are durable before this is.
+    pub chunks: u32,
+}
+
+/// Some of the packets that a host gives. No record is larger than a message of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Which life of the host wrote it.
+    pub epoch: Epoch,
+    /// Of the quotas.
+    pub round: u32,
+    /// Different ones, and others than those of other chunks.
+    pub packets: Vec<Packet>,
 }
 
 impl Part {
@@ -406,9 +455,9 @@ impl Part {
             .counts
             .as_ref()
             .is_none_or(|counts| counts.is_possible() && counts.matched == self.tally.matched);
-        let is_sampled = self.sample.as_ref().is_none_or(|(_, packets)| {
-            let different: BTreeSet<&Packet> = packets.iter().collect();
-            different.len() == packets.len()
+        let is_sampled = self.sample.as_ref().is_none_or(|given| {
+            let different: BTreeSet<&Packet> = given.packets.iter().collect();
+            different.len() == given.packets.len() && (given.chunks == 0 || given.packets.is_empty())
         });
         self.tally.matched <= UNLIMITED && is_balanced && is_counted && is_sampled
     }
@@ -435,4 +484,4 @@ macro_rules! owned {
         }
     )*};
 }
-owned!(Claim, Job, Assignment, Part, Parts);
+owned!(Claim, Job, Assignment, Part, Parts, Chunk);

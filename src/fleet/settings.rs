@@ -1,4 +1,5 @@
-//! How long the fleet waits for what. Owns the figures and their reasons; not what follows when the time is over.
+//! How long the fleet waits for what, and how large a record may be. Owns the figures and their reasons; not what follows when the time
+//! is over.
 //!
 //! Invariant: no right depends on any of them. They decide how soon something is done, never whether it is allowed.
 
@@ -37,8 +38,21 @@ pub struct Settings {
     pub backoff: Duration,
     /// Parts of one data center that come within this time share one write.
     pub gather: Duration,
+    /// Packets of a sample that a record of one host has at most: with 200 bytes of each, a record stays below 1 MiB.
+    pub chunk: usize,
+    /// The same where the parts of a whole data center, 256 hosts, are one record.
+    pub chunk_branched: usize,
     /// Beyond so many hosts, one host of each data center speaks for it.
     pub branch_beyond: usize,
+}
+
+impl Settings {
+    /// The same for a lead whose holders are data centers. An answer takes a round below and a write, and the host that speaks may
+    /// change meanwhile: only after two takeovers nobody is left who would answer.
+    #[must_use]
+    pub fn for_branches(self) -> Self {
+        Self { patience: 4 * self.patience, silent: self.silent + 2 * self.takeover, ..self }
+    }
 }
 
 impl Default for Settings {
@@ -59,6 +73,8 @@ impl Default for Settings {
             takeover: Duration::from_secs(10),
             backoff: Duration::from_millis(200),
             gather: Duration::from_millis(200),
+            chunk: 4096,
+            chunk_branched: 16,
             branch_beyond: 256,
         }
     }

@@ -4,7 +4,9 @@
 use crate::block::{Arena, ArenaError, ArenaFacts, Block, BlockShare, Heartbeat, Hugepages, WriterEnd, lane};
 use crate::packet::Source;
 use crate::spool::{Message, Publisher, Spool, Writer};
-use crate::worker::{ClockSteps, QueueCounters, Timers, WorkerHandle, WorkerParts, lane_notices, worker};
+use crate::worker::{
+    ClockSteps, QueueCounters, Timers, WhenIdle, WorkerHandle, WorkerParts, lane_notices, worker,
+};
 use core_affinity::CoreId;
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -52,6 +54,8 @@ pub struct DataPlaneConfig {
     pub hugepages: Hugepages,
     /// See [`Timers`].
     pub timers: Timers,
+    /// What workers do while no packets come.
+    pub when_idle: WhenIdle,
     /// See [`crate::block::WorkerEnd::bypassed`].
     pub bypasses_lanes: bool,
 }
@@ -144,6 +148,7 @@ impl DataPlane {
                 accounts: config.accounts,
                 segment_bytes_max: spool.config().segment_bytes,
                 timers: config.timers,
+                when_idle: config.when_idle,
                 stop: Arc::clone(&self.stop),
                 heartbeat: self.heartbeat(format!("worker{i}"), share),
                 clock_steps: (i == 0).then(|| Arc::clone(&self.clock)),
@@ -284,6 +289,7 @@ mod tests {
                 accounts: 1,
                 hugepages: Hugepages::Never,
                 timers: Timers { flush: Duration::from_secs(1), rotate: Duration::from_secs(1) },
+                when_idle: WhenIdle::Spin,
                 bypasses_lanes: false,
             };
             let bursts = Bursts::default();

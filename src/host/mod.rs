@@ -8,6 +8,8 @@
 mod backups;
 mod dataplane;
 mod descriptors;
+#[cfg(any(feature = "dpdk", test))]
+mod front;
 #[cfg(feature = "dpdk")]
 mod identity;
 #[cfg(feature = "dpdk")]

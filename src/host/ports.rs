@@ -9,6 +9,8 @@ use crate::dpdk::{
     PortStats, RxQueue, StartedPort,
 };
 use crate::interface;
+use crate::packet::Pace;
+use std::time::Instant;
 
 /// Why ports could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +133,8 @@ pub(super) fn start(eal: &[String], plans: &[PortPlan]) -> Result<Ports, PortsEr
     for plan in plans {
         let (place, queues) = Place::open(&ports.eal, plan)?;
         ports.places.push(place);
-        ports.queues.extend(queues);
+        let pace = (plan.pace_pps / u64::from(plan.queues)).max(u64::from(plan.pace_pps > 0));
+        ports.queues.extend(queues.into_iter().map(|queue| queue.paced(Pace::new(pace, Instant::now()))));
     }
     Ok(ports)
 }

@@ -6,10 +6,11 @@
 //!
 //! Invariant: a reload takes effect whole or not at all, and captures of accounts that stay lose no packet by it.
 
+use super::front;
 use super::notify::Manager;
-use super::serve::{offers, settings};
+use super::serve::settings;
 use super::storage::Storage;
-use crate::api::{Accounts, ApiState, CurrentTerms, Terms};
+use crate::api::{ApiState, CurrentTerms};
 use crate::config::{Changes, Plan, Problems};
 use crate::dashboard::Sessions;
 use crate::deliver::{KeyError, SigningKey};
@@ -88,9 +89,9 @@ pub(super) struct Reloader {
 impl Reloader {
     /// Of the config at `path`, which `plan` has read.
     pub fn new(
-        path: PathBuf,
-        plan: watch::Sender<Arc<Plan>>,
+        (path, plan): (PathBuf, watch::Sender<Arc<Plan>>),
         storage: &Storage,
+        captures: Handle,
         api: &ApiState,
         tls: Option<Arc<Tls>>,
         (manager, reloads): (Arc<Manager>, Arc<Reloads>),
@@ -103,7 +104,7 @@ impl Reloader {
             keys: storage.keys.clone(),
             history: storage.history.clone(),
             ownership: api.ownership.clone(),
-            captures: api.captures.clone(),
+            captures,
             terms: api.terms.clone(),
             sessions: Arc::clone(&api.ui.sessions),
             manager,
@@ -148,7 +149,7 @@ impl Reloader {
         self.keys.require(plan.upload.proofs);
         self.ownership.set_challenge_interval(plan.upload.challenge_interval);
         self.stores.replace(ways);
-        self.terms.replace(terms(&plan, self.history.as_ref()));
+        self.terms.replace(front::terms(&plan, self.history.as_ref()));
         self.terms.end_sessions(&self.sessions);
         if let (Some(tls), Some(pair)) = (&self.tls, pair) {
             tls.replace(pair);
@@ -170,15 +171,6 @@ fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> 
     let ways = Ways::new(plan.upload.stores.clone())?;
     let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
     Ok(Prepared { plan, changes, pair, ways, signing_key: signing_key.map(Arc::new) })
-}
-
-/// By which requests are judged.
-pub(super) fn terms(plan: &Plan, history: Option<&Arc<History>>) -> Terms {
-    let accounts = plan.accounts.iter().map(|account| (account.id.clone(), account.credentials.clone()));
-    let accounts = Accounts::new(accounts, plan.api.failed_authentications_max)
-        .with_rate(plan.api.requests_per_second_max)
-        .with_operators(plan.operators.iter().copied());
-    Terms::new(accounts, plan.rules.clone(), offers(plan, history))
 }
 
 fn tell_accounts(before: &Plan, now: &Plan) {

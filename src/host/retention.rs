@@ -16,7 +16,7 @@ use super::storage::Storage;
 use super::tasks::turn_of;
 use crate::config::Plan;
 use crate::deliver::Manifest;
-use crate::upload::capture_of;
+use crate::job::PartId;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
@@ -211,7 +211,8 @@ fn captures(dir: &Path) -> io::Result<HashMap<String, Files>> {
             continue;
         }
         let name = entry.file_name().to_string_lossy().into_owned();
-        let capture = capture_of(name.trim_start_matches('.')).map_or(name, |id| id.to_string());
+        let capture =
+            PartId::parse(name.trim_start_matches('.')).map_or(name, |(part, _)| part.capture.to_string());
         let none = || Files { newest: SystemTime::UNIX_EPOCH, paths: Vec::new(), bytes: 0 };
         let files = captures.entry(capture).or_insert_with(none);
         files.newest = files.newest.max(metadata.modified()?);

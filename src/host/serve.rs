@@ -5,6 +5,7 @@
 
 use super::backups;
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::front::{self, Behind};
 use super::load;
 use super::memory;
 use super::observation::{Observation, Viewers};
@@ -13,31 +14,29 @@ use super::port_counts::{Latest, Reader};
 use super::ports::{self, PortsError};
 use super::pruning;
 use super::raise_open_files;
-use super::reload::{self, Reloader};
+use super::reload::Reloader;
 use super::retention;
 use super::runtime::with_workers;
 use super::signals::{self, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
-use crate::api::{self, ApiState, CurrentTerms, Offers, OldestNs, Ui};
+use crate::api::{self, OwnResults};
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
-use crate::config::{Account, Plan, Topology, UiPlan};
-use crate::dashboard::Site;
+use crate::config::{Account, Plan, Topology};
 use crate::deliver::{KeyError, Pace, PaceRules, Places, SigningKey};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes, Settings};
-use crate::history::{History, HistoryError};
-use crate::http::{self, Bounds, Door, Tls, TlsError};
+use crate::history::HistoryError;
+use crate::http::{self, Tls, TlsError};
 use crate::job::AccountId;
-use crate::limits::CONNECTIONS_OF_OPERATORS;
 use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
 use crate::store::StoreError;
 use crate::upload::UploadError;
-use crate::worker::{Dealt, Sample, WorkerHandle};
+use crate::worker::{Dealt, WorkerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashMap;
 use std::io;
@@ -209,12 +208,15 @@ fn planes(
         jobs: storage.jobs.clone(),
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
+        site: plan.site(),
         settings: settings(plan, storage.signing_key.clone()),
         captures_max: plan.capture.captures_max,
         admits: plan.block_share().captures_max().saturating_sub(usize::from(storage.history.is_some())),
         high_water_percent: plan.high_water_percent,
-        origin: origin::of_host(&plan.ports),
+        origin: origin::of_host(&plan.ports, plan.site().as_ref()),
         places: places(plan),
+        objects_in_flight: plan.upload.objects_in_flight,
+        delivery_cores: plan.cores.delivery.clone().into(),
         pace: pace(plan, storage, plane),
         simple_written: Arc::clone(&storage.simple_written),
         history: storage.history.clone(),
@@ -339,17 +341,24 @@ async fn run(
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
     let listen = listener.local_addr().unwrap_or(plan.api.listen);
-    let ui = ui(plan, tls.is_some(), listen);
+    let ui = front::ui(plan, tls.is_some(), listen);
     let viewers = Viewers { live: Arc::clone(&ui.live), streams: Arc::clone(&ui.streams) };
     let live = Arc::clone(&ui.live);
-    let state = api_state(plan, storage, handle.clone(), ownership, ui);
-    let reloader = Reloader::new(path, plans, storage, &state, tls.clone(), observation.of_reloads());
+    let behind = Behind {
+        captures: Arc::new(handle.clone()),
+        results: Arc::new(OwnResults(storage.simple_dir())),
+        ownership,
+        history: storage.history.clone(),
+    };
+    let state = front::state(plan, behind, ui);
+    let told = observation.of_reloads();
+    let reloader = Reloader::new((path, plans), storage, handle.clone(), &state, tls.clone(), told);
     let router = observation.counted(api::router(state));
     let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
     tasks.spawn(
         "api",
-        http::serve(listener, door(plan, router, tls), async {
+        http::serve(listener, front::door(plan, router, tls), async {
             let _ended_or_dropped = api_ends.await;
         }),
     );
@@ -381,64 +390,6 @@ async fn run(
     tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
 }
 
-fn api_state(plan: &Plan, storage: &Storage, captures: Handle, ownership: Ownership, ui: Ui) -> ApiState {
-    ApiState {
-        ownership,
-        simple_dir: storage.simple_dir(),
-        captures,
-        terms: CurrentTerms::new(reload::terms(plan, storage.history.as_ref())),
-        ui,
-        request_bytes_max: plan.api.request_bytes_max,
-        request_time_max: plan.api.request_timeout,
-    }
-}
-
-/// The way into the API.
-fn door(plan: &Plan, router: axum::Router, tls: Option<Arc<Tls>>) -> Door {
-    // A host without operators, or with hardly any connections, reserves none.
-    let reserved = if plan.operators.is_empty() { 0 } else { CONNECTIONS_OF_OPERATORS };
-    let bounds = Bounds {
-        operators_reserved: reserved.min(plan.api.connections_max / 2),
-        connections_per_peer_max: plan.api.connections_per_peer_max,
-        connections_per_account_max: plan.api.connections_per_account_max,
-        ..Bounds::new(plan.api.connections_max, plan.api.request_timeout)
-    };
-    Door { router, answer: api::fault, bounds, tls, proxies: plan.api.trusted_proxies.clone() }
-}
-
-/// What accounts are told of this host.
-pub(super) fn offers(plan: &Plan, history: Option<&Arc<History>>) -> Offers {
-    let stores = &plan.upload.stores;
-    let schemes = [
-        ("s3", true),
-        ("gs", stores.gcs.is_some()),
-        ("r2", stores.r2.is_some()),
-        ("file", stores.allow_file),
-    ];
-    let history = history.cloned();
-    let restricted = plan.accounts.iter().filter(|account| !account.prefixes.is_empty());
-    let prefixes =
-        restricted.map(|one| (one.id.clone(), one.prefixes.iter().map(ToString::to_string).collect()));
-    Offers {
-        host: plan.host.id.clone(),
-        simple_interval_seconds: plan.capture.simple_interval.as_secs(),
-        simple_one_in: plan.capture.simple_sample.map_or(1, Sample::one_in),
-        simple_retention_seconds: plan.capture.simple_retention.as_secs(),
-        full_per_account: plan.capture.full_per_account,
-        destinations: schemes.into_iter().filter(|(_, may)| *may).map(|(scheme, _)| scheme).collect(),
-        prefixes: prefixes.collect(),
-        history_one_in: plan.history.map(|history| history.sample.map_or(1, Sample::one_in)),
-        history_oldest_ns: history.map(|history| -> OldestNs { Box::new(move || history.oldest_ns()) }),
-    }
-}
-
-/// What the dashboard needs.
-fn ui(plan: &Plan, is_tls: bool, listen: SocketAddr) -> Ui {
-    let UiPlan { hosts, origin, view_bytes_per_second } = plan.ui.clone();
-    let site = Site { is_tls, listen, hosts, origin };
-    Ui::new(site, view_bytes_per_second).with_accounts(plan.accounts.len())
-}
-
 /// What probes left that a dead process had begun.
 fn sweep(plan: &Plan, ownership: Ownership) -> impl Future<Output = ()> + use<> {
     let accounts: Vec<_> = plan.accounts.iter().map(|account| account.id.clone()).collect();
@@ -467,6 +418,7 @@ pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
         accounts: plan.accounts.len(),
         hugepages: plan.blocks.hugepages,
         timers: plan.workers.timers,
+        when_idle: plan.cores.when_idle,
         bypasses_lanes: plan.workers.bypasses_lanes,
     }
 }

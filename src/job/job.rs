@@ -2,7 +2,7 @@
 //!
 //! Invariant: a status only moves along `pending → running → conversion_pending → conversion_running → success | failed`.
 
-use super::{KeptSeries, Ledger};
+use super::{KeptSeries, Ledger, ObjectSums, PartId, Site};
 use crate::job::{BucketProof, Destination, Sealed};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, Content};
@@ -227,6 +227,9 @@ impl ObjectInfo {
 pub struct Job {
     /// Its id.
     pub id: CaptureId,
+    /// Which host of a fleet it is of; none of a host that stands alone. Its objects have the host in their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
     /// What was asked for.
     pub request: Request,
     /// When it was accepted.
@@ -247,8 +250,11 @@ pub struct Job {
     pub error_message: Option<String>,
     /// Its counts; final once it ended.
     pub ledger: Ledger,
-    /// Complete objects.
+    /// Complete objects, unless there are more than [`crate::limits::RECORD_OBJECTS_MAX`].
     pub objects: Vec<ObjectInfo>,
+    /// The sums of those that stand beside the record, if they are too many for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects_beside: Option<ObjectSums>,
     /// One in so many packets was considered; every one if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_one_in: Option<u32>,
@@ -287,6 +293,7 @@ impl Job {
     ) -> Self {
         Self {
             id,
+            site: None,
             request,
             submitted,
             started: None,
@@ -297,6 +304,7 @@ impl Job {
             error_message: None,
             ledger: Ledger::default(),
             objects: Vec::new(),
+            objects_beside: None,
             sample_one_in,
             clock_steps: None,
             keys: None,
@@ -304,6 +312,12 @@ impl Job {
             series: None,
             other: serde_json::Map::new(),
         }
+    }
+
+    /// What this host writes of the capture.
+    #[must_use]
+    pub fn part(&self) -> PartId {
+        PartId { capture: self.id.clone(), site: self.site.clone() }
     }
 
     /// Its counts over time as they are recorded; none if there were counts and nobody kept them second by second.
@@ -314,12 +328,25 @@ impl Job {
         self.series.clone().or_else(|| has_none_yet.then(|| KeptSeries::none(from_ns)))
     }
 
+    /// What its complete objects come to.
+    #[must_use]
+    pub fn object_sums(&self) -> ObjectSums {
+        self.objects_beside.unwrap_or_else(|| ObjectSums::of(&self.objects))
+    }
+
+    /// The record with the sums of these objects instead of the objects.
+    #[must_use]
+    pub fn with_objects_beside(&self, sums: ObjectSums) -> Self {
+        Self { objects_beside: Some(sums), ..self.without_objects() }
+    }
+
     /// The record without its list of objects.
     #[must_use]
     pub fn without_objects(&self) -> Self {
-        let Self { id, request, error_message, keys, proof, series, other, .. } = self;
+        let Self { id, site, request, error_message, keys, proof, series, other, .. } = self;
         Self {
             id: id.clone(),
+            site: site.clone(),
             request: request.clone(),
             submitted: self.submitted,
             started: self.started,
@@ -330,6 +357,7 @@ impl Job {
             error_message: error_message.clone(),
             ledger: self.ledger,
             objects: Vec::new(),
+            objects_beside: None,
             sample_one_in: self.sample_one_in,
             clock_steps: self.clock_steps,
             keys: keys.clone(),

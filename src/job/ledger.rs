@@ -297,11 +297,16 @@ impl ObjectSums {
     /// These objects.
     #[must_use]
     pub fn of(objects: &[super::ObjectInfo]) -> Self {
-        objects.iter().fold(Self::default(), |sum, object| Self {
-            objects: sum.objects + 1,
-            bytes: sum.bytes.saturating_add(object.bytes),
-            packets: sum.packets.saturating_add(object.packets),
-        })
+        let mut sums = Self::default();
+        objects.iter().for_each(|object| sums.add(object));
+        sums
+    }
+
+    /// Adds one more.
+    pub fn add(&mut self, object: &super::ObjectInfo) {
+        self.objects += 1;
+        self.bytes = self.bytes.saturating_add(object.bytes);
+        self.packets = self.packets.saturating_add(object.packets);
     }
 }
 

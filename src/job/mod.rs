@@ -9,6 +9,7 @@ mod destination;
 #[expect(clippy::module_inception, reason = "the durable record is the room's centre")]
 mod job;
 mod ledger;
+mod part;
 mod sealed;
 mod series;
 
@@ -21,5 +22,6 @@ pub use job::{
 pub use ledger::{
     Dropped, Imbalance, Ledger, ObjectRange, ObjectSums, OnSpool, PortDrops, Progress, Unclear,
 };
+pub use part::{PartId, Site, is_label};
 pub use sealed::{S3Credentials, Sealed};
 pub use series::{KeptSeries, Series};

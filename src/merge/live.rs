@@ -1,7 +1,7 @@
 //! The merge of a running capture. Owns the streams' segments as they arrive; cutting objects is in `objects`.
 //!
-//! Invariant: only published segments are read, each once and as far as was announced, in the order of its stream, and each
-//! is checked against what was published about it.
+//! Invariant: only published segments are read, as far as was announced, in the order of their stream, and each that is read from its
+//! beginning is checked against what was published about it.
 
 use super::objects::Objects;
 use super::order::{Floors, forward};
@@ -16,6 +16,7 @@ use crate::spool::{Cut, Input, Segment};
 use crossbeam::channel::Receiver;
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
+use std::io::{self, Chain, Cursor, Read, Take};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,6 +57,28 @@ pub fn run_live_past(
     inputs: Receiver<Input>,
     outputs: Sender<Output>,
 ) -> Result<Totals, MergeError> {
+    run(start, (shape, damaged, false), None, inputs, outputs)
+}
+
+/// As [`run_live_past`], of the first object alone. `jumps`: what is in earlier objects is not read to find the beginning of a record
+/// behind it. So a wrong place is found out later, and it is not known how many records a segment has in all.
+pub(crate) fn run_object(
+    start: &Start,
+    shape: &Shape,
+    (damaged, jumps): (HashSet<PathBuf>, bool),
+    inputs: Receiver<Input>,
+    outputs: Sender<Output>,
+) -> Result<Totals, MergeError> {
+    run(start, (shape, damaged, jumps), Some(1), inputs, outputs)
+}
+
+fn run(
+    start: &Start,
+    (shape, damaged, jumps): (&Shape, HashSet<PathBuf>, bool),
+    objects_max: Option<u32>,
+    inputs: Receiver<Input>,
+    outputs: Sender<Output>,
+) -> Result<Totals, MergeError> {
     let (merged, to_seal) = crossbeam::channel::bounded(seal::QUEUE);
     let sealed = outputs.clone();
     std::thread::scope(|scope| {
@@ -63,7 +86,8 @@ pub fn run_live_past(
         let sealer = std::thread::Builder::new().name("seal".to_owned());
         let sealer = sealer.spawn_scoped(scope, move || seal::seal(format, &to_seal, &sealed));
         let sealer = sealer.map_err(MergeError::Thread)?;
-        let totals = Live::new(start, damaged, Objects::new(merged, shape, start)).run(&inputs, &outputs);
+        let objects = Objects::new(merged, shape, start, objects_max);
+        let totals = Live::new(start, (damaged, jumps), objects).run(&inputs, &outputs);
         let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (totals, sealed) {
             // The sealer's own error is the cause.
@@ -92,7 +116,7 @@ enum Waiting {
 #[derive(Default)]
 struct QueueStream {
     /// The segment being read, and its next record.
-    reading: Option<(Reader<Uncached>, Segment)>,
+    reading: Option<Opened>,
     head: Option<Place>,
     waiting: VecDeque<Waiting>,
     /// Segments and holes announced so far.
@@ -103,15 +127,47 @@ struct QueueStream {
     ended: bool,
     /// Segments that are taken as far as they can be read.
     damaged: Arc<HashSet<PathBuf>>,
+    /// Whether the bytes of the first segment that are in earlier objects are jumped over.
+    jumps: bool,
+}
+
+/// A segment that is being read.
+struct Opened {
+    reader: Reader<Bytes>,
+    segment: Segment,
+    /// Bytes of it that were jumped over.
+    jumped: u64,
+}
+
+type FileHeader = [u8; PCAP_FILE_HEADER_BYTES];
+
+/// A segment's header, and what comes behind it or behind what was jumped over.
+type Bytes = Chain<Take<Cursor<FileHeader>>, Uncached>;
+
+impl Opened {
+    /// Where the next record begins.
+    fn offset(&self) -> u64 {
+        self.jumped + self.reader.offset()
+    }
+
+    /// Whether it is as it was published, at its end.
+    fn check(&self) -> Result<(), MergeError> {
+        let Self { segment, reader, jumped } = self;
+        if *jumped == 0 {
+            check(segment, "the number of packets", segment.packets, reader.records())?;
+        }
+        check(segment, "the size", segment.bytes, self.offset())
+    }
 }
 
 impl Live {
-    fn new(start: &Start, damaged: HashSet<PathBuf>, objects: Objects) -> Self {
+    fn new(start: &Start, (damaged, jumps): (HashSet<PathBuf>, bool), objects: Objects) -> Self {
         let damaged = Arc::new(damaged);
         let stream = |cut: &Cut| QueueStream {
             segments: cut.sequence,
             skip: cut.offset,
             damaged: Arc::clone(&damaged),
+            jumps,
             ..QueueStream::default()
         };
         let streams = start.cuts.iter().map(stream).collect();
@@ -119,6 +175,19 @@ impl Live {
     }
 
     fn run(mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<Totals, MergeError> {
+        match self.records(inputs, outputs) {
+            // As many objects as were wanted.
+            Err(MergeError::OutputClosed) if self.objects.are_enough() => return Ok(self.objects.totals()),
+            merged => merged?,
+        }
+        while self.objects.wants_counts() && self.counts.is_none() {
+            self.take(inputs.recv().map_err(|_| MergeError::CountsMissing)?)?;
+        }
+        self.objects.finish(self.counts.flatten())
+    }
+
+    /// Merges all records.
+    fn records(&mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<(), MergeError> {
         self.settle()?;
         while let Some(queue) = self.floors.lowest() {
             let mut told = false;
@@ -140,10 +209,7 @@ impl Live {
                 return Err(MergeError::OutputClosed);
             }
         }
-        while self.objects.wants_counts() && self.counts.is_none() {
-            self.take(inputs.recv().map_err(|_| MergeError::CountsMissing)?)?;
-        }
-        self.objects.finish(self.counts.flatten())
+        Ok(())
     }
 
     /// Takes up to [`STEPS_PER_LOOK`] steps while the next record is known.
@@ -155,12 +221,13 @@ impl Live {
             if is_alone {
                 stream.note_whole(&mut self.objects);
             }
-            let (Some(head), Some((reader, segment))) = (stream.head.take(), &mut stream.reading) else {
+            let (Some(head), Some(opened)) = (stream.head.take(), &mut stream.reading) else {
                 break;
             };
             let ns_max = self.floors.pop_lowest();
-            forward((queue, &segment.path), reader, &head, ns_max, &mut self.objects)?;
-            self.objects.reached(queue, segment.sequence, reader.offset());
+            let path = &opened.segment.path;
+            forward((queue, path), &mut opened.reader, &head, ns_max, &mut self.objects)?;
+            self.objects.reached(queue, opened.segment.sequence, opened.offset());
             stream.settle(queue, &mut self.objects)?;
             if let Some(ns) = stream.floor_ns() {
                 self.floors.push(ns, queue);
@@ -223,8 +290,8 @@ impl QueueStream {
     #[inline]
     fn settle(&mut self, queue: usize, objects: &mut Objects) -> Result<(), MergeError> {
         while self.head.is_none() {
-            if let Some((reader, _)) = &mut self.reading {
-                match reader.advance() {
+            if let Some(opened) = &mut self.reading {
+                match opened.reader.advance() {
                     Ok(head) => self.head = head,
                     Err(source) => self.stuck(queue, source, objects)?,
                 }
@@ -238,12 +305,10 @@ impl QueueStream {
 
     /// Opens the next segment, if one is published.
     fn next_segment(&mut self, queue: usize, objects: &mut Objects) -> Result<bool, MergeError> {
-        if let Some((reader, segment)) = self.reading.take() {
-            let whole = check(&segment, "the number of packets", segment.packets, reader.records())
-                .and_then(|()| check(&segment, "the size", segment.bytes, reader.offset()));
-            match whole {
-                Ok(()) => objects.consumed(queue, segment),
-                Err(error) => self.pass_over(queue, &segment, reader.offset(), error, objects)?,
+        if let Some(opened) = self.reading.take() {
+            match opened.check() {
+                Ok(()) => objects.consumed(queue, opened.segment),
+                Err(error) => self.pass_over(queue, &opened.segment, opened.offset(), error, objects)?,
             }
         }
         let segment = match self.waiting.pop_front() {
@@ -257,8 +322,8 @@ impl QueueStream {
             }
         };
         let skip = std::mem::take(&mut self.skip);
-        match open(&segment, skip, self.damaged.contains(&segment.path)) {
-            Ok(reader) => self.reading = Some((reader, segment)),
+        match open(&segment, (skip, self.jumps), self.damaged.contains(&segment.path)) {
+            Ok((reader, jumped)) => self.reading = Some(Opened { reader, segment, jumped }),
             Err(error) => self.pass_over(queue, &segment, skip, error, objects)?,
         }
         Ok(true)
@@ -267,7 +332,7 @@ impl QueueStream {
     /// Notes it if an object that begins with the next record will be the segment that does.
     #[inline]
     fn note_whole(&self, objects: &mut Objects) {
-        if let Some((reader, segment)) = &self.reading
+        if let Some(Opened { reader, segment, jumped: 0 }) = &self.reading
             && reader.records() == 1
             && let Some((header, bytes_max)) = objects.of_segments()
             && self.is_object(segment, &header, bytes_max)
@@ -295,9 +360,9 @@ impl QueueStream {
     /// The segment being read cannot be read any further.
     #[cold]
     fn stuck(&mut self, queue: usize, source: ReadError, objects: &mut Objects) -> Result<(), MergeError> {
-        let Some((reader, segment)) = self.reading.take() else { return Ok(()) };
-        let error = failed(&segment, source);
-        self.pass_over(queue, &segment, reader.offset(), error, objects)
+        let Some(opened) = self.reading.take() else { return Ok(()) };
+        let error = failed(&opened.segment, source);
+        self.pass_over(queue, &opened.segment, opened.offset(), error, objects)
     }
 
     /// Skips the rest of a segment that cannot be read, if it is known to be damaged.
@@ -331,10 +396,22 @@ impl QueueStream {
     }
 }
 
-/// Opens a segment and moves to where earlier objects end in it.
-fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Uncached>, MergeError> {
-    let file = File::open(&segment.path).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (bytes, file) = file.map_err(|source| {
+/// Opens a segment and moves to where earlier objects end in it; how much of it is jumped over for that.
+fn open(
+    segment: &Segment,
+    (skip, jumps): (u64, bool),
+    may_be_short: bool,
+) -> Result<(Reader<Bytes>, u64), MergeError> {
+    let jumped = if jumps { skip.saturating_sub(header_bytes()) } else { 0 };
+    let open = || -> io::Result<_> {
+        let file = File::open(&segment.path)?;
+        let (bytes, mut header) = (file.metadata()?.len(), FileHeader::default());
+        let begun = bytes.min(header_bytes()) as usize;
+        file.read_exact_at(&mut header[..begun], 0)?;
+        let rest = Uncached::behind(file, begun as u64 + jumped, segment.bytes)?;
+        Ok((bytes, Cursor::new(header).take(begun as u64).chain(rest)))
+    };
+    let (bytes, file) = open().map_err(|source| {
         let path = segment.path.clone();
         failed(segment, ReadError::Open { path, source })
     })?;
@@ -342,16 +419,16 @@ fn open(segment: &Segment, skip: u64, may_be_short: bool) -> Result<Reader<Uncac
     if !may_be_short {
         check(segment, "the size", segment.bytes, bytes.min(segment.bytes))?;
     }
-    let mut reader =
-        Reader::new(Uncached::new(file, segment.bytes)).map_err(|source| failed(segment, source))?;
+    let mut reader = Reader::new(file).map_err(|source| failed(segment, source))?;
     // What stands behind them was never written: zeros that a disk left would be packets of 1970.
     reader.at_most(segment.packets);
     let link_type = u64::from(reader.link_type().unwrap_or(LINK_ETHERNET));
     check(segment, "the link type", u64::from(LINK_ETHERNET), link_type)?;
-    // Read through and not jumped over: so the place is held to be a record's beginning, and the counts stay whole.
-    while reader.offset() < skip && reader.advance().map_err(|source| failed(segment, source))?.is_some() {}
-    check(segment, "the place where the last object ended", skip.max(header_bytes()), reader.offset())?;
-    Ok(reader)
+    let place = |reader: &Reader<_>| jumped + reader.offset();
+    // Read through: so the place is held to be a record's beginning, and the counts stay whole.
+    while place(&reader) < skip && reader.advance().map_err(|source| failed(segment, source))?.is_some() {}
+    check(segment, "the place where the last object ended", skip.max(header_bytes()), place(&reader))?;
+    Ok((reader, jumped))
 }
 
 fn header_bytes() -> u64 {
@@ -402,8 +479,8 @@ mod tests {
         fn new(queues: usize, object_bytes_max: u64) -> Self {
             let (to_seal, merged) = crossbeam::channel::unbounded();
             let start = Start::fresh(queues);
-            let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start);
-            let mut live = Live::new(&start, HashSet::new(), objects);
+            let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start, None);
+            let mut live = Live::new(&start, (HashSet::new(), false), objects);
             live.settle().unwrap();
             Self { live, merged, begun: 0, ended: 0 }
         }

@@ -32,6 +32,8 @@ pub(super) struct Objects {
     gaps: Vec<Gap>,
     cuts: Vec<Cut>,
     number: u32,
+    /// Objects that are wanted; all if none.
+    objects_max: Option<u32>,
     totals: Totals,
     /// Whether objects hold records as they stand in segments, and nothing else.
     is_plain: bool,
@@ -50,7 +52,12 @@ struct Object {
 }
 
 impl Objects {
-    pub(super) fn new(outputs: Sender<Output>, shape: &Shape, start: &Start) -> Self {
+    pub(super) fn new(
+        outputs: Sender<Output>,
+        shape: &Shape,
+        start: &Start,
+        objects_max: Option<u32>,
+    ) -> Self {
         let section = match shape.format.container {
             Container::Pcap => None,
             Container::PcapNg => Some(Section::new(shape, start.cuts.len())),
@@ -66,6 +73,7 @@ impl Objects {
             gaps: Vec::new(),
             cuts: start.cuts.clone(),
             number: start.object,
+            objects_max,
             totals: Totals::default(),
             is_plain: shape.format.is_plain(),
             whole: None,
@@ -103,6 +111,16 @@ impl Objects {
     pub(super) fn passed_over(&mut self, gap: Gap) {
         self.reached(gap.queue, gap.sequence + 1, 0);
         self.gaps.push(gap);
+    }
+
+    /// Whether as many objects are complete as are wanted.
+    pub(super) fn are_enough(&self) -> bool {
+        self.objects_max.is_some_and(|objects_max| self.totals.objects >= objects_max)
+    }
+
+    /// What its complete objects come to.
+    pub(super) fn totals(&self) -> Totals {
+        self.totals
     }
 
     /// Completes the last object, which is the first if there was no record.
@@ -197,6 +215,9 @@ impl Sink for Objects {
             && bytes + needed > self.bytes_max
         {
             self.end(false, None)?;
+            if self.are_enough() {
+                return Err(MergeError::OutputClosed);
+            }
         }
         self.begin()?;
         // a record that is larger than an object may be has an object of its own

@@ -636,3 +636,6 @@ mod foreign;
 
 #[path = "slices_tests.rs"]
 mod slices;
+
+#[path = "foresee_tests.rs"]
+mod foresee;

@@ -7,13 +7,13 @@
 
 use crate::limits::PAGE_BYTES;
 use std::fs::File;
-use std::io::{self, Read, Take};
+use std::io::{self, Read, Seek, SeekFrom, Take};
 use std::num::NonZeroU64;
 
 /// Bytes read between two returns.
 const STEP_BYTES: u64 = 8 << 20;
 
-/// Reads the first bytes of a file.
+/// Reads bytes of a file.
 #[derive(Debug)]
 pub(super) struct Uncached {
     file: Take<File>,
@@ -23,10 +23,12 @@ pub(super) struct Uncached {
 }
 
 impl Uncached {
-    /// Of a file that was just opened, its first `bytes` bytes.
-    pub(super) fn new(file: File, bytes: u64) -> Self {
+    /// Of a file that was just opened, its first `bytes` bytes from a place on.
+    pub(super) fn behind(mut file: File, at: u64, bytes: u64) -> io::Result<Self> {
         let _only_a_hint = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        Self { file: file.take(bytes), read: 0, returned: 0 }
+        file.seek(SeekFrom::Start(at))?;
+        let returned = at - at % PAGE_BYTES as u64;
+        Ok(Self { file: file.take(bytes.saturating_sub(at)), read: at, returned })
     }
 
     /// Gives back the pages from the last return up to `end`; none: to the file's end.
@@ -89,7 +91,7 @@ mod tests {
             crate::skip::skip("a file system that tells what is cached", "put target/ on ext4, xfs or btrfs");
             return;
         }
-        let mut uncached = Uncached::new(File::open(&path).unwrap(), bytes - 10);
+        let mut uncached = Uncached::behind(File::open(&path).unwrap(), 0, bytes - 10).unwrap();
         let mut all = Vec::new();
         uncached.by_ref().take(STEP_BYTES + 5).read_to_end(&mut all).unwrap();
         assert_eq!(is_cached(&file, 0), Some(false), "while it is read");

@@ -223,7 +223,7 @@ pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{AccountId, CaptureId, Job};
+    use crate::job::{AccountId, CaptureId, Job, ObjectInfo};
     use crate::store::{Changes, StoreError, Stored};
     use std::sync::atomic::AtomicUsize;
 
@@ -245,6 +245,10 @@ mod tests {
 
         fn get(&self, _: &AccountId, _: &CaptureId) -> Result<Option<Stored>, StoreError> {
             unreachable!("a probe reads no job")
+        }
+
+        fn append_objects(&self, _: &CaptureId, _: u64, _: &[ObjectInfo]) -> Result<(), StoreError> {
+            unreachable!("a probe writes no objects")
         }
 
         fn list(&self, _: &AccountId, _: usize) -> Result<Vec<Stored>, StoreError> {

@@ -4,6 +4,7 @@
 //! Invariant: any bytes are a legal frame; parsing never reads past them and never panics.
 
 mod key;
+mod pace;
 mod parse;
 #[cfg(test)]
 pub(crate) mod frames;
@@ -12,6 +13,7 @@ mod tests;
 
 pub(crate) use key::offset;
 pub use key::{Key, flags};
+pub use pace::Pace;
 
 /// One received burst, at most [`crate::limits::BURST`] frames. Dropping it gives the frames back to the port.
 pub trait Burst {

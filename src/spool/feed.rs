@@ -1,8 +1,8 @@
 //! The spool's messages about one capture, and their listeners. Owns the backlog for a merge that starts later, and the policy
 //! for a listener that is slow; not what listeners do.
 //!
-//! Invariant: a merge that starts where the last complete object ended receives every message about later packets. Sending
-//! never waits for a listener.
+//! Invariant: a merge that starts where the last complete object ended, or behind it, receives every message about later packets.
+//! Sending never waits for a listener.
 
 use super::{Cut, Input, Segment};
 use crate::pcap::Counts;
@@ -74,12 +74,79 @@ struct Backlog {
     ended: bool,
 }
 
+/// See [`Feed::call`].
+struct Bell(Box<dyn Fn() + Send>);
+
+impl std::fmt::Debug for Bell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bell")
+    }
+}
+
+/// What is known of a queue's stream behind a place in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// Its published segments in order, from the one that has that place.
+    pub segments: Vec<Segment>,
+    /// What is not among them, and not published yet, is not older.
+    pub floor_ns: u64,
+    /// The number behind the last segment or hole of them.
+    pub next: u64,
+    /// Whether that is all that will ever come.
+    pub is_all: bool,
+}
+
+impl Backlog {
+    /// Segments and holes from this place in the stream on, until they have more than so many bytes behind it; and whether these are
+    /// all that there are.
+    fn behind(&self, cut: Cut, bytes_max: u64) -> (impl Iterator<Item = &(u64, Input)>, bool) {
+        let from = self.segments.partition_point(|(number, _)| *number < cut.sequence);
+        let (mut bytes, mut end) = (0, from);
+        for (_, input) in self.segments.range(from..) {
+            if bytes > bytes_max.saturating_add(cut.offset) {
+                break;
+            }
+            if let Input::Segment(_, segment) = input {
+                bytes += segment.bytes;
+            }
+            end += 1;
+        }
+        (self.segments.range(from..end), end == self.segments.len())
+    }
+}
+
+/// A merge that listens.
+#[derive(Debug)]
+struct Merge {
+    inputs: Sender<Input>,
+    /// Whether it hears more of each stream.
+    is_open: Vec<bool>,
+}
+
+impl Merge {
+    /// Sends a message, if it is of a stream that it hears more of. Whether the merge still listens.
+    fn tell(&self, input: &Input) -> bool {
+        let queue = match input {
+            Input::Segment(queue, _)
+            | Input::Hole { queue, .. }
+            | Input::Watermark(queue, _)
+            | Input::End(queue) => Some(*queue),
+            Input::Counts(_) => None,
+        };
+        let is_open = queue.and_then(|queue| self.is_open.get(queue)).is_none_or(|is_open| *is_open);
+        !is_open || self.inputs.send(input.clone()).is_ok()
+    }
+}
+
 #[derive(Debug)]
 struct State {
     backlogs: Vec<Backlog>,
     counts: Option<Option<Counts>>,
-    merge: Option<Sender<Input>>,
+    /// Of the merges that are told more.
+    merges: Vec<Merge>,
     listeners: Vec<ListenerEnd>,
+    /// Called after each message.
+    bell: Option<Bell>,
     /// Whether messages are kept for a merge that starts later.
     is_kept: bool,
     /// Packets and frame bytes of all segments so far.
@@ -138,8 +205,9 @@ impl Feed {
 
     fn with(queues: usize, is_kept: bool) -> Self {
         let backlogs = (0..queues).map(|_| Backlog::default()).collect();
-        let (merge, listeners) = (None, Vec::new());
-        Self { state: Mutex::new(State { backlogs, counts: None, merge, listeners, is_kept, told: (0, 0) }) }
+        let (merges, listeners) = (Vec::new(), Vec::new());
+        let (counts, bell, told) = (None, None, (0, 0));
+        Self { state: Mutex::new(State { backlogs, counts, merges, listeners, bell, is_kept, told }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -151,32 +219,79 @@ impl Feed {
         let mut state = self.state();
         state.note(&input);
         state.listeners.retain(|listener| listener.tell(&input));
-        if let Some(merge) = &state.merge {
-            // A failed merge does not listen any more; the next one receives the backlog.
-            let _merge_ended = merge.send(input);
+        // A merge that has ended does not listen any more; the next one receives the backlog.
+        state.merges.retain(|merge| merge.tell(&input));
+        if let Some(Bell(ring)) = &state.bell {
+            ring();
         }
     }
 
-    /// The messages for a new merge, beginning with the backlog. The previous merge receives no more.
+    /// The messages for a new merge, beginning with the backlog. The merges before receive no more.
     #[must_use]
     pub fn listen(&self) -> Receiver<Input> {
+        self.hang_up();
+        self.listen_from(&[], u64::MAX)
+    }
+
+    /// The messages for a merge that starts at these places, beside those that listen already. Of a stream that has more than so many
+    /// bytes there it hears of these segments alone, and nothing of the time behind them: it would take that for a floor
+    /// under those that it does not hear of. The channel closes once nothing more is to come.
+    #[must_use]
+    pub fn listen_from(&self, cuts: &[Cut], bytes_max: u64) -> Receiver<Input> {
         let (sender, receiver) = unbounded();
         let mut state = self.state();
+        let (mut is_open, mut are_all) = (Vec::with_capacity(state.backlogs.len()), true);
         for (queue, backlog) in state.backlogs.iter().enumerate() {
-            let segments = backlog.segments.iter().map(|(_, input)| input.clone());
-            let rest = [
-                (backlog.watermark_ns > 0).then_some(Input::Watermark(queue, backlog.watermark_ns)),
-                backlog.ended.then_some(Input::End(queue)),
-            ];
-            for input in segments.chain(rest.into_iter().flatten()) {
-                let _receiver_is_here = sender.send(input);
+            let cut = cuts.get(queue).copied().unwrap_or_default();
+            let (inputs, is_all) = backlog.behind(cut, bytes_max);
+            for (_, input) in inputs {
+                let _receiver_is_here = sender.send(input.clone());
+            }
+            is_open.push(is_all && !backlog.ended);
+            are_all &= is_all;
+            if is_all && backlog.watermark_ns > 0 {
+                let _receiver_is_here = sender.send(Input::Watermark(queue, backlog.watermark_ns));
+            }
+            if is_all && backlog.ended {
+                let _receiver_is_here = sender.send(Input::End(queue));
             }
         }
         if let Some(counts) = state.counts {
             let _receiver_is_here = sender.send(Input::Counts(counts));
         }
-        state.merge = Some(sender);
+        if is_open.contains(&true) || are_all && state.counts.is_none() {
+            state.merges.push(Merge { inputs: sender, is_open });
+        }
         receiver
+    }
+
+    /// What is known of each stream behind these places, of each no more segments than [`Feed::listen_from`] tells.
+    #[must_use]
+    pub fn ahead(&self, cuts: &[Cut], bytes_max: u64) -> Vec<Ahead> {
+        let state = self.state();
+        let ahead = |(queue, cut): (usize, &Cut)| {
+            let mut ahead = Ahead { next: cut.sequence, ..Ahead::default() };
+            let Some(backlog) = state.backlogs.get(queue) else { return ahead };
+            let (inputs, is_all) = backlog.behind(*cut, bytes_max);
+            for (sequence, input) in inputs {
+                ahead.next = sequence + 1;
+                if let Input::Segment(_, segment) = input {
+                    ahead.floor_ns = segment.last_ns;
+                    ahead.segments.push(segment.clone());
+                }
+            }
+            if is_all {
+                ahead.floor_ns = ahead.floor_ns.max(backlog.watermark_ns);
+                ahead.is_all = backlog.ended;
+            }
+            ahead
+        };
+        cuts.iter().enumerate().map(ahead).collect()
+    }
+
+    /// Calls `ring` after each message from now on. It must not wait, and not ask the feed.
+    pub fn call(&self, ring: impl Fn() + Send + 'static) {
+        self.state().bell = Some(Bell(Box::new(ring)));
     }
 
     /// Another listener beside the merge, for messages from now on.
@@ -191,9 +306,9 @@ impl Feed {
         Listener { inputs, dropped }
     }
 
-    /// Disconnects the merge, if there is one. Messages are then kept for the next one.
+    /// Disconnects the merges that listen. Messages are then kept for the next ones.
     pub fn hang_up(&self) {
-        self.state().merge = None;
+        self.state().merges.clear();
     }
 
     /// Packets and frame bytes of all segments so far.
@@ -276,6 +391,62 @@ mod tests {
         feed.tell(Input::End(0));
         assert_eq!(told(every.inputs()), [Input::End(0)]);
         assert_eq!(feed.state().listeners.len(), 1, "who does not listen any more is forgotten");
+    }
+
+    #[test]
+    fn merges_side_by_side_are_told_what_stands_behind_their_places() {
+        let feed = Feed::new(2);
+        for sequence in 0..4 {
+            feed.tell(Input::Segment(0, segment(sequence)));
+        }
+        feed.tell(Input::Watermark(0, 9));
+        feed.tell(Input::Segment(1, segment(0)));
+        feed.tell(Input::End(1));
+        let cuts = [2, 1].map(|sequence| Cut { sequence, offset: 0 });
+        let all = feed.listen_from(&cuts, u64::MAX);
+        let few = feed.listen_from(&[], 30);
+        let (hole, counts) = (Input::Hole { queue: 0, sequence: 4 }, Input::Counts(None));
+        feed.tell(hole.clone());
+        feed.tell(counts.clone());
+        let two = |sequence| Input::Segment(0, segment(sequence));
+        let told: Vec<_> = all.try_iter().collect();
+        assert_eq!(told, [two(2), two(3), Input::Watermark(0, 9), Input::End(1), hole, counts.clone()]);
+        // Neither a floor nor more of a stream that has enough.
+        let told: Vec<_> = few.iter().collect();
+        assert_eq!(told, [two(0), two(1), Input::Segment(1, segment(0)), Input::End(1)]);
+        feed.hang_up();
+        assert!(all.recv().is_err());
+    }
+
+    #[test]
+    fn what_is_known_ahead_is_no_more_than_was_asked_for_and_says_whether_it_is_all() {
+        let feed = Feed::new(2);
+        (0..4).for_each(|sequence| feed.tell(Input::Segment(0, Segment { last_ns: 5, ..segment(sequence) })));
+        feed.tell(Input::Hole { queue: 0, sequence: 4 });
+        feed.tell(Input::Watermark(0, 9));
+        feed.tell(Input::Watermark(1, 7));
+        feed.tell(Input::End(1));
+        let cuts = [Cut { sequence: 1, offset: 0 }, Cut::default()];
+        let ahead = |bytes_max| {
+            let ahead = feed.ahead(&cuts, bytes_max);
+            ahead
+                .into_iter()
+                .map(|Ahead { segments, floor_ns, next, is_all }| (segments.len(), floor_ns, next, is_all))
+        };
+        assert!(ahead(30).eq([(2, 5, 3, false), (0, 7, 0, true)]));
+        assert!(ahead(1000).eq([(3, 9, 5, false), (0, 7, 0, true)]));
+    }
+
+    #[test]
+    fn the_bell_rings_after_each_message() {
+        let (feed, rung) = (Feed::new(1), Arc::new(AtomicU64::new(0)));
+        let ring = Arc::clone(&rung);
+        feed.call(move || {
+            ring.fetch_add(1, Ordering::Relaxed);
+        });
+        feed.tell(Input::Segment(0, segment(0)));
+        feed.tell(Input::End(0));
+        assert_eq!(rung.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod spool;
 mod tests;
 mod writer;
 
-pub use feed::{Feed, Listener, WhenSlow};
+pub use feed::{Ahead, Feed, Listener, WhenSlow};
 pub(crate) use files::{Call, Files};
 pub use identity::{IdentityError, Standing, judge, name_spool, spool_id, standing};
 pub use lock::{LockError, SpoolLock};

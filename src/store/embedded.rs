@@ -4,13 +4,14 @@
 //! `UNFINISHED` exactly until it ended. Nothing of a record is read for an account that does not own it.
 
 mod backup;
+mod beside;
 mod buckets;
 
 pub use backup::{BackupError, HiddenFile};
 
 use super::page::LOOKED_AT_MAX;
 use super::{Changes, JobStore, Page, PageQuery, StoreError, Stored, record};
-use crate::job::{AccountId, CaptureId, Job};
+use crate::job::{AccountId, CaptureId, Job, ObjectInfo, ObjectRange};
 use jiff::Timestamp;
 use redb::backends::FileBackend;
 use redb::{
@@ -178,7 +179,7 @@ impl Embedded {
             transaction.open_table(UNFINISHED).map_err(failed)?;
             transaction.open_table(BUCKETS).map_err(failed)?;
             transaction.open_table(HOST).map_err(failed)?;
-            Ok(())
+            beside::create(transaction)
         })
     }
 
@@ -227,6 +228,7 @@ impl Embedded {
                 jobs.remove(id.as_str()).map_err(failed)?;
                 by_time.remove((account, *submitted, id.as_str())).map_err(failed)?;
                 owned.remove((account, id.as_str())).map_err(failed)?;
+                beside::remove(transaction, id)?;
             }
             Ok(old.len())
         })
@@ -300,7 +302,7 @@ impl JobStore for Embedded {
             if transaction.open_table(JOBS).map_err(failed)?.get(job.id.as_str()).map_err(failed)?.is_some() {
                 return Err(StoreError::Exists(job.id.clone()));
             }
-            put(transaction, revision, job)?;
+            let stored = put(transaction, revision, job)?;
             transaction
                 .open_table(OWNED)
                 .map_err(failed)?
@@ -311,8 +313,25 @@ impl JobStore for Embedded {
                 .map_err(failed)?
                 .insert((job.request.account.0.as_str(), job.submitted.as_microsecond(), job.id.as_str()), ())
                 .map_err(failed)?;
-            Ok(Stored { revision, job: job.clone() })
+            Ok(stored)
         })
+    }
+
+    fn objects(
+        &self,
+        account: &AccountId,
+        id: &CaptureId,
+        range: ObjectRange,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
+        let Some(Stored { job, .. }) = self.get(account, id)? else { return Ok(Vec::new()) };
+        if job.objects_beside.is_none() && !job.objects.is_empty() {
+            return Ok(range.of(&job.objects).to_vec());
+        }
+        self.read(|transaction| beside::read(transaction, id.as_str(), range))
+    }
+
+    fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError> {
+        self.write(|transaction| beside::append(transaction, id.as_str(), first, objects))
     }
 
     fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {
@@ -406,9 +425,7 @@ impl JobStore for Embedded {
             if found.job.submitted != job.submitted || found.job.request.account != job.request.account {
                 return Err(StoreError::Moved(job.id.clone()));
             }
-            let revision = expected + 1;
-            put(transaction, revision, job)?;
-            Ok(Stored { revision, job: job.clone() })
+            put(transaction, expected + 1, job)
         })
     }
 
@@ -417,9 +434,11 @@ impl JobStore for Embedded {
     }
 }
 
-fn put(transaction: &WriteTransaction, revision: u64, job: &Job) -> Result<(), StoreError> {
+/// Writes a job, and beside it the objects that are too many for its record: what is read of it again.
+fn put(transaction: &WriteTransaction, revision: u64, job: &Job) -> Result<Stored, StoreError> {
     let id = job.id.as_str();
-    let bytes = record::encode(revision, job)?;
+    let job = beside::split(transaction, job)?;
+    let bytes = record::encode(revision, &job)?;
     transaction.open_table(JOBS).map_err(failed)?.insert(id, bytes.as_slice()).map_err(failed)?;
     let mut unfinished = transaction.open_table(UNFINISHED).map_err(failed)?;
     if job.status.ended() {
@@ -427,7 +446,7 @@ fn put(transaction: &WriteTransaction, revision: u64, job: &Job) -> Result<(), S
     } else {
         unfinished.insert(id, ()).map_err(failed)?;
     }
-    Ok(())
+    Ok(Stored { revision, job: job.into_owned() })
 }
 
 fn read(

@@ -18,7 +18,7 @@ pub use page::{Page, PageQuery};
 pub use watch::{Changes, Missed};
 pub use writer::{Confirmation, Writer};
 
-use crate::job::{AccountId, CaptureId, Job};
+use crate::job::{AccountId, CaptureId, Job, ObjectInfo, ObjectRange};
 use std::path::{Path, PathBuf};
 
 /// A job and how often it was written; a writer names the revision that it has read.
@@ -38,11 +38,32 @@ pub trait JobStore: Send + Sync {
     /// [`StoreError::Exists`] when its id is taken; others when it could not be recorded.
     fn create(&self, job: &Job) -> Result<Stored, StoreError>;
 
-    /// One job of an account; `None` also when it is another account's.
+    /// One job of an account; `None` also when it is another account's. Of more objects than a record holds it has the sums.
     ///
     /// # Errors
     /// When the record cannot be read.
     fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError>;
+
+    /// Those of a job's complete objects that are in the range; none if the account has no such job.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn objects(
+        &self,
+        account: &AccountId,
+        id: &CaptureId,
+        range: ObjectRange,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
+        let found = self.get(account, id)?;
+        Ok(found.map(|stored| range.of(&stored.job.objects).to_vec()).unwrap_or_default())
+    }
+
+    /// Records objects beside the record of their job, which has not ended: full rows of [`crate::limits::RECORD_OBJECTS_MAX`], of which the
+    /// first one has number `first`. Again is as good as once.
+    ///
+    /// # Errors
+    /// When they could not be recorded.
+    fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError>;
 
     /// An account's jobs, newest first (by `submitted`, then id), at most `count_max`.
     ///

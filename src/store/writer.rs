@@ -7,8 +7,8 @@
 //! Invariant: a confirmed state is durable, and the last state of each job is confirmed in the end.
 
 use super::{JobStore, StoreError};
-use crate::job::{Job, Status};
-use std::collections::BTreeMap;
+use crate::job::{CaptureId, Job, ObjectInfo, Status};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -48,6 +48,15 @@ enum Command {
     New { ticket: u64, version: u64, job: Arc<Job>, deadline: Instant },
     Set { ticket: u64, version: u64, job: Arc<Job> },
     Known { ticket: u64, revision: u64 },
+    Append(Objects),
+}
+
+/// Objects of a job, of which the first one has this number.
+#[derive(Clone)]
+struct Objects {
+    id: CaptureId,
+    first: u64,
+    objects: Arc<Vec<ObjectInfo>>,
 }
 
 /// A handle of the task.
@@ -67,7 +76,9 @@ impl Writer {
     /// Starts the task on the current runtime; `confirm` hears of every write.
     pub fn start(jobs: Arc<dyn JobStore>, confirm: impl Fn(Confirmation) + Send + 'static) -> Self {
         let (sender, commands) = mpsc::unbounded_channel();
-        let task = tokio::spawn(Task { jobs, commands, confirm, entries: BTreeMap::new() }.run());
+        let task = tokio::spawn(
+            Task { jobs, commands, confirm, entries: BTreeMap::new(), appended: VecDeque::new() }.run(),
+        );
         Self { commands: sender, task }
     }
 
@@ -87,6 +98,11 @@ impl Writer {
     /// Records what a job is now.
     pub fn set(&self, ticket: u64, version: u64, job: Job) {
         self.send(Command::Set { ticket, version, job: Arc::new(job) });
+    }
+
+    /// Records objects of a job before whatever is recorded of it from now on.
+    pub fn append(&self, id: CaptureId, first: u64, objects: Arc<Vec<ObjectInfo>>) {
+        self.send(Command::Append(Objects { id, first, objects }));
     }
 
     /// Sets the revision of a job that another process recorded.
@@ -128,13 +144,16 @@ struct Task<F> {
     commands: mpsc::UnboundedReceiver<Command>,
     confirm: F,
     entries: BTreeMap<u64, Entry>,
+    /// Objects that wait.
+    appended: VecDeque<Objects>,
 }
 
 impl<F: Fn(Confirmation) + Send> Task<F> {
     async fn run(mut self) {
         let mut pause = PAUSE_MIN;
         loop {
-            let is_waiting = self.entries.values().any(|entry| entry.pending.is_some());
+            let is_waiting =
+                !self.appended.is_empty() || self.entries.values().any(|entry| entry.pending.is_some());
             if !is_waiting {
                 let Some(command) = self.commands.recv().await else { return };
                 self.take(command);
@@ -163,6 +182,7 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
                 self.entries.insert(ticket, Entry { known: Known::At(revision), pending: None });
                 return;
             }
+            Command::Append(objects) => return self.appended.push_back(objects),
             Command::New { ticket, version, job, deadline } => {
                 (ticket, Pending { version, job, deadline: Some(deadline), told: false })
             }
@@ -174,8 +194,29 @@ impl<F: Fn(Confirmation) + Send> Task<F> {
         entry.pending = Some(pending);
     }
 
+    /// Records the objects that wait, in order. Whether all are.
+    async fn append(&mut self) -> bool {
+        while let Some(next) = self.appended.front().cloned() {
+            let jobs = Arc::clone(&self.jobs);
+            let append = move || jobs.append_objects(&next.id, next.first, &next.objects);
+            let appended = match tokio::task::spawn_blocking(append).await {
+                Ok(appended) => appended.map_err(|error| error.to_string()),
+                Err(died) => Err(format!("the write died: {died}")),
+            };
+            if let Err(error) = appended {
+                tracing::error!(error, "a capture's objects could not be recorded; it is tried again");
+                return false;
+            }
+            self.appended.pop_front();
+        }
+        true
+    }
+
     /// Tries every pending write once. Whether all succeeded.
     async fn write(&mut self) -> bool {
+        if !self.append().await {
+            return false;
+        }
         let waiting: Vec<_> = self
             .entries
             .iter()
@@ -309,6 +350,14 @@ mod tests {
         }
         fn get(&self, account: &AccountId, id: &CaptureId) -> Result<Option<Stored>, StoreError> {
             self.store.get(account, id)
+        }
+        fn append_objects(
+            &self,
+            id: &CaptureId,
+            first: u64,
+            objects: &[ObjectInfo],
+        ) -> Result<(), StoreError> {
+            self.write(|| self.store.append_objects(id, first, objects))
         }
         fn list(&self, account: &AccountId, count_max: usize) -> Result<Vec<Stored>, StoreError> {
             JobStore::list(&self.store, account, count_max)

@@ -4,7 +4,6 @@
 //! object, so nothing here is printed but the number of bytes.
 
 use super::checksum::joined;
-use crate::job::CaptureId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -78,41 +77,9 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
-/// The capture of an object of ours by the object's name (`pcap_<id>.pcap`, `pcap_<id>_0001.pcap`); none for foreign names. Those
-/// include another host's part of the same capture (`pcap_<id>_<host>.pcap`), which is that host's to go on with.
-#[must_use]
-pub fn capture_of(name: &str) -> Option<CaptureId> {
-    let (id, rest) = name.strip_prefix("pcap_")?.split_at_checked(32)?;
-    let number = rest.split_once('.')?.0;
-    let is_number = |digits: &str| digits.len() >= 4 && digits.bytes().all(|digit| digit.is_ascii_digit());
-    let is_ours = number.is_empty() || number.strip_prefix('_').is_some_and(is_number);
-    is_ours.then(|| CaptureId::parse(id)).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_names_of_our_form_are_ours() {
-        let id = "0123456789abcdef0123456789abcdef";
-        for name in [format!("pcap_{id}.pcap"), format!("pcap_{id}_0001.pcap"), format!("pcap_{id}.json")] {
-            assert_eq!(capture_of(&name).map(|id| id.to_string()).as_deref(), Some(id));
-        }
-        for name in
-            [format!("pcap_{id}"), format!("pcap_{id}0.pcap"), id.to_owned(), "pcap_short.pcap".to_owned()]
-                .into_iter()
-                .chain(
-                    ["_cap2.pcap", "_cap2_0001.pcap", "_1.pcap", "_.pcap", "_0001x.pcap"]
-                        .map(|rest| format!("pcap_{id}{rest}")),
-                )
-        {
-            assert_eq!(capture_of(&name), None, "{name}");
-        }
-        assert_eq!(capture_of(&format!("xpcap_{id}.pcap")), None);
-        assert_eq!(capture_of(&format!("pcap_{}.pcap", id.to_uppercase())), None);
-        assert_eq!(capture_of("pcap_ééééééééééééééééééééé.pcap"), None);
-    }
 
     #[test]
     fn a_checkpoint_survives_its_journal_and_prints_no_session() {

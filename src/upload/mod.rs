@@ -15,7 +15,7 @@ mod file;
 mod s3;
 mod gcs;
 
-pub use checkpoint::{Checkpoint, capture_of};
+pub use checkpoint::Checkpoint;
 #[cfg(test)]
 pub(crate) use checkpoint::{Kept, KeptPart};
 pub(crate) use checksum::Running;

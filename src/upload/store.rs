@@ -5,7 +5,7 @@
 
 use super::UploadError;
 use super::checkpoint::Checkpoint;
-use crate::job::{CaptureId, Destination};
+use crate::job::{Destination, PartId};
 use crate::seldom::Seldom;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -34,8 +34,8 @@ pub(super) const PROBE: &str = "trawl-probe-";
 /// also those of other hosts: a probe in progress works without them.
 #[derive(Clone, Copy)]
 pub struct Sweep<'a> {
-    /// Whether a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
-    pub ours: &'a (dyn Fn(&CaptureId) -> bool + Sync),
+    /// Whether a part of a capture is this host's: what other hosts leave in the same bucket is theirs to sweep.
+    pub ours: &'a (dyn Fn(&PartId) -> bool + Sync),
     /// What is still to be resumed.
     pub known: &'a [Checkpoint],
     /// Only what was begun before.

@@ -10,6 +10,7 @@ use super::store::ObjectStore;
 use crate::job::{Destination, S3Credentials};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Region that R2 signs requests for.
 const R2_REGION: &str = "auto";
@@ -96,6 +97,12 @@ impl Stores {
     /// [`UploadError::Credentials`].
     pub async fn open(&self, destination: &Destination) -> Result<Box<dyn ObjectStore>, UploadError> {
         self.open_with(destination, None).await
+    }
+
+    /// Takes the memory of one more object of a delivery of so many queues, of what all of them have beside their needs; none if it is used up.
+    #[must_use]
+    pub fn one_more_object(&self, queues: usize) -> Option<OwnedSemaphorePermit> {
+        self.ways().s3.one_more_object(queues as u64)
     }
 
     /// Reads this host's credentials again for stores that are opened from now on.

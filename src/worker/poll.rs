@@ -7,6 +7,7 @@ use super::append::{Stamped, append, append_plain};
 use super::blocks::Blocks;
 use super::clock::{Clock, JUMP_NS};
 use super::counters::{LocalCounters, QueueCounters, Slot};
+use super::rest::{Rest, WhenIdle};
 use super::sample::Sampler;
 use super::sampled::SampledSlots;
 use super::steps::ClockSteps;
@@ -54,6 +55,8 @@ pub struct WorkerParts<S> {
     pub segment_bytes_max: u64,
     /// See [`Timers`].
     pub timers: Timers,
+    /// What it does while no packets come.
+    pub when_idle: WhenIdle,
     /// Set by the owner to end the thread.
     pub stop: Arc<AtomicBool>,
     /// Its heartbeat and counters, read by the watchdog.
@@ -133,6 +136,7 @@ pub struct Worker<S> {
     left: Producer<Box<Work>>,
     clock: Clock,
     timers: Timers,
+    when_idle: WhenIdle,
     stop: Arc<AtomicBool>,
     heartbeat: Arc<Heartbeat>,
     clock_steps: Option<Arc<ClockSteps>>,
@@ -182,6 +186,7 @@ pub fn worker<S: Source>(parts: WorkerParts<S>) -> (Worker<S>, WorkerHandle) {
         left,
         clock: Clock::start(&HostTime),
         timers: parts.timers,
+        when_idle: parts.when_idle,
         stop: parts.stop,
         heartbeat: parts.heartbeat,
         clock_steps: parts.clock_steps,
@@ -201,10 +206,27 @@ impl<S: Source> Worker<S> {
     /// Polls until told to stop, then ends every stream.
     pub fn run(mut self) {
         self.discard_stale();
-        while !self.stop.load(Ordering::Relaxed) {
-            self.tick(&HostTime);
+        match self.when_idle {
+            WhenIdle::Spin => {
+                while !self.stop.load(Ordering::Relaxed) {
+                    self.tick(&HostTime);
+                }
+            }
+            WhenIdle::Sleep => self.run_resting(),
         }
         self.swap(Box::new(Work::idle(u64::MAX)), &HostTime);
+    }
+
+    /// As the loop of [`Worker::run`], with pauses while no packets come.
+    fn run_resting(&mut self) {
+        let mut rest = Rest::default();
+        while !self.stop.load(Ordering::Relaxed) {
+            self.tick(&HostTime);
+            let received = self.queues.iter().map(|queue| queue.local.queue.rx).sum();
+            if let Some(pause) = rest.after(received) {
+                std::thread::sleep(pause);
+            }
+        }
     }
 
     /// Empties the queues. A device that was opened a while ago holds frames from since then, and an AF_PACKET socket also those of

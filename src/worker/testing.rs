@@ -1,7 +1,9 @@
 //! A worker with everything around it that a test needs: queues whose frames the test gives, blocks, and the other ends of the
 //! lanes.
 
-use super::{ClockSteps, QueueCounters, Timers, Worker, WorkerHandle, WorkerParts, lane_notices, worker};
+use super::{
+    ClockSteps, QueueCounters, Timers, WhenIdle, Worker, WorkerHandle, WorkerParts, lane_notices, worker,
+};
 use crate::block::{Arena, Heartbeat, Hugepages, WriterEnd, lane};
 use crate::packet::{Burst, Source};
 use crate::spool::Message;
@@ -57,6 +59,7 @@ impl Rig {
             lanes: vec![worker_end],
             segment_bytes_max: 1 << 30,
             timers: Timers { flush: Duration::from_millis(200), rotate: Duration::from_secs(10) },
+            when_idle: WhenIdle::Spin,
             stop: Arc::clone(&stop),
             heartbeat: Arc::new(Heartbeat::new("worker0", blocks)),
             clock_steps: Some(Arc::clone(&clock_steps)),

@@ -4,9 +4,10 @@
 use axum::Router;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use trawl::api::{
-    Accounts, ApiState, Credential, CurrentTerms, Offers, Role, Rules, Secret, Terms, Ui, router,
+    Accounts, ApiState, Credential, CurrentTerms, Offers, OwnResults, Role, Rules, Secret, Terms, Ui, router,
 };
 use trawl::engine::Handle;
 use trawl::job::AccountId;
@@ -27,9 +28,9 @@ pub fn api(
     });
     let accounts = Accounts::new(accounts, 10);
     router(ApiState {
-        captures,
+        captures: Arc::new(captures),
         ownership,
-        simple_dir,
+        results: Arc::new(OwnResults(simple_dir)),
         terms: CurrentTerms::new(Terms::new(accounts, rules(validates), Offers::default())),
         ui: Ui::at(([127, 0, 0, 1], 8080).into()),
         request_bytes_max: 1 << 16,

@@ -9,7 +9,8 @@ use trawl::dpdk::PortConfig;
 use trawl::matcher::Filter;
 use trawl::spool::Message;
 use trawl::worker::{
-    Assigned, Attachment, Budget, QueueCounters, Timers, Window, Work, WorkerParts, lane_notices, worker,
+    Assigned, Attachment, Budget, QueueCounters, Timers, WhenIdle, Window, Work, WorkerParts, lane_notices,
+    worker,
 };
 
 use crate::support::{
@@ -61,6 +62,7 @@ fn af_packet_frames_from_before_a_worker_began_are_in_no_capture() {
             lanes: vec![worker_end],
             segment_bytes_max: 64 << 20,
             timers: Timers { flush: Duration::from_secs(1), rotate: Duration::from_secs(60) },
+            when_idle: WhenIdle::Spin,
             stop: Arc::clone(&stop),
             heartbeat: Arc::new(Heartbeat::new("worker0", 4)),
             clock_steps: None,

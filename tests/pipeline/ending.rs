@@ -28,7 +28,7 @@ async fn nothing_is_removed_while_the_outcome_cannot_be_recorded_and_it_ends_onc
     asked.packet_limit = Some(5_000);
     let started = rig.handle().create(asked).await.unwrap();
     rig.jobs().fill(true);
-    let manifest = rig.bucket().join(manifest_name(&started.id));
+    let manifest = rig.bucket().join(manifest_name(&started.part()));
     let until = Instant::now() + Duration::from_secs(60);
     while !manifest.exists() {
         assert!(Instant::now() < until, "it is not delivered");

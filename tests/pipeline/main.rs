@@ -8,6 +8,7 @@ mod api;
 mod crowd;
 mod ending;
 mod history;
+mod parts;
 mod pressure;
 mod quiet;
 mod retries;

@@ -82,7 +82,7 @@ async fn an_upload_that_is_given_up_keeps_its_packets_and_can_be_recovered_witho
     assert!(manifest.recovered && manifest.complete, "{manifest:?}");
     let again = left.deliver(&FileStore::new(out.clone())).await.unwrap().unwrap();
     assert_eq!(again, manifest, "a second time nothing changes");
-    let kept = std::fs::read(out.join(manifest_name(&job.id))).unwrap();
+    let kept = std::fs::read(out.join(manifest_name(&job.part()))).unwrap();
     assert_eq!(Manifest::parse(&kept).unwrap(), manifest);
     let delivered = Job { objects: manifest.objects.clone(), ledger: manifest.ledger, ..job };
     assert_eq!(verify(&out, &delivered).packets, 5_000);

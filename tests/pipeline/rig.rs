@@ -14,7 +14,8 @@ use trawl::engine::{AccountBounds, Engine, Handle, Planes, Settings};
 use trawl::history::{History, HistoryConfig};
 use trawl::host::{DataPlane, DataPlaneConfig, OnWorker};
 use trawl::job::Destination;
-use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request};
+use trawl::job::{AccountId, CaptureId, ColoStyle, Job, Kind, Ledger, PortDrops, Request, Site};
+use trawl::job::{ObjectInfo, ObjectRange};
 use trawl::limits::BURST;
 use trawl::matcher::{FilterV1, PrefixSet};
 use trawl::ownership::BucketKeys;
@@ -22,8 +23,8 @@ use trawl::packet::{Burst, Source};
 use trawl::pcap::Reader;
 use trawl::spool::{Spool, SpoolConfig, WriteMode, judge, name_spool, spool_id};
 use trawl::store::{Changes, Embedded, JobStore, StoreError, Stored};
-use trawl::upload::{Stores, StoresConfig};
-use trawl::worker::{Sample, Timers};
+use trawl::upload::{S3Config, Stores, StoresConfig};
+use trawl::worker::{Sample, Timers, WhenIdle};
 
 #[path = "../common/burst.rs"]
 mod burst;
@@ -202,6 +203,19 @@ impl JobStore for Jobs {
         JobStore::list(&*self.store, account, count_max)
     }
 
+    fn objects(
+        &self,
+        account: &AccountId,
+        id: &CaptureId,
+        range: ObjectRange,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.store.objects(account, id, range)
+    }
+
+    fn append_objects(&self, id: &CaptureId, first: u64, objects: &[ObjectInfo]) -> Result<(), StoreError> {
+        self.room().and_then(|()| self.store.append_objects(id, first, objects))
+    }
+
     fn unfinished(&self) -> Result<Vec<Stored>, StoreError> {
         self.store.unfinished()
     }
@@ -233,6 +247,9 @@ pub struct Options {
     pub captures_max: usize,
     pub timers: Timers,
     pub upload_pause_max: Duration,
+    /// Its name, if it is one of a fleet.
+    pub fleet_host: Option<&'static str>,
+    pub when_idle: WhenIdle,
 }
 
 impl Default for Options {
@@ -249,6 +266,8 @@ impl Default for Options {
             captures_max: 64,
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
             upload_pause_max: Duration::from_secs(20),
+            fleet_host: None,
+            when_idle: WhenIdle::Spin,
         }
     }
 }
@@ -289,13 +308,7 @@ impl Host {
         scopes: HashMap<AccountId, Arc<PrefixSet>>,
     ) -> anyhow::Result<Self> {
         let (store, spool_dir) = (Arc::new(Embedded::open(&dir.join("jobs"))?), dir.join("spool"));
-        let known = store.spool()?;
-        judge(&spool_dir, known.as_deref(), spool_id(&spool_dir)?.as_deref())?;
-        let spool = Arc::new(Spool::open(options.spool(&spool_dir))?);
-        let id = name_spool(&spool_dir)?;
-        if known.as_ref() != Some(&id) {
-            store.set_spool(&id)?;
-        }
+        let spool = spool(&store, &spool_dir, &options)?;
         let history = options.history.map(|config| History::open(config, Arc::clone(&spool)));
         let history = history.transpose()?.map(Arc::new);
         let config = DataPlaneConfig {
@@ -307,11 +320,13 @@ impl Host {
             accounts: 0,
             hugepages: Hugepages::Never,
             timers: options.timers,
+            when_idle: options.when_idle,
             bypasses_lanes: false,
         };
         let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;
         let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
         let engine = Engine::new(Planes {
+            site: options.fleet_host.and_then(|host| Site::new("tst01", host)),
             workers,
             queues: plane.queues.clone(),
             clock: Arc::clone(&plane.clock),
@@ -322,7 +337,7 @@ impl Host {
             contact_time_max: Duration::from_secs(10),
             jobs: jobs.clone(),
             simple_dir: dir.join("simple"),
-            host: "rig".to_owned(),
+            host: options.fleet_host.unwrap_or("rig").to_owned(),
             colo: "tst01".to_owned(),
             settings: Settings {
                 accounts: Vec::new(),
@@ -343,6 +358,8 @@ impl Host {
             high_water_percent: 80,
             origin: Default::default(),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            objects_in_flight: 4,
+            delivery_cores: Arc::new([]),
             pace: Arc::new(Pace::unhindered()),
             simple_written: Arc::default(),
             history: history.clone(),
@@ -570,7 +587,7 @@ impl Rig {
 /// Holds the files of a folder against their manifest and that against the job.
 pub fn verify(bucket: &Path, job: &Job) -> Found {
     job.ledger.check().unwrap();
-    let manifest = Manifest::parse(&std::fs::read(bucket.join(manifest_name(&job.id))).unwrap()).unwrap();
+    let manifest = Manifest::parse(&std::fs::read(bucket.join(manifest_name(&job.part()))).unwrap()).unwrap();
     assert_eq!((manifest.ledger, &manifest.objects), (job.ledger, &job.objects));
     let mut found = Found::default();
     let mut last_ns = 0;
@@ -598,8 +615,21 @@ pub fn verify(bucket: &Path, job: &Job) -> Found {
     found
 }
 
+/// The spool, which the store knows from then on.
+fn spool(store: &Embedded, dir: &Path, options: &Options) -> anyhow::Result<Arc<Spool>> {
+    let known = store.spool()?;
+    judge(dir, known.as_deref(), spool_id(dir)?.as_deref())?;
+    let spool = Arc::new(Spool::open(options.spool(dir))?);
+    let id = name_spool(dir)?;
+    if known.as_ref() != Some(&id) {
+        store.set_spool(&id)?;
+    }
+    Ok(spool)
+}
+
 /// Writes into any directory. A process of the sweep names its own by a link that the kernel makes.
 fn stores() -> anyhow::Result<Stores> {
     let file_roots = vec!["/proc/self/cwd".into(), "/".into()];
-    Ok(Stores::new(StoresConfig { allow_file: true, file_roots, ..StoresConfig::default() })?)
+    let s3 = S3Config { parts_extra: 64, ..S3Config::default() };
+    Ok(Stores::new(StoresConfig { allow_file: true, file_roots, s3, ..StoresConfig::default() })?)
 }

@@ -27,8 +27,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use trawl::deliver::{deliver, object_name};
-use trawl::job::CaptureId;
-use trawl::job::{Destination, S3Credentials};
+use trawl::job::{CaptureId, Destination, PartId, S3Credentials};
 use trawl::merge::{Consumed, Output, Summary};
 use trawl::pcap::ObjectFormat;
 use trawl::upload::{Checkpoint, ObjectStore, R2Config, S3Config, Stores, StoresConfig, UploadError};
@@ -217,7 +216,8 @@ async fn delivers(store: &dyn ObjectStore) {
             reported.push((info, consumed.segments));
             Ok(())
         };
-        let result = deliver(store, &id, ObjectFormat::default(), 0, receiver, &mut record).await;
+        let result =
+            deliver(store, &PartId::alone(&id), ObjectFormat::default(), 0, receiver, &mut record).await;
         feed.await.unwrap();
         let complete = if dies { 1 } else { 2 };
         assert_eq!(reported.len(), complete);
@@ -226,7 +226,7 @@ async fn delivers(store: &dyn ObjectStore) {
             Err(error) => assert!(dies && matches!(error, UploadError::Interrupted { object: 1 }), "{error}"),
         }
         for (index, bytes) in (0u32..).zip(&objects) {
-            let name = object_name(&id, index, ObjectFormat::default());
+            let name = object_name(&PartId::alone(&id), index, ObjectFormat::default());
             let held = store.get(&name, bytes.len() as u64).await;
             assert_eq!(held.is_ok(), (index as usize) < complete);
             assert!(held.is_err() || held.unwrap() == *bytes);

@@ -6,7 +6,7 @@ use crate::{PART_BYTES, config, noise, summary, uploads_under_way};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use trawl::deliver::{deliver, object_name};
-use trawl::job::{CaptureId, Destination, ObjectInfo};
+use trawl::job::{CaptureId, Destination, ObjectInfo, PartId};
 use trawl::merge::{Consumed, Output};
 use trawl::pcap::ObjectFormat;
 use trawl::upload::{ObjectStore, Stores, UploadError};
@@ -30,7 +30,7 @@ async fn deliver_one(store: &dyn ObjectStore, id: &CaptureId, bytes: &Bytes) -> 
     }
     drop(sender);
     let mut record = |_: ObjectInfo, _: Consumed| Ok(());
-    deliver(store, id, ObjectFormat::default(), 0, receiver, &mut record).await.map(drop)
+    deliver(store, &PartId::alone(id), ObjectFormat::default(), 0, receiver, &mut record).await.map(drop)
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn a_bucket_that_hides_what_is_missing_takes_objects_of_any_size() {
     let all = open_as(&weed.endpoint, weed::ACCESS_KEY_ID).await;
     for len in [5, 2 * PART_BYTES + 1] {
         let (id, bytes) = (CaptureId::random(), noise(len));
-        let name = object_name(&id, 0, ObjectFormat::default());
+        let name = object_name(&PartId::alone(&id), 0, ObjectFormat::default());
         deliver_one(&*hiding, &id, &bytes).await.unwrap();
         assert!(all.get(&name, len as u64).await.unwrap() == bytes);
         // What is there is seen, and is the same.
@@ -64,7 +64,7 @@ async fn a_bucket_that_may_be_written_alone_takes_objects_and_names_the_right_to
     let all = open_as(&weed.endpoint, weed::ACCESS_KEY_ID).await;
     for len in [5, 2 * PART_BYTES + 1] {
         let (id, bytes) = (CaptureId::random(), noise(len));
-        let name = object_name(&id, 0, ObjectFormat::default());
+        let name = object_name(&PartId::alone(&id), 0, ObjectFormat::default());
         deliver_one(&*writer, &id, &bytes).await.unwrap();
         assert!(all.get(&name, len as u64).await.unwrap() == bytes);
         let error = deliver_one(&*writer, &id, &bytes).await.unwrap_err();

@@ -186,7 +186,7 @@ impl Case<'_> {
                 wrong.push("an object has not the size that is told".to_owned());
             }
         }
-        let manifest = std::fs::read(folder.join(manifest_name(&job.id)));
+        let manifest = std::fs::read(folder.join(manifest_name(&job.part())));
         match manifest.map(|json| Manifest::parse(&json)) {
             Ok(Ok(manifest)) => {
                 if (manifest.ledger, &manifest.objects) != (job.ledger, &job.objects) {

@@ -51,6 +51,8 @@ async fn run(
                 let found = jobs.iter_mut().find(|job| job.id == id && job.request.account == account);
                 drop(reply.send(found.map(stop).ok_or(Refusal::NotFound(id))));
             }
+            // No route asks this.
+            Action::Adopt(..) | Action::Steer(..) | Action::Reclaim(..) | Action::Part(..) => {}
             Action::Held(_, reply) => drop(reply.send(Vec::new())),
             Action::Drop(account, id, reply) => {
                 let found = jobs.iter().find(|job| job.id == id && job.request.account == account);

@@ -155,7 +155,11 @@ async fn a_manifest_keeps_its_place_until_its_reader_has_taken_it() {
     let capture = host.engine.jobs.lock().unwrap()[0].id.clone();
     let fill = "x".repeat(1 << 20);
     let manifest = serde_json::json!({ "id": capture.as_str(), "fill": fill }).to_string();
-    std::fs::write(dir.path().join(crate::deliver::manifest_name(&capture)), manifest).unwrap();
+    std::fs::write(
+        dir.path().join(crate::deliver::manifest_name(&crate::job::PartId::alone(&capture))),
+        manifest,
+    )
+    .unwrap();
     let ask = || async {
         let request = request::Builder::new()
             .uri(format!("/accounts/{A}/pcaps/{capture}/manifest"))

@@ -11,8 +11,10 @@ use crate::limits::{STREAMS_MAX, STREAMS_PER_ACCOUNT_MAX};
 const SEGMENT_FILES: u64 = 2;
 /// A stream's reader: the merge, or a look back.
 const READER_FILES: u64 = 1;
-/// The journal of a capture, its object in the making, the directory that is synced, the manifest.
-const CAPTURE_FILES: u64 = 4;
+/// The journal of a capture, its object in the making, the directory that is synced, the manifest, the search for the object's end.
+const CAPTURE_FILES: u64 = 5;
+/// Of an object on its way: its file or its connection, and the directory.
+const OBJECT_FILES: u64 = 2;
 /// Health and metrics: connections (`observe`), the two listeners and a descriptor that each keeps to spare.
 const OBSERVE_FILES: u64 = 36;
 /// The job store, EAL, VFIO, the runtime, the log, an io_uring and an event for each thread, with much to spare.
@@ -30,9 +32,13 @@ pub fn files_needed(plan: &Plan) -> u64 {
     let slots = captures + u64::from(plan.history.is_some());
     // Of a capture that takes packets, and of one that has ended and whose turn it is.
     let delivery = CAPTURE_FILES + plan.upload.stores.s3.parts_in_flight as u64;
+    // Objects beside the first one of each, of which memory bounds the number, and each reads all queues.
+    let more = (captures + plan.upload.deliveries_max as u64) * (plan.upload.objects_in_flight as u64 - 1);
+    let more = more.min(plan.upload.stores.s3.objects_extra(queues)) * (queues * READER_FILES + OBJECT_FILES);
     slots * queues * (SEGMENT_FILES + READER_FILES)
         + captures * delivery
         + plan.upload.deliveries_max as u64 * (queues * READER_FILES + delivery)
+        + more
         + plan.api.connections_max as u64
         + STREAM_FILES
         + OBSERVE_FILES
@@ -77,10 +83,11 @@ mod tests {
     #[test]
     fn the_need_grows_with_captures_deliveries_queues_parts_and_connections() {
         let few = "[capture]\ncaptures_max = 10\n[api]\nconnections_max = 100\n[upload]\nparts_in_flight = 2\ndeliveries_max = 5";
-        let base = 5 * (6 + 6) + STREAM_FILES + OBSERVE_FILES + OTHER_FILES;
-        assert_eq!(files_needed(&plan(few)), 10 * 6 * 3 + 10 * 6 + 100 + base);
+        // Five parts beside what each delivery needs are the memory of one object.
+        let base = 5 * (6 + 7) + (6 + 2) + STREAM_FILES + OBSERVE_FILES + OTHER_FILES;
+        assert_eq!(files_needed(&plan(few)), 10 * 6 * 3 + 10 * 7 + 100 + base);
         let with_history = format!("{few}\n[history]\nenabled = true");
-        assert_eq!(files_needed(&plan(&with_history)), 11 * 6 * 3 + 10 * 6 + 100 + base);
+        assert_eq!(files_needed(&plan(&with_history)), 11 * 6 * 3 + 10 * 7 + 100 + base);
     }
 
     #[test]

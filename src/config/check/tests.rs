@@ -416,7 +416,7 @@ fn too_few_open_files_are_refused_with_the_number_to_set() {
         "Max open files            1024                 1024                 files\n",
     );
     assert_one(
-        &made.findings(VFIO, "[capture]\ncaptures_max = 40"),
+        &made.findings(VFIO, "[capture]\ncaptures_max = 30"),
         &["capture.captures_max", "may have 1024 files open", "LimitNOFILE=2048", "ulimit -n"],
     );
     made.write(

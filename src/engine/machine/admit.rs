@@ -48,7 +48,7 @@ impl Machine {
         }
         let format = self.format(&request);
         let one_in = self.config.simple_one_in.filter(|_| is_simple);
-        let job = Job::accepted_as(id, now.wall, request, one_in);
+        let job = Job { site: self.config.site.clone(), ..Job::accepted_as(id, now.wall, request, one_in) };
         let capture = Capture {
             slot: Some(slot),
             filter: Some(filter),
@@ -75,6 +75,14 @@ impl Machine {
             Kind::Full => self.admit_full(request)?,
             Kind::Simple => self.admit_simple(now.mono, request)?,
         }
+        let slot = self.free_slot()?;
+        self.admit_to_slots(&request.account)?;
+        let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
+        Ok((slot, filter))
+    }
+
+    /// A slot for one more capture, if the workers have blocks for it too.
+    pub(super) fn free_slot(&self) -> Result<usize, Refusal> {
         let taken: Vec<usize> = self.captures.values().filter_map(|capture| capture.slot).collect();
         let slot = (0..self.config.slots)
             .find(|slot| !taken.contains(slot))
@@ -82,9 +90,7 @@ impl Machine {
         if taken.len() >= self.config.admits {
             return Err(Refusal::NoBlocks(self.config.admits));
         }
-        self.admit_to_slots(&request.account)?;
-        let filter = Filter::try_from(&request.filter).map_err(|e| Refusal::Filter(e.to_string()))?;
-        Ok((slot, filter))
+        Ok(slot)
     }
 
     /// Leaves a slot for each account that has none, as far as half of them suffice: an account that has one takes no more
@@ -104,12 +110,13 @@ impl Machine {
         }
     }
 
-    /// An account's full captures that take packets. One without a slot takes none any more: its upload keeps nobody from starting
-    /// the next one.
+    /// An account's full captures that take packets and were accepted here. One without a slot takes none any more: its upload keeps
+    /// nobody from starting the next one.
     fn full_of<'a>(&'a self, account: &'a AccountId) -> impl Iterator<Item = &'a Capture> {
         self.captures.values().filter(move |capture| {
             let request = &capture.job.request;
-            capture.slot.is_some() && request.kind == Kind::Full && request.account == *account
+            let is_own = capture.slot.is_some() && capture.adopted.is_none();
+            is_own && request.kind == Kind::Full && request.account == *account
         })
     }
 
@@ -213,6 +220,7 @@ impl Machine {
     pub(super) fn forgive_interval(&mut self, serial: Serial) {
         if let Some(capture) = self.captures.get(&serial)
             && capture.job.request.kind == Kind::Simple
+            && capture.adopted.is_none()
             && self.simple_started.get(&capture.job.request.account) == Some(&capture.asked_at)
         {
             self.simple_started.remove(&capture.job.request.account);

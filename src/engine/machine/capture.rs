@@ -3,8 +3,10 @@
 //!
 //! Invariant: the ledger that is read in any phase obeys its equations.
 
+use super::super::adopt::PartStage;
 use super::super::handle::Refusal;
 use super::super::planes::ledger;
+use super::adopt::Adopted;
 use super::{Effect, Now, ReplyId, Serial};
 use crate::job::{Job, Kind, Ledger, ObjectRange, ObjectSums, PortDrops, Progress, Status, StopReason};
 use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
@@ -132,8 +134,8 @@ pub(in super::super) struct Capture {
     pub(super) delivered: Option<Delivered>,
     /// Why what of it is on the host is to go, once that is decided.
     pub(super) given_up: Option<String>,
-    /// Bytes of its complete objects.
-    pub(super) object_bytes: u64,
+    /// What its complete objects come to.
+    pub(super) delivered_sums: ObjectSums,
     /// Whether its final counts are in the job.
     pub(super) settled: bool,
     /// Whether its outcome is durable in the store.
@@ -141,6 +143,8 @@ pub(in super::super) struct Capture {
     /// Of the last job that was handed to the store.
     pub(super) version: u64,
     pub(super) notes: Notes,
+    /// What another node decided, if it accepted the capture.
+    pub adopted: Option<Adopted>,
     /// When it was asked for.
     pub(super) asked_at: Duration,
     /// When it began to wait for what a shutdown does not wait for.
@@ -174,11 +178,12 @@ impl Capture {
             streams_left: 0,
             delivered: None,
             given_up: None,
-            object_bytes: 0,
+            delivered_sums: ObjectSums::default(),
             settled: false,
             is_recorded: false,
             version: 0,
             notes: Notes::default(),
+            adopted: None,
             asked_at: Duration::ZERO,
             waits_since: Duration::ZERO,
         }
@@ -201,6 +206,21 @@ impl Capture {
         matches!(self.phase, Phase::Attaching | Phase::Running)
     }
 
+    /// How far it is, for the node that accepted it.
+    pub fn part_stage(&self) -> PartStage {
+        match self.phase {
+            Phase::Opening { .. } | Phase::Recording { .. } | Phase::Placing { .. } | Phase::Attaching => {
+                PartStage::Accepting
+            }
+            Phase::Running => PartStage::Running,
+            Phase::Removing if self.is_recorded && self.job.status == Status::Success => PartStage::Delivered,
+            Phase::Removing if self.is_recorded => PartStage::Failed,
+            Phase::Closing | Phase::Ending { .. } => PartStage::Counted,
+            _ if self.settled => PartStage::Counted,
+            _ => PartStage::Ending,
+        }
+    }
+
     /// Whether it takes no more packets and is not delivered.
     pub(super) fn is_waiting(&self) -> bool {
         matches!(
@@ -214,9 +234,14 @@ impl Capture {
         matches!(self.phase, Phase::Attaching | Phase::Running | Phase::Detaching) && self.counted.is_none()
     }
 
+    /// What its complete objects come to.
+    pub fn object_sums(&self) -> ObjectSums {
+        self.delivered_sums
+    }
+
     /// Bytes of its complete objects.
     pub fn object_bytes(&self) -> u64 {
-        self.object_bytes
+        self.delivered_sums.bytes
     }
 
     /// Its counts. `live` is asked only while its counts are not final.
@@ -257,9 +282,13 @@ impl Capture {
         }
     }
 
-    /// The job as customers see it now. An outcome is shown once it is durable.
+    /// The job as customers see it now, as the store would have it. An outcome is shown once it is durable.
     pub fn view(&self, ledger: Ledger) -> Job {
-        Job { objects: self.job.objects.clone(), ..self.flat_view(ledger) }
+        let job = self.flat_view(ledger);
+        match self.objects_beside() {
+            Some(sums) => job.with_objects_beside(sums),
+            None => Job { objects: self.job.objects.clone(), ..job },
+        }
     }
 
     /// As [`Capture::view`], without its objects.
@@ -315,12 +344,12 @@ impl Capture {
     }
 
     pub fn progress(&self, ledger: Ledger, now: Duration, range: ObjectRange) -> Progress {
-        let objects = range.of(&self.job.objects).to_vec();
+        let (_in_the_store, objects) = self.objects(range);
         Progress {
             warnings: self.warnings(&ledger),
             seconds_left: self.seconds_left(now),
             objects,
-            delivered: ObjectSums::of(&self.job.objects),
+            delivered: self.delivered_sums,
             ..progress(&self.flat_view(ledger), range)
         }
     }
@@ -335,7 +364,8 @@ impl Capture {
         self.version += 1;
         let (serial, version) = (self.serial, self.version);
         let objects = if self.job.status.ended() { self.job.objects.clone() } else { Vec::new() };
-        let job = Box::new(Job { objects, ..self.job.without_objects() });
+        let objects_beside = self.objects_beside();
+        let job = Box::new(Job { objects, objects_beside, ..self.job.without_objects() });
         out.push(Effect::Record { serial, version, job });
         version
     }
@@ -407,7 +437,7 @@ pub(in super::super) fn progress(job: &Job, range: ObjectRange) -> Progress {
         started: job.started,
         ended: job.ended,
         objects: range.of(&job.objects).to_vec(),
-        delivered: ObjectSums::of(&job.objects),
+        delivered: job.object_sums(),
         warnings: Vec::new(),
         sample_one_in: job.sample_one_in,
         clock_steps: job.clock_steps,

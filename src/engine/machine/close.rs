@@ -76,7 +76,7 @@ impl Machine {
             tracing::info!(
                 capture = %job.id, status = ?job.status, reason = ?job.stop_reason, offered = ledger.offered,
                 rx = ledger.rx, matched = ledger.matched, captured = ledger.captured,
-                dropped = ledger.dropped.total(), objects = job.objects.len(), "capture ended"
+                dropped = ledger.dropped.total(), objects = capture.delivered_sums.objects, "capture ended"
             );
         }
         capture.is_recorded = matches!(capture.phase, Phase::Ending { .. });

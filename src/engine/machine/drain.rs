@@ -5,7 +5,7 @@
 use super::capture::{Capture, Counted, Delivered, Phase, Trouble};
 use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
-use crate::job::{ObjectInfo, Status, StopReason};
+use crate::job::{Status, StopReason};
 use crate::pcap::Container;
 use crate::spool::Lost;
 
@@ -54,9 +54,7 @@ impl Machine {
         match report {
             Report::Recovered(Found { objects, packets, frame_bytes }) => {
                 capture.job.ledger = capture.job.ledger.recovered(packets, frame_bytes);
-                let bytes = |sum: u64, object: &ObjectInfo| sum.saturating_add(object.bytes);
-                capture.object_bytes = objects.iter().fold(0, bytes);
-                capture.job.objects = objects;
+                capture.complete_are(objects, out);
                 capture.record(out);
             }
             Report::Trouble(error, pause) => {
@@ -67,8 +65,7 @@ impl Machine {
                 capture.next_try = Some(now.mono + pause);
             }
             Report::Object(info) => {
-                capture.object_bytes += info.bytes;
-                capture.job.objects.push(info);
+                capture.complete(info, out);
                 (capture.trouble, capture.job.error_message) = (None, None);
             }
             Report::Lost { packets, frame_bytes } => {

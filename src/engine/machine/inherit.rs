@@ -58,7 +58,7 @@ impl Machine {
         }
         job.stop_reason.get_or_insert(StopReason::Interrupted);
         (job.status, job.error_message) = (Status::ConversionRunning, None);
-        job.objects.clear();
+        (job.objects, job.objects_beside) = (Vec::new(), None);
         tracing::warn!(capture = %job.id, "the process that captured it died; what is in the spool is delivered");
         let known_until = record.as_ref().map_or(job.submitted, |record| record.known_until);
         let is_final = record.as_ref().is_some_and(|record| record.is_final);
@@ -81,7 +81,7 @@ impl Machine {
     /// Nothing of it is in the spool: it was delivered, or its packets are gone. Only the bucket knows.
     fn seek(&mut self, serial: Serial, mut job: Job, out: &mut Vec<Effect>) {
         tracing::warn!(capture = %job.id, "an unfinished capture has nothing in the spool; its manifest is looked for");
-        job.objects.clear();
+        (job.objects, job.objects_beside) = (Vec::new(), None);
         let known_until = job.submitted;
         let capture = Capture {
             queues: self.config.queues,
@@ -97,16 +97,18 @@ impl Machine {
         else {
             return;
         };
-        let job = &mut capture.job;
         match found {
             Sought::Manifest(manifest) => {
                 let Manifest { ledger, stop_reason, objects, clock_steps, .. } = *manifest;
-                (job.ledger, job.objects, job.clock_steps) = (ledger, objects, clock_steps);
+                capture.complete_are(objects, out);
+                let job = &mut capture.job;
+                (job.ledger, job.clock_steps) = (ledger, clock_steps);
                 job.stop_reason = stop_reason.or(job.stop_reason);
                 capture.delivered = Some(Delivered::Done);
                 self.conclude(now, serial, out);
             }
             Sought::Nothing(why) => {
+                let job = &mut capture.job;
                 job.stop_reason.get_or_insert(StopReason::Interrupted);
                 job.status = Status::Failed;
                 job.error_message = Some(nothing_left(job, why));

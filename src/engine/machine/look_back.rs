@@ -83,7 +83,7 @@ impl Machine {
         let complete_below = self.recording.as_ref().map_or(0, super::Recording::newest);
         let look_back = LookBack {
             serial,
-            job: Job::accepted_as(id, now.wall, request, None),
+            job: Job { site: self.config.site.clone(), ..Job::accepted_as(id, now.wall, request, None) },
             phase: Phase::Recording { reply },
             complete_below,
             version: 1,

@@ -11,6 +11,8 @@
 //!                                                                                          └────────┴▶ Leaving ─▶ Removing
 //! ```
 //!
+//! A part of a capture that another node accepted (`adopt`) goes the same way; its window, its share and its sample come from there.
+//!
 //! - *Opening → Recording*: the destination answered that it takes objects. A destination that refuses, or a host that shuts
 //!   down meanwhile, refuses the create; nothing else was done by then.
 //! - *Recording → Placing*: the job is durable in the store. If the store does not take it in time, the create is refused.
@@ -32,8 +34,10 @@
 //! Invariant: the outcome of a capture is durable before its directory is removed, and every accepted capture ends.
 
 mod admit;
+mod adopt;
 mod capture;
 mod close;
+mod complete;
 mod drain;
 mod inherit;
 mod kept;
@@ -57,17 +61,22 @@ pub use share::AccountBounds;
 pub(super) use share::Held;
 pub(super) use verdict::{NO_MATCH, gone};
 
+use super::adopt::Adoption;
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};
-use crate::job::{AccountId, BucketTerms, CaptureId, ClockSteps, Job, PortDrops, Request, Status};
+use crate::job::{
+    AccountId, BucketTerms, CaptureId, ClockSteps, Job, ObjectInfo, PortDrops, Request, Site, Status,
+    StopReason,
+};
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost, common_bytes_max};
-use crate::worker::Ended;
+use crate::worker::{Ended, Share};
 use jiff::Timestamp;
 use pressure::Pressure;
 use recording::Recording;
 use share::{Relief, Shares};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The number of a capture, a look-back or a recording in this process's life. Never reused, never zero.
@@ -92,6 +101,8 @@ pub(super) struct Now {
 pub(super) struct Config {
     pub host: String,
     pub colo: String,
+    /// Both as names of objects have them, if this host is one of a fleet.
+    pub site: Option<Site>,
     /// Slots for captures.
     pub slots: usize,
     /// Captures for which the workers have a block for every stream.
@@ -119,6 +130,16 @@ pub(super) struct Config {
 pub(super) enum Input {
     /// A create request. `lags`: the history lacks the newest packets of the requested time.
     Create { reply: ReplyId, id: CaptureId, request: Box<Request>, lags: bool },
+    /// A part of a capture that another node accepted. `known`: whether the store has a job of its id.
+    Adopt { reply: ReplyId, adoption: Box<Adoption>, known: Result<bool, String> },
+    /// A part may use more of its limits.
+    Grant { serial: Serial, more: Share },
+    /// What a part has not used of its share goes back, but for `keep`.
+    Reclaim { serial: Serial, reply: ReplyId, keep: Share },
+    /// A part takes one in so many packets from now on.
+    Level { serial: Serial, one_in: u32 },
+    /// The node that accepted a capture ends its part.
+    EndPart { serial: Serial, why: StopReason },
     /// A stop request.
     Stop { serial: Serial },
     /// The owner of a capture that takes no more packets does not want what of it is on the host.
@@ -199,6 +220,8 @@ pub(super) enum Effect {
     RecordNew { serial: Serial, version: u64, job: Box<Job> },
     /// Record what a job is now, as often as it takes. Answered by `Recorded`; a newer version may stand for an older one.
     Record { serial: Serial, version: u64, job: Box<Job> },
+    /// Record complete objects beside the job, of which the first one has this number, as often as it takes.
+    RecordObjects { id: CaptureId, first: u64, objects: Arc<Vec<ObjectInfo>> },
     /// Make the place in the spool. Answered by `Placed`.
     Place { serial: Serial },
     /// Start the delivery of what the spool publishes from now on.
@@ -211,6 +234,12 @@ pub(super) enum Effect {
     EndBudget { serial: Serial, ended: Ended },
     /// Have the workers let the capture go. Answered by `Detached`.
     Detach { serial: Serial, slot: usize },
+    /// Raise a part's share.
+    Raise { serial: Serial, more: Share },
+    /// Lower a part's share to at most `keep`, then answer by how much.
+    Lower { serial: Serial, reply: ReplyId, keep: Share },
+    /// Have the workers sample a capture as its job says now.
+    Resample { serial: Serial, slot: usize },
     /// Have the spool drop a capture's unwritten data.
     RefuseWrites { serial: Serial, failure: Failure },
     /// Write the counts of now beside the segments. Answered by `Noted`.
@@ -328,6 +357,11 @@ impl Machine {
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         match input {
             Input::Create { reply, id, request, lags } => self.create(now, reply, id, *request, lags, out),
+            Input::Adopt { reply, adoption, known } => self.adopt(now, reply, *adoption, known, out),
+            Input::Grant { serial, more } => self.grant(serial, more, out),
+            Input::Reclaim { serial, reply, keep } => self.reclaim(serial, reply, keep, out),
+            Input::Level { serial, one_in } => self.level(serial, one_in, out),
+            Input::EndPart { serial, why } => self.end_part(serial, why, out),
             Input::Stop { serial } => self.stop(now, serial, out),
             Input::GiveUp { serial } => {
                 self.give_up(serial, "its owner dropped it before its upload was complete".to_owned(), out)

@@ -61,7 +61,7 @@ impl Machine {
         tracing::info!(capture = %capture.job.id, account = %capture.job.request.account, "capture accepted");
         capture.started = Some(now.wall);
         capture.job.started = capture.started;
-        capture.ends_at = now.mono + Duration::from_secs_f64(capture.job.request.time_limit);
+        capture.ends_at = now.mono.saturating_add(capture.window_left(now.mono));
         capture.phase = Phase::Attaching;
         out.push(Effect::Deliver { serial });
         if let Some(slot) = capture.slot {
@@ -69,8 +69,9 @@ impl Machine {
         }
         out.push(Effect::Created { reply, answer: Ok(Box::new(capture.job.clone())) });
         // A list showed it already, and it may have been stopped there.
-        if capture.job.stop_requested.is_some() {
-            self.end(serial, StopReason::StopRequested, out);
+        let stopped = capture.job.stop_requested.map(|_| StopReason::StopRequested);
+        if let Some(why) = stopped.or(capture.adopted.and_then(|adopted| adopted.ended)) {
+            self.end(serial, why, out);
         }
     }
 

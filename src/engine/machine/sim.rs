@@ -7,6 +7,7 @@
 
 mod answers;
 mod effects;
+mod parts;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

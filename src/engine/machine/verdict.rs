@@ -34,12 +34,15 @@ impl Capture {
     pub(super) fn manifest(&self, host: &str, colo: &str) -> Manifest {
         let job = &self.job;
         let ledger = job.ledger;
+        // Another process may have begun it, under another config.
+        let (host, colo) = job.site.as_ref().map_or((host, colo), |site| (site.host(), site.colo()));
         Manifest {
             version: MANIFEST_VERSION,
             id: job.id.clone(),
             account: Some(job.request.account.clone()),
             host: host.to_owned(),
             colo: colo.to_owned(),
+            is_part: job.site.is_some(),
             kind: job.request.kind,
             filter_v1: job.request.filter.clone(),
             limits: Limits {
@@ -55,7 +58,8 @@ impl Capture {
             snaplen: self.snaplen(),
             format: self.format.container,
             compression: self.format.compression,
-            objects: job.objects.clone(),
+            // All of them stand in the journal, from which they are read when the manifest is settled.
+            objects: if self.objects_beside().is_some() { Vec::new() } else { job.objects.clone() },
             ledger,
             queues: u32::try_from(self.queues).unwrap_or(u32::MAX),
             recovered: self.recovered.is_some(),
@@ -77,7 +81,7 @@ impl Capture {
                 return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
             }
             (Some(Delivered::GivenUp(why)), _) => {
-                let objects = self.job.objects.len();
+                let objects = self.delivered_sums.objects;
                 let said = format!(
                     "{why}; {objects} of its objects are complete in their store, and the packets that were not delivered are \
                      removed from the host"

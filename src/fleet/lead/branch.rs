@@ -17,6 +17,7 @@ use std::time::Duration;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is carried out at once and never kept")]
 pub enum Output {
     /// In the fleet's store.
     Store(Key, Op<Record>),
@@ -75,6 +76,12 @@ impl Branch {
             sent: None,
             turned: Duration::ZERO,
         }
+    }
+
+    /// The epoch of the host that took over, if it is known: this one has nothing more to do.
+    #[must_use]
+    pub fn deposed_by(&self) -> Option<Epoch> {
+        self.parts.deposed_by().max(self.pool.as_ref().and_then(Held::deposed_by))
     }
 
     fn place(&self, host: Host) -> Option<usize> {

@@ -7,7 +7,7 @@
 //!
 //! Invariant: each epoch belongs to one life of one node, and it acts in it without a break.
 
-use crate::fleet::held::{Answer, Op};
+use crate::fleet::held::{Answer, Op, Revision};
 use crate::fleet::record::{Claim, Record, any, one};
 use crate::fleet::settings::Settings;
 use crate::fleet::{Epoch, Now};
@@ -21,7 +21,9 @@ pub struct Contender {
     me: (u32, Epoch),
     /// How much longer than others it waits: the first choice waits least.
     patience: Duration,
-    seen: Option<(u64, Claim)>,
+    /// What was seen last.
+    revision: Revision,
+    seen: Option<Claim>,
     seen_at: Option<Duration>,
     writing: Option<Claim>,
     is_busy: bool,
@@ -30,6 +32,8 @@ pub struct Contender {
     next: Duration,
     /// The claim that it holds, and since when it is known to be durable.
     held: Option<(Claim, Duration)>,
+    /// When it last asked for a claim or a renewal.
+    asked_at: Duration,
     /// The last epoch in which it stopped acting. It never acts in one again: what it forgot then, such as numbers of rounds, must
     /// not come a second time.
     lapsed: Epoch,
@@ -47,6 +51,7 @@ impl Contender {
             settings,
             me,
             patience,
+            revision: Revision::default(),
             seen: None,
             seen_at: None,
             writing: None,
@@ -54,6 +59,7 @@ impl Contender {
             must_read: false,
             next: Duration::ZERO,
             held: None,
+            asked_at: Duration::ZERO,
             lapsed: 0,
             least: 0,
             older_since: None,
@@ -71,7 +77,7 @@ impl Contender {
     /// A record was written in this epoch. Claims of that epoch or below are of use to nobody: the store has lost a later one.
     pub fn at_least(&mut self, epoch: Epoch) {
         self.least = self.least.max(epoch);
-        if self.held.is_some_and(|(claim, _)| claim.epoch < self.least) {
+        if self.held.is_some_and(|(claim, _)| claim.epoch <= self.least) {
             self.lapse();
         }
     }
@@ -87,16 +93,18 @@ impl Contender {
             return Some(Op::Read);
         }
         if let Some((claim, _)) = self.held {
-            let beat = self.seen.map_or(claim.beat, |(_, seen)| seen.beat).wrapping_add(1);
-            return Some(self.write(Claim { beat, ..claim }));
+            let beat = self.seen.map_or(claim.beat, |seen| seen.beat).wrapping_add(1);
+            return Some(self.write(Claim { beat, ..claim }, now));
         }
         let seen_at = *self.seen_at.get_or_insert(now.mono);
-        let wait = self.seen.map_or(self.patience, |_| self.settings.takeover + self.patience);
+        // Its own claim that it gave up is nobody's.
+        let others = self.seen.filter(|claim| claim.holder != self.me);
+        let wait = others.map_or(self.patience, |_| self.settings.takeover + self.patience);
         if now.mono >= seen_at + wait {
             // After the last epoch that there is, nobody can take over any more.
-            if let Some(epoch) = self.seen.map_or(0, |(_, claim)| claim.epoch).max(self.least).checked_add(1)
-            {
-                return Some(self.write(Claim { epoch, holder: self.me, beat: 0 }));
+            let last = self.seen.map_or(0, |claim| claim.epoch).max(self.least);
+            if let Some(epoch) = last.checked_add(1) {
+                return Some(self.write(Claim { epoch, holder: self.me, beat: 0 }, now));
             }
         }
         Some(Op::Read)
@@ -116,10 +124,10 @@ impl Contender {
         }
     }
 
-    fn write(&mut self, claim: Claim) -> Op<Record> {
+    fn write(&mut self, claim: Claim, now: Now) -> Op<Record> {
         self.writing = Some(claim);
-        let expected = self.seen.map_or(0, |(revision, _)| revision);
-        any(Op::Write { expected, value: claim })
+        self.asked_at = now.mono;
+        any(Op::Write { expected: self.revision, value: claim })
     }
 
     /// The store answers.
@@ -130,13 +138,13 @@ impl Contender {
         self.next = now.mono + self.settings.takeover / 10;
         match (one::<Claim>(answer), writing) {
             (Answer::Wrote(revision), Some(claim)) => {
-                self.see(Some((revision, claim)), now);
+                self.see(revision, Some(claim), now);
                 if claim.epoch > self.lapsed {
                     self.held = Some((claim, now.mono));
                 }
                 self.next = now.mono + self.settings.renew;
             }
-            (Answer::Read(found), _) => self.see(found, now),
+            (Answer::Read(revision, found), _) => self.see(revision, found, now),
             // Somebody else wrote, or this write may have landed: only reading the own name says which.
             _ => {
                 self.must_read = true;
@@ -145,9 +153,8 @@ impl Contender {
         }
     }
 
-    fn see(&mut self, found: Option<(u64, Claim)>, now: Now) {
-        let is_older = self.seen.zip(found).is_some_and(|((known, _), (read, _))| read < known);
-        if is_older || (found.is_none() && self.seen.is_some()) {
+    fn see(&mut self, revision: Revision, found: Option<Claim>, now: Now) {
+        if revision < self.revision {
             // No server is behind for so long: the store was brought back to an older state. The next write says so for sure.
             let since = *self.older_since.get_or_insert(now.mono);
             if now.mono < since + 2 * self.settings.takeover {
@@ -156,16 +163,24 @@ impl Contender {
         }
         self.older_since = None;
         self.must_read = false;
+        if let Some(before) = self.seen
+            && found.is_none_or(|claim| claim.epoch < before.epoch)
+        {
+            // Claims were lost. What was written in their epochs is not.
+            self.least = self.least.max(before.epoch);
+        }
         if self.seen != found {
             self.seen = found;
             self.seen_at = Some(now.mono);
         }
-        let Some((_, claim)) = found else { return };
+        self.revision = revision;
+        let Some(claim) = found else { return };
+        let is_renewed = self.held.is_none_or(|(held, _)| claim.beat != held.beat);
         if claim.holder != self.me {
             self.lapse();
-        } else if claim.epoch > self.lapsed && self.held.is_none() {
-            self.held = Some((claim, now.mono));
+        } else if claim.epoch > self.lapsed && is_renewed {
+            // A renewal whose answer was lost counts from when it was asked for.
+            self.held = Some((claim, self.asked_at));
         }
-        self.must_read = false;
     }
 }

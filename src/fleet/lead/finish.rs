@@ -4,10 +4,23 @@
 //! Invariant: every member has a verdict before the outcome is durable, and the outcome is durable before it is published.
 
 use super::{Effect, Lead};
-use crate::fleet::record::{Job, Outcome, Part, Phase, Remainder, Stage, Tally, Verdict};
-use crate::fleet::shares::Amount;
+use crate::fleet::held::{Answer, Op};
+use crate::fleet::record::{Job, Key, Outcome, Part, Phase, Record, Remainder, Stage, Tally, Verdict};
+use crate::fleet::shares::{Amount, Reached};
 use crate::fleet::{Host, Kind, Now};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// Whether the record of a member's part was read before it is said that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Not yet; from then on.
+    At(Duration),
+    /// It is being read.
+    Asked,
+    /// It was.
+    Done,
+}
 
 impl Lead {
     fn part(&self, host: usize) -> Option<&Part> {
@@ -18,7 +31,10 @@ impl Lead {
     fn verdict(&self, host: usize, is_late: bool, late: Duration, now: Now) -> Option<Verdict> {
         let part = self.part(host);
         match part.map(|part| part.stage) {
-            Some(Stage::Delivered) => return Some(Verdict::Delivered),
+            Some(Stage::Delivered) if part.is_some_and(|part| self.is_granted(part)) => {
+                return Some(Verdict::Delivered);
+            }
+            Some(Stage::Delivered) => return Some(Verdict::Failed),
             Some(Stage::Failed) => return Some(Verdict::Failed),
             Some(Stage::Refused) => return Some(Verdict::Refused),
             _ => {}
@@ -29,9 +45,47 @@ impl Lead {
         // One that lives and does not end is not waited for without a bound.
         let is_stuck = part.is_none_or(|part| part.stage < Stage::Counted)
             && self.over_at.is_some_and(|over| now.mono >= over + self.settings.late_max);
-        match part.is_some() || had_part {
+        let verdict = match part.is_some() || had_part {
             false => is_late.then_some(Verdict::Missing),
             true => (is_late && (is_silent || is_stuck)).then_some(Verdict::Lost),
+        };
+        verdict.filter(|_| self.looks[host] == Look::Done)
+    }
+
+    /// Reads the parts of members that would be taken for absent: this lead may not have been told of them.
+    pub(super) fn look(&mut self, job: &Job, now: Now) -> Vec<Effect> {
+        let simple = matches!(job.kind, Kind::Simple { .. });
+        let late = if simple { self.settings.late_simple } else { self.settings.late };
+        let is_late = self.over_at.is_some_and(|over| now.mono >= over + late);
+        if !is_late || job.outcome.is_some() || job.quotas.is_some() {
+            return Vec::new();
+        }
+        let mut keys = BTreeSet::new();
+        for (host, member) in job.hosts().iter().enumerate() {
+            let is_open = self.part(host).is_none_or(|part| part.stage <= Stage::Counted);
+            let is_due = matches!(self.looks[host], Look::At(at) if now.mono >= at);
+            if is_open && is_due {
+                self.looks[host] = Look::Asked;
+                keys.insert(if job.is_branched { Key::Parts(member.colo) } else { Key::Part(host as Host) });
+            }
+        }
+        keys.into_iter().map(|key| Effect::Store(key, Op::Read)).collect()
+    }
+
+    /// What was found there.
+    pub(super) fn looked(&mut self, key: Key, answer: Answer<Record>, now: Now) {
+        let next = match answer {
+            Answer::Read(_, found) => {
+                found.into_iter().for_each(|record| self.saw(key, record, now));
+                Look::Done
+            }
+            _ => Look::At(now.mono + self.settings.backoff),
+        };
+        let hosts = self.job.value().map(Job::hosts).unwrap_or_default();
+        for ((look, member), host) in self.looks.iter_mut().zip(hosts).zip(0..) {
+            if *look == Look::Asked && (key == Key::Parts(member.colo) || key == Key::Part(host)) {
+                *look = next;
+            }
         }
     }
 
@@ -62,6 +116,12 @@ impl Lead {
     pub(super) fn finish(&mut self, job: &Job, now: Now) -> Vec<Effect> {
         if matches!(job.kind, Kind::Simple { .. }) {
             return self.finish_simple(job, now);
+        }
+        if matches!(job.kind, Kind::Full { limit: Some(_) })
+            && self.pool.as_ref().and_then(|pool| pool.value()).is_none()
+        {
+            // What of the limit is not delivered stands there.
+            return Vec::new();
         }
         let verdicts = self.verdicts(job, self.settings.late, now);
         let is_counted = |host: usize| {
@@ -97,12 +157,12 @@ impl Lead {
         let delivered = |host: &usize| verdicts[*host] == Some(Verdict::Delivered);
         let parts = (0..verdicts.len()).filter(delivered).filter_map(|host| self.part(host));
         let tally = parts.fold(Tally::default(), |sum, part| sum.plus(part.tally));
-        let limit = self.remainder(job, verdicts);
+        let limit = self.remainder(job, verdicts, tally.captured);
         Outcome { tally, reached: self.reached(), limit, absent: absent(verdicts) }
     }
 
     /// What of the limit is not delivered: what nobody has, what holders have that did not end, what was captured in vain.
-    fn remainder(&self, job: &Job, verdicts: &[Option<Verdict>]) -> Option<Remainder> {
+    fn remainder(&self, job: &Job, verdicts: &[Option<Verdict>], delivered: Amount) -> Option<Remainder> {
         let pool = self.desk.applied(self.pool.as_ref()?.value()?);
         let mut left = Remainder { free: pool.free(), ..Remainder::default() };
         let mut ended = vec![Amount::NONE; pool.holders.len()];
@@ -114,7 +174,12 @@ impl Lead {
                 left.undelivered = left.undelivered.plus(used);
             }
         }
-        for (holder, share) in pool.holders.iter().enumerate().filter(|(_, share)| !share.is_final) {
+        if pool.reached == Some(Reached::Forgotten) {
+            left.unknown = pool.received.minus(delivered).minus(left.undelivered);
+            return Some(left);
+        }
+        // Also of one that ended, and whose part is lost.
+        for (holder, share) in pool.holders.iter().enumerate() {
             let held = share.outstanding().minus(ended[holder]);
             if !held.is_none() {
                 left.held.push((holder as u32, held, share.used.minus(ended[holder])));

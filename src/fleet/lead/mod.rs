@@ -21,12 +21,15 @@ mod tests;
 pub use branch::{Branch, Output};
 pub use claim::Contender;
 
-use super::held::{Answer, Held, Op};
-use super::record::{Job, Key, Member, Outcome, Part, Phase, Record, Registered, Stage, Tally, any, one};
+use super::held::{Answer, Held, Op, Revision};
+use super::record::{
+    Job, Key, Member, Outcome, Part, Phase, RULES, Record, Registered, Stage, Tally, any, one,
+};
 use super::sample::Packet;
 use super::settings::Settings;
-use super::shares::{Amount, Desk, Pool, Report};
+use super::shares::{Amount, Desk, Pool, Reached, Report};
 use super::{Colo, Down, Epoch, Host, Kind, Now};
+use finish::Look;
 use post::Post;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,7 +42,7 @@ pub enum Input {
     /// The store answers.
     Stored(Key, Answer<Record>),
     /// A watch, or a look through the store, tells of a record.
-    Saw(Key, u64, Record),
+    Saw(Key, Revision, Record),
     /// A holder of the limit reports: a host, or a data center where one host speaks for it.
     Told(u32, Report),
     /// A host lives; whether it has a part of this capture.
@@ -83,6 +86,11 @@ pub struct Lead {
     impossible: BTreeSet<Host>,
     /// When a host was last heard to have a part, and whether it ever was.
     heard: Vec<(Option<Duration>, bool)>,
+    looks: Vec<Look>,
+    /// Chunks of samples by host, with their round; which are being read; the samples that are whole.
+    fetched: BTreeMap<(Host, u32), (u32, Vec<Packet>)>,
+    fetching: BTreeMap<(Host, u32), Look>,
+    whole: BTreeSet<(Host, u32)>,
     /// When this lead found that the capture is over, or that quotas were asked for.
     over_at: Option<Duration>,
     asked_at: Option<(u32, Duration)>,
@@ -108,6 +116,10 @@ impl Lead {
             early: BTreeMap::new(),
             impossible: BTreeSet::new(),
             heard: Vec::new(),
+            looks: Vec::new(),
+            fetched: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            whole: BTreeSet::new(),
             over_at: None,
             asked_at: None,
             turned: Duration::ZERO,
@@ -154,6 +166,9 @@ impl Lead {
             self.job.look_again(now, self.settings.backoff);
             return effects;
         };
+        if job.rules != RULES {
+            return effects;
+        }
         self.meet(&job, now);
         if self.job.is_ready() {
             effects.extend(self.drive(&job, now));
@@ -161,6 +176,8 @@ impl Lead {
         if is_tick && job.members.is_some() {
             effects.extend(self.limit(&job, now));
             effects.extend(self.post(&job, now));
+            effects.extend(self.look(&job, now));
+            effects.extend(self.fetch(&job, now));
         }
         effects
     }
@@ -190,6 +207,8 @@ impl Lead {
             Input::NotPublished => {
                 (self.is_publishing, self.publish_at) = (false, now.mono + 5 * backoff);
             }
+            Input::Stored(Key::Chunk(host, chunk), answer) => self.fetched(host, chunk, answer, now),
+            Input::Stored(key @ (Key::Part(_) | Key::Parts(_)), answer) => self.looked(key, answer, now),
             Input::Tick | Input::Stored(..) => {}
         }
     }
@@ -208,6 +227,7 @@ impl Lead {
         }
         self.parts = vec![None; job.hosts().len()];
         self.heard = vec![(None, false); job.hosts().len()];
+        self.looks = vec![Look::At(Duration::ZERO); job.hosts().len()];
         for (key, record) in std::mem::take(&mut self.early) {
             self.saw(key, record, now);
         }
@@ -255,7 +275,20 @@ impl Lead {
     /// What the counted hosts of a holder have in files; none while one of them is not counted.
     fn counted(&self, host: usize) -> Option<Amount> {
         let part = self.parts[host].as_ref().filter(|part| part.stage >= Stage::Counted)?;
-        (!self.impossible.contains(&part.host)).then_some(part.tally.captured)
+        (!self.impossible.contains(&part.host) && self.is_granted(part)).then_some(part.tally.captured)
+    }
+
+    /// Whether a host can have captured so much: what it was not granted, or its data center, it has not.
+    fn is_granted(&self, part: &Part) -> bool {
+        let Some(job) = self.job.value().filter(|job| matches!(job.kind, Kind::Full { limit: Some(_) }))
+        else {
+            return true;
+        };
+        let holder = if job.is_branched { job.hosts()[part.host as usize].colo } else { part.host };
+        let pool = self.pool.as_ref().and_then(Held::value);
+        let share = pool.and_then(|pool| pool.holders.get(holder as usize));
+        let is_lost = pool.is_some_and(|pool| pool.reached == Some(Reached::Forgotten));
+        is_lost || share.is_none_or(|share| part.tally.captured.fits(share.granted))
     }
 
     /// The last report on a share: counts are final, of the host or of all hosts of a data center that holds it as one.
@@ -296,6 +329,10 @@ impl Lead {
         if !job.has_pool && self.pool.as_ref().is_some_and(|pool| pool.value().is_some()) {
             return self.write(Job { has_pool: true, ..job.clone() });
         }
+        let dealt = self.dealt(job);
+        if dealt.len() > job.dealt.len() {
+            return self.write(Job { dealt, ..job.clone() });
+        }
         if !job.is_over && self.goes_on_too_long(job, now) {
             return self.write(Job { is_over: true, ..job.clone() });
         }
@@ -331,9 +368,8 @@ impl Lead {
         let weights = self.weights(job);
         if self.pool.is_none() {
             self.pool = Some(Held::new(self.epoch));
-            // An answer of a data center takes a round of its own and a write.
-            let patience = self.settings.patience * if job.is_branched { 4 } else { 1 };
-            self.desk = Desk::new(weights.len(), self.epoch, Settings { patience, ..self.settings });
+            let settings = if job.is_branched { self.settings.for_branches() } else { self.settings };
+            self.desk = Desk::new(weights.len(), self.epoch, settings);
             (0..job.hosts().len() as Host).for_each(|host| self.end_share(host, now));
         }
         let Some(pool) = &mut self.pool else { return Vec::new() };

@@ -4,10 +4,11 @@
 //! the limit's record says that its first shares are granted, and the job that there is such a record.
 
 use super::{Effect, Lead};
-use crate::fleet::held::{Answer, Held, Op};
+use crate::fleet::held::{Answer, Held, Op, Revision};
 use crate::fleet::record::{Assigned, Assignment, Job, Key, Quotas, Record, any};
 use crate::fleet::shares::{Amount, Pool};
 use crate::fleet::{Colo, Epoch, Host, Kind, Now};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// One data center's assignment.
@@ -19,6 +20,7 @@ pub(super) struct Post {
     writing: Option<Pool>,
     /// The record is there already: what it begins with stands in it.
     must_read: bool,
+    was_there: bool,
     is_busy: bool,
     retry_at: Duration,
 }
@@ -30,6 +32,7 @@ impl Post {
             first: None,
             writing: None,
             must_read: false,
+            was_there: false,
             is_busy: false,
             retry_at: Duration::ZERO,
         }
@@ -49,7 +52,12 @@ impl Post {
         self.retry_at = now.mono + backoff;
         let found = match (answer, self.writing.take()) {
             (Answer::Wrote(_), written) => written,
-            (Answer::Read(Some((_, Record::Pool(pool)))), _) => Some(pool),
+            (Answer::Read(_, Some(Record::Pool(pool))), _) => Some(pool),
+            // What is lost is assigned to nobody; the record itself says to a host what it has, should this be an old read.
+            (Answer::Read(_, None), _) if self.was_there => {
+                self.first = Some(Vec::new());
+                return;
+            }
             (Answer::Stale, _) => {
                 self.must_read = true;
                 None
@@ -61,18 +69,29 @@ impl Post {
         }
     }
 
-    /// Creates the record of shares, or reads it.
-    fn shares(&mut self, received: Amount, hosts: usize, now: Now) -> Option<Op<Record>> {
+    /// Creates the record of shares, or reads it. One that was there and is not is lost: no host is assigned a share of it again.
+    fn shares(&mut self, received: Amount, hosts: usize, was_there: bool, now: Now) -> Option<Op<Record>> {
         if self.is_busy || now.mono < self.retry_at {
             return None;
         }
-        self.is_busy = true;
-        if self.must_read {
+        (self.is_busy, self.was_there) = (true, was_there);
+        if self.must_read || was_there {
             return Some(Op::Read);
         }
         let dealt = Pool::dealt(received, &vec![1; hosts], 1);
         self.writing = Some(dealt.clone());
-        Some(any(Op::Write { expected: 0, value: dealt }))
+        Some(any(Op::Write { expected: Revision::default(), value: dealt }))
+    }
+
+    /// What a host was assigned, or is to be.
+    fn share(&self, place: usize) -> Option<Amount> {
+        let assigned = self.held.value().and_then(|assignment| assignment.hosts.get(place));
+        let first = || self.first.as_ref()?.get(place).copied();
+        assigned.map(|assigned| assigned.share).or_else(first)
+    }
+
+    fn is_assigned(&self) -> bool {
+        self.held.value().is_some()
     }
 }
 
@@ -80,6 +99,12 @@ impl Lead {
     fn hosts_of(job: &Job, colo: Colo) -> Vec<Host> {
         let members = job.hosts().iter().zip(0..);
         members.filter(|(member, _)| member.colo == colo).map(|(_, host)| host).collect()
+    }
+
+    /// Data centers whose record of shares is known to be there, or to have been there.
+    pub(super) fn dealt(&self, job: &Job) -> BTreeSet<Colo> {
+        let there = self.posts.iter().filter(|(_, post)| post.first.is_some()).map(|(colo, _)| *colo);
+        there.chain(job.dealt.iter().copied()).collect()
     }
 
     /// Brings every assignment to what the job says.
@@ -109,15 +134,16 @@ impl Lead {
                 let share = pool.and_then(|pool| pool.holders.get(holder as usize));
                 share.map_or(Amount::NONE, |share| share.first)
             };
-            if is_limited && job.is_branched && post.first.is_none() {
-                let op = post.shares(first(*colo), hosts.len(), now);
-                effects.extend(op.map(|op| Effect::Store(Key::Shares(*colo), op)));
+            let is_dealt = job.dealt.contains(colo);
+            if is_limited && job.is_branched && !(is_dealt && (post.first.is_some() || post.is_assigned())) {
+                if post.first.is_none() {
+                    let op = post.shares(first(*colo), hosts.len(), is_dealt, now);
+                    effects.extend(op.map(|op| Effect::Store(Key::Shares(*colo), op)));
+                }
                 continue;
             }
-            let share = |place: usize, host: Host| match &post.first {
-                Some(below) => below.get(place).copied().unwrap_or(Amount::NONE),
-                None => first(host),
-            };
+            let whole = |host: Host| if job.is_branched { Amount::NONE } else { first(host) };
+            let share = |place: usize, host: Host| post.share(place).unwrap_or_else(|| whole(host));
             let assigned = |(place, host): (usize, &Host)| Assigned {
                 host: *host,
                 identity: job.hosts()[*host as usize].identity.clone(),
@@ -139,6 +165,7 @@ fn assignment(job: &Job, hosts: &[Host], assigned: Vec<Assigned>) -> Assignment 
     Assignment {
         epoch: 0,
         serial: job.serial(),
+        rules: job.rules,
         kind: job.kind,
         window: job.window,
         seed: job.seed,

@@ -1,9 +1,10 @@
 //! The lead alone, with a store that answers at once: what other nodes write, lose or never say.
 
-use super::{Branch, Effect, Input, Lead, Output};
-use crate::fleet::held::{Answer, Op};
+use super::{Branch, Contender, Effect, Input, Lead, Output};
+use crate::fleet::held::{Answer, Op, Revision};
 use crate::fleet::record::{
-    Assignment, Identity, Job, Key, Outcome, Part, Parts, Phase, Record, Registered, Stage, Tally, Verdict,
+    Assignment, Chunk, Claim, Given, Identity, Job, Key, Outcome, Part, Parts, Phase, Record, Registered,
+    Stage, Tally, Verdict,
 };
 use crate::fleet::sample::{Counts, Packet};
 use crate::fleet::settings::Settings;
@@ -14,20 +15,28 @@ use std::time::Duration;
 
 const LIMIT: Amount = Amount::new(1000, 1_000_000);
 const WINDOW: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3600);
 
 struct Fleet {
     lead: Lead,
     settings: Settings,
-    store: BTreeMap<Key, (u64, Record)>,
+    store: BTreeMap<Key, (Revision, Record)>,
     revision: u64,
+    sent: Vec<(u32, Down)>,
     now: Duration,
     published: Option<Outcome>,
+}
+
+fn at(sequence: u64) -> Revision {
+    Revision { incarnation: 1, sequence }
 }
 
 fn registry(colos: &[Colo]) -> Vec<Registered> {
     let host = |(host, colo): (usize, &Colo)| Registered {
         identity: Identity { name: format!("host{host}"), spool_id: 1 },
         colo: *colo,
+        boot: 1,
+        nonce: 1,
     };
     colos.iter().enumerate().map(host).collect()
 }
@@ -40,10 +49,11 @@ impl Fleet {
             settings,
             store: BTreeMap::new(),
             revision: 1,
+            sent: Vec::new(),
             now: Duration::ZERO,
             published: None,
         };
-        fleet.store.insert(Key::Job, (1, job.into()));
+        fleet.store.insert(Key::Job, (at(1), job.into()));
         fleet
     }
 
@@ -63,19 +73,23 @@ impl Fleet {
                     self.published = Some(*outcome);
                     self.step(Input::Published);
                 }
-                Effect::Send(..) => {}
+                Effect::Send(to, down) => self.sent.push((to, down)),
             }
         }
     }
 
     fn answer(&mut self, key: Key, op: Op<Record>) -> Answer<Record> {
-        let Op::Write { expected, value } = op else { return Answer::Read(self.store.get(&key).cloned()) };
-        if self.store.get(&key).map_or(0, |(revision, _)| *revision) != expected {
+        let here = self.store.get(&key);
+        let revision = here.map_or(at(0), |(revision, _)| *revision);
+        let Op::Write { expected, value } = op else {
+            return Answer::Read(revision, here.map(|(_, record)| record.clone()));
+        };
+        if revision != expected && !(expected == Revision::default() && here.is_none()) {
             return Answer::Stale;
         }
         self.revision += 1;
-        self.store.insert(key, (self.revision, value));
-        Answer::Wrote(self.revision)
+        self.store.insert(key, (at(self.revision), value));
+        Answer::Wrote(at(self.revision))
     }
 
     /// Ticks for so long; these hosts live.
@@ -90,7 +104,7 @@ impl Fleet {
     }
 
     fn saw(&mut self, part: Part) {
-        self.step(Input::Saw(Key::Part(part.host), 9, part.into()));
+        self.step(Input::Saw(Key::Part(part.host), at(9), part.into()));
     }
 
     fn take_over(&mut self, epoch: u32, colos: &[Colo]) {
@@ -132,6 +146,10 @@ fn part(host: Host, stage: Stage, captured: u64) -> Part {
     }
 }
 
+fn given(round: u32, packets: Vec<Packet>) -> Option<Given> {
+    Some(Given { round, packets, chunks: 0 })
+}
+
 fn simple(host: Host, kept: u64) -> Part {
     let counts = Counts { level: 0, matched: kept, kept: vec![kept] };
     let tally = Tally { matched: kept, captured: Amount::new(kept, 0), ..Tally::default() };
@@ -143,9 +161,9 @@ fn a_part_counts_only_under_the_key_of_its_host() {
     let mut fleet = Fleet::full(&[0, 1]);
     fleet.pass(1, &[0, 1]);
     let forged = Part { version: u64::MAX, ..part(1, Stage::Refused, 0) };
-    fleet.step(Input::Saw(Key::Part(0), 9, forged.clone().into()));
+    fleet.step(Input::Saw(Key::Part(0), at(9), forged.clone().into()));
     let parts = Parts { epoch: 1, parts: vec![Some(forged)] };
-    fleet.step(Input::Saw(Key::Parts(0), 9, parts.into()));
+    fleet.step(Input::Saw(Key::Parts(0), at(9), parts.into()));
     fleet.pass(1, &[0, 1]);
     assert!(!fleet.pool().holders[1].is_final, "a host gave back the rights of another");
     assert!(fleet.lead.parts[1].is_none());
@@ -163,7 +181,7 @@ fn a_host_whose_numbers_cannot_be_true_has_failed_and_keeps_what_it_holds() {
         Part { counts: counts(0, vec![2]), ..one.clone() },
         Part { counts: counts(0, vec![0, 1]), ..one.clone() },
         Part { counts: counts(200, vec![1]), ..one.clone() },
-        Part { sample: Some((1, vec![twice, twice])), ..one },
+        Part { sample: given(1, vec![twice, twice]), ..one },
     ] {
         let mut fleet = Fleet::full(&[0, 0]);
         fleet.pass(1, &[0, 1]);
@@ -195,7 +213,11 @@ fn members_are_those_of_the_job_whatever_is_registered_later() {
 
 #[test]
 fn a_capture_without_hosts_fails_at_once() {
-    for kind in [Kind::Full { limit: Some(LIMIT) }, Kind::Full { limit: None }, Kind::Simple { packets: 9 }] {
+    for kind in [
+        Kind::Full { limit: Some(LIMIT) },
+        Kind::Full { limit: None },
+        Kind::Simple { packets: 9, one_in: 1 },
+    ] {
         let mut fleet = Fleet::new(kind, &[], Settings::default());
         fleet.pass(2, &[]);
         assert_eq!(fleet.job().phase, Phase::Failed);
@@ -242,7 +264,7 @@ fn first_shares_are_read_from_the_record_and_not_worked_out_again() {
         let other = Amount::new(7, 700);
         pool.holders[1].first = other;
         pool.holders[1].granted = other;
-        fleet.store.insert(key, (fleet.revision, pool.into()));
+        fleet.store.insert(key, (at(fleet.revision), pool.into()));
         fleet.take_over(2, &[0, 0]);
         fleet.pass(1, &[]);
         let assignment: Assignment = fleet.get(Key::Assignment(0)).unwrap();
@@ -252,7 +274,7 @@ fn first_shares_are_read_from_the_record_and_not_worked_out_again() {
 
 #[test]
 fn a_host_that_dies_after_its_counts_is_not_delivered_because_nothing_of_it_was_drawn() {
-    let mut fleet = Fleet::new(Kind::Simple { packets: 1 }, &[0, 0], Settings::default());
+    let mut fleet = Fleet::new(Kind::Simple { packets: 1, one_in: 1 }, &[0, 0], Settings::default());
     fleet.pass(9, &[0, 1]);
     fleet.saw(simple(0, 5));
     fleet.saw(simple(1, 5));
@@ -260,12 +282,12 @@ fn a_host_that_dies_after_its_counts_is_not_delivered_because_nothing_of_it_was_
     let quotas = fleet.job().quotas.unwrap();
     let drawn = quotas.of.iter().position(|of| *of == Some(1)).unwrap();
     let dead = 1 - drawn;
-    let sample = Some((1, vec![Packet { stream: 0, sequence: 2 }]));
+    let sample = given(1, vec![Packet { stream: 0, sequence: 2 }]);
     fleet.saw(Part { version: 2 << 32, sample, ..simple(drawn as Host, 5) });
     fleet.pass(1, &[drawn as Host]);
     assert!(fleet.job().outcome.is_none(), "nobody knows that host {dead} could have given a packet");
     fleet.pass(20, &[drawn as Host]);
-    let sample = Some((2, vec![Packet { stream: 0, sequence: 2 }]));
+    let sample = given(2, vec![Packet { stream: 0, sequence: 2 }]);
     fleet.saw(Part { version: 3 << 32, sample, ..simple(drawn as Host, 5) });
     fleet.pass(2, &[drawn as Host]);
     assert_eq!(fleet.verdicts()[dead], Some(Verdict::Lost));
@@ -274,15 +296,15 @@ fn a_host_that_dies_after_its_counts_is_not_delivered_because_nothing_of_it_was_
 
 #[test]
 fn a_sample_of_another_size_than_was_drawn_is_none() {
-    let mut fleet = Fleet::new(Kind::Simple { packets: 2 }, &[0], Settings::default());
+    let mut fleet = Fleet::new(Kind::Simple { packets: 2, one_in: 1 }, &[0], Settings::default());
     fleet.pass(9, &[0]);
     fleet.saw(simple(0, 5));
     fleet.pass(1, &[0]);
     let packet = |sequence| Packet { stream: 0, sequence };
-    fleet.saw(Part { version: 2 << 32, sample: Some((1, vec![packet(0)])), ..simple(0, 5) });
+    fleet.saw(Part { version: 2 << 32, sample: given(1, vec![packet(0)]), ..simple(0, 5) });
     fleet.pass(2, &[0]);
     assert!(fleet.job().outcome.is_none());
-    fleet.saw(Part { version: 3 << 32, sample: Some((1, vec![packet(0), packet(3)])), ..simple(0, 5) });
+    fleet.saw(Part { version: 3 << 32, sample: given(1, vec![packet(0), packet(3)]), ..simple(0, 5) });
     fleet.pass(2, &[0]);
     assert_eq!(fleet.published.unwrap().tally.captured.packets, 2);
 }
@@ -348,12 +370,12 @@ fn answers(branch_epoch: u32, lead_epoch: u32) -> Vec<Report> {
         for output in branch.tick(now) {
             match output {
                 Output::Store(key, Op::Read) => {
-                    let found = (key == Key::Shares(0)).then(|| (tick, pool.clone().into()));
-                    branch.stored(key, Answer::Read(found), now);
+                    let found = (key == Key::Shares(0)).then(|| pool.clone().into());
+                    branch.stored(key, Answer::Read(at(tick), found), now);
                 }
                 Output::Store(key, Op::Write { value, .. }) => {
                     pool = value.try_into().unwrap_or(pool);
-                    branch.stored(key, Answer::Wrote(1000 + tick), now);
+                    branch.stored(key, Answer::Wrote(at(1000 + tick)), now);
                 }
                 Output::Down(_, Down::Recall { round, .. }) => {
                     let report =
@@ -389,11 +411,252 @@ fn a_branch_passes_on_only_the_own_part_of_a_host() {
             let outputs = branch.tick(now);
             for output in &outputs {
                 if let Output::Store(key, Op::Read) = output {
-                    branch.stored(*key, Answer::Read(None), now);
+                    branch.stored(*key, Answer::Read(at(0), None), now);
                 }
             }
             outputs
         })
         .collect();
     assert!(!outputs.iter().any(|output| matches!(output, Output::Store(Key::Parts(_), Op::Write { .. }))));
+}
+
+#[test]
+fn a_lead_that_takes_over_after_a_draw_keeps_why_a_host_was_left_out() {
+    let mut fleet = Fleet::new(Kind::Simple { packets: 1, one_in: 1 }, &[0, 0], Settings::default());
+    fleet.pass(9, &[0, 1]);
+    fleet.saw(part(1, Stage::Refused, 0));
+    fleet.saw(simple(0, 5));
+    fleet.pass(2, &[0, 1]);
+    assert_eq!(fleet.job().quotas.unwrap().of, [Some(1), None]);
+    // It hears both hosts and has not been told of the refusal.
+    fleet.take_over(2, &[0, 0]);
+    let sample = given(1, vec![Packet { stream: 0, sequence: 2 }]);
+    fleet.pass(1, &[0, 1]);
+    fleet.saw(Part { version: 2 << 32, sample, ..simple(0, 5) });
+    fleet.pass(2, &[0, 1]);
+    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Refused)]);
+}
+
+#[test]
+fn a_part_that_a_lead_was_not_told_of_is_read_before_its_host_is_lost() {
+    for stage in [Stage::Delivered, Stage::Refused, Stage::Failed] {
+        for branch_beyond in [0, 9] {
+            let settings = Settings { branch_beyond, ..Settings::default() };
+            let mut fleet = Fleet::new(Kind::Full { limit: Some(LIMIT) }, &[0, 0], settings);
+            fleet.pass(2, &[0, 1]);
+            let there = part(1, stage, 0);
+            let parts = Parts { epoch: 1, parts: vec![None, Some(there.clone())] };
+            fleet.store.insert(Key::Part(1), (at(7), there.into()));
+            fleet.store.insert(Key::Parts(0), (at(8), parts.into()));
+            fleet.pass(90, &[]);
+            let is_lost = fleet.verdicts()[1] == Some(Verdict::Lost);
+            assert!(!is_lost && fleet.verdicts()[1].is_some(), "{stage:?}, branches beyond {branch_beyond}");
+            assert_eq!(fleet.verdicts()[0], Some(Verdict::Lost));
+        }
+    }
+}
+
+#[test]
+fn a_limit_is_not_closed_while_another_host_begins_to_speak_for_a_data_center() {
+    let settings = Settings { branch_beyond: 0, ..Settings::default() };
+    let mut fleet = Fleet::new(Kind::Full { limit: Some(LIMIT) }, &[0, 1], settings);
+    fleet.pass(1, &[0, 1]);
+    let mut closed_after = None;
+    for half in 0..200u64 {
+        let granted = fleet.pool().holders[0].granted;
+        let recalls = fleet.sent.iter().rev().filter_map(|(to, down)| match down {
+            Down::Recall { round, .. } if *to == 0 => Some(*round),
+            _ => None,
+        });
+        let recalled = recalls.max().unwrap_or(0);
+        let wants = Amount::new(64, 0);
+        let needs = Some(Amount::new(1, 60));
+        let used = granted;
+        let report = Report { at: half + 1, granted, used, wants, needs, recalled, ..Report::default() };
+        fleet.step(Input::Told(0, report));
+        for _ in 0..10 {
+            fleet.now += Duration::from_millis(50);
+            fleet.step(Input::Tick);
+        }
+        closed_after = closed_after.or(fleet.pool().reached.map(|_| half / 2));
+    }
+    let after = closed_after.expect("a data center that never answers keeps a limit open");
+    assert!((28..60).contains(&after), "closed after {after} s, and a change of the speaker takes 20");
+}
+
+#[test]
+fn a_second_writer_in_the_same_epoch_stands_back() {
+    let mut fleet = Fleet::full(&[0]);
+    fleet.pass(1, &[0]);
+    // The claims were lost, and epoch 1 is given out again.
+    fleet.take_over(1, &[0]);
+    fleet.pass(1, &[0]);
+    assert_eq!(fleet.lead.deposed_by(), Some(1));
+}
+
+#[test]
+fn shares_of_a_data_center_that_are_lost_are_not_dealt_again() {
+    let settings = Settings { branch_beyond: 0, ..Settings::default() };
+    let mut fleet = Fleet::new(Kind::Full { limit: Some(LIMIT) }, &[0, 0], settings);
+    fleet.pass(1, &[]);
+    let before: Assignment = fleet.get(Key::Assignment(0)).unwrap();
+    for is_assigned in [true, false] {
+        fleet.store.remove(&Key::Shares(0));
+        if !is_assigned {
+            fleet.store.remove(&Key::Assignment(0));
+        }
+        let mut job = fleet.job();
+        job.is_stopped = true;
+        let (revision, _) = fleet.store[&Key::Job];
+        fleet.revision += 1;
+        assert!(revision < at(fleet.revision));
+        fleet.store.insert(Key::Job, (at(fleet.revision), job.into()));
+        fleet.take_over(if is_assigned { 2 } else { 3 }, &[0, 0]);
+        fleet.pass(2, &[]);
+        assert!(!fleet.store.contains_key(&Key::Shares(0)), "rights that were returned are dealt again");
+        let after: Assignment = fleet.get(Key::Assignment(0)).unwrap();
+        let share = if is_assigned { before.hosts[1].share } else { Amount::NONE };
+        assert_eq!(after.hosts[1].share, share);
+        assert!(after.is_stopped);
+    }
+}
+
+/// A contender and the one record that it contends for.
+struct Contest {
+    contender: Contender,
+    revision: Revision,
+    claim: Option<Claim>,
+    now: Duration,
+    wall: Duration,
+}
+
+impl Contest {
+    fn new() -> Self {
+        let contender = Contender::new((1, 1), Duration::ZERO, Settings::default());
+        Self { contender, revision: at(0), claim: None, now: Duration::ZERO, wall: HOUR }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.now, wall: self.wall + self.now }
+    }
+
+    /// Passes so many seconds; without answers to writes, if they are lost.
+    fn pass(&mut self, seconds: u64, loses_answers: bool) {
+        for _ in 0..seconds * 10 {
+            self.now += Duration::from_millis(100);
+            let Some(op) = self.contender.tick(self.now()) else { continue };
+            let answer = match op {
+                Op::Read => Answer::Read(self.revision, self.claim.map(Into::into)),
+                Op::Write { expected, value } if expected == self.revision => {
+                    self.revision.sequence += 1;
+                    self.claim = value.try_into().ok();
+                    if loses_answers { Answer::Uncertain } else { Answer::Wrote(self.revision) }
+                }
+                Op::Write { .. } => Answer::Stale,
+            };
+            self.contender.answered(answer, self.now());
+        }
+    }
+}
+
+#[test]
+fn a_renewal_whose_answer_is_lost_is_one() {
+    let mut contest = Contest::new();
+    contest.pass(5, false);
+    contest.pass(60, true);
+    assert_eq!(contest.contender.holds(contest.now()), Some(1));
+}
+
+#[test]
+fn claims_that_are_lost_are_given_out_above_all_that_were_seen() {
+    let mut contest = Contest::new();
+    let other = Claim { epoch: 17, holder: (2, 1), beat: 0 };
+    (contest.revision, contest.claim) = (at(40), Some(other));
+    contest.pass(3, false);
+    // The stream is created again.
+    (contest.revision, contest.claim) = (Revision { incarnation: 2, sequence: 0 }, None);
+    contest.pass(20, false);
+    assert_eq!(contest.contender.holds(contest.now()), Some(18));
+}
+
+#[test]
+fn a_holder_whose_claim_is_lost_with_its_stream_holds_it_on() {
+    let mut contest = Contest::new();
+    contest.pass(5, false);
+    (contest.revision, contest.claim) = (Revision { incarnation: 2, sequence: 0 }, None);
+    for _ in 0..20 {
+        contest.pass(1, false);
+        assert_eq!(contest.contender.holds(contest.now()), Some(1));
+    }
+    assert_eq!(contest.claim.map(|claim| claim.epoch), Some(1));
+}
+
+#[test]
+fn a_holder_that_meets_records_of_later_epochs_claims_above_them() {
+    let mut contest = Contest::new();
+    contest.pass(5, false);
+    contest.contender.at_least(17);
+    assert_eq!(contest.contender.holds(contest.now()), None);
+    contest.pass(5, false);
+    assert_eq!(contest.contender.holds(contest.now()), Some(18));
+}
+
+#[test]
+fn a_sample_in_chunks_counts_once_it_is_whole_and_each_packet_is_another() {
+    let packet = |sequence| Packet { stream: 0, sequence };
+    let write = |fleet: &mut Fleet, chunk, round, sequences: [u64; 2]| {
+        let packets = sequences.map(packet).to_vec();
+        fleet.revision += 1;
+        let record = Chunk { epoch: 1, round, packets }.into();
+        fleet.store.insert(Key::Chunk(0, chunk), (at(fleet.revision), record));
+    };
+    for (last, is_whole) in [([2, 3], true), ([1, 3], false)] {
+        let mut fleet = Fleet::new(Kind::Simple { packets: 4, one_in: 1 }, &[0], Settings::default());
+        fleet.pass(9, &[0]);
+        fleet.saw(simple(0, 9));
+        fleet.pass(1, &[0]);
+        write(&mut fleet, 0, 1, [0, 1]);
+        write(&mut fleet, 1, 0, last);
+        let sample = Some(Given { round: 1, packets: Vec::new(), chunks: 2 });
+        fleet.saw(Part { version: 2 << 32, sample, ..simple(0, 9) });
+        fleet.pass(2, &[0]);
+        assert!(fleet.job().outcome.is_none(), "a chunk is of another round");
+        write(&mut fleet, 1, 1, last);
+        fleet.pass(3, &[0]);
+        let told = fleet.published.map(|outcome| outcome.tally.captured.packets);
+        assert_eq!(told, is_whole.then_some(4), "{last:?}");
+    }
+}
+
+#[test]
+fn a_host_that_says_it_captured_more_than_it_was_granted_has_failed() {
+    let mut fleet = Fleet::full(&[0, 0]);
+    fleet.pass(1, &[0, 1]);
+    fleet.saw(part(1, Stage::Delivered, 900));
+    fleet.saw(part(0, Stage::Delivered, 7));
+    fleet.pass(5, &[0, 1]);
+    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
+    assert_eq!(fleet.published.unwrap().tally.captured.packets, 7);
+}
+
+#[test]
+fn a_lead_leaves_a_job_of_other_rules_alone() {
+    let mut fleet = Fleet::full(&[0]);
+    let mut job = fleet.job();
+    job.rules += 1;
+    fleet.store.insert(Key::Job, (at(2), job.clone().into()));
+    fleet.pass(30, &[0]);
+    assert_eq!(fleet.job(), job);
+}
+
+#[test]
+fn a_wall_clock_that_steps_neither_ends_nor_prolongs_a_claim() {
+    for wall in [Duration::ZERO, 2 * HOUR] {
+        let mut contest = Contest::new();
+        contest.pass(5, false);
+        contest.wall = wall;
+        assert_eq!(contest.contender.holds(contest.now()), Some(1));
+        contest.now += Settings::default().takeover;
+        assert_eq!(contest.contender.holds(contest.now()), None);
+    }
 }

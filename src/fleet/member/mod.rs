@@ -13,16 +13,20 @@
 //!
 //! Invariant: a capture that this host has once accepted is never captured again: a restart ends it with what was durable.
 
+mod life;
 mod news;
+mod pack;
 #[cfg(test)]
 mod tests;
 
-use super::record::{Assignment, Identity, Part, Record, Refusal, Stage, Tally};
-use super::sample::{Chance, Hashed, Kept, cap};
+use super::record::{Assignment, Identity, Key, Part, RULES, Record, Refusal, Stage, Tally};
+use super::sample::{Chance, Hashed, Kept, Packet, cap, level_max};
 use super::settings::Settings;
 use super::shares::{Amount, Holding, Meter, Reached, Reclaim, Report};
 use super::{Down, Epoch, Host, Kind, Now, Up, first_number, held};
+pub use life::Life;
 use news::News;
+use pack::Pack;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -69,14 +73,15 @@ pub enum Input {
     CannotGive,
     /// From above.
     Told(Down),
-    /// The store answers on the host's own part.
-    Stored(held::Answer<Record>),
+    /// The store answers on a record of the host's own.
+    Stored(Key, held::Answer<Record>),
     /// Time passed.
     Tick,
 }
 
 /// What is to be done.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is carried out at once and never kept")]
 pub enum Effect {
     /// Write this to the host's own disk; answered by [`Input::Kept`] or [`Input::KeepFailed`].
     Keep(Box<Local>),
@@ -91,7 +96,7 @@ pub enum Effect {
     Raise(Amount),
     /// Lower the budget; answered by [`Input::Reclaimed`], before which nothing is told.
     Lower(Reclaim),
-    /// Sample at this level from now on.
+    /// Sample at this level from now on: one in `one_in << level`.
     Level(u8),
     /// Let it go; answered by [`Input::Detached`].
     Detach(Ended),
@@ -99,8 +104,8 @@ pub enum Effect {
     Deliver,
     /// Tell the lead or the host that speaks for the data center.
     Send(Up),
-    /// On the host's own part in the fleet's store.
-    Store(held::Op<Record>),
+    /// On a record of the host's own in the fleet's store: its part, or a chunk of its sample.
+    Store(Key, held::Op<Record>),
     /// What was kept of its packets can go. The note that it was accepted stays.
     Forget,
 }
@@ -143,6 +148,7 @@ pub struct Member {
     kept: Option<Kept>,
     part: Part,
     news: News,
+    pack: Pack,
     reached: Option<Reached>,
     /// When the window is over, by the monotonic clock: a wall clock that steps does not end it.
     ends_at: Duration,
@@ -161,6 +167,9 @@ impl Member {
         settings: Settings,
         now: Now,
     ) -> Option<(Self, Vec<Effect>)> {
+        if assignment.rules != RULES {
+            return Self::refused(assignment, me, boot, Refusal::Rules, settings, now);
+        }
         if now.wall >= assignment.window.end {
             return Self::refused(assignment, me, boot, Refusal::Clock, settings, now);
         }
@@ -206,6 +215,13 @@ impl Member {
             }
             Some(part) => {
                 member.part = Part { epoch: boot, version: first_number(boot) + 1, ..part };
+                let round = member.part.sample.as_ref().map(|given| given.round);
+                let asked = member.assignment.quotas.as_ref().map(|quotas| quotas.round);
+                match (round.filter(|_| round == asked), member.picked()) {
+                    // Chunks may not be durable yet.
+                    (Some(round), Some(packets)) => member.give_packets(round, packets),
+                    _ => member.part.sample = None,
+                }
                 member.note()
             }
             None => {
@@ -257,6 +273,7 @@ impl Member {
             kept: None,
             part,
             news: News::new(assignment.is_branched, boot),
+            pack: Pack::new(boot),
             assignment,
             reached: None,
             ends_at: Duration::ZERO,
@@ -271,8 +288,9 @@ impl Member {
 
     /// What a simple capture begins with.
     fn sampling(&self) -> Option<Kept> {
-        let Kind::Simple { packets } = self.assignment.kind else { return None };
-        Some(Kept::new(Hashed { seed: self.assignment.seed, host: self.host }, cap(packets)))
+        let Kind::Simple { packets, one_in } = self.assignment.kind else { return None };
+        let tags = Hashed { seed: self.assignment.seed, host: self.host };
+        Some(Kept::new(tags, cap(packets), level_max(one_in)))
     }
 
     fn refuse(&mut self, why: Refusal) {
@@ -326,7 +344,11 @@ impl Member {
                 self.keep()
             }
             (Input::Told(down), _) => self.told(down),
-            (Input::Stored(answer), _) => {
+            (Input::Stored(Key::Chunk(_, chunk), answer), _) => {
+                self.pack.answered(chunk, answer, now, self.settings.backoff);
+                Vec::new()
+            }
+            (Input::Stored(_, answer), _) => {
                 self.news.answered(answer, now, self.settings.backoff);
                 Vec::new()
             }
@@ -339,7 +361,7 @@ impl Member {
 
     fn attach(&mut self, now: Now) -> Vec<Effect> {
         self.state = State::Attaching;
-        let budget = self.holding.is_some().then(|| self.first_share());
+        let budget = self.holding.as_ref().map(Holding::granted);
         vec![Effect::Attach { budget, remaining: self.ends_at.saturating_sub(now.mono) }]
     }
 
@@ -369,7 +391,8 @@ impl Member {
 
     /// Ends the part once nothing is asked any more and all that there is to say is durable. A delivery that is under way goes on first.
     fn leave(&mut self) -> Vec<Effect> {
-        let is_told = self.news.is_durable(&self.part);
+        // Packets that are not given by now are wanted no more.
+        let is_told = self.news.is_durable(&self.part) || !self.pack.is_durable();
         if !self.assignment.is_final || self.state != State::Waiting || !is_told {
             return Vec::new();
         }
@@ -489,17 +512,30 @@ impl Member {
 
     /// Gives the quota that is asked for, once for each round.
     fn give(&mut self) -> Vec<Effect> {
-        let (Some(kept), Some(quotas)) = (&self.kept, &self.assignment.quotas) else { return Vec::new() };
-        let place = self.assignment.hosts.iter().position(|assigned| assigned.host == self.host);
-        let quota = place.and_then(|place| quotas.of.get(place).copied().flatten()).unwrap_or(0);
-        let is_given = self.part.sample.as_ref().is_some_and(|(round, _)| *round >= quotas.round);
-        if self.state != State::Waiting || self.part.stage != Stage::Counted || is_given || quota == 0 {
+        let asked = self.assignment.quotas.as_ref().map_or(0, |quotas| quotas.round);
+        let is_given = self.part.sample.as_ref().is_some_and(|given| given.round >= asked);
+        if self.state != State::Waiting || self.part.stage != Stage::Counted || is_given {
             return Vec::new();
         }
-        let mut dice = Chance::new(&[self.assignment.seed, u64::from(self.host), u64::from(quotas.round)]);
-        self.part.sample = Some((quotas.round, kept.pick(&mut dice, quotas.level, quota)));
+        let Some(packets) = self.picked() else { return Vec::new() };
+        self.give_packets(asked, packets);
         self.part.version += 1;
         self.keep()
+    }
+
+    fn give_packets(&mut self, round: u32, packets: Vec<Packet>) {
+        let settings = self.settings;
+        let most = if self.assignment.is_branched { settings.chunk_branched } else { settings.chunk };
+        self.part.sample = Some(self.pack.give(round, packets, most, settings.chunk));
+    }
+
+    /// The packets of the quota: the same ones after a restart.
+    fn picked(&self) -> Option<Vec<Packet>> {
+        let (kept, quotas) = (self.kept.as_ref()?, self.assignment.quotas.as_ref()?);
+        let place = self.assignment.hosts.iter().position(|assigned| assigned.host == self.host)?;
+        let quota = quotas.of.get(place).copied().flatten().filter(|quota| *quota > 0)?;
+        let mut dice = Chance::new(&[self.assignment.seed, u64::from(self.host), u64::from(quotas.round)]);
+        Some(kept.pick(&mut dice, quotas.level, quota))
     }
 
     fn advance(&mut self, stage: Stage) {
@@ -529,6 +565,9 @@ impl Member {
         if self.assignment.is_final {
             // Nobody gathers parts any more: a late one goes to the store by itself.
             self.news.go_alone(&self.part);
+        }
+        if !self.pack.is_durable() {
+            return self.pack.due(self.host, now).into_iter().collect();
         }
         let mut effects = self.news.due(&self.part, now, self.settings);
         let report: Option<Report> = self.holding.as_mut().and_then(|holding| holding.report(now));

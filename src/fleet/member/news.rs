@@ -5,7 +5,7 @@
 
 use super::Effect;
 use crate::fleet::held::{Answer, Held};
-use crate::fleet::record::{Part, Record, any, one};
+use crate::fleet::record::{Key, Part, Record, any, one};
 use crate::fleet::settings::Settings;
 use crate::fleet::{Epoch, Now, Up};
 use std::time::Duration;
@@ -60,11 +60,11 @@ impl News {
         match self {
             Self::Store(held) => {
                 if let Some(read) = held.poll(now) {
-                    return vec![Effect::Store(any(read))];
+                    return vec![Effect::Store(Key::Part(part.host), any(read))];
                 }
                 let durable = held.value().map_or(0, |part| part.version);
                 if held.is_ready() && durable < part.version {
-                    return vec![Effect::Store(any(held.write(part.clone())))];
+                    return vec![Effect::Store(Key::Part(part.host), any(held.write(part.clone())))];
                 }
                 Vec::new()
             }

@@ -1,7 +1,7 @@
 //! What one host keeps of a simple capture: which packets, at which level. Owns thinning; the packets lie in the spool.
 //!
-//! Invariant: after [`Kept::settle`] the level is the lowest one at which the host keeps at most the cap, whatever the order and
-//! time in which packets came, because what is kept at a level only grows.
+//! Invariant: after [`Kept::settle`] the level is the lowest one at which the host keeps at most the cap, or the last one, whatever
+//! the order and time in which packets came, because what is kept at a level only grows.
 
 use super::{Counts, LEVEL_MAX, choose, mix};
 use crate::fleet::Host;
@@ -59,6 +59,8 @@ pub struct Packet {
 pub struct Kept<T = Hashed> {
     tags: T,
     cap: u64,
+    /// The data plane cannot sample at a higher level.
+    level_max: u8,
     level: u8,
     /// Kept at this level.
     count: u64,
@@ -68,8 +70,9 @@ pub struct Kept<T = Hashed> {
 impl<T: Tags> Kept<T> {
     /// Nothing yet.
     #[must_use]
-    pub fn new(tags: T, cap: u64) -> Self {
-        Self { tags, cap, level: 0, count: 0, segments: Vec::new() }
+    pub fn new(tags: T, cap: u64, level_max: u8) -> Self {
+        let level_max = level_max.min(tags.level_max());
+        Self { tags, cap, level_max, level: 0, count: 0, segments: Vec::new() }
     }
 
     /// The level that the data plane should sample at.
@@ -117,7 +120,7 @@ impl<T: Tags> Kept<T> {
     /// Raises the level while too much is kept; whether it was.
     pub fn settle(&mut self) -> bool {
         let before = self.level;
-        while self.count > self.cap && self.level < self.tags.level_max() {
+        while self.count > self.cap && self.level < self.level_max {
             self.level += 1;
             self.recount();
         }

@@ -24,6 +24,13 @@ pub use quota::{Counts, common_level, draw};
 /// The largest level: one in 2^48 of any traffic is nothing.
 pub const LEVEL_MAX: u8 = 48;
 
+/// The largest level of a host whose workers sample one in so many at level 0: at level `l` they sample one in `one_in << l`, a
+/// number of 32 bits. Counts go on to [`LEVEL_MAX`], because tags do.
+#[must_use]
+pub fn level_max(one_in: u32) -> u8 {
+    (u32::MAX / one_in.max(1)).ilog2() as u8
+}
+
 /// Packets that are kept at most after a level is settled. Four times what is asked for, because the next level has half of it or a
 /// bit less; the constant makes it certain for small numbers too: with n + 1 packets at one level, fewer than (n − 128) / 4 at the
 /// next have a probability below 10^−30 for every n.

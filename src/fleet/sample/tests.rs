@@ -1,6 +1,9 @@
 //! The sample is uniform: exactly, by going through every outcome of small cases, and by chi-square for large ones.
 
-use super::{Chance, Counts, Dice, Hashed, Kept, Packet, Tags, cap, choose, common_level, draw, mix};
+use super::{
+    Chance, Counts, Dice, Hashed, Kept, LEVEL_MAX, Packet, Tags, cap, choose, common_level, draw, level_max,
+    mix,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -100,7 +103,7 @@ const LEVELS: u8 = 3;
 fn host(tags: &[u64], cap: u64, settles_often: bool) -> (Kept<Table>, Vec<usize>) {
     let mut told = Vec::new();
     let table = Table::default();
-    let mut kept = Kept::new(table.clone(), cap);
+    let mut kept = Kept::new(table.clone(), cap, LEVEL_MAX);
     for (packet, bits) in tags.iter().enumerate() {
         let level = kept.level();
         if bits & ((1 << level) - 1) == 0 {
@@ -176,7 +179,7 @@ fn a_first_come_sample_would_favour_the_beginning() {
 
 #[test]
 fn counts_at_each_level_are_what_is_there() {
-    let mut kept = Kept::new(Hashed { seed: 7, host: 3 }, 100);
+    let mut kept = Kept::new(Hashed { seed: 7, host: 3 }, 100, LEVEL_MAX);
     for turn in 0..50 {
         let level = kept.level();
         kept.took(turn % 2, level, 40 >> level);
@@ -192,8 +195,8 @@ fn counts_at_each_level_are_what_is_there() {
 #[test]
 fn workers_that_hear_of_a_level_late_change_nothing() {
     let tags = Hashed { seed: 1, host: 1 };
-    let mut at_once = Kept::new(tags, 10);
-    let mut late = Kept::new(tags, 10);
+    let mut at_once = Kept::new(tags, 10, LEVEL_MAX);
+    let mut late = Kept::new(tags, 10, LEVEL_MAX);
     for _ in 0..200 {
         at_once.took(0, 0, 1);
         at_once.settle();
@@ -205,7 +208,7 @@ fn workers_that_hear_of_a_level_late_change_nothing() {
 
 #[test]
 fn a_restart_picks_the_same_packets_and_another_round_others() {
-    let mut kept = Kept::new(Hashed { seed: 5, host: 2 }, 1000);
+    let mut kept = Kept::new(Hashed { seed: 5, host: 2 }, 1000, LEVEL_MAX);
     kept.took(0, 0, 500);
     let pick = |round: u64| kept.pick(&mut Chance::new(&[5, 2, round]), 0, 50);
     assert_eq!(pick(1), pick(1));
@@ -229,7 +232,7 @@ fn capture(seed: u64, packets: u64, level_of: impl Fn(&[Counts], u64) -> u8) -> 
     let mut hosts = Vec::new();
     for (host, rate) in rates.iter().enumerate() {
         let mut plane = Chance::new(&[seed, host as u64]);
-        let mut kept = Kept::new(Hashed { seed, host: host as u32 }, cap(packets));
+        let mut kept = Kept::new(Hashed { seed, host: host as u32 }, cap(packets), LEVEL_MAX);
         let mut slice_of: BTreeMap<Packet, usize> = BTreeMap::new();
         let mut next = [0; 2];
         for slice in 0..slices {
@@ -315,7 +318,7 @@ fn seeds_give_sequences_of_their_own() {
 #[test]
 fn a_crash_that_takes_the_tail_of_one_queue_leaves_no_level_below_that_of_a_segment() {
     // Both queues had 110 packets before the level rose. One lost its last 40, the other one has all and what came afterwards.
-    let mut kept = Kept::new(Hashed { seed: 11, host: 1 }, 208);
+    let mut kept = Kept::new(Hashed { seed: 11, host: 1 }, 208, LEVEL_MAX);
     for (stream, level, packets) in [(0, 0, 70), (1, 0, 110), (1, 1, 25)] {
         kept.took(stream, level, packets);
     }
@@ -330,4 +333,21 @@ fn counts_of_others_do_not_overflow() {
     let all = Counts { level: 48, matched: u64::MAX, kept: vec![u64::MAX] };
     assert_eq!(common_level([&all, &all].into_iter(), 100), 48);
     assert_eq!(draw(&mut Chance::new(&[1]), &[u64::MAX, u64::MAX], 3).iter().sum::<u64>(), 3);
+}
+
+#[test]
+fn workers_are_never_told_a_sample_beyond_32_bits() {
+    for one_in in [1, 2, 3, 100, 65_536, u32::MAX / 2, u32::MAX] {
+        let most = level_max(one_in);
+        assert!(
+            u64::from(one_in) << most <= u64::from(u32::MAX)
+                && u64::from(one_in) << (most + 1) > u64::from(u32::MAX)
+        );
+    }
+    let mut kept = Kept::new(Hashed { seed: 1, host: 0 }, 1, level_max(1 << 30));
+    kept.took(0, 0, 1000);
+    kept.settle();
+    assert_eq!(kept.level(), 1);
+    let counts = kept.counts(1000);
+    assert!(counts.is_possible() && counts.at(1) > 1, "{counts:?}");
 }

@@ -175,6 +175,12 @@ impl Holding {
         self.is_due = true;
     }
 
+    /// All that was granted, returned or not.
+    #[must_use]
+    pub fn granted(&self) -> Amount {
+        self.granted
+    }
+
     /// What is captured.
     #[must_use]
     pub fn used(&self) -> Amount {

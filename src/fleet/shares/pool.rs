@@ -40,8 +40,6 @@ impl Share {
         if self.is_final {
             return;
         }
-        // A holder that knows of a grant that is not here: an old record was read, or brought back. What it has is not free.
-        self.granted = self.granted.max(report.granted);
         if report.is_final {
             // After a crash fewer packets may be in the files than were told: those count.
             self.used = report.used.min(self.granted);
@@ -106,17 +104,16 @@ impl Pool {
     /// In place of a record that is lost. Nobody knows any more what was granted, so nothing is.
     #[must_use]
     pub fn lost(received: Amount, holders: usize) -> Self {
-        Self {
-            given_back: received,
-            holders: vec![Share::default(); holders],
-            reached: Some(Reached::Forgotten),
-            ..Self::dealt(received, &[], 1)
-        }
+        let holders = vec![Share::default(); holders];
+        Self { holders, reached: Some(Reached::Forgotten), ..Self::dealt(received, &[], 1) }
     }
 
     /// What nobody was granted.
     #[must_use]
     pub fn free(&self) -> Amount {
+        if self.reached == Some(Reached::Forgotten) {
+            return Amount::NONE;
+        }
         let out: Amount = self.holders.iter().map(Share::outstanding).sum();
         self.received.minus(self.given_back).minus(out)
     }
@@ -139,7 +136,13 @@ impl Pool {
 
     /// Takes what a holder says.
     pub fn report(&mut self, holder: Holder, report: &Report) {
+        // A holder that knows of a grant that is not here: an old record was read, or brought back. What it has is not free; a holder
+        // that lies leaves nothing to grant, and no more.
+        let free = self.free();
         if let Some(share) = self.holders.get_mut(holder as usize) {
+            if !share.is_final {
+                share.granted = share.granted.plus(report.granted.minus(share.granted).min(free));
+            }
             share.report(report);
         }
     }

@@ -5,9 +5,9 @@
 use super::host::SimHost;
 use super::network::Place;
 use super::plan::{Plan, Time};
-use super::store::Store;
+use super::store::{Store, Stream};
 use crate::fleet::member::Ended;
-use crate::fleet::record::{Claim, Job, Key, Outcome, Part, Parts, Record, Verdict};
+use crate::fleet::record::{Claim, Job, Key, Member, Outcome, Part, Parts, Record, Verdict};
 use crate::fleet::sample::{Packet, cap, common_level};
 use crate::fleet::shares::{Amount, Pool, Reached};
 use crate::fleet::{Host, Kind};
@@ -26,8 +26,6 @@ pub struct Check {
     sum: Amount,
     published: Option<(Outcome, Samples)>,
     faulty: BTreeSet<Host>,
-    /// When a data center was last spoken for by another host than before. Until that one is heard, nobody answers for it.
-    moved: BTreeMap<usize, Time>,
     closed: Option<Pool>,
     /// Times that a node took up the capture.
     pub leads: u64,
@@ -45,10 +43,10 @@ pub struct Check {
 
 /// A host that has heard of the capture answers within this, over a network that loses one message of ten.
 const ANSWER: Time = 2 * super::plan::SECOND;
-/// A limit that is used up is closed within this, over the same network and one change of the lead.
+/// A limit that is used up is closed within this, over the same network and one change of the lead, and of a host that speaks for a
+/// data center.
 const CLOSING: Time = 30 * super::plan::SECOND;
-/// Around a change of the host that speaks for a data center, its hosts may be unheard for longer than a lead waits.
-const MOVED: Time = 20 * super::plan::SECOND;
+const CLOSING_BRANCHED: Time = 70 * super::plan::SECOND;
 /// A host's turn, and what lies between its clock and the true time.
 const SLACK: Time = super::plan::SECOND;
 
@@ -66,7 +64,19 @@ fn faulty(plan: &Plan) -> BTreeSet<Host> {
         // A lead that is cut off hears nobody, until another one takes over.
         let is_lead_cut =
             plan.cuts.iter().any(|cut| [cut.from, cut.to].iter().any(|place| matches!(place, Place::Api(_))));
+        let is_lost = Stream::PARTS.iter().any(|lost| plan.recreated.iter().any(|(_, of)| of == lost))
+            || plan.purged.iter().any(|(_, key)| match key {
+                Key::Part(of) => of == host,
+                Key::Parts(colo) | Key::Assignment(colo) | Key::Shares(colo) => {
+                    *colo == plan.hosts[*host as usize]
+                }
+                Key::Pool => true,
+                _ => false,
+            });
         is_cut
+            || is_lost
+            || plan.is_hostile(*host)
+            || plan.new_disks.iter().any(|(_, of)| of == host)
             || is_down
             || is_lead_cut
             || plan.ails.iter().any(|(.., ailing)| ailing == host)
@@ -89,7 +99,6 @@ impl Check {
             sum: Amount::NONE,
             published: None,
             faulty: faulty(plan),
-            moved: BTreeMap::new(),
             closed: None,
             leads: 0,
             reached: 0,
@@ -115,6 +124,10 @@ impl Check {
     /// After each turn of a host: no limit is passed, and no budget is more than what is durably granted.
     pub fn files(&mut self, plan: &Plan, hosts: &[SimHost], host: Host, store: &Store) {
         let Some(limit) = plan.limit() else { return };
+        if plan.is_hostile(host) {
+            // Nobody promises that it keeps to what it was granted.
+            return;
+        }
         let here = &hosts[host as usize];
         let files = here.files();
         let before = std::mem::replace(&mut self.files[host as usize], files);
@@ -122,7 +135,7 @@ impl Check {
         let sum = self.sum;
         self.hold(sum.fits(limit), || format!("{sum:?} are in files, and {limit:?} is the limit"));
         let is_branched = plan.hosts.len() > plan.settings.branch_beyond;
-        if is_branched && plan.measures {
+        if (is_branched && plan.measures) || plan.loses(Stream::Shares) {
             return;
         }
         let key = if is_branched { Key::Shares(here.colo) } else { Key::Pool };
@@ -156,7 +169,7 @@ impl Check {
             (Some(Record::Job(before)), Record::Job(after)) => self.job(before, after),
             (before, Record::Claim(after)) => {
                 let before = before.and_then(|before| Claim::try_from(before.clone()).ok());
-                self.claim(key, before, *after, now);
+                self.claim(before, *after);
             }
             (Some(Record::Assignment(before)), Record::Assignment(after)) => {
                 self.hold(before.serial <= after.serial, || format!("assignment {after:?} after {before:?}"));
@@ -196,7 +209,9 @@ impl Check {
         if is_full && all > before {
             self.full_at.get_or_insert(now);
         }
-        let is_overdue = self.full_at.is_some_and(|at| now > at + CLOSING);
+        let is_branched = plan.hosts.len() > plan.settings.branch_beyond;
+        let closing = if is_branched { CLOSING_BRANCHED } else { CLOSING };
+        let is_overdue = self.full_at.is_some_and(|at| now > at + closing);
         self.hold(!is_overdue || !plan.is_calm(), || "the limit is used up, and is not closed".to_owned());
     }
 
@@ -232,23 +247,19 @@ impl Check {
         });
     }
 
-    fn claim(&mut self, key: Key, before: Option<Claim>, after: Claim, now: Time) {
+    fn claim(&mut self, before: Option<Claim>, after: Claim) {
         let Some(before) = before else { return };
         let is_renewal = after.holder == before.holder && after.epoch == before.epoch;
         self.hold(is_renewal || after.epoch > before.epoch, || format!("{after:?} after {before:?}"));
         self.taken_over += u64::from(!is_renewal);
-        if let (Key::Branch(colo), false) = (key, is_renewal) {
-            self.moved.insert(colo as usize, now);
-        }
     }
 
     /// What a data center has is what the whole gave it.
     fn branch(&mut self, plan: &Plan, key: Key, pool: &Pool, store: &Store) {
         let (Key::Shares(colo), Some(Record::Pool(root))) = (key, store.newest(Key::Pool)) else { return };
         let share = root.holders[colo as usize];
-        let _ = plan;
-        let is_covered =
-            pool.received.fits(share.granted) && (share.is_final || share.returned.fits(pool.given_back));
+        let is_covered = plan.loses(Stream::Shares)
+            || pool.received.fits(share.granted) && (share.is_final || share.returned.fits(pool.given_back));
         self.hold(is_covered, || format!("data center {colo} has {pool:?}, and was given {share:?}"));
     }
 
@@ -283,8 +294,17 @@ impl Check {
         self.hold(count == told, || format!("{count} packets are in the file, and {told} are told"));
     }
 
+    /// Packets of each host in the file.
+    pub fn chosen(&self) -> BTreeMap<Host, u64> {
+        let samples = self.published.iter().flat_map(|(_, samples)| samples);
+        samples.map(|(host, packets)| (*host, packets.len() as u64)).collect()
+    }
+
     /// At the end: what a living host has to say of its part is in the store, also what was late.
-    pub fn told(&mut self, host: &SimHost, store: &Store) {
+    pub fn told(&mut self, plan: &Plan, host: &SimHost, store: &Store) {
+        if plan.loses(Stream::Parts) || plan.loses(Stream::Assignments) || plan.is_hostile(host.host) {
+            return;
+        }
         let Some(part) = host.disk.as_ref().filter(|_| host.is_up).and_then(|disk| disk.part.as_ref()) else {
             return;
         };
@@ -324,6 +344,9 @@ impl Check {
             let is_named = is_absent != (verdict == Some(Verdict::Delivered));
             self.hold(is_named, || format!("host {host}: {verdict:?}, absent: {is_absent}"));
             let truth = &hosts[host];
+            if plan.is_hostile(host as Host) {
+                continue;
+            }
             let is_right = match verdict {
                 Some(Verdict::Delivered) => {
                     truth.delivered.is_some() || matches!(plan.kind, Kind::Simple { .. })
@@ -342,9 +365,26 @@ impl Check {
     }
 
     fn sums(&mut self, plan: &Plan, job: &Job, outcome: &Outcome, hosts: &[SimHost]) {
+        let is_file = |member: &Member| member.verdict == Some(Verdict::Delivered);
+        let mut members = job.hosts().iter().zip(0..);
+        let is_simple = matches!(plan.kind, Kind::Simple { .. });
+        let has_new_disk = |host: Host| plan.new_disks.iter().any(|(_, of)| *of == host);
+        if is_simple && members.clone().any(|(member, host)| is_file(member) && has_new_disk(host)) {
+            // Its counts are nowhere any more.
+            return;
+        }
+        if members.any(|(member, host)| is_file(member) && plan.is_hostile(host)) {
+            // Others can only bound what a host says it captured.
+            let limit = plan.limit().unwrap_or(Amount::new(u64::MAX, u64::MAX));
+            let told = outcome.tally.captured;
+            let is_bounded = told.fits(limit)
+                || plan.loses(Stream::Shares)
+                || plan.hosts.len() > plan.settings.branch_beyond;
+            return self.hold(is_bounded, || format!("{told:?} are told, and {limit:?} is the limit"));
+        }
         let is_in = |host: &usize| job.hosts()[*host].verdict == Some(Verdict::Delivered);
         let delivered = || (0..job.hosts().len()).filter(is_in);
-        if let Kind::Simple { packets } = plan.kind {
+        if let Kind::Simple { packets, .. } = plan.kind {
             let kept = delivered().map(|host| hosts[host].files().packets).sum::<u64>();
             let members = delivered().filter_map(|host| hosts[host].disk.as_ref()?.part.as_ref());
             let counts: Vec<_> = members.filter_map(|part| part.counts.clone()).collect();
@@ -374,6 +414,11 @@ impl Check {
                     format!("host {host} counts level {level:?}, and was sampled at level {deepest}")
                 });
             }
+            let offered: u64 =
+                delivered().filter_map(|host| hosts[host].offered).map(|all| all.packets).sum();
+            self.hold(offered == outcome.tally.matched, || {
+                format!("{offered} packets matched, and {} are told", outcome.tally.matched)
+            });
             let matched: u64 = counts.iter().map(|counts| counts.matched).sum();
             self.hold(matched == outcome.tally.matched, || "matched packets do not add up".to_owned());
         } else {
@@ -390,9 +435,16 @@ impl Check {
 
     /// Every packet and byte of a limit is delivered, or it is said where it is.
     fn remainder(&mut self, plan: &Plan, outcome: &Outcome) {
-        let (Some(limit), Some(left)) = (plan.limit(), &outcome.limit) else { return };
+        let Some(limit) = plan.limit() else { return };
+        let Some(left) = &outcome.limit else {
+            return self.wrong("nobody says what of the limit is not delivered".to_owned());
+        };
+        if !plan.forged.is_empty() {
+            // A host that lies can say that it gave back what it has.
+            return;
+        }
         let held: Amount = left.held.iter().map(|(_, held, _)| *held).sum();
-        let sum = outcome.tally.captured.plus(left.free).plus(held).plus(left.undelivered);
+        let sum = outcome.tally.captured.plus(left.free).plus(held).plus(left.undelivered).plus(left.unknown);
         self.hold(sum == limit, || format!("{sum:?} of {limit:?} are accounted for: {outcome:?}"));
     }
 
@@ -400,6 +452,10 @@ impl Check {
     fn limit(&mut self, plan: &Plan, hosts: &[SimHost], pool: Option<&Record>) {
         let Some(closed) = self.closed.clone() else { return };
         let (Some(limit), Some(Record::Pool(_))) = (plan.limit(), pool) else { return };
+        if closed.reached == Some(Reached::Forgotten) {
+            let is_lost = plan.loses(Stream::Shares);
+            return self.hold(is_lost, || "a limit's record is taken for lost, and it is not".to_owned());
+        }
         let is_branched = plan.hosts.len() > plan.settings.branch_beyond;
         let free = closed.free();
         let is_out = match closed.reached {
@@ -421,10 +477,6 @@ impl Check {
                 if is_branched { host.colo as usize == holder } else { host.host as usize == holder }
             };
             let members: Vec<_> = hosts.iter().filter(is_here).collect();
-            let has_moved = self.moved.get(&holder).is_some_and(|at| at.abs_diff(over) < MOVED);
-            if is_branched && has_moved {
-                continue;
-            }
             if members.iter().any(|host| self.faulty.contains(&host.host) || is_unheard(host)) {
                 continue;
             }
@@ -440,10 +492,7 @@ impl Check {
                 format!("holder {holder} has {out:?} at the end, and used {used:?} {here:?}")
             });
         }
-        if self.faulty.is_empty()
-            && !self.moved.values().any(|at| at.abs_diff(over) < MOVED)
-            && !hosts.iter().any(is_unheard)
-        {
+        if self.faulty.is_empty() && !hosts.iter().any(is_unheard) {
             self.exact += 1;
             let sum: Amount = hosts.iter().map(SimHost::files).sum();
             let is_exact = match closed.reached {

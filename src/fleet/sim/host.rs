@@ -64,8 +64,8 @@ impl Plane {
         self.carry -= count as f64;
         let length = if dice.below(4) == 0 { 60 } else { plan.frames[host as usize] };
         self.offered = self.offered.plus(Amount::new(count, count * length));
-        if matches!(plan.kind, crate::fleet::Kind::Simple { .. }) {
-            return self.sample(plan, count, dice);
+        if let crate::fleet::Kind::Simple { one_in, .. } = plan.kind {
+            return self.sample(u64::from(one_in), count, dice);
         }
         let taken = self.budget.map_or(count, |left| count.min(left.packets).min(left.bytes / length));
         let taken = Amount::new(taken, taken * length);
@@ -78,8 +78,9 @@ impl Plane {
     }
 
     /// Each packet by itself, as the workers' sampler draws them.
-    fn sample(&mut self, plan: &Plan, count: u64, dice: &mut Chance) {
-        let one_in = plan.one_in << self.level.min(40);
+    fn sample(&mut self, one_in: u64, count: u64, dice: &mut Chance) {
+        let one_in = one_in << self.level;
+        assert!(one_in <= u64::from(u32::MAX), "workers sample by 32 bits");
         for _ in 0..count {
             if dice.below(one_in) == 0 {
                 *self.kept.entry((self.level, dice.below(STREAMS) as u16)).or_default() += 1;

@@ -2,7 +2,7 @@
 //! event what must hold. Runs the core itself; nothing of its logic is written a second time here.
 //!
 //! A run is named by its seed. `TRAWL_FLEET_SEED=17` repeats one run, `TRAWL_FLEET_RUNS=100000` makes so many, both together as many
-//! from that seed. `TRAWL_FLEET_REPORT=10,100` measures fleets of so many hosts.
+//! from that seed. `TRAWL_FLEET_REPORT=10,100` measures fleets of so many hosts; `TRAWL_FLEET_TRACE=1` prints each event.
 //!
 //! Invariant: what is checked here fails for each deliberate fault of `mutants`.
 
@@ -72,7 +72,7 @@ fn whatever_befalls_a_fleet_no_limit_is_passed_and_every_host_is_named() {
         return;
     }
     let runs = runs.unwrap_or(RUNS);
-    // The same each time: about one in 5000 other seeds is not understood yet (`TRAWL_FLEET_SEED=3738`, `18396`).
+    // The same each time, so that a change is held against what passed before it.
     let first = seed.unwrap_or(0);
     let seeds: Vec<u64> = (first..first + runs).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -103,4 +103,50 @@ fn whatever_befalls_a_fleet_no_limit_is_passed_and_every_host_is_named() {
     assert_eq!(seen.runs, runs);
     let often = |times: u64, one_in: u64| times * one_in >= runs;
     assert!(runs < 100 || (often(seen.reached, 10) && often(seen.exact, 40) && often(seen.taken_over, 20)));
+}
+
+/// Seeds that a fault once failed: a data center whose speaker changed or could not reach the store, a new lead that had not been told
+/// of a part, a stream of parts that was lost after a draw, and shares that were lost. The unit tests show each cause alone.
+const ONCE_WRONG: [u64; 14] =
+    [3738, 23_053, 18_396, 24_433, 22_942, 25_372, 14_935, 42, 64, 79, 526, 540, 786, 1032];
+
+#[test]
+#[cfg_attr(miri, ignore)]
+fn fleets_that_once_ended_wrong_end_well() {
+    for seed in ONCE_WRONG {
+        run(Plan::by_chance(seed)).unwrap_or_else(|wrong| panic!("TRAWL_FLEET_SEED={seed}: {wrong}"));
+    }
+}
+
+/// Hosts at 1 : 10 : 100 in many worlds with losses, crashes of leads and late messages: how far the packets of the files are from
+/// what each host matched, in standard deviations of chi-square.
+#[test]
+#[cfg_attr(miri, ignore)]
+fn packets_of_many_worlds_fall_on_hosts_by_what_they_matched() {
+    let (mut sum, mut freedom) = (0.0, 0.0);
+    for seed in 0..300 {
+        let mut plan = Plan::by_chance(seed);
+        plan.kind = crate::fleet::Kind::Simple { packets: 60, one_in: [1, 3][seed as usize % 2] };
+        plan.rates = (0..plan.hosts.len()).map(|host| [4.0, 40.0, 400.0][host % 3]).collect();
+        (plan.crashes, plan.ails, plan.new_disks) = Default::default();
+        (plan.forged, plan.purged, plan.recreated) = Default::default();
+        let mut world = World::new(plan);
+        world.run().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        let chosen = world.chosen();
+        let (packets, matched): (u64, u64) = (
+            chosen.iter().map(|(packets, _)| packets).sum(),
+            chosen.iter().map(|(_, matched)| matched).sum(),
+        );
+        if packets < 60 || matched < 600 {
+            continue;
+        }
+        let parts = chosen.iter().filter(|(_, matched)| *matched > 0);
+        freedom += parts.clone().count() as f64 - 1.0;
+        for (packets_here, matched_here) in parts {
+            let expected = packets as f64 * *matched_here as f64 / matched as f64;
+            sum += (*packets_here as f64 - expected).powi(2) / expected;
+        }
+    }
+    let deviate = (sum - freedom) / (2.0 * freedom).sqrt();
+    assert!(freedom > 100.0 && deviate.abs() < 4.0, "{sum} at {freedom} degrees of freedom");
 }

@@ -3,6 +3,8 @@
 //! Invariant: after `quiet_at` nothing fails any more but hosts that are gone for good, so what does not end then never would.
 
 use super::network::{Cut, Place};
+use super::store::{Stream, stream};
+use crate::fleet::record::Key;
 use crate::fleet::sample::{Chance, Dice};
 use crate::fleet::settings::Settings;
 use crate::fleet::shares::Amount;
@@ -81,7 +83,6 @@ pub struct Plan {
     pub hosts: Vec<Colo>,
     pub apis: u32,
     pub kind: Kind,
-    pub one_in: u64,
     pub window: Time,
     pub stop_at: Option<Time>,
     /// Matching packets a second of each host, and how much that jumps about.
@@ -109,6 +110,13 @@ pub struct Plan {
     pub retired: Vec<(Time, u32)>,
     /// Hosts that are registered later, in this data center.
     pub registered: Vec<(Time, Colo)>,
+    /// Records that somebody removes, and streams that somebody removes and creates again.
+    pub purged: Vec<(Time, Key)>,
+    pub recreated: Vec<(Time, Stream)>,
+    /// Hosts that write what is not true from then on.
+    pub forged: Vec<(Time, u32)>,
+    /// Hosts whose disk is replaced by an empty one.
+    pub new_disks: Vec<(Time, u32)>,
     /// Spans in which a host can write, attach and deliver nothing.
     pub ails: Vec<(Time, Time, u32)>,
     /// How long a host's disk needs.
@@ -139,6 +147,12 @@ fn rate(dice: &mut Chance, least: f64, decades: f64) -> f64 {
     least * 10f64.powf(decades * dice.below(1 << 20) as f64 / f64::from(1 << 20))
 }
 
+/// One host of five sees nothing; in one fleet of four the others see a packet every few seconds.
+fn rates(dice: &mut Chance, hosts: usize) -> Vec<f64> {
+    let (least, decades) = if dice.below(4) == 0 { (0.1, 1.7) } else { (5.0, 2.5) };
+    (0..hosts).map(|_| if dice.below(5) == 0 { 0.0 } else { rate(dice, least, decades) }).collect()
+}
+
 impl Plan {
     /// A small fleet with everything that can happen to it.
     pub fn by_chance(seed: u64) -> Self {
@@ -147,6 +161,10 @@ impl Plan {
         // One of four fleets has nothing but a lossy network.
         if dice.below(4) > 0 {
             plan.befall(&mut dice);
+        }
+        let mut dice = Chance::new(&[seed, 8]);
+        if !plan.is_calm() && dice.below(3) == 0 {
+            plan.lose(&mut dice);
         }
         let mut dice = Chance::new(&[seed, 7]);
         if dice.below(10) == 0 {
@@ -165,6 +183,8 @@ impl Plan {
         let settings = Settings {
             branch_beyond: if is_branched { 0 } else { usize::MAX },
             heartbeat: std::time::Duration::from_millis(1000 + dice.below(2000)),
+            chunk: [200, 4096][dice.below(2) as usize],
+            chunk_branched: [2, 16][dice.below(2) as usize],
             ..Settings::default()
         };
         let window = 3 * SECOND + dice.below(25 * SECOND);
@@ -174,9 +194,8 @@ impl Plan {
             seed,
             settings,
             kind: kind(dice),
-            one_in: [1, 1, 10][dice.below(3) as usize],
             apis: 1 + dice.below(3) as u32,
-            rates: (0..count).map(|_| if dice.below(5) == 0 { 0.0 } else { rate(dice, 5.0, 2.5) }).collect(),
+            rates: rates(dice, count),
             jumps: dice.below(2) == 0,
             frames,
             skews: (0..count).map(|_| dice.below(200) as i64 * 1000 - 100_000).collect(),
@@ -197,6 +216,10 @@ impl Plan {
             refuse_until: Time::MAX,
             retired: Vec::new(),
             registered: Vec::new(),
+            purged: Vec::new(),
+            recreated: Vec::new(),
+            forged: Vec::new(),
+            new_disks: Vec::new(),
             ails: Vec::new(),
             keep_max: dice.below(100 * MS),
             steps: Vec::new(),
@@ -259,7 +282,55 @@ impl Plan {
     /// Nothing but the network is at fault.
     pub fn is_calm(&self) -> bool {
         let is_up = self.crashes.is_empty() && self.pauses.is_empty() && self.elections.is_empty();
-        is_up && self.cuts.is_empty() && self.steps.is_empty() && self.ails.is_empty()
+        let is_whole = self.purged.is_empty() && self.recreated.is_empty() && self.new_disks.is_empty();
+        let is_honest = self.forged.is_empty();
+        is_up
+            && is_whole
+            && is_honest
+            && self.cuts.is_empty()
+            && self.steps.is_empty()
+            && self.ails.is_empty()
+    }
+
+    /// What the store or a host loses for good, and a host that lies.
+    fn lose(&mut self, dice: &mut Chance) {
+        let hosts = self.hosts.len() as u64;
+        let until = self.window + 20 * SECOND;
+        let at = |dice: &mut Chance| ACCEPTED + dice.below(until);
+        for _ in 0..dice.below(3) {
+            let colo = dice.below(self.latency.len() as u64) as Colo;
+            let host = dice.below(hosts) as u32;
+            let key = match dice.below(8) {
+                0 | 1 => Key::Pool,
+                2 => Key::Shares(colo),
+                3 => Key::Assignment(colo),
+                4 => Key::Part(host),
+                5 => Key::Parts(colo),
+                6 => Key::Branch(colo),
+                _ => Key::Lead,
+            };
+            self.purged.push((at(dice), key));
+        }
+        if dice.below(2) == 0 {
+            let streams = [Stream::Claims, Stream::Shares, Stream::Assignments, Stream::Parts];
+            self.recreated.push((at(dice), streams[dice.below(4) as usize]));
+        }
+        if dice.below(3) == 0 {
+            self.new_disks.push((at(dice), dice.below(hosts) as u32));
+        }
+        if dice.below(3) == 0 {
+            self.forged.push((at(dice), dice.below(hosts) as u32));
+        }
+    }
+
+    /// Whether a stream loses something.
+    pub fn loses(&self, lost: Stream) -> bool {
+        self.recreated.iter().any(|(_, of)| *of == lost)
+            || self.purged.iter().any(|(_, key)| stream(*key) == lost)
+    }
+
+    pub fn is_hostile(&self, host: u32) -> bool {
+        self.forged.iter().any(|(_, forging)| *forging == host)
     }
 
     /// A small limit and a packet every few seconds.
@@ -268,6 +339,7 @@ impl Plan {
         self.kind = Kind::Full { limit: Some(Amount::limit(Some(packets), None)) };
         self.rates = (0..self.hosts.len()).map(|_| rate(dice, 0.1, 1.7)).collect();
         (self.cuts, self.crashes, self.pauses, self.elections) = Default::default();
+        (self.purged, self.recreated, self.forged, self.new_disks) = Default::default();
         self.jumps = false;
         self.stop_at = None;
         self.window = 90 * SECOND;
@@ -321,7 +393,6 @@ impl Plan {
         plan.hosts = (0..hosts).map(|host| (host % colos) as Colo).collect();
         plan.apis = 3;
         plan.kind = kind;
-        plan.one_in = 1;
         plan.window = 60 * SECOND;
         plan.stop_at = None;
         plan.jumps = true;
@@ -361,7 +432,7 @@ fn kind(dice: &mut Chance) -> Kind {
     let packets = [1, 7, 100, 1000, 5000][dice.below(5) as usize] + dice.below(10);
     let bytes = packets * (60 + dice.below(1000));
     match dice.below(8) {
-        0 | 1 => Kind::Simple { packets },
+        0 | 1 => Kind::Simple { packets, one_in: [1, 1, 10][dice.below(3) as usize] },
         2 => Kind::Full { limit: None },
         3 => Kind::Full { limit: Some(Amount::limit(None, Some(bytes))) },
         4 => Kind::Full { limit: Some(Amount::limit(Some(packets), Some(bytes))) },

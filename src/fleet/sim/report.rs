@@ -42,12 +42,20 @@ impl Measured {
         let of = |names: &[&str]| names.iter().filter_map(|name| kinds.get(name)).sum::<u64>();
         format!(
             "{} = {} job, {} limit, {} shares, {} assignment, {} part",
-            of(&["job", "limit", "shares of a data center", "assignment", "part", "parts of a data center"]),
+            of(&[
+                "job",
+                "limit",
+                "shares of a data center",
+                "assignment",
+                "part",
+                "parts of a data center",
+                "chunk of a sample",
+            ]),
             of(&["job"]),
             of(&["limit"]),
             of(&["shares of a data center"]),
             of(&["assignment"]),
-            of(&["part", "parts of a data center"]),
+            of(&["part", "parts of a data center", "chunk of a sample"]),
         )
     }
 
@@ -112,7 +120,7 @@ fn fleets(hosts: usize) -> Vec<Measured> {
         measure(plan(full).losing(10), "the same, 10 % lost"),
         measure(plan(long), "full, limit of 20 s of the fleet's traffic"),
         measure(plan(Kind::Full { limit: None }), "full, time only"),
-        measure(plan(Kind::Simple { packets: 10_000 }), "simple, 10,000 packets"),
+        measure(plan(Kind::Simple { packets: 10_000, one_in: 1 }), "simple, 10,000 packets"),
     ];
     if hosts > 256 && hosts <= 1000 {
         let mut flat = plan(full);

@@ -10,8 +10,8 @@ use super::check::Check;
 use super::host::{Asked, Asker, SimHost};
 use super::network::{Network, Place};
 use super::plan::{ACCEPTED, MS, Mutant, Plan, SECOND, Time};
-use super::store::{Store, name};
-use crate::fleet::held::{Answer, Op};
+use super::store::{Store, Stream, name};
+use crate::fleet::held::{Answer, Op, Revision};
 use crate::fleet::lead::{self, Contender, Lead};
 use crate::fleet::member::{self, Local};
 use crate::fleet::record::{Job, Key, Record};
@@ -32,7 +32,7 @@ pub enum Message {
     Ask { from: Place, id: u64, key: Key, op: Op<Record> },
     Answered { id: u64, answer: Answer<Record> },
     List { from: Place },
-    Saw(Key, u64, Record),
+    Saw(Key, Revision, Record),
     Up { from: Host, up: Up },
     Report { colo: Colo, report: Report },
     Down(Down),
@@ -59,6 +59,10 @@ pub enum Event {
     Back(Place),
     Accept,
     Stop,
+    Purge(Key),
+    Recreate(Stream),
+    Forge(Host),
+    NewDisk(Host),
 }
 
 pub struct Api {
@@ -108,6 +112,7 @@ pub struct World {
     pub busiest: BTreeMap<&'static str, u64>,
     second: BTreeMap<&'static str, (Time, u64)>,
     pub published_at: Option<Time>,
+    traces: bool,
 }
 
 impl World {
@@ -138,6 +143,7 @@ impl World {
             busiest: BTreeMap::new(),
             second: BTreeMap::new(),
             published_at: None,
+            traces: std::env::var("TRAWL_FLEET_TRACE").is_ok(),
             plan,
         };
         world.begin();
@@ -163,6 +169,13 @@ impl World {
                 self.at(back, Event::Back(crash.node));
             }
         }
+        let plan = &self.plan;
+        let purged = plan.purged.iter().map(|(at, key)| (*at, Event::Purge(*key)));
+        let recreated = plan.recreated.iter().map(|(at, stream)| (*at, Event::Recreate(*stream)));
+        let forged = plan.forged.iter().map(|(at, host)| (*at, Event::Forge(*host)));
+        let new_disks = plan.new_disks.iter().map(|(at, host)| (*at, Event::NewDisk(*host)));
+        let events: Vec<_> = purged.chain(recreated).chain(forged).chain(new_disks).collect();
+        events.into_iter().for_each(|(at, event)| self.at(at, event));
         self.at(ACCEPTED, Event::Accept);
         if let Some(stop) = self.plan.stop_at {
             self.at(stop, Event::Stop);
@@ -233,13 +246,30 @@ impl World {
         )
     }
 
+    /// Of each host whose packets could be in the file: how many are, and how many it matched.
+    pub fn chosen(&self) -> Vec<(u64, u64)> {
+        let Some(Record::Job(job)) = self.store.newest(Key::Job) else { return Vec::new() };
+        let chosen = self.check.chosen();
+        let is_in = |host: &&SimHost| {
+            job.hosts()[host.host as usize].verdict == Some(crate::fleet::record::Verdict::Delivered)
+        };
+        let of = |host: &SimHost| {
+            (chosen.get(&host.host).copied().unwrap_or(0), host.offered.map_or(0, |all| all.packets))
+        };
+        self.hosts.iter().filter(is_in).map(of).collect()
+    }
+
     fn is_over(&self) -> bool {
         let Some(Record::Job(job)) = self.store.newest(Key::Job) else { return false };
         if !job.phase.is_end() || self.now < self.plan.quiet_at {
             return false;
         }
-        let is_idle =
-            |host: &SimHost| !host.is_up || host.member.as_ref().is_none_or(member::Member::is_gone);
+        // Who is not told that nothing is asked any more, or is believed nothing, does not end.
+        let is_told = !self.plan.loses(Stream::Assignments);
+        let is_idle = |host: &SimHost| {
+            let is_gone = host.member.as_ref().is_none_or(member::Member::is_gone);
+            !host.is_up || is_gone || !is_told || self.plan.is_hostile(host.host)
+        };
         self.hosts.iter().all(is_idle)
     }
 
@@ -248,7 +278,7 @@ impl World {
             return Err("the accepted capture is not there".to_owned());
         };
         for host in &self.hosts {
-            self.check.told(host, &self.store);
+            self.check.told(&self.plan, host, &self.store);
         }
         self.check.end(&self.plan, &job, &self.hosts, self.store.newest(Key::Pool))
     }
@@ -260,7 +290,9 @@ impl World {
             | Event::Keep(host, ..)
             | Event::Detach(host, _)
             | Event::Deliver(host, _) => Place::Host(*host),
-            Event::Turn(host) | Event::Beat(host) | Event::Poll(host) => Place::Host(*host),
+            Event::Turn(host) | Event::Beat(host) | Event::Poll(host) | Event::Forge(host) => {
+                Place::Host(*host)
+            }
             Event::Tick(api) | Event::List(api) | Event::Published(api, _) => Place::Api(*api),
             _ => Place::Store,
         }
@@ -269,6 +301,13 @@ impl World {
     fn happen(&mut self, event: Event) {
         let target = Self::target(&event);
         let now = self.now;
+        let is_clockwork = matches!(
+            event,
+            Event::Turn(_) | Event::Beat(_) | Event::Poll(_) | Event::Tick(_) | Event::Timeout(..)
+        );
+        if self.traces && !is_clockwork {
+            println!("{} {event:?}", now / MS);
+        }
         let pause = self
             .plan
             .pauses
@@ -311,6 +350,10 @@ impl World {
             }
             Event::Crash(node) => self.crash(node),
             Event::Back(node) => self.back(node),
+            Event::Purge(key) => self.store.purge(key, self.now),
+            Event::Recreate(stream) => self.store.recreate(stream),
+            Event::Forge(host) => self.forge(host),
+            Event::NewDisk(host) => self.new_disk(host),
             Event::Accept => self.accept(),
             Event::Stop => self.stop(),
         }
@@ -387,7 +430,8 @@ impl World {
                     let at = self.store.durable_at(&self.plan, self.now);
                     self.at(at, Event::Durable { from, id, key, op });
                 } else {
-                    let answer = Answer::Read(self.store.read(&self.plan, key, self.now));
+                    let (revision, record) = self.store.read(&self.plan, key, self.now);
+                    let answer = Answer::Read(revision, record);
                     self.send(Place::Store, from, Message::Answered { id, answer });
                 }
             }
@@ -414,7 +458,7 @@ impl World {
     }
 
     /// What is stored is told to those who watch it.
-    fn watch(&mut self, key: Key, revision: u64, record: &Record) {
+    fn watch(&mut self, key: Key, revision: Revision, record: &Record) {
         let told = Message::Saw(key, revision, record.clone());
         match key {
             Key::Job | Key::Part(_) | Key::Parts(_) => {
@@ -471,7 +515,9 @@ impl World {
         match (node, asked.by) {
             (Place::Api(api), Asker::Claim) => self.apis[api as usize].contender.answered(answer, now),
             (Place::Api(api), _) => self.lead(api, lead::Input::Stored(asked.key, answer)),
-            (Place::Host(host), Asker::Member) => self.member(host, member::Input::Stored(answer)),
+            (Place::Host(host), Asker::Member) => {
+                self.member(host, member::Input::Stored(asked.key, answer));
+            }
             (Place::Host(host), Asker::Claim) => {
                 if let Some(contender) = &mut self.hosts[host as usize].contender {
                     contender.answered(answer, now);
@@ -483,7 +529,7 @@ impl World {
                 self.branch_outputs(host, outputs);
             }
             (Place::Host(host), _) => {
-                if let Answer::Read(Some((_, Record::Assignment(assignment)))) = answer {
+                if let Answer::Read(_, Some(Record::Assignment(assignment))) = answer {
                     self.assigned(host, assignment);
                 }
             }
@@ -514,7 +560,7 @@ fn measure(message: &Message) -> (&'static str, u64) {
     match message {
         Message::Ask { op: Op::Read, .. } => ("store: read", 60),
         Message::Ask { op: Op::Write { value, .. }, .. } => ("store: write", bytes(value)),
-        Message::Answered { answer: Answer::Read(Some((_, record))), .. } => {
+        Message::Answered { answer: Answer::Read(_, Some(record)), .. } => {
             ("store: answer to a read", bytes(record))
         }
         Message::Answered { .. } => ("store: answer", 80),

@@ -7,10 +7,10 @@ mod folder;
 mod writer;
 
 use super::UploadError;
-use super::checkpoint::{Checkpoint, Kept, capture_of};
+use super::checkpoint::{Checkpoint, Kept};
 use super::error::{CREATE_DIRECTORY, CREATE_FILE, OPEN_DIRECTORY};
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
-use crate::job::CaptureId;
+use crate::job::PartId;
 use bytes::Bytes;
 pub use folder::ClosedDir;
 use folder::{Folder, Place, identity};
@@ -131,14 +131,14 @@ impl FileStore {
         Ok((FileWriter::go_on(Arc::new(folder), file, temporary, name, bytes), bytes))
     }
 
-    /// Files with temporary names, as `(name, capture)`; those of probes belong to none.
-    fn leftovers(&self) -> Result<Vec<(String, Option<CaptureId>)>, UploadError> {
+    /// Files with temporary names, as `(name, part)`; those of probes belong to none.
+    fn leftovers(&self) -> Result<Vec<(String, Option<PartId>)>, UploadError> {
         let Some(folder) = self.folder_if_there()? else { return Ok(Vec::new()) };
         let found = folder.list().map_err(|error| disk("list", folder.path(), error))?;
         let temporary = |(name, _): (String, FileType)| {
             let object = name.strip_prefix('.')?;
-            let capture = capture_of(object);
-            (capture.is_some() || object.starts_with(PROBE)).then_some((name, capture))
+            let part = PartId::parse(object).map(|(part, _)| part);
+            (part.is_some() || object.starts_with(PROBE)).then_some((name, part))
         };
         Ok(found.into_iter().filter_map(temporary).collect())
     }
@@ -270,7 +270,7 @@ impl ObjectStore for FileStore {
                 move || store.leftovers()
             });
             let mut left = leftovers.await?;
-            left.retain(|(name, id)| id.as_ref().is_none_or(|id| (sweep.ours)(id) && !known(name)));
+            left.retain(|(name, part)| part.as_ref().is_none_or(|part| (sweep.ours)(part) && !known(name)));
             let (left, before) = (left.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), sweep.before);
             blocking(move || store.remove(&left, before)).await
         })

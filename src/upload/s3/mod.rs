@@ -20,7 +20,7 @@ use super::retry_budget::{Grant, RetryBudget};
 use super::store::{ObjectStore, ObjectWriter, PROBE, Pending, Resumed, Sweep};
 use crate::chain::chain;
 use crate::job::S3Credentials;
-use crate::limits::PART_BYTES_MIN;
+use crate::limits::{BLOCK_BYTES, DELIVERY_CHUNK_BYTES, PART_BYTES_MIN};
 use answer::{AnswerBound, PAGE_ENTRIES, Pages};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
@@ -41,7 +41,7 @@ use retry::{Failed, Target, call};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use writer::{PartSizes, S3Writer};
 
 /// Longest wait for a connection; a host that is there answers within a few round trips.
@@ -102,6 +102,18 @@ impl Default for S3Config {
 }
 
 impl S3Config {
+    /// The memory of an object beside the first one of a delivery, in parts: chunks from its merge, a part that fills and one on its way,
+    /// and a window into the stream of each queue.
+    fn object_parts(&self, queues: u64) -> u64 {
+        let part_bytes = self.part_bytes.max(1);
+        (DELIVERY_CHUNK_BYTES + 2 * part_bytes + queues * BLOCK_BYTES as u64).div_ceil(part_bytes)
+    }
+
+    /// Objects beside the first one of each delivery, at most.
+    pub(crate) fn objects_extra(&self, queues: u64) -> u64 {
+        self.parts_extra as u64 / self.object_parts(queues)
+    }
+
     fn check(&self) -> Result<(), UploadError> {
         let wrong = |key, detail: String| Err(UploadError::Config { key, detail });
         if let Some(endpoint) = &self.endpoint
@@ -147,6 +159,12 @@ impl S3Stores {
         let parts = Arc::new(Semaphore::new(config.parts_extra.min(Semaphore::MAX_PERMITS)));
         let host = Arc::new(HostCredentials::new(config.clone(), http.clone()));
         Ok(Self { config, http, parts, host })
+    }
+
+    /// Takes the memory of an object of so many queues.
+    pub(super) fn one_more_object(&self, queues: u64) -> Option<OwnedSemaphorePermit> {
+        let parts = self.config.object_parts(queues);
+        Arc::clone(&self.parts).try_acquire_many_owned(u32::try_from(parts).ok()?).ok()
     }
 
     pub(super) fn is_aws(&self) -> bool {

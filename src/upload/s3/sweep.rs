@@ -1,13 +1,14 @@
 //! Multipart uploads that nobody will go on with. Owns which of those in a bucket are removed.
 //!
 //! Invariant: an upload goes only if it stands in exactly this directory and is older than asked for; and if it is a probe's, or
-//! its key is one of ours, its capture is this host's, and no checkpoint names it.
+//! its key is that of a part of a capture which is this host's, and no checkpoint names it.
 
 use super::answer::{PAGE_ENTRIES, Pages};
 use super::multipart::abort;
 use super::retry::{Target, call};
+use crate::job::PartId;
 use crate::upload::UploadError;
-use crate::upload::checkpoint::{Kept, capture_of};
+use crate::upload::checkpoint::Kept;
 use crate::upload::store::{PROBE, Sweep};
 use aws_sdk_s3::types::MultipartUpload;
 
@@ -64,10 +65,10 @@ fn old(upload: &MultipartUpload, sweep: &Sweep<'_>) -> bool {
 /// Whether it is of an object of ours that nobody goes on with.
 fn orphan(place: &Target, upload: &MultipartUpload, sweep: &Sweep<'_>) -> bool {
     let name = upload.key().and_then(|key| key.strip_prefix(&place.key));
-    let Some(capture) = name.and_then(capture_of) else { return false };
+    let Some((part, _)) = name.and_then(PartId::parse) else { return false };
     let known = sweep.known.iter().any(|checkpoint| match &checkpoint.kept {
         Kept::S3 { upload_id, .. } => upload.upload_id() == Some(upload_id),
         _ => false,
     });
-    !known && (sweep.ours)(&capture)
+    !known && (sweep.ours)(&part)
 }

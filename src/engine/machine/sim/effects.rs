@@ -21,6 +21,7 @@ impl World {
             }
             Effect::RecordNew { serial, version, job } => self.record_new(serial, version, *job),
             Effect::Record { serial, version, job } => self.record(serial, version, *job),
+            Effect::RecordObjects { .. } => unreachable!("no capture here has so many"),
             Effect::Place { serial } => {
                 let id = self.life(serial).id.clone();
                 assert!(self.store.contains_key(&id), "a place for a capture that is not recorded");
@@ -31,6 +32,9 @@ impl World {
             Effect::Detach { serial, slot } => self.detach(serial, slot),
             Effect::EndBudget { serial, ended } => return Some(self.end_budget(serial, ended)),
             Effect::RefuseWrites { serial, .. } => self.pays(serial),
+            Effect::Raise { serial, more } => self.raise(serial, more),
+            Effect::Lower { serial, reply, keep } => self.lower(serial, reply, keep),
+            Effect::Resample { serial, slot } => self.resample(serial, slot),
             Effect::GiveUp { serial, .. } => self.give_up(serial),
             Effect::DropKept { account, id, why } => self.drop_kept(&account, &id, &why),
             Effect::Discard { serial } => {
@@ -146,7 +150,8 @@ impl World {
         let mono = self.mono;
         let life = self.life(serial);
         let ran = mono - life.attached_at.expect("it was attached");
-        assert!(ended != Ended::Time || ran >= life.limit, "ended after {ran:?} of {:?}", life.limit);
+        let is_over = life.ends.map_or(ran >= life.limit, |ends| mono >= ends);
+        assert!(ended != Ended::Time || is_over, "ended after {ran:?} of {:?}, {:?}", life.limit, life.ends);
         let ended = *life.budget.get_or_insert(ended);
         Input::BudgetEnded { serial, ended }
     }
@@ -213,11 +218,14 @@ impl World {
 
     fn created(&mut self, reply: ReplyId, answer: Result<Job, Refusal>) {
         let (id, asked) = self.asked.remove(&reply).expect("each create is answered once");
+        let is_again = self.refused_again.remove(&reply);
         let Ok(job) = answer else { return };
+        assert!(!is_again, "a part is captured twice");
         assert_eq!(job.id, id);
         assert!(self.store.contains_key(&id), "accepted before it was recorded");
         assert!(self.accepted.insert(id));
-        if job.request.kind == Kind::Simple && job.request.offset_time.is_none() {
+        let is_adopted = self.machine.captures().any(|c| c.job.id == job.id && c.adopted.is_some());
+        if job.request.kind == Kind::Simple && job.request.offset_time.is_none() && !is_adopted {
             let before = self.simple_accepted.insert(job.request.account.0, asked);
             assert!(before.is_none_or(|before| asked.abs_diff(before) >= INTERVAL), "{before:?} {asked:?}");
         }

@@ -5,6 +5,7 @@
 
 use super::super::*;
 use super::Chance;
+use super::parts::Rights;
 use crate::deliver::journal::CaptureRecord;
 use crate::deliver::{Found, Manifest, Outcome, Report, Words};
 use crate::job::{ColoStyle, Destination, Kind, ObjectInfo, OffsetTime, Request, Status};
@@ -43,6 +44,10 @@ pub(super) struct Life {
     pub account: String,
     pub is_full: bool,
     pub limit: Duration,
+    /// When its window is over, if another node said so.
+    pub ends: Option<Duration>,
+    /// Of its share, if it has one.
+    pub rights: Option<Rights>,
     pub attached_at: Option<Duration>,
     pub slot: Option<usize>,
     pub counts: SlotTotals,
@@ -103,6 +108,8 @@ pub(super) struct World {
     pub accepted: BTreeSet<CaptureId>,
     /// Packets that each capture's filter took, whatever was counted.
     pub matched: BTreeMap<CaptureId, u64>,
+    /// What was granted to parts and taken back, also by earlier processes.
+    pub rights: BTreeMap<CaptureId, Rights>,
     /// Captures of which something was removed that was not delivered.
     pub dropped: BTreeSet<CaptureId>,
     // What does not.
@@ -111,6 +118,9 @@ pub(super) struct World {
     pub changes: VecDeque<Change>,
     pub answers: Vec<Answer>,
     pub asked: BTreeMap<ReplyId, (CaptureId, Duration)>,
+    /// Parts that are asked for a second time.
+    pub refused_again: BTreeSet<ReplyId>,
+    pub reclaims: BTreeSet<ReplyId>,
     pub simple_accepted: BTreeMap<String, Duration>,
     /// What each account has on the spool, as the machine was told last.
     pub held: BTreeMap<AccountId, u64>,
@@ -137,6 +147,7 @@ pub(super) fn config() -> Config {
     Config {
         host: "h".to_owned(),
         colo: "c".to_owned(),
+        site: None,
         slots: SLOTS,
         admits: ADMITS,
         accounts: ACCOUNTS,
@@ -168,6 +179,7 @@ impl World {
             bucket: BTreeMap::new(),
             accepted: BTreeSet::new(),
             matched: BTreeMap::new(),
+            rights: BTreeMap::new(),
             dropped: BTreeSet::new(),
             held: BTreeMap::new(),
             owner_drops: false,
@@ -177,6 +189,8 @@ impl World {
             changes: VecDeque::new(),
             answers: Vec::new(),
             asked: BTreeMap::new(),
+            refused_again: BTreeSet::new(),
+            reclaims: BTreeSet::new(),
             simple_accepted: BTreeMap::new(),
             recording: None,
             looking: BTreeSet::new(),
@@ -213,6 +227,7 @@ impl World {
             68 if self.finished => self.restart(),
             69 => self.step(Input::ClockStepped(ClockSteps { count: 1, moved_ns: -7 })),
             70 => self.recording_fails(),
+            71..=75 => self.steers(),
             _ => self.answer(),
         }
     }
@@ -265,6 +280,7 @@ impl World {
                 assert!(self.bucket.contains_key(id), "the packets of {job:?} are gone");
             }
         }
+        self.shares_held();
         // Shutdown ends, and everything before it was answered.
         let reply = self.ask_for_shutdown();
         self.step(Input::Shutdown { reply });
@@ -290,6 +306,7 @@ impl World {
                 inputs.extend(self.perform(effect));
             }
             self.limits_hold();
+            self.shares_hold();
         }
     }
 
@@ -329,11 +346,19 @@ impl World {
     }
 
     pub(super) fn begin_life(&mut self, serial: Serial, job: &Job) {
+        let adopted = self.machine.capture(serial).and_then(|capture| capture.adopted);
+        let first = adopted.and_then(|adopted| adopted.share);
+        let rights = first.map(|first| Rights { granted: first.packets, returned: 0 });
+        if let Some(rights) = rights {
+            self.rights.insert(job.id.clone(), rights);
+        }
         let life = Life {
             id: job.id.clone(),
             account: job.request.account.0.clone(),
-            is_full: job.request.kind == Kind::Full,
+            is_full: job.request.kind == Kind::Full && adopted.is_none(),
             limit: Duration::from_secs_f64(job.request.time_limit),
+            ends: adopted.map(|adopted| adopted.ends_at),
+            rights,
             attached_at: None,
             slot: None,
             counts: SlotTotals { serial, ..SlotTotals::default() },
@@ -375,6 +400,9 @@ impl World {
             format: (kind == Kind::Full && self.chance.permille(300)).then_some(Container::PcapNg),
             compression: None,
         };
+        if !looks_back && self.chance.permille(400) {
+            return self.adopts(reply, id, Box::new(request));
+        }
         self.asked.insert(reply, (id.clone(), self.mono));
         let lags = self.chance.permille(500);
         self.step(Input::Create { reply, id, request: Box::new(request), lags });
@@ -392,7 +420,7 @@ impl World {
         Some(self.last)
     }
 
-    fn some_serial(&mut self, wanted: impl Fn(&Capture) -> bool) -> Option<Serial> {
+    pub(super) fn some_serial(&mut self, wanted: impl Fn(&Capture) -> bool) -> Option<Serial> {
         let serials: Vec<_> = self.machine.captures().filter(|c| wanted(c)).map(|c| c.serial).collect();
         let at = self.chance.below(serials.len() as u64);
         serials.get(usize::try_from(at).unwrap()).copied()
@@ -415,8 +443,9 @@ impl World {
             life.counts.rx += more;
             life.counts.matched += taken;
             *self.matched.entry(life.id.clone()).or_default() += taken;
-            life.counts.captured += taken;
-            life.counts.captured_bytes += taken * 100;
+            let captured = Self::of_share(life, taken);
+            life.counts.captured += captured;
+            life.counts.captured_bytes += captured * 100;
         }
         let share = SPOOL_BYTES / 2 + SPOOL_BYTES / 20;
         let held = |chance: &mut Chance| match self.is_calm {

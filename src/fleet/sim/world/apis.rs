@@ -5,9 +5,9 @@
 use super::{Api, Event, Message, World};
 use crate::fleet::held::{Answer, Op};
 use crate::fleet::lead::{self, Lead};
-use crate::fleet::record::{Key, Outcome, Record, Registered};
-use crate::fleet::sample::{Dice, Packet};
-use crate::fleet::shares::Report;
+use crate::fleet::record::{Given, Key, Outcome, Part, Record, Registered, Stage, Tally};
+use crate::fleet::sample::{Counts, Dice, Packet};
+use crate::fleet::shares::{Amount, Report};
 use crate::fleet::sim::host::Asker;
 use crate::fleet::sim::host::identity;
 use crate::fleet::sim::network::Place;
@@ -104,7 +104,7 @@ impl World {
             lead::Effect::Store(key, Op::Write { expected, value })
                 if self.plan.mutant == Mutant::TellsBeforeItIsDurable
                     && key == Key::Pool
-                    && expected > 0
+                    && expected.sequence > 0
                     && self.dice.below(2) == 0 =>
             {
                 let _ = value;
@@ -197,6 +197,60 @@ impl World {
             _ => {}
         }
     }
+
+    /// A host writes what is not true about its part or that of another, under its own key, and to the one that speaks for its data center.
+    pub(super) fn forge(&mut self, host: Host) {
+        let others = self.hosts.len() as u64;
+        let of = if self.dice.below(2) == 0 { host } else { self.dice.below(others) as Host };
+        let stages = [Stage::Running, Stage::Counted, Stage::Delivered, Stage::Failed, Stage::Refused];
+        let much = [0, 1, 1000, u64::MAX / 2, u64::MAX];
+        let mut some = |of: &[u64]| of[self.dice.below(of.len() as u64) as usize];
+        let (matched, captured) = (some(&much), Amount::new(some(&much), some(&much)));
+        let counts =
+            Counts { level: some(&[0, 3, 255]) as u8, matched, kept: vec![some(&much), some(&much)] };
+        let packets = vec![Packet { stream: 0, sequence: some(&much) }];
+        let sample = Given { round: some(&[1, 2, 9]) as u32, packets, chunks: some(&[0, 1, 1 << 31]) as u32 };
+        let (is_counted, is_given) = (some(&[0, 1]) == 0, some(&[0, 1]) == 0);
+        let stage = stages[self.dice.below(5) as usize];
+        let part = Part {
+            epoch: u32::MAX,
+            host: of,
+            version: u64::MAX - self.dice.below(2),
+            stage,
+            refusal: None,
+            is_interrupted: false,
+            tally: Tally { matched, captured, ..Tally::default() },
+            counts: is_counted.then_some(counts),
+            sample: is_given.then_some(sample),
+        };
+        let expected = self.store.revision(Key::Part(host));
+        let op = Op::Write { expected, value: part.clone().into() };
+        if let (Answer::Wrote(revision), _) = self.store.write(&self.plan, Key::Part(host), op, self.now) {
+            self.watch(Key::Part(host), revision, &part.clone().into());
+        }
+        let colo = self.hosts[host as usize].colo;
+        let up = Up::Part(Box::new(part));
+        self.tell_branch(Place::Host(host), colo, &Message::Up { from: host, up });
+        let all = Amount::new(u64::MAX, u64::MAX);
+        let report = Report { at: u64::MAX - 9, granted: all, returned: all, used: all, ..Report::default() };
+        let message = Message::Up { from: host, up: Up::Share(report) };
+        if self.is_branched() {
+            self.tell_branch(Place::Host(host), colo, &message);
+        } else {
+            self.tell_lead(Place::Host(host), &message);
+        }
+    }
+
+    /// A host stops, and is back with an empty disk: another host of the same name.
+    pub(super) fn new_disk(&mut self, host: Host) {
+        self.crash(Place::Host(host));
+        let here = &mut self.hosts[host as usize];
+        here.forgotten = here.forgotten.plus(here.ended.take().unwrap_or(here.durable.used));
+        here.durable = Default::default();
+        here.disk = None;
+        here.spool_id += 1;
+        self.after(SECOND, Event::Back(Place::Host(host)));
+    }
 }
 
 /// The hosts that are registered now. They change after the capture knows its members.
@@ -207,5 +261,5 @@ fn registry(plan: &Plan, store: &Store, now: Time) -> Vec<Registered> {
     colos.extend(plan.registered.iter().filter(|(at, _)| is_past(*at)).map(|(_, colo)| *colo));
     let is_retired = |host: u32| plan.retired.iter().any(|(at, retired)| is_past(*at) && *retired == host);
     let hosts = colos.into_iter().zip(0..).filter(|(_, host)| !is_retired(*host));
-    hosts.map(|(colo, host)| Registered { identity: identity(host, 0), colo }).collect()
+    hosts.map(|(colo, host)| Registered { identity: identity(host, 0), colo, boot: 1, nonce: 1 }).collect()
 }

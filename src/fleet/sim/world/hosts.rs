@@ -143,13 +143,13 @@ impl World {
                     self.tell_lead(Place::Host(host), &message);
                 }
             }
-            member::Effect::Store(Op::Write { value: Record::Part(part), .. })
+            member::Effect::Store(key, Op::Write { value: Record::Part(part), .. })
                 if part.sample.is_some() && self.plan.is_ailing(host, now) =>
             {
-                self.local(host, delay, member::Input::Stored(Answer::Unavailable));
+                self.local(host, delay, member::Input::Stored(key, Answer::Unavailable));
                 self.local(host, delay, member::Input::CannotGive);
             }
-            member::Effect::Store(op) => self.ask(Place::Host(host), Asker::Member, Key::Part(host), op),
+            member::Effect::Store(key, op) => self.ask(Place::Host(host), Asker::Member, key, op),
             member::Effect::Forget => {}
         }
     }
@@ -261,6 +261,10 @@ impl World {
         let now = self.now_of(Place::Host(host));
         let here = &mut self.hosts[host as usize];
         let Some(contender) = &mut here.contender else { return };
+        if let Some(by) = here.branch.as_ref().and_then(|(_, branch)| branch.deposed_by()) {
+            contender.at_least(by);
+            here.branch = None;
+        }
         let (op, holds) = (contender.tick(now), contender.holds(now));
         let assignment = here.seen.as_ref().filter(|seen| !seen.is_final);
         match (holds, assignment) {
