@@ -20,6 +20,7 @@ const LIVE: &[&str] = &[
     "account.credential.token_sha256",
     "account.credential.role",
     "operator.token_sha256",
+    "api.requests_per_second_max",
     "api.tls_cert",
     "api.tls_key",
     "capture.byte_limit_max",
