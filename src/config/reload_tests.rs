@@ -17,8 +17,13 @@ const FIXED: &[&str] = &[
     "port.frame_bytes_max",
     "port.required",
     "port.workers",
+    "port.pace_pps",
     "cores.workers",
     "cores.writers",
+    "cores.delivery",
+    "cores.when_idle",
+    "fleet.name",
+    "fleet.roles",
     "blocks.bytes_max",
     "blocks.hugepages",
     "spool.dir",
@@ -40,6 +45,7 @@ const FIXED: &[&str] = &[
     "history.segment_seconds",
     "upload.deliveries_max",
     "upload.deliveries_per_account",
+    "upload.objects_in_flight",
     "upload.turn_seconds",
     "upload.wait_percent",
     "upload.share_percent",
@@ -81,7 +87,7 @@ fn every_key_of_the_file_is_reloaded_or_refused_by_name_and_none_is_both() {
 
 /// A file in which every list of tables has one entry.
 fn whole() -> Value {
-    let text = "[[port]]\n[[account]]\n[[account.credential]]\n[[operator]]\n";
+    let text = "[fleet]\n[[port]]\n[[account]]\n[[account.credential]]\n[[operator]]\n";
     let (file, problems) = file::read(text);
     assert!(problems.is_empty(), "{problems:?}");
     serde_json::to_value(file).unwrap()

@@ -4,7 +4,7 @@ use crate::cli::{json_of, run};
 use crate::trawl::{Setup, Trawl};
 use serde_json::json;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 use trawl::deliver::SigningKey;
 use trawl::job::Status;
@@ -27,6 +27,33 @@ fn is_there(path: &Path) -> bool {
 fn names(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap();
     names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Runs a line of `bash` as the account.
+fn bash(trawl: &Trawl, line: &str) -> Output {
+    let mut bash = Command::new("bash");
+    bash.args(["-c", line]).env("TRAWL_URL", format!("{}/client/v4", trawl.url()));
+    bash.env("TRAWL_ACCOUNT", crate::trawl::ACCOUNT).env("TRAWL_TOKEN", crate::trawl::TOKEN).output().unwrap()
+}
+
+/// Spoils an object in four ways, and puts it right each time.
+fn alter(object: &str, refused: impl Fn(bool)) {
+    for change in ["flip", "cut", "longer", "gone"] {
+        let before = std::fs::read(object).unwrap();
+        let mut bytes = before.clone();
+        let middle = bytes.len() / 2;
+        match change {
+            "flip" => bytes[middle] ^= 1,
+            "cut" => bytes.truncate(middle),
+            _ => bytes.extend([0; 16]),
+        }
+        match change {
+            "gone" => std::fs::remove_file(object).unwrap(),
+            _ => std::fs::write(object, &bytes).unwrap(),
+        }
+        refused(change == "gone");
+        std::fs::write(object, before).unwrap();
+    }
 }
 
 #[test]
@@ -67,13 +94,7 @@ fn a_capture_is_fetched_as_one_file_that_equals_the_merge_or_not_at_all() {
         "'{}' capture fetch {id} -o - | head -c 100 | wc -c; exit ${{PIPESTATUS[0]}}",
         env!("CARGO_BIN_EXE_trawl")
     );
-    let mut head = Command::new("bash");
-    head.args(["-c", &shell]).env("TRAWL_URL", format!("{}/client/v4", trawl.url()));
-    let head = head
-        .env("TRAWL_ACCOUNT", crate::trawl::ACCOUNT)
-        .env("TRAWL_TOKEN", crate::trawl::TOKEN)
-        .output()
-        .unwrap();
+    let head = bash(&trawl, &shell);
     assert!(head.status.success() && String::from_utf8_lossy(&head.stdout).trim() == "100", "{head:?}");
 
     let full = folder.path().join("full.pcap");
@@ -85,36 +106,13 @@ fn a_capture_is_fetched_as_one_file_that_equals_the_merge_or_not_at_all() {
         assert!(!is_there(&full) && names(folder.path()).len() == 2, "{:?}", names(folder.path()));
     };
     refused(&["--public-key", stranger.to_str().unwrap()], "is not the signature of this manifest");
-    for change in ["flip", "cut", "longer", "gone"] {
-        let (last, before) = (&objects[1], std::fs::read(&objects[1]).unwrap());
-        let mut bytes = before.clone();
-        let middle = bytes.len() / 2;
-        match change {
-            "flip" => bytes[middle] ^= 1,
-            "cut" => bytes.truncate(middle),
-            _ => bytes.extend([0; 16]),
-        }
-        match change {
-            "gone" => std::fs::remove_file(last).unwrap(),
-            _ => std::fs::write(last, &bytes).unwrap(),
-        }
-        refused(&[], if change == "gone" { "pcap" } else { "is not the object of the manifest" });
-        std::fs::write(last, before).unwrap();
-    }
+    alter(&objects[1], |is_gone| {
+        refused(&[], if is_gone { "pcap" } else { "is not the object of the manifest" })
+    });
     // A disk without room: the error names the file, and nothing stays.
     let limited =
         format!("ulimit -f 1024; exec '{}' capture fetch {id} -o '{full_name}'", env!("CARGO_BIN_EXE_trawl"));
-    let mut limited = {
-        let mut bash = Command::new("bash");
-        bash.args(["-c", &limited]);
-        bash
-    };
-    let limited = limited
-        .env("TRAWL_URL", format!("{}/client/v4", trawl.url()))
-        .env("TRAWL_ACCOUNT", crate::trawl::ACCOUNT)
-        .env("TRAWL_TOKEN", crate::trawl::TOKEN)
-        .output()
-        .unwrap();
+    let limited = bash(&trawl, &limited);
     assert!(!limited.status.success() && !is_there(&full), "{limited:?}");
     let whole = fetch(&["-o", full_name]);
     assert!(
