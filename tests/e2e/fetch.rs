@@ -29,10 +29,11 @@ fn names(folder: &Path) -> Vec<String> {
     names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Runs a line of `bash` as the account.
+/// Runs a line of `bash` as the account, with `$TRAWL`.
 fn bash(trawl: &Trawl, line: &str) -> Output {
     let mut bash = Command::new("bash");
-    bash.args(["-c", line]).env("TRAWL_URL", format!("{}/client/v4", trawl.url()));
+    bash.args(["-c", line]).env("TRAWL", env!("CARGO_BIN_EXE_trawl"));
+    bash.env("TRAWL_URL", format!("{}/client/v4", trawl.url()));
     bash.env("TRAWL_ACCOUNT", crate::trawl::ACCOUNT).env("TRAWL_TOKEN", crate::trawl::TOKEN).output().unwrap()
 }
 
@@ -90,10 +91,7 @@ fn a_capture_is_fetched_as_one_file_that_equals_the_merge_or_not_at_all() {
     let piped = fetch(&["-o", "-"]);
     assert!(piped.status.success() && piped.stdout == bytes);
     // A reader that leaves early has what it wanted.
-    let shell = format!(
-        "'{}' capture fetch {id} -o - | head -c 100 | wc -c; exit ${{PIPESTATUS[0]}}",
-        env!("CARGO_BIN_EXE_trawl")
-    );
+    let shell = format!("$TRAWL capture fetch {id} -o - | head -c 100 | wc -c; exit ${{PIPESTATUS[0]}}");
     let head = bash(&trawl, &shell);
     assert!(head.status.success() && String::from_utf8_lossy(&head.stdout).trim() == "100", "{head:?}");
 
@@ -110,8 +108,7 @@ fn a_capture_is_fetched_as_one_file_that_equals_the_merge_or_not_at_all() {
         refused(&[], if is_gone { "pcap" } else { "is not the object of the manifest" })
     });
     // A disk without room: the error names the file, and nothing stays.
-    let limited =
-        format!("ulimit -f 1024; exec '{}' capture fetch {id} -o '{full_name}'", env!("CARGO_BIN_EXE_trawl"));
+    let limited = format!("ulimit -f 1024; exec $TRAWL capture fetch {id} -o '{full_name}'");
     let limited = bash(&trawl, &limited);
     assert!(!limited.status.success() && !is_there(&full), "{limited:?}");
     let whole = fetch(&["-o", full_name]);
