@@ -140,7 +140,8 @@ def run(options):
     say(f"{options.runs} rounds of six intervals of {options.seconds:g} s")
     with folder() as work:
         path = frames.write(work / "frames.pcap", options.size)
-        sections = replay(host, path, "256MiB", {"bytes_max": "1GiB", "write": "discard"}, capture={"simple_interval_seconds": 0})
+        sections = replay(host, path, "256MiB", {"bytes_max": "1GiB", "write": "discard"}, capture={"simple_interval_seconds": 0},
+                          api={"requests_per_second_max": 1_000_000})
         with served(binary, work, sections) as server:
             found = measure(server, options)
     keep("api", "The API under load", f"""\

@@ -87,7 +87,8 @@ def run(options):
     say(f"{options.requests} requests for each kind of id and route")
     with folder() as work:
         path = frames.write(work / "frames.pcap", "64")
-        sections = replay(host, path, "64MiB", {"bytes_max": "1GiB"}, capture={"simple_interval_seconds": 0})
+        sections = replay(host, path, "64MiB", {"bytes_max": "1GiB"}, capture={"simple_interval_seconds": 0},
+                          api={"requests_per_second_max": 1_000_000})
         with served(binary, work, sections, accounts=(OWNER, STRANGER)) as server:
             found = measure(server, options.requests)
     keep("strangers", "The time of ids that are another's", f"""\
