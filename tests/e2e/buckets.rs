@@ -34,13 +34,13 @@ async fn start(weed: &Weed, key_file: bool) -> Trawl {
     setup.start()
 }
 
-/// Every file below `dir` that holds `bytes`.
+/// Every file below `dir` that holds `bytes`; a socket holds nothing.
 fn holding(dir: &Path, bytes: &[u8], found: &mut Vec<String>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             holding(&path, bytes, found);
-        } else if std::fs::read(&path).unwrap().windows(bytes.len()).any(|part| part == bytes) {
+        } else if path.is_file() && std::fs::read(&path).unwrap().windows(bytes.len()).any(|part| part == bytes) {
             found.push(path.display().to_string());
         }
     }

@@ -54,11 +54,22 @@ fn frame(number: u32) -> Vec<u8> {
     frame
 }
 
+/// Stops the sender, also when something here panics.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 /// Each reload adds or removes an account, changes what another one may see, the log's level and a limit.
 #[test]
 fn of_ten_thousand_numbered_frames_a_second_a_hundred_reloads_lose_none() {
     alone_in_netns(PAIR, || {
-        let trawl = Setup { device: "interface:trawl0".to_owned(), queues: 1, ..Setup::replay() }.start();
+        let device = "interface:trawl0".to_owned();
+        // Each second turn asks with a token that is none any more.
+        let trawl = Setup { device, queues: 1, failed_authentications_max: 1000, ..Setup::replay() }.start();
         let config = std::fs::read_to_string(trawl.config()).unwrap();
         let id = trawl.create(&trawl.request(json!({"protocol": 17})));
         trawl.until(&id, SOON, |progress| progress.status == Status::Running);
@@ -78,6 +89,7 @@ fn of_ten_thousand_numbered_frames_a_second_a_hundred_reloads_lose_none() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             });
+            let ends = Ends(&stop);
             for turn in 0..100 {
                 let mut changed = match turn % 2 {
                     0 => config.clone() + &account("passing") + "[log]\nlevel = \"debug\"\n",
@@ -93,7 +105,7 @@ fn of_ten_thousand_numbered_frames_a_second_a_hundred_reloads_lose_none() {
                 reload(&trawl, &changed, DONE);
                 assert_eq!(status(&trawl, "passing"), if turn % 2 == 0 { 200 } else { 401 });
             }
-            stop.store(true, SeqCst);
+            drop(ends);
         });
         let sent = sent.load(SeqCst);
         trawl.until(&id, SOON, |progress| progress.ledger.offered >= sent);
