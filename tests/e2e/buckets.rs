@@ -40,7 +40,9 @@ fn holding(dir: &Path, bytes: &[u8], found: &mut Vec<String>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             holding(&path, bytes, found);
-        } else if path.is_file() && std::fs::read(&path).unwrap().windows(bytes.len()).any(|part| part == bytes) {
+        } else if path.is_file()
+            && std::fs::read(&path).unwrap().windows(bytes.len()).any(|part| part == bytes)
+        {
             found.push(path.display().to_string());
         }
     }

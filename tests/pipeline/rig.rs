@@ -340,7 +340,7 @@ impl Host {
             host: options.fleet_host.unwrap_or("rig").to_owned(),
             colo: "tst01".to_owned(),
             settings: Settings {
-                accounts: Vec::new(),
+                accounts: options.fleet_host.map(|_| AccountId("a".to_owned())).into_iter().collect(),
                 scopes,
                 account: AccountBounds::of(options.bytes_max, 100, 1),
                 full_per_account: options.full_per_account,
