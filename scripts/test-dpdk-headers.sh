@@ -4,6 +4,7 @@
 # Takes DPDK's headers out of Debian's packages, trixie's (24.11) and sid's (25.11) by default, without installing anything, and runs
 # `cargo check` with them: shim.c and ring.c are compiled and the bindings are made. Nothing is linked or run.
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 [ "$#" -gt 0 ] || set -- trixie sid

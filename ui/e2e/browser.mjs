@@ -27,6 +27,12 @@ export async function open(of) {
 
 export const close = () => browser?.close();
 
+/** Ends a context. What its pages were still asking for is nobody's any more: an answer that a test changes is not waited for. */
+export async function end(one) {
+  for (const page of one.pages()) await page.unrouteAll({ behavior: "ignoreErrors" });
+  await one.close();
+}
+
 export async function context(options = {}) {
   const made = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-GB", ...options });
   await made.addInitScript(() => {
@@ -53,7 +59,7 @@ export function test(name, body) {
       }
       throw error;
     } finally {
-      for (const one of browser.contexts()) await one.close();
+      for (const one of browser.contexts()) await end(one);
     }
   });
 }

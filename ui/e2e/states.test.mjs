@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before } from "node:test";
-import { broken, close, context, login as logInto, open, test, violations } from "./browser.mjs";
+import { broken, close, context, end, login as logInto, open, test, violations } from "./browser.mjs";
 import { ended as endedOn, startHost } from "./host.mjs";
 
 const FOLDER = process.env.TRAWL_UI_PICTURES;
@@ -142,7 +142,7 @@ for (const { theme, width, lang } of USED)
       } catch (failure) {
         found.push(`${name}: ${failure.message.split("\n")[0]}; the page says: ${(await page.innerText("body").catch(String)).slice(0, 300).replaceAll("\n", " | ")}`);
       }
-      await browsing.close();
+      await end(browsing);
     }
     assert.deepEqual(found, []);
   });
