@@ -46,22 +46,33 @@ impl Machine {
         if is_simple {
             self.simple_started.insert(request.account.clone(), now.mono);
         }
-        let format = self.format(&request);
         let one_in = self.config.simple_one_in.filter(|_| is_simple);
         let job = Job { site: self.config.site.clone(), ..Job::accepted_as(id, now.wall, request, one_in) };
+        self.take_up(now, (slot, filter), Capture::new(serial, job, Phase::Opening { reply }), out);
+        Ok(())
+    }
+
+    /// Takes up a capture that has a slot: its destination is tried next.
+    pub(super) fn take_up(
+        &mut self,
+        now: Now,
+        (slot, filter): (usize, Filter),
+        capture: Capture,
+        out: &mut Vec<Effect>,
+    ) {
+        let serial = capture.serial;
         let capture = Capture {
             slot: Some(slot),
             filter: Some(filter),
             queues: self.config.queues,
             object_bytes_max: self.config.object_bytes_max,
-            format,
+            format: self.format(&capture.job.request),
             streams_left: self.config.streams,
             asked_at: now.mono,
-            ..Capture::new(serial, job, Phase::Opening { reply })
+            ..capture
         };
         self.captures.insert(serial, capture);
         out.push(Effect::TryDestination { serial });
-        Ok(())
     }
 
     /// Whether a capture may begin now: its slot and its validated filter.

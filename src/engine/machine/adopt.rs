@@ -67,27 +67,18 @@ impl Machine {
         now: Now,
         reply: ReplyId,
         adoption: Adoption,
-        (slot, filter): (usize, Filter),
+        place: (usize, Filter),
         out: &mut Vec<Effect>,
     ) {
         let Adoption { id, request, submitted, remaining, share, one_in } = adoption;
         let serial = self.next_serial();
-        let format = self.format(&request);
         let one_in = one_in.filter(|_| request.kind == Kind::Simple);
         let job = Job { site: self.config.site.clone(), ..Job::accepted_as(id, submitted, *request, one_in) };
         let capture = Capture {
-            slot: Some(slot),
-            filter: Some(filter),
-            queues: self.config.queues,
-            object_bytes_max: self.config.object_bytes_max,
-            format,
-            streams_left: self.config.streams,
-            asked_at: now.mono,
             adopted: Some(Adopted { ends_at: now.mono.saturating_add(remaining), share, ended: None }),
             ..Capture::new(serial, job, Phase::Opening { reply })
         };
-        self.captures.insert(serial, capture);
-        out.push(Effect::TryDestination { serial });
+        self.take_up(now, place, capture, out);
     }
 
     /// More of a share. One that comes after the end raises nothing: what was not used then is given back by the part's end.
