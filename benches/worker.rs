@@ -11,7 +11,7 @@ use clap::Parser;
 use std::error::Error;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trawl::block::Hugepages;
 use trawl::dpdk::{Eal, Port, PortConfig};
@@ -110,14 +110,9 @@ impl Bench {
         let mut captures = Vec::new();
         for (slot, part) in parts.iter().enumerate() {
             self.serial += 1;
-            self.spool.register(SpoolCapture {
-                serial: self.serial,
-                dir: self.spool.config().dir.join(self.serial.to_string()),
-                merge: Arc::new(Feed::new(1)),
-                events: tokio::sync::mpsc::unbounded_channel().0,
-                stop_workers: Box::new(|_| {}),
-                refused: OnceLock::new(),
-            })?;
+            let dir = self.spool.config().dir.join(self.serial.to_string());
+            let (feed, events) = (Arc::new(Feed::new(1)), tokio::sync::mpsc::unbounded_channel().0);
+            self.spool.register(SpoolCapture::new(self.serial, dir, 1, feed, events, Box::new(|_| {})))?;
             let attachment = Attachment {
                 serial: self.serial,
                 payer: Payer::account(0),
@@ -191,6 +186,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (_port, sources) = Port::open(&eal, &PortConfig::new(device, 1))?.start()?;
     let spool = Arc::new(Spool::open(SpoolConfig {
         dir: dir.path().join("spool"),
+        more_dirs: Vec::new(),
         bytes_max: 1 << 30,
         share_bytes_max: u64::MAX,
         part_bytes: u64::MAX,

@@ -453,9 +453,9 @@ pub enum CompressionArg {
 /// `trawl recover`
 #[derive(Debug, Args)]
 pub struct RecoverArgs {
-    /// The spool's directory, as spool.dir names it; no process may use it
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
+    /// The spool's directory, as spool.dir names it, or all of them, as spool.dirs does; no process may use them
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
     /// Where the files go: a directory, or such as s3://BUCKET/DIRECTORY?region=REGION. Where a capture's earlier objects
     /// are, it goes on with their numbers
     #[arg(long, value_name = "DIR|URI", default_value = "recovered")]

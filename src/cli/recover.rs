@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The spool.
-    #[error("cannot read the spool {dir}: {source}; name the directory that spool.dir names")]
+    #[error("cannot read the spool {dir}: {source}; name the directories that spool.dir or spool.dirs names")]
     Spool {
         /// The directory.
         dir: PathBuf,
@@ -55,10 +55,10 @@ struct Row {
 /// # Errors
 /// [`Problem`] when nothing could be done; what fails with one capture stands in its row, and the others go on.
 pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
-    let spool = |source| Problem::Spool { dir: args.dir.clone(), source };
     // Before the lock: without a spool there must be none to lock.
-    let found = captures(&args.dir).map_err(spool)?;
-    let _lock = SpoolLock::take_to_read(&args.dir).map_err(Problem::Lock)?;
+    let found = captures(&args.dirs).map_err(|(dir, source)| Problem::Spool { dir, source })?;
+    let locks = args.dirs.iter().map(|dir| SpoolLock::take_to_read(dir));
+    let _locks: Vec<_> = locks.collect::<Result<_, _>>().map_err(Problem::Lock)?;
     let store = match &args.out {
         _ if args.dry_run => None,
         out => match out.to_str().filter(|out| out.contains("://")) {
@@ -67,9 +67,9 @@ pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
         },
     };
     let mut rows = Vec::new();
-    for (id, dir) in found {
+    for (id, dirs) in found {
         let mut row = Row { id: id.to_string(), found: None, objects: None, removed: false, error: None };
-        match Orphan::look(id, &dir) {
+        match Orphan::look(id, dirs) {
             Ok(left) => {
                 row.found = Some(left.summary.clone());
                 if let Some(store) = &store
@@ -82,7 +82,8 @@ pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
         }
         rows.push(row);
     }
-    let text = text(args, &rows) + &of_history(&args.dir);
+    let history: String = args.dirs.iter().map(|dir| of_history(dir)).collect();
+    let text = text(args, &rows) + &history;
     let mut outcome = Outcome::done(text, &rows, args.json)?;
     outcome.is_success = rows.iter().all(|row| row.error.is_none());
     Ok(outcome)
@@ -123,7 +124,8 @@ fn of_history(spool: &Path) -> String {
 
 fn text(args: &RecoverArgs, rows: &[Row]) -> String {
     if rows.is_empty() {
-        return format!("no capture is left in {}\n", args.dir.display());
+        let dirs: Vec<_> = args.dirs.iter().map(|dir| dir.display().to_string()).collect();
+        return format!("no capture is left in {}\n", dirs.join(", "));
     }
     let mut table = Table::new();
     let header = [

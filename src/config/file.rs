@@ -173,9 +173,11 @@ sections! {
     }
     /// `[spool]`
     Spool {
-        /// Where segments wait for their upload.
-        dir: PathBuf = PathBuf::from("/var/lib/trawl/spool"),
-        /// Quota.
+        /// Where segments wait for their upload; `/var/lib/trawl/spool` when absent.
+        dir: Option<PathBuf> = None,
+        /// Several such directories, each with a disk and a writer of its own, in place of `dir`.
+        dirs: Vec<PathBuf> = Vec::new(),
+        /// Quota, of each directory.
         bytes_max: ByteSize = ByteSize(200 << 30),
         /// Share of the quota at which it says that it fills up.
         high_water_percent: u64 = 80,
@@ -191,7 +193,7 @@ sections! {
         segment_bytes: ByteSize = ByteSize(256 << 20),
         /// `auto`, `direct`, `mapped`, `discard` or `discard-in-worker`.
         write: String = "auto".to_owned(),
-        /// What `mapped` writes once at start.
+        /// What `mapped` writes once at start, into each directory.
         pool_bytes: Option<ByteSize> = None,
         /// Most that a host crash can cost.
         fsync_interval_ms: u64 = 1000,

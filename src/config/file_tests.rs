@@ -22,6 +22,7 @@ fn full() -> File {
     };
     file.host.id = Some(String::new());
     file.fleet = Some(Fleet::default());
+    file.spool.dir = Some(PathBuf::new());
     file.spool.account_percent = Some(1);
     file.upload.memory_bytes_max = Some(ByteSize(1));
     file.upload.objects_in_flight = Some(1);

@@ -27,6 +27,7 @@ const FIXED: &[&str] = &[
     "blocks.bytes_max",
     "blocks.hugepages",
     "spool.dir",
+    "spool.dirs",
     "spool.bytes_max",
     "spool.high_water_percent",
     "spool.segment_bytes",

@@ -29,6 +29,9 @@ use std::time::Duration;
 /// Blocks that each worker needs: two streams in filling, the rest on their way to the disk and back.
 const BLOCKS_PER_WORKER_MIN: usize = 8;
 
+/// Where the spool is unless the file says otherwise.
+const SPOOL_DIR: &str = "/var/lib/trawl/spool";
+
 /// `CPU_SETSIZE - 1`: the highest core that an affinity mask of glibc names.
 const CORE_MAX: u64 = 1023;
 
@@ -66,7 +69,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let captures = fleet.as_ref().is_none_or(|fleet| fleet.captures);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
-    let closed = closed(&spool.dir, &store.path);
+    let closed = closed(&spool, &store.path);
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
     let upload =
@@ -257,7 +260,7 @@ fn spool(
     let rotate = rules.range("spool.rotate_seconds", spool.rotate_seconds, (1, 86_400), why);
     let (write, bypasses_lanes) = rules.choice("spool.write", &spool.write, &choices);
     let timers = Timers { flush: flush_interval, rotate: Duration::from_secs(rotate) };
-    let dir = rules.path("spool.dir", &spool.dir);
+    let (dir, more_dirs) = spool_dirs(rules, spool);
     let share_bytes_max = match shares.account_percent {
         100 => bytes_max,
         percent => bytes_max / 100 * percent,
@@ -265,6 +268,7 @@ fn spool(
     let part_bytes = part_of(bytes_max, share_bytes_max, accounts);
     let config = SpoolConfig {
         dir,
+        more_dirs,
         bytes_max,
         share_bytes_max,
         part_bytes,
@@ -274,6 +278,29 @@ fn spool(
         pool_bytes,
     };
     (config, WorkersPlan { timers, bypasses_lanes })
+}
+
+/// The spool's directories: the first, and the others.
+fn spool_dirs(rules: &mut Rules, spool: &file::Spool) -> (PathBuf, Vec<PathBuf>) {
+    let first = spool.dir.as_deref().unwrap_or(Path::new(SPOOL_DIR));
+    if spool.dirs.is_empty() {
+        return (rules.path("spool.dir", first), Vec::new());
+    }
+    if spool.dir.is_some() {
+        let advice = "remove spool.dir: spool.dirs names every directory, the first of them too";
+        rules.wrong("spool.dirs", spool.dirs.len(), advice);
+    }
+    let named = spool.dirs.iter().enumerate();
+    let mut dirs: Vec<_> = named.map(|(at, dir)| rules.path(&format!("spool.dirs[{at}]"), dir)).collect();
+    for (at, dir) in dirs.iter().enumerate() {
+        let others = dirs.iter().enumerate().filter(|(other, _)| *other != at);
+        if others.into_iter().any(|(_, other)| dir.starts_with(other)) {
+            let advice = "each is a directory of its own, and none lies in another";
+            rules.wrong(format!("spool.dirs[{at}]"), dir.display(), advice);
+        }
+    }
+    let more = dirs.split_off(1);
+    (dirs.swap_remove(0), more)
 }
 
 fn high_water(rules: &mut Rules, spool: &file::Spool) -> u64 {
@@ -370,9 +397,10 @@ fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Op
 }
 
 /// What no customer's objects go into: the spool, and the directory of the store's file.
-fn closed(spool: &Path, store: &Path) -> Vec<ClosedDir> {
+fn closed(spool: &SpoolConfig, store: &Path) -> Vec<ClosedDir> {
     let closed = |dir: &Path, with_below| ClosedDir { dir: dir.to_owned(), with_below };
-    [closed(spool, true)].into_iter().chain(store.parent().map(|dir| closed(dir, false))).collect()
+    let spool = spool.dirs().map(|dir| closed(dir, true));
+    spool.chain(store.parent().map(|dir| closed(dir, false))).collect()
 }
 
 fn upload(

@@ -39,6 +39,7 @@ impl Rig {
         let temp = tempfile::tempdir().unwrap();
         let spool = Spool::open(SpoolConfig {
             dir: temp.path().join("spool"),
+            more_dirs: Vec::new(),
             bytes_max: 1 << 30,
             share_bytes_max: u64::MAX,
             part_bytes: u64::MAX,

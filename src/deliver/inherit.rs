@@ -47,6 +47,13 @@ pub(super) fn recover(
             held.why
         )));
     }
+    if let Some((place, error)) = recovery.unread.first().filter(|_| !is_last) {
+        return Err(io::Error::new(error.kind(), format!("{}: {error}", place.display())));
+    }
+    for (place, error) in &recovery.unread {
+        let dir = place.display();
+        tracing::error!(%dir, %error, "a directory of a capture cannot be read; it is delivered without what is there");
+    }
     let Totals { packets, frame_bytes, gaps } = journal.totals().clone();
     let mut found = Found { objects: journal::objects(dir)?, packets, frame_bytes };
     for spool::HeldSegment { path, why, found: held, .. } in &recovery.held {
@@ -180,7 +187,25 @@ pub(crate) fn sweep(spool: &Spool, known: impl Fn(&CaptureRecord) -> Known) -> s
             ),
         }
     }
+    tell_of_strays(spool);
     Ok(left)
+}
+
+/// Looks for what is of a capture whose home is gone: a disk that refused kept it from being removed.
+fn tell_of_strays(spool: &Spool) {
+    for disk in &spool.disks()[1..] {
+        for name in
+            std::fs::read_dir(disk.dir()).into_iter().flatten().flatten().map(|entry| entry.file_name())
+        {
+            let is_capture = name.to_str().is_some_and(|name| CaptureId::parse(name).is_some());
+            if is_capture && spool.home().dir().join(&name).try_exists().is_ok_and(|is_there| !is_there) {
+                tracing::warn!(
+                    dir = %disk.dir().join(&name).display(),
+                    "a directory is left of a capture that is gone otherwise; `trawl recover` gets out what is in it, then remove it"
+                );
+            }
+        }
+    }
 }
 
 /// Removes the directories of ended captures whose leftovers in the store are removed, if everything in them is delivered. Waits

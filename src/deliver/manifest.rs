@@ -3,7 +3,9 @@
 //!
 //! Invariant: a manifest that [`Manifest::parse`] takes names only its own capture's objects, in order, as plain file names.
 
-use crate::job::{AccountId, CaptureId, ClockSteps, Kind, Ledger, ObjectInfo, PartId, Site, StopReason};
+use crate::job::{
+    AccountId, CaptureId, ClockSteps, Kind, Ledger, LostStream, ObjectInfo, PartId, Site, StopReason,
+};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use jiff::Timestamp;
@@ -117,6 +119,9 @@ pub struct Manifest {
     /// before, while `started` and `ended` are of their moments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_steps: Option<ClockSteps>,
+    /// Queues of which a part is missing, because the disk that they were written to failed or was full.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_streams: Vec<LostStream>,
     /// What a look back was asked for, as sent; the window is `started` to `ended`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset_time: Option<String>,
@@ -250,6 +255,7 @@ pub(crate) mod tests {
             counted_until: None,
             sample_one_in: None,
             clock_steps: None,
+            lost_streams: Vec::new(),
             offset_time: None,
         }
     }

@@ -5,14 +5,14 @@
 
 use super::journal::{Entry, Journal};
 use super::manifest::{Limits, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
-use super::record::{CaptureRecord, Settled, counts, settled_text};
+use super::record::{CaptureRecord, RECORD, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
 use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, PartId, StopReason};
 use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
 use crate::matcher::FilterV1;
 use crate::merge::{self, Consumed, MergeError, Shape, Start};
 use crate::pcap::{Counts, ObjectFormat};
-use crate::spool::{self, LeftStream, Salvaged};
+use crate::spool::{self, LeftStream, Salvaged, Survey};
 use crate::spool::{Cut, Input, Segment};
 use crate::upload::{ObjectStore, UploadError};
 use jiff::Timestamp;
@@ -92,7 +92,8 @@ pub struct Summary {
 pub struct Orphan {
     /// What is left of it.
     pub summary: Summary,
-    dir: PathBuf,
+    /// Its directories, with its home first.
+    dirs: Vec<PathBuf>,
     record: Option<CaptureRecord>,
     entries: Vec<Entry>,
     settled: Option<Settled>,
@@ -106,21 +107,23 @@ pub struct Orphan {
     keeps_segments: bool,
 }
 
-/// The directories of captures in a spool, in the order of their names.
+/// The captures in a spool of these directories, in the order of their names, each with its directories.
 ///
 /// # Errors
-/// When the spool cannot be read.
-pub fn captures(spool_dir: &Path) -> io::Result<Vec<(CaptureId, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(spool_dir)? {
-        let path = entry?.path();
-        let id = path.file_name().and_then(|name| name.to_str()).and_then(CaptureId::parse);
-        if let Some(id) = id.filter(|_| !path.metadata().is_ok_and(|found| !found.is_dir())) {
-            found.push((id, path));
+/// When a directory cannot be read, with which.
+pub fn captures(spool_dirs: &[PathBuf]) -> Result<Vec<(CaptureId, Vec<PathBuf>)>, (PathBuf, io::Error)> {
+    let mut found = BTreeMap::<String, (CaptureId, Vec<PathBuf>)>::new();
+    for dir in spool_dirs {
+        let entries = std::fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        for path in entries.map_err(|error| (dir.clone(), error))?.into_iter().map(|entry| entry.path()) {
+            let id = path.file_name().and_then(|name| name.to_str()).and_then(CaptureId::parse);
+            if let Some(id) = id.filter(|_| !path.metadata().is_ok_and(|found| !found.is_dir())) {
+                let new = (id.clone(), Vec::new());
+                found.entry(id.as_str().to_owned()).or_insert(new).1.push(path);
+            }
         }
     }
-    found.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-    Ok(found)
+    Ok(found.into_values().collect())
 }
 
 /// A sum over delivered objects. A damaged journal may claim any numbers: the sum stays at the largest.
@@ -141,11 +144,15 @@ fn first_ns(path: &Path, delivered: Salvaged, found: Salvaged) -> io::Result<u64
 }
 
 impl Orphan {
-    /// Looks at the directory of capture `id`.
+    /// Looks at the directories of capture `id`, of which there is one at least. The first that has a journal or a record is its
+    /// home.
     ///
     /// # Errors
     /// [`RecoverError::Read`].
-    pub fn look(id: CaptureId, dir: &Path) -> Result<Self, RecoverError> {
+    pub fn look(id: CaptureId, mut dirs: Vec<PathBuf>) -> Result<Self, RecoverError> {
+        // A stable order: where none has either, the first one is as good as another.
+        dirs.sort_by_key(|dir| !is_home(dir));
+        let dir = &dirs.first().cloned().unwrap_or_default();
         let failed = |source| RecoverError::Read { dir: dir.to_owned(), source };
         let mut notes = Vec::new();
         let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
@@ -165,7 +172,7 @@ impl Orphan {
         });
         let entries = Journal::read(dir).map_err(failed)?;
         let since_ns = record.as_ref().map_or(0, |r| r.job.submitted.as_nanosecond() - CLOCK_SLACK_NS);
-        let survey = spool::survey(dir, u64::try_from(since_ns).unwrap_or(0)).map_err(failed)?;
+        let survey = survey(&dirs, u64::try_from(since_ns).unwrap_or(0))?;
         let distrusted = survey.distrusted.iter().filter_map(|path| path.file_name());
         notes.extend(distrusted.map(|name| {
             format!("{} has no length file: nothing of it can be trusted", name.to_string_lossy())
@@ -185,7 +192,7 @@ impl Orphan {
         let keeps_segments = !survey.distrusted.is_empty();
         let mut left = Self {
             summary,
-            dir: dir.to_owned(),
+            dirs: dirs.clone(),
             record,
             entries,
             settled,
@@ -454,6 +461,7 @@ impl Orphan {
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
             clock_steps: job.and_then(|job| job.clock_steps),
+            lost_streams: job.map_or_else(Vec::new, |job| job.lost_streams.clone()),
             offset_time: None,
         })
     }
@@ -466,8 +474,32 @@ impl Orphan {
         if self.keeps_segments {
             return Ok(false);
         }
-        std::fs::remove_dir_all(&self.dir).map(|()| true)
+        // The home last: it says what was delivered.
+        self.dirs.iter().rev().try_for_each(std::fs::remove_dir_all).map(|()| true)
     }
+}
+
+/// Whether a capture's directory has what only its home has. One that cannot be looked at may.
+fn is_home(dir: &Path) -> bool {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name.as_encoded_bytes().starts_with(b".journal") || name == RECORD)
+}
+
+/// What is left in all directories of a capture.
+fn survey(dirs: &[PathBuf], since_ns: u64) -> Result<Survey, RecoverError> {
+    let mut all = Survey::default();
+    for dir in dirs {
+        let found = spool::survey(dir, since_ns);
+        let found = found.map_err(|source| RecoverError::Read { dir: dir.clone(), source })?;
+        all.distrusted.extend(found.distrusted);
+        for (queue, segments) in found.streams {
+            let stream = all.streams.entry(queue).or_default();
+            stream.extend(segments);
+            stream.sort_by_key(|segment| segment.sequence);
+        }
+    }
+    all.distrusted.sort();
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -486,7 +518,7 @@ mod tests {
             let cuts = vec![Cut { sequence: u64::MAX, offset: u64::MAX }];
             journal.append(Entry { object, cuts, is_last: false, gaps: Vec::new() }).unwrap();
         }
-        let left = Orphan::look(CaptureId::random(), dir.path()).unwrap();
+        let left = Orphan::look(CaptureId::random(), vec![dir.path().to_owned()]).unwrap();
         assert_eq!((left.summary.objects_delivered, left.summary.packets_delivered), (2, u64::MAX));
         for goes_on in [false, true] {
             let _a_ledger = left.ledger(goes_on);
@@ -515,7 +547,7 @@ mod tests {
         for (sequence, packets) in [(1, 5), (2, 1), (3, 2)] {
             std::fs::write(dir.path().join(format!("q000-{sequence:08}.pcap")), pcap(packets)).unwrap();
         }
-        let left = Orphan::look(CaptureId::random(), dir.path()).unwrap();
+        let left = Orphan::look(CaptureId::random(), vec![dir.path().to_owned()]).unwrap();
         assert_eq!(left.summary.packets, 5);
         assert_eq!(left.summary.notes.iter().filter(|note| note.contains("is in an object")).count(), 2);
         let store = crate::upload::FileStore::new(out.path().to_owned());

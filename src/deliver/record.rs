@@ -17,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const RECORD: &str = ".capture.json";
+pub(super) const RECORD: &str = ".capture.json";
 const MANIFEST: &str = ".manifest.json";
 const COUNTS: &str = ".counts.json";
 const LEFTOVERS: &str = ".leftovers";
@@ -262,11 +262,15 @@ pub fn remove(spool: &Spool, dir: &Path) -> io::Result<bool> {
     if dir.join(LEFTOVERS).try_exists()? {
         return Ok(false);
     }
-    let kept = match undelivered(dir) {
-        Ok(kept) => kept,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(e) => return Err(e),
-    };
+    let mut kept = None;
+    for (disk, place) in spool.places(dir) {
+        match undelivered(dir, &place) {
+            Ok(found) => kept = kept.or(found),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && disk.index() == 0 => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
     if let Some(kept) = kept {
         tracing::warn!(
             kept = %kept.display(),
@@ -291,10 +295,10 @@ pub(crate) fn discard(spool: &Spool, dir: &Path) -> io::Result<()> {
     spool.discard_capture_dir(dir)
 }
 
-/// A file in a directory that is in no object of its journal.
-fn undelivered(dir: &Path) -> io::Result<Option<PathBuf>> {
+/// A file in `place`, where a capture has segments, that is in no object of the journal in its home.
+fn undelivered(home: &Path, place: &Path) -> io::Result<Option<PathBuf>> {
     let mut journalled = None;
-    for entry in fs::read_dir(dir)? {
+    for entry in fs::read_dir(place)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.ends_with(".open") || name.ends_with(".len") {
@@ -302,7 +306,7 @@ fn undelivered(dir: &Path) -> io::Result<Option<PathBuf>> {
         }
         let Some((queue, sequence)) = spool::place(&name) else { continue };
         if journalled.is_none() {
-            journalled = Some(Journal::read(dir)?);
+            journalled = Some(Journal::read(home)?);
         }
         let entries = journalled.as_deref().unwrap_or_default();
         let is_before = |cut: &Cut| sequence < cut.sequence;

@@ -8,7 +8,7 @@ use super::retry::{Attempts, Outcome, RetryPolicy};
 use super::route::Route;
 use super::words::Words;
 use crate::job::PartId;
-use crate::spool::place;
+use crate::spool::{Spool, place};
 use crate::upload::UploadError;
 use std::path::Path;
 
@@ -27,8 +27,9 @@ pub(crate) fn has_remains(dir: &Path) -> bool {
 }
 
 /// Queues of a capture, as the names of its segments tell: one more than the last that has any.
-pub(crate) fn queues_of(dir: &Path) -> usize {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+pub(crate) fn queues_of(spool: &Spool, dir: &Path) -> usize {
+    let entries = |(_, place)| std::fs::read_dir(place).into_iter().flatten().flatten();
+    let entries = spool.places(dir).flat_map(entries);
     let queue = |entry: std::fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
         let open = name.strip_prefix('.').and_then(|name| name.strip_suffix(".open"));

@@ -20,7 +20,7 @@ use crate::upload::UploadError;
 use crate::worker::{Attachment, Budget, Ended, Sample, Window};
 use jiff::Timestamp;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -180,18 +180,13 @@ impl Engine {
         };
         let (dir, record) = (self.dir(capture), self.record(capture, resources, Ledger::default()));
         let budget = Arc::clone(&resources.budget);
-        let share = self.planes.spool.quota().share(&capture.job.request.account.0);
-        let place = SpoolCapture {
-            serial,
-            dir: dir.clone(),
-            merge: Arc::clone(&resources.feed),
-            events: self.events.0.clone(),
-            stop_workers: Box::new(move |_| budget.end(Ended::Revoked)),
-            refused: OnceLock::new(),
-        };
+        let account = capture.job.request.account.clone();
+        let (feed, events) = (Arc::clone(&resources.feed), self.events.0.clone());
+        let stop = Box::new(move |_: &_| budget.end(Ended::Revoked));
+        let place = SpoolCapture::new(serial, dir.clone(), capture.queues, feed, events, stop);
         let spool = Arc::clone(&self.planes.spool);
         let task = move || {
-            spool.assign(&dir, &share);
+            spool.assign(&dir, &account.0);
             let made = spool.register(place).and_then(|()| record.write(&dir));
             if made.is_err() {
                 spool.forget(serial);

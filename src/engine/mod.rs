@@ -278,8 +278,9 @@ impl Engine {
     fn event(&mut self, event: Event) {
         self.feed(match event {
             Event::Failed { serial, failure } => Input::SpoolFailed { serial, failure },
-            Event::StreamEnded { serial, lost, unpublished, .. } => {
-                Input::StreamEnded { serial, lost, unpublished: u64::from(unpublished) }
+            Event::StreamFailed { serial, queue, failure } => Input::StreamFailed { serial, queue, failure },
+            Event::StreamEnded { serial, lost, unpublished, failure, .. } => {
+                Input::StreamEnded { serial, lost, unpublished: u64::from(unpublished), failure }
             }
         });
     }
@@ -333,9 +334,10 @@ impl Engine {
                 self.inputs.push_back(Input::BudgetEnded { serial, ended });
             }
         }
-        let shares = self.planes.spool.quota().shares();
-        let of_accounts = shares.iter().map(|share| (AccountId(share.tenant().to_owned()), share.used()));
-        let (held, of_accounts) = (self.planes.spool.held_bytes(), of_accounts.collect());
+        // What one directory lacks no other one has.
+        let (spool, held) = (&self.planes.spool, self.planes.spool.fullest().held_bytes());
+        let of_accounts =
+            spool.holdings().into_iter().map(|(tenant, held)| (AccountId(tenant), held)).collect();
         self.feed(Input::Tick { held, of_accounts });
         self.tell_parts();
     }
@@ -396,7 +398,7 @@ fn config(planes: &Planes, streams: usize) -> Config {
         object_bytes_max: planes.spool.config().segment_bytes,
         queues: planes.queues.len(),
         streams,
-        spool_bytes_max: planes.spool.quota().bytes_max(),
+        spool_bytes_max: planes.spool.home().quota().bytes_max(),
         high_water_percent: planes.high_water_percent,
         has_history: planes.history.is_some(),
     }

@@ -109,7 +109,7 @@ impl Engine {
         let spool = Some(OnSpool {
             held_bytes: self.held_bytes(&account, &id),
             account_held_bytes: self.machine.held_by(&account),
-            account_bytes_max: self.machine.account_bounds().share,
+            account_bytes_max: self.machine.account_bounds().share * self.planes.spool.disks().len() as u64,
         });
         let Some(serial) = self.find(&account, &id) else {
             let jobs = Arc::clone(&self.planes.jobs);
@@ -122,7 +122,9 @@ impl Engine {
         let found = match self.machine.capture(serial) {
             Some(capture) => {
                 let mut found = capture.progress(self.ledger(capture), self.now().mono, range);
-                found.warnings.extend(self.machine.pressure().warning(self.planes.spool.held_bytes()));
+                found
+                    .warnings
+                    .extend(self.machine.pressure().warning(self.planes.spool.fullest().held_bytes()));
                 found.warnings.extend(self.machine.share_warning(&account));
                 found.warnings.extend(self.planes.pace.warning());
                 Some(found)

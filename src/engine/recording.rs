@@ -9,10 +9,10 @@ use crate::history::{History, HistoryError};
 use crate::job::Request;
 use crate::limits::{CAPTURES_MAX, SIMPLE_SNAPLEN};
 use crate::matcher::Filter;
-use crate::spool::{Spool, SpoolCapture};
+use crate::spool::{Failure, Spool, SpoolCapture};
 use crate::worker::{Attachment, Budget, Ended, Payer, Window};
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// The recording's slot; captures take theirs from the other end.
@@ -93,21 +93,17 @@ fn prepare(
     tasks: mpsc::UnboundedSender<Input>,
 ) -> Result<(), HistoryError> {
     let dir = history.open_dir(serial);
-    let place = SpoolCapture {
-        serial,
-        dir: dir.clone(),
-        merge: history.record(serial, queues)?,
-        // The closure below tells the engine and the log.
-        events: mpsc::unbounded_channel().0,
-        stop_workers: Box::new(move |failure| {
-            if budget.ended().is_none() {
-                tracing::error!(error = failure.message(), "the history is not recorded for a while");
-            }
-            budget.end(Ended::Revoked);
-            let _engine_gone = tasks.send(Input::RecordingFailed { serial });
-        }),
-        refused: OnceLock::new(),
-    };
+    let stop = Box::new(move |failure: &Failure| {
+        if budget.ended().is_none() {
+            tracing::error!(error = failure.message(), "the history is not recorded for a while");
+        }
+        budget.end(Ended::Revoked);
+        let _engine_gone = tasks.send(Input::RecordingFailed { serial });
+    });
+    // The closure tells the engine and the log.
+    let (feed, events) = (history.record(serial, queues)?, mpsc::unbounded_channel().0);
+    // The ring takes its segments by their names, so all of them are on its file system.
+    let place = SpoolCapture::new(serial, dir.clone(), 1, feed, events, stop);
     spool.register(place).map_err(|source| {
         spool.forget(serial);
         HistoryError::Dir { dir, source }

@@ -8,7 +8,7 @@ use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
 use crate::deliver::{Known, Manifest, has_remains, queues_of, sweep, sweep_store, swept};
 use crate::job::{CaptureId, Job, PartId, Site, Status, StopReason};
 use crate::pcap::Origin;
-use crate::spool::Feed;
+use crate::spool::{Feed, Spool};
 use crate::store::{StoreError, Stored};
 use crate::worker::Budget;
 use jiff::Timestamp;
@@ -41,7 +41,7 @@ struct OnDisk {
 }
 
 impl OnDisk {
-    fn read(dir: &Path, id: &CaptureId) -> Self {
+    fn read(spool: &Spool, dir: &Path, id: &CaptureId) -> Self {
         let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
             tracing::error!(capture = %id, %error, "a capture's record cannot be read; it is delivered without");
             None
@@ -51,7 +51,7 @@ impl OnDisk {
             None
         });
         let exists = record.is_some() || settled.is_some() || has_remains(dir);
-        Self { exists, record, settled, queues: queues_of(dir) }
+        Self { exists, record, settled, queues: queues_of(spool, dir) }
     }
 }
 
@@ -100,9 +100,9 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
     }
     let look = |stored: Stored| {
         let dir = spool_dir.join(stored.job.id.as_str());
-        let left = OnDisk::read(&dir, &stored.job.id);
+        let left = OnDisk::read(&planes.spool, &dir, &stored.job.id);
         if left.exists {
-            planes.spool.assign(&dir, &planes.spool.quota().share(&stored.job.request.account.0));
+            planes.spool.assign(&dir, &stored.job.request.account.0);
         }
         (stored, left)
     };
@@ -113,7 +113,7 @@ pub(super) fn inherit(planes: &Planes) -> Result<Inheritance, StoreError> {
 fn left_by(planes: &Planes, record: &CaptureRecord) -> Kept {
     let (spool, job) = (&planes.spool, &record.job);
     let (dir, account) = (spool.config().dir.join(job.id.as_str()), job.request.account.clone());
-    spool.assign(&dir, &spool.quota().share(&account.0));
+    spool.assign(&dir, &account.0);
     let age = Timestamp::now().duration_since(record.known_until);
     let age = Duration::try_from(age).unwrap_or_default();
     Kept::new(job.id.clone(), account, spool.bytes_below(&dir), age)

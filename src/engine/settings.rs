@@ -69,7 +69,7 @@ impl Engine {
         self.planes.settings = settings;
         let settings = &self.planes.settings;
         self.tenants.renew(&settings.accounts);
-        self.planes.spool.quota().set_shares(settings.account.share, settings.account.part);
+        self.planes.spool.set_shares(settings.account.share, settings.account.part);
         self.machine.reconfigure(config(&self.planes, self.assignments.streams()));
         let captures = self.machine.captures().filter(|capture| capture.takes_packets());
         let captures = captures.map(|capture| (capture.serial, capture.job.request.account.clone()));

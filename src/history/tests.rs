@@ -10,7 +10,7 @@ use crate::pcap::{Reader, Writer};
 use crate::spool::{Call, Files, Input, Segment, Spool, SpoolCapture, SpoolConfig, WriteMode};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 use tempfile::TempDir;
@@ -21,6 +21,7 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 pub(super) fn spool_config(dir: &Path) -> SpoolConfig {
     SpoolConfig {
         dir: dir.to_owned(),
+        more_dirs: Vec::new(),
         bytes_max: 1 << 30,
         share_bytes_max: u64::MAX,
         part_bytes: u64::MAX,
@@ -89,14 +90,8 @@ fn a_recording_that_no_worker_took_up_does_not_hold_up_the_end() {
     let spool = Arc::new(Spool::open(spool_config(dir.path())).unwrap());
     let config = HistoryConfig { sample: None, bytes_max: 1 << 20, keep: DAY, segment: DAY };
     let history = Arc::new(History::open(config, Arc::clone(&spool)).unwrap());
-    let place = SpoolCapture {
-        serial: 7,
-        dir: history.open_dir(7),
-        merge: history.record(7, 2).unwrap(),
-        events: tokio::sync::mpsc::unbounded_channel().0,
-        stop_workers: Box::new(|_| ()),
-        refused: OnceLock::new(),
-    };
+    let (feed, events) = (history.record(7, 2).unwrap(), tokio::sync::mpsc::unbounded_channel().0);
+    let place = SpoolCapture::new(7, history.open_dir(7), 1, feed, events, Box::new(|_| ()));
     spool.register(place).unwrap();
     assert!(history.wait_for(u64::MAX, Duration::ZERO).is_err());
     history.finish(Duration::from_secs(60)).unwrap();

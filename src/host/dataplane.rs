@@ -157,7 +157,7 @@ impl DataPlane {
         (parts, lanes_of_writers)
     }
 
-    /// Starts publisher, writers and workers, in this order. After an error some of them run.
+    /// Starts publishers, writers and workers, in this order. After an error some of them run.
     fn start_threads<S: Source + 'static>(
         &mut self,
         spawn: &mut Spawn<'_>,
@@ -167,13 +167,22 @@ impl DataPlane {
         parts: Vec<WorkerParts<S>>,
         lanes: Vec<Lanes>,
     ) -> Result<Vec<WorkerHandle>, HostError> {
-        let heartbeat = self.heartbeat("publisher".to_owned(), 0);
-        let (publisher, to_publisher) = Publisher::new(Arc::clone(spool), heartbeat);
-        self.others.push(spawn("publisher", None, Box::new(move || publisher.run()))?);
+        let mut publishers = Vec::new();
+        for disk in spool.disks() {
+            let name = match spool.disks().len() {
+                1 => "publisher".to_owned(),
+                _ => format!("publisher{}", disk.index()),
+            };
+            let (publisher, handle) = Publisher::new(Arc::clone(disk), self.heartbeat(name.clone(), 0));
+            publishers.push(handle);
+            self.others.push(spawn(&name, None, Box::new(move || publisher.run()))?);
+        }
         for (i, (lanes, &core)) in lanes.into_iter().zip(&config.writer_cores).enumerate() {
-            let (spool, publisher) = (Arc::clone(spool), to_publisher.clone());
+            let at = i % publishers.len();
+            let (spool, disk, publisher) =
+                (Arc::clone(spool), Arc::clone(&spool.disks()[at]), publishers[at].clone());
             let heartbeat = self.heartbeat(format!("writer{i}"), 0);
-            let run = move || Writer::new(spool, publisher, lanes, heartbeat).run();
+            let run = move || Writer::new(spool, disk, publisher, lanes, heartbeat).run();
             self.others.push(spawn(&format!("writer{i}"), Some(core), Box::new(run))?);
         }
         let mut handles = Vec::new();
@@ -196,7 +205,7 @@ impl DataPlane {
         heartbeat
     }
 
-    /// Ends the workers, then writers and publisher once everything is on disk.
+    /// Ends the workers, then writers and publishers once everything is on disk.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.workers.into_iter().chain(self.others) {
@@ -272,6 +281,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let spool = Spool::open(SpoolConfig {
                 dir: dir.path().join("spool"),
+                more_dirs: Vec::new(),
                 bytes_max: 64 << 20,
                 share_bytes_max: u64::MAX,
                 part_bytes: u64::MAX,

@@ -5,7 +5,7 @@
 
 use crate::block::Heartbeat;
 use crate::deliver::Load;
-use crate::spool::Spool;
+use crate::spool::{Disk, Spool};
 use std::sync::Arc;
 
 /// Reads it.
@@ -30,11 +30,13 @@ fn of_workers(workers: &[Arc<Heartbeat>]) -> Load {
     load
 }
 
-/// An account whose share is full loses captures as a full spool does.
+/// Of the fullest directory. An account whose share is full loses captures as a full spool does.
 fn spool_percent(spool: &Spool) -> u64 {
-    let quota = spool.quota();
-    let shares = quota.shares().into_iter().map(|share| percent(share.used(), share.bytes_max()));
-    percent(spool.held_bytes(), quota.bytes_max()).max(shares.max().unwrap_or(0))
+    let of_disk = |disk: &Arc<Disk>| {
+        let shares = disk.quota().shares().into_iter().map(|share| percent(share.used(), share.bytes_max()));
+        percent(disk.held_bytes(), disk.quota().bytes_max()).max(shares.max().unwrap_or(0))
+    };
+    spool.disks().iter().map(of_disk).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use serde::Serialize;
 use std::fs;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Frames that the source plays again and again; as many as `benches/run stages` uses.
@@ -128,27 +128,28 @@ pub fn measure(
     time: Duration,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Measured>, MeasureError> {
-    let dir = plan.spool.dir.join(format!(".measure-{}", std::process::id()));
-    let at = |source| MeasureError::File { path: dir.clone(), source };
-    fs::create_dir_all(&dir).map_err(at)?;
-    let measured = measure_in(plan, time, &dir, progress);
-    fs::remove_dir_all(&dir).map_err(at)?;
+    let name = format!(".measure-{}", std::process::id());
+    let dirs: Vec<_> = plan.spool.dirs().map(|dir| dir.join(&name)).collect();
+    let at = |path: &Path, source| MeasureError::File { path: path.to_owned(), source };
+    dirs.iter().try_for_each(|dir| fs::create_dir_all(dir).map_err(|e| at(dir, e)))?;
+    let measured = measure_in(plan, time, &dirs, progress);
+    dirs.iter().try_for_each(|dir| fs::remove_dir_all(dir).map_err(|e| at(dir, e)))?;
     measured
 }
 
 fn measure_in(
     plan: &Plan,
     time: Duration,
-    dir: &Path,
+    dirs: &[PathBuf],
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Measured>, MeasureError> {
     let eal = Eal::init_for(&plan.eal, &[]).map_err(PortsError::from)?;
     serve::stay_off_worker_cores(&plan.cores.writers).map_err(|e| MeasureError::Cores(Box::new(e)))?;
     let mut found = Vec::new();
     for (frames, sizes) in SIZES {
-        let path = dir.join(format!("{frames}.pcap"));
+        let path = dirs[0].join(format!("{frames}.pcap"));
         write_frames(&path, sizes).map_err(|source| MeasureError::File { path: path.clone(), source })?;
-        let bench = Bench { plan, eal: &eal, dir, frames: &path, time };
+        let bench = Bench { plan, eal: &eal, dirs, frames: &path, time };
         let mut stage = |stage: Stage| {
             progress(&format!("frames of {frames}: {}", stage.what()));
             bench.stage(stage)
@@ -191,7 +192,8 @@ impl Stage {
 struct Bench<'a> {
     plan: &'a Plan,
     eal: &'a Eal,
-    dir: &'a Path,
+    /// One in each directory of the spool.
+    dirs: &'a [PathBuf],
     frames: &'a Path,
     time: Duration,
 }
@@ -226,7 +228,7 @@ impl Bench<'_> {
         }
         if budget.ended().is_some() {
             let room_mib = spool.config().bytes_max >> 20;
-            return Err(MeasureError::Ended { path: self.dir.to_owned(), room_mib });
+            return Err(MeasureError::Ended { path: self.dirs[0].clone(), room_mib });
         }
         match measured {
             (rate, _) if rate.pps == 0.0 => Err(MeasureError::Nothing(self.plan.cores.workers.clone())),
@@ -239,7 +241,8 @@ impl Bench<'_> {
         let queues = self.plan.cores.workers.len() as u64;
         let fitting = of_plan.bytes_max / (SEGMENTS_AT_ONCE * queues) / EXTENT_BYTES * EXTENT_BYTES;
         SpoolConfig {
-            dir: self.dir.join("spool"),
+            dir: self.dirs[0].join("spool"),
+            more_dirs: self.dirs[1..].iter().map(|dir| dir.join("spool")).collect(),
             segment_bytes: of_plan.segment_bytes.min(fitting).max(SEGMENT_BYTES_MIN),
             write: if stage == Stage::Disk { of_plan.write } else { WriteMode::Discard },
             ..of_plan.clone()
@@ -260,14 +263,9 @@ impl Bench<'_> {
         let dir = spool.config().dir.join("capture");
         // Nobody reads events here: the streams' ends come through the feed.
         let (events, _) = tokio::sync::mpsc::unbounded_channel();
-        let registered = spool.register(SpoolCapture {
-            serial: SERIAL,
-            dir: dir.clone(),
-            merge: feed,
-            events,
-            stop_workers: Box::new(move |_| capture.end(Ended::Revoked)),
-            refused: OnceLock::new(),
-        });
+        let stop = Box::new(move |_: &_| capture.end(Ended::Revoked));
+        let place = SpoolCapture::new(SERIAL, dir.clone(), usize::from(queues), feed, events, stop);
+        let registered = spool.register(place);
         registered.map_err(|source| MeasureError::File { path: dir, source })?;
         for worker in workers {
             let attachment = Attachment {

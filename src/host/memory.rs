@@ -6,7 +6,7 @@
 use super::dataplane::DataPlane;
 use crate::config::Plan;
 use crate::config::check::{Host, memory_rows};
-use crate::spool::WriteMode;
+use crate::spool::{Spool, WriteMode};
 use rustix::mm::{MlockAllFlags, mlockall};
 
 /// What the kernel says of this process (`proc_pid_status(5)`), in bytes.
@@ -35,11 +35,12 @@ impl Held {
     }
 }
 
-/// Locks what is mapped now, and logs what of it is for what. `write` is the spool's way to write.
-pub(super) fn settle(plan: &Plan, plane: &DataPlane, write: WriteMode) {
+/// Locks what is mapped now, and logs what of it is for what.
+pub(super) fn settle(plan: &Plan, plane: &DataPlane, spool: &Spool) {
+    let is_mapped = spool.disks().iter().any(|disk| disk.config().write == WriteMode::Mapped);
     // Only what is touched: EAL reserves address space by the terabyte. Segments that are mapped and used again stay
     // evictable, as they belong to files.
-    let all_locked = write != WriteMode::Mapped
+    let all_locked = !is_mapped
         && match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT) {
             Ok(()) => true,
             Err(error) => {
@@ -50,7 +51,7 @@ pub(super) fn settle(plan: &Plan, plane: &DataPlane, write: WriteMode) {
     let held = Held::of_this_process();
     let arena = plane.arena;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let rows = memory_rows(plan, &Host::real(), write == WriteMode::Mapped);
+    let rows = memory_rows(plan, &Host::real(), is_mapped);
     // Nothing is delivered yet.
     let promised = rows.iter().map(|(_, bytes, _)| bytes).sum::<u64>() - plan.upload.memory_bytes;
     for (what, bytes, key) in rows {

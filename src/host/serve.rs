@@ -136,7 +136,7 @@ pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeErro
     refused.log();
     tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
     // A process that was killed a moment ago holds its addresses and the job store too until it is gone.
-    SpoolLock::wait_until_free(&plan.spool.dir).map_err(SpoolError::from)?;
+    plan.spool.dirs().try_for_each(SpoolLock::wait_until_free).map_err(SpoolError::from)?;
     judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| Tls::load(cert, key).map(Arc::new)).transpose()?;
     let storage = Storage::open(&plan, new_spool)?;
@@ -151,7 +151,7 @@ pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeErro
     let (plane, workers) =
         DataPlane::start(&data_plane(&plan, plan.dealt()), ports.queues, &storage.spool, &on_worker)?;
     log_plane(&plane, &storage.spool);
-    memory::settle(&plan, &plane, storage.spool.config().write);
+    memory::settle(&plan, &plane, &storage.spool);
     let counts = Reader::start(ports.places, &plane.queues)
         .map_err(|source| ServeError::System { doing: "start the thread that reads the ports", source })?;
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, counts.latest()))?;
@@ -183,8 +183,12 @@ fn log_plane(plane: &DataPlane, spool: &Spool) {
     let arena = plane.arena;
     tracing::info!(
         queues = plane.queues.len(), blocks_bytes = arena.bytes, hugepages = arena.hugepages, locked = arena.locked,
-        write = ?spool.config().write, spool_bytes_used = spool.quota().used(), "data plane is up"
+        write = ?spool.config().write, spool_bytes_used = spool.used_bytes(), "data plane is up"
     );
+    for disk in spool.disks().iter().filter(|_| spool.disks().len() > 1) {
+        let (dir, write) = (disk.dir().display(), disk.config().write);
+        tracing::info!(%dir, ?write, bytes_used = disk.quota().used(), "a directory of the spool");
+    }
 }
 
 /// What the engine stands on.
@@ -407,7 +411,7 @@ pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
         worker_nodes: dealt.cores.iter().map(|core| topology.of_core(*core)).collect(),
         worker_cores: dealt.cores,
         queue_workers: dealt.workers,
-        writer_cores: plan.cores.writers.clone(),
+        writer_cores: writer_cores(plan),
         blocks: plan.blocks.count,
         accounts: plan.accounts.len(),
         hugepages: plan.blocks.hugepages,
@@ -415,6 +419,12 @@ pub(super) fn data_plane(plan: &Plan, dealt: Dealt) -> DataPlaneConfig {
         when_idle: plan.cores.when_idle,
         bypasses_lanes: plan.workers.bypasses_lanes,
     }
+}
+
+/// The core of each writer: with fewer cores than directories, which have a writer each, some share one.
+fn writer_cores(plan: &Plan) -> Vec<usize> {
+    let writers = plan.cores.writers.len().max(plan.spool.dirs().count());
+    plan.cores.writers.iter().copied().cycle().take(writers).collect()
 }
 
 /// What each account that has prefixes may see.

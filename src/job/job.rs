@@ -188,6 +188,17 @@ impl ClockSteps {
     }
 }
 
+/// A queue that a capture went on without, because the disk that it was written to failed or was full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostStream {
+    /// Its number.
+    pub queue: u16,
+    /// [`StopReason::SpoolFull`] or [`StopReason::IoError`].
+    pub reason: StopReason,
+    /// What happened.
+    pub message: String,
+}
+
 /// One object in the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ObjectInfo {
@@ -261,6 +272,9 @@ pub struct Job {
     /// Steps of the wall clock while it took packets, if there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_steps: Option<ClockSteps>,
+    /// Queues of which a part is missing, because the disk that they were written to failed or was full.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_streams: Vec<LostStream>,
     /// The destination's access keys as they were when it was accepted, encrypted, until it ends: it goes on when its
     /// bucket's entry is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,6 +321,7 @@ impl Job {
             objects_beside: None,
             sample_one_in,
             clock_steps: None,
+            lost_streams: Vec::new(),
             keys: None,
             proof: None,
             series: None,
@@ -343,7 +358,7 @@ impl Job {
     /// The record without its list of objects.
     #[must_use]
     pub fn without_objects(&self) -> Self {
-        let Self { id, site, request, error_message, keys, proof, series, other, .. } = self;
+        let Self { id, site, request, error_message, lost_streams, keys, proof, series, other, .. } = self;
         Self {
             id: id.clone(),
             site: site.clone(),
@@ -360,6 +375,7 @@ impl Job {
             objects_beside: None,
             sample_one_in: self.sample_one_in,
             clock_steps: self.clock_steps,
+            lost_streams: lost_streams.clone(),
             keys: keys.clone(),
             proof: proof.clone(),
             series: series.clone(),

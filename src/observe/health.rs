@@ -7,7 +7,10 @@ use super::open_files::OpenFiles;
 use super::sources::{PortReading, Sources, StageView, Tried, overview, try_store};
 use crate::engine::Handle;
 use crate::limits::{EXTENT_BYTES, SPOOL_END_PERCENT};
+use crate::spool::Disk;
 use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -62,14 +65,17 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
         overview(captures).await
     };
     let short = seen.as_ref().is_ok_and(|seen| seen.spool_short);
-    let (used, max) = (sources.spool.held_bytes(), sources.spool.quota().bytes_max());
-    let disk = rustix::fs::statvfs(&sources.spool.config().dir);
-    let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).map_err(|e| e.to_string());
+    let of_disk = |disk: &Arc<Disk>| {
+        let free = disk.free_bytes().map_err(|error| error.to_string());
+        spool((disk.dir(), disk.held_bytes(), disk.quota().bytes_max()), short, free)
+    };
+    // One that a disk fails takes no capture as it should be.
+    let room = sources.spool.disks().iter().map(of_disk).find(Result::is_err).unwrap_or(Ok(None));
     Report::of(vec![
         check("engine", seen.map(|_| None)),
         check("stages", stages(&sources.stages())),
         check("ports", ports(&(sources.ports)())),
-        check("spool", spool(used, max, short, free)),
+        check("spool", room),
         check("open files", OpenFiles::read().await.check()),
         check("store", try_store(&sources.jobs, tried).await.map(|()| None)),
     ])
@@ -109,15 +115,20 @@ fn ports(ports: &[PortReading]) -> Result<Option<String>, String> {
 }
 
 /// There the engine ends captures (`engine::machine`); after that it is `short` of room for a while.
-fn spool(used: u64, max: u64, short: bool, free: Result<u64, String>) -> Result<Option<String>, String> {
-    let free = free.map_err(|error| format!("spool.dir cannot be looked at: {error}"))?;
+fn spool(
+    (dir, used, max): (&Path, u64, u64),
+    short: bool,
+    free: Result<u64, String>,
+) -> Result<Option<String>, String> {
+    let dir = dir.display();
+    let free = free.map_err(|error| format!("{dir} of the spool cannot be looked at: {error}"))?;
     if short || used >= max / 100 * SPOOL_END_PERCENT {
         return Err(format!(
-            "{used} of spool.bytes_max {max} bytes are used: captures would end; let uploads finish or raise it"
+            "{used} of spool.bytes_max {max} bytes are used in {dir}: captures would end; let uploads finish or raise it"
         ));
     }
     if free < EXTENT_BYTES {
-        return Err(format!("the file system of spool.dir has {free} bytes left"));
+        return Err(format!("the file system of {dir} has {free} bytes left"));
     }
     Ok(None)
 }
@@ -184,16 +195,20 @@ mod tests {
 
     #[test]
     fn a_spool_in_which_captures_end_is_not_ready() {
-        assert_eq!(spool(949, 1000, false, Ok(EXTENT_BYTES)), Ok(None));
+        assert_eq!(spool((Path::new("/s"), 949, 1000), false, Ok(EXTENT_BYTES)), Ok(None));
         assert!(
-            spool(900, 1000, true, Ok(EXTENT_BYTES)).unwrap_err().contains("900 of spool.bytes_max 1000")
+            spool((Path::new("/s"), 900, 1000), true, Ok(EXTENT_BYTES))
+                .unwrap_err()
+                .contains("900 of spool.bytes_max 1000")
         );
         assert!(
-            spool(950, 1000, false, Ok(EXTENT_BYTES)).unwrap_err().contains("950 of spool.bytes_max 1000")
+            spool((Path::new("/s"), 950, 1000), false, Ok(EXTENT_BYTES))
+                .unwrap_err()
+                .contains("950 of spool.bytes_max 1000")
         );
-        assert!(spool(0, 1000, false, Ok(EXTENT_BYTES - 1)).is_err());
+        assert!(spool((Path::new("/s"), 0, 1000), false, Ok(EXTENT_BYTES - 1)).is_err());
         assert!(
-            spool(0, 1000, false, Err("no such directory".to_owned()))
+            spool((Path::new("/s"), 0, 1000), false, Err("no such directory".to_owned()))
                 .unwrap_err()
                 .contains("no such directory")
         );

@@ -6,7 +6,7 @@ use crate::block::Heartbeat;
 use crate::engine::{AccountView, CaptureView, Overview};
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
 use crate::observe::open_files::OpenFiles;
-use crate::observe::sources::StageView;
+use crate::observe::sources::{DiskView, StageView};
 use crate::observe::{PortCounters, PortReading};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -120,6 +120,14 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
         spool_used: 10,
         spool_held: 5,
         spool_max: 100,
+        disks: vec![DiskView {
+            dir: "/spool".to_owned(),
+            used: 10,
+            held: 5,
+            max: 100,
+            free: Some(7),
+            failures: 1,
+        }],
         account_max: 50,
         uploads: Default::default(),
         log_lines_dropped: 0,

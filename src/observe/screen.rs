@@ -5,7 +5,7 @@
 //! capture's failures the constant kind is shown, never the words for its account, which name its places.
 
 use super::health::{Report, alive, ready};
-use super::sources::{PortCounters, Snapshot, Sources, StageView, Tried};
+use super::sources::{DiskView, PortCounters, Snapshot, Sources, StageView, Tried};
 use super::table::{next_try_seconds, oldest_seconds, waiting_bytes, worker_of};
 use crate::dashboard::{self, Live, Measure, Reading, StreamPlaces};
 use crate::engine::{CaptureView, Handle};
@@ -137,8 +137,12 @@ fn host(
         json!({"port": port, "queue": n, "worker": worker_of(s, n), "rx": q.rx, "rx_bytes": q.rx_bytes,
             "matched": q.matched, "unmatched": q.unmatched})
     };
-    let disk = rustix::fs::statvfs(&sources.spool.config().dir);
-    let disk_free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).ok();
+    let disk = |disk: &DiskView| {
+        json!({"dir": disk.dir, "used": disk.used, "held": disk.held, "max": disk.max, "free": disk.free,
+            "failures": disk.failures})
+    };
+    // That of the directory that has least.
+    let disk_free = s.disks.iter().filter_map(|disk| disk.free).min();
     let stages: Vec<_> = s.stages.iter().map(|stage| shown(stage, minute)).collect();
     json!({
         "now_ns": ns(SystemTime::now()), "started_ns": ns(s.started), "version": env!("CARGO_PKG_VERSION"),
@@ -149,7 +153,8 @@ fn host(
         "spool": {"used": s.spool_used, "held": s.spool_held, "max": s.spool_max,
             "alarm": s.engine.as_ref().is_some_and(|engine| engine.spool_alarm),
             "alarms": s.engine.as_ref().map_or(0, |engine| engine.spool_alarms),
-            "high_water_percent": sources.high_water_percent, "disk_free": disk_free},
+            "high_water_percent": sources.high_water_percent, "disk_free": disk_free,
+            "dirs": s.disks.iter().map(disk).collect::<Vec<_>>()},
         "upload": upload(s),
         "captures": captures(s),
         "api": {"connections": connections_open(), "connections_max": sources.connections_max, "streams": streams},

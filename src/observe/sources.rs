@@ -12,7 +12,7 @@ use super::watchdog::Verdicts;
 use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
 use crate::http::connections_cut;
-use crate::spool::Spool;
+use crate::spool::{Disk, Spool};
 use crate::store::JobStore;
 use crate::upload::{UploadCounts, upload_counts};
 use crate::worker::{QueueCounters, QueueTotals};
@@ -126,6 +126,31 @@ pub(super) struct StageView {
     pub stalled: Option<String>,
 }
 
+/// A directory of the spool, read.
+#[derive(Clone, Debug)]
+pub(super) struct DiskView {
+    pub dir: String,
+    pub used: u64,
+    pub held: u64,
+    pub max: u64,
+    /// What its file system has left; none if it does not answer.
+    pub free: Option<u64>,
+    pub failures: u64,
+}
+
+impl DiskView {
+    fn of(disk: &Disk) -> Self {
+        Self {
+            dir: disk.dir().display().to_string(),
+            used: disk.quota().used(),
+            held: disk.held_bytes(),
+            max: disk.quota().bytes_max(),
+            free: disk.free_bytes().ok(),
+            failures: disk.failures(),
+        }
+    }
+}
+
 /// Everything, read at about one time.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
@@ -137,6 +162,7 @@ pub(super) struct Snapshot {
     pub spool_used: u64,
     pub spool_held: u64,
     pub spool_max: u64,
+    pub disks: Vec<DiskView>,
     pub account_max: u64,
     pub uploads: UploadCounts,
     pub log_lines_dropped: u64,
@@ -180,10 +206,11 @@ impl Sources {
             queues: self.queues.iter().map(|queue| (queue.port.clone(), queue.counters.totals())).collect(),
             queue_workers: self.queue_workers.clone(),
             stages: self.stages(),
-            spool_used: self.spool.quota().used(),
+            spool_used: self.spool.used_bytes(),
             spool_held: self.spool.held_bytes(),
-            spool_max: self.spool.quota().bytes_max(),
-            account_max: self.spool.quota().share_bytes_max(),
+            spool_max: self.spool.bytes_max(),
+            disks: self.spool.disks().iter().map(|disk| DiskView::of(disk)).collect(),
+            account_max: self.spool.disks().iter().map(|disk| disk.quota().share_bytes_max()).sum(),
             uploads: upload_counts(),
             log_lines_dropped: lines::dropped(),
             reloads: self.reloads.counts(),

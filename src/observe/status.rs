@@ -39,7 +39,7 @@ impl Status {
         let seen = overview(&self.captures).await.ok();
         let report = ready(&self.sources, &self.captures, &self.tried).await;
         let spool = &self.sources.spool;
-        let (held, max) = (spool.held_bytes(), spool.quota().bytes_max());
+        let (held, max) = (spool.held_bytes(), spool.bytes_max());
         let ending = self.sources.is_ending();
         let not_ready = (!report.ok && !ending).then(|| report.words());
         let mut line = line(seen.as_ref(), (held, max), not_ready, ending);

@@ -4,7 +4,7 @@
 //! ids are nobody's business who may only read metrics), and the captures that have not ended.
 
 use super::metric::{Metric, Samples, Type};
-use super::sources::{PortCounters, Snapshot, StageView};
+use super::sources::{DiskView, PortCounters, Snapshot, StageView};
 use crate::block::HeartbeatReading;
 use crate::engine::{AccountView, CaptureView, Overview};
 use crate::job::{Dropped, Kind, Status};
@@ -51,12 +51,20 @@ fn stage(s: &Snapshot, out: &mut Samples, of: fn(&StageView) -> bool, get: fn(&H
     }
 }
 
+fn disks(s: &Snapshot, out: &mut Samples, get: fn(&DiskView) -> Option<u64>) {
+    for disk in &s.disks {
+        if let Some(value) = get(disk) {
+            out.push(&[&disk.dir], value);
+        }
+    }
+}
+
 fn is_writer(stage: &StageView) -> bool {
     stage.name.starts_with("writer")
 }
 
 fn is_publisher(stage: &StageView) -> bool {
-    stage.name == "publisher"
+    stage.name.starts_with("publisher")
 }
 
 fn has_messages(stage: &StageView) -> bool {
@@ -243,8 +251,14 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| out.push(&[], s.spool_used)),
     gauge("spool_held", BYTES, &[], "Of those, what holds packets or is about to",
         |s, out| out.push(&[], s.spool_held)),
-    gauge("spool_limit", BYTES, &[], "The quota, spool.bytes_max",
+    gauge("spool_limit", BYTES, &[], "The quota: spool.bytes_max of each directory",
         |s, out| out.push(&[], s.spool_max)),
+    gauge("spool_dir_used", BYTES, &["dir"], "Taken of the quota of one of the spool's directories",
+        |s, out| disks(s, out, |disk| Some(disk.used))),
+    gauge("spool_dir_free", BYTES, &["dir"], "What the file system of one of the spool's directories has left",
+        |s, out| disks(s, out, |disk| disk.free)),
+    counter("spool_dir_failures", None, &["dir"], "Times that a capture lost what it wrote into one of the spool's directories",
+        |s, out| disks(s, out, |disk| Some(disk.failures))),
     gauge("spool_alarm", None, &[], "1 while the spool is above spool.high_water_percent",
         |s, out| engine(s, out, |e| u64::from(e.spool_alarm))),
     counter("spool_alarms", None, &[], "Times that it came there",

@@ -28,6 +28,14 @@ pub enum IdentityError {
         /// What is there instead.
         found: String,
     },
+    /// One of its directories is not there.
+    #[error(
+        "no directory of spool.dirs is spool {known}, which the job store knows: name its directory too; if it is gone for good, run `trawl serve --new-spool` once, and captures that were not delivered go on without what was in it"
+    )]
+    Missing {
+        /// The name in the job store.
+        known: String,
+    },
     /// Its name cannot be read any more.
     #[error(
         "{dir}/.spool-id is damaged: it holds no UUID. If this is the disk with this host's captures, write {known} into it; if not, run `trawl serve --new-spool` once, which ends the captures that were not delivered"
@@ -104,6 +112,41 @@ pub fn standing(dir: &Path, known: Option<&str>) -> Result<Standing, SpoolError>
     }
 }
 
+/// Holds the directories of a spool against the names that are known, of which there is one for each: the first is the home's, the
+/// others have no order. Directories without a name are added, once all that are known are there.
+///
+/// # Errors
+/// As [`standing`]; and [`IdentityError::Missing`].
+pub fn standing_of_all(dirs: &[&Path], known: &[&str]) -> Result<(), SpoolError> {
+    let (Some((home, others)), Some((first, more))) = (dirs.split_first(), known.split_first()) else {
+        return dirs.iter().try_for_each(|dir| standing(dir, None).map(drop));
+    };
+    standing(home, Some(*first))?;
+    let (mut missing, mut unnamed) = (more.to_vec(), Vec::new());
+    for dir in others {
+        let id = match spool_id(dir) {
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+                return Err(SpoolError::Dir { dir: (*dir).to_owned(), source: error });
+            }
+            id => id.ok().flatten(),
+        };
+        match missing.iter().position(|name| Some(*name) == id.as_deref()) {
+            Some(at) => drop(missing.swap_remove(at)),
+            None => unnamed.push((*dir, id)),
+        }
+    }
+    match (missing.first(), unnamed.first()) {
+        // Its disk may not be mounted.
+        (Some(known), Some((dir, _))) => standing(dir, Some(*known)).map(drop),
+        (Some(known), None) => Err(IdentityError::Missing { known: (*known).to_owned() }.into()),
+        // That of another host, or of an earlier config.
+        (None, _) => match unnamed.iter().find_map(|(dir, id)| id.as_ref().map(|id| (dir, id))) {
+            Some((dir, id)) => Ok(judge(dir, Some("none for this directory"), Some(id)).map(drop)?),
+            None => Ok(()),
+        },
+    }
+}
+
 /// Holds the spool that was found in `dir` against the one that is known.
 ///
 /// # Errors
@@ -136,6 +179,28 @@ mod tests {
         );
         let other = tempfile::tempdir().unwrap();
         assert_ne!(name_spool(other.path()).unwrap(), id);
+    }
+
+    #[test]
+    fn of_several_directories_each_that_is_known_must_be_there_and_new_ones_are_added() {
+        let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let [a, b, c] = [0, 1, 2].map(|n| dirs[n].path());
+        standing_of_all(&[a, b], &[]).unwrap();
+        let [id_a, id_b] = [a, b].map(|dir| name_spool(dir).unwrap());
+        let known = [id_a.as_str(), id_b.as_str()];
+        standing_of_all(&[a, b], &known).unwrap();
+        standing_of_all(&[a, c, b], &known).unwrap();
+        let refused = |dirs: &[&Path], known: &[&str]| standing_of_all(dirs, known).unwrap_err().to_string();
+        assert!(refused(&[b, a], &known).contains(&format!("that is spool {id_a}, here is spool {id_b}")));
+        assert!(refused(&[a], &known).contains(&format!("is spool {id_b}")));
+        let unmounted = refused(&[a, c], &known);
+        assert!(
+            unmounted.contains(&format!("{} is not", c.display())) && unmounted.contains("none"),
+            "{unmounted}"
+        );
+        assert!(refused(&[a, b], &known[..1]).contains(&id_b), "it is of another host");
+        std::fs::write(b.join(NAME), "half a na").unwrap();
+        assert!(refused(&[a, b], &known).contains(&format!("write {id_b} into it")));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 
 mod account;
 mod backing;
+mod capture;
+mod disk;
 mod feed;
 mod files;
 mod identity;
@@ -32,9 +34,11 @@ mod spool;
 mod tests;
 mod writer;
 
+pub use capture::{Event, Failure, Lost, SpoolCapture};
+pub use disk::Disk;
 pub use feed::{Ahead, Feed, Listener, WhenSlow};
 pub(crate) use files::{Call, Files};
-pub use identity::{IdentityError, Standing, judge, name_spool, spool_id, standing};
+pub use identity::{IdentityError, Standing, judge, name_spool, spool_id, standing, standing_of_all};
 pub use lock::{LockError, SpoolLock};
 pub use message::{Closes, Message, Piece, StreamId};
 pub use published::{Cut, Input, Segment};
@@ -43,6 +47,6 @@ pub use quota::{Quota, Share, common_bytes_max, part_of};
 pub(crate) use recover::place;
 pub use recover::{HeldSegment, Recovery, recover, with_holes};
 pub use salvage::{Salvaged, whole_records};
-pub use spool::{Captures, Event, Failure, Lost, Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
+pub use spool::{Captures, Holding, Spool, SpoolConfig, SpoolError, WriteMode};
 pub use survey::{LeftSegment, LeftStream, Survey, survey, whole_records_of_open};
 pub use writer::Writer;

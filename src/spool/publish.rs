@@ -11,8 +11,8 @@
 use super::backing::Backing;
 use super::files::Files;
 use super::quota::Charge;
+use super::salvage;
 use super::segment::OpenSegment;
-use super::{Spool, salvage};
 use crate::block::Heartbeat;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -42,8 +42,9 @@ pub(super) enum Step {
 
 impl OpenSegment {
     /// Goes on with its publishing, to the end if nothing fails. Without a packet it is removed instead.
-    pub(super) fn publish(&mut self, spool: &Spool, heartbeat: &Heartbeat) -> io::Result<()> {
-        let files = spool.account().files();
+    pub(super) fn publish(&mut self, heartbeat: &Heartbeat) -> io::Result<()> {
+        let disk = Arc::clone(&self.disk);
+        let files = disk.account().files();
         while self.step != Step::Done {
             self.step = match self.step {
                 Step::Salvage => self.salvage(files)?,
@@ -66,7 +67,7 @@ impl OpenSegment {
                     Step::Rename
                 }
                 Step::Copy => {
-                    self.copy(spool)?;
+                    self.copy()?;
                     heartbeat.synced();
                     Step::Rename
                 }
@@ -78,13 +79,13 @@ impl OpenSegment {
                 }
                 Step::SyncDir => {
                     files.sync_dir_of(&self.path)?;
-                    self.settle(spool);
+                    self.settle();
                     Step::Done
                 }
                 Step::Done => Step::Done,
             };
             if self.step == Step::Truncate && self.packets == 0 {
-                self.remove(spool);
+                self.remove();
                 self.step = Step::Done;
             }
         }
@@ -116,13 +117,14 @@ impl OpenSegment {
     }
 
     /// Makes a durable copy of its bytes, and that the file to publish.
-    fn copy(&mut self, spool: &Spool) -> io::Result<()> {
-        let (path, account) = (self.copy_path(), spool.account());
+    fn copy(&mut self) -> io::Result<()> {
+        let (path, disk) = (self.copy_path(), Arc::clone(&self.disk));
+        let account = disk.account();
         let mut charge = account.charge(&path);
         if !charge.grow(self.bytes) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has no room for a copy"));
         }
-        match self.copy_to(spool, &path) {
+        match self.copy_to(&path) {
             Ok((file, found)) => {
                 // Pages that the kernel gave up after the failure may have come back from the disk without their contents.
                 if found.packets < self.packets {
@@ -141,8 +143,8 @@ impl OpenSegment {
         }
     }
 
-    fn copy_to(&self, spool: &Spool, path: &Path) -> io::Result<(File, salvage::Salvaged)> {
-        let files = spool.account().files();
+    fn copy_to(&self, path: &Path) -> io::Result<(File, salvage::Salvaged)> {
+        let files = self.disk.account().files();
         let copy = files.open(OpenOptions::new().read(true).write(true).create(true).truncate(true), path)?;
         let (mut buffer, mut at) = (vec![0; COPY_STEP_BYTES], 0);
         while at < self.bytes {
@@ -162,13 +164,14 @@ impl OpenSegment {
     }
 
     /// It is durable under its name: what is left of its making goes, and its charge is what the file has.
-    fn settle(&mut self, spool: &Spool) {
-        let account = spool.account();
+    fn settle(&mut self) {
+        let disk = Arc::clone(&self.disk);
+        let account = disk.account();
         account.discard(self.length_path.clone(), None);
         if let Some((path, first)) = self.replaced.take() {
             account.discard(path, Some(first.into_charge()));
         }
-        match (self.take_backing(spool), spool.pool()) {
+        match (self.take_backing(), disk.pool()) {
             (Backing::Mapped(mapped), Some(pool)) => pool.keep(self.path.clone(), mapped, self.bytes),
             (backing, _) => {
                 let mut charge = backing.into_charge();
@@ -178,23 +181,24 @@ impl OpenSegment {
         }
     }
 
-    fn take_backing(&mut self, spool: &Spool) -> Backing {
+    fn take_backing(&mut self) -> Backing {
         let file = Arc::clone(self.backing.file());
-        let none = Backing::Direct { file, charge: Charge::none(spool.account().quota()) };
+        let none = Backing::Direct { file, charge: Charge::none(self.disk.account().quota()) };
         std::mem::replace(&mut self.backing, none)
     }
 
     /// Removes a segment that has no packet.
-    fn remove(&mut self, spool: &Spool) {
-        let charge = self.take_backing(spool).into_charge();
-        spool.account().discard(self.open_path.clone(), Some(charge));
-        spool.account().discard(self.length_path.clone(), None);
+    fn remove(&mut self) {
+        let charge = self.take_backing().into_charge();
+        self.disk.account().discard(self.open_path.clone(), Some(charge));
+        self.disk.account().discard(self.length_path.clone(), None);
     }
 
     /// Leaves it on the disk under its open name, with its length file, for a later start or for `trawl recover`.
-    pub(super) fn leave(mut self, spool: &Spool) -> PathBuf {
-        let account = spool.account();
-        let backing = self.take_backing(spool);
+    pub(super) fn leave(mut self) -> PathBuf {
+        let disk = Arc::clone(&self.disk);
+        let account = disk.account();
+        let backing = self.take_backing();
         if let Some((path, first)) = self.replaced.take() {
             let copy = if self.step == Step::SyncDir { self.path.clone() } else { self.copy_path() };
             account.discard(copy, Some(backing.into_charge()));

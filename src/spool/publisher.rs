@@ -1,4 +1,4 @@
-//! The thread that makes segments durable and visible, so that writers never wait for an fsync. Owns the order of each
+//! One for each directory: the thread that makes its writers' segments durable and visible, so that writers never wait for an fsync. Owns the order of each
 //! stream, when a failure is tried again, and the account of what each stream kept; not the writes themselves.
 //!
 //! A segment that cannot be published holds up its own stream: what follows in it waits. It is tried again with growing
@@ -8,9 +8,10 @@
 //! Invariant: a segment is announced to the merge after it is durable under its name, in the order of its stream; every
 //! segment is announced or told as a hole.
 
+use super::disk::Disk;
 use super::length::Length;
 use super::segment::OpenSegment;
-use super::{Event, Failure, Input, Lost, Segment, Spool, SpoolCapture, StreamId};
+use super::{Event, Failure, Input, Lost, Segment, SpoolCapture, StreamId};
 use crate::block::Heartbeat;
 use crate::limits::{PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN, PUBLISH_RETRY};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -32,6 +33,8 @@ pub(super) enum Command {
     Sync(PathBuf, Arc<File>, Arc<Length>),
     /// Pass on a watermark.
     Watermark(Arc<SpoolCapture>, u16, u64),
+    /// A stream cannot go on while others of its capture do: nothing more comes to the merge.
+    Over(Arc<SpoolCapture>, u16),
     /// The stream is complete; the workers counted this many records and frame bytes in it.
     End(Arc<SpoolCapture>, u16, Lost),
 }
@@ -50,6 +53,8 @@ struct Failing {
 struct Stream {
     kept: Lost,
     unpublished: u32,
+    /// Whether the merge was told that nothing more comes.
+    is_over: bool,
     /// The segment that cannot be published, and the commands behind it.
     waiting: VecDeque<Command>,
     failing: Option<Failing>,
@@ -76,7 +81,7 @@ impl Stream {
 /// The publisher's state.
 #[derive(Debug)]
 pub struct Publisher {
-    spool: Arc<Spool>,
+    disk: Arc<Disk>,
     commands: Receiver<Command>,
     streams: HashMap<StreamId, Stream>,
     /// Time of the first retry of any stream.
@@ -87,12 +92,9 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher and its handle.
     #[must_use]
-    pub fn new(spool: Arc<Spool>, heartbeat: Arc<Heartbeat>) -> (Self, PublisherHandle) {
+    pub fn new(disk: Arc<Disk>, heartbeat: Arc<Heartbeat>) -> (Self, PublisherHandle) {
         let (sender, commands) = unbounded();
-        (
-            Self { spool, commands, streams: HashMap::new(), next_due: None, heartbeat },
-            PublisherHandle(sender),
-        )
+        (Self { disk, commands, streams: HashMap::new(), next_due: None, heartbeat }, PublisherHandle(sender))
     }
 
     /// Runs until every writer is gone and no retry is due.
@@ -110,7 +112,7 @@ impl Publisher {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.heartbeat.beat(0, 0);
-                    self.spool.account().tidy();
+                    self.disk.account().tidy();
                 }
                 Err(RecvTimeoutError::Disconnected) if self.next_due.is_none() => return,
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
@@ -132,6 +134,7 @@ impl Publisher {
             Command::Sync(path, file, length) => return self.sync(path, file, length),
             Command::Publish(capture, queue, _)
             | Command::Watermark(capture, queue, _)
+            | Command::Over(capture, queue)
             | Command::End(capture, queue, _) => (capture.serial, *queue),
         };
         let id = StreamId { serial, queue };
@@ -171,7 +174,11 @@ impl Publisher {
                 Command::Watermark(capture, queue, ns) => {
                     capture.merge.tell(Input::Watermark(usize::from(queue), ns));
                 }
-                Command::End(capture, queue, handed) => return end(&stream, &capture, queue, handed),
+                Command::Over(capture, queue) => {
+                    stream.is_over = true;
+                    capture.merge.tell(Input::End(usize::from(queue)));
+                }
+                Command::End(capture, queue, handed) => return self.end(&stream, &capture, queue, handed),
                 Command::Sync(path, file, length) => self.sync(&path, &file, &length),
             }
         }
@@ -188,7 +195,7 @@ impl Publisher {
         now: Instant,
     ) -> Option<Command> {
         let hole = Input::Hole { queue: usize::from(queue), sequence: u64::from(segment.sequence) };
-        if let Err(error) = segment.publish(&self.spool, &self.heartbeat) {
+        if let Err(error) = segment.publish(&self.heartbeat) {
             let is_first = stream.failing.is_none();
             if stream.waits(now) {
                 if is_first {
@@ -198,12 +205,12 @@ impl Publisher {
                 return Some(Command::Publish(capture, queue, segment));
             }
             let failure = Failure::from_io("cannot publish the segment", &segment.path, &error);
-            let left = segment.leave(&self.spool);
+            let left = segment.leave();
             // A file that was removed from the spool is not said to be there.
             let stays = left.try_exists().unwrap_or(true);
             tracing::error!(segment = %left.display(), %error, stays, "a segment cannot be published and is given up");
             stream.unpublished += u32::from(stays);
-            capture.fail(&failure);
+            capture.fail(self.disk.index(), queue, &failure);
             capture.merge.tell(hole);
             return None;
         }
@@ -229,7 +236,7 @@ impl Publisher {
     /// A timed fsync. One that fails costs nothing while the data is in memory: the writer asks for the next one.
     fn sync(&self, path: &Path, file: &File, length: &Length) {
         let written = length.written();
-        let synced = self.spool.account().files().sync_data(file, path);
+        let synced = self.disk.account().files().sync_data(file, path);
         let outcome = match synced {
             Ok(()) => {
                 self.heartbeat.synced();
@@ -247,16 +254,20 @@ impl Publisher {
         }
         length.answered();
     }
-}
 
-fn end(stream: &Stream, capture: &SpoolCapture, queue: u16, handed: Lost) {
-    let lost = Lost {
-        packets: handed.packets.saturating_sub(stream.kept.packets),
-        frame_bytes: handed.frame_bytes.saturating_sub(stream.kept.frame_bytes),
-    };
-    let (serial, unpublished) = (capture.serial, stream.unpublished);
-    let _engine_gone = capture.events.send(Event::StreamEnded { serial, queue, lost, unpublished });
-    capture.merge.tell(Input::End(usize::from(queue)));
+    fn end(&self, stream: &Stream, capture: &SpoolCapture, queue: u16, handed: Lost) {
+        let lost = Lost {
+            packets: handed.packets.saturating_sub(stream.kept.packets),
+            frame_bytes: handed.frame_bytes.saturating_sub(stream.kept.frame_bytes),
+        };
+        let (serial, unpublished) = (capture.serial, stream.unpublished);
+        let failure = capture.part(self.disk.index()).failure().cloned();
+        let _engine_gone =
+            capture.events.send(Event::StreamEnded { serial, queue, lost, unpublished, failure });
+        if !stream.is_over {
+            capture.merge.tell(Input::End(usize::from(queue)));
+        }
+    }
 }
 
 /// A handle of the publisher, which ends when all handles are gone.

@@ -29,6 +29,8 @@ pub struct Recovery {
     pub freed_bytes: u64,
     /// Open segments that are left as they are: nothing of them is in `streams`.
     pub held: Vec<HeldSegment>,
+    /// Directories of the capture, beside its home, that cannot be read: nothing of them is here.
+    pub unread: Vec<(PathBuf, io::Error)>,
 }
 
 /// An open segment that is left as it is.
@@ -117,6 +119,20 @@ pub fn recover(dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
 }
 
 impl Recovery {
+    /// Adds what was found in another directory of the capture.
+    pub(super) fn join(&mut self, other: Self) {
+        for (queue, segments) in other.streams {
+            let stream = self.streams.entry(queue).or_default();
+            stream.extend(segments);
+            stream.sort_by_key(|segment| segment.sequence);
+        }
+        self.torn.extend(other.torn);
+        self.opened += other.opened;
+        self.freed_bytes += other.freed_bytes;
+        self.held.extend(other.held);
+        self.unread.extend(other.unread);
+    }
+
     /// Publishes an open segment as far as it can be trusted; tries again, because what fails for good costs a segment.
     fn publish(&mut self, open: &Path, to: &Path, snaplen: u32) -> Result<(), Unpublished> {
         let mut tries = 1;

@@ -3,9 +3,10 @@
 //! Invariant: `bytes` is the end of what the worker handed over and the disk has not refused.
 
 use super::backing::Backing;
+use super::disk::Disk;
 use super::length::Length;
 use super::publish::Step;
-use super::{Failure, Piece, Spool};
+use super::{Failure, Piece};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct OpenSegment {
     pub(super) sequence: u32,
+    /// Where it is charged.
+    pub(super) disk: Arc<Disk>,
     pub(super) backing: Backing,
     pub(super) open_path: PathBuf,
     pub(super) path: PathBuf,
@@ -41,17 +44,18 @@ pub struct OpenSegment {
 }
 
 impl OpenSegment {
-    pub(super) fn create(spool: &Spool, dir: &Path, queue: u16, sequence: u32) -> Result<Self, Failure> {
+    pub(super) fn create(disk: &Arc<Disk>, dir: &Path, queue: u16, sequence: u32) -> Result<Self, Failure> {
         let name = format!("q{queue:03}-{sequence:08}.pcap");
         let open_path = dir.join(format!(".{name}.open"));
         let length_path = dir.join(format!(".{name}.len"));
-        let files = spool.account().files();
+        let files = disk.account().files();
         let made = Length::create(files, &length_path)
             .map_err(|e| Failure::from_io("cannot make the segment's length file", &length_path, &e))
-            .and_then(|length| Ok((length, Backing::create(spool, &open_path)?)));
-        let (length, backing) = made.inspect_err(|_| spool.account().discard(length_path.clone(), None))?;
+            .and_then(|length| Ok((length, Backing::create(disk, &open_path)?)));
+        let (length, backing) = made.inspect_err(|_| disk.account().discard(length_path.clone(), None))?;
         Ok(Self {
             sequence,
+            disk: Arc::clone(disk),
             backing,
             path: dir.join(name),
             open_path,

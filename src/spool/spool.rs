@@ -1,25 +1,27 @@
-//! The spool as the rest of the program sees it: its directory, its quota, and the captures that write into it.
+//! The spool as the rest of the program sees it: its directories, and the captures that write into them.
+//!
+//! ```text
+//! queue ─▶ writer ─▶ directory        q mod writers, writer mod directories
+//!                    dirs[0]/CAPTURE  journal, record, segments of some queues
+//!                    dirs[1]/CAPTURE  segments of the others
+//! ```
+//!
+//! A capture is named by its directory in the first one, its *home*. Streams are dealt over the directories, and stay where they
+//! are. What of a capture is written in one directory is a *part*.
 //!
 //! Invariant: a capture is registered before any worker is told of it and forgotten after its last stream ended.
 
-use super::account::Account;
+use super::disk::{Disk, place_in};
 use super::files::Files;
-use super::mapping::Pool;
 use super::recover::{Recovery, recover};
-use super::removal;
-use super::{Cut, Feed, IdentityError, LockError, Quota, Share, SpoolLock};
-use crate::limits::PAGE_BYTES;
-use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use super::{Cut, Failure, IdentityError, LockError, SpoolCapture};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedSender;
-
-/// Below the spool's directory: mapped segments that wait to be used.
-const POOL_DIR: &str = ".pool";
 
 /// How segments are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +39,11 @@ pub enum WriteMode {
 /// What an operator decides about the spool.
 #[derive(Clone, Debug)]
 pub struct SpoolConfig {
-    /// Its directory.
+    /// Its first directory, which also has the captures' journals, the history, and the files of simple captures.
     pub dir: PathBuf,
-    /// The most that it may hold, in bytes.
+    /// The others.
+    pub more_dirs: Vec<PathBuf>,
+    /// The most that each directory may hold, in bytes.
     pub bytes_max: u64,
     /// The most of that for one tenant.
     pub share_bytes_max: u64,
@@ -51,8 +55,15 @@ pub struct SpoolConfig {
     pub write: WriteMode,
     /// The longest time that written bytes wait for an fsync.
     pub fsync_interval: Duration,
-    /// What `Mapped` writes once when it opens, in bytes.
+    /// What `Mapped` writes once into each directory when it opens, in bytes.
     pub pool_bytes: u64,
+}
+
+impl SpoolConfig {
+    /// Every directory, in order.
+    pub fn dirs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.dir).chain(&self.more_dirs).map(PathBuf::as_path)
+    }
 }
 
 /// Why the spool cannot be used.
@@ -84,152 +95,50 @@ pub enum SpoolError {
     Identity(#[from] IdentityError),
 }
 
-/// Why a capture cannot go on writing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// `spool.bytes_max` or the disk is used up.
-    Full(String),
-    /// The disk refused.
-    Io(String),
-}
-
-impl Failure {
-    /// What happened, for people.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        match self {
-            Self::Full(message) | Self::Io(message) => message,
-        }
-    }
-
-    /// Sorts an error of the file system. Customers read it too, so it names the file and not where it lies: the directory is the
-    /// capture's.
-    #[must_use]
-    pub fn from_io(doing: &str, path: &Path, error: &io::Error) -> Self {
-        let name = path.file_name().unwrap_or_default();
-        let message = format!("{doing} {}: {error}", name.display());
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(message),
-            _ => Self::Io(message),
-        }
-    }
-}
-
-/// What workers counted as captured and the spool then could not keep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lost {
-    /// Records.
-    pub packets: u64,
-    /// Their frame bytes.
-    pub frame_bytes: u64,
-}
-
-/// What the spool tells the engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A capture cannot go on; said once per stream.
-    Failed {
-        /// The capture.
-        serial: u64,
-        /// Why.
-        failure: Failure,
-    },
-    /// A stream is complete and everything that it has is published.
-    StreamEnded {
-        /// The capture.
-        serial: u64,
-        /// The stream's queue.
-        queue: u16,
-        /// What is missing from it, what its unpublished segments hold included.
-        lost: Lost,
-        /// Segments that could not be published and stay in the capture's directory.
-        unpublished: u32,
-    },
-}
-
-/// One capture's place in the spool.
-pub struct SpoolCapture {
-    /// Number of the capture in this process's life.
-    pub serial: u64,
-    /// Where its segments lie.
-    pub dir: PathBuf,
-    /// Its live merge.
-    pub merge: Arc<Feed>,
-    /// The engine.
-    pub events: UnboundedSender<Event>,
-    /// Tells the workers at once, so that they count what follows as dropped.
-    pub stop_workers: Box<dyn Fn(&Failure) + Send + Sync>,
-    /// Why nothing more of it is to be written, once it must leave the room to the others: not even what waits in blocks.
-    pub refused: OnceLock<Failure>,
-}
-
-impl std::fmt::Debug for SpoolCapture {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SpoolCapture({}, {})", self.serial, self.dir.display())
-    }
-}
-
-impl SpoolCapture {
-    pub(super) fn fail(&self, failure: &Failure) {
-        (self.stop_workers)(failure);
-        let _engine_gone = self.events.send(Event::Failed { serial: self.serial, failure: failure.clone() });
-    }
-}
-
 /// The captures that are registered.
 pub type Captures = Mutex<HashMap<u64, Arc<SpoolCapture>>>;
+
+/// What a tenant has on the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// In all directories.
+    pub total: u64,
+    /// In the one where it has most.
+    pub most: u64,
+    /// In the one that is fullest.
+    pub on_fullest: u64,
+}
+
+impl Holding {
+    /// In a spool of one directory.
+    #[must_use]
+    pub fn all(bytes: u64) -> Self {
+        Self { total: bytes, most: bytes, on_fullest: bytes }
+    }
+}
 
 /// An open spool.
 #[derive(Debug)]
 pub struct Spool {
-    config: SpoolConfig,
-    account: Arc<Account>,
+    /// One at least.
+    disks: Vec<Arc<Disk>>,
     captures: Captures,
-    pool: Option<Pool>,
-    _lock: SpoolLock,
 }
 
 impl Spool {
     /// Opens the spool, counts what is in it, and finds out how it can be written.
     ///
     /// # Errors
-    /// [`SpoolError`] when the directory cannot be used as the config says.
+    /// [`SpoolError`] when a directory cannot be used as the config says.
     pub fn open(config: SpoolConfig) -> Result<Self, SpoolError> {
         Self::open_with(config, Files::default())
     }
 
-    pub(super) fn open_with(mut config: SpoolConfig, files: Files) -> Result<Self, SpoolError> {
-        let dir = config.dir.clone();
-        let failed = |source| SpoolError::Dir { dir: dir.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(&config.dir).map_err(failed)?;
-        // Before anything is touched: what looks left over may be another process's.
-        let lock = SpoolLock::take(&config.dir)?;
-        match (config.write, probe_direct(&config.dir)) {
-            (WriteMode::Auto, Ok(())) => config.write = WriteMode::Direct,
-            (WriteMode::Auto, Err(_)) => config.write = WriteMode::Mapped,
-            (WriteMode::Direct, Err(source)) => return Err(SpoolError::NoDirect { dir, source }),
-            (WriteMode::Direct, Ok(())) | (WriteMode::Mapped | WriteMode::Discard, _) => {}
-        }
-        removal::finish(&config.dir).map_err(failed)?;
-        let scratch = config.dir.join(POOL_DIR);
-        match fs::remove_dir_all(&scratch) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.map_err(failed)?,
-        }
-        let quota = Arc::new(Quota::new(config.bytes_max, config.share_bytes_max, config.part_bytes));
-        let account = Arc::new(Account::open(&config.dir, quota, files).map_err(failed)?);
-        let mut pool = None;
-        if config.write == WriteMode::Mapped {
-            let bytes = config.segment_bytes.next_multiple_of(PAGE_BYTES as u64);
-            let opened = Pool::open(scratch, bytes, Arc::clone(&account)).map_err(failed)?;
-            for _ in 0..config.pool_bytes / bytes {
-                if !opened.fill().map_err(failed)? {
-                    break;
-                }
-            }
-            pool = Some(opened);
-        }
-        Ok(Self { account, captures: Captures::default(), pool, config, _lock: lock })
+    #[expect(clippy::needless_pass_by_value, reason = "the spool has the config from now on")]
+    pub(super) fn open_with(config: SpoolConfig, files: Files) -> Result<Self, SpoolError> {
+        let open = |(index, dir)| Disk::open(&config, index, dir, files.clone()).map(Arc::new);
+        let disks = config.dirs().enumerate().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { disks, captures: Captures::default() })
     }
 
     /// A small one, for tests.
@@ -239,6 +148,7 @@ impl Spool {
         let (dir, write) = (dir.to_owned(), WriteMode::Auto);
         Self::open(SpoolConfig {
             dir,
+            more_dirs: Vec::new(),
             bytes_max: 1 << 30,
             share_bytes_max: 1 << 30,
             part_bytes: 1 << 30,
@@ -253,91 +163,147 @@ impl Spool {
     /// Charges the files that a test has put below `dir`.
     #[cfg(test)]
     pub(crate) fn count(&self, dir: &Path) {
-        self.account.settle(dir);
+        self.disk_of(dir).account().settle(dir);
     }
 
-    /// What the operator decided, with the way to write resolved.
+    /// What the operator decided of its first directory, with the way to write resolved.
     #[must_use]
     pub fn config(&self) -> &SpoolConfig {
-        &self.config
+        self.home().config()
     }
 
-    /// The host-wide quota.
+    /// Its directories, in order.
     #[must_use]
-    pub fn quota(&self) -> &Quota {
-        self.account.quota()
+    pub fn disks(&self) -> &[Arc<Disk>] {
+        &self.disks
     }
 
-    pub(super) fn account(&self) -> &Account {
-        &self.account
+    /// The first directory.
+    #[must_use]
+    pub fn home(&self) -> &Disk {
+        &self.disks[0]
     }
 
-    /// The file system, for what is kept below the spool's directory.
+    /// The directory that a file lies in; the first if it lies in none.
+    fn disk_of(&self, path: &Path) -> &Disk {
+        self.disks.iter().find(|disk| path.starts_with(disk.dir())).unwrap_or(&self.disks[0])
+    }
+
+    /// Where a capture's segments may lie, by directory; its home first.
+    pub fn places(&self, dir: &Path) -> impl DoubleEndedIterator<Item = (&Disk, PathBuf)> {
+        let home = self.home().dir();
+        self.disks.iter().map(move |disk| (&**disk, place_in(disk.dir(), home, dir)))
+    }
+
+    /// The file system, for what is kept below the spool's first directory.
     pub(crate) fn files(&self) -> &Files {
-        self.account.files()
+        self.home().account().files()
     }
 
-    /// Bytes that hold packets or are about to: mapped segments that wait to be used are on the quota, and not full.
+    /// Bytes on the quotas of all directories.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.disks.iter().map(|disk| disk.quota().used()).sum()
+    }
+
+    /// Bytes that hold packets or are about to, in all directories.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.quota().used().saturating_sub(self.pool.as_ref().map_or(0, Pool::idle_bytes))
+        self.disks.iter().map(|disk| disk.held_bytes()).sum()
+    }
+
+    /// The quotas of all directories.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.disks.iter().map(|disk| disk.quota().bytes_max()).sum()
+    }
+
+    /// The directory that holds most.
+    #[must_use]
+    pub fn fullest(&self) -> &Disk {
+        let fullest = self.disks.iter().rev().max_by_key(|disk| disk.held_bytes());
+        fullest.unwrap_or(&self.disks[0])
+    }
+
+    /// What each tenant has.
+    #[must_use]
+    pub fn holdings(&self) -> BTreeMap<String, Holding> {
+        let fullest = self.fullest().index();
+        let mut holdings = BTreeMap::<String, Holding>::new();
+        for disk in &self.disks {
+            for share in disk.quota().shares() {
+                let (holding, used) = (holdings.entry(share.tenant().to_owned()).or_default(), share.used());
+                holding.total += used;
+                holding.most = holding.most.max(used);
+                if disk.index() == fullest {
+                    holding.on_fullest = used;
+                }
+            }
+        }
+        holdings
+    }
+
+    /// Gives every tenant another share of each directory; see [`super::Quota::set_shares`].
+    pub fn set_shares(&self, share_bytes_max: u64, part_bytes: u64) {
+        self.disks.iter().for_each(|disk| disk.quota().set_shares(share_bytes_max, part_bytes));
     }
 
     /// Whether segments that are freed are written again. They are worth more than a copy of them costs.
     #[must_use]
     pub fn recycles(&self) -> bool {
-        self.pool.is_some()
+        self.disks.iter().any(|disk| disk.pool().is_some())
     }
 
-    pub(super) fn pool(&self) -> Option<&Pool> {
-        self.pool.as_ref()
-    }
-
-    /// Makes a capture's directory a tenant's: what is in it and what is written there is charged to its share.
-    pub fn assign(&self, dir: &Path, share: &Arc<Share>) {
-        self.account.assign(dir, share);
-        if let Some(pool) = &self.pool {
-            pool.assign(dir, share);
-        }
-    }
-
-    /// Whether others have to make room for what is written into `dir`.
-    pub(super) fn owes(&self, dir: &Path) -> bool {
-        self.account.tenant_of(dir).is_some_and(|share| self.quota().owes(&share))
+    /// Makes a capture's directories a tenant's: what is in them and what is written there is charged to its shares.
+    pub fn assign(&self, dir: &Path, tenant: &str) {
+        self.places(dir).for_each(|(disk, place)| disk.assign(&place, tenant));
     }
 
     /// Charges what each tenant has of simple captures' files, by name, and nothing for those that are not named.
     pub fn set_simple(&self, held: &HashMap<String, u64>) {
-        self.account.set_simple(held);
+        self.home().account().set_simple(held);
     }
 
-    /// Bytes of published and left segments below `dir`.
+    /// Bytes of published and left segments of a capture.
     #[must_use]
     pub fn bytes_below(&self, dir: &Path) -> u64 {
-        self.account.bytes_below(dir) + self.pool.as_ref().map_or(0, |pool| pool.bytes_below(dir))
+        self.places(dir).map(|(disk, place)| disk.bytes_below(&place)).sum()
     }
 
-    /// As [`Spool::bytes_below`]; nothing once the directory is gone.
+    /// As [`Spool::bytes_below`]; nothing of a directory that is gone.
     #[must_use]
     pub fn bytes_left(&self, dir: &Path) -> u64 {
-        if dir.try_exists().is_ok_and(|is_there| !is_there) { 0 } else { self.bytes_below(dir) }
+        let left = |(disk, place): (&Disk, PathBuf)| {
+            if place.try_exists().is_ok_and(|is_there| !is_there) { 0 } else { disk.bytes_below(&place) }
+        };
+        self.places(dir).map(left).sum()
     }
 
-    /// Makes a capture's directory and lets writers find it.
+    /// Makes a capture's directories and lets writers find it. One that cannot be made costs the streams that would be written
+    /// there; the home must be had.
     ///
     /// # Errors
-    /// When the directory cannot be made.
-    pub fn register(&self, capture: SpoolCapture) -> io::Result<()> {
-        // Not those above it: where the spool's disk is gone, nothing is begun in its place.
-        match DirBuilder::new().mode(0o700).create(&capture.dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made?,
+    /// When the home cannot be made.
+    pub fn register(&self, mut capture: SpoolCapture) -> io::Result<()> {
+        make_dir(&capture.dir)?;
+        let mut synced = vec![Arc::clone(&self.disks[0])];
+        capture.spread(&self.disks);
+        for part in capture.parts().skip(1) {
+            match make_dir(part.dir()) {
+                Ok(()) => synced.push(Arc::clone(part.disk())),
+                Err(error) => part.cannot_begin(&error),
+            }
         }
         self.captures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(capture.serial, Arc::new(capture));
-        File::open(&self.config.dir)?.sync_all()
+        for disk in &synced[1..] {
+            if let Err(error) = File::open(disk.dir()).and_then(|dir| dir.sync_all()) {
+                tracing::warn!(dir = %disk.dir().display(), %error, "a capture's directory may not be durable yet");
+            }
+        }
+        File::open(self.home().dir())?.sync_all()
     }
 
     /// A registered capture.
@@ -353,64 +319,71 @@ impl Spool {
         }
     }
 
-    /// Ends a registration. Its directory is removed if it has no segment: what could not be delivered stays.
+    /// Ends a registration. Its directories are removed if they have no segment: what could not be delivered stays.
     pub fn forget(&self, serial: u64) {
         let capture = self.captures.lock().unwrap_or_else(PoisonError::into_inner).remove(&serial);
         let Some(capture) = capture else { return };
-        if fs::remove_dir(&capture.dir).is_err_and(|e| e.kind() == io::ErrorKind::DirectoryNotEmpty) {
-            self.remove_strays(&capture.dir);
-            let _not_empty = fs::remove_dir(&capture.dir);
-        }
-    }
-
-    /// Removes length files and copies whose segments are gone. No segment of `dir` may be on its way.
-    pub fn remove_strays(&self, dir: &Path) {
-        for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            // Others have copies of other files there.
-            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-            let is_stray = name.ends_with(b".pcap.len") || name.ends_with(b".pcap.copy");
-            // What cannot be looked at stays: a length file decides what of its segment is believed.
-            if is_stray && path.with_extension("open").try_exists().is_ok_and(|is_open| !is_open) {
-                let _still_there = fs::remove_file(&path);
+        // The home last: it is what a start looks for.
+        for part in capture.parts().rev() {
+            if fs::remove_dir(part.dir()).is_err_and(|e| e.kind() == io::ErrorKind::DirectoryNotEmpty) {
+                remove_strays(part.dir());
+                let _not_empty = fs::remove_dir(part.dir());
             }
         }
     }
 
-    /// Removes a capture's directory with everything in it, and releases what that held. `false`: it stays, because it has
-    /// segments that were never published. Slow (disk): not for async tasks.
+    /// Removes length files and copies whose segments are gone. No segment of the capture may be on its way.
+    pub fn remove_strays(&self, dir: &Path) {
+        self.places(dir).for_each(|(_, place)| remove_strays(&place));
+    }
+
+    /// Removes a capture's directories with everything in them, and releases what they held. `false`: they stay, because they
+    /// have segments that were never published. Slow (disk): not for async tasks.
     ///
     /// # Errors
     /// When the file system refuses; what is gone is released all the same.
     pub fn remove_capture_dir(&self, dir: &Path) -> io::Result<bool> {
-        if has_open_segments(dir)? {
-            return Ok(false);
+        for (_, place) in self.places(dir) {
+            if has_open_segments(&place)? {
+                return Ok(false);
+            }
         }
         self.discard_capture_dir(dir).map(|()| true)
     }
 
-    /// Removes a capture's directory with everything in it, also what was never published. No stream of it may be open.
+    /// Removes a capture's directories with everything in them, also what was never published. No stream of it may be open.
     /// Slow (disk): not for async tasks.
     ///
     /// # Errors
     /// When the file system refuses; what is gone is released all the same.
     pub fn discard_capture_dir(&self, dir: &Path) -> io::Result<()> {
-        let removed = removal::remove_dir(dir);
-        for (path, charge) in self.pool.iter().flat_map(|pool| pool.let_go(dir)) {
-            self.account.keep(path, charge);
+        // The home last, and also if another one refuses: what is full must be freed although a disk is gone.
+        let (mut places, mut removed) = (self.places(dir).rev().peekable(), Ok(()));
+        while let Some((disk, place)) = places.next() {
+            let discarded = disk.discard(&place);
+            removed = removed.and(discarded);
         }
-        self.account.settle(dir);
-        self.account.settle(&removal::renamed(dir));
         removed
     }
 
-    /// Cuts and publishes what a dead process left in `dir`; see [`Recovery`]. Slow (disk): not for async tasks.
+    /// Cuts and publishes what a dead process left of a capture; see [`Recovery`]. Slow (disk): not for async tasks.
     ///
     /// # Errors
-    /// When the file system refuses; a second try finds the same.
+    /// When the file system refuses its home; a second try finds the same.
     pub fn recover(&self, dir: &Path, snaplen: u32, cuts: &[Cut]) -> io::Result<Recovery> {
-        let recovered = recover(dir, snaplen, cuts);
-        self.account.settle(dir);
-        recovered
+        let mut all = Recovery::default();
+        for (disk, place) in self.places(dir) {
+            let recovered = recover(&place, snaplen, cuts);
+            disk.account().settle(&place);
+            match recovered {
+                Ok(found) => all.join(found),
+                Err(error) if disk.index() == 0 => return Err(error),
+                // It had no stream there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => all.unread.push((place, error)),
+            }
+        }
+        Ok(all)
     }
 
     /// Frees a published segment whose packets are in the bucket. Slow (disk): not for async tasks.
@@ -418,14 +391,7 @@ impl Spool {
     /// # Errors
     /// When the file system refuses.
     pub fn free(&self, path: &Path) -> io::Result<()> {
-        if let Some(pool) = &self.pool
-            && pool.recycle(path)?
-        {
-            return Ok(());
-        }
-        self.files().remove(path)?;
-        drop(self.account.take(path));
-        Ok(())
+        self.disk_of(path).free(path)
     }
 
     /// Moves a published segment to where it is on somebody else's account; it must be on the same file system. Slow (disk).
@@ -433,9 +399,30 @@ impl Spool {
     /// # Errors
     /// When the file system refuses; it is then where it was.
     pub fn hand_over(&self, path: &Path, to: &Path) -> io::Result<()> {
-        self.files().rename(path, to)?;
-        drop(self.account.take(path));
+        let account = self.disk_of(path).account();
+        account.files().rename(path, to)?;
+        drop(account.take(path));
         Ok(())
+    }
+}
+
+/// Not those above it: where the spool's disk is gone, nothing is begun in its place.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+fn remove_strays(dir: &Path) {
+    for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        // Others have copies of other files there.
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let is_stray = name.ends_with(b".pcap.len") || name.ends_with(b".pcap.copy");
+        // What cannot be looked at stays: a length file decides what of its segment is believed.
+        if is_stray && path.with_extension("open").try_exists().is_ok_and(|is_open| !is_open) {
+            let _still_there = fs::remove_file(&path);
+        }
     }
 }
 
@@ -450,18 +437,4 @@ fn has_open_segments(dir: &Path) -> io::Result<bool> {
         }
     }
     Ok(false)
-}
-
-fn probe_direct(dir: &Path) -> io::Result<()> {
-    let path = dir.join(".probe");
-    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(&path);
-    let _gone_either_way = fs::remove_file(&path);
-    opened.map(drop)
 }

@@ -1,5 +1,8 @@
 //! Writer, publisher and spool together on real files, with calls that fail and time as an argument.
 
+#[path = "disks_tests.rs"]
+mod disks;
+
 use super::files::{Call, Files};
 use super::*;
 use crate::block::{Arena, Attempt, Block, Heartbeat, Hugepages, WorkerEnd, lane};
@@ -9,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -30,9 +33,10 @@ struct Rig {
     _dir: TempDir,
     spool: Arc<Spool>,
     files: Files,
-    writer: Writer,
-    publisher: Publisher,
-    worker: WorkerEnd<Message>,
+    /// One for each directory.
+    writers: Vec<Writer>,
+    publishers: Vec<Publisher>,
+    workers: Vec<WorkerEnd<Message>>,
     blocks: Vec<Block>,
     now: Instant,
     ns: u64,
@@ -49,20 +53,29 @@ struct Told {
     inputs: Receiver<Input>,
     events: mpsc::UnboundedReceiver<Event>,
     streams: BTreeMap<usize, Vec<Input>>,
+    /// Queues of which nothing more comes.
+    over: Vec<usize>,
     failed: usize,
+    streams_failed: Vec<(u16, Failure)>,
     ended: Vec<(u16, Lost, u32)>,
 }
 
 impl Told {
     fn listen(&mut self) {
         for input in self.inputs.try_iter() {
-            if let Input::Segment(queue, _) | Input::Hole { queue, .. } = &input {
-                self.streams.entry(*queue).or_default().push(input);
+            match &input {
+                Input::Segment(queue, _) | Input::Hole { queue, .. } => {
+                    assert!(!self.over.contains(queue), "{input:?} behind the stream's end");
+                    self.streams.entry(*queue).or_default().push(input);
+                }
+                Input::End(queue) => self.over.push(*queue),
+                _ => {}
             }
         }
         while let Ok(event) = self.events.try_recv() {
             match event {
                 Event::Failed { .. } => self.failed += 1,
+                Event::StreamFailed { queue, failure, .. } => self.streams_failed.push((queue, failure)),
                 Event::StreamEnded { queue, lost, unpublished, .. } => {
                     self.ended.push((queue, lost, unpublished))
                 }
@@ -90,10 +103,16 @@ impl Told {
 
 impl Rig {
     fn new(write: WriteMode, bytes_max: u64) -> Self {
+        Self::of(write, bytes_max, 1)
+    }
+
+    /// With so many directories.
+    fn of(write: WriteMode, bytes_max: u64, dirs: usize) -> Self {
         let dir = TempDir::new().unwrap();
         let files = Files::default();
         let config = SpoolConfig {
             dir: dir.path().join("spool"),
+            more_dirs: (1..dirs).map(|n| dir.path().join(format!("spool{n}"))).collect(),
             bytes_max,
             share_bytes_max: u64::MAX,
             part_bytes: u64::MAX,
@@ -104,12 +123,23 @@ impl Rig {
         };
         let spool = Arc::new(Spool::open_with(config, files.clone()).unwrap());
         let (blocks, _) = Arena::map(12, Hugepages::Never).unwrap();
-        let (worker, end) = lane(12, 64);
         let heartbeat = || Arc::new(Heartbeat::new("test", 0));
-        let (publisher, handle) = Publisher::new(Arc::clone(&spool), heartbeat());
-        let writer = Writer::new(Arc::clone(&spool), handle, vec![end], heartbeat());
-        let (now, ns) = (Instant::now(), 1_800_000_000_000_000_000);
-        Self { _dir: dir, spool, files, writer, publisher, worker, blocks, now, ns, open: BTreeMap::new() }
+        let (mut writers, mut publishers, mut workers) = (Vec::new(), Vec::new(), Vec::new());
+        for disk in spool.disks() {
+            let (worker, end) = lane(12, 64);
+            let (publisher, handle) = Publisher::new(Arc::clone(disk), heartbeat());
+            writers.push(Writer::new(Arc::clone(&spool), Arc::clone(disk), handle, vec![end], heartbeat()));
+            publishers.push(publisher);
+            workers.push(worker);
+        }
+        let (now, ns, open) = (Instant::now(), 1_800_000_000_000_000_000, BTreeMap::new());
+        Self { _dir: dir, spool, files, writers, publishers, workers, blocks, now, ns, open }
+    }
+
+    /// The lane of a queue, as workers choose it.
+    fn worker(&mut self, queue: u16) -> &mut WorkerEnd<Message> {
+        let at = usize::from(queue) % self.workers.len();
+        &mut self.workers[at]
     }
 
     fn register(&self, serial: u64, queues: usize) -> Told {
@@ -117,23 +147,18 @@ impl Rig {
         let feed = Arc::new(Feed::new(queues));
         let (events, told) = mpsc::unbounded_channel();
         let inputs = feed.listen();
-        self.spool
-            .register(SpoolCapture {
-                serial,
-                dir: dir.clone(),
-                merge: feed,
-                events,
-                stop_workers: Box::new(|_| ()),
-                refused: OnceLock::new(),
-            })
-            .unwrap();
-        Told { dir, inputs, events: told, streams: BTreeMap::new(), failed: 0, ended: Vec::new() }
+        let capture = SpoolCapture::new(serial, dir.clone(), queues, feed, events, Box::new(|_| ()));
+        self.spool.register(capture).unwrap();
+        let (streams, over, streams_failed, ended) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
+        Told { dir, inputs, events: told, streams, over, failed: 0, streams_failed, ended }
     }
 
     /// Sends a segment, or the beginning of one, of so many packets.
     fn send(&mut self, serial: u64, queue: u16, sequence: u32, packets: u32, closes: Closes) {
-        while let Some(block) = self.worker.take_back() {
-            self.blocks.push(block);
+        for worker in &mut self.workers {
+            while let Some(block) = worker.take_back() {
+                self.blocks.push(block);
+            }
         }
         let mut block = self.blocks.pop().unwrap();
         let id = StreamId { serial, queue };
@@ -159,21 +184,25 @@ impl Rig {
         if closes == Closes::Nothing {
             self.open.insert(id, (bytes, first_ns));
         }
-        self.worker.send(Message::Data(id, piece)).unwrap();
+        self.worker(queue).send(Message::Data(id, piece)).unwrap();
     }
 
     fn end(&mut self, serial: u64, queue: u16) {
-        self.worker.send(Message::End(StreamId { serial, queue })).unwrap();
+        self.worker(queue).send(Message::End(StreamId { serial, queue })).unwrap();
     }
 
     /// Lets the threads work at the present moment until neither has anything to do.
     fn settle(&mut self) {
         loop {
-            while self.writer.turn(self.now) || self.writer.disk().in_flight() > 0 {}
-            self.publisher.take_all(self.now);
-            self.publisher.retry(self.now);
-            self.spool.account().tidy();
-            if !self.writer.turn(self.now) {
+            for writer in &mut self.writers {
+                while writer.turn(self.now) || writer.writes().in_flight() > 0 {}
+            }
+            for publisher in &mut self.publishers {
+                publisher.take_all(self.now);
+                publisher.retry(self.now);
+            }
+            self.spool.disks().iter().for_each(|disk| disk.account().tidy());
+            if !self.writers.iter_mut().any(|writer| writer.turn(self.now)) {
                 break;
             }
         }
@@ -195,7 +224,9 @@ impl Rig {
 
     /// What is charged is what is there.
     fn assert_accounted(&self) {
-        assert_eq!(self.spool.quota().used(), charged_below(&self.spool.config().dir));
+        for disk in self.spool.disks() {
+            assert_eq!(disk.quota().used(), charged_below(disk.dir()), "{}", disk.dir().display());
+        }
     }
 }
 
@@ -357,14 +388,8 @@ fn nothing_is_begun_where_a_spool_was_that_is_away() {
         let rig = Rig::new(write, 1 << 30);
         let (dir, away) = (rig.spool.config().dir.clone(), rig.spool.config().dir.with_extension("away"));
         std::fs::rename(&dir, &away).unwrap();
-        let capture = SpoolCapture {
-            serial: 1,
-            dir: dir.join("capture"),
-            merge: Arc::new(Feed::new(1)),
-            events: mpsc::unbounded_channel().0,
-            stop_workers: Box::new(|_| ()),
-            refused: OnceLock::new(),
-        };
+        let (feed, events) = (Arc::new(Feed::new(1)), mpsc::unbounded_channel().0);
+        let capture = SpoolCapture::new(1, dir.join("capture"), 1, feed, events, Box::new(|_| ()));
         assert_eq!(rig.spool.register(capture).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(!dir.exists());
         std::fs::rename(&away, &dir).unwrap();
@@ -451,24 +476,24 @@ fn after_a_failed_fsync_a_mapped_segment_is_published_from_a_synced_copy() {
 fn a_timed_fsync_comes_again_when_the_writes_in_flight_have_landed() {
     let mut rig = Rig::new(WriteMode::Direct, 1 << 30);
     let told = rig.register(1, 1);
-    rig.writer.disk().pause(true);
+    rig.writers[0].writes().pause(true);
     rig.send(1, 0, 0, 50, Closes::Nothing);
     let durable = || super::length::trusted_after_power_cut(&told.dir.join(".q000-00000000.pcap.len"));
     for _ in 0..30 {
         rig.now += FSYNC / 10;
-        rig.writer.turn(rig.now);
-        rig.publisher.take_all(rig.now);
+        rig.writers[0].turn(rig.now);
+        rig.publishers[0].take_all(rig.now);
     }
     assert_eq!(durable(), 0, "the disk stands still");
-    rig.writer.disk().pause(false);
-    while rig.writer.disk().in_flight() > 0 {
-        rig.writer.turn(rig.now);
+    rig.writers[0].writes().pause(false);
+    while rig.writers[0].writes().in_flight() > 0 {
+        rig.writers[0].turn(rig.now);
     }
     let landed = rig.now;
     while durable() == 0 {
         rig.now += FSYNC / 10;
-        rig.writer.turn(rig.now);
-        rig.publisher.take_all(rig.now);
+        rig.writers[0].turn(rig.now);
+        rig.publishers[0].take_all(rig.now);
         assert!(rig.now <= landed + FSYNC + FSYNC / 4, "not durable within the interval");
     }
     assert_eq!(durable(), 24 + 50 * 116);
@@ -504,8 +529,8 @@ fn a_segment_of_which_nothing_could_be_written_is_a_hole_and_leaves_no_file() {
             // The worker's counts say nothing of what the file has.
             rig.send(1, 0, 0, 0, Closes::Segment);
         } else {
-            rig.writer
-                .disk()
+            rig.writers[0]
+                .writes()
                 .fail(|attempt| matches!(attempt, Attempt::Ring(_) | Attempt::Plain(_)).then_some(EIO));
             rig.send(1, 0, 0, 50, Closes::Segment);
         }
@@ -533,7 +558,7 @@ fn a_full_quota_leaves_no_file_behind() {
         }
         rig.spool.forget(1);
         assert!(!told.dir.exists(), "{:?}", names(&told.dir));
-        assert_eq!(rig.spool.quota().used(), 0);
+        assert_eq!(rig.spool.home().quota().used(), 0);
     });
 }
 
@@ -547,9 +572,9 @@ fn what_a_directory_held_is_released_with_it() {
         }
         rig.end(1, 0);
         rig.until_ended(&mut told, 1);
-        assert!(rig.spool.quota().used() > 0);
+        assert!(rig.spool.home().quota().used() > 0);
         assert!(rig.spool.remove_capture_dir(&told.dir).unwrap());
-        assert_eq!(rig.spool.quota().used(), 0, "{write:?}");
+        assert_eq!(rig.spool.home().quota().used(), 0, "{write:?}");
         assert!(rig.spool.remove_capture_dir(&told.dir).unwrap(), "what is gone is gone");
     });
 }

@@ -1,13 +1,14 @@
 //! One writer thread: takes pieces from its lanes and brings them to the disk, several writes in flight. Owns the open
-//! segments of its streams; publishing is the publisher's.
+//! segments of its streams, all in one directory of the spool; publishing is the publisher's.
 //!
 //! A segment that cannot be opened or allocated is tried again for [`WRITE_RETRY`] while its pieces wait; on a full disk or at
 //! the quota for [`FULL_RETRY`], or [`OWED_RETRY`] where others have to make room.
 //!
-//! Invariant: an error ends one capture's writing with a reason; the thread goes on, and every block goes back to the
+//! Invariant: an error ends the writing of one capture in this directory, with a reason; the thread goes on, and every block goes back to the
 //! worker it came from.
 
 use super::backing::Backing;
+use super::disk::Disk;
 use super::publisher::{Command, PublisherHandle};
 use super::segment::OpenSegment;
 use super::{Closes, Failure, Lost, Message, Piece, Spool, SpoolCapture, StreamId, WriteMode};
@@ -42,6 +43,8 @@ struct Stream {
     segments: VecDeque<OpenSegment>,
     handed: Lost,
     failed: bool,
+    /// Whether the merge hears that nothing more comes, because its capture goes on without it.
+    over: bool,
     ended: bool,
     /// Pieces for which no segment could be opened or allocated, with their lanes.
     waiting: VecDeque<(usize, Piece)>,
@@ -49,12 +52,22 @@ struct Stream {
     again: Option<(Instant, Instant)>,
 }
 
+impl Stream {
+    /// Whether others have to make room for what a writer of directory `disk` writes of it.
+    fn owes(&self, disk: usize) -> bool {
+        let part = self.capture.part(disk);
+        part.disk().owes(part.dir())
+    }
+}
+
 /// A writer thread's state.
 pub struct Writer {
     spool: Arc<Spool>,
+    /// Its directory.
+    disk: Arc<Disk>,
     publisher: PublisherHandle,
     lanes: Vec<WriterEnd<Message>>,
-    disk: DiskQueue<Tag>,
+    writes: DiskQueue<Tag>,
     streams: HashMap<StreamId, Stream>,
     synced: Instant,
     /// Streams whose pieces wait.
@@ -66,21 +79,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer that serves these lanes.
+    /// A writer that serves these lanes, and writes into directory `disk` of the spool, as does the publisher.
     #[must_use]
     pub fn new(
         spool: Arc<Spool>,
+        disk: Arc<Disk>,
         publisher: PublisherHandle,
         lanes: Vec<WriterEnd<Message>>,
         heartbeat: Arc<Heartbeat>,
     ) -> Self {
-        let disk = DiskQueue::new(WRITES_IN_FLIGHT);
-        let discards = spool.config().write == WriteMode::Discard;
+        let writes = DiskQueue::new(WRITES_IN_FLIGHT);
+        let discards = disk.config().write == WriteMode::Discard;
         Self {
             spool,
+            disk,
             publisher,
             lanes,
-            disk,
+            writes,
             streams: HashMap::new(),
             synced: Instant::now(),
             stuck: 0,
@@ -100,13 +115,13 @@ impl Writer {
     }
 
     fn is_over(&self) -> bool {
-        self.stuck == 0 && self.disk.in_flight() == 0 && self.lanes.iter().all(WriterEnd::is_drained)
+        self.stuck == 0 && self.writes.in_flight() == 0 && self.lanes.iter().all(WriterEnd::is_drained)
     }
 
     /// Takes what waits in the lanes, and what the disk has done. Whether there was anything.
     pub(super) fn turn(&mut self, now: Instant) -> bool {
         let mut busy = false;
-        self.heartbeat.beat(self.lanes.iter().map(WriterEnd::waiting).sum(), self.disk.in_flight());
+        self.heartbeat.beat(self.lanes.iter().map(WriterEnd::waiting).sum(), self.writes.in_flight());
         for lane in 0..self.lanes.len() {
             for _ in 0..LANE_TURN {
                 let Some(message) = self.lanes[lane].receive() else { break };
@@ -115,7 +130,7 @@ impl Writer {
                 busy = true;
             }
         }
-        while let Some((write, result)) = self.disk.finished(false) {
+        while let Some((write, result)) = self.writes.finished(false) {
             self.written(write, result);
             busy = true;
         }
@@ -126,8 +141,8 @@ impl Writer {
     }
 
     #[cfg(test)]
-    pub(super) fn disk(&mut self) -> &mut DiskQueue<Tag> {
-        &mut self.disk
+    pub(super) fn writes(&mut self) -> &mut DiskQueue<Tag> {
+        &mut self.writes
     }
 
     fn take(&mut self, lane: usize, message: Message, now: Instant) {
@@ -137,6 +152,7 @@ impl Writer {
                 if let Some(stream) = self.stream(id)
                     && stream.segments.is_empty()
                     && stream.waiting.is_empty()
+                    && !stream.over
                 {
                     let capture = Arc::clone(&stream.capture);
                     self.publisher.send(Command::Watermark(capture, id.queue, ns));
@@ -161,6 +177,7 @@ impl Writer {
                 segments: VecDeque::new(),
                 handed: Lost::default(),
                 failed: false,
+                over: false,
                 ended: false,
                 waiting: VecDeque::new(),
                 again: None,
@@ -171,7 +188,7 @@ impl Writer {
     }
 
     fn data(&mut self, lane: usize, id: StreamId, piece: Piece, now: Instant) {
-        let discards = self.discards;
+        let (discards, disk) = (self.discards, self.disk.index());
         let Some(stream) = self.stream(id) else {
             self.lanes[lane].give_back(piece.block);
             return;
@@ -182,7 +199,7 @@ impl Writer {
             self.lanes[lane].give_back(piece.block);
             return;
         }
-        if let Some(failure) = stream.capture.refused.get().cloned() {
+        if let Some(failure) = stream.capture.refusal(disk).cloned() {
             self.lanes[lane].give_back(piece.block);
             self.fail(id, &failure);
             self.publish_closed(id);
@@ -205,7 +222,7 @@ impl Writer {
             .and_then(|s| s.segments.back())
             .is_some_and(|s| s.tail_open && !s.is_settled())
         {
-            if let Some((write, result)) = self.disk.finished(true) {
+            if let Some((write, result)) = self.writes.finished(true) {
                 self.written(write, result);
             }
         }
@@ -214,7 +231,7 @@ impl Writer {
         let (since, _) = stream.again.unwrap_or((now, now));
         let tried = now.saturating_duration_since(since);
         let patience = match failure {
-            Failure::Full(_) if self.spool.owes(&stream.capture.dir) => OWED_RETRY,
+            Failure::Full(_) if stream.owes(self.disk.index()) => OWED_RETRY,
             Failure::Full(_) => FULL_RETRY,
             _ => WRITE_RETRY,
         };
@@ -268,7 +285,8 @@ impl Writer {
             return Ok(());
         };
         if stream.segments.back().is_none_or(|s| s.closed) {
-            match OpenSegment::create(&self.spool, &stream.capture.dir, id.queue, piece.sequence) {
+            let part = stream.capture.part(self.disk.index());
+            match OpenSegment::create(part.disk(), part.dir(), id.queue, piece.sequence) {
                 Ok(segment) => stream.segments.push_back(segment),
                 Err(failure) => return Err((piece, failure)),
             }
@@ -277,7 +295,7 @@ impl Writer {
         let used = piece.bytes as usize;
         let whole = used.next_multiple_of(PAGE_BYTES);
         if let Err(failure) =
-            segment.backing.reach(&self.spool, &segment.open_path, piece.offset + whole as u64)
+            segment.backing.reach(&segment.disk, &segment.open_path, piece.offset + whole as u64)
         {
             return Err((piece, failure));
         }
@@ -294,7 +312,13 @@ impl Writer {
             Backing::Direct { file, .. } => {
                 let tag = Tag { lane, stream: id, sequence: segment.sequence };
                 let file = Arc::clone(file);
-                self.disk.start(Write { file, block: piece.block, bytes: whole, offset: piece.offset, tag });
+                self.writes.start(Write {
+                    file,
+                    block: piece.block,
+                    bytes: whole,
+                    offset: piece.offset,
+                    tag,
+                });
             }
             Backing::Mapped(mapped) => match mapped.write(piece.offset, &piece.block.bytes()[..used]) {
                 Ok(()) => {
@@ -338,7 +362,7 @@ impl Writer {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !stream.failed {
             stream.failed = true;
-            stream.capture.fail(failure);
+            stream.capture.fail(self.disk.index(), id.queue, failure);
         }
         if let Some(last) = stream.segments.back_mut()
             && !last.closed
@@ -365,7 +389,13 @@ impl Writer {
                 ));
             }
         }
-        if stream.ended && stream.segments.is_empty() && stream.waiting.is_empty() {
+        // Those that go on would wait for it in the merge.
+        let is_done = stream.segments.is_empty() && stream.waiting.is_empty();
+        if stream.failed && !stream.over && is_done && stream.capture.is_spread() {
+            stream.over = true;
+            self.publisher.send(Command::Over(Arc::clone(&stream.capture), id.queue));
+        }
+        if stream.ended && is_done {
             self.publisher.send(Command::End(Arc::clone(&stream.capture), id.queue, stream.handed));
             self.streams.remove(&id);
         }
@@ -374,24 +404,24 @@ impl Writer {
     /// Tells whether there is an io_uring, in the log once for each change, and now and then tries to get one that was refused.
     fn look_after_ring(&mut self, now: Instant) {
         if self.ring.is_some_and(|(has_ring, looked)| {
-            has_ring == self.disk.is_asynchronous() && now.saturating_duration_since(looked) < RING_LOOK
+            has_ring == self.writes.is_asynchronous() && now.saturating_duration_since(looked) < RING_LOOK
         }) {
             return;
         }
         let (had_ring, writer) = (self.ring.map(|(had_ring, _)| had_ring), self.heartbeat.name());
-        match (had_ring, self.disk.renew()) {
+        match (had_ring, self.writes.renew()) {
             (None | Some(true), Err(error)) => tracing::warn!(
                 writer, %error, "a writer has no io_uring: it writes one block at a time, at about half the rate, and tries again"
             ),
             (Some(false), Ok(())) => tracing::info!(writer, "a writer has io_uring again"),
             _ => {}
         }
-        self.ring = Some((self.disk.is_asynchronous(), now));
-        self.heartbeat.ring(self.disk.is_asynchronous());
+        self.ring = Some((self.writes.is_asynchronous(), now));
+        self.heartbeat.ring(self.writes.is_asynchronous());
     }
 
     fn sync_by_time(&mut self, now: Instant) {
-        let interval = self.spool.config().fsync_interval;
+        let interval = self.disk.config().fsync_interval;
         if now.saturating_duration_since(self.synced) < interval / 4 {
             return;
         }

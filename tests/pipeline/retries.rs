@@ -74,9 +74,9 @@ async fn an_upload_that_is_given_up_keeps_its_packets_and_can_be_recovered_witho
     job.ledger.check().unwrap();
 
     let out = rig.simple_dir().join("out");
-    let found = captures(&rig.spool()).unwrap();
+    let found = captures(&[rig.spool()]).unwrap();
     assert_eq!(found.len(), 1);
-    let left = Orphan::look(found[0].0.clone(), &found[0].1).unwrap();
+    let left = Orphan::look(found[0].0.clone(), found[0].1.clone()).unwrap();
     assert_eq!((left.summary.packets, left.summary.notes.as_slice()), (5_000, &[][..]));
     let manifest = left.deliver(&FileStore::new(out.clone())).await.unwrap().unwrap();
     assert!(manifest.recovered && manifest.complete, "{manifest:?}");
@@ -86,6 +86,6 @@ async fn an_upload_that_is_given_up_keeps_its_packets_and_can_be_recovered_witho
     assert_eq!(Manifest::parse(&kept).unwrap(), manifest);
     let delivered = Job { objects: manifest.objects.clone(), ledger: manifest.ledger, ..job };
     assert_eq!(verify(&out, &delivered).packets, 5_000);
-    assert!(left.remove().unwrap() && captures(&rig.spool()).unwrap().is_empty());
+    assert!(left.remove().unwrap() && captures(&[rig.spool()]).unwrap().is_empty());
     rig.stop().await;
 }

@@ -239,6 +239,8 @@ pub struct Options {
     pub write: WriteMode,
     pub bytes_max: u64,
     pub segment_bytes: u64,
+    /// Directories of the spool: `spool`, `spool1` and so on, each with a writer.
+    pub dirs: usize,
     pub history: Option<HistoryConfig>,
     pub simple_sample: Option<Sample>,
     pub upload_retention: Duration,
@@ -258,6 +260,7 @@ impl Default for Options {
             write: WriteMode::Auto,
             bytes_max: 8 << 30,
             segment_bytes: 4 << 20,
+            dirs: 1,
             history: None,
             simple_sample: None,
             upload_retention: Duration::from_secs(3600),
@@ -276,6 +279,7 @@ impl Options {
     fn spool(&self, dir: &Path) -> SpoolConfig {
         SpoolConfig {
             dir: dir.to_owned(),
+            more_dirs: (1..self.dirs).map(|n| dir.with_file_name(format!("spool{n}"))).collect(),
             bytes_max: self.bytes_max,
             share_bytes_max: u64::MAX,
             part_bytes: u64::MAX,
@@ -315,7 +319,7 @@ impl Host {
             worker_cores: vec![1],
             worker_nodes: Vec::new(),
             queue_workers: Vec::new(),
-            writer_cores: vec![0],
+            writer_cores: vec![0; options.dirs],
             blocks: 64,
             accounts: 0,
             hugepages: Hugepages::Never,

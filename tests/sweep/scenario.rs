@@ -119,7 +119,7 @@ async fn end(host: Host, facts: &mut Facts) {
     {
         facts.complaints.push(format!("the history is not taken in: {error}"));
     }
-    facts.quota_bytes = Some(spool.quota().used());
+    facts.quota_bytes = Some(spool.used_bytes());
 }
 
 struct Scene<'a> {

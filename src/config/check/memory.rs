@@ -96,11 +96,12 @@ fn arena_bytes(plan: &Plan, host: &Host) -> u64 {
 /// What this config takes of memory at most: for what, how many bytes, and which key says so.
 #[must_use]
 pub fn memory_rows(plan: &Plan, host: &Host, is_mapped: bool) -> [(&'static str, u64, &'static str); 6] {
+    let pools = plan.spool.pool_bytes * plan.spool.dirs().count() as u64;
     [
         ("dpdk", dpdk_bytes(plan, host), "dpdk.eal, port.mbufs"),
         ("rings of interfaces", rings_bytes(&plan.ports), "port.device ring_mib="),
         ("blocks", plan.blocks.bytes(), "blocks.bytes_max"),
-        ("mapped segments", if is_mapped { plan.spool.pool_bytes } else { 0 }, "spool.pool_bytes"),
+        ("mapped segments", if is_mapped { pools } else { 0 }, "spool.pool_bytes"),
         ("deliveries, at most", plan.upload.memory_bytes, "upload.memory_bytes_max"),
         ("everything else, at most", OTHER_MEMORY_BYTES_MAX, "-"),
     ]

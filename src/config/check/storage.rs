@@ -7,7 +7,7 @@ use crate::config::{ByteSize, Plan};
 use crate::deliver::SigningKey;
 use crate::limits::HISTORY_DIR;
 use crate::ownership::Vault;
-use crate::spool::{SpoolLock, WriteMode, standing};
+use crate::spool::{SpoolLock, WriteMode, standing_of_all};
 use crate::store::Embedded;
 use crate::upload::{FileStore, Stores};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
@@ -42,59 +42,90 @@ fn is_writable(dir: &Path) -> Result<(), Errno> {
 }
 
 fn spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
-    let spool = &plan.spool;
-    let shown = spool.dir.display();
-    if let Some(mount) = unmounted(&spool.dir, host) {
+    for dir in plan.spool.dirs() {
+        spool_dir(plan, dir, host, findings);
+    }
+    let history = plan.spool.dir.join(HISTORY_DIR);
+    if plan.history.is_some() && history.metadata().is_ok_and(|found| !found.is_dir()) {
+        let text = format!("{} is not a directory", history.display());
+        findings.push(Finding::error("history.enabled", text, "move it aside"));
+    }
+    writes(plan, host, findings);
+    one_disk(plan, findings);
+}
+
+/// The key that names the spool's directories.
+fn dir_key(plan: &Plan) -> &'static str {
+    if plan.spool.more_dirs.is_empty() { "spool.dir" } else { "spool.dirs" }
+}
+
+/// Several directories are to be several disks.
+fn one_disk(plan: &Plan, findings: &mut Vec<Finding>) {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut seen: Vec<(u64, &Path)> = Vec::new();
+    for dir in plan.spool.dirs() {
+        let Some(device) = existing(dir).and_then(|found| Some(found.metadata().ok()?.dev())) else {
+            continue;
+        };
+        match seen.iter().find(|(other, _)| *other == device) {
+            Some((_, other)) => {
+                let text = format!(
+                    "{} and {} are on one file system: it is no faster than with one of them, it fails both, and spool.bytes_max \
+                     counts for each",
+                    other.display(),
+                    dir.display()
+                );
+                findings.push(Finding::warning("spool.dirs", text, "give each directory a disk of its own"));
+            }
+            None => seen.push((device, dir)),
+        }
+    }
+}
+
+fn spool_dir(plan: &Plan, of_spool: &Path, host: &Host, findings: &mut Vec<Finding>) {
+    let (key, shown) = (dir_key(plan), of_spool.display());
+    if let Some(mount) = unmounted(of_spool, host) {
         let text =
             format!("{shown} is on {}, which /etc/fstab lists but nothing is mounted on", mount.display());
-        findings.push(Finding::error("spool.dir", text, format!("mount {}", mount.display())));
+        findings.push(Finding::error(key, text, format!("mount {}", mount.display())));
         return;
     }
-    let Some(dir) = existing(&spool.dir) else {
-        findings.push(Finding::error(
-            "spool.dir",
-            format!("{shown} is on no file system"),
-            "correct the path",
-        ));
+    let Some(dir) = existing(of_spool) else {
+        findings.push(Finding::error(key, format!("{shown} is on no file system"), "correct the path"));
         return;
     };
     if dir.metadata().is_ok_and(|found| !found.is_dir()) {
         let text = format!("{} is not a directory", dir.display());
-        findings.push(Finding::error("spool.dir", text, "name a directory"));
+        findings.push(Finding::error(key, text, "name a directory"));
         return;
     }
     if let Err(error) = is_writable(dir) {
         let text = format!("{} is not writable: {error}", dir.display());
         let advice =
             format!("install -d -m 0700 -o <user of trawl> {shown}, on a file system that is mounted rw");
-        findings.push(Finding::error("spool.dir", text, advice));
+        findings.push(Finding::error(key, text, advice));
         return;
     }
-    lock_file(&spool.dir, findings);
-    let history = spool.dir.join(HISTORY_DIR);
-    if plan.history.is_some() && history.metadata().is_ok_and(|found| !found.is_dir()) {
-        let text = format!("{} is not a directory", history.display());
-        findings.push(Finding::error("history.enabled", text, "move it aside"));
-    }
-    if dir != spool.dir {
+    lock_file(key, of_spool, findings);
+    if dir != of_spool {
         let text = format!("{shown} does not exist yet");
         findings.push(Finding::notice(
-            "spool.dir",
+            key,
             text,
             "`trawl serve` creates it; make sure that its disk is mounted",
         ));
     }
-    room(plan, dir, findings);
-    direct_writes(plan, dir, host, findings);
+    room(plan, (of_spool, dir), findings);
+    direct_writes(plan, dir, findings);
 }
 
 /// Of another user, perhaps of a run as root.
-fn lock_file(dir: &Path, findings: &mut Vec<Finding>) {
+fn lock_file(key: &'static str, dir: &Path, findings: &mut Vec<Finding>) {
     let path = dir.join(".lock");
     if let Err(error) = usable(&path) {
         let text = format!("{} cannot be read and written: {error}", path.display());
         let advice = format!("chown -R <user of trawl> {}", dir.display());
-        findings.push(Finding::error("spool.dir", text, advice));
+        findings.push(Finding::error(key, text, advice));
     }
 }
 
@@ -110,36 +141,41 @@ fn usable(path: &Path) -> Result<(), Errno> {
 /// What `trawl serve` finds out by itself once it has spool and store, because a process that was killed may hold both for a moment
 /// longer: whether another process has them, and whether the one is the other's.
 pub(super) fn claims(plan: &Plan, findings: &mut Vec<Finding>) {
-    let (dir, store) = (&plan.spool.dir, &plan.store.path);
-    if let Some(holder) = SpoolLock::holder(dir) {
-        let text = format!("{} is in use by {holder}", dir.display());
-        let advice = "end that process before another one is started, or name another directory";
-        findings.push(Finding::error("spool.dir", text, advice));
+    let (key, store) = (dir_key(plan), &plan.store.path);
+    for dir in plan.spool.dirs() {
+        if let Some(holder) = SpoolLock::holder(dir) {
+            let text = format!("{} is in use by {holder}", dir.display());
+            let advice = "end that process before another one is started, or name another directory";
+            findings.push(Finding::error(key, text, advice));
+        }
     }
     let held = |file: File| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
     if File::open(store).is_ok_and(held) {
         let text = format!("{} is in use by another process", store.display());
         findings.push(Finding::error("store.path", text, "end the other trawl, or name a file of its own"));
     }
-    let known = Embedded::spool_of(&plan.store.path);
-    if let Err(refused) = standing(dir, known.as_deref()) {
-        let advice = format!("findmnt --target {}", dir.display());
-        findings.push(Finding::error("spool.dir", refused.to_string(), advice));
+    let known = Embedded::spool_of(&plan.store.path).unwrap_or_default();
+    let dirs: Vec<_> = plan.spool.dirs().collect();
+    if let Err(refused) = standing_of_all(&dirs, &known.split_whitespace().collect::<Vec<_>>()) {
+        let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        let advice = format!("findmnt --target {}", dirs.join("; findmnt --target "));
+        findings.push(Finding::error(key, refused.to_string(), advice));
     }
 }
 
 /// Free space against the quota.
-fn room(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
+fn room(plan: &Plan, (of_spool, dir): (&Path, &Path), findings: &mut Vec<Finding>) {
+    let key = dir_key(plan);
     let stat = match rustix::fs::statvfs(dir) {
         Ok(stat) => stat,
         Err(error) => {
             let text = format!("the file system of {} does not answer: {error}", dir.display());
-            findings.push(Finding::error("spool.dir", text, "check the disk and its mount"));
+            findings.push(Finding::error(key, text, "check the disk and its mount"));
             return;
         }
     };
     let free = stat.f_bavail * stat.f_frsize;
-    let used = bytes_below(&plan.spool.dir);
+    let used = bytes_below(of_spool);
     if free + used < plan.spool.bytes_max {
         let text = format!(
             "the quota is {}, but the file system of {} has {} MiB free and the spool holds {} MiB",
@@ -150,9 +186,9 @@ fn room(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
         );
         let usable = (free + used) >> 20;
         let advice = match usable {
-            0 => "free space, or put spool.dir on a larger disk".to_owned(),
+            0 => format!("free space, or put {key} on a larger disk"),
             mib => {
-                format!("lower spool.bytes_max to \"{mib}MiB\" or less, or put spool.dir on a larger disk")
+                format!("lower spool.bytes_max to \"{mib}MiB\" or less, or put {key} on a larger disk")
             }
         };
         // What else lies on that disk changes by the hour, and a host that was killed must be able to start and deliver.
@@ -161,7 +197,7 @@ fn room(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
     pool(plan, dir, free + used, findings);
     if stat.f_favail == 0 && stat.f_files > 0 {
         let text = format!("the file system of {} has no free inode", dir.display());
-        findings.push(Finding::error("spool.dir", text, "remove files there"));
+        findings.push(Finding::error(key, text, "remove files there"));
     }
 }
 
@@ -210,15 +246,32 @@ pub(super) fn is_in_memory(dir: &Path) -> bool {
     rustix::fs::statfs(dir).is_ok_and(|stat| MEMORY_MAGICS.contains(&stat.f_type))
 }
 
-/// Whether the file system takes `O_DIRECT`, and the process io_uring.
-fn direct_writes(plan: &Plan, dir: &Path, host: &Host, findings: &mut Vec<Finding>) {
+/// Whether writes are those that are fast, where they do not depend on a file system: the process gets io_uring, and nothing is thrown
+/// away.
+fn writes(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
+    let takes_direct = |dir| existing(dir).is_some_and(|dir| !refuses_direct(dir));
+    match plan.spool.write {
+        WriteMode::Direct | WriteMode::Auto if plan.spool.dirs().any(takes_direct) => {
+            io_uring(host, findings)
+        }
+        WriteMode::Discard => findings.push(Finding::warning(
+            "spool.write",
+            "throws every packet away: no capture will hold one",
+            "keep this for benches; \"auto\" is what captures need",
+        )),
+        _ => {}
+    }
+}
+
+/// Whether the file system takes `O_DIRECT`.
+fn direct_writes(plan: &Plan, dir: &Path, findings: &mut Vec<Finding>) {
     let in_memory = is_in_memory(dir);
     if in_memory {
         let text = format!(
             "{} is kept in memory (tmpfs): captures compete with everything else for it",
             dir.display()
         );
-        findings.push(Finding::notice("spool.dir", text, "use a disk for captures that matter"));
+        findings.push(Finding::notice(dir_key(plan), text, "use a disk for captures that matter"));
     }
     let refused = refuses_direct(dir);
     let text = format!("the file system of {} has no O_DIRECT", dir.display());
@@ -234,7 +287,6 @@ fn direct_writes(plan: &Plan, dir: &Path, host: &Host, findings: &mut Vec<Findin
             let text = format!("{text}: segments are written through mappings, at a fraction of the speed");
             findings.push(Finding::notice("spool.write", text, "use ext4 or XFS for the spool"));
         }
-        WriteMode::Direct | WriteMode::Auto => io_uring(host, findings),
         WriteMode::Mapped if !refused && !in_memory => {
             let text = format!(
                 "the file system of {} takes O_DIRECT, but segments are written through mappings: each page faults again after each \
@@ -243,11 +295,6 @@ fn direct_writes(plan: &Plan, dir: &Path, host: &Host, findings: &mut Vec<Findin
             );
             findings.push(Finding::warning("spool.write", text, "set \"auto\""));
         }
-        WriteMode::Discard => findings.push(Finding::warning(
-            "spool.write",
-            "throws every packet away: no capture will hold one",
-            "keep this for benches; \"auto\" is what captures need",
-        )),
         _ => {}
     }
 }
@@ -358,7 +405,7 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("store.path", text, advice));
         return;
     }
-    if path.starts_with(&plan.spool.dir) {
+    if plan.spool.dirs().any(|dir| path.starts_with(dir)) {
         let text =
             format!("{shown} lies in the spool: with its disk the records of its captures are lost too");
         findings.push(Finding::warning("store.path", text, "name a file on another disk"));

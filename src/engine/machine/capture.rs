@@ -123,6 +123,9 @@ pub(in super::super) struct Capture {
     /// Final counts.
     pub(super) counted: Option<(SlotTotals, PortDrops)>,
     pub(super) lost: Lost,
+    /// Of these packets, those of streams that a disk refused, and those of streams that had no room.
+    pub(super) lost_by_disk: u64,
+    pub(super) lost_for_room: u64,
     /// What was captured and could not be read from the disk again.
     pub(super) unread: Lost,
     pub(super) failure: Option<Failure>,
@@ -171,6 +174,8 @@ impl Capture {
             ports_from: PortDrops::default(),
             counted: None,
             lost: Lost::default(),
+            lost_by_disk: 0,
+            lost_for_room: 0,
             unread: Lost::default(),
             failure: None,
             unpublished: 0,
@@ -262,11 +267,11 @@ impl Capture {
         let lost = self.lost.packets.min(ledger.captured);
         ledger.captured -= lost;
         ledger.captured_bytes = ledger.captured_bytes.saturating_sub(self.lost.frame_bytes);
-        match self.failure {
-            Some(Failure::Full(_)) => ledger.dropped.spool = lost,
-            Some(Failure::Io(_)) => ledger.dropped.io = lost,
-            None => ledger.dropped.spool = lost,
-        }
+        let by_disk = match self.failure {
+            Some(Failure::Io(_)) => lost.saturating_sub(self.lost_for_room),
+            Some(Failure::Full(_)) | None => self.lost_by_disk.min(lost),
+        };
+        (ledger.dropped.io, ledger.dropped.spool) = (by_disk, lost - by_disk);
         lose(&mut ledger, self.unread);
         ledger
     }
@@ -325,7 +330,8 @@ impl Capture {
     /// What an upload that is tried again failed with, and what its ports were.
     pub fn warnings(&self, ledger: &Ledger) -> Vec<String> {
         let said = self.trouble.iter().map(|trouble| trouble.said.clone());
-        let mut warnings: Vec<_> = said.chain(ledger.port.warning()).collect();
+        let mut warnings: Vec<_> =
+            said.chain(ledger.port.warning()).chain(self.lost_streams_said()).collect();
         if let Some(Delivered::Failed(error) | Delivered::Gone(error)) = &self.delivered {
             warnings.push(error.clone());
         }

@@ -7,7 +7,7 @@ use super::{Effect, Machine, Now, Serial};
 use crate::deliver::{Found, Outcome, Report};
 use crate::job::{Status, StopReason};
 use crate::pcap::Container;
-use crate::spool::Lost;
+use crate::spool::{Failure, Lost};
 
 impl Machine {
     /// Every worker has let a capture go: its counts are final and its slot is free.
@@ -29,11 +29,16 @@ impl Machine {
         &mut self,
         now: Now,
         serial: Serial,
-        lost: Lost,
+        (lost, failure): (Lost, Option<&Failure>),
         unpublished: u64,
         out: &mut Vec<Effect>,
     ) {
         let Some(capture) = self.captures.get_mut(&serial) else { return };
+        match failure {
+            Some(Failure::Io(_)) => capture.lost_by_disk += lost.packets,
+            Some(Failure::Full(_)) => capture.lost_for_room += lost.packets,
+            None => {}
+        }
         capture.lost.packets += lost.packets;
         capture.lost.frame_bytes += lost.frame_bytes;
         capture.unpublished += unpublished;

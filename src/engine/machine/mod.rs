@@ -169,7 +169,9 @@ pub(super) enum Input {
     /// The budget of a capture ended, for this reason.
     BudgetEnded { serial: Serial, ended: Ended },
     /// One stream is complete. So many segments of it could not be published and stay on the disk.
-    StreamEnded { serial: Serial, lost: Lost, unpublished: u64 },
+    StreamEnded { serial: Serial, lost: Lost, unpublished: u64, failure: Option<Failure> },
+    /// One stream cannot go on; the others do.
+    StreamFailed { serial: Serial, queue: u16, failure: Failure },
     /// The spool failed for a capture.
     SpoolFailed { serial: Serial, failure: Failure },
     /// A delivery reports.
@@ -194,7 +196,7 @@ pub(super) enum Input {
     ClockStepped(ClockSteps),
     /// A look-back is over: the ended job, or why there is none.
     LookedBack { serial: Serial, result: Result<Box<Job>, String> },
-    /// Time passed. `held`: bytes of packets in the spool, and of each account.
+    /// Time passed. `held`: bytes of packets in the spool, of several directories in the fullest; and what each account has.
     Tick { held: u64, of_accounts: Held },
 }
 
@@ -378,8 +380,11 @@ impl Machine {
             Input::Attached { serial } => self.attached(serial, out),
             Input::Detached { serial, counted } => self.detached(now, serial, counted, out),
             Input::BudgetEnded { serial, ended } => self.budget_ended(now, serial, ended, out),
-            Input::StreamEnded { serial, lost, unpublished } => {
-                self.stream_ended(now, serial, lost, unpublished, out);
+            Input::StreamEnded { serial, lost, unpublished, failure } => {
+                self.stream_ended(now, serial, (lost, failure.as_ref()), unpublished, out);
+            }
+            Input::StreamFailed { serial, queue, failure } => {
+                self.stream_failed(serial, queue, &failure, out)
             }
             Input::SpoolFailed { serial, failure } => self.spool_failed(serial, failure, out),
             Input::Delivery { serial, report } => self.delivery(now, serial, report, out),

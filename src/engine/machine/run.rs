@@ -6,7 +6,7 @@
 use super::capture::{Capture, Phase, Trouble, reason, refused};
 use super::{Effect, Held, Machine, Now, SNAPSHOT_INTERVAL, Serial};
 use crate::engine::handle::Refusal;
-use crate::job::{ClockSteps, Status, StopReason};
+use crate::job::{ClockSteps, LostStream, Status, StopReason};
 use crate::spool::Failure;
 use crate::worker::Ended;
 use std::time::Duration;
@@ -154,12 +154,32 @@ impl Machine {
             // What customers read names no key: they cannot turn it.
             let keys = match failure {
                 Failure::Full(_) => "spool.bytes_max, spool.account_percent",
-                Failure::Io(_) => "spool.dir",
+                Failure::Io(_) => "spool.dir, spool.dirs",
             };
             tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, error = failure.message(), keys, "capture cannot go on");
             capture.failure = Some(failure.clone());
         }
         self.end(serial, refused(&failure), out);
+    }
+
+    /// A stream of a capture ends with its disk, and the others go on.
+    pub(super) fn stream_failed(
+        &mut self,
+        serial: Serial,
+        queue: u16,
+        failure: &Failure,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(capture) = self.captures.get_mut(&serial) else { return };
+        let is_known = capture.job.lost_streams.iter().any(|lost| lost.queue == queue);
+        // What ended the whole capture says enough.
+        if is_known || capture.failure.is_some() || capture.settled {
+            return;
+        }
+        let (reason, message) = (refused(failure), failure.message().to_owned());
+        tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, queue, error = message, "a capture goes on without this queue");
+        capture.job.lost_streams.push(LostStream { queue, reason, message });
+        capture.record(out);
     }
 
     pub(super) fn clock_stepped(&mut self, steps: ClockSteps, out: &mut Vec<Effect>) {

@@ -1,4 +1,4 @@
-//! What each account has of the spool. Owns the mark of each account, what a full spool costs whom, and who may start
+//! What each account has of the spool, of several directories each by itself. Owns the mark of each account, what a full spool costs whom, and who may start
 //! nothing more; the charges themselves are the spool's.
 //!
 //! - An account's *share* is the most that it may have on the spool. At 95 % of it no capture of the account begins, and the
@@ -18,7 +18,7 @@ use crate::engine::Now;
 use crate::engine::handle::Refusal;
 use crate::job::{AccountId, StopReason};
 use crate::limits::SPOOL_END_PERCENT;
-use crate::spool::{Failure, part_of};
+use crate::spool::{Failure, Holding, part_of};
 use std::collections::BTreeMap;
 
 /// The bounds of an account on this host.
@@ -51,12 +51,12 @@ impl AccountBounds {
     }
 }
 
-/// Bytes of each account on the spool.
-pub(in super::super) type Held = Vec<(AccountId, u64)>;
+/// What each account has on the spool.
+pub(in super::super) type Held = Vec<(AccountId, Holding)>;
 
 #[derive(Debug)]
 struct Standing {
-    held: u64,
+    held: Holding,
     /// Where its next capture ends for room.
     end_at: u64,
 }
@@ -96,12 +96,14 @@ impl Shares {
     /// Takes note of what each account has; those of which a capture has to end.
     fn look(&mut self, held: Held) -> Vec<AccountId> {
         let mut over = Vec::new();
-        let seen: BTreeMap<AccountId, u64> = held.into_iter().collect();
+        let seen: BTreeMap<AccountId, Holding> = held.into_iter().collect();
         self.standings.retain(|account, _| seen.contains_key(account));
         for (account, held) in seen {
-            let new = Standing { held: 0, end_at: self.mark };
+            let new = Standing { held: Holding::default(), end_at: self.mark };
             let standing = self.standings.entry(account.clone()).or_insert(new);
             standing.held = held;
+            // It has a share of each directory.
+            let held = held.most;
             if held < self.mark {
                 standing.end_at = self.mark;
             } else if held >= standing.end_at && self.is_own {
@@ -113,21 +115,22 @@ impl Shares {
         over
     }
 
-    pub(super) fn held(&self, account: &AccountId) -> u64 {
-        self.standings.get(account).map_or(0, |standing| standing.held)
+    pub(super) fn held(&self, account: &AccountId) -> Holding {
+        self.standings.get(account).map_or_else(Holding::default, |standing| standing.held)
     }
 
-    /// Those with more than their part, the greediest first.
+    /// Those with more than their part of the fullest directory, the greediest first.
     fn greedy(&self) -> Vec<(u64, AccountId)> {
-        let greedy = self.standings.iter().filter(|(_, standing)| standing.held > self.bounds.part);
-        let mut greedy: Vec<_> = greedy.map(|(account, standing)| (standing.held, account.clone())).collect();
+        let held =
+            self.standings.iter().map(|(account, standing)| (standing.held.on_fullest, account.clone()));
+        let mut greedy: Vec<_> = held.filter(|(held, _)| *held > self.bounds.part).collect();
         greedy.sort_by(|a, b| b.cmp(a));
         greedy
     }
 
     /// For people who look at a capture.
     fn warning(&self, account: &AccountId) -> Option<String> {
-        let held = self.held(account);
+        let held = self.held(account).most;
         (self.is_own && held >= self.mark).then(|| {
             format!(
                 "this account has {held} of its {} bytes of the spool; its captures end until uploads have freed some, and \
@@ -154,7 +157,7 @@ impl Machine {
 
     /// Bytes of an account on the spool at the last look.
     pub fn held_by(&self, account: &AccountId) -> u64 {
-        self.shares.held(account)
+        self.shares.held(account).total
     }
 
     /// What threatens an account's captures.
@@ -174,7 +177,7 @@ impl Machine {
 
     /// Whether an account may put more on the spool.
     pub(super) fn admit_to_spool(&self, account: &AccountId) -> Result<(), Refusal> {
-        let (bounds, held) = (self.shares.bounds, self.shares.held(account));
+        let (bounds, held) = (self.shares.bounds, self.shares.held(account).most);
         let max = if self.pressure.is_short() { bounds.part } else { self.shares.mark };
         match held < max {
             true => Ok(()),
@@ -217,7 +220,7 @@ impl Machine {
             let message = format!(
                 "this account holds {} of its {} bytes of the spool and this capture had the most of them; let \
                  uploads finish, or drop a capture that waits",
-                self.shares.held(&account),
+                self.shares.held(&account).most,
                 self.shares.bounds.share
             );
             self.end_for_room(serial, message, out);
@@ -274,7 +277,7 @@ impl Machine {
         let why = format!(
             "the spool was full, account {account} had {} bytes of it and more than its part of {}, and captures of others took \
              packets",
-            self.shares.held(account),
+            self.shares.held(account).on_fullest,
             self.shares.bounds.part
         );
         let mut freed = self.drop_kept_for_room(account, excess, &why, out);
@@ -323,9 +326,12 @@ mod tests {
     fn an_account_at_its_mark_ends_a_capture_and_then_has_half_of_what_is_left_before_the_next() {
         let account = AccountId("a".to_owned());
         let mut shares = Shares::new(AccountBounds::of(1000, 50, 2), 1000);
-        let mut look = |held| !shares.look(vec![(account.clone(), held)]).is_empty();
+        let mut look = |held| !shares.look(vec![(account.clone(), Holding::all(held))]).is_empty();
         assert!(!look(474) && look(475) && !look(487) && look(488) && !look(470) && look(475));
         let mut shares = Shares::new(AccountBounds::of(1000, 100, 1), 1000);
-        assert!(shares.look(vec![(account, 1000)]).is_empty(), "the spool's own mark is enough");
+        assert!(
+            shares.look(vec![(account, Holding::all(1000))]).is_empty(),
+            "the spool's own mark is enough"
+        );
     }
 }

@@ -12,6 +12,7 @@ use crate::pcap::Container;
 use crate::worker::SlotTotals;
 
 mod fair;
+mod room;
 
 const STREAMS: usize = 2;
 
@@ -183,7 +184,12 @@ fn detached(serial: Serial, packets: u64) -> Input {
 }
 
 fn stream_ended(serial: Serial, lost: u64, unpublished: u64) -> Input {
-    Input::StreamEnded { serial, lost: Lost { packets: lost, frame_bytes: lost * 100 }, unpublished }
+    Input::StreamEnded {
+        serial,
+        lost: Lost { packets: lost, frame_bytes: lost * 100 },
+        unpublished,
+        failure: None,
+    }
 }
 
 #[test]
@@ -646,77 +652,9 @@ fn what_cannot_be_read_again_is_booked_as_lost_before_and_after_the_counts_are_f
     }
 }
 
-/// A spool of 1000 bytes, two accounts, half of it for each.
-fn shared() -> Config {
-    Config { account: AccountBounds { waiting: 3, ..AccountBounds::of(1000, 60, 2) }, ..config() }
-}
-
-fn held(a: u64, b: u64) -> Input {
-    let account = |name: &str| AccountId(name.to_owned());
-    Input::Tick { held: a + b, of_accounts: vec![(account("a"), a), (account("b"), b)] }
-}
-
-#[test]
-fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data_that_waits() {
-    let mut bench = Bench::new(shared());
-    let (of_a, waits, runs) = (bench.running("a"), bench.drained("b"), bench.running("b"));
-    bench.step(Input::Delivery {
-        serial: waits,
-        report: Report::Trouble(Words::alike("403"), Duration::from_secs(7)),
-    });
-    assert_eq!(bench.step(held(410, 550)), ["weigh"]);
-    let captured = vec![(of_a, 700), (runs, 1)];
-    let effects = bench.step(Input::Weighed { captured });
-    assert_eq!(effects[..2], ["refuse writes", "end budget Revoked"]);
-    assert_eq!(
-        bench.job(runs).stop_reason,
-        Some(StopReason::SpoolFull),
-        "the larger one is of the other account"
-    );
-    bench.step(detached(runs, 0));
-    assert_eq!(bench.step(held(430, 555)), ["weigh"]);
-    let effects = bench.step(Input::Weighed { captured: vec![(of_a, 700)] });
-    assert_eq!(effects, [format!("give up {waits}")], "the one whose upload fails goes first");
-    assert_eq!(bench.job(of_a).stop_reason, None);
-    bench.delivered(waits, Outcome::Failed(Words::alike("given up for room")));
-    bench.assert_says(waits, &["given up for room", "removed from the host"]);
-    assert_eq!(bench.recorded(waits), ["discard"]);
-}
-
-#[test]
-fn data_is_never_taken_from_an_account_within_its_part_nor_for_its_own_captures() {
-    let mut bench = Bench::new(shared());
-    let (waits, runs) = (bench.drained("b"), bench.running("b"));
-    assert_eq!(bench.step(held(0, 575)), ["weigh"], "its own mark");
-    bench.step(Input::Weighed { captured: vec![(runs, 1)] });
-    assert_eq!(bench.job(runs).stop_reason, Some(StopReason::SpoolFull));
-    bench.step(held(0, 960));
-    assert!(bench.step(Input::Weighed { captured: Vec::new() }).is_empty(), "nobody else needs the room");
-    assert_eq!(bench.machine.capture(waits).unwrap().given_up, None);
-    let mut bench = Bench::new(shared());
-    let (waits, runs) = (bench.drained("b"), bench.running("a"));
-    bench.step(held(560, 470));
-    bench.step(Input::Weighed { captured: vec![(runs, 1)] });
-    assert_eq!(bench.job(runs).stop_reason, Some(StopReason::SpoolFull), "it is the greedy one itself");
-    assert_eq!(bench.machine.capture(waits).unwrap().given_up, None);
-}
-
-#[test]
-fn an_account_at_its_mark_or_above_its_part_of_a_full_spool_begins_nothing() {
-    let mut bench = Bench::new(shared());
-    bench.step(held(0, 575));
-    assert_eq!(bench.create(request("b", Kind::Full)), ["refused ShareFull"]);
-    assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
-    bench.step(held(400, 560));
-    assert_eq!(bench.create(request("b", Kind::Simple)), ["refused ShareFull"], "the spool is full");
-    assert_eq!(bench.create(request("a", Kind::Simple)), ["try destination"], "within its part");
-    bench.step(held(0, 560));
-    assert_eq!(bench.create(request("b", Kind::Simple)), ["try destination"]);
-}
-
 #[test]
 fn captures_that_wait_are_counted_for_each_account_until_they_are_delivered() {
-    let mut bench = Bench::new(shared());
+    let mut bench = Bench::new(room::shared());
     let first = bench.drained("b");
     for _ in 0..2 {
         bench.drained("b");

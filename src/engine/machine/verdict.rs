@@ -66,8 +66,24 @@ impl Capture {
             counted_until: self.recovered.map(|recovered| recovered.known_until),
             sample_one_in: job.sample_one_in,
             clock_steps: job.clock_steps,
+            lost_streams: job.lost_streams.clone(),
             offset_time: None,
         }
+    }
+
+    /// Which queues are missing in part, and why.
+    pub(super) fn lost_streams_said(&self) -> Option<String> {
+        let mut queues: Vec<_> = self.job.lost_streams.iter().map(|lost| lost.queue).collect();
+        queues.sort_unstable();
+        let queues: Vec<_> = queues.iter().map(u16::to_string).collect();
+        let first = self.job.lost_streams.first()?;
+        Some(format!(
+            "of {} of {} queues ({}) a part is missing, because one of this host's disks failed or was full: {}",
+            queues.len(),
+            self.queues,
+            queues.join(", "),
+            first.message
+        ))
     }
 
     /// What became of it, once everything is delivered or given up: the status and what there is to say.
@@ -115,7 +131,7 @@ impl Capture {
         let kept = kept.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
             format!("{count} {what}; they are kept {place} and can be got out with `trawl recover`")
         });
-        let said: Vec<_> = said.into_iter().chain(kept).collect();
+        let said: Vec<_> = said.into_iter().chain(self.lost_streams_said()).chain(kept).collect();
         (status, (!said.is_empty()).then(|| said.join(THEN)))
     }
 }

@@ -126,7 +126,8 @@ impl World {
             let lost = self.machine.capture(serial).map_or(0, |capture| capture.lost.packets) + lost;
             dir.packets = life.counts.captured - lost;
         }
-        Input::StreamEnded { serial, lost: Lost { packets: lost, frame_bytes: lost * 100 }, unpublished }
+        let lost = Lost { packets: lost, frame_bytes: lost * 100 };
+        Input::StreamEnded { serial, lost, unpublished, failure: None }
     }
 
     fn published(&mut self, serial: Serial, manifest: Manifest) -> Outcome {

@@ -452,9 +452,10 @@ impl World {
             true => 0,
             false => chance.below(share),
         };
-        let of_accounts: Held =
-            (0..ACCOUNTS).map(|n| (AccountId(format!("a{n}")), held(&mut self.chance))).collect();
-        self.held = of_accounts.iter().cloned().collect();
+        let of_accounts: Held = (0..ACCOUNTS)
+            .map(|n| (AccountId(format!("a{n}")), Holding::all(held(&mut self.chance))))
+            .collect();
+        self.held = of_accounts.iter().map(|(account, held)| (account.clone(), held.total)).collect();
         self.step(Input::Tick { held: self.held.values().sum(), of_accounts });
     }
 

@@ -1,0 +1,201 @@
+//! One directory of the spool, as a rule a disk of its own. Owns its lock, its quota, its books, and how it is written; not which
+//! streams are written there.
+//!
+//! Invariant: nothing that happens to one directory changes what another one does.
+
+use super::account::Account;
+use super::files::Files;
+use super::mapping::Pool;
+use super::{Quota, SpoolConfig, SpoolError, SpoolLock, WriteMode, removal};
+use crate::limits::PAGE_BYTES;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Below the directory: mapped segments that wait to be used.
+const POOL_DIR: &str = ".pool";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Disk {
+    index: usize,
+    /// Its own: `dir` is this directory, and there are no others.
+    config: SpoolConfig,
+    account: Arc<Account>,
+    pool: Option<Pool>,
+    failures: AtomicU64,
+    /// Whether the spool has others.
+    has_others: bool,
+    _lock: SpoolLock,
+}
+
+impl Disk {
+    /// Opens directory `index` of `config`, counts what is in it, and finds out how it can be written.
+    pub(super) fn open(
+        config: &SpoolConfig,
+        index: usize,
+        dir: &Path,
+        files: Files,
+    ) -> Result<Self, SpoolError> {
+        let has_others = !config.more_dirs.is_empty();
+        let mut config = SpoolConfig { dir: dir.to_owned(), more_dirs: Vec::new(), ..config.clone() };
+        let failed = |source| SpoolError::Dir { dir: dir.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        // Before anything is touched: what looks left over may be another process's.
+        let lock = SpoolLock::take(dir)?;
+        match (config.write, probe_direct(dir)) {
+            (WriteMode::Auto, Ok(())) => config.write = WriteMode::Direct,
+            (WriteMode::Auto, Err(_)) => config.write = WriteMode::Mapped,
+            (WriteMode::Direct, Err(source)) => {
+                return Err(SpoolError::NoDirect { dir: dir.to_owned(), source });
+            }
+            (WriteMode::Direct, Ok(())) | (WriteMode::Mapped | WriteMode::Discard, _) => {}
+        }
+        removal::finish(dir).map_err(failed)?;
+        let scratch = dir.join(POOL_DIR);
+        match fs::remove_dir_all(&scratch) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(failed)?,
+        }
+        let quota = Arc::new(Quota::new(config.bytes_max, config.share_bytes_max, config.part_bytes));
+        let account = Arc::new(Account::open(dir, quota, files).map_err(failed)?);
+        let mut pool = None;
+        if config.write == WriteMode::Mapped {
+            let bytes = config.segment_bytes.next_multiple_of(PAGE_BYTES as u64);
+            let opened = Pool::open(scratch, bytes, Arc::clone(&account)).map_err(failed)?;
+            for _ in 0..config.pool_bytes / bytes {
+                if !opened.fill().map_err(failed)? {
+                    break;
+                }
+            }
+            pool = Some(opened);
+        }
+        Ok(Self { index, config, account, pool, failures: AtomicU64::new(0), has_others, _lock: lock })
+    }
+
+    /// Its number among the spool's directories.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.config.dir
+    }
+
+    /// What the operator decided, with the way to write resolved.
+    #[must_use]
+    pub fn config(&self) -> &SpoolConfig {
+        &self.config
+    }
+
+    /// What customers know it as.
+    pub(super) fn words(&self) -> &'static str {
+        if self.has_others { "a disk of this host's spool" } else { "this host's spool" }
+    }
+
+    /// Its quota.
+    #[must_use]
+    pub fn quota(&self) -> &Quota {
+        self.account.quota()
+    }
+
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
+    /// Bytes that hold packets or are about to: mapped segments that wait to be used are on the quota, and not full.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.quota().used().saturating_sub(self.pool.as_ref().map_or(0, Pool::idle_bytes))
+    }
+
+    /// Bytes that its file system has left.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(self.dir())?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Times that a capture lost streams here.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes a capture's directory here a tenant's.
+    pub(super) fn assign(&self, dir: &Path, tenant: &str) {
+        let share = self.quota().share(tenant);
+        self.account.assign(dir, &share);
+        if let Some(pool) = &self.pool {
+            pool.assign(dir, &share);
+        }
+    }
+
+    /// Whether others have to make room for what is written into `dir`.
+    pub(super) fn owes(&self, dir: &Path) -> bool {
+        self.account.tenant_of(dir).is_some_and(|share| self.quota().owes(&share))
+    }
+
+    /// Bytes of published and left segments below `dir`.
+    pub(super) fn bytes_below(&self, dir: &Path) -> u64 {
+        self.account.bytes_below(dir) + self.pool.as_ref().map_or(0, |pool| pool.bytes_below(dir))
+    }
+
+    /// Removes a capture's directory here with everything in it, and lets go of what that held.
+    pub(super) fn discard(&self, dir: &Path) -> io::Result<()> {
+        let removed = removal::remove_dir(dir);
+        for (path, charge) in self.pool.iter().flat_map(|pool| pool.let_go(dir)) {
+            self.account.keep(path, charge);
+        }
+        self.account.settle(dir);
+        self.account.settle(&removal::renamed(dir));
+        removed
+    }
+
+    /// Frees a published segment.
+    pub(super) fn free(&self, path: &Path) -> io::Result<()> {
+        if let Some(pool) = &self.pool
+            && pool.recycle(path)?
+        {
+            return Ok(());
+        }
+        self.account.files().remove(path)?;
+        drop(self.account.take(path));
+        Ok(())
+    }
+}
+
+/// Where a capture of this name lies in `dir`.
+pub(super) fn place_in(dir: &Path, home: &Path, capture: &Path) -> PathBuf {
+    capture.strip_prefix(home).map_or_else(|_| capture.to_owned(), |below| dir.join(below))
+}
+
+fn probe_direct(dir: &Path) -> io::Result<()> {
+    let path = dir.join(".probe");
+    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(&path);
+    let _gone_either_way = fs::remove_file(&path);
+    opened.map(drop)
+}
