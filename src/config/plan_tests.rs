@@ -220,3 +220,25 @@ fn a_config_without_a_core_for_workers_is_refused_in_words_and_panics_nowhere() 
     let problems = Plan::parse(&EXAMPLE.replace("workers = [1]", "workers = []")).unwrap_err().to_string();
     assert!(problems.contains("cores.workers") && problems.contains("at least one core"), "{problems}");
 }
+
+#[test]
+fn a_spool_is_one_directory_or_several_that_lie_apart() {
+    let with = |lines: &str| Plan::parse(&EXAMPLE.replace("dir = \"/var/lib/trawl/spool\"", lines));
+    let dirs = |plan: Plan| plan.spool.dirs().map(Path::to_owned).collect::<Vec<_>>();
+    assert_eq!(dirs(with("").unwrap()), [Path::new("/var/lib/trawl/spool")]);
+    assert_eq!(dirs(with("dirs = [\"/a/spool\"]").unwrap()), [Path::new("/a/spool")]);
+    let plan = with("dirs = [\"/b\", \"/a\", \"/aa\"]").unwrap();
+    assert_eq!(
+        crate::upload::ClosedDir { dir: "/aa".into(), with_below: true },
+        plan.upload.stores.file_closed[2]
+    );
+    assert_eq!(dirs(plan), ["/b", "/a", "/aa"].map(Path::new));
+    for (wrong, says) in [
+        ("dir = \"/a\"\ndirs = [\"/b\"]", "remove spool.dir"),
+        ("dirs = [\"/a\", \"/a\"]", "none lies in another"),
+        ("dirs = [\"/a\", \"/b\", \"/a/b\"]", "spool.dirs[2]"),
+    ] {
+        let problems = with(wrong).unwrap_err().to_string();
+        assert!(problems.contains(says), "{problems}");
+    }
+}

@@ -8,7 +8,7 @@ const DASHBOARD: &str = include_str!("../../monitoring/dashboard.json");
 const RUNBOOK: &str = include_str!("../../docs/RUNBOOK.md");
 
 /// On no panel: the same is there as a rate, or beside it as another count.
-const NOT_SHOWN: [&str; 19] = [
+const NOT_SHOWN: [&str; 20] = [
     // An alert tells of what was refused.
     "trawl_config_reloads_total",
     "trawl_port_counts_losses",
@@ -19,6 +19,8 @@ const NOT_SHOWN: [&str; 19] = [
     "trawl_writer_writes_total",
     "trawl_io_uring_up",
     "trawl_spool_fsyncs_total",
+    // Health and the capture say it.
+    "trawl_spool_dir_failures_total",
     "trawl_spool_alarm",
     "trawl_spool_alarms_total",
     "trawl_account_spool_limit_bytes",

@@ -21,6 +21,8 @@ use trawl::job::StopReason;
 
 /// Of each test of a folder. With the two below, two hundred in all.
 const KILLS: u64 = 67;
+/// Of two directories.
+const KILLS_TWO: u64 = 30;
 /// On the way to S3, where every other kill waits for an object that is half sent.
 const KILLS_S3: u64 = 36;
 /// Of fewer on that way it may well be that none came between two parts of an object.
@@ -171,7 +173,7 @@ fn kill_one(trawl: &mut Trawl, place: &Place<'_>, pace: Pace, moments: &mut Mome
     }
     trawl.kill();
     let mut expected = BTreeSet::new();
-    numbered::durable(&trawl.spool().join(&id), &mut expected);
+    trawl.spools().for_each(|spool| numbered::durable(&spool.join(&id), &mut expected));
     let before = place.read(trawl, &id);
     for path in files_below(before.path()).iter().filter(|path| name(path).contains(".pcap")) {
         let unpacked = frames::unpack(path);
@@ -229,7 +231,7 @@ fn assert_holds(trawl: &Trawl, place: &Place<'_>, id: &str, expected: &BTreeSet<
     assert_eq!(place.leftovers(trawl), Vec::<String>::new());
     let until = Instant::now() + Duration::from_secs(5);
     let left = || -> Vec<_> {
-        let files = files_below(&trawl.spool()).into_iter();
+        let files = trawl.spools().flat_map(files_below);
         files.filter(|path| path.to_string_lossy().contains(id)).collect()
     };
     while !left().is_empty() {
@@ -267,6 +269,13 @@ fn kill_9_at_random_moments_loses_nothing_durable_direct() {
 fn kill_9_at_random_moments_loses_nothing_durable_mapped() {
     let setup = Setup { write: "mapped", segment_bytes: "4MiB", pool_bytes: "32MiB", ..Setup::replay() };
     kill_at_random_moments(setup, &Place::Folder, QUICK, KILLS);
+}
+
+#[test]
+fn kill_9_at_random_moments_loses_nothing_durable_in_two_directories() {
+    let second_spool = Some("spool1".into());
+    let setup = Setup { write: "direct", segment_bytes: "4MiB", second_spool, ..Setup::replay() };
+    kill_at_random_moments(setup, &Place::Folder, QUICK, KILLS_TWO);
 }
 
 #[test]

@@ -64,6 +64,7 @@ mod tls;
 mod unit;
 mod trawl;
 mod turns;
+mod two_disks;
 mod verdicts;
 mod viewers;
 #[path = "../common/weed.rs"]

@@ -15,8 +15,14 @@ fn run(arguments: &[&str]) -> Output {
 /// `trawl recover`, which must end well.
 #[track_caller]
 pub fn recover(spool: &Path, more: &[&str]) -> Value {
-    let spool = spool.display().to_string();
-    let output = run(&[&["recover", &spool, "--json"], more].concat());
+    recover_all(&[spool], more)
+}
+
+/// The same of a spool of several directories.
+#[track_caller]
+pub fn recover_all(spools: &[&Path], more: &[&str]) -> Value {
+    let spools: Vec<_> = spools.iter().map(|spool| spool.to_str().unwrap()).collect();
+    let output = run(&[&["recover", "--json"], more, &spools[..]].concat());
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -42,6 +42,8 @@ pub struct Setup {
     pub write: &'static str,
     /// Instead of a folder beside the others, which goes with them.
     pub spool_dir: Option<PathBuf>,
+    /// A second directory of the spool; a relative one is below the folder.
+    pub second_spool: Option<PathBuf>,
     /// Whether a bucket must be proven before a capture goes there.
     pub require_validation: bool,
     /// Between two simple captures of one account.
@@ -94,6 +96,7 @@ impl Setup {
             segment_bytes: "64MiB",
             write: "auto",
             spool_dir: None,
+            second_spool: None,
             require_validation: false,
             simple_interval_seconds: 0,
             capture: "",
@@ -146,7 +149,7 @@ writers = [{writer}]
 bytes_max = "{blocks_bytes}"
 hugepages = "never"
 [spool]
-dir = "{spool}"
+{dirs}
 bytes_max = "{spool_bytes_max}"
 {more}
 segment_bytes = "{segment_bytes}"
@@ -156,7 +159,10 @@ pool_bytes = "{pool_bytes}"
             device = self.device,
             queues = self.queues,
             blocks_bytes = self.blocks_bytes,
-            spool = spool.display(),
+            dirs = match &self.second_spool {
+                Some(second) => format!("dirs = [{spool:?}, {:?}]", dir.join(second)),
+                None => format!("dir = {spool:?}"),
+            },
             spool_bytes_max = self.spool_bytes_max,
             more = self.spool,
             segment_bytes = self.segment_bytes,
@@ -218,8 +224,9 @@ require_validation = {validation}
         let mut command = inherit::program(program);
         command.args(arguments).arg(env!("CARGO_BIN_EXE_trawl")).arg("serve").env("TMPDIR", dir.path());
         let process = spawn(command, dir.path(), &self.environment);
+        let second = self.second_spool.map(|second| dir.path().join(second));
         let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
-        let mut trawl = Trawl { dir, spool, listen, process, environment: self.environment };
+        let mut trawl = Trawl { dir, spool, second, listen, process, environment: self.environment };
         trawl.await_answer();
         trawl
     }
@@ -242,8 +249,9 @@ require_validation = {validation}
     pub fn launch(self, change: impl FnOnce(String, &Path) -> String) -> Trawl {
         let (dir, listen) = self.folder(change);
         let process = launch(dir.path(), &self.environment);
+        let second = self.second_spool.map(|second| dir.path().join(second));
         let spool = self.spool_dir.unwrap_or_else(|| dir.path().join("spool"));
-        Trawl { dir, spool, listen, process, environment: self.environment }
+        Trawl { dir, spool, second, listen, process, environment: self.environment }
     }
 
     /// What `trawl check` says of a config, whether `trawl serve` then answers, and what both print.
@@ -256,8 +264,8 @@ require_validation = {validation}
             check.arg(dir.path().join("trawl.toml")).envs(self.environment.iter().cloned()).output();
         let checked = checked.unwrap();
         let process = launch(dir.path(), &self.environment);
-        let spool = dir.path().join("spool");
-        let mut trawl = Trawl { dir, spool, listen, process, environment: self.environment };
+        let (spool, second) = (dir.path().join("spool"), None);
+        let mut trawl = Trawl { dir, spool, second, listen, process, environment: self.environment };
         let deadline = Instant::now() + START_TIMEOUT;
         let serves = loop {
             if let Some(status) = trawl.process.try_wait().unwrap() {
@@ -317,6 +325,8 @@ fn spawn(mut command: Command, dir: &Path, environment: &[(String, String)]) -> 
 pub struct Trawl {
     dir: TempDir,
     spool: PathBuf,
+    /// See [`Setup::second_spool`].
+    second: Option<PathBuf>,
     listen: SocketAddr,
     process: Child,
     environment: Vec<(String, String)>,
@@ -416,7 +426,7 @@ impl Trawl {
         let answer = http::ask(self.listen, method, path, headers, body)?;
         let said = answer.body.to_string();
         let of_host = ["trawl.db", "trawl.toml", "store.key", "log"].map(|name| self.dir.path().join(name));
-        for hidden in of_host.iter().chain([&self.spool]) {
+        for hidden in of_host.iter().chain([&self.spool]).chain(&self.second) {
             let hidden = hidden.to_str().unwrap();
             // The customer's own words may come back.
             let is_asked = String::from_utf8_lossy(body).contains(hidden);
@@ -531,6 +541,11 @@ impl Trawl {
     /// The folder that holds its log, database and spool.
     pub fn folder(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Its spool's directories.
+    pub fn spools(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.spool).chain(&self.second).map(PathBuf::as_path)
     }
 
     pub fn spool(&self) -> PathBuf {

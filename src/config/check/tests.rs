@@ -104,6 +104,29 @@ fn too_few_hugepages_come_with_the_command_that_makes_enough() {
 }
 
 #[test]
+fn each_directory_of_a_spool_is_looked_at_and_several_on_one_disk_are_told() {
+    let made = Made::sound();
+    let config = made.config(VFIO, "");
+    let text = fs::read_to_string(&config).unwrap();
+    let root = made.root.path().display();
+    let one = format!("dir = \"{root}/spool\"");
+    let of = |dirs: &str| {
+        fs::write(&config, text.replace(&one, &format!("dirs = [{dirs}]"))).unwrap();
+        let found = check(&config, &made.host(), None);
+        let bad = found.into_iter().filter(|finding| finding.severity < Severity::Notice);
+        bad.map(|finding| format!("{}: {} | {}", finding.subject, finding.text, finding.advice))
+            .collect::<Vec<_>>()
+    };
+    assert_one(
+        &of(&format!("\"{root}/spool\", \"{root}/spool1\"")),
+        &["spool.dirs: ", "one file system", "spool1"],
+    );
+    made.write("spool2", "a file");
+    let found = of(&format!("\"{root}/spool\", \"{root}/spool2\""));
+    assert!(found.iter().any(|one| one.contains("spool2 is not a directory")), "{found:?}");
+}
+
+#[test]
 fn hugepages_without_a_mount_need_in_memory() {
     let made = Made::sound();
     made.write("proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
