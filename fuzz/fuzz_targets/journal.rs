@@ -53,7 +53,7 @@ fn check(dir: &Path, input: &[u8]) {
     let text = journal(input);
     fs::write(&path, &text).expect("it can be written");
     let id = CaptureId::parse("0123456789abcdef0123456789abcdef").expect("it is an id");
-    let _an_answer = Orphan::look(id, dir);
+    let _an_answer = Orphan::look(id, vec![dir.to_path_buf()]);
     let Ok(read) = Journal::read(dir) else { return };
     let Ok(mut opened) = Journal::open(dir) else { return };
     assert_eq!(Journal::read(dir).expect("it is readable"), read, "opening changes nothing");

@@ -15,7 +15,7 @@ use crate::job::{BucketTerms, Job, Ledger};
 use crate::merge::Shape;
 use crate::pcap::{Counts, Origin};
 use crate::seldom::SeldomOfEach;
-use crate::spool::{Feed, Input as Told, SpoolCapture};
+use crate::spool::{Failure, Feed, Input as Told, SpoolCapture};
 use crate::upload::UploadError;
 use crate::worker::{Attachment, Budget, Ended, Sample, Window};
 use jiff::Timestamp;
@@ -182,7 +182,7 @@ impl Engine {
         let budget = Arc::clone(&resources.budget);
         let account = capture.job.request.account.clone();
         let (feed, events) = (Arc::clone(&resources.feed), self.events.0.clone());
-        let stop = Box::new(move |_: &_| budget.end(Ended::Revoked));
+        let stop = Box::new(move |_: &Failure| budget.end(Ended::Revoked));
         let place = SpoolCapture::new(serial, dir.clone(), capture.queues, feed, events, stop);
         let spool = Arc::clone(&self.planes.spool);
         let task = move || {

@@ -15,7 +15,7 @@ use crate::dpdk::{Eal, Port, PortConfig};
 use crate::limits::{EXTENT_BYTES, FULL_SNAPLEN, SEGMENT_BYTES_MIN};
 use crate::matcher::Filter;
 use crate::pcap;
-use crate::spool::{Feed, Input, WhenSlow};
+use crate::spool::{Failure, Feed, Input, WhenSlow};
 use crate::spool::{Spool, SpoolCapture, SpoolConfig, SpoolError, WriteMode};
 use crate::worker::{Assigned, Attachment, Budget, Ended, Payer, Window, Wish, Work, WorkerHandle, deal};
 use serde::Serialize;
@@ -263,7 +263,7 @@ impl Bench<'_> {
         let dir = spool.config().dir.join("capture");
         // Nobody reads events here: the streams' ends come through the feed.
         let (events, _) = tokio::sync::mpsc::unbounded_channel();
-        let stop = Box::new(move |_: &_| capture.end(Ended::Revoked));
+        let stop = Box::new(move |_: &Failure| capture.end(Ended::Revoked));
         let place = SpoolCapture::new(SERIAL, dir.clone(), usize::from(queues), feed, events, stop);
         let registered = spool.register(place);
         registered.map_err(|source| MeasureError::File { path: dir, source })?;

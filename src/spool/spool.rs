@@ -134,7 +134,6 @@ impl Spool {
         Self::open_with(config, Files::default())
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the spool has the config from now on")]
     pub(super) fn open_with(config: SpoolConfig, files: Files) -> Result<Self, SpoolError> {
         let open = |(index, dir)| Disk::open(&config, index, dir, files.clone()).map(Arc::new);
         let disks = config.dirs().enumerate().map(open).collect::<Result<_, _>>()?;
@@ -286,11 +285,11 @@ impl Spool {
     /// When the home cannot be made.
     pub fn register(&self, mut capture: SpoolCapture) -> io::Result<()> {
         make_dir(&capture.dir)?;
-        let mut synced = vec![Arc::clone(&self.disks[0])];
+        let mut others = Vec::new();
         capture.spread(&self.disks);
         for part in capture.parts().skip(1) {
             match make_dir(part.dir()) {
-                Ok(()) => synced.push(Arc::clone(part.disk())),
+                Ok(()) => others.push(Arc::clone(part.disk())),
                 Err(error) => part.cannot_begin(&error),
             }
         }
@@ -298,7 +297,7 @@ impl Spool {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(capture.serial, Arc::new(capture));
-        for disk in &synced[1..] {
+        for disk in others {
             if let Err(error) = File::open(disk.dir()).and_then(|dir| dir.sync_all()) {
                 tracing::warn!(dir = %disk.dir().display(), %error, "a capture's directory may not be durable yet");
             }
@@ -358,8 +357,8 @@ impl Spool {
     /// When the file system refuses; what is gone is released all the same.
     pub fn discard_capture_dir(&self, dir: &Path) -> io::Result<()> {
         // The home last, and also if another one refuses: what is full must be freed although a disk is gone.
-        let (mut places, mut removed) = (self.places(dir).rev().peekable(), Ok(()));
-        while let Some((disk, place)) = places.next() {
+        let mut removed = Ok(());
+        for (disk, place) in self.places(dir).rev() {
             let discarded = disk.discard(&place);
             removed = removed.and(discarded);
         }
