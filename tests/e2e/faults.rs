@@ -8,6 +8,7 @@ use crate::proxy::{Fault, Proxy};
 use crate::trawl::{Setup, Trawl};
 use crate::weed::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Weed};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -32,6 +33,13 @@ const TWO_OBJECTS: u64 = 42_000;
 const TWO_PARTS: u64 = 14_000;
 /// Less than an object, more than two parts.
 const ONE_OBJECT: u64 = 28_000;
+
+/// More than two objects of 16 MiB, and less than four.
+const THREE_OBJECTS: u64 = 105_000;
+/// Patient enough with one request that the other objects are sent meanwhile.
+const UPLOAD_PATIENTLY: &str = "part_bytes = \"5MiB\"\nretry_seconds_max = 6\nretry_pause_ms_max = 200";
+/// Parts of the second object.
+const SECOND: &[&str] = &["PUT ", "_0001.pcap", "partNumber="];
 
 /// A server, its bucket, the bad line to it, and a process that is quick to try again.
 struct Line {
@@ -132,6 +140,46 @@ async fn whatever_the_line_does_captures_arrive_complete_once_and_equal() {
         line.assert_nothing_under_way().await;
         line.proxy.assert_all_went_wrong();
         eprintln!("{what}: {:.1} s", began.elapsed().as_secs_f64());
+    }
+    line.trawl.finish();
+}
+
+/// How often each part of an object was sent, by the line of the request without its signature.
+fn parts_sent(proxy: &Proxy, object: &str) -> BTreeMap<String, usize> {
+    let mut sent = BTreeMap::new();
+    for head in proxy.seen("partNumber=").iter().filter(|head| head.starts_with("PUT ")) {
+        let line = head.lines().next().unwrap();
+        let part = line.split("partNumber=").nth(1).unwrap().split(['&', ' ']).next().unwrap();
+        if line.contains(object) {
+            *sent.entry(part.to_owned()).or_default() += 1;
+        }
+    }
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_object_of_several_that_is_refused_for_a_while_is_tried_again_alone() {
+    const DOWN: Fault = Fault::Answer("503 Service Unavailable", "ServiceUnavailable");
+    let Some(line) = Line::start_as(credentials(), UPLOAD_PATIENTLY).await else { return };
+    line.proxy.spoil(SECOND, DOWN, u32::MAX);
+    let id = line.create(THREE_OBJECTS);
+    line.until_warned(&id, "ServiceUnavailable");
+    // It is not the first try of the delivery that succeeds.
+    let tries = || parts_sent(&line.proxy, "_0001.pcap").values().sum::<usize>();
+    let (before, until) = (tries(), Instant::now() + Duration::from_secs(60));
+    while tries() < before + 3 {
+        assert!(Instant::now() < until, "it is not tried again: {}", line.trawl.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (first, third) = (format!("{id}.pcap"), format!("{id}_0002.pcap"));
+    let [of_first, of_third] = [&first, &third].map(|object| parts_sent(&line.proxy, object));
+    assert!(of_first.len() > 1 && of_third.len() > 1, "{of_first:?} {of_third:?}");
+    line.proxy.spoil(ANY, DOWN, 0);
+    line.assert_arrived(&id, THREE_OBJECTS).await;
+    line.assert_nothing_under_way().await;
+    for object in [&first, &third] {
+        let sent = parts_sent(&line.proxy, object);
+        assert!(sent.values().all(|times| *times == 1), "{object} was sent again: {sent:?}");
     }
     line.trawl.finish();
 }
