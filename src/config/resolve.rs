@@ -293,8 +293,8 @@ fn spool_dirs(rules: &mut Rules, spool: &file::Spool) -> (PathBuf, Vec<PathBuf>)
     let named = spool.dirs.iter().enumerate();
     let mut dirs: Vec<_> = named.map(|(at, dir)| rules.path(&format!("spool.dirs[{at}]"), dir)).collect();
     for (at, dir) in dirs.iter().enumerate() {
-        let others = dirs.iter().enumerate().filter(|(other, _)| *other != at);
-        if others.into_iter().any(|(_, other)| dir.starts_with(other)) {
+        let mut others = dirs.iter().enumerate().filter(|(other, _)| *other != at);
+        if others.any(|(_, other)| dir.starts_with(other)) {
             let advice = "each is a directory of its own, and none lies in another";
             rules.wrong(format!("spool.dirs[{at}]"), dir.display(), advice);
         }

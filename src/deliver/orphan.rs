@@ -481,8 +481,8 @@ impl Orphan {
 
 /// Whether a capture's directory has what only its home has. One that cannot be looked at may.
 fn is_home(dir: &Path) -> bool {
-    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name.as_encoded_bytes().starts_with(b".journal") || name == RECORD)
+    let mut names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.any(|name| name.as_encoded_bytes().starts_with(b".journal") || name == RECORD)
 }
 
 /// What is left in all directories of a capture.

@@ -43,17 +43,21 @@ pub(super) fn settle(spool: &Spool, jobs: &Embedded) -> Result<(), ServeError> {
     match names.first() {
         Some(first) if *first != home => {
             end_all(jobs, first)?;
-            tracing::warn!(spool = all, before = known, "a new spool is taken, as --new-spool says");
+            tracing::warn!(
+                spool = all,
+                before = known.as_deref(),
+                "a new spool is taken, as --new-spool says"
+            );
         }
-        Some(_) => match names.iter().find(|name| !ids.iter().any(|id| id == *name)) {
+        Some(_) => match names.iter().find(|name| !ids.iter().any(|id| id.as_str() == **name)) {
             Some(missing) => tracing::warn!(
                 spool = all,
-                missing,
+                missing = *missing,
                 "the spool goes on without a directory, as --new-spool says: what captures had there is missing from them"
             ),
             None => tracing::info!(
                 spool = all,
-                before = known,
+                before = known.as_deref(),
                 "the spool has other directories beside those that it had"
             ),
         },

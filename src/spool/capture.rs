@@ -190,12 +190,11 @@ impl SpoolCapture {
 
     /// A stream that a writer of directory `disk` writes cannot go on, and with it none of that part.
     pub(super) fn fail(&self, disk: usize, queue: u16, failure: &Failure) {
-        let part = self.part(disk);
-        if part.failure.set(failure.clone()).is_ok() {
+        let (part, serial, is_refused) = (self.part(disk), self.serial, self.refused.get().is_some());
+        if part.failure.set(failure.clone()).is_ok() && !is_refused {
             part.disk.count_failure();
         }
-        let serial = self.serial;
-        let event = if self.parts.iter().all(|part| part.failure.get().is_some()) {
+        let event = if is_refused || self.parts.iter().all(|part| part.failure.get().is_some()) {
             (self.stop_workers)(failure);
             Event::Failed { serial, failure: failure.clone() }
         } else {

@@ -36,6 +36,16 @@ pub enum IdentityError {
         /// The name in the job store.
         known: String,
     },
+    /// A directory beside those that are known has a name.
+    #[error(
+        "{dir} is spool {found}, which the job store does not know: it is of another host, or of an earlier config. Name an empty directory, or take it as it is with `trawl serve --new-spool`"
+    )]
+    Stranger {
+        /// The directory.
+        dir: PathBuf,
+        /// Its name.
+        found: String,
+    },
     /// Its name cannot be read any more.
     #[error(
         "{dir}/.spool-id is damaged: it holds no UUID. If this is the disk with this host's captures, write {known} into it; if not, run `trawl serve --new-spool` once, which ends the captures that were not delivered"
@@ -139,9 +149,8 @@ pub fn standing_of_all(dirs: &[&Path], known: &[&str]) -> Result<(), SpoolError>
         // Its disk may not be mounted.
         (Some(known), Some((dir, _))) => standing(dir, Some(*known)).map(drop),
         (Some(known), None) => Err(IdentityError::Missing { known: (*known).to_owned() }.into()),
-        // That of another host, or of an earlier config.
-        (None, _) => match unnamed.iter().find_map(|(dir, id)| id.as_ref().map(|id| (dir, id))) {
-            Some((dir, id)) => Ok(judge(dir, Some("none for this directory"), Some(id)).map(drop)?),
+        (None, _) => match unnamed.into_iter().find_map(|(dir, id)| Some((dir, id?))) {
+            Some((dir, found)) => Err(IdentityError::Stranger { dir: dir.to_owned(), found }.into()),
             None => Ok(()),
         },
     }

@@ -1,5 +1,5 @@
-//! One for each directory: the thread that makes its writers' segments durable and visible, so that writers never wait for an fsync. Owns the order of each
-//! stream, when a failure is tried again, and the account of what each stream kept; not the writes themselves.
+//! The thread that makes the segments of one directory durable and visible, so that writers never wait for an fsync. Owns the
+//! order of each stream, when a failure is tried again, and the account of what each stream kept; not the writes themselves.
 //!
 //! A segment that cannot be published holds up its own stream: what follows in it waits. It is tried again with growing
 //! pauses for [`PUBLISH_RETRY`]; then it stays on the disk under its open name, the merge is told the hole, and the capture

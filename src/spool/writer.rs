@@ -4,8 +4,8 @@
 //! A segment that cannot be opened or allocated is tried again for [`WRITE_RETRY`] while its pieces wait; on a full disk or at
 //! the quota for [`FULL_RETRY`], or [`OWED_RETRY`] where others have to make room.
 //!
-//! Invariant: an error ends the writing of one capture in this directory, with a reason; the thread goes on, and every block goes back to the
-//! worker it came from.
+//! Invariant: an error ends the writing of one capture in this directory, with a reason; the thread goes on, and every block
+//! goes back to the worker it came from.
 
 use super::backing::Backing;
 use super::disk::Disk;

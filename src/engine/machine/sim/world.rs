@@ -12,6 +12,7 @@ use crate::job::{ColoStyle, Destination, Kind, ObjectInfo, OffsetTime, Request, 
 use crate::limits::{LOOK_BACKS_MAX, LOOK_BACKS_PER_ACCOUNT_MAX};
 use crate::matcher::FilterV1;
 use crate::pcap::Container;
+use crate::spool::Holding;
 use crate::worker::SlotTotals;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
