@@ -129,8 +129,8 @@ fn goes_on(trawl: &Trawl, id: &str) {
     assert_eq!(lost.stop_reason, None, "{}", trawl.log());
     let more = lost.ledger.rx + 10_000;
     trawl.until(id, SOON, |progress| progress.ledger.rx > more && progress.stop_reason.is_none());
-    let objects = lost.objects.len();
-    trawl.until(id, SOON, |progress| progress.objects.len() > objects + 1);
+    let objects = trawl.progress(id).delivered.objects;
+    trawl.until(id, SOON, |progress| progress.delivered.objects > objects + 1);
     assert_eq!(trawl.ask("PUT", &format!("/{id}/stop"), &[]).status, 204);
 }
 
