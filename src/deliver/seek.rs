@@ -10,7 +10,7 @@ use super::words::Words;
 use crate::job::PartId;
 use crate::spool::{Spool, place};
 use crate::upload::UploadError;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether a capture's directory has anything that packets could be in or were in: a segment, open or published, or a journal.
 /// One that cannot be read counts as having something. Waits for the disk.
@@ -28,7 +28,7 @@ pub(crate) fn has_remains(dir: &Path) -> bool {
 
 /// Queues of a capture, as the names of its segments tell: one more than the last that has any.
 pub(crate) fn queues_of(spool: &Spool, dir: &Path) -> usize {
-    let entries = |(_, place)| std::fs::read_dir(place).into_iter().flatten().flatten();
+    let entries = |(_, place): (_, PathBuf)| std::fs::read_dir(place).into_iter().flatten().flatten();
     let entries = spool.places(dir).flat_map(entries);
     let queue = |entry: std::fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
