@@ -125,6 +125,7 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
         log_lines_dropped: 0,
         reloads: [("done", 3), ("refused", 1)],
         authentication_failures: vec![("denied", 3)],
+        refused_requests: vec![0, 5],
         connections_cut: vec![("displaced", 4)],
         open_files: OpenFiles { open: Ok(20), limit: 1024 },
         requests: vec![(("GET", "/accounts/{account_id}/pcaps".to_owned(), 200), 7)],

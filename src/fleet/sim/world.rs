@@ -156,7 +156,11 @@ impl World {
                 let after = self.dice.below(SECOND);
                 self.at(after, event);
             }
-            self.contend(host);
+            if self.plan.lives {
+                self.begin_life(host);
+            } else {
+                self.contend(host);
+            }
         }
         for api in 0..self.plan.apis {
             let after = self.dice.below(SECOND);
@@ -518,6 +522,7 @@ impl World {
             (Place::Host(host), Asker::Member) => {
                 self.member(host, member::Input::Stored(asked.key, answer));
             }
+            (Place::Host(host), Asker::Life) => self.life_answered(host, answer, now),
             (Place::Host(host), Asker::Claim) => {
                 if let Some(contender) = &mut self.hosts[host as usize].contender {
                     contender.answered(answer, now);
