@@ -143,6 +143,28 @@ fn all_that_needs_a_restart_is_named_at_once_beside_what_does_not() {
 }
 
 #[test]
+fn an_account_that_is_added_takes_nothing_from_the_share_of_one_that_is_there() {
+    let text = |accounts: &[&str], spool: &str| {
+        let hash = "0".repeat(64);
+        let account = |id: &&str| {
+            format!("[[account]]\nid = \"{id}\"\n[[account.credential]]\ntoken_sha256 = \"{hash}\"\n")
+        };
+        let accounts: String = accounts.iter().map(account).collect();
+        let text =
+            format!("[[port]]\ndevice = \"net_null0\"\n[spool]\nbytes_max = \"1GiB\"\n{spool}{accounts}");
+        Plan::parse(&text).unwrap()
+    };
+    let (one, two) = (text(&["a"], ""), text(&["a", "b"], ""));
+    let share = |plan: &Plan| (plan.shares.account_percent, plan.spool.share_bytes_max);
+    assert_eq!((share(&one), share(&two)), ((100, 1 << 30), (50, (1 << 30) / 100 * 50)));
+    let part = one.spool.part_bytes;
+    let reloaded = text(&["a", "b"], "").after(&one);
+    assert_eq!(share(&reloaded), (100, 1 << 30));
+    assert!(reloaded.spool.part_bytes < part, "each has its part, all the same");
+    assert_eq!(share(&text(&["a", "b"], "account_percent = 50\n").after(&one)), share(&two), "it is written");
+}
+
+#[test]
 fn what_was_written_is_no_part_of_a_plan_s_form_for_people() {
     let hash = format!("{:064}", 7);
     let text = format!("[[port]]\ndevice = \"net_null0\"\n[[operator]]\ntoken_sha256 = \"{hash}\"\n");

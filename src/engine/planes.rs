@@ -4,6 +4,7 @@
 //! Invariant: counts are read under their sequence locks, and a ledger made of them obeys its equations.
 
 use super::machine::AccountBounds;
+use crate::deliver::RetryBounds;
 use crate::deliver::{Pace, Places, SigningKey};
 use crate::history::History;
 use crate::job::{AccountId, Ledger, PortDrops, Site};
@@ -72,6 +73,13 @@ pub struct Settings {
     pub upload_pause_max: Duration,
     /// Signs manifests, if the host signs.
     pub signing_key: Option<Arc<SigningKey>>,
+}
+
+impl Settings {
+    /// How long and how often deliveries try again.
+    pub(super) fn retries(&self) -> RetryBounds {
+        RetryBounds { retention: self.upload_retention, pause_max: self.upload_pause_max }
+    }
 }
 
 impl fmt::Debug for Settings {

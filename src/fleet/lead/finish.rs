@@ -48,7 +48,7 @@ impl Lead {
         // Nor one that lives, has counted and never says what came of its files: a delivery has an end of its own long before.
         let is_undelivered = part.is_some_and(|part| part.stage == Stage::Counted)
             && self.over_at.is_some_and(|over| now.mono >= over + self.settings.delivery);
-        if is_undelivered && self.looks[host] == Look::Done {
+        if is_undelivered && !is_silent && self.looks[host] == Look::Done {
             return Some(Verdict::Failed);
         }
         let verdict = match part.is_some() || had_part {

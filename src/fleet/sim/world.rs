@@ -272,6 +272,8 @@ impl World {
         let is_told = !self.plan.loses(Stream::Assignments);
         let is_idle = |host: &SimHost| {
             let is_gone = host.member.as_ref().is_none_or(member::Member::is_gone);
+            // One that waits for its number has still to say what its disk has.
+            let is_gone = is_gone && (host.boot > 0 || host.disk.is_none());
             !host.is_up || is_gone || !is_told || self.plan.is_hostile(host.host)
         };
         self.hosts.iter().all(is_idle)
