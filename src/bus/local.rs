@@ -166,7 +166,8 @@ impl Shared {
     fn deliver(&self, subject: &str, payload: &[u8], answers: Option<&Answers>) -> usize {
         let mut state = lock(&self.state);
         state.listeners.retain(|listener| !listener.messages.is_closed());
-        let hears = |listener: &&Listener| is_of(subject, &listener.pattern) && !lock(&listener.faults).is_away;
+        let hears =
+            |listener: &&Listener| is_of(subject, &listener.pattern) && !lock(&listener.faults).is_away;
         let listeners = state.listeners.iter().filter(hears);
         listeners
             .map(|listener| {
@@ -216,6 +217,11 @@ impl Local {
         change(&mut lock(&self.faults));
         // Watchers look again.
         self.shared.writes.send_modify(|writes| *writes += 1);
+    }
+
+    fn may(&self, name: &str) -> Result<(), Away> {
+        self.reach()?;
+        if is_name(name) { Ok(()) } else { Err(Away::Forbidden(format!("{name:?}"))) }
     }
 
     fn reach(&self) -> Result<(), Away> {
@@ -294,12 +300,7 @@ impl Bus for Local {
         Box::pin(async move { self.change(table, key, expected, Some(value)) })
     }
 
-    fn remove<'a>(
-        &'a self,
-        table: Table,
-        key: &'a str,
-        expected: Revision,
-    ) -> Doing<'a, Answer<Vec<u8>>> {
+    fn remove<'a>(&'a self, table: Table, key: &'a str, expected: Revision) -> Doing<'a, Answer<Vec<u8>>> {
         Box::pin(async move { self.change(table, key, expected, None) })
     }
 
@@ -349,7 +350,7 @@ impl Bus for Local {
 
     fn publish<'a>(&'a self, subject: &'a str, payload: Vec<u8>) -> Doing<'a, Result<(), Away>> {
         Box::pin(async move {
-            self.reach()?;
+            self.may(subject)?;
             self.send(subject, payload, None);
             Ok(())
         })
@@ -369,7 +370,7 @@ impl Bus for Local {
         within: Duration,
     ) -> Doing<'a, Result<Vec<u8>, Away>> {
         Box::pin(async move {
-            self.reach()?;
+            self.may(subject)?;
             let (answers, mut answered) = mpsc::channel(1);
             let answers = Answers { asker: Arc::clone(&self.faults), answers };
             if !self.send(subject, payload, Some(answers.clone())) {
@@ -384,7 +385,7 @@ impl Bus for Local {
 
     fn keep<'a>(&'a self, name: &'a str, bytes: Vec<u8>) -> Doing<'a, Result<bool, Away>> {
         Box::pin(async move {
-            self.reach()?;
+            self.may(name)?;
             let mut state = lock(&self.shared.state);
             Ok(*state.files.entry(name.to_owned()).or_insert_with(|| bytes.clone()) == bytes)
         })
@@ -407,5 +408,95 @@ impl Bus for Local {
 
     fn health(&self) -> Result<(), Away> {
         self.reach()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::conformance::{ALL, Two};
+
+    const KEY: &str = "a.b";
+
+    #[tokio::test]
+    async fn it_is_a_bus() {
+        let shared = Shared::new();
+        for (name, property) in ALL {
+            println!("{name}");
+            property(Two(Arc::new(Local::new(&shared)), Arc::new(Local::new(&shared)))).await;
+        }
+    }
+
+    async fn write(node: &Local, expected: Revision, value: &str) -> Answer<Vec<u8>> {
+        node.write(Table::Jobs, KEY, expected, value.as_bytes().to_vec()).await
+    }
+
+    #[tokio::test]
+    async fn a_write_meets_its_fate_and_the_next_revision_tells_which() {
+        let node = Local::new(&Shared::new());
+        let late = Fate::Late(Duration::from_millis(50));
+        node.faults(|faults| faults.fates.extend([Fate::Lost, Fate::AnswerLost, late, Fate::Answered]));
+        let none = Revision::default();
+        let one = Revision { incarnation: 1, sequence: 1 };
+        assert_eq!(write(&node, none, "lost").await, Answer::Uncertain);
+        assert_eq!(node.read(Table::Jobs, KEY).await, Answer::Read(none, None));
+        assert_eq!(write(&node, none, "unheard").await, Answer::Uncertain);
+        assert_eq!(node.read(Table::Jobs, KEY).await, Answer::Read(one, Some(b"unheard".to_vec())));
+        assert_eq!(write(&node, one, "late").await, Answer::Uncertain);
+        assert_eq!(write(&node, one, "in time").await, Answer::Wrote(Revision { sequence: 2, ..one }));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let two = Revision { sequence: 2, ..one };
+        assert_eq!(node.read(Table::Jobs, KEY).await, Answer::Read(two, Some(b"in time".to_vec())));
+    }
+
+    #[tokio::test]
+    async fn one_node_is_cut_off_or_behind_and_others_are_not() {
+        let shared = Shared::new();
+        let (one, other) = (Local::new(&shared), Local::new(&shared));
+        let mut entries = one.watch(Table::Jobs, "");
+        let mut heard = one.subscribe("x");
+        one.faults(|faults| faults.is_away = true);
+        let Answer::Wrote(first) = write(&other, Revision::default(), "1").await else { panic!("refused") };
+        assert!(matches!(write(&other, first, "2").await, Answer::Wrote(_)));
+        other.publish("x", Vec::new()).await.unwrap();
+        assert_eq!(write(&one, first, "3").await, Answer::Unavailable);
+        assert!(one.health().is_err() && one.list(Table::Jobs, "").await.is_err() && heard.try_recv().is_err());
+        one.faults(|faults| (faults.is_away, faults.reads_behind) = (false, 1));
+        assert_eq!(one.read(Table::Jobs, KEY).await, Answer::Read(first, Some(b"1".to_vec())));
+        assert_eq!(entries.recv().await.unwrap().value.as_deref(), Some(&b"2"[..]));
+    }
+
+    #[tokio::test]
+    async fn messages_are_lost_doubled_and_overtaken() {
+        let shared = Shared::new();
+        let (one, other) = (Local::new(&shared), Local::new(&shared));
+        let mut heard = other.subscribe("*");
+        one.faults(|faults| (faults.messages_lost, faults.delay) = (1, Duration::from_millis(100)));
+        for subject in ["lost", "late"] {
+            one.publish(subject, Vec::new()).await.unwrap();
+        }
+        one.faults(|faults| (faults.delay, faults.is_doubled) = (Duration::ZERO, true));
+        one.publish("twice", Vec::new()).await.unwrap();
+        for subject in ["twice", "twice", "late"] {
+            assert_eq!(heard.recv().await.unwrap().subject, subject);
+        }
+        assert_eq!(shared.listeners(), 1);
+        drop(heard);
+        assert_eq!(shared.listeners(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_was_lost_takes_no_old_revision() {
+        let shared = Shared::new();
+        let node = Local::new(&shared);
+        let mut entries = node.watch(Table::Jobs, "");
+        let Answer::Wrote(first) = write(&node, Revision::default(), "1").await else { panic!("refused") };
+        assert_eq!(entries.recv().await.unwrap().revision, first);
+        shared.lose(Table::Jobs);
+        assert_eq!(write(&node, first, "2").await, Answer::Stale);
+        assert_eq!(node.read(Table::Jobs, KEY).await, Answer::Read(Revision::default(), None));
+        let Answer::Wrote(again) = write(&node, Revision::default(), "2").await else { panic!("refused") };
+        assert!(again > first && again.sequence == first.sequence);
+        assert_eq!(entries.recv().await.unwrap().revision, again);
     }
 }

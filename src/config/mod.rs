@@ -21,7 +21,7 @@ mod topology;
 mod ui;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, FleetPlan, HostPlan, LogFormat, LogPlan,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, FleetPlan, HostPlan, LogFormat, LogPlan, NatsPlan,
     ManifestPlan, ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
