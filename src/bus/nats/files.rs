@@ -82,6 +82,7 @@ pub(super) async fn keep(tables: &Tables, name: &str, bytes: Vec<u8>) -> Result<
         let key = chunk_key(name, &head, number);
         async move { place(tables, &key, piece).await }
     });
+    let pieces: Vec<_> = pieces.collect();
     let placed: Vec<bool> = stream::iter(pieces).buffer_unordered(CHUNKS_AT_ONCE).try_collect().await?;
     if placed.contains(&false) {
         return Err(Away::Unavailable(format!("a part of {name} is there with other bytes")));
@@ -105,6 +106,7 @@ pub(super) async fn kept(tables: &Tables, name: &str) -> Result<Option<Vec<u8>>,
         let key = chunk_key(name, &found, number);
         async move { Ok::<_, Away>(tables.read(RESULTS, &key).await?.and_then(|entry| entry.value)) }
     });
+    let pieces: Vec<_> = pieces.collect();
     let pieces: Vec<Option<Vec<u8>>> = stream::iter(pieces).buffered(CHUNKS_AT_ONCE).try_collect().await?;
     let whole: Option<Vec<Vec<u8>>> = pieces.into_iter().collect();
     let bytes =

@@ -83,6 +83,8 @@ struct Told {
     /// Rises with each connection.
     connections: watch::Sender<u64>,
     refusals: Mutex<VecDeque<(Instant, String)>>,
+    /// Rises with each refusal.
+    refused: watch::Sender<u64>,
     /// Why the last attempt to connect failed.
     last_failure: Mutex<String>,
     lines: Seldom,
@@ -102,6 +104,8 @@ impl Told {
                     refusals.pop_front();
                 }
                 refusals.push_back((Instant::now(), text.clone()));
+                drop(refusals);
+                self.refused.send_modify(|refused| *refused += 1);
                 self.warn(text);
             }
             Event::ServerError(error) => self.warn(&error.to_string()),
@@ -164,6 +168,7 @@ impl Link {
         let told = Arc::new(Told {
             connections: watch::Sender::new(0),
             refusals: Mutex::default(),
+            refused: watch::Sender::new(0),
             last_failure: Mutex::new("not connected yet".to_owned()),
             lines: Seldom::new(),
         });
@@ -317,13 +322,22 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// The next answer.
     pub async fn next(&mut self, until: Instant) -> Result<Message, Lost> {
-        match tokio::time::timeout_at(until.into(), self.answered.recv()).await {
-            Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => Err(Lost::NoOne),
-            Ok(Some(message)) => Ok(message),
-            _ if self.link.told.is_refused(&self.subject, self.since) => {
-                Err(Lost::Refused(self.subject.clone()))
+        let mut refused = self.link.told.refused.subscribe();
+        loop {
+            if self.link.told.is_refused(&self.subject, self.since) {
+                return Err(Lost::Refused(self.subject.clone()));
             }
-            _ => Err(Lost::Silence(until.saturating_duration_since(self.since))),
+            tokio::select! {
+                // An answer that is there already comes before the end of the time.
+                biased;
+                message = self.answered.recv() => return match message {
+                    Some(message) if message.status == Some(StatusCode::NO_RESPONDERS) => Err(Lost::NoOne),
+                    Some(message) => Ok(message),
+                    None => Err(Lost::Silence(self.since.elapsed())),
+                },
+                Ok(()) = refused.changed() => {}
+                () = tokio::time::sleep_until(until.into()) => return Err(Lost::Silence(self.since.elapsed())),
+            }
         }
     }
 }

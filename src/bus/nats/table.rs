@@ -17,6 +17,8 @@ use std::time::Instant;
 
 /// Reads of a list that are under way at once.
 const READS_AT_ONCE: usize = 64;
+/// Reads that are made ready together.
+const READS_MADE: usize = 1024;
 /// Records of one answer where any server answers.
 const BATCH: u64 = 256;
 /// Changes that are read one after the other before a list is quicker.
@@ -70,7 +72,8 @@ impl Tables {
     /// Notes whether the servers answered.
     fn noted<T>(&self, result: Result<T, Away>) -> Result<T, Away> {
         let mut lacks = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
-        *lacks = result.as_ref().err().cloned();
+        // What this node may not do is an answer too.
+        *lacks = result.as_ref().err().filter(|away| !matches!(away, Away::Forbidden(_))).cloned();
         drop(lacks);
         if let Err(away) = &result {
             self.warn(&away.to_string());
@@ -167,7 +170,7 @@ impl Tables {
         let headers = reply::follows(expected.sequence, value.is_none());
         let payload = value.unwrap_or_default();
         let sent = self.link.ask(subject, Some(headers), payload, self.link.timeout()).await;
-        if sent == Err(Lost::NoOne) {
+        if matches!(sent, Err(Lost::NoOne)) {
             // Its stream is gone, or has no leader.
             self.forget(short);
         }
@@ -293,9 +296,14 @@ impl Tables {
         if !prefix.is_empty() {
             keys.push(prefix.to_owned());
         }
-        let reads = stream::iter(keys.iter().map(|key| self.read_leader(short, key)));
-        let entries: Vec<Option<Entry>> = reads.buffer_unordered(READS_AT_ONCE).try_collect().await?;
-        Ok(entries.into_iter().flatten().collect())
+        let mut entries = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(READS_MADE) {
+            let reads: Vec<_> = keys.iter().map(|key| self.read_leader(short, key)).collect();
+            let reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
+            let found: Vec<Option<Entry>> = reads.try_collect().await?;
+            entries.extend(found.into_iter().flatten());
+        }
+        Ok(entries)
     }
 
     /// What was written below a prefix after a sequence, the oldest first, as some server has it; none if that is a lot.

@@ -133,7 +133,7 @@ impl Watch {
         }
     }
 
-    fn look(&self) -> impl Future<Output = Result<Look, Away>> + Send + 'static {
+    fn look(&self) -> impl Future<Output = Result<Look, Away>> + Send + use<> {
         let (tables, short, prefix) = (Arc::clone(&self.tables), self.short, self.prefix.clone());
         let whole = self.seen.whole;
         async move {
