@@ -56,7 +56,10 @@ async fn next(entries: &mut mpsc::Receiver<Entry>) -> Entry {
 }
 
 /// Waits until a watch has told the last state of each key; that revisions rise on the way.
-async fn told(entries: &mut mpsc::Receiver<Entry>, last: &BTreeMap<String, Revision>) -> BTreeMap<String, Entry> {
+async fn told(
+    entries: &mut mpsc::Receiver<Entry>,
+    last: &BTreeMap<String, Revision>,
+) -> BTreeMap<String, Entry> {
     let mut told: BTreeMap<String, Entry> = BTreeMap::new();
     while last.iter().any(|(key, revision)| told.get(key).is_none_or(|entry| entry.revision < *revision)) {
         let entry = next(entries).await;
@@ -138,7 +141,8 @@ async fn a_list_has_what_is_below_its_prefix(Two(bus, other): Two) {
         wrote.insert(key.clone(), put(&bus, Table::Hosts, &key, Revision::default(), &key).await);
     }
     let keys = |entries: Vec<Entry>| {
-        let mut keys: Vec<String> = entries.iter().map(|entry| entry.key[root.len() + 1..].to_owned()).collect();
+        let mut keys: Vec<String> =
+            entries.iter().map(|entry| entry.key[root.len() + 1..].to_owned()).collect();
         keys.sort_unstable();
         keys
     };
@@ -171,7 +175,9 @@ async fn a_watch_tells_what_was_there_and_each_keys_last(Two(bus, other): Two) {
         let revision = last.get(&key(number)).copied().unwrap_or_default();
         last.insert(key(number), put(&bus, Table::Assignments, &key(number), revision, "2").await);
     }
-    let Answer::Wrote(removed) = bus.remove(Table::Assignments, &key(0), last[&key(0)]).await else { panic!("it stays") };
+    let Answer::Wrote(removed) = bus.remove(Table::Assignments, &key(0), last[&key(0)]).await else {
+        panic!("it stays")
+    };
     last.insert(key(0), removed);
     let told = told(&mut entries, &last).await;
     assert_eq!(told[&key(0)].value, None);

@@ -460,7 +460,9 @@ mod tests {
         assert!(matches!(write(&other, first, "2").await, Answer::Wrote(_)));
         other.publish("x", Vec::new()).await.unwrap();
         assert_eq!(write(&one, first, "3").await, Answer::Unavailable);
-        assert!(one.health().is_err() && one.list(Table::Jobs, "").await.is_err() && heard.try_recv().is_err());
+        assert!(
+            one.health().is_err() && one.list(Table::Jobs, "").await.is_err() && heard.try_recv().is_err()
+        );
         one.faults(|faults| (faults.is_away, faults.reads_behind) = (false, 1));
         assert_eq!(one.read(Table::Jobs, KEY).await, Answer::Read(first, Some(b"1".to_vec())));
         assert_eq!(entries.recv().await.unwrap().value.as_deref(), Some(&b"2"[..]));

@@ -555,7 +555,9 @@ pub enum FleetCommand {
 
 /// `trawl fleet init`
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 all streams are there as they must be; 1 something is missing or differs.")]
+#[command(
+    after_help = "Exit codes: 0 all streams are there as they must be; 1 something is missing or differs."
+)]
 pub struct FleetInitArgs {
     /// The config file
     #[command(flatten)]

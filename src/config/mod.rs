@@ -21,8 +21,8 @@ mod topology;
 mod ui;
 
 pub use plan::{
-    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, FleetPlan, HostPlan, LogFormat, LogPlan, NatsPlan,
-    ManifestPlan, ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
+    Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, FleetPlan, HostPlan, LogFormat, LogPlan,
+    ManifestPlan, NatsPlan, ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
 pub use reload::Changes;

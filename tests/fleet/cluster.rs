@@ -131,8 +131,15 @@ impl Cluster {
     pub fn init(&self) -> Value {
         let (config, key) = (self.node_config("api1"), self.dir().join("ops.nk"));
         let said = trawl(&[
-            "fleet", "init", "--json", "--config", config.to_str().unwrap(), "--nkey-file", key.to_str().unwrap(),
-            "--name", "ops",
+            "fleet",
+            "init",
+            "--json",
+            "--config",
+            config.to_str().unwrap(),
+            "--nkey-file",
+            key.to_str().unwrap(),
+            "--name",
+            "ops",
         ]);
         serde_json::from_str(&said).unwrap()
     }
@@ -140,7 +147,8 @@ impl Cluster {
     /// A client that may do everything, beside the fleet's nodes.
     pub async fn admin(&self) -> async_nats::Client {
         let seed = std::fs::read_to_string(self.dir().join("admin.nk")).unwrap();
-        let options = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned()).retry_on_initial_connect();
+        let options =
+            async_nats::ConnectOptions::with_nkey(seed.trim().to_owned()).retry_on_initial_connect();
         options.connect(self.urls()).await.unwrap()
     }
 
@@ -176,15 +184,22 @@ impl Cluster {
     /// Waits until every server says that it and its streams are well.
     pub async fn wait_until_well(&self) {
         let began = Instant::now();
-        let is_well = |server: &Server| http(server.monitor_port, "/healthz").is_ok_and(|body| body.contains("\"ok\""));
+        let is_well =
+            |server: &Server| http(server.monitor_port, "/healthz").is_ok_and(|body| body.contains("\"ok\""));
         while !self.servers.iter().all(is_well) {
-            assert!(began.elapsed() < Duration::from_secs(60), "the servers are not well: see {}", self.logs());
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the servers are not well: see {}",
+                self.logs()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
     fn logs(&self) -> String {
-        let read = |number: usize| std::fs::read_to_string(self.dir().join(format!("n{number}.log"))).unwrap_or_default();
+        let read = |number: usize| {
+            std::fs::read_to_string(self.dir().join(format!("n{number}.log"))).unwrap_or_default()
+        };
         (0..3).map(|number| format!("--- n{number}\n{}", read(number))).collect()
     }
 }
@@ -210,13 +225,17 @@ fn write_users(dir: &Path) {
     for (name, role, colo) in NODES {
         let file = dir.join(format!("{name}.nk"));
         let public = trawl(&["fleet", "key", file.to_str().unwrap()]);
-        list += &format!("[[node]]\nname = \"{name}\"\nroles = [\"{role}\"]\ncolo = \"{colo}\"\nnkey = \"{}\"\n", public.trim());
+        list += &format!(
+            "[[node]]\nname = \"{name}\"\nroles = [\"{role}\"]\ncolo = \"{colo}\"\nnkey = \"{}\"\n",
+            public.trim()
+        );
     }
     let nodes = dir.join("nodes.toml");
     std::fs::write(&nodes, list).unwrap();
     let users = trawl(&["fleet", "nats-config", nodes.to_str().unwrap()]);
     let admin = Key::make(&dir.join("admin.nk")).unwrap();
-    let users = users.replacen("\"users\": [", &format!("\"users\": [{{\"nkey\": \"{}\"}},", admin.public()), 1);
+    let users =
+        users.replacen("\"users\": [", &format!("\"users\": [{{\"nkey\": \"{}\"}},", admin.public()), 1);
     assert!(users.contains(admin.public()));
     std::fs::write(dir.join("users.conf"), users).unwrap();
 }

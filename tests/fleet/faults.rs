@@ -67,7 +67,10 @@ impl Writers {
                     match answer {
                         Answer::Wrote(revision) => {
                             told.wrote += 1;
-                            assert!(revisions.lock().unwrap().insert((key, revision)), "two writers have {revision:?}");
+                            assert!(
+                                revisions.lock().unwrap().insert((key, revision)),
+                                "two writers have {revision:?}"
+                            );
                             let mut last = last_write.lock().unwrap();
                             let mut longest = longest.lock().unwrap();
                             *longest = last.elapsed().max(*longest);
@@ -94,18 +97,26 @@ impl Writers {
         let (mut wrote, mut uncertain) = (0, 0);
         for number in 0..RECORDS {
             let key = format!("count.{number}");
-            let Answer::Read(_, value) = bus.read(Table::Jobs, &key).await else { panic!("{key} cannot be read") };
+            let Answer::Read(_, value) = bus.read(Table::Jobs, &key).await else {
+                panic!("{key} cannot be read")
+            };
             let counts = counts(value);
             for (name, told) in &all {
                 let Some(told) = told.get(&key) else { continue };
                 let is = counts.get(name).copied().unwrap_or(0);
                 assert!(is >= told.wrote, "{what}: {key}: {name} was told of {told:?}, and {is} are there");
-                assert!(is <= told.wrote + told.uncertain, "{what}: {key}: {name}: {told:?}, and {is} are there");
+                assert!(
+                    is <= told.wrote + told.uncertain,
+                    "{what}: {key}: {name}: {told:?}, and {is} are there"
+                );
                 (wrote, uncertain) = (wrote + told.wrote, uncertain + told.uncertain);
             }
         }
         let longest = *self.longest.lock().unwrap();
-        println!("{what}: {wrote} writes, {uncertain} uncertain, longest without one {:.1} s", longest.as_secs_f64());
+        println!(
+            "{what}: {wrote} writes, {uncertain} uncertain, longest without one {:.1} s",
+            longest.as_secs_f64()
+        );
         assert!(wrote > 100, "{what}: {wrote}");
     }
 
@@ -187,7 +198,8 @@ async fn a_lost_answer_is_uncertain_and_a_read_tells_which() {
     let mut way = cluster.way("api1");
     way.servers = vec![wire.url.clone()];
     let bus = node(&way).await;
-    let write = |expected, value: &'static str| bus.write(Table::Jobs, "a", expected, value.as_bytes().to_vec());
+    let write =
+        |expected, value: &'static str| bus.write(Table::Jobs, "a", expected, value.as_bytes().to_vec());
     let Answer::Wrote(first) = write(Revision::default(), "1").await else { panic!("refused") };
 
     wire.loses_answers.store(true, Ordering::SeqCst);
@@ -218,7 +230,9 @@ async fn a_watch_that_lost_its_line_tells_the_last_without_a_consumer() {
     for number in 0..20 * rounds() {
         wire.loses_answers.store(true, Ordering::SeqCst);
         let value = number.to_string().into_bytes();
-        let Answer::Wrote(next) = writer.write(Table::Jobs, "a.b", revision, value.clone()).await else { panic!("refused") };
+        let Answer::Wrote(next) = writer.write(Table::Jobs, "a.b", revision, value.clone()).await else {
+            panic!("refused")
+        };
         revision = next;
         wire.cut();
         loop {
@@ -238,7 +252,8 @@ async fn a_stream_that_was_made_again_takes_no_old_revision() {
     let [bus, other] = two(&cluster).await;
     let admin = cluster.admin().await;
     let mut entries = other.watch(Table::Jobs, "");
-    let write = |expected, value: &'static str| bus.write(Table::Jobs, "a", expected, value.as_bytes().to_vec());
+    let write =
+        |expected, value: &'static str| bus.write(Table::Jobs, "a", expected, value.as_bytes().to_vec());
     let Answer::Wrote(first) = write(Revision::default(), "1").await else { panic!("refused") };
     assert_eq!(entries.recv().await.unwrap().revision, first);
     api(&admin, "STREAM.DELETE.KV_prod_jobs", "").await;
@@ -246,7 +261,9 @@ async fn a_stream_that_was_made_again_takes_no_old_revision() {
     cluster.init();
     healthy(&bus).await;
     // The same sequence, in another incarnation.
-    let Answer::Wrote(again) = other.write(Table::Jobs, "a", Revision::default(), b"2".to_vec()).await else { panic!("refused") };
+    let Answer::Wrote(again) = other.write(Table::Jobs, "a", Revision::default(), b"2".to_vec()).await else {
+        panic!("refused")
+    };
     assert_eq!((again.sequence, again.incarnation > first.incarnation), (first.sequence, true));
     let mut answer = write(first, "old").await;
     while matches!(answer, Answer::Uncertain | Answer::Unavailable) {

@@ -73,13 +73,21 @@ async fn latency(bus: &Arc<dyn Bus>, version: &str) {
     let mut revision = Revision::default();
     for _ in 0..200 {
         let began = Instant::now();
-        let Answer::Wrote(next) = bus.write(Table::Jobs, "latency", revision, vec![b'x'; 2000]).await else { continue };
+        let Answer::Wrote(next) = bus.write(Table::Jobs, "latency", revision, vec![b'x'; 2000]).await else {
+            continue;
+        };
         revision = next;
         times.push(began.elapsed());
     }
     times.sort_unstable();
-    let at = |percent: usize| times[times.len() * percent / 100 - usize::from(percent == 100)].as_secs_f64() * 1e3;
-    println!("{version}: one write of 2 kB: median {:.1} ms, 99 % {:.1} ms, most {:.1} ms", at(50), at(99), at(100));
+    let at =
+        |percent: usize| times[times.len() * percent / 100 - usize::from(percent == 100)].as_secs_f64() * 1e3;
+    println!(
+        "{version}: one write of 2 kB: median {:.1} ms, 99 % {:.1} ms, most {:.1} ms",
+        at(50),
+        at(99),
+        at(100)
+    );
     let began = Instant::now();
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..32 {

@@ -9,13 +9,17 @@ use trawl::fleet::held::{Answer, Revision};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_capture_host_reaches_its_own_and_no_more() {
     let Some(cluster) = Cluster::start(NEWEST).await else { return };
-    let (api, own) = (node(&cluster.way("api1")).await, trawl::bus::nats::Nats::connect(&cluster.way("cap1")).await.unwrap());
+    let (api, own) = (
+        node(&cluster.way("api1")).await,
+        trawl::bus::nats::Nats::connect(&cluster.way("cap1")).await.unwrap(),
+    );
     while own.health().is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let none = Revision::default();
     let write = |table, key: &'static str| own.write(table, key, none, b"mine".to_vec());
-    for (table, key) in [(Table::Parts, "0a.cap1"), (Table::Parts, "0a.cap1.7"), (Table::Hosts, "ord02.cap1")] {
+    for (table, key) in [(Table::Parts, "0a.cap1"), (Table::Parts, "0a.cap1.7"), (Table::Hosts, "ord02.cap1")]
+    {
         let Answer::Wrote(revision) = write(table, key).await else { panic!("{key}") };
         assert_eq!(own.read(table, key).await, Answer::Read(revision, Some(b"mine".to_vec())), "{key}");
     }
@@ -45,14 +49,18 @@ async fn a_capture_host_reaches_its_own_and_no_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_capture_host_hears_of_its_assignments_without_a_consumer() {
     let Some(cluster) = Cluster::start(NEWEST).await else { return };
-    let (api, own) = (node(&cluster.way("api1")).await, trawl::bus::nats::Nats::connect(&cluster.way("cap1")).await.unwrap());
+    let (api, own) = (
+        node(&cluster.way("api1")).await,
+        trawl::bus::nats::Nats::connect(&cluster.way("cap1")).await.unwrap(),
+    );
     let none = Revision::default();
     let assign = |key: &'static str| api.write(Table::Assignments, key, none, key.as_bytes().to_vec());
     assert!(matches!(assign("ord02.0a").await, Answer::Wrote(_)));
     assert!(matches!(assign("fra01.0a").await, Answer::Wrote(_)));
     let mut entries = own.watch(Table::Assignments, "ord02");
     let mut elsewhere = own.watch(Table::Parts, "");
-    let mut next = async || tokio::time::timeout(Duration::from_secs(20), entries.recv()).await.unwrap().unwrap().key;
+    let mut next =
+        async || tokio::time::timeout(Duration::from_secs(20), entries.recv()).await.unwrap().unwrap().key;
     assert_eq!(next().await, "ord02.0a");
     assert!(matches!(assign("ord02.0b").await, Answer::Wrote(_)));
     assert_eq!(next().await, "ord02.0b");
@@ -69,7 +77,9 @@ async fn raw(cluster: &Cluster, node: &str) -> async_nats::Client {
     let way = cluster.way(node);
     let seed = std::fs::read_to_string(way.nkey_file.unwrap()).unwrap();
     let options = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned());
-    let options = options.custom_inbox_prefix(format!("_INBOX_{node}")).request_timeout(Some(Duration::from_millis(500)));
+    let options = options
+        .custom_inbox_prefix(format!("_INBOX_{node}"))
+        .request_timeout(Some(Duration::from_millis(500)));
     options.connect(way.servers).await.unwrap()
 }
 
@@ -92,6 +102,8 @@ async fn no_node_makes_consumers_or_changes_a_stream() {
     assert_eq!(crate::consumers(&cluster).await, 0);
     // Whose key nobody knows is not let in.
     let stranger = nkeys::KeyPair::new_user().seed().unwrap();
-    assert!(async_nats::ConnectOptions::with_nkey(stranger).connect(cluster.way("api1").servers).await.is_err());
+    assert!(
+        async_nats::ConnectOptions::with_nkey(stranger).connect(cluster.way("api1").servers).await.is_err()
+    );
     assert!(async_nats::ConnectOptions::new().connect(cluster.way("api1").servers).await.is_err());
 }

@@ -27,7 +27,12 @@ async fn init_makes_what_is_missing_and_changes_nothing_that_is_there() {
     let run = |more: &[&str]| {
         let (node, key) = (cluster.node_config("api1"), cluster.dir().join("ops.nk"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_trawl"));
-        command.args(["fleet", "init", "--config"]).arg(node).arg("--nkey-file").arg(key).args(["--name", "ops"]);
+        command
+            .args(["fleet", "init", "--config"])
+            .arg(node)
+            .arg("--nkey-file")
+            .arg(key)
+            .args(["--name", "ops"]);
         let output = command.args(more).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
@@ -45,7 +50,11 @@ async fn init_makes_what_is_missing_and_changes_nothing_that_is_there() {
 async fn a_node_of_the_fleet_may_not_make_streams_and_is_told_so() {
     let Some(cluster) = Cluster::start_empty(NEWEST).await else { return };
     let config = cluster.node_config("api1");
-    let output = Command::new(env!("CARGO_BIN_EXE_trawl")).args(["fleet", "init", "--config"]).arg(&config).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_trawl"))
+        .args(["fleet", "init", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("does not let this node use"), "{said}");
     let seed = std::fs::read_to_string(cluster.dir().join("api1.nk")).unwrap();

@@ -1,8 +1,8 @@
 //! A bad line to a server: a proxy of bytes that loses them in one direction, or cuts all connections. Owns the faults; knows nothing
 //! of what passes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
