@@ -4,6 +4,7 @@
 //! Invariant: nothing of them is left when the value is dropped.
 
 use crate::inherit;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -40,6 +41,7 @@ struct Server {
 /// A running cluster.
 pub struct Cluster {
     program: String,
+    scheme: &'static str,
     servers: Vec<Server>,
     dir: TempDir,
 }
@@ -67,6 +69,15 @@ impl Cluster {
 
     /// The same without streams.
     pub async fn start_empty(version: &str) -> Option<Self> {
+        Self::start_with(version, false).await
+    }
+
+    /// The same, with servers that speak TLS alone and want a certificate of each node, in `ca.pem`, `node.pem` and `node.key`.
+    pub async fn start_tls(version: &str) -> Option<Self> {
+        Self::start_with(version, true).await
+    }
+
+    async fn start_with(version: &str, has_tls: bool) -> Option<Self> {
         let program = format!("nats-server-{version}");
         if Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_err() {
             crate::skip::skip("nats-server", format!("scripts/test.sh installs {program}"));
@@ -74,15 +85,19 @@ impl Cluster {
         }
         let dir = tempfile::tempdir().unwrap();
         write_users(dir.path());
+        if has_tls {
+            write_certificates(dir.path());
+        }
         let routes = free_ports::<3>();
         let servers = (0..3).map(|number| {
             let [client_port, monitor_port] = free_ports();
-            let config = write_config(dir.path(), number, (client_port, monitor_port), &routes);
+            let config = write_config(dir.path(), number, (client_port, monitor_port), &routes, has_tls);
             let process = spawn(&program, &config);
             Server { client_port, monitor_port, config, process }
         });
         let servers = servers.collect();
-        let cluster = Self { program, servers, dir };
+        let scheme = if has_tls { "tls" } else { "nats" };
+        let cluster = Self { program, scheme, servers, dir };
         cluster.wait_until_well().await;
         Some(cluster)
     }
@@ -98,7 +113,7 @@ impl Cluster {
     }
 
     fn urls(&self) -> Vec<String> {
-        (0..3).map(|server| format!("nats://{}", self.address(server))).collect()
+        (0..3).map(|server| format!("{}://{}", self.scheme, self.address(server))).collect()
     }
 
     /// How a node of the list reaches all servers.
@@ -240,17 +255,43 @@ fn write_users(dir: &Path) {
     std::fs::write(dir.join("users.conf"), users).unwrap();
 }
 
-fn write_config(dir: &Path, number: usize, (client, monitor): (u16, u16), routes: &[u16; 3]) -> PathBuf {
+/// An authority, and what it vouches for: the servers' address, and a node.
+fn write_certificates(dir: &Path) {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
+    for (name, subject) in [("server", "127.0.0.1"), ("node", "node")] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![subject.to_owned()]).unwrap();
+        std::fs::write(dir.join(format!("{name}.pem")), params.signed_by(&key, &authority).unwrap().pem())
+            .unwrap();
+        std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+fn write_config(
+    dir: &Path,
+    number: usize,
+    (client, monitor): (u16, u16),
+    routes: &[u16; 3],
+    has_tls: bool,
+) -> PathBuf {
     let all: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+    let dir_shown = dir.display();
+    let tls = format!(
+        "tls {{ cert_file: \"{dir_shown}/server.pem\", key_file: \"{dir_shown}/server.key\", \
+         ca_file: \"{dir_shown}/ca.pem\", verify: true }}\n"
+    );
     let text = format!(
         "server_name: n{number}\nlisten: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
-         log_file: \"{dir}/n{number}.log\"\n\
-         jetstream {{ store_dir: \"{dir}/n{number}\", sync_interval: always, max_file_store: 64GB }}\n\
+         log_file: \"{dir_shown}/n{number}.log\"\n{}\
+         jetstream {{ store_dir: \"{dir_shown}/n{number}\", sync_interval: always, max_file_store: 64GB }}\n\
          cluster {{ name: test, listen: \"127.0.0.1:{}\", routes: [{}] }}\n\
          include users.conf\n",
+        if has_tls { &tls } else { "" },
         routes[number],
         all.join(", "),
-        dir = dir.display()
     );
     let path = dir.join(format!("n{number}.conf"));
     std::fs::write(&path, text).unwrap();

@@ -107,3 +107,31 @@ async fn no_node_makes_consumers_or_changes_a_stream() {
     );
     assert!(async_nats::ConnectOptions::new().connect(cluster.way("api1").servers).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_and_nodes_know_each_other_by_certificates() {
+    let Some(cluster) = Cluster::start_tls(NEWEST).await else { return };
+    let file = |name: &str| cluster.dir().join(name);
+    let mut way = cluster.way("api1");
+    way.ca_file = Some(file("ca.pem"));
+    way.certificate = Some((file("node.pem"), file("node.key")));
+    let bus = trawl::bus::nats::Nats::connect(&way).await.unwrap();
+    let connects = async |bus: &dyn Bus, tries: u32| {
+        for _ in 0..tries {
+            if bus.health().is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        false
+    };
+    assert!(connects(&bus, 200).await, "{:?}", bus.health());
+    // Without its certificate, or with another authority, nobody connects; and the reason is told.
+    way.certificate = None;
+    let nameless = trawl::bus::nats::Nats::connect(&way).await.unwrap();
+    assert!(!connects(&nameless, 20).await);
+    way.ca_file = None;
+    let elsewhere = trawl::bus::nats::Nats::connect(&way).await.unwrap();
+    assert!(!connects(&elsewhere, 20).await);
+    println!("{:?}; {:?}", nameless.health(), elsewhere.health());
+}
