@@ -152,7 +152,7 @@ pub trait Bus: Send + Sync {
 
     /// Writes a record if its revision is this one still; [`Revision::default`] stands for a key that was never written. One that was
     /// removed has the revision of its removal, which [`Self::read`] tells. [`Answer::Wrote`] means durable; after
-    /// [`Answer::Uncertain`] it may be written, also later.
+    /// [`Answer::Uncertain`] it may be written, also later. Writers that meet are told so too, not only [`Answer::Stale`].
     fn write<'a>(
         &'a self,
         table: Table,

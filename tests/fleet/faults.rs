@@ -6,7 +6,7 @@ use crate::wire::Wire;
 use crate::{healthy, node};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use trawl::bus::{Bus, Table};
@@ -35,6 +35,8 @@ struct Writers {
 
 const RECORDS: usize = 4;
 
+static WRITERS: AtomicUsize = AtomicUsize::new(0);
+
 type Counts = BTreeMap<String, u64>;
 
 fn counts(value: Option<Vec<u8>>) -> Counts {
@@ -52,7 +54,8 @@ impl Writers {
         };
         for number in 0..nodes.len() * each {
             let bus = Arc::clone(&nodes[number % nodes.len()]);
-            let name = format!("w{number}");
+            // Writers of earlier rounds have counted in the same records.
+            let name = format!("w{}", WRITERS.fetch_add(1, Ordering::SeqCst));
             let (is_over, revisions) = (Arc::clone(&writers.is_over), Arc::clone(&writers.revisions));
             let (last_write, longest) = (Arc::clone(&writers.last_write), Arc::clone(&writers.longest));
             writers.tasks.spawn(async move {

@@ -1,6 +1,6 @@
 //! What NATS answers, in the bus's words. Owns which answer of a write is sure and which is not; sends nothing.
 //!
-//! Invariant: only an acknowledgement with a sequence is [`Answer::Wrote`], only a refused sequence is [`Answer::Stale`]. Everything
+//! Invariant: only an acknowledgement with a sequence is [`Answer::Wrote`], only a later sequence is [`Answer::Stale`]. Everything
 //! else that came after a write was sent is [`Answer::Uncertain`].
 
 use super::super::Entry;
@@ -22,8 +22,10 @@ pub const SEQUENCE: &str = "Nats-Sequence";
 /// In what is told and read: the subject that was written to.
 pub const SUBJECT: &str = "Nats-Subject";
 
-/// "wrong last sequence", in its two forms.
-const WRONG_SEQUENCE: [u64; 2] = [10071, 10164];
+/// "wrong last sequence: " and the last one of the subject.
+const WRONG_SEQUENCE: u64 = 10071;
+/// The same without a number: another write of the subject is under way, and may fail.
+const UNDER_WAY: u64 = 10164;
 /// "no message found".
 pub const NO_MESSAGE: u64 = 10037;
 /// "stream not found".
@@ -50,11 +52,23 @@ struct Ack {
 }
 
 /// What became of a write to a stream, by the payload of its acknowledgement; with what it was if it is none of the usual.
-pub fn written(payload: &[u8], stream: &str, incarnation: u64) -> (Answer<Vec<u8>>, Option<String>) {
+///
+/// While the leader changes, two servers can take one write: the new leader, and one that hung and has not heard that it is none any
+/// more. That one refuses what follows on a revision that it does not have yet, and the other writes it. So only a server that has a
+/// later revision than expected is believed that nothing was written.
+pub fn written(
+    payload: &[u8],
+    stream: &str,
+    incarnation: u64,
+    expected: u64,
+) -> (Answer<Vec<u8>>, Option<String>) {
     match serde_json::from_slice::<Ack>(payload) {
-        Ok(Ack { error: Some(fault), .. }) if WRONG_SEQUENCE.contains(&fault.err_code) => {
-            (Answer::Stale, None)
+        Ok(Ack { error: Some(fault), .. }) if fault.err_code == WRONG_SEQUENCE => {
+            let has = fault.description.rsplit(' ').next().and_then(|number| number.parse().ok());
+            let is_later = has.is_some_and(|has: u64| has > expected);
+            (if is_later { Answer::Stale } else { Answer::Uncertain }, None)
         }
+        Ok(Ack { error: Some(fault), .. }) if fault.err_code == UNDER_WAY => (Answer::Uncertain, None),
         Ok(Ack { error: Some(fault), .. }) => (Answer::Uncertain, Some(fault.description)),
         Ok(ack) if ack.stream == stream && ack.seq > 0 => {
             (Answer::Wrote(Revision { incarnation, sequence: ack.seq }), None)
@@ -140,12 +154,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_refused_sequence_is_stale_and_only_an_acknowledgement_of_this_stream_is_a_write() {
-        let answer = |text: &str| written(text.as_bytes(), "KV_p_jobs", 7).0;
+    fn only_a_later_sequence_is_stale_and_only_an_acknowledgement_of_this_stream_is_a_write() {
+        let answer = |text: &str| written(text.as_bytes(), "KV_p_jobs", 7, 11).0;
         let wrote = Answer::Wrote(Revision { incarnation: 7, sequence: 12 });
         assert_eq!(answer(r#"{"stream":"KV_p_jobs","seq":12}"#), wrote);
-        let refused = r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 1"},"stream":"KV_p_jobs","seq":0}"#;
-        assert_eq!(answer(refused), Answer::Stale);
+        let refused = |has: &str| {
+            let error =
+                format!(r#"{{"code":400,"err_code":10071,"description":"wrong last sequence: {has}"}}"#);
+            answer(&format!(r#"{{"error":{error},"stream":"KV_p_jobs","seq":0}}"#))
+        };
+        assert_eq!(refused("12"), Answer::Stale);
+        // A server that is behind refuses what another one may write.
+        assert_eq!(
+            (refused("10"), refused("0"), refused("")),
+            (Answer::Uncertain, Answer::Uncertain, Answer::Uncertain)
+        );
         for unclear in [
             r#"{"stream":"KV_q_jobs","seq":12}"#,
             r#"{"stream":"KV_p_jobs","seq":0}"#,

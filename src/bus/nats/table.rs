@@ -176,7 +176,12 @@ impl Tables {
         }
         match self.noted(sent.map_err(Away::from)) {
             Ok(message) => {
-                let (answer, odd) = reply::written(&message.payload, &self.names.stream(short), incarnation);
+                let (answer, odd) = reply::written(
+                    &message.payload,
+                    &self.names.stream(short),
+                    incarnation,
+                    expected.sequence,
+                );
                 if let Some(odd) = odd {
                     self.warn(&format!(
                         "the fleet's bus: a write of {} is unclear: {odd}",
