@@ -160,7 +160,7 @@ fn pause(attempts: usize) -> Duration {
 }
 
 impl Link {
-    /// Begins to connect, and goes on for ever. To be called within a runtime.
+    /// Begins to connect, and goes on until it is dropped. To be called within a runtime.
     ///
     /// # Errors
     /// The key or an address is of no use.
