@@ -30,6 +30,7 @@ mod seldom;
 pub mod upload;
 pub mod deliver;
 pub mod engine;
+pub mod bus;
 pub mod fleet;
 pub mod host;
 pub mod store;

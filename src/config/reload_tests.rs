@@ -24,6 +24,13 @@ const FIXED: &[&str] = &[
     "cores.when_idle",
     "fleet.name",
     "fleet.roles",
+    "fleet.nats.servers",
+    "fleet.nats.nkey_file",
+    "fleet.nats.ca_file",
+    "fleet.nats.cert_file",
+    "fleet.nats.key_file",
+    "fleet.nats.replicas",
+    "fleet.nats.request_timeout_ms",
     "blocks.bytes_max",
     "blocks.hugepages",
     "spool.dir",
@@ -87,7 +94,7 @@ fn every_key_of_the_file_is_reloaded_or_refused_by_name_and_none_is_both() {
 
 /// A file in which every list of tables has one entry.
 fn whole() -> Value {
-    let text = "[fleet]\n[[port]]\n[[account]]\n[[account.credential]]\n[[operator]]\n";
+    let text = "[fleet]\n[fleet.nats]\n[[port]]\n[[account]]\n[[account.credential]]\n[[operator]]\n";
     let (file, problems) = file::read(text);
     assert!(problems.is_empty(), "{problems:?}");
     serde_json::to_value(file).unwrap()
