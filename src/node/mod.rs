@@ -1,0 +1,52 @@
+//! A node of a fleet: what drives the logic of `fleet` over a bus. Owns the agent of a capture host, the driver of the captures that an
+//! API node leads, and the front that an API node shows to its customers; decides nothing that `fleet` decides.
+//!
+//! ```text
+//!  customer ─▶ Front ─account, job─▶ bus ─▶ Leads ─assignment, signed─▶ bus ─▶ Agent ─adopt, steer─▶ engine
+//!                 ▲                            ▲  │ share, recall                │  ▲                  │
+//!                 │ heartbeats, parts          │  └───────────── messages ───────┘  └── counts, files ─┘
+//!                 └──────────── bus ◀──────────┴── parts, reports, sample ◀── Agent
+//!                                bus ◀── one file, one manifest ── Leads
+//! ```
+//!
+//! Each of them is one task. What waits for the bus, a disk or the engine is done beside it and comes back as an event, so a bus that
+//! is away delays nothing else.
+//!
+//! Invariant: a host goes on without the bus; nothing is decided from a read or a message alone.
+
+mod agent;
+mod front;
+mod keys;
+mod leads;
+mod registry;
+mod results;
+mod wire;
+
+pub use agent::{Agent, AgentConfig, AgentError};
+pub use front::{Front, FrontConfig};
+pub use leads::{Leads, LeadsConfig};
+pub use results::FleetResults;
+
+use crate::fleet::Now;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often what is due is done while there is something to do.
+const TURN: Duration = Duration::from_millis(20);
+/// How often a node looks through a table whose watch may have ended in silence.
+const LOOK: Duration = Duration::from_secs(30);
+/// The same for what a capture under way is waiting for.
+const LOOK_SOON: Duration = Duration::from_secs(5);
+
+/// The time since a node's start, and UTC.
+fn now(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: started.elapsed(), wall }
+}
+
+/// A number that nobody else draws.
+fn random() -> Option<u64> {
+    use ring::rand::{SecureRandom as _, SystemRandom};
+    let mut bits = [0; 8];
+    SystemRandom::new().fill(&mut bits).ok()?;
+    Some(u64::from_le_bytes(bits))
+}
