@@ -4,6 +4,8 @@
 //! Nothing may be decided from a read, a list or a message alone: each may be old, late, doubled or lost. Only
 //! [`Bus::write`] decides, by the revision that it expects.
 
+pub mod local;
+
 use crate::fleet::held::{Answer, Revision};
 use std::fmt;
 use std::future::Future;
@@ -113,14 +115,47 @@ impl fmt::Debug for Message {
     }
 }
 
-/// What nodes share. Keys and subjects are labels of `[a-z0-9_-]` with dots between them; a part of a subject may be `*`, its last
-/// `>`, in [`Self::subscribe`] and [`Self::watch`] alone.
+/// Whether a text can be a key or a subject: labels of `[A-Za-z0-9_-]` with dots between them.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    text.len() <= NAME_BYTES_MAX && text.split('.').all(is_label)
+}
+
+/// Of a key or a subject.
+pub const NAME_BYTES_MAX: usize = 200;
+
+/// Whether a key is below a prefix: equal to it, or behind it and a dot. All are below the empty one.
+#[must_use]
+pub fn is_below(key: &str, prefix: &str) -> bool {
+    let prefix = prefix.strip_suffix('.').unwrap_or(prefix);
+    prefix.is_empty() || key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether a subject is one of a pattern, in which a label may be `*`, any one, and the last `>`, all that follow.
+#[must_use]
+pub fn is_of(subject: &str, pattern: &str) -> bool {
+    let (mut labels, mut wanted) = (subject.split('.'), pattern.split('.'));
+    loop {
+        match (labels.next(), wanted.next()) {
+            (Some(_), Some(">")) | (None, None) => return true,
+            (Some(label), Some(want)) if want == "*" || want == label => {}
+            _ => return false,
+        }
+    }
+}
+
+/// What nodes share. Keys and subjects are as [`is_name`] says. A prefix is a key without its last labels; the subject that is
+/// subscribed to may be a pattern, see [`is_of`].
 pub trait Bus: Send + Sync {
     /// Reads a record: [`Answer::Read`] or [`Answer::Unavailable`]. What is read may be old.
     fn read<'a>(&'a self, table: Table, key: &'a str) -> Doing<'a, Answer<Vec<u8>>>;
 
-    /// Writes a record if its revision is this one still; [`Revision::default`] stands for no record. [`Answer::Wrote`] means durable;
-    /// after [`Answer::Uncertain`] it may be written, also later.
+    /// Writes a record if its revision is this one still; [`Revision::default`] stands for a key that was never written. One that was
+    /// removed has the revision of its removal, which [`Self::read`] tells. [`Answer::Wrote`] means durable; after
+    /// [`Answer::Uncertain`] it may be written, also later.
     fn write<'a>(
         &'a self,
         table: Table,
@@ -137,22 +172,23 @@ pub trait Bus: Send + Sync {
         expected: Revision,
     ) -> Doing<'a, Answer<Vec<u8>>>;
 
-    /// All records below a prefix (all of the table if it is empty), as some server has them.
+    /// All records below a prefix (all of the table if it is empty), as some server has them. What was removed may be among them,
+    /// without a value.
     fn list<'a>(&'a self, table: Table, prefix: &'a str) -> Doing<'a, Result<Vec<Entry>, Away>>;
 
     /// Tells of records below a prefix as they are written: each key's revisions rise, some may be left out, the last comes in the
-    /// end. What was there before comes first. It is for speed: whoever needs to know looks through the table now and then. Ends
-    /// with its receiver.
+    /// end. What was there before comes first. It is for speed: who needs to know looks through the table now and then. Ends with
+    /// its receiver. To be called within a runtime.
     fn watch(&self, table: Table, prefix: &str) -> mpsc::Receiver<Entry>;
 
-    /// Says something to whoever listens now.
+    /// Says something to all that listen now.
     fn publish<'a>(&'a self, subject: &'a str, payload: Vec<u8>) -> Doing<'a, Result<(), Away>>;
 
     /// Listens, also after the connection was lost and is back; nothing is kept in between. A listener that does not keep up loses
-    /// the newest. Ends with its receiver.
+    /// the newest. Ends with its receiver. To be called within a runtime.
     fn subscribe(&self, subject: &str) -> mpsc::Receiver<Message>;
 
-    /// Asks whoever listens there, and waits for the first answer.
+    /// Asks all that listen there, and waits for the first answer.
     fn request<'a>(
         &'a self,
         subject: &'a str,
