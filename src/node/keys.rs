@@ -3,7 +3,8 @@
 //! Invariant: no two records have one key, whatever accounts and hosts are called.
 
 use crate::bus::Table;
-use crate::fleet::record::Key;
+use crate::fleet::held::{Answer, Revision};
+use crate::fleet::record::{Key, Record};
 use crate::job::{AccountId, CaptureId, Site};
 
 /// Partitions of the captures, each led by one node.
@@ -107,6 +108,24 @@ pub(super) fn beat_subject(site: &Site) -> String {
 /// Where a host tells the lead of a capture something.
 pub(super) fn lead_subject(id: &CaptureId, host: &str) -> String {
     format!("lead.{}.{host}", partition_name(partition(id)))
+}
+
+/// The same answer with the record that it has. One that cannot be read is as good as unavailable: nobody decides by it.
+pub(super) fn decoded(
+    answer: Answer<Vec<u8>>,
+    read: impl FnOnce(Revision, &[u8]) -> Option<Record>,
+) -> Answer<Record> {
+    match answer {
+        Answer::Read(revision, None) => Answer::Read(revision, None),
+        Answer::Read(revision, Some(json)) => match read(revision, &json) {
+            Some(record) => Answer::Read(revision, Some(record)),
+            None => Answer::Unavailable,
+        },
+        Answer::Wrote(revision) => Answer::Wrote(revision),
+        Answer::Stale => Answer::Stale,
+        Answer::Uncertain => Answer::Uncertain,
+        Answer::Unavailable => Answer::Unavailable,
+    }
 }
 
 /// Where a host is told something.

@@ -28,6 +28,7 @@ pub use leads::{Leads, LeadsConfig};
 pub use results::FleetResults;
 
 use crate::fleet::Now;
+use crate::fleet::settings::Settings;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often what is due is done while there is something to do.
@@ -36,6 +37,9 @@ const TURN: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_secs(30);
 /// The same for what a capture under way is waiting for.
 const LOOK_SOON: Duration = Duration::from_secs(5);
+
+/// Packets of a sample in one record: 160 bytes of each, in base64, and what names it, stay far below 1 MiB.
+const CHUNK_PACKETS_MAX: usize = 2048;
 
 /// The time since a node's start, and UTC.
 fn now(started: Instant) -> Now {
@@ -49,4 +53,17 @@ fn random() -> Option<u64> {
     let mut bits = [0; 8];
     SystemRandom::new().fill(&mut bits).ok()?;
     Some(u64::from_le_bytes(bits))
+}
+
+/// A spool's name as a number, by which hosts of one name are told from each other.
+#[must_use]
+pub fn spool_number(id: &str) -> u64 {
+    use sha2::{Digest as _, Sha256};
+    let digest = Sha256::digest(id);
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// How a node waits and cuts. Packets stand in records as text here, so fewer fit one; and no host speaks for others yet.
+fn fitted(settings: Settings) -> Settings {
+    Settings { chunk: settings.chunk.min(CHUNK_PACKETS_MAX), branch_beyond: usize::MAX, ..settings }
 }

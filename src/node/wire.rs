@@ -72,7 +72,7 @@ impl Names for JobRecord {
 pub(super) struct AccountRecord {
     /// Full captures that take packets, as far as it is known.
     #[serde(default)]
-    pub full: Vec<CaptureId>,
+    pub full: Vec<Active>,
     /// When it started its last simple capture.
     #[serde(default)]
     pub simple_at: Option<Timestamp>,
@@ -82,6 +82,20 @@ pub(super) struct AccountRecord {
     /// Newest first.
     #[serde(default)]
     pub recent: Vec<CaptureId>,
+}
+
+/// A full capture that takes packets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Active {
+    pub id: CaptureId,
+    pub since: Timestamp,
+}
+
+impl Active {
+    /// Whether its own record may be gone, because it is that old.
+    pub fn is_forgotten(&self, now: Timestamp) -> bool {
+        now.duration_since(self.since).as_hours() > 24 * 90
+    }
 }
 
 /// A host of the registry.

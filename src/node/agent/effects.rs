@@ -12,7 +12,7 @@ use crate::fleet::member::{Effect, Input};
 use crate::fleet::record::{Key, Record};
 use crate::fleet::sample::Packet;
 use crate::job::CaptureId;
-use crate::node::keys::{chunk_key, lead_subject, part_key};
+use crate::node::keys::{chunk_key, decoded, lead_subject, part_key};
 use crate::node::wire::{ChunkRecord, Facts, PartRecord, ToLead, pack, to_bytes};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -133,7 +133,7 @@ impl Own {
                 }
             },
         };
-        let answer = decoded(answer, |json| match self.key {
+        let answer = decoded(answer, |_, json| match self.key {
             Key::Chunk(..) => serde_json::from_slice(json).ok().map(|of: ChunkRecord| of.chunk.into()),
             _ => serde_json::from_slice(json).ok().map(|of: PartRecord| of.part.into()),
         });
@@ -169,23 +169,5 @@ impl Own {
             pack(&frames).map_err(|error| error.to_string())
         };
         tokio::task::spawn_blocking(task).await.map_err(|died| died.to_string())?
-    }
-}
-
-/// The same answer with the record that it has. A record that cannot be read is as good as unavailable: nobody decides by it.
-pub(super) fn decoded(
-    answer: Answer<Vec<u8>>,
-    read: impl FnOnce(&[u8]) -> Option<Record>,
-) -> Answer<Record> {
-    match answer {
-        Answer::Read(revision, None) => Answer::Read(revision, None),
-        Answer::Read(revision, Some(json)) => match read(&json) {
-            Some(record) => Answer::Read(revision, Some(record)),
-            None => Answer::Unavailable,
-        },
-        Answer::Wrote(revision) => Answer::Wrote(revision),
-        Answer::Stale => Answer::Stale,
-        Answer::Uncertain => Answer::Uncertain,
-        Answer::Unavailable => Answer::Unavailable,
     }
 }

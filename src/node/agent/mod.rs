@@ -17,9 +17,9 @@ mod hear;
 mod part;
 mod sample;
 
-use super::keys::{beat_subject, host_key, host_subject};
+use super::keys::{beat_subject, decoded, host_key, host_subject};
 use super::wire::{Beat, BeatPart, HostRecord, SignedRecord, Told, to_bytes};
-use super::{LOOK, TURN, now, random};
+use super::{LOOK, TURN, fitted, now, random};
 use crate::bus::{Bus, Entry, Message, Table};
 use crate::deliver::PublicKey;
 use crate::engine::{Handle, PartStage, PartState, Refusal};
@@ -135,6 +135,7 @@ impl Agent {
     /// # Errors
     /// [`AgentError`].
     pub fn new(config: AgentConfig, bus: Arc<dyn Bus>, engine: Handle) -> Result<Self, AgentError> {
+        let config = AgentConfig { settings: fitted(config.settings), ..config };
         let started = Instant::now();
         let failed = |source| AgentError::Disk { dir: config.dir.clone(), source };
         let disk = Disk::open(config.dir.clone()).map_err(failed)?;
@@ -278,7 +279,7 @@ impl Agent {
                 }
                 Op::Write { .. } => return,
             };
-            events.send(Event::Life(effects::decoded(answer, |json| {
+            events.send(Event::Life(decoded(answer, |_, json| {
                 serde_json::from_slice::<HostRecord>(json).ok().map(|record| record.registered.into())
             })));
         });
