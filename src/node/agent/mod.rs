@@ -29,7 +29,7 @@ use crate::fleet::record::{Identity, Record};
 use crate::fleet::settings::Settings;
 use crate::fleet::shares::Meter;
 use crate::fleet::{Epoch, Now};
-use crate::job::{CaptureId, ObjectSums, Site};
+use crate::job::{CaptureId, Ledger, ObjectSums, Site};
 use disk::{Disk, Note};
 use part::Part;
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,6 +117,8 @@ pub struct Agent {
     parts: BTreeMap<CaptureId, Part>,
     /// Parts of an earlier process whose counts are known, until there is a number for this life.
     known: Vec<(Note, Meter)>,
+    /// Parts of an earlier process that are not taken up yet.
+    recovering: BTreeSet<CaptureId>,
     /// All that were ever accepted here, as far as anybody knows of them.
     accepted: BTreeSet<CaptureId>,
     /// The newest that was heard of captures that this host has no part of.
@@ -158,6 +160,7 @@ impl Agent {
             keeps_boot: false,
             parts: BTreeMap::new(),
             known: Vec::new(),
+            recovering: BTreeSet::new(),
             accepted: notes.iter().map(|note| note.id.clone()).collect(),
             heard: BTreeMap::new(),
             notes: to_disk,
@@ -302,7 +305,9 @@ impl Agent {
             let (ledger, is_running) = part.counts();
             BeatPart { id: id.clone(), ledger, is_running }
         };
-        let parts = self.parts.iter().map(of).collect();
+        let waits =
+            |id: &CaptureId| BeatPart { id: id.clone(), ledger: Ledger::default(), is_running: false };
+        let parts = self.parts.iter().map(of).chain(self.recovering.iter().map(waits)).collect();
         let beat =
             Beat { site: self.config.site.clone(), spool_id: self.config.spool_id, boot, parts };
         self.publish(beat_subject(&self.config.site), to_bytes(&beat));
@@ -363,7 +368,8 @@ impl Agent {
     }
 
     /// Finds out what became of a part that an earlier process accepted.
-    fn recover(&self, note: Note) {
+    fn recover(&mut self, note: Note) {
+        self.recovering.insert(note.id.clone());
         let (engine, events) = (self.engine.clone(), self.events.clone());
         tokio::spawn(async move {
             let mut note = note;
@@ -389,6 +395,7 @@ impl Agent {
     }
 
     fn recovered(&mut self, note: Note, meter: &Meter, boot: Epoch) {
+        self.recovering.remove(&note.id);
         let Some(told) = note.signed.unverified() else { return };
         let told = Told { assignment: note.local.assignment.clone(), ..told.value().clone() };
         let (member, effects) = Member::recovered(note.local, boot, self.config.settings, meter);

@@ -249,9 +249,14 @@ impl Leads {
     }
 
     fn opened(&mut self, id: CaptureId, epoch: Epoch, found: Result<Box<Found>, Away>) {
+        self.opening.remove(&id);
         let found = match found {
             Ok(found) => found,
-            Err(away) => return tracing::debug!(capture = %id, %away, "a capture cannot be led yet"),
+            Err(away) => {
+                // Not before a second has passed.
+                self.opening.insert(id.clone(), Instant::now());
+                return tracing::debug!(capture = %id, %away, "a capture cannot be led yet");
+            }
         };
         let account = self.open.get(&id).cloned();
         let Some(account) = account.filter(|_| self.holds(partition(&id)) == Some(epoch)) else { return };

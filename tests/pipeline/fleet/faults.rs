@@ -132,7 +132,8 @@ fn disturb(bus: &Local, seed: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_and_samples_are_exact_over_a_bus_that_loses_delays_and_doubles() {
-    let fleet = Fleet::start([100, 100, 2000, 100]).await;
+    let mut fleet = Fleet::start([100, 100, 2000, 100]).await;
+    fleet.is_disturbed = true;
     let simple = fleet.front(1).create(fleet.simple(4.0, 500)).await.unwrap();
     let full = fleet.front(0).create(fleet.full(60.0, Some(5_000))).await.unwrap();
     let apis = fleet.apis.iter().flatten().map(|api| &api.bus);
