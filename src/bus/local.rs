@@ -166,7 +166,8 @@ impl Shared {
     fn deliver(&self, subject: &str, payload: &[u8], answers: Option<&Answers>) -> usize {
         let mut state = lock(&self.state);
         state.listeners.retain(|listener| !listener.messages.is_closed());
-        let hears = |listener: &&Listener| is_of(subject, &listener.pattern) && !lock(&listener.faults).is_away;
+        let hears =
+            |listener: &&Listener| is_of(subject, &listener.pattern) && !lock(&listener.faults).is_away;
         let listeners = state.listeners.iter().filter(hears);
         listeners
             .map(|listener| {
@@ -294,12 +295,7 @@ impl Bus for Local {
         Box::pin(async move { self.change(table, key, expected, Some(value)) })
     }
 
-    fn remove<'a>(
-        &'a self,
-        table: Table,
-        key: &'a str,
-        expected: Revision,
-    ) -> Doing<'a, Answer<Vec<u8>>> {
+    fn remove<'a>(&'a self, table: Table, key: &'a str, expected: Revision) -> Doing<'a, Answer<Vec<u8>>> {
         Box::pin(async move { self.change(table, key, expected, None) })
     }
 

@@ -37,15 +37,8 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Accounts,
-        Self::Jobs,
-        Self::Shares,
-        Self::Claims,
-        Self::Hosts,
-        Self::Assignments,
-        Self::Parts,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Accounts, Self::Jobs, Self::Shares, Self::Claims, Self::Hosts, Self::Assignments, Self::Parts];
 
     /// As it stands in names of streams and subjects.
     #[must_use]
@@ -119,7 +112,8 @@ impl fmt::Debug for Message {
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     text.len() <= NAME_BYTES_MAX && text.split('.').all(is_label)
 }
@@ -165,12 +159,7 @@ pub trait Bus: Send + Sync {
     ) -> Doing<'a, Answer<Vec<u8>>>;
 
     /// Removes a record if its revision is this one still.
-    fn remove<'a>(
-        &'a self,
-        table: Table,
-        key: &'a str,
-        expected: Revision,
-    ) -> Doing<'a, Answer<Vec<u8>>>;
+    fn remove<'a>(&'a self, table: Table, key: &'a str, expected: Revision) -> Doing<'a, Answer<Vec<u8>>>;
 
     /// All records below a prefix (all of the table if it is empty), as some server has them. What was removed may be among them,
     /// without a value.

@@ -44,7 +44,11 @@ impl Registry {
         hosts.retain(|host| {
             let is_first = names.insert(host.site.host().to_owned());
             if !is_first {
-                tracing::warn!(host = host.site.host(), colo = host.site.colo(), "two hosts of the fleet have one name; this one takes no part");
+                tracing::warn!(
+                    host = host.site.host(),
+                    colo = host.site.colo(),
+                    "two hosts of the fleet have one name; this one takes no part"
+                );
             }
             is_first
         });
@@ -67,10 +71,9 @@ impl Registry {
         let mut colos: Vec<String> = hosts.iter().map(|host| host.site.colo().to_owned()).collect();
         colos.dedup();
         let number = |host: &&HostRecord| colos.iter().position(|colo| colo == host.site.colo());
-        let registered = hosts.iter().map(|host| Registered {
-            colo: number(host).unwrap_or(0) as u32,
-            ..host.registered.clone()
-        });
+        let registered = hosts
+            .iter()
+            .map(|host| Registered { colo: number(host).unwrap_or(0) as u32, ..host.registered.clone() });
         (registered.collect(), colos)
     }
 }
@@ -118,7 +121,9 @@ mod tests {
         };
         assert_eq!(names(None), ["cap1", "cap2", "cap3"]);
         assert_eq!((names(Some("ORD")), names(Some("ord03"))), (vec!["cap1", "cap2", "cap3"], vec!["cap3"]));
-        assert!(names(Some("x")).is_empty() && names(Some("ord021")).is_empty() && names(Some("")).is_empty());
+        assert!(
+            names(Some("x")).is_empty() && names(Some("ord021")).is_empty() && names(Some("")).is_empty()
+        );
         assert_eq!(registry.colos(), ["fra01", "ord02", "ord03", "sin01"]);
         let (hosts, colos) = registry.numbered(Some("ord"));
         assert_eq!(colos, ["ord02", "ord03"]);

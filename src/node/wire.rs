@@ -44,6 +44,9 @@ pub(super) struct Accepted {
     /// Objects of full captures in the customer's bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivered: Option<ObjectSums>,
+    /// Hosts that are in it and took packets for a part of the window only, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub early: Vec<(String, StopReason)>,
     /// Every host was told of the end: nobody leads it any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_closed: bool,
@@ -317,6 +320,7 @@ mod tests {
             objects: Vec::new(),
             ledger: None,
             delivered: None,
+            early: Vec::new(),
             is_closed: false,
         };
         let mut json = serde_json::to_value(JobRecord { job, capture }).unwrap();

@@ -107,11 +107,7 @@ impl Agent {
     }
 
     /// The engine has delivered, or cannot. A part without a packet has nothing to deliver.
-    pub(super) fn delivered(
-        &mut self,
-        id: &CaptureId,
-        end: Option<(Box<PartState>, Option<ObjectSums>)>,
-    ) {
+    pub(super) fn delivered(&mut self, id: &CaptureId, end: Option<(Box<PartState>, Option<ObjectSums>)>) {
         let Some(part) = self.parts.get_mut(id) else { return };
         let captured = part.facts.ledger.map_or(0, |ledger| ledger.captured);
         let is_there = match end {

@@ -308,8 +308,7 @@ impl Agent {
         let waits =
             |id: &CaptureId| BeatPart { id: id.clone(), ledger: Ledger::default(), is_running: false };
         let parts = self.parts.iter().map(of).chain(self.recovering.iter().map(waits)).collect();
-        let beat =
-            Beat { site: self.config.site.clone(), spool_id: self.config.spool_id, boot, parts };
+        let beat = Beat { site: self.config.site.clone(), spool_id: self.config.spool_id, boot, parts };
         self.publish(beat_subject(&self.config.site), to_bytes(&beat));
     }
 

@@ -68,8 +68,7 @@ impl Part {
 /// As the member counts. Bytes of matching frames are not counted by anybody: they are as long as captured ones, on average.
 pub(super) fn meter(ledger: &Ledger, dry: Option<u64>) -> Meter {
     let used = Amount::new(ledger.captured, ledger.captured_bytes);
-    let bytes =
-        u128::from(ledger.matched) * u128::from(used.bytes) / u128::from(ledger.captured.max(1));
+    let bytes = u128::from(ledger.matched) * u128::from(used.bytes) / u128::from(ledger.captured.max(1));
     let dropped = ledger.dropped;
     Meter {
         offered: Amount::new(ledger.matched, u64::try_from(bytes).unwrap_or(u64::MAX)),

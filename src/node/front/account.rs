@@ -30,9 +30,8 @@ impl Front {
         let key = account_key(account);
         for tries in 1..=TRIES {
             let known = self.account(account).await?;
-            let (revision, wire) = known.unwrap_or_else(|| {
-                (Revision::default(), Wire::new(AccountRecord::default()))
-            });
+            let (revision, wire) =
+                known.unwrap_or_else(|| (Revision::default(), Wire::new(AccountRecord::default())));
             // A write whose answer was lost has landed.
             if wire.value().recent.contains(&intent.capture.id) {
                 return Ok(());
@@ -60,7 +59,8 @@ impl Front {
         match capture.request.kind {
             Kind::Full => {
                 next.full = self.active(&capture.request.account, record).await?;
-                if let Some(active) = next.full.first().filter(|_| next.full.len() >= self.config.full_per_account)
+                if let Some(active) =
+                    next.full.first().filter(|_| next.full.len() >= self.config.full_per_account)
                 {
                     return Err(Refusal::FullCaptureActive(active.id.clone()));
                 }

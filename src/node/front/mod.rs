@@ -15,7 +15,7 @@ mod show;
 
 use super::keys::{account_key, id_of_job_key, job_key};
 use super::registry::Registry;
-use super::wire::{AccountRecord, Accepted, JobRecord, PartRecord};
+use super::wire::{Accepted, AccountRecord, JobRecord, PartRecord};
 use super::{leads, now, random};
 use crate::api::{Answer as Answering, Captures};
 use crate::bus::{Away, Bus, Table};
@@ -26,9 +26,7 @@ use crate::fleet::settings::Settings;
 use crate::fleet::shares::Amount;
 use crate::fleet::wire::Wire;
 use crate::fleet::{Kind as FleetKind, Window};
-use crate::job::{
-    AccountId, CaptureId, Job, KeptSeries, Kind, ObjectRange, Progress, Request,
-};
+use crate::job::{AccountId, CaptureId, Job, KeptSeries, Kind, ObjectRange, Progress, Request};
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use beats::Beats;
@@ -159,6 +157,7 @@ impl Front {
             objects: Vec::new(),
             ledger: None,
             delivered: None,
+            early: Vec::new(),
             is_closed: false,
         };
         Some(JobRecord { job: FleetJob::accepted(kind, window, random()?), capture })
@@ -254,9 +253,9 @@ impl Front {
     ) -> Result<Progress, Refusal> {
         let record = self.record(account, id).await?;
         let parts = self.bus.list(Table::Parts, id.as_str()).await.map_err(away)?;
-        let parts = parts.iter().filter_map(|entry| {
-            serde_json::from_slice::<PartRecord>(entry.value.as_deref()?).ok()
-        });
+        let parts = parts
+            .iter()
+            .filter_map(|entry| serde_json::from_slice::<PartRecord>(entry.value.as_deref()?).ok());
         let parts: Vec<PartRecord> = parts.collect();
         let wall = now(Instant::now()).wall;
         Ok(show::progress(&record, &self.beats.of(&record), &parts, range, wall))
@@ -334,7 +333,9 @@ impl Captures for Front {
     fn discard(&self, account: AccountId, id: CaptureId) -> Answering<'_, ()> {
         Box::pin(async move {
             self.record(&account, &id).await?;
-            Err(Refusal::NotOffered("hosts of a fleet drop what they hold of a capture by themselves, once it is delivered or given up"))
+            Err(Refusal::NotOffered(
+                "hosts of a fleet drop what they hold of a capture by themselves, once it is delivered or given up",
+            ))
         })
     }
 
@@ -350,7 +351,9 @@ impl Captures for Front {
     fn series(&self, account: AccountId, id: CaptureId) -> Answering<'_, KeptSeries> {
         Box::pin(async move {
             self.record(&account, &id).await?;
-            Err(Refusal::NotOffered("counts over time are kept by each host of a fleet, and are not summed up"))
+            Err(Refusal::NotOffered(
+                "counts over time are kept by each host of a fleet, and are not summed up",
+            ))
         })
     }
 

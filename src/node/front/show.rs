@@ -4,7 +4,7 @@
 
 use super::beats::{Live, site};
 use crate::fleet::record::{Phase, Verdict};
-use crate::job::{Job, ObjectInfo, ObjectRange, ObjectSums, Progress, Status};
+use crate::job::{Job, ObjectInfo, ObjectRange, ObjectSums, Progress, Status, StopReason};
 use crate::node::leads::stop_reason;
 use crate::node::wire::{JobRecord, PartRecord};
 use jiff::Timestamp;
@@ -65,9 +65,12 @@ fn message(record: &JobRecord) -> Option<String> {
             Some(format!("{} {}", site(record, &member.identity.name), why(member.verdict?)?))
         })
         .collect();
+    let early = record.capture.early.iter().map(|(host, why)| early(record, host, *why));
     let missing = (!absent.is_empty()).then(|| {
         format!("{} of {} hosts are missing in it: {}", absent.len(), hosts.len(), absent.join(", "))
     });
+    let notes: Vec<String> = missing.into_iter().chain(early).collect();
+    let missing = (!notes.is_empty()).then(|| notes.join("; "));
     if record.job.phase != Phase::Failed {
         return missing.filter(|_| record.job.outcome.is_some());
     }
@@ -76,6 +79,17 @@ fn message(record: &JobRecord) -> Option<String> {
         false => "No packets matched the filter before the capture ended",
     };
     Some(missing.map_or_else(|| nothing.to_owned(), |missing| format!("{nothing}; {missing}")))
+}
+
+fn early(record: &JobRecord, host: &str, why: StopReason) -> String {
+    let why = match why {
+        StopReason::SpoolFull => "its spool was full",
+        StopReason::IoError => "its disk failed",
+        StopReason::Shutdown => "it was shut down",
+        StopReason::Interrupted => "its process died",
+        _ => "it ended early",
+    };
+    format!("host {} captured a part of the time only: {why}", site(record, host))
 }
 
 /// A capture's progress.
@@ -132,7 +146,9 @@ fn silent(record: &JobRecord, live: &Live) -> Vec<String> {
     let line = |(host, since): &(String, Option<Duration>)| {
         let host = site(record, host);
         match since {
-            Some(since) => format!("host {host} is silent for {} s: its packets may be missing", since.as_secs()),
+            Some(since) => {
+                format!("host {host} is silent for {} s: its packets may be missing", since.as_secs())
+            }
             None => format!("host {host} does not answer: its packets may be missing"),
         }
     };

@@ -176,8 +176,9 @@ impl Leading {
         if job.members.is_some() && wire.value().job.members.is_none() {
             capture.colos.clone_from(&self.colos);
         }
-        if let Some(Published { objects, ledger, delivered }) = &self.published {
+        if let Some(Published { objects, ledger, delivered, early }) = &self.published {
             capture.objects.clone_from(objects);
+            capture.early.clone_from(early);
             (capture.ledger, capture.delivered) = (Some(*ledger), Some(*delivered));
         }
         wire.with(JobRecord { job, capture }).to_json().ok()

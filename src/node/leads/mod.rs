@@ -88,10 +88,7 @@ impl Ears {
     }
 
     fn is_closed(&self) -> bool {
-        self.jobs.is_closed()
-            || self.parts.is_closed()
-            || self.beats.is_closed()
-            || self.reports.is_closed()
+        self.jobs.is_closed() || self.parts.is_closed() || self.beats.is_closed() || self.reports.is_closed()
     }
 }
 
@@ -122,7 +119,8 @@ impl Leads {
         let me = ((life >> 32) as u32, life as u32);
         let (events, queue) = mpsc::unbounded_channel();
         let claim = |partition: u8| {
-            let turn = life.rotate_left(u32::from(partition)) % u64::try_from(PATIENCE_MAX.as_millis()).unwrap_or(1);
+            let turn =
+                life.rotate_left(u32::from(partition)) % u64::try_from(PATIENCE_MAX.as_millis()).unwrap_or(1);
             Contender::new(me, Duration::from_millis(turn), config.settings)
         };
         Some(Self {

@@ -37,6 +37,8 @@ pub(super) struct Published {
     pub objects: Vec<ObjectInfo>,
     pub ledger: Ledger,
     pub delivered: ObjectSums,
+    /// Hosts that are in it for a part of the window only.
+    pub early: Vec<(String, StopReason)>,
 }
 
 /// What is to be published.
@@ -98,7 +100,7 @@ struct FleetManifest<'a> {
     window_start: Option<Timestamp>,
     window_end: Option<Timestamp>,
     stop_reason: StopReason,
-    /// Every host's packets are here, and no host lost any.
+    /// Every host's packets are here, of the whole window, and no host lost any.
     complete: bool,
     hosts: Vec<HostLine<'a>>,
     /// The sum of the hosts whose packets are delivered.
@@ -117,6 +119,21 @@ fn time(since_epoch: std::time::Duration) -> Option<Timestamp> {
 impl Issue {
     fn id(&self) -> &CaptureId {
         &self.record.capture.id
+    }
+
+    /// Hosts whose packets are delivered and that ended before the fleet did.
+    fn early(&self) -> Vec<(String, StopReason)> {
+        let ended = |reason: &StopReason| {
+            use StopReason::{ByteLimit, PacketLimit, StopRequested, TimeLimit};
+            !matches!(reason, TimeLimit | PacketLimit | ByteLimit | StopRequested)
+        };
+        let hosts = self.record.job.hosts().iter().zip(0u32..);
+        let delivered = hosts.filter(|(member, _)| member.verdict == Some(Verdict::Delivered));
+        let reasons = delivered.filter_map(|(member, host)| {
+            let reason = self.facts.get(&host)?.stop_reason.filter(ended)?;
+            Some((member.identity.name.clone(), reason))
+        });
+        reasons.collect()
     }
 
     fn is_simple(&self) -> bool {
@@ -187,7 +204,7 @@ impl Issue {
             window_start: time(job.window.start),
             window_end: time(job.window.end),
             stop_reason: stop_reason(&self.record),
-            complete: is_whole && ledger.is_whole(),
+            complete: is_whole && ledger.is_whole() && self.early().is_empty(),
             hosts,
             ledger,
             objects,
@@ -220,9 +237,10 @@ impl Issue {
     }
 
     fn limit<'a>(&'a self, limit: &Remainder) -> Limit<'a> {
-        let held = limit.held.iter().map(|(host, held, told)| {
-            (self.record.host(*host).unwrap_or_default(), *held, *told)
-        });
+        let held = limit
+            .held
+            .iter()
+            .map(|(host, held, told)| (self.record.host(*host).unwrap_or_default(), *held, *told));
         Limit {
             delivered: self.outcome.tally.captured,
             free: limit.free,
@@ -260,14 +278,14 @@ pub(super) async fn publish(
     mut issue: Issue,
 ) -> Result<Published, String> {
     let ledger = issue.ledger().ok_or("the part of a host that delivered is not here yet")?;
-    let delivered = issue.facts.values().filter_map(|facts| facts.delivered).fold(
-        ObjectSums::default(),
-        |sum, of| ObjectSums {
-            objects: sum.objects.saturating_add(of.objects),
-            bytes: sum.bytes.saturating_add(of.bytes),
-            packets: sum.packets.saturating_add(of.packets),
-        },
-    );
+    let delivered =
+        issue.facts.values().filter_map(|facts| facts.delivered).fold(ObjectSums::default(), |sum, of| {
+            ObjectSums {
+                objects: sum.objects.saturating_add(of.objects),
+                bytes: sum.bytes.saturating_add(of.bytes),
+                packets: sum.packets.saturating_add(of.packets),
+            }
+        });
     let mut objects = Vec::new();
     if let Some((object, bytes)) = issue.file().map_err(|error| error.to_string())? {
         keep(&*bus, &object.name, bytes).await?;
@@ -280,7 +298,7 @@ pub(super) async fn publish(
     // Another lead's is as good, whose key is another one.
     let _is_own = bus.keep(&signature_name(&part), signature).await.map_err(|away| away.to_string())?;
     let delivered = if issue.is_simple() { ObjectSums::of(&objects) } else { delivered };
-    Ok(Published { objects, ledger, delivered })
+    Ok(Published { objects, ledger, delivered, early: issue.early() })
 }
 
 async fn keep(bus: &dyn Bus, name: &str, bytes: Vec<u8>) -> Result<(), String> {

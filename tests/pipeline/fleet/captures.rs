@@ -142,7 +142,9 @@ async fn an_assignment_without_the_signature_of_a_known_key_is_not_captured() {
     let entries = bus.list(Table::Assignments, "tst01").await.unwrap();
     let text = String::from_utf8(entries[0].value.clone().unwrap()).unwrap();
     let forged = CaptureId::random();
-    let text = text.replace(job.id.as_str(), forged.as_str()).replace(r#"\"is_final\":true"#, r#"\"is_final\":false"#);
+    let text = text
+        .replace(job.id.as_str(), forged.as_str())
+        .replace(r#"\"is_final\":true"#, r#"\"is_final\":false"#);
     let key = format!("tst01.{forged}");
     bus.write(Table::Assignments, &key, Revision::default(), text.into_bytes()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;

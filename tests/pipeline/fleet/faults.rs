@@ -60,6 +60,8 @@ async fn a_host_that_is_restarted_delivers_what_it_had_and_gives_the_rest_of_its
     let end = fleet.end(1, &job.id).await;
     assert_eq!((end.status, end.stop_reason), (Status::Success, Some(StopReason::PacketLimit)), "{end:?}");
     assert_eq!((counted(&fleet, &end), end.ledger.captured), (8_000, 8_000));
+    let message = end.error_message.unwrap();
+    assert!(message.contains("cap4 (tst02) captured a part of the time only"), "{message}");
     fleet.stop().await;
 }
 
@@ -120,7 +122,13 @@ async fn an_answer_to_a_create_that_gets_lost_makes_one_capture_and_no_refusal()
 
 /// Writes get lost, their answers too, or come late; messages come late and twice, or not at all; reads are old.
 fn disturb(bus: &Local, seed: usize) {
-    let fates = [Fate::Answered, Fate::AnswerLost, Fate::Answered, Fate::Lost, Fate::Late(Duration::from_millis(400))];
+    let fates = [
+        Fate::Answered,
+        Fate::AnswerLost,
+        Fate::Answered,
+        Fate::Lost,
+        Fate::Late(Duration::from_millis(400)),
+    ];
     bus.faults(|faults| {
         faults.fates = (0..60).map(|n| fates[(n * 7 + seed) % fates.len()]).collect();
         faults.delay = Duration::from_millis(20 * (seed as u64 % 4));

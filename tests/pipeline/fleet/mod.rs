@@ -17,9 +17,7 @@ use trawl::bus::local::{Local, Shared};
 use trawl::deliver::SigningKey;
 use trawl::fleet::settings::Settings;
 use trawl::job::{AccountId, CaptureId, Destination, Job, Kind, Request, Site};
-use trawl::node::{
-    Agent, AgentConfig, FleetResults, Front, FrontConfig, Leads, LeadsConfig, spool_number,
-};
+use trawl::node::{Agent, AgentConfig, FleetResults, Front, FrontConfig, Leads, LeadsConfig, spool_number};
 use trawl::pcap::Reader;
 use trawl::spool::spool_id;
 use trawl::worker::WhenIdle;
@@ -84,7 +82,14 @@ impl Fleet {
     pub async fn start(per_second: [u64; 4]) -> Self {
         let dir = crate::rig::new_dir();
         let key = Arc::new(SigningKey::create(&dir.path().join("key.pem")).unwrap());
-        let mut fleet = Self { shared: Shared::new(), key, hosts: Vec::new(), apis: Vec::new(), is_disturbed: false, dir };
+        let mut fleet = Self {
+            shared: Shared::new(),
+            key,
+            hosts: Vec::new(),
+            apis: Vec::new(),
+            is_disturbed: false,
+            dir,
+        };
         for (host, rate) in per_second.into_iter().enumerate() {
             let rig = Rig::with(options(host), traffic(host, rate));
             let host = fleet.host(host, rig);
