@@ -30,6 +30,7 @@ pub use results::FleetResults;
 use crate::fleet::Now;
 use crate::fleet::settings::Settings;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// How often what is due is done while there is something to do.
 const TURN: Duration = Duration::from_millis(20);
@@ -45,6 +46,11 @@ const CHUNK_PACKETS_MAX: usize = 2048;
 fn now(started: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { mono: started.elapsed(), wall }
+}
+
+/// Until a node is to end, also because nobody can say so any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _stops = stop.wait_for(|stops| *stops).await;
 }
 
 /// A number that nobody else draws.

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Link type of captured frames: Ethernet.
 pub(super) const ETHERNET: u16 = 1;
@@ -75,22 +76,21 @@ impl Names for JobRecord {
 pub(super) struct AccountRecord {
     /// Full captures that take packets, as far as it is known.
     #[serde(default)]
-    pub full: Vec<Active>,
+    pub full: BTreeMap<CaptureId, Active>,
     /// When it started its last simple capture.
     #[serde(default)]
     pub simple_at: Option<Timestamp>,
     /// Captures that are accepted and have no record of their own yet.
     #[serde(default)]
-    pub intents: Vec<JobRecord>,
+    pub intents: BTreeMap<CaptureId, JobRecord>,
     /// Newest first.
     #[serde(default)]
     pub recent: Vec<CaptureId>,
 }
 
 /// A full capture that takes packets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Active {
-    pub id: CaptureId,
     pub since: Timestamp,
 }
 

@@ -72,7 +72,7 @@ impl Disk {
         for entry in fs::read_dir(&self.0)? {
             let path = entry?.path();
             let Some(note) = read(&path)? else { continue };
-            if note.local.is_gone && note.local.assignment.window.end + KNOWN < wall {
+            if note.local.is_gone && note.local.assignment.window.end.saturating_add(KNOWN) < wall {
                 fs::remove_file(&path)?;
                 continue;
             }

@@ -60,8 +60,8 @@ impl Agent {
         if self.heard.get(id).is_some_and(is_newest) {
             return;
         }
-        self.heard.retain(|_, (told, _)| told.assignment.window.end + REMEMBERED > now.wall);
-        if told.assignment.window.end + REMEMBERED > now.wall {
+        self.heard.retain(|_, (told, _)| is_remembered(told, now.wall));
+        if is_remembered(&told, now.wall) {
             self.heard.insert(id.clone(), (told.clone(), signed.clone()));
         }
         let (Some(boot), false) = (self.boot, self.accepted.contains(id)) else { return };
@@ -128,4 +128,8 @@ impl Agent {
 fn is_sound(told: &Told) -> bool {
     let is_simple = matches!(told.assignment.kind, FleetKind::Simple { .. });
     is_simple == (told.request.kind == Kind::Simple) && told.request.offset_time.is_none()
+}
+
+fn is_remembered(told: &Told, wall: Duration) -> bool {
+    told.assignment.window.end.saturating_add(REMEMBERED) > wall
 }

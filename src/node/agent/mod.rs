@@ -19,7 +19,7 @@ mod sample;
 
 use super::keys::{beat_subject, decoded, host_key, host_subject};
 use super::wire::{Beat, BeatPart, HostRecord, SignedRecord, Told, to_bytes};
-use super::{LOOK, TURN, fitted, now, random};
+use super::{LOOK, TURN, fitted, now, random, stopped};
 use crate::bus::{Bus, Entry, Message, Table};
 use crate::deliver::PublicKey;
 use crate::engine::{Handle, PartStage, PartState, Refusal};
@@ -180,10 +180,7 @@ impl Agent {
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                stopped = stop.wait_for(|stops| *stops) => {
-                    let _also_if_nobody_can_say = stopped;
-                    return;
-                }
+                () = stopped(&mut stop) => return,
                 Some(event) = self.queue.recv() => self.happen(event),
                 Some(entry) = assignments.recv() => self.hear(&entry),
                 Some(message) = messages.recv() => self.told(&message),

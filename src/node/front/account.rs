@@ -11,8 +11,7 @@ use crate::fleet::wire::Wire;
 use crate::job::Kind;
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::node::keys::account_key;
-pub(super) use crate::node::wire::Active;
-use crate::node::wire::{AccountRecord, JobRecord};
+use crate::node::wire::{AccountRecord, Active, JobRecord};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -59,12 +58,11 @@ impl Front {
         match capture.request.kind {
             Kind::Full => {
                 next.full = self.active(&capture.request.account, record).await?;
-                if let Some(active) =
-                    next.full.first().filter(|_| next.full.len() >= self.config.full_per_account)
-                {
-                    return Err(Refusal::FullCaptureActive(active.id.clone()));
+                let is_all = next.full.len() >= self.config.full_per_account;
+                if let Some((active, _)) = next.full.first_key_value().filter(|_| is_all) {
+                    return Err(Refusal::FullCaptureActive(active.clone()));
                 }
-                next.full.push(Active { id: capture.id.clone(), since: capture.submitted });
+                next.full.insert(capture.id.clone(), Active { since: capture.submitted });
             }
             Kind::Simple => {
                 let interval = self.config.simple_interval;
@@ -80,7 +78,7 @@ impl Front {
         }
         next.recent.insert(0, capture.id.clone());
         next.recent.truncate(LIST_CAPTURES_MAX);
-        next.intents.push(intent.clone());
+        next.intents.insert(capture.id.clone(), intent.clone());
         Ok(next)
     }
 }

@@ -100,8 +100,7 @@ impl Front {
         if let Some((_, wire)) = self.read::<JobRecord>(Table::Jobs, &job_key(account, id)).await? {
             return Ok(wire.value().clone());
         }
-        let intents = self.account(account).await?.map(|(_, wire)| wire.value().intents.clone());
-        let intent = intents.into_iter().flatten().find(|intent| intent.capture.id == *id);
+        let intent = self.account(account).await?.and_then(|(_, wire)| wire.value().intents.get(id).cloned());
         intent.ok_or_else(|| Refusal::NotFound(id.clone()))
     }
 
@@ -203,8 +202,8 @@ impl Front {
             }
         }
         let started = self.account(account).await?.map(|(_, wire)| wire.value().clone()).unwrap_or_default();
-        for intent in started.intents {
-            found.entry(intent.capture.id.clone()).or_insert(intent);
+        for (id, intent) in started.intents {
+            found.entry(id).or_insert(intent);
         }
         for id in started.recent {
             if let std::collections::btree_map::Entry::Vacant(place) = found.entry(id.clone()) {
@@ -278,17 +277,17 @@ impl Front {
         &self,
         account: &AccountId,
         record: &AccountRecord,
-    ) -> Result<Vec<account::Active>, Refusal> {
-        let mut active = Vec::new();
-        for one in &record.full {
-            let job = self.read::<JobRecord>(Table::Jobs, &job_key(account, &one.id)).await?;
+    ) -> Result<BTreeMap<CaptureId, Active>, Refusal> {
+        let mut active = BTreeMap::new();
+        for (id, one) in &record.full {
+            let job = self.read::<JobRecord>(Table::Jobs, &job_key(account, id)).await?;
             // One that is not found is not there yet, as this server has it, unless it is older than what is kept.
             let takes_packets = job.map_or_else(
                 || !one.is_forgotten(Timestamp::now()),
                 |(_, wire)| wire.value().job.phase < Phase::ConversionPending,
             );
             if takes_packets {
-                active.push(one.clone());
+                active.insert(id.clone(), *one);
             }
         }
         Ok(active)

@@ -41,16 +41,16 @@ pub(in crate::node) async fn settle(bus: &dyn Bus, account: &str) {
     let Answer::Read(revision, Some(json)) = bus.read(Table::Accounts, account).await else { return };
     let Ok(wire) = Wire::<AccountRecord>::read(&json) else { return };
     let mut there: Vec<CaptureId> = Vec::new();
-    for intent in &wire.value().intents {
+    for (id, intent) in &wire.value().intents {
         if is_there(bus, intent).await {
-            there.push(intent.capture.id.clone());
+            there.push(id.clone());
         }
     }
     if there.is_empty() {
         return;
     }
     let mut record = wire.value().clone();
-    record.intents.retain(|intent| !there.contains(&intent.capture.id));
+    record.intents.retain(|id, _| !there.contains(id));
     if let Ok(json) = wire.with(record).to_json() {
         let _somebody_tries_again = bus.write(Table::Accounts, account, revision, json).await;
     }

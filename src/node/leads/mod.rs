@@ -16,7 +16,7 @@ mod publish;
 use super::keys::{PARTITIONS, id_of_job_key, job_key, of_part_key, part_key, partition, partition_name};
 use super::registry::Registry;
 use super::wire::{Beat, JobRecord, ToHost, ToLead, message, to_bytes};
-use super::{LOOK, LOOK_SOON, TURN, fitted, keys, now, random};
+use super::{LOOK, LOOK_SOON, TURN, fitted, keys, now, random, stopped};
 use crate::bus::{Away, Bus, Entry, Message, Table};
 use crate::deliver::SigningKey;
 use crate::fleet::held::{Answer, Op, Revision};
@@ -146,10 +146,7 @@ impl Leads {
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                stopped = stop.wait_for(|stops| *stops) => {
-                    let _also_if_nobody_can_say = stopped;
-                    break;
-                }
+                () = stopped(&mut stop) => break,
                 Some(event) = self.queue.recv() => self.happen(event),
                 Some(entry) = ears.jobs.recv() => self.saw_job(&entry),
                 Some(entry) = ears.parts.recv() => self.saw_part(&entry),
