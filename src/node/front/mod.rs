@@ -15,7 +15,7 @@ mod show;
 
 use super::keys::{account_key, id_of_job_key, job_key};
 use super::registry::Registry;
-use super::wire::{Accepted, AccountRecord, JobRecord, PartRecord};
+use super::wire::{Accepted, AccountRecord, Active, JobRecord, PartRecord};
 use super::{leads, now, random};
 use crate::api::{Answer as Answering, Captures};
 use crate::bus::{Away, Bus, Table};

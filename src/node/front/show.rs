@@ -138,8 +138,7 @@ fn plus(sum: ObjectSums, more: ObjectSums) -> ObjectSums {
 }
 
 fn within(objects: &[ObjectInfo], range: ObjectRange) -> Vec<ObjectInfo> {
-    let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    objects.iter().skip(number(range.from)).take(number(range.count_max)).cloned().collect()
+    objects.iter().skip(range.from).take(range.count_max).cloned().collect()
 }
 
 fn silent(record: &JobRecord, live: &Live) -> Vec<String> {

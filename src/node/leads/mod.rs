@@ -13,7 +13,7 @@ mod capture;
 mod intents;
 mod publish;
 
-use super::keys::{PARTITIONS, id_of_job_key, job_key, of_part_key, part_key, partition, partition_name};
+use super::keys::{PARTITIONS, id_of_job_key, job_key, of_part_key, partition, partition_name};
 use super::registry::Registry;
 use super::wire::{Beat, JobRecord, ToHost, ToLead, message, to_bytes};
 use super::{LOOK, LOOK_SOON, TURN, fitted, keys, now, random, stopped};
@@ -28,7 +28,7 @@ use crate::fleet::{Epoch, Now, Up};
 use crate::job::{AccountId, CaptureId, Kind};
 use capture::Leading;
 use publish::Published;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
