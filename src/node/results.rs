@@ -46,7 +46,7 @@ impl Results for FleetResults {
 }
 
 /// To write is the leads' alone, by the bus.
-fn no_writer<'a, T>(name: &str) -> Pending<'a, T> {
+fn no_writer<'a, T: Send + 'a>(name: &str) -> Pending<'a, T> {
     let refused = UploadError::Exists { place: format!("the fleet's {name}") };
     Box::pin(std::future::ready(Err(refused)))
 }

@@ -37,7 +37,7 @@ pub(super) struct Leading {
     pool: Option<(Revision, Wire<Pool>)>,
     /// What hosts say of their parts, by place.
     facts: BTreeMap<u32, Facts>,
-    frames: HashMap<(u32, Packet), Frame>,
+    frames: BTreeMap<(u32, Packet), Frame>,
     published: Option<Published>,
     /// When its records were last looked through.
     pub looked: Duration,
@@ -63,7 +63,7 @@ impl Leading {
             assignments: HashMap::new(),
             pool: None,
             facts: BTreeMap::new(),
-            frames: HashMap::new(),
+            frames: BTreeMap::new(),
             published: None,
             looked: now,
             is_closing: false,
