@@ -32,6 +32,7 @@ pub mod deliver;
 pub mod engine;
 pub mod bus;
 pub mod fleet;
+pub mod node;
 pub mod host;
 pub mod store;
 pub mod ownership;
