@@ -40,7 +40,7 @@ pub fn api(
 
 fn rules(validates: bool) -> Rules {
     Rules {
-        colo: "tst01".to_owned(),
+        colo: Some("tst01".to_owned()),
         simple_time_limit_seconds_max: 300,
         simple_packet_limit_max: 10_000,
         time_limit_seconds_max: 86_400,
