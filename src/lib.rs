@@ -35,6 +35,7 @@ pub mod host;
 pub mod store;
 pub mod ownership;
 pub mod dashboard;
+pub mod audit;
 pub mod http;
 pub mod api;
 pub mod observe;

@@ -102,6 +102,8 @@ sections! {
         upload: Upload = Upload::default(),
         /// `[manifest]`
         manifest: Manifest = Manifest::default(),
+        /// `[audit]`
+        audit: Audit = Audit::default(),
         /// `[api]`
         api: Api = Api::default(),
         /// `[ui]`
@@ -345,6 +347,17 @@ sections! {
     Manifest {
         /// Secret key that signs manifests; not signed when absent.
         signing_key_file: Option<PathBuf> = None,
+    }
+    /// `[audit]`
+    Audit {
+        /// Directory of the log of who did what; not kept when absent.
+        dir: Option<PathBuf> = None,
+        /// Of all its files.
+        bytes_max: ByteSize = ByteSize(1 << 30),
+        /// At which the next file begins.
+        file_bytes: ByteSize = ByteSize(64 << 20),
+        /// Whether nothing is started, changed or handed out while it cannot be written.
+        required: bool = true,
     }
     /// `[api]`
     Api {

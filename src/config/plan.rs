@@ -5,6 +5,7 @@
 
 use super::reload::Written;
 use crate::api::{Credential, Rules};
+use crate::audit::AuditConfig;
 use crate::block::{BlockShare, Hugepages};
 use crate::drivers::Bus;
 use crate::history::HistoryConfig;
@@ -56,6 +57,8 @@ pub struct Plan {
     pub upload: UploadPlan,
     /// How manifests are signed.
     pub manifest: ManifestPlan,
+    /// Who did what, if that is kept.
+    pub audit: Option<AuditConfig>,
     /// The HTTP server.
     pub api: ApiPlan,
     /// The dashboard.

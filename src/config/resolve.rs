@@ -9,6 +9,7 @@ use super::reload::Written;
 use super::rules::Rules;
 use super::{ByteSize, Problem, accounts, fleet, ports::ports, tenancy, ui};
 use crate::api;
+use crate::audit::AuditConfig;
 use crate::block::Hugepages;
 use crate::history::HistoryConfig;
 use crate::job::is_label;
@@ -66,7 +67,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let captures = fleet.as_ref().is_none_or(|fleet| fleet.captures);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
-    let closed = closed(&spool.dir, &store.path);
+    let audit = audit(&mut rules, &file.audit);
+    let closed = closed(&spool.dir, &store.path, audit.as_ref());
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
     let upload =
@@ -84,6 +86,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         history,
         upload,
         manifest: manifest(&mut rules, &file.manifest),
+        audit,
         api: api(&mut rules, &file.api, file.account.len()),
         ui: ui::resolve(&mut rules, &file.ui),
         observe: observe(&mut rules, &file.observe),
@@ -369,10 +372,21 @@ fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Op
     })
 }
 
-/// What no customer's objects go into: the spool, and the directory of the store's file.
-fn closed(spool: &Path, store: &Path) -> Vec<ClosedDir> {
+fn audit(rules: &mut Rules, audit: &file::Audit) -> Option<AuditConfig> {
+    let why = "a file has room for some thousand lines, and is checked when trawl starts";
+    let bytes = (limits::AUDIT_FILE_BYTES_MIN, limits::AUDIT_FILE_BYTES_MAX);
+    let file_bytes = rules.size("audit.file_bytes", audit.file_bytes, bytes, why);
+    let why = "the log has at least two files (audit.file_bytes), so that one is there while the next begins";
+    let bytes_max = rules.size("audit.bytes_max", audit.bytes_max, (2 * file_bytes, 1 << 50), why);
+    let dir = audit.dir.as_deref().map(|dir| rules.path("audit.dir", dir))?;
+    Some(AuditConfig { dir, bytes_max, file_bytes, required: audit.required })
+}
+
+/// What no customer's objects go into: the spool, the directory of the store's file, and the audit log.
+fn closed(spool: &Path, store: &Path, audit: Option<&AuditConfig>) -> Vec<ClosedDir> {
     let closed = |dir: &Path, with_below| ClosedDir { dir: dir.to_owned(), with_below };
-    [closed(spool, true)].into_iter().chain(store.parent().map(|dir| closed(dir, false))).collect()
+    let store = store.parent().map(|dir| closed(dir, false));
+    [closed(spool, true)].into_iter().chain(store).chain(audit.map(|audit| closed(&audit.dir, true))).collect()
 }
 
 fn upload(

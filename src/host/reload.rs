@@ -6,11 +6,13 @@
 //!
 //! Invariant: a reload takes effect whole or not at all, and captures of accounts that stay lose no packet by it.
 
+use super::audit;
 use super::front;
 use super::notify::Manager;
 use super::serve::settings;
 use super::storage::Storage;
 use crate::api::{ApiState, CurrentTerms};
+use crate::audit::Audit;
 use crate::config::{Changes, Plan, Problems};
 use crate::dashboard::Sessions;
 use crate::deliver::{KeyError, SigningKey};
@@ -84,6 +86,7 @@ pub(super) struct Reloader {
     sessions: Arc<Sessions>,
     manager: Arc<Manager>,
     reloads: Arc<Reloads>,
+    audit: Option<Audit>,
 }
 
 impl Reloader {
@@ -109,6 +112,7 @@ impl Reloader {
             sessions: Arc::clone(&api.ui.sessions),
             manager,
             reloads,
+            audit: storage.audit.clone(),
         }
     }
 
@@ -128,10 +132,12 @@ impl Reloader {
         match self.try_reload().await {
             Ok(changes) => {
                 self.reloads.done(&at, &changes.live);
+                audit::reloaded(self.audit.as_ref(), Ok(&changes.live));
                 tracing::info!(changed = ?changes.live, config = %self.path.display(), "SIGHUP: the config is read again");
             }
             Err(error) => {
                 self.reloads.refused(&at, &error.to_string());
+                audit::reloaded(self.audit.as_ref(), Err(&error.to_string()));
                 tracing::error!(%error, config = %self.path.display(), "SIGHUP: the config is refused; the old one holds, and nothing changes");
             }
         }
@@ -145,7 +151,10 @@ impl Reloader {
             prepared.await.map_err(|_| ReloadError::Died)??;
         let plan = Arc::new(plan);
         observe::refilter(&plan.log)?;
-        self.captures.take_up(settings(&plan, signing_key)).await?;
+        self.captures.take_up(settings(&plan, signing_key.clone())).await?;
+        if let Some(audit) = &self.audit {
+            audit.sign_with(signing_key);
+        }
         self.keys.require(plan.upload.proofs);
         self.ownership.set_challenge_interval(plan.upload.challenge_interval);
         self.stores.replace(ways);

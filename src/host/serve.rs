@@ -3,6 +3,7 @@
 //! Invariant: the first signal that ends the host ends captures, uploads what they have and exits with 0; the second exits at once. A
 //! task that dies ends the process with an error.
 
+use super::audit;
 use super::backups;
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::front::{self, Behind};
@@ -22,6 +23,7 @@ use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
 use crate::api::{self, OwnResults};
+use crate::audit::AuditError;
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan, Topology};
 use crate::deliver::{KeyError, Pace, PaceRules, Places, SigningKey};
@@ -82,6 +84,9 @@ pub enum ServeError {
     /// The key that signs manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The key that encrypts what is secret in the database.
     #[error("store.key_file: {0}; {advice}", advice = .0.advice())]
     KeyFile(#[from] VaultError),
@@ -139,10 +144,11 @@ pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeErro
     SpoolLock::wait_until_free(&plan.spool.dir).map_err(SpoolError::from)?;
     judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| Tls::load(cert, key).map(Arc::new)).transpose()?;
-    let storage = Storage::open(&plan, new_spool)?;
+    let mut storage = Storage::open(&plan, new_spool)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     privileges::after_eal();
     stay_off_worker_cores(&plan.cores.writers)?;
+    storage.audit = audit::start(&plan, &storage)?;
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
     let (listener, observed) = listeners(&plan, &runtime)?;
@@ -171,6 +177,7 @@ pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeErro
     plane.stop();
     ports::log_counters(&counts.finish());
     storage.take_in();
+    audit::ended(storage.audit.as_ref(), result.as_ref().err().map(ToString::to_string).as_deref());
     if let Some(runtime) = left {
         // Everything is written. A thread that still reads for somebody who is gone keeps nobody.
         runtime.shutdown_timeout(READS_TIME_MAX);
@@ -336,7 +343,7 @@ async fn run(
     let mut upkeep = vec![
         tasks.spawn("retention", retention::keep(plans.subscribe(), storage)),
         tasks.spawn("pruning", pruning::keep(plans.subscribe(), storage)),
-        tasks.spawn("backups", backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone())),
+        tasks.spawn("backups", backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone(), storage.audit.clone())),
     ];
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
@@ -363,6 +370,7 @@ async fn run(
         died = tasks.died() => return Err(died),
     };
     observation.begin(signal);
+    audit::stops(storage.audit.as_ref(), signal);
     tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
         biased;
@@ -426,5 +434,6 @@ fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
 /// What the API stands on.
 fn behind(handle: &Handle, storage: &Storage, ownership: Ownership) -> Behind {
     let results = Arc::new(OwnResults(storage.simple_dir()));
-    Behind { captures: Arc::new(handle.clone()), results, ownership, history: storage.history.clone() }
+    let (history, audit) = (storage.history.clone(), storage.audit.clone());
+    Behind { captures: Arc::new(handle.clone()), results, ownership, history, audit }
 }

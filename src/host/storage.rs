@@ -5,6 +5,7 @@
 
 use super::identity;
 use super::serve::ServeError;
+use crate::audit::Audit;
 use crate::config::Plan;
 use crate::deliver::SigningKey;
 use crate::history::{History, HistoryError};
@@ -32,6 +33,8 @@ pub(super) struct Storage {
     pub history: Option<Arc<History>>,
     pub signing_key: Option<Arc<SigningKey>>,
     pub keys: BucketKeys,
+    /// Who did what, if that is kept; started by `serve`.
+    pub audit: Option<Audit>,
     /// Told when there are new files of simple captures.
     pub simple_written: Arc<Notify>,
     challenge_interval: Duration,
@@ -62,6 +65,7 @@ impl Storage {
             history,
             signing_key: signing_key.map(Arc::new),
             keys,
+            audit: None,
             simple_written: Arc::default(),
             challenge_interval: plan.upload.challenge_interval,
             contact_time_max,

@@ -65,14 +65,20 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
     let (used, max) = (sources.spool.held_bytes(), sources.spool.quota().bytes_max());
     let disk = rustix::fs::statvfs(&sources.spool.config().dir);
     let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).map_err(|e| e.to_string());
-    Report::of(vec![
+    let audit = sources.audit.as_ref().map(|audit| {
+        let failing = audit.failing().map(|why| format!("the audit log cannot be written: {why}"));
+        check("audit", if audit.refuses() { failing.map_or(Ok(None), Err) } else { Ok(failing) })
+    });
+    let mut checks = vec![
         check("engine", seen.map(|_| None)),
         check("stages", stages(&sources.stages())),
         check("ports", ports(&(sources.ports)())),
         check("spool", spool(used, max, short, free)),
         check("open files", OpenFiles::read().await.check()),
         check("store", try_store(&sources.jobs, tried).await.map(|()| None)),
-    ])
+    ];
+    checks.extend(audit);
+    Report::of(checks)
 }
 
 fn stages(stages: &[StageView]) -> Result<Option<String>, String> {

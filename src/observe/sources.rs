@@ -9,6 +9,7 @@ use super::open_files::OpenFiles;
 use super::reloads::Reloads;
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
+use crate::audit::{Audit, AuditCounts};
 use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
 use crate::http::connections_cut;
@@ -91,6 +92,8 @@ pub struct Sources {
     pub queues: Vec<QueueSource>,
     /// The worker of each of them.
     pub queue_workers: Vec<usize>,
+    /// Who did what, if that is kept.
+    pub audit: Option<Audit>,
     /// Every stage, in the order of `verdicts`.
     pub stages: Vec<Arc<Heartbeat>>,
     /// What the watchdog thinks of them.
@@ -141,6 +144,8 @@ pub(super) struct Snapshot {
     pub uploads: UploadCounts,
     pub log_lines_dropped: u64,
     pub reloads: [(&'static str, u64); 2],
+    /// None: there is no audit log.
+    pub audit: Option<AuditCounts>,
     pub requests: Vec<(Kind, u64)>,
     pub authentication_failures: Vec<(&'static str, u64)>,
     pub connections_cut: Vec<(&'static str, u64)>,
@@ -187,6 +192,7 @@ impl Sources {
             uploads: upload_counts(),
             log_lines_dropped: lines::dropped(),
             reloads: self.reloads.counts(),
+            audit: self.audit.as_ref().map(Audit::counts),
             requests: self.requests.read(),
             authentication_failures: (self.authentication_failures)().into(),
             connections_cut: connections_cut().into(),

@@ -326,6 +326,15 @@ pub(super) const TABLE: &[Metric] = &[
     // config
     counter("config_reloads", None, &["result"], "Reloads of the config that were done, and that were refused and changed nothing",
         |s, out| for (result, count) in s.reloads { out.push(&[&result], count) }),
+    // audit
+    counter("audit_lines", None, &[], "Lines of the audit log that were written; absent without one, as the next three",
+        |s, out| if let Some(audit) = &s.audit { out.push(&[], audit.lines) }),
+    counter("audit_lost_entries", None, &[], "What found no room while the audit log could not be written; a line tells how many",
+        |s, out| if let Some(audit) = &s.audit { out.push(&[], audit.lost) }),
+    gauge("audit_writable", None, &[], "1 if the last line of the audit log could be written; it is tried again each second",
+        |s, out| if let Some(audit) = &s.audit { out.push(&[], u64::from(!audit.is_failing)) }),
+    gauge("audit", BYTES, &[], "Size of all files of the audit log",
+        |s, out| if let Some(audit) = &s.audit { out.push(&[], audit.bytes) }),
     // connections
     gauge("open_files", None, &[], "Descriptors that the process has open; absent when it has none left to look",
         |s, out| if let Ok(open) = &s.open_files.open { out.push(&[], *open) }),

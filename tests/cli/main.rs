@@ -54,6 +54,7 @@ fn every_command_explains_itself() {
         "filter test",
         "merge",
         "verify",
+        "audit verify",
         "manifest-key",
         "recover",
         "completions",
