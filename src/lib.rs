@@ -28,6 +28,7 @@ pub mod job;
 mod turns;
 mod seldom;
 pub mod upload;
+pub mod stamp;
 pub mod deliver;
 pub mod engine;
 pub mod fleet;

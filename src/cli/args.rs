@@ -545,6 +545,9 @@ pub struct VerifyArgs {
     /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
     #[arg(long, value_name = "FILE")]
     pub public_key: Option<PathBuf>,
+    /// File with certificates in PEM, of which one must vouch for the authority that time-stamped the manifest
+    #[arg(long, value_name = "FILE")]
+    pub timestamp_ca: Option<PathBuf>,
     /// The account that the capture must be of
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,

@@ -347,6 +347,12 @@ sections! {
     Manifest {
         /// Secret key that signs manifests; not signed when absent.
         signing_key_file: Option<PathBuf> = None,
+        /// Authority that stamps manifests (RFC 3161); nobody is asked when absent.
+        timestamp_url: Option<String> = None,
+        /// Certificates of which one must vouch for its answers.
+        timestamp_ca_file: Option<PathBuf> = None,
+        /// How long a manifest waits for its time stamp.
+        timestamp_seconds_max: u64 = 60,
     }
     /// `[audit]`
     Audit {

@@ -13,6 +13,7 @@ use crate::job::AccountId;
 use crate::ownership::ProofRules;
 use crate::pcap::ObjectFormat;
 use crate::spool::SpoolConfig;
+use crate::stamp::AuthorityConfig;
 use crate::upload::StoresConfig;
 use crate::worker::{Dealt, Sample, Timers, WhenIdle, Wish, deal};
 use ipnet::IpNet;
@@ -300,11 +301,13 @@ pub struct UploadPlan {
     pub proofs: ProofRules,
 }
 
-/// How manifests are signed.
+/// How manifests are signed and time-stamped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestPlan {
     /// Secret key in PEM, absolute; manifests are not signed when none.
     pub signing_key_file: Option<PathBuf>,
+    /// Who stamps them; nobody if none.
+    pub authority: Option<AuthorityConfig>,
 }
 
 /// The HTTP server.

@@ -18,6 +18,7 @@ use crate::limits::ZSTD_LEVEL_MAX;
 use crate::ownership::ProofRules;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use crate::spool::{SpoolConfig, WriteMode, part_of};
+use crate::stamp::AuthorityConfig;
 use crate::upload::{
     ClosedDir, GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig,
 };
@@ -85,7 +86,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         shares,
         history,
         upload,
-        manifest: manifest(&mut rules, &file.manifest),
+        manifest: manifest(&mut rules, file),
         audit,
         api: api(&mut rules, &file.api, file.account.len()),
         ui: ui::resolve(&mut rules, &file.ui),
@@ -546,9 +547,38 @@ fn store(rules: &mut Rules, store: &file::Store) -> StorePlan {
     }
 }
 
-fn manifest(rules: &mut Rules, manifest: &file::Manifest) -> ManifestPlan {
+fn manifest(rules: &mut Rules, file: &File) -> ManifestPlan {
+    let (manifest, upload) = (&file.manifest, &file.upload);
     let key = manifest.signing_key_file.as_deref();
-    ManifestPlan { signing_key_file: key.map(|path| rules.path("manifest.signing_key_file", path)) }
+    let signing_key_file = key.map(|path| rules.path("manifest.signing_key_file", path));
+    let why = "an authority answers in a second; each capture that ends waits so long while it does not, and holds its place";
+    let (name, seconds) = ("manifest.timestamp_seconds_max", manifest.timestamp_seconds_max);
+    let patience = Duration::from_secs(rules.range(name, seconds, (1, 3600), why));
+    let anchors = manifest.timestamp_ca_file.as_deref();
+    let anchors = anchors.map(|path| rules.path("manifest.timestamp_ca_file", path));
+    let authority = manifest.timestamp_url.as_deref().map(|url| AuthorityConfig {
+        url: authority_url(rules, url),
+        anchors,
+        patience,
+        proxy: upload.proxy.clone(),
+        ca_file: upload.ca_file.clone(),
+    });
+    ManifestPlan { signing_key_file, authority }
+}
+
+fn authority_url(rules: &mut Rules, url: &str) -> String {
+    let legal = reqwest::Url::parse(url).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.fragment().is_none()
+    });
+    if !legal {
+        let advice = "write the authority's address, such as \"https://tsa.example/tsr\", without a name and a password";
+        rules.wrong("manifest.timestamp_url", "(not shown)", advice);
+    }
+    url.to_owned()
 }
 
 fn address(rules: &mut Rules, key: &str, text: &str) -> Option<SocketAddr> {

@@ -43,6 +43,12 @@ pub fn signature_name(part: &PartId) -> String {
     format!("{}.sig", manifest_name(part))
 }
 
+/// Name of the time stamp of a part's manifest: an authority's answer (RFC 3161).
+#[must_use]
+pub fn stamp_name(part: &PartId) -> String {
+    format!("{}.tsr", manifest_name(part))
+}
+
 /// The limits that were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limits {

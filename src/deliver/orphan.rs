@@ -317,7 +317,7 @@ impl Orphan {
         let manifest = self.manifest(goes_on, new).map_err(PublishError::from)?;
         let name = manifest_name(&manifest.manifest.part());
         let Some(bytes) = store.size(&name).await? else {
-            publish_manifest(store, &manifest, None).await?;
+            publish_manifest(store, &manifest, None, None).await?;
             return Ok(Some(manifest.manifest));
         };
         if bytes > MANIFEST_BYTES_MAX {

@@ -8,24 +8,44 @@ use super::relay::{PublishError, publish_manifest};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::Route;
 use super::sign::SigningKey;
+use super::stamp;
 use super::words::Words;
+use crate::stamp::Authority;
 use crate::upload::UploadError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Who vouches for a manifest.
+#[derive(Clone, Default)]
+pub(crate) struct Vouchers {
+    /// Signs it, if this host signs.
+    pub key: Option<Arc<SigningKey>>,
+    /// Stamps it, if it has an authority.
+    pub authority: Option<Arc<Authority>>,
+}
+
+/// What one attempt leaves to the next.
+#[derive(Default)]
+struct Kept {
+    settled: Option<Settled>,
+    /// The time stamp, or that there was none in time.
+    stamp: Option<Option<Vec<u8>>>,
+}
 
 /// Settles the manifest and puts it, again and again; one that is there already for the same objects is left.
 pub(crate) async fn put_manifest(
     route: Route,
     dir: PathBuf,
     manifest: Manifest,
-    key: Option<Arc<SigningKey>>,
+    vouchers: Vouchers,
     mut retry: RetryPolicy,
 ) -> Outcome {
-    let (mut attempts, mut kept) = (Attempts::new(&retry), None);
+    let (mut attempts, mut kept) = (Attempts::new(&retry), Kept::default());
     loop {
-        let mut decided = retry.given_up.clone();
+        let (mut decided, leaving) = (retry.given_up.clone(), retry.leaving.clone());
         let put = tokio::select! {
-            put = put_once(&route, &dir, &manifest, &mut kept, key.as_deref()) => put,
+            put = put_once(&route, &dir, &manifest, &mut kept, (&vouchers, leaving)) => put,
             outcome = given_up(&mut decided) => return outcome,
         };
         let error = match put {
@@ -38,22 +58,22 @@ pub(crate) async fn put_manifest(
     }
 }
 
-/// One attempt; `kept` is the manifest once it is settled.
+/// One attempt.
 async fn put_once(
     route: &Route,
     dir: &Path,
     manifest: &Manifest,
-    kept: &mut Option<Settled>,
-    key: Option<&SigningKey>,
+    kept: &mut Kept,
+    (vouchers, mut leaving): (&Vouchers, watch::Receiver<bool>),
 ) -> Result<(), Words> {
-    let settled = match kept {
+    let settled = match &mut kept.settled {
         Some(settled) => settled,
         None => {
             let (into, manifest) = (dir.to_owned(), manifest.clone());
             let settled = tokio::task::spawn_blocking(move || settle(&into, manifest)).await;
             let settled = settled.map_err(|e| Words::of_host(e.to_string()))?;
             let unkept = |e| Words::of_host(format!("cannot keep it in {}: {e}", dir.display()));
-            kept.insert(settled.map_err(unkept)?)
+            kept.settled.insert(settled.map_err(unkept)?)
         }
     };
     let manifest = &settled.manifest;
@@ -66,7 +86,17 @@ async fn put_once(
         there => there.map_err(words)?,
     };
     let Some(bytes) = there else {
-        return publish_manifest(&*store, settled, key).await.map_err(|e| match e {
+        let stamp = match (&kept.stamp, &vouchers.authority) {
+            (Some(stamp), _) => stamp.clone(),
+            (None, None) => None,
+            (None, Some(authority)) => {
+                let stamped = stamp::stamp(dir, &settled.json, authority, &mut leaving).await;
+                let unkept = |e| Words::of_host(format!("cannot keep the time stamp in {}: {e}", dir.display()));
+                kept.stamp.insert(stamped.map_err(unkept)?).clone()
+            }
+        };
+        let key = vouchers.key.as_deref();
+        return publish_manifest(&*store, settled, key, stamp).await.map_err(|e| match e {
             PublishError::Store(e) => words(e),
             other => Words::of_host(other.to_string()),
         });
@@ -111,7 +141,11 @@ mod tests {
         let there = route.simple_dir.join(manifest_name(&manifest.part()));
         // More than there is memory, and no byte of it on the disk.
         std::fs::File::create(&there).unwrap().set_len(1 << 42).unwrap();
-        let put = async || put_once(&route, temp.path(), &manifest, &mut None, None).await;
+        let (_stays, leaving) = watch::channel(false);
+        let put = async || {
+            let nobody = (&Vouchers::default(), leaving.clone());
+            put_once(&route, temp.path(), &manifest, &mut Kept::default(), nobody).await
+        };
         let error = put().await.unwrap_err().to_string();
         assert!(error.contains("has 4398046511104 bytes") && error.contains("another one"), "{error}");
         std::fs::remove_file(&there).unwrap();

@@ -10,7 +10,7 @@ use super::audit;
 use super::front;
 use super::notify::Manager;
 use super::serve::settings;
-use super::storage::Storage;
+use super::storage::{Storage, authority};
 use crate::api::{ApiState, CurrentTerms};
 use crate::audit::Audit;
 use crate::config::{Changes, Plan, Problems};
@@ -22,6 +22,7 @@ use crate::http::{Pair, Tls, TlsError};
 use crate::job::AccountId;
 use crate::observe::{self, Reloads};
 use crate::ownership::{BucketKeys, Ownership};
+use crate::stamp::{Authority, StampError};
 use crate::upload::{Stores, UploadError, Ways};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -51,6 +52,9 @@ enum ReloadError {
     /// The key of manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
+    /// The time-stamping authority.
+    #[error(transparent)]
+    Stamp(#[from] StampError),
     /// The log.
     #[error(transparent)]
     Log(#[from] observe::Error),
@@ -69,6 +73,7 @@ struct Prepared {
     pair: Option<Pair>,
     ways: Ways,
     signing_key: Option<Arc<SigningKey>>,
+    authority: Option<Arc<Authority>>,
 }
 
 /// What the reload of a config reaches.
@@ -147,11 +152,11 @@ impl Reloader {
         let (path, now) = (self.path.clone(), Arc::clone(&self.plan.borrow()));
         let before = Arc::clone(&now);
         let prepared = tokio::task::spawn_blocking(move || prepare(&path, &now));
-        let Prepared { plan, changes, pair, ways, signing_key } =
+        let Prepared { plan, changes, pair, ways, signing_key, authority } =
             prepared.await.map_err(|_| ReloadError::Died)??;
         let plan = Arc::new(plan);
         observe::refilter(&plan.log)?;
-        self.captures.take_up(settings(&plan, signing_key.clone())).await?;
+        self.captures.take_up(settings(&plan, (signing_key.clone(), authority))).await?;
         if let Some(audit) = &self.audit {
             audit.sign_with(signing_key);
         }
@@ -179,7 +184,8 @@ fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> 
     let pair = plan.api.tls.as_ref().map(|(cert, key)| Pair::load(cert, key)).transpose()?;
     let ways = Ways::new(plan.upload.stores.clone())?;
     let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
-    Ok(Prepared { plan, changes, pair, ways, signing_key: signing_key.map(Arc::new) })
+    let (signing_key, authority) = (signing_key.map(Arc::new), authority(&plan)?);
+    Ok(Prepared { plan, changes, pair, ways, signing_key, authority })
 }
 
 fn tell_accounts(before: &Plan, now: &Plan) {

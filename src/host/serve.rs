@@ -36,6 +36,7 @@ use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
+use crate::stamp::{Authority, StampError};
 use crate::store::StoreError;
 use crate::upload::UploadError;
 use crate::worker::{Dealt, WorkerHandle};
@@ -84,6 +85,9 @@ pub enum ServeError {
     /// The key that signs manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
+    /// The time-stamping authority.
+    #[error(transparent)]
+    Stamp(#[from] StampError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -216,7 +220,7 @@ fn planes(
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         site: plan.site(),
-        settings: settings(plan, storage.signing_key.clone()),
+        settings: settings(plan, (storage.signing_key.clone(), storage.authority.clone())),
         captures_max: plan.capture.captures_max,
         admits: plan.block_share().captures_max().saturating_sub(usize::from(storage.history.is_some())),
         high_water_percent: plan.high_water_percent,
@@ -231,7 +235,10 @@ fn planes(
 }
 
 /// What of a plan the engine takes up while it runs.
-pub(super) fn settings(plan: &Plan, signing_key: Option<Arc<SigningKey>>) -> Settings {
+pub(super) fn settings(
+    plan: &Plan,
+    (signing_key, authority): (Option<Arc<SigningKey>>, Option<Arc<Authority>>),
+) -> Settings {
     Settings {
         accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
         scopes: scopes(&plan.accounts),
@@ -244,6 +251,7 @@ pub(super) fn settings(plan: &Plan, signing_key: Option<Arc<SigningKey>>) -> Set
         upload_retention: plan.upload.retention,
         upload_pause_max: plan.upload.retry_pause,
         signing_key,
+        authority,
     }
 }
 

@@ -125,6 +125,7 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
         uploads: Default::default(),
         log_lines_dropped: 0,
         reloads: [("done", 3), ("refused", 1)],
+        stamps: Default::default(),
         audit: Some(AuditCounts { lines: 12, lost: 0, bytes: 4711, is_failing: false }),
         authentication_failures: vec![("denied", 3)],
         connections_cut: vec![("displaced", 4)],

@@ -14,6 +14,7 @@ use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
 use crate::http::connections_cut;
 use crate::spool::Spool;
+use crate::stamp::{StampCounts, stamp_counts};
 use crate::store::JobStore;
 use crate::upload::{UploadCounts, upload_counts};
 use crate::worker::{QueueCounters, QueueTotals};
@@ -144,6 +145,7 @@ pub(super) struct Snapshot {
     pub uploads: UploadCounts,
     pub log_lines_dropped: u64,
     pub reloads: [(&'static str, u64); 2],
+    pub stamps: StampCounts,
     /// None: there is no audit log.
     pub audit: Option<AuditCounts>,
     pub requests: Vec<(Kind, u64)>,
@@ -192,6 +194,7 @@ impl Sources {
             uploads: upload_counts(),
             log_lines_dropped: lines::dropped(),
             reloads: self.reloads.counts(),
+            stamps: stamp_counts(),
             audit: self.audit.as_ref().map(Audit::counts),
             requests: self.requests.read(),
             authentication_failures: (self.authentication_failures)().into(),

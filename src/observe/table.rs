@@ -318,6 +318,8 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| engine(s, out, oldest_seconds)),
     gauge("upload_next_try", Some("seconds"), &[], "Until the first failed delivery is tried again; absent if none waits",
         |s, out| if let Some(seconds) = s.engine.as_ref().and_then(next_try_seconds) { out.push(&[], seconds) }),
+    counter("timestamps", None, &["result"], "Manifests that got their time stamp (stamped), and that did not in time (missed)",
+        |s, out| { out.push(&[&"stamped"], s.stamps.stamped); out.push(&[&"missed"], s.stamps.missed); }),
     gauge("queue_worker", None, &["port", "queue", "stage"], "Always 1: which worker polls which queue",
         |s, out| for (n, (port, _)) in s.queues.iter().enumerate() { out.push(&[port, &n, &worker_of(s, n)], 1) }),
     // log
