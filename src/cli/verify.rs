@@ -177,8 +177,29 @@ fn verdict(verified: &Verified, findings: &[String]) -> String {
         }
         (false, None, false) => "; packets were lost, see the ledger".to_owned(),
     };
+    let clock = clock(&verified.manifest).map(|clock| format!("\n{clock}")).unwrap_or_default();
     let stamp = verified.stamp.as_ref().map(|stamp| format!("\n{}", stamped(stamp))).unwrap_or_default();
-    format!("{text}{lost}\n{identity}{stamp}")
+    format!("{text}{lost}\n{identity}{clock}{stamp}")
+}
+
+/// How far the capture's time stamps can be believed.
+fn clock(manifest: &Manifest) -> Option<String> {
+    let steps = manifest.clock_steps.map(|steps| {
+        let seconds = steps.moved_ns as f64 / 1e9;
+        format!("clock: it was set {} times while packets were taken, by {seconds} s together", steps.count)
+    });
+    let state = manifest.clock.map(|clock| {
+        let both = [Some(clock.start), clock.end];
+        match both.iter().flatten().all(|state| state.synchronised) {
+            true => {
+                let most = both.iter().flatten().map(|state| state.max_error_ns).max().unwrap_or(0);
+                format!("clock: disciplined, off by {} ms at most", most as f64 / 1e6)
+            }
+            false => "clock: nothing disciplined it at the beginning, or at the end".to_owned(),
+        }
+    });
+    let lines: Vec<_> = state.into_iter().chain(steps).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// When the manifest was there, and by whose word.

@@ -211,6 +211,8 @@ pub(super) const TABLE: &[Metric] = &[
     // time
     counter("clock_steps", None, &[], "Times that the wall clock was set by more than half a second, as the workers saw it",
         |s, out| engine(s, out, |e| e.clock.count)),
+    gauge("clock_synchronised", None, &[], "1 while the kernel says that something disciplines the wall clock: chrony, ntpd, PTP",
+        |s, out| if let Some(said) = s.engine.as_ref().and_then(|e| e.clock_state) { out.push(&[], u64::from(said.synchronised)) }),
     // stages
     counter("stage_turns", None, &["stage"], "Turns of a thread's loop or house-keeping; stands still only if the thread does",
         |s, out| stage(s, out, |_| true, |r| r.beats)),
