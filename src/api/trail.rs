@@ -97,7 +97,8 @@ impl Trail {
             400.. => Outcome::Refused,
             _ => Outcome::Done,
         };
-        let may_repeat = result != Outcome::Done || self.does == Some(Does::Read);
+        // What changes something is a line each time.
+        let may_repeat = result != Outcome::Done || self.does != Some(Does::Change);
         let code = answer.extensions().get::<Said>().map(|said| said.0);
         let entry = Entry { result, status: Some(status.as_u16()), code, may_repeat, ..told.entry.clone() };
         is_known.then_some(entry)

@@ -1,7 +1,7 @@
 //! The log's files. Owns their names, what a dead process left at the end of the last one, and how much of the disk they take.
 //!
 //! A file is named by the number of its first line, `audit-000000000001.jsonl`, and the newest is the one that grows. Its end is set
-//! aside on the disk before it is written, so that a full disk is met while there is still room for some thousand lines.
+//! aside on the disk before it is written, so that a full disk is met while there is still room for a hundred lines.
 //!
 //! Invariant: what was made durable is never written again; what follows it is cut off and written again whole.
 
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";
 /// What is set aside behind the end.
-const RESERVE_BYTES: u64 = 1 << 20;
+const RESERVE_BYTES: u64 = 64 << 10;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 mod files;
 mod monitoring;
 mod package;
+mod release;
 mod setup;
 #[path = "../common/skip.rs"]
 #[allow(dead_code, reason = "each test binary that shares this file uses a part of it")]
