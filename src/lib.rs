@@ -44,3 +44,6 @@ pub mod observe;
 #[cfg(test)]
 #[path = "../tests/common/skip.rs"]
 mod skip;
+#[cfg(test)]
+#[path = "../tests/common/tsa.rs"]
+mod tsa;

@@ -118,26 +118,86 @@ async fn put_once(
 #[cfg(not(miri))]
 mod tests {
     use super::*;
-    use crate::deliver::empty_manifest;
+    use crate::deliver::{Directory, Finding, Wanted, empty_manifest, stamp_name, verify_at};
     use crate::job::{AccountId, BucketTerms, CaptureId};
     use crate::ownership::BucketKeys;
     use crate::store::Embedded;
+    use crate::stamp::{Anchors, AuthorityConfig};
+    use crate::tsa::{Mood, Tsa};
     use crate::upload::{Stores, StoresConfig};
+    use std::time::{Duration, Instant};
 
-    #[tokio::test]
-    async fn what_stands_under_a_manifests_name_is_not_read_if_it_is_larger_than_that_can_be() {
-        let temp = tempfile::tempdir().unwrap();
-        let jobs = Arc::new(Embedded::open(&temp.path().join("jobs")).unwrap());
-        let route = Route {
+    fn route(dir: &Path) -> Route {
+        let jobs = Arc::new(Embedded::open(&dir.join("jobs")).unwrap());
+        std::fs::create_dir(dir.join("bucket")).unwrap();
+        Route {
             stores: Arc::new(Stores::new(StoresConfig::default()).unwrap()),
             account: AccountId("a".to_owned()),
             destination: None,
             keys: BucketKeys::new(jobs, None),
             kept: BucketTerms::default(),
-            simple_dir: temp.path().join("bucket"),
+            simple_dir: dir.join("bucket"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_is_away_delays_a_delivery_by_its_bound_and_loses_none() {
+        let tsa = match Tsa::start("ec") {
+            Ok(tsa) => tsa,
+            Err(error) => return crate::skip::skip("openssl", error),
         };
+        let temp = tempfile::tempdir().unwrap();
+        let (route, patience) = (route(temp.path()), Duration::from_secs(3));
+        let (proxy, ca_file) = (None, None);
+        let config = AuthorityConfig { url: tsa.url(), anchors: Some(tsa.ca()), patience, proxy, ca_file };
+        let authority = Some(Arc::new(Authority::new(&config).unwrap()));
+        let vouchers = Vouchers { key: None, authority };
+        let (_stays, leaving) = watch::channel(false);
+        let put = async |id: &CaptureId| {
+            let (manifest, dir) = (empty_manifest(id), temp.path().join(id.to_string()));
+            std::fs::create_dir_all(&dir).unwrap();
+            let (since, mut kept) = (Instant::now(), Kept::default());
+            put_once(&route, &dir, &manifest, &mut kept, (&vouchers, leaving.clone())).await.unwrap();
+            let at = |name: String| route.simple_dir.join(name);
+            (at(manifest_name(&manifest.part())), at(stamp_name(&manifest.part())), since.elapsed())
+        };
+        tsa.set(Mood::Gone);
+        let (first, second) = (CaptureId::random(), CaptureId::random());
+        let (manifest, stamp, took) = put(&first).await;
+        assert!(manifest.exists() && !stamp.exists() && took < patience + Duration::from_secs(2), "{took:?}");
+        assert!(tsa.asked() >= 2, "it is asked again within that time");
+        let asked = tsa.asked();
+        let (manifest, stamp, took) = put(&second).await;
+        assert!(manifest.exists() && !stamp.exists() && took < Duration::from_secs(1), "{took:?}");
+        assert_eq!(tsa.asked(), asked + 1, "once, while it is known to be away");
+        // It is back. What it said is kept, and the next attempt, of another process too, puts the same.
+        tsa.set(Mood::Right);
+        let third = CaptureId::random();
+        let (manifest, stamp, _) = put(&third).await;
+        tsa.verifies(&manifest, &stamp).unwrap();
+        let said = std::fs::read(&stamp).unwrap();
+        std::fs::remove_file(&manifest).unwrap();
+        std::fs::remove_file(&stamp).unwrap();
+        let asked = tsa.asked();
+        put(&third).await;
+        assert_eq!((std::fs::read(&stamp).unwrap(), tsa.asked()), (said, asked));
+        // `trawl verify` agrees, and sees what was taken away or exchanged.
+        let anchors = Anchors::load(&tsa.ca()).unwrap();
+        let wanted = Wanted { key: None, anchors: Some(&anchors) };
+        let (place, name) = Directory::of(&manifest);
+        let verified = || verify_at(&place, &name, &wanted, &mut |_| ()).unwrap();
+        assert!(verified().findings.is_empty() && verified().stamp.is_some(), "{:?}", verified());
+        std::fs::write(&stamp, "other").unwrap();
+        assert!(matches!(verified().findings[..], [Finding::Stamp { .. }]), "{:?}", verified());
+        std::fs::remove_file(&stamp).unwrap();
+        assert!(matches!(verified().findings[..], [Finding::Unstamped { .. }]), "{:?}", verified());
+    }
+
+    #[tokio::test]
+    async fn what_stands_under_a_manifests_name_is_not_read_if_it_is_larger_than_that_can_be() {
+        let temp = tempfile::tempdir().unwrap();
+        let route = route(temp.path());
         let manifest = empty_manifest(&CaptureId::random());
-        std::fs::create_dir(&route.simple_dir).unwrap();
         let there = route.simple_dir.join(manifest_name(&manifest.part()));
         // More than there is memory, and no byte of it on the disk.
         std::fs::File::create(&there).unwrap().set_len(1 << 42).unwrap();

@@ -1,12 +1,9 @@
 //! Time stamps of a real authority (`openssl ts`), and everything that such an answer may not be.
 
 use super::*;
+use crate::tsa::{Mood, Tsa};
 use std::path::PathBuf;
 use std::time::Duration;
-use tsa::{Mood, Tsa};
-
-#[path = "../../tests/common/tsa.rs"]
-mod tsa;
 
 const TEXT: &[u8] = b"{\"version\":1}\n";
 
