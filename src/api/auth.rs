@@ -306,12 +306,7 @@ pub(super) fn admitted(parts: &Parts, account: Option<&str>) -> Result<(), Failu
 }
 
 /// The answer to a wrong credential, once it has been counted and told.
-async fn failed(
-    failures: &Arc<Attempts>,
-    peer: Peer,
-    account: &str,
-    audit: Option<Audit>,
-) -> Failure {
+async fn failed(failures: &Arc<Attempts>, peer: Peer, account: &str, audit: Option<Audit>) -> Failure {
     let verdict = failures.failed(peer, Instant::now());
     if verdict.is_told {
         journal().failure("authentication failed", account, peer.0.to_string());

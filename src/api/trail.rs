@@ -221,7 +221,9 @@ async fn recorded(audit: &Audit, entry: Entry, does: Does, answer: Response) -> 
     tracing::error!(%error, "a request was done and its line is not durable; it is answered with an error");
     let message = match does {
         Does::Read => "this host cannot write its audit log, so nothing is handed out; ask its operator",
-        _ => "it was done, but this host could not write its audit log; look at what is there before you ask again",
+        _ => {
+            "it was done, but this host could not write its audit log; look at what is there before you ask again"
+        }
     };
     Failure::new(Code::Unrecorded, message).into_response()
 }

@@ -101,8 +101,7 @@ impl Files {
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed("create", &dir))?;
         let lock = File::open(&dir).map_err(failed("open", &dir))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| AuditError::InUse(dir.clone()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| AuditError::InUse(dir.clone()))?;
         let mut older = list(&dir).map_err(failed("read", &dir))?;
         let (mut end, mut left, mut newest) = (End::none(), Left::default(), None);
         while newest.is_none()

@@ -63,8 +63,7 @@ impl Repeats {
         }
         let Self { kinds, accounts, .. } = std::mem::take(self);
         let again = kinds.into_values().filter(|(_, times)| *times > 0);
-        let again =
-            again.map(|(entry, times)| Entry { times: Some(times), may_repeat: false, ..entry });
+        let again = again.map(|(entry, times)| Entry { times: Some(times), may_repeat: false, ..entry });
         let beyond = accounts.into_iter().filter(|(_, account)| account.beyond > 0);
         let beyond = beyond.map(|(account, Account { beyond, .. })| {
             Entry { account, ..Entry::new("audit.more") }.with(json!({"entries": beyond}))

@@ -114,7 +114,11 @@ fn a_line_that_was_changed_removed_moved_added_or_cut_is_named() {
             assert_eq!(place.broken_at(keys), at + 1, "line {} was changed", at + 1);
             // Its own hash of the line before.
             let mut changed = lines.clone();
-            changed[at] = changed[at].replacen("\"prev\":\"", "\"prev\":\"f", 1).replacen("\",\"action\"", "\",\"action\"", 1);
+            changed[at] = changed[at].replacen("\"prev\":\"", "\"prev\":\"f", 1).replacen(
+                "\",\"action\"",
+                "\",\"action\"",
+                1,
+            );
             place.write(&changed);
             assert_eq!(place.broken_at(keys), at + 1, "the hash in line {} was changed", at + 1);
             let mut removed = lines.clone();
@@ -127,7 +131,11 @@ fn a_line_that_was_changed_removed_moved_added_or_cut_is_named() {
             swapped.swap(at, at + 1);
             place.write(&swapped);
             let broken = place.broken_at(keys);
-            assert!(broken == at + 1 || at == 0 && broken <= 2, "lines from {} were swapped: {broken}", at + 1);
+            assert!(
+                broken == at + 1 || at == 0 && broken <= 2,
+                "lines from {} were swapped: {broken}",
+                at + 1
+            );
             let mut added = lines.clone();
             added.insert(at, lines[at].clone());
             place.write(&added);
@@ -246,7 +254,11 @@ fn the_next_process_goes_on_behind_the_last_whole_line_and_tells_what_it_cut_off
     audit.end(Entry::new("process.end"));
     let after = place.lines();
     assert_eq!(after[..12], lines[..]);
-    assert!(after[12].contains("\"audit.recover\"") && after[12].contains("\"cut_off_bytes\":20"), "{}", after[12]);
+    assert!(
+        after[12].contains("\"audit.recover\"") && after[12].contains("\"cut_off_bytes\":20"),
+        "{}",
+        after[12]
+    );
     assert_eq!(place.check().unwrap().head.seq, 15);
     // A file in which there is no whole line yet.
     fs::write(place.log().join(files::name(16)), "{\"seq\"").unwrap();

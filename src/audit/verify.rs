@@ -133,7 +133,8 @@ impl Line {
             let what = "is cut off: its process died while it wrote it, or somebody cut the file";
             return Err(self.broken(what));
         }
-        serde_json::from_slice(&self.bytes).map_err(|error| self.broken(format!("is no line of an audit log: {error}")))
+        serde_json::from_slice(&self.bytes)
+            .map_err(|error| self.broken(format!("is no line of an audit log: {error}")))
     }
 }
 
@@ -169,8 +170,8 @@ impl<'a> Lines<'a> {
         loop {
             if self.open.is_none() {
                 let Some(path) = self.paths.next() else { return Ok(None) };
-                let file = File::open(path)
-                    .map_err(|source| VerifyError::Read { path: path.clone(), source })?;
+                let file =
+                    File::open(path).map_err(|source| VerifyError::Read { path: path.clone(), source })?;
                 self.open = Some((path.clone(), BufReader::new(file), 0));
             }
             let Some((path, reader, number)) = &mut self.open else { continue };
@@ -210,11 +211,7 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, VerifyError> {
 ///
 /// # Errors
 /// The first line that is not as it was written, or what is missing.
-pub fn check_files(
-    paths: &[PathBuf],
-    keys: &[PublicKey],
-    heads: &[Head],
-) -> Result<Checked, VerifyError> {
+pub fn check_files(paths: &[PathBuf], keys: &[PublicKey], heads: &[Head]) -> Result<Checked, VerifyError> {
     let mut sorted = Vec::new();
     for path in paths {
         let one = [path.clone()];

@@ -5,10 +5,10 @@
 //!
 //! Invariant: who asked for a line to be durable hears `Ok` only once it is; telling never waits.
 
+use super::AuditConfig;
 use super::entry::{End, Entry};
 use super::files::{AuditError, Files, Left};
 use super::repeats::Repeats;
-use super::AuditConfig;
 use crate::deliver::SigningKey;
 use jiff::Timestamp;
 use serde_json::json;
@@ -203,13 +203,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(
-        files: Files,
-        end: End,
-        host: String,
-        key: Option<Arc<SigningKey>>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    fn new(files: Files, end: End, host: String, key: Option<Arc<SigningKey>>, shared: Arc<Shared>) -> Self {
         Self {
             files,
             end,
@@ -390,12 +384,8 @@ mod tests {
     use std::path::Path;
 
     fn writer(dir: &Path) -> Writer {
-        let config = AuditConfig {
-            dir: dir.join("audit"),
-            bytes_max: 2 << 20,
-            file_bytes: 1 << 20,
-            required: true,
-        };
+        let config =
+            AuditConfig { dir: dir.join("audit"), bytes_max: 2 << 20, file_bytes: 1 << 20, required: true };
         let (files, end, _) = Files::open(config).unwrap();
         Writer::new(files, end, "cap1".to_owned(), None, Arc::default())
     }

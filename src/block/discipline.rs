@@ -57,7 +57,10 @@ mod tests {
         let Some(said) = discipline() else { return crate::skip::skip("adjtimex", "the kernel refuses it") };
         // The kernel lets the error grow without anybody who disciplines the clock, up to 16 s.
         assert!(said.max_error_ns <= 16_000_000_000, "{said:?}");
-        assert!(said.is_synchronised || said.max_error_ns >= 16_000_000_000 || said.max_error_ns > 0, "{said:?}");
+        assert!(
+            said.is_synchronised || said.max_error_ns >= 16_000_000_000 || said.max_error_ns > 0,
+            "{said:?}"
+        );
         assert!((-1..=1).contains(&said.leap_seconds));
     }
 }

@@ -36,13 +36,15 @@ fn words(checked: &Checked, with_keys: bool) -> String {
         )),
         Some((_, count)) => lines.push(format!("{count} signatures are right, the last of all lines")),
         None if !with_keys => lines.push(
-            "no signature was looked at: with --public-key it shows whether the host wrote these lines".to_owned(),
+            "no signature was looked at: with --public-key it shows whether the host wrote these lines"
+                .to_owned(),
         ),
         None => {}
     }
     if !matches!(last_action.as_str(), "process.end" | "audit.sign") {
         lines.push(
-            "the last line is no end of a process: it runs, was killed, or lines behind it were cut off".to_owned(),
+            "the last line is no end of a process: it runs, was killed, or lines behind it were cut off"
+                .to_owned(),
         );
     }
     lines.push(format!("head {head}"));
@@ -65,10 +67,14 @@ mod tests {
             last_action: last.to_owned(),
         };
         let text = words(&checked(1, Some((11, 2)), "audit.sign"), true);
-        assert!(text.starts_with("verified: lines 1 to 12 of host cap1\n2 signatures are right, the last of all lines\n"));
+        assert!(text.starts_with(
+            "verified: lines 1 to 12 of host cap1\n2 signatures are right, the last of all lines\n"
+        ));
         assert!(text.ends_with(&format!("head 12:{}\n", "0".repeat(64))), "{text}");
         let text = words(&checked(5, Some((8, 1)), "capture.create"), true);
-        for part in ["lines 1 to 4 are not here", "lines 10 to 12 have none yet", "was killed, or lines behind it"] {
+        for part in
+            ["lines 1 to 4 are not here", "lines 10 to 12 have none yet", "was killed, or lines behind it"]
+        {
             assert!(text.contains(part), "{text}");
         }
         assert!(words(&checked(1, None, "process.end"), false).contains("no signature was looked at"));

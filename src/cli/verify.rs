@@ -6,8 +6,8 @@ use super::args::VerifyArgs;
 use super::{Outcome, out, stores};
 use crate::chain::printable;
 use crate::deliver::{
-    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, Wanted, manifest_name,
-    manifests, verify_at,
+    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, Wanted, manifest_name, manifests,
+    verify_at,
 };
 use crate::host::on_this_thread;
 use crate::job::ObjectInfo;
@@ -67,12 +67,7 @@ struct Checked {
 }
 
 /// Checks one manifest and prints what came of it.
-fn check(
-    args: &VerifyArgs,
-    place: &dyn Place,
-    name: &str,
-    wanted: &Wanted<'_>,
-) -> anyhow::Result<Checked> {
+fn check(args: &VerifyArgs, place: &dyn Place, name: &str, wanted: &Wanted<'_>) -> anyhow::Result<Checked> {
     let bar = ProgressBar::hidden();
     bar.set_style(ProgressStyle::with_template(
         "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",

@@ -387,7 +387,11 @@ fn audit(rules: &mut Rules, audit: &file::Audit) -> Option<AuditConfig> {
 fn closed(spool: &Path, store: &Path, audit: Option<&AuditConfig>) -> Vec<ClosedDir> {
     let closed = |dir: &Path, with_below| ClosedDir { dir: dir.to_owned(), with_below };
     let store = store.parent().map(|dir| closed(dir, false));
-    [closed(spool, true)].into_iter().chain(store).chain(audit.map(|audit| closed(&audit.dir, true))).collect()
+    [closed(spool, true)]
+        .into_iter()
+        .chain(store)
+        .chain(audit.map(|audit| closed(&audit.dir, true)))
+        .collect()
 }
 
 fn upload(

@@ -3,7 +3,9 @@
 //!
 //! Invariant: a manifest that [`Manifest::parse`] takes names only its own capture's objects, in order, as plain file names.
 
-use crate::job::{AccountId, CaptureId, ClockStates, ClockSteps, Kind, Ledger, ObjectInfo, PartId, Site, StopReason};
+use crate::job::{
+    AccountId, CaptureId, ClockStates, ClockSteps, Kind, Ledger, ObjectInfo, PartId, Site, StopReason,
+};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use jiff::Timestamp;

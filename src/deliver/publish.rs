@@ -91,7 +91,8 @@ async fn put_once(
             (None, None) => None,
             (None, Some(authority)) => {
                 let stamped = stamp::stamp(dir, &settled.json, authority, &mut leaving).await;
-                let unkept = |e| Words::of_host(format!("cannot keep the time stamp in {}: {e}", dir.display()));
+                let unkept =
+                    |e| Words::of_host(format!("cannot keep the time stamp in {}: {e}", dir.display()));
                 kept.stamp.insert(stamped.map_err(unkept)?).clone()
             }
         };
@@ -121,8 +122,8 @@ mod tests {
     use crate::deliver::{Directory, Finding, Wanted, empty_manifest, stamp_name, verify_at};
     use crate::job::{AccountId, BucketTerms, CaptureId};
     use crate::ownership::BucketKeys;
-    use crate::store::Embedded;
     use crate::stamp::{Anchors, AuthorityConfig};
+    use crate::store::Embedded;
     use crate::tsa::{Mood, Tsa};
     use crate::upload::{Stores, StoresConfig};
     use std::time::{Duration, Instant};

@@ -5,7 +5,9 @@
 //!
 //! Invariant: nothing in the manifest or in the files is trusted; whatever is wrong is a finding with the file's name.
 
-use super::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError, manifest_name, signature_name, stamp_name};
+use super::manifest::{
+    MANIFEST_BYTES_MAX, Manifest, ManifestError, manifest_name, signature_name, stamp_name,
+};
 use super::sign::{PublicKey, SIGNATURE_BYTES};
 use crate::job::{CaptureId, Imbalance, ObjectInfo, PartId};
 use crate::pcap::{Compression, Container};

@@ -9,7 +9,8 @@ use super::tasks::removal_died;
 use super::{Change, Engine, Refusal, Reply, Resources};
 use crate::deliver::journal::{self, CaptureRecord, settle_counts};
 use crate::deliver::{
-    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, Vouchers, Words, find_manifest, put_manifest,
+    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, Vouchers, Words, find_manifest,
+    put_manifest,
 };
 use crate::job::{BucketTerms, Job, Ledger};
 use crate::merge::Shape;

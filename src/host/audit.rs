@@ -15,7 +15,8 @@ use serde_json::json;
 pub(super) fn start(plan: &Plan, storage: &Storage) -> Result<Option<Audit>, AuditError> {
     let Some(config) = plan.audit.clone() else { return Ok(None) };
     let audit = Audit::start(config, plan.host.id.clone(), storage.signing_key.clone())?;
-    let about = json!({"version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "colo": plan.host.colo});
+    let about =
+        json!({"version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "colo": plan.host.colo});
     audit.tell(Entry::new("process.start").with(about));
     match storage.jobs.unfinished() {
         Ok(found) => {

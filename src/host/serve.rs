@@ -351,7 +351,10 @@ async fn run(
     let mut upkeep = vec![
         tasks.spawn("retention", retention::keep(plans.subscribe(), storage)),
         tasks.spawn("pruning", pruning::keep(plans.subscribe(), storage)),
-        tasks.spawn("backups", backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone(), storage.audit.clone())),
+        tasks.spawn(
+            "backups",
+            backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone(), storage.audit.clone()),
+        ),
     ];
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));

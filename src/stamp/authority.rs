@@ -74,6 +74,7 @@ impl Authority {
     /// When a file or the proxy is none.
     pub fn new(config: &AuthorityConfig) -> Result<Self, StampError> {
         let wrong = |key, detail: String| StampError::Config { key, detail };
+        let anchors = config.anchors.as_deref().map(Anchors::load).transpose()?;
         let mut builder = Client::builder()
             .user_agent(concat!("trawl/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIME_MAX)
@@ -93,7 +94,7 @@ impl Authority {
         Ok(Self {
             client: builder.build().map_err(|error| wrong("manifest.timestamp_url", chain(&error)))?,
             url: config.url.clone(),
-            anchors: config.anchors.as_deref().map(Anchors::load).transpose()?,
+            anchors,
             patience: config.patience,
             is_away: AtomicBool::new(false),
         })

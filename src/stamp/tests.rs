@@ -24,7 +24,10 @@ async fn an_authority_s_answer_is_one_for_these_bytes_and_openssl_agrees() {
         let (answer, stamp) = authority(&tsa, Some(tsa.ca())).ask(TEXT).await.unwrap();
         let off = stamp.time.duration_since(jiff::Timestamp::now()).as_secs().abs();
         assert!(off < 60, "{stamp:?}");
-        assert_eq!((stamp.accuracy, stamp.signer.as_str()), (Some(Duration::from_millis(1500)), "CN=TestTSA"));
+        assert_eq!(
+            (stamp.accuracy, stamp.signer.as_str()),
+            (Some(Duration::from_millis(1500)), "CN=TestTSA")
+        );
         let dir = tempfile::tempdir().unwrap();
         let (data, file) = (dir.path().join("m.json"), dir.path().join("m.json.tsr"));
         std::fs::write(&data, TEXT).unwrap();
@@ -72,7 +75,8 @@ async fn whatever_an_authority_does_is_an_error_in_bounded_time_and_nobody_else_
     let Some(other) = start("ec") else { return };
     let authority = authority(&tsa, None);
     // `PKIStatus` 2, rejection, with words.
-    let rejects = [&[0x30, 0x10, 0x30, 0x0e, 0x02, 0x01, 0x02, 0x30, 0x09, 0x0c, 0x07][..], b"no\x1b[2J!"].concat();
+    let rejects =
+        [&[0x30, 0x10, 0x30, 0x0e, 0x02, 0x01, 0x02, 0x30, 0x09, 0x0c, 0x07][..], b"no\x1b[2J!"].concat();
     for (mood, words) in [
         (Mood::Gone, "gives no answer"),
         (Mood::Busy, "refuses: HTTP 503"),
@@ -91,6 +95,7 @@ async fn whatever_an_authority_does_is_an_error_in_bounded_time_and_nobody_else_
 
 #[test]
 fn an_authority_that_was_away_is_waited_for_once_until_it_is_back() {
+    let _installed_already = rustls::crypto::ring::default_provider().install_default();
     let config = AuthorityConfig {
         url: "http://127.0.0.1:9/".to_owned(),
         anchors: None,

@@ -104,9 +104,11 @@ impl Anchors {
     /// When it cannot be read, or holds none.
     pub fn load(path: &Path) -> Result<Self, StampError> {
         let wrong = |detail: String| StampError::Anchors { path: path.to_owned(), detail };
-        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let certificates =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
-        let anchors = certificates.iter().map(|one| anchor_from_trusted_cert(one).map(|anchor| anchor.to_owned()));
+        let anchors =
+            certificates.iter().map(|one| anchor_from_trusted_cert(one).map(|anchor| anchor.to_owned()));
         let anchors: Vec<_> =
             anchors.collect::<Result<_, webpki::Error>>().map_err(|error| wrong(format!("{error:?}")))?;
         if anchors.is_empty() { Err(wrong("there is none".to_owned())) } else { Ok(Self(anchors)) }
@@ -238,7 +240,8 @@ fn signature(
         return Err(wrong("it is not by its certificate's key, or by a method that is not known here"));
     }
     if let Some(anchors) = anchors {
-        let others: Vec<_> = certificates.iter().filter_map(|one| one.to_der().ok()).map(CertificateDer::from).collect();
+        let others: Vec<_> =
+            certificates.iter().filter_map(|one| one.to_der().ok()).map(CertificateDer::from).collect();
         chain(&entity, &others, time, anchors)?;
     }
     Ok(printable(&own.tbs_certificate.subject.to_string()).into_owned())

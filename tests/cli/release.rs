@@ -40,7 +40,8 @@ fn the_sums_of_a_release_are_signed_by_a_key_of_trawl_and_checked_by_two_command
     assert_eq!(sums(&files, Some(&key)), "");
     let verify = "pkeyutl -verify -pubin -inkey ../release.pub -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig";
     let whole = || {
-        let sums = Command::new("sha256sum").args(["--strict", "-c", "SHA256SUMS"]).current_dir(&files).output();
+        let sums =
+            Command::new("sha256sum").args(["--strict", "-c", "SHA256SUMS"]).current_dir(&files).output();
         (openssl(&files, verify), sums.unwrap().status.success())
     };
     assert_eq!(whole(), (true, true));

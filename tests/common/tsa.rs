@@ -68,13 +68,20 @@ fn openssl(dir: &Path, arguments: &str) -> Result<(), String> {
 impl Tsa {
     /// One with a key of that kind, `rsa:2048` or `ec`; none, with the reason, where there is no `openssl`.
     pub fn start(key: &str) -> Result<Self, String> {
+        let _installed_already = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("tsa.cnf"), CONFIG).unwrap();
         fs::write(dir.path().join("serial"), "01\n").unwrap();
         let ec = "ec -pkeyopt ec_paramgen_curve:P-256";
         let key = if key == "ec" { ec } else { key };
-        openssl(dir.path(), &format!("req -x509 -newkey {ec} -nodes -keyout ca.key -out ca.pem -days 30 -subj /CN=TestCA"))?;
-        openssl(dir.path(), &format!("req -newkey {key} -nodes -keyout tsa.key -out tsa.csr -subj /CN=TestTSA"))?;
+        openssl(
+            dir.path(),
+            &format!("req -x509 -newkey {ec} -nodes -keyout ca.key -out ca.pem -days 30 -subj /CN=TestCA"),
+        )?;
+        openssl(
+            dir.path(),
+            &format!("req -newkey {key} -nodes -keyout tsa.key -out tsa.csr -subj /CN=TestTSA"),
+        )?;
         let sign = "x509 -req -in tsa.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile tsa.cnf -extensions usage";
         openssl(dir.path(), &format!("{sign} -out tsa.pem"))?;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -120,16 +127,24 @@ impl Tsa {
             .current_dir(self.dir.path())
             .output()
             .unwrap();
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 }
 
 fn answer(mut stream: TcpStream, dir: &Path, mood: &Mood) -> std::io::Result<()> {
     let body = match mood {
         Mood::Gone => return Ok(()),
-        Mood::Busy => return stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+        Mood::Busy => {
+            return stream.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
         Mood::Elsewhere(url) => {
-            let head = format!("HTTP/1.1 302 Found\r\nlocation: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let head = format!(
+                "HTTP/1.1 302 Found\r\nlocation: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
             request(&mut stream)?;
             return stream.write_all(head.as_bytes());
         }
@@ -143,7 +158,8 @@ fn answer(mut stream: TcpStream, dir: &Path, mood: &Mood) -> std::io::Result<()>
         }
         Mood::Right => {
             fs::write(dir.join("query.tsq"), request(&mut stream)?)?;
-            openssl(dir, "ts -reply -config tsa.cnf -queryfile query.tsq -out answer.tsr").map_err(std::io::Error::other)?;
+            openssl(dir, "ts -reply -config tsa.cnf -queryfile query.tsq -out answer.tsr")
+                .map_err(std::io::Error::other)?;
             if !dir.join("first.tsr").exists() {
                 fs::copy(dir.join("answer.tsr"), dir.join("first.tsr"))?;
             }

@@ -130,7 +130,8 @@ fn a_full_disk_of_the_log_stops_no_capture_and_lets_nothing_begin_or_go_out_unti
     trawl.until(&runs, SOON, |progress| progress.status == Status::Running);
     let finished = simple_of_other(&trawl);
     let full = disk.spool().join("full");
-    let filled = Command::new("dd").args(["if=/dev/zero", "bs=4096"]).arg(format!("of={}", full.display())).output();
+    let filled =
+        Command::new("dd").args(["if=/dev/zero", "bs=4096"]).arg(format!("of={}", full.display())).output();
     assert!(!filled.unwrap().status.success(), "it is full");
     // What was set aside for the log takes some lines more: nobody is refused before.
     let asks = |n: usize| trawl.ask("GET", &format!("/{n:032x}/manifest"), &[]).status;
@@ -166,7 +167,8 @@ fn a_full_disk_of_the_log_stops_no_capture_and_lets_nothing_begin_or_go_out_unti
 
 /// A simple capture of the other account that has its file.
 fn simple_of_other(trawl: &Trawl) -> String {
-    let body = json!({"system": "magic-transit", "type": "simple", "time_limit": 60, "packet_limit": 3}).to_string();
+    let body =
+        json!({"system": "magic-transit", "type": "simple", "time_limit": 60, "packet_limit": 3}).to_string();
     let result = trawl.ask_as_other("POST", "", body.as_bytes()).result();
     let id = result["id"].as_str().unwrap().to_owned();
     let until = Instant::now() + SOON;

@@ -113,7 +113,11 @@ async fn each_action_of_each_role_with_each_result_leaves_exactly_one_line() {
                 let shown = format!("{who} {method} {at}: {} {lines:#?}", answer.status);
                 assert_eq!(lines.len(), 2, "{shown}");
                 let line = &lines[1];
-                assert_eq!((of(line, "action").as_str(), of(line, "role").as_str()), (*name, role), "{shown}");
+                assert_eq!(
+                    (of(line, "action").as_str(), of(line, "role").as_str()),
+                    (*name, role),
+                    "{shown}"
+                );
                 assert_eq!(line["status"], answer.status.as_u16(), "{shown}");
                 let result = match answer.status.as_u16() {
                     500.. => "failed",
@@ -123,7 +127,11 @@ async fn each_action_of_each_role_with_each_result_leaves_exactly_one_line() {
                 assert_eq!(of(line, "result"), result, "{shown}");
                 let code = (result != "done").then(|| answer.json()["errors"][0]["code"].clone());
                 assert_eq!(line.get("code"), code.as_ref(), "{shown}");
-                assert_eq!((of(line, "account"), of(line, "peer")), (A.to_owned(), PEER.to_owned()), "{shown}");
+                assert_eq!(
+                    (of(line, "account"), of(line, "peer")),
+                    (A.to_owned(), PEER.to_owned()),
+                    "{shown}"
+                );
                 let told = lines.iter().map(Value::to_string).collect::<String>();
                 assert!(!told.contains("a-token") && !told.contains("a-reader"), "{shown}");
             }
@@ -154,11 +162,16 @@ async fn wrong_credentials_are_told_with_a_bound_and_open_requests_not_at_all() 
         let path = format!("/accounts/{}/pcaps", account.replace('\u{1b}', "%1b"));
         logged.ask("wrong", "POST", &path, SIMPLE).await;
     }
-    logged.host.send(request::Builder::new().method("POST").uri(format!("/accounts/{A}/pcaps")), SIMPLE).await;
+    logged
+        .host
+        .send(request::Builder::new().method("POST").uri(format!("/accounts/{A}/pcaps")), SIMPLE)
+        .await;
     logged.ask("a-token", "GET", &format!("/accounts/{A}/pcaps"), "").await;
     let lines = logged.lines();
     assert!(!lines.is_empty() && lines.len() <= 10, "{}", lines.len());
-    assert!(lines.iter().all(|line| of(line, "action") == "authentication.refuse" && of(line, "peer") == PEER));
+    assert!(
+        lines.iter().all(|line| of(line, "action") == "authentication.refuse" && of(line, "peer") == PEER)
+    );
 }
 
 #[tokio::test]
@@ -171,7 +184,10 @@ async fn a_request_whose_client_leaves_has_a_line_too() {
     assert!(tokio::time::timeout(Duration::from_millis(200), asked).await.is_err());
     let lines = logged.lines();
     assert_eq!((lines.len(), of(&lines[0], "result")), (1, "unanswered".to_owned()));
-    assert_eq!((of(&lines[0], "action"), of(&lines[0], "account")), ("capture.create".to_owned(), A.to_owned()));
+    assert_eq!(
+        (of(&lines[0], "action"), of(&lines[0], "account")),
+        ("capture.create".to_owned(), A.to_owned())
+    );
 }
 
 #[cfg(feature = "dashboard")]

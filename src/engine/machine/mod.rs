@@ -65,8 +65,8 @@ use super::adopt::Adoption;
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};
 use crate::job::{
-    AccountId, BucketTerms, CaptureId, ClockState, ClockSteps, Job, ObjectInfo, PortDrops, Request, Site, Status,
-    StopReason,
+    AccountId, BucketTerms, CaptureId, ClockState, ClockSteps, Job, ObjectInfo, PortDrops, Request, Site,
+    Status, StopReason,
 };
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost, common_bytes_max};

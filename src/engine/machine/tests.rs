@@ -5,7 +5,8 @@ use super::*;
 use crate::deliver::journal::CaptureRecord;
 use crate::deliver::{Found, Words};
 use crate::job::{
-    BucketTerms, ClockStates, ColoStyle, Destination, Kind, Ledger, ObjectInfo, ObjectRange, OffsetTime, StopReason,
+    BucketTerms, ClockStates, ColoStyle, Destination, Kind, Ledger, ObjectInfo, ObjectRange, OffsetTime,
+    StopReason,
 };
 use crate::matcher::FilterV1;
 use crate::pcap::Container;
@@ -500,7 +501,10 @@ fn a_manifest_says_what_the_kernel_said_of_the_clock_when_the_capture_began_and_
     assert_eq!(manifest.clock, Some(ClockStates { start, end }));
     assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap().clock, manifest.clock);
     let unasked = bench.machine.capture(unasked).unwrap().manifest("h", "c");
-    assert!(unasked.clock.is_none() && !String::from_utf8(unasked.to_json().unwrap()).unwrap().contains("\"clock\""));
+    assert!(
+        unasked.clock.is_none()
+            && !String::from_utf8(unasked.to_json().unwrap()).unwrap().contains("\"clock\"")
+    );
 }
 
 fn bare(queues: usize) -> Remains {
