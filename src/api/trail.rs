@@ -41,7 +41,7 @@ pub(super) enum Does {
 pub(super) type Action = (Method, &'static str, &'static str, Does);
 
 /// Every other route only shows what is on the host, or has no credential.
-pub(super) const ACTIONS: [Action; 11] = [
+pub(super) static ACTIONS: [Action; 11] = [
     (Method::POST, "/accounts/{account}/pcaps", "capture.create", Does::Change),
     (Method::DELETE, "/accounts/{account}/pcaps/{id}", "capture.discard", Does::Change),
     (Method::PUT, "/accounts/{account}/pcaps/{id}/stop", "capture.stop", Does::Always),

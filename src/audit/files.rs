@@ -158,9 +158,9 @@ impl Files {
         Ok(())
     }
 
-    /// Whether the next file is due.
-    pub fn is_full(&self) -> bool {
-        self.bytes >= self.config.file_bytes
+    /// Whether so many bytes more belong into the next file.
+    pub fn is_full(&self, more: usize) -> bool {
+        self.bytes > 0 && self.bytes + more as u64 > self.config.file_bytes
     }
 
     /// Begins the next file, whose first line has that number. Waits for the disk.

@@ -88,16 +88,8 @@ fn a_log_that_nobody_touched_is_whole_and_each_line_has_the_hash_of_the_one_befo
     assert_eq!(second["prev"], entry::hash(lines[0].as_bytes()));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&place.log()), mode(&place.only())), (0o700, 0o600));
-    assert!(matches!(Files2::open(&place), Ok(())));
-}
-
-/// That a log is free again once its thread has ended.
-struct Files2;
-
-impl Files2 {
-    fn open(place: &Place) -> Result<(), AuditError> {
-        files::Files::open(place.config()).map(drop)
-    }
+    // It is free again.
+    files::Files::open(place.config()).map(drop).unwrap();
 }
 
 #[test]
@@ -227,7 +219,7 @@ fn files_follow_each_other_in_one_chain_and_the_oldest_go_at_the_bound() {
     let counts = audit.counts();
     assert!(counts.bytes <= config.bytes_max && counts.lost == 0, "{counts:?}");
     let files = files_of(&place.log()).unwrap();
-    assert!((3..=4).contains(&files.len()), "{files:?}");
+    assert!(files.len() >= 3, "{files:?}");
     let checked = place.check().unwrap();
     assert!(checked.first > 1 && checked.head.seq > 400, "{checked:?}");
     let last = fs::read_to_string(&files[files.len() - 1]).unwrap();
@@ -285,16 +277,17 @@ fn two_processes_do_not_write_one_log() {
 async fn a_recorded_line_is_in_the_file_when_it_is_answered_and_many_cost_one_wait() {
     let place = Place::new();
     let audit = place.start();
-    let all = (0..200).map(|n| {
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..100 {
         let (audit, path) = (audit.clone(), place.log());
-        async move {
+        all.spawn(async move {
             audit.record(entry(n)).await.unwrap();
             let text = fs::read_to_string(path.join(files::name(1))).unwrap();
             assert!(text.contains(&format!("{n:032x}")));
-        }
-    });
-    futures_util::future::join_all(all).await;
-    assert_eq!(audit.counts().lines, 200);
+        });
+    }
+    all.join_all().await;
+    assert_eq!(audit.counts().lines, 100);
     audit.end(Entry::new("process.end"));
 }
 

@@ -252,7 +252,10 @@ impl Writer {
             }
             self.flush(ended.is_some() || is_over);
             if let Some(done) = ended {
+                // The directory is another process's then.
+                drop(self);
                 let _nobody_waits = done.try_send(());
+                return;
             }
             if is_over {
                 return;
@@ -316,7 +319,6 @@ impl Writer {
 
     /// Makes all that waits durable, or nothing of it.
     fn write(&mut self, is_due: bool) -> io::Result<()> {
-        self.rotate();
         let (mut end, mut bytes) = (self.end.clone(), Vec::new());
         let mut add = |end: &mut End, at: &str, entry: &Entry| -> io::Result<()> {
             let (line, next) = end.next(&self.host, at, entry).map_err(io::Error::other)?;
@@ -331,6 +333,8 @@ impl Writer {
             let entry = end.signed(&self.host, |text| key.sign(text));
             add(&mut end, &format!("{:.6}", Timestamp::now()), &entry)?;
         }
+        // A disk that has no room for another file may have some in this one.
+        let is_next = self.files.is_full(bytes.len()) && self.files.next(self.end.seq).is_ok();
         self.files.append(&bytes)?;
         let lines = end.seq - self.end.seq;
         self.shared.lines.fetch_add(lines, Relaxed);
@@ -341,14 +345,14 @@ impl Writer {
         }
         self.end = end;
         self.pending.clear();
+        if is_next {
+            self.remove_old();
+        }
         Ok(())
     }
 
-    /// Begins the next file if that is due, and removes the oldest ones. A disk that refuses is met by the lines that follow.
-    fn rotate(&mut self) {
-        if !self.files.is_full() || self.files.next(self.end.seq).is_err() {
-            return;
-        }
+    /// Removes the oldest files if there are too many. Lines tell of it, as the next ones.
+    fn remove_old(&mut self) {
         while let Ok(Some((file, bytes))) = self.files.remove_oldest() {
             tracing::info!(%file, "the oldest file of the audit log is removed: audit.bytes_max");
             self.push(Entry::new("audit.remove").with(json!({"file": file, "bytes": bytes})));
