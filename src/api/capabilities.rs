@@ -5,7 +5,7 @@
 use super::auth::Member;
 use super::envelope::{Failure, success};
 use super::route::{Api, Routes};
-use super::session::role_name;
+use super::auth::role_name;
 use crate::limits::LOOK_BACKS_PER_ACCOUNT_MAX;
 use axum::extract::State;
 use axum::response::Response;

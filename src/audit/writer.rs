@@ -252,6 +252,8 @@ impl Writer {
             }
             self.flush(ended.is_some() || is_over);
             if let Some(done) = ended {
+                // What the last write has to tell.
+                self.flush(true);
                 // The directory is another process's then.
                 drop(self);
                 let _nobody_waits = done.try_send(());
