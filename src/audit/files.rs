@@ -10,14 +10,17 @@ use super::verify::{Lines, check};
 use super::{AuditConfig, Break, VerifyError};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";
 /// What is set aside behind the end.
 const RESERVE_BYTES: u64 = 64 << 10;
+
+/// Of one read.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -214,28 +217,31 @@ fn create(path: &Path) -> io::Result<File> {
 type Found = (Option<(End, Option<String>)>, u64);
 
 fn end_of(path: &Path) -> io::Result<Found> {
-    let paths = [path.to_owned()];
-    let (mut last, mut whole, mut count) = (None, 0, 0);
-    let mut lines = Lines::of(&paths);
+    let mut file = File::open(path)?;
+    // The last whole line begins and ends there.
+    let (mut at, mut lines, mut last) = (0, 0, (0, 0));
+    let mut piece = vec![0; PIECE_BYTES];
     loop {
-        match lines.next_line() {
-            Ok(Some(line)) if line.is_whole() => {
-                whole += line.bytes.len() as u64;
-                count += 1;
-                last = Some(line.bytes);
-            }
-            Ok(_) => break,
-            Err(VerifyError::Read { source, .. }) => return Err(source),
-            Err(VerifyError::Break(_)) => break,
+        let read = file.read(&mut piece)?;
+        if read == 0 {
+            break;
         }
+        for (offset, _) in piece[..read].iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+            lines += 1;
+            last = (last.1, at + offset as u64 + 1);
+        }
+        at += read as u64;
     }
-    let Some(last) = last else { return Ok((None, whole)) };
-    let broken = match check(&mut Lines::of(&paths), &[], &[]) {
+    if lines == 0 {
+        return Ok((None, 0));
+    }
+    let mut line = vec![0; (last.1 - last.0) as usize];
+    file.read_exact_at(&mut line, last.0)?;
+    let broken = match check(&mut Lines::of(&[path.to_owned()]), &[], &[]) {
         // A torn end is no break here: it is cut off.
-        Err(VerifyError::Break(broken)) if broken.line <= count => Some(broken.to_string()),
+        Err(VerifyError::Break(broken)) if broken.line <= lines => Some(broken.to_string()),
         _ => None,
     };
-    let in_line = Break::seq_of(&last);
-    let seq = in_line.unwrap_or_else(|| first_of(path).unwrap_or(1) + count as u64 - 1);
-    Ok((Some((End { seq: seq + 1, prev: hash(&last) }, broken)), whole))
+    let seq = Break::seq_of(&line).unwrap_or_else(|| first_of(path).unwrap_or(1) + lines as u64 - 1);
+    Ok((Some((End { seq: seq + 1, prev: hash(&line) }, broken)), last.1))
 }

@@ -336,7 +336,11 @@ impl Writer {
             add(&mut end, &format!("{:.6}", Timestamp::now()), &entry)?;
         }
         // A disk that has no room for another file may have some in this one.
-        let is_next = self.files.is_full(bytes.len()) && self.files.next(self.end.seq).is_ok();
+        if self.files.is_full(bytes.len())
+            && let Err(error) = self.files.next(self.end.seq)
+        {
+            tracing::warn!(%error, "the audit log's next file cannot be made; the last one grows");
+        }
         self.files.append(&bytes)?;
         let lines = end.seq - self.end.seq;
         self.shared.lines.fetch_add(lines, Relaxed);
@@ -347,9 +351,7 @@ impl Writer {
         }
         self.end = end;
         self.pending.clear();
-        if is_next {
-            self.remove_old();
-        }
+        self.remove_old();
         Ok(())
     }
 
