@@ -454,6 +454,7 @@ impl Orphan {
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
             clock_steps: job.and_then(|job| job.clock_steps),
+            clock: job.and_then(|job| job.clock),
             offset_time: None,
         })
     }

@@ -390,6 +390,7 @@ impl Job {
             objects_beside: None,
             sample_one_in: self.sample_one_in,
             clock_steps: self.clock_steps,
+            clock: self.clock,
             keys: keys.clone(),
             proof: proof.clone(),
             series: series.clone(),
