@@ -66,7 +66,7 @@ fn whatever_was_acknowledged_before_a_kill_is_in_the_log_whose_chain_goes_on() {
         // At once: nothing has time for more than it must.
         trawl.kill_and_restart();
     }
-    let id = all.first().unwrap().clone();
+    let id = simple(&trawl);
     trawl.ended(&id);
     assert_eq!(download(&trawl, (ACCOUNT, TOKEN), &id), 200);
     assert_eq!(trawl.ask("PUT", &format!("/{id}/stop"), &[]).status, 204);
