@@ -13,17 +13,19 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
-cd "$ROOT"
 
 key='' sums='' package_arguments=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --key) key=$(realpath "${2:?--key FILE}") && shift 2 ;;
-    --binary) package_arguments=(--binary "${2:?--binary FILE}") && shift 2 ;;
-    --sums) sums=$(realpath "${2:?--sums DIR}") && shift 2 ;;
+    --key) key=${2:?--key FILE} ;;
+    --binary) package_arguments=(--binary "${2:?--binary FILE}") ;;
+    --sums) sums=${2:?--sums DIR} ;;
     *) die "usage: $0 [--binary FILE | --sums DIR] [--key FILE]" ;;
     esac
+    shift 2
 done
+[ -z "$key" ] || key=$(realpath -e "$key")
+[ -z "$sums" ] || sums=$(realpath -e "$sums")
 
 # The sums of all files of a folder, and their signature: both last, so that a folder with them is whole.
 sums_of() {
@@ -40,6 +42,7 @@ if [ -n "$sums" ]; then
     sums_of "$sums"
     exit
 fi
+cd "$ROOT"
 
 OUT=$TARGET_DIR/release-files
 rm -rf "$OUT" && mkdir -p "$OUT"
