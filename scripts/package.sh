@@ -30,8 +30,6 @@ need_apt binutils dpkg xz-utils >&2 || exit 1
     rm -rf "$TOOLS/build"
 }
 if [ -z "$binary" ]; then
-    # shellcheck source=scripts/reproducible.sh
-    . scripts/reproducible.sh
     cargo build --release --locked
     binary=$TARGET_DIR/release/trawl
 fi

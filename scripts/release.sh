@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Makes what is handed out of a release, in target/release-files: the package and its symbols, what is in it (SBOM, CycloneDX), and the
-# SHA-256 of each, signed.
+# Makes what is handed out of a release, in target/release-files: the package, its symbols, and the SHA-256 of each, signed.
 #
 #   scripts/release.sh [--key FILE]                builds the release, which takes minutes
 #   scripts/release.sh --binary FILE [--key FILE]  with a binary that is there already, for tests
@@ -48,7 +47,6 @@ OUT=$TARGET_DIR/release-files
 rm -rf "$OUT" && mkdir -p "$OUT"
 package=$(scripts/package.sh "${package_arguments[@]}" | tail -n 1)
 cp "$(dirname "$package")"/*.deb "$OUT/"
-scripts/sbom.sh "$package" >"$OUT/$(basename "$package" .deb).cdx.json"
 sums_of "$OUT"
 say "what is handed out is in $OUT" >&2
 ls -l "$OUT" >&2

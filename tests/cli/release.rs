@@ -1,5 +1,4 @@
-//! What is handed out of a release: the sums of its files and their signature. The package itself is tried by `scripts/test-package.sh`, that
-//! two builds are the same by `scripts/test-reproducible.sh`.
+//! What is handed out of a release: the sums of its files and their signature. The package itself is tried by `scripts/test-package.sh`.
 
 use crate::skip::skip;
 use std::fs;
