@@ -99,7 +99,7 @@ pub struct AuditVerifyArgs {
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// File with a public key that must have signed the log, as `trawl manifest-key` prints it; each one that the host has had
-    #[arg(long, visible_alias = "key", value_name = "FILE")]
+    #[arg(long, alias = "key", value_name = "FILE")]
     pub public_key: Vec<PathBuf>,
     /// A head that this command printed before: its line must be there as it was, so that nothing was cut off before it
     #[arg(long, value_name = "NUMBER:SHA256")]
