@@ -26,11 +26,11 @@ pub enum Outcome {
     /// It was done.
     #[default]
     Done,
-    /// It was not done, because whoever asked may not, or asked for something that cannot be.
+    /// It was not done, because the one who asked may not, or asked for something that cannot be.
     Refused,
     /// It was not done, or not wholly, because of this host.
     Failed,
-    /// Whoever asked left, or the time for an answer ended: it may have been done.
+    /// The one who asked left, or the time for an answer ended: it may have been done.
     Unanswered,
 }
 

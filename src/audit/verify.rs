@@ -1,7 +1,7 @@
 //! The check of a log: each line's number and hash, and the signatures. Owns what is wrong and in which line; not who is told.
 //!
 //! A line that was changed shows in the line behind it, whose hash of it is another one. Which of the two was changed, the line behind
-//! both tells. Whoever writes the whole chain again from some line on has right hashes, and no signature of the host's key. What was
+//! both tells. Who writes the whole chain again from some line on has right hashes, and no signature of the host's key. What was
 //! cut off at the end shows if its signature or its head is known from elsewhere (`Head`).
 //!
 //! Invariant: nothing in a file is trusted, and its lines cost bounded memory; the first break is told, and nothing behind it counts.
@@ -89,7 +89,7 @@ pub enum VerifyError {
         last: u64,
     },
     /// Nothing vouches for it.
-    #[error("no line is signed by this key: whoever can write the files can have written all of it")]
+    #[error("no line is signed by this key: somebody who can write the files can have written all of it")]
     Unsigned,
 }
 

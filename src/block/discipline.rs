@@ -10,7 +10,7 @@
 pub struct Discipline {
     /// Whether something disciplines the clock, and said so within the last hours.
     pub is_synchronised: bool,
-    /// The most that the clock can be off, in ns, by whoever disciplines it.
+    /// The most that the clock can be off, in ns, as the one says who disciplines it.
     pub max_error_ns: u64,
     /// How much it is off by the same estimate.
     pub estimated_error_ns: u64,

@@ -7,7 +7,7 @@ use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
 use super::reload::Written;
 use super::rules::Rules;
-use super::{ByteSize, Problem, accounts, fleet, ports::ports, tenancy, ui};
+use super::{ByteSize, Problem, accounts, evidence, fleet, ports::ports, tenancy, ui};
 use crate::api;
 use crate::audit::AuditConfig;
 use crate::block::Hugepages;
@@ -18,7 +18,6 @@ use crate::limits::ZSTD_LEVEL_MAX;
 use crate::ownership::ProofRules;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use crate::spool::{SpoolConfig, WriteMode, part_of};
-use crate::stamp::AuthorityConfig;
 use crate::upload::{
     ClosedDir, GcsConfig, GcsCredentials, R2Config, S3Config, S3Encryption, S3Extras, StoresConfig,
 };
@@ -68,7 +67,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let captures = fleet.as_ref().is_none_or(|fleet| fleet.captures);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
-    let audit = audit(&mut rules, &file.audit);
+    let audit = evidence::audit(&mut rules, &file.audit);
     let closed = closed(&spool.dir, &store.path, audit.as_ref());
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
@@ -86,7 +85,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         shares,
         history,
         upload,
-        manifest: manifest(&mut rules, file),
+        manifest: evidence::manifest(&mut rules, file),
         audit,
         api: api(&mut rules, &file.api, file.account.len()),
         ui: ui::resolve(&mut rules, &file.ui),
@@ -373,16 +372,6 @@ fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Op
     })
 }
 
-fn audit(rules: &mut Rules, audit: &file::Audit) -> Option<AuditConfig> {
-    let why = "a file has room for some thousand lines, and is checked when trawl starts";
-    let bytes = (limits::AUDIT_FILE_BYTES_MIN, limits::AUDIT_FILE_BYTES_MAX);
-    let file_bytes = rules.size("audit.file_bytes", audit.file_bytes, bytes, why);
-    let why = "the log has at least two files (audit.file_bytes), so that one is there while the next begins";
-    let bytes_max = rules.size("audit.bytes_max", audit.bytes_max, (2 * file_bytes, 1 << 50), why);
-    let dir = audit.dir.as_deref().map(|dir| rules.path("audit.dir", dir))?;
-    Some(AuditConfig { dir, bytes_max, file_bytes, required: audit.required })
-}
-
 /// What no customer's objects go into: the spool, the directory of the store's file, and the audit log.
 fn closed(spool: &Path, store: &Path, audit: Option<&AuditConfig>) -> Vec<ClosedDir> {
     let closed = |dir: &Path, with_below| ClosedDir { dir: dir.to_owned(), with_below };
@@ -549,40 +538,6 @@ fn store(rules: &mut Rules, store: &file::Store) -> StorePlan {
         path: rules.path("store.path", &store.path),
         key_file: key_file.map(|path| rules.path("store.key_file", path)),
     }
-}
-
-fn manifest(rules: &mut Rules, file: &File) -> ManifestPlan {
-    let (manifest, upload) = (&file.manifest, &file.upload);
-    let key = manifest.signing_key_file.as_deref();
-    let signing_key_file = key.map(|path| rules.path("manifest.signing_key_file", path));
-    let why = "an authority answers in a second; each capture that ends waits so long while it does not, and holds its place";
-    let (name, seconds) = ("manifest.timestamp_seconds_max", manifest.timestamp_seconds_max);
-    let patience = Duration::from_secs(rules.range(name, seconds, (1, 3600), why));
-    let anchors = manifest.timestamp_ca_file.as_deref();
-    let anchors = anchors.map(|path| rules.path("manifest.timestamp_ca_file", path));
-    let authority = manifest.timestamp_url.as_deref().map(|url| AuthorityConfig {
-        url: authority_url(rules, url),
-        anchors,
-        patience,
-        proxy: upload.proxy.clone(),
-        ca_file: upload.ca_file.clone(),
-    });
-    ManifestPlan { signing_key_file, authority }
-}
-
-fn authority_url(rules: &mut Rules, url: &str) -> String {
-    let legal = reqwest::Url::parse(url).is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.fragment().is_none()
-    });
-    if !legal {
-        let advice = "write the authority's address, such as \"https://tsa.example/tsr\", without a name and a password";
-        rules.wrong("manifest.timestamp_url", "(not shown)", advice);
-    }
-    url.to_owned()
 }
 
 fn address(rules: &mut Rules, key: &str, text: &str) -> Option<SocketAddr> {

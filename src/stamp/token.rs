@@ -2,7 +2,7 @@
 //!
 //! The order of RFC 3161, section 2.2 and 2.4.2: the status, the imprint, the nonce, the signer's certificate as the token names it, the
 //! signature over the attributes, and the certificate's chain to an anchor, at the time that the token says, for time stamping alone.
-//! The chain is checked by the library that checks TLS's. Revocation is not looked at: that is for whoever must decide about a dispute.
+//! The chain is checked by the library that checks TLS's. Revocation is not looked at: that is for those who decide a dispute.
 //!
 //! Invariant: nothing of an answer is believed that its signature does not cover; its texts are shown as one printable line.
 

@@ -2,16 +2,15 @@
 
 use super::capture::Phase;
 use super::*;
-use crate::deliver::journal::CaptureRecord;
-use crate::deliver::{Found, Words};
+use crate::deliver::{Found, Words, journal::CaptureRecord};
 use crate::job::{
-    BucketTerms, ClockStates, ColoStyle, Destination, Kind, Ledger, ObjectInfo, ObjectRange, OffsetTime,
-    StopReason,
+    BucketTerms, ColoStyle, Destination, Kind, Ledger, ObjectInfo, ObjectRange, OffsetTime, StopReason,
 };
 use crate::matcher::FilterV1;
 use crate::pcap::Container;
 use crate::worker::SlotTotals;
 
+mod clock;
 mod fair;
 
 const STREAMS: usize = 2;
@@ -477,34 +476,6 @@ fn a_clock_that_is_set_while_a_capture_runs_stands_in_its_progress_and_its_manif
     assert_eq!(Manifest::parse(old.as_bytes()).unwrap().clock_steps, None);
     manifest.clock_steps = Some(ClockSteps { count: 1, moved_ns: -1 });
     assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap(), manifest);
-}
-
-#[test]
-fn a_manifest_says_what_the_kernel_said_of_the_clock_when_the_capture_began_and_ended() {
-    let mut bench = Bench::new(config());
-    let unasked = bench.running("a");
-    let said = |synchronised, max_error_ns| ClockState {
-        synchronised,
-        max_error_ns,
-        estimated_error_ns: 7,
-        offset_ns: -3,
-        leap_seconds: 0,
-    };
-    bench.step(Input::ClockSaid(said(false, 16_000_000_000)));
-    let serial = bench.running("b");
-    bench.step(Input::ClockSaid(said(true, 500)));
-    bench.step(Input::Stop { serial });
-    bench.step(detached(serial, 10));
-    bench.step(Input::ClockSaid(said(true, 900)));
-    let manifest = bench.machine.capture(serial).unwrap().manifest("h", "c");
-    let (start, end) = (said(false, 16_000_000_000), Some(said(true, 500)));
-    assert_eq!(manifest.clock, Some(ClockStates { start, end }));
-    assert_eq!(Manifest::parse(&manifest.to_json().unwrap()).unwrap().clock, manifest.clock);
-    let unasked = bench.machine.capture(unasked).unwrap().manifest("h", "c");
-    assert!(
-        unasked.clock.is_none()
-            && !String::from_utf8(unasked.to_json().unwrap()).unwrap().contains("\"clock\"")
-    );
 }
 
 fn bare(queues: usize) -> Remains {
