@@ -107,6 +107,8 @@ pub(super) enum Code {
     NoSeries,
     /// The account asks more requests a second than it may.
     TooManyRequests,
+    /// What the hosts of a fleet share cannot be reached.
+    FleetAway,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// A note, never an error: what threatens a capture that goes on.
@@ -115,6 +117,8 @@ pub(super) enum Code {
     Held,
     /// A note, never an error: a bucket's proof that counts no more.
     ProofEnded,
+    /// A note, never an error: hosts whose packets are not in a simple capture.
+    HostsMissing,
     /// No route for the path.
     NoRoute,
     /// The path has no such method.
@@ -205,10 +209,12 @@ pub(super) const TABLE: [Row; 59] = [
     row(Code::EstimateTooSoon, 1067, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
     row(Code::NoSeries, 1068, StatusCode::GONE, Retry::Unsaid),
     row(Code::TooManyRequests, 1069, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
+    row(Code::FleetAway, 1070, StatusCode::SERVICE_UNAVAILABLE, Retry::AfterSeconds(5)),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::Held, 1103, StatusCode::OK, Retry::Unsaid),
     row(Code::ProofEnded, 1104, StatusCode::OK, Retry::Unsaid),
+    row(Code::HostsMissing, 1105, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),
     row(Code::BadIdentifier, 7003, StatusCode::NOT_FOUND, Retry::Unsaid),

@@ -119,6 +119,9 @@ impl From<Refusal> for Failure {
             }
             Refusal::Unproven(_) => Self::at("/destination_conf", Code::NotValidated, refusal.to_string()),
             Refusal::Destination(_) => Self::at("/destination_conf", Code::InvalidValue, refusal.to_string()),
+            Refusal::FleetAway(_) => Self::new(Code::FleetAway, refusal.to_string()),
+            Refusal::NoColo { .. } => Self::at("/colo_name", Code::InvalidValue, refusal.to_string()),
+            Refusal::NotOffered(_) => Self::new(Code::NotSupported, refusal.to_string()),
             // What the store says names files of the host: for its operator, not for the customer.
             Refusal::Store(detail) => record_failed(detail),
         }

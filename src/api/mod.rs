@@ -66,8 +66,9 @@ pub(crate) const PREFIX: &str = "/client/v4";
 /// What a capture may ask of this host.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// This host's data centre, for instance `ord02`; a request for `ORD` addresses every one that begins with it.
-    pub colo: String,
+    /// This host's data centre, for instance `ord02`; a request for `ORD` addresses every one that begins with it. None where many
+    /// hosts capture: which data centres there are is known to what does captures.
+    pub colo: Option<String>,
     /// Longest `time_limit` of a simple capture.
     pub simple_time_limit_seconds_max: u64,
     /// Greatest `packet_limit` of a simple capture.

@@ -91,6 +91,10 @@ fn unread(job: &Job, error: &UploadError) -> Failure {
     let said = error.customer_text().unwrap_or_else(|| "ask this host's operator".to_owned());
     match error {
         UploadError::Unreachable { .. } => Failure::new(Code::DestinationSilent, said),
+        UploadError::TooLarge { bytes_max, .. } => Failure::new(
+            Code::NotReadable,
+            format!("it has more than the {bytes_max} bytes that are shown here; open it from your computer"),
+        ),
         _ if job.request.kind == Kind::Simple => {
             Failure::new(Code::RecordFailed, "this host could not read the file; ask its operator")
         }

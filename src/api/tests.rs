@@ -95,7 +95,7 @@ fn key(email: &str, key: &str) -> Credential {
 
 pub(super) fn ord02() -> Rules {
     Rules {
-        colo: "ord02".to_owned(),
+        colo: Some("ord02".to_owned()),
         simple_time_limit_seconds_max: 300,
         simple_packet_limit_max: 10_000,
         time_limit_seconds_max: 86_400,

@@ -15,6 +15,7 @@ pub mod client;
 mod download;
 mod fetch;
 mod filter;
+mod fleet;
 mod listing;
 #[cfg(feature = "dpdk")]
 mod measure;
@@ -111,6 +112,9 @@ pub enum Error {
         /// What it leaves.
         what: String,
     },
+    /// A fleet's servers.
+    #[error(transparent)]
+    Fleet(#[from] fleet::FleetError),
     /// A command on files.
     #[error("{}", chain(&**.0))]
     Command(#[from] anyhow::Error),
@@ -259,6 +263,7 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
             };
             Ok(Outcome::said(key.public().to_pem()))
         }
+        args::Command::Fleet(args) => fleet::run(args),
         args::Command::Completions(args) => Ok(pages::completions(args.shell)),
         args::Command::Man(args) => pages::man(&args.dir),
     }

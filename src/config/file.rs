@@ -130,6 +130,25 @@ sections! {
         name: String = String::new(),
         /// What this process does: `api`, `capture` or both.
         roles: Vec<String> = vec!["api".to_owned(), "capture".to_owned()],
+        /// `[fleet.nats]`; a fleet without a bus when absent.
+        nats: Option<FleetNats> = None,
+    }
+    /// `[fleet.nats]`
+    FleetNats {
+        /// `tls://host:port` of each server, or `nats://` of one on this host.
+        servers: Vec<String> = Vec::new(),
+        /// File with this node's key.
+        nkey_file: Option<PathBuf> = None,
+        /// Certificates that the servers' are signed by; the system's when absent.
+        ca_file: Option<PathBuf> = None,
+        /// This node's certificate, for servers that want one.
+        cert_file: Option<PathBuf> = None,
+        /// Its key.
+        key_file: Option<PathBuf> = None,
+        /// Servers that have each record.
+        replicas: u64 = 3,
+        /// How long an answer is waited for, in milliseconds.
+        request_timeout_ms: u64 = 2000,
     }
     /// `[dpdk]`
     Dpdk {

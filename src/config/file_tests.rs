@@ -21,7 +21,14 @@ fn full() -> File {
         ..File::default()
     };
     file.host.id = Some(String::new());
-    file.fleet = Some(Fleet::default());
+    let nats = FleetNats {
+        nkey_file: Some(PathBuf::new()),
+        ca_file: Some(PathBuf::new()),
+        cert_file: Some(PathBuf::new()),
+        key_file: Some(PathBuf::new()),
+        ..FleetNats::default()
+    };
+    file.fleet = Some(Fleet { nats: Some(nats), ..Fleet::default() });
     file.spool.account_percent = Some(1);
     file.upload.memory_bytes_max = Some(ByteSize(1));
     file.upload.objects_in_flight = Some(1);

@@ -94,6 +94,25 @@ pub struct FleetPlan {
     pub serves: bool,
     /// Whether it captures: only then it has ports, cores and a spool.
     pub captures: bool,
+    /// What its nodes share records by, if they do.
+    pub nats: Option<NatsPlan>,
+}
+
+/// The servers of a fleet's bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsPlan {
+    /// `tls://host:port`, or `nats://` of one on this host.
+    pub servers: Vec<String>,
+    /// The file with this node's key.
+    pub nkey_file: PathBuf,
+    /// Certificates that the servers' are signed by.
+    pub ca_file: Option<PathBuf>,
+    /// This node's certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Servers that have each record: 1, 3 or 5.
+    pub replicas: u8,
+    /// How long an answer is waited for.
+    pub request_timeout: Duration,
 }
 
 /// One DPDK port.

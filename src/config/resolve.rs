@@ -297,7 +297,7 @@ fn request_limits(rules: &mut Rules, file: &File, colo: &str, history: Option<&H
         rules.range("capture.simple_packet_limit_max", capture.simple_packet_limit_max, packets, why);
     let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
     api::Rules {
-        colo: colo.to_owned(),
+        colo: Some(colo.to_owned()),
         simple_time_limit_seconds_max: seconds(
             "capture.simple_time_limit_seconds_max",
             capture.simple_time_limit_seconds_max,

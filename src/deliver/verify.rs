@@ -418,7 +418,11 @@ fn read(place: &dyn Place, name: &str) -> Result<(Manifest, Vec<u8>), VerifyErro
     let mut json = Vec::new();
     place
         .open(name)
-        .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_end(&mut json))
+        .and_then(|file| file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut json))
+        .and_then(|bytes| {
+            let message = format!("it has more than the {MANIFEST_BYTES_MAX} bytes that a manifest may have");
+            if bytes as u64 > MANIFEST_BYTES_MAX { Err(io::Error::other(message)) } else { Ok(()) }
+        })
         .map_err(|source| VerifyError::Read { path: path(), source })?;
     let manifest = Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path(), source })?;
     let expected = manifest_name(&manifest.part());

@@ -271,8 +271,7 @@ impl Engine {
 
     fn retry_policy(&self, resources: &Resources, serial: Serial) -> RetryPolicy {
         RetryPolicy {
-            retention: self.planes.settings.upload_retention,
-            pause_max: self.planes.settings.upload_pause_max,
+            bounds: self.retries.subscribe(),
             leaving: self.leaving.subscribe(),
             given_up: resources.given_up.subscribe(),
             reporter: self.reporter(serial),

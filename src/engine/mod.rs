@@ -37,6 +37,7 @@ pub use overview::{AccountView, CaptureView, Overview, Standing};
 pub use planes::{Planes, PortCounts, PortsRead, Settings};
 
 use crate::block::{Heartbeat, discipline};
+use crate::deliver::RetryBounds;
 use crate::job::{AccountId, CaptureId, ClockState, ClockSteps, Job};
 use crate::limits::{READS_MAX, READS_PER_ACCOUNT_MAX};
 use crate::pcap::Origin;
@@ -124,6 +125,8 @@ pub struct Engine {
     /// None until the engine runs.
     writer: Option<Writer>,
     leaving: watch::Sender<bool>,
+    /// How long and how often deliveries try again.
+    retries: watch::Sender<RetryBounds>,
     /// Steps of the wall clock that were told.
     clock: ClockReading,
     /// The last of them: when, by the clock after it, and what they were.
@@ -148,7 +151,9 @@ impl Engine {
     pub fn new(mut planes: Planes) -> Result<Self, StoreError> {
         let inheritance = restart::inherit(&planes)?;
         let assignments = Assignments::new(std::mem::take(&mut planes.workers));
+        let retries = watch::Sender::new(planes.settings.retries());
         Ok(Self {
+            retries,
             machine: Machine::new(config(&planes, assignments.streams())),
             tenants: settings::Tenants::new(&planes.settings.accounts),
             recording: planes.history.clone().map(recording::Recorder::new),

@@ -4,6 +4,7 @@
 //! Invariant: counts are read under their sequence locks, and a ledger made of them obeys its equations.
 
 use super::machine::AccountBounds;
+use crate::deliver::RetryBounds;
 use crate::deliver::{Pace, Places, SigningKey};
 use crate::history::History;
 use crate::job::{AccountId, Ledger, PortDrops, Site};
@@ -75,6 +76,13 @@ pub struct Settings {
     pub signing_key: Option<Arc<SigningKey>>,
     /// Stamps them, if the host has an authority.
     pub authority: Option<Arc<Authority>>,
+}
+
+impl Settings {
+    /// How long and how often deliveries try again.
+    pub(super) fn retries(&self) -> RetryBounds {
+        RetryBounds { retention: self.upload_retention, pause_max: self.upload_pause_max }
+    }
 }
 
 impl fmt::Debug for Settings {

@@ -17,7 +17,7 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 /// A reader that takes nothing for so long has gone.
@@ -97,12 +97,26 @@ async fn answer(mut stream: UnixStream, copied: Result<(File, u64, String), Stri
         Ok((file, bytes, hash)) => (Some(file), format!("ok {bytes} {hash}\n")),
         Err(error) => (None, format!("error {}\n", error.replace('\n', " "))),
     };
-    stream.write_all(head.as_bytes()).await?;
+    send(&mut stream, head.as_bytes()).await?;
     if let Some(file) = file {
         let mut file = tokio::fs::File::from_std(file);
-        let sent = tokio::io::copy(&mut file, &mut stream);
-        tokio::time::timeout(READER_TIME_MAX, sent).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let read = file.read(&mut piece).await?;
+            if read == 0 {
+                break;
+            }
+            send(&mut stream, &piece[..read]).await?;
+        }
         tracing::info!("a copy of the job store was handed over");
     }
     stream.shutdown().await
+}
+
+async fn send(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+    let sent = tokio::time::timeout(READER_TIME_MAX, stream.write_all(bytes)).await;
+    sent.unwrap_or_else(|_| {
+        let message = format!("its reader took nothing for {} s", READER_TIME_MAX.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, message))
+    })
 }

@@ -43,6 +43,11 @@ enum ReloadError {
     /// Keys that need a restart.
     #[error("{} cannot change while trawl runs; restart it to use the new config, or take this back", .0.join(", "))]
     Fixed(Vec<String>),
+    /// A file that is cut off, more likely than a host that nobody is to use.
+    #[error(
+        "the file has no [[account]], and the captures of all accounts would end; is it whole? To take all accounts out, restart"
+    )]
+    NoAccount,
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -176,7 +181,10 @@ impl Reloader {
 
 /// Reads and makes all that a new plan needs. Waits for the disk.
 fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> {
-    let plan = Plan::load(path)?;
+    let plan = Plan::load(path)?.after(now);
+    if plan.accounts.is_empty() && !now.accounts.is_empty() {
+        return Err(ReloadError::NoAccount);
+    }
     let changes = now.changes(&plan);
     if !changes.fixed.is_empty() {
         return Err(ReloadError::Fixed(changes.fixed));
@@ -188,10 +196,16 @@ fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> 
     Ok(Prepared { plan, changes, pair, ways, signing_key, authority })
 }
 
-fn tell_accounts(before: &Plan, now: &Plan) {
+fn tell_accounts(before_plan: &Plan, now_plan: &Plan) {
     let ids =
         |plan: &Plan| -> BTreeSet<AccountId> { plan.accounts.iter().map(|one| one.id.clone()).collect() };
-    let (before, now) = (ids(before), ids(now));
+    let (before, now) = (ids(before_plan), ids(now_plan));
+    if before_plan.accounts.len() != now_plan.accounts.len() {
+        tracing::info!(
+            percent = now_plan.shares.account_percent,
+            "an account's share of the spool (spool.account_percent; what the host chose holds until it is restarted)"
+        );
+    }
     for account in now.difference(&before) {
         tracing::info!(%account, "an account is new");
     }

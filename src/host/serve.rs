@@ -339,7 +339,7 @@ async fn run(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     storage: &Storage,
-    observation: Observation,
+    mut observation: Observation,
 ) -> Result<(), ServeError> {
     let hang_up = Arc::new(Notify::new());
     let mut signals = Signals::take(Arc::clone(&hang_up))
@@ -365,7 +365,8 @@ async fn run(
     let state = front::state(plan, behind(&handle, storage, ownership), ui);
     let told = observation.of_reloads();
     let reloader = Reloader::new((path, plans), storage, handle.clone(), &state, tls.clone(), told);
-    let router = observation.counted(api::router(state));
+    let terms = state.terms.clone();
+    let router = observation.counted(api::router(state), terms);
     let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
     tasks.spawn(

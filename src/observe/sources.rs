@@ -107,6 +107,8 @@ pub struct Sources {
     pub requests: Arc<Requests>,
     /// Authentications that failed, by how they were answered.
     pub authentication_failures: fn() -> [(&'static str, u64); 2],
+    /// Requests of each account that were refused because it had asked more than its rate.
+    pub refused_requests: Box<dyn Fn() -> Vec<u64> + Send + Sync>,
     /// When the process started.
     pub started: SystemTime,
     /// DPDK's name and version.
@@ -150,6 +152,7 @@ pub(super) struct Snapshot {
     pub audit: Option<AuditCounts>,
     pub requests: Vec<(Kind, u64)>,
     pub authentication_failures: Vec<(&'static str, u64)>,
+    pub refused_requests: Vec<u64>,
     pub connections_cut: Vec<(&'static str, u64)>,
     pub open_files: OpenFiles,
     /// None: the engine did not answer in time, or has ended.
@@ -198,6 +201,7 @@ impl Sources {
             audit: self.audit.as_ref().map(Audit::counts),
             requests: self.requests.read(),
             authentication_failures: (self.authentication_failures)().into(),
+            refused_requests: (self.refused_requests)(),
             connections_cut: connections_cut().into(),
             open_files: OpenFiles::read().await,
             engine,

@@ -349,6 +349,8 @@ pub(super) const TABLE: &[Metric] = &[
     // api
     counter("api_authentication_failures", None, &["answer"], "Wrong credentials, answered 401 (denied) or 429 (limited)",
         |s, out| for (answer, count) in &s.authentication_failures { out.push(&[answer], *count) }),
+    counter("account_requests_refused", None, &["account"], "Requests answered 429: more than its rate",
+        |s, out| for (number, count) in s.refused_requests.iter().enumerate() { out.push(&[&number], *count) }),
     counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; unmatched paths count as route=none",
         |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
 ];

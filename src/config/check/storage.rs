@@ -365,6 +365,32 @@ fn buckets(plan: &Plan, findings: &mut Vec<Finding>) {
             format!("{} is in this host's own directories, where no customer may write", root.display());
         findings.push(Finding::error("upload.file_roots", text, "name another directory"));
     }
+    beside_the_spool(plan, findings);
+}
+
+/// What is delivered to `file://` is in no quota, so it must not be able to fill the spool's disk.
+fn beside_the_spool(plan: &Plan, findings: &mut Vec<Finding>) {
+    use std::os::unix::fs::MetadataExt;
+    let stores = &plan.upload.stores;
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
+    let Some(spool) = device(&plan.spool.dir).filter(|_| stores.allow_file) else { return };
+    let is_beside = |root: &&PathBuf| {
+        device(root) == Some(spool) && !FileStore::is_closed_root(root, &stores.file_closed)
+    };
+    let beside: Vec<_> =
+        stores.file_roots.iter().filter(is_beside).map(|root| root.display().to_string()).collect();
+    let named = match (stores.file_roots.is_empty(), beside.is_empty()) {
+        (true, _) => "any directory".to_owned(),
+        (false, true) => return,
+        (false, false) => beside.join(", "),
+    };
+    let text = format!(
+        "file:// destinations may be in {named}, on the file system of the spool: what is delivered there is in no quota, and a \
+         full disk ends every capture"
+    );
+    let advice =
+        "name directories of another file system in upload.file_roots, or bound them by a project quota";
+    findings.push(Finding::warning("upload.file_roots", text, advice));
 }
 
 fn store(plan: &Plan, findings: &mut Vec<Finding>) {

@@ -99,6 +99,8 @@ impl Capture {
             }
             (_, Some(failure)) => (Status::Success, Some(failure.message().to_owned())),
             _ if ledger.captured == 0 && was_cut_off => (Status::Failed, Some(INTERRUPTED.to_owned())),
+            // A port that was away says more than a filter that took nothing of it.
+            _ if ledger.matched == 0 && ledger.port.warning().is_some() => (Status::Failed, None),
             _ if ledger.matched == 0 => (Status::Failed, Some(NO_MATCH.to_owned())),
             _ if ledger.captured == 0 => (
                 Status::Failed,
@@ -116,7 +118,7 @@ impl Capture {
         let kept = kept.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
             format!("{count} {what}; they are kept {place} and can be got out with `trawl recover`")
         });
-        let said: Vec<_> = said.into_iter().chain(kept).collect();
+        let said: Vec<_> = said.into_iter().chain(ledger.port.warning()).chain(kept).collect();
         (status, (!said.is_empty()).then(|| said.join(THEN)))
     }
 }
