@@ -83,6 +83,10 @@ pub(super) enum Code {
     ChallengeTooSoon,
     /// The account has as many connections as it may, each of them at work.
     TooManyConnections,
+    /// The host cannot write its audit log, and nothing was done.
+    AuditStopped,
+    /// It was done, and its line of the audit log could not be written.
+    Unrecorded,
     /// The account, or the host, has as many streams as it may.
     TooManyStreams,
     /// A login that no page of this host caused.
@@ -193,6 +197,8 @@ pub(super) const TABLE: [Row; 59] = [
     row(Code::StillCapturing, 1042, StatusCode::CONFLICT, Retry::Never),
     row(Code::ChallengeTooSoon, 1043, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
     row(Code::TooManyConnections, 1044, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
+    row(Code::AuditStopped, 1045, StatusCode::SERVICE_UNAVAILABLE, Retry::AfterSeconds(10)),
+    row(Code::Unrecorded, 1046, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
     row(Code::TooManyStreams, 1060, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(10)),
     row(Code::CrossSite, 1061, StatusCode::FORBIDDEN, Retry::Unsaid),
     row(Code::InsecureLogin, 1062, StatusCode::FORBIDDEN, Retry::Unsaid),

@@ -4,6 +4,7 @@
 //! a status of 4xx or 5xx and at least one error, because the SDKs do not look at `success`.
 
 use super::codes::{Code, Retry};
+use super::trail::Said;
 use crate::engine::Refusal;
 use crate::ownership::OwnershipError;
 use crate::store::StoreError;
@@ -178,6 +179,7 @@ impl IntoResponse for Failure {
         errors.extend(self.others);
         let envelope = Envelope { result: (), success: false, errors, messages: Vec::new() };
         let mut response = (row.status, Json(envelope)).into_response();
+        response.extensions_mut().insert(Said(row.number));
         match row.retry {
             Retry::Unsaid => {}
             Retry::Never => {

@@ -12,6 +12,7 @@ use super::envelope::{Failure, success};
 use super::query::whole;
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
+use super::trail;
 use crate::dashboard::StreamPlace;
 use crate::deliver::{manifest_name, signature_name};
 use crate::http::Standing;
@@ -29,6 +30,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 use std::io;
 use std::sync::Arc;
@@ -126,6 +128,7 @@ async fn object(
         return Err(Failure::new(Code::ObjectNotFound, message));
     };
     let found = &found;
+    trail::says(&parts, || json!({"object": found.name}));
     if job.request.kind == Kind::Simple {
         audit(&parts, &format!("view of {}", job.id), Some(&account));
         let (file, bytes) = download::open(&*api.results, &found.name).await?;

@@ -5,7 +5,7 @@ use super::codes::Code;
 use super::envelope::{Failure, Problem, ResultInfo, page, success, success_with};
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
-use super::{ApiState, body, paging, result, validate};
+use super::{ApiState, body, paging, result, trail, validate};
 use crate::engine::Listed;
 use crate::job::{AccountId, Kind, ObjectRange, Status};
 use crate::ownership::{Proof, ended};
@@ -43,7 +43,9 @@ async fn create(
         let entry = api.ownership.entry(&request.account, destination).await?;
         unproven(&api, entry.as_ref()).map_or(Ok(()), Err)?;
     }
+    trail::says(&parts, || trail::asked(&request));
     let job = api.captures.create(request).await?;
+    trail::about(&parts, &job.id);
     audit(&parts, &format!("start of {}", job.id), Some(&job.request.account));
     Ok(success(result::pcap(&job)))
 }

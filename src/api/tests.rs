@@ -19,6 +19,7 @@ mod reload;
 mod security;
 mod serving;
 mod streams;
+mod trail;
 
 use super::*;
 use crate::job::AccountId;
@@ -132,6 +133,7 @@ fn state_with(
         results: Arc::new(OwnResults(dir.join("simple"))),
         terms: CurrentTerms::new(Terms::new(accounts, rules, Offers::default())),
         ui,
+        audit: None,
         request_bytes_max: REQUEST_BYTES_MAX,
         request_time_max,
     }

@@ -38,6 +38,8 @@ pub enum Command {
     Store(StoreCommandArgs),
     /// Check files against their manifest
     Verify(VerifyArgs),
+    /// Look at the log of who did what
+    Audit(AuditArgs),
     /// Make the key that signs manifests, and print the public key that checks them
     ManifestKey(ManifestKeyArgs),
     /// Set up the NATS servers that the nodes of a fleet share their records by
@@ -75,6 +77,35 @@ pub struct CheckArgs {
     /// Print JSON: an array of findings, with --measure an object of these and of what was measured
     #[arg(long)]
     pub json: bool,
+}
+
+/// `trawl audit`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: AuditCommand,
+}
+
+/// The commands of `trawl audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no line was changed, removed, added or moved, and say in which one it was
+    Verify(AuditVerifyArgs),
+}
+
+/// `trawl audit verify`
+#[derive(Debug, Args)]
+pub struct AuditVerifyArgs {
+    /// Files of one log, or its directory
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// File with a public key that must have signed the log, as `trawl manifest-key` prints it; each one that the host has had
+    #[arg(long, alias = "key", value_name = "FILE")]
+    pub public_key: Vec<PathBuf>,
+    /// A head that this command printed before: its line must be there as it was, so that nothing was cut off before it
+    #[arg(long, value_name = "NUMBER:SHA256")]
+    pub expect: Vec<crate::audit::Head>,
 }
 
 /// `trawl capture`
@@ -516,6 +547,9 @@ pub struct VerifyArgs {
     /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
     #[arg(long, value_name = "FILE")]
     pub public_key: Option<PathBuf>,
+    /// File with certificates in PEM, of which one must vouch for the authority that time-stamped the manifest
+    #[arg(long, value_name = "FILE")]
+    pub timestamp_ca: Option<PathBuf>,
     /// The account that the capture must be of
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,

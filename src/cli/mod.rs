@@ -6,6 +6,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)] // `out` prints, and never panics
 
 pub mod args;
+mod audit;
 mod backup;
 mod bucket;
 mod capture;
@@ -250,6 +251,9 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Recover(args) => block_on(until_ended(recover::run(&args))),
         args::Command::Store(args::StoreCommandArgs { command: args::StoreCommand::Backup(args) }) => {
             backup::run(&args)
+        }
+        args::Command::Audit(args::AuditArgs { command: args::AuditCommand::Verify(args) }) => {
+            audit::verify(&args).map_err(Error::Command)
         }
         args::Command::Verify(args) => verify::run(&args).map_err(Error::Command),
         args::Command::ManifestKey(args) => {

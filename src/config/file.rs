@@ -102,6 +102,8 @@ sections! {
         upload: Upload = Upload::default(),
         /// `[manifest]`
         manifest: Manifest = Manifest::default(),
+        /// `[audit]`
+        audit: Audit = Audit::default(),
         /// `[api]`
         api: Api = Api::default(),
         /// `[ui]`
@@ -364,6 +366,23 @@ sections! {
     Manifest {
         /// Secret key that signs manifests; not signed when absent.
         signing_key_file: Option<PathBuf> = None,
+        /// Authority that stamps manifests (RFC 3161); nobody is asked when absent.
+        timestamp_url: Option<String> = None,
+        /// Certificates of which one must vouch for its answers.
+        timestamp_ca_file: Option<PathBuf> = None,
+        /// How long a manifest waits for its time stamp.
+        timestamp_seconds_max: u64 = 60,
+    }
+    /// `[audit]`
+    Audit {
+        /// Directory of the log of who did what; not kept when absent.
+        dir: Option<PathBuf> = None,
+        /// Of all its files.
+        bytes_max: ByteSize = ByteSize(1 << 30),
+        /// At which the next file begins.
+        file_bytes: ByteSize = ByteSize(64 << 20),
+        /// Whether nothing is started, changed or handed out while it cannot be written.
+        required: bool = true,
     }
     /// `[api]`
     Api {

@@ -55,6 +55,9 @@ fn full() -> File {
     file.upload.gcs.endpoint = Some(String::new());
     file.upload.gcs.credentials_file = Some(PathBuf::new());
     file.upload.gcs.storage_class = Some(String::new());
+    file.audit.dir = Some(PathBuf::new());
+    file.manifest.timestamp_url = Some(String::new());
+    file.manifest.timestamp_ca_file = Some(PathBuf::new());
     file.manifest.signing_key_file = Some(PathBuf::from("x"));
     file
 }

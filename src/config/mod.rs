@@ -5,6 +5,7 @@
 
 mod accounts;
 pub mod check;
+mod evidence;
 mod file;
 mod fleet;
 pub(crate) mod level;

@@ -3,7 +3,9 @@
 //!
 //! Invariant: a manifest that [`Manifest::parse`] takes names only its own capture's objects, in order, as plain file names.
 
-use crate::job::{AccountId, CaptureId, ClockSteps, Kind, Ledger, ObjectInfo, PartId, Site, StopReason};
+use crate::job::{
+    AccountId, CaptureId, ClockStates, ClockSteps, Kind, Ledger, ObjectInfo, PartId, Site, StopReason,
+};
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, ObjectFormat};
 use jiff::Timestamp;
@@ -41,6 +43,12 @@ pub fn manifest_name(part: &PartId) -> String {
 #[must_use]
 pub fn signature_name(part: &PartId) -> String {
     format!("{}.sig", manifest_name(part))
+}
+
+/// Name of the time stamp of a part's manifest: an authority's answer (RFC 3161).
+#[must_use]
+pub fn stamp_name(part: &PartId) -> String {
+    format!("{}.tsr", manifest_name(part))
 }
 
 /// The limits that were asked for.
@@ -117,6 +125,9 @@ pub struct Manifest {
     /// before, while `started` and `ended` are of their moments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_steps: Option<ClockSteps>,
+    /// What the kernel said of the wall clock when the capture began and ended; none if it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStates>,
     /// What a look back was asked for, as sent; the window is `started` to `ended`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset_time: Option<String>,
@@ -250,6 +261,7 @@ pub(crate) mod tests {
             counted_until: None,
             sample_one_in: None,
             clock_steps: None,
+            clock: None,
             offset_time: None,
         }
     }

@@ -317,7 +317,7 @@ impl Orphan {
         let manifest = self.manifest(goes_on, new).map_err(PublishError::from)?;
         let name = manifest_name(&manifest.manifest.part());
         let Some(bytes) = store.size(&name).await? else {
-            publish_manifest(store, &manifest, None).await?;
+            publish_manifest(store, &manifest, None, None).await?;
             return Ok(Some(manifest.manifest));
         };
         if bytes > MANIFEST_BYTES_MAX {
@@ -454,6 +454,7 @@ impl Orphan {
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
             clock_steps: job.and_then(|job| job.clock_steps),
+            clock: job.and_then(|job| job.clock),
             offset_time: None,
         })
     }

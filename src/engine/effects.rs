@@ -9,7 +9,8 @@ use super::tasks::removal_died;
 use super::{Change, Engine, Refusal, Reply, Resources};
 use crate::deliver::journal::{self, CaptureRecord, settle_counts};
 use crate::deliver::{
-    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, Words, find_manifest, put_manifest,
+    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, Vouchers, Words, find_manifest,
+    put_manifest,
 };
 use crate::job::{BucketTerms, Job, Ledger};
 use crate::merge::Shape;
@@ -369,9 +370,10 @@ impl Engine {
         };
         let (route, dir) = (self.route(&capture.job), self.dir(capture));
         let retry = self.retry_policy(resources, serial);
-        let key = self.planes.settings.signing_key.clone();
+        let settings = &self.planes.settings;
+        let vouchers = Vouchers { key: settings.signing_key.clone(), authority: settings.authority.clone() };
         let task = async move {
-            Input::Closed { serial, outcome: put_manifest(route, dir, manifest, key, retry).await }
+            Input::Closed { serial, outcome: put_manifest(route, dir, manifest, vouchers, retry).await }
         };
         self.spawn(task, move |error| {
             let outcome = Outcome::Failed(Words::of_host(format!("the manifest's writing died: {error}")));

@@ -251,6 +251,8 @@ impl LookBack {
             queues: self.queues,
             sample_one_in: job.sample_one_in,
             clock_steps: self.clock_steps,
+            // What the kernel said then nobody kept.
+            clock: None,
             recovered: false,
             counted_until: None,
             offset_time: job.request.offset_time.as_ref().map(|offset| offset.sent.clone()),

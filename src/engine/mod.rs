@@ -36,9 +36,9 @@ pub use machine::AccountBounds;
 pub use overview::{AccountView, CaptureView, Overview, Standing};
 pub use planes::{Planes, PortCounts, PortsRead, Settings};
 
-use crate::block::Heartbeat;
+use crate::block::{Heartbeat, discipline};
 use crate::deliver::RetryBounds;
-use crate::job::{AccountId, CaptureId, ClockSteps, Job};
+use crate::job::{AccountId, CaptureId, ClockState, ClockSteps, Job};
 use crate::limits::{READS_MAX, READS_PER_ACCOUNT_MAX};
 use crate::pcap::Origin;
 use crate::spool::{Event, Feed};
@@ -347,6 +347,9 @@ impl Engine {
 
     /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
     fn look_at_clock(&mut self) {
+        if let Some(said) = clock_state() {
+            self.feed(Input::ClockSaid(said));
+        }
         let clock = self.planes.clock.read();
         let Some((count, moved_ns)) = clock.since(&self.clock) else { return };
         self.clock = clock;
@@ -405,4 +408,16 @@ fn config(planes: &Planes, streams: usize) -> Config {
         high_water_percent: planes.high_water_percent,
         has_history: planes.history.is_some(),
     }
+}
+
+/// What the kernel says of the wall clock now.
+pub(crate) fn clock_state() -> Option<ClockState> {
+    let said = discipline()?;
+    Some(ClockState {
+        synchronised: said.is_synchronised,
+        max_error_ns: said.max_error_ns,
+        estimated_error_ns: said.estimated_error_ns,
+        offset_ns: said.offset_ns,
+        leap_seconds: said.leap_seconds,
+    })
 }

@@ -12,6 +12,7 @@ use crate::matcher::PrefixSet;
 use crate::ownership::BucketKeys;
 use crate::pcap::{ObjectFormat, Origin};
 use crate::spool::Spool;
+use crate::stamp::Authority;
 use crate::store::JobStore;
 use crate::upload::Stores;
 use crate::worker::{ClockSteps, QueueCounters, Sample, SlotTotals, WorkerHandle};
@@ -73,6 +74,8 @@ pub struct Settings {
     pub upload_pause_max: Duration,
     /// Signs manifests, if the host signs.
     pub signing_key: Option<Arc<SigningKey>>,
+    /// Stamps them, if the host has an authority.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Settings {

@@ -7,6 +7,8 @@
 //!
 //! Invariant: a copy is made before its first byte is sent, so that no reader's pace holds the store.
 
+use super::audit;
+use crate::audit::{Audit, Outcome};
 use crate::store::{Embedded, backup_socket};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -25,7 +27,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// Answers who asks for a copy, for as long as it is polled.
 ///
 /// That there is no socket is told and ends nothing.
-pub(super) async fn serve(jobs: Arc<Embedded>, store: PathBuf) {
+pub(super) async fn serve(jobs: Arc<Embedded>, store: PathBuf, log: Option<Audit>) {
     let path = backup_socket(&store);
     // The store is locked by this process: a socket that is there is a dead one's.
     let _none_there = std::fs::remove_file(&path);
@@ -39,10 +41,15 @@ pub(super) async fn serve(jobs: Arc<Embedded>, store: PathBuf) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
                 let (jobs, store) = (Arc::clone(&jobs), store.clone());
                 let copied = tokio::task::spawn_blocking(move || copy(&jobs, &store)).await;
                 let copied = copied.unwrap_or_else(|_| Err("the copy died".to_owned()));
-                if let Err(error) = answer(stream, copied).await {
+                let is_made = copied.is_ok();
+                let answered = answer(stream, copied).await;
+                let is_done = is_made && answered.is_ok();
+                audit::copied(log.as_ref(), uid, if is_done { Outcome::Done } else { Outcome::Failed });
+                if let Err(error) = answered {
                     tracing::warn!(%error, "a copy of the job store did not reach its reader");
                 }
             }

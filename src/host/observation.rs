@@ -78,6 +78,7 @@ impl Observation {
             connections_max: plan.api.connections_max,
             high_water_percent: plan.high_water_percent,
             reloads: Arc::default(),
+            audit: storage.audit.clone(),
             ending: Arc::new(AtomicBool::new(false)),
         };
         Ok(Self { sources, watchdog, listener, manager, patience: plan.upload.turn })

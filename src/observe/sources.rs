@@ -9,10 +9,12 @@ use super::open_files::OpenFiles;
 use super::reloads::Reloads;
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
+use crate::audit::{Audit, AuditCounts};
 use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
 use crate::http::connections_cut;
 use crate::spool::Spool;
+use crate::stamp::{StampCounts, stamp_counts};
 use crate::store::JobStore;
 use crate::upload::{UploadCounts, upload_counts};
 use crate::worker::{QueueCounters, QueueTotals};
@@ -91,6 +93,8 @@ pub struct Sources {
     pub queues: Vec<QueueSource>,
     /// The worker of each of them.
     pub queue_workers: Vec<usize>,
+    /// Who did what, if that is kept.
+    pub audit: Option<Audit>,
     /// Every stage, in the order of `verdicts`.
     pub stages: Vec<Arc<Heartbeat>>,
     /// What the watchdog thinks of them.
@@ -143,6 +147,9 @@ pub(super) struct Snapshot {
     pub uploads: UploadCounts,
     pub log_lines_dropped: u64,
     pub reloads: [(&'static str, u64); 2],
+    pub stamps: StampCounts,
+    /// None: there is no audit log.
+    pub audit: Option<AuditCounts>,
     pub requests: Vec<(Kind, u64)>,
     pub authentication_failures: Vec<(&'static str, u64)>,
     pub refused_requests: Vec<u64>,
@@ -190,6 +197,8 @@ impl Sources {
             uploads: upload_counts(),
             log_lines_dropped: lines::dropped(),
             reloads: self.reloads.counts(),
+            stamps: stamp_counts(),
+            audit: self.audit.as_ref().map(Audit::counts),
             requests: self.requests.read(),
             authentication_failures: (self.authentication_failures)().into(),
             refused_requests: (self.refused_requests)(),

@@ -4,6 +4,7 @@
 mod files;
 mod monitoring;
 mod package;
+mod release;
 mod setup;
 #[path = "../common/skip.rs"]
 #[allow(dead_code, reason = "each test binary that shares this file uses a part of it")]
@@ -54,6 +55,7 @@ fn every_command_explains_itself() {
         "filter test",
         "merge",
         "verify",
+        "audit verify",
         "manifest-key",
         "fleet",
         "fleet init",

@@ -33,6 +33,7 @@ pub fn api(
         results: Arc::new(OwnResults(simple_dir)),
         terms: CurrentTerms::new(Terms::new(accounts, rules(validates), Offers::default())),
         ui: Ui::at(([127, 0, 0, 1], 8080).into()),
+        audit: None,
         request_bytes_max: 1 << 16,
         request_time_max,
     })

@@ -352,6 +352,7 @@ impl Host {
                 object_format: Default::default(),
                 upload_retention: options.upload_retention,
                 upload_pause_max: options.upload_pause_max,
+                authority: None,
                 signing_key: None,
             },
             captures_max: options.captures_max,

@@ -8,6 +8,7 @@ use crate::deliver::SigningKey;
 use crate::limits::HISTORY_DIR;
 use crate::ownership::Vault;
 use crate::spool::{SpoolLock, WriteMode, standing};
+use crate::stamp::Authority;
 use crate::store::Embedded;
 use crate::upload::{FileStore, Stores};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
@@ -27,6 +28,8 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     store(plan, findings);
     key_file(plan, findings);
     signing_key(plan, findings);
+    authority(plan, findings);
+    audit(plan, findings);
     secret_files(plan, findings);
     buckets(plan, findings);
 }
@@ -302,6 +305,33 @@ fn signing_key(plan: &Plan, findings: &mut Vec<Finding>) {
         let advice =
             format!("`trawl manifest-key {}` makes one; it must be readable to trawl's user", path.display());
         findings.push(Finding::error("manifest.signing_key_file", error.to_string(), advice));
+    }
+}
+
+/// What asking for time stamps needs; nobody is asked.
+fn authority(plan: &Plan, findings: &mut Vec<Finding>) {
+    if let Some(Err(error)) = plan.manifest.authority.as_ref().map(Authority::new) {
+        let advice = "name a file of certificates in PEM that trawl's user can read";
+        findings.push(Finding::error("manifest.timestamp_url", error.to_string(), advice));
+    }
+}
+
+/// The audit log's place.
+fn audit(plan: &Plan, findings: &mut Vec<Finding>) {
+    let (Some(audit), subject) = (&plan.audit, "audit.dir") else { return };
+    let shown = audit.dir.display();
+    let Some(dir) = existing(&audit.dir) else { return };
+    if dir.metadata().is_ok_and(|found| !found.is_dir()) {
+        let text = format!("{} is not a directory", dir.display());
+        findings.push(Finding::error(subject, text, "name a directory of its own"));
+    } else if let Err(error) = is_writable(dir) {
+        let text = format!("{} is not writable: {error}", dir.display());
+        let advice = format!("install -d -m 0700 -o <user of trawl> {shown}");
+        findings.push(Finding::error(subject, text, advice));
+    }
+    if audit.dir.starts_with(&plan.spool.dir) {
+        let text = format!("{shown} lies in the spool: captures that fill it would stop the log");
+        findings.push(Finding::warning(subject, text, "name a directory on another disk"));
     }
 }
 

@@ -50,11 +50,12 @@ impl Machine {
         }
         if let Some(record) = &record {
             job.clock_steps = record.job.clock_steps.or(job.clock_steps);
+            job.clock = record.job.clock.or(job.clock);
             (job.started, job.ended) = (record.started.or(job.started), record.ended.or(job.ended));
         }
         if let Some(manifest) = settled {
             (job.ledger, job.stop_reason) = (manifest.ledger, manifest.stop_reason);
-            job.clock_steps = manifest.clock_steps;
+            (job.clock_steps, job.clock) = (manifest.clock_steps, manifest.clock);
         }
         job.stop_reason.get_or_insert(StopReason::Interrupted);
         (job.status, job.error_message) = (Status::ConversionRunning, None);
@@ -99,10 +100,10 @@ impl Machine {
         };
         match found {
             Sought::Manifest(manifest) => {
-                let Manifest { ledger, stop_reason, objects, clock_steps, .. } = *manifest;
+                let Manifest { ledger, stop_reason, objects, clock_steps, clock, .. } = *manifest;
                 capture.complete_are(objects, out);
                 let job = &mut capture.job;
-                (job.ledger, job.clock_steps) = (ledger, clock_steps);
+                (job.ledger, job.clock_steps, job.clock) = (ledger, clock_steps, clock);
                 job.stop_reason = stop_reason.or(job.stop_reason);
                 capture.delivered = Some(Delivered::Done);
                 self.conclude(now, serial, out);

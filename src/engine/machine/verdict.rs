@@ -66,6 +66,7 @@ impl Capture {
             counted_until: self.recovered.map(|recovered| recovered.known_until),
             sample_one_in: job.sample_one_in,
             clock_steps: job.clock_steps,
+            clock: job.clock,
             offset_time: None,
         }
     }
