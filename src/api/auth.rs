@@ -10,12 +10,15 @@ use super::codes::Code;
 use super::envelope::Failure;
 use super::opened::Opened;
 use super::rates::Rates;
+use super::trail::{self, Trail};
+use crate::audit::{Audit, Entry, Outcome};
 use crate::dashboard::{Grant, Session, journal};
 use crate::http::{Peer, Standing};
 use crate::job::AccountId;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,6 +31,14 @@ pub enum Role {
     Read,
     /// Everything.
     Write,
+}
+
+/// As it is written.
+pub(super) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Read => "read",
+        Role::Write => "write",
+    }
 }
 
 /// A credential as it is configured: hashes, no secrets.
@@ -68,6 +79,7 @@ const ACCOUNT_CHARS_LOGGED: usize = 32;
 
 /// All accounts of the host.
 pub struct Accounts {
+    ids: Vec<AccountId>,
     proofs: Vec<(Proof, Role)>,
     operators: Vec<Proof>,
     failures: Arc<Attempts>,
@@ -79,6 +91,10 @@ impl Accounts {
     /// authentications in a row, over all accounts, an address waits for the answer to each further one.
     #[must_use]
     pub fn new(accounts: impl IntoIterator<Item = (AccountId, Vec<Credential>)>, failures_max: u32) -> Self {
+        let accounts: Vec<_> = accounts.into_iter().collect();
+        let failures = Arc::new(Attempts::new(failures_max));
+        failures.count_for(accounts.iter().map(|(account, _)| account.clone()));
+        let ids = accounts.iter().map(|(account, _)| account.clone()).collect();
         let proofs = accounts.into_iter().flat_map(|(account, credentials)| {
             credentials.into_iter().map(move |credential| {
                 let proof = match credential.secret {
@@ -88,14 +104,18 @@ impl Accounts {
                 (proof, credential.role)
             })
         });
-        let failures = Arc::new(Attempts::new(failures_max));
-        Self { proofs: proofs.collect(), operators: Vec::new(), failures, rates: Rates::new(None) }
+        Self { ids, proofs: proofs.collect(), operators: Vec::new(), failures, rates: Rates::new(None) }
     }
 
     /// The same, where each account may ask so many requests a second.
     #[must_use]
     pub fn with_rate(self, requests_per_second: u32) -> Self {
         Self { rates: Rates::new(Some(requests_per_second)), ..self }
+    }
+
+    /// Requests of each account, in the config's order, that were refused because it had asked more than its rate.
+    pub(super) fn refused_requests(&self) -> Vec<u64> {
+        self.ids.iter().map(|account| self.rates.refused(account)).collect()
     }
 
     /// The same with operators, by the SHA-256 of their tokens. They see the host, and no account's captures but their counts.
@@ -122,7 +142,9 @@ impl Accounts {
 
     /// The same accounts, with the failures that were counted before them.
     pub(super) fn after(self, before: &Self) -> Self {
-        Self { failures: Arc::clone(&before.failures), ..self }
+        before.failures.count_for(self.ids.iter().cloned());
+        let rates = self.rates.after(&before.rates, &self.ids);
+        Self { rates, failures: Arc::clone(&before.failures), ..self }
     }
 
     pub(super) fn has_operator(&self, presented: &Proof) -> bool {
@@ -234,6 +256,7 @@ async fn authenticate(
     let Some(role) = terms.accounts.role(&presented) else {
         return Err(refused(&terms.accounts, parts, account).await);
     };
+    trail::known(parts, Some(account), &presented, role_name(role))?;
     admitted(parts, Some(account))?;
     let account = AccountId(account.to_owned());
     if terms.accounts.rates.may(&account, Instant::now()) {
@@ -268,7 +291,10 @@ fn opened_by_credential(parts: &Parts, account: Option<&str>, proof: Proof) {
 pub(super) async fn refused(accounts: &Accounts, parts: &Parts, account: &str) -> Failure {
     // Only a request that came over no connection, as in tests of the routes, has no peer.
     match parts.extensions.get::<Peer>() {
-        Some(peer) => failed(&accounts.failures, *peer, account).await,
+        Some(peer) => {
+            let audit = Trail::of(parts).map(|trail| trail.audit().clone());
+            failed(&accounts.failures, *peer, account, audit).await
+        }
         None => denied(),
     }
 }
@@ -291,19 +317,24 @@ pub(super) fn admitted(parts: &Parts, account: Option<&str>) -> Result<(), Failu
 }
 
 /// The answer to a wrong credential, once it has been counted and told.
-async fn failed(failures: &Arc<Attempts>, peer: Peer, account: &str) -> Failure {
-    let verdict = failures.failed(peer, Instant::now());
+async fn failed(failures: &Arc<Attempts>, peer: Peer, account: &str, audit: Option<Audit>) -> Failure {
+    let verdict = failures.failed(peer, account, Instant::now());
     if verdict.is_told {
         journal().failure("authentication failed", account, peer.0.to_string());
         // What stands in a path is a stranger's text: quoted, and no longer than an account's id can be.
         let account: String = account.chars().take(ACCOUNT_CHARS_LOGGED).collect();
+        if let Some(audit) = &audit {
+            let (account, peer) = (Some(account.clone()), Some(peer.0.to_string()));
+            let result = Outcome::Refused;
+            audit.tell(Entry { account, peer, result, ..Entry::new("authentication.refuse") });
+        }
         tracing::warn!(
             peer = %peer.0, ?account,
             "authentication failed; more failures within a minute are counted and told in one line"
         );
     }
     if verdict.begins {
-        tokio::spawn(summarise(Arc::clone(failures)));
+        tokio::spawn(summarise(Arc::clone(failures), audit));
     }
     if !verdict.is_limited {
         return denied();
@@ -315,13 +346,28 @@ async fn failed(failures: &Arc<Attempts>, peer: Peer, account: &str) -> Failure 
     )
 }
 
-async fn summarise(failures: Arc<Attempts>) {
+async fn summarise(failures: Arc<Attempts>, audit: Option<Audit>) {
     tokio::time::sleep(SUMMARY_AFTER).await;
-    if let Some(summary) = failures.summary() {
-        tracing::warn!(
-            failures = summary.failures, limited = summary.limited, last_peer = ?summary.last_peer,
-            "authentications failed in the last minute"
-        );
+    let Some(summary) = failures.summary() else { return };
+    let peer = summary.last_peer.map(|peer| peer.to_string());
+    let named: Vec<_> =
+        summary.named.iter().map(|(account, times)| format!("{}: {times}", account.0)).collect();
+    tracing::warn!(
+        failures = summary.failures,
+        limited = summary.limited,
+        last_peer = ?peer,
+        accounts = named.join(", "),
+        "authentications failed in the last minute"
+    );
+    if let Some(audit) = audit {
+        let about = json!({"failures": summary.failures, "limited": summary.limited, "accounts": named});
+        let entry =
+            Entry { peer: peer.clone(), result: Outcome::Refused, ..Entry::new("authentication.refuse") };
+        audit.tell(entry.with(about));
+    }
+    for (account, times) in &summary.named {
+        let message = format!("{times} authentications for this account failed within a minute");
+        journal().failure(&message, &account.0, peer.clone().unwrap_or_default());
     }
 }
 

@@ -3,9 +3,9 @@
 //! Invariant: it says nothing of other accounts, not even how much of the host they use.
 
 use super::auth::Member;
+use super::auth::role_name;
 use super::envelope::{Failure, success};
 use super::route::{Api, Routes};
-use super::session::role_name;
 use crate::limits::LOOK_BACKS_PER_ACCOUNT_MAX;
 use axum::extract::State;
 use axum::response::Response;

@@ -83,6 +83,10 @@ pub(super) enum Code {
     ChallengeTooSoon,
     /// The account has as many connections as it may, each of them at work.
     TooManyConnections,
+    /// The host cannot write its audit log, and nothing was done.
+    AuditStopped,
+    /// It was done, and its line of the audit log could not be written.
+    Unrecorded,
     /// The account, or the host, has as many streams as it may.
     TooManyStreams,
     /// A login that no page of this host caused.
@@ -103,6 +107,8 @@ pub(super) enum Code {
     NoSeries,
     /// The account asks more requests a second than it may.
     TooManyRequests,
+    /// What the hosts of a fleet share cannot be reached.
+    FleetAway,
     /// A note, never an error: why a simple capture failed.
     SimpleFailed,
     /// A note, never an error: what threatens a capture that goes on.
@@ -111,6 +117,8 @@ pub(super) enum Code {
     Held,
     /// A note, never an error: a bucket's proof that counts no more.
     ProofEnded,
+    /// A note, never an error: hosts whose packets are not in a simple capture.
+    HostsMissing,
     /// No route for the path.
     NoRoute,
     /// The path has no such method.
@@ -150,7 +158,7 @@ const fn row(code: Code, number: u16, status: StatusCode, retry: Retry) -> Row {
 }
 
 /// Every code, in the order of [`Code`]. 7000, 7003, 9106 and 10000 are Cloudflare's published ones.
-pub(super) const TABLE: [Row; 57] = [
+pub(super) const TABLE: [Row; 61] = [
     row(Code::PcapNotFound, 1001, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MalformedBody, 1002, StatusCode::BAD_REQUEST, Retry::Unsaid),
     row(Code::UnknownMember, 1003, StatusCode::BAD_REQUEST, Retry::Unsaid),
@@ -189,6 +197,8 @@ pub(super) const TABLE: [Row; 57] = [
     row(Code::StillCapturing, 1042, StatusCode::CONFLICT, Retry::Never),
     row(Code::ChallengeTooSoon, 1043, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
     row(Code::TooManyConnections, 1044, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
+    row(Code::AuditStopped, 1045, StatusCode::SERVICE_UNAVAILABLE, Retry::AfterSeconds(10)),
+    row(Code::Unrecorded, 1046, StatusCode::INTERNAL_SERVER_ERROR, Retry::Never),
     row(Code::TooManyStreams, 1060, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(10)),
     row(Code::CrossSite, 1061, StatusCode::FORBIDDEN, Retry::Unsaid),
     row(Code::InsecureLogin, 1062, StatusCode::FORBIDDEN, Retry::Unsaid),
@@ -199,10 +209,12 @@ pub(super) const TABLE: [Row; 57] = [
     row(Code::EstimateTooSoon, 1067, StatusCode::TOO_MANY_REQUESTS, Retry::Later),
     row(Code::NoSeries, 1068, StatusCode::GONE, Retry::Unsaid),
     row(Code::TooManyRequests, 1069, StatusCode::TOO_MANY_REQUESTS, Retry::AfterSeconds(1)),
+    row(Code::FleetAway, 1070, StatusCode::SERVICE_UNAVAILABLE, Retry::AfterSeconds(5)),
     row(Code::SimpleFailed, 1101, StatusCode::OK, Retry::Unsaid),
     row(Code::Threatened, 1102, StatusCode::OK, Retry::Unsaid),
     row(Code::Held, 1103, StatusCode::OK, Retry::Unsaid),
     row(Code::ProofEnded, 1104, StatusCode::OK, Retry::Unsaid),
+    row(Code::HostsMissing, 1105, StatusCode::OK, Retry::Unsaid),
     row(Code::NoRoute, 7000, StatusCode::NOT_FOUND, Retry::Unsaid),
     row(Code::MethodNotAllowed, 7001, StatusCode::METHOD_NOT_ALLOWED, Retry::Unsaid),
     row(Code::BadIdentifier, 7003, StatusCode::NOT_FOUND, Retry::Unsaid),

@@ -4,6 +4,7 @@
 //! a status of 4xx or 5xx and at least one error, because the SDKs do not look at `success`.
 
 use super::codes::{Code, Retry};
+use super::trail::Said;
 use crate::engine::Refusal;
 use crate::ownership::OwnershipError;
 use crate::store::StoreError;
@@ -118,6 +119,9 @@ impl From<Refusal> for Failure {
             }
             Refusal::Unproven(_) => Self::at("/destination_conf", Code::NotValidated, refusal.to_string()),
             Refusal::Destination(_) => Self::at("/destination_conf", Code::InvalidValue, refusal.to_string()),
+            Refusal::FleetAway(_) => Self::new(Code::FleetAway, refusal.to_string()),
+            Refusal::NoColo { .. } => Self::at("/colo_name", Code::InvalidValue, refusal.to_string()),
+            Refusal::NotOffered(_) => Self::new(Code::NotSupported, refusal.to_string()),
             // What the store says names files of the host: for its operator, not for the customer.
             Refusal::Store(detail) => record_failed(detail),
         }
@@ -175,6 +179,7 @@ impl IntoResponse for Failure {
         errors.extend(self.others);
         let envelope = Envelope { result: (), success: false, errors, messages: Vec::new() };
         let mut response = (row.status, Json(envelope)).into_response();
+        response.extensions_mut().insert(Said(row.number));
         match row.retry {
             Retry::Unsaid => {}
             Retry::Never => {

@@ -61,9 +61,14 @@ pub(super) fn open(api: &Arc<ApiState>, parts: &Parts, topic: Topic) -> Result<R
         let message = "your account, or this host, has as many live streams as it may; ask …/pcaps/live every two seconds instead";
         Failure::new(Code::TooManyStreams, message)
     })?;
-    if let Some(standing) = parts.extensions.get::<Arc<Standing>>() {
-        standing.is_a_stream();
-    }
+    // The place is the connection's, which may last longer than the stream: a client that takes nothing holds what was sent.
+    let place = match parts.extensions.get::<Arc<Standing>>() {
+        Some(standing) => {
+            standing.is_a_stream(place);
+            None
+        }
+        None => Some(place),
+    };
     let stream = Stream {
         api: Arc::clone(api),
         topic,
@@ -93,7 +98,8 @@ struct Stream {
     /// The turn and the revision that were said last.
     seen: Option<(u64, u64)>,
     said: Instant,
-    _place: StreamPlace,
+    /// Where there is no connection to have it.
+    _place: Option<StreamPlace>,
 }
 
 impl Stream {

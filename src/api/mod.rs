@@ -31,6 +31,7 @@ mod route;
 mod routes;
 mod session;
 mod terms;
+mod trail;
 mod ui;
 mod validate;
 
@@ -41,6 +42,7 @@ pub use results::{Opening, OwnResults, ResultFile, Results};
 pub use terms::{CurrentTerms, Terms};
 pub use ui::Ui;
 
+use crate::audit::Audit;
 use crate::http::Fault;
 use crate::job::{AccountId, Destination};
 use crate::ownership::Ownership;
@@ -64,8 +66,9 @@ pub(crate) const PREFIX: &str = "/client/v4";
 /// What a capture may ask of this host.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// This host's data centre, for instance `ord02`; a request for `ORD` addresses every one that begins with it.
-    pub colo: String,
+    /// This host's data centre, for instance `ord02`; a request for `ORD` addresses every one that begins with it. None where many
+    /// hosts capture: which data centres there are is known to what does captures.
+    pub colo: Option<String>,
     /// Longest `time_limit` of a simple capture.
     pub simple_time_limit_seconds_max: u64,
     /// Greatest `packet_limit` of a simple capture.
@@ -133,6 +136,8 @@ pub struct ApiState {
     pub terms: CurrentTerms,
     /// What the dashboard needs.
     pub ui: Ui,
+    /// Who did what, if the host keeps it.
+    pub audit: Option<Audit>,
     /// Longest body of a request.
     pub request_bytes_max: usize,
     /// Longest time for reading a request and answering it.
@@ -152,6 +157,7 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(Arc::clone(&state))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), opened::watch))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), trail::watch))
         .layer(DefaultBodyLimit::max(request_bytes_max));
     let routes = guarded(routes, request_time_max);
     #[cfg(feature = "dashboard")]

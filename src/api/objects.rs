@@ -12,6 +12,7 @@ use super::envelope::{Failure, success};
 use super::query::whole;
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
+use super::trail;
 use crate::dashboard::StreamPlace;
 use crate::deliver::{manifest_name, signature_name};
 use crate::http::Standing;
@@ -29,6 +30,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 use std::io;
 use std::sync::Arc;
@@ -89,6 +91,10 @@ fn unread(job: &Job, error: &UploadError) -> Failure {
     let said = error.customer_text().unwrap_or_else(|| "ask this host's operator".to_owned());
     match error {
         UploadError::Unreachable { .. } => Failure::new(Code::DestinationSilent, said),
+        UploadError::TooLarge { bytes_max, .. } => Failure::new(
+            Code::NotReadable,
+            format!("it has more than the {bytes_max} bytes that are shown here; open it from your computer"),
+        ),
         _ if job.request.kind == Kind::Simple => {
             Failure::new(Code::RecordFailed, "this host could not read the file; ask its operator")
         }
@@ -122,6 +128,7 @@ async fn object(
         return Err(Failure::new(Code::ObjectNotFound, message));
     };
     let found = &found;
+    trail::says(&parts, || json!({"object": found.name}));
     if job.request.kind == Kind::Simple {
         audit(&parts, &format!("view of {}", job.id), Some(&account));
         let (file, bytes) = download::open(&*api.results, &found.name).await?;

@@ -8,7 +8,7 @@ use super::envelope::{Failure, Problem, success, success_with};
 use super::result::date_time;
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
-use super::validate;
+use super::{trail, validate};
 use crate::job::AccountId;
 use crate::ownership::{OwnershipError, Proof, ended};
 use crate::seldom::SeldomOfEach;
@@ -22,6 +22,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde::Serialize;
+use serde_json::json;
 use std::time::Instant;
 
 /// The routes, without prefix.
@@ -71,8 +72,10 @@ async fn create(
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
     let (destination, sent) = validate::ownership(&body, &api.terms.now().rules)?;
+    trail::says(&parts, || json!({"destination_conf": destination.to_string()}));
     let created = api.ownership.create(account.clone(), &destination, sent).await;
     let bucket = created.inspect_err(|error| unwritten(&account, error))?;
+    trail::about(&parts, &bucket.id);
     audit(&parts, &format!("challenge in a bucket, {}", bucket.id), Some(&account));
     Ok(success(shown(&api, bucket)))
 }
@@ -97,7 +100,9 @@ async fn prove(
 ) -> Result<Response, Failure> {
     let body = body::parse(body, api.request_bytes_max)?;
     let (destination, challenge) = validate::proof(&body, &api.terms.now().rules)?;
+    trail::says(&parts, || json!({"destination_conf": destination.to_string()}));
     let bucket = api.ownership.validate(&account, &destination, &challenge).await?;
+    trail::about(&parts, &bucket.id);
     audit(&parts, &format!("proof of a bucket, {}", bucket.id), Some(&account));
     Ok(success(shown(&api, bucket)))
 }

@@ -5,9 +5,9 @@ use super::codes::Code;
 use super::envelope::{Failure, Problem, ResultInfo, page, success, success_with};
 use super::route::{Api, PcapId, Routes};
 use super::session::audit;
-use super::{ApiState, body, paging, result, validate};
+use super::{ApiState, body, paging, result, trail, validate};
 use crate::engine::Listed;
-use crate::job::{AccountId, Kind, ObjectRange};
+use crate::job::{AccountId, Kind, ObjectRange, Status};
 use crate::ownership::{Proof, ended};
 use crate::store::Bucket;
 use axum::body::Bytes;
@@ -43,7 +43,9 @@ async fn create(
         let entry = api.ownership.entry(&request.account, destination).await?;
         unproven(&api, entry.as_ref()).map_or(Ok(()), Err)?;
     }
+    trail::says(&parts, || trail::asked(&request));
     let job = api.captures.create(request).await?;
+    trail::about(&parts, &job.id);
     audit(&parts, &format!("start of {}", job.id), Some(&job.request.account));
     Ok(success(result::pcap(&job)))
 }
@@ -94,7 +96,11 @@ async fn one(Reader(account): Reader, State(api): Api, PcapId(id): PcapId) -> Re
     let job = api.captures.get(account.clone(), id.clone()).await?;
     // A simple result cannot carry `error_message`: with it, the Python SDK takes it for a full one.
     let mut notes = match (&job.request.kind, &job.error_message) {
-        (Kind::Simple, Some(message)) => vec![Problem::new(Code::SimpleFailed, message.as_str())],
+        (Kind::Simple, Some(message)) => {
+            let is_there = job.status != Status::Failed;
+            let code = if is_there { Code::HostsMissing } else { Code::SimpleFailed };
+            vec![Problem::new(code, message.as_str())]
+        }
         _ => Vec::new(),
     };
     // Nor can any result carry warnings: who reads progress has them there, and an SDK's user at least in the envelope.

@@ -13,11 +13,18 @@ use std::time::{Duration, Instant};
 /// How far ahead of its rate an account may be.
 const BURST_SECONDS: u32 = 2;
 
+#[derive(Clone, Copy)]
+struct Asked {
+    /// Until when its requests have used up its rate.
+    due: Instant,
+    refused: u64,
+}
+
 /// See the module. Its accounts are those of the config, so they are few.
 pub(super) struct Rates {
     step: Duration,
     ahead_max: Duration,
-    due: Mutex<HashMap<AccountId, Instant>>,
+    due: Mutex<HashMap<AccountId, Asked>>,
 }
 
 impl Rates {
@@ -31,12 +38,27 @@ impl Rates {
     /// Counts a request whose credential was right; false if the account has asked too many.
     pub(super) fn may(&self, account: &AccountId, now: Instant) -> bool {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = due.get(account).copied().map_or(now, |at| at.max(now));
+        let asked = due.entry(account.clone()).or_insert(Asked { due: now, refused: 0 });
+        let at = asked.due.max(now);
         if at > now + self.ahead_max {
+            asked.refused += 1;
             return false;
         }
-        due.insert(account.clone(), at + self.step);
+        asked.due = at + self.step;
         true
+    }
+
+    /// How many requests of an account were refused since the process started.
+    pub(super) fn refused(&self, account: &AccountId) -> u64 {
+        let due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.get(account).map_or(0, |asked| asked.refused)
+    }
+
+    /// The same rate, with what the accounts that are there still were counted before it.
+    pub(super) fn after(self, before: &Self, ids: &[AccountId]) -> Self {
+        let mut due = before.due.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        due.retain(|account, _| ids.contains(account));
+        Self { due: Mutex::new(due), ..self }
     }
 }
 
@@ -52,10 +74,16 @@ mod tests {
             (0..1000).filter(|_| rates.may(account, start + Duration::from_millis(ms))).count()
         };
         assert_eq!(asked(&a, 0), 20, "two seconds of it at once");
+        assert_eq!((rates.refused(&a), rates.refused(&b)), (980, 0));
         assert_eq!(asked(&b, 0), 20, "on its own account");
         // A flood gets the rate and no more: what was refused costs nothing.
         assert_eq!((1..=50).map(|tenth| asked(&a, tenth * 100)).sum::<usize>(), 50);
         assert_eq!(asked(&a, 60_000), 20, "no more is saved up");
+        let refused = rates.refused(&a);
+        // Another rate does not forgive what is owed by the one before.
+        let rates = Rates::new(Some(5)).after(&rates, std::slice::from_ref(&a));
+        assert!(!rates.may(&a, start + Duration::from_secs(60)));
+        assert_eq!((rates.refused(&a), rates.refused(&b)), (refused + 1, 0));
         assert!((0..10_000).all(|_| Rates::new(None).may(&a, start)), "no rate");
     }
 }

@@ -6,6 +6,7 @@
 use super::ApiState;
 use super::codes::Code;
 use super::envelope::Failure;
+use super::trail;
 use crate::job::CaptureId;
 use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::http::request::Parts;
@@ -28,6 +29,9 @@ impl FromRequestParts<Arc<ApiState>> for PcapId {
         let path = RawPathParams::from_request_parts(parts, state).await.ok();
         let id =
             path.iter().flatten().find(|(name, _)| *name == "id").and_then(|(_, id)| CaptureId::parse(id));
+        if let Some(id) = &id {
+            trail::about(parts, id);
+        }
         id.map(Self).ok_or_else(|| {
             let message = "Could not route to this object, perhaps your object identifier is invalid?";
             Failure::new(Code::BadIdentifier, message)

@@ -2,13 +2,13 @@
 //!
 //! Invariant: a credential is compared as one in a header is, fails as one, and is in no answer and no log.
 
-use super::auth::{self, OPERATOR, Proof, Role};
+use super::auth::{self, OPERATOR, Proof, role_name};
 use super::check::Check;
 use super::codes::Code;
 use super::envelope::{Failure, success};
 use super::result::date_time;
 use super::route::{Api, Routes};
-use super::{ApiState, body};
+use super::{ApiState, body, trail};
 use crate::dashboard::{Grant, Session, journal};
 use crate::http::Peer;
 use crate::job::AccountId;
@@ -53,13 +53,6 @@ struct Shown {
     operator: bool,
     expires: String,
     idle_seconds: u64,
-}
-
-pub(super) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Read => "read",
-        Role::Write => "write",
-    }
 }
 
 /// A session as it is shown; none if nothing that it holds opens anything any more.
@@ -136,7 +129,10 @@ async fn login(
     if !terms.accounts.opens(&grant) {
         return Err(auth::refused(&terms.accounts, &parts, name).await);
     }
-    auth::admitted(&parts, account.as_ref().map(|account| account.0.as_str()))?;
+    let named = account.as_ref().map(|account| account.0.as_str());
+    let role = terms.accounts.role_of(&grant).map_or("operator", role_name);
+    trail::known(&parts, named, &grant.proof, role)?;
+    auth::admitted(&parts, named)?;
     let old = api.ui.session_id(&parts);
     let now = api.ui.now();
     let id = api
@@ -175,6 +171,10 @@ async fn logout(State(api): Api, parts: Parts) -> Result<Response, Failure> {
     // One line, of its first account: an operator's has none.
     let account = session.grants.iter().find_map(|grant| grant.account.as_ref());
     audit(&parts, "logout", account);
+    if let Some(grant) = session.grants.first() {
+        let role = api.terms.now().accounts.role_of(grant).map_or("operator", role_name);
+        trail::known(&parts, grant.account.as_ref().map(|own| own.0.as_str()), &grant.proof, role)?;
+    }
     let clear =
         [(HeaderName::from_static("clear-site-data"), HeaderValue::from_static("\"cache\", \"storage\""))];
     let cookie = set(header::SET_COOKIE, api.ui.site.clear_cookie());

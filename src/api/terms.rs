@@ -55,6 +55,12 @@ impl CurrentTerms {
         *held = Arc::new(Terms { accounts, ..terms });
     }
 
+    /// Requests of each account, in the config's order, that were refused because it had asked more than its rate.
+    #[must_use]
+    pub fn refused_requests(&self) -> Vec<u64> {
+        self.now().accounts.refused_requests()
+    }
+
     /// Ends sessions of the dashboard that were opened by credentials that are none any more.
     pub fn end_sessions(&self, sessions: &Sessions) {
         let terms = self.now();

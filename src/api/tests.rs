@@ -19,6 +19,7 @@ mod reload;
 mod security;
 mod serving;
 mod streams;
+mod trail;
 
 use super::*;
 use crate::job::AccountId;
@@ -94,7 +95,7 @@ fn key(email: &str, key: &str) -> Credential {
 
 pub(super) fn ord02() -> Rules {
     Rules {
-        colo: "ord02".to_owned(),
+        colo: Some("ord02".to_owned()),
         simple_time_limit_seconds_max: 300,
         simple_packet_limit_max: 10_000,
         time_limit_seconds_max: 86_400,
@@ -132,6 +133,7 @@ fn state_with(
         results: Arc::new(OwnResults(dir.join("simple"))),
         terms: CurrentTerms::new(Terms::new(accounts, rules, Offers::default())),
         ui,
+        audit: None,
         request_bytes_max: REQUEST_BYTES_MAX,
         request_time_max,
     }

@@ -206,13 +206,14 @@ impl Check {
 
     fn colo_here<'a>(&mut self, pointer: &str, value: &'a Value, rules: &Rules) -> Option<&'a str> {
         let colo = self.text(pointer, value)?;
-        let here = rules.colo.get(..colo.len()).is_some_and(|start| start.eq_ignore_ascii_case(colo));
-        if colo.is_empty() || !here {
+        let is_start =
+            |here: &String| here.get(..colo.len()).is_some_and(|start| start.eq_ignore_ascii_case(colo));
+        if colo.is_empty() || !rules.colo.as_ref().is_none_or(is_start) {
             let message = format!(
                 "{} is {}, must be {:?}, where this host captures, or its beginning",
                 name(pointer),
                 shown(value),
-                rules.colo
+                rules.colo.as_deref().unwrap_or("a data center of the fleet")
             );
             self.note(pointer, Code::InvalidValue, message);
             return None;

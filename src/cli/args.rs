@@ -38,8 +38,12 @@ pub enum Command {
     Store(StoreCommandArgs),
     /// Check files against their manifest
     Verify(VerifyArgs),
+    /// Look at the log of who did what
+    Audit(AuditArgs),
     /// Make the key that signs manifests, and print the public key that checks them
     ManifestKey(ManifestKeyArgs),
+    /// Set up the NATS servers that the nodes of a fleet share their records by
+    Fleet(FleetArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Write the man pages, one for each command
@@ -73,6 +77,35 @@ pub struct CheckArgs {
     /// Print JSON: an array of findings, with --measure an object of these and of what was measured
     #[arg(long)]
     pub json: bool,
+}
+
+/// `trawl audit`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: AuditCommand,
+}
+
+/// The commands of `trawl audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no line was changed, removed, added or moved, and say in which one it was
+    Verify(AuditVerifyArgs),
+}
+
+/// `trawl audit verify`
+#[derive(Debug, Args)]
+pub struct AuditVerifyArgs {
+    /// Files of one log, or its directory
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// File with a public key that must have signed the log, as `trawl manifest-key` prints it; each one that the host has had
+    #[arg(long, alias = "key", value_name = "FILE")]
+    pub public_key: Vec<PathBuf>,
+    /// A head that this command printed before: its line must be there as it was, so that nothing was cut off before it
+    #[arg(long, value_name = "NUMBER:SHA256")]
+    pub expect: Vec<crate::audit::Head>,
 }
 
 /// `trawl capture`
@@ -514,6 +547,9 @@ pub struct VerifyArgs {
     /// File with the public key that the manifest must be signed by, as `trawl manifest-key` prints it
     #[arg(long, value_name = "FILE")]
     pub public_key: Option<PathBuf>,
+    /// File with certificates in PEM, of which one must vouch for the authority that time-stamped the manifest
+    #[arg(long, value_name = "FILE")]
+    pub timestamp_ca: Option<PathBuf>,
     /// The account that the capture must be of
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,
@@ -530,6 +566,77 @@ pub struct VerifyArgs {
 pub struct ManifestKeyArgs {
     /// The file for the secret key; made unless it is there, readable by its owner alone
     pub file: PathBuf,
+}
+
+/// `trawl fleet`
+#[derive(Debug, Args)]
+pub struct FleetArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: FleetCommand,
+}
+
+/// The commands of `trawl fleet`.
+#[derive(Debug, Subcommand)]
+pub enum FleetCommand {
+    /// Make the fleet's streams that are missing, and say what is not as it must be; what is there is never changed
+    Init(FleetInitArgs),
+    /// Print the users of a fleet's nodes, and what each may do, for the config of its NATS servers
+    NatsConfig(FleetNatsConfigArgs),
+    /// Make a node's key, and print its public half, which the servers know it by
+    Key(FleetKeyArgs),
+}
+
+/// `trawl fleet init`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all streams are there as they must be; 1 something is missing or differs."
+)]
+pub struct FleetInitArgs {
+    /// The config file
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Key of an operator, instead of the config's fleet.nats.nkey_file: nodes may not make streams
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub nkey_file: Option<PathBuf>,
+    /// The operator's name in the list that `trawl fleet nats-config` reads
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Make nothing, only say what is missing or differs
+    #[arg(long)]
+    pub check: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trawl fleet nats-config`
+#[derive(Debug, Args)]
+#[command(after_help = "NODES is TOML:
+
+  fleet = \"prod\"
+  [[node]]
+  name = \"cap1\"           # its host.id
+  colo = \"ord02\"          # its host.colo
+  roles = [\"capture\"]     # its fleet.roles; [\"operator\"] for who runs `trawl fleet init`
+  nkey = \"U…\"             # as `trawl fleet key` prints it")]
+pub struct FleetNatsConfigArgs {
+    /// List of the fleet's nodes; - is standard input
+    #[arg(value_name = "NODES")]
+    pub nodes: PathBuf,
+    /// Print the accounts as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trawl fleet key`
+#[derive(Debug, Args)]
+pub struct FleetKeyArgs {
+    /// The file for the secret key; made unless it is there, readable by its owner alone
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `trawl completions`

@@ -6,6 +6,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)] // `out` prints, and never panics
 
 pub mod args;
+mod audit;
 mod backup;
 mod bucket;
 mod capture;
@@ -14,6 +15,7 @@ pub mod client;
 mod download;
 mod fetch;
 mod filter;
+mod fleet;
 mod listing;
 #[cfg(feature = "dpdk")]
 mod measure;
@@ -110,6 +112,9 @@ pub enum Error {
         /// What it leaves.
         what: String,
     },
+    /// A fleet's servers.
+    #[error(transparent)]
+    Fleet(#[from] fleet::FleetError),
     /// A command on files.
     #[error("{}", chain(&**.0))]
     Command(#[from] anyhow::Error),
@@ -247,6 +252,9 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Store(args::StoreCommandArgs { command: args::StoreCommand::Backup(args) }) => {
             backup::run(&args)
         }
+        args::Command::Audit(args::AuditArgs { command: args::AuditCommand::Verify(args) }) => {
+            audit::verify(&args).map_err(Error::Command)
+        }
         args::Command::Verify(args) => verify::run(&args).map_err(Error::Command),
         args::Command::ManifestKey(args) => {
             let key = match args.file.try_exists() {
@@ -255,6 +263,7 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
             };
             Ok(Outcome::said(key.public().to_pem()))
         }
+        args::Command::Fleet(args) => fleet::run(args),
         args::Command::Completions(args) => Ok(pages::completions(args.shell)),
         args::Command::Man(args) => pages::man(&args.dir),
     }

@@ -6,11 +6,12 @@ use super::args::VerifyArgs;
 use super::{Outcome, out, stores};
 use crate::chain::printable;
 use crate::deliver::{
-    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, manifest_name, manifests,
+    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, Wanted, manifest_name, manifests,
     verify_at,
 };
 use crate::host::on_this_thread;
 use crate::job::ObjectInfo;
+use crate::stamp::{Anchors, Stamp};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeSet;
@@ -27,11 +28,13 @@ const BAR_BYTES_MIN: u64 = 256 << 20;
 /// When a manifest cannot be read, and when anything is not as it says.
 pub fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let key = args.public_key.as_deref().map(PublicKey::load).transpose()?;
+    let anchors = args.timestamp_ca.as_deref().map(Anchors::load).transpose()?;
+    let wanted = Wanted { key: key.as_ref(), anchors: anchors.as_ref() };
     let mut all = Vec::new();
     for manifest in &args.manifests {
         in_place(manifest, args, &mut |place, name| {
             for name in manifests(place, name)? {
-                all.push((manifest, check(args, place, &name, key.as_ref())?));
+                all.push((manifest, check(args, place, &name, &wanted)?));
             }
             Ok(())
         })?;
@@ -64,17 +67,12 @@ struct Checked {
 }
 
 /// Checks one manifest and prints what came of it.
-fn check(
-    args: &VerifyArgs,
-    place: &dyn Place,
-    name: &str,
-    key: Option<&PublicKey>,
-) -> anyhow::Result<Checked> {
+fn check(args: &VerifyArgs, place: &dyn Place, name: &str, wanted: &Wanted<'_>) -> anyhow::Result<Checked> {
     let bar = ProgressBar::hidden();
     bar.set_style(ProgressStyle::with_template(
         "{bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
     )?);
-    let verified = verify_at(place, name, key, &mut |step| match step {
+    let verified = verify_at(place, name, wanted, &mut |step| match step {
         Step::Begin(bytes) => {
             bar.set_length(bytes);
             if bytes >= BAR_BYTES_MIN {
@@ -174,7 +172,36 @@ fn verdict(verified: &Verified, findings: &[String]) -> String {
         }
         (false, None, false) => "; packets were lost, see the ledger".to_owned(),
     };
-    format!("{text}{lost}\n{identity}")
+    let clock = clock(&verified.manifest).map(|clock| format!("\n{clock}")).unwrap_or_default();
+    let stamp = verified.stamp.as_ref().map(|stamp| format!("\n{}", stamped(stamp))).unwrap_or_default();
+    format!("{text}{lost}\n{identity}{clock}{stamp}")
+}
+
+/// How far the capture's time stamps can be believed.
+fn clock(manifest: &Manifest) -> Option<String> {
+    let steps = manifest.clock_steps.map(|steps| {
+        let seconds = steps.moved_ns as f64 / 1e9;
+        format!("clock: it was set {} times while packets were taken, by {seconds} s together", steps.count)
+    });
+    let state = manifest.clock.map(|clock| {
+        let both = [Some(clock.start), clock.end];
+        match both.iter().flatten().all(|state| state.synchronised) {
+            true => {
+                let most = both.iter().flatten().map(|state| state.max_error_ns).max().unwrap_or(0);
+                format!("clock: disciplined, off by {} ms at most", most as f64 / 1e6)
+            }
+            false => "clock: nothing disciplined it at the beginning, or at the end".to_owned(),
+        }
+    });
+    let lines: Vec<_> = state.into_iter().chain(steps).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// When the manifest was there, and by whose word.
+fn stamped(stamp: &Stamp) -> String {
+    let Stamp { time, accuracy, serial, signer } = stamp;
+    let accuracy = accuracy.map(|off| format!(", ± {} s", off.as_secs_f64())).unwrap_or_default();
+    printable(&format!("time-stamped: {time}{accuracy} by {signer}, number {serial}")).into_owned()
 }
 
 #[cfg(test)]
@@ -200,6 +227,7 @@ mod tests {
         let args = VerifyArgs {
             manifests: vec![path.clone().into()],
             public_key: None,
+            timestamp_ca: None,
             account: None,
             host: None,
             store: super::super::args::StoreArgs::default(),
@@ -223,7 +251,7 @@ mod tests {
         let id = CaptureId::random();
         let part = |id: &CaptureId, host: &str, packets| {
             let manifest = Manifest { host: host.to_owned(), ..crate::deliver::empty_manifest(id) };
-            Verified { manifest, packets, findings: Vec::new() }
+            Verified { manifest, packets, findings: Vec::new(), stamp: None }
         };
         let parts = [part(&id, "cap2", 3), part(&id, "cap1", 4)];
         let text = format!("together: capture {id}, 2 hosts, 7 packets: ord02/cap1, ord02/cap2");

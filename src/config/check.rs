@@ -4,6 +4,7 @@
 //! Invariant: nothing is changed on the host, apart from a probe file that has no name and a socket that is closed at once.
 
 mod descriptors;
+mod fleet;
 mod interfaces;
 mod memory;
 mod network;
@@ -208,6 +209,7 @@ pub fn check_host(plan: &Plan, host: &Host, probe: Option<ProbePorts<'_>>) -> Ve
     storage::check(plan, host, &mut findings);
     descriptors::check(plan, host, &mut findings);
     network::check(plan, &mut findings);
+    fleet::check(plan, &mut findings);
     if let Err(error) = chosen(&plan.log) {
         findings.push(Finding::error("log", error.to_string(), "correct or unset the variable"));
     }

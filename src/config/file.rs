@@ -102,6 +102,8 @@ sections! {
         upload: Upload = Upload::default(),
         /// `[manifest]`
         manifest: Manifest = Manifest::default(),
+        /// `[audit]`
+        audit: Audit = Audit::default(),
         /// `[api]`
         api: Api = Api::default(),
         /// `[ui]`
@@ -128,6 +130,25 @@ sections! {
         name: String = String::new(),
         /// What this process does: `api`, `capture` or both.
         roles: Vec<String> = vec!["api".to_owned(), "capture".to_owned()],
+        /// `[fleet.nats]`; a fleet without a bus when absent.
+        nats: Option<FleetNats> = None,
+    }
+    /// `[fleet.nats]`
+    FleetNats {
+        /// `tls://host:port` of each server, or `nats://` of one on this host.
+        servers: Vec<String> = Vec::new(),
+        /// File with this node's key.
+        nkey_file: Option<PathBuf> = None,
+        /// Certificates that the servers' are signed by; the system's when absent.
+        ca_file: Option<PathBuf> = None,
+        /// This node's certificate, for servers that want one.
+        cert_file: Option<PathBuf> = None,
+        /// Its key.
+        key_file: Option<PathBuf> = None,
+        /// Servers that have each record.
+        replicas: u64 = 3,
+        /// How long an answer is waited for, in milliseconds.
+        request_timeout_ms: u64 = 2000,
     }
     /// `[dpdk]`
     Dpdk {
@@ -347,6 +368,23 @@ sections! {
     Manifest {
         /// Secret key that signs manifests; not signed when absent.
         signing_key_file: Option<PathBuf> = None,
+        /// Authority that stamps manifests (RFC 3161); nobody is asked when absent.
+        timestamp_url: Option<String> = None,
+        /// Certificates of which one must vouch for its answers.
+        timestamp_ca_file: Option<PathBuf> = None,
+        /// How long a manifest waits for its time stamp.
+        timestamp_seconds_max: u64 = 60,
+    }
+    /// `[audit]`
+    Audit {
+        /// Directory of the log of who did what; not kept when absent.
+        dir: Option<PathBuf> = None,
+        /// Of all its files.
+        bytes_max: ByteSize = ByteSize(1 << 30),
+        /// At which the next file begins.
+        file_bytes: ByteSize = ByteSize(64 << 20),
+        /// Whether nothing is started, changed or handed out while it cannot be written.
+        required: bool = true,
     }
     /// `[api]`
     Api {

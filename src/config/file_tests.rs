@@ -21,7 +21,14 @@ fn full() -> File {
         ..File::default()
     };
     file.host.id = Some(String::new());
-    file.fleet = Some(Fleet::default());
+    let nats = FleetNats {
+        nkey_file: Some(PathBuf::new()),
+        ca_file: Some(PathBuf::new()),
+        cert_file: Some(PathBuf::new()),
+        key_file: Some(PathBuf::new()),
+        ..FleetNats::default()
+    };
+    file.fleet = Some(Fleet { nats: Some(nats), ..Fleet::default() });
     file.spool.dir = Some(PathBuf::new());
     file.spool.account_percent = Some(1);
     file.upload.memory_bytes_max = Some(ByteSize(1));
@@ -49,6 +56,9 @@ fn full() -> File {
     file.upload.gcs.endpoint = Some(String::new());
     file.upload.gcs.credentials_file = Some(PathBuf::new());
     file.upload.gcs.storage_class = Some(String::new());
+    file.audit.dir = Some(PathBuf::new());
+    file.manifest.timestamp_url = Some(String::new());
+    file.manifest.timestamp_ca_file = Some(PathBuf::new());
     file.manifest.signing_key_file = Some(PathBuf::from("x"));
     file
 }

@@ -5,6 +5,7 @@
 
 mod accounts;
 pub mod check;
+mod evidence;
 mod file;
 mod fleet;
 pub(crate) mod level;
@@ -22,7 +23,7 @@ mod ui;
 
 pub use plan::{
     Account, ApiPlan, BlocksPlan, CapturePlan, CoresPlan, FleetPlan, HostPlan, LogFormat, LogPlan,
-    ManifestPlan, ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
+    ManifestPlan, NatsPlan, ObservePlan, Plan, PortPlan, StorePlan, UiPlan, UploadPlan, WorkersPlan,
 };
 pub use problem::{Problem, Problems};
 pub use reload::Changes;

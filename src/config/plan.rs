@@ -5,6 +5,7 @@
 
 use super::reload::Written;
 use crate::api::{Credential, Rules};
+use crate::audit::AuditConfig;
 use crate::block::{BlockShare, Hugepages};
 use crate::drivers::Bus;
 use crate::history::HistoryConfig;
@@ -12,6 +13,7 @@ use crate::job::AccountId;
 use crate::ownership::ProofRules;
 use crate::pcap::ObjectFormat;
 use crate::spool::SpoolConfig;
+use crate::stamp::AuthorityConfig;
 use crate::upload::StoresConfig;
 use crate::worker::{Dealt, Sample, Timers, WhenIdle, Wish, deal};
 use ipnet::IpNet;
@@ -56,6 +58,8 @@ pub struct Plan {
     pub upload: UploadPlan,
     /// How manifests are signed.
     pub manifest: ManifestPlan,
+    /// Who did what, if that is kept.
+    pub audit: Option<AuditConfig>,
     /// The HTTP server.
     pub api: ApiPlan,
     /// The dashboard.
@@ -90,6 +94,25 @@ pub struct FleetPlan {
     pub serves: bool,
     /// Whether it captures: only then it has ports, cores and a spool.
     pub captures: bool,
+    /// What its nodes share records by, if they do.
+    pub nats: Option<NatsPlan>,
+}
+
+/// The servers of a fleet's bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsPlan {
+    /// `tls://host:port`, or `nats://` of one on this host.
+    pub servers: Vec<String>,
+    /// The file with this node's key.
+    pub nkey_file: PathBuf,
+    /// Certificates that the servers' are signed by.
+    pub ca_file: Option<PathBuf>,
+    /// This node's certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Servers that have each record: 1, 3 or 5.
+    pub replicas: u8,
+    /// How long an answer is waited for.
+    pub request_timeout: Duration,
 }
 
 /// One DPDK port.
@@ -297,11 +320,13 @@ pub struct UploadPlan {
     pub proofs: ProofRules,
 }
 
-/// How manifests are signed.
+/// How manifests are signed and time-stamped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestPlan {
     /// Secret key in PEM, absolute; manifests are not signed when none.
     pub signing_key_file: Option<PathBuf>,
+    /// Who stamps them; nobody if none.
+    pub authority: Option<AuthorityConfig>,
 }
 
 /// The HTTP server.

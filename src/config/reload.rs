@@ -6,6 +6,7 @@
 
 use super::Plan;
 use super::file::File;
+use crate::spool::part_of;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -38,6 +39,9 @@ const LIVE: &[&str] = &[
     "capture.waiting_per_account",
     "log.level",
     "manifest.signing_key_file",
+    "manifest.timestamp_ca_file",
+    "manifest.timestamp_seconds_max",
+    "manifest.timestamp_url",
     "spool.account_percent",
     "spool.failed_percent",
     "spool.failed_seconds_max",
@@ -94,6 +98,20 @@ pub struct Changes {
 }
 
 impl Plan {
+    /// This plan in the place of `before`, which holds now: an account's share that the file leaves to the host stays what it was at the
+    /// start, because it follows the number of accounts, and with a lower one packets that are kept would go.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        let is_left_to_host = |plan: &Self| plan.written.0.spool.account_percent.is_none();
+        if is_left_to_host(&self) && is_left_to_host(before) {
+            self.shares.account_percent = before.shares.account_percent;
+            self.spool.share_bytes_max = before.spool.share_bytes_max;
+            self.spool.part_bytes =
+                part_of(self.spool.bytes_max, self.spool.share_bytes_max, self.accounts.len());
+        }
+        self
+    }
+
     /// What `next` says otherwise than this plan.
     #[must_use]
     pub fn changes(&self, next: &Self) -> Changes {

@@ -24,6 +24,13 @@ const FIXED: &[&str] = &[
     "cores.when_idle",
     "fleet.name",
     "fleet.roles",
+    "fleet.nats.servers",
+    "fleet.nats.nkey_file",
+    "fleet.nats.ca_file",
+    "fleet.nats.cert_file",
+    "fleet.nats.key_file",
+    "fleet.nats.replicas",
+    "fleet.nats.request_timeout_ms",
     "blocks.bytes_max",
     "blocks.hugepages",
     "spool.dir",
@@ -50,6 +57,10 @@ const FIXED: &[&str] = &[
     "upload.turn_seconds",
     "upload.wait_percent",
     "upload.share_percent",
+    "audit.dir",
+    "audit.bytes_max",
+    "audit.file_bytes",
+    "audit.required",
     "api.listen",
     "api.request_bytes_max",
     "api.request_timeout_seconds",
@@ -88,7 +99,7 @@ fn every_key_of_the_file_is_reloaded_or_refused_by_name_and_none_is_both() {
 
 /// A file in which every list of tables has one entry.
 fn whole() -> Value {
-    let text = "[fleet]\n[[port]]\n[[account]]\n[[account.credential]]\n[[operator]]\n";
+    let text = "[fleet]\n[fleet.nats]\n[[port]]\n[[account]]\n[[account.credential]]\n[[operator]]\n";
     let (file, problems) = file::read(text);
     assert!(problems.is_empty(), "{problems:?}");
     serde_json::to_value(file).unwrap()
@@ -141,6 +152,28 @@ fn all_that_needs_a_restart_is_named_at_once_beside_what_does_not() {
     let another = "[api]\ntls_cert = \"/a\"\ntls_key = \"/c\"\n";
     let changes = plan(text(tls, "a")).changes(&plan(text(another, "a")));
     assert_eq!((changes.live, changes.fixed), (vec!["api.tls_key".to_owned()], Vec::new()));
+}
+
+#[test]
+fn an_account_that_is_added_takes_nothing_from_the_share_of_one_that_is_there() {
+    let text = |accounts: &[&str], spool: &str| {
+        let hash = "0".repeat(64);
+        let account = |id: &&str| {
+            format!("[[account]]\nid = \"{id}\"\n[[account.credential]]\ntoken_sha256 = \"{hash}\"\n")
+        };
+        let accounts: String = accounts.iter().map(account).collect();
+        let text =
+            format!("[[port]]\ndevice = \"net_null0\"\n[spool]\nbytes_max = \"1GiB\"\n{spool}{accounts}");
+        Plan::parse(&text).unwrap()
+    };
+    let (one, two) = (text(&["a"], ""), text(&["a", "b"], ""));
+    let share = |plan: &Plan| (plan.shares.account_percent, plan.spool.share_bytes_max);
+    assert_eq!((share(&one), share(&two)), ((100, 1 << 30), (50, (1 << 30) / 100 * 50)));
+    let part = one.spool.part_bytes;
+    let reloaded = text(&["a", "b"], "").after(&one);
+    assert_eq!(share(&reloaded), (100, 1 << 30));
+    assert!(reloaded.spool.part_bytes < part, "each has its part, all the same");
+    assert_eq!(share(&text(&["a", "b"], "account_percent = 50\n").after(&one)), share(&two), "it is written");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use super::level::{LEVEL_ADVICE, is_filter};
 use super::plan::*;
 use super::reload::Written;
 use super::rules::Rules;
-use super::{ByteSize, Problem, accounts, fleet, ports::ports, tenancy, ui};
+use super::{ByteSize, Problem, accounts, evidence, fleet, ports::ports, tenancy, ui};
 use crate::api;
+use crate::audit::AuditConfig;
 use crate::block::Hugepages;
 use crate::history::HistoryConfig;
 use crate::job::is_label;
@@ -69,7 +70,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let captures = fleet.as_ref().is_none_or(|fleet| fleet.captures);
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
-    let closed = closed(&spool, &store.path);
+    let audit = evidence::audit(&mut rules, &file.audit);
+    let closed = closed(&spool, &store.path, audit.as_ref());
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);
     let upload =
@@ -86,7 +88,8 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         shares,
         history,
         upload,
-        manifest: manifest(&mut rules, &file.manifest),
+        manifest: evidence::manifest(&mut rules, file),
+        audit,
         api: api(&mut rules, &file.api, file.account.len()),
         ui: ui::resolve(&mut rules, &file.ui),
         observe: observe(&mut rules, &file.observe),
@@ -321,7 +324,7 @@ fn request_limits(rules: &mut Rules, file: &File, colo: &str, history: Option<&H
         rules.range("capture.simple_packet_limit_max", capture.simple_packet_limit_max, packets, why);
     let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
     api::Rules {
-        colo: colo.to_owned(),
+        colo: Some(colo.to_owned()),
         simple_time_limit_seconds_max: seconds(
             "capture.simple_time_limit_seconds_max",
             capture.simple_time_limit_seconds_max,
@@ -396,11 +399,12 @@ fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Op
     })
 }
 
-/// What no customer's objects go into: the spool, and the directory of the store's file.
-fn closed(spool: &SpoolConfig, store: &Path) -> Vec<ClosedDir> {
+/// What no customer's objects go into: the spool, the directory of the store's file, and the audit log.
+fn closed(spool: &SpoolConfig, store: &Path, audit: Option<&AuditConfig>) -> Vec<ClosedDir> {
     let closed = |dir: &Path, with_below| ClosedDir { dir: dir.to_owned(), with_below };
     let spool = spool.dirs().map(|dir| closed(dir, true));
-    spool.chain(store.parent().map(|dir| closed(dir, false))).collect()
+    let store = store.parent().map(|dir| closed(dir, false));
+    spool.chain(store).chain(audit.map(|audit| closed(&audit.dir, true))).collect()
 }
 
 fn upload(
@@ -558,11 +562,6 @@ fn store(rules: &mut Rules, store: &file::Store) -> StorePlan {
         path: rules.path("store.path", &store.path),
         key_file: key_file.map(|path| rules.path("store.key_file", path)),
     }
-}
-
-fn manifest(rules: &mut Rules, manifest: &file::Manifest) -> ManifestPlan {
-    let key = manifest.signing_key_file.as_deref();
-    ManifestPlan { signing_key_file: key.map(|path| rules.path("manifest.signing_key_file", path)) }
 }
 
 fn address(rules: &mut Rules, key: &str, text: &str) -> Option<SocketAddr> {

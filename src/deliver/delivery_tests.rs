@@ -4,6 +4,7 @@ use super::super::object::guard;
 use super::super::pace::{Load, PaceRules};
 use super::super::places::Pulse;
 use super::super::record;
+use super::super::retry::RetryBounds;
 use super::*;
 use crate::job::{AccountId, BucketTerms, CaptureId, Site};
 use crate::merge::{Output, Summary};
@@ -29,6 +30,7 @@ struct Rig {
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: Reporter,
     leaving: watch::Sender<bool>,
+    bounds: watch::Sender<RetryBounds>,
     given_up: watch::Sender<Option<String>>,
     places: Arc<Places>,
     pace: Arc<Pace>,
@@ -57,6 +59,10 @@ impl Rig {
             reports,
             reporter,
             leaving: watch::Sender::new(false),
+            bounds: watch::Sender::new(RetryBounds {
+                retention: Duration::from_secs(60),
+                pause_max: Duration::from_millis(20),
+            }),
             given_up: watch::Sender::new(None),
             places: Arc::new(Places::new(1, 1, Duration::from_secs(60))),
             pace: Arc::new(Pace::unhindered()),
@@ -92,8 +98,7 @@ impl Rig {
             feed: Arc::clone(&self.feed),
             spool: Arc::clone(&self.spool),
             retry: RetryPolicy {
-                retention: Duration::from_secs(60),
-                pause_max: Duration::from_millis(20),
+                bounds: self.bounds.subscribe(),
                 leaving: self.leaving.subscribe(),
                 given_up: self.given_up.subscribe(),
                 reporter: self.reporter.clone(),
@@ -511,8 +516,8 @@ async fn a_delivery_that_waits_holds_neither_threads_nor_descriptors() {
     rig.feed.tell(Input::Segment(0, segment));
     rig.feed.tell(Input::Watermark(0, 1_900_000_000 * SECOND));
     fs::write(rig.bucket(), "").unwrap();
-    let mut delivery = rig.delivery();
-    delivery.retry.pause_max = Duration::from_secs(3600);
+    let delivery = rig.delivery();
+    rig.bounds.send_modify(|bounds| bounds.pause_max = Duration::from_secs(3600));
     let running = tokio::spawn(delivery.run());
     rig.troubles(1).await;
     // Threads that were told to end are seen for a moment more.
@@ -551,13 +556,16 @@ async fn a_disk_that_stands_still_holds_up_no_runtime_thread() {
 async fn a_delivery_that_went_well_for_longer_than_the_retention_is_not_given_up_at_its_first_failure() {
     let rig = Rig::new();
     let mut delivery = rig.delivery();
-    delivery.retry.retention = Duration::from_millis(1);
+    rig.bounds.send_modify(|bounds| bounds.retention = Duration::from_millis(1));
     let mut attempts = Attempts::new(&delivery.retry);
     std::thread::sleep(Duration::from_millis(5));
     assert!(delivery.retry.pause(&mut attempts, Words::alike("first")).await.is_none());
     std::thread::sleep(Duration::from_millis(5));
     let outcome = delivery.retry.pause(&mut attempts, Words::alike("second")).await;
     assert!(matches!(outcome, Some(Outcome::Failed(e)) if e.to_string().contains("second")));
+    // The operator gives it more time: what is under way has that too.
+    rig.bounds.send_modify(|bounds| bounds.retention = Duration::from_secs(60));
+    assert!(delivery.retry.pause(&mut attempts, Words::alike("third")).await.is_none());
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@
 //! Invariant: a manifest that [`Manifest::parse`] takes names only its own capture's objects, in order, as plain file names.
 
 use crate::job::{
-    AccountId, CaptureId, ClockSteps, Kind, Ledger, LostStream, ObjectInfo, PartId, Site, StopReason,
+    AccountId, CaptureId, ClockStates, ClockSteps, Kind, Ledger, LostStream, ObjectInfo, PartId, Site,
+    StopReason,
 };
 use crate::matcher::FilterV1;
 use crate::pcap::{Compression, Container, ObjectFormat};
@@ -43,6 +44,12 @@ pub fn manifest_name(part: &PartId) -> String {
 #[must_use]
 pub fn signature_name(part: &PartId) -> String {
     format!("{}.sig", manifest_name(part))
+}
+
+/// Name of the time stamp of a part's manifest: an authority's answer (RFC 3161).
+#[must_use]
+pub fn stamp_name(part: &PartId) -> String {
+    format!("{}.tsr", manifest_name(part))
 }
 
 /// The limits that were asked for.
@@ -122,6 +129,9 @@ pub struct Manifest {
     /// Queues of which a part is missing, because the disk that they were written to failed or was full.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost_streams: Vec<LostStream>,
+    /// What the kernel said of the wall clock when the capture began and ended; none if it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStates>,
     /// What a look back was asked for, as sent; the window is `started` to `ended`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset_time: Option<String>,
@@ -256,6 +266,7 @@ pub(crate) mod tests {
             sample_one_in: None,
             clock_steps: None,
             lost_streams: Vec::new(),
+            clock: None,
             offset_time: None,
         }
     }

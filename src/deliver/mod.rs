@@ -25,6 +25,7 @@ mod round;
 mod route;
 mod seek;
 mod sign;
+mod stamp;
 mod verify;
 mod words;
 
@@ -33,21 +34,21 @@ pub(crate) use inherit::{Found, Known, sweep, swept};
 #[cfg(test)]
 pub(crate) use manifest::tests::empty as empty_manifest;
 pub use manifest::{
-    Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name,
+    Limits, MANIFEST_VERSION, Manifest, ManifestError, manifest_name, object_name, signature_name, stamp_name,
 };
 pub use pace::{Load, Pace, PaceRules, PaceView};
 pub use parts::{is_manifest, manifests, objects};
 pub use places::{AtWork, Places};
-pub(crate) use publish::put_manifest;
+pub(crate) use publish::{Vouchers, put_manifest};
 pub(crate) use record::discard;
 pub use relay::{DeliveryRecord, PublishError, deliver, publish_manifest};
 pub(crate) use report::{Report, Reporter};
-pub(crate) use retry::{Outcome, RetryPolicy};
+pub(crate) use retry::{Outcome, RetryBounds, RetryPolicy};
 pub(crate) use route::{Route, sweep_store};
 pub(crate) use seek::{find_manifest, has_remains, queues_of};
 pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
 pub use verify::{
-    Bucket, Directory, Finding, Place, Step, Verified, VerifyError, read_manifest, verify, verify_at,
+    Bucket, Directory, Finding, Place, Step, Verified, VerifyError, Wanted, read_manifest, verify, verify_at,
     verify_file,
 };
 pub(crate) use words::Words;

@@ -324,7 +324,7 @@ impl Orphan {
         let manifest = self.manifest(goes_on, new).map_err(PublishError::from)?;
         let name = manifest_name(&manifest.manifest.part());
         let Some(bytes) = store.size(&name).await? else {
-            publish_manifest(store, &manifest, None).await?;
+            publish_manifest(store, &manifest, None, None).await?;
             return Ok(Some(manifest.manifest));
         };
         if bytes > MANIFEST_BYTES_MAX {
@@ -462,6 +462,7 @@ impl Orphan {
             sample_one_in: job.and_then(|job| job.sample_one_in),
             clock_steps: job.and_then(|job| job.clock_steps),
             lost_streams: job.map_or_else(Vec::new, |job| job.lost_streams.clone()),
+            clock: job.and_then(|job| job.clock),
             offset_time: None,
         })
     }

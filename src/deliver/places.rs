@@ -9,6 +9,8 @@
 //!   longest ago. Within an account the first come is the first served.
 //! - A delivery of which the store confirmed nothing for `patience`, while somebody waits for its place, loses it and
 //!   queues again. So a bucket that hangs costs the others at most that long.
+//! - So does one that has had its place for `patience`, whatever its store confirms, while an account waits that has none, or two
+//!   fewer than its own. So a bucket that is slow costs the others no more.
 //!
 //! Invariant: there are never more places than that, and a place that is dropped is dealt again at once.
 
@@ -44,6 +46,7 @@ impl Pulse {
 struct Holder {
     account: AccountId,
     pulse: Pulse,
+    since: Instant,
     /// Set once it has to leave.
     leave: watch::Sender<bool>,
 }
@@ -132,7 +135,7 @@ impl Places {
         let (leave, told) = watch::channel(false);
         pulse.beat();
         state.served.insert(account.clone(), number);
-        state.holders.insert(number, Holder { account, pulse: pulse.clone(), leave });
+        state.holders.insert(number, Holder { account, pulse: pulse.clone(), since: Instant::now(), leave });
         Place { places: Arc::clone(self), number, pulse, told }
     }
 
@@ -162,8 +165,8 @@ impl Places {
         Some((grant, self.seat(&mut state, account, Pulse::new())))
     }
 
-    /// Has a delivery leave that gets nowhere, if somebody waits for its place: of the account with the most at work, the one
-    /// that got nowhere longest.
+    /// Has a delivery leave that gets nowhere, or that has had its turn, if somebody waits for its place: of the account with the most
+    /// at work, the one that got nowhere longest.
     fn displace(&self, now: Instant) {
         let state = self.state();
         let is_full = state.holders.len() >= self.host_max;
@@ -174,7 +177,18 @@ impl Places {
                 continue;
             }
             let idle = |holder: &Holder| now.saturating_duration_since(holder.pulse.last());
-            let stuck = state.holders.values().filter(may_go).filter(|holder| idle(holder) >= self.patience);
+            let waiters = state.at_work(&waiter.account);
+            let had_its_turn = |holder: &Holder| {
+                let theirs = state.at_work(&holder.account);
+                holder.account != waiter.account
+                    && (waiters == 0 || theirs > waiters + 1)
+                    && now.saturating_duration_since(holder.since) >= self.patience
+            };
+            let stuck = state
+                .holders
+                .values()
+                .filter(may_go)
+                .filter(|holder| idle(holder) >= self.patience || had_its_turn(holder));
             if let Some(holder) = stuck.max_by_key(|holder| (state.at_work(&holder.account), idle(holder))) {
                 holder.leave.send_replace(true);
             }
@@ -333,6 +347,35 @@ mod tests {
         assert!(stuck.lost().now_or_never().is_some() && moving.lost().now_or_never().is_none());
         drop(stuck);
         assert_eq!(waiting.await.account, a);
+    }
+
+    #[tokio::test]
+    async fn accounts_whose_stores_are_slow_and_never_silent_keep_no_place_from_one_that_has_none() {
+        let patience = Duration::from_secs(60);
+        let places = Arc::new(Places::new(4, 2, patience));
+        let mut held: Vec<_> = ["b", "b", "c", "d"].map(|name| try_seat(&places, name).unwrap()).into();
+        let later = Instant::now() + patience + Duration::from_secs(1);
+        let (a, d, capturing) = (account("a"), account("d"), ended());
+        let mut of_d = Box::pin(Seat::take(&places, &d, &capturing));
+        assert!((&mut of_d).now_or_never().is_none());
+        let told = |held: &mut Vec<Seat>, places: &Places| {
+            // Each store confirmed something just now.
+            let state = places.state();
+            state.holders.values().for_each(|holder| {
+                *holder.pulse.0.lock().unwrap() = later;
+            });
+            drop(state);
+            places.displace(later);
+            held.iter_mut().map(|seat| seat.lost().now_or_never().is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut held, &places), [false; 4], "d has one already, and nobody two more");
+        let mut of_a = Box::pin(Seat::take(&places, &a, &capturing));
+        assert!((&mut of_a).now_or_never().is_none());
+        let left = told(&mut held, &places);
+        assert_eq!(left.iter().filter(|is_told| **is_told).count(), 1, "{left:?}");
+        assert!(left[0] || left[1], "of the account that has most");
+        held.remove(left.iter().position(|is_told| *is_told).unwrap());
+        assert_eq!(of_a.await.account, a);
     }
 
     #[tokio::test]

@@ -8,24 +8,44 @@ use super::relay::{PublishError, publish_manifest};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
 use super::route::Route;
 use super::sign::SigningKey;
+use super::stamp;
 use super::words::Words;
+use crate::stamp::Authority;
 use crate::upload::UploadError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Who vouches for a manifest.
+#[derive(Clone, Default)]
+pub(crate) struct Vouchers {
+    /// Signs it, if this host signs.
+    pub key: Option<Arc<SigningKey>>,
+    /// Stamps it, if it has an authority.
+    pub authority: Option<Arc<Authority>>,
+}
+
+/// What one attempt leaves to the next.
+#[derive(Default)]
+struct Kept {
+    settled: Option<Settled>,
+    /// The time stamp, or that there was none in time.
+    stamp: Option<Option<Vec<u8>>>,
+}
 
 /// Settles the manifest and puts it, again and again; one that is there already for the same objects is left.
 pub(crate) async fn put_manifest(
     route: Route,
     dir: PathBuf,
     manifest: Manifest,
-    key: Option<Arc<SigningKey>>,
+    vouchers: Vouchers,
     mut retry: RetryPolicy,
 ) -> Outcome {
-    let (mut attempts, mut kept) = (Attempts::new(&retry), None);
+    let (mut attempts, mut kept) = (Attempts::new(&retry), Kept::default());
     loop {
-        let mut decided = retry.given_up.clone();
+        let (mut decided, leaving) = (retry.given_up.clone(), retry.leaving.clone());
         let put = tokio::select! {
-            put = put_once(&route, &dir, &manifest, &mut kept, key.as_deref()) => put,
+            put = put_once(&route, &dir, &manifest, &mut kept, (&vouchers, leaving)) => put,
             outcome = given_up(&mut decided) => return outcome,
         };
         let error = match put {
@@ -38,22 +58,22 @@ pub(crate) async fn put_manifest(
     }
 }
 
-/// One attempt; `kept` is the manifest once it is settled.
+/// One attempt.
 async fn put_once(
     route: &Route,
     dir: &Path,
     manifest: &Manifest,
-    kept: &mut Option<Settled>,
-    key: Option<&SigningKey>,
+    kept: &mut Kept,
+    (vouchers, mut leaving): (&Vouchers, watch::Receiver<bool>),
 ) -> Result<(), Words> {
-    let settled = match kept {
+    let settled = match &mut kept.settled {
         Some(settled) => settled,
         None => {
             let (into, manifest) = (dir.to_owned(), manifest.clone());
             let settled = tokio::task::spawn_blocking(move || settle(&into, manifest)).await;
             let settled = settled.map_err(|e| Words::of_host(e.to_string()))?;
             let unkept = |e| Words::of_host(format!("cannot keep it in {}: {e}", dir.display()));
-            kept.insert(settled.map_err(unkept)?)
+            kept.settled.insert(settled.map_err(unkept)?)
         }
     };
     let manifest = &settled.manifest;
@@ -66,7 +86,18 @@ async fn put_once(
         there => there.map_err(words)?,
     };
     let Some(bytes) = there else {
-        return publish_manifest(&*store, settled, key).await.map_err(|e| match e {
+        let stamp = match (&kept.stamp, &vouchers.authority) {
+            (Some(stamp), _) => stamp.clone(),
+            (None, None) => None,
+            (None, Some(authority)) => {
+                let stamped = stamp::stamp(dir, &settled.json, authority, &mut leaving).await;
+                let unkept =
+                    |e| Words::of_host(format!("cannot keep the time stamp in {}: {e}", dir.display()));
+                kept.stamp.insert(stamped.map_err(unkept)?).clone()
+            }
+        };
+        let key = vouchers.key.as_deref();
+        return publish_manifest(&*store, settled, key, stamp).await.map_err(|e| match e {
             PublishError::Store(e) => words(e),
             other => Words::of_host(other.to_string()),
         });
@@ -88,30 +119,94 @@ async fn put_once(
 #[cfg(not(miri))]
 mod tests {
     use super::*;
-    use crate::deliver::empty_manifest;
+    use crate::deliver::{Directory, Finding, Wanted, empty_manifest, stamp_name, verify_at};
     use crate::job::{AccountId, BucketTerms, CaptureId};
     use crate::ownership::BucketKeys;
+    use crate::stamp::{Anchors, AuthorityConfig};
     use crate::store::Embedded;
+    use crate::tsa::{Mood, Tsa};
     use crate::upload::{Stores, StoresConfig};
+    use std::time::{Duration, Instant};
 
-    #[tokio::test]
-    async fn what_stands_under_a_manifests_name_is_not_read_if_it_is_larger_than_that_can_be() {
-        let temp = tempfile::tempdir().unwrap();
-        let jobs = Arc::new(Embedded::open(&temp.path().join("jobs")).unwrap());
-        let route = Route {
+    fn route(dir: &Path) -> Route {
+        let jobs = Arc::new(Embedded::open(&dir.join("jobs")).unwrap());
+        std::fs::create_dir(dir.join("bucket")).unwrap();
+        Route {
             stores: Arc::new(Stores::new(StoresConfig::default()).unwrap()),
             account: AccountId("a".to_owned()),
             destination: None,
             keys: BucketKeys::new(jobs, None),
             kept: BucketTerms::default(),
-            simple_dir: temp.path().join("bucket"),
+            simple_dir: dir.join("bucket"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_is_away_delays_a_delivery_by_its_bound_and_loses_none() {
+        let tsa = match Tsa::start("ec") {
+            Ok(tsa) => tsa,
+            Err(error) => return crate::skip::skip("openssl", error),
         };
+        let temp = tempfile::tempdir().unwrap();
+        let (route, patience) = (route(temp.path()), Duration::from_secs(3));
+        let (proxy, ca_file) = (None, None);
+        let config = AuthorityConfig { url: tsa.url(), anchors: Some(tsa.ca()), patience, proxy, ca_file };
+        let authority = Some(Arc::new(Authority::new(&config).unwrap()));
+        let vouchers = Vouchers { key: None, authority };
+        let (_stays, leaving) = watch::channel(false);
+        let put = async |id: &CaptureId| {
+            let (manifest, dir) = (empty_manifest(id), temp.path().join(id.to_string()));
+            std::fs::create_dir_all(&dir).unwrap();
+            let (since, mut kept) = (Instant::now(), Kept::default());
+            put_once(&route, &dir, &manifest, &mut kept, (&vouchers, leaving.clone())).await.unwrap();
+            let at = |name: String| route.simple_dir.join(name);
+            (at(manifest_name(&manifest.part())), at(stamp_name(&manifest.part())), since.elapsed())
+        };
+        tsa.set(Mood::Gone);
+        let (first, second) = (CaptureId::random(), CaptureId::random());
+        let (manifest, stamp, took) = put(&first).await;
+        assert!(manifest.exists() && !stamp.exists() && took < patience + Duration::from_secs(2), "{took:?}");
+        assert!(tsa.asked() >= 2, "it is asked again within that time");
+        let asked = tsa.asked();
+        let (manifest, stamp, took) = put(&second).await;
+        assert!(manifest.exists() && !stamp.exists() && took < Duration::from_secs(1), "{took:?}");
+        assert_eq!(tsa.asked(), asked + 1, "once, while it is known to be away");
+        // It is back. What it said is kept, and the next attempt, of another process too, puts the same.
+        tsa.set(Mood::Right);
+        let third = CaptureId::random();
+        let (manifest, stamp, _) = put(&third).await;
+        tsa.verifies(&manifest, &stamp).unwrap();
+        let said = std::fs::read(&stamp).unwrap();
+        std::fs::remove_file(&manifest).unwrap();
+        std::fs::remove_file(&stamp).unwrap();
+        let asked = tsa.asked();
+        put(&third).await;
+        assert_eq!((std::fs::read(&stamp).unwrap(), tsa.asked()), (said, asked));
+        // `trawl verify` agrees, and sees what was taken away or exchanged.
+        let anchors = Anchors::load(&tsa.ca()).unwrap();
+        let wanted = Wanted { key: None, anchors: Some(&anchors) };
+        let (place, name) = Directory::of(&manifest);
+        let verified = || verify_at(&place, &name, &wanted, &mut |_| ()).unwrap();
+        assert!(verified().findings.is_empty() && verified().stamp.is_some(), "{:?}", verified());
+        std::fs::write(&stamp, "other").unwrap();
+        assert!(matches!(verified().findings[..], [Finding::Stamp { .. }]), "{:?}", verified());
+        std::fs::remove_file(&stamp).unwrap();
+        assert!(matches!(verified().findings[..], [Finding::Unstamped { .. }]), "{:?}", verified());
+    }
+
+    #[tokio::test]
+    async fn what_stands_under_a_manifests_name_is_not_read_if_it_is_larger_than_that_can_be() {
+        let temp = tempfile::tempdir().unwrap();
+        let route = route(temp.path());
         let manifest = empty_manifest(&CaptureId::random());
-        std::fs::create_dir(&route.simple_dir).unwrap();
         let there = route.simple_dir.join(manifest_name(&manifest.part()));
         // More than there is memory, and no byte of it on the disk.
         std::fs::File::create(&there).unwrap().set_len(1 << 42).unwrap();
-        let put = async || put_once(&route, temp.path(), &manifest, &mut None, None).await;
+        let (_stays, leaving) = watch::channel(false);
+        let put = async || {
+            let nobody = (&Vouchers::default(), leaving.clone());
+            put_once(&route, temp.path(), &manifest, &mut Kept::default(), nobody).await
+        };
         let error = put().await.unwrap_err().to_string();
         assert!(error.contains("has 4398046511104 bytes") && error.contains("another one"), "{error}");
         std::fs::remove_file(&there).unwrap();

@@ -219,7 +219,7 @@ fn again_and_again<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<
     attempt()
 }
 
-fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let part = dir.join(format!("{name}.part"));
     let written = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;

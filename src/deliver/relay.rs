@@ -4,7 +4,7 @@
 //! kept for resumption; an upload is resumed only if the merge makes the same bytes again. Memory is bounded by the channel and
 //! by the store's writer, which makes the merge wait.
 
-use super::manifest::{ManifestError, manifest_name, object_name, signature_name};
+use super::manifest::{ManifestError, manifest_name, object_name, signature_name, stamp_name};
 use super::record::Settled;
 use super::sign::SigningKey;
 use crate::job::{ObjectInfo, PartId};
@@ -155,7 +155,7 @@ pub enum PublishError {
     Store(#[from] UploadError),
 }
 
-/// Writes the signature, then the manifest: so a visible manifest is always signed, if this host signs.
+/// Writes the signature and the time stamp, then the manifest: so a visible manifest is always signed, if this host signs.
 ///
 /// # Errors
 /// [`PublishError`]. A signature without a manifest may then be left.
@@ -163,10 +163,14 @@ pub async fn publish_manifest(
     store: &dyn ObjectStore,
     settled: &Settled,
     key: Option<&SigningKey>,
+    stamp: Option<Vec<u8>>,
 ) -> Result<(), PublishError> {
     let Settled { manifest, json } = settled;
     if let Some(key) = key {
         store.put(&signature_name(&manifest.part()), key.sign(json).into()).await?;
+    }
+    if let Some(stamp) = stamp {
+        store.put(&stamp_name(&manifest.part()), stamp.into()).await?;
     }
     store.put(&manifest_name(&manifest.part()), json.clone().into()).await?;
     Ok(())

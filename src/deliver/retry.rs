@@ -11,11 +11,18 @@ use tokio::sync::watch;
 /// First pause between two attempts, unless the longest is shorter; within an attempt the store has its own.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 
+/// For how long, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RetryBounds {
+    pub retention: Duration,
+    pub pause_max: Duration,
+}
+
 /// How a try is repeated.
 #[derive(Clone)]
 pub(crate) struct RetryPolicy {
-    pub retention: Duration,
-    pub pause_max: Duration,
+    /// As they are now: a reload reaches what is tried already.
+    pub bounds: watch::Receiver<RetryBounds>,
     pub leaving: watch::Receiver<bool>,
     /// Why nothing is to be tried any more, once somebody decided so.
     pub given_up: watch::Receiver<Option<String>>,
@@ -52,20 +59,21 @@ impl RetryPolicy {
     /// Waits before the next attempt; `Some` if there is to be none.
     pub(super) async fn pause(&mut self, attempts: &mut Attempts, error: Words) -> Option<Outcome> {
         COUNTS.failed();
-        if attempts.failing_since.get_or_insert_with(Instant::now).elapsed() >= self.retention {
-            let hours = self.retention.as_secs_f64() / 3600.0;
+        let RetryBounds { retention, pause_max } = *self.bounds.borrow();
+        if attempts.failing_since.get_or_insert_with(Instant::now).elapsed() >= retention {
+            let hours = retention.as_secs_f64() / 3600.0;
             let given_up =
                 |error: &str| format!("{error}; given up after {hours:.1} hours (upload.retention_seconds)");
             return Some(Outcome::Failed(error.within(given_up)));
         }
-        let pause = jittered(attempts.pause);
+        let pause = jittered(attempts.pause.min(pause_max));
         self.reporter.tell(Report::Trouble(error.clone(), pause));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = self.leaving.wait_for(|leaving| *leaving) => return Some(Outcome::Left),
             outcome = given_up(&mut self.given_up) => return Some(outcome),
         }
-        attempts.pause = (attempts.pause * 2).min(self.pause_max);
+        attempts.pause = (attempts.pause * 2).min(pause_max);
         None
     }
 }
@@ -80,7 +88,7 @@ pub(super) struct Attempts {
 
 impl Attempts {
     pub fn new(retry: &RetryPolicy) -> Self {
-        Self { failing_since: None, pause: PAUSE_MIN.min(retry.pause_max) }
+        Self { failing_since: None, pause: PAUSE_MIN.min(retry.bounds.borrow().pause_max) }
     }
 
     /// Whether one of them failed.

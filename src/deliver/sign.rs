@@ -112,6 +112,21 @@ impl PublicKey {
             .ok_or_else(|| KeyError::Form { path: path.to_owned(), kind: "public" })
     }
 
+    /// Reads the 64 hexadecimal digits of a key; none if these are others.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes().chunks_exact(2).map(std::str::from_utf8);
+        let bytes: Option<Vec<u8>> =
+            digits.map(|pair| pair.ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect();
+        bytes.filter(|bytes| bytes.len() == 32 && text.len() == 64).map(Self)
+    }
+
+    /// As [`PublicKey::from_hex`] reads it.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// As [`PublicKey::load`] reads it.
     #[must_use]
     pub fn to_pem(&self) -> String {
@@ -171,6 +186,10 @@ mod tests {
         assert!(public.verifies(b"manifest", &signature) && !public.verifies(b"manifesT", &signature));
         let other = SigningKey::create(&dir.path().join("other.pem")).unwrap();
         assert!(!other.public().verifies(b"manifest", &signature));
+        assert_eq!(PublicKey::from_hex(&public.to_hex()), Some(public));
+        for text in ["", "zz", &"é".repeat(32), &"0".repeat(63)] {
+            assert_eq!(PublicKey::from_hex(text), None, "{text}");
+        }
         assert!(matches!(PublicKey::load(&path), Err(KeyError::Form { kind: "public", .. })));
         assert!(matches!(SigningKey::load(&public_path), Err(KeyError::Form { kind: "secret", .. })));
     }

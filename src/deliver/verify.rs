@@ -5,11 +5,14 @@
 //!
 //! Invariant: nothing in the manifest or in the files is trusted; whatever is wrong is a finding with the file's name.
 
-use super::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError, manifest_name, signature_name};
+use super::manifest::{
+    MANIFEST_BYTES_MAX, Manifest, ManifestError, manifest_name, signature_name, stamp_name,
+};
 use super::sign::{PublicKey, SIGNATURE_BYTES};
 use crate::job::{CaptureId, Imbalance, ObjectInfo, PartId};
 use crate::pcap::{Compression, Container};
 use crate::pcap::{ReadError, Reader, Unpacked};
+use crate::stamp::{Anchors, Stamp, StampError, TOKEN_BYTES_MAX, check};
 use crate::upload::{ObjectStore, UploadError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -144,6 +147,20 @@ pub enum Finding {
         /// The signature's file.
         name: String,
     },
+    /// The manifest is not time-stamped, and a time stamp is required.
+    #[error("{name}: missing; the manifest was not time-stamped, or its time stamp was removed")]
+    Unstamped {
+        /// The time stamp's file.
+        name: String,
+    },
+    /// The time stamp is not of this manifest and this authority.
+    #[error("{name}: {source}")]
+    Stamp {
+        /// The time stamp's file.
+        name: String,
+        /// What is wrong.
+        source: StampError,
+    },
     /// The ledger contradicts itself.
     #[error("ledger: {0}")]
     Ledger(#[from] Imbalance),
@@ -169,6 +186,8 @@ pub struct Verified {
     pub packets: u64,
     /// All findings; none if the capture is whole.
     pub findings: Vec<Finding>,
+    /// What the manifest's time stamp says, if one was wanted and is right.
+    pub stamp: Option<Stamp>,
 }
 
 /// Where a manifest and its objects are.
@@ -314,23 +333,39 @@ pub fn verify_file(
     watch: &mut dyn FnMut(Step<'_>),
 ) -> Result<Verified, VerifyError> {
     let (dir, name) = Directory::of(path);
-    verify_at(&dir, &name, key, watch)
+    verify_at(&dir, &name, &Wanted { key, anchors: None }, watch)
 }
 
-/// Checks the objects of a place against its manifest `name`; with a key, the manifest must also be signed by it.
+/// Who must vouch for a manifest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// It must be signed by this key.
+    pub key: Option<&'a PublicKey>,
+    /// It must be time-stamped by an authority for which one of these vouches.
+    pub anchors: Option<&'a Anchors>,
+}
+
+/// Checks the objects of a place against its manifest `name`, which must also be vouched for.
 ///
 /// # Errors
 /// As [`verify`].
 pub fn verify_at(
     place: &dyn Place,
     name: &str,
-    key: Option<&PublicKey>,
+    wanted: &Wanted<'_>,
     watch: &mut dyn FnMut(Step<'_>),
 ) -> Result<Verified, VerifyError> {
-    let (manifest, fault) = read_manifest(place, name, key)?;
+    let (manifest, json) = read(place, name)?;
+    let fault = wanted.key.and_then(|key| signed(place, &manifest, &json, key));
+    let stamped = wanted.anchors.map(|anchors| stamped(place, &manifest, &json, anchors));
+    let (stamp, unstamped) = match stamped {
+        Some(Ok(stamp)) => (Some(stamp), None),
+        Some(Err(finding)) => (None, Some(finding)),
+        None => (None, None),
+    };
     watch(Step::Begin(manifest.objects.iter().fold(0, |sum: u64, object| sum.saturating_add(object.bytes))));
 
-    let mut findings: Vec<_> = fault.into_iter().collect();
+    let mut findings: Vec<_> = fault.into_iter().chain(unstamped).collect();
     let (mut packets, mut frame_bytes, mut end_ns) = (0, 0, 0);
     for object in &manifest.objects {
         let from = findings.len();
@@ -360,7 +395,7 @@ pub fn verify_at(
     if let Err(imbalance) = ledger.check() {
         findings.push(imbalance.into());
     }
-    Ok(Verified { manifest, packets, findings })
+    Ok(Verified { manifest, packets, findings, stamp })
 }
 
 /// The manifest `name` of a place; with a key, also the fault of its signature.
@@ -372,19 +407,29 @@ pub fn read_manifest(
     name: &str,
     key: Option<&PublicKey>,
 ) -> Result<(Manifest, Option<Finding>), VerifyError> {
+    let (manifest, json) = read(place, name)?;
+    let fault = key.and_then(|key| signed(place, &manifest, &json, key));
+    Ok((manifest, fault))
+}
+
+/// A manifest with its text, which is read once: a bucket's owner may answer otherwise the next time.
+fn read(place: &dyn Place, name: &str) -> Result<(Manifest, Vec<u8>), VerifyError> {
     let path = || place.path(name);
     let mut json = Vec::new();
     place
         .open(name)
-        .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_end(&mut json))
+        .and_then(|file| file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut json))
+        .and_then(|bytes| {
+            let message = format!("it has more than the {MANIFEST_BYTES_MAX} bytes that a manifest may have");
+            if bytes as u64 > MANIFEST_BYTES_MAX { Err(io::Error::other(message)) } else { Ok(()) }
+        })
         .map_err(|source| VerifyError::Read { path: path(), source })?;
     let manifest = Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path(), source })?;
     let expected = manifest_name(&manifest.part());
     if name != expected {
         return Err(VerifyError::Name { path: path(), id: manifest.id, expected });
     }
-    let fault = key.and_then(|key| signed(place, &manifest, &json, key));
-    Ok((manifest, fault))
+    Ok((manifest, json))
 }
 
 /// The signature's fault, if it has one.
@@ -400,6 +445,18 @@ fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) 
         Err(source) => Some(Finding::Unreadable { name, source }),
         Ok(_) if key.verifies(json, &signature) => None,
         Ok(_) => Some(Finding::Signature { name }),
+    }
+}
+
+/// What the time stamp says.
+fn stamped(place: &dyn Place, manifest: &Manifest, json: &[u8], anchors: &Anchors) -> Result<Stamp, Finding> {
+    let name = stamp_name(&manifest.part());
+    let mut answer = Vec::new();
+    let read = place.open(&name).and_then(|file| file.take(TOKEN_BYTES_MAX + 1).read_to_end(&mut answer));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Finding::Unstamped { name }),
+        Err(source) => Err(Finding::Unreadable { name, source }),
+        Ok(_) => check(&answer, json, None, Some(anchors)).map_err(|source| Finding::Stamp { name, source }),
     }
 }
 
@@ -564,7 +621,7 @@ fn foreign(
 ) -> Result<(), VerifyError> {
     let prefix = format!("pcap_{}", manifest.id);
     let part = manifest.part();
-    let own = [manifest_name(&part), signature_name(&part), manifest_file.to_owned()];
+    let own = [manifest_name(&part), signature_name(&part), stamp_name(&part), manifest_file.to_owned()];
     let mut known: HashSet<&str> = manifest.objects.iter().map(|object| &*object.name).collect();
     known.extend(own.iter().map(String::as_str));
     let names =

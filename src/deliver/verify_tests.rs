@@ -221,7 +221,7 @@ fn a_store_is_held_to_its_manifest_as_a_directory_is() {
     let store = crate::upload::FileStore::new(capture.dir.path().to_owned());
     let bucket = Bucket { store: &store, runtime: &runtime, uri: "file:///x".to_owned() };
     let findings = || -> Vec<String> {
-        let verified = verify_at(&bucket, &name, None, &mut |_| ()).unwrap();
+        let verified = verify_at(&bucket, &name, &Wanted::default(), &mut |_| ()).unwrap();
         verified.findings.iter().map(Finding::to_string).collect()
     };
     assert!(findings().is_empty());

@@ -9,7 +9,8 @@ use super::tasks::removal_died;
 use super::{Change, Engine, Refusal, Reply, Resources};
 use crate::deliver::journal::{self, CaptureRecord, settle_counts};
 use crate::deliver::{
-    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, Words, find_manifest, put_manifest,
+    Delivery, Manifest, Outcome, Report, Reporter, RetryPolicy, Route, Vouchers, Words, find_manifest,
+    put_manifest,
 };
 use crate::job::{BucketTerms, Job, Ledger};
 use crate::merge::Shape;
@@ -265,8 +266,7 @@ impl Engine {
 
     fn retry_policy(&self, resources: &Resources, serial: Serial) -> RetryPolicy {
         RetryPolicy {
-            retention: self.planes.settings.upload_retention,
-            pause_max: self.planes.settings.upload_pause_max,
+            bounds: self.retries.subscribe(),
             leaving: self.leaving.subscribe(),
             given_up: resources.given_up.subscribe(),
             reporter: self.reporter(serial),
@@ -365,9 +365,10 @@ impl Engine {
         };
         let (route, dir) = (self.route(&capture.job), self.dir(capture));
         let retry = self.retry_policy(resources, serial);
-        let key = self.planes.settings.signing_key.clone();
+        let settings = &self.planes.settings;
+        let vouchers = Vouchers { key: settings.signing_key.clone(), authority: settings.authority.clone() };
         let task = async move {
-            Input::Closed { serial, outcome: put_manifest(route, dir, manifest, key, retry).await }
+            Input::Closed { serial, outcome: put_manifest(route, dir, manifest, vouchers, retry).await }
         };
         self.spawn(task, move |error| {
             let outcome = Outcome::Failed(Words::of_host(format!("the manifest's writing died: {error}")));

@@ -144,6 +144,20 @@ pub enum Refusal {
     /// The account was taken out of the config a moment ago.
     #[error("this account is closed; ask the operator of this host")]
     AccountGone,
+    /// What many hosts share cannot be reached: nothing is known, and nothing was done that an answer would promise.
+    #[error("the hosts' common records cannot be used now ({0}); try again")]
+    FleetAway(String),
+    /// No host is in the data center that was asked for.
+    #[error("no host is in data center {sent:?}; there is {}", if .there.is_empty() { "none yet" } else { .there.as_str() })]
+    NoColo {
+        /// As asked for.
+        sent: String,
+        /// Where hosts are.
+        there: String,
+    },
+    /// Something that many hosts together do not offer.
+    #[error("this is not offered here: {0}")]
+    NotOffered(&'static str),
     /// The job could not be recorded.
     #[error("the capture could not be recorded: {0}")]
     Store(String),

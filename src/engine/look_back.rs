@@ -252,6 +252,8 @@ impl LookBack {
             sample_one_in: job.sample_one_in,
             clock_steps: self.clock_steps,
             lost_streams: Vec::new(),
+            // What the kernel said then nobody kept.
+            clock: None,
             recovered: false,
             counted_until: None,
             offset_time: job.request.offset_time.as_ref().map(|offset| offset.sent.clone()),

@@ -36,8 +36,9 @@ pub use machine::AccountBounds;
 pub use overview::{AccountView, CaptureView, Overview, Standing};
 pub use planes::{Planes, PortCounts, PortsRead, Settings};
 
-use crate::block::Heartbeat;
-use crate::job::{AccountId, CaptureId, ClockSteps, Job};
+use crate::block::{Heartbeat, discipline};
+use crate::deliver::RetryBounds;
+use crate::job::{AccountId, CaptureId, ClockState, ClockSteps, Job};
 use crate::limits::{READS_MAX, READS_PER_ACCOUNT_MAX};
 use crate::pcap::Origin;
 use crate::spool::{Event, Feed};
@@ -124,6 +125,8 @@ pub struct Engine {
     /// None until the engine runs.
     writer: Option<Writer>,
     leaving: watch::Sender<bool>,
+    /// How long and how often deliveries try again.
+    retries: watch::Sender<RetryBounds>,
     /// Steps of the wall clock that were told.
     clock: ClockReading,
     /// The last of them: when, by the clock after it, and what they were.
@@ -148,7 +151,9 @@ impl Engine {
     pub fn new(mut planes: Planes) -> Result<Self, StoreError> {
         let inheritance = restart::inherit(&planes)?;
         let assignments = Assignments::new(std::mem::take(&mut planes.workers));
+        let retries = watch::Sender::new(planes.settings.retries());
         Ok(Self {
+            retries,
             machine: Machine::new(config(&planes, assignments.streams())),
             tenants: settings::Tenants::new(&planes.settings.accounts),
             recording: planes.history.clone().map(recording::Recorder::new),
@@ -344,6 +349,9 @@ impl Engine {
 
     /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.
     fn look_at_clock(&mut self) {
+        if let Some(said) = clock_state() {
+            self.feed(Input::ClockSaid(said));
+        }
         let clock = self.planes.clock.read();
         let Some((count, moved_ns)) = clock.since(&self.clock) else { return };
         self.clock = clock;
@@ -402,4 +410,16 @@ fn config(planes: &Planes, streams: usize) -> Config {
         high_water_percent: planes.high_water_percent,
         has_history: planes.history.is_some(),
     }
+}
+
+/// What the kernel says of the wall clock now.
+pub(crate) fn clock_state() -> Option<ClockState> {
+    let said = discipline()?;
+    Some(ClockState {
+        synchronised: said.is_synchronised,
+        max_error_ns: said.max_error_ns,
+        estimated_error_ns: said.estimated_error_ns,
+        offset_ns: said.offset_ns,
+        leap_seconds: said.leap_seconds,
+    })
 }

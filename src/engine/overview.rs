@@ -3,7 +3,7 @@
 //! Invariant: every ledger in it obeys its equations, and each capture that has not ended is in it once.
 
 use crate::deliver::PaceView;
-use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
+use crate::job::{AccountId, CaptureId, ClockState, Kind, Ledger, Status};
 use crate::worker::ClockReading;
 use jiff::Timestamp;
 
@@ -28,6 +28,8 @@ pub struct Overview {
     pub spool_short: bool,
     /// Steps of the wall clock since the process started.
     pub clock: ClockReading,
+    /// What the kernel says of it, if it does.
+    pub clock_state: Option<ClockState>,
     /// How deliveries stand back for captures.
     pub pace: PaceView,
 }

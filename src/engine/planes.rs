@@ -4,6 +4,7 @@
 //! Invariant: counts are read under their sequence locks, and a ledger made of them obeys its equations.
 
 use super::machine::AccountBounds;
+use crate::deliver::RetryBounds;
 use crate::deliver::{Pace, Places, SigningKey};
 use crate::history::History;
 use crate::job::{AccountId, Ledger, PortDrops, Site};
@@ -11,6 +12,7 @@ use crate::matcher::PrefixSet;
 use crate::ownership::BucketKeys;
 use crate::pcap::{ObjectFormat, Origin};
 use crate::spool::Spool;
+use crate::stamp::Authority;
 use crate::store::JobStore;
 use crate::upload::Stores;
 use crate::worker::{ClockSteps, QueueCounters, Sample, SlotTotals, WorkerHandle};
@@ -72,6 +74,15 @@ pub struct Settings {
     pub upload_pause_max: Duration,
     /// Signs manifests, if the host signs.
     pub signing_key: Option<Arc<SigningKey>>,
+    /// Stamps them, if the host has an authority.
+    pub authority: Option<Arc<Authority>>,
+}
+
+impl Settings {
+    /// How long and how often deliveries try again.
+    pub(super) fn retries(&self) -> RetryBounds {
+        RetryBounds { retention: self.upload_retention, pause_max: self.upload_pause_max }
+    }
 }
 
 impl fmt::Debug for Settings {

@@ -6,7 +6,7 @@
 use super::listed::{Listed, Wanted};
 use super::machine::{Capture, Input, Serial, progress};
 use super::overview::{AccountView, CaptureView, Overview};
-use super::{Engine, Refusal};
+use super::{Engine, Refusal, clock_state};
 use crate::job::{AccountId, CaptureId, Job, Ledger, ObjectRange, OnSpool, Progress};
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::store::{JobStore, Page, PageQuery, StoreError, Stored};
@@ -357,6 +357,7 @@ impl Engine {
             spool_alarms,
             spool_short: pressure.is_short(),
             clock: self.planes.clock.read(),
+            clock_state: clock_state(),
             pace: self.planes.pace.read(),
         }
     }

@@ -66,6 +66,7 @@ impl Engine {
 
     /// Goes on with `settings`.
     pub(super) fn take_up(&mut self, settings: Settings) {
+        self.retries.send_replace(settings.retries());
         self.planes.settings = settings;
         let settings = &self.planes.settings;
         self.tenants.renew(&settings.accounts);

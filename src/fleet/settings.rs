@@ -16,6 +16,8 @@ pub struct Settings {
     pub late_simple: Duration,
     /// The same for a host that lives and does not end.
     pub late_max: Duration,
+    /// The same for the files of a host that lives: longer than its own delivery tries.
+    pub delivery: Duration,
     /// After the end of the window: when hosts that go on are told that it is over.
     pub grace: Duration,
     /// A host asks for as much as it uses in this time, so that it rides out a change of lead.
@@ -62,6 +64,7 @@ impl Default for Settings {
             late: Duration::from_secs(60),
             late_simple: Duration::from_secs(15),
             late_max: Duration::from_secs(120),
+            delivery: Duration::from_secs(25 * 3600),
             grace: Duration::from_secs(3),
             reserve: Duration::from_secs(15),
             keep: Duration::from_secs(1),

@@ -7,6 +7,8 @@
 //!
 //! Invariant: a copy is made before its first byte is sent, so that no reader's pace holds the store.
 
+use super::audit;
+use crate::audit::{Audit, Outcome};
 use crate::store::{Embedded, backup_socket};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -15,7 +17,7 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 /// A reader that takes nothing for so long has gone.
@@ -25,7 +27,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// Answers who asks for a copy, for as long as it is polled.
 ///
 /// That there is no socket is told and ends nothing.
-pub(super) async fn serve(jobs: Arc<Embedded>, store: PathBuf) {
+pub(super) async fn serve(jobs: Arc<Embedded>, store: PathBuf, log: Option<Audit>) {
     let path = backup_socket(&store);
     // The store is locked by this process: a socket that is there is a dead one's.
     let _none_there = std::fs::remove_file(&path);
@@ -39,10 +41,15 @@ pub(super) async fn serve(jobs: Arc<Embedded>, store: PathBuf) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
                 let (jobs, store) = (Arc::clone(&jobs), store.clone());
                 let copied = tokio::task::spawn_blocking(move || copy(&jobs, &store)).await;
                 let copied = copied.unwrap_or_else(|_| Err("the copy died".to_owned()));
-                if let Err(error) = answer(stream, copied).await {
+                let is_made = copied.is_ok();
+                let answered = answer(stream, copied).await;
+                let is_done = is_made && answered.is_ok();
+                audit::copied(log.as_ref(), uid, if is_done { Outcome::Done } else { Outcome::Failed });
+                if let Err(error) = answered {
                     tracing::warn!(%error, "a copy of the job store did not reach its reader");
                 }
             }
@@ -90,12 +97,26 @@ async fn answer(mut stream: UnixStream, copied: Result<(File, u64, String), Stri
         Ok((file, bytes, hash)) => (Some(file), format!("ok {bytes} {hash}\n")),
         Err(error) => (None, format!("error {}\n", error.replace('\n', " "))),
     };
-    stream.write_all(head.as_bytes()).await?;
+    send(&mut stream, head.as_bytes()).await?;
     if let Some(file) = file {
         let mut file = tokio::fs::File::from_std(file);
-        let sent = tokio::io::copy(&mut file, &mut stream);
-        tokio::time::timeout(READER_TIME_MAX, sent).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let read = file.read(&mut piece).await?;
+            if read == 0 {
+                break;
+            }
+            send(&mut stream, &piece[..read]).await?;
+        }
         tracing::info!("a copy of the job store was handed over");
     }
     stream.shutdown().await
+}
+
+async fn send(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+    let sent = tokio::time::timeout(READER_TIME_MAX, stream.write_all(bytes)).await;
+    sent.unwrap_or_else(|_| {
+        let message = format!("its reader took nothing for {} s", READER_TIME_MAX.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, message))
+    })
 }

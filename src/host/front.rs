@@ -4,6 +4,7 @@
 //! Invariant: what is served is the same, whether one host stands behind it or many.
 
 use crate::api::{self, Accounts, ApiState, Captures, CurrentTerms, Offers, OldestNs, Results, Terms, Ui};
+use crate::audit::Audit;
 use crate::config::{Plan, UiPlan};
 use crate::dashboard::Site;
 use crate::history::History;
@@ -21,17 +22,19 @@ pub(super) struct Behind {
     pub results: Arc<dyn Results>,
     pub ownership: Ownership,
     pub history: Option<Arc<History>>,
+    pub audit: Option<Audit>,
 }
 
 /// What the routes of the API share.
 pub(super) fn state(plan: &Plan, behind: Behind, ui: Ui) -> ApiState {
-    let Behind { captures, results, ownership, history } = behind;
+    let Behind { captures, results, ownership, history, audit } = behind;
     ApiState {
         captures,
         results,
         ownership,
         terms: CurrentTerms::new(terms(plan, history.as_ref())),
         ui,
+        audit,
         request_bytes_max: plan.api.request_bytes_max,
         request_time_max: plan.api.request_timeout,
     }
@@ -181,6 +184,7 @@ mod tests {
             results: Arc::new(OwnResults(dir.path().join("none"))),
             ownership: Ownership::new(store, stores, keys, Duration::from_secs(10)),
             history: None,
+            audit: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -5,6 +5,8 @@
 //! thread has given back what it held.
 
 #[cfg(feature = "dpdk")]
+mod audit;
+#[cfg(feature = "dpdk")]
 mod backups;
 mod dataplane;
 mod descriptors;

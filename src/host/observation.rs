@@ -6,7 +6,7 @@ use super::notify::{self, Manager};
 use super::port_counts::Latest;
 use super::storage::Storage;
 use super::tasks::Tasks;
-use crate::api;
+use crate::api::{self, CurrentTerms};
 use crate::block::Heartbeat;
 use crate::config::Plan;
 use crate::dashboard::{Live, StreamPlaces};
@@ -72,11 +72,13 @@ impl Observation {
             jobs: storage.jobs.clone(),
             requests: Arc::new(Requests::default()),
             authentication_failures: api::authentication_failures,
+            refused_requests: Box::new(Vec::new),
             started: SystemTime::now(),
             dpdk,
             connections_max: plan.api.connections_max,
             high_water_percent: plan.high_water_percent,
             reloads: Arc::default(),
+            audit: storage.audit.clone(),
             ending: Arc::new(AtomicBool::new(false)),
         };
         Ok(Self { sources, watchdog, listener, manager, patience: plan.upload.turn })
@@ -87,8 +89,9 @@ impl Observation {
         (Arc::clone(&self.manager), Arc::clone(&self.sources.reloads))
     }
 
-    /// `router`, with its requests counted.
-    pub fn counted(&self, router: axum::Router) -> axum::Router {
+    /// `router`, with its requests counted, and those that these terms refused.
+    pub fn counted(&mut self, router: axum::Router, terms: CurrentTerms) -> axum::Router {
+        self.sources.refused_requests = Box::new(move || terms.refused_requests());
         observe::counted(router, api::PREFIX, Arc::clone(&self.sources.requests))
     }
 

@@ -6,11 +6,13 @@
 //!
 //! Invariant: a reload takes effect whole or not at all, and captures of accounts that stay lose no packet by it.
 
+use super::audit;
 use super::front;
 use super::notify::Manager;
 use super::serve::settings;
-use super::storage::Storage;
+use super::storage::{Storage, authority};
 use crate::api::{ApiState, CurrentTerms};
+use crate::audit::Audit;
 use crate::config::{Changes, Plan, Problems};
 use crate::dashboard::Sessions;
 use crate::deliver::{KeyError, SigningKey};
@@ -20,6 +22,7 @@ use crate::http::{Pair, Tls, TlsError};
 use crate::job::AccountId;
 use crate::observe::{self, Reloads};
 use crate::ownership::{BucketKeys, Ownership};
+use crate::stamp::{Authority, StampError};
 use crate::upload::{Stores, UploadError, Ways};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -40,6 +43,11 @@ enum ReloadError {
     /// Keys that need a restart.
     #[error("{} cannot change while trawl runs; restart it to use the new config, or take this back", .0.join(", "))]
     Fixed(Vec<String>),
+    /// A file that is cut off, more likely than a host that nobody is to use.
+    #[error(
+        "the file has no [[account]], and the captures of all accounts would end; is it whole? To take all accounts out, restart"
+    )]
+    NoAccount,
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -49,6 +57,9 @@ enum ReloadError {
     /// The key of manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
+    /// The time-stamping authority.
+    #[error(transparent)]
+    Stamp(#[from] StampError),
     /// The log.
     #[error(transparent)]
     Log(#[from] observe::Error),
@@ -67,6 +78,7 @@ struct Prepared {
     pair: Option<Pair>,
     ways: Ways,
     signing_key: Option<Arc<SigningKey>>,
+    authority: Option<Arc<Authority>>,
 }
 
 /// What the reload of a config reaches.
@@ -84,6 +96,7 @@ pub(super) struct Reloader {
     sessions: Arc<Sessions>,
     manager: Arc<Manager>,
     reloads: Arc<Reloads>,
+    audit: Option<Audit>,
 }
 
 impl Reloader {
@@ -109,6 +122,7 @@ impl Reloader {
             sessions: Arc::clone(&api.ui.sessions),
             manager,
             reloads,
+            audit: storage.audit.clone(),
         }
     }
 
@@ -128,10 +142,12 @@ impl Reloader {
         match self.try_reload().await {
             Ok(changes) => {
                 self.reloads.done(&at, &changes.live);
+                audit::reloaded(self.audit.as_ref(), Ok(&changes.live));
                 tracing::info!(changed = ?changes.live, config = %self.path.display(), "SIGHUP: the config is read again");
             }
             Err(error) => {
                 self.reloads.refused(&at, &error.to_string());
+                audit::reloaded(self.audit.as_ref(), Err(&error.to_string()));
                 tracing::error!(%error, config = %self.path.display(), "SIGHUP: the config is refused; the old one holds, and nothing changes");
             }
         }
@@ -141,11 +157,14 @@ impl Reloader {
         let (path, now) = (self.path.clone(), Arc::clone(&self.plan.borrow()));
         let before = Arc::clone(&now);
         let prepared = tokio::task::spawn_blocking(move || prepare(&path, &now));
-        let Prepared { plan, changes, pair, ways, signing_key } =
+        let Prepared { plan, changes, pair, ways, signing_key, authority } =
             prepared.await.map_err(|_| ReloadError::Died)??;
         let plan = Arc::new(plan);
         observe::refilter(&plan.log)?;
-        self.captures.take_up(settings(&plan, signing_key)).await?;
+        self.captures.take_up(settings(&plan, (signing_key.clone(), authority))).await?;
+        if let Some(audit) = &self.audit {
+            audit.sign_with(signing_key);
+        }
         self.keys.require(plan.upload.proofs);
         self.ownership.set_challenge_interval(plan.upload.challenge_interval);
         self.stores.replace(ways);
@@ -162,7 +181,10 @@ impl Reloader {
 
 /// Reads and makes all that a new plan needs. Waits for the disk.
 fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> {
-    let plan = Plan::load(path)?;
+    let plan = Plan::load(path)?.after(now);
+    if plan.accounts.is_empty() && !now.accounts.is_empty() {
+        return Err(ReloadError::NoAccount);
+    }
     let changes = now.changes(&plan);
     if !changes.fixed.is_empty() {
         return Err(ReloadError::Fixed(changes.fixed));
@@ -170,13 +192,20 @@ fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> 
     let pair = plan.api.tls.as_ref().map(|(cert, key)| Pair::load(cert, key)).transpose()?;
     let ways = Ways::new(plan.upload.stores.clone())?;
     let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
-    Ok(Prepared { plan, changes, pair, ways, signing_key: signing_key.map(Arc::new) })
+    let (signing_key, authority) = (signing_key.map(Arc::new), authority(&plan)?);
+    Ok(Prepared { plan, changes, pair, ways, signing_key, authority })
 }
 
-fn tell_accounts(before: &Plan, now: &Plan) {
+fn tell_accounts(before_plan: &Plan, now_plan: &Plan) {
     let ids =
         |plan: &Plan| -> BTreeSet<AccountId> { plan.accounts.iter().map(|one| one.id.clone()).collect() };
-    let (before, now) = (ids(before), ids(now));
+    let (before, now) = (ids(before_plan), ids(now_plan));
+    if before_plan.accounts.len() != now_plan.accounts.len() {
+        tracing::info!(
+            percent = now_plan.shares.account_percent,
+            "an account's share of the spool (spool.account_percent; what the host chose holds until it is restarted)"
+        );
+    }
     for account in now.difference(&before) {
         tracing::info!(%account, "an account is new");
     }

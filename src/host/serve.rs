@@ -3,6 +3,7 @@
 //! Invariant: the first signal that ends the host ends captures, uploads what they have and exits with 0; the second exits at once. A
 //! task that dies ends the process with an error.
 
+use super::audit;
 use super::backups;
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
 use super::front::{self, Behind};
@@ -22,6 +23,7 @@ use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
 use crate::api::{self, OwnResults};
+use crate::audit::AuditError;
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan, Topology};
 use crate::deliver::{KeyError, Pace, PaceRules, Places, SigningKey};
@@ -34,6 +36,7 @@ use crate::matcher::PrefixSet;
 use crate::observe;
 use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
+use crate::stamp::{Authority, StampError};
 use crate::store::StoreError;
 use crate::upload::UploadError;
 use crate::worker::{Dealt, WorkerHandle};
@@ -82,6 +85,12 @@ pub enum ServeError {
     /// The key that signs manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
+    /// The time-stamping authority.
+    #[error(transparent)]
+    Stamp(#[from] StampError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The key that encrypts what is secret in the database.
     #[error("store.key_file: {0}; {advice}", advice = .0.advice())]
     KeyFile(#[from] VaultError),
@@ -139,10 +148,11 @@ pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeErro
     plan.spool.dirs().try_for_each(SpoolLock::wait_until_free).map_err(SpoolError::from)?;
     judge(&plan)?;
     let tls = plan.api.tls.as_ref().map(|(cert, key)| Tls::load(cert, key).map(Arc::new)).transpose()?;
-    let storage = Storage::open(&plan, new_spool)?;
+    let mut storage = Storage::open(&plan, new_spool)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     privileges::after_eal();
     stay_off_worker_cores(&plan.cores.writers)?;
+    storage.audit = audit::start(&plan, &storage)?;
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
     let (listener, observed) = listeners(&plan, &runtime)?;
@@ -171,6 +181,7 @@ pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeErro
     plane.stop();
     ports::log_counters(&counts.finish());
     storage.take_in();
+    audit::ended(storage.audit.as_ref(), result.as_ref().err().map(ToString::to_string).as_deref());
     if let Some(runtime) = left {
         // Everything is written. A thread that still reads for somebody who is gone keeps nobody.
         runtime.shutdown_timeout(READS_TIME_MAX);
@@ -213,7 +224,7 @@ fn planes(
         host: plan.host.id.clone(),
         colo: plan.host.colo.clone(),
         site: plan.site(),
-        settings: settings(plan, storage.signing_key.clone()),
+        settings: settings(plan, (storage.signing_key.clone(), storage.authority.clone())),
         captures_max: plan.capture.captures_max,
         admits: plan.block_share().captures_max().saturating_sub(usize::from(storage.history.is_some())),
         high_water_percent: plan.high_water_percent,
@@ -228,7 +239,10 @@ fn planes(
 }
 
 /// What of a plan the engine takes up while it runs.
-pub(super) fn settings(plan: &Plan, signing_key: Option<Arc<SigningKey>>) -> Settings {
+pub(super) fn settings(
+    plan: &Plan,
+    (signing_key, authority): (Option<Arc<SigningKey>>, Option<Arc<Authority>>),
+) -> Settings {
     Settings {
         accounts: plan.accounts.iter().map(|account| account.id.clone()).collect(),
         scopes: scopes(&plan.accounts),
@@ -241,6 +255,7 @@ pub(super) fn settings(plan: &Plan, signing_key: Option<Arc<SigningKey>>) -> Set
         upload_retention: plan.upload.retention,
         upload_pause_max: plan.upload.retry_pause,
         signing_key,
+        authority,
     }
 }
 
@@ -328,7 +343,7 @@ async fn run(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     storage: &Storage,
-    observation: Observation,
+    mut observation: Observation,
 ) -> Result<(), ServeError> {
     let hang_up = Arc::new(Notify::new());
     let mut signals = Signals::take(Arc::clone(&hang_up))
@@ -340,7 +355,10 @@ async fn run(
     let mut upkeep = vec![
         tasks.spawn("retention", retention::keep(plans.subscribe(), storage)),
         tasks.spawn("pruning", pruning::keep(plans.subscribe(), storage)),
-        tasks.spawn("backups", backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone())),
+        tasks.spawn(
+            "backups",
+            backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone(), storage.audit.clone()),
+        ),
     ];
     let ownership = storage.ownership();
     let swept = tokio::spawn(sweep(plan, ownership.clone()));
@@ -351,7 +369,8 @@ async fn run(
     let state = front::state(plan, behind(&handle, storage, ownership), ui);
     let told = observation.of_reloads();
     let reloader = Reloader::new((path, plans), storage, handle.clone(), &state, tls.clone(), told);
-    let router = observation.counted(api::router(state));
+    let terms = state.terms.clone();
+    let router = observation.counted(api::router(state), terms);
     let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
     tasks.spawn(
@@ -367,6 +386,7 @@ async fn run(
         died = tasks.died() => return Err(died),
     };
     observation.begin(signal);
+    audit::stops(storage.audit.as_ref(), signal);
     tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
     tokio::select! {
         biased;
@@ -436,5 +456,6 @@ fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
 /// What the API stands on.
 fn behind(handle: &Handle, storage: &Storage, ownership: Ownership) -> Behind {
     let results = Arc::new(OwnResults(storage.simple_dir()));
-    Behind { captures: Arc::new(handle.clone()), results, ownership, history: storage.history.clone() }
+    let (history, audit) = (storage.history.clone(), storage.audit.clone());
+    Behind { captures: Arc::new(handle.clone()), results, ownership, history, audit }
 }

@@ -5,12 +5,14 @@
 
 use super::identity;
 use super::serve::ServeError;
+use crate::audit::Audit;
 use crate::config::Plan;
 use crate::deliver::SigningKey;
 use crate::history::{History, HistoryError};
 use crate::limits::SIMPLE_DIR;
 use crate::ownership::{BucketKeys, Ownership, Vault, VaultError};
 use crate::spool::Spool;
+use crate::stamp::{Authority, StampError};
 use crate::store::Embedded;
 use crate::upload::Stores;
 use crate::worker::Sample;
@@ -31,7 +33,11 @@ pub(super) struct Storage {
     pub spool: Arc<Spool>,
     pub history: Option<Arc<History>>,
     pub signing_key: Option<Arc<SigningKey>>,
+    /// Who stamps manifests.
+    pub authority: Option<Arc<Authority>>,
     pub keys: BucketKeys,
+    /// Who did what, if that is kept; started by `serve`.
+    pub audit: Option<Audit>,
     /// Told when there are new files of simple captures.
     pub simple_written: Arc<Notify>,
     challenge_interval: Duration,
@@ -61,7 +67,9 @@ impl Storage {
             spool,
             history,
             signing_key: signing_key.map(Arc::new),
+            authority: authority(plan)?,
             keys,
+            audit: None,
             simple_written: Arc::default(),
             challenge_interval: plan.upload.challenge_interval,
             contact_time_max,
@@ -87,6 +95,11 @@ impl Storage {
             tracing::warn!(%error, "the last segments of the history are taken in at the next start");
         }
     }
+}
+
+/// The authority of a config, not asked yet.
+pub(super) fn authority(plan: &Plan) -> Result<Option<Arc<Authority>>, StampError> {
+    Ok(plan.manifest.authority.as_ref().map(Authority::new).transpose()?.map(Arc::new))
 }
 
 fn bucket_keys(plan: &Plan, buckets: &Arc<Embedded>) -> Result<BucketKeys, VaultError> {

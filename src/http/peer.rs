@@ -5,6 +5,7 @@
 
 use super::pace::Pace;
 use super::places::Places;
+use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -40,6 +41,8 @@ pub struct Standing {
     idle_since: Mutex<Option<Instant>>,
     /// How fast its answers must be taken.
     pace: Pace,
+    /// What it has instead of a place among connections.
+    instead: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl fmt::Debug for Standing {
@@ -52,7 +55,8 @@ impl Standing {
     pub(super) fn new(id: u64, places: Weak<Places>) -> Self {
         let idle_since = Mutex::new(Some(Instant::now()));
         let (has_credential, requests) = (AtomicBool::new(false), AtomicU32::new(0));
-        Self { id, places, has_credential, requests, idle_since, pace: Pace::default() }
+        let instead = Mutex::default();
+        Self { id, places, has_credential, requests, idle_since, pace: Pace::default(), instead }
     }
 
     /// Notes that a request carried a right credential of `account`. False if the account, or all accounts together, have as many
@@ -82,8 +86,10 @@ impl Standing {
         is_admitted
     }
 
-    /// Its answer is a stream, which takes no place for connections; the connection must end with it.
-    pub fn is_a_stream(&self) {
+    /// Its answer is a stream, which takes no place for connections; the connection must end with it. Until then it has `instead`: also
+    /// where there is no body, and where nobody takes what is left of one.
+    pub fn is_a_stream(&self, instead: impl Any + Send) {
+        *self.instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(instead));
         if let Some(places) = self.places.upgrade() {
             places.exempt(self.id);
         }

@@ -440,9 +440,12 @@ mod tests {
         let stream = take(&places, "192.0.2.1").unwrap();
         assert!(stream.standing.credential_was_right("a"));
         assert_eq!(take(&places, "192.0.2.2").err(), Some(NoPlace::Yet));
-        stream.standing.is_a_stream();
+        let (instead, is_held) = (Arc::new(()), |instead: &Arc<()>| Arc::strong_count(instead) == 2);
+        stream.standing.is_a_stream(Arc::clone(&instead));
         let next = take(&places, "192.0.2.2").unwrap();
+        assert!(is_held(&instead), "whatever becomes of the answer");
         drop(stream);
+        assert!(!is_held(&instead));
         assert!(is_there(&next) && places.seats().by_account.is_empty() && places.seats().by_peer.len() == 1);
     }
 

@@ -199,6 +199,32 @@ pub struct LostStream {
     pub message: String,
 }
 
+/// What the kernel said of the wall clock at a moment (adjtimex(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockState {
+    /// Whether something disciplined it: chrony, ntpd, PTP.
+    pub synchronised: bool,
+    /// The most that it could be off, in ns, as that said.
+    pub max_error_ns: u64,
+    /// How much it was off by the same estimate, in ns.
+    pub estimated_error_ns: u64,
+    /// What was still to be steered away, in ns.
+    pub offset_ns: i64,
+    /// Seconds that the end of that day added: 1, 0, or −1.
+    #[serde(default)]
+    pub leap_seconds: i8,
+}
+
+/// The wall clock at both ends of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStates {
+    /// When the first worker took it up.
+    pub start: ClockState,
+    /// When the last one had let it go; none if the process died before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<ClockState>,
+}
+
 /// One object in the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ObjectInfo {
@@ -275,6 +301,9 @@ pub struct Job {
     /// Queues of which a part is missing, because the disk that they were written to failed or was full.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost_streams: Vec<LostStream>,
+    /// What the kernel said of the wall clock when it began and ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStates>,
     /// The destination's access keys as they were when it was accepted, encrypted, until it ends: it goes on when its
     /// bucket's entry is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -322,6 +351,7 @@ impl Job {
             sample_one_in,
             clock_steps: None,
             lost_streams: Vec::new(),
+            clock: None,
             keys: None,
             proof: None,
             series: None,
@@ -376,6 +406,7 @@ impl Job {
             sample_one_in: self.sample_one_in,
             clock_steps: self.clock_steps,
             lost_streams: lost_streams.clone(),
+            clock: self.clock,
             keys: keys.clone(),
             proof: proof.clone(),
             series: series.clone(),

@@ -211,6 +211,44 @@ impl Ledger {
         self.lost() == 0 && !self.port.uncounted
     }
 
+    /// The counts of two hosts. Sums of ledgers that balance balance too.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let (port, more) = (self.port, other.port);
+        let (dropped, also) = (self.dropped, other.dropped);
+        let add = u64::saturating_add;
+        Self {
+            offered: add(self.offered, other.offered),
+            port: PortDrops {
+                imissed: add(port.imissed, more.imissed),
+                rx_nombuf: add(port.rx_nombuf, more.rx_nombuf),
+                ierrors: add(port.ierrors, more.ierrors),
+                discarded: add(port.discarded, more.discarded),
+                unclear: Unclear {
+                    rx_nombuf: add(port.unclear.rx_nombuf, more.unclear.rx_nombuf),
+                    ierrors: add(port.unclear.ierrors, more.unclear.ierrors),
+                },
+                gaps: add(port.gaps, more.gaps),
+                gap_ms: add(port.gap_ms, more.gap_ms),
+                uncounted: port.uncounted || more.uncounted,
+            },
+            rx: add(self.rx, other.rx),
+            unmatched: add(self.unmatched, other.unmatched),
+            matched: add(self.matched, other.matched),
+            captured: add(self.captured, other.captured),
+            captured_bytes: add(self.captured_bytes, other.captured_bytes),
+            dropped: Dropped {
+                no_block: add(dropped.no_block, also.no_block),
+                limit: add(dropped.limit, also.limit),
+                share: add(dropped.share, also.share),
+                sampled: add(dropped.sampled, also.sampled),
+                spool: add(dropped.spool, also.spool),
+                io: add(dropped.io, also.io),
+                interrupted: add(dropped.interrupted, also.interrupted),
+            },
+        }
+    }
+
     /// Holds the ledger against its equations.
     ///
     /// # Errors

@@ -16,8 +16,8 @@ mod series;
 pub use bucket_proof::{BucketProof, BucketTerms};
 pub use destination::{Destination, DestinationError, Sent};
 pub use job::{
-    AccountId, CaptureId, ClockSteps, ColoStyle, Job, Kind, LostStream, ObjectInfo, OffsetTime, Request,
-    Status, StopReason,
+    AccountId, CaptureId, ClockState, ClockStates, ClockSteps, ColoStyle, Job, Kind, LostStream, ObjectInfo,
+    OffsetTime, Request, Status, StopReason,
 };
 pub use ledger::{
     Dropped, Imbalance, Ledger, ObjectRange, ObjectSums, OnSpool, PortDrops, Progress, Unclear,

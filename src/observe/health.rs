@@ -6,6 +6,7 @@
 use super::open_files::OpenFiles;
 use super::sources::{PortReading, Sources, StageView, Tried, overview, try_store};
 use crate::engine::Handle;
+use crate::job::ClockState;
 use crate::limits::{EXTENT_BYTES, SPOOL_END_PERCENT};
 use crate::spool::Disk;
 use serde::Serialize;
@@ -71,14 +72,22 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
     };
     // One that a disk fails takes no capture as it should be.
     let room = sources.spool.disks().iter().map(of_disk).find(Result::is_err).unwrap_or(Ok(None));
-    Report::of(vec![
+    let clock = clock(seen.as_ref().ok().and_then(|seen| seen.clock_state));
+    let audit = sources.audit.as_ref().map(|audit| {
+        let failing = audit.failing().map(|why| format!("the audit log cannot be written: {why}"));
+        check("audit", if audit.refuses() { failing.map_or(Ok(None), Err) } else { Ok(failing) })
+    });
+    let mut checks = vec![
         check("engine", seen.map(|_| None)),
         check("stages", stages(&sources.stages())),
         check("ports", ports(&(sources.ports)())),
         check("spool", room),
         check("open files", OpenFiles::read().await.check()),
         check("store", try_store(&sources.jobs, tried).await.map(|()| None)),
-    ])
+        check("clock", Ok(clock)),
+    ];
+    checks.extend(audit);
+    Report::of(checks)
 }
 
 fn stages(stages: &[StageView]) -> Result<Option<String>, String> {
@@ -111,6 +120,15 @@ fn ports(ports: &[PortReading]) -> Result<Option<String>, String> {
         Err(remark)
     } else {
         Ok((!remark.is_empty()).then_some(remark))
+    }
+}
+
+/// Time stamps are as good as the host's clock; captures are of use all the same.
+fn clock(said: Option<ClockState>) -> Option<String> {
+    match said {
+        Some(said) if said.synchronised => None,
+        Some(_) => Some("nothing disciplines the wall clock: start chrony or PTP".to_owned()),
+        None => Some("the kernel does not say whether something disciplines the wall clock".to_owned()),
     }
 }
 
@@ -191,6 +209,20 @@ mod tests {
         assert_eq!(ports(&[port("a", false), optional]), Err("away: c; no link: a".to_owned()));
         let gone = PortReading { counters: None, ..port("c", true) };
         assert!(ports(&[port("a", true), gone]).unwrap_err().contains("of c cannot be read"));
+    }
+
+    #[test]
+    fn a_clock_that_nothing_disciplines_is_told_and_no_fault() {
+        let said = |synchronised| ClockState {
+            synchronised,
+            max_error_ns: 1_000_000,
+            estimated_error_ns: 1000,
+            offset_ns: 0,
+            leap_seconds: 0,
+        };
+        assert_eq!(clock(Some(said(true))), None);
+        assert!(clock(Some(said(false))).unwrap().contains("chrony"));
+        assert!(clock(None).is_some());
     }
 
     #[test]

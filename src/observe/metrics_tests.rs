@@ -2,6 +2,7 @@
 
 use super::super::metric::Metric;
 use super::*;
+use crate::audit::AuditCounts;
 use crate::block::Heartbeat;
 use crate::engine::{AccountView, CaptureView, Overview};
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
@@ -132,7 +133,10 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
         uploads: Default::default(),
         log_lines_dropped: 0,
         reloads: [("done", 3), ("refused", 1)],
+        stamps: Default::default(),
+        audit: Some(AuditCounts { lines: 12, lost: 0, bytes: 4711, is_failing: false }),
         authentication_failures: vec![("denied", 3)],
+        refused_requests: vec![0, 5],
         connections_cut: vec![("displaced", 4)],
         open_files: OpenFiles { open: Ok(20), limit: 1024 },
         requests: vec![(("GET", "/accounts/{account_id}/pcaps".to_owned(), 200), 7)],

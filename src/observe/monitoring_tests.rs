@@ -8,7 +8,16 @@ const DASHBOARD: &str = include_str!("../../monitoring/dashboard.json");
 const RUNBOOK: &str = include_str!("../../docs/RUNBOOK.md");
 
 /// On no panel: the same is there as a rate, or beside it as another count.
-const NOT_SHOWN: [&str; 20] = [
+const NOT_SHOWN: [&str; 26] = [
+    // An alert tells of it.
+    "trawl_clock_synchronised",
+    // An alert tells of those that are missing.
+    "trawl_timestamps_total",
+    // Absent without an audit log; an alert tells of one that cannot be written.
+    "trawl_audit_lines_total",
+    "trawl_audit_lost_entries_total",
+    "trawl_audit_writable",
+    "trawl_audit_bytes",
     // An alert tells of what was refused.
     "trawl_config_reloads_total",
     "trawl_port_counts_losses",

@@ -9,10 +9,12 @@ use super::open_files::OpenFiles;
 use super::reloads::Reloads;
 use super::requests::{Kind, Requests};
 use super::watchdog::Verdicts;
+use crate::audit::{Audit, AuditCounts};
 use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
 use crate::http::connections_cut;
 use crate::spool::{Disk, Spool};
+use crate::stamp::{StampCounts, stamp_counts};
 use crate::store::JobStore;
 use crate::upload::{UploadCounts, upload_counts};
 use crate::worker::{QueueCounters, QueueTotals};
@@ -91,6 +93,8 @@ pub struct Sources {
     pub queues: Vec<QueueSource>,
     /// The worker of each of them.
     pub queue_workers: Vec<usize>,
+    /// Who did what, if that is kept.
+    pub audit: Option<Audit>,
     /// Every stage, in the order of `verdicts`.
     pub stages: Vec<Arc<Heartbeat>>,
     /// What the watchdog thinks of them.
@@ -103,6 +107,8 @@ pub struct Sources {
     pub requests: Arc<Requests>,
     /// Authentications that failed, by how they were answered.
     pub authentication_failures: fn() -> [(&'static str, u64); 2],
+    /// Requests of each account that were refused because it had asked more than its rate.
+    pub refused_requests: Box<dyn Fn() -> Vec<u64> + Send + Sync>,
     /// When the process started.
     pub started: SystemTime,
     /// DPDK's name and version.
@@ -167,8 +173,12 @@ pub(super) struct Snapshot {
     pub uploads: UploadCounts,
     pub log_lines_dropped: u64,
     pub reloads: [(&'static str, u64); 2],
+    pub stamps: StampCounts,
+    /// None: there is no audit log.
+    pub audit: Option<AuditCounts>,
     pub requests: Vec<(Kind, u64)>,
     pub authentication_failures: Vec<(&'static str, u64)>,
+    pub refused_requests: Vec<u64>,
     pub connections_cut: Vec<(&'static str, u64)>,
     pub open_files: OpenFiles,
     /// None: the engine did not answer in time, or has ended.
@@ -214,8 +224,11 @@ impl Sources {
             uploads: upload_counts(),
             log_lines_dropped: lines::dropped(),
             reloads: self.reloads.counts(),
+            stamps: stamp_counts(),
+            audit: self.audit.as_ref().map(Audit::counts),
             requests: self.requests.read(),
             authentication_failures: (self.authentication_failures)().into(),
+            refused_requests: (self.refused_requests)(),
             connections_cut: connections_cut().into(),
             open_files: OpenFiles::read().await,
             engine,

@@ -219,6 +219,8 @@ pub(super) const TABLE: &[Metric] = &[
     // time
     counter("clock_steps", None, &[], "Times that the wall clock was set by more than half a second, as the workers saw it",
         |s, out| engine(s, out, |e| e.clock.count)),
+    gauge("clock_synchronised", None, &[], "1 while the kernel says that something disciplines the wall clock: chrony, ntpd, PTP",
+        |s, out| if let Some(said) = s.engine.as_ref().and_then(|e| e.clock_state) { out.push(&[], u64::from(said.synchronised)) }),
     // stages
     counter("stage_turns", None, &["stage"], "Turns of a thread's loop or house-keeping; stands still only if the thread does",
         |s, out| stage(s, out, |_| true, |r| r.beats)),
@@ -332,6 +334,8 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| engine(s, out, oldest_seconds)),
     gauge("upload_next_try", Some("seconds"), &[], "Until the first failed delivery is tried again; absent if none waits",
         |s, out| if let Some(seconds) = s.engine.as_ref().and_then(next_try_seconds) { out.push(&[], seconds) }),
+    counter("timestamps", None, &["result"], "Manifests that got their time stamp (stamped), and that did not in time (missed)",
+        |s, out| { out.push(&[&"stamped"], s.stamps.stamped); out.push(&[&"missed"], s.stamps.missed); }),
     gauge("queue_worker", None, &["port", "queue", "stage"], "Always 1: which worker polls which queue",
         |s, out| for (n, (port, _)) in s.queues.iter().enumerate() { out.push(&[port, &n, &worker_of(s, n)], 1) }),
     // log
@@ -340,6 +344,15 @@ pub(super) const TABLE: &[Metric] = &[
     // config
     counter("config_reloads", None, &["result"], "Reloads of the config that were done, and that were refused and changed nothing",
         |s, out| for (result, count) in s.reloads { out.push(&[&result], count) }),
+    // audit
+    counter("audit_lines", None, &[], "Lines of the audit log that were written; absent without one, as the next three",
+        |s, out| if let Some(audit) = &s.audit { out.push(&[], audit.lines) }),
+    counter("audit_lost_entries", None, &[], "What found no room while the audit log could not be written; a line tells how many",
+        |s, out| if let Some(audit) = &s.audit { out.push(&[], audit.lost) }),
+    gauge("audit_writable", None, &[], "1 if the last line of the audit log could be written; it is tried again each second",
+        |s, out| if let Some(audit) = &s.audit { out.push(&[], u64::from(!audit.is_failing)) }),
+    gauge("audit", BYTES, &[], "Size of all files of the audit log",
+        |s, out| if let Some(audit) = &s.audit { out.push(&[], audit.bytes) }),
     // connections
     gauge("open_files", None, &[], "Descriptors that the process has open; absent when it has none left to look",
         |s, out| if let Ok(open) = &s.open_files.open { out.push(&[], *open) }),
@@ -350,6 +363,8 @@ pub(super) const TABLE: &[Metric] = &[
     // api
     counter("api_authentication_failures", None, &["answer"], "Wrong credentials, answered 401 (denied) or 429 (limited)",
         |s, out| for (answer, count) in &s.authentication_failures { out.push(&[answer], *count) }),
+    counter("account_requests_refused", None, &["account"], "Requests answered 429: more than its rate",
+        |s, out| for (number, count) in s.refused_requests.iter().enumerate() { out.push(&[&number], *count) }),
     counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; unmatched paths count as route=none",
         |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
 ];

@@ -249,9 +249,12 @@ impl Pool {
         let has_room = is_ours_alone && mapped.charge.grow(self.segment_bytes.saturating_sub(bytes));
         if has_room && fill(files, &mapped.file, &idle, bytes, self.segment_bytes).is_ok() {
             self.state().idle.push((idle, mapped));
-        } else {
-            self.account.discard(idle, Some(mapped.unmap().1));
+            return Ok(true);
         }
+        // One that cannot be removed either stays charged for what it has.
+        let has = mapped.file.metadata().map_or(self.segment_bytes, |metadata| metadata.len());
+        mapped.charge.set(has);
+        self.account.discard(idle, Some(mapped.unmap().1));
         Ok(true)
     }
 }

@@ -63,6 +63,8 @@ impl Allowance {
 pub struct Share {
     tenant: String,
     allowance: Allowance,
+    /// What the maximum becomes once no more than that is used.
+    lower_max: AtomicU64,
 }
 
 impl Share {
@@ -82,6 +84,27 @@ impl Share {
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
         self.allowance.bytes_max()
+    }
+
+    fn set_bytes_max(&self, bytes_max: u64) {
+        self.lower_max.store(bytes_max, Ordering::Release);
+        if bytes_max >= self.bytes_max() {
+            self.allowance.bytes_max.store(bytes_max, Ordering::Release);
+        }
+        self.settle();
+    }
+
+    /// Takes up a lower maximum where no more than that is used any more.
+    fn settle(&self) {
+        let lower = self.lower_max.load(Ordering::Acquire);
+        if lower < self.bytes_max() && self.used() <= lower {
+            self.allowance.bytes_max.store(lower, Ordering::Release);
+        }
+    }
+
+    fn release(&self, bytes: u64) {
+        self.allowance.release(bytes);
+        self.settle();
     }
 }
 
@@ -112,14 +135,14 @@ impl Quota {
         }
     }
 
-    /// Gives every tenant, also those that come later, another share and another part of it. Who has more than the new share keeps
-    /// it, and gets nothing more until it has less.
+    /// Gives every tenant, also those that come later, another share and another part of it. Who has more than a lower share keeps the
+    /// old one until it has less: nothing that is being written ends because of the change.
     pub fn set_shares(&self, share_bytes_max: u64, part_bytes: u64) {
         // Under the lock, so that a share that is made meanwhile has the new maximum too.
         let shares = self.shares_now();
         self.share_bytes_max.store(share_bytes_max, Ordering::Release);
         self.part_bytes.store(part_bytes, Ordering::Release);
-        shares.values().for_each(|share| share.allowance.bytes_max.store(share_bytes_max, Ordering::Release));
+        shares.values().for_each(|share| share.set_bytes_max(share_bytes_max));
     }
 
     fn part_bytes(&self) -> u64 {
@@ -148,8 +171,9 @@ impl Quota {
     pub fn share(&self, tenant: &str) -> Arc<Share> {
         let mut shares = self.shares_now();
         let new = || {
-            let allowance = Allowance::new(self.share_bytes_max());
-            Arc::new(Share { tenant: tenant.to_owned(), allowance })
+            let bytes_max = self.share_bytes_max();
+            let (allowance, lower_max) = (Allowance::new(bytes_max), AtomicU64::new(bytes_max));
+            Arc::new(Share { tenant: tenant.to_owned(), allowance, lower_max })
         };
         Arc::clone(shares.entry(tenant.to_owned()).or_insert_with(new))
     }
@@ -243,6 +267,9 @@ impl Charge {
             }
         }
         self.bytes = bytes;
+        if let Some(share) = &self.share {
+            share.settle();
+        }
     }
 
     /// Makes it another tenant's, or nobody's, also beyond the share.
@@ -251,7 +278,7 @@ impl Charge {
             share.allowance.take(self.bytes);
         }
         if let Some(before) = std::mem::replace(&mut self.share, share) {
-            before.allowance.release(self.bytes);
+            before.release(self.bytes);
         }
     }
 
@@ -260,7 +287,7 @@ impl Charge {
     pub fn try_assign(&mut self, share: &Arc<Share>) -> bool {
         let has_room = share.allowance.reserve(self.bytes);
         if has_room && let Some(before) = self.share.replace(Arc::clone(share)) {
-            before.allowance.release(self.bytes);
+            before.release(self.bytes);
         }
         has_room
     }
@@ -320,6 +347,25 @@ mod tests {
         drop((of_a, of_b));
         assert_eq!((quota.used(), a.used(), b.used()), (0, 0, 0));
         assert_eq!(quota.shares().len(), 2);
+    }
+
+    #[test]
+    fn a_lower_share_ends_nothing_that_is_being_written_and_holds_once_less_is_used() {
+        let quota = Arc::new(Quota::new(100, 100, 95));
+        let (a, b) = (quota.share("a"), quota.share("b"));
+        let mut of_a = Charge::of(&quota, Some(Arc::clone(&a)));
+        let mut more_of_a = Charge::of(&quota, Some(Arc::clone(&a)));
+        assert!(of_a.grow(60));
+        quota.set_shares(50, 47);
+        assert_eq!((a.bytes_max(), b.bytes_max(), quota.share("c").bytes_max()), (100, 50, 50));
+        assert!(more_of_a.grow(10), "it goes on");
+        of_a.set(45);
+        assert_eq!(a.bytes_max(), 100, "55 are used");
+        drop(more_of_a);
+        assert_eq!(a.bytes_max(), 50);
+        assert!(of_a.grow(5) && !of_a.grow(1));
+        quota.set_shares(100, 95);
+        assert!(of_a.grow(1), "a higher one holds at once");
     }
 
     #[test]

@@ -5,8 +5,8 @@
 use super::{StoreError, Stored};
 use crate::job::{CaptureId, Job};
 
-/// Records that one page looks at.
-pub(super) const LOOKED_AT_MAX: usize = 10_000;
+/// Records that one page looks at. A customer makes them some KiB each, and others wait for their turn at the store meanwhile.
+pub(super) const LOOKED_AT_MAX: usize = 1000;
 
 impl PageQuery<'_> {
     /// # Errors

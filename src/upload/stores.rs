@@ -83,7 +83,9 @@ impl Stores {
 
     /// Stores that are opened from now on go these ways; those that are open stay as they are.
     pub fn replace(&self, ways: Ways) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let s3 = ways.s3.after(&held.s3);
+        *held = Arc::new(Ways { s3, ..ways });
     }
 
     fn ways(&self) -> Arc<Ways> {

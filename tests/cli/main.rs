@@ -4,6 +4,7 @@
 mod files;
 mod monitoring;
 mod package;
+mod release;
 mod setup;
 #[path = "../common/skip.rs"]
 #[allow(dead_code, reason = "each test binary that shares this file uses a part of it")]
@@ -54,7 +55,12 @@ fn every_command_explains_itself() {
         "filter test",
         "merge",
         "verify",
+        "audit verify",
         "manifest-key",
+        "fleet",
+        "fleet init",
+        "fleet nats-config",
+        "fleet key",
         "recover",
         "completions",
         "man",

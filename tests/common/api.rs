@@ -33,6 +33,7 @@ pub fn api(
         results: Arc::new(OwnResults(simple_dir)),
         terms: CurrentTerms::new(Terms::new(accounts, rules(validates), Offers::default())),
         ui: Ui::at(([127, 0, 0, 1], 8080).into()),
+        audit: None,
         request_bytes_max: 1 << 16,
         request_time_max,
     })
@@ -40,7 +41,7 @@ pub fn api(
 
 fn rules(validates: bool) -> Rules {
     Rules {
-        colo: "tst01".to_owned(),
+        colo: Some("tst01".to_owned()),
         simple_time_limit_seconds_max: 300,
         simple_packet_limit_max: 10_000,
         time_limit_seconds_max: 86_400,

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "tests/sdk shares some of these files and uses another part of them")]
 
 mod attacks;
+mod audit;
 mod away;
 mod backup;
 mod bucket;

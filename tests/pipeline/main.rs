@@ -7,6 +7,7 @@
 mod api;
 mod crowd;
 mod ending;
+mod fleet;
 mod history;
 mod parts;
 mod pressure;

@@ -251,6 +251,7 @@ pub struct Options {
     pub upload_pause_max: Duration,
     /// Its name, if it is one of a fleet.
     pub fleet_host: Option<&'static str>,
+    pub colo: &'static str,
     pub when_idle: WhenIdle,
 }
 
@@ -270,6 +271,7 @@ impl Default for Options {
             timers: Timers { flush: Duration::from_millis(50), rotate: Duration::from_secs(1) },
             upload_pause_max: Duration::from_secs(20),
             fleet_host: None,
+            colo: "tst01",
             when_idle: WhenIdle::Spin,
         }
     }
@@ -330,7 +332,7 @@ impl Host {
         let (plane, workers) = DataPlane::start(&config, sources, &spool, on_worker)?;
         let jobs = Arc::new(Jobs { store: Arc::clone(&store), is_full: AtomicBool::new(false) });
         let engine = Engine::new(Planes {
-            site: options.fleet_host.and_then(|host| Site::new("tst01", host)),
+            site: options.fleet_host.and_then(|host| Site::new(options.colo, host)),
             workers,
             queues: plane.queues.clone(),
             clock: Arc::clone(&plane.clock),
@@ -342,7 +344,7 @@ impl Host {
             jobs: jobs.clone(),
             simple_dir: dir.join("simple"),
             host: options.fleet_host.unwrap_or("rig").to_owned(),
-            colo: "tst01".to_owned(),
+            colo: options.colo.to_owned(),
             settings: Settings {
                 accounts: options.fleet_host.map(|_| AccountId("a".to_owned())).into_iter().collect(),
                 scopes,
@@ -354,6 +356,7 @@ impl Host {
                 object_format: Default::default(),
                 upload_retention: options.upload_retention,
                 upload_pause_max: options.upload_pause_max,
+                authority: None,
                 signing_key: None,
             },
             captures_max: options.captures_max,
@@ -455,6 +458,10 @@ impl Rig {
 
     pub fn history(&self) -> &Arc<History> {
         self.history.as_ref().unwrap()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn simple_dir(&self) -> PathBuf {

@@ -6,7 +6,6 @@
 use crate::disk;
 use crate::facts::Facts;
 use crate::injector::{End, Fault, Run};
-use crate::scenario::SEGMENT_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use trawl::deliver::{Manifest, manifest_name};
@@ -98,7 +97,7 @@ impl Case<'_> {
         {
             wrong.push(format!("the quota says {used} bytes, and {bytes} are on the disk"));
         }
-        let (bytes, exact) = disk::quota_bytes(self.state, SEGMENT_BYTES);
+        let (bytes, exact) = disk::quota_bytes(self.state);
         if let Some(used) = after.quota_bytes
             && exact
             && used != bytes

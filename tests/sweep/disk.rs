@@ -103,12 +103,12 @@ fn in_history(path: &Path) -> Option<bool> {
 
 /// What stands on the spool's quota, as it counts itself at a start; and whether all of it is idle or none is mapped, so that
 /// the number is exact.
-pub fn quota_bytes(state: &Path, segment_bytes: u64) -> (u64, bool) {
+pub fn quota_bytes(state: &Path) -> (u64, bool) {
     let (mut sum, mut pooled, mut of_captures) = (0, false, false);
     for path in files(state) {
         let bytes = std::fs::metadata(state.join(&path)).map_or(0, |meta| meta.len());
         if path.starts_with("spool/.pool") {
-            (sum, pooled) = (sum + segment_bytes, true);
+            (sum, pooled) = (sum + bytes, true);
         } else if (capture_of(&path).is_some() || in_history(&path) == Some(false))
             && (name(&path).ends_with(".pcap") || name(&path).ends_with(".open"))
             && path.starts_with("spool")

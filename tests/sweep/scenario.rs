@@ -26,7 +26,7 @@ pub const FRAMES: u64 = 1_200;
 /// Their bytes, by queue.
 pub const FRAME_BYTES: [usize; 2] = [1_000, 800];
 const PER_SECOND: u64 = 4_000;
-pub const SEGMENT_BYTES: u64 = 1 << 20;
+const SEGMENT_BYTES: u64 = 1 << 20;
 /// In the directory that the process works in: what one left is taken up in copies of its directory.
 const BUCKET: &str = "/proc/self/cwd/bucket";
 const ACCOUNT: &str = "a";

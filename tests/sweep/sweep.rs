@@ -4,7 +4,7 @@
 use crate::audit::{Case, Summary, Verdict};
 use crate::injector::{Fault, Mode, Place, Run, run};
 use crate::plan::Size;
-use crate::scenario::{SEGMENT_BYTES, SETTLE};
+use crate::scenario::SETTLE;
 use crate::{disk, plan};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -133,7 +133,7 @@ fn one(
     let run_of = run(place, &scene, patience, fault);
     let mut unreadable = Vec::new();
     let state = place.state();
-    let (durable, quota) = (disk::durable(&state, &mut unreadable), disk::quota_bytes(&state, SEGMENT_BYTES));
+    let (durable, quota) = (disk::durable(&state, &mut unreadable), disk::quota_bytes(&state));
     std::fs::rename(place.0.join("log"), place.0.join("log.run")).unwrap();
     std::fs::rename(place.0.join("trace"), place.0.join("trace.run")).unwrap();
     let look_back = if scenario.contains("look_back") { "_look_back" } else { "" };

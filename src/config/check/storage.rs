@@ -8,6 +8,7 @@ use crate::deliver::SigningKey;
 use crate::limits::HISTORY_DIR;
 use crate::ownership::Vault;
 use crate::spool::{SpoolLock, WriteMode, standing_of_all};
+use crate::stamp::Authority;
 use crate::store::Embedded;
 use crate::upload::{FileStore, Stores};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
@@ -27,6 +28,8 @@ pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     store(plan, findings);
     key_file(plan, findings);
     signing_key(plan, findings);
+    authority(plan, findings);
+    audit(plan, findings);
     secret_files(plan, findings);
     buckets(plan, findings);
 }
@@ -352,6 +355,33 @@ fn signing_key(plan: &Plan, findings: &mut Vec<Finding>) {
     }
 }
 
+/// What asking for time stamps needs; nobody is asked.
+fn authority(plan: &Plan, findings: &mut Vec<Finding>) {
+    if let Some(Err(error)) = plan.manifest.authority.as_ref().map(Authority::new) {
+        let advice = "name a file of certificates in PEM that trawl's user can read";
+        findings.push(Finding::error("manifest.timestamp_url", error.to_string(), advice));
+    }
+}
+
+/// The audit log's place.
+fn audit(plan: &Plan, findings: &mut Vec<Finding>) {
+    let (Some(audit), subject) = (&plan.audit, "audit.dir") else { return };
+    let shown = audit.dir.display();
+    let Some(dir) = existing(&audit.dir) else { return };
+    if dir.metadata().is_ok_and(|found| !found.is_dir()) {
+        let text = format!("{} is not a directory", dir.display());
+        findings.push(Finding::error(subject, text, "name a directory of its own"));
+    } else if let Err(error) = is_writable(dir) {
+        let text = format!("{} is not writable: {error}", dir.display());
+        let advice = format!("install -d -m 0700 -o <user of trawl> {shown}");
+        findings.push(Finding::error(subject, text, advice));
+    }
+    if audit.dir.starts_with(&plan.spool.dir) {
+        let text = format!("{shown} lies in the spool: captures that fill it would stop the log");
+        findings.push(Finding::warning(subject, text, "name a directory on another disk"));
+    }
+}
+
 /// Files with secrets that others can read. `store.key_file` is looked at when it is read.
 fn secret_files(plan: &Plan, findings: &mut Vec<Finding>) {
     use std::os::unix::fs::PermissionsExt;
@@ -382,6 +412,32 @@ fn buckets(plan: &Plan, findings: &mut Vec<Finding>) {
             format!("{} is in this host's own directories, where no customer may write", root.display());
         findings.push(Finding::error("upload.file_roots", text, "name another directory"));
     }
+    beside_the_spool(plan, findings);
+}
+
+/// What is delivered to `file://` is in no quota, so it must not be able to fill the spool's disk.
+fn beside_the_spool(plan: &Plan, findings: &mut Vec<Finding>) {
+    use std::os::unix::fs::MetadataExt;
+    let stores = &plan.upload.stores;
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
+    let Some(spool) = device(&plan.spool.dir).filter(|_| stores.allow_file) else { return };
+    let is_beside = |root: &&PathBuf| {
+        device(root) == Some(spool) && !FileStore::is_closed_root(root, &stores.file_closed)
+    };
+    let beside: Vec<_> =
+        stores.file_roots.iter().filter(is_beside).map(|root| root.display().to_string()).collect();
+    let named = match (stores.file_roots.is_empty(), beside.is_empty()) {
+        (true, _) => "any directory".to_owned(),
+        (false, true) => return,
+        (false, false) => beside.join(", "),
+    };
+    let text = format!(
+        "file:// destinations may be in {named}, on the file system of the spool: what is delivered there is in no quota, and a \
+         full disk ends every capture"
+    );
+    let advice =
+        "name directories of another file system in upload.file_roots, or bound them by a project quota";
+    findings.push(Finding::warning("upload.file_roots", text, advice));
 }
 
 fn store(plan: &Plan, findings: &mut Vec<Finding>) {

@@ -548,6 +548,10 @@ fn keys_and_certificates_that_cannot_be_read_are_refused() {
     for (more, subject) in [
         (format!("[manifest]\nsigning_key_file = {nowhere:?}"), "manifest.signing_key_file"),
         (format!("[upload]\nca_file = {nowhere:?}"), "upload"),
+        (
+            format!("[manifest]\ntimestamp_url = \"http://tsa.example/\"\ntimestamp_ca_file = {nowhere:?}"),
+            "manifest.timestamp_url",
+        ),
     ] {
         assert_one(&made.findings(VFIO, &more), &[subject, "nowhere.pem"]);
     }
@@ -557,6 +561,16 @@ fn keys_and_certificates_that_cannot_be_read_are_refused() {
     fs::write(&config, text.replace("[api]", &tls)).unwrap();
     let found = check(&config, &made.host(), None);
     assert!(found[0].subject == "api.tls_cert" && found[0].text.contains("nowhere.pem"), "{found:#?}");
+}
+
+#[test]
+fn a_place_where_no_audit_log_can_be_is_refused_and_one_in_the_spool_warned_of() {
+    let made = Made::sound();
+    made.write("file", "x");
+    let dir = |name: &str| format!("[audit]\ndir = {:?}", made.root.path().join(name));
+    assert_eq!(made.findings(VFIO, &dir("audit")), [""; 0]);
+    assert_one(&made.findings(VFIO, &dir("file")), &["audit.dir", "is not a directory"]);
+    assert_one(&made.findings(VFIO, &dir("spool/audit")), &["audit.dir", "lies in the spool"]);
 }
 
 #[test]

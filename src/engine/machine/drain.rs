@@ -20,6 +20,9 @@ impl Machine {
         capture.counted = Some((totals, ports.since(capture.ports_from)));
         (capture.phase, capture.slot, capture.ended) = (Phase::Draining, None, Some(now.wall));
         capture.job.ended = capture.ended;
+        if let Some(clock) = &mut capture.job.clock {
+            clock.end = self.clock;
+        }
         capture.job.status = Status::ConversionPending;
         capture.record(out);
         self.drain(now, serial, out);

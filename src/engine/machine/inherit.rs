@@ -53,11 +53,13 @@ impl Machine {
             if !record.job.lost_streams.is_empty() {
                 job.lost_streams.clone_from(&record.job.lost_streams);
             }
+            job.clock = record.job.clock.or(job.clock);
             (job.started, job.ended) = (record.started.or(job.started), record.ended.or(job.ended));
         }
         if let Some(manifest) = settled {
             (job.ledger, job.stop_reason) = (manifest.ledger, manifest.stop_reason);
-            (job.clock_steps, job.lost_streams) = (manifest.clock_steps, manifest.lost_streams);
+            (job.clock_steps, job.clock, job.lost_streams) =
+                (manifest.clock_steps, manifest.clock, manifest.lost_streams);
         }
         job.stop_reason.get_or_insert(StopReason::Interrupted);
         (job.status, job.error_message) = (Status::ConversionRunning, None);
@@ -102,10 +104,12 @@ impl Machine {
         };
         match found {
             Sought::Manifest(manifest) => {
-                let Manifest { ledger, stop_reason, objects, clock_steps, lost_streams, .. } = *manifest;
+                let Manifest { ledger, stop_reason, objects, clock_steps, clock, lost_streams, .. } =
+                    *manifest;
                 capture.complete_are(objects, out);
                 let job = &mut capture.job;
-                (job.ledger, job.clock_steps, job.lost_streams) = (ledger, clock_steps, lost_streams);
+                (job.ledger, job.clock_steps, job.clock, job.lost_streams) =
+                    (ledger, clock_steps, clock, lost_streams);
                 job.stop_reason = stop_reason.or(job.stop_reason);
                 capture.delivered = Some(Delivered::Done);
                 self.conclude(now, serial, out);

@@ -65,8 +65,8 @@ use super::adopt::Adoption;
 use super::handle::Refusal;
 use crate::deliver::{Manifest, Outcome, Report};
 use crate::job::{
-    AccountId, BucketTerms, CaptureId, ClockSteps, Job, ObjectInfo, PortDrops, Request, Site, Status,
-    StopReason,
+    AccountId, BucketTerms, CaptureId, ClockState, ClockSteps, Job, ObjectInfo, PortDrops, Request, Site,
+    Status, StopReason,
 };
 use crate::pcap::{Counts, ObjectFormat};
 use crate::spool::{Failure, Lost, common_bytes_max};
@@ -194,6 +194,8 @@ pub(super) enum Input {
     RecordingFailed { serial: Serial },
     /// The wall clock was set: captures go on in the time in which they began, the history in the new time.
     ClockStepped(ClockSteps),
+    /// What the kernel says of the wall clock.
+    ClockSaid(ClockState),
     /// A look-back is over: the ended job, or why there is none.
     LookedBack { serial: Serial, result: Result<Box<Job>, String> },
     /// Time passed. `held`: bytes of packets in the spool, of several directories in the fullest; and what each account has.
@@ -302,6 +304,8 @@ pub(super) struct Machine {
     kept: Vec<Kept>,
     ending: Option<shutdown::Shutdown>,
     noted_at: Duration,
+    /// What the kernel last said of the wall clock.
+    clock: Option<ClockState>,
     ended: EndedCounts,
 }
 
@@ -351,6 +355,7 @@ impl Machine {
             look_backs_served: BTreeMap::new(),
             ending: None,
             noted_at: Duration::ZERO,
+            clock: None,
             ended: EndedCounts::default(),
         }
     }
@@ -397,6 +402,7 @@ impl Machine {
             Input::RecordingPlaced { serial, made } => self.recording_placed(now, serial, made, out),
             Input::RecordingFailed { serial } => self.recording_failed(now, serial),
             Input::ClockStepped(steps) => self.clock_stepped(steps, out),
+            Input::ClockSaid(said) => self.clock_said(said),
             Input::LookedBack { serial, result } => self.looked_back(now, serial, result, out),
             Input::Tick { held, of_accounts } => self.tick(now, held, of_accounts, out),
         }

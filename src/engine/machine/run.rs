@@ -6,7 +6,7 @@
 use super::capture::{Capture, Phase, Trouble, reason, refused};
 use super::{Effect, Held, Machine, Now, SNAPSHOT_INTERVAL, Serial};
 use crate::engine::handle::Refusal;
-use crate::job::{ClockSteps, LostStream, Status, StopReason};
+use crate::job::{ClockState, ClockStates, ClockSteps, LostStream, Status, StopReason};
 use crate::spool::Failure;
 use crate::worker::Ended;
 use std::time::Duration;
@@ -61,6 +61,7 @@ impl Machine {
         tracing::info!(capture = %capture.job.id, account = %capture.job.request.account, "capture accepted");
         capture.started = Some(now.wall);
         capture.job.started = capture.started;
+        capture.job.clock = self.clock.map(|start| ClockStates { start, end: None });
         capture.ends_at = now.mono.saturating_add(capture.window_left(now.mono));
         capture.phase = Phase::Attaching;
         out.push(Effect::Deliver { serial });
@@ -180,6 +181,11 @@ impl Machine {
         tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, queue, error = message, "a capture goes on without this queue");
         capture.job.lost_streams.push(LostStream { queue, reason, message });
         capture.record(out);
+    }
+
+    /// What the kernel says of the wall clock now: it stands in what begins or ends from now on.
+    pub(super) fn clock_said(&mut self, said: ClockState) {
+        self.clock = Some(said);
     }
 
     pub(super) fn clock_stepped(&mut self, steps: ClockSteps, out: &mut Vec<Effect>) {

@@ -2,8 +2,7 @@
 
 use super::capture::Phase;
 use super::*;
-use crate::deliver::journal::CaptureRecord;
-use crate::deliver::{Found, Words};
+use crate::deliver::{Found, Words, journal::CaptureRecord};
 use crate::job::{
     BucketTerms, ColoStyle, Destination, Kind, Ledger, ObjectInfo, ObjectRange, OffsetTime, StopReason,
 };
@@ -11,6 +10,7 @@ use crate::matcher::FilterV1;
 use crate::pcap::Container;
 use crate::worker::SlotTotals;
 
+mod clock;
 mod fair;
 mod room;
 

@@ -67,6 +67,7 @@ impl Capture {
             sample_one_in: job.sample_one_in,
             clock_steps: job.clock_steps,
             lost_streams: job.lost_streams.clone(),
+            clock: job.clock,
             offset_time: None,
         }
     }
@@ -114,6 +115,8 @@ impl Capture {
             }
             (_, Some(failure)) => (Status::Success, Some(failure.message().to_owned())),
             _ if ledger.captured == 0 && was_cut_off => (Status::Failed, Some(INTERRUPTED.to_owned())),
+            // A port that was away says more than a filter that took nothing of it.
+            _ if ledger.matched == 0 && ledger.port.warning().is_some() => (Status::Failed, None),
             _ if ledger.matched == 0 => (Status::Failed, Some(NO_MATCH.to_owned())),
             _ if ledger.captured == 0 => (
                 Status::Failed,
@@ -131,7 +134,8 @@ impl Capture {
         let kept = kept.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
             format!("{count} {what}; they are kept {place} and can be got out with `trawl recover`")
         });
-        let said: Vec<_> = said.into_iter().chain(self.lost_streams_said()).chain(kept).collect();
+        let said = said.into_iter().chain(self.lost_streams_said()).chain(ledger.port.warning());
+        let said: Vec<_> = said.chain(kept).collect();
         (status, (!said.is_empty()).then(|| said.join(THEN)))
     }
 }

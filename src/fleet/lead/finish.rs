@@ -45,6 +45,12 @@ impl Lead {
         // One that lives and does not end is not waited for without a bound.
         let is_stuck = part.is_none_or(|part| part.stage < Stage::Counted)
             && self.over_at.is_some_and(|over| now.mono >= over + self.settings.late_max);
+        // Nor one that lives, has counted and never says what came of its files: a delivery has an end of its own long before.
+        let is_undelivered = part.is_some_and(|part| part.stage == Stage::Counted)
+            && self.over_at.is_some_and(|over| now.mono >= over + self.settings.delivery);
+        if is_undelivered && !is_silent && self.looks[host] == Look::Done {
+            return Some(Verdict::Failed);
+        }
         let verdict = match part.is_some() || had_part {
             false => is_late.then_some(Verdict::Missing),
             true => (is_late && (is_silent || is_stuck)).then_some(Verdict::Lost),

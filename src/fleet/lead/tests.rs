@@ -599,6 +599,9 @@ fn a_holder_that_meets_records_of_later_epochs_claims_above_them() {
     assert_eq!(contest.contender.holds(contest.now()), None);
     contest.pass(5, false);
     assert_eq!(contest.contender.holds(contest.now()), Some(18));
+    // One that another writer made in the very same epoch is no less a reason.
+    contest.contender.at_least(18);
+    assert_eq!(contest.contender.holds(contest.now()), None);
 }
 
 #[test]
@@ -637,6 +640,21 @@ fn a_host_that_says_it_captured_more_than_it_was_granted_has_failed() {
     fleet.pass(5, &[0, 1]);
     assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
     assert_eq!(fleet.published.unwrap().tally.captured.packets, 7);
+}
+
+#[test]
+fn a_host_that_lives_and_never_says_what_came_of_its_files_is_not_waited_for_for_ever() {
+    let settings = Settings { delivery: Duration::from_secs(300), ..Settings::default() };
+    let mut fleet = Fleet::new(Kind::Full { limit: Some(LIMIT) }, &[0, 0], settings);
+    fleet.pass(1, &[0, 1]);
+    fleet.saw(part(0, Stage::Delivered, 7));
+    fleet.saw(part(1, Stage::Counted, 5));
+    fleet.pass(WINDOW.as_secs() + 290, &[0, 1]);
+    assert!(fleet.published.is_none(), "deliveries take their time");
+    fleet.pass(20, &[0, 1]);
+    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
+    let outcome = fleet.published.unwrap();
+    assert_eq!(outcome.limit.unwrap().undelivered.packets, 5, "what it captured in vain is stated");
 }
 
 #[test]

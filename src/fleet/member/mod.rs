@@ -338,7 +338,8 @@ impl Member {
                 }
                 Vec::new()
             }
-            (Input::Detached(meter), State::Ending) => self.count(&meter),
+            // Also by itself: a spool that is full, or a process that is asked to end.
+            (Input::Detached(meter), State::Running | State::Ending) => self.count(&meter),
             (Input::Delivered(is_there), State::Delivering) => {
                 self.advance(if is_there { Stage::Delivered } else { Stage::Failed });
                 self.keep()

@@ -77,6 +77,19 @@ fn a_refusal_is_on_the_disk_before_anybody_hears_of_it_and_outlives_a_restart() 
 }
 
 #[test]
+fn nothing_is_captured_before_the_disk_knows_of_it() {
+    let now = at(HOUR, START);
+    let captures = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Attach { .. }));
+    let (mut member, effects) = Member::accept(assignment(), &me(7), 1, Settings::default(), now).unwrap();
+    assert!(kept(&effects).is_some_and(|local| local.part.is_none()) && !captures(&effects));
+    let more = Assignment { serial: 2, ..assignment() };
+    for input in [Input::Tick, Input::Assigned(more), Input::Attached, Input::Turn(Meter::default())] {
+        assert!(!captures(&member.step(input, now)));
+    }
+    assert!(captures(&member.step(Input::Kept, now)));
+}
+
+#[test]
 fn what_cannot_be_kept_is_kept_again_and_told_only_then() {
     let now = at(HOUR, START);
     let (mut member, _) = Member::accept(assignment(), &me(7), 1, Settings::default(), now).unwrap();

@@ -119,13 +119,6 @@ impl Pool {
         self.received.minus(self.given_back).minus(out)
     }
 
-    /// Grants as much of it as is free; how much that is.
-    pub fn grant(&mut self, holder: Holder, amount: Amount) -> Amount {
-        let given = amount.min(self.free());
-        self.grant_of(holder, given);
-        given
-    }
-
     /// Grants what the caller knows to be free.
     pub(super) fn grant_of(&mut self, holder: Holder, given: Amount) {
         if let Some(share) = self.holders.get_mut(holder as usize)

@@ -350,7 +350,7 @@ fn what_a_silent_host_holds_is_never_granted_again() {
 fn a_late_answer_to_an_overtaken_grant_does_not_close_the_limit() {
     let limit = Amount::limit(Some(100), None);
     let mut pool = Pool::dealt(limit, &[1, 1], 4);
-    pool.grant(0, limit);
+    pool.grant_of(0, pool.free());
     let mut desk = Desk::new(2, 1, Settings::default());
     let now = |ms: u64| Now { mono: Duration::from_millis(ms), wall: Duration::ZERO };
     let dry = Report {
@@ -463,7 +463,7 @@ fn a_holder_that_gave_everything_back_has_used_nothing_of_it() {
     let mut pool = Pool::dealt(limit, &[1, 1], 4);
     let granted = pool.holders[0].granted;
     pool.report(0, &Report { at: 1, granted, returned: granted, ..Report::default() });
-    pool.grant(1, limit);
+    pool.grant_of(1, pool.free());
     pool.report(0, &Report { at: 2, granted, used: granted, is_final: true, ..Report::default() });
     assert!(pool.check(), "{pool:?}");
 }

@@ -10,7 +10,7 @@ use crate::fleet::member::Ended;
 use crate::fleet::record::{Claim, Job, Key, Member, Outcome, Part, Parts, Record, Verdict};
 use crate::fleet::sample::{Packet, cap, common_level};
 use crate::fleet::shares::{Amount, Pool, Reached};
-use crate::fleet::{Host, Kind};
+use crate::fleet::{Epoch, Host, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A frame that waits is no longer than this.
@@ -22,6 +22,8 @@ type Samples = Vec<(Host, Vec<Packet>)>;
 pub struct Check {
     /// What is wrong, once something is.
     pub wrong: Option<String>,
+    /// Of every life of every host.
+    pub numbers: BTreeSet<(Host, Epoch)>,
     files: Vec<Amount>,
     sum: Amount,
     published: Option<(Outcome, Samples)>,
@@ -101,6 +103,7 @@ impl Check {
             faulty: faulty(plan),
             closed: None,
             leads: 0,
+            numbers: BTreeSet::new(),
             reached: 0,
             exact: 0,
             taken_over: 0,

@@ -5,7 +5,7 @@
 
 use super::plan::{Plan, SECOND, Time};
 use crate::fleet::lead::{Branch, Contender};
-use crate::fleet::member::{Local, Member};
+use crate::fleet::member::{Life, Local, Member};
 use crate::fleet::record::{Assignment, Identity, Key};
 use crate::fleet::sample::{Chance, Dice};
 use crate::fleet::shares::{Amount, Meter};
@@ -121,6 +121,7 @@ pub enum Asker {
     Claim,
     Poll,
     Lead,
+    Life,
 }
 
 /// An operation that waits for its answer.
@@ -134,7 +135,12 @@ pub struct Asked {
 pub struct SimHost {
     pub host: Host,
     pub colo: Colo,
+    /// Of this life; 0 until the registry has it.
     pub boot: Epoch,
+    pub life: Option<Life>,
+    /// Lives begun, and the last number that its disk knows of.
+    pub lives: u64,
+    pub noted_boot: Epoch,
     /// How often it lost its disk.
     pub spool_id: u64,
     pub is_up: bool,
@@ -171,6 +177,9 @@ impl SimHost {
             host,
             colo,
             boot: 1,
+            life: None,
+            lives: 0,
+            noted_boot: 0,
             spool_id: 0,
             is_up: true,
             disk: None,
@@ -228,6 +237,7 @@ impl SimHost {
         self.member = None;
         self.branch = None;
         self.contender = None;
+        self.life = None;
         self.seen = None;
         self.asked.clear();
         self.plane = Plane::default();

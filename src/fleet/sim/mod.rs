@@ -15,7 +15,7 @@ mod report;
 mod store;
 mod world;
 
-use plan::Plan;
+use plan::{LIVES_FROM, Plan};
 use world::World;
 
 /// What was seen in runs, so that a test cannot pass because nothing happened.
@@ -71,9 +71,16 @@ fn whatever_befalls_a_fleet_no_limit_is_passed_and_every_host_is_named() {
         run(Plan::by_chance(seed)).unwrap();
         return;
     }
-    let runs = runs.unwrap_or(RUNS);
     // The same each time, so that a change is held against what passed before it.
-    let first = seed.unwrap_or(0);
+    let (first, runs) = (seed.unwrap_or(0), runs.unwrap_or(RUNS));
+    many(first, runs);
+    if seed.is_none() {
+        many(LIVES_FROM, runs / 2);
+    }
+}
+
+/// So many runs, from this seed on.
+fn many(first: u64, runs: u64) {
     let seeds: Vec<u64> = (first..first + runs).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let found = std::thread::scope(|scope| {

@@ -15,6 +15,10 @@ pub type Time = u64;
 pub const MS: Time = 1000;
 pub const SECOND: Time = 1_000_000;
 
+/// In plans of seeds from here on, hosts take their numbers from the registry. Those below run as they did before that was simulated,
+/// so that a seed that once failed is the same run.
+pub const LIVES_FROM: u64 = 1 << 20;
+
 /// When the capture is accepted: leads are there by then, or not, as it happens.
 pub const ACCEPTED: Time = 15 * SECOND;
 
@@ -113,6 +117,8 @@ pub struct Plan {
     /// Records that somebody removes, and streams that somebody removes and creates again.
     pub purged: Vec<(Time, Key)>,
     pub recreated: Vec<(Time, Stream)>,
+    /// Each life of a host takes its number from the registry before it does anything.
+    pub lives: bool,
     /// Hosts that write what is not true from then on.
     pub forged: Vec<(Time, u32)>,
     /// Hosts whose disk is replaced by an empty one.
@@ -183,6 +189,7 @@ impl Plan {
         let settings = Settings {
             branch_beyond: if is_branched { 0 } else { usize::MAX },
             heartbeat: std::time::Duration::from_millis(1000 + dice.below(2000)),
+            delivery: std::time::Duration::from_secs(200),
             chunk: [200, 4096][dice.below(2) as usize],
             chunk_branched: [2, 16][dice.below(2) as usize],
             ..Settings::default()
@@ -218,6 +225,7 @@ impl Plan {
             registered: Vec::new(),
             purged: Vec::new(),
             recreated: Vec::new(),
+            lives: seed >= LIVES_FROM,
             forged: Vec::new(),
             new_disks: Vec::new(),
             ails: Vec::new(),

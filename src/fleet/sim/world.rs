@@ -156,7 +156,11 @@ impl World {
                 let after = self.dice.below(SECOND);
                 self.at(after, event);
             }
-            self.contend(host);
+            if self.plan.lives {
+                self.begin_life(host);
+            } else {
+                self.contend(host);
+            }
         }
         for api in 0..self.plan.apis {
             let after = self.dice.below(SECOND);
@@ -268,6 +272,8 @@ impl World {
         let is_told = !self.plan.loses(Stream::Assignments);
         let is_idle = |host: &SimHost| {
             let is_gone = host.member.as_ref().is_none_or(member::Member::is_gone);
+            // One that waits for its number has still to say what its disk has.
+            let is_gone = is_gone && (host.boot > 0 || host.disk.is_none());
             !host.is_up || is_gone || !is_told || self.plan.is_hostile(host.host)
         };
         self.hosts.iter().all(is_idle)
@@ -518,6 +524,7 @@ impl World {
             (Place::Host(host), Asker::Member) => {
                 self.member(host, member::Input::Stored(asked.key, answer));
             }
+            (Place::Host(host), Asker::Life) => self.life_answered(host, answer, now),
             (Place::Host(host), Asker::Claim) => {
                 if let Some(contender) = &mut self.hosts[host as usize].contender {
                     contender.answered(answer, now);

@@ -4,6 +4,7 @@
 //!
 //! Invariant: a file has its name only when all of it is on the disk, and no file is replaced.
 
+use super::beside::OBJECTS;
 use super::{BUCKETS, BY_TIME, Embedded, HOST, JOBS, OWNED, UNFINISHED, database, failed};
 use crate::store::StoreError;
 use redb::backends::FileBackend;
@@ -116,6 +117,7 @@ fn copy(from: &ReadTransaction, into: &Database) -> Result<(), StoreError> {
     copy_table(from, &write, UNFINISHED)?;
     copy_table(from, &write, BUCKETS)?;
     copy_table(from, &write, HOST)?;
+    copy_table(from, &write, OBJECTS)?;
     write.commit().map_err(failed)
 }
 

@@ -10,7 +10,7 @@ use redb::{ReadTransaction, TableDefinition, WriteTransaction};
 use std::borrow::Cow;
 
 /// (capture id, row from 0): the objects of the row.
-const OBJECTS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("jobs_objects");
+pub(super) const OBJECTS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("jobs_objects");
 
 /// Objects of one row: some hundred KiB.
 const ROW_OBJECTS: usize = RECORD_OBJECTS_MAX;

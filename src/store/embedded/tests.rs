@@ -3,6 +3,7 @@
 use super::*;
 use crate::job::Status;
 use crate::store::conformance;
+use redb::TableHandle;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
@@ -232,4 +233,19 @@ fn the_spool_that_is_told_is_known_after_a_restart_and_to_one_who_only_looks() {
     drop(store);
     assert_eq!(Embedded::spool_of(&path).as_deref(), Some("b"));
     assert_eq!(Embedded::open(&path).unwrap().spool().unwrap().as_deref(), Some("b"));
+}
+
+#[test]
+fn a_copy_has_every_table_of_the_store() {
+    let (dir, _path, store) = store();
+    let copy = dir.path().join("copy");
+    store.backup(&copy).unwrap();
+    let names = |from: &ReadTransaction| {
+        let tables = from.list_tables().unwrap();
+        tables.map(|table| table.name().to_owned()).filter(|name| name != PROBE.name()).collect::<Vec<_>>()
+    };
+    // Not by `Embedded`, which would make what is missing.
+    let copied = names(&Database::open(&copy).unwrap().begin_read().unwrap());
+    assert_eq!(copied, store.read(|from| Ok(names(from))).unwrap());
+    assert!(copied.len() >= 7, "{copied:?}");
 }

@@ -7,6 +7,7 @@ mod answer;
 mod client;
 mod credentials;
 mod extras;
+mod memory;
 mod multipart;
 mod owner;
 mod reach;
@@ -159,6 +160,14 @@ impl S3Stores {
         let parts = Arc::new(Semaphore::new(config.parts_extra.min(Semaphore::MAX_PERMITS)));
         let host = Arc::new(HostCredentials::new(config.clone(), http.clone()));
         Ok(Self { config, http, parts, host })
+    }
+
+    /// The same in the place of `before`: what is on its way counts on, so both together have no more than one of them may.
+    pub(super) fn after(mut self, before: &Self) -> Self {
+        let max = |stores: &Self| stores.config.parts_extra.min(Semaphore::MAX_PERMITS);
+        let (now, was) = (max(&self), max(before));
+        self.parts = memory::after(&before.parts, was, now);
+        self
     }
 
     /// Takes the memory of an object of so many queues.

@@ -173,29 +173,39 @@ impl World {
                 self.apis[api as usize] = Api::new(api, boot, &self.plan);
             }
             Place::Host(host) => {
-                let settings = self.plan.settings;
                 let here = &mut self.hosts[host as usize];
                 if here.is_up {
                     return;
                 }
                 here.is_up = true;
-                here.boot += 1;
-                let local = here.disk.clone();
-                let recovered = local.map(|local| {
-                    let meter = here.durable.clone();
-                    here.ended = here.ended.or(Some(meter.used));
-                    here.offered = here.offered.or(Some(meter.offered));
-                    member::Member::recovered(local, here.boot, settings, &meter)
-                });
-                if let Some((member, effects)) = recovered {
-                    here.member = Some(member);
-                    self.member_effects(host, effects);
+                if self.plan.lives {
+                    return self.begin_life(host);
                 }
-                self.contend(host);
-                self.ask(node, Asker::Poll, Key::Assignment(self.plan.hosts[host as usize]), Op::Read);
+                here.boot += 1;
+                self.goes_on(host);
             }
             _ => {}
         }
+    }
+
+    /// A host whose number is known takes up what its disk has.
+    pub(super) fn goes_on(&mut self, host: Host) {
+        let settings = self.plan.settings;
+        let here = &mut self.hosts[host as usize];
+        let local = here.disk.clone();
+        let recovered = local.map(|local| {
+            let meter = here.durable.clone();
+            here.ended = here.ended.or(Some(meter.used));
+            here.offered = here.offered.or(Some(meter.offered));
+            member::Member::recovered(local, here.boot, settings, &meter)
+        });
+        if let Some((member, effects)) = recovered {
+            here.member = Some(member);
+            self.member_effects(host, effects);
+        }
+        self.contend(host);
+        let key = Key::Assignment(self.plan.hosts[host as usize]);
+        self.ask(Place::Host(host), Asker::Poll, key, Op::Read);
     }
 
     /// A host writes what is not true about its part or that of another, under its own key, and to the one that speaks for its data center.
@@ -249,6 +259,7 @@ impl World {
         here.durable = Default::default();
         here.disk = None;
         here.spool_id += 1;
+        here.noted_boot = 0;
         self.after(SECOND, Event::Back(Place::Host(host)));
     }
 }

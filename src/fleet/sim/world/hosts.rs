@@ -5,12 +5,12 @@
 use super::{Event, Message, World, here_missed};
 use crate::fleet::held::{Answer, Op};
 use crate::fleet::record::{Assignment, Key, Record, Refusal, Stage};
-use crate::fleet::sample::Dice;
+use crate::fleet::sample::{Chance, Dice};
 use crate::fleet::shares::{Amount, Reclaim};
 use crate::fleet::sim::host::{Asker, identity};
 use crate::fleet::sim::network::Place;
 use crate::fleet::sim::plan::{ACCEPTED, MS, Mutant, SECOND, Time};
-use crate::fleet::{Epoch, Host, Kind, lead, member};
+use crate::fleet::{Epoch, Host, Kind, Now, lead, member};
 
 impl World {
     pub(super) fn host_hears(&mut self, host: Host, message: Message) {
@@ -49,6 +49,9 @@ impl World {
             return self.member(host, member::Input::Assigned(assignment));
         }
         if here.disk.is_some() {
+            return;
+        }
+        if here.boot == 0 {
             return;
         }
         let settings = self.plan.settings;
@@ -242,6 +245,8 @@ impl World {
         if !here.is_up {
             return;
         }
+        self.live(host);
+        let here = &mut self.hosts[host as usize];
         if here.plane.is_attached {
             here.plane.run(&self.plan, host, &mut self.dice, now);
             here.make_durable(now);
@@ -297,6 +302,54 @@ impl World {
                 }
                 lead::Output::Down(to, down) => self.send(from, Place::Host(to), Message::Down(down)),
             }
+        }
+    }
+
+    /// A life of a host begins. One disk in eight is brought back from a copy that knows of less.
+    pub(super) fn begin_life(&mut self, host: Host) {
+        let mut dice = Chance::new(&[self.plan.seed, 10, u64::from(host), self.hosts[host as usize].lives]);
+        let here = &mut self.hosts[host as usize];
+        let noted = u64::from(here.noted_boot);
+        let least = if dice.below(8) == 0 { dice.below(noted + 1) } else { noted };
+        here.lives += 1;
+        here.boot = 0;
+        let me = identity(host, here.spool_id);
+        let nonce = dice.below(u64::MAX);
+        here.life = Some(member::Life::new(me, here.colo, nonce, least as Epoch, self.plan.settings));
+    }
+
+    fn live(&mut self, host: Host) {
+        let now = self.now_of(Place::Host(host));
+        if let Some(op) = self.hosts[host as usize].life.as_mut().and_then(|life| life.tick(now)) {
+            self.ask(Place::Host(host), Asker::Life, Key::Registered(host), op);
+        }
+    }
+
+    pub(super) fn life_answered(&mut self, host: Host, answer: Answer<Record>, now: Now) {
+        let here = &mut self.hosts[host as usize];
+        let Some(life) = &mut here.life else { return };
+        life.answered(answer, now);
+        if life.is_over() {
+            return self
+                .check
+                .wrong(format!("host {host} believes that another machine goes on in its name"));
+        }
+        let Some(boot) = life.boot() else { return };
+        if here.boot != 0 {
+            if here.boot != boot {
+                self.check.wrong(format!("host {host} has number {boot} after {}", here.boot));
+            }
+            return;
+        }
+        here.boot = boot;
+        here.noted_boot = here.noted_boot.max(boot);
+        if !self.check.numbers.insert((host, boot)) {
+            self.check.wrong(format!("two lives of host {host} have the number {boot}"));
+        }
+        self.goes_on(host);
+        // What it heard before it had a number.
+        if let Some(seen) = self.hosts[host as usize].seen.clone() {
+            self.assigned(host, seen);
         }
     }
 
