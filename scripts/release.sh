@@ -5,8 +5,7 @@
 #   scripts/release.sh --binary FILE [--key FILE]  with a binary that is there already, for tests
 #   scripts/release.sh --sums DIR [--key FILE]     only the sums of what is in DIR
 #
-# FILE of --key: an Ed25519 key in PEM, as `trawl manifest-key FILE` or `openssl genpkey -algorithm ed25519` makes it; without it nothing is
-# signed. Who gets a release checks it with the public key, which must come another way:
+# FILE of --key: an Ed25519 key in PEM, as `openssl genpkey -algorithm ed25519` makes it; without it nothing is signed. Who gets a release checks it with the public key, which must come another way:
 #
 #   openssl pkeyutl -verify -pubin -inkey trawl-release.pub -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig && sha256sum -c SHA256SUMS
 set -euo pipefail

@@ -7,7 +7,7 @@ use super::record::{CaptureRecord, counts, forget_leftovers, remove};
 use crate::job::{CaptureId, ObjectInfo, PartId};
 use crate::merge::Start;
 use crate::pcap::Counts;
-use crate::spool::{self, Feed, Input, Segment, Spool};
+use crate::spool::{self, Feed, Input, Recovery, Segment, Spool};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -40,15 +40,8 @@ pub(super) fn recover(
     let journal = Journal::open(dir)?;
     let Start { cuts, .. } = journal.start(queues);
     let recovery = spool.recover(dir, snaplen, &cuts)?;
-    if let Some(held) = recovery.held.iter().find(|held| held.is_passing && !is_last) {
-        return Err(io::Error::other(format!(
-            "segment {} cannot be published: {}",
-            held.path.display(),
-            held.why
-        )));
-    }
-    if let Some((place, error)) = recovery.unread.first().filter(|_| !is_last) {
-        return Err(io::Error::new(error.kind(), format!("{}: {error}", place.display())));
+    if !is_last {
+        all_is_there(&recovery)?;
     }
     for (place, error) in &recovery.unread {
         let dir = place.display();
@@ -102,6 +95,18 @@ pub(super) fn recover(
     (0..cuts.len()).for_each(|queue| feed.tell(Input::End(queue)));
     feed.tell(Input::Counts(counts));
     Ok((journal, found))
+}
+
+/// What may pass with another try.
+fn all_is_there(recovery: &Recovery) -> io::Result<()> {
+    if let Some(held) = recovery.held.iter().find(|held| held.is_passing) {
+        let (path, why) = (held.path.display(), &held.why);
+        return Err(io::Error::other(format!("segment {path} cannot be published: {why}")));
+    }
+    let unread = recovery.unread.first();
+    unread.map_or(Ok(()), |(place, error)| {
+        Err(io::Error::new(error.kind(), format!("{}: {error}", place.display())))
+    })
 }
 
 /// What the end of the last object says. Not known, if the file is damaged or speaks of other packets than those found.

@@ -90,7 +90,7 @@ impl Observation {
     }
 
     /// `router`, with its requests counted, and those that these terms refused.
-    pub fn counted(&mut self, router: axum::Router, terms: CurrentTerms) -> axum::Router {
+    pub fn counted(&mut self, terms: CurrentTerms, router: axum::Router) -> axum::Router {
         self.sources.refused_requests = Box::new(move || terms.refused_requests());
         observe::counted(router, api::PREFIX, Arc::clone(&self.sources.requests))
     }

@@ -369,8 +369,7 @@ async fn run(
     let state = front::state(plan, behind(&handle, storage, ownership), ui);
     let told = observation.of_reloads();
     let reloader = Reloader::new((path, plans), storage, handle.clone(), &state, tls.clone(), told);
-    let terms = state.terms.clone();
-    let router = observation.counted(api::router(state), terms);
+    let router = observation.counted(state.terms.clone(), api::router(state));
     let observation = observation.serve(handle.clone(), viewers, &mut tasks);
     let (end_api, api_ends) = oneshot::channel::<()>();
     tasks.spawn(

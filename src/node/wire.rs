@@ -158,7 +158,7 @@ impl SignedRecord {
         if is_signed { Wire::read(self.told.as_bytes()).ok() } else { None }
     }
 
-    /// What is told, whoever signed it: for a node that signs it again.
+    /// What is told, by any signature: for a node that signs it again.
     pub fn unverified(&self) -> Option<Wire<Told>> {
         Wire::read(self.told.as_bytes()).ok()
     }

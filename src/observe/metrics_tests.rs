@@ -5,6 +5,7 @@ use super::*;
 use crate::audit::AuditCounts;
 use crate::block::Heartbeat;
 use crate::engine::{AccountView, CaptureView, Overview};
+use crate::job::ClockState;
 use crate::job::{AccountId, CaptureId, Kind, Ledger, Status};
 use crate::observe::open_files::OpenFiles;
 use crate::observe::sources::{DiskView, StageView};
@@ -152,6 +153,13 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
                 deliveries_at_work: 1,
                 deliveries_waiting: 1,
             }],
+            clock_state: Some(ClockState {
+                synchronised: true,
+                max_error_ns: 1,
+                estimated_error_ns: 1,
+                offset_ns: 0,
+                leap_seconds: 0,
+            }),
             ..Overview::default()
         }),
     }

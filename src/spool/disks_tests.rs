@@ -32,6 +32,10 @@ fn the_streams_of_a_capture_are_dealt_over_the_directories_and_found_there_again
         let halves = rig.spool.disks().iter().map(|disk| disk.bytes_below(&places[disk.index()]));
         assert_eq!(halves.sum::<u64>(), rig.spool.bytes_below(&told.dir));
 
+        // A mapped segment of this life is charged by its mapping; recovery is of what a dead process left.
+        if rig.spool.recycles() {
+            return;
+        }
         let recovery = rig.spool.recover(&told.dir, 262_144, &[]).unwrap();
         assert_eq!(recovery.streams.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert!(recovery.streams.values().all(|stream| stream.len() == 3) && recovery.unread.is_empty());
