@@ -52,12 +52,15 @@ pub struct Faults {
     pub messages_lost: u64,
 }
 
+/// What a record was, the oldest first; none where it was removed.
+type Versions = VecDeque<(Revision, Option<Vec<u8>>)>;
+
 #[derive(Default)]
 struct Kept {
     incarnation: u64,
     sequence: u64,
     /// By key, the newest state last.
-    records: BTreeMap<String, VecDeque<(Revision, Option<Vec<u8>>)>>,
+    records: BTreeMap<String, Versions>,
 }
 
 impl Kept {

@@ -107,11 +107,14 @@ pub struct Orphan {
     keeps_segments: bool,
 }
 
+/// A capture, and the directories of the spool that have something of it.
+pub type Places = (CaptureId, Vec<PathBuf>);
+
 /// The captures in a spool of these directories, in the order of their names, each with its directories.
 ///
 /// # Errors
 /// When a directory cannot be read, with which.
-pub fn captures(spool_dirs: &[PathBuf]) -> Result<Vec<(CaptureId, Vec<PathBuf>)>, (PathBuf, io::Error)> {
+pub fn captures(spool_dirs: &[PathBuf]) -> Result<Vec<Places>, (PathBuf, io::Error)> {
     let mut found = BTreeMap::<String, (CaptureId, Vec<PathBuf>)>::new();
     for dir in spool_dirs {
         let entries = std::fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);

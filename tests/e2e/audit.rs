@@ -73,7 +73,7 @@ fn whatever_was_acknowledged_before_a_kill_is_in_the_log_whose_chain_goes_on() {
     let log_of = lines(&log);
     let created: BTreeSet<String> = of(&log_of, "capture.create").into_iter().collect();
     assert!(all.is_subset(&created), "{:?}", all.difference(&created));
-    assert_eq!(of(&log_of, "capture.download"), [id.clone()]);
+    assert_eq!(of(&log_of, "capture.download"), std::slice::from_ref(&id));
     let (is_whole, said) = verify(&log, &[]);
     assert!(is_whole && said.contains("no end of a process"), "{said}");
     trawl.finish();

@@ -167,7 +167,7 @@ fn a_full_disk_costs_a_capture_its_queue_and_the_other_one_goes_on() {
     let (file, mut taken) = (std::fs::File::create(disks[1].spool().join("fill")).unwrap(), 0);
     let until = Instant::now() + SOON;
     while trawl.progress(&id).warnings.iter().all(|warning| !warning.contains("a part is missing")) {
-        let free = rustix::fs::statvfs(&disks[1].spool()).unwrap();
+        let free = rustix::fs::statvfs(disks[1].spool()).unwrap();
         let more = free.f_bavail * free.f_frsize;
         if more > 0 && rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), taken, more).is_ok()
         {

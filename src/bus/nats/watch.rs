@@ -114,13 +114,15 @@ impl Watch {
                 }
                 message = heard.next() => match message {
                     Some(message) => {
-                        super::reply::told(message, &self.tables.names, self.short).map(|entry| self.seen.take(entry));
+                        if let Some(entry) = super::reply::told(message, &self.tables.names, self.short) {
+                            self.seen.take(entry);
+                        }
                     }
                     None => break,
                 },
                 Some(look) = OptionFuture::from(looking.as_mut()), if looking.is_some() => {
                     looking = None;
-                    due = Instant::now() + self.looked(look.unwrap_or_else(|_| Err(Away::NoOne)));
+                    due = Instant::now() + self.looked(look.unwrap_or(Err(Away::NoOne)));
                 }
                 () = tokio::time::sleep_until(due), if looking.is_none() => looking = Some(tokio::spawn(self.look())),
                 Ok(()) = connections.changed() => {

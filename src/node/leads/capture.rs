@@ -81,7 +81,7 @@ impl Leading {
         let is_it = |member: &crate::fleet::record::Member| {
             member.identity.name == name && spool_id.is_none_or(|id| member.identity.spool_id == id)
         };
-        hosts.into_iter().find(|(member, _)| is_it(*member)).map(|(_, host)| host)
+        hosts.into_iter().find(|(member, _)| is_it(member)).map(|(_, host)| host)
     }
 
     /// The name of a host.
