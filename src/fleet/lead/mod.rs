@@ -49,8 +49,10 @@ pub enum Input {
     Heard(Host, bool),
     /// The outcome is published.
     Published,
-    /// It could not be.
+    /// It could not be, or nobody can say whether it is.
     NotPublished,
+    /// What [`Effect::Find`] asks for is not there.
+    NotFound,
 }
 
 /// What is to be done.
@@ -65,6 +67,9 @@ pub enum Effect {
     /// the outcome alone. Answered by [`Input::Published`] or
     /// [`Input::NotPublished`].
     Publish(Box<Outcome>, Vec<(Host, Vec<Packet>)>),
+    /// Look whether the file of a simple capture is there: its packets are known to nobody any more. If it is, make the manifest as
+    /// above. Answered by [`Input::Published`], [`Input::NotFound`] or [`Input::NotPublished`].
+    Find(Box<Outcome>),
 }
 
 /// The lead of one capture, in one epoch.
@@ -98,6 +103,9 @@ pub struct Lead {
     is_publishing: bool,
     publish_at: Duration,
     is_published: bool,
+    /// Since when samples are missing that were drawn, and when the file was last looked for and not there.
+    missing_since: Option<Duration>,
+    not_found_at: Option<Duration>,
 }
 
 impl Lead {
@@ -126,6 +134,8 @@ impl Lead {
             is_publishing: false,
             publish_at: Duration::ZERO,
             is_published: false,
+            missing_since: None,
+            not_found_at: None,
         }
     }
 
@@ -204,13 +214,19 @@ impl Lead {
             Input::Told(holder, report) => self.desk.told(holder, report, now),
             Input::Heard(host, has_part) => self.heard(host, has_part, now),
             Input::Published => self.is_published = true,
-            Input::NotPublished => {
-                (self.is_publishing, self.publish_at) = (false, now.mono + 5 * backoff);
+            Input::NotPublished => self.publish_later(now),
+            Input::NotFound => {
+                self.not_found_at = Some(now.mono);
+                self.publish_later(now);
             }
             Input::Stored(Key::Chunk(host, chunk), answer) => self.fetched(host, chunk, answer, now),
             Input::Stored(key @ (Key::Part(_) | Key::Parts(_)), answer) => self.looked(key, answer, now),
             Input::Tick | Input::Stored(..) => {}
         }
+    }
+
+    fn publish_later(&mut self, now: Now) {
+        (self.is_publishing, self.publish_at) = (false, now.mono + 5 * self.settings.backoff);
     }
 
     fn heard(&mut self, host: Host, has_part: bool, now: Now) {
@@ -263,7 +279,7 @@ impl Lead {
             return;
         }
         let host = part.host;
-        if !part.is_possible() {
+        if self.job.value().is_some_and(|job| !part.is_possible_in(job.kind)) {
             self.impossible.insert(host);
             part = Part { stage: Stage::Failed, tally: Tally::default(), counts: None, sample: None, ..part };
         }

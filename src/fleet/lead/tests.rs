@@ -73,6 +73,8 @@ impl Fleet {
                     self.published = Some(*outcome);
                     self.step(Input::Published);
                 }
+                Effect::Find(_) if self.published.is_some() => self.step(Input::Published),
+                Effect::Find(_) => self.step(Input::NotFound),
                 Effect::Send(to, down) => self.sent.push((to, down)),
             }
         }
@@ -652,9 +654,71 @@ fn a_host_that_lives_and_never_says_what_came_of_its_files_is_not_waited_for_for
     fleet.pass(WINDOW.as_secs() + 290, &[0, 1]);
     assert!(fleet.published.is_none(), "deliveries take their time");
     fleet.pass(20, &[0, 1]);
-    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
+    assert_eq!(
+        fleet.verdicts(),
+        [Some(Verdict::Delivered), Some(Verdict::Lost)],
+        "nobody says that it failed"
+    );
     let outcome = fleet.published.unwrap();
     assert_eq!(outcome.limit.unwrap().undelivered.packets, 5, "what it captured in vain is stated");
+}
+
+#[test]
+fn a_host_of_a_simple_capture_that_others_are_waited_for_with_has_not_failed() {
+    let kind = Kind::Simple { packets: 2, one_in: 1 };
+    let settings = Settings { delivery: WINDOW, ..Settings::default() };
+    let mut fleet = Fleet::new(kind, &[0, 0], settings);
+    fleet.pass(1, &[0, 1]);
+    fleet.saw(simple(0, 5));
+    fleet.pass(60, &[0, 1]);
+    fleet.saw(simple(1, 0));
+    fleet.pass(1, &[0, 1]);
+    let quotas = fleet.job().quotas.expect("one host has counted late");
+    assert_eq!(quotas.of, [Some(2), Some(0)]);
+}
+
+#[test]
+fn a_host_that_has_counted_and_gives_no_counts_does_not_hold_up_a_simple_capture() {
+    for stage in [Stage::Counted, Stage::Delivered] {
+        let mut fleet = Fleet::new(Kind::Simple { packets: 2, one_in: 1 }, &[0, 0], Settings::default());
+        fleet.pass(1, &[0, 1]);
+        fleet.saw(simple(0, 5));
+        fleet.saw(part(1, stage, 5));
+        fleet.pass(30, &[0, 1]);
+        assert_eq!(fleet.verdicts(), [None, Some(Verdict::Failed)]);
+        assert_eq!(fleet.job().quotas.unwrap().of, [Some(2), None]);
+    }
+}
+
+#[test]
+fn a_file_whose_packets_are_lost_is_looked_for_and_is_not_waited_for_for_ever() {
+    let colos = [0, 0];
+    let packets: Vec<_> = (0..2).map(|sequence| Packet { stream: 0, sequence }).collect();
+    for (is_known, is_there, phase) in
+        [(true, false, Phase::Success), (false, true, Phase::Success), (false, false, Phase::Failed)]
+    {
+        let mut fleet = Fleet::new(Kind::Simple { packets: 2, one_in: 1 }, &colos, Settings::default());
+        fleet.pass(1, &[0, 1]);
+        fleet.saw(simple(0, 5));
+        fleet.saw(simple(1, 0));
+        fleet.pass(1, &[0, 1]);
+        let gives = Part { version: first_number(1) + 9, sample: given(1, packets.clone()), ..simple(0, 5) };
+        fleet.saw(gives.clone());
+        fleet.pass(1, &[0, 1]);
+        // The lead published, and its successor does not hear of it.
+        let job = Job { phase: Phase::ConversionRunning, ..fleet.job() };
+        fleet.store.insert(Key::Job, (at(fleet.revision), job.into()));
+        if is_known {
+            fleet.store.insert(Key::Part(0), (at(1), gives.into()));
+        }
+        fleet.published = fleet.published.filter(|_| is_there);
+        fleet.take_over(2, &colos);
+        fleet.pass(30, &[0, 1]);
+        assert_eq!(fleet.job().phase.is_end(), is_known || is_there, "it may be there a little later");
+        fleet.pass(120, &[0, 1]);
+        assert_eq!(fleet.job().phase, phase);
+        assert_eq!(fleet.published.is_some(), phase == Phase::Success);
+    }
 }
 
 #[test]
