@@ -4,7 +4,7 @@
 //! Invariant: every member has a verdict before the outcome is durable, and the outcome is durable before it is published.
 
 use super::{Effect, Lead};
-use crate::fleet::held::{Answer, Op};
+use crate::fleet::held::{Answer, Held, Op};
 use crate::fleet::record::{Job, Key, Outcome, Part, Phase, Record, Remainder, Stage, Tally, Verdict};
 use crate::fleet::shares::{Amount, Reached};
 use crate::fleet::{Host, Kind, Now};
@@ -128,10 +128,9 @@ impl Lead {
         if matches!(job.kind, Kind::Simple { .. }) {
             return self.finish_simple(job, now);
         }
-        if matches!(job.kind, Kind::Full { limit: Some(_) })
-            && self.pool.as_ref().and_then(|pool| pool.value()).is_none()
+        if matches!(job.kind, Kind::Full { limit: Some(_) }) && !self.pool.as_ref().is_some_and(Held::is_own)
         {
-            // What of the limit is not delivered stands there.
+            // What each host was granted stands there, and what of the limit is not delivered.
             return Vec::new();
         }
         let verdicts = self.verdicts(job, self.settings.late, now);

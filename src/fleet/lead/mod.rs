@@ -386,7 +386,6 @@ impl Lead {
             self.pool = Some(Held::new(self.epoch));
             let settings = if job.is_branched { self.settings.for_branches() } else { self.settings };
             self.desk = Desk::new(weights.len(), self.epoch, settings);
-            (0..job.hosts().len() as Host).for_each(|host| self.end_share(host, now));
         }
         let Some(pool) = &mut self.pool else { return Vec::new() };
         if let Some(read) = pool.poll(now) {
@@ -401,6 +400,10 @@ impl Lead {
                 if job.has_pool { Pool::lost(limit, weights.len()) } else { Pool::dealt(limit, &weights, 4) };
             return vec![Effect::Store(Key::Pool, any(pool.write(dealt)))];
         };
+        if !pool.is_own() && job.outcome.is_none() {
+            // What was read may be old. Nothing is decided by it before it is written, which is refused if it is.
+            return vec![Effect::Store(Key::Pool, any(pool.write(durable)))];
+        }
         let is_due = now.mono >= self.turned + self.settings.batch;
         if !is_due || job.outcome.is_some() || (self.desk.is_idle() && durable.reached.is_none()) {
             return Vec::new();
@@ -419,11 +422,15 @@ impl Lead {
 
     fn pool_answered(&mut self, answer: Answer<Pool>, now: Now) {
         let Some(pool) = &mut self.pool else { return };
-        let before = pool.value().cloned();
+        let (before, was_own) = (pool.value().cloned(), pool.is_own());
         if pool.answered(answer, now, self.settings.backoff)
             && let Some(durable) = pool.value()
         {
             self.desk.changed(before.as_ref(), durable);
+            if !was_own && pool.is_own() {
+                // Counts that came before are held against what is surely granted.
+                (0..self.parts.len() as Host).for_each(|host| self.end_share(host, now));
+            }
         }
     }
 }

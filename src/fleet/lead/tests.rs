@@ -25,6 +25,8 @@ struct Fleet {
     sent: Vec<(u32, Down)>,
     now: Duration,
     published: Option<Outcome>,
+    /// What a server that is behind answers to the next read of the limit's record.
+    old: Option<(Revision, Record)>,
 }
 
 fn at(sequence: u64) -> Revision {
@@ -52,6 +54,7 @@ impl Fleet {
             sent: Vec::new(),
             now: Duration::ZERO,
             published: None,
+            old: None,
         };
         fleet.store.insert(Key::Job, (at(1), job.into()));
         fleet
@@ -81,7 +84,8 @@ impl Fleet {
     }
 
     fn answer(&mut self, key: Key, op: Op<Record>) -> Answer<Record> {
-        let here = self.store.get(&key);
+        let old = self.old.take_if(|_| key == Key::Pool && op == Op::Read);
+        let here = old.as_ref().or(self.store.get(&key));
         let revision = here.map_or(at(0), |(revision, _)| *revision);
         let Op::Write { expected, value } = op else {
             return Answer::Read(revision, here.map(|(_, record)| record.clone()));
@@ -661,6 +665,46 @@ fn a_host_that_lives_and_never_says_what_came_of_its_files_is_not_waited_for_for
     );
     let outcome = fleet.published.unwrap();
     assert_eq!(outcome.limit.unwrap().undelivered.packets, 5, "what it captured in vain is stated");
+}
+
+#[test]
+fn a_lead_decides_by_no_record_of_a_limit_that_it_has_only_read() {
+    let mut fleet = Fleet::full(&[0, 0]);
+    fleet.pass(1, &[0, 1]);
+    fleet.old = fleet.store.get(&Key::Pool).cloned();
+    let mut pool = fleet.pool();
+    pool.holders[1].granted = Amount::new(500, 500_000);
+    fleet.revision += 1;
+    fleet.store.insert(Key::Pool, (at(fleet.revision), pool.into()));
+    fleet.take_over(2, &[0, 0]);
+    fleet.saw(part(0, Stage::Delivered, 1));
+    fleet.saw(part(1, Stage::Delivered, 400));
+    fleet.pass(5, &[0, 1]);
+    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered); 2]);
+    assert!(fleet.old.is_none(), "no old record was read");
+}
+
+#[test]
+fn a_branch_answers_no_round_by_a_record_that_it_has_only_read() {
+    let now = |ms| Now { mono: Duration::from_millis(ms), wall: Duration::ZERO };
+    let granted = Amount::new(100, 100_000);
+    // Everything is given back already: there is nothing to change.
+    let mut pool = Pool { given_back: granted, ..Pool::dealt(granted, &[1], 1) };
+    pool.holders[0].returned = granted;
+    let mut branch = Branch::new(0, vec![0], true, 2, Settings::default());
+    branch.stored(Key::Shares(0), Answer::Read(at(1), Some(pool.into())), now(1));
+    branch.from_above(Down::Recall { round: 7, is_hard: true, granted }, now(2));
+    let report =
+        Report { at: 1, granted, returned: granted, recalled: first_number(2) + 1, ..Report::default() };
+    branch.told(0, Up::Share(report), now(3));
+    let outputs = branch.tick(now(100));
+    let is_write = |output: &Output| matches!(output, Output::Store(Key::Shares(0), Op::Write { .. }));
+    assert!(outputs.iter().any(is_write), "{outputs:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Up(_))), "{outputs:?}");
+    branch.stored(Key::Shares(0), Answer::Wrote(at(2)), now(110));
+    let outputs = branch.tick(now(200));
+    let answer = |output: &Output| matches!(output, Output::Up(report) if report.recalled == 7);
+    assert!(outputs.iter().any(answer), "{outputs:?}");
 }
 
 #[test]
