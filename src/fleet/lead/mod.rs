@@ -294,7 +294,7 @@ impl Lead {
         (!self.impossible.contains(&part.host) && self.is_granted(part)).then_some(part.tally.captured)
     }
 
-    /// Whether a host can have captured so much: what it was not granted, or its data center, it has not.
+    /// Whether a host can have captured so much: what it or its data center was not granted, or gave back, it has not.
     fn is_granted(&self, part: &Part) -> bool {
         let Some(job) = self.job.value().filter(|job| matches!(job.kind, Kind::Full { limit: Some(_) }))
         else {
@@ -304,7 +304,7 @@ impl Lead {
         let pool = self.pool.as_ref().and_then(Held::value);
         let share = pool.and_then(|pool| pool.holders.get(holder as usize));
         let is_lost = pool.is_some_and(|pool| pool.reached == Some(Reached::Forgotten));
-        is_lost || share.is_none_or(|share| part.tally.captured.fits(share.granted))
+        is_lost || share.is_none_or(|share| part.tally.captured.fits(share.outstanding()))
     }
 
     /// The last report on a share: counts are final, of the host or of all hosts of a data center that holds it as one.

@@ -638,14 +638,23 @@ fn a_sample_in_chunks_counts_once_it_is_whole_and_each_packet_is_another() {
 }
 
 #[test]
-fn a_host_that_says_it_captured_more_than_it_was_granted_has_failed() {
-    let mut fleet = Fleet::full(&[0, 0]);
-    fleet.pass(1, &[0, 1]);
-    fleet.saw(part(1, Stage::Delivered, 900));
-    fleet.saw(part(0, Stage::Delivered, 7));
-    fleet.pass(5, &[0, 1]);
-    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
-    assert_eq!(fleet.published.unwrap().tally.captured.packets, 7);
+fn a_host_that_says_it_captured_more_than_it_was_granted_or_what_it_gave_back_has_failed() {
+    for (captured, returns) in [(900, false), (100, true)] {
+        let mut fleet = Fleet::full(&[0, 0]);
+        fleet.pass(1, &[0, 1]);
+        let granted = fleet.pool().holders[0].granted;
+        if returns {
+            // Once others ask, it is theirs.
+            fleet.step(Input::Told(1, Report { at: 9, granted, returned: granted, ..Report::default() }));
+            fleet.step(Input::Told(0, Report { at: 1, granted, wants: LIMIT, ..Report::default() }));
+            fleet.pass(1, &[0, 1]);
+        }
+        fleet.saw(part(1, Stage::Delivered, captured));
+        fleet.saw(part(0, Stage::Delivered, 7));
+        fleet.pass(5, &[0, 1]);
+        assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
+        assert_eq!(fleet.published.unwrap().tally.captured.packets, 7);
+    }
 }
 
 #[test]
