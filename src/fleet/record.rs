@@ -143,7 +143,7 @@ pub enum Verdict {
     Refused,
     /// It never answered.
     Missing,
-    /// It answered once and is silent.
+    /// It answered once, and is silent or never says what came of it.
     Lost,
 }
 
@@ -460,6 +460,18 @@ impl Part {
             different.len() == given.packets.len() && (given.chunks == 0 || given.packets.is_empty())
         });
         self.tally.matched <= UNLIMITED && is_balanced && is_counted && is_sampled
+    }
+
+    /// The same in a capture of this kind: nothing can be drawn from a host without counts, and a host of a simple capture gives its
+    /// packets to the lead and delivers nothing.
+    #[must_use]
+    pub fn is_possible_in(&self, kind: Kind) -> bool {
+        let is_of_kind = match (kind, self.stage) {
+            (Kind::Simple { .. }, Stage::Counted) => self.counts.is_some(),
+            (Kind::Simple { .. }, stage) => stage != Stage::Delivered,
+            (Kind::Full { .. }, _) => true,
+        };
+        is_of_kind && self.is_possible()
     }
 }
 

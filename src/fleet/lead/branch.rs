@@ -242,6 +242,9 @@ impl Branch {
         next.received = self.granted;
         next.reached = next.reached.or(self.reached);
         let has_changed = self.advance(&mut next, now) || next.reached != durable.reached;
+        // What was read may be old: a round is answered by a record that this host wrote.
+        let is_answer = self.returning.is_some() && !self.pool.as_ref().is_some_and(Held::is_own);
+        let has_changed = has_changed || is_answer;
         let mut outputs: Vec<Output> = Vec::new();
         let sent = self.desk.recalls(&self.desk.applied(&durable), now);
         outputs.extend(sent.into_iter().map(|(place, down)| self.down(place, down)));

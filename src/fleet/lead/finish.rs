@@ -4,7 +4,7 @@
 //! Invariant: every member has a verdict before the outcome is durable, and the outcome is durable before it is published.
 
 use super::{Effect, Lead};
-use crate::fleet::held::{Answer, Op};
+use crate::fleet::held::{Answer, Held, Op};
 use crate::fleet::record::{Job, Key, Outcome, Part, Phase, Record, Remainder, Stage, Tally, Verdict};
 use crate::fleet::shares::{Amount, Reached};
 use crate::fleet::{Host, Kind, Now};
@@ -45,15 +45,14 @@ impl Lead {
         // One that lives and does not end is not waited for without a bound.
         let is_stuck = part.is_none_or(|part| part.stage < Stage::Counted)
             && self.over_at.is_some_and(|over| now.mono >= over + self.settings.late_max);
-        // Nor one that lives, has counted and never says what came of its files: a delivery has an end of its own long before.
-        let is_undelivered = part.is_some_and(|part| part.stage == Stage::Counted)
+        // Nor one that lives, has counted and never says what came of its files: a delivery has an end of its own long before. In a
+        // simple capture there is none, and its lead waits for others.
+        let delivers = self.job.value().is_some_and(|job| matches!(job.kind, Kind::Full { .. }));
+        let is_undelivered = part.is_some_and(|part| delivers && part.stage == Stage::Counted)
             && self.over_at.is_some_and(|over| now.mono >= over + self.settings.delivery);
-        if is_undelivered && !is_silent && self.looks[host] == Look::Done {
-            return Some(Verdict::Failed);
-        }
         let verdict = match part.is_some() || had_part {
             false => is_late.then_some(Verdict::Missing),
-            true => (is_late && (is_silent || is_stuck)).then_some(Verdict::Lost),
+            true => (is_late && (is_silent || is_stuck || is_undelivered)).then_some(Verdict::Lost),
         };
         verdict.filter(|_| self.looks[host] == Look::Done)
     }
@@ -66,11 +65,17 @@ impl Lead {
         if !is_late || job.outcome.is_some() || job.quotas.is_some() {
             return Vec::new();
         }
+        let is_open = |host: &usize| self.part(*host).is_none_or(|part| part.stage <= Stage::Counted);
+        let open = (0..job.hosts().len()).filter(is_open).collect();
+        self.read(job, open, now)
+    }
+
+    /// Reads the parts of these hosts that were not read yet.
+    pub(super) fn read(&mut self, job: &Job, hosts: Vec<usize>, now: Now) -> Vec<Effect> {
         let mut keys = BTreeSet::new();
-        for (host, member) in job.hosts().iter().enumerate() {
-            let is_open = self.part(host).is_none_or(|part| part.stage <= Stage::Counted);
-            let is_due = matches!(self.looks[host], Look::At(at) if now.mono >= at);
-            if is_open && is_due {
+        for host in hosts {
+            let member = &job.hosts()[host];
+            if matches!(self.looks[host], Look::At(at) if now.mono >= at) {
                 self.looks[host] = Look::Asked;
                 keys.insert(if job.is_branched { Key::Parts(member.colo) } else { Key::Part(host as Host) });
             }
@@ -123,10 +128,9 @@ impl Lead {
         if matches!(job.kind, Kind::Simple { .. }) {
             return self.finish_simple(job, now);
         }
-        if matches!(job.kind, Kind::Full { limit: Some(_) })
-            && self.pool.as_ref().and_then(|pool| pool.value()).is_none()
+        if matches!(job.kind, Kind::Full { limit: Some(_) }) && !self.pool.as_ref().is_some_and(Held::is_own)
         {
-            // What of the limit is not delivered stands there.
+            // What each host was granted stands there, and what of the limit is not delivered.
             return Vec::new();
         }
         let verdicts = self.verdicts(job, self.settings.late, now);
@@ -199,12 +203,13 @@ impl Lead {
             let phase = if outcome.tally.captured.packets > 0 { Phase::Success } else { Phase::Failed };
             return self.write(Job { phase, ..job.clone() });
         }
-        let Some(samples) = self.samples(job).filter(|_| now.mono >= self.publish_at) else {
-            return Vec::new();
-        };
-        if std::mem::replace(&mut self.is_publishing, true) {
+        if self.is_publishing || now.mono < self.publish_at {
             return Vec::new();
         }
+        let Some(samples) = self.samples(job) else {
+            return self.without_samples(job, outcome, now);
+        };
+        self.is_publishing = true;
         vec![Effect::Publish(Box::new(outcome.clone()), samples)]
     }
 }

@@ -49,8 +49,10 @@ pub enum Input {
     Heard(Host, bool),
     /// The outcome is published.
     Published,
-    /// It could not be.
+    /// It could not be, or nobody can say whether it is.
     NotPublished,
+    /// What [`Effect::Find`] asks for is not there.
+    NotFound,
 }
 
 /// What is to be done.
@@ -65,6 +67,9 @@ pub enum Effect {
     /// the outcome alone. Answered by [`Input::Published`] or
     /// [`Input::NotPublished`].
     Publish(Box<Outcome>, Vec<(Host, Vec<Packet>)>),
+    /// Look whether the file of a simple capture is there: its packets are known to nobody any more. If it is, make the manifest as
+    /// above. Answered by [`Input::Published`], [`Input::NotFound`] or [`Input::NotPublished`].
+    Find(Box<Outcome>),
 }
 
 /// The lead of one capture, in one epoch.
@@ -98,6 +103,9 @@ pub struct Lead {
     is_publishing: bool,
     publish_at: Duration,
     is_published: bool,
+    /// Since when samples are missing that were drawn, and when the file was last looked for and not there.
+    missing_since: Option<Duration>,
+    not_found_at: Option<Duration>,
 }
 
 impl Lead {
@@ -126,6 +134,8 @@ impl Lead {
             is_publishing: false,
             publish_at: Duration::ZERO,
             is_published: false,
+            missing_since: None,
+            not_found_at: None,
         }
     }
 
@@ -204,13 +214,19 @@ impl Lead {
             Input::Told(holder, report) => self.desk.told(holder, report, now),
             Input::Heard(host, has_part) => self.heard(host, has_part, now),
             Input::Published => self.is_published = true,
-            Input::NotPublished => {
-                (self.is_publishing, self.publish_at) = (false, now.mono + 5 * backoff);
+            Input::NotPublished => self.publish_later(now),
+            Input::NotFound => {
+                self.not_found_at = Some(now.mono);
+                self.publish_later(now);
             }
             Input::Stored(Key::Chunk(host, chunk), answer) => self.fetched(host, chunk, answer, now),
             Input::Stored(key @ (Key::Part(_) | Key::Parts(_)), answer) => self.looked(key, answer, now),
             Input::Tick | Input::Stored(..) => {}
         }
+    }
+
+    fn publish_later(&mut self, now: Now) {
+        (self.is_publishing, self.publish_at) = (false, now.mono + 5 * self.settings.backoff);
     }
 
     fn heard(&mut self, host: Host, has_part: bool, now: Now) {
@@ -263,7 +279,7 @@ impl Lead {
             return;
         }
         let host = part.host;
-        if !part.is_possible() {
+        if self.job.value().is_some_and(|job| !part.is_possible_in(job.kind)) {
             self.impossible.insert(host);
             part = Part { stage: Stage::Failed, tally: Tally::default(), counts: None, sample: None, ..part };
         }
@@ -278,7 +294,7 @@ impl Lead {
         (!self.impossible.contains(&part.host) && self.is_granted(part)).then_some(part.tally.captured)
     }
 
-    /// Whether a host can have captured so much: what it was not granted, or its data center, it has not.
+    /// Whether a host can have captured so much: what it or its data center was not granted, or gave back, it has not.
     fn is_granted(&self, part: &Part) -> bool {
         let Some(job) = self.job.value().filter(|job| matches!(job.kind, Kind::Full { limit: Some(_) }))
         else {
@@ -288,7 +304,7 @@ impl Lead {
         let pool = self.pool.as_ref().and_then(Held::value);
         let share = pool.and_then(|pool| pool.holders.get(holder as usize));
         let is_lost = pool.is_some_and(|pool| pool.reached == Some(Reached::Forgotten));
-        is_lost || share.is_none_or(|share| part.tally.captured.fits(share.granted))
+        is_lost || share.is_none_or(|share| part.tally.captured.fits(share.outstanding()))
     }
 
     /// The last report on a share: counts are final, of the host or of all hosts of a data center that holds it as one.
@@ -370,7 +386,6 @@ impl Lead {
             self.pool = Some(Held::new(self.epoch));
             let settings = if job.is_branched { self.settings.for_branches() } else { self.settings };
             self.desk = Desk::new(weights.len(), self.epoch, settings);
-            (0..job.hosts().len() as Host).for_each(|host| self.end_share(host, now));
         }
         let Some(pool) = &mut self.pool else { return Vec::new() };
         if let Some(read) = pool.poll(now) {
@@ -385,6 +400,10 @@ impl Lead {
                 if job.has_pool { Pool::lost(limit, weights.len()) } else { Pool::dealt(limit, &weights, 4) };
             return vec![Effect::Store(Key::Pool, any(pool.write(dealt)))];
         };
+        if !pool.is_own() && job.outcome.is_none() {
+            // What was read may be old. Nothing is decided by it before it is written, which is refused if it is.
+            return vec![Effect::Store(Key::Pool, any(pool.write(durable)))];
+        }
         let is_due = now.mono >= self.turned + self.settings.batch;
         if !is_due || job.outcome.is_some() || (self.desk.is_idle() && durable.reached.is_none()) {
             return Vec::new();
@@ -403,11 +422,15 @@ impl Lead {
 
     fn pool_answered(&mut self, answer: Answer<Pool>, now: Now) {
         let Some(pool) = &mut self.pool else { return };
-        let before = pool.value().cloned();
+        let (before, was_own) = (pool.value().cloned(), pool.is_own());
         if pool.answered(answer, now, self.settings.backoff)
             && let Some(durable) = pool.value()
         {
             self.desk.changed(before.as_ref(), durable);
+            if !was_own && pool.is_own() {
+                // Counts that came before are held against what is surely granted.
+                (0..self.parts.len() as Host).for_each(|host| self.end_share(host, now));
+            }
         }
     }
 }

@@ -190,6 +190,25 @@ impl Lead {
         self.conclude(job, &verdicts, outcome)
     }
 
+    /// An earlier lead decided by samples that this one has not: they were not told to it, or they are lost since. Then the file is
+    /// there already, or nobody can make it any more and the capture has failed.
+    pub(super) fn without_samples(&mut self, job: &Job, outcome: &Outcome, now: Now) -> Vec<Effect> {
+        let since = *self.missing_since.get_or_insert(now.mono);
+        let Some(quotas) = &job.quotas else { return Vec::new() };
+        let is_missing =
+            |host: &usize| quotas.of[*host].is_some_and(|of| of > 0) && !self.gives(*host, quotas);
+        let missing = (0..quotas.of.len()).filter(is_missing).collect();
+        let reads = self.read(job, missing, now);
+        if !reads.is_empty() || now.mono < since + self.settings.late_simple {
+            return reads;
+        }
+        if self.not_found_at.is_some_and(|at| at >= since + self.settings.late_max) {
+            return self.write(Job { phase: Phase::Failed, ..job.clone() });
+        }
+        self.is_publishing = true;
+        vec![Effect::Find(Box::new(outcome.clone()))]
+    }
+
     /// The packets of the file, if they are all known to this lead. None yet otherwise.
     pub(super) fn samples(&self, job: &Job) -> Option<Vec<(Host, Vec<Packet>)>> {
         let Some(quotas) = &job.quotas else { return Some(Vec::new()) };

@@ -25,6 +25,8 @@ struct Fleet {
     sent: Vec<(u32, Down)>,
     now: Duration,
     published: Option<Outcome>,
+    /// What a server that is behind answers to the next read of the limit's record.
+    old: Option<(Revision, Record)>,
 }
 
 fn at(sequence: u64) -> Revision {
@@ -52,6 +54,7 @@ impl Fleet {
             sent: Vec::new(),
             now: Duration::ZERO,
             published: None,
+            old: None,
         };
         fleet.store.insert(Key::Job, (at(1), job.into()));
         fleet
@@ -73,13 +76,16 @@ impl Fleet {
                     self.published = Some(*outcome);
                     self.step(Input::Published);
                 }
+                Effect::Find(_) if self.published.is_some() => self.step(Input::Published),
+                Effect::Find(_) => self.step(Input::NotFound),
                 Effect::Send(to, down) => self.sent.push((to, down)),
             }
         }
     }
 
     fn answer(&mut self, key: Key, op: Op<Record>) -> Answer<Record> {
-        let here = self.store.get(&key);
+        let old = self.old.take_if(|_| key == Key::Pool && op == Op::Read);
+        let here = old.as_ref().or(self.store.get(&key));
         let revision = here.map_or(at(0), |(revision, _)| *revision);
         let Op::Write { expected, value } = op else {
             return Answer::Read(revision, here.map(|(_, record)| record.clone()));
@@ -632,14 +638,23 @@ fn a_sample_in_chunks_counts_once_it_is_whole_and_each_packet_is_another() {
 }
 
 #[test]
-fn a_host_that_says_it_captured_more_than_it_was_granted_has_failed() {
-    let mut fleet = Fleet::full(&[0, 0]);
-    fleet.pass(1, &[0, 1]);
-    fleet.saw(part(1, Stage::Delivered, 900));
-    fleet.saw(part(0, Stage::Delivered, 7));
-    fleet.pass(5, &[0, 1]);
-    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
-    assert_eq!(fleet.published.unwrap().tally.captured.packets, 7);
+fn a_host_that_says_it_captured_more_than_it_was_granted_or_what_it_gave_back_has_failed() {
+    for (captured, returns) in [(900, false), (100, true)] {
+        let mut fleet = Fleet::full(&[0, 0]);
+        fleet.pass(1, &[0, 1]);
+        let granted = fleet.pool().holders[0].granted;
+        if returns {
+            // Once others ask, it is theirs.
+            fleet.step(Input::Told(1, Report { at: 9, granted, returned: granted, ..Report::default() }));
+            fleet.step(Input::Told(0, Report { at: 1, granted, wants: LIMIT, ..Report::default() }));
+            fleet.pass(1, &[0, 1]);
+        }
+        fleet.saw(part(1, Stage::Delivered, captured));
+        fleet.saw(part(0, Stage::Delivered, 7));
+        fleet.pass(5, &[0, 1]);
+        assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
+        assert_eq!(fleet.published.unwrap().tally.captured.packets, 7);
+    }
 }
 
 #[test]
@@ -652,9 +667,111 @@ fn a_host_that_lives_and_never_says_what_came_of_its_files_is_not_waited_for_for
     fleet.pass(WINDOW.as_secs() + 290, &[0, 1]);
     assert!(fleet.published.is_none(), "deliveries take their time");
     fleet.pass(20, &[0, 1]);
-    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered), Some(Verdict::Failed)]);
+    assert_eq!(
+        fleet.verdicts(),
+        [Some(Verdict::Delivered), Some(Verdict::Lost)],
+        "nobody says that it failed"
+    );
     let outcome = fleet.published.unwrap();
     assert_eq!(outcome.limit.unwrap().undelivered.packets, 5, "what it captured in vain is stated");
+}
+
+#[test]
+fn a_lead_decides_by_no_record_of_a_limit_that_it_has_only_read() {
+    let mut fleet = Fleet::full(&[0, 0]);
+    fleet.pass(1, &[0, 1]);
+    fleet.old = fleet.store.get(&Key::Pool).cloned();
+    let mut pool = fleet.pool();
+    pool.holders[1].granted = Amount::new(500, 500_000);
+    fleet.revision += 1;
+    fleet.store.insert(Key::Pool, (at(fleet.revision), pool.into()));
+    fleet.take_over(2, &[0, 0]);
+    fleet.saw(part(0, Stage::Delivered, 1));
+    fleet.saw(part(1, Stage::Delivered, 400));
+    fleet.pass(5, &[0, 1]);
+    assert_eq!(fleet.verdicts(), [Some(Verdict::Delivered); 2]);
+    assert!(fleet.old.is_none(), "no old record was read");
+}
+
+#[test]
+fn a_branch_answers_no_round_by_a_record_that_it_has_only_read() {
+    let now = |ms| Now { mono: Duration::from_millis(ms), wall: Duration::ZERO };
+    let granted = Amount::new(100, 100_000);
+    // Everything is given back already: there is nothing to change.
+    let mut pool = Pool { given_back: granted, ..Pool::dealt(granted, &[1], 1) };
+    pool.holders[0].returned = granted;
+    let mut branch = Branch::new(0, vec![0], true, 2, Settings::default());
+    branch.stored(Key::Shares(0), Answer::Read(at(1), Some(pool.into())), now(1));
+    branch.from_above(Down::Recall { round: 7, is_hard: true, granted }, now(2));
+    let report =
+        Report { at: 1, granted, returned: granted, recalled: first_number(2) + 1, ..Report::default() };
+    branch.told(0, Up::Share(report), now(3));
+    let outputs = branch.tick(now(100));
+    let is_write = |output: &Output| matches!(output, Output::Store(Key::Shares(0), Op::Write { .. }));
+    assert!(outputs.iter().any(is_write), "{outputs:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Up(_))), "{outputs:?}");
+    branch.stored(Key::Shares(0), Answer::Wrote(at(2)), now(110));
+    let outputs = branch.tick(now(200));
+    let answer = |output: &Output| matches!(output, Output::Up(report) if report.recalled == 7);
+    assert!(outputs.iter().any(answer), "{outputs:?}");
+}
+
+#[test]
+fn a_host_of_a_simple_capture_that_others_are_waited_for_with_has_not_failed() {
+    let kind = Kind::Simple { packets: 2, one_in: 1 };
+    let settings = Settings { delivery: WINDOW, ..Settings::default() };
+    let mut fleet = Fleet::new(kind, &[0, 0], settings);
+    fleet.pass(1, &[0, 1]);
+    fleet.saw(simple(0, 5));
+    fleet.pass(60, &[0, 1]);
+    fleet.saw(simple(1, 0));
+    fleet.pass(1, &[0, 1]);
+    let quotas = fleet.job().quotas.expect("one host has counted late");
+    assert_eq!(quotas.of, [Some(2), Some(0)]);
+}
+
+#[test]
+fn a_host_that_has_counted_and_gives_no_counts_does_not_hold_up_a_simple_capture() {
+    for stage in [Stage::Counted, Stage::Delivered] {
+        let mut fleet = Fleet::new(Kind::Simple { packets: 2, one_in: 1 }, &[0, 0], Settings::default());
+        fleet.pass(1, &[0, 1]);
+        fleet.saw(simple(0, 5));
+        fleet.saw(part(1, stage, 5));
+        fleet.pass(30, &[0, 1]);
+        assert_eq!(fleet.verdicts(), [None, Some(Verdict::Failed)]);
+        assert_eq!(fleet.job().quotas.unwrap().of, [Some(2), None]);
+    }
+}
+
+#[test]
+fn a_file_whose_packets_are_lost_is_looked_for_and_is_not_waited_for_for_ever() {
+    let colos = [0, 0];
+    let packets: Vec<_> = (0..2).map(|sequence| Packet { stream: 0, sequence }).collect();
+    for (is_known, is_there, phase) in
+        [(true, false, Phase::Success), (false, true, Phase::Success), (false, false, Phase::Failed)]
+    {
+        let mut fleet = Fleet::new(Kind::Simple { packets: 2, one_in: 1 }, &colos, Settings::default());
+        fleet.pass(1, &[0, 1]);
+        fleet.saw(simple(0, 5));
+        fleet.saw(simple(1, 0));
+        fleet.pass(1, &[0, 1]);
+        let gives = Part { version: first_number(1) + 9, sample: given(1, packets.clone()), ..simple(0, 5) };
+        fleet.saw(gives.clone());
+        fleet.pass(1, &[0, 1]);
+        // The lead published, and its successor does not hear of it.
+        let job = Job { phase: Phase::ConversionRunning, ..fleet.job() };
+        fleet.store.insert(Key::Job, (at(fleet.revision), job.into()));
+        if is_known {
+            fleet.store.insert(Key::Part(0), (at(1), gives.into()));
+        }
+        fleet.published = fleet.published.filter(|_| is_there);
+        fleet.take_over(2, &colos);
+        fleet.pass(30, &[0, 1]);
+        assert_eq!(fleet.job().phase.is_end(), is_known || is_there, "it may be there a little later");
+        fleet.pass(120, &[0, 1]);
+        assert_eq!(fleet.job().phase, phase);
+        assert_eq!(fleet.published.is_some(), phase == Phase::Success);
+    }
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub struct Holding {
     turned: Option<Duration>,
     refused: Option<u32>,
     recalled: u64,
+    /// Times that the budget is to be lowered and is not yet, and the last round that was answered meanwhile.
+    lowering: u32,
+    lowered: u64,
     at: u64,
     sent: Option<(Duration, bool)>,
     /// A report is due whatever is held: a recall is to be answered.
@@ -70,6 +73,8 @@ impl Holding {
             turned: None,
             refused: None,
             recalled: 0,
+            lowering: 0,
+            lowered: 0,
             at: first_number(boot),
             sent: None,
             is_due: false,
@@ -157,15 +162,21 @@ impl Holding {
         // What is not limited is not asked for again, so it stays.
         let of = |keep: u64, limit: u64| if limit == UNLIMITED { UNLIMITED } else { keep };
         let keep = Amount::new(of(keep.packets, self.limit.packets), of(keep.bytes, self.limit.bytes));
+        self.lowering = self.lowering.saturating_add(1);
         Reclaim { round, keep }
     }
 
-    /// The budget was lowered by this, with these counts afterwards.
+    /// The budget was lowered by this, with these counts afterwards. A round is answered once nothing is being lowered any more: a
+    /// recall that came twice finds nothing left, and its answer may overtake the one that says what was taken.
     pub fn reclaimed(&mut self, round: u64, taken: Amount, used: Amount) {
         self.returned = self.returned.plus(taken);
         self.used = self.used.max(used);
-        self.recalled = self.recalled.max(round);
-        self.is_due = true;
+        self.lowered = self.lowered.max(round);
+        self.lowering = self.lowering.saturating_sub(1);
+        if self.lowering == 0 {
+            self.recalled = self.recalled.max(self.lowered);
+            self.is_due = true;
+        }
     }
 
     /// Nothing is captured any more; this much is in the files.

@@ -432,6 +432,21 @@ fn an_old_recall_takes_nothing_back() {
 }
 
 #[test]
+fn a_recall_that_comes_twice_is_answered_once_all_that_it_took_is_told() {
+    let limit = Amount::limit(Some(1000), None);
+    let now = Now { mono: Duration::from_secs(1), wall: Duration::ZERO };
+    let mut holding = Holding::new(Amount::new(100, 0), limit, 1, Settings::default());
+    let (first, second) = (holding.recall(5, true), holding.recall(5, true));
+    // The second found nothing left, and is answered first.
+    holding.reclaimed(second.round, Amount::NONE, Amount::NONE);
+    let early = holding.report(now).map_or(0, |report| report.recalled);
+    assert_eq!(early, 0, "the round is taken for answered, and a return is under way");
+    holding.reclaimed(first.round, Amount::new(100, 0), Amount::NONE);
+    let report = holding.report(now).unwrap();
+    assert_eq!((report.recalled, report.returned.packets), (5, 100));
+}
+
+#[test]
 fn who_asks_first_leaves_as_much_to_each_other_host() {
     let limit = Amount::limit(Some(80_000), None);
     let pool = Pool::dealt(limit, &[1; 8], 4);

@@ -7,7 +7,7 @@ use super::network::Place;
 use super::plan::{Plan, Time};
 use super::store::{Store, Stream};
 use crate::fleet::member::Ended;
-use crate::fleet::record::{Claim, Job, Key, Member, Outcome, Part, Parts, Record, Verdict};
+use crate::fleet::record::{Claim, Job, Key, Member, Outcome, Part, Parts, Phase, Record, Verdict};
 use crate::fleet::sample::{Packet, cap, common_level};
 use crate::fleet::shares::{Amount, Pool, Reached};
 use crate::fleet::{Epoch, Host, Kind};
@@ -327,8 +327,13 @@ impl Check {
         hosts: &[SimHost],
         pool: Option<&Record>,
     ) -> Result<(), String> {
-        let Some((outcome, _)) = self.published.clone() else {
-            return Err("nothing was published".to_owned());
+        // Where packets are lost that were drawn, nobody can make the file any more.
+        let is_lost = plan.loses(Stream::Parts) || !plan.forged.is_empty();
+        let is_failed = is_lost && job.phase == Phase::Failed && matches!(plan.kind, Kind::Simple { .. });
+        let outcome = match (self.published.clone(), &job.outcome) {
+            (Some((outcome, _)), _) => outcome,
+            (None, Some(outcome)) if is_failed => outcome.clone(),
+            _ => return Err("nothing was published".to_owned()),
         };
         self.named(plan, job, &outcome, hosts);
         self.sums(plan, job, &outcome, hosts);
@@ -357,7 +362,10 @@ impl Check {
                 Some(Verdict::Refused) => truth.has_refused,
                 Some(Verdict::Failed) => plan.ails.iter().any(|(.., ailing)| *ailing == host as Host),
                 Some(Verdict::Missing | Verdict::Lost) => {
-                    let over = super::plan::ACCEPTED + plan.window;
+                    // A limit ends a capture before its window does, and who is silent is waited for so long and no longer.
+                    let late = plan.settings.late.as_micros() as Time;
+                    let named_at = self.over_at.map_or(Time::MAX, |closed| closed + late);
+                    let over = named_at.min(super::plan::ACCEPTED + plan.window);
                     let is_unheard = truth.seen_at.is_none_or(|at| at + ANSWER > over);
                     self.faulty.contains(&(host as Host)) || plan.stop_at.is_some() || is_unheard
                 }

@@ -113,9 +113,13 @@ fn many(first: u64, runs: u64) {
 }
 
 /// Seeds that a fault once failed: a data center whose speaker changed or could not reach the store, a new lead that had not been told
-/// of a part, a stream of parts that was lost after a draw, and shares that were lost. The unit tests show each cause alone.
-const ONCE_WRONG: [u64; 14] =
-    [3738, 23_053, 18_396, 24_433, 22_942, 25_372, 14_935, 42, 64, 79, 526, 540, 786, 1032];
+/// of a part, a stream of parts that was lost after a draw, shares that were lost, a recall that came twice and whose answers overtook
+/// each other, an old record of a limit, a host that says it has counted and gives no counts or that captured what it gave back, and a
+/// sample that was lost after the file was made. The unit tests show each cause alone.
+const ONCE_WRONG: [u64; 28] = [
+    3738, 23_053, 18_396, 24_433, 22_942, 25_372, 14_935, 42, 64, 79, 526, 540, 786, 1032, 4886, 29_702,
+    1_052_864, 111_867, 40_152, 9780, 16_030, 47_744, 48_162, 28_234, 40_964, 61_548, 1_049_647, 1_051_421,
+];
 
 #[test]
 #[cfg_attr(miri, ignore)]

@@ -115,6 +115,10 @@ impl World {
                 self.tell_branch(from, holder, &Message::Branch(down));
             }
             lead::Effect::Send(holder, down) => self.send(from, Place::Host(holder), Message::Down(down)),
+            lead::Effect::Find(_) if self.published_at.is_some() => {
+                self.after(10 * MS, Event::Published(api, epoch));
+            }
+            lead::Effect::Find(_) => self.lead(api, lead::Input::NotFound),
             lead::Effect::Publish(outcome, samples) => self.publish(api, epoch, *outcome, samples),
         }
     }
