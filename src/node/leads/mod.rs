@@ -65,6 +65,8 @@ enum Event {
     Stored(CaptureId, Epoch, Key, Answer<Vec<u8>>, Option<Vec<u8>>),
     Parts(CaptureId, Epoch, Vec<Entry>),
     Published(CaptureId, Epoch, Result<Published, String>),
+    /// The file of a simple capture whose packets are lost is not there.
+    NotFound(CaptureId, Epoch),
     Closed(CaptureId, bool),
     Jobs(Vec<Entry>),
 }
@@ -306,6 +308,20 @@ impl Leads {
                     Event::Published(id, epoch, published)
                 });
             }
+            Effect::Find(outcome) => {
+                let issue = leading.issue(&self.config.fleet, *outcome, Vec::new());
+                let (bus, key, id) = (Arc::clone(&self.bus), Arc::clone(&self.config.key), id.clone());
+                self.spawn(async move {
+                    let found = match issue {
+                        Some(issue) => publish::find(bus, key, issue).await,
+                        None => Err("the capture's record is not here yet".to_owned()),
+                    };
+                    match found.transpose() {
+                        Some(published) => Event::Published(id, epoch, published),
+                        None => Event::NotFound(id, epoch),
+                    }
+                });
+            }
         }
     }
 
@@ -362,6 +378,11 @@ impl Leads {
                     }
                 };
                 self.step(&id, input);
+            }
+            Event::NotFound(id, epoch) => {
+                if self.leading.get(&id).is_some_and(|leading| leading.epoch == epoch) {
+                    self.step(&id, Input::NotFound);
+                }
             }
             Event::Closed(id, true) => {
                 self.open.remove(&id);

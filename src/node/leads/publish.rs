@@ -17,7 +17,7 @@ use crate::limits::SIMPLE_SNAPLEN;
 use crate::matcher::FilterV1;
 use crate::node::keys::Names as _;
 use crate::node::wire::{ETHERNET, Facts, Frame, JobRecord};
-use crate::pcap::Writer;
+use crate::pcap::{ReadError, Reader, Writer};
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -299,6 +299,33 @@ pub(super) async fn publish(
     let _is_own = bus.keep(&signature_name(&part), signature).await.map_err(|away| away.to_string())?;
     let delivered = if issue.is_simple() { ObjectSums::of(&objects) } else { delivered };
     Ok(Published { objects, ledger, delivered, early: issue.early() })
+}
+
+/// Publishes what is left to be where an earlier lead made the file, whose packets nobody has any more; none where there is no file.
+pub(super) async fn find(
+    bus: Arc<dyn Bus>,
+    key: Arc<SigningKey>,
+    mut issue: Issue,
+) -> Result<Option<Published>, String> {
+    let name = object_name(&PartId::alone(issue.id()), 0, Default::default());
+    let Some(bytes) = bus.kept(&name).await.map_err(|away| away.to_string())? else { return Ok(None) };
+    issue.chosen = chosen(&bytes).map_err(|error| format!("{name} cannot be read: {error}"))?;
+    publish(bus, key, issue).await.map(Some)
+}
+
+/// The packets of a file as they stand there: whose each is, only its place says.
+fn chosen(file: &[u8]) -> Result<Chosen, ReadError> {
+    let mut reader = Reader::new(file)?;
+    let mut chosen = Chosen::new();
+    while let Some(record) = reader.next_record()? {
+        let packet = Packet { stream: 0, sequence: chosen.len() as u64 };
+        chosen.push((
+            0,
+            packet,
+            Frame { ns: record.ns, wire_len: record.wire_len, data: record.data.to_vec() },
+        ));
+    }
+    Ok(chosen)
 }
 
 async fn keep(bus: &dyn Bus, name: &str, bytes: Vec<u8>) -> Result<(), String> {
