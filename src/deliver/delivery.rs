@@ -170,6 +170,7 @@ impl Delivery {
                 }
             }
             if made_way {
+                tracing::info!(capture = %self.part.capture, "others wait for their turn: this delivery goes on in its next one");
                 continue;
             }
             if let Some(outcome) = self.retry.pause(&mut attempts, error).await {

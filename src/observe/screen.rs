@@ -137,8 +137,9 @@ fn host(
         json!({"port": port, "queue": n, "worker": worker_of(s, n), "rx": q.rx, "rx_bytes": q.rx_bytes,
             "matched": q.matched, "unmatched": q.unmatched})
     };
-    let disk = |disk: &DiskView| {
-        json!({"dir": disk.dir, "used": disk.used, "held": disk.held, "max": disk.max, "free": disk.free,
+    // By its number: no answer of the API tells where on the host something is.
+    let disk = |(number, disk): (usize, &DiskView)| {
+        json!({"number": number, "used": disk.used, "held": disk.held, "max": disk.max, "free": disk.free,
             "failures": disk.failures})
     };
     // That of the directory that has least.
@@ -154,7 +155,7 @@ fn host(
             "alarm": s.engine.as_ref().is_some_and(|engine| engine.spool_alarm),
             "alarms": s.engine.as_ref().map_or(0, |engine| engine.spool_alarms),
             "high_water_percent": sources.high_water_percent, "disk_free": disk_free,
-            "dirs": s.disks.iter().map(disk).collect::<Vec<_>>()},
+            "dirs": s.disks.iter().enumerate().map(disk).collect::<Vec<_>>()},
         "upload": upload(s),
         "captures": captures(s),
         "api": {"connections": connections_open(), "connections_max": sources.connections_max, "streams": streams},

@@ -34,6 +34,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Setup {
     pub device: String,
     pub queues: u16,
+    /// Frames a second that the port gives at most; as many as it has if 0.
+    pub pace_pps: u64,
     pub blocks_bytes: &'static str,
     pub spool_bytes_max: &'static str,
     /// More of `[spool]`.
@@ -90,6 +92,7 @@ impl Setup {
         Self {
             device,
             queues: files.len().try_into().unwrap(),
+            pace_pps: 0,
             blocks_bytes: "64MiB",
             spool_bytes_max: "1GiB",
             spool: "",
@@ -142,6 +145,7 @@ eal = ["--no-pci", "--in-memory", "--no-huge", "-m", "256"]
 [[port]]
 device = "{device}"
 queues = {queues}
+pace_pps = {pace_pps}
 [cores]
 workers = [{worker}]
 writers = [{writer}]
@@ -158,6 +162,7 @@ pool_bytes = "{pool_bytes}"
 "#,
             device = self.device,
             queues = self.queues,
+            pace_pps = self.pace_pps,
             blocks_bytes = self.blocks_bytes,
             dirs = match &self.second_spool {
                 Some(second) => format!("dirs = [{spool:?}, {:?}]", dir.join(second)),

@@ -24,6 +24,8 @@ fn host(disks: &[Disk; 2], spool_bytes_max: &'static str) -> Trawl {
         second_spool: Some(disks[1].spool()),
         spool_bytes_max,
         segment_bytes: "4MiB",
+        // So that deliveries keep up on a machine that has other work too.
+        pace_pps: 100_000,
         write: "direct",
         spool: "rotate_seconds = 1",
         // A delivery soon knows that a disk is gone.

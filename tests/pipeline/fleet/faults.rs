@@ -113,7 +113,7 @@ async fn an_answer_to_a_create_that_gets_lost_makes_one_capture_and_no_refusal()
         let front = trawl::node::Front::new(config, bus.clone());
         bus.faults(|faults| faults.fates = [fate].into());
         let before = fleet.front(1).list(account()).await.unwrap().len();
-        let job = front.create(fleet.full(0.5, None)).await.unwrap();
+        let job = front.create(fleet.full(3.0, None)).await.unwrap();
         assert_eq!(fleet.end(1, &job.id).await.status, Status::Success, "{fate:?}");
         assert_eq!(fleet.front(1).list(account()).await.unwrap().len(), before + 1, "{fate:?}");
     }
