@@ -36,7 +36,8 @@ pub(super) struct Leading {
     assignments: HashMap<u32, (Revision, Wire<Told>)>,
     pool: Option<(Revision, Wire<Pool>)>,
     /// What hosts say of their parts, by place.
-    facts: BTreeMap<u32, Facts>,
+    /// With the version of the part: an old read says nothing new.
+    facts: BTreeMap<u32, (u64, Facts)>,
     frames: BTreeMap<(u32, Packet), Frame>,
     published: Option<Published>,
     /// When its records were last looked through.
@@ -114,13 +115,17 @@ impl Leading {
             Key::Assignment(colo) => {
                 let told = serde_json::from_slice::<SignedRecord>(json).ok()?.unverified()?;
                 let assignment = told.value().assignment.clone();
-                self.assignments.insert(colo, (revision, told));
+                if self.assignments.get(&colo).is_none_or(|(known, _)| *known <= revision) {
+                    self.assignments.insert(colo, (revision, told));
+                }
                 Some(assignment.into())
             }
             Key::Pool => {
                 let wire = Wire::<Pool>::read(json).ok()?;
                 let pool = wire.value().clone();
-                self.pool = Some((revision, wire));
+                if self.pool.as_ref().is_none_or(|(known, _)| *known <= revision) {
+                    self.pool = Some((revision, wire));
+                }
                 Some(pool.into())
             }
             Key::Part(host) => {
@@ -132,7 +137,10 @@ impl Leading {
                         None => of.part.sample = None,
                     }
                 }
-                self.facts.insert(host, of.facts);
+                let version = of.part.version;
+                if of.part.host == host && self.facts.get(&host).is_none_or(|(known, _)| *known <= version) {
+                    self.facts.insert(host, (version, of.facts));
+                }
                 Some(of.part.into())
             }
             Key::Chunk(host, _) => {
@@ -217,7 +225,8 @@ impl Leading {
                 chosen.push((host, packet, self.frames.get(&(host, packet))?.clone()));
             }
         }
-        Some(Issue { fleet: fleet.to_owned(), record, outcome, chosen, facts: self.facts.clone() })
+        let facts = self.facts.iter().map(|(host, (_, facts))| (*host, facts.clone())).collect();
+        Some(Issue { fleet: fleet.to_owned(), record, outcome, chosen, facts })
     }
 
     pub fn published(&mut self, published: Published) {
