@@ -80,7 +80,7 @@ async fn a_stop_at_another_node_ends_a_capture_and_its_account_may_start_the_nex
     fleet.until(1, &job.id, |job| job.ledger.captured > 100).await;
     let progress = fleet.front(1).progress_with(account(), job.id.clone(), ObjectRange::ALL).await.unwrap();
     assert!(progress.seconds_left > 3000.0 && progress.warnings.is_empty(), "{progress:?}");
-    let busy = fleet.front(1).create(fleet.full(1.0, None)).await.unwrap_err();
+    let busy = fleet.front(1).create(fleet.full(3.0, None)).await.unwrap_err();
     assert_eq!(busy, Refusal::FullCaptureActive(job.id.clone()));
     fleet.front(1).stop(account(), job.id.clone()).await.unwrap();
     fleet.front(0).stop(account(), job.id.clone()).await.unwrap();
@@ -119,7 +119,7 @@ async fn of_creates_at_all_nodes_at_once_an_account_gets_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_is_meant_by_its_data_center_and_one_that_there_is_not_is_refused_by_name() {
     let fleet = Fleet::start([100; 4]).await;
-    let request = fleet.full(1.0, None);
+    let request = fleet.full(3.0, None);
     let elsewhere = trawl::job::Request { colo: Some("fra".to_owned()), ..request.clone() };
     let refused = fleet.front(0).create(elsewhere).await.unwrap_err();
     let there = "tst01, tst02".to_owned();
@@ -136,7 +136,7 @@ async fn a_host_is_meant_by_its_data_center_and_one_that_there_is_not_is_refused
 #[tokio::test(flavor = "multi_thread")]
 async fn an_assignment_without_the_signature_of_a_known_key_is_not_captured() {
     let fleet = Fleet::start([100; 4]).await;
-    let job = fleet.front(0).create(fleet.full(1.0, None)).await.unwrap();
+    let job = fleet.front(0).create(fleet.full(3.0, None)).await.unwrap();
     fleet.end(0, &job.id).await;
     let bus = &fleet.api(0).bus;
     let entries = bus.list(Table::Assignments, "tst01").await.unwrap();

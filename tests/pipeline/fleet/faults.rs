@@ -84,12 +84,12 @@ async fn hosts_go_on_without_the_bus_and_say_so_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_the_bus_says_that_it_knows_nothing() {
     let fleet = Fleet::start([50; 4]).await;
-    let job = fleet.front(0).create(fleet.full(1.0, None)).await.unwrap();
+    let job = fleet.front(0).create(fleet.full(3.0, None)).await.unwrap();
     fleet.end(0, &job.id).await;
     let (front, bus) = (fleet.front(0), &fleet.api(0).bus);
     bus.faults(|faults| faults.is_away = true);
     let refused = |refusal: Refusal| assert!(matches!(refusal, Refusal::FleetAway(_)), "{refusal}");
-    refused(front.create(fleet.full(1.0, None)).await.unwrap_err());
+    refused(front.create(fleet.full(3.0, None)).await.unwrap_err());
     refused(front.list(account()).await.unwrap_err());
     refused(front.get(account(), job.id.clone()).await.unwrap_err());
     refused(front.stop(account(), job.id.clone()).await.unwrap_err());
