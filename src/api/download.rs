@@ -17,8 +17,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use std::io::{self, SeekFrom};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -154,11 +154,7 @@ fn unreadable(error: &io::Error) -> Failure {
 /// bucket is what its owner makes of it, so that the store's mark of what is there now belongs to it.
 pub(super) fn etag(object: &ObjectInfo, mark: Option<&str>) -> String {
     let Some(mark) = mark else { return format!("\"{}\"", object.sha256) };
-    let now = Sha256::digest(mark).iter().take(8).fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = write!(text, "{byte:02x}");
-        text
-    });
+    let now = HEXLOWER.encode(&Sha256::digest(mark)[..8]);
     format!("\"{}-{now}\"", object.sha256)
 }
 

@@ -19,8 +19,8 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Digits of a credential's hash.
@@ -162,11 +162,7 @@ pub(super) fn asked(request: &Asked) -> Value {
 /// By which a credential is found in the config: the first digits of `token_sha256` or `key_sha256`.
 fn credential(proof: &Proof) -> String {
     let digits = &proof[64..64 + CREDENTIAL_BYTES];
-    digits.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(digits)
 }
 
 fn action(method: &Method, matched: Option<&MatchedPath>) -> Option<(&'static str, Does)> {

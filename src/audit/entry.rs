@@ -5,10 +5,10 @@
 use crate::chain::printable_json;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 
 /// Of one line. What is said about an action is left out of a longer one.
 pub(super) const LINE_BYTES_MAX: usize = 16 << 10;
@@ -172,9 +172,5 @@ pub(super) fn signature(about: Option<&Value>) -> Option<Vec<u8>> {
 
 /// SHA-256 of a line with its line feed.
 pub(super) fn hash(line: &[u8]) -> String {
-    Sha256::digest(line).iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(&Sha256::digest(line))
 }

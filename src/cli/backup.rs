@@ -7,9 +7,9 @@ use super::args::BackupArgs;
 use super::{Error, Outcome};
 use crate::config::Plan;
 use crate::store::{BackupError, Embedded, HiddenFile, StoreError, backup_socket};
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -98,11 +98,7 @@ fn receive(stream: UnixStream, target: &Path, socket: &Path) -> Result<(), Probl
         written.map_err(|source| BackupError::Write { path: target.to_owned(), source })?;
         left -= read as u64;
     }
-    let found = hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = write!(text, "{byte:02x}");
-        text
-    });
+    let found = HEXLOWER.encode(&hash.finalize());
     if found != expected {
         return Err(broken(io::Error::other("its bytes are not those that were sent")));
     }

@@ -9,6 +9,7 @@ use super::signals::Ending;
 use super::{Error, Outcome, naming, out};
 use crate::job::ObjectInfo;
 use crate::merge::is_standard_output;
+use data_encoding::HEXLOWER;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
@@ -139,11 +140,7 @@ async fn to_stdout(client: &Client, id: &str, expected: Option<&ObjectInfo>) -> 
 
 /// How so many bytes with that hash differ from what is expected.
 fn difference(expected: &ObjectInfo, bytes: u64, hash: Sha256) -> Option<String> {
-    let found = hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = std::fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
-        text
-    });
+    let found = HEXLOWER.encode(&hash.finalize());
     let is_same = (bytes, &found) == (expected.bytes, &expected.sha256);
     (!is_same).then(|| {
         format!(

@@ -19,9 +19,9 @@ use crate::job::{CaptureId, ObjectInfo, PartId};
 use crate::limits::ZSTD_LEVEL_DEFAULT;
 use crate::merge::{MergeInput, MergeOptions, Merged, is_standard_output, merge_inputs};
 use crate::pcap::ObjectFormat;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -200,11 +200,7 @@ impl<R: Read> Checked<R> {
     /// All bytes of the manifest have been read.
     fn check(&mut self) -> io::Result<()> {
         let found = std::mem::take(&mut self.hash).finalize();
-        let found = found.iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _never = write!(text, "{byte:02x}");
-            text
-        });
+        let found = HEXLOWER.encode(&found);
         if found != self.expected {
             return Err(Self::wrong(&format!("its SHA-256 is {found}, and {} is expected", self.expected)));
         }

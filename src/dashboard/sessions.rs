@@ -5,11 +5,11 @@
 //! of one that has fewer, and an account's none of an operator.
 
 use crate::job::AccountId;
+use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,11 +109,7 @@ impl Sessions {
     pub fn begin(&self, old: Option<&str>, grant: Grant, now: Instant) -> Result<String, Unrandom> {
         let mut bits = [0; 32];
         SystemRandom::new().fill(&mut bits).map_err(|_| Unrandom)?;
-        let id = bits.iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _never = write!(text, "{byte:02x}");
-            text
-        });
+        let id = HEXLOWER.encode(&bits);
         let mut entries = self.entries();
         entries.retain(|_, entry| self.bounds.keeps(entry, now));
         let mut held = old.and_then(|old| entries.remove(&key(old))).map_or(Vec::new(), |old| old.held);

@@ -13,6 +13,7 @@ use crate::pcap::ObjectFormat;
 use crate::spool::Segment;
 use crate::upload::{COUNTS, Checkpoint, ObjectStore, ObjectWriter, Pending, Running, UploadError};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::pin::Pin;
 use tokio::sync::mpsc::Receiver;
@@ -415,7 +416,7 @@ async fn adopt(
         hash.update(&bytes);
         read += bytes.len() as u64;
     }
-    let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = HEXLOWER.encode(&hash.finalize());
     if sha256 != summary.sha256 {
         return Err(exists());
     }

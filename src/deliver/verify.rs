@@ -15,6 +15,7 @@ use crate::pcap::{ReadError, Reader, Unpacked};
 use crate::stamp::{Anchors, Stamp, StampError, TOKEN_BYTES_MAX, check};
 use crate::upload::{ObjectStore, UploadError};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -555,7 +556,7 @@ fn differ<const N: usize>(
 }
 
 fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&digest.finalize())
 }
 
 /// Hash and size of what an object unpacks to, if that is asked for.

@@ -16,6 +16,7 @@ use crate::packet::Key;
 use crate::pcap::{Compression, Container, ObjectFormat, Reader};
 use crate::upload::{FileStore, ObjectStore};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -178,7 +179,7 @@ impl LookBack {
         job.ledger.dropped.limit = left_out;
         job.ledger.port.uncounted = self.uncounted;
         job.sample_one_in = Some(answer.one_in).filter(|n| *n > 1);
-        let sha256 = Sha256::digest(&answer.pcap).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = HEXLOWER.encode(&Sha256::digest(&answer.pcap));
         job.objects = vec![ObjectInfo {
             name: object_name(&job.part(), 0, ObjectFormat::default()),
             bytes: answer.pcap.len() as u64,

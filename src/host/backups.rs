@@ -10,8 +10,8 @@
 use super::audit;
 use crate::audit::{Audit, Outcome};
 use crate::store::{Embedded, backup_socket};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -84,11 +84,7 @@ fn copy(jobs: &Embedded, store: &Path) -> Result<(File, u64, String), String> {
         bytes += read as u64;
     }
     file.rewind().map_err(failed)?;
-    let hash = hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = write!(text, "{byte:02x}");
-        text
-    });
+    let hash = HEXLOWER.encode(&hash.finalize());
     Ok((file, bytes, hash))
 }
 

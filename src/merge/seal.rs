@@ -9,8 +9,8 @@ use super::compress::compressor;
 use super::{MergeError, Output, Summary};
 use crate::pcap::{Compression, Content, ObjectFormat};
 use crossbeam::channel::Receiver;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use tokio::sync::mpsc::Sender;
 use zstd::bulk::Compressor;
 
@@ -80,9 +80,5 @@ impl Packing {
 }
 
 fn hex(hash: &mut Sha256) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in hash.finalize_reset() {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-    }
-    text
+    HEXLOWER.encode(&hash.finalize_reset())
 }

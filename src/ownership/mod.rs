@@ -12,6 +12,7 @@ mod reading;
 mod vault;
 
 use challenges::Challenges;
+use data_encoding::HEXLOWER;
 pub use keys::BucketKeys;
 pub(crate) use looked::LookedAt;
 use proofs::CHALLENGE_BYTES_MAX;
@@ -29,7 +30,6 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
@@ -405,11 +405,7 @@ impl Ownership {
 fn random_challenge() -> Result<String, OwnershipError> {
     let mut bits = [0; 32];
     SystemRandom::new().fill(&mut bits).map_err(|_| OwnershipError::Random)?;
-    Ok(bits.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(HEXLOWER.encode(&bits))
 }
 
 /// Each part before its length, so that no two lists of parts are one sequence of bytes.

@@ -16,13 +16,13 @@ use cms::cert::x509::Certificate;
 use cms::cert::x509::attr::Attributes;
 use cms::cert::x509::ext::pkix::SubjectKeyIdentifier;
 use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
+use data_encoding::HEXLOWER;
 use der::asn1::{ObjectIdentifier, OctetString};
 use der::{Any, Decode as _, Encode as _, Tag, Tagged as _};
 use jiff::Timestamp;
 use ring::digest::{self, digest};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorithms};
@@ -165,7 +165,7 @@ pub fn check(
     }
     let time = time(&info.time)?;
     let signer = signature(&signed, content.as_bytes(), time, anchors)?;
-    Ok(Stamp { time, accuracy: accuracy(&info), serial: hex(info.serial.as_bytes()), signer })
+    Ok(Stamp { time, accuracy: accuracy(&info), serial: HEXLOWER.encode(info.serial.as_bytes()), signer })
 }
 
 fn imprint(imprint: &Imprint, bytes: &[u8]) -> Result<(), StampError> {
@@ -345,12 +345,4 @@ fn ways(signer: &SignerInfo) -> Vec<&'static dyn SignatureVerificationAlgorithm>
         "1.3.101.112" => vec![ED25519],
         _ => Vec::new(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -43,6 +43,16 @@ fn numbered_frames(trawl: &Trawl) -> Value {
     trawl.request(json!({"protocol": 17, "destination_port": PORT}))
 }
 
+/// A host that was killed while a capture had segments on both disks and some of its objects were delivered.
+fn killed(disks: &[Disk; 2]) -> (Trawl, String) {
+    let mut trawl = host(disks, "400MiB");
+    let id = trawl.create(&numbered_frames(&trawl));
+    until_dealt(&trawl, &id);
+    trawl.until(&id, SOON, |progress| progress.objects.len() > 1);
+    trawl.kill();
+    (trawl, id)
+}
+
 fn of_queue(frames: &BTreeSet<Seen>, queue: u8) -> BTreeSet<Seen> {
     frames.iter().filter(|seen| seen.queue == queue).copied().collect()
 }
@@ -186,11 +196,7 @@ fn a_full_disk_costs_a_capture_its_queue_and_the_other_one_goes_on() {
 #[test]
 fn a_start_without_one_of_the_disks_is_refused_and_goes_on_without_it_if_it_is_told_so() {
     let Some(disks) = disks([512, 512]) else { return };
-    let mut trawl = host(&disks, "400MiB");
-    let id = trawl.create(&numbered_frames(&trawl));
-    until_dealt(&trawl, &id);
-    trawl.until(&id, SOON, |progress| progress.objects.len() > 1);
-    trawl.kill();
+    let (mut trawl, id) = killed(&disks);
     let mut durable = BTreeSet::new();
     numbered::durable(&disks[0].spool().join(&id), &mut durable);
     disks[1].unmount();
@@ -216,11 +222,7 @@ fn a_start_without_one_of_the_disks_is_refused_and_goes_on_without_it_if_it_is_t
 #[test]
 fn what_two_disks_have_of_a_capture_is_recovered_from_both() {
     let Some(disks) = disks([512, 512]) else { return };
-    let mut trawl = host(&disks, "400MiB");
-    let id = trawl.create(&numbered_frames(&trawl));
-    until_dealt(&trawl, &id);
-    trawl.until(&id, SOON, |progress| progress.objects.len() > 1);
-    trawl.kill();
+    let (trawl, id) = killed(&disks);
     let mut durable = BTreeSet::new();
     trawl.spools().for_each(|spool| numbered::durable(&spool.join(&id), &mut durable));
     let out = trawl.folder().join("out");

@@ -10,10 +10,10 @@ use super::super::{Away, is_name};
 use super::layout::RESULTS;
 use super::table::Tables;
 use crate::fleet::held::{Answer, Revision};
+use data_encoding::HEXLOWER;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 /// Half of what servers take in one message unless they are told otherwise.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -27,13 +27,6 @@ struct Head {
     bytes: u64,
     sha256: String,
     chunks: u32,
-}
-
-fn hex(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 fn head_key(name: &str) -> Result<String, Away> {
@@ -77,7 +70,7 @@ pub(super) async fn keep(tables: &Tables, name: &str, bytes: Vec<u8>) -> Result<
     let count = bytes.len().div_ceil(CHUNK_BYTES);
     let chunks =
         u32::try_from(count).map_err(|_| Away::Forbidden(format!("a file of {} bytes", bytes.len())))?;
-    let head = Head { bytes: bytes.len() as u64, sha256: hex(Sha256::digest(&bytes)), chunks };
+    let head = Head { bytes: bytes.len() as u64, sha256: HEXLOWER.encode(&Sha256::digest(&bytes)), chunks };
     let pieces = bytes.chunks(CHUNK_BYTES).zip(0..).map(|(piece, number)| {
         let key = chunk_key(name, &head, number);
         async move { place(tables, &key, piece).await }
@@ -109,8 +102,9 @@ pub(super) async fn kept(tables: &Tables, name: &str) -> Result<Option<Vec<u8>>,
     let pieces: Vec<_> = pieces.collect();
     let pieces: Vec<Option<Vec<u8>>> = stream::iter(pieces).buffered(CHUNKS_AT_ONCE).try_collect().await?;
     let whole: Option<Vec<Vec<u8>>> = pieces.into_iter().collect();
-    let bytes =
-        whole.map(|pieces| pieces.concat()).filter(|bytes| hex(Sha256::digest(bytes)) == found.sha256);
+    let bytes = whole
+        .map(|pieces| pieces.concat())
+        .filter(|bytes| HEXLOWER.encode(&Sha256::digest(bytes)) == found.sha256);
     if bytes.is_none() && head(tables, name).await?.is_none() {
         // It was discarded meanwhile.
         return Ok(None);

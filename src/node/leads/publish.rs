@@ -18,11 +18,11 @@ use crate::matcher::FilterV1;
 use crate::node::keys::Names as _;
 use crate::node::wire::{ETHERNET, Facts, Frame, JobRecord};
 use crate::pcap::{ReadError, Reader, Writer};
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// The form of a fleet's manifest. Version 1 is one host's.
@@ -177,7 +177,7 @@ impl Issue {
             frame_bytes: None,
             first_ns: ns(self.chosen.first()),
             last_ns: ns(self.chosen.last()),
-            sha256: hex(&Sha256::digest(&bytes)),
+            sha256: HEXLOWER.encode(&Sha256::digest(&bytes)),
             content: None,
         };
         Ok(Some((object, bytes)))
@@ -261,14 +261,6 @@ pub(in crate::node) fn stop_reason(record: &JobRecord) -> StopReason {
         None if record.job.is_stopped => StopReason::StopRequested,
         None => StopReason::TimeLimit,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _never = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Publishes: the file first, the manifest last, each if it is not there yet.
