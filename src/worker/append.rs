@@ -131,7 +131,8 @@ fn refused(slot: &mut Slot, budget: &Budget, frames: u64) {
     }
 }
 
-/// Writes the records of frames for which the open block has room; returns their frame bytes.
+/// Writes the records of frames for which the open block has room; returns their frame bytes. A loop of its own for ports that time
+/// no frames: in one for both, what their time needs is carried through every frame of all others.
 #[inline]
 fn write_run<B: Burst>(
     stamped: &Stamped<'_, B>,
@@ -139,13 +140,39 @@ fn write_run<B: Burst>(
     snaplen: u32,
     stream: &mut Stream,
 ) -> u64 {
+    if stamped.burst.is_timed() {
+        write_timed(stamped, frames, snaplen, stream)
+    } else {
+        write_frames::<_, false>(stamped, frames, snaplen, stream)
+    }
+}
+
+#[inline(never)]
+fn write_timed<B: Burst>(
+    stamped: &Stamped<'_, B>,
+    frames: impl Iterator<Item = usize>,
+    snaplen: u32,
+    stream: &mut Stream,
+) -> u64 {
+    write_frames::<_, true>(stamped, frames, snaplen, stream)
+}
+
+#[inline]
+fn write_frames<B: Burst, const TIMED: bool>(
+    stamped: &Stamped<'_, B>,
+    frames: impl Iterator<Item = usize>,
+    snaplen: u32,
+    stream: &mut Stream,
+) -> u64 {
     let burst = stamped.burst;
-    let is_timed = burst.is_timed();
-    let mut run = stream.run(stamped.ns, stamped.header, stamped.cycles, is_timed);
+    let mut run = stream.run(stamped.ns, stamped.header, stamped.cycles, TIMED);
     for i in frames {
         let wire = burst.wire_len(i);
         let kept = wire.min(snaplen);
-        let data = run.record(kept, wire, if is_timed { burst.hardware_time_ns(i) } else { None });
+        if TIMED && let Some(port_ns) = burst.hardware_time_ns(i) {
+            run.received_at(port_ns);
+        }
+        let data = run.record(kept, wire);
         match burst.head(i).get(..kept as usize) {
             Some(head) => copy_frame(data, head),
             None => burst.copy_to(i, data),

@@ -143,20 +143,12 @@ struct Booking<'a> {
 }
 
 impl Run<'_> {
-    /// Writes the next record's header, and returns the place of its `kept` bytes. A port's own time counts as far as it lies
-    /// before the poll, so that a wall clock that was set in between moves no stream ahead.
+    /// Writes the next record's header with the run's time, and returns the place of its `kept` bytes.
     ///
     /// # Panics
     /// When there is no room: `Cursor::step` said otherwise.
     #[inline]
-    pub fn record(&mut self, kept: u32, wire: u32, port_ns: Option<u64>) -> &mut [u8] {
-        if let Some(port_ns) = port_ns {
-            self.ns = self.ns.max(port_ns.min(self.polled_ns).saturating_add_signed(self.ahead_ns));
-            self.stamp = stamp(self.ns);
-            if self.packets == 0 {
-                self.first_ns = self.ns;
-            }
-        }
+    pub fn record(&mut self, kept: u32, wire: u32) -> &mut [u8] {
         let bytes = PCAP_RECORD_HEADER_BYTES + kept as usize;
         let record = &mut self.rest[self.written..self.written + bytes];
         let (header, data) = record.split_at_mut(PCAP_RECORD_HEADER_BYTES);
@@ -165,6 +157,17 @@ impl Run<'_> {
         self.written += bytes;
         self.packets += 1;
         data
+    }
+
+    /// Gives the records from here on the time that the port says, in the worker's wall clock, as far as it lies before the poll,
+    /// so that a wall clock that was set in between moves no stream ahead.
+    #[inline]
+    pub fn received_at(&mut self, port_ns: u64) {
+        self.ns = self.ns.max(port_ns.min(self.polled_ns).saturating_add_signed(self.ahead_ns));
+        self.stamp = stamp(self.ns);
+        if self.packets == 0 {
+            self.first_ns = self.ns;
+        }
     }
 
     /// Frame bytes of the records so far.
@@ -265,7 +268,7 @@ impl Stream {
     }
 
     /// Begins a run of records into the open block, received at `ns` of the worker's time, of which `header` are the time fields,
-    /// unless a port knows better: then each record brings its time, in the worker's wall clock.
+    /// unless a port knows better: then [`Run::received_at`] comes before each record.
     #[inline]
     pub fn run(&mut self, ns: u64, header: u64, cycles: u64, is_timed: bool) -> Run<'_> {
         let (polled_ns, ahead_ns) = (ns, self.ahead_ns);
@@ -454,7 +457,7 @@ mod tests {
                         if stream.cursor.fitting(std::iter::once(bytes), max, hand_over.blocks.available(Payer::HOST)) == 1 {
                             let step = stream.cursor.step(bytes, max);
                             stream.advance(step, hand_over, 262_144, n as u64 + 1);
-                            stream.run(n as u64 + 1, stamp(n as u64 + 1), n as u64 + 1, false).record(kept, kept, None).fill(n.to_le_bytes()[0]);
+                            stream.run(n as u64 + 1, stamp(n as u64 + 1), n as u64 + 1, false).record(kept, kept).fill(n.to_le_bytes()[0]);
                             expected.push((n, kept));
                         }
                     }
@@ -495,7 +498,7 @@ mod tests {
             for (n, &kept) in sizes.iter().enumerate() {
                 let step = stream.cursor.step(kept as usize + PCAP_RECORD_HEADER_BYTES, u64::MAX);
                 stream.advance(step, hand_over, 262_144, 1);
-                stream.run(1, stamp(1), 1, false).record(kept, kept, None).fill(1);
+                stream.run(1, stamp(1), 1, false).record(kept, kept).fill(1);
                 if n % flush_after == 0 {
                     stream.flush(hand_over);
                 }
@@ -550,7 +553,8 @@ mod tests {
         let mut times = |polled_ns: u64, port_ns: &[u64]| {
             let mut run = stream.run(polled_ns, stamp(polled_ns), 1, true);
             for ns in port_ns {
-                run.record(0, 60, Some(*ns));
+                run.received_at(*ns);
+                run.record(0, 60);
             }
             drop(run);
             (stream.first_ns, stream.last_ns)

@@ -136,6 +136,8 @@ impl Tsa {
 }
 
 fn answer(mut stream: TcpStream, dir: &Path, mood: &Mood) -> std::io::Result<()> {
+    // All of it, also for an answer that does not depend on it: a connection that is closed with bytes unread is reset.
+    let query = if *mood == Mood::Gone { Vec::new() } else { request(&mut stream)? };
     let body = match mood {
         Mood::Gone => return Ok(()),
         Mood::Busy => {
@@ -145,19 +147,12 @@ fn answer(mut stream: TcpStream, dir: &Path, mood: &Mood) -> std::io::Result<()>
             let head = format!(
                 "HTTP/1.1 302 Found\r\nlocation: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             );
-            request(&mut stream)?;
             return stream.write_all(head.as_bytes());
         }
-        Mood::Says(bytes) => {
-            request(&mut stream)?;
-            bytes.clone()
-        }
-        Mood::Again => {
-            request(&mut stream)?;
-            fs::read(dir.join("first.tsr"))?
-        }
+        Mood::Says(bytes) => bytes.clone(),
+        Mood::Again => fs::read(dir.join("first.tsr"))?,
         Mood::Right => {
-            fs::write(dir.join("query.tsq"), request(&mut stream)?)?;
+            fs::write(dir.join("query.tsq"), query)?;
             openssl(dir, "ts -reply -config tsa.cnf -queryfile query.tsq -out answer.tsr")
                 .map_err(std::io::Error::other)?;
             if !dir.join("first.tsr").exists() {
