@@ -34,8 +34,8 @@ need_rust() {
 
 need_nextest() {
     have cargo-nextest && return
-    say "installing cargo-nextest (some minutes, once)"
-    cargo install --quiet --locked cargo-nextest
+    say "installing cargo-nextest (minutes, once)"
+    install_tool cargo-nextest@0.9.143
 }
 
 # Python packages of the tests stand in the build folder, never in the system's site-packages.

@@ -183,22 +183,22 @@ else
     skip "the dashboard in a browser" "it needs Chromium: apt-get install chromium"
 fi
 # What differs without DPDK and without pages are these rooms and the command line. All else is the same code to the last line,
-# and its tests take minutes: they ran above.
+# and its tests take minutes: they ran above. Unoptimised, because the build takes longer than the tests.
 step "tests without DPDK" nextest tests-without-dpdk --no-default-features --lib --test cli \
+    --config 'profile.dev.package.trawl.opt-level=0' \
     -E 'binary(cli) + test(/^(api|cli|config|dashboard|host|observe)::/)'
 
-# Installing cargo-deny takes three minutes once.
-if have cargo-deny || cargo install --quiet --locked cargo-deny@0.20.2 || cargo install --quiet --locked cargo-deny; then
+if have cargo-deny || install_tool cargo-deny@0.20.2; then
     step "licences, sources, bans" supply_chain
 else
-    skip "licences, sources, bans" "cargo-deny is not installed and cannot be: cargo install --locked cargo-deny"
+    skip "licences, sources, bans" "cargo-deny is not installed and cannot be: cargo install --locked cargo-deny@0.20.2"
 fi
 skip "advisories" "their database comes from the network: cargo deny check advisories"
 
-if have cargo-fuzz || cargo install --quiet --locked cargo-fuzz; then
+if have cargo-fuzz || install_tool cargo-fuzz@0.13.2; then
     step "fuzz targets" fuzz
 else
-    skip "fuzz targets" "cargo-fuzz is not installed and cannot be: cargo install --locked cargo-fuzz"
+    skip "fuzz targets" "cargo-fuzz is not installed and cannot be: cargo install --locked cargo-fuzz@0.13.2"
 fi
 step "loom: every interleaving of the lock-free code" loom
 skip "the package" "it takes a release build and minutes: scripts/test.sh --package"
