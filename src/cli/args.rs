@@ -4,6 +4,7 @@
 //! environment or from files.
 
 use crate::limits::{ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -210,7 +211,8 @@ pub struct ListArgs {
     #[arg(long, value_name = "WHEN")]
     pub since: Option<String>,
     /// At most so many; without it and other options the newest 50, with other options all
-    #[arg(long, value_name = "COUNT", conflicts_with = "all")]
+    #[arg(long, value_name = "COUNT", conflicts_with = "all",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: Option<usize>,
     /// All captures, page by page
     #[arg(long)]

@@ -9,7 +9,7 @@ use crate::chain::printable;
 use crate::deliver::orphan::{Orphan, RecoverError, Summary, captures};
 use crate::history;
 use crate::limits::HISTORY_DIR;
-use crate::spool::{LockError, SpoolLock};
+use crate::spool::{LockError, SpoolLock, spool_id};
 use crate::upload::{FileStore, ObjectStore};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -27,6 +27,11 @@ pub enum Problem {
         /// The system's answer.
         source: io::Error,
     },
+    /// It is no spool.
+    #[error(
+        "{0} is no spool: it has no .spool-id and no capture; name the directories that spool.dir or spool.dirs names"
+    )]
+    NoSpool(PathBuf),
     /// Another process has it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -57,6 +62,13 @@ struct Row {
 pub async fn run(args: &RecoverArgs) -> Result<Outcome, Error> {
     // Before the lock: without a spool there must be none to lock.
     let found = captures(&args.dirs).map_err(|(dir, source)| Problem::Spool { dir, source })?;
+    for dir in &args.dirs {
+        let has_captures = found.iter().flat_map(|(_, places)| places).any(|place| place.starts_with(dir));
+        // One that cannot be read is there.
+        if !has_captures && matches!(spool_id(dir), Ok(None)) {
+            return Err(Problem::NoSpool(dir.clone()).into());
+        }
+    }
     let locks = args.dirs.iter().map(|dir| SpoolLock::take_to_read(dir));
     let _locks: Vec<_> = locks.collect::<Result<_, _>>().map_err(Problem::Lock)?;
     let store = match &args.out {

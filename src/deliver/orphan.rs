@@ -7,7 +7,7 @@ use super::journal::{Entry, Journal};
 use super::manifest::{Limits, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestError, manifest_name};
 use super::record::{CaptureRecord, RECORD, Settled, counts, settled_text};
 use super::relay::{PublishError, deliver, publish_manifest};
-use crate::job::{CaptureId, Kind, Ledger, ObjectInfo, PartId, StopReason};
+use crate::job::{CaptureId, Kind, Ledger, LostStream, ObjectInfo, PartId, StopReason};
 use crate::limits::{FULL_SNAPLEN, RECOVERED_OBJECT_BYTES};
 use crate::matcher::FilterV1;
 use crate::merge::{self, Consumed, MergeError, Shape, Start};
@@ -180,6 +180,10 @@ impl Orphan {
         notes.extend(distrusted.map(|name| {
             format!("{} has no length file: nothing of it can be trusted", name.to_string_lossy())
         }));
+        let missing = without_dir(record.as_ref(), &entries, &dirs);
+        notes.extend(missing.iter().map(|(queue, spool)| {
+            format!("queue {queue}: it was written to spool {spool}, which is not among the directories: name its directory too")
+        }));
         let summary = Summary {
             id,
             objects_delivered: entries.len(),
@@ -192,7 +196,7 @@ impl Orphan {
             cut_bytes: 0,
             notes,
         };
-        let keeps_segments = !survey.distrusted.is_empty();
+        let keeps_segments = !survey.distrusted.is_empty() || !missing.is_empty();
         let mut left = Self {
             summary,
             dirs: dirs.clone(),
@@ -464,10 +468,23 @@ impl Orphan {
             counted_until: record.map(|record| record.known_until),
             sample_one_in: job.and_then(|job| job.sample_one_in),
             clock_steps: job.and_then(|job| job.clock_steps),
-            lost_streams: job.map_or_else(Vec::new, |job| job.lost_streams.clone()),
+            lost_streams: self.lost_streams(),
             clock: job.and_then(|job| job.clock),
             offset_time: None,
         })
+    }
+
+    fn lost_streams(&self) -> Vec<LostStream> {
+        let known = self.record.as_ref().map_or_else(Vec::new, |record| record.job.lost_streams.clone());
+        let is_new = |queue: &u16| !known.iter().any(|lost| lost.queue == *queue);
+        let missing = without_dir(self.record.as_ref(), &self.entries, &self.dirs);
+        let missing =
+            missing.into_iter().filter(|(queue, _)| is_new(queue)).map(|(queue, spool)| LostStream {
+                queue,
+                reason: StopReason::IoError,
+                message: format!("it was written to spool {spool}, which was not there to recover it from"),
+            });
+        known.iter().cloned().chain(missing).collect()
     }
 
     /// Removes the capture from the spool; false: it stays, because it has segments that could not be delivered.
@@ -481,6 +498,16 @@ impl Orphan {
         // The home last: it says what was delivered.
         self.dirs.iter().rev().try_for_each(std::fs::remove_dir_all).map(|()| true)
     }
+}
+
+/// Queues that were written to a directory of the spool that is not among these, with its name.
+fn without_dir(record: Option<&CaptureRecord>, entries: &[Entry], dirs: &[PathBuf]) -> Vec<(u16, String)> {
+    let Some(record) = record.filter(|_| entries.last().is_none_or(|entry| !entry.is_last)) else {
+        return Vec::new();
+    };
+    let here: Vec<String> =
+        dirs.iter().filter_map(|dir| spool::spool_id(dir.parent()?).ok().flatten()).collect();
+    record.dirs.iter().filter(|(_, id)| !here.contains(id)).map(|(queue, id)| (*queue, id.clone())).collect()
 }
 
 /// Whether a capture's directory has what only its home has. One that cannot be looked at may.
@@ -527,6 +554,38 @@ mod tests {
         for goes_on in [false, true] {
             let _a_ledger = left.ledger(goes_on);
         }
+    }
+
+    #[test]
+    fn a_queue_in_a_directory_that_is_not_named_is_missed_and_nothing_is_removed() {
+        let [home, other] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+        let ids = [&home, &other].map(|spool| crate::spool::name_spool(spool.path()).unwrap());
+        let id = CaptureId::random();
+        let dirs = [&home, &other].map(|spool| spool.path().join(id.as_str()));
+        dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        let record = CaptureRecord {
+            job: crate::job::Job { id: id.clone(), ..crate::job::Job::sample("a", 1) },
+            queues: 2,
+            snaplen: 160,
+            object_bytes_max: 1,
+            format: ObjectFormat::default(),
+            origin: crate::pcap::Origin::default(),
+            dirs: BTreeMap::from([(0, ids[0].clone()), (1, ids[1].clone())]),
+            started: None,
+            ended: None,
+            known_until: Timestamp::UNIX_EPOCH,
+            is_final: false,
+        };
+        record.write(&dirs[0]).unwrap();
+        let both = Orphan::look(id.clone(), dirs.to_vec()).unwrap();
+        assert!(both.summary.notes.is_empty() && both.lost_streams().is_empty(), "{:?}", both.summary.notes);
+        let one = Orphan::look(id, vec![dirs[0].clone()]).unwrap();
+        let [note] = &one.summary.notes[..] else { panic!("{:?}", one.summary.notes) };
+        assert!(note.contains("queue 1") && note.contains(&ids[1]), "{note}");
+        let [lost] = &one.lost_streams()[..] else { panic!("{:?}", one.lost_streams()) };
+        assert_eq!((lost.queue, lost.reason), (1, StopReason::IoError));
+        assert!(!one.remove().unwrap() && dirs[0].exists(), "the record says what else there is");
+        assert!(both.remove().unwrap() && !dirs[0].exists() && !dirs[1].exists());
     }
 
     fn pcap(packets: u64) -> Vec<u8> {

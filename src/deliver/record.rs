@@ -8,9 +8,10 @@ use super::journal::{self, Journal};
 use super::manifest::{Manifest, ManifestError};
 use crate::job::{Job, Ledger};
 use crate::pcap::{Counts, ObjectFormat, Origin};
-use crate::spool::{self, Cut, Spool};
+use crate::spool::{self, Cut, Spool, spool_id};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -47,6 +48,9 @@ pub struct CaptureRecord {
     /// Host and ports, for pcapng objects.
     #[serde(default)]
     pub origin: Origin,
+    /// Name of the spool's directory that each queue is written to, by queue, in a spool of several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dirs: BTreeMap<u16, String>,
     /// When the first worker attached it.
     pub started: Option<Timestamp>,
     /// When the last worker had detached it.
@@ -173,9 +177,13 @@ pub fn settle(dir: &Path, mut manifest: Manifest) -> io::Result<Settled> {
     }
     let settled = Settled::new(manifest).map_err(io::Error::other)?;
     match replace(dir, MANIFEST, &settled.json) {
-        // Somebody removed the directory of a capture that is delivered already. Never more than this directory is made: a
-        // spool whose disk is not there stays so.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !settled.manifest.objects.is_empty() => {
+        // Somebody removed the directory of a capture that is delivered already. Never more than this directory is made, and only
+        // in a spool: below the mount point of a disk that is not there it would be hidden once the disk is back.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && !settled.manifest.objects.is_empty()
+                && dir.parent().is_some_and(|spool| spool_id(spool).is_ok_and(|id| id.is_some())) =>
+        {
             fs::create_dir(dir)?;
             replace(dir, MANIFEST, &settled.json)?;
         }
@@ -355,6 +363,8 @@ mod tests {
         assert!(settle(&dir, manifest.clone()).is_err(), "its objects are not known");
         let name = crate::deliver::object_name(&manifest.part(), 0, ObjectFormat::default());
         manifest.objects = vec![ObjectInfo { name, ..ObjectInfo::default() }];
+        assert!(settle(&dir, manifest.clone()).is_err() && !dir.exists(), "it is no spool: its disk is away");
+        crate::spool::name_spool(spool.path()).unwrap();
         assert_eq!(settle(&dir, manifest.clone()).unwrap().manifest, manifest);
         assert_eq!(settled(&dir).unwrap(), Some(manifest.clone()));
         assert!(settle(&spool.path().join("away").join("capture"), manifest).is_err());
@@ -480,6 +490,7 @@ mod tests {
             object_bytes_max: 1,
             format: ObjectFormat::default(),
             origin: Origin::default(),
+            dirs: Default::default(),
             started: None,
             ended: None,
             known_until: Timestamp::UNIX_EPOCH,

@@ -114,6 +114,7 @@ impl Engine {
         let resources = Resources {
             budget: Arc::new(budget),
             feed: Arc::new(Feed::new(capture.queues)),
+            dirs: None,
             origin: Arc::new(self.origin(&capture.job)),
             capturing: watch::Sender::new(true),
             given_up: watch::Sender::new(None),
@@ -315,6 +316,10 @@ impl Engine {
             object_bytes_max: capture.object_bytes_max,
             format: capture.format,
             origin: Origin::clone(&resources.origin),
+            dirs: match &resources.dirs {
+                Some(dirs) => dirs.clone(),
+                None => self.planes.spool.dirs_of_queues(capture.serial),
+            },
             started: capture.started,
             ended: capture.ended,
             known_until: Timestamp::now(),

@@ -72,6 +72,8 @@ struct Resources {
     feed: Arc<Feed>,
     /// What its objects say, if they are pcapng.
     origin: Arc<Origin>,
+    /// Where another process wrote its queues; none if this one writes them.
+    dirs: Option<BTreeMap<u16, String>>,
     /// Whether it takes packets.
     capturing: watch::Sender<bool>,
     /// Why it is given up, once it is.

@@ -6,12 +6,13 @@ use super::machine::{Inherited, Input, Kept, Remains, Serial};
 use super::{Engine, Planes, Resources};
 use crate::deliver::journal::{CaptureRecord, Entry, Journal, settled};
 use crate::deliver::{Known, Manifest, has_remains, queues_of, sweep, sweep_store, swept};
-use crate::job::{CaptureId, Job, PartId, Site, Status, StopReason};
+use crate::job::{CaptureId, Job, LostStream, PartId, Site, Status, StopReason};
 use crate::pcap::Origin;
 use crate::spool::{Feed, Spool};
 use crate::store::{StoreError, Stored};
 use crate::worker::Budget;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ struct OnDisk {
 
 impl OnDisk {
     fn read(spool: &Spool, dir: &Path, id: &CaptureId) -> Self {
-        let record = CaptureRecord::read(dir).unwrap_or_else(|error| {
+        let mut record = CaptureRecord::read(dir).unwrap_or_else(|error| {
             tracing::error!(capture = %id, %error, "a capture's record cannot be read; it is delivered without");
             None
         });
@@ -50,8 +51,29 @@ impl OnDisk {
             tracing::error!(capture = %id, %error, "a capture's manifest cannot be read");
             None
         });
+        if let Some(record) = record.as_mut().filter(|_| settled.is_none()) {
+            name_lost(spool, dir, record);
+        }
         let exists = record.is_some() || settled.is_some() || has_remains(dir);
         Self { exists, record, settled, queues: queues_of(spool, dir) }
+    }
+}
+
+/// Names the queues of a capture whose directory of the spool is not there any more, unless all of it was delivered before.
+fn name_lost(spool: &Spool, dir: &Path, record: &mut CaptureRecord) {
+    let is_complete = |entries: Vec<Entry>| entries.last().is_some_and(|last| last.is_last);
+    if Journal::read(dir).is_ok_and(is_complete) {
+        return;
+    }
+    let job = &mut record.job;
+    for queue in spool.without_dir(&record.dirs) {
+        if job.lost_streams.iter().any(|lost| lost.queue == queue) {
+            continue;
+        }
+        let spool = record.dirs.get(&queue).map_or("", String::as_str);
+        tracing::error!(capture = %job.id, account = %job.request.account, queue, spool, "the directory that a queue was written to is not in spool.dirs any more; what was not delivered of it is missing");
+        let message = "the disk that it was written to was not there when the host started again".to_owned();
+        job.lost_streams.push(LostStream { queue, reason: StopReason::IoError, message });
     }
 }
 
@@ -179,6 +201,7 @@ impl Engine {
             budget: Arc::new(Budget::new(None, None)),
             feed: Arc::new(Feed::new(queues)),
             origin: Arc::new(origin),
+            dirs: Some(record.as_ref().map_or_else(BTreeMap::new, |record| record.dirs.clone())),
             capturing: watch::Sender::new(false),
             given_up: watch::Sender::new(None),
             series: None,
@@ -212,5 +235,37 @@ mod tests {
         assert!(!is_own(&job(site("cap2")), site("cap1").as_ref(), &absent));
         assert!(!is_own(&job(site("cap2")), None, &absent));
         assert!(is_own(&job(site("cap2")), site("cap1").as_ref(), here));
+    }
+    #[test]
+    fn a_queue_whose_directory_is_gone_is_named_unless_all_of_it_was_delivered() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::in_dir(dir.path());
+        let id = crate::spool::name_spool(dir.path()).unwrap();
+        let capture = dir.path().join("capture");
+        std::fs::create_dir(&capture).unwrap();
+        let mut record = CaptureRecord {
+            job: Job::sample("a", 1),
+            queues: 2,
+            snaplen: 160,
+            object_bytes_max: 1,
+            format: Default::default(),
+            origin: Origin::default(),
+            dirs: BTreeMap::from([(0, id), (1, "gone".to_owned())]),
+            started: None,
+            ended: None,
+            known_until: Timestamp::UNIX_EPOCH,
+            is_final: false,
+        };
+        for _ in 0..2 {
+            name_lost(&spool, &capture, &mut record);
+            let lost: Vec<_> = record.job.lost_streams.iter().map(|lost| lost.queue).collect();
+            assert_eq!(lost, [1], "once");
+        }
+        record.job.lost_streams.clear();
+        let mut journal = Journal::open(&capture).unwrap();
+        let object = crate::job::ObjectInfo::default();
+        journal.append(Entry { object, cuts: Vec::new(), is_last: true, gaps: Vec::new() }).unwrap();
+        name_lost(&spool, &capture, &mut record);
+        assert!(record.job.lost_streams.is_empty());
     }
 }

@@ -4,7 +4,7 @@
 //! Invariant: a report is good exactly when each of its checks is, and a check that is not says why.
 
 use super::open_files::OpenFiles;
-use super::sources::{PortReading, Sources, StageView, Tried, overview, try_store};
+use super::sources::{PortReading, Sources, StageView, Tried, overview, try_spool, try_store};
 use crate::engine::Handle;
 use crate::job::ClockState;
 use crate::limits::{EXTENT_BYTES, SPOOL_END_PERCENT};
@@ -72,6 +72,11 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
     };
     // One that a disk fails takes no capture as it should be.
     let room = sources.spool.disks().iter().map(of_disk).find(Result::is_err).unwrap_or(Ok(None));
+    // A disk that has room may take no write all the same.
+    let room = match room {
+        Ok(_) => try_spool(&sources.spool, tried).await.map(|()| None),
+        short => short,
+    };
     let clock = clock(seen.as_ref().ok().and_then(|seen| seen.clock_state));
     let audit = sources.audit.as_ref().map(|audit| {
         let failing = audit.failing().map(|why| format!("the audit log cannot be written: {why}"));

@@ -26,9 +26,9 @@ use tokio::sync::Mutex;
 /// How long the engine may take for an answer. Its turn is 5 ms; a write of the job store comes on top.
 const ENGINE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long the job store may take for a write.
-const STORE_TIME_MAX: Duration = Duration::from_secs(5);
+const TRY_TIME_MAX: Duration = Duration::from_secs(5);
 /// A write of the job store is tried so often at most, however often somebody asks.
-const STORE_INTERVAL: Duration = Duration::from_secs(1);
+const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What one port says.
 #[derive(Clone, Debug)]
@@ -185,8 +185,15 @@ pub(super) struct Snapshot {
     pub engine: Option<Overview>,
 }
 
-/// The last try of the job store: when, and what came of it.
-pub(super) type Tried = Mutex<Option<(Instant, Result<(), String>)>>;
+/// The last tries of what only a write tells.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    store: Last,
+    spool: Last,
+}
+
+/// When it was last tried, and what came of it.
+type Last = Mutex<Option<(Instant, Result<(), String>)>>;
 
 /// Asks the engine.
 pub(super) async fn overview(captures: &Handle) -> Result<Overview, String> {
@@ -242,19 +249,40 @@ impl Sources {
 
 /// Whether the job store takes a write.
 pub(super) async fn try_store(jobs: &Arc<dyn JobStore>, tried: &Tried) -> Result<(), String> {
+    let jobs = Arc::clone(jobs);
+    let probe = move || jobs.probe().map_err(|error| error.to_string());
+    try_once(&tried.store, "the job store", probe).await
+}
+
+/// Whether every directory of the spool is in its place and takes a write.
+pub(super) async fn try_spool(spool: &Arc<Spool>, tried: &Tried) -> Result<(), String> {
+    let spool = Arc::clone(spool);
+    let probe = move || {
+        spool.disks().iter().try_for_each(|disk| {
+            disk.probe()
+                .map_err(|error| format!("{} of the spool takes no write: {error}", disk.dir().display()))
+        })
+    };
+    try_once(&tried.spool, "the spool", probe).await
+}
+
+/// Tries what may wait for a disk, at most once in [`TRY_INTERVAL`].
+async fn try_once(
+    last: &Last,
+    what: &str,
+    probe: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
     // The lock is held during the try: requests that come meanwhile get the same answer.
-    let mut last = tried.lock().await;
+    let mut last = last.lock().await;
     if let Some((when, result)) = &*last
-        && when.elapsed() < STORE_INTERVAL
+        && when.elapsed() < TRY_INTERVAL
     {
         return result.clone();
     }
-    let jobs = Arc::clone(jobs);
-    let probe = tokio::task::spawn_blocking(move || jobs.probe().map_err(|error| error.to_string()));
-    let result = match tokio::time::timeout(STORE_TIME_MAX, probe).await {
+    let result = match tokio::time::timeout(TRY_TIME_MAX, tokio::task::spawn_blocking(probe)).await {
         Ok(Ok(result)) => result,
-        Ok(Err(error)) => Err(format!("the job store died: {error}")),
-        Err(_) => Err(format!("the job store took no write in {} s", STORE_TIME_MAX.as_secs())),
+        Ok(Err(error)) => Err(format!("{what} died: {error}")),
+        Err(_) => Err(format!("{what} took no write in {} s", TRY_TIME_MAX.as_secs())),
     };
     *last = Some((Instant::now(), result.clone()));
     result
@@ -317,7 +345,24 @@ mod tests {
             assert!(refused.contains("7 buckets"), "{refused}");
         }
         assert_eq!(store.0.load(Ordering::Relaxed), 1);
-        tokio::time::sleep(STORE_INTERVAL).await;
+        tokio::time::sleep(TRY_INTERVAL).await;
         assert_eq!(try_store(&jobs, &tried).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_the_spool_that_is_away_is_told_and_tried_no_more_than_once_a_second() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("spool");
+        let (spool, tried) = (Arc::new(Spool::in_dir(&dir)), Tried::default());
+        assert_eq!(try_spool(&spool, &tried).await, Ok(()));
+        std::fs::rename(&dir, root.path().join("away")).unwrap();
+        assert_eq!(try_spool(&spool, &tried).await, Ok(()), "as it was just now");
+        tokio::time::sleep(TRY_INTERVAL).await;
+        let refused = try_spool(&spool, &tried).await.unwrap_err();
+        assert!(refused.contains("spool of the spool takes no write"), "{refused}");
+        std::fs::create_dir(&dir).unwrap();
+        tokio::time::sleep(TRY_INTERVAL).await;
+        let refused = try_spool(&spool, &tried).await.unwrap_err();
+        assert!(refused.contains("was unmounted"), "{refused}");
     }
 }

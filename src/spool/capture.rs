@@ -5,9 +5,10 @@
 
 use super::Feed;
 use super::disk::{Disk, place_in};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Why a capture cannot go on writing.
@@ -135,6 +136,8 @@ pub struct SpoolCapture {
     /// In how many directories it may have streams: one for each queue, if there are as many; one if all are to be in its home.
     pub parts_max: usize,
     parts: Vec<Part>,
+    /// In which directory each queue has segments.
+    begun: Mutex<BTreeMap<u16, usize>>,
 }
 
 impl std::fmt::Debug for SpoolCapture {
@@ -154,8 +157,8 @@ impl SpoolCapture {
         events: UnboundedSender<Event>,
         stop_workers: Box<dyn Fn(&Failure) + Send + Sync>,
     ) -> Self {
-        let (refused, parts) = (OnceLock::new(), Vec::new());
-        Self { serial, dir, merge, events, stop_workers, refused, parts_max: queues.max(1), parts }
+        let (refused, parts, begun) = (OnceLock::new(), Vec::new(), Mutex::default());
+        Self { serial, dir, merge, events, stop_workers, refused, parts_max: queues.max(1), parts, begun }
     }
 
     /// Makes its parts.
@@ -176,6 +179,17 @@ impl SpoolCapture {
     /// The part that a writer of directory `disk` writes.
     pub(super) fn part(&self, disk: usize) -> &Part {
         &self.parts[disk % self.parts.len()]
+    }
+
+    /// A writer of directory `disk` has begun a segment of this queue.
+    pub(super) fn begins(&self, queue: u16, disk: usize) {
+        let disk = self.part(disk).disk().index();
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(queue, disk);
+    }
+
+    /// In which directory each queue has segments.
+    pub(super) fn begun(&self) -> BTreeMap<u16, usize> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it has streams in several directories.

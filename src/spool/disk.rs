@@ -6,17 +6,19 @@
 use super::account::Account;
 use super::files::Files;
 use super::mapping::Pool;
-use super::{Quota, SpoolConfig, SpoolError, SpoolLock, WriteMode, removal};
+use super::{Quota, SpoolConfig, SpoolError, SpoolLock, WriteMode, removal, spool_id};
 use crate::limits::PAGE_BYTES;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 
 /// Below the directory: mapped segments that wait to be used.
 const POOL_DIR: &str = ".pool";
+/// Below the directory: what [`Disk::probe`] writes.
+const PROBE: &str = ".probe-write";
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +29,12 @@ pub struct Disk {
     account: Arc<Account>,
     pool: Option<Pool>,
     failures: AtomicU64,
+    /// Device and inode of the directory.
+    place: (u64, u64),
+    /// See [`Disk::id`].
+    id: OnceLock<String>,
+    /// Held by who writes the probe.
+    probing: Mutex<()>,
     /// Whether the spool has others.
     has_others: bool,
     _lock: SpoolLock,
@@ -46,6 +54,7 @@ impl Disk {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         // Before anything is touched: what looks left over may be another process's.
         let lock = SpoolLock::take(dir)?;
+        let place = place_of(dir).map_err(failed)?;
         match (config.write, probe_direct(dir)) {
             (WriteMode::Auto, Ok(())) => config.write = WriteMode::Direct,
             (WriteMode::Auto, Err(_)) => config.write = WriteMode::Mapped,
@@ -73,7 +82,8 @@ impl Disk {
             }
             pool = Some(opened);
         }
-        Ok(Self { index, config, account, pool, failures: AtomicU64::new(0), has_others, _lock: lock })
+        let (failures, id, probing) = (AtomicU64::new(0), OnceLock::new(), Mutex::new(()));
+        Ok(Self { index, config, account, pool, failures, place, id, probing, has_others, _lock: lock })
     }
 
     /// Its number among the spool's directories.
@@ -128,6 +138,55 @@ impl Disk {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// The name that its directory has; none before it is named.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        if self.id.get().is_none()
+            && let Ok(Some(id)) = spool_id(self.dir())
+        {
+            let _first = self.id.set(id);
+        }
+        self.id.get().map(String::as_str)
+    }
+
+    /// Whether the directory is the one that this process opened. Below the mount point of a disk that was unmounted lies another
+    /// one, and what is written there is hidden once the disk is back.
+    ///
+    /// # Errors
+    /// When it is another one, or cannot be looked at.
+    pub fn in_place(&self) -> io::Result<()> {
+        if place_of(self.dir())? == self.place {
+            return Ok(());
+        }
+        let dir = self.dir().display();
+        let said = format!(
+            "{dir} is not the directory that this process opened: its disk was unmounted, or another one was mounted over it; mount it there again, or restart trawl"
+        );
+        Err(io::Error::new(io::ErrorKind::NotFound, said))
+    }
+
+    /// Whether the directory is in its place and takes a write. Slow (disk), and without an end on one that hangs: then others that
+    /// ask are told at once.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn probe(&self) -> io::Result<()> {
+        let _probing = match self.probing.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "a write of before has not come back yet",
+                ));
+            }
+            held => held,
+        };
+        self.in_place()?;
+        let path = self.dir().join(PROBE);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let written = file.write_all(b"ready\n").and_then(|()| file.sync_data());
+        written.and(fs::remove_file(&path))
+    }
+
     /// Times that a capture lost streams here.
     #[must_use]
     pub fn failures(&self) -> u64 {
@@ -179,6 +238,12 @@ impl Disk {
         drop(self.account.take(path));
         Ok(())
     }
+}
+
+/// Device and inode.
+fn place_of(dir: &Path) -> io::Result<(u64, u64)> {
+    let found = File::open(dir)?.metadata()?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Where a capture of this name lies in `dir`.

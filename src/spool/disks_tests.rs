@@ -222,3 +222,67 @@ fn a_dead_process_leaves_its_streams_in_every_directory_and_one_that_cannot_be_r
     assert_eq!((found.streams.len(), found.unread.len()), (1, 1));
     assert_eq!(found.unread[0].0, places[1]);
 }
+
+/// Another directory stands where one of the spool's was, as below the mount point of a disk that was unmounted.
+fn unmount(rig: &Rig, disk: usize) -> PathBuf {
+    let dir = rig.spool.disks()[disk].dir().to_owned();
+    let away = dir.with_extension("away");
+    std::fs::rename(&dir, &away).unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    away
+}
+
+#[test]
+fn nothing_is_written_below_the_mount_point_of_a_directory_that_was_unmounted() {
+    let mut rig = Rig::of(WriteMode::Auto, 1 << 30, DIRS);
+    let away = unmount(&rig, 1);
+    let second = rig.spool.disks()[1].clone();
+    assert!(second.probe().unwrap_err().to_string().contains("was unmounted"));
+    let mut told = rig.register(1, 2);
+    (0..2).for_each(|queue| rig.send(1, queue, 0, 50, Closes::Segment));
+    for _ in 0..150 {
+        rig.settle();
+        rig.now += TICK;
+    }
+    told.listen();
+    assert_eq!((told.failed, told.streams_failed.len()), (0, 1));
+    assert!(names(second.dir()).is_empty(), "{:?}", names(second.dir()));
+    assert_eq!(told.stream(0), [(0, 50)]);
+    // Its disk is back.
+    std::fs::remove_dir(second.dir()).unwrap();
+    std::fs::rename(away, second.dir()).unwrap();
+    second.probe().unwrap();
+    let away = unmount(&rig, 0);
+    let capture = rig.spool.home().dir().join("another");
+    assert!(make_home(&rig, &capture).unwrap_err().to_string().contains("was unmounted"));
+    assert!(!capture.exists());
+    std::fs::remove_dir(rig.spool.home().dir()).unwrap();
+    std::fs::rename(away, rig.spool.home().dir()).unwrap();
+}
+
+fn make_home(rig: &Rig, dir: &Path) -> std::io::Result<()> {
+    let (events, _nobody_listens) = tokio::sync::mpsc::unbounded_channel();
+    let (merge, stop) = (Arc::new(Feed::new(1)), Box::new(|_: &Failure| {}));
+    rig.spool.register(SpoolCapture::new(9, dir.to_owned(), 1, merge, events, stop))
+}
+
+#[test]
+fn it_is_known_to_which_directory_each_queue_is_written() {
+    let mut rig = Rig::of(WriteMode::Auto, 1 << 30, DIRS);
+    let ids: Vec<_> =
+        rig.spool.disks().iter().map(|disk| crate::spool::name_spool(disk.dir()).unwrap()).collect();
+    let mut told = rig.register(1, 4);
+    for queue in [0, 1, 3] {
+        rig.send(1, queue, 0, 50, Closes::Segment);
+    }
+    rig.settle();
+    let dirs = rig.spool.dirs_of_queues(1);
+    assert_eq!(dirs.keys().copied().collect::<Vec<_>>(), [0, 1, 3], "queue 2 has no packet");
+    assert!(dirs.iter().all(|(queue, id)| *id == ids[usize::from(*queue) % DIRS]), "{dirs:?} {ids:?}");
+    assert!(rig.spool.without_dir(&dirs).is_empty());
+    let of_before =
+        dirs.into_iter().map(|(queue, id)| (queue, if queue == 3 { "gone".to_owned() } else { id }));
+    assert_eq!(rig.spool.without_dir(&of_before.collect()), [3]);
+    (0..4).for_each(|queue| rig.end(1, queue));
+    rig.until_ended(&mut told, 4);
+}

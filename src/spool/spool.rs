@@ -284,11 +284,11 @@ impl Spool {
     /// # Errors
     /// When the home cannot be made.
     pub fn register(&self, mut capture: SpoolCapture) -> io::Result<()> {
-        make_dir(&capture.dir)?;
+        make_dir(self.home(), &capture.dir)?;
         let mut others = Vec::new();
         capture.spread(&self.disks);
         for part in capture.parts().skip(1) {
-            match make_dir(part.dir()) {
+            match make_dir(part.disk(), part.dir()) {
                 Ok(()) => others.push(Arc::clone(part.disk())),
                 Err(error) => part.cannot_begin(&error),
             }
@@ -303,6 +303,24 @@ impl Spool {
             }
         }
         File::open(self.home().dir())?.sync_all()
+    }
+
+    /// Names of the directories that queues of a capture are written to, by queue, as far as they have packets; none if it has but
+    /// one directory.
+    #[must_use]
+    pub fn dirs_of_queues(&self, serial: u64) -> BTreeMap<u16, String> {
+        let Some(capture) = self.capture(serial).filter(|capture| capture.is_spread()) else {
+            return BTreeMap::new();
+        };
+        let named = |(queue, disk): (u16, usize)| Some((queue, self.disks.get(disk)?.id()?.to_owned()));
+        capture.begun().into_iter().filter_map(named).collect()
+    }
+
+    /// Of queues that were written to these directories, those whose directory is none of the spool's.
+    #[must_use]
+    pub fn without_dir(&self, dirs: &BTreeMap<u16, String>) -> Vec<u16> {
+        let is_here = |id: &str| self.disks.iter().any(|disk| disk.id() == Some(id));
+        dirs.iter().filter(|(_, id)| !is_here(id)).map(|(queue, _)| *queue).collect()
     }
 
     /// A registered capture.
@@ -406,7 +424,8 @@ impl Spool {
 }
 
 /// Not those above it: where the spool's disk is gone, nothing is begun in its place.
-fn make_dir(dir: &Path) -> io::Result<()> {
+fn make_dir(disk: &Disk, dir: &Path) -> io::Result<()> {
+    disk.in_place()?;
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,

@@ -287,7 +287,10 @@ impl Writer {
         if stream.segments.back().is_none_or(|s| s.closed) {
             let part = stream.capture.part(self.disk.index());
             match OpenSegment::create(part.disk(), part.dir(), id.queue, piece.sequence) {
-                Ok(segment) => stream.segments.push_back(segment),
+                Ok(segment) => {
+                    stream.segments.push_back(segment);
+                    stream.capture.begins(id.queue, self.disk.index());
+                }
                 Err(failure) => return Err((piece, failure)),
             }
         }

@@ -156,6 +156,15 @@ fn an_input_whose_name_is_no_text_is_read() {
 }
 
 #[test]
+fn a_directory_that_is_no_spool_is_not_recovered_from_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(&["recover", dir.path().to_str().unwrap(), "--dry-run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("is no spool"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no lock is made there");
+}
+
+#[test]
 fn an_output_whose_name_promises_what_is_not_offered_is_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
     let file = sample(&dir.path().join("a.pcap"), 3);

@@ -213,6 +213,8 @@ fn a_start_without_one_of_the_disks_is_refused_and_goes_on_without_it_if_it_is_t
     let outcome = Outcome::read(&trawl.bucket(), &id);
     assert_eq!((progress.status, progress.ledger), (Status::Success, outcome.manifest.ledger));
     assert!(outcome.manifest.recovered && !outcome.manifest.complete);
+    let lost: Vec<_> = outcome.manifest.lost_streams.iter().map(|lost| lost.queue).collect();
+    assert_eq!(lost, [1], "{:?}", outcome.manifest.lost_streams);
     let seen = numbered::read_once(&outcome.frames);
     assert!(durable.is_subset(&seen), "what was on the disk that is there is delivered");
     trawl.finish();

@@ -66,7 +66,24 @@ fn dir_key(plan: &Plan) -> &'static str {
 fn one_disk(plan: &Plan, findings: &mut Vec<Finding>) {
     use std::os::unix::fs::MetadataExt as _;
     let mut seen: Vec<(u64, &Path)> = Vec::new();
+    let mut real: Vec<(PathBuf, &Path)> = Vec::new();
     for dir in plan.spool.dirs() {
+        // Their names differ, by the rules; what they lead to may not.
+        let Some(is) = whole(dir) else { continue };
+        match real.iter().find(|(other, _)| is.starts_with(other) || other.starts_with(&is)) {
+            Some((_, other)) => {
+                let text = format!(
+                    "{} and {} lead to the same directory, or one lies in the other: {}",
+                    other.display(),
+                    dir.display(),
+                    is.display()
+                );
+                let advice = "each is a directory of its own: look at the symbolic links in their names";
+                findings.push(Finding::error("spool.dirs", text, advice));
+                continue;
+            }
+            None => real.push((is, dir)),
+        }
         let Some(device) = existing(dir).and_then(|found| Some(found.metadata().ok()?.dev())) else {
             continue;
         };
@@ -83,6 +100,13 @@ fn one_disk(plan: &Plan, findings: &mut Vec<Finding>) {
             None => seen.push((device, dir)),
         }
     }
+}
+
+/// A directory without symbolic links, also one that is still to be made.
+fn whole(dir: &Path) -> Option<PathBuf> {
+    let there = existing(dir)?;
+    let below = dir.strip_prefix(there).ok()?;
+    Some(there.canonicalize().ok()?.join(below))
 }
 
 fn spool_dir(plan: &Plan, of_spool: &Path, host: &Host, findings: &mut Vec<Finding>) {
@@ -376,7 +400,7 @@ fn audit(plan: &Plan, findings: &mut Vec<Finding>) {
         let advice = format!("install -d -m 0700 -o <user of trawl> {shown}");
         findings.push(Finding::error(subject, text, advice));
     }
-    if audit.dir.starts_with(&plan.spool.dir) {
+    if plan.spool.dirs().any(|dir| audit.dir.starts_with(dir)) {
         let text = format!("{shown} lies in the spool: captures that fill it would stop the log");
         findings.push(Finding::warning(subject, text, "name a directory on another disk"));
     }

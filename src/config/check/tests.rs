@@ -124,6 +124,15 @@ fn each_directory_of_a_spool_is_looked_at_and_several_on_one_disk_are_told() {
     made.write("spool2", "a file");
     let found = of(&format!("\"{root}/spool\", \"{root}/spool2\""));
     assert!(found.iter().any(|one| one.contains("spool2 is not a directory")), "{found:?}");
+    // Other names for one directory, and for one in it.
+    for target in ["spool", "spool/below"] {
+        let (link, target) = (made.root.path().join("link"), made.root.path().join(target));
+        fs::create_dir_all(&target).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let found = of(&format!("\"{root}/spool\", \"{root}/link\""));
+        assert_one(&found, &["spool.dirs: ", "lead to the same directory", target.to_str().unwrap()]);
+        fs::remove_file(link).unwrap();
+    }
 }
 
 #[test]

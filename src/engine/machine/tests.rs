@@ -517,6 +517,7 @@ fn a_segment_that_was_given_up_and_is_delivered_after_a_crash_is_counted_once() 
             object_bytes_max: 1,
             format: capture.format,
             origin: crate::pcap::Origin::default(),
+            dirs: Default::default(),
             started: None,
             ended: None,
             known_until: Timestamp::UNIX_EPOCH,

@@ -167,6 +167,7 @@ impl World {
             object_bytes_max: capture.object_bytes_max,
             format: capture.format,
             origin: Origin::default(),
+            dirs: Default::default(),
             started: capture.started,
             ended: capture.ended,
             known_until: self.now().wall,
