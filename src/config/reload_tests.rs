@@ -55,6 +55,7 @@ const FIXED: &[&str] = &[
     "upload.deliveries_per_account",
     "upload.objects_in_flight",
     "upload.turn_seconds",
+    "upload.ending_seconds_max",
     "upload.wait_percent",
     "upload.share_percent",
     "audit.dir",

@@ -471,6 +471,7 @@ fn upload(
         deliveries_per_account: 1,
         turn: Duration::ZERO,
         wait_percent: 0,
+        ending_max: Duration::ZERO,
         share_percent: 0,
         memory_bytes: 0,
         challenge_interval: Duration::ZERO,

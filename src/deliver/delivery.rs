@@ -17,7 +17,7 @@ use super::places::{Places, Seat};
 use super::record::{forget_leftovers, note_leftovers};
 use super::relay::{Leave, unless};
 use super::report::{Report, Reporter};
-use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
+use super::retry::{Attempts, Outcome, RetryPolicy, given_up, out_of_time};
 use super::round::Round;
 use super::route::{Route, sweep_store};
 use super::words::Words;
@@ -169,9 +169,12 @@ impl Delivery {
                     progress.reached = journal.reached();
                 }
             }
-            if made_way {
+            if made_way && !*self.retry.time_is_up.borrow() {
                 tracing::info!(capture = %self.part.capture, "others wait for their turn: this delivery goes on in its next one");
                 continue;
+            }
+            if *self.retry.time_is_up.borrow() {
+                return Outcome::Left;
             }
             if let Some(outcome) = self.retry.pause(&mut attempts, error).await {
                 return outcome;
@@ -182,6 +185,7 @@ impl Delivery {
     /// Waits for its turn. At the end of the process one that has failed before waits no longer.
     async fn seat(&self, attempts: &Attempts) -> Result<Seat, Outcome> {
         let (mut leaving, mut decided) = (self.retry.leaving.clone(), self.retry.given_up.clone());
+        let mut time_is_up = self.retry.time_is_up.clone();
         let leaves = async {
             let _ends_or_gone = leaving.wait_for(|leaving| *leaving).await.is_ok();
             if !attempts.have_failed() {
@@ -192,6 +196,7 @@ impl Delivery {
             biased;
             outcome = given_up(&mut decided) => Err(outcome),
             () = leaves => Err(Outcome::Left),
+            () = out_of_time(&mut time_is_up) => Err(Outcome::Left),
             seat = Seat::take(&self.places, &self.route.account, &self.capturing) => Ok(seat),
         }
     }
@@ -253,10 +258,12 @@ impl Delivery {
     /// One try at all objects behind the last one that is journalled.
     async fn attempt(&self, progress: &mut Progress, recovers: bool, seat: &mut Seat) -> Result<(), Stop> {
         let (pulse, mut decided) = (seat.pulse(), self.retry.given_up.clone());
+        let mut time_is_up = self.retry.time_is_up.clone();
         let mut leave: Leave<'_> = Box::pin(async move {
             tokio::select! {
                 () = seat.lost() => {}
                 _ = given_up(&mut decided) => {}
+                () = out_of_time(&mut time_is_up) => {}
             }
         });
         let journal = self.journal(progress, recovers).await?;

@@ -30,6 +30,7 @@ struct Rig {
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: Reporter,
     leaving: watch::Sender<bool>,
+    time_is_up: watch::Sender<bool>,
     bounds: watch::Sender<RetryBounds>,
     given_up: watch::Sender<Option<String>>,
     places: Arc<Places>,
@@ -59,6 +60,7 @@ impl Rig {
             reports,
             reporter,
             leaving: watch::Sender::new(false),
+            time_is_up: watch::Sender::new(false),
             bounds: watch::Sender::new(RetryBounds {
                 retention: Duration::from_secs(60),
                 pause_max: Duration::from_millis(20),
@@ -100,6 +102,7 @@ impl Rig {
             retry: RetryPolicy {
                 bounds: self.bounds.subscribe(),
                 leaving: self.leaving.subscribe(),
+                time_is_up: self.time_is_up.subscribe(),
                 given_up: self.given_up.subscribe(),
                 reporter: self.reporter.clone(),
             },

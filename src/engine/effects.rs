@@ -32,6 +32,12 @@ impl Engine {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Created { reply, answer } => self.answer_create(reply, answer),
+            Effect::Promised { reply, answer } => {
+                if let Some(Reply::Promise(reply)) = self.replies.remove(&reply) {
+                    // A caller that went away needs no answer.
+                    let _caller_gone = reply.send(answer);
+                }
+            }
             Effect::TryDestination { serial } => self.try_destination(serial),
             Effect::RecordNew { serial, version, job } => {
                 if let Some(writer) = &self.writer {
@@ -268,6 +274,7 @@ impl Engine {
         RetryPolicy {
             bounds: self.retries.subscribe(),
             leaving: self.leaving.subscribe(),
+            time_is_up: self.time_is_up.subscribe(),
             given_up: resources.given_up.subscribe(),
             reporter: self.reporter(serial),
         }

@@ -92,7 +92,7 @@ impl Engine {
             .collect();
         for (serial, id) in gone {
             tracing::warn!(capture = %id, "capture stops: its account was taken out of the config");
-            self.feed(Input::Stop { serial });
+            self.feed(Input::Stop { serial, reply: None });
         }
     }
 }

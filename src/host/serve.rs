@@ -225,6 +225,7 @@ fn planes(
         colo: plan.host.colo.clone(),
         site: plan.site(),
         settings: settings(plan, (storage.signing_key.clone(), storage.authority.clone())),
+        ending_max: plan.upload.ending_max,
         captures_max: plan.capture.captures_max,
         admits: plan.block_share().captures_max().saturating_sub(usize::from(storage.history.is_some())),
         high_water_percent: plan.high_water_percent,

@@ -6,6 +6,7 @@ use super::{Finding, Host};
 use crate::config::{ByteSize, Plan};
 use crate::deliver::SigningKey;
 use crate::limits::HISTORY_DIR;
+use crate::named;
 use crate::ownership::Vault;
 use crate::spool::{SpoolLock, WriteMode, standing_of_all};
 use crate::stamp::Authority;
@@ -14,7 +15,7 @@ use crate::upload::{FileStore, Stores};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// What a redb file begins with (its `docs/design.md`).
@@ -153,7 +154,7 @@ pub(super) fn claims(plan: &Plan, findings: &mut Vec<Finding>) {
         }
     }
     let held = |file: File| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
-    if File::open(store).is_ok_and(held) {
+    if named::open(store).is_ok_and(held) {
         let text = format!("{} is in use by another process", store.display());
         findings.push(Finding::error("store.path", text, "end the other trawl, or name a file of its own"));
     }
@@ -479,7 +480,14 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
 
 /// The head of a file that is there: whether it is a database.
 fn database(path: &Path, findings: &mut Vec<Finding>) {
-    let Ok(mut file) = File::open(path) else { return };
+    let mut file = match named::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let text = format!("{}: {error}", path.display());
+            return findings.push(Finding::error("store.path", text, "name a file, or a name that is free"));
+        }
+        Err(_) => return,
+    };
     let mut head = Vec::new();
     let read = Read::by_ref(&mut file).take(DATABASE_MAGIC.len() as u64).read_to_end(&mut head);
     if read.is_ok() && !head.is_empty() && head != DATABASE_MAGIC {

@@ -174,6 +174,7 @@ impl World {
             }
         }
         self.asked.clear();
+        self.deciding.clear();
         self.restart();
     }
 
