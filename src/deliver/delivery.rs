@@ -10,7 +10,7 @@
 
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
-use super::lineup::Held;
+use super::lineup::Left;
 use super::object::{Fate, Work};
 use super::pace::Pace;
 use super::places::{Places, Seat};
@@ -26,7 +26,7 @@ use crate::limits::OBJECTS_IN_FLIGHT_MAX;
 use crate::merge::{Consumed, Fault, MergeError, Shape};
 use crate::spool::{Feed, Spool, spool_id};
 use crate::upload::UploadError;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,8 +91,8 @@ struct Progress {
     failures: HashMap<PathBuf, u32>,
     /// Segments that are taken as far as they can be read.
     damaged: HashSet<PathBuf>,
-    /// Objects that are complete in their store behind one that is not.
-    held: BTreeMap<u32, Held>,
+    /// Of the attempt before: objects that are complete in their store behind one that is not.
+    left: Left,
     /// Below this number the store may have objects that nobody recorded.
     begun_below: u32,
 }
@@ -134,6 +134,10 @@ impl Delivery {
 
     async fn deliver(&mut self, progress: &mut Progress, recovers: bool) -> Outcome {
         let mut attempts = Attempts::new(&self.retry);
+        if recovers && self.retry.is_given_up() {
+            // What a dead process delivered is told all the same.
+            let _not_known_then = self.journal(progress, true).await;
+        }
         loop {
             let mut seat = match self.seat(&attempts).await {
                 Ok(seat) => seat,
@@ -294,15 +298,14 @@ impl Delivery {
         let bell = Arc::new(Notify::new());
         let ring = Arc::clone(&bell);
         self.feed.call(move || ring.notify_one());
-        let held = std::mem::take(&mut progress.held);
-        let mut round = Round::new(work, start, held, kept);
+        let mut round = Round::new(work, start, std::mem::take(&mut progress.left), kept);
         round.run((news.1, bell), &leaving, &mut leave).await;
         let Round { line, error, work, .. } = round;
         // Nobody takes what it makes any more, and it may wait for its input.
         self.feed.hang_up();
         progress.begun_below = progress.begun_below.max(work.begun_below);
         let is_over = line.is_over();
-        progress.held = line.leave();
+        progress.left = line.leave();
         match error {
             None if is_over => Ok(()),
             None => Err(Stop::Passing(Words::alike("the delivery ended before its last object"))),
@@ -346,6 +349,10 @@ impl Delivery {
     /// Tells how it ended. A failure is told at once: the capture must not go on.
     async fn done(&self, result: Outcome, progress: &Progress) {
         if let Outcome::Failed(_) = result {
+            let ahead: Vec<_> = progress.left.complete().cloned().collect();
+            if !ahead.is_empty() {
+                self.reporter.tell(Report::Ahead(ahead));
+            }
             self.reporter.tell(Report::Delivered(result));
             if self.retry.is_given_up() {
                 // Its directory is to go, and the store may be the one that does not answer.

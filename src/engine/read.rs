@@ -295,6 +295,7 @@ impl Engine {
         let of_places = |account: &AccountId| places.iter().find(|row| row.account == *account);
         let view = |account: &AccountId| AccountView {
             account: account.clone(),
+            number: self.tenants.number(account).unwrap_or_default(),
             held_bytes: self.machine.held_by(account),
             waiting: self.machine.waiting(account) as u64,
             deliveries_at_work: of_places(account).map_or(0, |row| row.at_work),

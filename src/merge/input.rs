@@ -162,7 +162,7 @@ impl<'a> Input<'a> {
         sink: &mut impl Sink,
     ) -> Result<(), MergeError> {
         let Some(head) = &self.head else { return Ok(()) };
-        forward((stream, &self.path), &mut self.reader, head, ns_max, sink)
+        forward((stream, &self.path), &mut self.reader, head, (ns_max, usize::MAX), sink)
     }
 
     /// Moves the next packet alone to the sink.

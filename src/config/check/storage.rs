@@ -5,12 +5,12 @@
 use super::{Finding, Host};
 use crate::config::{ByteSize, Plan};
 use crate::deliver::SigningKey;
-use crate::limits::HISTORY_DIR;
+use crate::limits::{HISTORY_DIR, SOCKET_PATH_BYTES_MAX};
 use crate::named;
 use crate::ownership::Vault;
 use crate::spool::{SpoolLock, WriteMode, standing_of_all};
 use crate::stamp::Authority;
-use crate::store::Embedded;
+use crate::store::{Embedded, backup_socket};
 use crate::upload::{FileStore, Stores};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -454,6 +454,7 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("store.path", text, "give it to the user of trawl, mode 0600"));
     }
     database(path, findings);
+    socket(path, findings);
     if let Some(dir) = path.parent()
         && !dir.metadata().is_ok_and(|found| found.is_dir())
     {
@@ -475,6 +476,20 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
             text,
             "give the directory to the user of trawl, mode 0700",
         ));
+    }
+}
+
+/// The socket beside it, at which `trawl backup` asks.
+fn socket(store: &Path, findings: &mut Vec<Finding>) {
+    let socket = backup_socket(store);
+    let bytes = socket.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let text = format!(
+            "the socket {} beside it has a path of {bytes} bytes, and the kernel takes {SOCKET_PATH_BYTES_MAX}",
+            socket.display()
+        );
+        let most = SOCKET_PATH_BYTES_MAX - (bytes - store.as_os_str().len());
+        findings.push(Finding::error("store.path", text, format!("use a path of at most {most} bytes")));
     }
 }
 

@@ -140,6 +140,8 @@ pub(in super::super) struct Capture {
     pub(super) promises: Vec<Promise>,
     /// Who wants to be gone whatever it leaves, decided when it had ended.
     pub(super) drops: Vec<Option<ReplyId>>,
+    /// Objects that are complete behind one that never will be.
+    pub(super) ahead: Vec<String>,
     /// What its complete objects come to.
     pub(super) delivered_sums: ObjectSums,
     /// Whether its final counts are in the job.
@@ -189,6 +191,7 @@ impl Capture {
             delivered: None,
             promises: Vec::new(),
             drops: Vec::new(),
+            ahead: Vec::new(),
             delivered_sums: ObjectSums::default(),
             settled: false,
             is_recorded: false,

@@ -80,6 +80,9 @@ impl Machine {
                 capture.unreadable(Lost { packets, frame_bytes });
                 capture.record(out);
             }
+            Report::Ahead(objects) => {
+                capture.ahead = objects.into_iter().map(|object| object.name).collect();
+            }
             Report::Delivered(outcome) => self.delivered(now, serial, outcome, out),
         }
     }

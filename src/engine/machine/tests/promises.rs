@@ -3,7 +3,7 @@
 use super::super::*;
 use super::{Bench, bare, config, detached, stream_ended};
 use crate::deliver::Words;
-use crate::job::StopReason;
+use crate::job::{ObjectInfo, StopReason};
 
 #[test]
 fn a_stop_is_answered_once_the_next_process_would_know_of_it() {
@@ -45,6 +45,28 @@ fn a_drop_is_answered_once_it_is_durable_and_the_next_process_carries_it_out() {
     next.delivered(serial, Outcome::Failed(Words::alike("its owner dropped it")));
     next.assert_says(serial, &["its owner dropped it"]);
     assert_eq!(next.recorded(serial), ["discard"]);
+}
+
+#[test]
+fn objects_ahead_of_their_turn_are_said_to_be_there_when_their_capture_is_given_up_or_fails() {
+    let info = |name: &str| ObjectInfo { name: name.to_owned(), packets: 1, ..ObjectInfo::default() };
+    for is_dropped in [true, false] {
+        let mut bench = Bench::new(config());
+        let serial = bench.drained("a");
+        bench.step(Input::Delivery { serial, report: Report::Object(info("pcap_x.pcap")) });
+        if is_dropped {
+            bench.step(Input::GiveUp { serial, reply: None });
+        }
+        let ahead = vec![info("pcap_x_0002.pcap"), info("pcap_x_0003.pcap")];
+        bench.step(Input::Delivery { serial, report: Report::Ahead(ahead) });
+        bench.delivered(serial, Outcome::Failed(Words::alike("no")));
+        let there =
+            "2 behind one that is missing are complete there too, from pcap_x_0002.pcap to pcap_x_0003.pcap";
+        bench.assert_says(serial, &[there]);
+        if is_dropped {
+            bench.assert_says(serial, &["1 of its objects are complete in their store, one after the other"]);
+        }
+    }
 }
 
 #[test]
