@@ -465,8 +465,7 @@ fn upload(
         stores: StoresConfig { allow_file: upload.allow_file, file_roots, file_closed, s3, r2, gcs },
         retention: Duration::from_secs(retention),
         retry_pause: Duration::from_millis(pause),
-        // The rest is `tenancy`'s.
-        objects_in_flight: 1,
+        objects_in_flight: 1, // The rest is `tenancy`'s.
         deliveries_max: 1,
         deliveries_per_account: 1,
         turn: Duration::ZERO,

@@ -65,7 +65,8 @@ pub(super) struct Work<'a> {
 type Merging = (mpsc::Receiver<Output>, oneshot::Receiver<Result<Totals, MergeError>>);
 
 impl<'a> Work<'a> {
-    /// Makes and sends the object that begins at `start`, and ends at `until` if it ended there before; its number, and the object once it is complete in the store.
+    /// Makes and sends the object that begins at `start`, and ends at `until` if it ended there before; its number, and the object
+    /// once it is complete in the store.
     pub async fn object(
         self,
         (start, until): (Start, Option<Vec<Cut>>),

@@ -32,12 +32,7 @@ impl Engine {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Created { reply, answer } => self.answer_create(reply, answer),
-            Effect::Promised { reply, answer } => {
-                if let Some(Reply::Promise(reply)) = self.replies.remove(&reply) {
-                    // A caller that went away needs no answer.
-                    let _caller_gone = reply.send(answer);
-                }
-            }
+            Effect::Promised { reply, answer } => self.answer_promise(reply, answer),
             Effect::TryDestination { serial } => self.try_destination(serial),
             Effect::RecordNew { serial, version, job } => {
                 if let Some(writer) = &self.writer {
@@ -106,6 +101,12 @@ impl Engine {
     fn answer_create(&mut self, reply: u64, answer: Result<Box<Job>, Refusal>) {
         if let Some(Reply::Create(reply)) = self.replies.remove(&reply) {
             let _caller_gone = reply.send(answer.map(|job| *job));
+        }
+    }
+
+    fn answer_promise(&mut self, reply: u64, answer: Result<(), Refusal>) {
+        if let Some(Reply::Promise(reply)) = self.replies.remove(&reply) {
+            let _caller_gone = reply.send(answer);
         }
     }
 

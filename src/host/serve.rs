@@ -133,8 +133,8 @@ pub enum ServeError {
     },
 }
 
-/// Runs a capture host until a signal ends it. `heard`: what the process heard before. `path`: where `plan` is from, and is read again. `new_spool`: takes the spool also if
-/// the job store knows another one.
+/// Runs a capture host until a signal ends it. `heard`: what the process heard before. `path`: where `plan` is from, and is read
+/// again. `new_spool`: takes the spool also if the job store knows another one.
 ///
 /// # Errors
 /// When it could not start; then nothing was captured.

@@ -200,7 +200,7 @@ impl Live {
             Err(MergeError::OutputClosed) if self.objects.are_enough() => return Ok(self.objects.totals()),
             merged => merged?,
         }
-        if let Some(until) = self.until {
+        if let Some(until) = self.until.take() {
             return self.objects.finish_at(until);
         }
         while self.objects.wants_counts() && self.counts.is_none() {

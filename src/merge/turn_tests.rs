@@ -109,8 +109,9 @@ fn thousands_of_files_are_merged_by_a_process_that_may_have_few_descriptors() {
     assert_eq!(turns.open, 2);
     turns.close(0);
     assert_eq!(turns.open, 1);
-    std::fs::remove_file(path(7)).unwrap();
-    std::fs::write(path(7), file(&times(8))).unwrap();
+    // Both are there for a moment, so that the other one is another inode.
+    std::fs::write(path(9999), file(&times(8))).unwrap();
+    std::fs::rename(path(9999), path(7)).unwrap();
     let other = turns.take_up(7, None, &mut Findings::new(None)).unwrap_err();
     assert!(other.to_string().contains("was replaced"), "{other}");
 }

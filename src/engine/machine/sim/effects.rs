@@ -85,7 +85,10 @@ impl World {
     }
 
     fn give_up(&mut self, serial: Serial) {
-        if !self.owner_drops {
+        // A process before this one decided it.
+        let id = self.life(serial).id.clone();
+        let is_known = self.store[&id].given_up.is_some();
+        if !self.owner_drops && !is_known {
             let account = AccountId(self.life(serial).account.clone());
             assert!(self.held[&account] > bounds().part, "{account} loses a capture within its part");
             self.taken += 1;
@@ -102,7 +105,9 @@ impl World {
 
     /// Whoever is told that something will be so can rely on it: it is durable.
     fn promised(&mut self, reply: ReplyId, is_kept: bool) {
-        let (serial, id, is_drop) = self.deciding.remove(&reply).expect("each decision is answered once");
+        let Some((serial, id, is_drop)) = self.deciding.remove(&reply) else {
+            return assert!(self.finished, "each decision is answered once");
+        };
         let phase = self.machine.capture(serial).map(|capture| capture.phase);
         let is_over = |phase| matches!(phase, capture::Phase::Ending { .. } | capture::Phase::Removing);
         if !is_kept || phase.is_none_or(is_over) {
