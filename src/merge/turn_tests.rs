@@ -92,7 +92,7 @@ fn thousands_of_files_are_merged_by_a_process_that_may_have_few_descriptors() {
     let before = getrlimit(Resource::Nofile);
     // Tests beside this one may be threads of the same process.
     let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(open + 200), ..before.clone() }).unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(open + 200), ..before }).unwrap();
     let merged = merge_inputs(inputs(), &output, MergeOptions::default(), &mut |_| {});
     setrlimit(Resource::Nofile, before).unwrap();
     assert_eq!(merged.unwrap().totals.packets, COUNT * 3);
