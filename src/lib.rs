@@ -26,6 +26,7 @@ pub mod merge;
 pub mod history;
 pub mod job;
 mod turns;
+mod named;
 mod seldom;
 pub mod upload;
 pub mod stamp;

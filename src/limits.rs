@@ -207,3 +207,6 @@ pub const AUDIT_FILE_BYTES_MIN: u64 = 1 << 20;
 
 /// The newest file of the audit log is checked at the start, at some 300 MB/s.
 pub const AUDIT_FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Bytes of a socket's path: `sun_path` of unix(7) has 108, one of them for the zero behind it.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;

@@ -113,9 +113,9 @@ impl Accounts {
         Self { rates: Rates::new(Some(requests_per_second)), ..self }
     }
 
-    /// Requests of each account, in the config's order, that were refused because it had asked more than its rate.
-    pub(super) fn refused_requests(&self) -> Vec<u64> {
-        self.ids.iter().map(|account| self.rates.refused(account)).collect()
+    /// Requests of each account that were refused because it had asked more than its rate.
+    pub(super) fn refused_requests(&self) -> Vec<(AccountId, u64)> {
+        self.ids.iter().map(|account| (account.clone(), self.rates.refused(account))).collect()
     }
 
     /// The same with operators, by the SHA-256 of their tokens. They see the host, and no account's captures but their counts.

@@ -122,6 +122,7 @@ impl From<Refusal> for Failure {
             Refusal::FleetAway(_) => Self::new(Code::FleetAway, refusal.to_string()),
             Refusal::NoColo { .. } => Self::at("/colo_name", Code::InvalidValue, refusal.to_string()),
             Refusal::NotOffered(_) => Self::new(Code::NotSupported, refusal.to_string()),
+            Refusal::Undurable => Self::new(Code::RecordFailed, refusal.to_string()),
             // What the store says names files of the host: for its operator, not for the customer.
             Refusal::Store(detail) => record_failed(detail),
         }

@@ -7,6 +7,7 @@ use super::auth::Accounts;
 use super::routes;
 use super::{Offers, Rules};
 use crate::dashboard::Sessions;
+use crate::job::AccountId;
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -55,9 +56,9 @@ impl CurrentTerms {
         *held = Arc::new(Terms { accounts, ..terms });
     }
 
-    /// Requests of each account, in the config's order, that were refused because it had asked more than its rate.
+    /// Requests of each account that were refused because it had asked more than its rate.
     #[must_use]
-    pub fn refused_requests(&self) -> Vec<u64> {
+    pub fn refused_requests(&self) -> Vec<(AccountId, u64)> {
         self.now().accounts.refused_requests()
     }
 

@@ -168,12 +168,14 @@ fn manifest(bucket: &Bucket<'_>, name: &str, wanted: &Wanted) -> Result<Manifest
 
 fn input<'a>(bucket: &'a Bucket<'a>, object: &ObjectInfo, checked: Arc<AtomicUsize>) -> MergeInput<'a> {
     let object = object.clone();
+    // Without packets it has no times, and is looked at first.
+    let span = (object.packets > 0).then_some((object.first_ns, object.last_ns));
     let name = Path::new(&object.name).to_owned();
     let open = move |bytes: usize| -> io::Result<Box<dyn Read + 'a>> {
         let source = bucket.stream(&object.name, bytes as u64)?;
         Ok(Box::new(Checked::new(source, &object, checked)))
     };
-    MergeInput::Stream { name, open: Box::new(open) }
+    MergeInput::Stream { name, span, open: Box::new(open) }
 }
 
 /// An object's bytes, held to its manifest: the read that ends it fails unless all of them were right.

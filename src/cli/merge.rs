@@ -106,7 +106,7 @@ pub(super) fn input<'a>(path: PathBuf) -> MergeInput<'a> {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
         Ok(Box::new(File::from(input)) as Box<dyn io::Read>)
     };
-    MergeInput::Stream { name: "standard input".into(), open: Box::new(open) }
+    MergeInput::Stream { name: "standard input".into(), span: None, open: Box::new(open) }
 }
 
 /// None where the output's reader has left, as `head` does: it has what it wanted.
@@ -209,7 +209,7 @@ fn object<'a>(
     let size = size.with_context(|| format!("{text}: there is no such object"))?;
     let path = PathBuf::from(text.split('?').next().unwrap_or_default());
     let open = Box::new(move |bytes: usize| bucket.stream(&name, bytes as u64));
-    Ok((MergeInput::Stream { name: path, open }, size))
+    Ok((MergeInput::Stream { name: path, span: None, open }, size))
 }
 
 fn describe(totals: &Totals) -> anyhow::Result<String> {

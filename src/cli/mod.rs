@@ -231,11 +231,14 @@ fn dispatch(command: args::Command) -> Result<Outcome, Error> {
         args::Command::Capture(args) => block_on(capture::run(args)),
         args::Command::Bucket(args) => block_on(bucket::run(args)),
         args::Command::Serve(args) => {
+            // Before anything that takes time: a reload that is asked for meanwhile comes after the start.
+            #[cfg(feature = "dpdk")]
+            let heard = crate::host::outlive().map_err(Error::Runtime)?;
             let path = args.config.config;
             let plan =
                 Plan::load(&path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
             #[cfg(feature = "dpdk")]
-            return crate::host::serve(plan, path, args.new_spool)
+            return crate::host::serve(heard, plan, path, args.new_spool)
                 .map(|()| Outcome::silent())
                 .map_err(|e| Error::Serve(Box::new(e)));
             #[cfg(not(feature = "dpdk"))]

@@ -300,6 +300,8 @@ sections! {
         deliveries_per_account: u64 = 4,
         /// How long a delivery may get nowhere while others wait for its turn.
         turn_seconds: u64 = 90,
+        /// How long uploads may go on once the process is to end.
+        ending_seconds_max: u64 = 600,
         /// Blocks waiting for the disk, in percent, from which on deliveries stand back for captures; 100 for never.
         wait_percent: u64 = 25,
         /// Percent of the time that deliveries work although captures press, once the spool is above its high-water mark.

@@ -310,6 +310,8 @@ pub struct UploadPlan {
     pub turn: Duration,
     /// Blocks waiting for the disk, in percent, from which on deliveries stand back for captures; 100 for never.
     pub wait_percent: u64,
+    /// How long uploads may go on once the process is to end.
+    pub ending_max: Duration,
     /// Percent of the time that deliveries work although captures press, once the spool is above its high-water mark.
     pub share_percent: u64,
     /// Memory of all deliveries at once.

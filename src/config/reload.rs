@@ -6,6 +6,7 @@
 
 use super::Plan;
 use super::file::File;
+use super::plan::Account;
 use crate::spool::part_of;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -117,6 +118,9 @@ impl Plan {
     pub fn changes(&self, next: &Self) -> Changes {
         let of = |plan: &Self| serde_json::to_value(&*plan.written.0).unwrap_or_default();
         let mut changes = changes(&of(self), &of(next));
+        // Written otherwise, and the same: a list in another order, a default that is said.
+        changes.fixed.retain(|key| !is_same(self, next, key));
+        changes.live.retain(|key| !is_same(self, next, key));
         let tls = "api.tls_cert";
         // A listener speaks TLS or it does not: its connections were made for one of them.
         if self.api.tls.is_some() != next.api.tls.is_some() {
@@ -125,6 +129,56 @@ impl Plan {
         }
         changes
     }
+}
+
+/// Whether two plans mean the same by a key that their files say otherwise.
+fn is_same(one: &Plan, other: &Plan, key: &str) -> bool {
+    let is_same = |of: &dyn Fn(&Plan) -> String| of(one) == of(other);
+    match key {
+        "host.id" => one.host.id == other.host.id,
+        "cores.workers" => one.cores.workers == other.cores.workers,
+        "cores.writers" => one.cores.writers == other.cores.writers,
+        "cores.delivery" => alike(&one.cores.delivery, &other.cores.delivery),
+        "spool.dir" | "spool.dirs" => one.spool.dirs().eq(other.spool.dirs()),
+        "spool.pool_bytes" => one.spool.pool_bytes == other.spool.pool_bytes,
+        "spool.account_percent" => one.shares.account_percent == other.shares.account_percent,
+        "store.path" => one.store.path == other.store.path,
+        "store.key_file" => one.store.key_file == other.store.key_file,
+        "upload.objects_in_flight" => one.upload.objects_in_flight == other.upload.objects_in_flight,
+        "upload.memory_bytes_max" => one.upload.memory_bytes == other.upload.memory_bytes,
+        "upload.file_roots" => alike(&one.upload.stores.file_roots, &other.upload.stores.file_roots),
+        "api.listen" => one.api.listen == other.api.listen,
+        "api.trusted_proxies" => alike(&one.api.trusted_proxies, &other.api.trusted_proxies),
+        "api.connections_per_peer_max" => {
+            one.api.connections_per_peer_max == other.api.connections_per_peer_max
+        }
+        "api.connections_per_account_max" => {
+            one.api.connections_per_account_max == other.api.connections_per_account_max
+        }
+        "api.requests_per_second_max" => one.api.requests_per_second_max == other.api.requests_per_second_max,
+        "ui.hosts" => alike(&one.ui.hosts, &other.ui.hosts),
+        "observe.listen" => one.observe.listen == other.observe.listen,
+        _ if key.starts_with("history.") => is_same(&|plan| format!("{:?}", plan.history)),
+        _ if key.starts_with("audit.") => is_same(&|plan| format!("{:?}", plan.audit)),
+        _ if key.starts_with("fleet.") => is_same(&|plan| format!("{:?}", plan.fleet)),
+        _ if key == "port" || key.starts_with("port.") => one.ports == other.ports,
+        _ if key == "account" || key.starts_with("account.") => same_accounts(&one.accounts, &other.accounts),
+        _ if key == "operator" || key.starts_with("operator.") => alike(&one.operators, &other.operators),
+        _ => false,
+    }
+}
+
+/// Whether two lists whose order means nothing have the same members.
+fn alike<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    one.len() == other.len() && one.iter().all(|member| other.contains(member))
+}
+
+/// Whether the accounts are the same, in whatever order.
+fn same_accounts(one: &[Account], other: &[Account]) -> bool {
+    let is_same = |a: &Account, b: &Account| {
+        a.id == b.id && alike(&a.prefixes, &b.prefixes) && alike(&a.credentials, &b.credentials)
+    };
+    one.len() == other.len() && one.iter().all(|a| other.iter().any(|b| is_same(a, b)))
 }
 
 fn changes(one: &Value, other: &Value) -> Changes {

@@ -55,6 +55,7 @@ const FIXED: &[&str] = &[
     "upload.deliveries_per_account",
     "upload.objects_in_flight",
     "upload.turn_seconds",
+    "upload.ending_seconds_max",
     "upload.wait_percent",
     "upload.share_percent",
     "audit.dir",
@@ -182,4 +183,68 @@ fn what_was_written_is_no_part_of_a_plan_s_form_for_people() {
     let text = format!("[[port]]\ndevice = \"net_null0\"\n[[operator]]\ntoken_sha256 = \"{hash}\"\n");
     let plan = Plan::parse(&text).unwrap();
     assert!(!format!("{plan:?}").contains(&hash));
+}
+
+#[test]
+fn what_is_written_otherwise_and_means_the_same_is_no_change() {
+    let hash = |n: u32| format!("{n:064}");
+    let (one, two) = (hash(1), hash(2));
+    let before = format!(
+        r#"
+[[port]]
+device = "net_null0"
+[cores]
+delivery = [0, 1]
+[spool]
+dir = "/srv/spool"
+bytes_max = "1GiB"
+[ui]
+hosts = ["a.example", "b.example"]
+[api]
+trusted_proxies = ["10.0.0.1/32", "10.1.0.0/16"]
+[upload]
+file_roots = ["/srv/a", "/srv/b"]
+[[account]]
+id = "a"
+prefixes = ["192.0.2.0/24", "198.51.100.0/24"]
+credential = [{{ token_sha256 = "{one}" }}, {{ token_sha256 = "{two}", role = "read" }}]
+[[account]]
+id = "b"
+credential = [{{ token_sha256 = "{two}" }}]
+"#
+    );
+    let after = format!(
+        r#"
+[[port]]
+device = "net_null0"
+queues = 1
+[cores]
+delivery = [1, 0]
+[spool]
+dir = "/srv/spool/"
+bytes_max = 1073741824
+[blocks]
+bytes_max = 268435456
+[ui]
+hosts = ["b.example", "a.example"]
+[api]
+trusted_proxies = ["10.1.0.0/16", "10.0.0.1/32"]
+[upload]
+file_roots = ["/srv/b", "/srv/a"]
+[[account]]
+id = "b"
+credential = [{{ token_sha256 = "{two}" }}]
+[[account]]
+id = "a"
+prefixes = ["198.51.100.0/24", "192.0.2.0/24"]
+credential = [{{ role = "read", token_sha256 = "{two}" }}, {{ token_sha256 = "{one}" }}]
+"#
+    );
+    let plan = |text: &str| Plan::parse(text).unwrap();
+    assert_eq!(plan(&before).changes(&plan(&after)), Changes::default());
+    // And what is the same set of words with another meaning is one.
+    let other = after.replace("[1, 0]", "[1, 2]").replace("role = \"read\"", "role = \"write\"");
+    let changes = plan(&before).changes(&plan(&other));
+    assert_eq!(changes.fixed, ["cores.delivery"]);
+    assert!(changes.live.contains(&"account.credential.role".to_owned()), "{changes:?}");
 }

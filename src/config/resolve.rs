@@ -465,12 +465,12 @@ fn upload(
         stores: StoresConfig { allow_file: upload.allow_file, file_roots, file_closed, s3, r2, gcs },
         retention: Duration::from_secs(retention),
         retry_pause: Duration::from_millis(pause),
-        // The rest is `tenancy`'s.
-        objects_in_flight: 1,
+        objects_in_flight: 1, // The rest is `tenancy`'s.
         deliveries_max: 1,
         deliveries_per_account: 1,
         turn: Duration::ZERO,
         wait_percent: 0,
+        ending_max: Duration::ZERO,
         share_percent: 0,
         memory_bytes: 0,
         challenge_interval: Duration::ZERO,

@@ -74,6 +74,8 @@ pub(super) fn deliveries(
     let share_percent = rules.range("upload.share_percent", upload.share_percent, (1, 100), why);
     let why = "a slow link needs a minute for a part";
     let turn = rules.range("upload.turn_seconds", upload.turn_seconds, (1, 3600), why);
+    let (key, why) = ("upload.ending_seconds_max", "a second to a week");
+    let ending = rules.range(key, upload.ending_seconds_max, (1, 604_800), why);
     let (key, why) = ("upload.challenge_interval_seconds", "zero for no such rule, up to an hour");
     let challenge = rules.range(key, upload.challenge_interval_seconds, (0, 3600), why);
     let (key, why) = ("upload.proof_seconds_max", "zero for all time, or a minute to ten years");
@@ -108,6 +110,7 @@ pub(super) fn deliveries(
         deliveries_per_account: account as usize,
         turn: Duration::from_secs(turn),
         wait_percent,
+        ending_max: Duration::from_secs(ending),
         share_percent,
         memory_bytes: memory,
         challenge_interval: Duration::from_secs(challenge),

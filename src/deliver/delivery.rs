@@ -10,14 +10,14 @@
 
 use super::inherit::{free, recover};
 use super::journal::{Entry, Journal};
-use super::lineup::Held;
+use super::lineup::Left;
 use super::object::{Fate, Work};
 use super::pace::Pace;
 use super::places::{Places, Seat};
 use super::record::{forget_leftovers, note_leftovers};
 use super::relay::{Leave, unless};
 use super::report::{Report, Reporter};
-use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
+use super::retry::{Attempts, Outcome, RetryPolicy, given_up, out_of_time};
 use super::round::Round;
 use super::route::{Route, sweep_store};
 use super::words::Words;
@@ -26,7 +26,7 @@ use crate::limits::OBJECTS_IN_FLIGHT_MAX;
 use crate::merge::{Consumed, Fault, MergeError, Shape};
 use crate::spool::{Feed, Spool, spool_id};
 use crate::upload::UploadError;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,8 +91,8 @@ struct Progress {
     failures: HashMap<PathBuf, u32>,
     /// Segments that are taken as far as they can be read.
     damaged: HashSet<PathBuf>,
-    /// Objects that are complete in their store behind one that is not.
-    held: BTreeMap<u32, Held>,
+    /// Of the attempt before: objects that are complete in their store behind one that is not.
+    left: Left,
     /// Below this number the store may have objects that nobody recorded.
     begun_below: u32,
 }
@@ -134,6 +134,10 @@ impl Delivery {
 
     async fn deliver(&mut self, progress: &mut Progress, recovers: bool) -> Outcome {
         let mut attempts = Attempts::new(&self.retry);
+        if recovers && self.retry.is_given_up() {
+            // What a dead process delivered is told all the same.
+            let _not_known_then = self.journal(progress, true).await;
+        }
         loop {
             let mut seat = match self.seat(&attempts).await {
                 Ok(seat) => seat,
@@ -169,9 +173,12 @@ impl Delivery {
                     progress.reached = journal.reached();
                 }
             }
-            if made_way {
+            if made_way && !*self.retry.time_is_up.borrow() {
                 tracing::info!(capture = %self.part.capture, "others wait for their turn: this delivery goes on in its next one");
                 continue;
+            }
+            if *self.retry.time_is_up.borrow() {
+                return Outcome::Left;
             }
             if let Some(outcome) = self.retry.pause(&mut attempts, error).await {
                 return outcome;
@@ -182,6 +189,7 @@ impl Delivery {
     /// Waits for its turn. At the end of the process one that has failed before waits no longer.
     async fn seat(&self, attempts: &Attempts) -> Result<Seat, Outcome> {
         let (mut leaving, mut decided) = (self.retry.leaving.clone(), self.retry.given_up.clone());
+        let mut time_is_up = self.retry.time_is_up.clone();
         let leaves = async {
             let _ends_or_gone = leaving.wait_for(|leaving| *leaving).await.is_ok();
             if !attempts.have_failed() {
@@ -192,6 +200,7 @@ impl Delivery {
             biased;
             outcome = given_up(&mut decided) => Err(outcome),
             () = leaves => Err(Outcome::Left),
+            () = out_of_time(&mut time_is_up) => Err(Outcome::Left),
             seat = Seat::take(&self.places, &self.route.account, &self.capturing) => Ok(seat),
         }
     }
@@ -253,10 +262,12 @@ impl Delivery {
     /// One try at all objects behind the last one that is journalled.
     async fn attempt(&self, progress: &mut Progress, recovers: bool, seat: &mut Seat) -> Result<(), Stop> {
         let (pulse, mut decided) = (seat.pulse(), self.retry.given_up.clone());
+        let mut time_is_up = self.retry.time_is_up.clone();
         let mut leave: Leave<'_> = Box::pin(async move {
             tokio::select! {
                 () = seat.lost() => {}
                 _ = given_up(&mut decided) => {}
+                () = out_of_time(&mut time_is_up) => {}
             }
         });
         let journal = self.journal(progress, recovers).await?;
@@ -287,15 +298,14 @@ impl Delivery {
         let bell = Arc::new(Notify::new());
         let ring = Arc::clone(&bell);
         self.feed.call(move || ring.notify_one());
-        let held = std::mem::take(&mut progress.held);
-        let mut round = Round::new(work, start, held, kept);
+        let mut round = Round::new(work, start, std::mem::take(&mut progress.left), kept);
         round.run((news.1, bell), &leaving, &mut leave).await;
         let Round { line, error, work, .. } = round;
         // Nobody takes what it makes any more, and it may wait for its input.
         self.feed.hang_up();
         progress.begun_below = progress.begun_below.max(work.begun_below);
         let is_over = line.is_over();
-        progress.held = line.leave();
+        progress.left = line.leave();
         match error {
             None if is_over => Ok(()),
             None => Err(Stop::Passing(Words::alike("the delivery ended before its last object"))),
@@ -339,6 +349,10 @@ impl Delivery {
     /// Tells how it ended. A failure is told at once: the capture must not go on.
     async fn done(&self, result: Outcome, progress: &Progress) {
         if let Outcome::Failed(_) = result {
+            let ahead: Vec<_> = progress.left.complete().cloned().collect();
+            if !ahead.is_empty() {
+                self.reporter.tell(Report::Ahead(ahead));
+            }
             self.reporter.tell(Report::Delivered(result));
             if self.retry.is_given_up() {
                 // Its directory is to go, and the store may be the one that does not answer.

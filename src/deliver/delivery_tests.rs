@@ -6,10 +6,11 @@ use super::super::places::Pulse;
 use super::super::record;
 use super::super::retry::RetryBounds;
 use super::*;
+use crate::deliver::object_name;
 use crate::job::{AccountId, BucketTerms, CaptureId, Site};
 use crate::merge::{Output, Summary};
 use crate::ownership::BucketKeys;
-use crate::pcap::{Reader, Writer};
+use crate::pcap::{ObjectFormat, Reader, Writer};
 use crate::spool::{Input, Segment, SpoolConfig, WriteMode};
 use crate::store::Embedded;
 use crate::upload::{Stores, StoresConfig};
@@ -30,6 +31,7 @@ struct Rig {
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: Reporter,
     leaving: watch::Sender<bool>,
+    time_is_up: watch::Sender<bool>,
     bounds: watch::Sender<RetryBounds>,
     given_up: watch::Sender<Option<String>>,
     places: Arc<Places>,
@@ -59,6 +61,7 @@ impl Rig {
             reports,
             reporter,
             leaving: watch::Sender::new(false),
+            time_is_up: watch::Sender::new(false),
             bounds: watch::Sender::new(RetryBounds {
                 retention: Duration::from_secs(60),
                 pause_max: Duration::from_millis(20),
@@ -100,6 +103,7 @@ impl Rig {
             retry: RetryPolicy {
                 bounds: self.bounds.subscribe(),
                 leaving: self.leaving.subscribe(),
+                time_is_up: self.time_is_up.subscribe(),
                 given_up: self.given_up.subscribe(),
                 reporter: self.reporter.clone(),
             },
@@ -635,3 +639,89 @@ async fn no_object_is_completed_that_could_not_be_journalled() {
 
 #[path = "round_tests.rs"]
 mod rounds;
+
+#[tokio::test]
+async fn a_delivery_of_a_store_that_never_stops_is_left_to_the_next_process_when_time_is_up() {
+    let mut rig = Rig::new();
+    rig.pace = Arc::new(Pace::standstill());
+    rig.three_segments();
+    tokio::spawn(rig.delivery().run());
+    rig.leaving.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(rig.reports.try_recv().is_err(), "what has not failed goes on at the end of the process");
+    rig.time_is_up.send_replace(true);
+    assert!(matches!(rig.end().await.1, Outcome::Left));
+    // The next process has all of it.
+    rig.pace = Arc::new(Pace::unhindered());
+    (rig.leaving, rig.time_is_up) = (watch::Sender::new(false), watch::Sender::new(false));
+    rig.feed = Arc::new(Feed::new(1));
+    tokio::spawn(rig.delivery().run_recovered());
+    rig.assert_whole().await;
+}
+
+#[tokio::test]
+async fn objects_that_are_complete_behind_one_that_is_given_up_are_told_by_name() {
+    let mut rig = Rig::new();
+    let bytes = rig.three_segments()[0].bytes;
+    let mut delivery = rig.delivery();
+    (delivery.objects_max, delivery.shape) = (4, Shape::plain(262_144, bytes));
+    let name = |number: u32| object_name(&PartId::alone(&rig.id), number, ObjectFormat::default());
+    fs::create_dir_all(rig.bucket()).unwrap();
+    fs::write(rig.bucket().join(name(0)), "somebody else's").unwrap();
+    let names = [name(1), name(2)];
+    tokio::spawn(delivery.run());
+    while !names.iter().all(|name| rig.bucket().join(name).exists()) {
+        rig.troubles(1).await;
+    }
+    rig.troubles(2).await;
+    rig.given_up.send_replace(Some("somebody drops it".to_owned()));
+    let mut told = Vec::new();
+    loop {
+        match rig.report().await {
+            Report::Ahead(objects) => told.extend(objects.into_iter().map(|object| object.name)),
+            Report::Delivered(outcome) => {
+                break assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+            }
+            Report::Object(object) => panic!("{object:?} is not in order"),
+            _ => {}
+        }
+    }
+    assert_eq!(told, names);
+}
+
+#[tokio::test]
+async fn what_a_dead_process_delivered_is_told_also_of_a_capture_that_was_given_up_before_it_died() {
+    let mut rig = Rig::new();
+    rig.three_segments();
+    // It dies behind its first object.
+    let first = rig.segment(0, 5);
+    let mut delivery = rig.delivery();
+    delivery.shape = Shape::plain(262_144, first.bytes);
+    let running = tokio::spawn(delivery.run());
+    while !matches!(rig.report().await, Report::Object(_)) {}
+    running.abort();
+    assert!(running.await.is_err_and(|error| error.is_cancelled()));
+    // What a thread had begun for it ends.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    while rig.reports.try_recv().is_ok() {}
+    let there = |rig: &Rig| {
+        let names = fs::read_dir(rig.bucket()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.as_encoded_bytes().starts_with(b"pcap_")).count()
+    };
+    let before = there(&rig);
+    rig.feed = Arc::new(Feed::new(1));
+    rig.given_up.send_replace(Some("its owner dropped it".to_owned()));
+    tokio::spawn(rig.delivery().run_recovered());
+    let mut found = None;
+    let outcome = loop {
+        match rig.report().await {
+            Report::Recovered(recovered) => found = Some(recovered.objects.len()),
+            Report::Delivered(outcome) => break outcome,
+            Report::Object(object) => panic!("{object:?} leaves the host"),
+            _ => {}
+        }
+    };
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    assert!(found.is_some_and(|objects| objects > 0), "{found:?}");
+    assert_eq!(there(&rig), before, "nothing more");
+}

@@ -16,10 +16,24 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// An object that is complete in its store, and not journalled.
 #[derive(Debug)]
-pub(super) struct Held {
+struct Held {
     start: Vec<Cut>,
     info: ObjectInfo,
     consumed: Consumed,
+}
+
+/// What an attempt leaves to the next one.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    held: BTreeMap<u32, Held>,
+    ends: BTreeMap<u32, Vec<Cut>>,
+}
+
+impl Left {
+    /// The objects that are complete in their store and not journalled.
+    pub fn complete(&self) -> impl Iterator<Item = &ObjectInfo> {
+        self.held.values().map(|held| &held.info)
+    }
 }
 
 /// How an object's merge ended.
@@ -79,6 +93,8 @@ pub(super) struct LineUp {
     ahead: Option<(Start, Foreseen)>,
     /// Complete in an attempt before.
     held: BTreeMap<u32, Held>,
+    /// Where objects ended in an attempt before: the next one may be visible.
+    ends: BTreeMap<u32, Vec<Cut>>,
     /// Numbers of those that were told to stop and have not yet.
     stopping: BTreeSet<u32>,
     /// Of this number none begins before it is sure where.
@@ -90,21 +106,45 @@ pub(super) struct LineUp {
 }
 
 impl LineUp {
-    /// Goes on at `next`, where the journal ends; `held`: what [`LineUp::leave`] returned.
-    pub fn new(next: Start, held: BTreeMap<u32, Held>) -> Self {
+    /// Goes on at `next`, where the journal ends; `left`: what [`LineUp::leave`] returned.
+    pub fn new(next: Start, left: Left) -> Self {
         let (members, stopping) = (VecDeque::new(), BTreeSet::new());
-        Self { members, next, ahead: None, held, stopping, unsure: None, is_closed: false, is_over: false }
+        let Left { held, ends } = left;
+        Self {
+            members,
+            next,
+            ahead: None,
+            held,
+            ends,
+            stopping,
+            unsure: None,
+            is_closed: false,
+            is_over: false,
+        }
     }
 
-    /// Ends with what is complete and not journalled.
-    pub fn leave(self) -> BTreeMap<u32, Held> {
-        let mut held = self.held;
-        for Member { start, state, .. } in self.members {
+    /// Ends with what is complete and not journalled, and where objects ended of which the next one may be.
+    pub fn leave(self) -> Left {
+        let (mut held, mut ends) = (self.held, self.ends);
+        ends.retain(|number, _| *number >= self.next.object);
+        let mut is_sure = true;
+        for Member { start, state, merged, .. } in self.members {
+            is_sure &= merged.is_some();
+            if let Some(Merged { cuts, is_last: false, .. }) = merged
+                && is_sure
+            {
+                ends.insert(start.object, cuts);
+            }
             if let State::Complete(info, consumed) = state {
                 held.insert(start.object, Held { start: start.cuts, info, consumed });
             }
         }
-        held
+        Left { held, ends }
+    }
+
+    /// Where an object has to end, if it ended there before.
+    pub fn end_of(&self, number: u32) -> Option<Vec<Cut>> {
+        self.ends.get(&number).cloned()
     }
 
     /// Whether the last object is journalled.
@@ -179,7 +219,8 @@ impl LineUp {
     /// The object that begins there is at work. It stops when the answer's channel closes.
     pub fn begun(&mut self, start: Start, room: Option<OwnedSemaphorePermit>) -> oneshot::Receiver<()> {
         let (stop, stopped) = oneshot::channel();
-        let end = self.ahead.take().filter(|(known, _)| *known == start).map(|(_, end)| end);
+        let foreseen = self.ahead.take().filter(|(known, _)| *known == start).map(|(_, end)| end);
+        let end = self.end_of(start.object).map(Foreseen::At).or(foreseen);
         self.members.push_back(Member { end, _stop: Some(stop), room, ..Member::new(start, None) });
         stopped
     }

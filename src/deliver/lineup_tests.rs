@@ -24,7 +24,7 @@ fn info(number: u32) -> ObjectInfo {
 
 /// A line of four objects at work, of which the last is the capture's.
 fn four() -> (LineUp, Vec<Receiver<()>>) {
-    let mut line = LineUp::new(start(0), BTreeMap::new());
+    let mut line = LineUp::new(start(0), Left::default());
     let mut stopped = Vec::new();
     while let Some(want) = line.want(4) {
         match want {
@@ -66,7 +66,7 @@ fn journal(line: &mut LineUp) -> Vec<String> {
 
 #[test]
 fn the_first_object_begins_at_once_and_each_further_one_when_its_place_and_end_are_foreseen() {
-    let mut line = LineUp::new(start(0), BTreeMap::new());
+    let mut line = LineUp::new(start(0), Left::default());
     assert_eq!(line.want(1), Some(Want::Begin { start: start(0), is_first: true }));
     let _stopped = line.begun(start(0), None);
     assert_eq!((line.want(1), line.want(2)), (None, Some(Want::Foresee(start(0)))));
@@ -144,7 +144,11 @@ fn what_is_complete_behind_an_object_that_failed_is_not_made_again() {
     line.close();
     line.ended(2, Some((info(2), consumed(2, 3))));
     line.ended(3, None);
-    let mut line = LineUp::new(start(0), line.leave());
+    let left = line.leave();
+    assert_eq!(left.complete().map(|info| info.name.as_str()).collect::<Vec<_>>(), ["1", "2"]);
+    let mut line = LineUp::new(start(0), left);
+    assert_eq!(line.end_of(0), Some(cuts(1)), "the next one is visible, and begins there");
+    assert_eq!((line.end_of(2), line.end_of(3)), (Some(cuts(3)), None));
     assert_eq!(line.want(4), Some(Want::Begin { start: start(0), is_first: true }));
     let _stopped = line.begun(start(0), None);
     line.foreseen(start(0), Foreseen::At(cuts(1)));

@@ -12,6 +12,7 @@ use super::relay::{self, Leave, Noted, relay};
 use crate::block::take_what_is_left;
 use crate::job::ObjectInfo;
 use crate::merge::{Consumed, MergeError, Output, Start, Totals, run_object};
+use crate::spool::Cut;
 use crate::upload::{COUNTS, Checkpoint, ObjectStore, Pending, UploadError};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::HashSet;
@@ -64,20 +65,21 @@ pub(super) struct Work<'a> {
 type Merging = (mpsc::Receiver<Output>, oneshot::Receiver<Result<Totals, MergeError>>);
 
 impl<'a> Work<'a> {
-    /// Makes and sends the object that begins there; its number, and the object once it is complete in the store.
+    /// Makes and sends the object that begins at `start`, and ends at `until` if it ended there before; its number, and the object
+    /// once it is complete in the store.
     pub async fn object(
         self,
-        start: Start,
+        (start, until): (Start, Option<Vec<Cut>>),
         kept: Option<Checkpoint>,
         stopped: oneshot::Receiver<()>,
     ) -> (u32, Result<(ObjectInfo, Consumed), Fate>) {
         let number = start.object;
-        (number, self.send(start, kept, stopped).await)
+        (number, self.send((start, until), kept, stopped).await)
     }
 
     async fn send(
         self,
-        start: Start,
+        (start, until): (Start, Option<Vec<Cut>>),
         kept: Option<Checkpoint>,
         stopped: oneshot::Receiver<()>,
     ) -> Result<(ObjectInfo, Consumed), Fate> {
@@ -89,7 +91,7 @@ impl<'a> Work<'a> {
                 _told_or_gone = stopped => {}
             }
         });
-        let (merged, outcome) = self.merge(start)?;
+        let (merged, outcome) = self.merge(start, until)?;
         let (passed, guarded) = mpsc::channel(1);
         let probed = Arc::clone(&self.journal);
         let probe = move || lock(&probed).probe();
@@ -119,7 +121,7 @@ impl<'a> Work<'a> {
     }
 
     /// Starts the merge on a thread of its own: what it makes, and how it ends.
-    fn merge(&self, start: Start) -> Result<Merging, Fate> {
+    fn merge(&self, start: Start, until: Option<Vec<Cut>>) -> Result<Merging, Fate> {
         let delivery = self.delivery;
         let (outputs, merged) = mpsc::channel(CHUNKS_WAITING);
         let (report, outcome) = oneshot::channel();
@@ -132,7 +134,8 @@ impl<'a> Work<'a> {
             // Packets that come now go before packets that are safe in the spool.
             let _refused_costs_speed_only = take_what_is_left();
             let _anywhere_then = stay_on(&cores);
-            let _deliverer_gone = report.send(run_object(&start, &shape, (damaged, jumps), inputs, outputs));
+            let merged = run_object(&start, &shape, (damaged, jumps), until, inputs, outputs);
+            let _deliverer_gone = report.send(merged);
         };
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(merge);
         thread.map_err(Fate::Thread)?;

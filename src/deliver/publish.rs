@@ -5,7 +5,7 @@
 use super::manifest::{Manifest, manifest_name};
 use super::record::{Settled, settle};
 use super::relay::{PublishError, publish_manifest};
-use super::retry::{Attempts, Outcome, RetryPolicy, given_up};
+use super::retry::{Attempts, Outcome, RetryPolicy, given_up, out_of_time};
 use super::route::Route;
 use super::sign::SigningKey;
 use super::stamp;
@@ -44,9 +44,11 @@ pub(crate) async fn put_manifest(
     let (mut attempts, mut kept) = (Attempts::new(&retry), Kept::default());
     loop {
         let (mut decided, leaving) = (retry.given_up.clone(), retry.leaving.clone());
+        let mut time_is_up = retry.time_is_up.clone();
         let put = tokio::select! {
             put = put_once(&route, &dir, &manifest, &mut kept, (&vouchers, leaving)) => put,
             outcome = given_up(&mut decided) => return outcome,
+            () = out_of_time(&mut time_is_up) => return Outcome::Left,
         };
         let error = match put {
             Ok(()) => return Outcome::Done,

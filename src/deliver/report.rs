@@ -19,6 +19,8 @@ pub(crate) enum Report {
     Trouble(Words, Duration),
     /// An object is complete.
     Object(ObjectInfo),
+    /// The delivery ends, and these objects are complete behind one that is not. Comes once, before the end, if there are any.
+    Ahead(Vec<ObjectInfo>),
     /// So many packets that were captured could not be read from the disk again and are in no object. Comes once, before the
     /// end, if there are any.
     Lost {

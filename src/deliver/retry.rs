@@ -24,6 +24,8 @@ pub(crate) struct RetryPolicy {
     /// As they are now: a reload reaches what is tried already.
     pub bounds: watch::Receiver<RetryBounds>,
     pub leaving: watch::Receiver<bool>,
+    /// Whether the process has no more time for what is under way.
+    pub time_is_up: watch::Receiver<bool>,
     /// Why nothing is to be tried any more, once somebody decided so.
     pub given_up: watch::Receiver<Option<String>>,
     pub reporter: Reporter,
@@ -39,6 +41,13 @@ pub(crate) enum Outcome {
     Gone(Words),
     /// The process ends; the next one goes on.
     Left,
+}
+
+/// Waits until the process has no more time.
+pub(super) async fn out_of_time(time_is_up: &mut watch::Receiver<bool>) {
+    if time_is_up.wait_for(|is_up| *is_up).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Waits until somebody decides that nothing is to be tried any more.

@@ -3,7 +3,7 @@
 //!
 //! Invariant: it ends only when nothing that it began is at work any more, but for objects that nobody wants.
 
-use super::lineup::{Held, LineUp, Want};
+use super::lineup::{Left, LineUp, Want};
 use super::object::{Asked, Fate, Work};
 use super::relay::Leave;
 use crate::job::ObjectInfo;
@@ -79,14 +79,9 @@ async fn first_of<'a>(at_work: &mut Vec<AtWork<'a>>) -> (u32, Result<(ObjectInfo
 }
 
 impl<'a> Round<'a> {
-    /// From `next` on, where the journal ends. `held`: complete in an attempt before; `kept`: what the store holds of others.
-    pub fn new(
-        work: Work<'a>,
-        next: Start,
-        held: BTreeMap<u32, Held>,
-        kept: BTreeMap<u32, Checkpoint>,
-    ) -> Self {
-        let (line, foresight) = (LineUp::new(next, held), Foresight::default());
+    /// From `next` on, where the journal ends. `left`: by an attempt before; `kept`: what the store holds of others.
+    pub fn new(work: Work<'a>, next: Start, left: Left, kept: BTreeMap<u32, Checkpoint>) -> Self {
+        let (line, foresight) = (LineUp::new(next, left), Foresight::default());
         Self { work, line, kept, at_work: Vec::new(), foresight, error: None }
     }
 
@@ -132,7 +127,9 @@ impl<'a> Round<'a> {
     /// Journals what is complete, in order.
     async fn journal(&mut self) {
         while let Some((info, consumed)) = self.line.first_complete() {
-            let (info, consumed) = (info.clone(), consumed.clone());
+            let (info, mut consumed) = (info.clone(), consumed.clone());
+            // An object before it may lack what is damaged in a segment that this one has read.
+            consumed.segments.retain(|segment| !self.work.damaged.contains(segment));
             match self.work.delivery.object(&self.work.journal, info, consumed).await {
                 Ok(()) => self.line.journalled(),
                 Err(error) => {
@@ -158,10 +155,15 @@ impl<'a> Round<'a> {
                         break;
                     }
                     let number = start.object;
+                    let until = self.line.end_of(number);
                     let stopped = self.line.begun(start.clone(), room);
                     let work = self.work.clone();
                     self.work.begun_below = self.work.begun_below.max(number.saturating_add(1));
-                    self.at_work.push(Box::pin(work.object(start, self.kept.remove(&number), stopped)));
+                    self.at_work.push(Box::pin(work.object(
+                        (start, until),
+                        self.kept.remove(&number),
+                        stopped,
+                    )));
                 }
                 Want::Foresee(start) => {
                     self.foresee(start);

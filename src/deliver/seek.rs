@@ -4,7 +4,7 @@
 //! Invariant: only what is read is believed; an error is never taken for an absence.
 
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest, manifest_name};
-use super::retry::{Attempts, Outcome, RetryPolicy};
+use super::retry::{Attempts, Outcome, RetryPolicy, out_of_time};
 use super::route::Route;
 use super::words::Words;
 use crate::job::PartId;
@@ -49,7 +49,12 @@ pub(crate) async fn find_manifest(
 ) -> Result<Option<Manifest>, Outcome> {
     let mut attempts = Attempts::new(&retry);
     loop {
-        let error = match look(route, part).await {
+        let mut time_is_up = retry.time_is_up.clone();
+        let looked = tokio::select! {
+            looked = look(route, part) => looked,
+            () = out_of_time(&mut time_is_up) => return Err(Outcome::Left),
+        };
+        let error = match looked {
             Ok(found) => return Ok(found),
             Err(Sought::NoManifest(error)) => return Err(Outcome::Failed(Words::alike(error))),
             // A store that hides what is not there from those who may not list answers like this.

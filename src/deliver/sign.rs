@@ -5,13 +5,14 @@
 //!
 //! Invariant: a secret key is in no message and no `Debug`, and in no file that others can read.
 
+use crate::named;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use data_encoding::HEXLOWER;
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -142,11 +143,7 @@ impl PublicKey {
 }
 
 fn read(path: &Path) -> Result<String, KeyError> {
-    fs::read_to_string(path).map_err(|source| KeyError::File {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })
+    named::read_text(path).map_err(|source| KeyError::File { action: "read", path: path.to_owned(), source })
 }
 
 /// PEM (RFC 7468); a key of this kind fits two lines.
@@ -169,6 +166,7 @@ fn from_pem(text: &str, label: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 

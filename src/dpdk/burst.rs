@@ -165,11 +165,19 @@ impl RxQueue {
             self.arrays.wire_bytes = 0;
             return RxBurst { queue: self };
         }
-        let burst = self.receive_all();
+        let most = self.pace.map_or(BURST, |pace| pace.burst_max());
+        let burst = self.receive_some(most as u16);
         if let Some(pace) = &mut burst.queue.pace {
             pace.took(usize::from(burst.queue.held), now);
         }
         burst
+    }
+
+    fn receive_some(&mut self, most: u16) -> RxBurst<'_> {
+        let Supply::Port { port, .. } = &self.supply else { return self.receive_all() };
+        // SAFETY: as in receive_all; no more than TRAWL_BURST frames are asked for, whatever `most` is.
+        let received = unsafe { sys::trawl_rx_some(*port, self.queue, &raw mut *self.arrays, most) };
+        self.hold(received)
     }
 
     #[inline]
@@ -184,6 +192,11 @@ impl RxQueue {
                 0
             }
         };
+        self.hold(received)
+    }
+
+    #[inline]
+    fn hold(&mut self, received: u16) -> RxBurst<'_> {
         assert!(usize::from(received) <= BURST, "a driver delivered more frames than there is room for");
         self.held = received;
         RxBurst { queue: self }

@@ -42,10 +42,11 @@ is_plain(const struct rte_mbuf *m, const struct rte_mempool *pool)
 	return m->pool == pool && m->nb_segs == 1 && rte_mbuf_refcnt_read(m) == 1 && RTE_MBUF_DIRECT(m);
 }
 
-uint16_t
-trawl_rx(uint16_t port, uint16_t queue, struct trawl_burst *burst)
+/* Inlined, so that a constant `max` costs nothing. */
+static inline __attribute__((always_inline)) uint16_t
+receive(uint16_t port, uint16_t queue, struct trawl_burst *burst, uint16_t max)
 {
-	uint16_t n = rte_eth_rx_burst(port, queue, burst->mbufs, TRAWL_BURST);
+	uint16_t n = rte_eth_rx_burst(port, queue, burst->mbufs, max);
 	struct rte_mempool *pool = n > 0 ? burst->mbufs[0]->pool : NULL;
 	uint64_t bytes = 0;
 	int plain = n > 0;
@@ -73,6 +74,18 @@ trawl_rx(uint16_t port, uint16_t queue, struct trawl_burst *burst)
 	burst->wire_bytes = bytes;
 	burst->pool = plain ? pool : NULL;
 	return n;
+}
+
+uint16_t
+trawl_rx(uint16_t port, uint16_t queue, struct trawl_burst *burst)
+{
+	return receive(port, queue, burst, TRAWL_BURST);
+}
+
+uint16_t
+trawl_rx_some(uint16_t port, uint16_t queue, struct trawl_burst *burst, uint16_t max)
+{
+	return receive(port, queue, burst, RTE_MIN(max, (uint16_t)TRAWL_BURST));
 }
 
 void

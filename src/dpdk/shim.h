@@ -73,6 +73,8 @@ struct trawl_stats {
 
 /* Polls a queue once and describes what came. Returns the number of frames. */
 uint16_t trawl_rx(uint16_t port, uint16_t queue, struct trawl_burst *burst);
+/* As trawl_rx, and no more frames than `max`. */
+uint16_t trawl_rx_some(uint16_t port, uint16_t queue, struct trawl_burst *burst, uint16_t max);
 /* Gives the first n mbufs of a burst back. */
 void trawl_free(struct trawl_burst *burst, uint16_t n);
 /* Copies the first len bytes over all segments; returns how many there were. */

@@ -32,6 +32,7 @@ impl Engine {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Created { reply, answer } => self.answer_create(reply, answer),
+            Effect::Promised { reply, answer } => self.answer_promise(reply, answer),
             Effect::TryDestination { serial } => self.try_destination(serial),
             Effect::RecordNew { serial, version, job } => {
                 if let Some(writer) = &self.writer {
@@ -100,6 +101,12 @@ impl Engine {
     fn answer_create(&mut self, reply: u64, answer: Result<Box<Job>, Refusal>) {
         if let Some(Reply::Create(reply)) = self.replies.remove(&reply) {
             let _caller_gone = reply.send(answer.map(|job| *job));
+        }
+    }
+
+    fn answer_promise(&mut self, reply: u64, answer: Result<(), Refusal>) {
+        if let Some(Reply::Promise(reply)) = self.replies.remove(&reply) {
+            let _caller_gone = reply.send(answer);
         }
     }
 
@@ -269,6 +276,7 @@ impl Engine {
         RetryPolicy {
             bounds: self.retries.subscribe(),
             leaving: self.leaving.subscribe(),
+            time_is_up: self.time_is_up.subscribe(),
             given_up: resources.given_up.subscribe(),
             reporter: self.reporter(serial),
         }

@@ -158,6 +158,12 @@ pub enum Refusal {
     /// Something that many hosts together do not offer.
     #[error("this is not offered here: {0}")]
     NotOffered(&'static str),
+    /// What was decided is carried out, and is not durable.
+    #[error(
+        "this is being done, but this host could not record it yet: should it fail now, it may not know of it; ask again, or ask its \
+         operator"
+    )]
+    Undurable,
     /// The job could not be recorded.
     #[error("the capture could not be recorded: {0}")]
     Store(String),

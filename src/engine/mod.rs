@@ -96,6 +96,7 @@ enum Change {
 /// Who waits for an answer.
 enum Reply {
     Create(oneshot::Sender<Result<Job, Refusal>>),
+    Promise(oneshot::Sender<Result<(), Refusal>>),
     Reclaim(oneshot::Sender<Result<Reclaimed, Refusal>>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -127,6 +128,10 @@ pub struct Engine {
     /// None until the engine runs.
     writer: Option<Writer>,
     leaving: watch::Sender<bool>,
+    /// Whether the end has taken as long as it may.
+    time_is_up: watch::Sender<bool>,
+    /// When it began.
+    ending_since: Option<Instant>,
     /// How long and how often deliveries try again.
     retries: watch::Sender<RetryBounds>,
     /// Steps of the wall clock that were told.
@@ -174,6 +179,8 @@ impl Engine {
             events: mpsc::unbounded_channel(),
             writer: None,
             leaving: watch::channel(false).0,
+            time_is_up: watch::Sender::new(false),
+            ending_since: None,
             clock: ClockReading::default(),
             steps: VecDeque::new(),
             inheritance,
@@ -253,9 +260,8 @@ impl Engine {
             }
             Action::Stop(account, id, reply) => match self.find(&account, &id) {
                 Some(serial) => {
-                    self.feed(Input::Stop { serial });
-                    // A caller that went away needs no answer.
-                    let _caller_gone = reply.send(Ok(()));
+                    let reply = Some(self.reply(Reply::Promise(reply)));
+                    self.feed(Input::Stop { serial, reply });
                 }
                 None => self.stored(account, id, reply, |_| Ok(())),
             },
@@ -314,6 +320,7 @@ impl Engine {
 
     fn tick(&mut self) {
         self.heartbeat.beat(0, 0);
+        self.look_at_end();
         self.look_at_clock();
         self.extend_series();
         self.assignments.tick();
@@ -347,6 +354,28 @@ impl Engine {
             spool.holdings().into_iter().map(|(tenant, held)| (AccountId(tenant), held)).collect();
         self.feed(Input::Tick { held, of_accounts });
         self.tell_parts();
+    }
+
+    /// Ends uploads that still go on when the end has taken as long as it may: a bucket that confirms a little now and then would
+    /// hold it up for ever.
+    fn look_at_end(&mut self) {
+        if !self.machine.is_ending() || *self.time_is_up.borrow() {
+            return;
+        }
+        let max = self.planes.ending_max;
+        if self.ending_since.get_or_insert_with(Instant::now).elapsed() < max {
+            return;
+        }
+        self.time_is_up.send_replace(true);
+        let spool = &self.planes.spool;
+        for capture in self.machine.captures() {
+            let bytes = spool.bytes_below(&spool.config().dir.join(capture.job.id.as_str()));
+            tracing::warn!(
+                capture = %capture.job.id, account = %capture.job.request.account, bytes_in_spool = bytes,
+                "its upload takes longer than the end may (upload.ending_seconds_max): it stops where it is, what is in the spool \
+                 stays there, and the next start goes on with it"
+            );
+        }
     }
 
     /// Tells of a step of the wall clock. Begins a new recording for the history, in the new time, because the old one never ends.

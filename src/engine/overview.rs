@@ -52,6 +52,8 @@ pub struct Standing {
 pub struct AccountView {
     /// Which.
     pub account: AccountId,
+    /// What metrics call it, as long as the process lives.
+    pub number: u64,
     /// Its bytes on the spool.
     pub held_bytes: u64,
     /// Its captures that take no more packets and are not delivered.

@@ -121,6 +121,8 @@ pub struct Planes {
     pub site: Option<Site>,
     /// What may change while the engine runs.
     pub settings: Settings,
+    /// How long deliveries may go on once the engine is to end.
+    pub ending_max: Duration,
     /// Captures that may be attached at once; at most [`crate::limits::CAPTURES_MAX`].
     pub captures_max: usize,
     /// Captures for which every worker has a block for each stream; see [`crate::block::BlockShare`].

@@ -6,7 +6,7 @@
 use super::listed::{Listed, Wanted};
 use super::machine::{Capture, Input, Serial, progress};
 use super::overview::{AccountView, CaptureView, Overview};
-use super::{Engine, Refusal, clock_state};
+use super::{Engine, Refusal, Reply, clock_state};
 use crate::job::{AccountId, CaptureId, Job, Ledger, ObjectRange, OnSpool, Progress};
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::store::{JobStore, Page, PageQuery, StoreError, Stored};
@@ -183,7 +183,8 @@ impl Engine {
     ) {
         let Some(serial) = self.find(&account, &id) else {
             if self.machine.kept(&account, &id).is_some() {
-                self.feed(Input::DropKept { account: account.clone(), id: id.clone() });
+                let reply = Some(self.reply(Reply::Promise(reply)));
+                return self.feed(Input::DropKept { account, id, reply });
             }
             return self.stored(account, id, reply, |_| Ok(()));
         };
@@ -192,9 +193,8 @@ impl Engine {
         if takes_packets || is_placing {
             return drop(reply.send(Err(Refusal::StillCapturing(id))));
         }
-        self.feed(Input::GiveUp { serial });
-        // A caller that went away needs no answer.
-        let _caller_gone = reply.send(Ok(()));
+        let reply = Some(self.reply(Reply::Promise(reply)));
+        self.feed(Input::GiveUp { serial, reply });
     }
 
     /// Answers from the store, on a thread that may wait for it.
@@ -295,6 +295,7 @@ impl Engine {
         let of_places = |account: &AccountId| places.iter().find(|row| row.account == *account);
         let view = |account: &AccountId| AccountView {
             account: account.clone(),
+            number: self.tenants.number(account).unwrap_or_default(),
             held_bytes: self.machine.held_by(account),
             waiting: self.machine.waiting(account) as u64,
             deliveries_at_work: of_places(account).map_or(0, |row| row.at_work),

@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// The accounts by their numbers at the workers, and those that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Tenants {
+    /// As metrics call them. None is another account's later.
+    numbers: HashMap<AccountId, u64>,
     payers: HashMap<AccountId, usize>,
     gone: HashSet<AccountId>,
 }
@@ -39,6 +41,8 @@ impl Tenants {
         let mut free = (0..).filter(|number| !taken.contains(number));
         for account in accounts {
             self.gone.remove(account);
+            let next = self.numbers.len() as u64;
+            self.numbers.entry(account.clone()).or_insert(next);
             if !self.payers.contains_key(account) {
                 self.payers.insert(account.clone(), free.next().unwrap_or(0));
             }
@@ -48,6 +52,12 @@ impl Tenants {
     /// Whose blocks an account's captures take; the host's own, if nobody knows the account.
     pub fn payer(&self, account: &AccountId) -> Payer {
         self.payers.get(account).map_or(Payer::HOST, |number| Payer::account(*number))
+    }
+
+    /// What metrics call an account: its place in the config at the start, and of one that came later the next number. It keeps it, and
+    /// no other account gets it, as long as the process lives.
+    pub fn number(&self, account: &AccountId) -> Option<u64> {
+        self.numbers.get(account).copied()
     }
 
     pub fn is_gone(&self, account: &AccountId) -> bool {
@@ -69,7 +79,13 @@ impl Engine {
         self.retries.send_replace(settings.retries());
         self.planes.settings = settings;
         let settings = &self.planes.settings;
+        let before = self.tenants.numbers.len();
         self.tenants.renew(&settings.accounts);
+        for account in &settings.accounts {
+            if let Some(number) = self.tenants.number(account).filter(|number| *number >= before as u64) {
+                tracing::info!(%account, number, "metrics call a new account by this number, until trawl is restarted");
+            }
+        }
         self.planes.spool.set_shares(settings.account.share, settings.account.part);
         self.machine.reconfigure(config(&self.planes, self.assignments.streams()));
         let captures = self.machine.captures().filter(|capture| capture.takes_packets());
@@ -92,7 +108,7 @@ impl Engine {
             .collect();
         for (serial, id) in gone {
             tracing::warn!(capture = %id, "capture stops: its account was taken out of the config");
-            self.feed(Input::Stop { serial });
+            self.feed(Input::Stop { serial, reply: None });
         }
     }
 }
@@ -115,5 +131,21 @@ mod tests {
         tenants.renew(&ids(&["a", "b", "c"]));
         assert_eq!(tenants.payer(&a), Payer::account(2));
         assert!(!tenants.is_gone(&a));
+    }
+
+    #[test]
+    fn metrics_call_an_account_by_one_number_whatever_comes_and_goes_before_it_in_the_config() {
+        let ids =
+            |names: &[&str]| -> Vec<_> { names.iter().map(|name| AccountId((*name).to_owned())).collect() };
+        let mut tenants = Tenants::new(&ids(&["a", "b", "c"]));
+        let numbers =
+            |tenants: &Tenants| ["a", "b", "c", "d"].map(|name| tenants.number(&AccountId(name.to_owned())));
+        assert_eq!(numbers(&tenants), [Some(0), Some(1), Some(2), None]);
+        for now in [&["c", "b"] as &[_], &["d", "c", "b"], &["b", "a", "d", "c"], &["c"]] {
+            tenants.renew(&ids(now));
+            let [a, b, c, d] = numbers(&tenants);
+            assert_eq!([a, b, c], [Some(0), Some(1), Some(2)], "{now:?}");
+            assert!(d.is_none_or(|number| number == 3), "{now:?}");
+        }
     }
 }

@@ -63,3 +63,5 @@ pub use ports::probe;
 pub use runtime::{on_this_thread, with_workers};
 #[cfg(feature = "dpdk")]
 pub use serve::{ServeError, serve};
+#[cfg(feature = "dpdk")]
+pub use signals::{Heard, outlive};

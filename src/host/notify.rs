@@ -156,9 +156,17 @@ pub(super) fn keep_alive(manager: Arc<Manager>, time: Duration, mut alive: Alive
     std::thread::Builder::new().name("notify".to_owned()).spawn(run).map(drop)
 }
 
-/// Tells the manager when captures are accepted and how the host stands, and asks for time while it ends. `patience`: how long
-/// stores may confirm nothing.
-pub(super) async fn keep_telling(manager: Arc<Manager>, status: Status, patience: Duration) {
+/// How long the end may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// While stores confirm nothing.
+    pub turn: Duration,
+    /// Whatever they confirm: the engine ends all uploads then.
+    pub whole: Duration,
+}
+
+/// Tells the manager when captures are accepted and how the host stands, and asks for time while it ends.
+pub(super) async fn keep_telling(manager: Arc<Manager>, status: Status, patience: Patience) {
     let (began, mut is_ready, mut told) = (Instant::now(), false, String::new());
     let mut end = None;
     loop {
@@ -172,7 +180,7 @@ pub(super) async fn keep_telling(manager: Arc<Manager>, status: Status, patience
         }
         if ending {
             let now = Instant::now();
-            let end = end.get_or_insert_with(|| Uploads { confirmed: confirmations(), moved: now });
+            let end = end.get_or_insert_with(|| Uploads::new(now, confirmations()));
             if end.get_further(now, confirmations(), patience) {
                 manager.tell(&more_time(MORE_TIME));
             }
@@ -188,17 +196,24 @@ fn confirmations() -> u64 {
 
 /// Uploads at the end of the process.
 struct Uploads {
+    began: Instant,
     confirmed: u64,
     moved: Instant,
 }
 
 impl Uploads {
-    /// Whether a store confirmed something within `patience`. Those of which none does are taken up by the next process.
-    fn get_further(&mut self, now: Instant, confirmed: u64, patience: Duration) -> bool {
+    fn new(now: Instant, confirmed: u64) -> Self {
+        Self { began: now, confirmed, moved: now }
+    }
+
+    /// Whether a store confirmed something within `patience`, and there is time left. Those of which none does are taken up by the
+    /// next process.
+    fn get_further(&mut self, now: Instant, confirmed: u64, patience: Patience) -> bool {
         if confirmed != self.confirmed {
             (self.confirmed, self.moved) = (confirmed, now);
         }
-        now.duration_since(self.moved) < patience
+        // What follows the last upload asks for its own time.
+        now.duration_since(self.moved) < patience.turn && now.duration_since(self.began) < patience.whole
     }
 }
 
@@ -246,10 +261,21 @@ mod tests {
     fn time_is_asked_for_while_stores_confirm_and_a_while_longer() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
-        let patience = Duration::from_secs(90);
-        let mut uploads = Uploads { confirmed: 5, moved: began };
+        let patience = Patience { turn: Duration::from_secs(90), whole: Duration::from_secs(1100) };
+        let mut uploads = Uploads::new(began, 5);
         let asked = [(1, 5), (80, 5), (85, 6), (174, 6), (176, 6), (1000, 6), (1001, 7)]
             .map(|(seconds, confirmed)| uploads.get_further(at(seconds), confirmed, patience));
         assert_eq!(asked, [true, true, true, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_store_that_confirms_a_little_for_ever_gets_no_more_time_than_the_operator_says() {
+        let began = Instant::now();
+        let patience = Patience { turn: Duration::from_secs(90), whole: Duration::from_secs(600) };
+        let mut uploads = Uploads::new(began, 0);
+        let asked: Vec<_> = (0..700_u64)
+            .filter(|second| uploads.get_further(began + Duration::from_secs(*second), *second, patience))
+            .collect();
+        assert_eq!(asked, (0..600).collect::<Vec<_>>());
     }
 }

@@ -2,7 +2,7 @@
 //! not its evaluation (`observe`).
 
 use super::dataplane::DataPlane;
-use super::notify::{self, Manager};
+use super::notify::{self, Manager, Patience};
 use super::port_counts::Latest;
 use super::storage::Storage;
 use super::tasks::Tasks;
@@ -17,7 +17,7 @@ use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
@@ -34,7 +34,7 @@ pub(super) struct Observation {
     listener: Option<TcpListener>,
     manager: Arc<Manager>,
     /// How long stores may confirm nothing before the end waits no longer for them.
-    patience: Duration,
+    patience: Patience,
 }
 
 impl Observation {
@@ -81,7 +81,13 @@ impl Observation {
             audit: storage.audit.clone(),
             ending: Arc::new(AtomicBool::new(false)),
         };
-        Ok(Self { sources, watchdog, listener, manager, patience: plan.upload.turn })
+        Ok(Self {
+            sources,
+            watchdog,
+            listener,
+            manager,
+            patience: Patience { turn: plan.upload.turn, whole: plan.upload.ending_max },
+        })
     }
 
     /// Who is told of reloads, and who counts them.

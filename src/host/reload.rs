@@ -20,12 +20,14 @@ use crate::engine::{Handle, Refusal};
 use crate::history::History;
 use crate::http::{Pair, Tls, TlsError};
 use crate::job::AccountId;
+use crate::named;
 use crate::observe::{self, Reloads};
 use crate::ownership::{BucketKeys, Ownership};
 use crate::stamp::{Authority, StampError};
 use crate::upload::{Stores, UploadError, Ways};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,14 @@ enum ReloadError {
     /// The file.
     #[error("{0}")]
     Config(#[from] Problems),
+    /// The file is none.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The config.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// Keys that need a restart.
     #[error("{} cannot change while trawl runs; restart it to use the new config, or take this back", .0.join(", "))]
     Fixed(Vec<String>),
@@ -181,6 +191,8 @@ impl Reloader {
 
 /// Reads and makes all that a new plan needs. Waits for the disk.
 fn prepare(path: &std::path::Path, now: &Plan) -> Result<Prepared, ReloadError> {
+    // A pipe under its name would hold up this reload and every later one.
+    named::open(path).map_err(|source| ReloadError::File { path: path.to_owned(), source })?;
     let plan = Plan::load(path)?.after(now);
     if plan.accounts.is_empty() && !now.accounts.is_empty() {
         return Err(ReloadError::NoAccount);

@@ -18,7 +18,7 @@ use super::raise_open_files;
 use super::reload::Reloader;
 use super::retention;
 use super::runtime::with_workers;
-use super::signals::{self, Signals};
+use super::signals::{Heard, Signals};
 use super::storage::Storage;
 use super::tasks::Tasks;
 use super::{privileges, sandbox};
@@ -133,13 +133,12 @@ pub enum ServeError {
     },
 }
 
-/// Runs a capture host until a signal ends it. `path`: where `plan` is from, and is read again. `new_spool`: takes the spool also if
-/// the job store knows another one.
+/// Runs a capture host until a signal ends it. `heard`: what the process heard before. `path`: where `plan` is from, and is read
+/// again. `new_spool`: takes the spool also if the job store knows another one.
 ///
 /// # Errors
 /// When it could not start; then nothing was captured.
-pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeError> {
-    signals::outlive().map_err(|source| ServeError::System { doing: "take signals", source })?;
+pub fn serve(heard: Heard, plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeError> {
     let refused = privileges::at_start();
     observe::init(&plan.log, &plan.cores.writers)?;
     refused.log();
@@ -170,7 +169,7 @@ pub fn serve(plan: Plan, path: PathBuf, new_spool: bool) -> Result<(), ServeErro
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
-    let result = runtime.block_on(run(&plan, path, engine, listener, tls, &storage, observation));
+    let result = runtime.block_on(run(heard, (&plan, path), engine, listener, tls, &storage, observation));
     let mut left = Some(runtime);
     if let Err(error) = &result {
         tracing::error!(%error, "the host ends");
@@ -225,6 +224,7 @@ fn planes(
         colo: plan.host.colo.clone(),
         site: plan.site(),
         settings: settings(plan, (storage.signing_key.clone(), storage.authority.clone())),
+        ending_max: plan.upload.ending_max,
         captures_max: plan.capture.captures_max,
         admits: plan.block_share().captures_max().saturating_sub(usize::from(storage.history.is_some())),
         high_water_percent: plan.high_water_percent,
@@ -337,8 +337,8 @@ fn on_worker(eal: Eal) -> OnWorker {
 }
 
 async fn run(
-    plan: &Plan,
-    path: PathBuf,
+    heard: Heard,
+    (plan, path): (&Plan, PathBuf),
     engine: Engine,
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -346,7 +346,7 @@ async fn run(
     mut observation: Observation,
 ) -> Result<(), ServeError> {
     let hang_up = Arc::new(Notify::new());
-    let mut signals = Signals::take(Arc::clone(&hang_up))
+    let mut signals = Signals::take(heard, Arc::clone(&hang_up))
         .map_err(|source| ServeError::System { doing: "take signals", source })?;
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();

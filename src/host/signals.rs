@@ -3,7 +3,7 @@
 //! | signal | meaning |
 //! |---|---|
 //! | TERM, INT, QUIT, PWR | end: captures stop and are uploaded; a second one ends at once |
-//! | HUP | what [`Signals::take`] is told: `host::reload` reads the config again |
+//! | HUP | what [`Signals::take`] is told: `host::reload` reads the config again; one that comes during the start, after it |
 //! | USR1, USR2, ALRM, VTALRM, PROF, IO, STKFLT, XCPU, XFSZ, real-time | ignored, with a line in the log |
 //! | PIPE | ignored in silence: it comes with every reader that goes away, the log's own too |
 //! | KILL, STOP, TSTP, TTIN, TTOU, CONT | the kernel's own |
@@ -40,20 +40,26 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// SIGRTMIN and SIGRTMAX of glibc, which keeps 32 and 33 to itself.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// Has the process outlive the signals that mean nothing to it from now on, before there is anybody who could log them. Those
-/// that end the host end a start at once.
+/// What was heard since the process began, and is carried out once the host is up.
+#[derive(Debug)]
+pub struct Heard {
+    hang_up: Signal,
+}
+
+/// Has the process outlive the signals that mean nothing to it from now on, before there is anybody who could log them, and notes a
+/// SIGHUP for later. Those that end the host end a start at once. For the beginning of the process: before it, SIGHUP ends it.
 ///
 /// # Errors
 /// When the system refuses one.
-pub(super) fn outlive() -> io::Result<()> {
+pub fn outlive() -> io::Result<Heard> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _entered = runtime.enter();
-    let hang_up = SignalKind::hangup().as_raw_value();
-    for number in IGNORED.into_iter().map(|(_, number)| number).chain(REAL_TIME).chain([hang_up]) {
+    for number in IGNORED.into_iter().map(|(_, number)| number).chain(REAL_TIME) {
         // Once it is caught it stays so, also when nobody listens.
         drop(signal(SignalKind::from_raw(number))?);
     }
-    Ok(())
+    // It outlives this runtime: what the process hears before the next one is told to it there.
+    Ok(Heard { hang_up: signal(SignalKind::hangup())? })
 }
 
 /// The signals of the process, from [`Signals::take`] on.
@@ -62,21 +68,21 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Hears every signal that would end the process. `hang_up` is told of each SIGHUP; several at once may be one.
+    /// Hears every signal that would end the process. `hang_up` is told of each SIGHUP, also of one that was heard before; several at
+    /// once may be one.
     ///
     /// # Errors
     /// When the system refuses one.
-    pub fn take(hang_up: Arc<Notify>) -> io::Result<Self> {
+    pub fn take(Heard { hang_up: mut heard }: Heard, hang_up: Arc<Notify>) -> io::Result<Self> {
         let (told, ends) = mpsc::channel(8);
         for (name, number) in ENDS {
-            let (mut heard, told) = (signal(SignalKind::from_raw(number))?, told.clone());
+            let (mut end, told) = (signal(SignalKind::from_raw(number))?, told.clone());
             tokio::spawn(async move {
-                while heard.recv().await.is_some() {
+                while end.recv().await.is_some() {
                     let _more_than_are_looked_at = told.try_send(name);
                 }
             });
         }
-        let mut heard = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             while heard.recv().await.is_some() {
                 hang_up.notify_one();
@@ -102,5 +108,32 @@ async fn ignore(name: &'static str, number: i32, mut heard: Signal) {
     while heard.recv().await.is_some() {
         tracing::warn!(signal = name, number, "ignored: it means nothing to trawl");
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal as Number, getpid, kill_process};
+
+    #[test]
+    fn a_hang_up_during_the_start_is_told_once_the_host_is_up() {
+        let heard = outlive().unwrap();
+        kill_process(getpid(), Number::HUP).unwrap();
+        // The start goes on, and makes a runtime long before it takes the signals.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        runtime.block_on(async {
+            let hang_up = Arc::new(Notify::new());
+            let _signals = Signals::take(heard, Arc::clone(&hang_up)).unwrap();
+            let told = |hang_up: Arc<Notify>| async move { hang_up.notified().await };
+            let soon = Duration::from_secs(10);
+            tokio::time::timeout(soon, told(Arc::clone(&hang_up)))
+                .await
+                .expect("the first one is remembered");
+            kill_process(getpid(), Number::HUP).unwrap();
+            tokio::time::timeout(soon, told(hang_up)).await.expect("and later ones are heard");
+        });
     }
 }

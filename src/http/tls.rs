@@ -3,6 +3,7 @@
 //!
 //! Invariant: what is returned can answer a handshake: the key fits the certificate.
 
+use crate::named;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
@@ -95,9 +96,11 @@ fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
         let path = path.to_owned();
         move |source| TlsError::Pem { what, path, source }
     };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
-    let chain = chain.map_err(unread("api.tls_cert", cert))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(unread("api.tls_key", key))?;
+    let text = |path: &Path| named::read(path).map_err(pem::Error::Io);
+    let chain = text(cert).and_then(|text| CertificateDer::pem_slice_iter(&text).collect());
+    let chain: Vec<_> = chain.map_err(unread("api.tls_cert", cert))?;
+    let private = text(key).and_then(|text| PrivateKeyDer::from_pem_slice(&text));
+    let private = private.map_err(unread("api.tls_key", key))?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private));

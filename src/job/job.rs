@@ -304,6 +304,9 @@ pub struct Job {
     /// What the kernel said of the wall clock when it began and ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockStates>,
+    /// Why what of it is on the host is to go, once somebody decided so: a restart goes on with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<String>,
     /// The destination's access keys as they were when it was accepted, encrypted, until it ends: it goes on when its
     /// bucket's entry is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -352,6 +355,7 @@ impl Job {
             clock_steps: None,
             lost_streams: Vec::new(),
             clock: None,
+            given_up: None,
             keys: None,
             proof: None,
             series: None,
@@ -388,7 +392,8 @@ impl Job {
     /// The record without its list of objects.
     #[must_use]
     pub fn without_objects(&self) -> Self {
-        let Self { id, site, request, error_message, lost_streams, keys, proof, series, other, .. } = self;
+        let Self { id, site, request, error_message, lost_streams, given_up, .. } = self;
+        let Self { keys, proof, series, other, .. } = self;
         Self {
             id: id.clone(),
             site: site.clone(),
@@ -407,6 +412,7 @@ impl Job {
             clock_steps: self.clock_steps,
             lost_streams: lost_streams.clone(),
             clock: self.clock,
+            given_up: given_up.clone(),
             keys: keys.clone(),
             proof: proof.clone(),
             series: series.clone(),

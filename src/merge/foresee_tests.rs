@@ -80,7 +80,7 @@ fn an_object_alone_needs_no_more_of_a_stream_than_it_can_hold() {
         for (object, summary, consumed) in &all[..all.len() - 1] {
             let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
             let inputs = feed.listen_from(&start.cuts, shape.object_bytes_needed());
-            run_object(&start, &shape, (HashSet::new(), true), inputs, made).unwrap();
+            run_object(&start, &shape, (HashSet::new(), true), None, inputs, made).unwrap();
             let (mut bytes, mut ended) = (Vec::new(), None);
             while let Some(output) = outputs.blocking_recv() {
                 match output {
@@ -94,6 +94,51 @@ fn an_object_alone_needs_no_more_of_a_stream_than_it_can_hold() {
             start = Start { object: start.object + 1, cuts: consumed.cuts.clone() };
         }
     }
+}
+
+#[test]
+fn an_object_that_is_made_again_ends_where_it_did_although_packets_of_it_are_damaged_since() {
+    let dir = TempDir::new().unwrap();
+    let streams = uneven(&[3_000, 900, 1_700]);
+    let (feed, inputs) = told(dir.path(), &streams, 400, &[]);
+    let shape = Shape::plain(262_144, 30_000);
+    let (first, second) = (Start::fresh(3), 1);
+    let all = run_all(&inputs, &first, &shape);
+    let (_, whole, Consumed { cuts, .. }) = &all[0];
+    let paths = inputs.iter().filter_map(|input| match input {
+        Input::Segment(0, segment) => Some(segment.path.clone()),
+        _ => None,
+    });
+    // All of it but its header and its first record: the next object begins in the same segment.
+    let path = paths.into_iter().next().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let record = 24 + 16 + u32::from_le_bytes(bytes[32..36].try_into().unwrap()) as usize;
+    bytes[record..record + 16].fill(0xff);
+    std::fs::write(&path, bytes).unwrap();
+    let object = |start: &Start, until: Option<Vec<Cut>>| {
+        let (made, mut outputs) = tokio::sync::mpsc::channel(1 << 16);
+        let inputs = feed.listen_from(&start.cuts, shape.object_bytes_needed());
+        let damaged = HashSet::from([path.clone()]);
+        run_object(start, &shape, (damaged, start.object > 0), until, inputs, made).unwrap();
+        std::iter::from_fn(|| outputs.blocking_recv())
+            .find_map(|output| match output {
+                Output::End(summary, consumed) => Some((summary, consumed)),
+                _ => None,
+            })
+            .unwrap()
+    };
+    let (free, elsewhere) = object(&first, None);
+    assert!(
+        elsewhere.cuts != *cuts && free.packets > 0,
+        "without being told it takes packets of the next one"
+    );
+    let (short, consumed) = object(&first, Some(cuts.clone()));
+    assert_eq!((&consumed.cuts, consumed.is_last, consumed.gaps.len()), (cuts, false, 1));
+    assert!(short.packets < whole.packets && short.packets > 0, "{} of {}", short.packets, whole.packets);
+    let next = Start { object: second, cuts: cuts.clone() };
+    let (_, summary, end) = &all[1];
+    let (again, _) = object(&next, Some(end.cuts.clone()));
+    assert_eq!(again, *summary, "the next one is the same: it is not amid what is damaged");
 }
 
 #[test]

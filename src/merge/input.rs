@@ -5,7 +5,7 @@
 use super::file::Source;
 use super::order::{Provenance, Sink, forward};
 use super::{Findings, MergeError};
-use crate::pcap::{InterfaceInfo, Place, ReadError, Reader, Record, Tolerance, Unpacked};
+use crate::pcap::{InterfaceInfo, Oddities, Place, ReadError, Reader, Record, Tolerance, Unpacked};
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read};
@@ -23,6 +23,8 @@ pub enum MergeInput<'a> {
     Stream {
         /// Its name in messages.
         name: PathBuf,
+        /// Times of its first and last packet, if they are known: it is opened when the merge is there.
+        span: Option<(u64, u64)>,
         /// Opens it.
         open: OpenStream<'a>,
     },
@@ -160,7 +162,7 @@ impl<'a> Input<'a> {
         sink: &mut impl Sink,
     ) -> Result<(), MergeError> {
         let Some(head) = &self.head else { return Ok(()) };
-        forward((stream, &self.path), &mut self.reader, head, ns_max, sink)
+        forward((stream, &self.path), &mut self.reader, head, (ns_max, usize::MAX), sink)
     }
 
     /// Moves the next packet alone to the sink.
@@ -177,9 +179,14 @@ impl<'a> Input<'a> {
         self.reader.take_carried()
     }
 
+    /// What was met in it.
+    pub(crate) fn oddities(&self) -> Oddities {
+        self.reader.oddities()
+    }
+
     /// Adds its findings.
     pub(crate) fn tell(&self, findings: &mut Findings) {
-        findings.add(&self.path, &self.reader.oddities());
+        findings.add(&self.path, &self.oddities());
     }
 }
 

@@ -57,25 +57,27 @@ pub fn run_live_past(
     inputs: Receiver<Input>,
     outputs: Sender<Output>,
 ) -> Result<Totals, MergeError> {
-    run(start, (shape, damaged, false), None, inputs, outputs)
+    run(start, (shape, damaged, false), (None, None), inputs, outputs)
 }
 
 /// As [`run_live_past`], of the first object alone. `jumps`: what is in earlier objects is not read to find the beginning of a record
-/// behind it. So a wrong place is found out later, and it is not known how many records a segment has in all.
+/// behind it. So a wrong place is found out later, and it is not known how many records a segment has in all. `until`: where it ended
+/// when it was made before; the one behind it begins there and may be visible, so this one ends there also if it can hold less now.
 pub(crate) fn run_object(
     start: &Start,
     shape: &Shape,
     (damaged, jumps): (HashSet<PathBuf>, bool),
+    until: Option<Vec<Cut>>,
     inputs: Receiver<Input>,
     outputs: Sender<Output>,
 ) -> Result<Totals, MergeError> {
-    run(start, (shape, damaged, jumps), Some(1), inputs, outputs)
+    run(start, (shape, damaged, jumps), (Some(1), until), inputs, outputs)
 }
 
 fn run(
     start: &Start,
     (shape, damaged, jumps): (&Shape, HashSet<PathBuf>, bool),
-    objects_max: Option<u32>,
+    (objects_max, until): (Option<u32>, Option<Vec<Cut>>),
     inputs: Receiver<Input>,
     outputs: Sender<Output>,
 ) -> Result<Totals, MergeError> {
@@ -87,7 +89,7 @@ fn run(
         let sealer = sealer.spawn_scoped(scope, move || seal::seal(format, &to_seal, &sealed));
         let sealer = sealer.map_err(MergeError::Thread)?;
         let objects = Objects::new(merged, shape, start, objects_max);
-        let totals = Live::new(start, (damaged, jumps), objects).run(&inputs, &outputs);
+        let totals = Live::new(start, (damaged, jumps), until, objects).run(&inputs, &outputs);
         let sealed = sealer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (totals, sealed) {
             // The sealer's own error is the cause.
@@ -103,6 +105,8 @@ struct Live {
     objects: Objects,
     /// Outer none: not yet known; inner none: never known.
     counts: Option<Option<Counts>>,
+    /// Where the one object ends that is wanted, if that is known.
+    until: Option<Vec<Cut>>,
 }
 
 /// What comes next in a stream.
@@ -123,6 +127,8 @@ struct QueueStream {
     segments: u64,
     /// Bytes of the first segment that are in earlier objects.
     skip: u64,
+    /// Nothing is read from there on.
+    until: Option<Cut>,
     watermark_ns: u64,
     ended: bool,
     /// Segments that are taken as far as they can be read.
@@ -150,6 +156,14 @@ impl Opened {
         self.jumped + self.reader.offset()
     }
 
+    /// Bytes of records, this one first, that stand before `until`.
+    fn before(&self, until: Option<Cut>, head: &Place) -> usize {
+        let here = until.filter(|cut| cut.sequence == self.segment.sequence);
+        let left = here.map(|cut| cut.offset.saturating_sub(self.offset()));
+        let head_bytes = PCAP_RECORD_HEADER_BYTES + head.len as usize;
+        left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX).saturating_add(head_bytes))
+    }
+
     /// Whether it is as it was published, at its end.
     fn check(&self) -> Result<(), MergeError> {
         let Self { segment, reader, jumped } = self;
@@ -161,17 +175,23 @@ impl Opened {
 }
 
 impl Live {
-    fn new(start: &Start, (damaged, jumps): (HashSet<PathBuf>, bool), objects: Objects) -> Self {
+    fn new(
+        start: &Start,
+        (damaged, jumps): (HashSet<PathBuf>, bool),
+        until: Option<Vec<Cut>>,
+        objects: Objects,
+    ) -> Self {
         let damaged = Arc::new(damaged);
-        let stream = |cut: &Cut| QueueStream {
+        let stream = |(queue, cut): (usize, &Cut)| QueueStream {
+            until: until.as_ref().and_then(|until| until.get(queue).copied()),
             segments: cut.sequence,
             skip: cut.offset,
             damaged: Arc::clone(&damaged),
             jumps,
             ..QueueStream::default()
         };
-        let streams = start.cuts.iter().map(stream).collect();
-        Self { streams, objects, floors: Floors::default(), counts: None }
+        let streams = start.cuts.iter().enumerate().map(stream).collect();
+        Self { streams, objects, floors: Floors::default(), counts: None, until }
     }
 
     fn run(mut self, inputs: &Receiver<Input>, outputs: &Sender<Output>) -> Result<Totals, MergeError> {
@@ -179,6 +199,9 @@ impl Live {
             // As many objects as were wanted.
             Err(MergeError::OutputClosed) if self.objects.are_enough() => return Ok(self.objects.totals()),
             merged => merged?,
+        }
+        if let Some(until) = self.until.take() {
+            return self.objects.finish_at(until);
         }
         while self.objects.wants_counts() && self.counts.is_none() {
             self.take(inputs.recv().map_err(|_| MergeError::CountsMissing)?)?;
@@ -218,15 +241,16 @@ impl Live {
         for _ in 0..STEPS_PER_LOOK {
             let Some(queue) = self.floors.lowest() else { break };
             let stream = &mut self.streams[queue];
-            if is_alone {
+            if is_alone && stream.until.is_none() {
                 stream.note_whole(&mut self.objects);
             }
             let (Some(head), Some(opened)) = (stream.head.take(), &mut stream.reading) else {
                 break;
             };
             let ns_max = self.floors.pop_lowest();
+            let most = opened.before(stream.until, &head);
             let path = &opened.segment.path;
-            forward((queue, path), &mut opened.reader, &head, ns_max, &mut self.objects)?;
+            forward((queue, path), &mut opened.reader, &head, (ns_max, most), &mut self.objects)?;
             self.objects.reached(queue, opened.segment.sequence, opened.offset());
             stream.settle(queue, &mut self.objects)?;
             if let Some(ns) = stream.floor_ns() {
@@ -289,7 +313,7 @@ impl QueueStream {
     /// Finds the next record if any published segment has one; passes on segments that are read through.
     #[inline]
     fn settle(&mut self, queue: usize, objects: &mut Objects) -> Result<(), MergeError> {
-        while self.head.is_none() {
+        while self.head.is_none() && !self.is_at_end() {
             if let Some(opened) = &mut self.reading {
                 match opened.reader.advance() {
                     Ok(head) => self.head = head,
@@ -301,6 +325,17 @@ impl QueueStream {
             }
         }
         Ok(())
+    }
+
+    /// Whether it has come to where nothing more is read.
+    #[inline]
+    fn is_at_end(&self) -> bool {
+        let Some(Cut { sequence, offset }) = self.until else { return false };
+        let place = match &self.reading {
+            Some(opened) => (opened.segment.sequence, opened.offset()),
+            None => (self.segments - self.waiting.len() as u64, self.skip),
+        };
+        place >= (sequence, offset)
     }
 
     /// Opens the next segment, if one is published.
@@ -390,7 +425,7 @@ impl QueueStream {
     fn floor_ns(&self) -> Option<u64> {
         match &self.head {
             Some(head) => Some(head.ns),
-            None if self.ended => None,
+            None if self.ended || self.is_at_end() => None,
             None => Some(self.watermark_ns),
         }
     }
@@ -480,7 +515,7 @@ mod tests {
             let (to_seal, merged) = crossbeam::channel::unbounded();
             let start = Start::fresh(queues);
             let objects = Objects::new(to_seal, &Shape::plain(262_144, object_bytes_max), &start, None);
-            let mut live = Live::new(&start, (HashSet::new(), false), objects);
+            let mut live = Live::new(&start, (HashSet::new(), false), None, objects);
             live.settle().unwrap();
             Self { live, merged, begun: 0, ended: 0 }
         }

@@ -21,6 +21,7 @@ mod parallel;
 mod part;
 mod seal;
 mod slices;
+mod turn;
 #[cfg(test)]
 mod tests;
 mod uncached;

@@ -130,6 +130,15 @@ impl Objects {
         Ok(self.totals)
     }
 
+    /// Completes the one object that is wanted: it ends there, although what follows would have room in it.
+    pub(super) fn finish_at(mut self, until: Vec<Cut>) -> Result<Totals, MergeError> {
+        self.begin()?;
+        // What was passed over may reach further.
+        self.cuts = until;
+        self.end(false, None)?;
+        Ok(self.totals)
+    }
+
     fn send(&self, output: Output) -> Result<(), MergeError> {
         self.outputs.send(output).map_err(|_| MergeError::OutputClosed)
     }

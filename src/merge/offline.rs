@@ -1,13 +1,14 @@
-//! The merge of files. Owns their order, and how memory and descriptors are shared; an input's own matters are in `input`.
+//! The merge of files. Owns their order, and how descriptors are shared; when each is open is in `turn`, its own matters in `input`.
 //!
 //! Invariant: no input is changed, and no output is seen before it is whole.
 
 use super::file::{Target, identity};
-use super::input::{Input, Reading};
+use super::input::Reading;
 use super::interfaces::Links;
 use super::order::Floors;
 use super::output::Output;
 use super::parallel;
+use super::turn::{LinkOf, Turn, Turns};
 use super::{Findings, MergeError, MergeInput, Totals};
 use crate::pcap::{Container, ObjectFormat, Oddities, Oddity, Tolerance};
 use std::cell::Cell;
@@ -19,9 +20,6 @@ const HELD_MAX: u64 = 256;
 
 /// Of the descriptors that the process may have, those for inputs: one in so many.
 const HELD_SHARE: u64 = 4;
-
-/// Read buffers of all inputs together, until the smallest useful one for each is more.
-const BUFFERS_BYTES: usize = 256 << 20;
 
 /// Output written between two calls of who watches.
 const WATCH_BYTES: u64 = 8 << 20;
@@ -89,36 +87,45 @@ pub fn merge_inputs(
     let tolerance = Tolerance { copies_blocks: format.container == Container::PcapNg };
     let reading = Reading { keep_going, tolerance, bytes: Rc::new(Cell::new(0)) };
     let mut findings = Findings::new(Some(format.container));
-    let mut inputs = open(inputs, &reading, &mut findings)?;
-    if inputs.is_empty() {
+    let read = Rc::clone(&reading.bytes);
+    let (mut turns, known) = Turns::begin(inputs, reading, held_max(), &mut findings)?;
+    if turns.all.is_empty() {
         return Err(findings.into_error());
     }
     let links = match format.container {
-        Container::Pcap => links(&inputs, &mut findings)?,
-        Container::PcapNg => Links::default(),
+        Container::Pcap => Some(links(&known, &mut findings)?),
+        Container::PcapNg => None,
     };
-    let mut target = Target::create(output, format, links)?;
+    let mut target = Target::create(output, format, links.unwrap_or_default())?;
     let mut floors = Floors::default();
-    floors.reset(inputs.iter().enumerate().filter_map(|(i, input)| Some((input.head_ns()?, i))));
-    for input in &mut inputs {
-        target.carry(&input.take_carried())?;
+    floors.reset(turns.heads());
+    for turn in &mut turns.all {
+        if let Turn::Open(input) = turn {
+            target.carry(&input.take_carried())?;
+        }
     }
     let mut watch_at = WATCH_BYTES;
     while let Some(i) = floors.lowest() {
         let ns_max = floors.pop_lowest();
-        let input = &mut inputs[i];
-        input.forward(i, ns_max, &mut target)?;
-        input.advance(&mut findings)?;
+        match &mut turns.all[i] {
+            Turn::Open(input) => {
+                input.forward(i, ns_max, &mut target)?;
+                input.advance(&mut findings)?;
+            }
+            _ => turns.take_up(i, links.as_ref(), &mut findings)?,
+        }
+        let Turn::Open(input) = &mut turns.all[i] else { continue };
         target.carry(&input.take_carried())?;
-        if let Some(ns) = input.head_ns() {
-            floors.push(ns, i);
+        match input.head_ns() {
+            Some(ns) => floors.push(ns, i),
+            None => turns.close(i),
         }
         if target.totals.bytes >= watch_at {
             watch_at = target.totals.bytes + WATCH_BYTES;
-            watch(reading.bytes.get());
+            watch(read.get());
         }
     }
-    inputs.iter().for_each(|input| input.tell(&mut findings));
+    turns.tell(&mut findings);
     Ok(Merged { totals: target.finish()?, findings })
 }
 
@@ -145,31 +152,16 @@ fn held_max() -> usize {
     (limit.unwrap_or(u64::MAX) / HELD_SHARE).min(HELD_MAX) as usize
 }
 
-fn open<'a>(
-    inputs: Vec<MergeInput<'a>>,
-    reading: &Reading,
-    findings: &mut Findings,
-) -> Result<Vec<Input<'a>>, MergeError> {
-    let buffer_bytes = BUFFERS_BYTES / inputs.len().max(1);
-    let held_max = held_max();
-    let mut opened = Vec::with_capacity(inputs.len());
-    for (i, input) in inputs.into_iter().enumerate() {
-        opened.extend(Input::open(input, reading, i < held_max, buffer_bytes, findings)?);
-    }
-    Ok(opened)
-}
-
 /// The one link type of all inputs, Ethernet if none of them says; also how long their check sequences are, if they agree.
-fn links(inputs: &[Input<'_>], findings: &mut Findings) -> Result<Links, MergeError> {
-    let mut known = inputs.iter().filter_map(|input| Some((input.path(), input.links()?)));
-    let Some((first_path, (link_type, check_sequence_bits))) = known.next() else {
+fn links(known: &[LinkOf], findings: &mut Findings) -> Result<Links, MergeError> {
+    let Some((first_path, (link_type, check_sequence_bits))) = known.first() else {
         return Ok(Links::default());
     };
-    let mut links = Links { link_type, check_sequence_bits };
+    let mut links = Links { link_type: *link_type, check_sequence_bits: *check_sequence_bits };
     for (path, (found, bits)) in known {
         if found != link_type {
-            let (first_path, path) = (first_path.to_owned(), path.to_owned());
-            return Err(MergeError::LinkTypes { first_path, first: link_type, path, found });
+            let (first_path, path) = (first_path.clone(), path.clone());
+            return Err(MergeError::LinkTypes { first_path, first: *link_type, path, found: *found });
         }
         if bits != check_sequence_bits {
             links.check_sequence_bits = None;
@@ -178,8 +170,8 @@ fn links(inputs: &[Input<'_>], findings: &mut Findings) -> Result<Links, MergeEr
     if links.check_sequence_bits.is_none() {
         let mut lost = Oddities::default();
         lost.add(Oddity::CheckSequence, 1);
-        let said = |input: &&Input<'_>| input.links().is_some_and(|(_, bits)| bits.is_some());
-        inputs.iter().filter(said).for_each(|input| findings.add(input.path(), &lost));
+        let said = known.iter().filter(|(_, (_, bits))| bits.is_some());
+        said.for_each(|(path, _)| findings.add(path, &lost));
     }
     Ok(links)
 }

@@ -93,10 +93,10 @@ pub(super) fn forward<R: Read>(
     (stream, path): (usize, &Path),
     reader: &mut Reader<R>,
     head: &Place,
-    ns_max: u64,
+    (ns_max, bytes_max): (u64, usize),
     sink: &mut impl Sink,
 ) -> Result<(), MergeError> {
-    let room = sink.room(PCAP_RECORD_HEADER_BYTES + head.len as usize)?;
+    let room = sink.room(PCAP_RECORD_HEADER_BYTES + head.len as usize)?.min(bytes_max);
     let run = reader.run(head, ns_max, room);
     let (info, options) = (reader.interface(head), reader.options(head));
     let from = Provenance { stream, path, interface: head.interface, info, options };

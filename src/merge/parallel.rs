@@ -216,11 +216,13 @@ impl Work<'_> {
             let ns_max = floors.pop_lowest().min(end_ns - 1);
             let Stream { path, reader, head } = &mut streams[i];
             let Some(head) = head.take().filter(|head| head.ns < end_ns) else { return Err(Stop::Unfit) };
-            forward((i, path.as_path()), reader, &head, ns_max, target).map_err(|error| match error {
-                MergeError::Output { source, .. } => {
-                    Stop::Failed(MergeError::Output { path: self.output.to_owned(), source })
+            forward((i, path.as_path()), reader, &head, (ns_max, usize::MAX), target).map_err(|error| {
+                match error {
+                    MergeError::Output { source, .. } => {
+                        Stop::Failed(MergeError::Output { path: self.output.to_owned(), source })
+                    }
+                    _ => Stop::Unfit,
                 }
-                _ => Stop::Unfit,
             })?;
             streams[i].advance()?;
             if let Some(head) = &streams[i].head {

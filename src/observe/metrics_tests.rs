@@ -137,7 +137,7 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
         stamps: Default::default(),
         audit: Some(AuditCounts { lines: 12, lost: 0, bytes: 4711, is_failing: false }),
         authentication_failures: vec![("denied", 3)],
-        refused_requests: vec![0, 5],
+        refused_requests: vec![(AccountId("b".to_owned()), 3), (AccountId("a".to_owned()), 5)],
         connections_cut: vec![("displaced", 4)],
         open_files: OpenFiles { open: Ok(20), limit: 1024 },
         requests: vec![(("GET", "/accounts/{account_id}/pcaps".to_owned(), 200), 7)],
@@ -148,6 +148,7 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
             ],
             accounts: vec![AccountView {
                 account: AccountId("a".to_owned()),
+                number: 4,
                 held_bytes: 7,
                 waiting: 2,
                 deliveries_at_work: 1,

@@ -13,6 +13,7 @@ use crate::audit::{Audit, AuditCounts};
 use crate::block::{Heartbeat, HeartbeatReading};
 use crate::engine::{Handle, Overview};
 use crate::http::connections_cut;
+use crate::job::AccountId;
 use crate::spool::{Disk, Spool};
 use crate::stamp::{StampCounts, stamp_counts};
 use crate::store::JobStore;
@@ -108,7 +109,7 @@ pub struct Sources {
     /// Authentications that failed, by how they were answered.
     pub authentication_failures: fn() -> [(&'static str, u64); 2],
     /// Requests of each account that were refused because it had asked more than its rate.
-    pub refused_requests: Box<dyn Fn() -> Vec<u64> + Send + Sync>,
+    pub refused_requests: Box<dyn Fn() -> Vec<(AccountId, u64)> + Send + Sync>,
     /// When the process started.
     pub started: SystemTime,
     /// DPDK's name and version.
@@ -178,7 +179,7 @@ pub(super) struct Snapshot {
     pub audit: Option<AuditCounts>,
     pub requests: Vec<(Kind, u64)>,
     pub authentication_failures: Vec<(&'static str, u64)>,
-    pub refused_requests: Vec<u64>,
+    pub refused_requests: Vec<(AccountId, u64)>,
     pub connections_cut: Vec<(&'static str, u64)>,
     pub open_files: OpenFiles,
     /// None: the engine did not answer in time, or has ended.

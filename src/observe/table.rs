@@ -1,6 +1,6 @@
 //! Every metric, declared once: name, type, unit, labels, meaning, and where its values come from. Owns the list.
 //!
-//! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, the numbers of the config's accounts (their
+//! Invariant: labels take bounded values: ports, queues, stages, routes, reasons, the accounts' numbers (their
 //! ids are nobody's business who may only read metrics), and the captures that have not ended.
 
 use super::metric::{Metric, Samples, Type};
@@ -107,8 +107,18 @@ fn engine(s: &Snapshot, out: &mut Samples, get: fn(&Overview) -> u64) {
 }
 
 fn accounts(s: &Snapshot, out: &mut Samples, get: fn(&AccountView) -> u64) {
-    for (number, account) in s.engine.iter().flat_map(|engine| engine.accounts.iter().enumerate()) {
-        out.push(&[&number], get(account));
+    for account in s.engine.iter().flat_map(|engine| &engine.accounts) {
+        out.push(&[&account.number], get(account));
+    }
+}
+
+/// An account that the engine does not know yet, or no more, has no number.
+fn refused(s: &Snapshot, out: &mut Samples) {
+    for account in s.engine.iter().flat_map(|engine| &engine.accounts) {
+        let of_account = s.refused_requests.iter().find(|(id, _)| *id == account.account);
+        if let Some((_, count)) = of_account {
+            out.push(&[&account.number], *count);
+        }
     }
 }
 
@@ -274,9 +284,9 @@ pub(super) const TABLE: &[Metric] = &[
         |s, out| accounts(s, out, |a| a.waiting)),
     gauge("account_deliveries", None, &["account", "state"], "Of those, the deliveries that are at work, and that wait for their turn",
         |s, out| if let Some(e) = &s.engine {
-            for (number, a) in e.accounts.iter().enumerate() {
-                out.push(&[&number, &"at_work"], a.deliveries_at_work);
-                out.push(&[&number, &"waiting"], a.deliveries_waiting);
+            for a in &e.accounts {
+                out.push(&[&a.number, &"at_work"], a.deliveries_at_work);
+                out.push(&[&a.number, &"waiting"], a.deliveries_waiting);
             }
         }),
     // captures
@@ -364,7 +374,7 @@ pub(super) const TABLE: &[Metric] = &[
     counter("api_authentication_failures", None, &["answer"], "Wrong credentials, answered 401 (denied) or 429 (limited)",
         |s, out| for (answer, count) in &s.authentication_failures { out.push(&[answer], *count) }),
     counter("account_requests_refused", None, &["account"], "Requests answered 429: more than its rate",
-        |s, out| for (number, count) in s.refused_requests.iter().enumerate() { out.push(&[&number], *count) }),
+        refused),
     counter("api_requests", None, &["method", "route", "status"], "Requests that the API answered; unmatched paths count as route=none",
         |s, out| for ((method, route, status), count) in &s.requests { out.push(&[method, route, status], *count) }),
 ];

@@ -5,11 +5,11 @@
 //! to it is found. Neither the host's key nor an opened secret is ever printed.
 
 use crate::job::{AccountId, S3Credentials, Sealed};
+use crate::named;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ impl Vault {
     /// [`VaultError`]; its [`VaultError::advice`] says what to do.
     pub fn load(path: &Path) -> Result<Self, VaultError> {
         let failed = |source| VaultError::File { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
+        let file = named::open(path).map_err(failed)?;
         let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(VaultError::Mode { path: path.to_owned(), mode });

@@ -1,13 +1,20 @@
 //! A bound on the frames that a queue gives in a second. Owns the arithmetic; not the queue.
 //!
+//! A slow queue gives its frames in small bursts, so that ten frames a second come one by one and not as 64 each six seconds.
+//!
 //! Invariant: over any time, no more frames than the rate gives in it, and one burst.
 
+use crate::limits::BURST;
 use std::time::{Duration, Instant};
+
+/// A queue that is slower than this many whole bursts gives smaller ones, as often.
+const BURSTS_PER_SECOND: u64 = 64;
 
 /// Of one queue of a software device, which would give as many frames as a worker can take.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     ns_per_frame: u64,
+    burst_max: usize,
     /// Before that nothing more is taken.
     next: Instant,
 }
@@ -17,7 +24,14 @@ impl Pace {
     #[must_use]
     pub fn new(frames_per_second: u64, now: Instant) -> Option<Self> {
         let ns_per_frame = 1_000_000_000_u64.checked_div(frames_per_second)?;
-        Some(Self { ns_per_frame, next: now })
+        let burst_max = (frames_per_second / BURSTS_PER_SECOND).clamp(1, BURST as u64) as usize;
+        Some(Self { ns_per_frame, burst_max, next: now })
+    }
+
+    /// The most frames that one poll takes.
+    #[must_use]
+    pub fn burst_max(&self) -> usize {
+        self.burst_max
     }
 
     /// Whether the queue may be polled.
@@ -36,7 +50,6 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::BURST;
     use proptest::prelude::*;
 
     proptest! {
@@ -57,6 +70,24 @@ mod tests {
                 prop_assert!(taken <= given + BURST as u64, "{taken} of {given}");
             }
         }
+    }
+
+    #[test]
+    fn a_slow_queue_gives_its_frames_one_after_another_and_a_fast_one_whole_bursts() {
+        let began = Instant::now();
+        for (rate, burst_max) in [(1, 1), (10, 1), (127, 1), (640, 10), (4096, BURST), (100_000_000, BURST)] {
+            assert_eq!(Pace::new(rate, began).unwrap().burst_max(), burst_max, "{rate}");
+        }
+        let (mut pace, mut times) = (Pace::new(10, began).unwrap(), Vec::new());
+        for ms in 0..3000 {
+            let now = began + Duration::from_millis(ms);
+            if pace.is_due(now) {
+                pace.took(pace.burst_max(), now);
+                times.push(ms);
+            }
+        }
+        let apart: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(times.len() == 30 && apart.iter().all(|ms| *ms == 100), "{times:?}");
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Authority {
         }
         if let Some(path) = &config.ca_file {
             let wrong = |detail| wrong("upload.ca_file", format!("{}: {detail}", path.display()));
-            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            let pem = crate::named::read(path).map_err(|error| wrong(error.to_string()))?;
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(chain(&error)))?;
             builder = builder.tls_certs_merge(certificates);
         }

@@ -104,8 +104,8 @@ impl Anchors {
     /// When it cannot be read, or holds none.
     pub fn load(path: &Path) -> Result<Self, StampError> {
         let wrong = |detail: String| StampError::Anchors { path: path.to_owned(), detail };
-        let certificates =
-            CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let text = crate::named::read(path).map_err(|error| wrong(error.to_string()))?;
+        let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
         let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
         let anchors =
             certificates.iter().map(|one| anchor_from_trusted_cert(one).map(|anchor| anchor.to_owned()));

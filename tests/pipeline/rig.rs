@@ -365,6 +365,7 @@ impl Host {
             high_water_percent: 80,
             origin: Default::default(),
             places: Arc::new(Places::new(16, 16, Duration::from_secs(90))),
+            ending_max: Duration::from_secs(600),
             objects_in_flight: 4,
             delivery_cores: Arc::new([]),
             pace: Arc::new(Pace::unhindered()),

@@ -138,6 +138,7 @@ async fn what_the_engine_refuses_is_said_without_the_hosts_secrets() {
         Refusal::Destination("not there".to_owned()),
         Refusal::ShuttingDown,
         Refusal::AccountGone,
+        Refusal::Undurable,
         Refusal::Store("/var/lib/x: no space".to_owned()),
     ] {
         let (captures, mut queue) = Handle::channel(1);

@@ -1,8 +1,9 @@
 //! A node's key: an nkey, whose public half the servers know. Owns its file; the seed is shown nowhere.
 
+use crate::named;
 use nkeys::KeyPair;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ impl Key {
     /// [`KeyError`]; its [`KeyError::advice`] says what to do.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
+        let file = named::open(path).map_err(failed)?;
         let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Mode { path: path.to_owned(), mode });

@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::bus::nats::key::Key;
 use crate::config::Plan;
-use std::fs::File;
+use crate::named;
 use std::os::unix::fs::PermissionsExt;
 
 pub(super) fn check(plan: &Plan, findings: &mut Vec<Finding>) {
@@ -30,7 +30,7 @@ pub(super) fn check(plan: &Plan, findings: &mut Vec<Finding>) {
     ];
     for (subject, path, closed_to) in files {
         let Some(path) = path else { continue };
-        let mode = File::open(path)
+        let mode = named::open(path)
             .and_then(|file| file.metadata())
             .map(|found| found.permissions().mode() & 0o7777);
         match mode {

@@ -5,16 +5,17 @@
 use super::{Finding, Host};
 use crate::config::{ByteSize, Plan};
 use crate::deliver::SigningKey;
-use crate::limits::HISTORY_DIR;
+use crate::limits::{HISTORY_DIR, SOCKET_PATH_BYTES_MAX};
+use crate::named;
 use crate::ownership::Vault;
 use crate::spool::{SpoolLock, WriteMode, standing_of_all};
 use crate::stamp::Authority;
-use crate::store::Embedded;
+use crate::store::{Embedded, backup_socket};
 use crate::upload::{FileStore, Stores};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// What a redb file begins with (its `docs/design.md`).
@@ -177,7 +178,7 @@ pub(super) fn claims(plan: &Plan, findings: &mut Vec<Finding>) {
         }
     }
     let held = |file: File| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
-    if File::open(store).is_ok_and(held) {
+    if named::open(store).is_ok_and(held) {
         let text = format!("{} is in use by another process", store.display());
         findings.push(Finding::error("store.path", text, "end the other trawl, or name a file of its own"));
     }
@@ -477,6 +478,7 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("store.path", text, "give it to the user of trawl, mode 0600"));
     }
     database(path, findings);
+    socket(path, findings);
     if let Some(dir) = path.parent()
         && !dir.metadata().is_ok_and(|found| found.is_dir())
     {
@@ -501,9 +503,30 @@ fn store(plan: &Plan, findings: &mut Vec<Finding>) {
     }
 }
 
+/// The socket beside it, at which `trawl backup` asks.
+fn socket(store: &Path, findings: &mut Vec<Finding>) {
+    let socket = backup_socket(store);
+    let bytes = socket.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let text = format!(
+            "the socket {} beside it has a path of {bytes} bytes, and the kernel takes {SOCKET_PATH_BYTES_MAX}",
+            socket.display()
+        );
+        let most = SOCKET_PATH_BYTES_MAX - (bytes - store.as_os_str().len());
+        findings.push(Finding::error("store.path", text, format!("use a path of at most {most} bytes")));
+    }
+}
+
 /// The head of a file that is there: whether it is a database.
 fn database(path: &Path, findings: &mut Vec<Finding>) {
-    let Ok(mut file) = File::open(path) else { return };
+    let mut file = match named::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let text = format!("{}: {error}", path.display());
+            return findings.push(Finding::error("store.path", text, "name a file, or a name that is free"));
+        }
+        Err(_) => return,
+    };
     let mut head = Vec::new();
     let read = Read::by_ref(&mut file).take(DATABASE_MAGIC.len() as u64).read_to_end(&mut head);
     if read.is_ok() && !head.is_empty() && head != DATABASE_MAGIC {

@@ -7,6 +7,7 @@ use super::super::adopt::PartStage;
 use super::super::handle::Refusal;
 use super::super::planes::ledger;
 use super::adopt::Adopted;
+use super::promise::Promise;
 use super::{Effect, Now, ReplyId, Serial};
 use crate::job::{Job, Kind, Ledger, ObjectRange, ObjectSums, PortDrops, Progress, Status, StopReason};
 use crate::limits::{FULL_SNAPLEN, SIMPLE_SNAPLEN};
@@ -135,8 +136,12 @@ pub(in super::super) struct Capture {
     pub(super) undelivered: u64,
     pub(super) streams_left: usize,
     pub(super) delivered: Option<Delivered>,
-    /// Why what of it is on the host is to go, once that is decided.
-    pub(super) given_up: Option<String>,
+    /// Who waits for a decision about it to be durable.
+    pub(super) promises: Vec<Promise>,
+    /// Who wants to be gone whatever it leaves, decided when it had ended.
+    pub(super) drops: Vec<Option<ReplyId>>,
+    /// Objects that are complete behind one that never will be.
+    pub(super) ahead: Vec<String>,
     /// What its complete objects come to.
     pub(super) delivered_sums: ObjectSums,
     /// Whether its final counts are in the job.
@@ -145,6 +150,8 @@ pub(in super::super) struct Capture {
     pub(super) is_recorded: bool,
     /// Of the last job that was handed to the store.
     pub(super) version: u64,
+    /// Of the newest job that the store is known to have.
+    pub(super) durable: u64,
     pub(super) notes: Notes,
     /// What another node decided, if it accepted the capture.
     pub adopted: Option<Adopted>,
@@ -182,11 +189,14 @@ impl Capture {
             undelivered: 0,
             streams_left: 0,
             delivered: None,
-            given_up: None,
+            promises: Vec::new(),
+            drops: Vec::new(),
+            ahead: Vec::new(),
             delivered_sums: ObjectSums::default(),
             settled: false,
             is_recorded: false,
             version: 0,
+            durable: 0,
             notes: Notes::default(),
             adopted: None,
             asked_at: Duration::ZERO,
@@ -368,6 +378,9 @@ impl Capture {
     /// Hands the job to the store, without its objects unless it ended: they are in the journal, and a restart reads them there.
     pub(super) fn record(&mut self, out: &mut Vec<Effect>) -> u64 {
         self.version += 1;
+        if let Phase::Leaving { version } = &mut self.phase {
+            *version = self.version;
+        }
         let (serial, version) = (self.serial, self.version);
         let objects = if self.job.status.ended() { self.job.objects.clone() } else { Vec::new() };
         let objects_beside = self.objects_beside();

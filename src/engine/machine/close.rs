@@ -4,9 +4,9 @@
 //! bucket, but what was given up by decision, which the outcome says.
 
 use super::capture::{Delivered, Phase};
-use super::{Effect, Kept, Machine, Now, Serial};
+use super::{Effect, Kept, Machine, Now, Serial, promise};
 use crate::deliver::Outcome;
-use crate::job::Job;
+use crate::engine::handle::Refusal;
 use std::time::Duration;
 
 impl Machine {
@@ -26,7 +26,7 @@ impl Machine {
             Outcome::Done => self.conclude(now, serial, out),
             Outcome::Failed(error) | Outcome::Gone(error) => {
                 tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, %error, "the manifest of a capture cannot be published");
-                capture.delivered = Some(match capture.given_up {
+                capture.delivered = Some(match capture.job.given_up {
                     Some(_) => Delivered::GivenUp(error.into_customer()),
                     None => Delivered::ManifestFailed(error.into_customer()),
                 });
@@ -96,24 +96,29 @@ impl Machine {
         kept: u64,
         out: &mut Vec<Effect>,
     ) {
-        let Some(capture) = self.captures.get(&serial).filter(|capture| capture.phase == Phase::Removing)
+        let Some(capture) = self.captures.get_mut(&serial).filter(|capture| capture.phase == Phase::Removing)
         else {
             return;
         };
-        let Job { id, request, .. } = &capture.job;
-        let left =
-            capture.is_recorded.then(|| Kept::new(id.clone(), request.account.clone(), kept, Duration::ZERO));
-
+        let (id, account) = (capture.job.id.clone(), capture.job.request.account.clone());
+        let left = capture.is_recorded.then(|| Kept::new(id.clone(), account.clone(), kept, Duration::ZERO));
         if let Err(error) = result {
             tracing::warn!(
-                capture = %capture.job.id, error,
+                capture = %id, error,
                 "a delivered capture's directory could not be removed; the next start removes it"
             );
         }
-        if let Some(left) = left {
-            self.keep(now, left);
-        }
+        let drops = std::mem::take(&mut capture.drops);
+        capture.break_promises(|_| true, &Refusal::ShuttingDown, out);
         self.captures.remove(&serial);
+        match left {
+            Some(left) => {
+                self.keep(now, left);
+                drops.into_iter().for_each(|reply| self.drop_kept(now, &account, &id, reply, out));
+            }
+            // The next process goes on with it, and knows nothing of who waits.
+            None => promise::answer(drops.into_iter().flatten(), &Err(Refusal::ShuttingDown), out),
+        }
         out.push(Effect::Drop { serial });
     }
 }

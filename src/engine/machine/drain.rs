@@ -80,24 +80,23 @@ impl Machine {
                 capture.unreadable(Lost { packets, frame_bytes });
                 capture.record(out);
             }
+            Report::Ahead(objects) => {
+                capture.ahead = objects.into_iter().map(|object| object.name).collect();
+            }
             Report::Delivered(outcome) => self.delivered(now, serial, outcome, out),
         }
     }
 
-    /// Ends the delivery of a capture that takes no more packets; what of it is on the host goes.
+    /// Ends the delivery of a capture that takes no more packets; what of it is on the host goes. The decision is recorded: a
+    /// process that dies before it is carried out leaves it to the next one.
     pub(super) fn give_up(&mut self, serial: Serial, why: String, out: &mut Vec<Effect>) {
-        let may_go = |capture: &&mut Capture| {
-            capture.given_up.is_none()
-                && matches!(
-                    capture.phase,
-                    Phase::Detaching | Phase::Draining | Phase::Closing | Phase::Seeking
-                )
-        };
+        let may_go = |capture: &&mut Capture| capture.job.given_up.is_none() && capture.is_waiting();
         let Some(capture) = self.captures.get_mut(&serial).filter(may_go) else { return };
         let account = &capture.job.request.account;
         tracing::warn!(capture = %capture.job.id, %account, why, "a capture is given up; what was not delivered is removed");
-        capture.given_up = Some(why.clone());
+        capture.job.given_up = Some(why.clone());
         out.push(Effect::GiveUp { serial, why });
+        capture.record(out);
     }
 
     fn delivered(&mut self, now: Now, serial: Serial, outcome: Outcome, out: &mut Vec<Effect>) {
@@ -108,7 +107,9 @@ impl Machine {
         capture.delivered = Some(match outcome {
             Outcome::Done => Delivered::Done,
             Outcome::Left => Delivered::Left,
-            Outcome::Failed(error) if capture.given_up.is_some() => Delivered::GivenUp(error.into_customer()),
+            Outcome::Failed(error) if capture.job.given_up.is_some() => {
+                Delivered::GivenUp(error.into_customer())
+            }
             Outcome::Failed(error) => {
                 tracing::error!(capture = %capture.job.id, account = %capture.job.request.account, %error, "a capture cannot be delivered and ends");
                 Delivered::Failed(error.into_customer())

@@ -80,6 +80,10 @@ impl Machine {
         };
         let capture = self.captures.entry(serial).or_insert(capture);
         capture.record(out);
+        if let Some(why) = capture.job.given_up.clone() {
+            // Before the delivery begins: nothing more of it leaves the host.
+            out.push(Effect::GiveUp { serial, why });
+        }
         out.push(Effect::DeliverLeft { serial });
     }
 

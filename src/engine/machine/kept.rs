@@ -3,7 +3,8 @@
 //! Invariant: an account's failed captures have at most what its bounds say, a moment after the last one failed; the oldest
 //! goes first, and what goes is said in its job.
 
-use super::{Effect, Machine, Now};
+use super::{Effect, Machine, Now, ReplyId, promise};
+use crate::engine::handle::Refusal;
 use crate::job::{AccountId, CaptureId};
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ pub(in super::super) struct Kept {
     pub(super) since: Duration,
     /// Not before: it is being removed, or could not be.
     pub(super) again_at: Option<Duration>,
+    /// Who waits for its removal.
+    pub(super) waiting: Vec<ReplyId>,
 }
 
 impl Kept {
     pub fn new(id: CaptureId, account: AccountId, bytes: u64, age: Duration) -> Self {
-        Self { id, account, bytes, age, since: Duration::ZERO, again_at: None }
+        Self { id, account, bytes, age, since: Duration::ZERO, again_at: None, waiting: Vec::new() }
     }
 
     fn age(&self, now: Duration) -> Duration {
@@ -53,12 +56,20 @@ impl Machine {
         self.kept.iter().find(|kept| kept.account == *account && kept.id == *id).map(|kept| kept.bytes)
     }
 
-    /// Its owner wants it no more.
-    pub(super) fn drop_kept(&mut self, now: Now, account: &AccountId, id: &CaptureId, out: &mut Vec<Effect>) {
+    /// Its owner wants it no more, and is answered once it is gone.
+    pub(super) fn drop_kept(
+        &mut self,
+        now: Now,
+        account: &AccountId,
+        id: &CaptureId,
+        reply: Option<ReplyId>,
+        out: &mut Vec<Effect>,
+    ) {
         let why = "its owner dropped it".to_owned();
         let Some(kept) = self.kept.iter_mut().find(|kept| kept.account == *account && kept.id == *id) else {
-            return;
+            return promise::answer(reply, &Ok(()), out);
         };
+        kept.waiting.extend(reply);
         remove(kept, now.mono, why, out);
     }
 
@@ -114,7 +125,17 @@ impl Machine {
     }
 
     /// It is removed, or could not be.
-    pub(super) fn kept_dropped(&mut self, now: Now, id: &CaptureId, result: Result<(), String>) {
+    pub(super) fn kept_dropped(
+        &mut self,
+        now: Now,
+        id: &CaptureId,
+        result: Result<(), String>,
+        out: &mut Vec<Effect>,
+    ) {
+        let said = result.clone().map_err(Refusal::Store);
+        for kept in self.kept.iter_mut().filter(|kept| kept.id == *id) {
+            promise::answer(std::mem::take(&mut kept.waiting), &said, out);
+        }
         match result {
             Ok(()) => self.kept.retain(|kept| kept.id != *id),
             Err(error) => {
@@ -170,12 +191,12 @@ mod tests {
         machine.bound_kept(now(2), &mut out);
         assert!(dropped(&out).is_empty(), "it is under way");
         let first = CaptureId::parse(&format!("{:032x}", 1)).unwrap();
-        machine.kept_dropped(now(3), &first, Ok(()));
+        machine.kept_dropped(now(3), &first, Ok(()), &mut out);
         machine.bound_kept(now(6), &mut out);
         assert_eq!(dropped(&out), ["5"], "the one that is too old");
         out.clear();
         let fifth = CaptureId::parse(&format!("{:032x}", 5)).unwrap();
-        machine.kept_dropped(now(7), &fifth, Err("no".to_owned()));
+        machine.kept_dropped(now(7), &fifth, Err("no".to_owned()), &mut out);
         machine.bound_kept(now(8), &mut out);
         assert!(dropped(&out).is_empty());
         machine.bound_kept(now(100), &mut out);

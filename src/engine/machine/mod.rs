@@ -43,6 +43,7 @@ mod inherit;
 mod kept;
 mod look_back;
 mod pressure;
+mod promise;
 mod recording;
 mod run;
 mod share;
@@ -140,12 +141,12 @@ pub(super) enum Input {
     Level { serial: Serial, one_in: u32 },
     /// The node that accepted a capture ends its part.
     EndPart { serial: Serial, why: StopReason },
-    /// A stop request.
-    Stop { serial: Serial },
-    /// The owner of a capture that takes no more packets does not want what of it is on the host.
-    GiveUp { serial: Serial },
+    /// A stop request. Who waits for it is answered by `Promised`.
+    Stop { serial: Serial, reply: Option<ReplyId> },
+    /// The owner of a capture that takes no more packets does not want what of it is on the host. Answered by `Promised`.
+    GiveUp { serial: Serial, reply: Option<ReplyId> },
     /// The same, of a capture that has ended.
-    DropKept { account: AccountId, id: CaptureId },
+    DropKept { account: AccountId, id: CaptureId, reply: Option<ReplyId> },
     /// A dead process's capture ended and left this.
     Kept(Box<Kept>),
     /// What an ended capture left is removed, or cannot be.
@@ -218,6 +219,8 @@ pub(super) enum Sought {
 pub(super) enum Effect {
     /// Answer a create.
     Created { reply: ReplyId, answer: Result<Box<Job>, Refusal> },
+    /// Answer who decided something about a capture: it is durable, or it is not known to be.
+    Promised { reply: ReplyId, answer: Result<(), Refusal> },
     /// Find out whether the capture's destination takes objects. Answered by `Opened`.
     TryDestination { serial: Serial },
     /// Record a new job. Answered by `Recorded` or, after [`RECORD_TIME_MAX`], by `Unrecordable`.
@@ -369,13 +372,11 @@ impl Machine {
             Input::Reclaim { serial, reply, keep } => self.reclaim(serial, reply, keep, out),
             Input::Level { serial, one_in } => self.level(serial, one_in, out),
             Input::EndPart { serial, why } => self.end_part(serial, why, out),
-            Input::Stop { serial } => self.stop(now, serial, out),
-            Input::GiveUp { serial } => {
-                self.give_up(serial, "its owner dropped it before its upload was complete".to_owned(), out)
-            }
-            Input::DropKept { account, id } => self.drop_kept(now, &account, &id, out),
+            Input::Stop { serial, reply } => self.stop(now, serial, reply, out),
+            Input::GiveUp { serial, reply } => self.owner_drops(now, serial, reply, out),
+            Input::DropKept { account, id, reply } => self.drop_kept(now, &account, &id, reply, out),
             Input::Kept(kept) => self.keep(now, *kept),
-            Input::KeptDropped { id, result } => self.kept_dropped(now, &id, result),
+            Input::KeptDropped { id, result } => self.kept_dropped(now, &id, result, out),
             Input::Shutdown { reply } => self.shut_down(now, reply, out),
             Input::Opened { serial, tried } => self.opened(now, serial, tried, out),
             Input::Recorded { serial, version } => self.recorded(now, serial, version, out),

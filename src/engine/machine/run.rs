@@ -4,7 +4,7 @@
 //! Invariant: a capture has one reason to stop, the first, and the wall clock is never one.
 
 use super::capture::{Capture, Phase, Trouble, reason, refused};
-use super::{Effect, Held, Machine, Now, SNAPSHOT_INTERVAL, Serial};
+use super::{Effect, Held, Machine, Now, ReplyId, SNAPSHOT_INTERVAL, Serial, promise};
 use crate::engine::handle::Refusal;
 use crate::job::{ClockState, ClockStates, ClockSteps, LostStream, Status, StopReason};
 use crate::spool::Failure;
@@ -20,6 +20,7 @@ impl Machine {
         let Some(capture) = self.captures.get_mut(&serial) else {
             return self.look_back_recorded(serial, version, out);
         };
+        capture.keep_promises(version, out);
         match capture.phase {
             Phase::Recording { reply } => {
                 capture.phase = Phase::Placing { reply };
@@ -115,13 +116,21 @@ impl Machine {
         }
     }
 
-    pub(super) fn stop(&mut self, now: Now, serial: Serial, out: &mut Vec<Effect>) {
-        let Some(capture) = self.captures.get_mut(&serial) else { return };
-        if matches!(capture.phase, Phase::Ending { .. } | Phase::Removing) {
-            return;
-        }
+    /// Somebody wants a capture to end, and is answered once that is durable.
+    pub(super) fn stop(&mut self, now: Now, serial: Serial, reply: Option<ReplyId>, out: &mut Vec<Effect>) {
+        let is_over = |phase| matches!(phase, Phase::Ending { .. } | Phase::Removing);
+        let at_work = self.captures.get_mut(&serial).filter(|capture| !is_over(capture.phase));
+        let Some(capture) = at_work else { return promise::answer(reply, &Ok(()), out) };
+        let is_first = capture.job.stop_requested.is_none();
         capture.job.stop_requested.get_or_insert(now.wall);
-        self.end(serial, StopReason::StopRequested, out);
+        if capture.takes_packets() {
+            self.end(serial, StopReason::StopRequested, out);
+        } else if is_first {
+            capture.record(out);
+        }
+        if let Some(capture) = self.captures.get_mut(&serial) {
+            capture.promise(now, reply, out);
+        }
     }
 
     /// Has the workers let a capture go; what it has will be delivered.
@@ -218,6 +227,7 @@ impl Machine {
             }
         }
         self.look_after_recording(now, out);
+        self.break_late_promises(now, out);
         self.give_up_waiting(now, out);
     }
 }

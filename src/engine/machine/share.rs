@@ -284,7 +284,7 @@ impl Machine {
         let is_his = |capture: &&Capture| {
             capture.job.request.account == *account
                 && capture.phase == Phase::Draining
-                && capture.given_up.is_none()
+                && capture.job.given_up.is_none()
         };
         let mut waiting: Vec<_> = self
             .captures

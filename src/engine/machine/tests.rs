@@ -12,6 +12,7 @@ use crate::worker::SlotTotals;
 
 mod clock;
 mod fair;
+mod promises;
 mod room;
 
 const STREAMS: usize = 2;
@@ -72,6 +73,10 @@ fn word(effect: &Effect) -> String {
         Effect::Created { answer: Ok(_), .. } => "accepted".to_owned(),
         Effect::Created { answer: Err(refusal), .. } => {
             format!("refused {}", format!("{refusal:?}").split(['(', ' ']).next().unwrap_or_default())
+        }
+        Effect::Promised { reply, answer: Ok(()) } => format!("kept {reply}"),
+        Effect::Promised { reply, answer: Err(refusal) } => {
+            format!("{reply} refused {}", format!("{refusal:?}").split(['(', ' ']).next().unwrap_or_default())
         }
         Effect::TryDestination { .. } => "try destination".to_owned(),
         Effect::RecordNew { .. } => "record new".to_owned(),
@@ -153,7 +158,7 @@ impl Bench {
     /// A capture that takes nothing more, with ten packets, and whose streams have ended.
     fn drained(&mut self, account: &str) -> Serial {
         let serial = self.running(account);
-        self.step(Input::Stop { serial });
+        self.step(Input::Stop { serial, reply: None });
         self.step(detached(serial, 10));
         for _ in 0..STREAMS {
             self.step(stream_ended(serial, 0, 0));
@@ -200,7 +205,10 @@ fn a_capture_goes_all_its_way() {
     assert_eq!(bench.recorded(1), ["place"]);
     assert_eq!(bench.step(Input::Placed { serial: 1, made: Ok(()) }), ["deliver", "attach 0", "accepted"]);
     assert_eq!(bench.step(Input::Attached { serial: 1 }), ["record Running"]);
-    assert_eq!(bench.step(Input::Stop { serial: 1 }), ["end budget Revoked", "detach 0", "record Running"]);
+    assert_eq!(
+        bench.step(Input::Stop { serial: 1, reply: None }),
+        ["end budget Revoked", "detach 0", "record Running"]
+    );
     assert_eq!(bench.step(detached(1, 10)), ["record ConversionPending"]);
     assert!(bench.step(stream_ended(1, 2, 0)).is_empty());
     assert_eq!(bench.step(stream_ended(1, 1, 0)), ["note", "record ConversionRunning"]);
@@ -275,7 +283,7 @@ fn a_capture_whose_directory_was_removed_ends_and_does_not_say_that_its_packets_
 fn a_directory_with_an_unpublished_segment_is_kept_and_the_job_says_so() {
     let mut bench = Bench::new(config());
     let serial = bench.running("a");
-    bench.step(Input::Stop { serial });
+    bench.step(Input::Stop { serial, reply: None });
     bench.step(detached(serial, 10));
     bench.step(stream_ended(serial, 4, 1));
     bench.step(stream_ended(serial, 0, 0));
@@ -317,7 +325,7 @@ fn slots_blocks_and_accounts_have_their_limits() {
     bench.running("b");
     bench.running("c");
     assert_eq!(bench.create(request("d", Kind::Full)), ["refused NoBlocks"]);
-    bench.step(Input::Stop { serial: first });
+    bench.step(Input::Stop { serial: first, reply: None });
     assert_eq!(bench.create(request("d", Kind::Full)), ["refused NoBlocks"], "workers may still have it");
     bench.step(detached(first, 0));
     assert_eq!(bench.create(request("a", Kind::Full)), ["try destination"]);
@@ -361,7 +369,7 @@ fn counts_are_noted_one_write_at_a_time_and_none_while_it_closes() {
     assert_eq!(bench.tick(), ["note"]);
     bench.mono += Duration::from_secs(5);
     assert!(bench.tick().is_empty(), "the disk stands still");
-    bench.step(Input::Stop { serial });
+    bench.step(Input::Stop { serial, reply: None });
     bench.step(detached(serial, 10));
     bench.step(stream_ended(serial, 0, 0));
     // The final counts are wanted too, after the write that is under way.
@@ -463,7 +471,7 @@ fn a_clock_that_is_set_while_a_capture_runs_stands_in_its_progress_and_its_manif
     let (first, second) = (bench.running("a"), bench.running("b"));
     let step = |moved_ns| Input::ClockStepped(ClockSteps { count: 1, moved_ns });
     bench.step(step(-300));
-    bench.step(Input::Stop { serial: second });
+    bench.step(Input::Stop { serial: second, reply: None });
     bench.step(step(50));
     bench.step(detached(second, 10));
     bench.step(step(7000));
@@ -503,7 +511,7 @@ fn a_segment_that_was_given_up_and_is_delivered_after_a_crash_is_counted_once() 
     for is_final in [true, false] {
         let mut bench = Bench::new(config());
         let serial = bench.running("a");
-        bench.step(Input::Stop { serial });
+        bench.step(Input::Stop { serial, reply: None });
         bench.step(detached(serial, 10));
         bench.step(stream_ended(serial, 4, 1));
         bench.step(stream_ended(serial, 0, 0));
@@ -635,7 +643,7 @@ fn what_cannot_be_read_again_is_booked_as_lost_before_and_after_the_counts_are_f
         let report = Report::Lost { packets: 3, frame_bytes: 300 };
         bench.step(Input::Delivery { serial, report });
         if !is_settled {
-            bench.step(Input::Stop { serial });
+            bench.step(Input::Stop { serial, reply: None });
             bench.step(detached(serial, 10));
             bench.step(stream_ended(serial, 0, 0));
             bench.step(stream_ended(serial, 0, 0));
@@ -676,10 +684,11 @@ fn captures_that_wait_are_counted_for_each_account_until_they_are_delivered() {
 fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets() {
     let mut bench = Bench::new(config());
     let serial = bench.running("a");
-    assert!(bench.step(Input::GiveUp { serial }).is_empty());
-    bench.step(Input::Stop { serial });
-    assert_eq!(bench.step(Input::GiveUp { serial }), [format!("give up {serial}")]);
-    assert!(bench.step(Input::GiveUp { serial }).is_empty(), "once");
+    assert!(bench.step(Input::GiveUp { serial, reply: None }).is_empty());
+    bench.step(Input::Stop { serial, reply: None });
+    let effects = bench.step(Input::GiveUp { serial, reply: None });
+    assert_eq!(effects, [format!("give up {serial}"), "record Running".to_owned()]);
+    assert!(bench.step(Input::GiveUp { serial, reply: None }).is_empty(), "once");
     bench.delivered(serial, Outcome::Failed(Words::alike("its owner dropped it")));
     bench.step(detached(serial, 10));
     bench.step(stream_ended(serial, 0, 0));
@@ -688,7 +697,8 @@ fn its_owner_drops_a_capture_that_waits_in_any_phase_and_none_that_takes_packets
     assert_eq!(bench.recorded(serial), ["discard"]);
     let serial = bench.drained("a");
     bench.delivered(serial, Outcome::Done);
-    assert_eq!(bench.step(Input::GiveUp { serial }), [format!("give up {serial}")]);
+    let effects = bench.step(Input::GiveUp { serial, reply: None });
+    assert_eq!(effects, [format!("give up {serial}"), "record ConversionRunning".to_owned()]);
     let outcome = Outcome::Failed(Words::alike("its owner dropped it"));
     assert_eq!(bench.step(Input::Closed { serial, outcome }), ["record Failed"]);
     assert_eq!(bench.recorded(serial), ["discard"]);
@@ -703,9 +713,9 @@ fn what_a_failed_capture_leaves_is_known_and_its_owner_can_drop_it() {
     let (account, id) = (AccountId("a".to_owned()), bench.job(serial).id.clone());
     bench.step(Input::Removed { serial, result: Ok(()), kept: 300 });
     assert_eq!(bench.machine.kept(&account, &id), Some(300));
-    let other = Input::DropKept { account: AccountId("b".to_owned()), id: id.clone() };
+    let other = Input::DropKept { account: AccountId("b".to_owned()), id: id.clone(), reply: None };
     assert!(bench.step(other).is_empty(), "another account's");
-    let dropped = bench.step(Input::DropKept { account: account.clone(), id: id.clone() });
+    let dropped = bench.step(Input::DropKept { account: account.clone(), id: id.clone(), reply: None });
     assert_eq!(dropped, [format!("drop kept {}", id.as_str().trim_start_matches('0'))]);
     bench.step(Input::KeptDropped { id: id.clone(), result: Ok(()) });
     assert_eq!(bench.machine.kept(&account, &id), None);

@@ -87,6 +87,20 @@ impl Capture {
         ))
     }
 
+    /// Which objects are in their store although one before them is not.
+    fn ahead_said(&self) -> Option<String> {
+        let count = match self.ahead.as_slice() {
+            [] if self.is_inherited() && self.job.given_up.is_some() => {
+                return Some("the process before this one may have completed others behind them".to_owned());
+            }
+            [] => return None,
+            [one] => return Some(format!("{one}, behind one that is missing, is complete there too")),
+            ahead => ahead.len(),
+        };
+        let (first, last) = (self.ahead.first()?, self.ahead.last()?);
+        Some(format!("{count} behind one that is missing are complete there too, from {first} to {last}"))
+    }
+
     /// What became of it, once everything is delivered or given up: the status and what there is to say.
     pub(super) fn verdict(&self) -> (Status, Option<String>) {
         let ledger = &self.job.ledger;
@@ -95,15 +109,21 @@ impl Capture {
         let (status, said) = match (&self.delivered, &self.failure) {
             (Some(Delivered::Gone(e)), _) => return (Status::Failed, Some(e.clone())),
             (Some(Delivered::Failed(e)), _) => {
-                return (Status::Failed, Some(format!("{e}; its packets are kept {place}")));
+                let there = self.ahead_said().map(|ahead| format!("{THEN}{ahead}")).unwrap_or_default();
+                return (Status::Failed, Some(format!("{e}{there}; its packets are kept {place}")));
             }
             (Some(Delivered::GivenUp(why)), _) => {
                 let objects = self.delivered_sums.objects;
-                let said = format!(
-                    "{why}; {objects} of its objects are complete in their store, and the packets that were not delivered are \
-                     removed from the host"
-                );
-                return (Status::Failed, Some(said));
+                let there = [
+                    Some(why.clone()),
+                    Some(format!(
+                        "{objects} of its objects are complete in their store, one after the other"
+                    )),
+                    self.ahead_said(),
+                    Some("the packets that were not delivered are removed from the host".to_owned()),
+                ];
+                let said: Vec<_> = there.into_iter().flatten().collect();
+                return (Status::Failed, Some(said.join(THEN)));
             }
             (Some(Delivered::ManifestFailed(e)), _) => {
                 let said =

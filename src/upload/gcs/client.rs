@@ -59,7 +59,7 @@ pub(super) fn open(config: &GcsConfig) -> Result<Client, UploadError> {
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, UploadError> {
     let wrong =
         |error: std::io::Error| UploadError::Config { key, detail: format!("{}: {error}", path.display()) };
-    std::fs::read(path).map_err(wrong)
+    crate::named::read(path).map_err(wrong)
 }
 
 /// Where tokens come from.

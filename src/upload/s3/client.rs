@@ -33,7 +33,7 @@ fn trust(ca_file: Option<&Path>) -> Result<TlsContext, UploadError> {
     let wrong = |detail: String| UploadError::Config { key: "ca_file", detail };
     let mut store = TrustStore::default();
     if let Some(path) = ca_file {
-        let pem = std::fs::read(path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+        let pem = crate::named::read(path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
         // Looked at here, because the SDK panics on what is no certificate.
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match certificates {

@@ -174,6 +174,7 @@ impl World {
             }
         }
         self.asked.clear();
+        self.deciding.clear();
         self.restart();
     }
 
@@ -186,6 +187,7 @@ impl World {
         self.changes.clear();
         self.answers.clear();
         self.looking.clear();
+        self.deciding.clear();
         self.simple_accepted.clear();
         (self.recording, self.leaving, self.finished) = (None, false, false);
         // What could not be published is by now: the recovery of a directory begins with that.

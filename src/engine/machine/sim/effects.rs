@@ -14,6 +14,7 @@ impl World {
     pub(super) fn perform(&mut self, effect: Effect) -> Option<Input> {
         match effect {
             Effect::Created { reply, answer } => self.created(reply, answer.map(|job| *job)),
+            Effect::Promised { reply, answer } => self.promised(reply, answer.is_ok()),
             Effect::TryDestination { serial } => {
                 let job = self.machine.capture(serial).unwrap().job.clone();
                 self.begin_life(serial, &job);
@@ -84,18 +85,40 @@ impl World {
     }
 
     fn give_up(&mut self, serial: Serial) {
-        if !self.owner_drops {
+        // A process before this one decided it.
+        let id = self.life(serial).id.clone();
+        let is_known = self.store[&id].given_up.is_some();
+        if !self.owner_drops && !is_known {
             let account = AccountId(self.life(serial).account.clone());
             assert!(self.held[&account] > bounds().part, "{account} loses a capture within its part");
             self.taken += 1;
         }
         let life = self.life(serial);
         let id = life.id.clone();
+        life.given_up = true;
         if life.delivers && !std::mem::replace(&mut life.delivered, true) {
             let report = Report::Delivered(Outcome::Failed(Words::alike("given up")));
             self.answers.push(Answer::Told(Input::Delivery { serial, report }));
         }
         self.dropped.insert(id);
+    }
+
+    /// Whoever is told that something will be so can rely on it: it is durable.
+    fn promised(&mut self, reply: ReplyId, is_kept: bool) {
+        let Some((serial, id, is_drop)) = self.deciding.remove(&reply) else {
+            return assert!(self.finished, "each decision is answered once");
+        };
+        let phase = self.machine.capture(serial).map(|capture| capture.phase);
+        let is_over = |phase| matches!(phase, capture::Phase::Ending { .. } | capture::Phase::Removing);
+        if !is_kept || phase.is_none_or(is_over) {
+            return;
+        }
+        let durable = &self.store[&id];
+        assert!(durable.status.ended() || durable.stop_requested.is_some() || is_drop, "{durable:?}");
+        assert!(!is_drop || durable.given_up.is_some(), "{durable:?}");
+        if is_drop {
+            self.promised.insert(id);
+        }
     }
 
     fn drop_kept(&mut self, account: &AccountId, id: &CaptureId, why: &str) {
@@ -210,6 +233,9 @@ impl World {
 
     fn finish(&mut self, replies: &[ReplyId]) {
         assert!(!std::mem::replace(&mut self.finished, true), "finished twice");
+        // Of these alone: what ended captures left is removed after the end.
+        self.deciding.retain(|_, (serial, ..)| *serial != 0);
+        assert!(self.deciding.is_empty(), "{:?}", self.deciding);
         assert!(self.machine.captures.is_empty() && self.machine.look_backs.is_empty());
         for reply in replies {
             assert!(self.asked.remove(reply).is_some());

@@ -59,6 +59,7 @@ pub(super) struct Life {
     /// Its delivery has not told yet what it found.
     pub recovers: bool,
     pub delivered: bool,
+    pub given_up: bool,
     pub needs_counts: bool,
     /// Writes in its directory that are under way.
     pub in_dir: usize,
@@ -113,6 +114,8 @@ pub(super) struct World {
     pub rights: BTreeMap<CaptureId, Rights>,
     /// Captures of which something was removed that was not delivered.
     pub dropped: BTreeSet<CaptureId>,
+    /// Those of which their owner was told so: nothing more of them leaves the host.
+    pub promised: BTreeSet<CaptureId>,
     // What does not.
     pub lives: BTreeMap<Serial, Life>,
     pub writes: BTreeMap<Serial, Write>,
@@ -122,6 +125,8 @@ pub(super) struct World {
     /// Parts that are asked for a second time.
     pub refused_again: BTreeSet<ReplyId>,
     pub reclaims: BTreeSet<ReplyId>,
+    /// Who waits for a decision to be durable: of which capture, and whether it is to be dropped.
+    pub deciding: BTreeMap<ReplyId, (Serial, CaptureId, bool)>,
     pub simple_accepted: BTreeMap<String, Duration>,
     /// What each account has on the spool, as the machine was told last.
     pub held: BTreeMap<AccountId, u64>,
@@ -182,6 +187,8 @@ impl World {
             matched: BTreeMap::new(),
             rights: BTreeMap::new(),
             dropped: BTreeSet::new(),
+            promised: BTreeSet::new(),
+            deciding: BTreeMap::new(),
             held: BTreeMap::new(),
             owner_drops: false,
             taken: 0,
@@ -369,6 +376,7 @@ impl World {
             delivers: false,
             recovers: false,
             delivered: false,
+            given_up: false,
             needs_counts: job.request.format == Some(Container::PcapNg),
             in_dir: 0,
             released: false,
@@ -429,7 +437,8 @@ impl World {
 
     fn stop(&mut self) {
         if let Some(serial) = self.some_serial(Capture::is_accepted) {
-            self.step(Input::Stop { serial });
+            let reply = self.decides(serial, false);
+            self.step(Input::Stop { serial, reply });
         }
     }
 
@@ -465,11 +474,21 @@ impl World {
         self.owner_drops = true;
         let waiting = |capture: &Capture| capture.is_accepted() && !capture.takes_packets();
         if let Some(serial) = self.some_serial(waiting) {
-            self.step(Input::GiveUp { serial });
+            let reply = self.decides(serial, true);
+            self.step(Input::GiveUp { serial, reply });
         } else if let Some(kept) = self.machine.kept.first().cloned() {
-            self.step(Input::DropKept { account: kept.account, id: kept.id });
+            self.last += 1;
+            self.deciding.insert(self.last, (0, kept.id.clone(), true));
+            self.step(Input::DropKept { account: kept.account, id: kept.id, reply: Some(self.last) });
         }
         self.owner_drops = false;
+    }
+
+    fn decides(&mut self, serial: Serial, is_drop: bool) -> Option<ReplyId> {
+        self.last += 1;
+        let id = self.machine.capture(serial).unwrap().job.id.clone();
+        self.deciding.insert(self.last, (serial, id, is_drop));
+        Some(self.last)
     }
 
     fn set_wall_clock(&mut self) {
@@ -565,7 +584,10 @@ impl World {
         let life = self.lives.get_mut(&serial).unwrap();
         let is_recovered = self.machine.capture(serial).is_some_and(|capture| capture.recovered.is_some());
         let all_published = life.streams_left == 0 || is_recovered;
-        let report = if may_leave {
+        let report = if life.given_up {
+            life.delivered = true;
+            Report::Delivered(Outcome::Failed(Words::alike("given up")))
+        } else if may_leave {
             life.delivered = true;
             Report::Delivered(Outcome::Left)
         } else if fails {
@@ -576,6 +598,7 @@ impl World {
         } else if all_published && (!life.needs_counts || is_recovered) {
             let dir = self.spool.get_mut(&life.id).unwrap();
             if dir.packets > 0 {
+                assert!(!self.promised.contains(&life.id), "{} is delivered, though dropped", life.id);
                 let info = object(&life.id, std::mem::take(&mut dir.packets), dir.delivered.len());
                 dir.delivered.push(info.clone());
                 Report::Object(info)

@@ -17,7 +17,7 @@ fn a_manifest_says_what_the_kernel_said_of_the_clock_when_the_capture_began_and_
     bench.step(Input::ClockSaid(said(false, 16_000_000_000)));
     let serial = bench.running("b");
     bench.step(Input::ClockSaid(said(true, 500)));
-    bench.step(Input::Stop { serial });
+    bench.step(Input::Stop { serial, reply: None });
     bench.step(detached(serial, 10));
     bench.step(Input::ClockSaid(said(true, 900)));
     let manifest = bench.machine.capture(serial).unwrap().manifest("h", "c");

@@ -52,13 +52,13 @@ fn data_is_never_taken_from_an_account_within_its_part_nor_for_its_own_captures(
     assert_eq!(bench.job(runs).stop_reason, Some(StopReason::SpoolFull));
     bench.step(held(0, 960));
     assert!(bench.step(Input::Weighed { captured: Vec::new() }).is_empty(), "nobody else needs the room");
-    assert_eq!(bench.machine.capture(waits).unwrap().given_up, None);
+    assert_eq!(bench.machine.capture(waits).unwrap().job.given_up, None);
     let mut bench = Bench::new(shared());
     let (waits, runs) = (bench.drained("b"), bench.running("a"));
     bench.step(held(560, 470));
     bench.step(Input::Weighed { captured: vec![(runs, 1)] });
     assert_eq!(bench.job(runs).stop_reason, Some(StopReason::SpoolFull), "it is the greedy one itself");
-    assert_eq!(bench.machine.capture(waits).unwrap().given_up, None);
+    assert_eq!(bench.machine.capture(waits).unwrap().job.given_up, None);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_queue_that_is_lost_with_its_disk_is_named_and_booked_as_what_it_was_and_the
         assert!(bench.machine.capture(serial).unwrap().takes_packets());
         let warnings = bench.machine.capture(serial).unwrap().warnings(&Ledger::default());
         assert!(warnings.iter().any(|text| text.contains("a part is missing")), "{warnings:?}");
-        bench.step(Input::Stop { serial });
+        bench.step(Input::Stop { serial, reply: None });
         bench.step(detached(serial, 10));
         bench.step(ended_by(serial, 4, first.clone()));
         bench.step(ended_by(serial, io_and_room.1 * u64::from(second.is_some()), second.clone()));
