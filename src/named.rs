@@ -1,6 +1,6 @@
 //! Files that the config names. Owns their opening and reading: certificates, keys, credentials; not what is in them.
 //!
-//! A name may be that of a pipe, by mistake or malice. Opening one waits for whoever writes into it, reading it for whoever closes it,
+//! A name may be that of a pipe, by mistake or malice. Opening one waits for a writer, reading it for the end of all writers,
 //! and a reload that waits is one that every later one waits for.
 //!
 //! Invariant: nothing here waits for another process, and what is read has an end.

@@ -194,6 +194,7 @@ fn what_is_written_otherwise_and_means_the_same_is_no_change() {
 [[port]]
 device = "net_null0"
 [cores]
+workers = [3]
 delivery = [0, 1]
 [spool]
 dir = "/srv/spool"
@@ -219,6 +220,7 @@ credential = [{{ token_sha256 = "{two}" }}]
 device = "net_null0"
 queues = 1
 [cores]
+workers = [3]
 delivery = [1, 0]
 [spool]
 dir = "/srv/spool/"

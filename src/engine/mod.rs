@@ -357,7 +357,7 @@ impl Engine {
     }
 
     /// Ends uploads that still go on when the end has taken as long as it may: a bucket that confirms a little now and then would
-    /// hold it up for ever.
+    /// hold it up without end.
     fn look_at_end(&mut self) {
         if !self.machine.is_ending() || *self.time_is_up.borrow() {
             return;

@@ -111,13 +111,14 @@ impl Machine {
         let drops = std::mem::take(&mut capture.drops);
         capture.break_promises(|_| true, &Refusal::ShuttingDown, out);
         self.captures.remove(&serial);
-        match left {
-            Some(left) => {
-                self.keep(now, left);
-                drops.into_iter().for_each(|reply| self.drop_kept(now, &account, &id, reply, out));
-            }
-            // The next process goes on with it, and knows nothing of who waits.
-            None => promise::answer(drops.into_iter().flatten(), &Err(Refusal::ShuttingDown), out),
+        let is_kept = left.is_some();
+        if let Some(left) = left {
+            self.keep(now, left);
+        }
+        match is_kept && !self.is_ending() {
+            true => drops.into_iter().for_each(|reply| self.drop_kept(now, &account, &id, reply, out)),
+            // The next process has it, and knows nothing of who waits.
+            false => promise::answer(drops.into_iter().flatten(), &Err(Refusal::ShuttingDown), out),
         }
         out.push(Effect::Drop { serial });
     }

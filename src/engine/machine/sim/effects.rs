@@ -103,7 +103,7 @@ impl World {
         self.dropped.insert(id);
     }
 
-    /// Whoever is told that something will be so can rely on it: it is durable.
+    /// Who is told that something will be so can rely on it: it is durable.
     fn promised(&mut self, reply: ReplyId, is_kept: bool) {
         let Some((serial, id, is_drop)) = self.deciding.remove(&reply) else {
             return assert!(self.finished, "each decision is answered once");

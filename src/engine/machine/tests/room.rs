@@ -36,7 +36,8 @@ fn a_full_spool_costs_the_account_with_the_most_first_its_captures_and_then_data
     bench.step(detached(runs, 0));
     assert_eq!(bench.step(held(430, 555)), ["weigh"]);
     let effects = bench.step(Input::Weighed { captured: vec![(of_a, 700)] });
-    assert_eq!(effects, [format!("give up {waits}")], "the one whose upload fails goes first");
+    let expected = [format!("give up {waits}"), "record ConversionRunning".to_owned()];
+    assert_eq!(effects, expected, "the one whose upload fails goes first");
     assert_eq!(bench.job(of_a).stop_reason, None);
     bench.delivered(waits, Outcome::Failed(Words::alike("given up for room")));
     bench.assert_says(waits, &["given up for room", "removed from the host"]);
