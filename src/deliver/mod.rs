@@ -44,6 +44,7 @@ pub(crate) use record::discard;
 pub use relay::{DeliveryRecord, PublishError, deliver, publish_manifest};
 pub(crate) use report::{Report, Reporter};
 pub(crate) use retry::{Outcome, RetryBounds, RetryPolicy};
+pub use route::try_destination;
 pub(crate) use route::{Route, sweep_store};
 pub(crate) use seek::{find_manifest, has_remains, queues_of};
 pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};

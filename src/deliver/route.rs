@@ -75,7 +75,9 @@ impl Route {
         let Some(destination) = self.destination.clone() else {
             return self.open().await?.probe().await.map(|()| BucketTerms::default());
         };
-        self.kept = self.terms_now(&destination).await?;
+        let (now, before) = (self.terms_now(&destination).await?, std::mem::take(&mut self.kept));
+        // What another node accepted a capture under holds where nothing newer is known.
+        self.kept = BucketTerms { keys: now.keys.or(before.keys), proof: now.proof.or(before.proof) };
         if self.keys.need_proof(&destination) && self.kept.proof.is_none() {
             let what = "there is no proof of it now".to_owned();
             return Err(UploadError::Unproven { place: destination.to_string(), what });
@@ -83,6 +85,33 @@ impl Route {
         let probe = async { self.open_at(&destination, self.kept.clone()).await?.probe().await };
         within(time_max, &destination, probe).await.map(|()| self.kept.clone())
     }
+}
+
+/// Finds out whether objects of an account can go to a destination, for a capture that other hosts deliver; with an error, also what its
+/// customer is told.
+///
+/// # Errors
+/// What the store says, or that a proof is missing.
+pub async fn try_destination(
+    stores: &Arc<Stores>,
+    keys: &BucketKeys,
+    account: &AccountId,
+    destination: &Destination,
+    within: Duration,
+) -> Result<BucketTerms, (UploadError, String)> {
+    let mut route = Route {
+        stores: Arc::clone(stores),
+        account: account.clone(),
+        destination: Some(destination.clone()),
+        keys: keys.clone(),
+        kept: BucketTerms::default(),
+        simple_dir: PathBuf::new(),
+    };
+    let tried = route.try_out(within).await;
+    tried.map_err(|error| {
+        let words = route.words(&error).into_customer();
+        (error, words)
+    })
 }
 
 /// Removes what unfinished uploads of these parts left in the one place where they went. It costs the bucket's owner

@@ -15,6 +15,7 @@
 //! Invariant: a host goes on without the bus; nothing is decided from a read or a message alone.
 
 mod agent;
+mod buckets;
 mod front;
 mod keys;
 mod leads;
@@ -23,7 +24,8 @@ mod results;
 mod wire;
 
 pub use agent::{Agent, AgentConfig, AgentError};
-pub use front::{Front, FrontConfig};
+pub use buckets::Buckets;
+pub use front::{Front, FrontConfig, Reach};
 pub use leads::{Leads, LeadsConfig};
 pub use results::FleetResults;
 

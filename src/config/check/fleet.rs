@@ -3,15 +3,13 @@
 use super::Finding;
 use crate::bus::nats::key::Key;
 use crate::config::Plan;
+use crate::deliver::SigningKey;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 
 pub(super) fn check(plan: &Plan, findings: &mut Vec<Finding>) {
     let Some(fleet) = &plan.fleet else { return };
     let Some(nats) = &fleet.nats else { return };
-    // The one place that says so: `trawl serve` starts with no finding that is an error.
-    let advice = "remove [fleet.nats] to capture on this host alone; trawl fleet init and trawl fleet nats-config work with it";
-    findings.push(Finding::error("fleet.nats", "trawl serve cannot join a fleet by its bus yet", advice));
     match Key::load(&nats.nkey_file) {
         Ok(key) => {
             let text = format!("this node's key is {}, and it asks {}", key.public(), nats.servers.join(" "));
@@ -22,11 +20,21 @@ pub(super) fn check(plan: &Plan, findings: &mut Vec<Finding>) {
             findings.push(Finding::error("fleet.nats.nkey_file", error.to_string(), error.advice()))
         }
     }
+    if let Some(path) = &fleet.signing_key_file
+        && let Err(error) = SigningKey::load(path)
+    {
+        let advice = format!(
+            "`trawl fleet signing-key {}` makes one; it must be readable to trawl's user",
+            path.display()
+        );
+        findings.push(Finding::error("fleet.signing_key_file", error.to_string(), advice));
+    }
     let certificate = nats.certificate.as_ref();
     let files = [
         ("fleet.nats.ca_file", nats.ca_file.as_ref(), 0),
         ("fleet.nats.cert_file", certificate.map(|(cert, _)| cert), 0),
         ("fleet.nats.key_file", certificate.map(|(_, key)| key), 0o077),
+        ("fleet.signing_key_file", fleet.signing_key_file.as_ref(), 0o077),
     ];
     for (subject, path, closed_to) in files {
         let Some(path) = path else { continue };
