@@ -585,6 +585,55 @@ pub enum FleetCommand {
     NatsConfig(FleetNatsConfigArgs),
     /// Make a node's key, and print its public half, which the servers know it by
     Key(FleetKeyArgs),
+    /// Make the key by which an API node starts captures, and print its public half for fleet.assignment_keys
+    SigningKey(FleetKeyArgs),
+    /// Say how the fleet stands: its servers, streams, hosts, and who leads
+    Status(FleetLookArgs),
+    /// List the fleet's hosts
+    Hosts(FleetLookArgs),
+    /// Have a host take no new captures; what runs there ends as it would
+    Drain(FleetHostArgs),
+    /// Have a host take captures again
+    Undrain(FleetHostArgs),
+}
+
+/// By whose key a fleet is spoken to.
+#[derive(Debug, Args)]
+pub struct FleetWayArgs {
+    /// The config file
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Key of an operator, instead of the config's fleet.nats.nkey_file
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub nkey_file: Option<PathBuf>,
+    /// The operator's name in the list that `trawl fleet nats-config` reads
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// `trawl fleet status`, `trawl fleet hosts`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "An API node's own key will do, or an operator's. A host is alive that is heard within 5 s.\n\nExit codes of `status`: 0 all is as it must be; 1 something is not."
+)]
+pub struct FleetLookArgs {
+    /// By whose key
+    #[command(flatten)]
+    pub way: FleetWayArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trawl fleet drain`, `trawl fleet undrain`
+#[derive(Debug, Args)]
+#[command(after_help = "An API node's own key will do, or an operator's.")]
+pub struct FleetHostArgs {
+    /// Its host.id
+    pub host: String,
+    /// By whose key
+    #[command(flatten)]
+    pub way: FleetWayArgs,
 }
 
 /// `trawl fleet init`

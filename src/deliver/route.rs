@@ -114,6 +114,28 @@ pub async fn try_destination(
     })
 }
 
+/// The store of a destination, for what is written there beside what hosts deliver; `kept`: under which the capture was accepted.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn open_destination(
+    stores: &Arc<Stores>,
+    keys: &BucketKeys,
+    account: &AccountId,
+    destination: &Destination,
+    kept: BucketTerms,
+) -> Result<Arc<dyn ObjectStore>, UploadError> {
+    let route = Route {
+        stores: Arc::clone(stores),
+        account: account.clone(),
+        destination: Some(destination.clone()),
+        keys: keys.clone(),
+        kept,
+        simple_dir: PathBuf::new(),
+    };
+    route.open().await
+}
+
 /// Removes what unfinished uploads of these parts left in the one place where they went. It costs the bucket's owner
 /// money and nobody any packets, so that a failure is a warning. Whether nothing is left.
 pub(crate) async fn sweep_store(route: &Route, parts: &[PartId]) -> bool {

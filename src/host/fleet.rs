@@ -144,14 +144,15 @@ impl Fleet {
             public = key.public().to_hex(),
             "hosts know this node by its key: fleet.assignment_keys"
         );
-        let config = LeadsConfig { fleet: self.plan.name.clone(), key, settings: settings(&self.plan) };
-        let leads = Leads::new(config, Arc::clone(&self.bus)).ok_or(AgentError::Random)?;
-        tasks.spawn("fleet leads", leads.run(self.stop.subscribe()));
         let buckets = Arc::new(Buckets::new(Arc::clone(&self.bus)));
         let (keys, within) = (bucket_keys(plan, buckets.clone())?, contact_time_max(plan));
         let ownership = Ownership::new(buckets, Arc::clone(stores), keys.clone(), within)
             .with_challenge_interval(plan.upload.challenge_interval);
         let reach = Reach { stores: Arc::clone(stores), keys: keys.clone(), within };
+        let (fleet, settings) = (self.plan.name.clone(), settings(&self.plan));
+        let config = LeadsConfig { fleet, key, reach: Some(reach.clone()), settings };
+        let leads = Leads::new(config, Arc::clone(&self.bus)).ok_or(AgentError::Random)?;
+        tasks.spawn("fleet leads", leads.run(self.stop.subscribe()));
         let front = Front::new(front_config(plan), Arc::clone(&self.bus)).reaching(reach);
         self.shown = Some(Shown { front, keys, ownership });
         Ok(())

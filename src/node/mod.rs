@@ -19,6 +19,7 @@ mod buckets;
 mod front;
 mod keys;
 mod leads;
+mod overview;
 mod registry;
 mod results;
 mod wire;
@@ -27,6 +28,7 @@ pub use agent::{Agent, AgentConfig, AgentError};
 pub use buckets::Buckets;
 pub use front::{Front, FrontConfig, Reach};
 pub use leads::{Leads, LeadsConfig};
+pub use overview::{FleetView, HostState, HostView, OpsError, drain, look};
 pub use results::FleetResults;
 
 use crate::fleet::Now;

@@ -3,16 +3,16 @@
 //!
 //! Invariant: a capture is accepted only for a place that took this node's look at it, under terms that held then.
 
-use crate::deliver::try_destination;
+use crate::deliver::{open_destination, try_destination};
 use crate::engine::Refusal;
-use crate::job::{BucketTerms, Request};
+use crate::job::{AccountId, BucketTerms, Destination, Request};
 use crate::ownership::BucketKeys;
-use crate::upload::{Stores, UploadError};
+use crate::upload::{ObjectStore, Stores, UploadError};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The way to customers' buckets.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Reach {
     /// The ways to stores.
     pub stores: Arc<Stores>,
@@ -33,5 +33,15 @@ impl Reach {
             UploadError::Unreachable { .. } => Refusal::DestinationSilent(words),
             _ => Refusal::Destination(words),
         })
+    }
+
+    /// The store of a capture that was accepted under these terms.
+    pub(in crate::node) async fn open(
+        &self,
+        account: &AccountId,
+        destination: &Destination,
+        terms: &BucketTerms,
+    ) -> Result<Arc<dyn ObjectStore>, UploadError> {
+        open_destination(&self.stores, &self.keys, account, destination, terms.clone()).await
     }
 }
