@@ -162,13 +162,7 @@ pub enum Finding {
         /// What is wrong.
         source: StampError,
     },
-    /// A host's manifest says another thing of its packets than the fleet's does.
-    #[error("{name}: has another ledger than the fleet's manifest has for its host")]
-    Host {
-        /// The host's manifest.
-        name: String,
-    },
-    /// A host's manifest is not there, or is none.
+    /// A host's manifest is not there, is none, or says another thing than the fleet's.
     #[error("{name}: {why}")]
     Part {
         /// The host's manifest.

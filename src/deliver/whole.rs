@@ -138,7 +138,9 @@ pub fn verify_whole(
             Ok(verified) => {
                 packets += verified.packets;
                 if Some(verified.manifest.ledger) != host.ledger {
-                    findings.push(Finding::Host { name: name.clone() });
+                    let why =
+                        "has another ledger than the manifest over all hosts has for this one".to_owned();
+                    findings.push(Finding::Part { name: name.clone(), why });
                 }
                 parts.push(verified);
             }
@@ -247,10 +249,10 @@ mod tests {
         let mut other = one.clone();
         other.ledger.offered += 1;
         fs::write(&path, whole(&id, &[&other], "")).unwrap();
-        assert!(matches!(check().findings[0], Finding::Host { .. }), "{:?}", check().findings);
+        assert!(matches!(check().findings[0], Finding::Part { .. }), "{:?}", check().findings);
         let text = whole(&id, &[&one], "").replacen("\"offered\":", "\"offered\":1", 1);
         fs::write(&path, text).unwrap();
-        assert!(check().findings.iter().any(|one| matches!(one, Finding::HostSum | Finding::Host { .. })));
+        assert!(check().findings.iter().any(|one| matches!(one, Finding::HostSum | Finding::Part { .. })));
     }
 
     #[test]

@@ -15,13 +15,12 @@ use crate::api;
 use crate::audit::Audit;
 use crate::config::Plan;
 use crate::deliver::SigningKey;
-use crate::http;
 use crate::upload::Stores;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
 /// How long an orderly end waits for threads that wait for a disk.
 const LAST_READS_MAX: Duration = Duration::from_secs(2);
@@ -84,11 +83,7 @@ async fn run(plan: &Plan, path: PathBuf, doors: Doors, kept: &Kept) -> Result<()
     let reloader = Reloader::new((path, plans), reached, &state, tls.clone(), told);
     let router = observation.counted(state.terms.clone(), api::router(state));
     let observation = observation.serve(None, viewers, &mut tasks);
-    let (end_api, api_ends) = oneshot::channel::<()>();
-    let ends = async {
-        let _ended_or_dropped = api_ends.await;
-    };
-    tasks.spawn("api", http::serve(listener, front::door(plan, router, tls), ends));
+    let end_api = serve::open_api(listener, front::door(plan, router, tls), &mut tasks);
     let reload = tasks.spawn("reload", reloader.run(hang_up));
     tracing::info!(%listen, host = plan.host.id, "ready");
     let signal = tokio::select! {
@@ -101,7 +96,7 @@ async fn run(plan: &Plan, path: PathBuf, doors: Doors, kept: &Kept) -> Result<()
     fleet.end().await;
     reload.abort();
     live.end();
-    let _api_gone = end_api.send(());
+    drop(end_api);
     observation.finish();
     tasks.finish(plan.api.request_timeout + serve::LAST_TIME_MAX).await
 }

@@ -33,7 +33,7 @@ use crate::deliver::{KeyError, Pace, PaceRules, Places, SigningKey};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes, Settings};
 use crate::history::HistoryError;
-use crate::http::{self, Tls, TlsError};
+use crate::http::{self, Door, Tls, TlsError};
 use crate::job::AccountId;
 use crate::matcher::PrefixSet;
 use crate::node::AgentError;
@@ -400,13 +400,7 @@ async fn run(
     let reloader = Reloader::new((path, plans), reached, &state, tls.clone(), told);
     let router = observation.counted(state.terms.clone(), api::router(state));
     let observation = observation.serve(Some(handle.clone()), viewers, &mut tasks);
-    let (end_api, api_ends) = oneshot::channel::<()>();
-    if let Some(listener) = listener {
-        let ends = async {
-            let _ended_or_dropped = api_ends.await;
-        };
-        tasks.spawn("api", http::serve(listener, front::door(plan, router, tls), ends));
-    }
+    let end_api = listener.map(|listener| open_api(listener, front::door(plan, router, tls), &mut tasks));
     upkeep.push(tasks.spawn("reload", reloader.run(hang_up)));
     tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, serves = plan.serves(), "ready");
     let signal = tokio::select! {
@@ -436,10 +430,20 @@ async fn run(
     upkeep.iter().for_each(AbortHandle::abort);
     swept.iter().for_each(JoinHandle::abort);
     live.end();
-    let _api_gone = end_api.send(());
+    drop(end_api);
     drop(handle);
     observation.finish();
     tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
+}
+
+/// Serves the API until what this returns is dropped.
+pub(super) fn open_api(listener: TcpListener, door: Door, tasks: &mut Tasks) -> oneshot::Sender<()> {
+    let (end, ends) = oneshot::channel::<()>();
+    let ended = async {
+        let _dropped = ends.await;
+    };
+    tasks.spawn("api", http::serve(listener, door, ended));
+    end
 }
 
 /// Takes the host's place in its fleet, if it has one.

@@ -416,7 +416,9 @@ fn buckets(plan: &Plan, findings: &mut Vec<Finding>) {
             format!("{} is in this host's own directories, where no customer may write", root.display());
         findings.push(Finding::error("upload.file_roots", text, "name another directory"));
     }
-    beside_the_spool(plan, findings);
+    if plan.captures() {
+        beside_the_spool(plan, findings);
+    }
 }
 
 /// What is delivered to `file://` is in no quota, so it must not be able to fill the spool's disk.
