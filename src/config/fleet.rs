@@ -9,7 +9,7 @@ use crate::bus::nats::Way;
 use crate::deliver::PublicKey;
 use crate::job::{Site, is_label};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) fn resolve(rules: &mut Rules, file: &File, host: &HostPlan) -> Option<FleetPlan> {
@@ -156,7 +156,20 @@ fn roles(rules: &mut Rules, roles: &[String], has_bus: bool) -> (bool, bool) {
     (true, true)
 }
 
+/// Where a host keeps what it knows of its parts of a fleet's captures: beside the job store, which has the captures.
+pub(super) fn parts_dir(store: &Path) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push(".fleet");
+    path.into()
+}
+
 impl Plan {
+    /// Where a host keeps what it knows of its parts of a fleet's captures.
+    #[must_use]
+    pub fn parts_dir(&self) -> PathBuf {
+        parts_dir(&self.store.path)
+    }
+
     /// Whether it captures: only then it has ports, cores, blocks and a spool.
     #[must_use]
     pub fn captures(&self) -> bool {

@@ -407,12 +407,13 @@ fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Op
     })
 }
 
-/// What no customer's objects go into: the spool, the directory of the store's file, and the audit log.
+/// What no customer's objects go into: the spool, the directory of the store's file, what is kept beside it, and the audit log.
 fn closed(spool: &SpoolConfig, store: &Path, audit: Option<&AuditConfig>) -> Vec<ClosedDir> {
     let closed = |dir: &Path, with_below| ClosedDir { dir: dir.to_owned(), with_below };
     let spool = spool.dirs().map(|dir| closed(dir, true));
+    let parts = closed(&fleet::parts_dir(store), true);
     let store = store.parent().map(|dir| closed(dir, false));
-    spool.chain(store).chain(audit.map(|audit| closed(&audit.dir, true))).collect()
+    spool.chain(store).chain([parts]).chain(audit.map(|audit| closed(&audit.dir, true))).collect()
 }
 
 fn upload(

@@ -165,3 +165,39 @@ pub(crate) async fn sweep_store(route: &Route, parts: &[PartId]) -> bool {
     }
     swept.is_ok()
 }
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use crate::job::{BucketProof, CaptureId};
+    use crate::ownership::ProofRules;
+    use crate::store::Embedded;
+    use crate::upload::StoresConfig;
+
+    #[tokio::test]
+    async fn a_place_that_needs_a_proof_is_taken_with_the_one_of_the_node_that_accepted_the_capture() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Embedded::open(&dir.path().join("db")).unwrap());
+        let stores = StoresConfig { allow_file: true, ..StoresConfig::default() };
+        let rules = ProofRules { files: true, ..ProofRules::default() };
+        let bucket = dir.path().join("bucket");
+        std::fs::create_dir(&bucket).unwrap();
+        let mut route = Route {
+            stores: Arc::new(Stores::new(stores).unwrap()),
+            account: AccountId("a".to_owned()),
+            destination: Some(Destination::File { dir: bucket }),
+            keys: BucketKeys::new(store, None).requiring(rules),
+            kept: BucketTerms::default(),
+            simple_dir: PathBuf::new(),
+        };
+        let refused = route.try_out(Duration::from_secs(10)).await;
+        assert!(matches!(refused, Err(UploadError::Unproven { .. })), "{refused:?}");
+        let (entry, filename) = (CaptureId::random(), "f".to_owned());
+        let proof =
+            BucketProof { entry, filename, challenge_sha256: [1; 32], owner: None, is_readable: false };
+        let terms = BucketTerms { keys: None, proof: Some(proof) };
+        route.kept = terms.clone();
+        assert_eq!(route.try_out(Duration::from_secs(10)).await.unwrap(), terms);
+    }
+}

@@ -29,7 +29,6 @@ use crate::ownership::{BucketKeys, Ownership};
 use crate::spool::{SpoolError, spool_id};
 use crate::upload::Stores;
 use crate::worker::Sample;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -80,13 +79,6 @@ pub(super) fn front_config(plan: &Plan) -> FrontConfig {
     }
 }
 
-/// Where a host keeps what it knows of its parts: beside the job store, whose captures they are.
-pub(super) fn parts_dir(plan: &Plan) -> PathBuf {
-    let mut path = plan.store.path.clone().into_os_string();
-    path.push(".fleet");
-    path.into()
-}
-
 impl Fleet {
     /// Begins to connect; none without a bus. Within a runtime.
     ///
@@ -123,7 +115,7 @@ impl Fleet {
             site,
             spool_id: spool_number(&id),
             keys: self.plan.assignment_keys.clone(),
-            dir: parts_dir(plan),
+            dir: plan.parts_dir(),
             simple_dir: storage.simple_dir(),
             settings: settings(&self.plan),
         };
