@@ -220,9 +220,8 @@ by api2 capture start --wait --colo-name ORD --destination-conf "file://$WORK/fu
 ls -l "$WORK/full"
 "$TRAWL" verify "$WORK/full"/pcap_????????????????????????????????.json
 
-say "a full capture everywhere, and one host is killed (kill -9) in the middle"
+say "a full capture in the other data center, and one of its hosts is killed (kill -9) in the middle"
 mkdir -m 700 "$WORK/killed"
-# A name that every data center's begins with is not there, so one that both hosts of fra01 answer to.
 by api1 capture start --wait --colo-name fra --destination-conf "file://$WORK/killed" --time-limit 6 >"$WORK/killed.txt" 2>&1 &
 waiting=$!
 sleep 3

@@ -15,12 +15,12 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 pub const ACCOUNT: &str = "acme";
-const TOKEN: &str = "of-the-fleet";
+pub const TOKEN: &str = "of-the-fleet";
 /// Hosts with their data centers, and the frames that each gets a second.
 pub const HOSTS: [(&str, &str, u32); 4] =
     [("cap1", "ord02", 400), ("cap2", "fra01", 800), ("cap3", "ord02", 1600), ("cap4", "fra01", 3200)];
 /// How long a silent host is waited for.
-pub const LATE_SECONDS: u64 = 5;
+const LATE_SECONDS: u64 = 5;
 const SOON: Duration = Duration::from_secs(60);
 
 /// What all nodes of a test's fleet share.

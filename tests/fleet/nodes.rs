@@ -2,10 +2,12 @@
 //! shows, all hosts are one capture, and of those that die none is missing in silence.
 
 use crate::cluster::{Cluster, NEWEST, trawl};
-use crate::host::{HOSTS, LATE_SECONDS, Node, Place, host_of};
+use crate::skip::skip;
+use crate::host::{ACCOUNT, HOSTS, Node, Place, TOKEN, host_of};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use trawl::job::Ledger;
 use trawl::pcap::Reader;
@@ -123,6 +125,8 @@ async fn a_fleet_of_processes_is_one_product_and_names_who_dies() {
     a_host_that_is_drained_takes_nothing_new(&nodes, &cluster);
     a_host_that_is_killed_is_named_and_the_sums_are_right(&mut nodes);
     a_node_that_is_killed_is_followed_by_the_other(&mut nodes);
+    cloudflare_s_sdk_finds_one_api_behind_two_nodes(&nodes);
+    say_how_long_it_takes(&nodes);
     for node in nodes.hosts.into_iter().chain(nodes.apis) {
         node.finish();
     }
@@ -168,8 +172,8 @@ fn a_full_capture_is_a_file_of_each_host_and_one_manifest(nodes: &Nodes) {
     // One that lacks a packet is no longer what it says.
     let one = &objects(&bucket, &id)[0];
     std::fs::write(one, &std::fs::read(one).unwrap()[..200]).unwrap();
-    let bad = std::process::Command::new(env!("CARGO_BIN_EXE_trawl"));
-    let bad = { bad }.arg("verify").arg(bucket.join(format!("pcap_{id}.json"))).output().unwrap();
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_trawl"));
+    let bad = verify.arg("verify").arg(bucket.join(format!("pcap_{id}.json"))).output().unwrap();
     assert!(!bad.status.success(), "{}", String::from_utf8_lossy(&bad.stdout));
 }
 
@@ -215,10 +219,47 @@ fn a_host_that_is_killed_is_named_and_the_sums_are_right(nodes: &mut Nodes) {
     }
 }
 
+fn cloudflare_s_sdk_finds_one_api_behind_two_nodes(nodes: &Nodes) {
+    let python = std::env::var("TRAWL_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let import = Command::new(&python).args(["-c", "import cloudflare"]).output();
+    if !import.is_ok_and(|output| output.status.success()) {
+        return skip("cloudflare for Python", format!("{python} has no such package"));
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fleet/two_nodes.py");
+    let bucket = format!("file://{}", nodes.bucket("sdk").display());
+    let urls = [0, 1].map(|api| format!("http://{}/client/v4", nodes.apis[api].listen));
+    let mut command = Command::new(python);
+    command.arg(script).args(urls).args([ACCOUNT, TOKEN, &bucket]).env("NO_PROXY", "127.0.0.1");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output.stdout.ends_with(b"DONE\n"), "{said}");
+}
+
+/// Until a create is answered, and from the end of a window to the file.
+fn say_how_long_it_takes(nodes: &Nodes) {
+    let mut creates = Vec::new();
+    for at in 0..40 {
+        let began = Instant::now();
+        nodes.create(at % 2, &simple(1, 10));
+        creates.push(began.elapsed());
+    }
+    creates.sort_unstable();
+    let began = Instant::now();
+    let id = nodes.create(0, &simple(2, 1000));
+    nodes.apis[1].ended(&id);
+    let file = began.elapsed().saturating_sub(Duration::from_secs(2));
+    println!(
+        "a create: median {} ms, most {} ms; from the end of the window to the file {} ms",
+        creates[20].as_millis(),
+        creates[39].as_millis(),
+        file.as_millis()
+    );
+}
+
 /// The API node that leads a capture, as logs say.
 fn leader(nodes: &Nodes, id: &str) -> usize {
-    let line = format!("this node leads a capture");
-    let leads = |node: &Node| node.log().lines().any(|said| said.contains(&line) && said.contains(id));
+    let is_it = |line: &str| line.contains("this node leads a capture") && line.contains(id);
+    let leads = |node: &Node| node.log().lines().any(is_it);
     nodes.apis.iter().position(leads).expect("somebody leads it")
 }
 
@@ -260,7 +301,6 @@ fn nodes_start_without_their_servers_and_say_so() {
     assert_eq!((refused.status, &refused.body["errors"][0]["code"]), (503, &json!(1070)), "{refused:?}");
     let (head, _) = api.download("");
     assert!(head.starts_with("HTTP/1.1 503") && head.to_lowercase().contains("retry-after: 5"), "{head}");
-    let _ = LATE_SECONDS;
     api.finish();
     host.finish();
 }
