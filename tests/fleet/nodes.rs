@@ -2,8 +2,8 @@
 //! shows, all hosts are one capture, and of those that die none is missing in silence.
 
 use crate::cluster::{Cluster, NEWEST, trawl};
-use crate::skip::skip;
 use crate::host::{ACCOUNT, HOSTS, Node, Place, TOKEN, host_of};
+use crate::skip::skip;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
