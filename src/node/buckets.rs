@@ -10,6 +10,7 @@ use crate::fleet::wire::{Wire, WireError};
 use crate::job::{AccountId, CaptureId};
 use crate::store::{Bucket, BucketStore, StoreError};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -91,7 +92,7 @@ impl BucketStore for Buckets {
                 return Err(StoreError::BucketsFull(buckets.len()));
             }
             buckets.insert(0, bucket.clone());
-            buckets.sort_by(|one, other| other.submitted.cmp(&one.submitted));
+            buckets.sort_by_key(|bucket| Reverse(bucket.submitted));
             Ok(((), !is_there))
         };
         self.runtime.block_on(self.change(&bucket.account, put))
