@@ -26,6 +26,10 @@ package *ARGS:
 demo *ARGS:
     scripts/demo.sh {{ARGS}}
 
+# See a fleet work: three NATS servers, two API nodes, four hosts
+demo-fleet *ARGS:
+    scripts/demo-fleet.sh {{ARGS}}
+
 # One bench, or their list; `just bench stages` compares with dpdk-testpmd
 bench *ARGS:
     benches/run {{ARGS}}

@@ -162,6 +162,7 @@ impl From<OwnershipError> for Failure {
             OwnershipError::Store(StoreError::ShuttingDown) => {
                 Self::new(Code::ShuttingDown, error.to_string())
             }
+            OwnershipError::Store(StoreError::Away(_)) => Self::new(Code::FleetAway, error.to_string()),
             OwnershipError::Store(_) | OwnershipError::Random => record_failed(&error.to_string()),
         }
     }

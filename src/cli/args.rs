@@ -3,6 +3,7 @@
 //! Invariant: no option takes a secret, because arguments are seen by every user of the host; secrets come from the
 //! environment or from files.
 
+pub use super::fleet_args::*;
 use crate::limits::{ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -568,77 +569,6 @@ pub struct VerifyArgs {
 pub struct ManifestKeyArgs {
     /// The file for the secret key; made unless it is there, readable by its owner alone
     pub file: PathBuf,
-}
-
-/// `trawl fleet`
-#[derive(Debug, Args)]
-pub struct FleetArgs {
-    /// What to do
-    #[command(subcommand)]
-    pub command: FleetCommand,
-}
-
-/// The commands of `trawl fleet`.
-#[derive(Debug, Subcommand)]
-pub enum FleetCommand {
-    /// Make the fleet's streams that are missing, and say what is not as it must be; what is there is never changed
-    Init(FleetInitArgs),
-    /// Print the users of a fleet's nodes, and what each may do, for the config of its NATS servers
-    NatsConfig(FleetNatsConfigArgs),
-    /// Make a node's key, and print its public half, which the servers know it by
-    Key(FleetKeyArgs),
-}
-
-/// `trawl fleet init`
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Exit codes: 0 all streams are there as they must be; 1 something is missing or differs."
-)]
-pub struct FleetInitArgs {
-    /// The config file
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// Key of an operator, instead of the config's fleet.nats.nkey_file: nodes may not make streams
-    #[arg(long, value_name = "FILE", requires = "name")]
-    pub nkey_file: Option<PathBuf>,
-    /// The operator's name in the list that `trawl fleet nats-config` reads
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Make nothing, only say what is missing or differs
-    #[arg(long)]
-    pub check: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `trawl fleet nats-config`
-#[derive(Debug, Args)]
-#[command(after_help = "NODES is TOML:
-
-  fleet = \"prod\"
-  [[node]]
-  name = \"cap1\"           # its host.id
-  colo = \"ord02\"          # its host.colo
-  roles = [\"capture\"]     # its fleet.roles; [\"operator\"] for who runs `trawl fleet init`
-  nkey = \"U…\"             # as `trawl fleet key` prints it")]
-pub struct FleetNatsConfigArgs {
-    /// List of the fleet's nodes; - is standard input
-    #[arg(value_name = "NODES")]
-    pub nodes: PathBuf,
-    /// Print the accounts as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `trawl fleet key`
-#[derive(Debug, Args)]
-pub struct FleetKeyArgs {
-    /// The file for the secret key; made unless it is there, readable by its owner alone
-    pub file: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `trawl completions`

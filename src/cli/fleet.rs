@@ -1,11 +1,16 @@
 //! `trawl fleet`: a fleet's NATS servers. Owns what is printed of them; what streams and users must be like is `bus`'s.
 
-use super::args::{FleetArgs, FleetCommand, FleetInitArgs, FleetKeyArgs, FleetNatsConfigArgs};
-use super::{Error, Outcome, block_on, until_ended};
+use super::args::{FleetArgs, FleetCommand, FleetInitArgs, FleetKeyArgs, FleetNatsConfigArgs, FleetWayArgs};
+use super::{Error, Outcome, block_on, fleet_view, until_ended};
+use crate::bus::Away;
+use crate::bus::nats::LinkError;
+use crate::bus::nats::Way;
 use crate::bus::nats::key::{Key, KeyError};
 use crate::bus::nats::setup::{self, Found, Report, SetupError};
 use crate::bus::nats::users::Nodes;
 use crate::config::Plan;
+use crate::deliver::SigningKey;
+use crate::node::OpsError;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{self, Read};
@@ -13,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// For the first connection.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// A list of nodes is some hundred bytes a node.
 const NODES_BYTES_MAX: u64 = 16 << 20;
 
@@ -23,6 +28,15 @@ pub enum FleetError {
     /// A key.
     #[error("{0}; {advice}", advice = .0.advice())]
     Key(#[from] KeyError),
+    /// The way to the servers.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// What is shared there.
+    #[error("{0}")]
+    Away(#[from] Away),
+    /// What is said of a host.
+    #[error(transparent)]
+    Ops(#[from] OpsError),
     /// The servers.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -48,24 +62,36 @@ pub fn run(args: FleetArgs) -> Result<Outcome, Error> {
         FleetCommand::Init(args) => block_on(until_ended(init(args))),
         FleetCommand::NatsConfig(args) => nats_config(&args),
         FleetCommand::Key(args) => key(&args),
+        FleetCommand::SigningKey(args) => signing_key(&args),
+        FleetCommand::Status(args) => block_on(until_ended(fleet_view::status(args))),
+        FleetCommand::Hosts(args) => block_on(until_ended(fleet_view::hosts(args))),
+        FleetCommand::Drain(args) => block_on(until_ended(fleet_view::drain(args, true))),
+        FleetCommand::Undrain(args) => block_on(until_ended(fleet_view::drain(args, false))),
     }
 }
 
-async fn init(args: FleetInitArgs) -> Result<Outcome, Error> {
+/// How the fleet is reached, and how many servers have each record.
+pub(super) fn way(args: FleetWayArgs) -> Result<(Way, u8), Error> {
     let path = args.config.config;
     let plan = Plan::load(&path).map_err(|problems| Error::Config { path: path.clone(), problems })?;
     let nats = plan.fleet.as_ref().and_then(|fleet| fleet.nats.as_ref());
     let (Some(mut way), Some(nats)) = (plan.way(), nats) else { return Err(FleetError::NoBus(path).into()) };
     if let (Some(file), Some(name)) = (args.nkey_file, args.name) {
-        (way.nkey_file, way.node) = (Some(file), name);
+        (way.nkey_file, way.node, way.is_capture) = (Some(file), name, false);
     }
-    let report = setup::init(&way, nats.replicas, !args.check, CONNECT).await.map_err(FleetError::from)?;
-    let mut outcome = Outcome::done(text(&report), &value(&report), args.json)?;
+    Ok((way, nats.replicas))
+}
+
+async fn init(args: FleetInitArgs) -> Result<Outcome, Error> {
+    let FleetInitArgs { config, nkey_file, name, check, json } = args;
+    let (way, replicas) = way(FleetWayArgs { config, nkey_file, name })?;
+    let report = setup::init(&way, replicas, !check, CONNECT).await.map_err(FleetError::from)?;
+    let mut outcome = Outcome::done(text(&report), &value(&report), json)?;
     outcome.is_success = report.is_right();
     Ok(outcome)
 }
 
-fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report) -> String {
     let mut text = String::new();
     for (stream, found) in &report.streams {
         let _ = match found {
@@ -91,7 +117,7 @@ fn text(report: &Report) -> String {
     text
 }
 
-fn value(report: &Report) -> Value {
+pub(super) fn value(report: &Report) -> Value {
     let streams = report.streams.iter().map(|(stream, found)| {
         let (state, differences) = match found {
             Found::Made => ("made", &[][..]),
@@ -141,4 +167,14 @@ fn key(args: &FleetKeyArgs) -> Result<Outcome, Error> {
     };
     let key = key.map_err(FleetError::from)?;
     Outcome::done(format!("{}\n", key.public()), &json!({"public": key.public()}), args.json)
+}
+
+/// As `trawl manifest-key`, with the public half in the form of fleet.assignment_keys.
+fn signing_key(args: &FleetKeyArgs) -> Result<Outcome, Error> {
+    let key = match args.file.try_exists() {
+        Ok(true) => SigningKey::load(&args.file)?,
+        _ => SigningKey::create(&args.file)?,
+    };
+    let public = key.public().to_hex();
+    Outcome::done(format!("{public}\n"), &json!({"public": public}), args.json)
 }

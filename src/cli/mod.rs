@@ -16,6 +16,8 @@ mod download;
 mod fetch;
 mod filter;
 mod fleet;
+mod fleet_args;
+mod fleet_view;
 mod listing;
 #[cfg(feature = "dpdk")]
 mod measure;

@@ -6,8 +6,8 @@ use super::args::VerifyArgs;
 use super::{Outcome, out, stores};
 use crate::chain::printable;
 use crate::deliver::{
-    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, Wanted, manifest_name, manifests,
-    verify_at,
+    Bucket, Directory, Finding, Manifest, Place, PublicKey, Step, Verified, Wanted, WholeVerified,
+    manifest_name, manifests, verify_at, verify_whole,
 };
 use crate::host::on_this_thread;
 use crate::job::ObjectInfo;
@@ -30,9 +30,19 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let key = args.public_key.as_deref().map(PublicKey::load).transpose()?;
     let anchors = args.timestamp_ca.as_deref().map(Anchors::load).transpose()?;
     let wanted = Wanted { key: key.as_ref(), anchors: anchors.as_ref() };
-    let mut all = Vec::new();
+    let (mut all, mut wholes) = (Vec::new(), Vec::new());
+    let mut shown = |step: Step<'_>| {
+        if let Step::Object(object, findings) = step {
+            out::line(&object_line(object, findings));
+        }
+    };
     for manifest in &args.manifests {
         in_place(manifest, args, &mut |place, name| {
+            if let Some(verified) = verify_whole(place, name, &wanted, &mut shown)? {
+                out::line(&of_whole(&verified));
+                wholes.push((manifest, of_account(args, &verified) + verified.faults()));
+                return Ok(());
+            }
             for name in manifests(place, name)? {
                 all.push((manifest, check(args, place, &name, &wanted)?));
             }
@@ -41,6 +51,10 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     }
     if let Some(text) = together(all.iter().map(|(_, checked)| &checked.verified)) {
         out::line(&text);
+    }
+    let bad_whole = wholes.iter().find(|(_, faults)| *faults > 0);
+    if let Some((manifest, faults)) = bad_whole {
+        return Err(anyhow::anyhow!("{} is not verified: {faults} findings", manifest.to_string_lossy()));
     }
     let bad: Vec<_> = all.iter().filter(|(_, checked)| checked.findings > 0).collect();
     let count: usize = bad.iter().map(|(_, checked)| checked.findings).sum();
@@ -57,6 +71,55 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
             let is = if bad.len() > 1 { "are" } else { "is" };
             Err(anyhow::anyhow!("{name}{others} {is} not verified: {count} findings"))
         }
+    }
+}
+
+/// The verdict on a capture of many hosts.
+fn of_whole(verified: &WholeVerified) -> String {
+    let whole = &verified.whole;
+    let parts = verified.parts.iter().flat_map(|part| &part.findings);
+    let findings = verified.findings.iter().chain(parts).map(|finding| format!("finding: {finding}"));
+    let there = whole.hosts.iter().filter(|host| host.is_delivered()).count();
+    let absent = whole.hosts.iter().filter(|host| !host.is_delivered()).map(|host| {
+        format!(
+            "{}/{} ({})",
+            host.colo,
+            host.host,
+            host.verdict.as_deref().unwrap_or("no verdict").to_lowercase()
+        )
+    });
+    let absent: Vec<_> = absent.collect();
+    let absent = if absent.is_empty() { String::new() } else { format!("; missing: {}", absent.join(", ")) };
+    let verdict = match verified.faults() {
+        0 => format!(
+            "verified: {} of {} hosts, {} packets{absent}",
+            there,
+            whole.hosts.len(),
+            verified.packets
+        ),
+        _ => format!("not verified: {} of {} hosts{absent}", there, whole.hosts.len()),
+    };
+    let lost = match (whole.complete, absent.is_empty()) {
+        (false, true) => {
+            Some("not every packet of the window is in it: see the manifests of the hosts".to_owned())
+        }
+        _ => None,
+    };
+    let identity = format!("capture {} of account {}, fleet {}", whole.id, whole.account.0, whole.fleet);
+    let lines: Vec<String> = findings.chain([verdict]).chain(lost).chain([identity]).collect();
+    lines.iter().map(|line| printable(line).into_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether it is of another account than is asked for.
+fn of_account(args: &VerifyArgs, verified: &WholeVerified) -> usize {
+    let found = &verified.whole.account.0;
+    match args.account.as_ref().filter(|wanted| *wanted != found) {
+        Some(wanted) => {
+            let text = format!("finding: the capture is of account {found}, not of {wanted}");
+            out::line(&printable(&text));
+            1
+        }
+        None => 0,
     }
 }
 

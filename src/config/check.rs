@@ -177,7 +177,9 @@ pub fn check(path: &Path, host: &Host, probe: Option<ProbePorts<'_>>) -> Vec<Fin
     let mut findings: Vec<Finding> = problems.iter().map(Finding::from).collect();
     if let Some(plan) = plan {
         let mut on_host = check_host(&plan, host, probe);
-        storage::claims(&plan, &mut on_host);
+        if plan.captures() {
+            storage::claims(&plan, &mut on_host);
+        }
         on_host.extend(readable(path, &plan));
         // Where the config is wrong the plan holds a stand-in, whose fit to the host says nothing.
         findings.extend(on_host.into_iter().filter(|finding| !covered(Some(&finding.subject), &problems)));
@@ -203,23 +205,29 @@ fn readable(path: &Path, plan: &Plan) -> Option<Finding> {
 #[must_use]
 pub fn check_host(plan: &Plan, host: &Host, probe: Option<ProbePorts<'_>>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    memory::check(plan, host, &mut findings);
-    cores(plan, host, &mut findings);
-    ports::check(plan, host, &mut findings);
-    storage::check(plan, host, &mut findings);
+    if plan.captures() {
+        memory::check(plan, host, &mut findings);
+        cores(plan, host, &mut findings);
+        ports::check(plan, host, &mut findings);
+        storage::check_spool(plan, host, &mut findings);
+    }
+    storage::check(plan, &mut findings);
     descriptors::check(plan, host, &mut findings);
     network::check(plan, &mut findings);
     fleet::check(plan, &mut findings);
     if let Err(error) = chosen(&plan.log) {
         findings.push(Finding::error("log", error.to_string(), "correct or unset the variable"));
     }
-    shares(plan, &mut findings);
+    if plan.captures() {
+        shares(plan, &mut findings);
+    }
     if plan.accounts.is_empty() {
         let advice = "add an [[account]] with a credential, or nobody can ask for a capture";
         findings.push(Finding::warning("account", "there is none", advice));
     }
     // EAL is only started on a host that looks sound: it aborts or hangs on much of what is found above.
     if let Some(probe) = probe
+        && plan.captures()
         && !findings.iter().any(|finding| finding.severity == Severity::Error)
     {
         ports::check_probed(plan, probe, &mut findings);

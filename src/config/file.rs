@@ -130,6 +130,12 @@ sections! {
         name: String = String::new(),
         /// What this process does: `api`, `capture` or both.
         roles: Vec<String> = vec!["api".to_owned(), "capture".to_owned()],
+        /// Public keys of those who may start captures here, in hexadecimal.
+        assignment_keys: Vec<String> = Vec::new(),
+        /// Secret key by which this node starts captures and signs their manifests.
+        signing_key_file: Option<PathBuf> = None,
+        /// How long a silent host is waited for after the end of a capture.
+        late_seconds: u64 = 60,
         /// `[fleet.nats]`; a fleet without a bus when absent.
         nats: Option<FleetNats> = None,
     }

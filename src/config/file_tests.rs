@@ -28,7 +28,7 @@ fn full() -> File {
         key_file: Some(PathBuf::new()),
         ..FleetNats::default()
     };
-    file.fleet = Some(Fleet { nats: Some(nats), ..Fleet::default() });
+    file.fleet = Some(Fleet { nats: Some(nats), signing_key_file: Some(PathBuf::new()), ..Fleet::default() });
     file.spool.dir = Some(PathBuf::new());
     file.spool.account_percent = Some(1);
     file.upload.memory_bytes_max = Some(ByteSize(1));

@@ -6,13 +6,15 @@ use super::file::{self, File};
 use super::plan::{FleetPlan, HostPlan, NatsPlan, Plan};
 use super::rules::Rules;
 use crate::bus::nats::Way;
+use crate::deliver::PublicKey;
 use crate::job::{Site, is_label};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) fn resolve(rules: &mut Rules, file: &File, host: &HostPlan) -> Option<FleetPlan> {
-    let file::Fleet { name, roles, nats } = file.fleet.as_ref()?;
+    let file::Fleet { name, roles, assignment_keys, signing_key_file, late_seconds, nats } =
+        file.fleet.as_ref()?;
     if !is_label(name) {
         rules.wrong(
             "fleet.name",
@@ -33,8 +35,38 @@ pub(super) fn resolve(rules: &mut Rules, file: &File, host: &HostPlan) -> Option
             "remove the ports, or add \"capture\" to fleet.roles: only that role opens ports",
         );
     }
+    let assignment_keys = keys(rules, assignment_keys);
+    let signing_key_file = signing_key_file.as_deref().map(|path| rules.path("fleet.signing_key_file", path));
+    if nats.is_some() && captures && assignment_keys.is_empty() {
+        let advice =
+            "write the public key of each API node, 64 hexadecimal digits: only these start captures here";
+        rules.wrong("fleet.assignment_keys", "[]", advice);
+    }
+    if nats.is_some() && serves && signing_key_file.is_none() {
+        let advice = "name this node's key: `trawl manifest-key FILE` makes one, whose public half hosts have in fleet.assignment_keys";
+        rules.wrong("fleet.signing_key_file", "(missing)", advice);
+    }
+    let why =
+        "a host that was restarted is back within a minute, and a customer waits no hour for one that is not";
+    let late = Duration::from_secs(rules.range("fleet.late_seconds", *late_seconds, (1, 3600), why));
     let nats = nats.as_ref().map(|nats| self::nats(rules, nats));
-    Some(FleetPlan { name: name.clone(), serves, captures, nats })
+    let name = name.clone();
+    Some(FleetPlan { name, serves, captures, assignment_keys, signing_key_file, late, nats })
+}
+
+/// Public keys of API nodes.
+fn keys(rules: &mut Rules, keys: &[String]) -> Vec<PublicKey> {
+    let mut known = Vec::with_capacity(keys.len());
+    for (key, number) in keys.iter().zip(0..) {
+        match PublicKey::from_hex(key) {
+            Some(key) => known.push(key),
+            None => {
+                let advice = "write 64 hexadecimal digits, as `trawl fleet signing-key FILE` prints them";
+                rules.wrong(format!("fleet.assignment_keys[{number}]"), format!("{key:?}"), advice);
+            }
+        }
+    }
+    known
 }
 
 /// The servers of the bus.
@@ -124,7 +156,32 @@ fn roles(rules: &mut Rules, roles: &[String], has_bus: bool) -> (bool, bool) {
     (true, true)
 }
 
+/// Where a host keeps what it knows of its parts of a fleet's captures: beside the job store, which has the captures.
+pub(super) fn parts_dir(store: &Path) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push(".fleet");
+    path.into()
+}
+
 impl Plan {
+    /// Where a host keeps what it knows of its parts of a fleet's captures.
+    #[must_use]
+    pub fn parts_dir(&self) -> PathBuf {
+        parts_dir(&self.store.path)
+    }
+
+    /// Whether it captures: only then it has ports, cores, blocks and a spool.
+    #[must_use]
+    pub fn captures(&self) -> bool {
+        self.fleet.as_ref().is_none_or(|fleet| fleet.captures)
+    }
+
+    /// Whether it serves the API to customers.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.fleet.as_ref().is_none_or(|fleet| fleet.serves)
+    }
+
     /// The host as names of objects have it; none of a host that stands alone.
     #[must_use]
     pub fn site(&self) -> Option<Site> {
@@ -192,12 +249,13 @@ mod tests {
     fn a_role_alone_has_a_bus_whose_servers_speak_tls_unless_they_are_here() {
         let fleet = |nats: &str| {
             let text = format!(
-                "[host]\nid = \"api1\"\n[fleet]\nname = \"prod\"\nroles = [\"api\"]\n[fleet.nats]\n{nats}"
+                "[host]\nid = \"api1\"\n[fleet]\nname = \"prod\"\nroles = [\"api\"]\nsigning_key_file = \"/a.pem\"\n[fleet.nats]\n{nats}"
             );
             Plan::parse(&text).map_err(|problems| problems.to_string())
         };
         let plan = fleet("servers = [\"tls://n1:4222\", \"nats://127.0.0.1:4222\"]\nnkey_file = \"/a.nk\"\n")
             .unwrap();
+        assert!(plan.serves() && !plan.captures() && plan.rules.colo.is_none());
         let way = plan.way().unwrap();
         assert_eq!((way.fleet.as_str(), way.node.as_str(), way.is_capture), ("prod", "api1", false));
         let servers = "servers = [\"tls://n1\"]\nnkey_file = \"/a.nk\"\n";
@@ -221,6 +279,24 @@ mod tests {
         {
             assert!(!is_server(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn who_captures_for_a_fleet_knows_who_may_ask_and_who_serves_it_has_a_key() {
+        let bus = "[fleet.nats]\nservers = [\"tls://n1\"]\nnkey_file = \"/a.nk\"\n";
+        let fleet =
+            |keys: &str| plan(&format!("[host]\nid = \"cap1\"\n[fleet]\nname = \"prod\"\n{keys}{bus}"));
+        let key = "a5".repeat(32);
+        let good = format!("assignment_keys = [{key:?}]\nsigning_key_file = \"/a.pem\"\nlate_seconds = 5\n");
+        let both = fleet(&good).unwrap().fleet.unwrap();
+        assert_eq!((both.assignment_keys[0].to_hex(), both.late), (key, Duration::from_secs(5)));
+        let problems = fleet("assignment_keys = [\"a5\"]\nlate_seconds = 0\n").unwrap_err();
+        for said in ["fleet.assignment_keys[0]", "fleet.signing_key_file = (missing)", "fleet.late_seconds"] {
+            assert!(problems.contains(said), "{problems}");
+        }
+        assert!(fleet("").unwrap_err().contains("fleet.assignment_keys = []"));
+        // Without a bus nobody asks from outside.
+        plan("[host]\nid = \"cap1\"\n[fleet]\nname = \"prod\"\n").unwrap();
     }
 
     #[test]

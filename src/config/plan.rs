@@ -7,6 +7,7 @@ use super::reload::Written;
 use crate::api::{Credential, Rules};
 use crate::audit::AuditConfig;
 use crate::block::{BlockShare, Hugepages};
+use crate::deliver::PublicKey;
 use crate::drivers::Bus;
 use crate::history::HistoryConfig;
 use crate::job::AccountId;
@@ -94,6 +95,12 @@ pub struct FleetPlan {
     pub serves: bool,
     /// Whether it captures: only then it has ports, cores and a spool.
     pub captures: bool,
+    /// Who may start captures here; at least one, if it captures and has a bus.
+    pub assignment_keys: Vec<PublicKey>,
+    /// By which this node starts captures; there is one, if it serves and has a bus.
+    pub signing_key_file: Option<PathBuf>,
+    /// How long a silent host is waited for after the end of a capture.
+    pub late: Duration,
     /// What its nodes share records by, if they do.
     pub nats: Option<NatsPlan>,
 }

@@ -68,6 +68,9 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let host = host(&mut rules, &file.host, host_name);
     let fleet = fleet::resolve(&mut rules, file, &host);
     let captures = fleet.as_ref().is_none_or(|fleet| fleet.captures);
+    // Which data centers a fleet has its registry says, and nobody looks back into the hosts' histories yet.
+    let is_alone = fleet.as_ref().is_none_or(|fleet| fleet.nats.is_none());
+    let colo = is_alone.then(|| host.colo.clone());
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
     let audit = evidence::audit(&mut rules, &file.audit);
@@ -83,7 +86,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
         blocks: blocks(&mut rules, &file.blocks, cores.workers.len()),
         store,
         high_water_percent: high_water(&mut rules, &file.spool),
-        rules: request_limits(&mut rules, file, &host.colo, history.as_ref()),
+        rules: request_limits(&mut rules, file, colo, history.as_ref().filter(|_| is_alone)),
         capture,
         shares,
         history,
@@ -312,7 +315,12 @@ fn high_water(rules: &mut Rules, spool: &file::Spool) -> u64 {
 }
 
 /// What a request may ask for.
-fn request_limits(rules: &mut Rules, file: &File, colo: &str, history: Option<&HistoryConfig>) -> api::Rules {
+fn request_limits(
+    rules: &mut Rules,
+    file: &File,
+    colo: Option<String>,
+    history: Option<&HistoryConfig>,
+) -> api::Rules {
     let (capture, upload) = (&file.capture, &file.upload);
     let some = "a limit of zero would refuse every capture; leave the key out for no limit";
     let mut limit = |key, limit: Option<u64>| limit.map(|max| rules.range(key, max, (1, u64::MAX), some));
@@ -324,7 +332,7 @@ fn request_limits(rules: &mut Rules, file: &File, colo: &str, history: Option<&H
         rules.range("capture.simple_packet_limit_max", capture.simple_packet_limit_max, packets, why);
     let mut seconds = |key, value| rules.range(key, value, (1, SECONDS_MAX), "a second to a week");
     api::Rules {
-        colo: Some(colo.to_owned()),
+        colo,
         simple_time_limit_seconds_max: seconds(
             "capture.simple_time_limit_seconds_max",
             capture.simple_time_limit_seconds_max,
@@ -399,12 +407,13 @@ fn history(rules: &mut Rules, history: &file::History, segment_bytes: u64) -> Op
     })
 }
 
-/// What no customer's objects go into: the spool, the directory of the store's file, and the audit log.
+/// What no customer's objects go into: the spool, the directory of the store's file, what is kept beside it, and the audit log.
 fn closed(spool: &SpoolConfig, store: &Path, audit: Option<&AuditConfig>) -> Vec<ClosedDir> {
     let closed = |dir: &Path, with_below| ClosedDir { dir: dir.to_owned(), with_below };
     let spool = spool.dirs().map(|dir| closed(dir, true));
+    let parts = closed(&fleet::parts_dir(store), true);
     let store = store.parent().map(|dir| closed(dir, false));
-    spool.chain(store).chain(audit.map(|audit| closed(&audit.dir, true))).collect()
+    spool.chain(store).chain([parts]).chain(audit.map(|audit| closed(&audit.dir, true))).collect()
 }
 
 fn upload(

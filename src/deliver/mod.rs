@@ -27,6 +27,7 @@ mod seek;
 mod sign;
 mod stamp;
 mod verify;
+mod whole;
 mod words;
 
 pub(crate) use delivery::Delivery;
@@ -45,10 +46,12 @@ pub use relay::{DeliveryRecord, PublishError, deliver, publish_manifest};
 pub(crate) use report::{Report, Reporter};
 pub(crate) use retry::{Outcome, RetryBounds, RetryPolicy};
 pub(crate) use route::{Route, sweep_store};
+pub use route::{open_destination, try_destination};
 pub(crate) use seek::{find_manifest, has_remains, queues_of};
 pub use sign::{KeyError, PublicKey, SIGNATURE_BYTES, SigningKey};
 pub use verify::{
     Bucket, Directory, Finding, Place, Step, Verified, VerifyError, Wanted, read_manifest, verify, verify_at,
     verify_file,
 };
+pub use whole::{WHOLE_VERSION, Whole, WholeHost, WholeVerified, read_whole, verify_whole};
 pub(crate) use words::Words;

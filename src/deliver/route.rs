@@ -75,7 +75,9 @@ impl Route {
         let Some(destination) = self.destination.clone() else {
             return self.open().await?.probe().await.map(|()| BucketTerms::default());
         };
-        self.kept = self.terms_now(&destination).await?;
+        let (now, before) = (self.terms_now(&destination).await?, std::mem::take(&mut self.kept));
+        // What another node accepted a capture under holds where nothing newer is known.
+        self.kept = BucketTerms { keys: now.keys.or(before.keys), proof: now.proof.or(before.proof) };
         if self.keys.need_proof(&destination) && self.kept.proof.is_none() {
             let what = "there is no proof of it now".to_owned();
             return Err(UploadError::Unproven { place: destination.to_string(), what });
@@ -83,6 +85,55 @@ impl Route {
         let probe = async { self.open_at(&destination, self.kept.clone()).await?.probe().await };
         within(time_max, &destination, probe).await.map(|()| self.kept.clone())
     }
+}
+
+/// Finds out whether objects of an account can go to a destination, for a capture that other hosts deliver; with an error, also what its
+/// customer is told.
+///
+/// # Errors
+/// What the store says, or that a proof is missing.
+pub async fn try_destination(
+    stores: &Arc<Stores>,
+    keys: &BucketKeys,
+    account: &AccountId,
+    destination: &Destination,
+    within: Duration,
+) -> Result<BucketTerms, (UploadError, String)> {
+    let mut route = Route {
+        stores: Arc::clone(stores),
+        account: account.clone(),
+        destination: Some(destination.clone()),
+        keys: keys.clone(),
+        kept: BucketTerms::default(),
+        simple_dir: PathBuf::new(),
+    };
+    let tried = route.try_out(within).await;
+    tried.map_err(|error| {
+        let words = route.words(&error).into_customer();
+        (error, words)
+    })
+}
+
+/// The store of a destination, for what is written there beside what hosts deliver; `kept`: under which the capture was accepted.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn open_destination(
+    stores: &Arc<Stores>,
+    keys: &BucketKeys,
+    account: &AccountId,
+    destination: &Destination,
+    kept: BucketTerms,
+) -> Result<Arc<dyn ObjectStore>, UploadError> {
+    let route = Route {
+        stores: Arc::clone(stores),
+        account: account.clone(),
+        destination: Some(destination.clone()),
+        keys: keys.clone(),
+        kept,
+        simple_dir: PathBuf::new(),
+    };
+    route.open().await
 }
 
 /// Removes what unfinished uploads of these parts left in the one place where they went. It costs the bucket's owner
@@ -113,4 +164,40 @@ pub(crate) async fn sweep_store(route: &Route, parts: &[PartId]) -> bool {
         ),
     }
     swept.is_ok()
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use crate::job::{BucketProof, CaptureId};
+    use crate::ownership::ProofRules;
+    use crate::store::Embedded;
+    use crate::upload::StoresConfig;
+
+    #[tokio::test]
+    async fn a_place_that_needs_a_proof_is_taken_with_the_one_of_the_node_that_accepted_the_capture() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Embedded::open(&dir.path().join("db")).unwrap());
+        let stores = StoresConfig { allow_file: true, ..StoresConfig::default() };
+        let rules = ProofRules { files: true, ..ProofRules::default() };
+        let bucket = dir.path().join("bucket");
+        std::fs::create_dir(&bucket).unwrap();
+        let mut route = Route {
+            stores: Arc::new(Stores::new(stores).unwrap()),
+            account: AccountId("a".to_owned()),
+            destination: Some(Destination::File { dir: bucket }),
+            keys: BucketKeys::new(store, None).requiring(rules),
+            kept: BucketTerms::default(),
+            simple_dir: PathBuf::new(),
+        };
+        let refused = route.try_out(Duration::from_secs(10)).await;
+        assert!(matches!(refused, Err(UploadError::Unproven { .. })), "{refused:?}");
+        let (entry, filename) = (CaptureId::random(), "f".to_owned());
+        let proof =
+            BucketProof { entry, filename, challenge_sha256: [1; 32], owner: None, is_readable: false };
+        let terms = BucketTerms { keys: None, proof: Some(proof) };
+        route.kept = terms.clone();
+        assert_eq!(route.try_out(Duration::from_secs(10)).await.unwrap(), terms);
+    }
 }

@@ -162,6 +162,17 @@ pub enum Finding {
         /// What is wrong.
         source: StampError,
     },
+    /// A host's manifest is not there, is none, or says another thing than the fleet's.
+    #[error("{name}: {why}")]
+    Part {
+        /// The host's manifest.
+        name: String,
+        /// Why it cannot be checked.
+        why: String,
+    },
+    /// The ledger of a fleet is not the sum of its hosts'.
+    #[error("the ledger is not the sum of the hosts' ledgers")]
+    HostSum,
     /// The ledger contradicts itself.
     #[error("ledger: {0}")]
     Ledger(#[from] Imbalance),
@@ -357,7 +368,7 @@ pub fn verify_at(
     watch: &mut dyn FnMut(Step<'_>),
 ) -> Result<Verified, VerifyError> {
     let (manifest, json) = read(place, name)?;
-    let fault = wanted.key.and_then(|key| signed(place, &manifest, &json, key));
+    let fault = wanted.key.and_then(|key| signed(place, &manifest.part(), &json, key));
     let stamped = wanted.anchors.map(|anchors| stamped(place, &manifest, &json, anchors));
     let (stamp, unstamped) = match stamped {
         Some(Ok(stamp)) => (Some(stamp), None),
@@ -370,7 +381,9 @@ pub fn verify_at(
     let (mut packets, mut frame_bytes, mut end_ns) = (0, 0, 0);
     for object in &manifest.objects {
         let from = findings.len();
-        if let Some(found) = examine(place, &manifest, object, &mut findings, watch) {
+        if let Some(found) =
+            examine(place, (manifest.format, manifest.compression), object, &mut findings, watch)
+        {
             packets += found.packets;
             frame_bytes += found.frame_bytes;
             if found.packets > 0 && found.first_ns < end_ns {
@@ -409,13 +422,12 @@ pub fn read_manifest(
     key: Option<&PublicKey>,
 ) -> Result<(Manifest, Option<Finding>), VerifyError> {
     let (manifest, json) = read(place, name)?;
-    let fault = key.and_then(|key| signed(place, &manifest, &json, key));
+    let fault = key.and_then(|key| signed(place, &manifest.part(), &json, key));
     Ok((manifest, fault))
 }
 
-/// A manifest with its text, which is read once: a bucket's owner may answer otherwise the next time.
-fn read(place: &dyn Place, name: &str) -> Result<(Manifest, Vec<u8>), VerifyError> {
-    let path = || place.path(name);
+/// The text of a manifest.
+pub(super) fn read_text(place: &dyn Place, name: &str) -> Result<Vec<u8>, VerifyError> {
     let mut json = Vec::new();
     place
         .open(name)
@@ -424,7 +436,13 @@ fn read(place: &dyn Place, name: &str) -> Result<(Manifest, Vec<u8>), VerifyErro
             let message = format!("it has more than the {MANIFEST_BYTES_MAX} bytes that a manifest may have");
             if bytes as u64 > MANIFEST_BYTES_MAX { Err(io::Error::other(message)) } else { Ok(()) }
         })
-        .map_err(|source| VerifyError::Read { path: path(), source })?;
+        .map_err(|source| VerifyError::Read { path: place.path(name), source })?;
+    Ok(json)
+}
+
+/// A manifest with its text, which is read once: a bucket's owner may answer otherwise the next time.
+fn read(place: &dyn Place, name: &str) -> Result<(Manifest, Vec<u8>), VerifyError> {
+    let (path, json) = (|| place.path(name), read_text(place, name)?);
     let manifest = Manifest::parse(&json).map_err(|source| VerifyError::Manifest { path: path(), source })?;
     let expected = manifest_name(&manifest.part());
     if name != expected {
@@ -434,8 +452,8 @@ fn read(place: &dyn Place, name: &str) -> Result<(Manifest, Vec<u8>), VerifyErro
 }
 
 /// The signature's fault, if it has one.
-fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) -> Option<Finding> {
-    let name = signature_name(&manifest.part());
+pub(super) fn signed(place: &dyn Place, part: &PartId, json: &[u8], key: &PublicKey) -> Option<Finding> {
+    let name = signature_name(part);
     let mut signature = Vec::new();
     let read = place.open(&name).and_then(|file| {
         // One byte more than any signature has, so that a longer one is none.
@@ -463,11 +481,11 @@ fn stamped(place: &dyn Place, manifest: &Manifest, json: &[u8], anchors: &Anchor
 
 /// The figures of an object, as read.
 #[derive(Debug, Default)]
-struct Found {
+pub(super) struct Found {
     container: Container,
     compression: Compression,
-    packets: u64,
-    frame_bytes: u64,
+    pub packets: u64,
+    pub frame_bytes: u64,
     first_ns: u64,
     last_ns: u64,
     /// The newest packet's time: the last one's if they are in order.
@@ -477,9 +495,9 @@ struct Found {
 }
 
 /// Reads an object once and compares everything; none if it is not there.
-fn examine(
+pub(super) fn examine(
     place: &dyn Place,
-    manifest: &Manifest,
+    format: (Container, Compression),
     object: &ObjectInfo,
     findings: &mut Vec<Finding>,
     watch: &mut dyn FnMut(Step<'_>),
@@ -517,8 +535,8 @@ fn examine(
             ("number of packets", found.packets.to_string(), object.packets.to_string()),
             ("first packet's time in ns", found.first_ns.to_string(), object.first_ns.to_string()),
             ("last packet's time in ns", found.last_ns.to_string(), object.last_ns.to_string()),
-            ("format", format!("{:?}", found.container), format!("{:?}", manifest.format)),
-            ("compression", format!("{:?}", found.compression), format!("{:?}", manifest.compression)),
+            ("format", format!("{:?}", found.container), format!("{:?}", format.0)),
+            ("compression", format!("{:?}", found.compression), format!("{:?}", format.1)),
         ],
     );
     if let Some(expected) = object.frame_bytes {

@@ -5,7 +5,7 @@
 
 use super::machine::{Capture, Input, Serial};
 use super::{Engine, Refusal, Reply};
-use crate::job::{AccountId, CaptureId, Job, Ledger, Request, Status, StopReason};
+use crate::job::{AccountId, BucketTerms, CaptureId, Job, Ledger, Request, Status, StopReason};
 use crate::worker::Share;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub struct Adoption {
     pub id: CaptureId,
     /// As it was accepted.
     pub request: Box<Request>,
+    /// Under which terms its destination was.
+    pub terms: BucketTerms,
     /// When it was.
     pub submitted: Timestamp,
     /// What is left of its window.

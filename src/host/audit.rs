@@ -1,24 +1,30 @@
 //! What the host itself has to say in the audit log: its start and end, the captures that it finds, reloads, copies of the store. Owns
 //! these lines; not the log, nor what requests leave there (`api`).
 
-use super::storage::Storage;
 use crate::audit::{Audit, AuditError, Entry, Outcome};
 use crate::config::Plan;
-use crate::store::JobStore as _;
+use crate::deliver::SigningKey;
+use crate::store::{Embedded, JobStore as _};
 use serde_json::json;
+use std::sync::Arc;
 
 /// Starts the log, if the config has one. Its first lines say that the process started, and which captures it found that had not ended:
 /// one whose request was never answered, because the last process died, has no other line.
 ///
 /// # Errors
 /// When there can be no log.
-pub(super) fn start(plan: &Plan, storage: &Storage) -> Result<Option<Audit>, AuditError> {
+pub(super) fn start(
+    plan: &Plan,
+    signing_key: Option<Arc<SigningKey>>,
+    jobs: Option<&Embedded>,
+) -> Result<Option<Audit>, AuditError> {
     let Some(config) = plan.audit.clone() else { return Ok(None) };
-    let audit = Audit::start(config, plan.host.id.clone(), storage.signing_key.clone())?;
+    let audit = Audit::start(config, plan.host.id.clone(), signing_key)?;
     let about =
         json!({"version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "colo": plan.host.colo});
     audit.tell(Entry::new("process.start").with(about));
-    match storage.jobs.unfinished() {
+    let Some(jobs) = jobs else { return Ok(Some(audit)) };
+    match jobs.unfinished() {
         Ok(found) => {
             for job in found.into_iter().map(|stored| stored.job) {
                 let about = json!({"status": job.status, "submitted": job.submitted});

@@ -5,11 +5,15 @@
 //! thread has given back what it held.
 
 #[cfg(feature = "dpdk")]
+mod api_node;
+#[cfg(feature = "dpdk")]
 mod audit;
 #[cfg(feature = "dpdk")]
 mod backups;
 mod dataplane;
 mod descriptors;
+#[cfg(feature = "dpdk")]
+mod fleet;
 #[cfg(any(feature = "dpdk", test))]
 mod front;
 #[cfg(feature = "dpdk")]

@@ -7,12 +7,17 @@ use super::port_counts::Latest;
 use super::storage::Storage;
 use super::tasks::Tasks;
 use crate::api::{self, CurrentTerms};
+use crate::audit::Audit;
 use crate::block::Heartbeat;
 use crate::config::Plan;
 use crate::dashboard::{Live, StreamPlaces};
 use crate::engine::Handle;
 use crate::http::{self, Door};
-use crate::observe::{self, Alive, QueueSource, Reloads, Requests, Sources, Status, Watchdog};
+use crate::observe::{
+    self, Alive, BusSource, CaptureSource, QueueSource, Reloads, Requests, Sources, Status, Watchdog,
+};
+use crate::spool::Spool;
+use crate::store::Embedded;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -32,6 +37,8 @@ pub(super) struct Observation {
     sources: Sources,
     watchdog: Watchdog,
     listener: Option<TcpListener>,
+    /// Where what is captured is kept, of a host that captures.
+    kept: Option<(Arc<Spool>, Arc<Embedded>)>,
     manager: Arc<Manager>,
     /// How long stores may confirm nothing before the end waits no longer for them.
     patience: Patience,
@@ -53,38 +60,65 @@ impl Observation {
     ) -> io::Result<Self> {
         let mut stages = plane.heartbeats.clone();
         stages.push(engine);
+        let of_ports = plan.ports.iter().flat_map(|port| (0..port.queues).map(|_| port.name().to_owned()));
+        let queues = plane.queues.iter().zip(of_ports);
+        let queues =
+            queues.map(|(counters, port)| QueueSource { port, counters: Arc::clone(counters) }).collect();
+        let observation = Self::of(plan, listener, stages, storage.audit.clone())?;
+        let sources = Sources {
+            ports: Box::new(move || ports.readings()),
+            queues,
+            queue_workers: plan.dealt().workers,
+            dpdk,
+            ..observation.sources
+        };
+        let kept = Some((Arc::clone(&storage.spool), Arc::clone(&storage.jobs)));
+        Ok(Self { sources, kept, ..observation })
+    }
+
+    /// The same of a node that captures nothing.
+    ///
+    /// # Errors
+    /// As [`Observation::start`].
+    pub fn of_api(plan: &Plan, listener: Option<TcpListener>, audit: Option<Audit>) -> io::Result<Self> {
+        Self::of(plan, listener, Vec::new(), audit)
+    }
+
+    fn of(
+        plan: &Plan,
+        listener: Option<TcpListener>,
+        stages: Vec<Arc<Heartbeat>>,
+        audit: Option<Audit>,
+    ) -> io::Result<Self> {
         let watchdog = Watchdog::start(&stages, plan.observe.watchdog)?;
         let manager = Arc::new(Manager::of_this_process());
         if let Some(time) = notify::watchdog_time().filter(|_| manager.listens()) {
             notify::keep_alive(Arc::clone(&manager), time, Alive::new(watchdog.verdicts()))?;
         }
-        let of_ports = plan.ports.iter().flat_map(|port| (0..port.queues).map(|_| port.name().to_owned()));
-        let queues = plane.queues.iter().zip(of_ports);
         let sources = Sources {
-            ports: Box::new(move || ports.readings()),
-            queues: queues
-                .map(|(counters, port)| QueueSource { port, counters: Arc::clone(counters) })
-                .collect(),
-            queue_workers: plan.dealt().workers,
+            ports: Box::new(Vec::new),
+            queues: Vec::new(),
+            queue_workers: Vec::new(),
             stages,
             verdicts: watchdog.verdicts(),
-            spool: Arc::clone(&storage.spool),
-            jobs: storage.jobs.clone(),
+            capture: None,
+            bus: None,
             requests: Arc::new(Requests::default()),
             authentication_failures: api::authentication_failures,
             refused_requests: Box::new(Vec::new),
             started: SystemTime::now(),
-            dpdk,
+            dpdk: "none".to_owned(),
             connections_max: plan.api.connections_max,
             high_water_percent: plan.high_water_percent,
             reloads: Arc::default(),
-            audit: storage.audit.clone(),
+            audit,
             ending: Arc::new(AtomicBool::new(false)),
         };
         Ok(Self {
             sources,
             watchdog,
             listener,
+            kept: None,
             manager,
             patience: Patience { turn: plan.upload.turn, whole: plan.upload.ending_max },
         })
@@ -101,22 +135,29 @@ impl Observation {
         observe::counted(router, api::PREFIX, Arc::clone(&self.sources.requests))
     }
 
-    /// Serves health and metrics, if there is a listener for them, as one of the tasks; and what ends all of this.
-    pub fn serve(self, captures: Handle, viewers: Viewers, tasks: &mut Tasks) -> Ending {
-        let Self { sources, mut watchdog, listener, manager, patience } = self;
+    /// The same of a node of a fleet.
+    pub fn reach(&mut self, bus: BusSource) {
+        self.sources.bus = Some(bus);
+    }
+
+    /// Serves health and metrics, if there is a listener for them, as one of the tasks; and what ends all of this. `engine`: of a host
+    /// that captures.
+    pub fn serve(self, engine: Option<Handle>, viewers: Viewers, tasks: &mut Tasks) -> Ending {
+        let Self { mut sources, mut watchdog, listener, kept, manager, patience } = self;
+        sources.capture =
+            engine.zip(kept).map(|(engine, (spool, jobs))| CaptureSource { engine, spool, jobs });
         let sources = Arc::new(sources);
-        let looking =
-            observe::keep_looking(Arc::clone(&sources), captures.clone(), viewers.live, viewers.streams);
+        let looking = observe::keep_looking(Arc::clone(&sources), viewers.live, viewers.streams);
         let looking = tasks.spawn("live answers", looking);
         tasks.spawn("watchdog", watchdog.ended());
         let ending = Arc::clone(&sources.ending);
-        let status = Status::new(Arc::clone(&sources), captures.clone());
+        let status = Status::new(Arc::clone(&sources));
         let telling = notify::keep_telling(Arc::clone(&manager), status, patience);
         let telling = manager.listens().then(|| tasks.spawn("service manager", telling));
         let server = listener.map(|listener| {
             let listen = listener.local_addr().ok();
             tracing::info!(?listen, "health and metrics are served");
-            let router = observe::router(sources, captures);
+            let router = observe::router(sources);
             let bounds = observe::bounds();
             let door = Door { router, answer: api::fault, bounds, tls: None, proxies: Vec::new() };
             let server = http::serve(listener, door, pending());

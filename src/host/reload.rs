@@ -7,10 +7,11 @@
 //! Invariant: a reload takes effect whole or not at all, and captures of accounts that stay lose no packet by it.
 
 use super::audit;
+use super::fleet::front_config;
 use super::front;
 use super::notify::Manager;
 use super::serve::settings;
-use super::storage::{Storage, authority};
+use super::storage::authority;
 use crate::api::{ApiState, CurrentTerms};
 use crate::audit::Audit;
 use crate::config::{Changes, Plan, Problems};
@@ -21,6 +22,7 @@ use crate::history::History;
 use crate::http::{Pair, Tls, TlsError};
 use crate::job::AccountId;
 use crate::named;
+use crate::node::Front;
 use crate::observe::{self, Reloads};
 use crate::ownership::{BucketKeys, Ownership};
 use crate::stamp::{Authority, StampError};
@@ -91,6 +93,16 @@ struct Prepared {
     authority: Option<Arc<Authority>>,
 }
 
+/// What the reload of a config reaches beside the API.
+pub(super) struct Reached {
+    pub stores: Arc<Stores>,
+    pub keys: Vec<BucketKeys>,
+    pub history: Option<Arc<History>>,
+    pub audit: Option<Audit>,
+    pub engine: Option<Handle>,
+    pub front: Option<Front>,
+}
+
 /// What the reload of a config reaches.
 pub(super) struct Reloader {
     path: PathBuf,
@@ -98,10 +110,13 @@ pub(super) struct Reloader {
     plan: watch::Sender<Arc<Plan>>,
     tls: Option<Arc<Tls>>,
     stores: Arc<Stores>,
-    keys: BucketKeys,
+    keys: Vec<BucketKeys>,
     history: Option<Arc<History>>,
     ownership: Ownership,
-    captures: Handle,
+    /// The engine of a host that captures.
+    engine: Option<Handle>,
+    /// Of a node that shows a fleet.
+    front: Option<Front>,
     terms: CurrentTerms,
     sessions: Arc<Sessions>,
     manager: Arc<Manager>,
@@ -113,26 +128,27 @@ impl Reloader {
     /// Of the config at `path`, which `plan` has read.
     pub fn new(
         (path, plan): (PathBuf, watch::Sender<Arc<Plan>>),
-        storage: &Storage,
-        captures: Handle,
+        reached: Reached,
         api: &ApiState,
         tls: Option<Arc<Tls>>,
         (manager, reloads): (Arc<Manager>, Arc<Reloads>),
     ) -> Self {
+        let Reached { stores, keys, history, audit, engine, front } = reached;
         Self {
             path,
             plan,
             tls,
-            stores: Arc::clone(&storage.stores),
-            keys: storage.keys.clone(),
-            history: storage.history.clone(),
+            stores,
+            keys,
+            history,
             ownership: api.ownership.clone(),
-            captures,
+            engine,
+            front,
             terms: api.terms.clone(),
             sessions: Arc::clone(&api.ui.sessions),
             manager,
             reloads,
-            audit: storage.audit.clone(),
+            audit,
         }
     }
 
@@ -171,11 +187,16 @@ impl Reloader {
             prepared.await.map_err(|_| ReloadError::Died)??;
         let plan = Arc::new(plan);
         observe::refilter(&plan.log)?;
-        self.captures.take_up(settings(&plan, (signing_key.clone(), authority))).await?;
+        if let Some(engine) = &self.engine {
+            engine.take_up(settings(&plan, (signing_key.clone(), authority))).await?;
+        }
+        if let Some(front) = &self.front {
+            front.take_up(front_config(&plan));
+        }
         if let Some(audit) = &self.audit {
             audit.sign_with(signing_key);
         }
-        self.keys.require(plan.upload.proofs);
+        self.keys.iter().for_each(|keys| keys.require(plan.upload.proofs));
         self.ownership.set_challenge_interval(plan.upload.challenge_interval);
         self.stores.replace(ways);
         self.terms.replace(front::terms(&plan, self.history.as_ref()));

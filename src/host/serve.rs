@@ -3,9 +3,11 @@
 //! Invariant: the first signal that ends the host ends captures, uploads what they have and exits with 0; the second exits at once. A
 //! task that dies ends the process with an error.
 
+use super::api_node;
 use super::audit;
 use super::backups;
 use super::dataplane::{DataPlane, DataPlaneConfig, HostError, OnWorker};
+use super::fleet::Fleet;
 use super::front::{self, Behind};
 use super::load;
 use super::memory;
@@ -15,7 +17,7 @@ use super::port_counts::{Latest, Reader};
 use super::ports::{self, PortsError};
 use super::pruning;
 use super::raise_open_files;
-use super::reload::Reloader;
+use super::reload::{Reached, Reloader};
 use super::retention;
 use super::runtime::with_workers;
 use super::signals::{Heard, Signals};
@@ -24,15 +26,17 @@ use super::tasks::Tasks;
 use super::{privileges, sandbox};
 use crate::api::{self, OwnResults};
 use crate::audit::AuditError;
+use crate::bus::nats::LinkError;
 use crate::config::check::{Finding, Host, Severity, check_host, files_needed, lines};
 use crate::config::{Account, Plan, Topology};
 use crate::deliver::{KeyError, Pace, PaceRules, Places, SigningKey};
 use crate::dpdk::Eal;
 use crate::engine::{AccountBounds, Engine, Handle, Planes, Settings};
 use crate::history::HistoryError;
-use crate::http::{self, Tls, TlsError};
+use crate::http::{self, Door, Tls, TlsError};
 use crate::job::AccountId;
 use crate::matcher::PrefixSet;
+use crate::node::AgentError;
 use crate::observe;
 use crate::ownership::{Ownership, VaultError};
 use crate::spool::{Spool, SpoolError, SpoolLock};
@@ -50,14 +54,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// Actions that may wait for the engine.
 const ACTIONS_WAITING: usize = 256;
 /// How long an orderly end waits for threads that read a disk.
 const READS_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long the end may take once a task has died, and tasks beyond the requests that are at work.
-const LAST_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const LAST_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a shell reports for a process that SIGTERM ended.
 const EXIT_AT_ONCE: i32 = 143;
 
@@ -85,6 +89,15 @@ pub enum ServeError {
     /// The key that signs manifests.
     #[error("manifest.signing_key_file: {0}")]
     SigningKey(#[from] KeyError),
+    /// The key by which a node starts captures of its fleet.
+    #[error("fleet.signing_key_file: {0}")]
+    FleetKey(KeyError),
+    /// The way to the fleet's bus.
+    #[error(transparent)]
+    Bus(#[from] LinkError),
+    /// The host's parts of the fleet's captures.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The time-stamping authority.
     #[error(transparent)]
     Stamp(#[from] StampError),
@@ -133,8 +146,8 @@ pub enum ServeError {
     },
 }
 
-/// Runs a capture host until a signal ends it. `heard`: what the process heard before. `path`: where `plan` is from, and is read
-/// again. `new_spool`: takes the spool also if the job store knows another one.
+/// Runs a host, or a node of a fleet, until a signal ends it. `heard`: what the process heard before. `path`: where `plan` is from,
+/// and is read again. `new_spool`: takes the spool also if the job store knows another one.
 ///
 /// # Errors
 /// When it could not start; then nothing was captured.
@@ -143,18 +156,23 @@ pub fn serve(heard: Heard, plan: Plan, path: PathBuf, new_spool: bool) -> Result
     observe::init(&plan.log, &plan.cores.writers)?;
     refused.log();
     tracing::info!(open_files = raise_open_files(), open_files_needed = files_needed(&plan), "limits");
+    if !plan.captures() {
+        judge(&plan)?;
+        let runtime = runtime(&plan)?;
+        let doors = Doors::open(&plan, &runtime)?;
+        return api_node::serve(heard, (&plan, path), runtime, doors);
+    }
     // A process that was killed a moment ago holds its addresses and the job store too until it is gone.
     plan.spool.dirs().try_for_each(SpoolLock::wait_until_free).map_err(SpoolError::from)?;
     judge(&plan)?;
-    let tls = plan.api.tls.as_ref().map(|(cert, key)| Tls::load(cert, key).map(Arc::new)).transpose()?;
     let mut storage = Storage::open(&plan, new_spool)?;
     let ports = ports::start(&plan.eal, &plan.ports)?;
     privileges::after_eal();
     stay_off_worker_cores(&plan.cores.writers)?;
-    storage.audit = audit::start(&plan, &storage)?;
+    storage.audit = audit::start(&plan, storage.signing_key.clone(), Some(&storage.jobs))?;
     let runtime = runtime(&plan)?;
     // Before the first packet is polled: an address in use is the likeliest reason not to start.
-    let (listener, observed) = listeners(&plan, &runtime)?;
+    let mut doors = Doors::open(&plan, &runtime)?;
     let dpdk = ports.eal.version();
     let on_worker = on_worker(ports.eal.clone());
     let (plane, workers) =
@@ -164,12 +182,13 @@ pub fn serve(heard: Heard, plan: Plan, path: PathBuf, new_spool: bool) -> Result
     let counts = Reader::start(ports.places, &plane.queues)
         .map_err(|source| ServeError::System { doing: "start the thread that reads the ports", source })?;
     let engine = Engine::new(planes(&plan, &storage, &plane, workers, counts.latest()))?;
+    let observed = doors.observed.take();
     let observation =
         Observation::start(&plan, observed, counts.latest(), &plane, engine.heartbeat(), &storage, dpdk)
             .map_err(|source| ServeError::System { doing: "start the watchdog", source })?;
     // All threads that begin at the start are there; later ones inherit it.
     sandbox::enter();
-    let result = runtime.block_on(run(heard, (&plan, path), engine, listener, tls, &storage, observation));
+    let result = runtime.block_on(run(heard, (&plan, path), engine, doors, &storage, observation));
     let mut left = Some(runtime);
     if let Err(error) = &result {
         tracing::error!(%error, "the host ends");
@@ -299,7 +318,7 @@ fn judge(plan: &Plan) -> Result<(), ServeError> {
 }
 
 /// Ends the process after that time, whatever it waits for then.
-fn end_in(time: Duration) {
+pub(super) fn end_in(time: Duration) {
     let end = move || {
         std::thread::sleep(time);
         tracing::error!("what was still to be written does not end; the process does");
@@ -311,14 +330,27 @@ fn end_in(time: Duration) {
     }
 }
 
-/// Those of the API, and of health and metrics.
-fn listeners(plan: &Plan, runtime: &Runtime) -> Result<(TcpListener, Option<TcpListener>), ServeError> {
-    let bind = |key, listen| {
-        let bound = runtime.block_on(TcpListener::bind(listen));
-        bound.map_err(|source| ServeError::Listen { key, listen, source })
-    };
-    let observed = plan.observe.listen.map(|listen| bind("observe.listen", listen));
-    Ok((bind("api.listen", plan.api.listen)?, observed.transpose()?))
+/// Where the node can be reached.
+pub(super) struct Doors {
+    /// None: it serves no API.
+    pub api: Option<TcpListener>,
+    /// Of health and metrics.
+    pub observed: Option<TcpListener>,
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl Doors {
+    fn open(plan: &Plan, runtime: &Runtime) -> Result<Self, ServeError> {
+        let bind = |key, listen| {
+            let bound = runtime.block_on(TcpListener::bind(listen));
+            bound.map_err(|source| ServeError::Listen { key, listen, source })
+        };
+        let tls = plan.api.tls.as_ref().filter(|_| plan.serves());
+        let tls = tls.map(|(cert, key)| Tls::load(cert, key).map(Arc::new)).transpose()?;
+        let observed = plan.observe.listen.map(|listen| bind("observe.listen", listen)).transpose()?;
+        let api = plan.serves().then(|| bind("api.listen", plan.api.listen)).transpose()?;
+        Ok(Self { api, observed, tls })
+    }
 }
 
 fn runtime(plan: &Plan) -> Result<Runtime, ServeError> {
@@ -340,46 +372,37 @@ async fn run(
     heard: Heard,
     (plan, path): (&Plan, PathBuf),
     engine: Engine,
-    listener: TcpListener,
-    tls: Option<Arc<Tls>>,
+    doors: Doors,
     storage: &Storage,
     mut observation: Observation,
 ) -> Result<(), ServeError> {
+    let Doors { api: listener, tls, .. } = doors;
     let hang_up = Arc::new(Notify::new());
     let mut signals = Signals::take(heard, Arc::clone(&hang_up))
         .map_err(|source| ServeError::System { doing: "take signals", source })?;
     let (handle, actions) = Handle::channel(ACTIONS_WAITING);
     let mut tasks = Tasks::default();
     tasks.spawn("engine", engine.run(actions));
+    let fleet = join(plan, storage, &handle, &mut tasks).await?;
     let plans = watch::Sender::new(Arc::new(plan.clone()));
-    let mut upkeep = vec![
-        tasks.spawn("retention", retention::keep(plans.subscribe(), storage)),
-        tasks.spawn("pruning", pruning::keep(plans.subscribe(), storage)),
-        tasks.spawn(
-            "backups",
-            backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone(), storage.audit.clone()),
-        ),
-    ];
-    let ownership = storage.ownership();
-    let swept = tokio::spawn(sweep(plan, ownership.clone()));
-    let listen = listener.local_addr().unwrap_or(plan.api.listen);
+    let mut upkeep = upkeep(plan, storage, &plans, &mut tasks);
+    let listen = listener.as_ref().and_then(|listener| listener.local_addr().ok()).unwrap_or(plan.api.listen);
     let ui = front::ui(plan, tls.is_some(), listen);
     let viewers = Viewers { live: Arc::clone(&ui.live), streams: Arc::clone(&ui.streams) };
     let live = Arc::clone(&ui.live);
-    let state = front::state(plan, behind(&handle, storage, ownership), ui);
-    let told = observation.of_reloads();
-    let reloader = Reloader::new((path, plans), storage, handle.clone(), &state, tls.clone(), told);
+    let shown = fleet.as_ref().and_then(|fleet| fleet.behind(storage.audit.clone()));
+    let swept = shown.is_none().then(|| tokio::spawn(sweep(plan, storage.ownership())));
+    let state = front::state(plan, shown.unwrap_or_else(|| behind(&handle, storage)), ui);
+    if let Some(fleet) = &fleet {
+        observation.reach(fleet.source());
+    }
+    let (reached, told) = (reached(&handle, storage, fleet.as_ref()), observation.of_reloads());
+    let reloader = Reloader::new((path, plans), reached, &state, tls.clone(), told);
     let router = observation.counted(state.terms.clone(), api::router(state));
-    let observation = observation.serve(handle.clone(), viewers, &mut tasks);
-    let (end_api, api_ends) = oneshot::channel::<()>();
-    tasks.spawn(
-        "api",
-        http::serve(listener, front::door(plan, router, tls), async {
-            let _ended_or_dropped = api_ends.await;
-        }),
-    );
+    let observation = observation.serve(Some(handle.clone()), viewers, &mut tasks);
+    let end_api = listener.map(|listener| open_api(listener, front::door(plan, router, tls), &mut tasks));
     upkeep.push(tasks.spawn("reload", reloader.run(hang_up)));
-    tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, "ready");
+    tracing::info!(%listen, host = plan.host.id, colo = plan.host.colo, serves = plan.serves(), "ready");
     let signal = tokio::select! {
         signal = signals.end() => signal,
         died = tasks.died() => return Err(died),
@@ -387,9 +410,15 @@ async fn run(
     observation.begin(signal);
     audit::stops(storage.audit.as_ref(), signal);
     tracing::info!(signal, "ending: captures stop and are uploaded; a second signal ends at once");
+    let ended = async {
+        handle.shutdown().await;
+        if let Some(fleet) = &fleet {
+            fleet.end().await;
+        }
+    };
     tokio::select! {
         biased;
-        () = handle.shutdown() => {}
+        () = ended => {}
         signal = signals.end() => {
             tracing::warn!(signal, "second signal: ending at once; what is in the spool stays there");
             observe::flush();
@@ -399,12 +428,65 @@ async fn run(
         died = tasks.died_but(Some("engine")) => return Err(died),
     }
     upkeep.iter().for_each(AbortHandle::abort);
-    swept.abort();
+    swept.iter().for_each(JoinHandle::abort);
     live.end();
-    let _api_gone = end_api.send(());
+    drop(end_api);
     drop(handle);
     observation.finish();
     tasks.finish(plan.api.request_timeout + LAST_TIME_MAX).await
+}
+
+/// Serves the API until what this returns is dropped.
+pub(super) fn open_api(listener: TcpListener, door: Door, tasks: &mut Tasks) -> oneshot::Sender<()> {
+    let (end, ends) = oneshot::channel::<()>();
+    let ended = async {
+        let _dropped = ends.await;
+    };
+    tasks.spawn("api", http::serve(listener, door, ended));
+    end
+}
+
+/// Takes the host's place in its fleet, if it has one.
+async fn join(
+    plan: &Plan,
+    storage: &Storage,
+    handle: &Handle,
+    tasks: &mut Tasks,
+) -> Result<Option<Fleet>, ServeError> {
+    let Some(mut fleet) = Fleet::join(plan).await? else { return Ok(None) };
+    fleet.capture(plan, storage, handle, tasks)?;
+    if plan.serves() {
+        fleet.serve(plan, &storage.stores, tasks)?;
+    }
+    Ok(Some(fleet))
+}
+
+/// What keeps the host's disks in order while it runs.
+fn upkeep(
+    plan: &Plan,
+    storage: &Storage,
+    plans: &watch::Sender<Arc<Plan>>,
+    tasks: &mut Tasks,
+) -> Vec<AbortHandle> {
+    let backups = backups::serve(Arc::clone(&storage.jobs), plan.store.path.clone(), storage.audit.clone());
+    vec![
+        tasks.spawn("retention", retention::keep(plans.subscribe(), storage)),
+        tasks.spawn("pruning", pruning::keep(plans.subscribe(), storage)),
+        tasks.spawn("backups", backups),
+    ]
+}
+
+/// What a reload reaches.
+fn reached(handle: &Handle, storage: &Storage, fleet: Option<&Fleet>) -> Reached {
+    let (front, of_fleet) = fleet.and_then(Fleet::reloaded).unzip();
+    Reached {
+        stores: Arc::clone(&storage.stores),
+        keys: of_fleet.into_iter().chain([storage.keys.clone()]).collect(),
+        history: storage.history.clone(),
+        audit: storage.audit.clone(),
+        engine: Some(handle.clone()),
+        front,
+    }
 }
 
 /// What probes left that a dead process had begun.
@@ -452,9 +534,9 @@ fn scopes(accounts: &[Account]) -> HashMap<AccountId, Arc<PrefixSet>> {
     restricted.map(|account| (account.id.clone(), Arc::new(PrefixSet::new(&account.prefixes)))).collect()
 }
 
-/// What the API stands on.
-fn behind(handle: &Handle, storage: &Storage, ownership: Ownership) -> Behind {
+/// What the API of a host stands on that shows its own captures.
+fn behind(handle: &Handle, storage: &Storage) -> Behind {
     let results = Arc::new(OwnResults(storage.simple_dir()));
     let (history, audit) = (storage.history.clone(), storage.audit.clone());
-    Behind { captures: Arc::new(handle.clone()), results, ownership, history, audit }
+    Behind { captures: Arc::new(handle.clone()), results, ownership: storage.ownership(), history, audit }
 }

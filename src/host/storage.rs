@@ -13,7 +13,7 @@ use crate::limits::SIMPLE_DIR;
 use crate::ownership::{BucketKeys, Ownership, Vault, VaultError};
 use crate::spool::Spool;
 use crate::stamp::{Authority, StampError};
-use crate::store::Embedded;
+use crate::store::{BucketStore, Embedded};
 use crate::upload::Stores;
 use crate::worker::Sample;
 use std::path::PathBuf;
@@ -59,8 +59,7 @@ impl Storage {
         identity::settle(&spool, &jobs)?;
         let history = history(plan, &spool)?;
         let signing_key = plan.manifest.signing_key_file.as_deref().map(SigningKey::load).transpose()?;
-        let keys = bucket_keys(plan, &jobs)?;
-        let contact_time_max = (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX);
+        let keys = bucket_keys(plan, jobs.clone())?;
         Ok(Self {
             stores,
             jobs,
@@ -72,7 +71,7 @@ impl Storage {
             audit: None,
             simple_written: Arc::default(),
             challenge_interval: plan.upload.challenge_interval,
-            contact_time_max,
+            contact_time_max: contact_time_max(plan),
         })
     }
 
@@ -102,9 +101,15 @@ pub(super) fn authority(plan: &Plan) -> Result<Option<Arc<Authority>>, StampErro
     Ok(plan.manifest.authority.as_ref().map(Authority::new).transpose()?.map(Arc::new))
 }
 
-fn bucket_keys(plan: &Plan, buckets: &Arc<Embedded>) -> Result<BucketKeys, VaultError> {
+/// Keys and proofs of the buckets that are remembered there.
+pub(super) fn bucket_keys(plan: &Plan, buckets: Arc<dyn BucketStore>) -> Result<BucketKeys, VaultError> {
     let vault = plan.store.key_file.as_deref().map(Vault::load).transpose()?;
-    Ok(BucketKeys::new(buckets.clone(), vault.map(Arc::new)).requiring(plan.upload.proofs))
+    Ok(BucketKeys::new(buckets, vault.map(Arc::new)).requiring(plan.upload.proofs))
+}
+
+/// How long somebody waits at most to hear whether a destination can be used.
+pub(super) fn contact_time_max(plan: &Plan) -> Duration {
+    (plan.api.request_timeout / 2).min(CONTACT_TIME_MAX)
 }
 
 fn history(plan: &Plan, spool: &Arc<Spool>) -> Result<Option<Arc<History>>, HistoryError> {

@@ -24,10 +24,20 @@ pub struct BucketProof {
 }
 
 /// Under what terms a destination took a capture.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketTerms {
     /// Its access keys, if it brings its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Sealed>,
     /// Its proof, if it needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<BucketProof>,
+}
+
+impl BucketTerms {
+    /// Whether there are neither keys nor a proof.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }

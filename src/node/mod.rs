@@ -15,16 +15,20 @@
 //! Invariant: a host goes on without the bus; nothing is decided from a read or a message alone.
 
 mod agent;
+mod buckets;
 mod front;
 mod keys;
 mod leads;
+mod overview;
 mod registry;
 mod results;
 mod wire;
 
 pub use agent::{Agent, AgentConfig, AgentError};
-pub use front::{Front, FrontConfig};
+pub use buckets::Buckets;
+pub use front::{Front, FrontConfig, Reach};
 pub use leads::{Leads, LeadsConfig};
+pub use overview::{FleetView, HostState, HostView, OpsError, drain, look};
 pub use results::FleetResults;
 
 use crate::fleet::Now;

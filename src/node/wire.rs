@@ -12,7 +12,7 @@ use crate::fleet::record::{Assignment, Chunk, Job, Part, Registered};
 use crate::fleet::sample::Packet;
 use crate::fleet::wire::{Wire, WireError};
 use crate::fleet::{Down, Epoch, Up};
-use crate::job::{CaptureId, Ledger, ObjectInfo, ObjectSums, Request, Site, StopReason};
+use crate::job::{BucketTerms, CaptureId, Ledger, ObjectInfo, ObjectSums, Request, Site, StopReason};
 use crate::pcap::{Reader, Writer};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,6 +29,9 @@ pub(super) const ETHERNET: u16 = 1;
 pub(super) struct Accepted {
     pub id: CaptureId,
     pub request: Request,
+    /// Under which the destination was accepted.
+    #[serde(default, skip_serializing_if = "BucketTerms::is_empty")]
+    pub terms: BucketTerms,
     pub submitted: Timestamp,
     /// When a stop was first asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,6 +134,9 @@ pub(super) struct Told {
     pub colo: String,
     pub id: CaptureId,
     pub request: Request,
+    /// Under which the destination was accepted.
+    #[serde(default, skip_serializing_if = "BucketTerms::is_empty")]
+    pub terms: BucketTerms,
     pub submitted: Timestamp,
     #[serde(flatten)]
     pub assignment: Assignment,
@@ -314,6 +320,7 @@ mod tests {
         let capture = Accepted {
             id: CaptureId::random(),
             request: request(),
+            terms: BucketTerms::default(),
             submitted: Timestamp::now(),
             stop_requested: None,
             colos: vec!["ord02".to_owned()],
@@ -356,7 +363,8 @@ mod tests {
         };
         let (fleet, colo) = ("f".to_owned(), "ord02".to_owned());
         let (id, submitted) = (CaptureId::random(), Timestamp::now());
-        let told = Told { fleet, colo, id, request: request(), submitted, assignment };
+        let (request, terms) = (request(), BucketTerms::default());
+        let told = Told { fleet, colo, id, request, terms, submitted, assignment };
         let signed = SignedRecord::sign(&Wire::new(told.clone()), &one).unwrap();
         assert_eq!(signed.verify(&[other.public(), one.public()]).unwrap().value(), &told);
         assert!(signed.verify(&[other.public()]).is_none() && signed.verify(&[]).is_none());

@@ -4,8 +4,7 @@
 //! Invariant: a report is good exactly when each of its checks is, and a check that is not says why.
 
 use super::open_files::OpenFiles;
-use super::sources::{PortReading, Sources, StageView, Tried, overview, try_spool, try_store};
-use crate::engine::Handle;
+use super::sources::{CaptureSource, PortReading, Sources, StageView, Tried, try_spool, try_store};
 use crate::job::ClockState;
 use crate::limits::{EXTENT_BYTES, SPOOL_END_PERCENT};
 use crate::spool::Disk;
@@ -59,11 +58,33 @@ pub(super) fn alive(stages: Vec<StageView>) -> Report {
 }
 
 /// Whether a capture that is asked for now would be accepted, and would see packets.
-pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -> Report {
-    let seen = if sources.is_ending() {
-        Err("the host is shutting down".to_owned())
-    } else {
-        overview(captures).await
+pub(super) async fn ready(sources: &Sources, tried: &Tried) -> Report {
+    let ending = sources.is_ending().then(|| "the host is shutting down".to_owned());
+    let mut checks = match &sources.capture {
+        Some(capture) => captures(sources, capture, ending, tried).await,
+        None => vec![
+            check("api", ending.map_or(Ok(None), Err)),
+            check("open files", OpenFiles::read().await.check()),
+        ],
+    };
+    checks.extend(sources.bus.as_ref().map(|bus| check("fleet", self::bus((bus.health)(), bus.is_needed))));
+    checks.extend(sources.audit.as_ref().map(|audit| {
+        let failing = audit.failing().map(|why| format!("the audit log cannot be written: {why}"));
+        check("audit", if audit.refuses() { failing.map_or(Ok(None), Err) } else { Ok(failing) })
+    }));
+    Report::of(checks)
+}
+
+/// What a host needs that captures.
+async fn captures(
+    sources: &Sources,
+    capture: &CaptureSource,
+    ending: Option<String>,
+    tried: &Tried,
+) -> Vec<Check> {
+    let seen = match ending {
+        Some(ending) => Err(ending),
+        None => sources.overview().await.unwrap_or_else(|| Err("there is none".to_owned())),
     };
     let short = seen.as_ref().is_ok_and(|seen| seen.spool_short);
     let of_disk = |disk: &Arc<Disk>| {
@@ -71,28 +92,31 @@ pub(super) async fn ready(sources: &Sources, captures: &Handle, tried: &Tried) -
         spool((disk.dir(), disk.held_bytes(), disk.quota().bytes_max()), short, free)
     };
     // One that a disk fails takes no capture as it should be.
-    let room = sources.spool.disks().iter().map(of_disk).find(Result::is_err).unwrap_or(Ok(None));
+    let room = capture.spool.disks().iter().map(of_disk).find(Result::is_err).unwrap_or(Ok(None));
     // A disk that has room may take no write all the same.
     let room = match room {
-        Ok(_) => try_spool(&sources.spool, tried).await.map(|()| None),
+        Ok(_) => try_spool(&capture.spool, tried).await.map(|()| None),
         short => short,
     };
     let clock = clock(seen.as_ref().ok().and_then(|seen| seen.clock_state));
-    let audit = sources.audit.as_ref().map(|audit| {
-        let failing = audit.failing().map(|why| format!("the audit log cannot be written: {why}"));
-        check("audit", if audit.refuses() { failing.map_or(Ok(None), Err) } else { Ok(failing) })
-    });
-    let mut checks = vec![
+    vec![
         check("engine", seen.map(|_| None)),
         check("stages", stages(&sources.stages())),
         check("ports", ports(&(sources.ports)())),
         check("spool", room),
         check("open files", OpenFiles::read().await.check()),
-        check("store", try_store(&sources.jobs, tried).await.map(|()| None)),
+        check("store", try_store(&capture.jobs, tried).await.map(|()| None)),
         check("clock", Ok(clock)),
-    ];
-    checks.extend(audit);
-    Report::of(checks)
+    ]
+}
+
+/// A host that captures goes on without its fleet and tells it later; a node of the API has nothing to answer from.
+fn bus(health: Result<(), String>, is_needed: bool) -> Result<Option<String>, String> {
+    match health {
+        Ok(()) => Ok(None),
+        Err(why) if is_needed => Err(why),
+        Err(why) => Ok(Some(why)),
+    }
 }
 
 fn stages(stages: &[StageView]) -> Result<Option<String>, String> {

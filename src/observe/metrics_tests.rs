@@ -119,6 +119,8 @@ pub(in crate::observe) fn snapshot() -> Snapshot {
         ],
         queue_workers: vec![0, 0],
         stages: vec![stage("worker0", 8), stage("writer0", 0), stage("publisher", 0), stage("engine", 0)],
+        captures: true,
+        bus_up: Some(true),
         spool_used: 10,
         spool_held: 5,
         spool_max: 100,

@@ -24,6 +24,6 @@ pub use reloads::Reloads;
 pub use requests::{Requests, counted};
 pub use screen::keep_looking;
 pub use server::{bounds, router};
-pub use sources::{PortCounters, PortReading, QueueSource, Sources};
+pub use sources::{BusSource, CaptureSource, PortCounters, PortReading, QueueSource, Sources};
 pub use status::{Standing, Status};
 pub use watchdog::{Alive, Verdicts, Watchdog};

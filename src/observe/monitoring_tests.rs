@@ -8,7 +8,9 @@ const DASHBOARD: &str = include_str!("../../monitoring/dashboard.json");
 const RUNBOOK: &str = include_str!("../../docs/RUNBOOK.md");
 
 /// On no panel: the same is there as a rate, or beside it as another count.
-const NOT_SHOWN: [&str; 26] = [
+const NOT_SHOWN: [&str; 27] = [
+    // Absent without a fleet; readiness tells of it.
+    "trawl_fleet_up",
     // An alert tells of it.
     "trawl_clock_synchronised",
     // An alert tells of those that are missing.

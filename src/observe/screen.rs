@@ -8,7 +8,7 @@ use super::health::{Report, alive, ready};
 use super::sources::{DiskView, PortCounters, Snapshot, Sources, StageView, Tried};
 use super::table::{next_try_seconds, oldest_seconds, waiting_bytes, worker_of};
 use crate::dashboard::{self, Live, Measure, Reading, StreamPlaces};
-use crate::engine::{CaptureView, Handle};
+use crate::engine::CaptureView;
 use crate::http::connections_open;
 use crate::job::Job;
 use crate::store::Changes;
@@ -63,27 +63,22 @@ impl Minute {
 }
 
 /// Looks once a second for as long as it runs.
-pub async fn keep_looking(
-    sources: Arc<Sources>,
-    captures: Handle,
-    live: Arc<Live>,
-    streams: Arc<StreamPlaces>,
-) {
+pub async fn keep_looking(sources: Arc<Sources>, live: Arc<Live>, streams: Arc<StreamPlaces>) {
     let (tried, mut minute, mut report) = (Tried::default(), Minute::default(), None);
     let (mut recent, began) = (Recent::default(), Instant::now());
-    let mut changes = sources.jobs.watch();
+    let mut changes = sources.capture.as_ref().map(|capture| capture.jobs.watch());
     let mut turns = tokio::time::interval(TURN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
     for turn in 0_u64.. {
         turns.tick().await;
         if turn % READY_TURNS == 0 || report.is_none() {
-            report = Some(ready(&sources, &captures, &tried).await);
+            report = Some(ready(&sources, &tried).await);
         }
-        let snapshot = sources.read(&captures).await;
+        let snapshot = sources.read().await;
         for stage in &sources.stages {
             stage.turn();
         }
-        let ended = ended(&mut changes);
+        let ended = changes.as_mut().map(ended).unwrap_or_default();
         recent.add(&ended, ns(SystemTime::now()));
         let mut host = host(&sources, &snapshot, report.as_ref(), &mut minute, streams.count());
         host["ended"] = recent.0.iter().map(|(_, shown)| shown.clone()).collect();

@@ -7,7 +7,6 @@
 use super::health::{Report, alive, ready};
 use super::metrics;
 use super::sources::{Sources, Tried};
-use crate::engine::Handle;
 use crate::http::Bounds;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -28,7 +27,6 @@ const END_TIME_MAX: Duration = Duration::from_secs(1);
 
 struct Observer {
     sources: Arc<Sources>,
-    captures: Handle,
     tried: Tried,
 }
 
@@ -43,12 +41,12 @@ pub fn bounds() -> Bounds {
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.
-pub fn router(sources: Arc<Sources>, captures: Handle) -> Router {
+pub fn router(sources: Arc<Sources>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(Arc::new(Observer { sources, captures, tried: Tried::default() }))
+        .with_state(Arc::new(Observer { sources, tried: Tried::default() }))
 }
 
 fn answer(report: Report) -> Response {
@@ -61,11 +59,11 @@ async fn healthz(State(observer): State<Arc<Observer>>) -> Response {
 }
 
 async fn readyz(State(observer): State<Arc<Observer>>) -> Response {
-    answer(ready(&observer.sources, &observer.captures, &observer.tried).await)
+    answer(ready(&observer.sources, &observer.tried).await)
 }
 
 async fn metrics(State(observer): State<Arc<Observer>>, headers: HeaderMap) -> Response {
-    match metrics::encode(observer.sources.read(&observer.captures).await) {
+    match metrics::encode(observer.sources.read().await) {
         Ok(text) if wants_classic(&headers) => {
             ([(header::CONTENT_TYPE, metrics::CLASSIC_CONTENT_TYPE)], metrics::classic(&text)).into_response()
         }

@@ -86,6 +86,24 @@ pub struct QueueSource {
     pub counters: Arc<QueueCounters>,
 }
 
+/// What a host captures with.
+pub struct CaptureSource {
+    /// The engine.
+    pub engine: Handle,
+    /// The spool.
+    pub spool: Arc<Spool>,
+    /// The job store.
+    pub jobs: Arc<dyn JobStore>,
+}
+
+/// The way to what nodes of a fleet share.
+pub struct BusSource {
+    /// Whether it is there, and why not.
+    pub health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Whether the node is of no use without it: it serves the API.
+    pub is_needed: bool,
+}
+
 /// Everything that is looked at.
 pub struct Sources {
     /// What every port said last.
@@ -100,10 +118,10 @@ pub struct Sources {
     pub stages: Vec<Arc<Heartbeat>>,
     /// What the watchdog thinks of them.
     pub verdicts: Arc<Verdicts>,
-    /// The spool.
-    pub spool: Arc<Spool>,
-    /// The job store.
-    pub jobs: Arc<dyn JobStore>,
+    /// What captures here; none of a node that only serves the API.
+    pub capture: Option<CaptureSource>,
+    /// Whether a fleet's node reaches what its fleet shares.
+    pub bus: Option<BusSource>,
     /// What the API answered.
     pub requests: Arc<Requests>,
     /// Authentications that failed, by how they were answered.
@@ -182,8 +200,12 @@ pub(super) struct Snapshot {
     pub refused_requests: Vec<(AccountId, u64)>,
     pub connections_cut: Vec<(&'static str, u64)>,
     pub open_files: OpenFiles,
-    /// None: the engine did not answer in time, or has ended.
+    /// None: the engine did not answer in time, has ended, or there is none.
     pub engine: Option<Overview>,
+    /// Whether there is an engine.
+    pub captures: bool,
+    /// Whether the fleet's bus is reached, of a node that has one.
+    pub bus_up: Option<bool>,
 }
 
 /// The last tries of what only a write tells.
@@ -197,7 +219,7 @@ pub(super) struct Tried {
 type Last = Mutex<Option<(Instant, Result<(), String>)>>;
 
 /// Asks the engine.
-pub(super) async fn overview(captures: &Handle) -> Result<Overview, String> {
+async fn overview(captures: &Handle) -> Result<Overview, String> {
     match tokio::time::timeout(ENGINE_TIME_MAX, captures.overview()).await {
         Ok(answer) => answer.map_err(|refusal| refusal.to_string()),
         Err(_) => Err(format!("the engine gave no answer in {} s", ENGINE_TIME_MAX.as_secs())),
@@ -215,20 +237,35 @@ impl Sources {
         self.stages.iter().zip(self.verdicts.read()).map(view).collect()
     }
 
-    pub(super) async fn read(&self, captures: &Handle) -> Snapshot {
+    /// What the engine says; none without one.
+    pub(super) async fn overview(&self) -> Option<Result<Overview, String>> {
+        match &self.capture {
+            Some(capture) => Some(overview(&capture.engine).await),
+            None => None,
+        }
+    }
+
+    /// The spool's directories.
+    pub(super) fn disks(&self) -> &[Arc<Disk>] {
+        self.capture.as_ref().map_or(&[], |capture| capture.spool.disks())
+    }
+
+    pub(super) async fn read(&self) -> Snapshot {
         // The engine first: what it knows of a capture was counted by queues before.
-        let engine = overview(captures).await.ok();
+        let engine = self.overview().await.and_then(Result::ok);
+        let of_spool =
+            |get: fn(&Spool) -> u64| self.capture.as_ref().map_or(0, |capture| get(&capture.spool));
         Snapshot {
             started: self.started,
             ports: (self.ports)(),
             queues: self.queues.iter().map(|queue| (queue.port.clone(), queue.counters.totals())).collect(),
             queue_workers: self.queue_workers.clone(),
             stages: self.stages(),
-            spool_used: self.spool.used_bytes(),
-            spool_held: self.spool.held_bytes(),
-            spool_max: self.spool.bytes_max(),
-            disks: self.spool.disks().iter().map(|disk| DiskView::of(disk)).collect(),
-            account_max: self.spool.disks().iter().map(|disk| disk.quota().share_bytes_max()).sum(),
+            spool_used: of_spool(Spool::used_bytes),
+            spool_held: of_spool(Spool::held_bytes),
+            spool_max: of_spool(Spool::bytes_max),
+            disks: self.disks().iter().map(|disk| DiskView::of(disk)).collect(),
+            account_max: self.disks().iter().map(|disk| disk.quota().share_bytes_max()).sum(),
             uploads: upload_counts(),
             log_lines_dropped: lines::dropped(),
             reloads: self.reloads.counts(),
@@ -240,6 +277,8 @@ impl Sources {
             connections_cut: connections_cut().into(),
             open_files: OpenFiles::read().await,
             engine,
+            captures: self.capture.is_some(),
+            bus_up: self.bus.as_ref().map(|bus| (bus.health)().is_ok()),
         }
     }
 

@@ -291,7 +291,9 @@ pub(super) const TABLE: &[Metric] = &[
         }),
     // captures
     gauge("engine_up", None, &[], "1 if the engine answered; without it there are no metrics of captures",
-        |s, out| out.push(&[], u64::from(s.engine.is_some()))),
+        |s, out| if s.captures { out.push(&[], u64::from(s.engine.is_some())) }),
+    gauge("fleet_up", None, &[], "1 if this node reaches what its fleet shares; absent where there is no [fleet.nats]",
+        |s, out| if let Some(up) = s.bus_up { out.push(&[], u64::from(up)) }),
     gauge("captures", None, &["state"], "Captures that have not ended, by state",
         states),
     counter("captures_ended", None, &["status"], "Captures that ended since the process started",

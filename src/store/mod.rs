@@ -193,6 +193,9 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// What the nodes of a fleet share cannot be reached, or was not in time: it may have been written.
+    #[error("{0}")]
+    Away(String),
     /// Who asked went away meanwhile.
     #[error("nobody waits for this answer of the job database any more; ask again")]
     GivenUp,

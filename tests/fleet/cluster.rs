@@ -23,11 +23,13 @@ pub const NEWEST: &str = VERSIONS[1];
 /// Of the fleet in all tests.
 pub const FLEET: &str = "prod";
 /// Nodes of the list, with roles and data center.
-const NODES: [(&str, &str, &str); 5] = [
+const NODES: [(&str, &str, &str); 7] = [
     ("api1", "api", ""),
     ("api2", "api", ""),
     ("cap1", "capture", "ord02"),
     ("cap2", "capture", "fra01"),
+    ("cap3", "capture", "ord02"),
+    ("cap4", "capture", "fra01"),
     ("ops", "operator", ""),
 ];
 
@@ -112,7 +114,7 @@ impl Cluster {
         format!("127.0.0.1:{}", self.servers[server].client_port)
     }
 
-    fn urls(&self) -> Vec<String> {
+    pub fn urls(&self) -> Vec<String> {
         (0..3).map(|server| format!("{}://{}", self.scheme, self.address(server))).collect()
     }
 
@@ -134,7 +136,8 @@ impl Cluster {
     pub fn node_config(&self, node: &str) -> PathBuf {
         let path = self.dir().join(format!("{node}.toml"));
         let text = format!(
-            "[host]\nid = \"{node}\"\n[fleet]\nname = \"{FLEET}\"\nroles = [\"api\"]\n[fleet.nats]\nservers = {:?}\nnkey_file = {:?}\n",
+            "[host]\nid = \"{node}\"\n[fleet]\nname = \"{FLEET}\"\nroles = [\"api\"]\nsigning_key_file = {:?}\n[fleet.nats]\nservers = {:?}\nnkey_file = {:?}\n",
+            self.dir().join(format!("{node}.pem")),
             self.urls(),
             self.dir().join(format!("{node}.nk"))
         );

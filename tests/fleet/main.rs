@@ -2,13 +2,21 @@
 //!
 //! `TRAWL_FLEET_ROUNDS=20` makes more rounds of the faults.
 #![allow(missing_docs, clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(dead_code, reason = "files that are shared with other tests have more than is used here")]
 
 mod cluster;
 #[path = "../../src/bus/conformance.rs"]
 mod conformance;
 mod faults;
+#[cfg(feature = "dpdk")]
+mod host;
+#[cfg(feature = "dpdk")]
+#[path = "../e2e/http.rs"]
+mod http;
 #[path = "../common/inherit.rs"]
 mod inherit;
+#[cfg(feature = "dpdk")]
+mod nodes;
 mod rights;
 mod setup;
 #[path = "../common/skip.rs"]

@@ -25,6 +25,7 @@ fn adoption(id: &CaptureId, bucket: &Path, first: u64) -> Adoption {
     Adoption {
         id: id.clone(),
         request: Box::new(request(bucket.to_owned(), 3600.0)),
+        terms: Default::default(),
         submitted: jiff::Timestamp::now(),
         remaining: Duration::from_secs(3600),
         share: Some(packets(first)),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | capture | write its own parts and its own entry of the registry, read those and its data center's assignments, tell the leads and hear what it is told |
 //! | api | read and write all records, say and hear everything of its fleet |
-//! | operator | make and look at the streams, write what operators say of hosts |
+//! | operator | make and look at the streams, see hosts and who leads, write what operators say of hosts |
 //!
 //! Invariant: nobody may make consumers, change, purge or delete a stream; a capture host reaches nothing of another one.
 
@@ -107,7 +107,7 @@ impl Node {
         let has = |role: &str| self.roles.iter().any(|one| one == role);
         let inbox = format!("_INBOX_{}.>", self.name);
         let (publish, subscribe) = match (has("operator"), has("api")) {
-            (true, _) => (operator(names), Vec::new()),
+            (true, _) => (operator(names), vec![names.message("hb.>")]),
             (_, true) => (api(names), vec![names.message(">")]),
             _ => self.capture(names),
         };
@@ -161,11 +161,12 @@ fn api(names: &Names) -> Vec<String> {
 
 fn operator(names: &Names) -> Vec<String> {
     let make = |short| format!("$JS.API.STREAM.CREATE.{}", names.stream(short));
-    let read = format!("$JS.API.STREAM.MSG.GET.{}", names.stream("hosts"));
+    let reads = ["hosts", "claims"].map(|short| format!("$JS.API.STREAM.MSG.GET.{}", names.stream(short)));
     Names::shorts()
         .map(make)
         .chain(Names::shorts().map(|short| info(names, short)))
-        .chain([read, names.any("hosts", "*.*.ops")])
+        .chain(reads)
+        .chain([names.any("hosts", "*.*.ops")])
         .collect()
 }
 

@@ -11,9 +11,9 @@ use std::net::{SocketAddr, TcpListener};
 pub(super) fn check(plan: &Plan, findings: &mut Vec<Finding>) {
     let listen = plan.api.listen;
     // Held while the other is tried: one address for both is in use as well.
-    let _held = bind("api.listen", listen, findings);
+    let _held = plan.serves().then(|| bind("api.listen", listen, findings));
     if let Some(observed) = plan.observe.listen {
-        if observed == listen && listen.port() != 0 {
+        if plan.serves() && observed == listen && listen.port() != 0 {
             let text = format!("{observed} is api.listen too");
             let advice = "give health and metrics a port of their own";
             findings.push(Finding::error("observe.listen", text, advice));

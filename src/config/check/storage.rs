@@ -24,9 +24,13 @@ const DATABASE_MAGIC: [u8; 9] = [b'r', b'e', b'd', b'b', 0x1A, 0x0A, 0xA9, 0x0D,
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of linux/magic.h.
 const MEMORY_MAGICS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-pub(super) fn check(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
+/// What only a host that captures has.
+pub(super) fn check_spool(plan: &Plan, host: &Host, findings: &mut Vec<Finding>) {
     spool(plan, host, findings);
     store(plan, findings);
+}
+
+pub(super) fn check(plan: &Plan, findings: &mut Vec<Finding>) {
     key_file(plan, findings);
     signing_key(plan, findings);
     authority(plan, findings);
@@ -437,7 +441,9 @@ fn buckets(plan: &Plan, findings: &mut Vec<Finding>) {
             format!("{} is in this host's own directories, where no customer may write", root.display());
         findings.push(Finding::error("upload.file_roots", text, "name another directory"));
     }
-    beside_the_spool(plan, findings);
+    if plan.captures() {
+        beside_the_spool(plan, findings);
+    }
 }
 
 /// What is delivered to `file://` is in no quota, so it must not be able to fill the spool's disk.

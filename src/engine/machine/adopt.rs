@@ -70,10 +70,15 @@ impl Machine {
         place: (usize, Filter),
         out: &mut Vec<Effect>,
     ) {
-        let Adoption { id, request, submitted, remaining, share, one_in } = adoption;
+        let Adoption { id, request, terms, submitted, remaining, share, one_in } = adoption;
         let serial = self.next_serial();
         let one_in = one_in.filter(|_| request.kind == Kind::Simple);
-        let job = Job { site: self.config.site.clone(), ..Job::accepted_as(id, submitted, *request, one_in) };
+        let job = Job {
+            site: self.config.site.clone(),
+            keys: terms.keys,
+            proof: terms.proof,
+            ..Job::accepted_as(id, submitted, *request, one_in)
+        };
         let capture = Capture {
             adopted: Some(Adopted { ends_at: now.mono.saturating_add(remaining), share, ended: None }),
             ..Capture::new(serial, job, Phase::Opening { reply })
@@ -160,6 +165,7 @@ mod tests {
         Adoption {
             id: id.clone(),
             request: Box::new(crate::job::Request { account: AccountId("a".to_owned()), ..job.request }),
+            terms: Default::default(),
             submitted: Timestamp::UNIX_EPOCH,
             remaining: Duration::from_secs(10),
             share: Some(packets(5)),

@@ -304,6 +304,17 @@ impl Member {
         self.state == State::Gone
     }
 
+    /// Whether all that this host can say by itself is durable in the fleet's store: a simple part says more once it is asked.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        let least = if matches!(self.assignment.kind, Kind::Simple { .. }) {
+            Stage::Counted
+        } else {
+            Stage::Delivered
+        };
+        self.is_gone() || (self.part.stage >= least && self.news.is_durable(&self.part))
+    }
+
     /// How far the part is, for heartbeats.
     #[must_use]
     pub fn stage(&self) -> Stage {

@@ -129,6 +129,7 @@ pub struct Agent {
     queue: mpsc::UnboundedReceiver<Event>,
     looked: Option<Instant>,
     beaten: Option<Instant>,
+    told: watch::Sender<bool>,
 }
 
 impl Agent {
@@ -168,9 +169,16 @@ impl Agent {
             queue,
             looked: None,
             beaten: None,
+            told: watch::Sender::new(true),
         };
         notes.into_iter().filter(|note| !note.local.is_gone).for_each(|note| agent.recover(note));
         Ok(agent)
+    }
+
+    /// Whether the fleet knows all that this host can say of its parts, from now on.
+    #[must_use]
+    pub fn has_told(&self) -> watch::Receiver<bool> {
+        self.told.subscribe()
     }
 
     /// Runs until `stop` says so. Captures go on in the engine, and the next life of the host takes them up.
@@ -238,6 +246,8 @@ impl Agent {
                 self.step(&id, meter.map_or(Input::Tick, Input::Turn));
             }
         }
+        let is_told = self.recovering.is_empty() && self.parts.values().all(|part| part.member.is_told());
+        self.told.send_if_modified(|told| std::mem::replace(told, is_told) != is_told);
     }
 
     /// The number of this life, and whether another machine goes on in this name.

@@ -115,6 +115,7 @@ pub(super) fn adoption(told: &Told, budget: Option<Amount>, remaining: Duration)
     Box::new(Adoption {
         id: told.id.clone(),
         request: Box::new(told.request.clone()),
+        terms: told.terms.clone(),
         submitted: told.submitted,
         remaining,
         share: budget.map(share),

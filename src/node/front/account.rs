@@ -58,14 +58,14 @@ impl Front {
         match capture.request.kind {
             Kind::Full => {
                 next.full = self.active(&capture.request.account, record).await?;
-                let is_all = next.full.len() >= self.config.full_per_account;
+                let is_all = next.full.len() >= self.config().full_per_account;
                 if let Some((active, _)) = next.full.first_key_value().filter(|_| is_all) {
                     return Err(Refusal::FullCaptureActive(active.clone()));
                 }
                 next.full.insert(capture.id.clone(), Active { since: capture.submitted });
             }
             Kind::Simple => {
-                let interval = self.config.simple_interval;
+                let interval = self.config().simple_interval;
                 let left = simple_wait(record, interval, capture.submitted);
                 if !left.is_zero() {
                     return Err(Refusal::SimpleTooSoon {

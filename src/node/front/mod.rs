@@ -11,6 +11,7 @@
 
 mod account;
 mod beats;
+mod reach;
 mod show;
 
 use super::keys::{account_key, id_of_job_key, job_key};
@@ -26,13 +27,14 @@ use crate::fleet::settings::Settings;
 use crate::fleet::shares::Amount;
 use crate::fleet::wire::Wire;
 use crate::fleet::{Kind as FleetKind, Window};
-use crate::job::{AccountId, CaptureId, Job, KeptSeries, Kind, ObjectRange, Progress, Request};
+use crate::job::{AccountId, BucketTerms, CaptureId, Job, KeptSeries, Kind, ObjectRange, Progress, Request};
 use crate::limits::LIST_CAPTURES_MAX;
 use crate::matcher::Filter;
 use beats::Beats;
 use jiff::Timestamp;
+pub use reach::Reach;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// So many times a write is tried again that another one came before.
@@ -56,7 +58,10 @@ pub struct FrontConfig {
 /// The front.
 #[derive(Clone)]
 pub struct Front {
-    config: FrontConfig,
+    /// Of all clones.
+    config: Arc<RwLock<FrontConfig>>,
+    /// How destinations are tried out; they are not where there is none.
+    reach: Option<Reach>,
     bus: Arc<dyn Bus>,
     beats: Beats,
 }
@@ -73,7 +78,22 @@ impl Front {
     #[must_use]
     pub fn new(config: FrontConfig, bus: Arc<dyn Bus>) -> Self {
         let beats = Beats::listen(Arc::clone(&bus), config.settings.heartbeat);
-        Self { config, bus, beats }
+        Self { config: Arc::new(RwLock::new(config)), reach: None, bus, beats }
+    }
+
+    /// The same that tries out destinations before a capture is accepted.
+    #[must_use]
+    pub fn reaching(self, reach: Reach) -> Self {
+        Self { reach: Some(reach), ..self }
+    }
+
+    /// By these rules from now on, also clones of this.
+    pub fn take_up(&self, config: FrontConfig) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    fn config(&self) -> FrontConfig {
+        *self.config.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read<T: serde::Serialize + serde::de::DeserializeOwned>(
@@ -119,7 +139,11 @@ impl Front {
             let there = registry.colos().join(", ");
             return Err(Refusal::NoColo { sent: colo.unwrap_or("any").to_owned(), there });
         }
-        let record = self.accepted(request).ok_or_else(|| away("no random numbers"))?;
+        let terms = match &self.reach {
+            Some(reach) => reach.try_out(&request).await?,
+            None => BucketTerms::default(),
+        };
+        let record = self.accepted(request, terms).ok_or_else(|| away("no random numbers"))?;
         self.accept(&record).await?;
         let (bus, intent) = (Arc::clone(&self.bus), record.clone());
         let account = account_key(&record.capture.request.account);
@@ -132,14 +156,14 @@ impl Front {
     }
 
     /// The record of a request that is accepted now.
-    fn accepted(&self, request: Request) -> Option<JobRecord> {
+    fn accepted(&self, request: Request, terms: BucketTerms) -> Option<JobRecord> {
         let wall = now(Instant::now()).wall;
         let length = Duration::try_from_secs_f64(request.time_limit).unwrap_or_default();
         let window = Window { start: wall, end: wall.saturating_add(length) };
         let kind = match request.kind {
             Kind::Simple => FleetKind::Simple {
                 packets: request.packet_limit.unwrap_or(0),
-                one_in: self.config.simple_one_in.max(1),
+                one_in: self.config().simple_one_in.max(1),
             },
             Kind::Full => {
                 let limits = (request.packet_limit, request.byte_limit);
@@ -150,6 +174,7 @@ impl Front {
         let capture = Accepted {
             id: CaptureId::random(),
             request,
+            terms,
             submitted: Timestamp::now(),
             stop_requested: None,
             colos: Vec::new(),
@@ -262,7 +287,7 @@ impl Front {
 
     async fn stands(&self, account: &AccountId) -> Result<Standing, Refusal> {
         let record = self.account(account).await?.map(|(_, wire)| wire.value().clone()).unwrap_or_default();
-        let left = account::simple_wait(&record, self.config.simple_interval, Timestamp::now());
+        let left = account::simple_wait(&record, self.config().simple_interval, Timestamp::now());
         let active = self.active(account, &record).await?;
         Ok(Standing {
             simple_seconds_left: left.as_secs_f64(),

@@ -205,6 +205,7 @@ impl Leading {
             colo: record.colo(colo)?.to_owned(),
             id: self.id.clone(),
             request: record.capture.request.clone(),
+            terms: record.capture.terms.clone(),
             submitted: record.capture.submitted,
             assignment,
         };

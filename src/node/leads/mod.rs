@@ -13,6 +13,7 @@ mod capture;
 mod intents;
 mod publish;
 
+use super::front::Reach;
 use super::keys::{PARTITIONS, id_of_job_key, job_key, of_part_key, partition, partition_name};
 use super::registry::Registry;
 use super::wire::{Beat, JobRecord, ToHost, ToLead, message, to_bytes};
@@ -27,7 +28,7 @@ use crate::fleet::wire::Wire;
 use crate::fleet::{Epoch, Now, Up};
 use crate::job::{AccountId, CaptureId, Kind};
 use capture::Leading;
-use publish::Published;
+use publish::{Places, Published};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ pub struct LeadsConfig {
     pub fleet: String,
     /// Signs assignments and manifests.
     pub key: Arc<SigningKey>,
+    /// How manifests come to customers' buckets; without, they are on the bus alone.
+    pub reach: Option<Reach>,
     /// How long what is waited for.
     pub settings: Settings,
 }
@@ -299,10 +302,10 @@ impl Leads {
             }
             Effect::Publish(outcome, samples) => {
                 let issue = leading.issue(&self.config.fleet, *outcome, samples);
-                let (bus, key, id) = (Arc::clone(&self.bus), Arc::clone(&self.config.key), id.clone());
+                let (to, id) = (self.places(), id.clone());
                 self.spawn(async move {
                     let published = match issue {
-                        Some(issue) => publish::publish(bus, key, issue).await,
+                        Some(issue) => publish::publish(&to, issue).await,
                         None => Err("not all packets are here yet".to_owned()),
                     };
                     Event::Published(id, epoch, published)
@@ -310,10 +313,10 @@ impl Leads {
             }
             Effect::Find(outcome) => {
                 let issue = leading.issue(&self.config.fleet, *outcome, Vec::new());
-                let (bus, key, id) = (Arc::clone(&self.bus), Arc::clone(&self.config.key), id.clone());
+                let (to, id) = (self.places(), id.clone());
                 self.spawn(async move {
                     let found = match issue {
-                        Some(issue) => publish::find(bus, key, issue).await,
+                        Some(issue) => publish::find(&to, issue).await,
                         None => Err("the capture's record is not here yet".to_owned()),
                     };
                     match found.transpose() {
@@ -323,6 +326,11 @@ impl Leads {
                 });
             }
         }
+    }
+
+    fn places(&self) -> Places {
+        let LeadsConfig { key, reach, .. } = &self.config;
+        Places { bus: Arc::clone(&self.bus), key: Arc::clone(key), reach: reach.clone() }
     }
 
     fn store(&mut self, id: &CaptureId, key: Key, op: Op<Record>) {

@@ -8,25 +8,29 @@
 //! Invariant: any lead makes the same bytes of one outcome, because they follow from durable records alone.
 
 use crate::bus::Bus;
-use crate::deliver::{Limits, SigningKey, manifest_name, object_name, signature_name};
+use crate::deliver::{Limits, SigningKey, WHOLE_VERSION, manifest_name, object_name, signature_name};
 use crate::fleet::record::{Member, Outcome, Remainder, Verdict};
 use crate::fleet::sample::Packet;
 use crate::fleet::shares::Amount;
 use crate::job::{AccountId, CaptureId, Kind, Ledger, ObjectInfo, ObjectSums, PartId, Site, StopReason};
 use crate::limits::SIMPLE_SNAPLEN;
 use crate::matcher::FilterV1;
+use crate::node::front::Reach;
 use crate::node::keys::Names as _;
 use crate::node::wire::{ETHERNET, Facts, Frame, JobRecord};
 use crate::pcap::{ReadError, Reader, Writer};
+use crate::upload::UploadError;
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// The form of a fleet's manifest. Version 1 is one host's.
-const FLEET_MANIFEST_VERSION: u32 = 2;
+/// So many times the manifest is brought to the customer's bucket, each so long at most.
+const BRINGS: u32 = 3;
+const BRING_MAX: Duration = Duration::from_secs(20);
 
 /// Packets of the file: whose, and which.
 pub(super) type Chosen = Vec<(u32, Packet, Frame)>;
@@ -112,7 +116,7 @@ struct FleetManifest<'a> {
     limit: Option<Limit<'a>>,
 }
 
-fn time(since_epoch: std::time::Duration) -> Option<Timestamp> {
+fn time(since_epoch: Duration) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::try_from(since_epoch.as_nanos()).ok()?).ok()
 }
 
@@ -189,7 +193,7 @@ impl Issue {
         let hosts: Vec<HostLine<'_>> = (0u32..).zip(job.hosts()).map(|line| self.line(line)).collect();
         let is_whole = hosts.iter().all(|host| host.verdict == Some(Verdict::Delivered));
         let manifest = FleetManifest {
-            version: FLEET_MANIFEST_VERSION,
+            version: WHOLE_VERSION,
             fleet: &self.fleet,
             id: &capture.id,
             account: &request.account,
@@ -263,12 +267,17 @@ pub(in crate::node) fn stop_reason(record: &JobRecord) -> StopReason {
     }
 }
 
+/// Where it is published, and who signs it.
+pub(super) struct Places {
+    pub bus: Arc<dyn Bus>,
+    pub key: Arc<SigningKey>,
+    /// The way to customers' buckets.
+    pub reach: Option<Reach>,
+}
+
 /// Publishes: the file first, the manifest last, each if it is not there yet.
-pub(super) async fn publish(
-    bus: Arc<dyn Bus>,
-    key: Arc<SigningKey>,
-    mut issue: Issue,
-) -> Result<Published, String> {
+pub(super) async fn publish(to: &Places, mut issue: Issue) -> Result<Published, String> {
+    let (bus, key) = (&to.bus, &to.key);
     let ledger = issue.ledger().ok_or("the part of a host that delivered is not here yet")?;
     let delivered =
         issue.facts.values().filter_map(|facts| facts.delivered).fold(ObjectSums::default(), |sum, of| {
@@ -280,29 +289,27 @@ pub(super) async fn publish(
         });
     let mut objects = Vec::new();
     if let Some((object, bytes)) = issue.file().map_err(|error| error.to_string())? {
-        keep(&*bus, &object.name, bytes).await?;
+        keep(&**bus, &object.name, bytes).await?;
         objects.push(object);
     }
     let json = issue.manifest(ledger, &objects).map_err(|error| error.to_string())?;
     let part = PartId::alone(issue.id());
     let signature = key.sign(&json);
-    keep(&*bus, &manifest_name(&part), json).await?;
+    keep(&**bus, &manifest_name(&part), json.clone()).await?;
     // Another lead's is as good, whose key is another one.
-    let _is_own = bus.keep(&signature_name(&part), signature).await.map_err(|away| away.to_string())?;
+    let _is_own =
+        bus.keep(&signature_name(&part), signature.clone()).await.map_err(|away| away.to_string())?;
+    to.bring(&issue, json, signature).await;
     let delivered = if issue.is_simple() { ObjectSums::of(&objects) } else { delivered };
     Ok(Published { objects, ledger, delivered, early: issue.early() })
 }
 
 /// Publishes what is left to be where an earlier lead made the file, whose packets nobody has any more; none where there is no file.
-pub(super) async fn find(
-    bus: Arc<dyn Bus>,
-    key: Arc<SigningKey>,
-    mut issue: Issue,
-) -> Result<Option<Published>, String> {
+pub(super) async fn find(to: &Places, mut issue: Issue) -> Result<Option<Published>, String> {
     let name = object_name(&PartId::alone(issue.id()), 0, Default::default());
-    let Some(bytes) = bus.kept(&name).await.map_err(|away| away.to_string())? else { return Ok(None) };
+    let Some(bytes) = to.bus.kept(&name).await.map_err(|away| away.to_string())? else { return Ok(None) };
     issue.chosen = chosen(&bytes).map_err(|error| format!("{name} cannot be read: {error}"))?;
-    publish(bus, key, issue).await.map(Some)
+    publish(to, issue).await.map(Some)
 }
 
 /// The packets of a file as they stand there: whose each is, only its place says.
@@ -318,6 +325,37 @@ fn chosen(file: &[u8]) -> Result<Chosen, ReadError> {
         ));
     }
     Ok(chosen)
+}
+
+impl Places {
+    /// Brings the manifest to the customer's bucket, beside those of the hosts. It is in the fleet's own results whatever the bucket
+    /// says, so one that does not take it keeps no capture from its end.
+    async fn bring(&self, issue: &Issue, json: Vec<u8>, signature: Vec<u8>) {
+        let request = &issue.record.capture.request;
+        let (Some(reach), Some(destination)) = (&self.reach, &request.destination) else { return };
+        let part = PartId::alone(issue.id());
+        let put = async || -> Result<(), UploadError> {
+            let store = reach.open(&request.account, destination, &issue.record.capture.terms).await?;
+            for (name, bytes) in [(signature_name(&part), &signature), (manifest_name(&part), &json)] {
+                match store.put(&name, bytes.clone().into()).await {
+                    // Another lead's, which is as good.
+                    Ok(_) | Err(UploadError::Exists { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        for tries in 1..=BRINGS {
+            let put = tokio::time::timeout(BRING_MAX, put()).await;
+            let error = match put {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {} s", BRING_MAX.as_secs()),
+            };
+            tracing::warn!(capture = %issue.id(), tries, error, "the manifest over all hosts is not in the customer's bucket");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
 }
 
 async fn keep(bus: &dyn Bus, name: &str, bytes: Vec<u8>) -> Result<(), String> {

@@ -122,7 +122,8 @@ impl Fleet {
 
     fn node(&self) -> Api {
         let bus = Arc::new(Local::new(&self.shared));
-        let config = LeadsConfig { fleet: "f".to_owned(), key: self.key.clone(), settings: settings() };
+        let config =
+            LeadsConfig { fleet: "f".to_owned(), key: self.key.clone(), reach: None, settings: settings() };
         let leads = Leads::new(config, bus.clone()).unwrap();
         let (stop, stops) = watch::channel(false);
         let config = FrontConfig {

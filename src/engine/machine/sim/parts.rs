@@ -35,6 +35,7 @@ impl World {
         let adoption = Adoption {
             id: id.clone(),
             request,
+            terms: Default::default(),
             submitted: self.now().wall,
             remaining: Duration::from_millis(self.chance.below(20_000)),
             share,
