@@ -251,5 +251,5 @@ credential = [{{ role = "read", token_sha256 = "{two}" }}, {{ token_sha256 = "{o
     let other = after.replace("[1, 0]", "[1, 2]").replace("role = \"read\"", "role = \"write\"");
     let changes = plan(&before).changes(&plan(&other));
     assert_eq!(changes.fixed, ["cores.delivery"]);
-    assert!(changes.live.contains(&"account.credential.role".to_owned()), "{changes:?}");
+    assert!(changes.live.contains(&"account.credential".to_owned()), "{changes:?}");
 }

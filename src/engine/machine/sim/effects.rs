@@ -234,7 +234,8 @@ impl World {
     fn finish(&mut self, replies: &[ReplyId]) {
         assert!(!std::mem::replace(&mut self.finished, true), "finished twice");
         // Of these alone: what ended captures left is removed after the end.
-        self.deciding.retain(|_, (serial, ..)| *serial != 0);
+        let is_kept = |id: &CaptureId| self.machine.kept.iter().any(|kept| kept.id == *id);
+        self.deciding.retain(|_, (_, id, is_drop)| !*is_drop || !is_kept(id));
         assert!(self.deciding.is_empty(), "{:?}", self.deciding);
         assert!(self.machine.captures.is_empty() && self.machine.look_backs.is_empty());
         for reply in replies {
