@@ -25,7 +25,7 @@ impl Place {
     }
 
     fn config(&self) -> AuditConfig {
-        AuditConfig { dir: self.log(), bytes_max: 1 << 20, file_bytes: 64 << 10, required: true }
+        AuditConfig { dir: self.log(), bytes_max: 1 << 20, file_bytes: 64 << 10, required: true, head_file: None }
     }
 
     fn start(&self) -> Audit {

@@ -46,6 +46,7 @@ impl Logged {
             bytes_max: 2 << 20,
             file_bytes: 1 << 20,
             required: true,
+            head_file: None,
         };
         let audit = Audit::start(config, "ord02-1".to_owned(), None).unwrap();
         let mut state = state(handle, ord02(), dir.path());
