@@ -16,14 +16,19 @@ use crate::stamp::{Anchors, Stamp, StampError, TOKEN_BYTES_MAX, check};
 use crate::upload::{ObjectStore, UploadError};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Bytes per request to a bucket: large enough to hide the round trip, and the bound on memory.
 const PIECE_BYTES: u64 = 8 << 20;
+
+/// By which two clocks that say that they are right may differ.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Smallest request.
 const PIECE_BYTES_MIN: u64 = 256 << 10;
@@ -161,6 +166,19 @@ pub enum Finding {
         name: String,
         /// What is wrong.
         source: StampError,
+    },
+    /// The time stamp is of a time before the capture ended, which the manifest already tells of.
+    #[error(
+        "{name}: says {time}, and the manifest that was stamped then says that the capture ended at {ended}: the host's clock or the \
+         authority's was wrong"
+    )]
+    Early {
+        /// The time stamp's file.
+        name: String,
+        /// As the authority says.
+        time: Timestamp,
+        /// As the manifest says.
+        ended: Timestamp,
     },
     /// The ledger contradicts itself.
     #[error("ledger: {0}")]
@@ -457,8 +475,24 @@ fn stamped(place: &dyn Place, manifest: &Manifest, json: &[u8], anchors: &Anchor
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Finding::Unstamped { name }),
         Err(source) => Err(Finding::Unreadable { name, source }),
-        Ok(_) => check(&answer, json, None, Some(anchors)).map_err(|source| Finding::Stamp { name, source }),
+        Ok(_) => {
+            let stamp = check(&answer, json, None, Some(anchors));
+            let stamp = stamp.map_err(|source| Finding::Stamp { name: name.clone(), source })?;
+            is_after(&stamp, manifest, name).map(|()| stamp)
+        }
     }
+}
+
+/// Holds a time stamp against the end that the manifest under it tells of, as far as both clocks say that they are right.
+fn is_after(stamp: &Stamp, manifest: &Manifest, name: String) -> Result<(), Finding> {
+    let clock = manifest.clock.map(|clock| clock.end.unwrap_or(clock.start));
+    let off = clock.filter(|clock| clock.synchronised).map_or(0, |clock| clock.max_error_ns);
+    let tolerance = CLOCK_TOLERANCE + stamp.accuracy.unwrap_or_default() + Duration::from_nanos(off);
+    let Some(ended) = manifest.ended else { return Ok(()) };
+    if ended.duration_since(stamp.time) <= SignedDuration::try_from(tolerance).unwrap_or(SignedDuration::MAX) {
+        return Ok(());
+    }
+    Err(Finding::Early { name, time: stamp.time, ended })
 }
 
 /// The figures of an object, as read.
