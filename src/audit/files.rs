@@ -182,7 +182,9 @@ impl Files {
                 own.len(),
                 self.bytes
             ))),
-            Ok(_) => Err(io::Error::other(format!("{path} is another file than the one that was written; {advice}"))),
+            Ok(_) => Err(io::Error::other(format!(
+                "{path} is another file than the one that was written; {advice}"
+            ))),
             Err(error) => Err(io::Error::other(format!("{path} is not there any more ({error}); {advice}"))),
         }
     }

@@ -294,13 +294,18 @@ fn check_given(paths: &[PathBuf], keys: &[PublicKey], heads: &[Head]) -> Result<
             return Err(VerifyError::Before { head: head.clone(), first });
         }
         if head.seq + 1 == first && head.hash != chain.prev {
-            let what = format!("has another hash of the line before it than the head that was noted: {}", chain.prev);
+            let what = format!(
+                "has another hash of the line before it than the head that was noted: {}",
+                chain.prev
+            );
             return Err(chain.start.broken(what).into());
         }
     }
     match signed {
         None if !keys.is_empty() => Err(VerifyError::Unsigned),
-        Some((until, _)) if last - until > UNSIGNED_MAX => Err(VerifyError::Tail { from: until + 2, to: last }),
+        Some((until, _)) if last - until > UNSIGNED_MAX => {
+            Err(VerifyError::Tail { from: until + 2, to: last })
+        }
         _ => Ok(chain),
     }
 }
@@ -327,7 +332,9 @@ pub(super) fn check(
         let read = line.read()?;
         let own = hash(&line.bytes);
         match (&chain, &before) {
-            (Some(Chain { checked, .. }), Some(before)) => follows(&line, &read, &own, (before, checked), lines)?,
+            (Some(Chain { checked, .. }), Some(before)) => {
+                follows(&line, &read, &own, (before, checked), lines)?
+            }
             _ if read.seq == 1 && read.prev != NO_HASH => {
                 return Err(line.broken("is the first of all, and names a line before it").into());
             }
@@ -342,7 +349,8 @@ pub(super) fn check(
         let is_signed = signed(&line, &read, keys)?;
         let chain = chain.get_or_insert_with(|| Chain::begin(&line, &read));
         chain.is_removal_told |= read.action == REMOVE
-            && read.about.as_ref().and_then(|about| about.get("until")?.as_u64()) == Some(chain.checked.first - 1);
+            && read.about.as_ref().and_then(|about| about.get("until")?.as_u64())
+                == Some(chain.checked.first - 1);
         let count = chain.checked.signed.map_or(0, |(_, count)| count) + 1;
         chain.checked = Checked {
             host: read.host,

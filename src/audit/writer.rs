@@ -244,7 +244,8 @@ impl Writer {
             tracing::error!(%missing, "the audit log is not the one that the last process wrote; it goes on behind what is there");
         }
         if left.torn_bytes > 0 || left.broken.is_some() || left.missing.is_some() {
-            let about = json!({"cut_off_bytes": left.torn_bytes, "broken": left.broken, "missing": left.missing});
+            let about =
+                json!({"cut_off_bytes": left.torn_bytes, "broken": left.broken, "missing": left.missing});
             self.push(Entry::new("audit.recover").with(about));
         }
     }
@@ -399,7 +400,11 @@ impl Writer {
         while self.going > 0 {
             let removed = self.files.remove_oldest();
             let file = removed.as_ref().ok().cloned().flatten();
-            self.tell_once(0, removed, "the oldest file of the audit log does not go: audit.bytes_max does not hold");
+            self.tell_once(
+                0,
+                removed,
+                "the oldest file of the audit log does not go: audit.bytes_max does not hold",
+            );
             let Some(file) = file else { break };
             tracing::info!(file = %file.display(), "the oldest file of the audit log is removed: audit.bytes_max");
             self.going -= 1;
@@ -416,7 +421,9 @@ impl Writer {
     fn tell_once<T>(&mut self, what: usize, result: io::Result<T>, words: &str) {
         match result {
             Ok(_) => self.is_told[what] = false,
-            Err(error) if !std::mem::replace(&mut self.is_told[what], true) => tracing::error!(%error, "{words}"),
+            Err(error) if !std::mem::replace(&mut self.is_told[what], true) => {
+                tracing::error!(%error, "{words}")
+            }
             Err(_) => {}
         }
     }
@@ -450,8 +457,13 @@ mod tests {
     use std::path::Path;
 
     fn writer(dir: &Path) -> Writer {
-        let config =
-            AuditConfig { dir: dir.join("audit"), bytes_max: 2 << 20, file_bytes: 1 << 20, required: true, head_file: None };
+        let config = AuditConfig {
+            dir: dir.join("audit"),
+            bytes_max: 2 << 20,
+            file_bytes: 1 << 20,
+            required: true,
+            head_file: None,
+        };
         let (files, end, _) = Files::open(config).unwrap();
         Writer::new(files, end, "cap1".to_owned(), None, Arc::default())
     }
@@ -529,5 +541,60 @@ mod tests {
         writer.take(Entry::new("capture.stop"), None);
         writer.flush(false);
         assert_eq!(checked(dir.path()).head.seq, 2);
+    }
+
+    #[test]
+    fn who_finds_no_room_hears_so_also_in_the_write_in_which_the_disk_recovers_and_may_ask_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let right = writer.files.exchange(refusing(dir.path()));
+        (0..PENDING_MAX).for_each(|_| writer.take(Entry::new("capture.stop"), None));
+        writer.flush(false);
+        writer.files.exchange(right);
+        writer.tried = None;
+        let read = || Entry { room: crate::audit::Room::First, ..Entry::new("object.read") };
+        let (waiter, mut recorded) = oneshot::channel();
+        writer.take(read(), Some(waiter));
+        writer.flush(false);
+        assert!(recorded.try_recv().unwrap().is_err() && writer.shared.failing().is_none());
+        let (waiter, mut recorded) = oneshot::channel();
+        writer.take(read(), Some(waiter));
+        writer.flush(false);
+        assert_eq!(recorded.try_recv().unwrap(), Ok(()));
+        let path = dir.path().join("audit").join("audit-000000000001.jsonl");
+        assert!(std::fs::read_to_string(path).unwrap().contains("object.read"), "it has a line of its own");
+    }
+
+    #[test]
+    fn a_file_that_goes_has_its_line_first_and_one_that_does_not_go_stays_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = AuditConfig {
+            dir: dir.path().join("audit"),
+            bytes_max: 4 << 10,
+            file_bytes: 2 << 10,
+            required: true,
+            head_file: None,
+        };
+        let (files, end, _) = Files::open(config).unwrap();
+        let mut writer = Writer::new(files, end, "cap1".to_owned(), None, Arc::default());
+        let first = dir.path().join("audit").join("audit-000000000001.jsonl");
+        while writer.going == 0 {
+            writer.take(Entry::new("capture.create"), None);
+            writer.flush(false);
+        }
+        assert!(first.exists(), "its line is not durable");
+        // A directory in its place is no file that can be removed.
+        let aside = dir.path().join("aside");
+        std::fs::rename(&first, &aside).unwrap();
+        std::fs::create_dir(&first).unwrap();
+        let bytes = writer.files.total_bytes();
+        writer.flush(false);
+        assert!(writer.going == 1 && writer.files.total_bytes() >= bytes, "it is tried again");
+        std::fs::remove_dir(&first).unwrap();
+        std::fs::rename(&aside, &first).unwrap();
+        writer.take(Entry::new("capture.create"), None);
+        writer.flush(false);
+        assert!(!first.exists() && writer.going == 0);
+        assert!(checked(dir.path()).first > 1);
     }
 }

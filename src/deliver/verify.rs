@@ -489,7 +489,8 @@ fn is_after(stamp: &Stamp, manifest: &Manifest, name: String) -> Result<(), Find
     let off = clock.filter(|clock| clock.synchronised).map_or(0, |clock| clock.max_error_ns);
     let tolerance = CLOCK_TOLERANCE + stamp.accuracy.unwrap_or_default() + Duration::from_nanos(off);
     let Some(ended) = manifest.ended else { return Ok(()) };
-    if ended.duration_since(stamp.time) <= SignedDuration::try_from(tolerance).unwrap_or(SignedDuration::MAX) {
+    if ended.duration_since(stamp.time) <= SignedDuration::try_from(tolerance).unwrap_or(SignedDuration::MAX)
+    {
         return Ok(());
     }
     Err(Finding::Early { name, time: stamp.time, ended })
