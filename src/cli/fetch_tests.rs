@@ -53,10 +53,12 @@ fn a_simple_capture_is_fetched_only_by_a_manifest_that_the_key_vouches_for() {
         let signature = Some(STANDARD.encode(key.sign(text.as_bytes())));
         SignedManifest { text, signature }
     };
-    let right = signed(&manifest(vec![object(b"packets")]), &own);
+    let name = crate::deliver::object_name(&PartId::alone(&id), 0, ObjectFormat::default());
+    let packets = ObjectInfo { name, ..object(b"packets") };
+    let right = signed(&manifest(vec![packets.clone()]), &own);
     let ask = |signed: &SignedManifest, id: &CaptureId| vouched(signed, (id.as_str(), None), &own.public());
-    assert_eq!(ask(&right, &id).unwrap(), object(b"packets"));
-    let forged = signed(&manifest(vec![object(b"packets")]), &other);
+    assert_eq!(ask(&right, &id).unwrap(), packets);
+    let forged = signed(&manifest(vec![packets]), &other);
     assert!(matches!(ask(&forged, &id), Err(FetchError::Signature(Finding::Signature { .. }))));
     let changed = SignedManifest { text: right.text.replace(':', " :"), signature: right.signature.clone() };
     assert!(matches!(ask(&changed, &id), Err(FetchError::Signature(Finding::Signature { .. }))));

@@ -273,7 +273,7 @@ fn chain(
 }
 
 /// RFC 3161, section 2.3: the certificate is for time stamping and nothing else, and says so critically.
-fn stamps_alone(certificate: &Certificate) -> Result<(), StampError> {
+pub(super) fn stamps_alone(certificate: &Certificate) -> Result<(), StampError> {
     let wrong = |what: &str| Err(StampError::Chain(format!("{what} (RFC 3161, section 2.3)")));
     match certificate.tbs_certificate.get::<ExtendedKeyUsage>().map_err(form)? {
         Some((true, usage)) if usage.0 == [ID_KP_TIME_STAMPING] => Ok(()),
