@@ -343,7 +343,7 @@ fn what_was_removed_at_the_beginning_is_found_by_names_and_by_the_lines_that_tel
     // Emptied, with a file behind it.
     fs::write(&path, "").unwrap();
     assert!(matches!(place.check_with(&[], &[head(3)]), Err(VerifyError::Break(_))));
-    let none = check_files(&[path.clone()], &[], &[]).unwrap_err().to_string();
+    let none = check_files(std::slice::from_ref(&path), &[], &[]).unwrap_err().to_string();
     assert!(none.contains(path.to_str().unwrap()), "{none}");
 }
 

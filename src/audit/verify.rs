@@ -265,7 +265,7 @@ fn check_given(paths: &[PathBuf], keys: &[PublicKey], heads: &[Head]) -> Result<
                 let seq = line.read()?.seq;
                 if let Some(first) = files::first_of(path).filter(|first| *first != seq) {
                     let what = format!(
-                        "has the number {seq}, and its file is named by line {first}: lines at its beginning were removed, or it was renamed"
+                        "has the number {seq}, and its file is named by line {first}: its beginning was removed, or it was renamed"
                     );
                     return Err(line.broken(what).into());
                 }

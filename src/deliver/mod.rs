@@ -26,6 +26,7 @@ mod route;
 mod seek;
 mod sign;
 mod stamp;
+mod stamped;
 mod verify;
 mod words;
 

@@ -9,26 +9,23 @@ use super::manifest::{
     MANIFEST_BYTES_MAX, Manifest, ManifestError, manifest_name, signature_name, stamp_name,
 };
 use super::sign::{PublicKey, SIGNATURE_BYTES};
+use super::stamped::stamped;
 use crate::job::{CaptureId, Imbalance, ObjectInfo, PartId};
 use crate::pcap::{Compression, Container};
 use crate::pcap::{ReadError, Reader, Unpacked};
-use crate::stamp::{Anchors, Stamp, StampError, TOKEN_BYTES_MAX, check};
+use crate::stamp::{Anchors, Stamp, StampError};
 use crate::upload::{ObjectStore, UploadError};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Bytes per request to a bucket: large enough to hide the round trip, and the bound on memory.
 const PIECE_BYTES: u64 = 8 << 20;
-
-/// By which two clocks that say that they are right may differ.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Smallest request.
 const PIECE_BYTES_MIN: u64 = 256 << 10;
@@ -465,35 +462,6 @@ fn signed(place: &dyn Place, manifest: &Manifest, json: &[u8], key: &PublicKey) 
         Ok(_) if key.verifies(json, &signature) => None,
         Ok(_) => Some(Finding::Signature { name }),
     }
-}
-
-/// What the time stamp says.
-fn stamped(place: &dyn Place, manifest: &Manifest, json: &[u8], anchors: &Anchors) -> Result<Stamp, Finding> {
-    let name = stamp_name(&manifest.part());
-    let mut answer = Vec::new();
-    let read = place.open(&name).and_then(|file| file.take(TOKEN_BYTES_MAX + 1).read_to_end(&mut answer));
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Finding::Unstamped { name }),
-        Err(source) => Err(Finding::Unreadable { name, source }),
-        Ok(_) => {
-            let stamp = check(&answer, json, None, Some(anchors));
-            let stamp = stamp.map_err(|source| Finding::Stamp { name: name.clone(), source })?;
-            is_after(&stamp, manifest, name).map(|()| stamp)
-        }
-    }
-}
-
-/// Holds a time stamp against the end that the manifest under it tells of, as far as both clocks say that they are right.
-fn is_after(stamp: &Stamp, manifest: &Manifest, name: String) -> Result<(), Finding> {
-    let clock = manifest.clock.map(|clock| clock.end.unwrap_or(clock.start));
-    let off = clock.filter(|clock| clock.synchronised).map_or(0, |clock| clock.max_error_ns);
-    let tolerance = CLOCK_TOLERANCE + stamp.accuracy.unwrap_or_default() + Duration::from_nanos(off);
-    let Some(ended) = manifest.ended else { return Ok(()) };
-    if ended.duration_since(stamp.time) <= SignedDuration::try_from(tolerance).unwrap_or(SignedDuration::MAX)
-    {
-        return Ok(());
-    }
-    Err(Finding::Early { name, time: stamp.time, ended })
 }
 
 /// The figures of an object, as read.

@@ -259,20 +259,3 @@ fn a_compressed_object_is_held_against_what_is_stored_and_against_what_it_unpack
     capture.manifest.objects[0].content.as_mut().unwrap().sha256.replace_range(..1, "x");
     assert_found(&capture.findings(), &[&name, "unpacks to"]);
 }
-
-#[test]
-fn a_time_stamp_of_before_the_capture_ended_is_a_finding() {
-    let at = |second: i64| Timestamp::from_second(second).unwrap();
-    let id = crate::job::CaptureId::random();
-    let manifest = Manifest { ended: Some(at(1000)), ..crate::deliver::empty_manifest(&id) };
-    let stamp =
-        |time, accuracy| Stamp { time: at(time), accuracy, serial: String::new(), signer: String::new() };
-    let held = |stamp: &Stamp| is_after(stamp, &manifest, "m.json.tsr".to_owned());
-    assert!(
-        held(&stamp(1000, None)).is_ok()
-            && held(&stamp(999, None)).is_ok()
-            && held(&stamp(5000, None)).is_ok()
-    );
-    assert!(held(&stamp(990, Some(Duration::from_secs(9)))).is_ok());
-    assert!(matches!(held(&stamp(990, None)), Err(Finding::Early { .. })));
-}
