@@ -11,7 +11,7 @@ use super::codes::Code;
 use super::envelope::Failure;
 use super::route::Api;
 use super::{ApiState, PREFIX};
-use crate::audit::{Audit, Entry, Outcome};
+use crate::audit::{Audit, Entry, Outcome, Room};
 use crate::http::Peer;
 use crate::job::Request as Asked;
 use axum::extract::{MatchedPath, Request, State};
@@ -22,7 +22,10 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+/// How long an end of a capture, or a login, waits for its line.
+const ALWAYS_TIME_MAX: Duration = Duration::from_secs(1);
 /// Digits of a credential's hash.
 const CREDENTIAL_BYTES: usize = 4;
 
@@ -33,7 +36,7 @@ pub(super) enum Does {
     Change,
     /// It hands out packets, or says what was captured.
     Read,
-    /// Something that must never wait for a disk: an end of a capture, a login.
+    /// Something that no disk may stop, and that waits for one a moment at most: an end of a capture, a login.
     Always,
 }
 
@@ -97,11 +100,22 @@ impl Trail {
             400.. => Outcome::Refused,
             _ => Outcome::Done,
         };
-        // What changes something is a line each time.
-        let may_repeat = result != Outcome::Done || self.does != Some(Does::Change);
         let code = answer.extensions().get::<Said>().map(|said| said.0);
-        let entry = Entry { result, status: Some(status.as_u16()), code, may_repeat, ..told.entry.clone() };
+        let room = room(self.does, result);
+        let entry = Entry { result, status: Some(status.as_u16()), code, room, ..told.entry.clone() };
         is_known.then_some(entry)
+    }
+}
+
+/// How many lines what came of a request may have.
+fn room(does: Option<Does>, result: Outcome) -> Room {
+    match (result, does) {
+        (Outcome::Refused | Outcome::Failed, _) => Room::Few,
+        // Each is one more that may have been done.
+        (Outcome::Done | Outcome::Unanswered, Some(Does::Change)) => Room::Each,
+        (Outcome::Done, _) | (Outcome::Unanswered, Some(Does::Always)) => Room::First,
+        // Nothing goes out before its line: nothing did.
+        (Outcome::Unanswered, _) => Room::Few,
     }
 }
 
@@ -179,7 +193,9 @@ impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         let mut told = self.0.told();
         if std::mem::take(&mut told.is_known) {
-            self.0.audit.tell(Entry { result: Outcome::Unanswered, ..told.entry.clone() });
+            let result = Outcome::Unanswered;
+            let room = room(self.0.does, result);
+            self.0.audit.tell(Entry { result, room, ..told.entry.clone() });
         }
     }
 }
@@ -198,9 +214,13 @@ pub(super) async fn watch(State(api): Api, mut request: Request, next: Next) -> 
     let answer = next.run(request).await;
     let Some(entry) = trail.outcome(&answer) else { return answer };
     drop(unanswered);
-    let is_done = entry.result == Outcome::Done;
-    match does {
-        Does::Change | Does::Read if is_done => recorded(audit, entry, does, answer).await,
+    match (entry.result, does) {
+        (Outcome::Done, Does::Change | Does::Read) => recorded(audit, entry, does, answer).await,
+        (Outcome::Done, Does::Always) => {
+            // A disk that works takes milliseconds; the line comes later if this one does not.
+            let _later = audit.record_within(entry, ALWAYS_TIME_MAX).await;
+            answer
+        }
         _ => {
             audit.tell(entry);
             answer

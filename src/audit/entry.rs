@@ -18,6 +18,10 @@ const CHARS_MAX: usize = 256;
 pub(super) const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Lines that carry a signature of the head before them.
 pub(super) const SIGN: &str = "audit.sign";
+/// Lines between two signatures, at most.
+pub(super) const SIGN_LINES: u64 = 256;
+/// Lines that say that the oldest file goes.
+pub(super) const REMOVE: &str = "audit.remove";
 
 /// What became of an action.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -32,6 +36,18 @@ pub enum Outcome {
     Failed,
     /// The one who asked left, or the time for an answer ended: it may have been done.
     Unanswered,
+}
+
+/// How many lines a kind of entry may have within a minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// One each time.
+    #[default]
+    Each,
+    /// One of its own the first time; the same again is counted.
+    First,
+    /// Nothing came of it: as [`Room::First`], and an account has few of them; what is beyond is counted.
+    Few,
 }
 
 /// Something that somebody did. No member has a secret.
@@ -68,9 +84,9 @@ pub struct Entry {
     /// How often it came again in the minute before; the first time had a line of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
-    /// Whether it may be one of many: then the same again within a minute is counted.
+    /// How many lines its kind may have.
     #[serde(skip)]
-    pub may_repeat: bool,
+    pub room: Room,
 }
 
 impl Entry {

@@ -3,15 +3,17 @@
 //! A file is named by the number of its first line, `audit-000000000001.jsonl`, and the newest is the one that grows. Its end is set
 //! aside on the disk before it is written, so that a full disk is met while there is still room for a hundred lines.
 //!
-//! Invariant: what was made durable is never written again; what follows it is cut off and written again whole.
+//! Invariant: what was made durable is never written again; what follows it is cut off and written again whole. Nothing is written into
+//! a file that is not found under its name any more, or that somebody else has cut.
 
 use super::entry::{End, hash};
+use super::noted::{self, Noted};
 use super::verify::{Lines, check};
 use super::{AuditConfig, Break, VerifyError};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "audit-";
@@ -50,6 +52,17 @@ pub(super) struct Left {
     pub torn_bytes: u64,
     /// Where the last file breaks its own chain.
     pub broken: Option<String>,
+    /// Why it is not the log whose last line was noted.
+    pub missing: Option<String>,
+}
+
+/// A file that must go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Going {
+    pub file: String,
+    pub bytes: u64,
+    /// Its last line.
+    pub until: u64,
 }
 
 /// See the module.
@@ -57,6 +70,7 @@ pub(super) struct Files {
     config: AuditConfig,
     /// Held for as long as this process writes here.
     _lock: File,
+    noted: Option<Noted>,
     file: File,
     path: PathBuf,
     /// What of the file is durable.
@@ -123,14 +137,61 @@ impl Files {
         }
         let (path, bytes) = newest.unwrap_or_else(|| (dir.join(name(1)), 0));
         let file = create(&path).map_err(failed("open", &path))?;
-        let files = Self { config, _lock: lock, file, path: path.clone(), bytes, reserved: 0, older };
+        let mut files =
+            Self { config, _lock: lock, noted: None, file, path: path.clone(), bytes, reserved: 0, older };
         files.cut().map_err(failed("write", &path))?;
+        if let Some(path) = files.config.head_file.clone() {
+            left.missing = files.compare(&path, &end).map_err(failed("use", &path))?;
+        }
         Ok((files, end, left))
+    }
+
+    /// Why these are not the files whose last line was noted there, if they are not.
+    fn compare(&mut self, path: &Path, end: &End) -> io::Result<Option<String>> {
+        let (noted, head) = Noted::open(path)?;
+        self.noted = Some(noted);
+        let paths: Vec<_> = self.older.iter().map(|(path, _)| path).chain([&self.path]).cloned().collect();
+        match head {
+            Some(Ok(head)) => noted::lacks(&head, end, &paths),
+            Some(Err(none)) => Ok(Some(none)),
+            None if end.seq > 1 => Ok(Some(format!("no line of it was noted in {}", path.display()))),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes the last line outside of the directory.
+    ///
+    /// # Errors
+    /// When that file cannot be written.
+    pub fn note(&self, end: &End) -> io::Result<()> {
+        self.noted.as_ref().map_or(Ok(()), |noted| noted.note(end))
+    }
+
+    /// Whether the file that grows is still found under its name, and whole: otherwise lines would go where nobody finds them.
+    ///
+    /// # Errors
+    /// What happened to it.
+    pub fn is_there(&self) -> io::Result<()> {
+        let (own, path) = (self.file.metadata()?, self.path.display());
+        let advice = "put it back, or restart trawl, which goes on behind what is there and tells of it";
+        let is_same = |named: &fs::Metadata| (named.dev(), named.ino()) == (own.dev(), own.ino());
+        match fs::metadata(&self.path) {
+            Ok(named) if is_same(&named) && own.len() >= self.bytes => Ok(()),
+            Ok(named) if is_same(&named) => Err(io::Error::other(format!(
+                "{path} has {} bytes, and {} were written: somebody cut it; {advice}",
+                own.len(),
+                self.bytes
+            ))),
+            Ok(_) => Err(io::Error::other(format!(
+                "{path} is another file than the one that was written; {advice}"
+            ))),
+            Err(error) => Err(io::Error::other(format!("{path} is not there any more ({error}); {advice}"))),
+        }
     }
 
     /// Everything behind what is durable goes.
     fn cut(&self) -> io::Result<()> {
-        if self.file.metadata()?.len() != self.bytes {
+        if self.file.metadata()?.len() > self.bytes {
             self.file.set_len(self.bytes)?;
             self.file.sync_all()?;
         }
@@ -142,6 +203,7 @@ impl Files {
     /// # Errors
     /// When they are not durable; then none of them is there.
     pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.is_there()?;
         // What an earlier attempt left: after a sync that failed nobody knows what of it is on the disk.
         self.cut()?;
         let end = self.bytes + lines.len() as u64;
@@ -171,10 +233,15 @@ impl Files {
     /// # Errors
     /// When there can be none; then the last one goes on.
     pub fn next(&mut self, seq: u64) -> io::Result<()> {
+        self.is_there()?;
         let path = self.config.dir.join(name(seq));
         let file = create(&path)?;
-        file.set_len(0)?;
-        File::open(&self.config.dir)?.sync_all()?;
+        let made = file.set_len(0).and_then(|()| File::open(&self.config.dir)?.sync_all());
+        if let Err(error) = made {
+            // An empty file among others would look like one that somebody emptied.
+            let _stays_for_the_next_try = fs::remove_file(&path);
+            return Err(error);
+        }
         // What was set aside behind the old one's end.
         let _kept_otherwise = self.file.set_len(self.bytes);
         self.older.push((std::mem::replace(&mut self.path, path), self.bytes));
@@ -182,19 +249,33 @@ impl Files {
         Ok(())
     }
 
-    /// Removes the oldest file, if all of them are too large with another full one. Its name and size.
+    /// The oldest files, as far as all of them are too large with another full one.
+    pub fn going(&self) -> Vec<Going> {
+        let mut older: u64 = self.older.iter().map(|(_, bytes)| bytes).sum();
+        let mut going = Vec::new();
+        for (n, (path, bytes)) in self.older.iter().enumerate() {
+            if older + self.config.file_bytes <= self.config.bytes_max {
+                break;
+            }
+            older -= bytes;
+            let next = self.older.get(n + 1).map_or(&self.path, |(path, _)| path);
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let until = first_of(next).unwrap_or(1).saturating_sub(1);
+            going.push(Going { file, bytes: *bytes, until });
+        }
+        going
+    }
+
+    /// Removes the oldest file. Its name.
     ///
     /// # Errors
-    /// When it cannot be removed.
-    pub fn remove_oldest(&mut self) -> io::Result<Option<(String, u64)>> {
-        let older: u64 = self.older.iter().map(|(_, bytes)| bytes).sum();
-        if self.older.is_empty() || older + self.config.file_bytes <= self.config.bytes_max {
-            return Ok(None);
+    /// When it cannot be removed; it stays the oldest.
+    pub fn remove_oldest(&mut self) -> io::Result<Option<PathBuf>> {
+        let Some((path, _)) = self.older.first() else { return Ok(None) };
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(Some(self.older.remove(0).0)),
         }
-        let (path, bytes) = self.older.remove(0);
-        fs::remove_file(&path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Some((name, bytes)))
     }
 
     /// Takes another file in the place of the one that grows, whose turn it is again with the answer.

@@ -16,13 +16,14 @@
 
 mod entry;
 mod files;
+mod noted;
 mod repeats;
 mod verify;
 mod writer;
 
-pub use entry::{Entry, Outcome};
+pub use entry::{Entry, Outcome, Room};
 pub use files::AuditError;
-pub use verify::{Break, Checked, Head, VerifyError, check_files, files_of};
+pub use verify::{Break, Checked, Head, VerifyError, check_files, check_some, files_of};
 pub use writer::{Audit, AuditCounts, Unrecorded};
 
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ pub struct AuditConfig {
     pub file_bytes: u64,
     /// Whether what somebody asks for is refused while its line cannot be written.
     pub required: bool,
+    /// A file elsewhere that keeps the last line's number and hash: a log that was cut or removed while no process ran shows by it.
+    pub head_file: Option<PathBuf>,
 }
 
 #[cfg(test)]

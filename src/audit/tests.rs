@@ -25,7 +25,13 @@ impl Place {
     }
 
     fn config(&self) -> AuditConfig {
-        AuditConfig { dir: self.log(), bytes_max: 1 << 20, file_bytes: 64 << 10, required: true }
+        AuditConfig {
+            dir: self.log(),
+            bytes_max: 1 << 20,
+            file_bytes: 64 << 10,
+            required: true,
+            head_file: None,
+        }
     }
 
     fn start(&self) -> Audit {
@@ -304,4 +310,151 @@ fn no_text_of_strangers_forges_a_line_or_moves_a_cursor_and_none_is_without_boun
     assert_eq!(first["account"], hostile, "the value is as it was");
     assert!(lines[2].contains("left_out_bytes"), "{}", lines[2]);
     place.check().unwrap();
+}
+
+/// A log of several files, of which the oldest have gone.
+fn rotated(place: &Place) -> Vec<PathBuf> {
+    let config = AuditConfig { bytes_max: 32 << 10, file_bytes: 8 << 10, ..place.config() };
+    let audit = Audit::start(config, "cap1".to_owned(), Some(Arc::clone(&place.key))).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    (0..200).for_each(|n| runtime.block_on(audit.record(entry(n))).unwrap());
+    audit.end(Entry::new("process.end"));
+    files_of(&place.log()).unwrap()
+}
+
+#[test]
+fn what_was_removed_at_the_beginning_is_found_by_names_and_by_the_lines_that_tell_of_it() {
+    let place = Place::new();
+    let lines = written(&place);
+    let path = place.only();
+    place.write(&lines[3..]);
+    assert_eq!(place.broken_at(&[]), 1, "the file's name is of another line");
+    let renamed = place.log().join(files::name(4));
+    fs::rename(&path, &renamed).unwrap();
+    assert_eq!(place.broken_at(&[]), 1, "no line tells that a file went");
+    let checked = check_some(std::slice::from_ref(&renamed), &[], &[]).unwrap();
+    assert_eq!(checked.first, 4, "as a file of a log whose others are elsewhere");
+    let head = |seq: usize| Head { seq: seq as u64, hash: entry::hash(lines[seq - 1].as_bytes()) };
+    place.check_with(&[], &[head(3)]).unwrap();
+    let before = place.check_with(&[], &[head(2)]);
+    assert!(matches!(before, Err(VerifyError::Before { first: 4, .. })), "{before:?}");
+    let other = Head { hash: "0".repeat(64), ..head(3) };
+    assert!(matches!(place.check_with(&[], &[other]), Err(VerifyError::Break(_))));
+    // Emptied, with a file behind it.
+    fs::write(&path, "").unwrap();
+    assert!(matches!(place.check_with(&[], &[head(3)]), Err(VerifyError::Break(_))));
+    let none = check_files(std::slice::from_ref(&path), &[], &[]).unwrap_err().to_string();
+    assert!(none.contains(path.to_str().unwrap()), "{none}");
+}
+
+#[test]
+fn one_file_more_than_the_log_says_that_it_removed_is_missed() {
+    let place = Place::new();
+    let files = rotated(&place);
+    let checked = place.check().unwrap();
+    assert!(checked.first > 1 && files.len() >= 3, "{checked:?} {files:?}");
+    fs::remove_file(&files[0]).unwrap();
+    match place.check() {
+        Err(VerifyError::Break(broken)) => {
+            assert!(broken.path == files[1] && broken.what.contains("audit.remove"), "{broken}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn more_lines_without_a_signature_than_a_host_leaves_are_somebody_elses() {
+    let place = Place::new();
+    let audit = place.start();
+    (0..3000).for_each(|n| audit.tell(entry(n)));
+    audit.end(Entry::new("process.end"));
+    let files = files_of(&place.log()).unwrap();
+    let lines: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let lines: Vec<_> = lines.split_inclusive('\n').collect();
+    let signed: Vec<_> = (0..lines.len()).filter(|n| lines[*n].contains("\"audit.sign\"")).collect();
+    assert!(signed.windows(2).all(|two| two[1] - two[0] <= 257) && signed[0] <= 256, "{signed:?}");
+    // Behind the first signature somebody goes on without the key.
+    let at = signed[0];
+    let forge = |count: usize| {
+        let hash = entry::hash(lines[at].as_bytes());
+        let mut end = entry::End { seq: at as u64 + 2, prev: hash };
+        let mut forged = lines[..=at].concat();
+        for n in 0..count {
+            let (line, next) = end.next("cap1", "2026-11-27T21:00:00.000000Z", &entry(n)).unwrap();
+            forged += std::str::from_utf8(&line).unwrap();
+            end = next;
+        }
+        files[1..].iter().for_each(|path| drop(fs::remove_file(path)));
+        fs::write(&files[0], forged).unwrap();
+    };
+    forge(5000);
+    let tail = place.check();
+    assert!(matches!(tail, Err(VerifyError::Tail { .. })), "{tail:?}");
+    place.check_with(&[], &[]).unwrap();
+    forge(200);
+    place.check().unwrap();
+}
+
+#[test]
+fn a_log_that_was_cut_or_removed_between_two_processes_is_told_of_by_the_next_one() {
+    let place = Place::new();
+    let config = || AuditConfig { head_file: Some(place.dir.path().join("jobs.audit")), ..place.config() };
+    let run = || {
+        let audit = Audit::start(config(), "cap1".to_owned(), None).unwrap();
+        audit.tell(entry(1));
+        audit.end(Entry::new("process.end"));
+        place.lines()
+    };
+    run();
+    let lines = run();
+    assert!(!lines.concat().contains("audit.recover"), "nothing happened");
+    place.write(&lines[..3]);
+    let after = run();
+    assert!(
+        after[3].contains("audit.recover") && after[3].contains("line 4 was written before"),
+        "{}",
+        after[3]
+    );
+    // All of it, and another one in its place that is longer.
+    let other = Place::new();
+    let audit = other.start();
+    (0..20).for_each(|n| audit.tell(entry(n)));
+    audit.end(Entry::new("process.end"));
+    place.write(&other.lines());
+    assert!(run().concat().contains("the log is another one"));
+    fs::remove_dir_all(place.log()).unwrap();
+    let after = run();
+    assert!(after[0].contains("audit.recover") && after[0].contains("\"seq\":1,"), "{}", after[0]);
+    fs::remove_file(place.dir.path().join("jobs.audit")).unwrap();
+    assert!(run().concat().contains("no line of it was noted"));
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_exchanged_or_cut_is_not_written_and_the_log_says_so_without_a_line_to_write() {
+    let place = Place::new();
+    let audit = place.start();
+    audit.record(entry(1)).await.unwrap();
+    let (path, aside) = (place.only(), place.dir.path().join("aside"));
+    let whole = fs::read(&path).unwrap();
+    let fails = async |words: &str| {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !audit.failing().is_some_and(|why| why.contains(words)) {
+            assert!(std::time::Instant::now() < until, "{words}: {:?}", audit.failing());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert!(audit.refuses() && audit.record(entry(2)).await.is_err(), "{words}");
+    };
+    fs::rename(&path, &aside).unwrap();
+    fails("is not there any more").await;
+    fs::write(&path, &whole).unwrap();
+    fails("is another file").await;
+    fs::rename(&aside, &path).unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while audit.refuses() {
+        assert!(std::time::Instant::now() < until, "{:?}", audit.failing());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    fs::write(&path, "").unwrap();
+    fails("somebody cut it").await;
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0, "it is not filled up");
 }

@@ -1,12 +1,13 @@
 //! The check of a log: each line's number and hash, and the signatures. Owns what is wrong and in which line; not who is told.
 //!
 //! A line that was changed shows in the line behind it, whose hash of it is another one. Which of the two was changed, the line behind
-//! both tells. Who writes the whole chain again from some line on has right hashes, and no signature of the host's key. What was
-//! cut off at the end shows if its signature or its head is known from elsewhere (`Head`).
+//! both tells. Who writes the whole chain again from some line on has right hashes, and no signature of the host's key: behind the last
+//! one are no more lines than a host leaves unsigned. What was cut off at the end shows if its head is known from elsewhere (`Head`),
+//! and what was removed at the beginning by the files' names and by the line that tells of each file that went.
 //!
 //! Invariant: nothing in a file is trusted, and its lines cost bounded memory; the first break is told, and nothing behind it counts.
 
-use super::entry::{LINE_BYTES_MAX, NO_HASH, Read, SIGN, hash, message, signature};
+use super::entry::{LINE_BYTES_MAX, NO_HASH, REMOVE, Read, SIGN, SIGN_LINES, hash, message, signature};
 use super::files;
 use crate::deliver::PublicKey;
 use std::collections::VecDeque;
@@ -15,6 +16,9 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+/// Behind the last signature, at most: those between two of them, and as many that a power cut took the signature of.
+const UNSIGNED_MAX: u64 = 2 * SIGN_LINES;
 
 /// A line and its hash, as somebody noted them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +82,8 @@ pub enum VerifyError {
     #[error(transparent)]
     Break(#[from] Break),
     /// There is nothing to check.
-    #[error("there is no line in {}", .0.display())]
-    Empty(PathBuf),
+    #[error("there is no line of an audit log in {0}")]
+    Empty(String),
     /// A head that was noted is not in it.
     #[error("line {} is not in these files, which end with line {last}: lines were cut off at the end, or a file is missing", .head.seq)]
     Missing {
@@ -87,6 +91,25 @@ pub enum VerifyError {
         head: Head,
         /// The last line that is there.
         last: u64,
+    },
+    /// A head that was noted is older than all of it.
+    #[error("line {} is not in these files, which begin with line {first}: older files were removed or not given", .head.seq)]
+    Before {
+        /// As it was noted.
+        head: Head,
+        /// The first line that is there.
+        first: u64,
+    },
+    /// More than a host leaves unsigned.
+    #[error(
+        "lines {from} to {to} have no signature by this key, and a host that has it signs each {SIGN_LINES} lines: somebody else \
+         wrote them, or the host has this key no more"
+    )]
+    Tail {
+        /// The first of them.
+        from: u64,
+        /// The last.
+        to: u64,
     },
     /// Nothing vouches for it.
     #[error("no line is signed by this key: somebody who can write the files can have written all of it")]
@@ -206,29 +229,95 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, VerifyError> {
     Ok(files::list(path).map_err(failed)?.into_iter().map(|(path, _)| path).collect())
 }
 
-/// Checks files of one log, in whatever order they are given. `keys`: one of them must have signed each signature that there is, and
-/// there must be one. `heads`: lines that must be in it.
+/// Checks all files of one log, in whatever order they are given: without its first line it must have the one that says that the file
+/// before it went. `keys`: one of them must have signed each signature that there is, and there must be one. `heads`: lines that must
+/// be in it.
 ///
 /// # Errors
 /// The first line that is not as it was written, or what is missing.
 pub fn check_files(paths: &[PathBuf], keys: &[PublicKey], heads: &[Head]) -> Result<Checked, VerifyError> {
-    let mut sorted = Vec::new();
+    let chain = check_given(paths, keys, heads)?;
+    let first = chain.checked.first;
+    let is_noted = heads.iter().any(|head| head.seq + 1 == first);
+    if first > 1 && !chain.is_removal_told && !is_noted {
+        let what = format!(
+            "is the first one here, and no line says that the file with the lines before {first} went (audit.remove): somebody removed them"
+        );
+        return Err(chain.start.broken(what).into());
+    }
+    Ok(chain.checked)
+}
+
+/// As [`check_files`], and older files may be elsewhere.
+///
+/// # Errors
+/// As [`check_files`].
+pub fn check_some(paths: &[PathBuf], keys: &[PublicKey], heads: &[Head]) -> Result<Checked, VerifyError> {
+    check_given(paths, keys, heads).map(|chain| chain.checked)
+}
+
+fn check_given(paths: &[PathBuf], keys: &[PublicKey], heads: &[Head]) -> Result<Chain, VerifyError> {
+    let (mut sorted, mut empty) = (Vec::new(), Vec::new());
     for path in paths {
         let one = [path.clone()];
-        // An empty file is where a process died when it had made it.
-        if let Some(line) = Lines::of(&one).next_line()? {
-            sorted.push((line.read()?.seq, path.clone()));
+        match Lines::of(&one).next_line()? {
+            Some(line) => {
+                let seq = line.read()?.seq;
+                if let Some(first) = files::first_of(path).filter(|first| *first != seq) {
+                    let what = format!(
+                        "has the number {seq}, and its file is named by line {first}: its beginning was removed, or it was renamed"
+                    );
+                    return Err(line.broken(what).into());
+                }
+                sorted.push((seq, path.clone()));
+            }
+            None => empty.push(path.clone()),
         }
     }
     sorted.sort();
     let sorted: Vec<_> = sorted.into_iter().map(|(_, path)| path).collect();
-    let checked = check(&mut Lines::of(&sorted), keys, heads)?;
-    let checked = checked.ok_or_else(|| VerifyError::Empty(paths.first().cloned().unwrap_or_default()))?;
-    match heads.iter().find(|head| head.seq > checked.head.seq) {
-        Some(head) => Err(VerifyError::Missing { head: head.clone(), last: checked.head.seq }),
-        None if !keys.is_empty() && checked.signed.is_none() => Err(VerifyError::Unsigned),
-        None => Ok(checked),
+    let chain = check(&mut Lines::of(&sorted), keys, heads)?;
+    let shown = || paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    let chain = chain.ok_or_else(|| VerifyError::Empty(shown()))?;
+    let Checked { first, head: Head { seq: last, .. }, signed, .. } = chain.checked;
+    for path in empty {
+        // Where a process died when it had made it, behind the last line. Another one had lines.
+        if files::first_of(&path).is_some_and(|first| first <= last) {
+            return Err(Break { path, line: 1, what: "is not there: the file was emptied".to_owned() }.into());
+        }
     }
+    for head in heads {
+        if head.seq > last {
+            return Err(VerifyError::Missing { head: head.clone(), last });
+        }
+        if head.seq + 1 < first {
+            return Err(VerifyError::Before { head: head.clone(), first });
+        }
+        if head.seq + 1 == first && head.hash != chain.prev {
+            let what = format!(
+                "has another hash of the line before it than the head that was noted: {}",
+                chain.prev
+            );
+            return Err(chain.start.broken(what).into());
+        }
+    }
+    match signed {
+        None if !keys.is_empty() => Err(VerifyError::Unsigned),
+        Some((until, _)) if last - until > UNSIGNED_MAX => {
+            Err(VerifyError::Tail { from: until + 2, to: last })
+        }
+        _ => Ok(chain),
+    }
+}
+
+/// Lines that follow each other.
+pub(super) struct Chain {
+    checked: Checked,
+    /// The first of them, and its hash of the line before.
+    start: Line,
+    prev: String,
+    /// Whether one of them says that the file right before them went.
+    is_removal_told: bool,
 }
 
 /// Checks lines that follow each other; none if there is no line.
@@ -236,14 +325,16 @@ pub(super) fn check(
     lines: &mut Lines<'_>,
     keys: &[PublicKey],
     heads: &[Head],
-) -> Result<Option<Checked>, VerifyError> {
-    let mut checked: Option<Checked> = None;
+) -> Result<Option<Chain>, VerifyError> {
+    let mut chain: Option<Chain> = None;
     let mut before: Option<Line> = None;
     while let Some(line) = lines.next_line()? {
         let read = line.read()?;
         let own = hash(&line.bytes);
-        match (&checked, &before) {
-            (Some(checked), Some(before)) => follows(&line, &read, &own, (before, checked), lines)?,
+        match (&chain, &before) {
+            (Some(Chain { checked, .. }), Some(before)) => {
+                follows(&line, &read, &own, (before, checked), lines)?
+            }
             _ if read.seq == 1 && read.prev != NO_HASH => {
                 return Err(line.broken("is the first of all, and names a line before it").into());
             }
@@ -255,19 +346,32 @@ pub(super) fn check(
             let what = format!("has another hash than the head that was noted: {own}");
             return Err(line.broken(what).into());
         }
-        let signed = signed(&line, &read, keys)?;
-        let (first, so_far) = checked.map_or((read.seq, None), |checked| (checked.first, checked.signed));
-        let count = so_far.map_or(0, |(_, count)| count) + 1;
-        checked = Some(Checked {
+        let is_signed = signed(&line, &read, keys)?;
+        let chain = chain.get_or_insert_with(|| Chain::begin(&line, &read));
+        chain.is_removal_told |= read.action == REMOVE
+            && read.about.as_ref().and_then(|about| about.get("until")?.as_u64())
+                == Some(chain.checked.first - 1);
+        let count = chain.checked.signed.map_or(0, |(_, count)| count) + 1;
+        chain.checked = Checked {
             host: read.host,
-            first,
+            first: chain.checked.first,
             head: Head { seq: read.seq, hash: own },
-            signed: if signed { Some((read.seq - 1, count)) } else { so_far },
+            signed: if is_signed { Some((read.seq - 1, count)) } else { chain.checked.signed },
             last_action: read.action,
-        });
+        };
         before = Some(line);
     }
-    Ok(checked)
+    Ok(chain)
+}
+
+impl Chain {
+    /// With nothing of its first line but its number.
+    fn begin(line: &Line, read: &Read) -> Self {
+        let head = Head { seq: read.seq, hash: String::new() };
+        let (host, last_action) = (String::new(), String::new());
+        let checked = Checked { host, first: read.seq, head, signed: None, last_action };
+        Self { checked, start: line.clone(), prev: read.prev.clone(), is_removal_told: false }
+    }
 }
 
 /// Holds a line against the one before it.

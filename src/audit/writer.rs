@@ -6,8 +6,8 @@
 //! Invariant: who asked for a line to be durable hears `Ok` only once it is; telling never waits.
 
 use super::AuditConfig;
-use super::entry::{End, Entry};
-use super::files::{AuditError, Files, Left};
+use super::entry::{End, Entry, REMOVE, SIGN_LINES};
+use super::files::{AuditError, Files, Going, Left};
 use super::repeats::Repeats;
 use crate::deliver::SigningKey;
 use jiff::Timestamp;
@@ -29,9 +29,7 @@ const BATCH_MAX: usize = 1024;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long somebody waits for his line. A disk takes milliseconds.
 const RECORD_TIME_MAX: Duration = Duration::from_secs(10);
-/// Lines between two signatures, at most.
-const SIGN_LINES: u64 = 256;
-/// Time between two, if there are lines.
+/// Time between two signatures, if there are lines.
 const SIGN_PAUSE: Duration = Duration::from_secs(600);
 /// How long the end waits for the last lines.
 const END_TIME_MAX: Duration = Duration::from_secs(5);
@@ -122,16 +120,24 @@ impl Audit {
     /// # Errors
     /// When it is not; it may become so later.
     pub async fn record(&self, entry: Entry) -> Result<(), Unrecorded> {
+        self.record_within(entry, RECORD_TIME_MAX).await
+    }
+
+    /// As [`Audit::record`], and waits no longer than this.
+    ///
+    /// # Errors
+    /// As [`Audit::record`].
+    pub async fn record_within(&self, entry: Entry, time_max: Duration) -> Result<(), Unrecorded> {
         let (waiter, recorded) = oneshot::channel();
         if self.queue.try_send(Message::Entry(Box::new(entry), Some(waiter))).is_err() {
             self.shared.lost.fetch_add(1, Relaxed);
             return Err(Unrecorded("its disk does not keep up, or its thread is gone".to_owned()));
         }
-        match tokio::time::timeout(RECORD_TIME_MAX, recorded).await {
+        match tokio::time::timeout(time_max, recorded).await {
             Ok(Ok(recorded)) => recorded,
             Ok(Err(_)) => Err(Unrecorded("its thread is gone".to_owned())),
             Err(_) => {
-                let seconds = RECORD_TIME_MAX.as_secs();
+                let seconds = time_max.as_secs();
                 Err(Unrecorded(format!("its disk gave no answer in {seconds} s")))
             }
         }
@@ -200,11 +206,20 @@ struct Writer {
     /// Lines behind the last signature, and when that was.
     unsigned: u64,
     signed: Instant,
+    /// The next write ends with a signature: what a dead process left has none, and the end has one.
+    is_to_be_signed: bool,
+    /// The oldest files, so many, of which a line tells that they go.
+    going: usize,
+    /// It was told that a file does not go, or that a head is not noted.
+    is_told: [bool; 2],
 }
 
 impl Writer {
     fn new(files: Files, end: End, host: String, key: Option<Arc<SigningKey>>, shared: Arc<Shared>) -> Self {
         Self {
+            is_to_be_signed: end.seq > 1,
+            going: 0,
+            is_told: [false; 2],
             files,
             end,
             host,
@@ -225,8 +240,12 @@ impl Writer {
         if let Some(broken) = &left.broken {
             tracing::error!(%broken, "the audit log is not as it was written; it goes on behind its last line");
         }
-        if left.torn_bytes > 0 || left.broken.is_some() {
-            let about = json!({"cut_off_bytes": left.torn_bytes, "broken": left.broken});
+        if let Some(missing) = &left.missing {
+            tracing::error!(%missing, "the audit log is not the one that the last process wrote; it goes on behind what is there");
+        }
+        if left.torn_bytes > 0 || left.broken.is_some() || left.missing.is_some() {
+            let about =
+                json!({"cut_off_bytes": left.torn_bytes, "broken": left.broken, "missing": left.missing});
             self.push(Entry::new("audit.recover").with(about));
         }
     }
@@ -266,6 +285,14 @@ impl Writer {
     }
 
     fn take(&mut self, entry: Entry, waiter: Option<Waiter>) {
+        if self.pending.len() >= PENDING_MAX {
+            // Not remembered either: who does the same again gets a line once there is room.
+            self.shared.lost.fetch_add(1, Relaxed);
+            if let Some(waiter) = waiter {
+                let _gone = waiter.send(Err(Unrecorded("too many lines wait for its disk".to_owned())));
+            }
+            return;
+        }
         if self.repeats.is_line(&entry, Instant::now()) {
             self.push(entry);
         }
@@ -278,7 +305,7 @@ impl Writer {
             self.push(again);
         }
         self.push(entry);
-        self.unsigned = SIGN_LINES;
+        self.is_to_be_signed = true;
     }
 
     fn push(&mut self, entry: Entry) {
@@ -297,9 +324,12 @@ impl Writer {
             return;
         }
         self.tell_of_lost();
-        let is_time = self.unsigned >= SIGN_LINES || self.signed.elapsed() >= SIGN_PAUSE;
+        let is_time =
+            self.is_to_be_signed || self.unsigned >= SIGN_LINES || self.signed.elapsed() >= SIGN_PAUSE;
         let is_due = self.key.is_some() && is_time && (self.unsigned > 0 || !self.pending.is_empty());
         if self.pending.is_empty() && !is_due {
+            let is_there = self.files.is_there();
+            self.set_failing(is_there.err().map(|error| error.to_string()));
             self.answer();
             return;
         }
@@ -328,12 +358,19 @@ impl Writer {
             *end = next;
             Ok(())
         };
-        for Pending { entry, at } in &self.pending {
-            add(&mut end, at, entry)?;
-        }
-        if let Some(key) = self.key.as_ref().filter(|_| is_due) {
-            let entry = end.signed(&self.host, |text| key.sign(text));
-            add(&mut end, &format!("{:.6}", Timestamp::now()), &entry)?;
+        let (mut unsigned, last) = (self.unsigned, self.pending.len());
+        for n in 0..=last {
+            if let Some(Pending { entry, at }) = self.pending.get(n) {
+                add(&mut end, at, entry)?;
+                unsigned += 1;
+            }
+            // Also within a large write: a forged tail is never longer than what a host leaves unsigned.
+            let is_time = unsigned >= SIGN_LINES || n == last && is_due && unsigned > 0;
+            if let Some(key) = self.key.as_ref().filter(|_| is_time) {
+                let entry = end.signed(&self.host, |text| key.sign(text));
+                add(&mut end, &format!("{:.6}", Timestamp::now()), &entry)?;
+                unsigned = 0;
+            }
         }
         // A disk that has no room for another file may have some in this one.
         if self.files.is_full(bytes.len())
@@ -345,21 +382,49 @@ impl Writer {
         let lines = end.seq - self.end.seq;
         self.shared.lines.fetch_add(lines, Relaxed);
         self.shared.bytes.store(self.files.total_bytes(), Relaxed);
-        self.unsigned = if is_due { 0 } else { self.unsigned + lines };
-        if is_due {
+        if self.key.is_some() && unsigned < self.unsigned + lines {
             self.signed = Instant::now();
         }
+        self.unsigned = unsigned;
+        self.is_to_be_signed &= !is_due;
         self.end = end;
         self.pending.clear();
+        let noted = self.files.note(&self.end);
+        self.tell_once(1, noted, "the audit log's last line cannot be noted beside the job store");
         self.remove_old();
         Ok(())
     }
 
-    /// Removes the oldest files if there are too many. Lines tell of it, as the next ones.
+    /// Removes the oldest files if there are too many, each once its line is durable.
     fn remove_old(&mut self) {
-        while let Ok(Some((file, bytes))) = self.files.remove_oldest() {
-            tracing::info!(%file, "the oldest file of the audit log is removed: audit.bytes_max");
-            self.push(Entry::new("audit.remove").with(json!({"file": file, "bytes": bytes})));
+        while self.going > 0 {
+            let removed = self.files.remove_oldest();
+            let file = removed.as_ref().ok().cloned().flatten();
+            self.tell_once(
+                0,
+                removed,
+                "the oldest file of the audit log does not go: audit.bytes_max does not hold",
+            );
+            let Some(file) = file else { break };
+            tracing::info!(file = %file.display(), "the oldest file of the audit log is removed: audit.bytes_max");
+            self.going -= 1;
+        }
+        let going = self.files.going();
+        for Going { file, bytes, until } in going.iter().skip(self.going) {
+            self.push(Entry::new(REMOVE).with(json!({"file": file, "bytes": bytes, "until": until})));
+        }
+        self.going = going.len();
+        self.shared.bytes.store(self.files.total_bytes(), Relaxed);
+    }
+
+    /// Says the first time that something fails, until it goes well.
+    fn tell_once<T>(&mut self, what: usize, result: io::Result<T>, words: &str) {
+        match result {
+            Ok(_) => self.is_told[what] = false,
+            Err(error) if !std::mem::replace(&mut self.is_told[what], true) => {
+                tracing::error!(%error, "{words}")
+            }
+            Err(_) => {}
         }
     }
 
@@ -392,8 +457,13 @@ mod tests {
     use std::path::Path;
 
     fn writer(dir: &Path) -> Writer {
-        let config =
-            AuditConfig { dir: dir.join("audit"), bytes_max: 2 << 20, file_bytes: 1 << 20, required: true };
+        let config = AuditConfig {
+            dir: dir.join("audit"),
+            bytes_max: 2 << 20,
+            file_bytes: 1 << 20,
+            required: true,
+            head_file: None,
+        };
         let (files, end, _) = Files::open(config).unwrap();
         Writer::new(files, end, "cap1".to_owned(), None, Arc::default())
     }
@@ -471,5 +541,60 @@ mod tests {
         writer.take(Entry::new("capture.stop"), None);
         writer.flush(false);
         assert_eq!(checked(dir.path()).head.seq, 2);
+    }
+
+    #[test]
+    fn who_finds_no_room_hears_so_also_in_the_write_in_which_the_disk_recovers_and_may_ask_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let right = writer.files.exchange(refusing(dir.path()));
+        (0..PENDING_MAX).for_each(|_| writer.take(Entry::new("capture.stop"), None));
+        writer.flush(false);
+        writer.files.exchange(right);
+        writer.tried = None;
+        let read = || Entry { room: crate::audit::Room::First, ..Entry::new("object.read") };
+        let (waiter, mut recorded) = oneshot::channel();
+        writer.take(read(), Some(waiter));
+        writer.flush(false);
+        assert!(recorded.try_recv().unwrap().is_err() && writer.shared.failing().is_none());
+        let (waiter, mut recorded) = oneshot::channel();
+        writer.take(read(), Some(waiter));
+        writer.flush(false);
+        assert_eq!(recorded.try_recv().unwrap(), Ok(()));
+        let path = dir.path().join("audit").join("audit-000000000001.jsonl");
+        assert!(std::fs::read_to_string(path).unwrap().contains("object.read"), "it has a line of its own");
+    }
+
+    #[test]
+    fn a_file_that_goes_has_its_line_first_and_one_that_does_not_go_stays_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = AuditConfig {
+            dir: dir.path().join("audit"),
+            bytes_max: 4 << 10,
+            file_bytes: 2 << 10,
+            required: true,
+            head_file: None,
+        };
+        let (files, end, _) = Files::open(config).unwrap();
+        let mut writer = Writer::new(files, end, "cap1".to_owned(), None, Arc::default());
+        let first = dir.path().join("audit").join("audit-000000000001.jsonl");
+        while writer.going == 0 {
+            writer.take(Entry::new("capture.create"), None);
+            writer.flush(false);
+        }
+        assert!(first.exists(), "its line is not durable");
+        // A directory in its place is no file that can be removed.
+        let aside = dir.path().join("aside");
+        std::fs::rename(&first, &aside).unwrap();
+        std::fs::create_dir(&first).unwrap();
+        let bytes = writer.files.total_bytes();
+        writer.flush(false);
+        assert!(writer.going == 1 && writer.files.total_bytes() >= bytes, "it is tried again");
+        std::fs::remove_dir(&first).unwrap();
+        std::fs::rename(&aside, &first).unwrap();
+        writer.take(Entry::new("capture.create"), None);
+        writer.flush(false);
+        assert!(!first.exists() && writer.going == 0);
+        assert!(checked(dir.path()).first > 1);
     }
 }

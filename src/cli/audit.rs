@@ -4,7 +4,7 @@
 
 use super::Outcome;
 use super::args::AuditVerifyArgs;
-use crate::audit::{Checked, check_files, files_of};
+use crate::audit::{Checked, VerifyError, check_files, check_some, files_of};
 use crate::chain::printable;
 use crate::deliver::PublicKey;
 
@@ -14,11 +14,19 @@ use crate::deliver::PublicKey;
 /// The first line that is not as it was written, or what is missing.
 pub fn verify(args: &AuditVerifyArgs) -> anyhow::Result<Outcome> {
     let keys = args.public_key.iter().map(|path| PublicKey::load(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut files = Vec::new();
+    let (mut files, mut is_whole) = (Vec::new(), false);
     for path in &args.files {
-        files.extend(files_of(path)?);
+        let found = files_of(path)?;
+        // A directory has all that is left of the log; single files may be some of it.
+        is_whole |= found.as_slice() != std::slice::from_ref(path);
+        files.extend(found);
     }
-    let checked = check_files(&files, &keys, &args.expect)?;
+    if files.is_empty() {
+        let shown: Vec<_> = args.files.iter().map(|path| path.display().to_string()).collect();
+        return Err(VerifyError::Empty(shown.join(", ")).into());
+    }
+    let check = if is_whole { check_files } else { check_some };
+    let checked = check(&files, &keys, &args.expect)?;
     Ok(Outcome::said(words(&checked, !keys.is_empty())))
 }
 

@@ -190,6 +190,15 @@ impl fmt::Debug for Client {
     }
 }
 
+/// A manifest as the server has it.
+#[derive(Debug, Deserialize)]
+pub struct SignedManifest {
+    /// What is signed.
+    pub text: String,
+    /// In Base64; none if the host has no key.
+    pub signature: Option<String>,
+}
+
 impl Client {
     /// A client of the server and account that `args` name, with a secret from a file or from `variable`
     /// (the environment, injected for tests).
@@ -275,6 +284,15 @@ impl Client {
     pub async fn progress(&self, id: &str) -> Result<Progress, Error> {
         let id = segment("ID", id, ID_ADVICE)?;
         self.ask(self.request(Method::GET, &format!("/{id}/progress"))).await
+    }
+
+    /// A capture's manifest to the byte, and its signature.
+    ///
+    /// # Errors
+    /// See [`Client::create`].
+    pub async fn manifest(&self, id: &str) -> Result<SignedManifest, Error> {
+        let id = segment("ID", id, ID_ADVICE)?;
+        self.ask(self.request(Method::GET, &format!("/{id}/manifest"))).await
     }
 
     /// Asks for the end of a capture.

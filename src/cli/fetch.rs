@@ -8,17 +8,20 @@
 //! with an error.
 
 use super::args::{DownloadArgs, FetchArgs, StoreArgs, WriteArgs};
-use super::client::Client;
+use super::client::{Client, SignedManifest};
 use super::{Error, Outcome, download, merge, naming, out, signals, stores};
 use crate::chain::printable;
 use crate::deliver::{
     Bucket, Finding, Manifest, PublicKey, VerifyError, manifest_name, manifests, read_manifest,
+    signature_name,
 };
 use crate::host::on_this_thread;
 use crate::job::{CaptureId, ObjectInfo, PartId};
 use crate::limits::ZSTD_LEVEL_DEFAULT;
 use crate::merge::{MergeInput, MergeOptions, Merged, is_standard_output, merge_inputs};
 use crate::pcap::ObjectFormat;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -59,6 +62,15 @@ pub enum FetchError {
         /// As asked for.
         wanted: String,
     },
+    /// The server has it in one form.
+    #[error(
+        "capture {0} is a simple one, whose file comes as its host wrote it: plain pcap; fetch it so, and `trawl merge` writes other \
+         formats of it"
+    )]
+    Plain(String),
+    /// Nothing was captured.
+    #[error("the manifest of capture {0} names no file: there is nothing to fetch")]
+    Nothing(String),
     /// A bug: the merge left something out and said nothing.
     #[error("only {checked} of {all} objects were read to their end; nothing is kept")]
     Unread {
@@ -99,9 +111,20 @@ pub async fn run(
         return Err(FetchError::NotEnded { id: args.id, status: printable(&status).into_owned() }.into());
     }
     let Some(uri) = text("destination_conf") else {
-        let progress = client.progress(&args.id).await?;
+        if !format.is_plain() {
+            return Err(FetchError::Plain(args.id).into());
+        }
+        let expected = match &key {
+            Some(key) => {
+                let signed = client.manifest(&args.id).await?;
+                let object = vouched(&signed, (&args.id, account), key)?;
+                out::note("trawl: the manifest's signature is right; the file is held against it");
+                Some(object)
+            }
+            None => client.progress(&args.id).await?.objects.into_iter().next(),
+        };
         let download = DownloadArgs { id: args.id, output: Some(output), force: args.force };
-        return download::run(client, &download, progress.objects.first(), json).await;
+        return download::run(client, &download, expected.as_ref(), json).await;
     };
     let id = CaptureId::parse(&args.id).ok_or_else(|| FetchError::Id(args.id.clone()))?;
     let wanted =
@@ -156,14 +179,43 @@ fn manifest(bucket: &Bucket<'_>, name: &str, wanted: &Wanted) -> Result<Manifest
     if let Some(finding) = finding {
         return Err(FetchError::Signature(finding).into());
     }
+    Ok(of_account(manifest, wanted.account.as_deref())?)
+}
+
+fn of_account(manifest: Manifest, wanted: Option<&str>) -> Result<Manifest, FetchError> {
     let found = manifest.account.as_ref().map(|account| account.0.clone());
-    match (&wanted.account, found) {
-        (Some(wanted), Some(found)) if *wanted != found => {
+    match (wanted, found) {
+        (Some(wanted), Some(found)) if wanted != found => {
             let (id, found) = (manifest.id, printable(&found).into_owned());
-            Err(FetchError::Account { id, found, wanted: wanted.clone() }.into())
+            Err(FetchError::Account { id, found, wanted: wanted.to_owned() })
         }
         _ => Ok(manifest),
     }
+}
+
+/// The one object of a simple capture, if the key vouches for the manifest that the server gave.
+fn vouched(
+    signed: &SignedManifest,
+    (id, account): (&str, Option<&str>),
+    key: &PublicKey,
+) -> Result<ObjectInfo, FetchError> {
+    let part = PartId::alone(&CaptureId::parse(id).ok_or_else(|| FetchError::Id(id.to_owned()))?);
+    let (name, path) = (signature_name(&part), PathBuf::from(manifest_name(&part)));
+    let Some(signature) = &signed.signature else {
+        return Err(FetchError::Signature(Finding::Unsigned { name }));
+    };
+    let signature = STANDARD.decode(signature).unwrap_or_default();
+    if !key.verifies(signed.text.as_bytes(), &signature) {
+        return Err(FetchError::Signature(Finding::Signature { name }));
+    }
+    let manifest = Manifest::parse(signed.text.as_bytes())
+        .map_err(|source| VerifyError::Manifest { path: path.clone(), source })?;
+    if manifest.id.as_str() != id.to_lowercase() {
+        let expected = manifest_name(&manifest.part());
+        return Err(VerifyError::Name { path, id: manifest.id, expected }.into());
+    }
+    let manifest = of_account(manifest, account)?;
+    manifest.objects.into_iter().next().ok_or_else(|| FetchError::Nothing(id.to_owned()))
 }
 
 fn input<'a>(bucket: &'a Bucket<'a>, object: &ObjectInfo, checked: Arc<AtomicUsize>) -> MergeInput<'a> {

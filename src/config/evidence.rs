@@ -6,16 +6,20 @@ use super::rules::Rules;
 use crate::audit::AuditConfig;
 use crate::limits;
 use crate::stamp::AuthorityConfig;
+use std::path::Path;
 use std::time::Duration;
 
-pub(super) fn audit(rules: &mut Rules, audit: &file::Audit) -> Option<AuditConfig> {
+pub(super) fn audit(rules: &mut Rules, audit: &file::Audit, store: &Path) -> Option<AuditConfig> {
     let why = "a file has room for some thousand lines, and is checked when trawl starts";
     let bytes = (limits::AUDIT_FILE_BYTES_MIN, limits::AUDIT_FILE_BYTES_MAX);
     let file_bytes = rules.size("audit.file_bytes", audit.file_bytes, bytes, why);
     let why = "the log has at least two files (audit.file_bytes), so that one is there while the next begins";
     let bytes_max = rules.size("audit.bytes_max", audit.bytes_max, (2 * file_bytes, 1 << 50), why);
     let dir = audit.dir.as_deref().map(|dir| rules.path("audit.dir", dir))?;
-    Some(AuditConfig { dir, bytes_max, file_bytes, required: audit.required })
+    let mut head_file = store.as_os_str().to_owned();
+    head_file.push(".audit");
+    let head_file = Some(head_file.into());
+    Some(AuditConfig { dir, bytes_max, file_bytes, required: audit.required, head_file })
 }
 
 pub(super) fn manifest(rules: &mut Rules, file: &File) -> ManifestPlan {

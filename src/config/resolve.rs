@@ -73,7 +73,7 @@ pub(super) fn resolve(file: &File, host_name: &str) -> (Plan, Vec<Problem>) {
     let colo = is_alone.then(|| host.colo.clone());
     let history = history(&mut rules, &file.history, spool.segment_bytes);
     let store = store(&mut rules, &file.store);
-    let audit = evidence::audit(&mut rules, &file.audit);
+    let audit = evidence::audit(&mut rules, &file.audit, &store.path);
     let closed = closed(&spool, &store.path, audit.as_ref());
     let capture = capture(&mut rules, &file.capture, file.history.enabled);
     let upload = upload(&mut rules, &file.upload, spool.segment_bytes, closed);

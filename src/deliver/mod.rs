@@ -26,6 +26,7 @@ mod route;
 mod seek;
 mod sign;
 mod stamp;
+mod stamped;
 mod verify;
 mod whole;
 mod words;
@@ -40,7 +41,7 @@ pub use manifest::{
 pub use pace::{Load, Pace, PaceRules, PaceView};
 pub use parts::{is_manifest, manifests, objects};
 pub use places::{AtWork, Places};
-pub(crate) use publish::{Vouchers, put_manifest};
+pub(crate) use publish::{Vouched, Vouchers, put_manifest};
 pub(crate) use record::discard;
 pub use relay::{DeliveryRecord, PublishError, deliver, publish_manifest};
 pub(crate) use report::{Report, Reporter};

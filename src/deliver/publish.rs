@@ -8,10 +8,10 @@ use super::relay::{PublishError, publish_manifest};
 use super::retry::{Attempts, Outcome, RetryPolicy, given_up, out_of_time};
 use super::route::Route;
 use super::sign::SigningKey;
-use super::stamp;
+use super::stamp::{self, Stamped};
 use super::words::Words;
 use crate::stamp::Authority;
-use crate::upload::UploadError;
+use crate::upload::{ObjectStore, UploadError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -33,6 +33,51 @@ struct Kept {
     stamp: Option<Option<Vec<u8>>>,
 }
 
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Put {
+    Done,
+    /// The process ends first.
+    Left,
+}
+
+/// A manifest of a capture that has no directory here, with what vouches for it.
+pub(crate) struct Vouched {
+    settled: Settled,
+    key: Option<Arc<SigningKey>>,
+    stamp: Option<Vec<u8>>,
+}
+
+impl Vouched {
+    /// Waits for the time stamp as other manifests do; where the process ends first there is none.
+    ///
+    /// # Errors
+    /// When the manifest has no text.
+    pub async fn new(
+        manifest: Manifest,
+        vouchers: &Vouchers,
+        mut leaving: watch::Receiver<bool>,
+    ) -> Result<Self, String> {
+        let settled = Settled::new(manifest).map_err(|error| error.to_string())?;
+        let stamp = match &vouchers.authority {
+            Some(authority) => match stamp::ask(&settled.json, authority, &mut leaving).await {
+                Stamped::By(stamp) => Some(stamp),
+                Stamped::Without | Stamped::Left => None,
+            },
+            None => None,
+        };
+        Ok(Self { settled, key: vouchers.key.clone(), stamp })
+    }
+
+    /// Puts it, behind its signature and its time stamp.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn put(&self, store: &dyn ObjectStore) -> Result<(), PublishError> {
+        publish_manifest(store, &self.settled, self.key.as_deref(), self.stamp.clone()).await
+    }
+}
+
 /// Settles the manifest and puts it, again and again; one that is there already for the same objects is left.
 pub(crate) async fn put_manifest(
     route: Route,
@@ -51,7 +96,8 @@ pub(crate) async fn put_manifest(
             () = out_of_time(&mut time_is_up) => return Outcome::Left,
         };
         let error = match put {
-            Ok(()) => return Outcome::Done,
+            Ok(Put::Done) => return Outcome::Done,
+            Ok(Put::Left) => return Outcome::Left,
             Err(e) => e.within(|e| format!("the manifest could not be written: {e}")),
         };
         if let Some(outcome) = retry.pause(&mut attempts, error).await {
@@ -67,7 +113,7 @@ async fn put_once(
     manifest: &Manifest,
     kept: &mut Kept,
     (vouchers, mut leaving): (&Vouchers, watch::Receiver<bool>),
-) -> Result<(), Words> {
+) -> Result<Put, Words> {
     let settled = match &mut kept.settled {
         Some(settled) => settled,
         None => {
@@ -95,14 +141,19 @@ async fn put_once(
                 let stamped = stamp::stamp(dir, &settled.json, authority, &mut leaving).await;
                 let unkept =
                     |e| Words::of_host(format!("cannot keep the time stamp in {}: {e}", dir.display()));
-                kept.stamp.insert(stamped.map_err(unkept)?).clone()
+                match stamped.map_err(unkept)? {
+                    Stamped::By(stamp) => kept.stamp.insert(Some(stamp)).clone(),
+                    Stamped::Without => kept.stamp.insert(None).clone(),
+                    Stamped::Left => return Ok(Put::Left),
+                }
             }
         };
         let key = vouchers.key.as_deref();
-        return publish_manifest(&*store, settled, key, stamp).await.map_err(|e| match e {
+        let put = publish_manifest(&*store, settled, key, stamp).await.map_err(|e| match e {
             PublishError::Store(e) => words(e),
             other => Words::of_host(other.to_string()),
         });
+        return put.map(|()| Put::Done);
     };
     let other = || {
         let said = format!("{name} is there already, has {bytes} bytes and is another one; remove it");
@@ -114,7 +165,7 @@ async fn put_once(
     }
     let there = store.get(&name, bytes).await.map_err(words)?;
     let same = Manifest::parse(&there).is_ok_and(|m| m.id == manifest.id && m.objects == manifest.objects);
-    if same { Ok(()) } else { other() }
+    if same { Ok(Put::Done) } else { other() }
 }
 
 #[cfg(test)]
@@ -194,6 +245,40 @@ mod tests {
         assert!(matches!(verified().findings[..], [Finding::Stamp { .. }]), "{:?}", verified());
         std::fs::remove_file(&stamp).unwrap();
         assert!(matches!(verified().findings[..], [Finding::Unstamped { .. }]), "{:?}", verified());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_while_an_authority_is_away_leaves_the_manifest_to_the_next_one() {
+        // It takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", silent.local_addr().unwrap());
+        let _installed_already = rustls::crypto::ring::default_provider().install_default();
+        let (anchors, patience, proxy, ca_file) = (None, Duration::from_secs(60), None, None);
+        let config = AuthorityConfig { url, anchors, patience, proxy, ca_file };
+        let authority = Some(Arc::new(Authority::new(&config).unwrap()));
+        let key = Some(Arc::new(SigningKey::create(&tempfile::tempdir().unwrap().path().join("k")).unwrap()));
+        let vouchers = Vouchers { key, authority };
+        let temp = tempfile::tempdir().unwrap();
+        let (route, manifest) = (route(temp.path()), empty_manifest(&CaptureId::random()));
+        let (leave, leaving) = watch::channel(false);
+        let (mut kept, since) = (Kept::default(), Instant::now());
+        let put = put_once(&route, temp.path(), &manifest, &mut kept, (&vouchers, leaving.clone()));
+        let soon = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            leave.send_replace(true);
+        };
+        let (put, ()) = tokio::join!(put, soon);
+        assert_eq!(put.unwrap(), Put::Left);
+        assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+        let there = route.simple_dir.join(manifest_name(&manifest.part()));
+        assert!(!there.exists() && kept.stamp.is_none());
+        // One that nobody could go on with is delivered, with its signature.
+        let store = crate::upload::FileStore::of_spool(route.simple_dir.clone());
+        Vouched::new(manifest.clone(), &vouchers, leaving).await.unwrap().put(&store).await.unwrap();
+        let (place, name) = Directory::of(&there);
+        let public = vouchers.key.as_ref().unwrap().public();
+        let wanted = Wanted { key: Some(&public), anchors: None };
+        assert!(verify_at(&place, &name, &wanted, &mut |_| ()).unwrap().findings.is_empty());
     }
 
     #[tokio::test]

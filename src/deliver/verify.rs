@@ -9,13 +9,15 @@ use super::manifest::{
     MANIFEST_BYTES_MAX, Manifest, ManifestError, manifest_name, signature_name, stamp_name,
 };
 use super::sign::{PublicKey, SIGNATURE_BYTES};
+use super::stamped::stamped;
 use crate::job::{CaptureId, Imbalance, ObjectInfo, PartId};
 use crate::pcap::{Compression, Container};
 use crate::pcap::{ReadError, Reader, Unpacked};
-use crate::stamp::{Anchors, Stamp, StampError, TOKEN_BYTES_MAX, check};
+use crate::stamp::{Anchors, Stamp, StampError};
 use crate::upload::{ObjectStore, UploadError};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -173,6 +175,19 @@ pub enum Finding {
     /// The ledger of a fleet is not the sum of its hosts'.
     #[error("the ledger is not the sum of the hosts' ledgers")]
     HostSum,
+    /// The time stamp is of a time before the capture ended, which the manifest already tells of.
+    #[error(
+        "{name}: says {time}, and the manifest that was stamped then says that the capture ended at {ended}: the host's clock or the \
+         authority's was wrong"
+    )]
+    Early {
+        /// The time stamp's file.
+        name: String,
+        /// As the authority says.
+        time: Timestamp,
+        /// As the manifest says.
+        ended: Timestamp,
+    },
     /// The ledger contradicts itself.
     #[error("ledger: {0}")]
     Ledger(#[from] Imbalance),
@@ -464,18 +479,6 @@ pub(super) fn signed(place: &dyn Place, part: &PartId, json: &[u8], key: &Public
         Err(source) => Some(Finding::Unreadable { name, source }),
         Ok(_) if key.verifies(json, &signature) => None,
         Ok(_) => Some(Finding::Signature { name }),
-    }
-}
-
-/// What the time stamp says.
-fn stamped(place: &dyn Place, manifest: &Manifest, json: &[u8], anchors: &Anchors) -> Result<Stamp, Finding> {
-    let name = stamp_name(&manifest.part());
-    let mut answer = Vec::new();
-    let read = place.open(&name).and_then(|file| file.take(TOKEN_BYTES_MAX + 1).read_to_end(&mut answer));
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Finding::Unstamped { name }),
-        Err(source) => Err(Finding::Unreadable { name, source }),
-        Ok(_) => check(&answer, json, None, Some(anchors)).map_err(|source| Finding::Stamp { name, source }),
     }
 }
 

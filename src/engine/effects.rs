@@ -371,6 +371,12 @@ impl Engine {
         tokio::spawn(async move { feed.tell(Told::Counts(settled.await.unwrap_or_default())) });
     }
 
+    /// Who vouches for manifests, by the config as it is now.
+    pub(super) fn vouchers(&self) -> Vouchers {
+        let settings = &self.planes.settings;
+        Vouchers { key: settings.signing_key.clone(), authority: settings.authority.clone() }
+    }
+
     fn publish(&self, serial: Serial, manifest: Manifest) {
         let (Some(capture), Some(resources)) = (self.machine.capture(serial), self.resources.get(&serial))
         else {
@@ -378,8 +384,7 @@ impl Engine {
         };
         let (route, dir) = (self.route(&capture.job), self.dir(capture));
         let retry = self.retry_policy(resources, serial);
-        let settings = &self.planes.settings;
-        let vouchers = Vouchers { key: settings.signing_key.clone(), authority: settings.authority.clone() };
+        let vouchers = self.vouchers();
         let task = async move {
             Input::Closed { serial, outcome: put_manifest(route, dir, manifest, vouchers, retry).await }
         };

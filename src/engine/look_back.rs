@@ -5,7 +5,7 @@
 
 use super::Engine;
 use super::machine::{Input, NO_MATCH, Serial};
-use crate::deliver::{Limits, MANIFEST_VERSION, Manifest, manifest_name, object_name};
+use crate::deliver::{Limits, MANIFEST_VERSION, Manifest, Vouched, Vouchers, object_name};
 use crate::history::{Answer, History, HistoryError, Query};
 use crate::job::{
     AccountId, ClockSteps, Dropped, Job, KeptSeries, Kind, Ledger, ObjectInfo, Series, Status, StopReason,
@@ -24,7 +24,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// How long a look-back waits for the newest segments to reach the disk.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,6 +47,8 @@ struct LookBack {
     dir: PathBuf,
     history: Arc<History>,
     written: Arc<Notify>,
+    vouchers: Vouchers,
+    leaving: watch::Receiver<bool>,
     /// Steps of the wall clock within the window.
     clock_steps: Option<ClockSteps>,
 }
@@ -92,6 +94,8 @@ impl Engine {
             history: Arc::clone(&recorder.history),
             clock_steps,
             written: Arc::clone(&self.planes.simple_written),
+            vouchers: self.vouchers(),
+            leaving: self.leaving.subscribe(),
         };
         let task =
             async move { Input::LookedBack { serial, result: look.look(visible).await.map(Box::new) } };
@@ -152,11 +156,11 @@ impl LookBack {
     async fn deliver(self, answer: Answer, oldest_ns: Option<u64>) -> Result<Job, String> {
         let store = FileStore::of_spool(self.dir.clone());
         let (covered, job) = (answer.covered, self.account(&answer, oldest_ns));
-        let json = self.manifest(&job, covered).to_json().map_err(|e| e.to_string())?;
-        let object = (object_name(&job.part(), 0, ObjectFormat::default()), Bytes::from(answer.pcap));
-        for (name, bytes) in [object, (manifest_name(&job.part()), Bytes::from(json))] {
-            again(|| store.put(&name, bytes.clone())).await.map_err(|e| e.to_string())?;
-        }
+        let (name, bytes) = (object_name(&job.part(), 0, ObjectFormat::default()), Bytes::from(answer.pcap));
+        again(|| store.put(&name, bytes.clone())).await.map_err(|e| e.to_string())?;
+        let manifest = self.manifest(&job, covered);
+        let vouched = Vouched::new(manifest, &self.vouchers, self.leaving.clone()).await?;
+        again(|| vouched.put(&store)).await.map_err(|e| e.to_string())?;
         self.written.notify_one();
         Ok(job)
     }

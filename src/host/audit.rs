@@ -45,24 +45,36 @@ pub(super) fn stops(audit: Option<&Audit>, signal: &str) {
     }
 }
 
-/// The config was read again, or was not: these keys changed, or this is why.
-pub(super) fn reloaded(audit: Option<&Audit>, keys: Result<&[String], &str>) {
+/// Why nothing may be changed or handed out, if `audit.required` says so.
+pub(super) fn refuses(audit: Option<&Audit>) -> Option<&'static str> {
+    let is_refused = audit.is_some_and(Audit::refuses);
+    is_refused.then_some("the audit log cannot be written, and audit.required is set")
+}
+
+/// The config was read again, or was not: these keys changed, or this is why. Waits until that is durable.
+pub(super) async fn reloaded(audit: Option<&Audit>, keys: Result<&[String], &str>) {
     let Some(audit) = audit else { return };
-    audit.tell(match keys {
+    let recorded = audit.record(match keys {
         Ok(keys) => Entry::new("config.reload").with(json!({"keys": keys})),
         Err(error) => {
             let entry = Entry { result: Outcome::Refused, ..Entry::new("config.reload") };
             entry.with(json!({"error": error}))
         }
     });
+    if let Err(error) = recorded.await {
+        tracing::error!(%error, "a reload has no line yet");
+    }
 }
 
-/// Somebody on this host took a copy of the job store.
-pub(super) fn copied(audit: Option<&Audit>, uid: Option<u32>, outcome: Outcome) {
-    if let Some(audit) = audit {
-        let entry = Entry { result: outcome, ..Entry::new("store.backup") };
-        audit.tell(entry.with(json!({"uid": uid})));
-    }
+/// Somebody on this host takes a copy of the job store. Waits until that is durable.
+///
+/// # Errors
+/// When it is not, and `audit.required` says that nothing may be handed out then.
+pub(super) async fn copied(audit: Option<&Audit>, uid: Option<u32>, outcome: Outcome) -> Result<(), String> {
+    let Some(audit) = audit else { return Ok(()) };
+    let entry = Entry { result: outcome, ..Entry::new("store.backup") };
+    let recorded = audit.record(entry.with(json!({"uid": uid}))).await;
+    if audit.is_required() { recorded.map_err(|error| error.to_string()) } else { Ok(()) }
 }
 
 /// The process ends.

@@ -1,11 +1,12 @@
-//! Copies of the job store for who asks on this host. Owns the socket beside the store, and one copy at a time; not the copy itself.
+//! Copies of the job store for who asks on this host. Owns the socket beside the store, and that one copy is made at a time; not how.
 //!
 //! The socket's directory and its mode let only trawl's user and root in: a copy has the captures of all accounts. An operator's token
 //! gives none, because it sees counts alone.
 //!
 //! A reader gets `ok BYTES SHA256`, a line feed and the bytes, or `error`, a space, the reason and a line feed.
 //!
-//! Invariant: a copy is made before its first byte is sent, so that no reader's pace holds the store.
+//! Invariant: a copy is made, and its line in the audit log written, before its first byte is sent, so that no reader's pace holds the
+//! store or the next reader.
 
 use super::audit;
 use crate::audit::{Audit, Outcome};
@@ -19,9 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
 
 /// A reader that takes nothing for so long has gone.
 const READER_TIME_MAX: Duration = Duration::from_secs(60);
+/// Readers at a time; the next one waits for the first of them.
+const READERS_MAX: usize = 8;
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Answers who asks for a copy, for as long as it is polled.
@@ -38,20 +42,21 @@ pub(super) async fn serve(jobs: Arc<Embedded>, store: PathBuf, log: Option<Audit
             return std::future::pending().await;
         }
     };
+    let mut readers = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                let (jobs, store) = (Arc::clone(&jobs), store.clone());
-                let copied = tokio::task::spawn_blocking(move || copy(&jobs, &store)).await;
-                let copied = copied.unwrap_or_else(|_| Err("the copy died".to_owned()));
-                let is_made = copied.is_ok();
-                let answered = answer(stream, copied).await;
-                let is_done = is_made && answered.is_ok();
-                audit::copied(log.as_ref(), uid, if is_done { Outcome::Done } else { Outcome::Failed });
-                if let Err(error) = answered {
-                    tracing::warn!(%error, "a copy of the job store did not reach its reader");
+                while readers.try_join_next().is_some() {}
+                if readers.len() >= READERS_MAX {
+                    let _has_its_copy = readers.join_next().await;
                 }
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                let copied = recorded(&jobs, &store, log.as_ref(), uid).await;
+                readers.spawn(async move {
+                    if let Err(error) = answer(stream, copied).await {
+                        tracing::warn!(%error, "a copy of the job store did not reach its reader");
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "the socket for copies of the job store fails");
@@ -61,8 +66,29 @@ pub(super) async fn serve(jobs: Arc<Embedded>, store: PathBuf, log: Option<Audit
     }
 }
 
-/// A copy without a name, its size and its hash.
-fn copy(jobs: &Embedded, store: &Path) -> Result<(File, u64, String), String> {
+/// A copy whose line in the log is written.
+async fn recorded(
+    jobs: &Arc<Embedded>,
+    store: &Path,
+    log: Option<&Audit>,
+    uid: Option<u32>,
+) -> Result<Copy, String> {
+    if let Some(why) = audit::refuses(log) {
+        let _waits_for_the_disk = audit::copied(log, uid, Outcome::Refused).await;
+        return Err(format!("{why}: no copy is handed out meanwhile"));
+    }
+    let (jobs, store) = (Arc::clone(jobs), store.to_owned());
+    let copied = tokio::task::spawn_blocking(move || copy(&jobs, &store)).await;
+    let copied = copied.unwrap_or_else(|_| Err("the copy died".to_owned()));
+    let outcome = if copied.is_ok() { Outcome::Done } else { Outcome::Failed };
+    audit::copied(log, uid, outcome).await?;
+    copied
+}
+
+/// Without a name, its size and its hash.
+type Copy = (File, u64, String);
+
+fn copy(jobs: &Embedded, store: &Path) -> Result<Copy, String> {
     let mut name = store.as_os_str().to_owned();
     name.push(".copy");
     let path = PathBuf::from(name);
@@ -88,7 +114,7 @@ fn copy(jobs: &Embedded, store: &Path) -> Result<(File, u64, String), String> {
     Ok((file, bytes, hash))
 }
 
-async fn answer(mut stream: UnixStream, copied: Result<(File, u64, String), String>) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, copied: Result<Copy, String>) -> io::Result<()> {
     let (file, head) = match copied {
         Ok((file, bytes, hash)) => (Some(file), format!("ok {bytes} {hash}\n")),
         Err(error) => (None, format!("error {}\n", error.replace('\n', " "))),
@@ -115,4 +141,39 @@ async fn send(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
         let message = format!("its reader took nothing for {} s", READER_TIME_MAX.as_secs());
         Err(io::Error::new(io::ErrorKind::TimedOut, message))
     })
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use crate::audit::{AuditConfig, Entry};
+
+    #[tokio::test]
+    async fn no_copy_is_handed_out_and_nothing_reloaded_while_a_required_log_cannot_be_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, dir) = (temp.path().join("jobs"), temp.path().join("audit"));
+        let jobs = Arc::new(Embedded::open(&store).unwrap());
+        let (bytes_max, file_bytes) = (2 << 20, 1 << 20);
+        let config = AuditConfig { dir: dir.clone(), bytes_max, file_bytes, required: true, head_file: None };
+        let log = Audit::start(config, "cap1".to_owned(), None).unwrap();
+        let file = dir.join("audit-000000000001.jsonl");
+        let (_, bytes, _) = recorded(&jobs, &store, Some(&log), Some(7)).await.unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(bytes > 0 && text.contains("store.backup") && text.contains("\"uid\":7"), "{text}");
+        std::fs::rename(&file, dir.join("elsewhere")).unwrap();
+        let error = recorded(&jobs, &store, Some(&log), Some(7)).await.unwrap_err();
+        assert!(error.contains("is not there any more"), "{error}");
+        let error = recorded(&jobs, &store, Some(&log), Some(7)).await.unwrap_err();
+        assert!(error.contains("no copy is handed out") && audit::refuses(Some(&log)).is_some(), "{error}");
+        std::fs::rename(dir.join("elsewhere"), &file).unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while log.refuses() && std::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        recorded(&jobs, &store, Some(&log), Some(7)).await.unwrap();
+        log.end(Entry::new("process.end"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text.matches("store.backup").count(), 4, "{text}");
+    }
 }

@@ -78,6 +78,9 @@ enum ReloadError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] Refusal),
+    /// No line could tell of it.
+    #[error("{0}: nothing is changed meanwhile")]
+    Unrecorded(&'static str),
     /// A bug.
     #[error("reading the config died: this is a bug; keep the log")]
     Died,
@@ -168,18 +171,21 @@ impl Reloader {
         match self.try_reload().await {
             Ok(changes) => {
                 self.reloads.done(&at, &changes.live);
-                audit::reloaded(self.audit.as_ref(), Ok(&changes.live));
+                audit::reloaded(self.audit.as_ref(), Ok(&changes.live)).await;
                 tracing::info!(changed = ?changes.live, config = %self.path.display(), "SIGHUP: the config is read again");
             }
             Err(error) => {
                 self.reloads.refused(&at, &error.to_string());
-                audit::reloaded(self.audit.as_ref(), Err(&error.to_string()));
+                audit::reloaded(self.audit.as_ref(), Err(&error.to_string())).await;
                 tracing::error!(%error, config = %self.path.display(), "SIGHUP: the config is refused; the old one holds, and nothing changes");
             }
         }
     }
 
     async fn try_reload(&self) -> Result<Changes, ReloadError> {
+        if let Some(why) = audit::refuses(self.audit.as_ref()) {
+            return Err(ReloadError::Unrecorded(why));
+        }
         let (path, now) = (self.path.clone(), Arc::clone(&self.plan.borrow()));
         let before = Arc::clone(&now);
         let prepared = tokio::task::spawn_blocking(move || prepare(&path, &now));

@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::tsa::{Mood, Tsa};
+use cms::cert::x509::Certificate;
+use der::Decode as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -111,4 +115,39 @@ fn an_authority_that_was_away_is_waited_for_once_until_it_is_back() {
     assert_eq!(authority.patience(), Duration::from_secs(60));
     let none = AuthorityConfig { anchors: Some(PathBuf::from("/nowhere.pem")), ..config };
     assert!(Authority::new(&none).unwrap_err().to_string().contains("/nowhere.pem"));
+}
+
+#[test]
+fn an_authority_s_certificate_is_for_time_stamping_alone_and_says_so_critically() {
+    let dir = tempfile::tempdir().unwrap();
+    for (usage, words) in [
+        ("critical,timeStamping", None),
+        ("timeStamping", Some("not critical")),
+        ("critical,serverAuth,timeStamping", Some("for other purposes")),
+        ("anyExtendedKeyUsage", Some("for other purposes")),
+        ("", Some("does not say")),
+    ] {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -out c -subj /CN=T"
+                .split(' '),
+        );
+        if !usage.is_empty() {
+            openssl.args(["-addext", &format!("extendedKeyUsage={usage}")]);
+        }
+        match openssl.current_dir(dir.path()).output() {
+            Err(error) => return crate::skip::skip("openssl", error),
+            Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        }
+        let pem = std::fs::read(dir.path().join("c")).unwrap();
+        let bytes = CertificateDer::from_pem_slice(&pem).unwrap();
+        let said = token::stamps_alone(&Certificate::from_der(&bytes).unwrap());
+        match (said, words) {
+            (Ok(()), None) => {}
+            (Err(error), Some(words)) => assert!(error.to_string().contains(words), "{usage}: {error}"),
+            other => panic!("{usage}: {other:?}"),
+        }
+    }
+    let missing = Anchors::load(&dir.path().join("none.pem")).unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read ") && missing.contains("none.pem"), "{missing}");
 }

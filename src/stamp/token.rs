@@ -14,7 +14,7 @@ use crate::chain::printable;
 use cms::cert::CertificateChoices;
 use cms::cert::x509::Certificate;
 use cms::cert::x509::attr::Attributes;
-use cms::cert::x509::ext::pkix::SubjectKeyIdentifier;
+use cms::cert::x509::ext::pkix::{ExtendedKeyUsage, SubjectKeyIdentifier};
 use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
 use data_encoding::HEXLOWER;
 use der::asn1::{ObjectIdentifier, OctetString};
@@ -28,6 +28,8 @@ use std::time::Duration;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorithms};
 
 /// `id-kp-timeStamping`.
+const ID_KP_TIME_STAMPING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.8");
+/// The same as bytes.
 const TIME_STAMPING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x08];
 
 /// What certificates may be signed by.
@@ -45,6 +47,14 @@ const ALL: &[&dyn SignatureVerificationAlgorithm] = &[
 /// Why an answer is no time stamp of these bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum StampError {
+    /// A file of certificates that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A file of certificates.
     #[error("{} holds no certificate in PEM: {detail}", path.display())]
     Anchors {
@@ -104,7 +114,8 @@ impl Anchors {
     /// When it cannot be read, or holds none.
     pub fn load(path: &Path) -> Result<Self, StampError> {
         let wrong = |detail: String| StampError::Anchors { path: path.to_owned(), detail };
-        let text = crate::named::read(path).map_err(|error| wrong(error.to_string()))?;
+        let text = crate::named::read(path);
+        let text = text.map_err(|source| StampError::Read { path: path.to_owned(), source })?;
         let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
         let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
         let anchors =
@@ -232,6 +243,7 @@ fn signature(
     let own = own.ok_or_else(|| wrong("its certificate is not in it"))?;
     let own_der = CertificateDer::from(own.to_der().map_err(form)?);
     is_named(attributes, &own_der)?;
+    stamps_alone(own)?;
     let entity = EndEntityCert::try_from(&own_der).map_err(|error| wrong(&format!("{error:?}")))?;
     // As it was signed: a set.
     let text = attributes.to_der().map_err(form)?;
@@ -258,6 +270,17 @@ fn chain(
     let usage = KeyUsage::required(TIME_STAMPING);
     let verified = entity.verify_for_usage(ALL, &anchors.0, others, time, usage, None, None);
     verified.map(drop).map_err(|error| StampError::Chain(format!("{error:?}")))
+}
+
+/// RFC 3161, section 2.3: the certificate is for time stamping and nothing else, and says so critically.
+pub(super) fn stamps_alone(certificate: &Certificate) -> Result<(), StampError> {
+    let wrong = |what: &str| Err(StampError::Chain(format!("{what} (RFC 3161, section 2.3)")));
+    match certificate.tbs_certificate.get::<ExtendedKeyUsage>().map_err(form)? {
+        Some((true, usage)) if usage.0 == [ID_KP_TIME_STAMPING] => Ok(()),
+        Some((false, usage)) if usage.0 == [ID_KP_TIME_STAMPING] => wrong("its purpose is not critical"),
+        Some(_) => wrong("it is for other purposes too"),
+        None => wrong("it does not say that it is for time stamping"),
+    }
 }
 
 /// The one value of an attribute.

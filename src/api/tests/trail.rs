@@ -46,6 +46,7 @@ impl Logged {
             bytes_max: 2 << 20,
             file_bytes: 1 << 20,
             required: true,
+            head_file: None,
         };
         let audit = Audit::start(config, "ord02-1".to_owned(), None).unwrap();
         let mut state = state(handle, ord02(), dir.path());
@@ -193,6 +194,25 @@ async fn a_request_whose_client_leaves_has_a_line_too() {
         (of(&lines[0], "action"), of(&lines[0], "account")),
         ("capture.create".to_owned(), A.to_owned())
     );
+}
+
+#[tokio::test]
+async fn no_refusals_hide_what_is_done_after_them_and_a_stop_is_durable_when_it_is_answered() {
+    let logged = Logged::start();
+    logged.ask("a-token", "POST", &format!("/accounts/{A}/pcaps"), SIMPLE).await;
+    for n in 0..700 {
+        logged.ask("a-token", "GET", &format!("/accounts/{A}/pcaps/{n:032x}/manifest"), "").await;
+    }
+    let stop = format!("/accounts/{A}/pcaps/{}/stop", id(0));
+    assert_eq!(logged.ask("a-token", "PUT", &stop, "").await.status, StatusCode::NO_CONTENT);
+    let files = files_of(&logged.host.dir.path().join("audit")).unwrap();
+    let text = std::fs::read_to_string(&files[0]).unwrap();
+    assert!(text.contains("capture.stop"), "it is there as soon as it is answered");
+    let lines = logged.lines();
+    let refused = lines.iter().filter(|line| of(line, "action") == "manifest.read").count();
+    assert!(refused < 50, "{refused}");
+    let more: Vec<_> = lines.iter().filter(|line| of(line, "action") == "audit.more").collect();
+    assert_eq!(more[0]["about"]["entries"], 700 - refused, "{more:?}");
 }
 
 #[cfg(feature = "dashboard")]
