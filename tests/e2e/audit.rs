@@ -7,9 +7,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use trawl::job::Status;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -50,6 +53,28 @@ fn download(trawl: &Trawl, (account, token): (&str, &str), id: &str) -> u16 {
         Err(error) if error.to_string().contains("HTTP/1.1 200") => 200,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// The status of a download of the other account's from address `n` of the loopback interface.
+fn download_from(trawl: &Trawl, n: u16, id: &str) -> u16 {
+    let [high, low] = n.to_be_bytes();
+    let from = SocketAddr::from(([127, 1, high, low], 0));
+    let request = format!(
+        "GET /client/v4/accounts/{OTHER_ACCOUNT}/pcaps/{id}/download HTTP/1.1\r\nhost: trawl\r\n\
+         authorization: Bearer {OTHER_TOKEN}\r\nconnection: close\r\n\r\n"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let answer = runtime.block_on(async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(from).unwrap();
+        let mut stream = socket.connect(trawl.listen()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        answer
+    });
+    let status = std::str::from_utf8(&answer[..12]).unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+    status.parse().unwrap()
 }
 
 #[test]
@@ -134,8 +159,8 @@ fn a_full_disk_of_the_log_stops_no_capture_and_lets_nothing_begin_or_go_out_unti
         Command::new("dd").args(["if=/dev/zero", "bs=4096"]).arg(format!("of={}", full.display())).output();
     assert!(!filled.unwrap().status.success(), "it is full");
     // What was set aside for the log takes some lines more: nobody is refused before.
-    let asks = |n: usize| trawl.ask("GET", &format!("/{n:032x}/manifest"), &[]).status;
-    let refused = (0..550).find(|n| asks(*n) == 503).unwrap();
+    // Each from an address of its own, so that each is a line of its own.
+    let refused = (0..550).find(|n| download_from(&trawl, *n, &finished) == 503).unwrap();
     assert!(refused > 20, "{refused}");
     let answer = trawl.ask("POST", "", trawl.request(json!({"protocol": 17})).to_string().as_bytes());
     assert_eq!((answer.status, &answer.body["errors"][0]["code"]), (503, &json!(1045)), "{}", answer.body);
