@@ -28,6 +28,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let out = std::env::temp_dir().join(format!("trawl-fuzz-merge-{}", std::process::id()));
     let streams = inputs.iter().map(|bytes| MergeInput::Stream {
+        span: None,
         name: "input".into(),
         open: Box::new(|_| Ok(Box::new(&bytes[..]) as Box<dyn Read>)),
     });

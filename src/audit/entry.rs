@@ -165,7 +165,7 @@ impl End {
             let left_out = json!({"left_out_bytes": line.len()});
             line = text(&Entry { about: Some(left_out), ..entry })?;
         }
-        let end = Self { seq: self.seq + 1, prev: hash(line.as_bytes()) };
+        let end = Self { seq: self.seq.saturating_add(1), prev: hash(line.as_bytes()) };
         Ok((line.into_bytes(), end))
     }
 

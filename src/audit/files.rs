@@ -324,5 +324,5 @@ fn end_of(path: &Path) -> io::Result<Found> {
         _ => None,
     };
     let seq = Break::seq_of(&line).unwrap_or_else(|| first_of(path).unwrap_or(1) + lines as u64 - 1);
-    Ok((Some((End { seq: seq + 1, prev: hash(&line) }, broken)), last.1))
+    Ok((Some((End { seq: seq.saturating_add(1), prev: hash(&line) }, broken)), last.1))
 }

@@ -348,6 +348,21 @@ fn what_was_removed_at_the_beginning_is_found_by_names_and_by_the_lines_that_tel
 }
 
 #[test]
+fn a_line_with_a_number_that_no_line_has_is_an_error_and_no_panic() {
+    for seq in ["0", "18446744073709551615", "18446744073709551614"] {
+        let place = Place::new();
+        let lines = written(&place);
+        place.write(&[lines[0].replacen("\"seq\":1,", &format!("\"seq\":{seq},"), 1), lines[1].clone()]);
+        for keys in [vec![], vec![place.key.public()]] {
+            let wrong = place.check_with(&keys, &[]).unwrap_err().to_string();
+            assert!(wrong.contains(&format!("number {seq}")), "{wrong}");
+        }
+        // Nor is a start: it goes on behind what is there.
+        place.start().end(Entry::new("process.end"));
+    }
+}
+
+#[test]
 fn one_file_more_than_the_log_says_that_it_removed_is_missed() {
     let place = Place::new();
     let files = rotated(&place);

@@ -17,6 +17,9 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// No log has as many lines.
+const SEQ_MAX: u64 = 1 << 62;
+
 /// Behind the last signature, at most: those between two of them, and as many that a power cut took the signature of.
 const UNSIGNED_MAX: u64 = 2 * SIGN_LINES;
 
@@ -156,8 +159,16 @@ impl Line {
             let what = "is cut off: its process died while it wrote it, or somebody cut the file";
             return Err(self.broken(what));
         }
-        serde_json::from_slice(&self.bytes)
-            .map_err(|error| self.broken(format!("is no line of an audit log: {error}")))
+        let read: Read = serde_json::from_slice(&self.bytes)
+            .map_err(|error| self.broken(format!("is no line of an audit log: {error}")))?;
+        // With them no sum below overflows.
+        match read.seq {
+            1..=SEQ_MAX => Ok(read),
+            seq => {
+                Err(self
+                    .broken(format!("has the number {seq}: lines are counted from 1, and none gets there")))
+            }
+        }
     }
 }
 

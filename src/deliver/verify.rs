@@ -1,5 +1,4 @@
-//! Checks objects against their manifest. Owns the checks and the findings; not their printing. The place is a directory or a
-//! bucket.
+//! Checks objects in a directory or a bucket against their manifest. Owns the checks and the findings; not their printing.
 //!
 //! Each object is read once: its bytes are hashed on the way into the pcap reader, so files of any size cost bounded memory.
 //!
@@ -11,8 +10,7 @@ use super::manifest::{
 use super::sign::{PublicKey, SIGNATURE_BYTES};
 use super::stamped::stamped;
 use crate::job::{CaptureId, Imbalance, ObjectInfo, PartId};
-use crate::pcap::{Compression, Container};
-use crate::pcap::{ReadError, Reader, Unpacked};
+use crate::pcap::{Compression, Container, ReadError, Reader, Unpacked};
 use crate::stamp::{Anchors, Stamp, StampError};
 use crate::upload::{ObjectStore, UploadError};
 use bytes::Bytes;
@@ -26,7 +24,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes per request to a bucket: large enough to hide the round trip, and the bound on memory.
 const PIECE_BYTES: u64 = 8 << 20;
-
 /// Smallest request.
 const PIECE_BYTES_MIN: u64 = 256 << 10;
 
