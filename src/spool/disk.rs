@@ -14,11 +14,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::time::{Duration, Instant};
 
 /// Below the directory: mapped segments that wait to be used.
 const POOL_DIR: &str = ".pool";
 /// Below the directory: what [`Disk::probe`] writes.
 const PROBE: &str = ".probe-write";
+/// How long somebody waits for another one's probe.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(2);
+const PROBE_PAUSE: Duration = Duration::from_millis(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -166,19 +170,23 @@ impl Disk {
     }
 
     /// Whether the directory is in its place and takes a write. Slow (disk), and without an end on one that hangs: then others that
-    /// ask are told at once.
+    /// ask wait no longer than two seconds.
     ///
     /// # Errors
     /// When it does not.
     pub fn probe(&self) -> io::Result<()> {
-        let _probing = match self.probing.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "a write of before has not come back yet",
-                ));
+        let began = Instant::now();
+        let _probing = loop {
+            match self.probing.try_lock() {
+                Err(TryLockError::WouldBlock) if began.elapsed() < PROBE_TIME_MAX => {
+                    std::thread::sleep(PROBE_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let said = "a write of before has not come back yet";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, said));
+                }
+                held => break held,
             }
-            held => held,
         };
         self.in_place()?;
         let path = self.dir().join(PROBE);

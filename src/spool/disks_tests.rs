@@ -260,6 +260,16 @@ fn nothing_is_written_below_the_mount_point_of_a_directory_that_was_unmounted() 
     std::fs::rename(away, rig.spool.home().dir()).unwrap();
 }
 
+#[test]
+fn who_asks_whether_a_directory_takes_a_write_while_another_one_does_gets_the_answer() {
+    let rig = Rig::of(WriteMode::Auto, 1 << 30, DIRS);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..20).for_each(|_| rig.spool.home().probe().unwrap()));
+        }
+    });
+}
+
 fn make_home(rig: &Rig, dir: &Path) -> std::io::Result<()> {
     let (events, _nobody_listens) = tokio::sync::mpsc::unbounded_channel();
     let (merge, stop) = (Arc::new(Feed::new(1)), Box::new(|_: &Failure| {}));

@@ -3,7 +3,6 @@
 //!
 //! Invariant: nothing of it is left when the value is dropped.
 
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ impl Gcs {
     /// Starts a server and waits until it answers; none, with a line that says so, where it is not installed.
     pub async fn start() -> Option<Self> {
         let _installed_already = rustls::crypto::ring::default_provider().install_default();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::ports::free_address().port();
         let mut command = command(port)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let gcs = Self { endpoint: format!("http://127.0.0.1:{port}"), server: command.spawn().unwrap() };

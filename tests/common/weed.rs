@@ -8,7 +8,6 @@
 use crate::inherit;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -49,7 +48,7 @@ impl Weed {
         ]});
         let config = dir.path().join("s3.json");
         std::fs::write(&config, users.to_string()).unwrap();
-        let ports = free_ports();
+        let ports = crate::ports::free_ports::<{ PORT_OPTIONS.len() }>();
         let mut command = inherit::program("weed");
         command
             .args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
@@ -151,9 +150,3 @@ const PORT_OPTIONS: [&str; 8] = [
     "filer.port",
     "filer.port.grpc",
 ];
-
-/// Ports that nobody listens on, all held until all are found.
-fn free_ports() -> Vec<u16> {
-    let held: Vec<_> = PORT_OPTIONS.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-}

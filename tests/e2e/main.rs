@@ -68,6 +68,8 @@ mod turns;
 mod two_disks;
 mod verdicts;
 mod viewers;
+#[path = "../common/ports.rs"]
+mod ports;
 #[path = "../common/weed.rs"]
 mod weed;
 mod wire;

@@ -5,11 +5,12 @@
 
 use crate::http::{self, Answer};
 use crate::inherit;
+use crate::ports::free_address;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -39,10 +40,6 @@ pub struct Node {
     observe: SocketAddr,
     dir: PathBuf,
     process: Child,
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A frame of a host: its source address says whose.

@@ -19,6 +19,8 @@ mod inherit;
 mod nodes;
 mod rights;
 mod setup;
+#[path = "../common/ports.rs"]
+mod ports;
 #[path = "../common/skip.rs"]
 mod skip;
 mod wire;

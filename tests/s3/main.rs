@@ -18,6 +18,8 @@ mod proxy;
 mod skip;
 #[path = "../common/strict.rs"]
 mod strict;
+#[path = "../common/ports.rs"]
+mod ports;
 #[path = "../common/weed.rs"]
 mod weed;
 

@@ -20,6 +20,8 @@ mod sdks;
 mod skip;
 #[path = "../e2e/trawl.rs"]
 mod trawl;
+#[path = "../common/ports.rs"]
+mod ports;
 #[path = "../common/weed.rs"]
 mod weed;
 
